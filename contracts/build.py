@@ -1,9 +1,9 @@
-"""Compiles the Vyper sources into `contracts/artifacts`: one JSON file per contract, the same bytes
-from the same sources on any machine.
+"""Compiles the Vyper sources into `contracts/artifacts`, one JSON file for each contract.
 
-Run by `make contracts` in an environment of its own (`contracts/compiler.txt`), since the compiler
-wants older libraries than the daemon has. `--check` writes nothing and fails when what is committed
-is not what the sources make.
+The same sources give the same bytes on any machine. `make contracts` runs this program in an
+environment of its own (`contracts/compiler.txt`), since the compiler needs older libraries than
+the daemon. With `--check` the program writes nothing, and fails if the committed artifacts are not
+what the sources give.
 """
 
 from __future__ import annotations
@@ -17,33 +17,38 @@ from pathlib import Path
 HERE = Path(__file__).parent
 SOURCES = HERE / "src"
 ARTIFACTS = HERE / "artifacts"
-# The newest rules that both py-evm and anvil run and Plumise's fork is likely to have; Vyper's
+# The newest rules that py-evm and anvil both run and that Plumise's fork is likely to have. Vyper's
 # default is newer.
 EVM = "cancun"
 
 
 def artifact_of(source: Path) -> bytes:
-    """What is committed for one source: ABI, creation and runtime code, where the state lies, and
-    the digest of the source.
+    """Compile one contract.
+
+    Returns the artifact: the ABI, the creation and runtime code, the storage layout, and the digest
+    of each source file that the compiler read.
     """
-    from vyper import __version__  # noqa: PLC0415  # the compiler is in an environment of its own
+    # Late, since the compiler exists only in its own environment.
+    from vyper import __version__  # noqa: PLC0415
     from vyper.compiler import compile_from_file_input  # noqa: PLC0415
     from vyper.compiler.input_bundle import FilesystemInputBundle  # noqa: PLC0415
     from vyper.compiler.settings import OptimizationLevel, Settings  # noqa: PLC0415
 
-    site = Path(sys.modules["vyper"].__file__ or "").parents[1]
-    bundle = FilesystemInputBundle([site, SOURCES])
+    bundle = FilesystemInputBundle([SOURCES])
     made = compile_from_file_input(
         bundle.load_file(source.name),
         input_bundle=bundle,
-        # The last two for their checks alone.
+        # The compiler checks NatSpec only when it is asked for the documentation.
         output_formats=["abi", "bytecode", "bytecode_runtime", "layout", "userdoc", "devdoc"],
         settings=Settings(evm_version=EVM, optimize=OptimizationLevel.GAS),
     )
+    read = [source, *imported_by(source)]
     record = {
         "contract": source.stem,
         "compiler": f"vyper {__version__.partition('+')[0]}, evm {EVM}, optimize gas",
-        "source_sha256": sha256(source.read_bytes()).hexdigest(),
+        "sources": {
+            str(file.relative_to(SOURCES)): sha256(file.read_bytes()).hexdigest() for file in read
+        },
         "abi": made["abi"],
         "bytecode": made["bytecode"],
         "bytecode_runtime": made["bytecode_runtime"],
@@ -52,32 +57,46 @@ def artifact_of(source: Path) -> bytes:
     return (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()
 
 
+def imported_by(source: Path) -> list[Path]:
+    """The modules of `library` that a contract imports. These modules import nothing."""
+    lines = source.read_text().splitlines()
+    prefix = "from library import "
+    return [
+        SOURCES / "library" / f"{line.removeprefix(prefix)}.vy"
+        for line in lines
+        if line.startswith(prefix)
+    ]
+
+
 def main() -> int:
+    """Write the artifacts, or check them. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--check", action="store_true", help="write nothing; fail when the committed files differ"
+        "--check",
+        action="store_true",
+        help="write nothing; fail if the committed artifacts are not what the sources give",
     )
-    parser.add_argument("--only", default="*", metavar="NAME", help="one contract instead of all")
-    wanted = parser.parse_args()
-    check = wanted.check
+    parser.add_argument("--only", default="*", metavar="NAME", help="compile one contract")
+    options = parser.parse_args()
     differ = []
-    for source in sorted(SOURCES.glob(f"{wanted.only}.vy")):
+    for source in sorted(SOURCES.glob(f"{options.only}.vy")):
         artifact = ARTIFACTS / f"{source.stem}.json"
         made = artifact_of(source)
         if not artifact.is_file() or artifact.read_bytes() != made:
             differ.append(artifact.name)
-            if not check:
+            if not options.check:
                 artifact.write_bytes(made)
-    if check and differ:
+    if not options.check:
+        print(f"Wrote {len(differ)} of {len(list(SOURCES.glob('*.vy')))} artifacts.")
+        return 0
+    if differ:
         print(
-            f"not what the sources make: {', '.join(differ)}; type: make contracts", file=sys.stderr
+            f"These artifacts are not what the sources give: {', '.join(differ)}. "
+            "Type: make contracts",
+            file=sys.stderr,
         )
         return 1
-    print(
-        f"{len(differ)} of {len(list(SOURCES.glob('*.vy')))} artifacts written"
-        if not check
-        else "the artifacts are what the sources make"
-    )
+    print("All artifacts are what the sources give.")
     return 0
 
 

@@ -42,7 +42,7 @@ def hash_word(digest: Hash) -> bytes:
     return bytes(digest)
 
 
-def register_words(
+def register_calldata(
     name: str, model: Hash, capabilities: Sequence[Hash], agent: Address | None = None
 ) -> bytes:
     """For 0x21. `agent` is who is registered when it is not the sender."""
@@ -55,21 +55,21 @@ def register_words(
     return b"".join(words if agent is None else [*words, account_word(agent)])
 
 
-def heartbeat_words(agent: Address | None = None) -> bytes:
+def heartbeat_calldata(agent: Address | None = None) -> bytes:
     """For 0x22, as on Plumise."""
     return b"" if agent is None else account_word(agent)
 
 
-def heartbeat_figures(agent: Address, samples: int, certificate: Hash) -> bytes:
+def heartbeat_figures_calldata(agent: Address, samples: int, certificate: Hash) -> bytes:
     """For our 0x22: what was certified, behind the agent."""
     return account_word(agent) + number_word(samples) + hash_word(certificate)
 
 
-def claim_words(account: Address | None = None) -> bytes:
+def claim_calldata(account: Address | None = None) -> bytes:
     """For 0x23, as on Plumise."""
     return b"" if account is None else account_word(account)
 
 
-def claim_proof(account: Address, total: int, proof: Sequence[Hash]) -> bytes:
+def claim_proof_calldata(account: Address, total: int, proof: Sequence[Hash]) -> bytes:
     """For our 0x23: the proof behind the account."""
     return account_word(account) + number_word(total) + b"".join(hash_word(each) for each in proof)

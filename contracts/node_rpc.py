@@ -20,7 +20,7 @@ ZERO = "0x" + "0" * 40
 T = TypeVar("T")
 
 
-class Block(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class RpcBlock(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What is read of a block."""
 
     number: str
@@ -29,13 +29,13 @@ class Block(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     base_fee_per_gas: str | None = None
 
 
-class Log(msgspec.Struct, frozen=True, kw_only=True):
+class RpcLog(msgspec.Struct, frozen=True, kw_only=True):
     address: str
     topics: list[str]
     data: str
 
 
-class Receipt(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class TransactionReceipt(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What is read of a receipt."""
 
     transaction_hash: str
@@ -44,7 +44,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     gas_used: str
     status: str
     effective_gas_price: str = "0x0"
-    logs: list[Log] = []
+    logs: list[RpcLog] = []
 
 
 class NodeRpc:
@@ -97,9 +97,9 @@ class NodeRpc:
         """Raises `RpcError` in the node's words."""
         self._endpoints.ask("eth_sendRawTransaction", raw)
 
-    def block(self, at: str = "latest") -> Block:
+    def block(self, at: str = "latest") -> RpcBlock:
         found = record_of(
-            self.ask("eth_getBlockByNumber", at, False), Block, "eth_getBlockByNumber"
+            self.ask("eth_getBlockByNumber", at, False), RpcBlock, "eth_getBlockByNumber"
         )
         if found is None:
             raise ChainUnreachable(f"there is no block {at}")
@@ -108,13 +108,15 @@ class NodeRpc:
     def block_hash(self, number: int) -> str | None:
         """None where the chain is not that long."""
         found = record_of(
-            self.ask("eth_getBlockByNumber", hex(number), False), Block, "eth_getBlockByNumber"
+            self.ask("eth_getBlockByNumber", hex(number), False), RpcBlock, "eth_getBlockByNumber"
         )
         return None if found is None else found.hash
 
-    def receipt(self, transaction: str) -> Receipt | None:
+    def receipt(self, transaction: str) -> TransactionReceipt | None:
         found = record_of(
-            self.ask("eth_getTransactionReceipt", transaction), Receipt, "eth_getTransactionReceipt"
+            self.ask("eth_getTransactionReceipt", transaction),
+            TransactionReceipt,
+            "eth_getTransactionReceipt",
         )
         if found is not None and found.transaction_hash.lower() != transaction.lower():
             raise ChainUnreachable(
@@ -122,7 +124,7 @@ class NodeRpc:
             )
         return found
 
-    def logs(self, address: Address, topics: list[Any], first: int, last: int) -> list[Log]:
+    def logs(self, address: Address, topics: list[Any], first: int, last: int) -> list[RpcLog]:
         """Raises `RpcError` in the node's words: it may be too much at once."""
         asked = {
             "address": address,
@@ -130,7 +132,7 @@ class NodeRpc:
             "fromBlock": hex(first),
             "toBlock": hex(last),
         }
-        found = record_of(self._endpoints.ask("eth_getLogs", asked), list[Log], "eth_getLogs")
+        found = record_of(self._endpoints.ask("eth_getLogs", asked), list[RpcLog], "eth_getLogs")
         if found is None:
             raise ChainUnreachable("eth_getLogs was answered with nothing")
         return found

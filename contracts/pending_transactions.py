@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from contracts.fees import Fees
-from protocol.chain.port import Sent
+from protocol.chain.port import SentTransaction
 from protocol.errors import UserError
 
 
@@ -48,11 +48,11 @@ class PendingTransaction(msgspec.Struct, frozen=True, kw_only=True):
     missing_since_s: float | None = None
 
     @property
-    def sent(self) -> Sent:
-        return Sent(kind=self.kind, nonce=self.nonce, hash=self.hashes[0])
+    def sent(self) -> SentTransaction:
+        return SentTransaction(kind=self.kind, nonce=self.nonce, hash=self.hashes[0])
 
 
-class Included(msgspec.Struct, frozen=True, kw_only=True):
+class WatchedTransaction(msgspec.Struct, frozen=True, kw_only=True):
     """What was told to be done, and the block it is in: a deep reorganization may still take it
     out.
     """
@@ -70,7 +70,7 @@ class PendingTransactions(msgspec.Struct, frozen=True, kw_only=True):
 
     chain: str = ""
     transactions: tuple[PendingTransaction, ...] = ()
-    watched: tuple[Included, ...] = ()
+    watched: tuple[WatchedTransaction, ...] = ()
 
 
 class PendingFile:

@@ -11,13 +11,12 @@ from __future__ import annotations
 import msgspec
 
 from contracts.artifacts import PLACES, REWARD_POOL
+from contracts.chain_settings import PLUMISE
 from contracts.endpoints import RpcError, Transport
-from contracts.node_rpc import NodeRpc, Receipt, number_of, record_of
+from contracts.node_rpc import NodeRpc, TransactionReceipt, number_of, record_of
 from contracts.pending_transactions import PendingTransaction
 from protocol.chain.keccak import Address, checked_address
 from protocol.chain.port import AgentStatus, ChainUnreachable, WrongChain
-
-HYPERGPU, PLUMISE = "hypergpu", "plumise"
 
 
 class PlumiseStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -53,7 +52,9 @@ def check_chain(profile: str, chain_id: int, account: Address, transport: Transp
             raise WrongChain(f"chain {found} has no code at {place}, where {contract} should be")
 
 
-def effect_of(profile: str, node: NodeRpc, each: PendingTransaction, receipt: Receipt) -> str:
+def effect_of(
+    profile: str, node: NodeRpc, each: PendingTransaction, receipt: TransactionReceipt
+) -> str:
     """Why a transaction with a good receipt did nothing, "" where it did what it was sent for."""
     ours = {place.lower() for place in PLACES.values()}
     said = {
@@ -66,7 +67,7 @@ def effect_of(profile: str, node: NodeRpc, each: PendingTransaction, receipt: Re
     return "the receipt is good and no contract said anything: nothing happened"
 
 
-def _plumise_effect(node: NodeRpc, each: PendingTransaction, receipt: Receipt) -> str:
+def _plumise_effect(node: NodeRpc, each: PendingTransaction, receipt: TransactionReceipt) -> str:
     if each.kind == "claim":
         left = int(
             node.call(REWARD_POOL, "getPendingReward(address)", each.subject, returns=["uint256"])[
@@ -110,5 +111,5 @@ def _plain(number: int | str) -> int:
         return number if isinstance(number, int) else int(number, 0)
     except ValueError:
         raise ChainUnreachable(
-            f"agent_getStatus was answered with {number[:40]!r} for a number"
+            f"agent_getStatus was answered with {str(number)[:40]!r} for a number"
         ) from None

@@ -12,14 +12,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from daemon.chain.records import run_folder
+from daemon.chain.home_runs import run_folder
 from daemon.disk.atomic import write_atomically
 from daemon.disk.checkpoint_file import checkpoints_in, read_checkpoint
-from daemon.disk.files import CHECKPOINTS
-from daemon.disk.tensors import Damaged, encode
+from daemon.disk.file_disk import CHECKPOINTS
+from daemon.disk.tensors import DamagedFile, encode
 from protocol.digest import SHOWN_DIGITS
 from protocol.errors import UserError
-from protocol.ports import Checkpoint, DiskFull
+from protocol.ports.disk import DiskFull
+from protocol.ports.disk_records import Checkpoint
 from protocol.run.manifest import SignedManifest
 
 # The one tensor of a file whose checkpoint does not know the model's names and shapes.
@@ -72,7 +73,7 @@ def _newest(home: Path, signed: SignedManifest, say: Callable[[str], None]) -> C
             except FileNotFoundError:
                 # Removed by a running daemon: there is a newer one.
                 continue
-            except Damaged as error:
+            except DamagedFile as error:
                 reasons.append(f"Checkpoint {entry.number} {error}: {entry.path}")
                 continue
             for reason in reasons:

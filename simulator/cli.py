@@ -1,6 +1,4 @@
-"""`simulate`: worlds of nodes that run the real code while everything goes wrong, and what came of
-it.
-"""
+"""`hypergpud simulate`: plays worlds of nodes that run the real code while everything goes wrong."""
 
 from __future__ import annotations
 
@@ -10,6 +8,7 @@ import click
 
 from daemon.cli.arguments import NEW_FILE, PATH
 from daemon.cli.invocation import global_options, invocation
+from simulator.playback.figure import check_matplotlib
 
 NETWORK = "network"
 PROFILES = ("good", "average", "poor", "unstable", "regions")
@@ -21,19 +20,19 @@ PROFILES = ("good", "average", "poor", "unstable", "regions")
     "--fuzz",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Play N random schedules of all faults instead.",
+    help="Play N random fault schedules instead.",
 )
 @click.option(
     "--nodes",
     type=click.IntRange(2, 10_000),
-    help="How many nodes. Default: what the scenario was made for.",
+    help="Number of nodes. Default: the scenario's own number.",
 )
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
     default=1,
     show_default=True,
-    help="Of the world; with --fuzz, of the first schedule.",
+    help="Seed of the world; with --fuzz, of the first schedule.",
 )
 @click.option(
     "--schedule", type=PATH, metavar="FILE", help="Play the story in FILE, as --save writes it."
@@ -49,24 +48,26 @@ PROFILES = ("good", "average", "poor", "unstable", "regions")
     "picture",
     type=NEW_FILE,
     metavar="FILE",
-    help="Draw progress as an SVG file.",
+    help="Plot the progress to FILE (.svg, .png or .pdf).",
 )
 @click.option(
-    "--jobs", type=click.IntRange(1, 64), help="Processes. Default: one for each core, 8 at most."
+    "--jobs",
+    type=click.IntRange(1, 64),
+    help="Number of processes. Default: one for each core, 8 at most.",
 )
 @click.option(
     "--profile",
     type=click.Choice(PROFILES),
     default="regions",
     show_default=True,
-    help="network: which links.",
+    help="For `simulate network`: the links.",
 )
 @click.option(
     "--policy",
     metavar="POLICY",
-    help="network: adaptive, or fixed:G. Default: adaptive beside all sizes.",
+    help="For `simulate network`: adaptive, or fixed:G. Default: adaptive and all fixed sizes.",
 )
-@click.option("--list", "listing", is_flag=True, help="Name the scenarios.")
+@click.option("--list", "listing", is_flag=True, help="List the scenarios.")
 @global_options(hidden=True)
 @click.pass_context
 def simulate(
@@ -83,25 +84,28 @@ def simulate(
     policy: str | None,
     listing: bool,
 ) -> int:
-    """Play a scenario (or all) in a simulated world and check that every invariant holds.
+    """Play scenarios in a simulated world and check every invariant.
 
-    Ends with 0 when everything went as it must. A failing schedule is shrunk to the faults that it
-    takes, and printed.
+    Exits with 0 when every run passed. A failing schedule is shrunk to the faults that it needs,
+    and printed.
 
-    `simulate network` plays the bytes of plans alone, on stated links, and compares sizes of
-    groups.
+    `simulate network` plays only the bytes of plans, on stated links, and compares group sizes.
     """
+    if picture is not None:
+        check_matplotlib()
     if name == NETWORK and fuzz is None and schedule is None and not listing:
         from simulator.network import output as network  # noqa: PLC0415
 
         call = invocation(context)
         records = network.play(profile, nodes or network.NODES, policy, seed, call.say)
-        call.result(network.told(records, call.as_json, picture))
+        call.result(network.render(records, call.as_json, picture))
         return 0
-    from simulator import output  # noqa: PLC0415  # the whole node: a second that only this command pays
+    from simulator.playback import output  # noqa: PLC0415
 
     if listing:
         click.echo("\n".join(output.names()))
         return 0
     outcomes = output.outcomes_of(name, fuzz, schedule, nodes, seed, jobs)
-    return output.tell(outcomes, as_json=invocation(context).as_json, save=save, picture=picture)
+    return output.print_outcomes(
+        outcomes, as_json=invocation(context).as_json, save=save, picture=picture
+    )

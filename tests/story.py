@@ -9,15 +9,15 @@ import hashlib
 
 from protocol.identity import Signer
 from protocol.journal import (
+    Contributor,
+    InputRefused,
     JournalEvent,
     NodeStarted,
     PeerReport,
     PeerUp,
     PhaseEntered,
     Planned,
-    Refused,
     RoundCertified,
-    Share,
     TrafficReport,
     Trained,
     TrainerReady,
@@ -66,7 +66,7 @@ def certified(
 ) -> RoundCertified:
     """Round `number`; every member but a late or lost one of ours contributed 100 samples."""
     contributors = PEERS[:members] if outcome in ("counted", "observed") else PEERS[1:members]
-    shares = tuple(Share(peer=peer, samples=100, loss=3.0) for peer in contributors)
+    shares = tuple(Contributor(peer=peer, samples=100, loss=3.0) for peer in contributors)
     digest = hashlib.sha256(str(number).encode()).hexdigest()
     return RoundCertified(
         at=at,
@@ -156,7 +156,9 @@ def day(role: str = "node", rounds: int = 6) -> list[JournalEvent]:
             )
         )
     events += [report(1), report(2, path="relay"), report(3), report(4, path="")]
-    events.append(Refused(at=AT - 5, reason="unsigned", peer="", detail="random bytes", count=3))
+    events.append(
+        InputRefused(at=AT - 5, reason="unsigned", peer="", detail="random bytes", count=3)
+    )
     events.append(
         TrafficReport(
             at=AT,

@@ -8,30 +8,36 @@ from typing import Any
 
 import msgspec
 
-REGISTER_WORDS = "0x0000000000000000000000000000000000000021"
-HEARTBEAT_WORDS = "0x0000000000000000000000000000000000000022"
-CLAIM_WORDS = "0x0000000000000000000000000000000000000023"
-REWARD_POOL = "0x0000000000000000000000000000000000001000"  # where Plumise has its pool
+REGISTER_PRECOMPILE = "0x0000000000000000000000000000000000000021"
+HEARTBEAT_PRECOMPILE = "0x0000000000000000000000000000000000000022"
+CLAIM_PRECOMPILE = "0x0000000000000000000000000000000000000023"
+# Plumise has its pool at the same address.
+REWARD_POOL = "0x0000000000000000000000000000000000001000"
 AGENT_REGISTRY = "0x0000000000000000000000000000000000001001"
 SESSIONS = "0x0000000000000000000000000000000000001002"
 
 PLACES = {
-    "register_words": REGISTER_WORDS,
-    "heartbeat_words": HEARTBEAT_WORDS,
-    "claim_words": CLAIM_WORDS,
+    "register_precompile": REGISTER_PRECOMPILE,
+    "heartbeat_precompile": HEARTBEAT_PRECOMPILE,
+    "claim_precompile": CLAIM_PRECOMPILE,
     "reward_pool": REWARD_POOL,
     "agent_registry": AGENT_REGISTRY,
     "sessions": SESSIONS,
 }
-"""Which contract is where: fixed by the genesis, and written into the contracts that call each other."""
+"""The address of each contract. The genesis fixes them, and the contracts that call each other contain
+them."""
 
 
 class Artifact(msgspec.Struct, frozen=True, kw_only=True):
-    """One compiled contract. `bytecode` creates it; `layout` says in which slots its state lies."""
+    """One compiled contract.
+
+    `sources` maps each source file to its digest, `bytecode` creates the contract, and `layout`
+    says in which slots its state lies.
+    """
 
     contract: str
     compiler: str
-    source_sha256: str
+    sources: dict[str, str]
     abi: list[dict[str, Any]]
     bytecode: str
     bytecode_runtime: str
@@ -40,14 +46,14 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
 
 @cache
 def artifact(contract: str) -> Artifact:
-    """Raises `FileNotFoundError` for a contract that is none of ours."""
+    """Load a compiled contract. Raises `FileNotFoundError` for an unknown name."""
     return msgspec.json.decode(
         files(__name__).joinpath(f"{contract}.json").read_bytes(), type=Artifact
     )
 
 
 def slots_of(found: Artifact) -> int:
-    """One past the last storage slot of what is not a mapping's."""
+    """Return the number of storage slots, mappings' entries aside."""
 
     def last(part: dict[str, Any]) -> int:
         if "slot" in part:

@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from contracts.devnet.evm import Devnet, Included
-from contracts.devnet.reverts import Refused
+from contracts.devnet.evm import Devnet
+from contracts.devnet.evm_chain import MinedTransaction
+from contracts.devnet.reverts import RpcRefusal
 from contracts.devnet.shapes import price_of
 
 # geth answers about as many blocks at once.
@@ -20,11 +21,11 @@ def fee_history(
 ) -> dict[str, Any]:
     """The fees in `count` blocks up to number `last` (None: the head).
 
-    Raises `Refused` for bad percentiles.
+    Raises `RpcRefusal` for bad percentiles.
     """
     asked = [float(one) for one in percentiles or ()]
     if asked != sorted(asked) or any(not 0 <= one <= 100 for one in asked):
-        raise Refused("invalid reward percentile: they are numbers from 0 to 100 that rise")
+        raise RpcRefusal("invalid reward percentile: they are numbers from 0 to 100 that rise")
     with devnet.lock:
         head = devnet.head.block_number
         newest = head if last is None else min(last, head)
@@ -43,7 +44,7 @@ def fee_history(
         return answer
 
 
-def _tips(inside: Sequence[Included], percentiles: Sequence[float]) -> list[str]:
+def _tips(inside: Sequence[MinedTransaction], percentiles: Sequence[float]) -> list[str]:
     """The tip at each percentile of the block's gas, in wei; 0 for an empty block."""
     paid = sorted(
         (price_of(found) - found.block.header.base_fee_per_gas, found.gas) for found in inside

@@ -5,7 +5,7 @@ from __future__ import annotations
 from eth.exceptions import Revert
 
 
-class Refused(Exception):
+class RpcRefusal(Exception):
     """A transaction or call that the EVM does not take.
 
     `output` is what a contract returned when it reverted.
@@ -16,12 +16,12 @@ class Refused(Exception):
         self.output = output
 
 
-def refused(error: Exception, output: bytes) -> Refused:
+def refused(error: Exception, output: bytes) -> RpcRefusal:
     """A computation's error with what it returned."""
     if isinstance(error, Revert):
         reason = revert_reason(output)
-        return Refused("execution reverted" + (f": {reason}" if reason else ""), output)
-    return Refused(f"{type(error).__name__}: {error}")
+        return RpcRefusal("execution reverted" + (f": {reason}" if reason else ""), output)
+    return RpcRefusal(f"{type(error).__name__}: {error}")
 
 
 def revert_reason(output: bytes) -> str:

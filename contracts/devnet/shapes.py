@@ -12,7 +12,7 @@ from typing import Any
 
 import rlp
 
-from contracts.devnet.evm import Included
+from contracts.devnet.evm_chain import MinedTransaction
 from protocol.chain.keccak import Address, address_of, keccak256
 
 LEGACY, ACCESS_LIST, FEE_MARKET, BLOB = 0, 1, 2, 3  # EIP-2718's types
@@ -23,7 +23,7 @@ def hex_of(data: bytes) -> str:
     return "0x" + bytes(data).hex()
 
 
-def block_shape(block: Any, inside: list[Included] | None) -> dict[str, Any]:
+def block_shape(block: Any, inside: list[MinedTransaction] | None) -> dict[str, Any]:
     """A block with its transactions' hashes, or with the transactions themselves, `inside`, where
     they are asked for.
     """
@@ -60,7 +60,7 @@ def block_shape(block: Any, inside: list[Included] | None) -> dict[str, Any]:
     }
 
 
-def transaction_shape(transaction: Any, found: Included | None) -> dict[str, Any]:
+def transaction_shape(transaction: Any, found: MinedTransaction | None) -> dict[str, Any]:
     """A transaction in its block, or one that waits for a block (None)."""
     kind = _kind(transaction)
     shape = {
@@ -97,7 +97,7 @@ def transaction_shape(transaction: Any, found: Included | None) -> dict[str, Any
     return shape
 
 
-def receipt_shape(found: Included) -> dict[str, Any]:
+def receipt_shape(found: MinedTransaction) -> dict[str, Any]:
     """How a transaction went."""
     transaction = found.transaction
     return {
@@ -118,7 +118,7 @@ def receipt_shape(found: Included) -> dict[str, Any]:
     }
 
 
-def logs_shape(found: Included) -> list[dict[str, Any]]:
+def logs_shape(found: MinedTransaction) -> list[dict[str, Any]]:
     """The logs of one transaction, in order."""
     return [
         {
@@ -137,7 +137,7 @@ def logs_shape(found: Included) -> list[dict[str, Any]]:
     ]
 
 
-def price_of(found: Included) -> int:
+def price_of(found: MinedTransaction) -> int:
     """What each unit of gas cost, in wei."""
     transaction, base_fee = found.transaction, found.block.header.base_fee_per_gas
     return int(min(transaction.max_fee_per_gas, base_fee + transaction.max_priority_fee_per_gas))

@@ -2,9 +2,10 @@
 """
 @title Agent registry
 @custom:contract-name agent_registry
-@license MIT
-@notice Who takes part and who is alive. The precompile addresses 0x21 (register) and 0x22 (heartbeat) take raw words and call this contract, which
-        holds what they share. Liveness is a gate for settlement; it earns nothing by itself.
+@license Apache-2.0
+@notice Records which agents take part and which are alive. The contracts at the precompile
+        addresses 0x21 (register) and 0x22 (heartbeat) decode raw calldata and call this contract,
+        which keeps the state. Liveness is a condition of settlement and earns nothing by itself.
 """
 
 
@@ -45,12 +46,14 @@ event PayoutSet:
 REGISTER: constant(address) = 0x0000000000000000000000000000000000000021
 HEARTBEAT: constant(address) = 0x0000000000000000000000000000000000000022
 
-HEARTBEAT_TIMEOUT: public(constant(uint256)) = 300  # seconds, as on Plumise
-MOST_SAMPLES: public(constant(uint256)) = 2 ** 53 - 1  # what every reader of JSON keeps exact
+# Seconds, as on Plumise.
+HEARTBEAT_TIMEOUT: public(constant(uint256)) = 300
+# The largest integer that every JSON parser keeps exact.
+MAX_SAMPLES: public(constant(uint256)) = 2 ** 53 - 1
 
 agents: public(HashMap[address, Agent])
 agent_count: public(uint256)
-# @dev Who may register, beat and claim for an agent, and pay for that.
+# The account that may register, send heartbeats and claim for an agent, at its own expense.
 sponsor_of: public(HashMap[address, address])
 payouts: HashMap[address, address]
 
@@ -65,11 +68,11 @@ def register(
 ):
     """
     @notice Registers `agent`. An empty name is accepted.
-    @dev Only for the contract at 0x21.
-    @param agent Who is registered.
-    @param sender Who sent the words to 0x21: the agent, or a sponsor that it approved.
+    @dev Only the contract at 0x21 may call this.
+    @param agent The account to register.
+    @param sender The account that called 0x21: the agent, or a sponsor that the agent approved.
     @param name UTF-8, padded with zeros.
-    @param model Digest of what the agent works on.
+    @param model The digest of what the agent works on.
     @param capabilities Digests of what the agent can do.
     """
     assert msg.sender == REGISTER, "registry: only 0x21 registers"
@@ -88,22 +91,25 @@ def register(
 
 
 @external
-def heartbeat(agent: address, sender: address, carries: bool, samples: uint256, certificate: bytes32):
+def heartbeat(
+    agent: address, sender: address, carries: bool, samples: uint256, certificate: bytes32
+):
     """
-    @notice `agent` is alive.
-    @dev Only for the contract at 0x22.
-    @param agent Who is alive.
-    @param sender Who sent the words to 0x22.
-    @param carries Whether there are figures; without, the last ones stay.
-    @param samples Certified samples in all. Fewer than before are refused: a counter that was reset must not count again.
-    @param certificate Hash of the last certificate.
+    @notice Records that `agent` is alive.
+    @dev Only the contract at 0x22 may call this.
+    @param agent The account that is alive.
+    @param sender The account that called 0x22.
+    @param carries Whether the heartbeat carries figures; if not, the previous ones stay.
+    @param samples All certified samples. Fewer than before are refused, so that a counter that
+           was reset cannot count the same samples again.
+    @param certificate The hash of the last certificate.
     """
-    assert msg.sender == HEARTBEAT, "registry: only 0x22 beats"
+    assert msg.sender == HEARTBEAT, "registry: only 0x22 sends heartbeats"
     self._check_sender(agent, sender)
     assert self.agents[agent].registered_at != 0, "registry: not registered"
     if carries:
         assert samples >= self.agents[agent].samples, "registry: samples went back"
-        assert samples <= MOST_SAMPLES, "registry: too many samples"
+        assert samples <= MAX_SAMPLES, "registry: too many samples"
         self.agents[agent].samples = samples
         self.agents[agent].certificate = certificate
     self.agents[agent].last_heartbeat = block.timestamp
@@ -118,8 +124,9 @@ def heartbeat(agent: address, sender: address, carries: bool, samples: uint256, 
 @external
 def approve_sponsor(sponsor: address):
     """
-    @notice Lets `sponsor` register, beat and claim for the caller. The zero address takes it back.
-    @param sponsor Who pays the gas.
+    @notice Lets `sponsor` register, send heartbeats and claim for the caller. The zero address
+            withdraws the approval.
+    @param sponsor The account that pays the gas.
     """
     self.sponsor_of[msg.sender] = sponsor
     log SponsorApproved(agent=msg.sender, sponsor=sponsor)
@@ -128,8 +135,8 @@ def approve_sponsor(sponsor: address):
 @external
 def set_payout(payout: address):
     """
-    @notice Says where the caller's rewards are paid: its own account until it says otherwise.
-    @param payout The account, which may be one that is only watched.
+    @notice Sets where the caller's rewards are paid. The default is the caller's own account.
+    @param payout The payout account. Its key may be kept anywhere.
     """
     assert payout != empty(address), "registry: no payout"
     self.payouts[msg.sender] = payout
@@ -140,9 +147,9 @@ def set_payout(payout: address):
 @view
 def payout_of(agent: address) -> address:
     """
-    @notice Where the rewards of `agent` are paid.
-    @param agent Who earned them.
-    @return address The payout account; the agent itself when it named none.
+    @notice Returns where the rewards of `agent` are paid.
+    @param agent The account that earned them.
+    @return address The payout account; the agent itself if it named none.
     """
     return self._payout_of(agent)
 
@@ -151,9 +158,9 @@ def payout_of(agent: address) -> address:
 @view
 def is_registered(agent: address) -> bool:
     """
-    @notice Whether `agent` is registered.
-    @param agent Who is asked about.
-    @return bool Whether it is.
+    @notice Returns whether `agent` is registered.
+    @param agent The account.
+    @return bool True if it is registered.
     """
     return self.agents[agent].registered_at != 0
 
@@ -162,9 +169,9 @@ def is_registered(agent: address) -> bool:
 @view
 def is_active(agent: address) -> bool:
     """
-    @notice Whether `agent` is registered and was heard of within the timeout.
-    @param agent Who is asked about.
-    @return bool Whether it is.
+    @notice Returns whether `agent` is registered and sent a heartbeat within the timeout.
+    @param agent The account.
+    @return bool True if it is active.
     """
     return self._is_active(agent)
 
@@ -173,10 +180,10 @@ def is_active(agent: address) -> bool:
 @view
 def status(agent: address) -> (Agent, bool, address):
     """
-    @notice All there is to know of `agent`.
-    @param agent Who is asked about.
-    @return Agent What it said, zeros when it is not registered.
-    @return bool Whether it is active.
+    @notice Returns everything this contract knows about `agent`.
+    @param agent The account.
+    @return Agent Its record; zeros if it is not registered.
+    @return bool True if it is active.
     @return address Where its rewards are paid.
     """
     return self.agents[agent], self._is_active(agent), self._payout_of(agent)

@@ -2,27 +2,30 @@
 """
 @title Reward pool
 @custom:contract-name reward_pool
-@license AGPL-3.0-only
-@notice Pays what was certified. A cumulative Merkle root per epoch over (account, total ever earned) is proposed by enough of the settlers, can be
-        disputed during a delay, is then activated by anyone, and a claim pays total minus claimed to the account's payout. Missed epochs are harmless, a
-        correction is a higher total. A dispute falls back to the last active root. The account itself claims, or its sponsor, or anyone with the
-        account's signature: a stranger who chose the moment could have a payout paid that the account is about to replace.
-@dev What always holds: everything paid out was covered by an active root's total, which was covered by the balance; nobody, the owner included, can
-     take money out in another way. A settler can hold up payment by one delay and no longer: it has one dispute until the next root is active. The
-     owner's disputes are not counted, since it can pause for ever anyway; so a root that only some settlers hold to be wrong waits for as many
-     delays as there are of them, in which the owner may side with them. The delay stands still while paused. Ownership, pausing, signatures and proofs are snekmate's (hence the licence).
+@license Apache-2.0
+@notice Pays what was certified. For each epoch enough of the settlers propose one Merkle root over
+        (account, total ever earned). The root can be disputed during a delay; after that, anyone
+        activates it. A claim pays the account's total minus what it was paid before. Totals are
+        cumulative, so missed epochs do no harm, and a higher total corrects an earlier one. A
+        dispute drops the pending root, and the last active root stays. The account itself claims,
+        or its sponsor, or anyone with the account's signature. Nobody else may choose the moment,
+        since the account may be about to change its payout.
+@dev Everything that is paid out was covered by the total of an active root, and that total was
+     covered by the balance. Nobody, the owner included, can take money out in another way. A
+     settler can hold up payment by one delay only: it has one dispute until the next root is
+     active. The owner's disputes are not counted, since the owner can pause for ever anyway. If
+     several settlers hold a root to be wrong, it waits for one delay per settler, and the owner
+     may side with them meanwhile. The delay stands still while the pool is paused.
 """
 
-from snekmate.auth import ownable
-from snekmate.utils import ecdsa
-from snekmate.utils import eip712_domain_separator as eip712
-from snekmate.utils import merkle_proof_verification as merkle
-from snekmate.utils import pausable
+from library import merkle
+from library import ownable
+from library import pausable
+from library import signatures
 
 initializes: ownable
 initializes: pausable
-initializes: eip712
-exports: (ownable.owner, ownable.transfer_ownership, pausable.paused, eip712.eip712Domain)
+exports: (ownable.owner, ownable.transfer_ownership, pausable.paused)
 
 
 interface Registry:
@@ -84,7 +87,7 @@ event Claimed:
     total: uint256
 
 
-# @dev What Plumise's pool says; its topic is what clients there look for.
+# The event of Plumise's own pool. Plumise's clients look for its topic.
 event RewardClaimed:
     agent: indexed(address)
     amount: uint256
@@ -96,29 +99,42 @@ event SettlersSet:
 
 
 REGISTRY: constant(address) = 0x0000000000000000000000000000000000001001
-CLAIM_WORDS: constant(address) = 0x0000000000000000000000000000000000000023  # checks itself who sent the words
-MOST_SECONDS: constant(uint256) = 366 * 86400  # of an epoch or a delay: a slip of three digits would lock the pool for ever
-MOST_SETTLERS: constant(uint256) = 16
-MOST_PROOF: constant(uint256) = 64  # words: 2**64 accounts
-CLAIM_TYPE: constant(bytes32) = keccak256("Claim(address account,address payout,uint256 total,uint256 deadline)")
+# The contract at 0x23, which checks its own caller.
+CLAIM_PRECOMPILE: constant(address) = 0x0000000000000000000000000000000000000023
+# The longest epoch and the longest delay. A typing error of three digits would lock the pool for
+# ever.
+MAX_SECONDS: constant(uint256) = 366 * 86400
+MAX_SETTLERS: constant(uint256) = 16
+# A proof of 64 words is enough for 2**64 accounts.
+MAX_PROOF: constant(uint256) = 64
+NAME: constant(String[19]) = "HyperGPU RewardPool"
+VERSION: constant(String[1]) = "1"
+CLAIM_TYPE: constant(bytes32) = keccak256(
+    "Claim(address account,address payout,uint256 total,uint256 deadline)"
+)
 
-START: public(immutable(uint256))  # when epoch 0 began, unix seconds
+# When epoch 0 began, in unix seconds.
+START: public(immutable(uint256))
 EPOCH_SECONDS: public(immutable(uint256))
-DELAY_SECONDS: public(immutable(uint256))  # during which a root can be disputed
+# For how long a root can be disputed.
+DELAY_SECONDS: public(immutable(uint256))
 
-settlers: DynArray[address, MOST_SETTLERS]
+settlers: DynArray[address, MAX_SETTLERS]
 needed: public(uint256)
-# @dev Votes count within one attempt at a root; a new one begins when a root is activated or disputed, or the settlers change.
+# Votes count within one attempt at a root. The next attempt begins when a root is activated or
+# disputed, or when the settlers change.
 attempt: public(uint256)
 votes: HashMap[uint256, HashMap[address, bytes32]]
-# @dev Up to which settled epoch, plus one, a settler has used its dispute: it has one until that figure moves on.
+# `settled_epochs` + 1 at the time of a settler's last dispute. The settler has no other dispute
+# until `settled_epochs` grows.
 disputed_at: HashMap[address, uint256]
 active: public(Proposal)
 pending: public(Proposal)
-# @dev When the pending root's delay ends. It stands still while paused, since `paused_at`.
+# When the pending root's delay ends. The delay stands still while the pool is paused.
 ends_at: uint256
 paused_at: uint256
-settled_epochs: public(uint256)  # epochs before this one are covered by the active root
+# The active root covers all epochs before this one.
+settled_epochs: public(uint256)
 claimed: public(HashMap[address, uint256])
 claimed_total: public(uint256)
 proved: HashMap[address, uint256]
@@ -126,23 +142,27 @@ proved_under: HashMap[address, bytes32]
 
 
 @deploy
-def __init__(owner: address, settlers: DynArray[address, MOST_SETTLERS], needed: uint256, start: uint256, epoch_seconds: uint256, delay_seconds: uint256):
+def __init__(
+    owner: address,
+    settlers: DynArray[address, MAX_SETTLERS],
+    needed: uint256,
+    start: uint256,
+    epoch_seconds: uint256,
+    delay_seconds: uint256,
+):
     """
-    @notice Sets who may do what and when; sends nothing.
-    @param owner Who may pause, dispute, and name settlers.
-    @param settlers Who propose roots.
-    @param needed How many of them must propose the same one.
-    @param start When epoch 0 began, unix seconds.
-    @param epoch_seconds Length of an epoch.
+    @notice Sets who may do what, and when.
+    @param owner The account that may pause, dispute, and name settlers.
+    @param settlers The accounts that propose roots.
+    @param needed How many settlers must propose the same root.
+    @param start When epoch 0 began, in unix seconds.
+    @param epoch_seconds The length of an epoch.
     @param delay_seconds How long a root can be disputed before it can be activated.
     """
-    ownable.__init__()
-    ownable._transfer_ownership(owner)
-    pausable.__init__()
-    eip712.__init__("HyperGPU RewardPool", "1")
+    ownable._set_owner(owner)
     assert epoch_seconds > 0, "pool: no epoch length"
-    assert epoch_seconds <= MOST_SECONDS, "pool: epoch longer than a year"
-    assert delay_seconds <= MOST_SECONDS, "pool: delay longer than a year"
+    assert epoch_seconds <= MAX_SECONDS, "pool: epoch longer than a year"
+    assert delay_seconds <= MAX_SECONDS, "pool: delay longer than a year"
     START = start
     EPOCH_SECONDS = epoch_seconds
     DELAY_SECONDS = delay_seconds
@@ -153,7 +173,7 @@ def __init__(owner: address, settlers: DynArray[address, MOST_SETTLERS], needed:
 @payable
 def fund():
     """
-    @notice Adds to what can be earned. It never comes back but as rewards.
+    @notice Adds money to the pool. It leaves the pool only as rewards.
     """
     assert msg.value > 0, "pool: nothing sent"
     log Funded(sender=msg.sender, amount=msg.value)
@@ -162,14 +182,15 @@ def fund():
 @external
 def propose(epoch: uint256, root: bytes32, total: uint256, data: bytes32):
     """
-    @notice A settler's vote for the root of everything earned up to the end of `epoch`. A later vote replaces it. When enough settlers voted
-            for the same, the root is pending.
-    @param epoch The last epoch that is covered; it must be over.
-    @param root Root of the tree of (account, total ever earned).
-    @param total Sum of all leaves.
-    @param data Digest of the published data set.
+    @notice Records a settler's vote for the root of everything earned up to the end of `epoch`.
+            A later vote replaces it. Once enough settlers voted for the same root, that root is
+            pending.
+    @param epoch The last epoch that the root covers. It must be over.
+    @param root The root of the tree of (account, total ever earned).
+    @param total The sum of all leaves.
+    @param data The digest of the published data set.
     """
-    pausable._require_not_paused()
+    pausable._check_running()
     assert msg.sender in self.settlers, "pool: not a settler"
     assert self.pending.root == empty(bytes32), "pool: another root is pending"
     assert root != empty(bytes32), "pool: no root"
@@ -192,17 +213,26 @@ def propose(epoch: uint256, root: bytes32, total: uint256, data: bytes32):
 
 
 @external
-def dispute(epoch: uint256, root: bytes32, total: uint256, data: bytes32, reason: String[96], evidence: bytes32):
+def dispute(
+    epoch: uint256,
+    root: bytes32,
+    total: uint256,
+    data: bytes32,
+    reason: String[96],
+    evidence: bytes32,
+):
     """
-    @notice Drops the pending root; the last active one stays. Also while paused. A settler may do it once until the next root is active: one that
-            disputes everything holds up payment by one delay. The owner may do it again. The whole proposal is named, so that a late dispute
-            does not hit the corrected root of the same epoch.
+    @notice Drops the pending root; the last active root stays. A dispute is possible during a
+            pause, too. A settler has one dispute until the next root is active, so a settler that
+            disputes everything holds up payment by one delay. The owner may dispute any number of
+            times. The caller names the whole proposal, so that a late dispute cannot drop the
+            corrected root of the same epoch.
     @param epoch The pending root's epoch.
     @param root The pending root.
-    @param total Its total.
-    @param data Digest of its data set.
-    @param reason One sentence.
-    @param evidence Hash of what shows it.
+    @param total The pending root's total.
+    @param data The digest of the pending root's data set.
+    @param reason One sentence that says why.
+    @param evidence The hash of the evidence.
     """
     assert msg.sender in self.settlers or msg.sender == ownable.owner, "pool: may not dispute"
     assert self.pending.root != empty(bytes32), "pool: no root is pending"
@@ -219,9 +249,10 @@ def dispute(epoch: uint256, root: bytes32, total: uint256, data: bytes32, reason
 @external
 def activate():
     """
-    @notice Makes the pending root the one that claims are checked against. For anyone, after the delay.
+    @notice Makes the pending root the active one, which claims are checked against. Anyone may
+            call this once the delay is over.
     """
-    pausable._require_not_paused()
+    pausable._check_running()
     assert self.pending.root != empty(bytes32), "pool: no root is pending"
     assert block.timestamp >= self.ends_at, "pool: delay is not over"
     self._check_covered(self.pending.total)
@@ -233,13 +264,14 @@ def activate():
 
 @external
 @nonreentrant
-def claim(account: address, total: uint256, proof: DynArray[bytes32, MOST_PROOF]) -> uint256:
+def claim(account: address, total: uint256, proof: DynArray[bytes32, MAX_PROOF]) -> uint256:
     """
-    @notice Pays what `account` earned and was not paid, to the payout it named in the registry. For the account and its sponsor.
-    @param account Who earned it.
-    @param total All it ever earned.
-    @param proof Siblings from its leaf to the active root.
-    @return uint256 What was paid.
+    @notice Pays what `account` earned and was not paid yet, to the payout account that it named
+            in the registry. Only the account and its sponsor may call this.
+    @param account The account that earned the rewards.
+    @param total Everything that the account ever earned.
+    @param proof The siblings from the account's leaf to the active root.
+    @return uint256 The amount that was paid.
     """
     self._check_claimer(account)
     self._check_proof(account, total, proof)
@@ -253,36 +285,39 @@ def claim_to(
     payout: address,
     total: uint256,
     deadline: uint256,
-    proof: DynArray[bytes32, MOST_PROOF],
+    proof: DynArray[bytes32, MAX_PROOF],
     signature: Bytes[65],
 ) -> uint256:
     """
-    @notice As `claim`, to the payout that `account` signed for (EIP-712, for this contract on this chain). For anyone.
-    @param account Who earned it, and signed.
-    @param payout Where it is paid.
-    @param total All it ever earned.
-    @param deadline Until when the signature holds, unix seconds.
-    @param proof Siblings from its leaf to the active root.
-    @param signature Over Claim(account, payout, total, deadline), 65 bytes.
-    @return uint256 What was paid.
+    @notice Does what `claim` does, and pays to the account that `account` signed for (EIP-712,
+            for this contract on this chain). Anyone may call this.
+    @param account The account that earned the rewards and signed.
+    @param payout Where the rewards are paid.
+    @param total Everything that the account ever earned.
+    @param deadline Until when the signature is valid, in unix seconds.
+    @param proof The siblings from the account's leaf to the active root.
+    @param signature The account's signature over Claim(account, payout, total, deadline).
+    @return uint256 The amount that was paid.
     """
     assert block.timestamp <= deadline, "pool: signature expired"
-    assert account != empty(address), "pool: no account"  # what a broken signature recovers to
-    hash: bytes32 = eip712._hash_typed_data_v4(keccak256(abi_encode(CLAIM_TYPE, account, payout, total, deadline)))
-    assert ecdsa._recover_sig(hash, signature) == account, "pool: wrong signer"
+    # A signature of a wrong length recovers to the zero address.
+    assert account != empty(address), "pool: no account"
+    message: bytes32 = keccak256(abi_encode(CLAIM_TYPE, account, payout, total, deadline))
+    hash: bytes32 = signatures._typed_data_hash(keccak256(NAME), keccak256(VERSION), message)
+    assert signatures._signer_of(hash, signature) == account, "pool: wrong signer"
     assert payout != empty(address), "pool: no payout"
     self._check_proof(account, total, proof)
     return self._pay(account, payout, total)
 
 
 @external
-def prove(account: address, total: uint256, proof: DynArray[bytes32, MOST_PROOF]):
+def prove(account: address, total: uint256, proof: DynArray[bytes32, MAX_PROOF]):
     """
-    @notice Keeps a total that was proved, so that a claim that can carry no proof (Plumise's raw words) pays it. It holds as long as
-            the root under which it was proved is the active one.
-    @param account Who earned it.
-    @param total All it ever earned.
-    @param proof Siblings from its leaf to the active root.
+    @notice Keeps a proved total for a claim that cannot carry a proof (Plumise's calldata). The
+            total is valid as long as the root under which it was proved is active.
+    @param account The account that earned the rewards.
+    @param total Everything that the account ever earned.
+    @param proof The siblings from the account's leaf to the active root.
     """
     self._check_proof(account, total, proof)
     self.proved[account] = total
@@ -294,9 +329,10 @@ def prove(account: address, total: uint256, proof: DynArray[bytes32, MOST_PROOF]
 @nonreentrant
 def claimRewardFor(account: address) -> uint256:
     """
-    @notice Pays what `prove` kept for `account`, to its payout. For the account and its sponsor.
-    @param account Who earned it.
-    @return uint256 What was paid.
+    @notice Pays what `prove` kept for `account`, to its payout account. Only the account and its
+            sponsor may call this.
+    @param account The account that earned the rewards.
+    @return uint256 The amount that was paid.
     """
     self._check_claimer(account)
     return self._pay_proved(account)
@@ -307,7 +343,7 @@ def claimRewardFor(account: address) -> uint256:
 def claimReward() -> uint256:
     """
     @notice Pays what `prove` kept for the caller.
-    @return uint256 What was paid.
+    @return uint256 The amount that was paid.
     """
     return self._pay_proved(msg.sender)
 
@@ -316,8 +352,8 @@ def claimReward() -> uint256:
 @view
 def getPendingReward(account: address) -> uint256:
     """
-    @notice What `claimRewardFor` would pay.
-    @param account Who is asked about.
+    @notice Returns what `claimRewardFor` would pay.
+    @param account The account.
     @return uint256 Base units.
     """
     total: uint256 = self._proved(account)
@@ -330,17 +366,35 @@ def getPendingReward(account: address) -> uint256:
 @view
 def getCurrentEpoch() -> uint256:
     """
-    @notice The epoch that is running.
-    @return uint256 Its number, from 0.
+    @notice Returns the current epoch.
+    @return uint256 Its number, counted from 0.
     """
     return self._epoch()
 
 
 @external
 @view
-def get_settlers() -> DynArray[address, MOST_SETTLERS]:
+def eip712Domain() -> (
+    bytes1, String[19], String[1], uint256, address, bytes32, DynArray[uint256, 1]
+):
     """
-    @notice Who may propose roots.
+    @notice Describes the domain of this contract's signatures (EIP-5267).
+    @return bytes1 Which of the next fields are used, one bit each: the first four.
+    @return String The domain's name.
+    @return String The domain's version.
+    @return uint256 The chain's id.
+    @return address The verifying contract: this one.
+    @return bytes32 The salt, which is not used.
+    @return DynArray The extensions: none.
+    """
+    return (0x0f, NAME, VERSION, chain.id, self, empty(bytes32), empty(DynArray[uint256, 1]))
+
+
+@external
+@view
+def get_settlers() -> DynArray[address, MAX_SETTLERS]:
+    """
+    @notice Returns the settlers, who propose roots.
     @return DynArray Their accounts.
     """
     return self.settlers
@@ -350,33 +404,36 @@ def get_settlers() -> DynArray[address, MOST_SETTLERS]:
 @view
 def ready_at() -> uint256:
     """
-    @notice When the pending root can be activated; while paused, as if the pause ended now.
-    @return uint256 Unix seconds; 0 where none is pending.
+    @notice Returns when the pending root can be activated. During a pause, this is computed as if
+            the pause ended now.
+    @return uint256 Unix seconds; 0 if no root is pending.
     """
     return self._ready_at()
 
 
 @external
 @view
-def is_claimable(account: address, total: uint256, proof: DynArray[bytes32, MOST_PROOF]) -> uint256:
+def is_claimable(account: address, total: uint256, proof: DynArray[bytes32, MAX_PROOF]) -> uint256:
     """
-    @notice What `claim` would pay.
-    @param account Who earned it.
-    @param total All it ever earned.
-    @param proof Siblings from its leaf to the root.
-    @return uint256 Base units; 0 when the proof does not lead to the active root, or while paused.
+    @notice Returns what `claim` would pay.
+    @param account The account that earned the rewards.
+    @param total Everything that the account ever earned.
+    @param proof The siblings from the account's leaf to the root.
+    @return uint256 Base units; 0 if the proof does not lead to the active root, or during a pause.
     """
-    if pausable.paused or total <= self.claimed[account] or not self._is_proof(account, total, proof):
+    if pausable.paused or total <= self.claimed[account]:
+        return 0
+    if not self._is_proof(account, total, proof):
         return 0
     return total - self.claimed[account]
 
 
 @external
-def set_settlers(settlers: DynArray[address, MOST_SETTLERS], needed: uint256):
+def set_settlers(settlers: DynArray[address, MAX_SETTLERS], needed: uint256):
     """
-    @notice Names who proposes roots; votes so far are void, a pending root stays.
-    @param settlers Their accounts, none twice.
-    @param needed How many must propose the same root.
+    @notice Names the settlers. Votes so far become void; a pending root stays.
+    @param settlers Their accounts, each of them once.
+    @param needed How many settlers must propose the same root.
     """
     ownable._check_owner()
     self._set_settlers(settlers, needed)
@@ -385,7 +442,7 @@ def set_settlers(settlers: DynArray[address, MOST_SETTLERS], needed: uint256):
 @external
 def pause():
     """
-    @notice Stops proposals, activations, claims, and the clock of a pending root.
+    @notice Stops proposals, activations, claims, and the delay of a pending root.
     """
     ownable._check_owner()
     pausable._pause()
@@ -395,7 +452,7 @@ def pause():
 @external
 def unpause():
     """
-    @notice Lifts the pause. A pending root can be disputed for as long as when the pause began.
+    @notice Ends the pause. A pending root can then be disputed for as long as when it began.
     """
     ownable._check_owner()
     self.ends_at = self._ready_at()
@@ -403,9 +460,9 @@ def unpause():
 
 
 @internal
-def _set_settlers(settlers: DynArray[address, MOST_SETTLERS], needed: uint256):
+def _set_settlers(settlers: DynArray[address, MAX_SETTLERS], needed: uint256):
     assert needed > 0 and needed <= len(settlers), "pool: cannot be reached"
-    seen: DynArray[address, MOST_SETTLERS] = []
+    seen: DynArray[address, MAX_SETTLERS] = []
     for settler: address in settlers:
         assert settler != empty(address) and settler not in seen, "pool: settler twice or none"
         seen.append(settler)
@@ -453,23 +510,23 @@ def _check_covered(total: uint256):
 @internal
 @view
 def _check_claimer(account: address):
-    if msg.sender != account and msg.sender != CLAIM_WORDS:
+    if msg.sender != account and msg.sender != CLAIM_PRECOMPILE:
         assert staticcall Registry(REGISTRY).sponsor_of(account) == msg.sender, "pool: not the account or its sponsor"
 
 
 @internal
 @view
-def _is_proof(account: address, total: uint256, proof: DynArray[bytes32, MOST_PROOF]) -> bool:
+def _is_proof(account: address, total: uint256, proof: DynArray[bytes32, MAX_PROOF]) -> bool:
     if self.active.root == empty(bytes32):
         return False
-    # Hashed twice: no inner node of the tree can pass for a leaf.
+    # Leaves are hashed twice, so that no inner node of the tree can pass for a leaf.
     leaf: bytes32 = keccak256(abi_encode(keccak256(abi_encode(account, total))))
-    return merkle._verify(proof, self.active.root, leaf)
+    return merkle._root_of(leaf, proof) == self.active.root
 
 
 @internal
 @view
-def _check_proof(account: address, total: uint256, proof: DynArray[bytes32, MOST_PROOF]):
+def _check_proof(account: address, total: uint256, proof: DynArray[bytes32, MAX_PROOF]):
     assert self._is_proof(account, total, proof), "pool: wrong proof"
 
 
@@ -490,10 +547,11 @@ def _pay_proved(account: address) -> uint256:
 
 @internal
 def _pay(account: address, payout: address, total: uint256) -> uint256:
-    pausable._require_not_paused()
+    pausable._check_running()
     assert total > self.claimed[account], "pool: nothing to claim"
     amount: uint256 = total - self.claimed[account]
-    # A root whose leaves add up to more than it says must not take what later roots will owe to others.
+    # The leaves of a root may add up to more than its total. What later roots will owe to others
+    # must not be paid for them.
     assert self.claimed_total + amount <= self.active.total, "pool: beyond the root's total"
     self.claimed[account] = total
     self.claimed_total += amount

@@ -2,11 +2,13 @@
 """
 @title Sessions
 @custom:contract-name sessions
-@license MIT
-@notice A run on the chain: created with its manifest's hash, active, then completed with its final certificate or cancelled. Only its owner
-        moves it. It moves no money.
-@dev A run's id is public before its session is. So a session is named by its owner and the run: a stranger who creates one first has one of its
-     own, and takes nobody's. Who reads a session names the owner it means.
+@license Apache-2.0
+@notice Records training runs. A session is created with the hash of its run's manifest, becomes
+        active, and is then completed with its final certificate or cancelled. Only its owner
+        changes it. No money moves.
+@dev A run's id is public before its session exists. So a session is named by its owner and its
+     run: anyone can create a session of their own for a run, and nobody can occupy another's.
+     A reader must name the owner.
 """
 
 
@@ -53,20 +55,22 @@ sessions: public(HashMap[address, HashMap[bytes32, Session]])
 @external
 def create(run: bytes32, manifest: bytes32):
     """
-    @notice Creates the caller's session of `run`.
-    @param run The run's id, the digest of its manifest.
-    @param manifest Hash of the signed manifest as it was published.
+    @notice Creates the caller's session for `run`.
+    @param run The run's id: the digest of its manifest.
+    @param manifest The hash of the signed manifest as published.
     """
     assert run != empty(bytes32), "sessions: no run"
     assert self.sessions[msg.sender][run].owner == empty(address), "sessions: already created"
-    self.sessions[msg.sender][run] = Session(owner=msg.sender, manifest=manifest, certificate=empty(bytes32), state=State.CREATED)
+    self.sessions[msg.sender][run] = Session(
+        owner=msg.sender, manifest=manifest, certificate=empty(bytes32), state=State.CREATED
+    )
     log Created(run=run, owner=msg.sender, manifest=manifest)
 
 
 @external
 def activate(run: bytes32):
     """
-    @notice The run trains.
+    @notice Marks the run as active: it trains now.
     @param run The run's id.
     """
     self._check_created(run)
@@ -78,9 +82,9 @@ def activate(run: bytes32):
 @external
 def complete(run: bytes32, certificate: bytes32):
     """
-    @notice The run is done.
+    @notice Completes the run.
     @param run The run's id.
-    @param certificate Hash of its final certificate.
+    @param certificate The hash of the run's final certificate.
     """
     self._check_created(run)
     assert self.sessions[msg.sender][run].state == State.ACTIVE, "sessions: not active"
@@ -93,9 +97,9 @@ def complete(run: bytes32, certificate: bytes32):
 @external
 def cancel(run: bytes32, reason: String[96]):
     """
-    @notice The run ends without a final certificate.
+    @notice Ends the run without a final certificate.
     @param run The run's id.
-    @param reason One sentence.
+    @param reason One sentence that says why.
     """
     self._check_created(run)
     assert self.sessions[msg.sender][run].state in (State.CREATED | State.ACTIVE), "sessions: already ended"

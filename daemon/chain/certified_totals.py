@@ -18,7 +18,7 @@ from protocol.digest import Digest
 from protocol.identity import PeerId
 
 
-class Figure(msgspec.Struct, frozen=True, kw_only=True):
+class HeartbeatFigures(msgspec.Struct, frozen=True, kw_only=True):
     """What one heartbeat says."""
 
     samples: int
@@ -51,10 +51,10 @@ class CertifiedTotals:
         return self._samples, len(self._counted)
 
     @property
-    def now(self) -> Figure | None:
+    def now(self) -> HeartbeatFigures | None:
         """None before there is a certificate."""
         return (
             None
             if self._newest is None
-            else Figure(samples=self._samples, certificate=self._newest[1])
+            else HeartbeatFigures(samples=self._samples, certificate=self._newest[1])
         )

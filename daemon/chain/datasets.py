@@ -14,11 +14,13 @@ import trio
 
 from daemon.disk.atomic import write_atomically
 from daemon.swarm.frames import FrameReader, frame
-from daemon.swarm.turns import Turns
+from daemon.swarm.reply_limiter import ReplyLimiter
 from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable, UserError
 from protocol.identity import PeerId
-from protocol.ports import ByteStream, Network, Offload
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.network import Network
+from protocol.ports.offload import Offload
 from protocol.settlement.dataset import (
     MAX_DATASET_BYTES,
     Dataset,
@@ -62,7 +64,7 @@ def load_dataset(home: Path, name: Digest) -> Dataset | None:
 def serve_datasets(network: Network, home: Path, offload: Offload) -> None:
     """Answer those who ask. Before the network starts."""
 
-    turns = Turns(SERVED_TO_PEER, SERVED_AT_ONCE, network.source_of)
+    turns = ReplyLimiter(SERVED_TO_PEER, SERVED_AT_ONCE, network.source_of)
 
     async def take(stream: ByteStream) -> None:
         with trio.move_on_after(ANSWER_S):

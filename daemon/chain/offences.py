@@ -36,7 +36,7 @@ MAX_FILED = 1024
 _EVIDENCE = b"hypergpu/evidence/filed/1\0"
 
 
-class Filed(msgspec.Struct, frozen=True, kw_only=True):
+class FiledOffence(msgspec.Struct, frozen=True, kw_only=True):
     """One offence as a settler tells it.
 
     `evidence` is the digest in hex, `samples` what is to be taken off.
@@ -53,7 +53,7 @@ class Filed(msgspec.Struct, frozen=True, kw_only=True):
         return account_bytes(self.account), bytes.fromhex(self.evidence), self.reason, self.samples
 
 
-class Sanctioned(msgspec.Struct, frozen=True, kw_only=True):
+class SanctionSummary(msgspec.Struct, frozen=True, kw_only=True):
     """A sanction as `rewards` shows it.
 
     `epoch` is the chain's; `state` says how long it lasts from the last settlement on.
@@ -68,11 +68,11 @@ class Sanctioned(msgspec.Struct, frozen=True, kw_only=True):
     evidence: str
 
 
-def filed(folder: Path) -> list[Filed]:
+def filed_offences(folder: Path) -> list[FiledOffence]:
     """Those of one run, the oldest first. Raises `UserError("OFFENCES")` for a damaged file."""
     path = folder / FILE
     try:
-        return msgspec.json.decode(path.read_bytes(), type=list[Filed])
+        return msgspec.json.decode(path.read_bytes(), type=list[FiledOffence])
     except FileNotFoundError:
         return []
     except (msgspec.DecodeError, ValueError) as error:
@@ -86,7 +86,7 @@ def filed(folder: Path) -> list[Filed]:
 
 def file_offence(
     home: Path, folder: Path, account: Address, reason: str, evidence: Path, samples: int
-) -> Filed:
+) -> FiledOffence:
     """Keep it, with its evidence.
 
     Filing one again changes its reason and samples. Raises `UserError`, `DiskFull`.
@@ -107,14 +107,17 @@ def file_offence(
     name = digest(_EVIDENCE, raw).hex()
     try:
         made = msgspec.convert(
-            {"account": account, "reason": reason, "evidence": name, "samples": samples}, Filed
+            {"account": account, "reason": reason, "evidence": name, "samples": samples},
+            FiledOffence,
         )
     except msgspec.ValidationError as error:
         raise UserError(
             "SANCTION", "That offence cannot be filed.", why=str(error), exit_code=2
         ) from None
     others = [
-        one for one in filed(folder) if (one.account, one.evidence) != (made.account, made.evidence)
+        one
+        for one in filed_offences(folder)
+        if (one.account, one.evidence) != (made.account, made.evidence)
     ]
     if len(others) >= MAX_FILED:
         raise UserError(
@@ -127,12 +130,16 @@ def file_offence(
     return made
 
 
-def withdraw(folder: Path, evidence: str) -> list[Filed]:
+def withdraw(folder: Path, evidence: str) -> list[FiledOffence]:
     """Forget those whose evidence begins so, and return them.
 
     What a settlement carries already stays there.
     """
-    found = [one for one in filed(folder) if evidence and one.evidence.startswith(evidence.lower())]
+    found = [
+        one
+        for one in filed_offences(folder)
+        if evidence and one.evidence.startswith(evidence.lower())
+    ]
     if not found:
         raise UserError(
             "SANCTION",
@@ -140,11 +147,13 @@ def withdraw(folder: Path, evidence: str) -> list[Filed]:
             fix="hypergpud sanction",
             exit_code=2,
         )
-    _save(folder, [one for one in filed(folder) if one not in found])
+    _save(folder, [one for one in filed_offences(folder) if one not in found])
     return found
 
 
-def not_settled(offences: Sequence[Filed], epochs: Sequence[EpochTerms]) -> tuple[Filed, ...]:
+def not_settled(
+    offences: Sequence[FiledOffence], epochs: Sequence[EpochTerms]
+) -> tuple[FiledOffence, ...]:
     """Those that no earlier epoch carries."""
     told = {(account, evidence) for epoch in epochs for account, evidence, _, _ in epoch.offences}
     return tuple(one for one in offences if one.term[:2] not in told)
@@ -185,7 +194,7 @@ def account_of(who: str, manifest: Manifest, certificates: Sequence[OpenCertific
 
 def sanctions_of(
     run: Digest, manifest: Manifest, dataset: Dataset, certificates: Sequence[OpenCertificate]
-) -> tuple[Sanctioned, ...]:
+) -> tuple[SanctionSummary, ...]:
     """Every sanction of a settlement, the oldest first.
 
     Raises `UserError("CERTIFICATES_MISSING")`.
@@ -198,7 +207,7 @@ def sanctions_of(
     return tuple(_shown(one, dataset) for one in settled.sanctions)
 
 
-def _shown(one: Sanction, dataset: Dataset) -> Sanctioned:
+def _shown(one: Sanction, dataset: Dataset) -> SanctionSummary:
     left = one.until - len(dataset.epochs)
     if one.until == NEVER:
         state = "for ever"
@@ -206,7 +215,7 @@ def _shown(one: Sanction, dataset: Dataset) -> Sanctioned:
         state = "samples taken off"
     else:
         state = f"earns nothing in the next {left} epochs" if left > 0 else "over, on probation"
-    return Sanctioned(
+    return SanctionSummary(
         account=address_of(one.account),
         step=one.step.name.lower(),
         epoch=dataset.epochs[one.epoch].epoch,
@@ -217,5 +226,5 @@ def _shown(one: Sanction, dataset: Dataset) -> Sanctioned:
     )
 
 
-def _save(folder: Path, offences: Sequence[Filed]) -> None:
+def _save(folder: Path, offences: Sequence[FiledOffence]) -> None:
     write_atomically(folder / FILE, [memoryview(msgspec.json.encode(offences))])

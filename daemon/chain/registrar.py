@@ -33,8 +33,10 @@ from protocol.chain.registration import (
 from protocol.errors import PeerFault, Unreachable, UserError
 from protocol.identity import PeerId
 from protocol.journal import JournalEvent, PeerRegistered
-from protocol.messages import UNREADABLE, Hash, Signature
-from protocol.ports import ByteStream, Network, Offload
+from protocol.messages.base import UNREADABLE, Hash, Signature
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.network import Network
+from protocol.ports.offload import Offload
 from protocol.settlement.rules import Settlement
 
 if TYPE_CHECKING:
@@ -49,12 +51,14 @@ LOOK_S = 30.0
 KEPT = 4096  # as many as a status shows
 
 
-class Challenge(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class RegistrationChallenge(
+    msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True
+):
     nonce: Hash
     expires_s: Annotated[int, Meta(ge=0, le=(1 << 53) - 1)]
 
 
-class Reply(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class RegistrationReply(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     public_key: Annotated[bytes, Meta(min_length=33, max_length=33)]
     signature: Signature
 
@@ -80,14 +84,16 @@ class Registrar:
         """Answer challenges with this node's wallet while it is open. Before the network starts."""
 
         async def take(stream: ByteStream) -> None:
-            challenge = _decode(await FrameReader(stream).expect_frame(MAX_BYTES), Challenge)
+            challenge = _decode(
+                await FrameReader(stream).expect_frame(MAX_BYTES), RegistrationChallenge
+            )
             open_wallet, answer = wallet(), b""
             if open_wallet is not None:
                 signed = challenge_digest(
                     self._me, challenge.nonce, challenge.expires_s, *self._terms
                 )
                 answer = msgspec.msgpack.encode(
-                    Reply(open_wallet.public_key, open_wallet.sign_digest(signed)[:64])
+                    RegistrationReply(open_wallet.public_key, open_wallet.sign_digest(signed)[:64])
                 )
             await stream.send_all(frame(answer))
             await stream.send_eof()
@@ -130,7 +136,11 @@ class Registrar:
                 stream = await network.open_stream(asked.peer, PROTOCOL)
                 try:
                     await stream.send_all(
-                        frame(msgspec.msgpack.encode(Challenge(asked.nonce, asked.expires_s)))
+                        frame(
+                            msgspec.msgpack.encode(
+                                RegistrationChallenge(asked.nonce, asked.expires_s)
+                            )
+                        )
                     )
                     raw = await FrameReader(stream).expect_frame(MAX_BYTES)
                 finally:
@@ -139,7 +149,7 @@ class Registrar:
                     return moved(
                         asked, RegistrationEvent.SILENT, self._wall_s(), "its wallet is locked"
                     )
-                reply = _decode(raw, Reply)
+                reply = _decode(raw, RegistrationReply)
                 return judge_answer(
                     asked, reply.public_key, reply.signature, self._wall_s(), *self._terms
                 )

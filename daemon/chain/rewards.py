@@ -10,12 +10,19 @@ from pathlib import Path
 import msgspec
 
 from daemon.chain.datasets import load_dataset
-from daemon.chain.offences import Sanctioned, sanctions_of
-from daemon.chain.records import HomeRun, certificates_of
-from daemon.chain.settlement import Check, check
+from daemon.chain.home_runs import HomeRun, certificates_of
+from daemon.chain.offences import SanctionSummary, sanctions_of
+from daemon.chain.settlement import RootCheck, check_root
 from protocol.chain.account_binding import wallet_of_offer
 from protocol.chain.keccak import Address, account_bytes
-from protocol.chain.port import Chain, ChainPending, ChainRefused, PoolStatus, Proposal, Settled
+from protocol.chain.port import (
+    Chain,
+    ChainPending,
+    ChainRefused,
+    PoolStatus,
+    Proposal,
+    SettledTransaction,
+)
 from protocol.errors import UserError
 from protocol.settlement.dataset import Dataset, proof_for, work_of
 from protocol.settlement.receipts import receipts_of
@@ -46,7 +53,7 @@ class Rewards(msgspec.Struct, frozen=True, kw_only=True):
     pending_at_s: int
     locked: str
     certified: int
-    sanctions: tuple[Sanctioned, ...]  # of everybody in the run
+    sanctions: tuple[SanctionSummary, ...]  # of everybody in the run
     note: str
 
 
@@ -103,7 +110,7 @@ def rewards_of(
     )
 
 
-def verify(chain: Chain, home: Path, run: HomeRun, tell: Callable[[str], None]) -> list[Check]:
+def verify(chain: Chain, home: Path, run: HomeRun, tell: Callable[[str], None]) -> list[RootCheck]:
     """The active and the pending root, each computed again.
 
     `tell` hears of certificates that cannot be read. Raises `ChainError`, `UserError`.
@@ -127,7 +134,7 @@ def verify(chain: Chain, home: Path, run: HomeRun, tell: Callable[[str], None]) 
         if dataset is None:
             raise missing_dataset(proposal)
         checks.append(
-            check(chain, pool, state, proposal, dataset, run.run, run.manifest, certificates)
+            check_root(chain, pool, state, proposal, dataset, run.run, run.manifest, certificates)
         )
     return checks
 
@@ -213,7 +220,7 @@ def _not_ours(account: Address, wallet: Address) -> UserError:
     )
 
 
-def _told(answer: Claimed, settled: Settled, paid: int) -> Claimed:
+def _told(answer: Claimed, settled: SettledTransaction, paid: int) -> Claimed:
     if not settled.done:
         raise ChainRefused(settled.reason or "it was not taken")
     reason = (
@@ -248,7 +255,7 @@ def _dataset(home: Path, proposal: Proposal | None) -> Dataset | None:
 
 def _beyond(
     home: Path, run: HomeRun, dataset: Dataset | None, account: Address, tell: Callable[[str], None]
-) -> tuple[int, int, tuple[Sanctioned, ...]]:
+) -> tuple[int, int, tuple[SanctionSummary, ...]]:
     """What is locked by the last data set, the samples certified since, and the sanctions in it."""
     rules, own = run.manifest.settlement, account_bytes(account)
     try:

@@ -22,8 +22,8 @@ from protocol.chain.port import (
     ChainPending,
     ChainRefused,
     RunStatus,
-    Sent,
-    Settled,
+    SentTransaction,
+    SettledTransaction,
 )
 from protocol.digest import SHOWN_DIGITS
 from protocol.errors import UserError
@@ -34,7 +34,7 @@ from protocol.status.figures import count
 MOST_REASON_BYTES = 96
 
 
-class Session(msgspec.Struct, frozen=True, kw_only=True):
+class RunSession(msgspec.Struct, frozen=True, kw_only=True):
     """A run on the chain beside what this home holds of it.
 
     Hashes have 64 digits; what there is not, hash or owner, is empty.
@@ -60,12 +60,12 @@ def session_of(
     signed: SignedManifest,
     account: Address | None,
     held: Sequence[OpenCertificate],
-) -> Session:
+) -> RunSession:
     """`account` is this home's wallet, None where it has none; `held` are its certificates, oldest
     first.
     """
     final = next((one for one in held if one.hash == status.certificate), None)
-    return Session(
+    return RunSession(
         run=signed.run.hex(),
         name=signed.open().name,
         state=status.state,
@@ -139,7 +139,7 @@ def checked_reason(text: str) -> str:
     )
 
 
-def step(chain: Chain, run: bytes, send: Callable[[], Sent]) -> Settled:
+def send_step(chain: Chain, run: bytes, send: Callable[[], SentTransaction]) -> SettledTransaction:
     """Send one step and see it through.
 
     Raises `UserError` that says what a refusal means, `ChainError`.

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from daemon.chain.offences import Filed, not_settled
+from daemon.chain.offences import FiledOffence, not_settled
 from protocol.certificates.certificate import OpenCertificate
 from protocol.chain.keccak import address_of
 from protocol.chain.port import Chain, PoolStatus, Proposal
@@ -29,16 +29,16 @@ from protocol.settlement.dataset import (
     make_dataset,
     work_of,
 )
-from protocol.settlement.totals import Settled, settle
+from protocol.settlement.totals import SettlementTotals, settle
 from protocol.status.figures import tokens
 
 
-class Draft(msgspec.Struct, frozen=True, kw_only=True):
+class SettlementDraft(msgspec.Struct, frozen=True, kw_only=True):
     """A settlement ready to be proposed. `name` of the data set is what the proposal carries."""
 
     proposal: Proposal
     dataset: Dataset
-    settled: Settled
+    settled: SettlementTotals
     pool: int  # what this epoch hands out
 
 
@@ -54,7 +54,7 @@ class _Known(msgspec.Struct, frozen=True, kw_only=True):
     certificates: Sequence[OpenCertificate]
 
 
-class Check(msgspec.Struct, frozen=True, kw_only=True):
+class RootCheck(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a root on the chain follows from the certificates.
 
     `state` is "active" or "pending".
@@ -109,7 +109,7 @@ def epoch_began_s(pool: PoolStatus, epoch: int) -> int:
     return pool.epoch_ends_at_s - pool.epoch_s * (pool.epoch - epoch + 1)
 
 
-def draft(
+def draft_settlement(
     chain: Chain,
     run: Digest,
     manifest: Manifest,
@@ -118,8 +118,8 @@ def draft(
     *,
     epoch: int,
     pool: int | None,
-    offences: Sequence[Filed] = (),
-) -> Draft:
+    offences: Sequence[FiledOffence] = (),
+) -> SettlementDraft:
     """The settlement of `epoch` on top of `before` (the active one's data set; None for the first),
     with the `offences` that none before carries.
 
@@ -153,7 +153,7 @@ def draft(
     except ValueError as error:
         raise UserError("NOTHING", "There is nothing to propose.", why=str(error)) from None
     name = dataset_name(encode_dataset(dataset))
-    return Draft(
+    return SettlementDraft(
         proposal=Proposal(epoch=epoch, root=dataset.root, total=dataset.total, data=name),
         dataset=dataset,
         settled=settled,
@@ -161,7 +161,7 @@ def draft(
     )
 
 
-def check(
+def check_root(
     chain: Chain,
     pool: PoolStatus,
     state: str,
@@ -170,7 +170,7 @@ def check(
     run: Digest,
     manifest: Manifest,
     certificates: Sequence[OpenCertificate],
-) -> Check:
+) -> RootCheck:
     """Compute the root again, and who was silent, and compare.
 
     Raises `UserError("CERTIFICATES_MISSING")`, `ChainError`.
@@ -189,7 +189,7 @@ def check(
                 chain=chain, status=pool, run=run, manifest=manifest, certificates=certificates
             )
             reason = _difference(proposal, dataset, again) or _wrong_silence(known, dataset.epochs)
-    return Check(
+    return RootCheck(
         state=state,
         epoch=proposal.epoch,
         root=proposal.root.hex(),

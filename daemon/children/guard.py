@@ -23,8 +23,8 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
-from daemon.children.family import adopt_orphans, end_descendants, reap_orphans
-from daemon.children.lifeline import resume_with_parent_death
+from daemon.children.descendants import adopt_orphans, end_descendants, reap_orphans
+from daemon.children.parent_death import resume_with_parent_death
 
 
 class _EndOrderedError(BaseException):

@@ -16,7 +16,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from protocol.ports import Vector
+from protocol.averaging.vector_layout import Vector
 
 _ALIGN = 64  # a cache line, and the widest vector load
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL

@@ -10,11 +10,11 @@ import msgspec
 from daemon.children.frames import frame_body
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class ChildMessage(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Base of everything said between a node and a child; each kind is told by its class's name."""
 
 
-class Done(Message, frozen=True, kw_only=True, tag=True):
+class CommandDone(ChildMessage, frozen=True, kw_only=True, tag=True):
     """The command with this `id` was done, and there is nothing to tell of it."""
 
     id: int
@@ -23,6 +23,6 @@ class Done(Message, frozen=True, kw_only=True, tag=True):
 _encoder = msgspec.msgpack.Encoder()
 
 
-def frame(message: Message) -> bytes:
+def frame(message: ChildMessage) -> bytes:
     """The message behind its length. Raises `ValueError` above the limit."""
     return frame_body(_encoder.encode(message), type(message).__name__)

@@ -26,7 +26,7 @@ import trio
 
 import daemon
 from daemon.children import memory
-from daemon.children.family import MARK, end_marked
+from daemon.children.descendants import MARK, end_marked
 from daemon.children.frames import Deframer
 from protocol.status.figures import clean
 

@@ -1,5 +1,5 @@
 """The command line.
 
-Results go to stdout, talk to stderr; each command imports what it needs when it runs, so that all
-of them start fast.
+Results go to stdout, messages for a person to stderr. `command_table.py` lists the commands and
+says how to add one. Only the module of the command that runs is imported, so that each starts fast.
 """

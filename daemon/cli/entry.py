@@ -1,25 +1,25 @@
 """The console script.
 
-It imports nothing of its own before Ctrl-C is heard: the command line's libraries take as long as a
-short command.
+Importing the libraries of the command line takes as long as a short command, so `main` handles
+Ctrl-C before it imports them.
 """
 
 from __future__ import annotations
 
 import os
 
-# What a shell reports of a program that SIGINT ended.
+# The exit status that a shell reports for a program that SIGINT ended.
 INTERRUPTED = 130
 
 
 def main() -> None:
     """`hypergpud`."""
     try:
-        from daemon.cli import main as commands  # noqa: PLC0415  # see above
+        from daemon.cli import main as commands  # noqa: PLC0415
 
         commands.main()
     except KeyboardInterrupt:
-        # In an import or between two steps: nothing has begun that must be ended in order.
+        # No command has started yet, so nothing needs an orderly end.
         os._exit(INTERRUPTED)
 
 

@@ -1,9 +1,7 @@
-"""Whatever ends a command without being foreseen, as a sentence: what happened, why, what to type.
+"""Unforeseen errors of a command as messages: what happened, why, and what to type.
 
-No traceback reaches a volunteer's terminal.
-
-A fault of ours keeps its traceback where a report can take it from: in the home's log, or on stderr
-with --verbose or without a home.
+A volunteer's terminal shows no traceback. For a bug of ours, the traceback goes to the home's log,
+where a report can copy it. It goes to stderr with --verbose, or without a home.
 """
 
 from __future__ import annotations
@@ -16,23 +14,24 @@ from pathlib import Path
 import msgspec
 
 from daemon.cli.invocation import output_error
-from daemon.cli.streams import STREAM_NAMES
+from daemon.cli.terminal.streams import STREAM_NAMES
 from daemon.home.layout import FULL, LOG_FILE
 from protocol.errors import OurFault, UserError
 
 _FIXES = {
-    **dict.fromkeys(FULL, "free some space there"),
+    **dict.fromkeys(FULL, "free some disk space, then try again"),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more open files: ulimit -n 4096"),
-    **dict.fromkeys((errno.EACCES, errno.EPERM), "run this as the user whom it belongs to"),
-    **dict.fromkeys((errno.ENOMEM, errno.EAGAIN), "end other programs, then try again"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "run this command as the owner of that file"),
+    **dict.fromkeys((errno.ENOMEM, errno.EAGAIN), "close other programs, then try again"),
     **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.EISDIR), "check the path"),
-    errno.EROFS: "name a place that can be written",
+    errno.EROFS: "name a folder that is not read-only",
 }
-MAX_CAUSES = 8  # of a group: each becomes a line
+# A group of exceptions is shown up to here.
+MAX_CAUSES = 8
 
 
 def explained(error: BaseException, home: Path | None, *, verbose: bool) -> UserError:
-    """The error as the person at the keyboard should see it."""
+    """The error as a message for the user."""
     leaves = leaves_of(error)
     for leaf in leaves:
         if isinstance(leaf, UserError):
@@ -44,21 +43,21 @@ def explained(error: BaseException, home: Path | None, *, verbose: bool) -> User
     if missing is not None:
         return UserError(
             "INSTALLATION",
-            "This installation of HyperGPU is not whole.",
+            "This installation of HyperGPU is incomplete.",
             why=str(missing),
             fix="install it again: make setup, or pip install hypergpu",
         )
     if any(isinstance(leaf, MemoryError) for leaf in leaves):
         return UserError(
             "MEMORY",
-            "This machine has not enough free memory for that.",
-            fix="end other programs, or ask for less",
+            "This machine has too little free memory.",
+            fix="close other programs, or choose smaller options",
         )
     return _bug(error, leaves, home, verbose=verbose)
 
 
 def leaves_of(error: BaseException) -> list[BaseException]:
-    """The exceptions of a group and of the groups in it; else the exception itself."""
+    """The exceptions in a group and its subgroups; else the exception itself."""
     if not isinstance(error, BaseExceptionGroup):
         return [error]
     return [leaf for part in error.exceptions for leaf in leaves_of(part)]
@@ -70,9 +69,9 @@ def _refused_by_system(error: OSError) -> UserError:
     about = f"{error.filename}: " if error.filename is not None else ""
     return UserError(
         "SYSTEM",
-        "The operating system refused something that this command needs.",
+        "The operating system refused a call of this command.",
         why=f"{about}{error.strerror or error}",
-        fix=_FIXES.get(error.errno or 0, "mend that, then try again"),
+        fix=_FIXES.get(error.errno or 0, "correct the cause, then try again"),
     )
 
 
@@ -86,13 +85,11 @@ def _bug(
     kept = None if verbose else _into_log(home, told)
     return UserError(
         "FAULT",
-        "hypergpud failed by a fault of its own."
+        "hypergpud failed because of a bug."
         if not isinstance(error, OurFault)
-        else "This node broke one of its own rules.",
+        else "This node broke one of its own rules, which is a bug.",
         why=causes if kept else f"{causes}\n{told}",
-        fix=f"report it with what is at the end of {kept}"
-        if kept
-        else "report it with the text above",
+        fix=f"report it with the end of {kept}" if kept else "report it with the text above",
     )
 
 
@@ -102,7 +99,7 @@ def _place(error: BaseException) -> str:
 
 
 def _into_log(home: Path | None, text: str) -> Path | None:
-    """Where the text went; None where it could go nowhere."""
+    """Append the text to the home's log and return its path; None where that fails."""
     if home is None or not home.is_dir():
         return None
     path = home / LOG_FILE
@@ -110,7 +107,7 @@ def _into_log(home: Path | None, text: str) -> Path | None:
         "at": round(time.time(), 3),
         "level": "critical",
         "logger": __name__,
-        "message": "a command failed by a fault of its own",
+        "message": "a command failed because of a bug",
         "error": text.encode("utf-8", "replace").decode(),
     }
     try:

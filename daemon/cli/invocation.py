@@ -1,4 +1,4 @@
-"""What every command is told besides its own options: where the node lives, and how to talk."""
+"""The global options of a call, and how a command prints results and messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from protocol.errors import UserError
 from protocol.status.figures import clean
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-# Of one line of talk: a sentence that repeats what somebody typed or sent has an end.
+# A message may repeat what a user typed or a peer sent; each of its lines is cut here.
 SHOWN_CHARS = 1000
 
 
@@ -37,31 +37,32 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def config(self) -> Path | None:
-        """The config file named by flag or `HYPERGPU_CONFIG`; None for the home's own."""
+        """The config file that `--config` or `HYPERGPU_CONFIG` names; None for the home's."""
         if self.config_flag is not None:
             return user_path(self.config_flag, "--config")
         named = os.environ.get("HYPERGPU_CONFIG")
         return user_path(named, "HYPERGPU_CONFIG") if named else None
 
     def color(self, stream: Any) -> bool:
-        """Whether to colour what goes to `stream` (https://no-color.org: set and not empty means
-        no).
+        """Whether to print colours to `stream`.
+
+        See https://no-color.org: `NO_COLOR` that is set and not empty means no.
         """
         return not self.no_color and not os.environ.get("NO_COLOR") and is_terminal(stream)
 
     def say(self, line: str) -> None:
-        """Talk: for the person, not for the next program.
+        """Print a message for a person to stderr, unless `--quiet`.
 
-        When that person has left (a closed terminal, a pipe to `head`) nothing else ends.
+        A closed terminal or pipe does not end the command.
         """
         if not self.quiet:
             tell(line)
 
     def result(self, text: str) -> None:
-        """What was asked for, JSON always as UTF-8.
+        """Print the result to stdout; JSON is always UTF-8.
 
-        Raises `BrokenPipeError` where the reader left, and `UserError("OUTPUT")` where the output
-        takes nothing.
+        Raises `BrokenPipeError` where the reader has closed the pipe, and `UserError("OUTPUT")`
+        where stdout refuses the write.
         """
         try:
             binary = getattr(sys.stdout, "buffer", None)
@@ -78,20 +79,17 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def output_error(error: OSError) -> UserError:
-    """`UserError("OUTPUT")`: what was asked for could not be printed."""
+    """The error for a result that stdout refused."""
     return UserError(
         "OUTPUT",
-        "The result could not be written to the standard output.",
+        "Cannot write the result to the standard output.",
         why=error.strerror or str(error),
-        fix="send it to a file with space, or to a terminal",
+        fix="send it to a terminal, or to a file on a disk with free space",
     )
 
 
 def tell(text: str) -> None:
-    """Write to stderr what is for a person, each line without control characters.
-
-    A stderr that takes nothing ends nothing.
-    """
+    """Print to stderr, without control characters; a stderr that fails is ignored."""
     with suppress(OSError):
         print(
             "\n".join(clean(line, SHOWN_CHARS) for line in text.split("\n")),
@@ -101,7 +99,7 @@ def tell(text: str) -> None:
 
 
 def is_terminal(stream: Any) -> bool:
-    """Whether colours and cursor movements mean something there: a terminal that is not dumb."""
+    """Whether `stream` is a terminal that understands colours and cursor movements."""
     return (
         stream is not None
         and stream.isatty()
@@ -110,13 +108,13 @@ def is_terminal(stream: Any) -> bool:
 
 
 def invocation(context: click.Context) -> Invocation:
-    """The invocation that a command runs under."""
+    """The global options of the call that runs this command."""
     found = context.find_root().obj
     return found if isinstance(found, Invocation) else Invocation()
 
 
 def _keep(context: click.Context, parameter: click.Parameter, value: object) -> None:
-    # An empty path is kept: it is a mistake to report, and no wish for the default.
+    # An empty path is kept, since it is a mistake to report and not a wish for the default.
     if value is not None and value is not False:
         context.find_root().obj = msgspec.structs.replace(
             invocation(context), **{str(parameter.name): value}
@@ -140,8 +138,9 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
 
 
 def global_options(*, hidden: bool) -> Callable[[Command], Command]:
-    """The global options, understood before the command's name and (there out of the help's way)
-    after it.
+    """Add the global options to a command.
+
+    They are understood before the command's name, and after it with `hidden` help.
     """
 
     def add(command: Command) -> Command:

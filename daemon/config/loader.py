@@ -25,7 +25,7 @@ from daemon.config.settings import (
     variable,
 )
 from daemon.disk.new_file import write_new
-from daemon.home.layout import CONFIG_FILE, is_unicode, unusable, user_path
+from daemon.home.layout import CONFIG_FILE, is_unicode, unusable_home, user_path
 from protocol.errors import UserError
 from protocol.text.nearest import nearest
 from protocol.text.toml_document import Lines, key_lines, read_toml, suggestion, toml_text
@@ -35,7 +35,7 @@ MAX_CONFIG_BYTES = 1 << 20
 MAX_MISTAKES = 20  # shown at once
 
 
-class Mistake(msgspec.Struct, frozen=True, kw_only=True):
+class ConfigMistake(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that is wrong, as the parts of a `UserError`."""
 
     what: str
@@ -49,7 +49,7 @@ class Mistake(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class File(msgspec.Struct, frozen=True, kw_only=True):
+class ConfigFile(msgspec.Struct, frozen=True, kw_only=True):
     """A config file as it was read."""
 
     path: Path
@@ -122,7 +122,7 @@ def write_default_config(home: Path) -> bool:
     try:
         return not path.exists() and write_new(path, default_toml().encode())
     except OSError as error:
-        raise unusable(home, error) from None
+        raise unusable_home(home, error) from None
 
 
 def _converted(raw: Any, kind: Any, *, strict: bool, secret: bool) -> Any:
@@ -141,14 +141,14 @@ def _converted(raw: Any, kind: Any, *, strict: bool, secret: bool) -> Any:
     return msgspec.convert(raw, kind, strict=strict)
 
 
-def _read(path: Path, *, required: bool) -> File:
+def _read(path: Path, *, required: bool) -> ConfigFile:
     try:
         with path.open("rb") as stream:
             raw = stream.read(MAX_CONFIG_BYTES + 1)
         if len(raw) > MAX_CONFIG_BYTES:
             raise ValueError(f"it has more than {MAX_CONFIG_BYTES} bytes")
         text = toml_text(raw)
-        return File(path=path, tables=read_toml(text), lines=key_lines(text))
+        return ConfigFile(path=path, tables=read_toml(text), lines=key_lines(text))
     except FileNotFoundError:
         if required:
             raise UserError(
@@ -157,7 +157,7 @@ def _read(path: Path, *, required: bool) -> File:
                 fix="check the path after --config",
                 exit_code=2,
             ) from None
-        return File(path=path)
+        return ConfigFile(path=path)
     except (OSError, ValueError) as error:
         # ValueError: not UTF-8, not TOML, too large.
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -170,14 +170,14 @@ def _read(path: Path, *, required: bool) -> File:
         ) from None
 
 
-def _unknown_names(file: File, environ: Mapping[str, str]) -> Iterator[Mistake]:
+def _unknown_names(file: ConfigFile, environ: Mapping[str, str]) -> Iterator[ConfigMistake]:
     dotted = [f"{section}.{key}" for section, key, _ in keys()]
     for section, table in file.tables.items():
         if section not in SECTIONS:
             what = f"{file.at(section)}: there is no section or setting {section!r}."
-            yield Mistake(what=what, fix=_meant(section, [*SECTIONS, *dotted]))
+            yield ConfigMistake(what=what, fix=_meant(section, [*SECTIONS, *dotted]))
         elif not isinstance(table, dict):
-            yield Mistake(
+            yield ConfigMistake(
                 what=f"{file.at(section)}: {section!r} is a section, not a setting.",
                 fix=f"write it as [{section}]",
             )
@@ -185,7 +185,7 @@ def _unknown_names(file: File, environ: Mapping[str, str]) -> Iterator[Mistake]:
             for key in table:
                 full = f"{section}.{key}"
                 if full not in dotted:
-                    yield Mistake(
+                    yield ConfigMistake(
                         what=f"{file.at(full)}: there is no setting {key!r} in [{section}].",
                         fix=_meant(full, dotted),
                     )
@@ -195,7 +195,7 @@ def _unknown_names(file: File, environ: Mapping[str, str]) -> Iterator[Mistake]:
             tuple(f"{PREFIX}{section.upper()}_" for section in SECTIONS)
         ):
             meant = nearest(name, variables)
-            yield Mistake(
+            yield ConfigMistake(
                 what=f"There is no setting behind the environment variable {name}.",
                 fix=f"did you mean {meant}?" if meant else f"unset {name}",
             )
@@ -206,21 +206,21 @@ def _meant(name: str, known: list[str]) -> str:
     return f"did you mean {meant}?" if meant else "hypergpud config show lists them all"
 
 
-def _unusable(name: str, origin: str, why: str, file: File) -> Mistake:
+def _unusable(name: str, origin: str, why: str, file: ConfigFile) -> ConfigMistake:
     fixes = {
         "flag": "correct it on the command line; --help says what it takes",
         "environment": f"correct it, or: unset {origin.removeprefix('environment ')}",
         "file": f"correct it in {file.path}, then: hypergpud config check",
     }
     where = f"file {file.at(name)}" if origin.startswith("file") else origin
-    return Mistake(
+    return ConfigMistake(
         what=f"The setting {name} ({where}) cannot be used.",
         why=why,
         fix=fixes[origin.split(maxsplit=1)[0]],
     )
 
 
-def _told(mistakes: list[Mistake]) -> UserError:
+def _told(mistakes: list[ConfigMistake]) -> UserError:
     if len(mistakes) == 1:
         return UserError(
             "CONFIG", mistakes[0].what, why=mistakes[0].why, fix=mistakes[0].fix, exit_code=2

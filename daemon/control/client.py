@@ -10,9 +10,15 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.control.wire import CLIENT_TIMEOUT_S, MAX_ANSWER_BYTES, Answer, Request, socket_address
+from daemon.control.wire import (
+    CLIENT_TIMEOUT_S,
+    MAX_REPLY_BYTES,
+    ControlReply,
+    ControlRequest,
+    socket_address,
+)
 from daemon.home.layout import LOG_FILE
-from daemon.home.lock import holder
+from daemon.home.lock import find_holder
 from protocol.errors import OurFault, UserError
 
 NOT_RUNNING_EXIT_CODE = 3
@@ -31,7 +37,9 @@ def call(home: Path, name: str, *, timeout_s: float = CLIENT_TIMEOUT_S) -> bytes
     """
     deadline = time.monotonic() + timeout_s
     try:
-        line = _exchange_again(home, msgspec.json.encode(Request(call=name)) + b"\n", deadline)
+        line = _exchange_again(
+            home, msgspec.json.encode(ControlRequest(call=name)) + b"\n", deadline
+        )
     except TimeoutError:
         raise _silent(home, f"it gave no answer to {name!r} within {timeout_s:g} s") from None
     except PermissionError:
@@ -45,7 +53,7 @@ def call(home: Path, name: str, *, timeout_s: float = CLIENT_TIMEOUT_S) -> bytes
     if not line.endswith(b"\n"):
         raise _silent(home, "it closed the connection before its answer was whole")
     try:
-        answer = msgspec.json.decode(line, type=Answer)
+        answer = msgspec.json.decode(line, type=ControlReply)
     except msgspec.DecodeError as error:
         raise OurFault(f"the daemon's answer cannot be read: {error}") from error
     if not answer.ok:
@@ -62,7 +70,7 @@ def _exchange_again(home: Path, request: bytes, deadline: float) -> bytes:
         try:
             return _exchange(home, request, deadline)
         except (FileNotFoundError, ConnectionRefusedError):
-            held = holder(home)
+            held = find_holder(home)
             if held is None or not held.here or time.monotonic() > last:
                 raise
             time.sleep(POLL_S)
@@ -83,8 +91,8 @@ def _exchange(home: Path, request: bytes, deadline: float) -> bytes:
             if not chunk:
                 break
             received += chunk
-            if len(received) > MAX_ANSWER_BYTES:
-                raise OurFault(f"the daemon's answer has more than {MAX_ANSWER_BYTES} bytes")
+            if len(received) > MAX_REPLY_BYTES:
+                raise OurFault(f"the daemon's answer has more than {MAX_REPLY_BYTES} bytes")
     return bytes(received)
 
 
@@ -96,7 +104,7 @@ def _left(deadline: float) -> float:
 
 
 def _absent(home: Path) -> UserError:
-    held = holder(home)
+    held = find_holder(home)
     if held is not None and not held.here:
         return UserError(
             "ELSEWHERE",
@@ -121,7 +129,7 @@ def _absent(home: Path) -> UserError:
 
 
 def _silent(home: Path, why: str) -> UserError:
-    held = holder(home)
+    held = find_holder(home)
     return UserError(
         "NOT_ANSWERING",
         f"The daemon on {home} ({held or 'process unknown'}) does not answer.",

@@ -16,8 +16,15 @@ from pathlib import Path
 import msgspec
 import trio
 
-from daemon.control.wire import MAX_REQUEST_BYTES, SERVER_TIMEOUT_S, Answer, Request, socket_address
-from daemon.home.layout import SOCKET_FILE, unusable
+from daemon.control.wire import (
+    MAX_REQUEST_BYTES,
+    SERVER_TIMEOUT_S,
+    ControlReply,
+    ControlRequest,
+    socket_address,
+)
+from daemon.home.layout import SOCKET_FILE, unusable_home
+from daemon.system.trio_types import TaskStatus
 from protocol.errors import UserError
 from protocol.text.nearest import nearest
 
@@ -36,7 +43,7 @@ async def serve_control(
     home: Path,
     handlers: Mapping[str, Handler],
     *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Answer the home's commands until cancelled; started once the socket takes connections.
 
@@ -141,7 +148,7 @@ def _listen(home: Path) -> trio.socket.SocketType:
             plain.bind(address)
     except OSError as error:
         plain.close()
-        raise unusable(home, error) from None
+        raise unusable_home(home, error) from None
     plain.listen(BACKLOG)
     plain.setblocking(False)
     return trio.socket.from_stdlib_socket(plain)
@@ -166,18 +173,18 @@ async def _answer_one(
         slots.release()
 
 
-async def _answer(line: bytes, handlers: Mapping[str, Handler]) -> Answer:
+async def _answer(line: bytes, handlers: Mapping[str, Handler]) -> ControlReply:
     if not line.endswith(b"\n"):
-        return Answer(
+        return ControlReply(
             ok=False,
             code="CONTROL",
             what=f"A request is one line of JSON, at most {MAX_REQUEST_BYTES} bytes long.",
             exit_code=2,
         )
     try:
-        request = msgspec.json.decode(line, type=Request)
+        request = msgspec.json.decode(line, type=ControlRequest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return Answer(
+        return ControlReply(
             ok=False,
             code="CONTROL",
             what="The request cannot be read.",
@@ -192,7 +199,7 @@ async def _answer(line: bytes, handlers: Mapping[str, Handler]) -> Answer:
             if meant
             else f"this daemon knows: {', '.join(sorted(handlers))}"
         )
-        return Answer(
+        return ControlReply(
             ok=False,
             code="CONTROL",
             what=f"The daemon knows no call {request.call[:64]!r}.",
@@ -200,9 +207,9 @@ async def _answer(line: bytes, handlers: Mapping[str, Handler]) -> Answer:
             exit_code=2,
         )
     try:
-        return Answer(ok=True, result=msgspec.Raw(await handler()))
+        return ControlReply(ok=True, result=msgspec.Raw(await handler()))
     except UserError as error:
-        return Answer(
+        return ControlReply(
             ok=False,
             code=error.code,
             what=error.what,

@@ -15,19 +15,19 @@ from daemon.home.layout import SOCKET_FILE
 
 MAX_REQUEST_BYTES = 4096  # a call's name
 # The status of a swarm of 4,096 peers is 2 MB.
-MAX_ANSWER_BYTES = 16 << 20
+MAX_REPLY_BYTES = 16 << 20
 # A status is folded already and answered at once; a person waiting longer thinks the command hangs.
 CLIENT_TIMEOUT_S = 5.0
 SERVER_TIMEOUT_S = 5.0  # a client sends its line at once
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class ControlRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked for: the name of a handler."""
 
     call: str
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ControlReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Either `result`, or the fields of a `UserError`."""
 
     ok: bool

@@ -46,7 +46,7 @@ class Lifeline:
         os.close(self.read_end)
 
 
-class Child:
+class DemoProcess:
     """One `hypergpud` process with a home of its own."""
 
     def __init__(self, name: str, home: Path, prefix: Sequence[str] = ()) -> None:

@@ -21,17 +21,17 @@ import msgspec
 
 from daemon.chain.client_setup import account_turn, open_chain
 from daemon.chain.datasets import keep_dataset, load_dataset
-from daemon.chain.records import certificates_of, settled_run
+from daemon.chain.home_runs import certificates_of, settled_run
 from daemon.chain.rewards import claim, verify
-from daemon.chain.settlement import draft, epoch_to_settle
+from daemon.chain.settlement import draft_settlement, epoch_to_settle
 from daemon.config.settings import ChainConfig
-from daemon.demo.leave import Leave
-from daemon.demo.process import Child, Lifeline
-from daemon.demo.verdict import Paid
+from daemon.demo.process import DemoProcess, Lifeline
+from daemon.demo.result import ClaimedReward
+from daemon.demo.stop_request import StopRequest
 from daemon.wallet import files
 from daemon.wallet.keystore import UnlockedWallet, new_key, wallet_of
 from protocol.chain.keccak import Address
-from protocol.chain.port import Chain, ChainError, ChainRefused, Sent
+from protocol.chain.port import Chain, ChainError, ChainRefused, SentTransaction
 from protocol.errors import UserError
 from protocol.status.figures import tokens
 
@@ -61,7 +61,7 @@ class SettlementDemo:
         self,
         root: Path,
         names: Sequence[str],
-        leave: Leave,
+        leave: StopRequest,
         tell: Callable[[str], None],
         *,
         anvil: bool = False,
@@ -73,7 +73,7 @@ class SettlementDemo:
         self._settler = next(iter(names))
         self._password = root / "password"
         self._url = ""
-        self.devnet = Child("devnet", root / "devnet")
+        self.devnet = DemoProcess("devnet", root / "devnet")
 
     def begin(self, lifeline: Lifeline) -> None:
         """Start the chain, make the wallets, fill the pool. Raises `UserError("DEMO_CHAIN")`."""
@@ -128,7 +128,7 @@ class SettlementDemo:
         """Of `hypergpud start`."""
         return ["--password-file", str(self._password)]
 
-    def pay(self, names: Sequence[str]) -> tuple[Paid, ...]:
+    def pay(self, names: Sequence[str]) -> tuple[ClaimedReward, ...]:
         """Settle what was certified, while the daemons `names` still run, and let each of them
         claim.
 
@@ -155,7 +155,7 @@ class SettlementDemo:
             if all(one.hash in hashes for hashes in held)
         ]
         self._later(EPOCH_S)
-        made = draft(
+        made = draft_settlement(
             settler,
             run.run,
             run.manifest,
@@ -173,7 +173,7 @@ class SettlementDemo:
         self._see(settler, settler.activate)
         return tuple(self._claim(who, chain, homes[who], name) for who, chain in chains.items())
 
-    def _claim(self, name: str, chain: Chain, home: Path, dataset: bytes) -> Paid:
+    def _claim(self, name: str, chain: Chain, home: Path, dataset: bytes) -> ClaimedReward:
         if self._until(lambda: load_dataset(home, dataset)) is None:
             raise UserError(
                 "DEMO_CHAIN",
@@ -186,7 +186,7 @@ class SettlementDemo:
         with account_turn(home):
             claim(chain, home, chain.account, dry_run=False)
         amount = chain.balance(self._payouts[name])
-        paid = Paid(
+        paid = ClaimedReward(
             name=name,
             account=chain.account,
             payout=self._payouts[name],
@@ -204,7 +204,7 @@ class SettlementDemo:
         settings = msgspec.convert(self.settings(), ChainConfig)
         return open_chain(settings, run.manifest, self._root / name, self._wallets[name])
 
-    def _see(self, settler: Chain, send: Callable[[], Sent]) -> None:
+    def _see(self, settler: Chain, send: Callable[[], SentTransaction]) -> None:
         with account_turn(self._root / self._settler):
             settled = settler.wait(send(), PATIENCE_S)
         if not settled.done:

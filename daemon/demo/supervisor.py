@@ -21,11 +21,11 @@ import msgspec
 
 from daemon.cli.invocation import Invocation
 from daemon.demo.agreement import compare_anchors
-from daemon.demo.leave import Leave, until_signalled
-from daemon.demo.observer_process import ObserverProcess, audience
-from daemon.demo.process import Child, Lifeline
-from daemon.demo.verdict import Payout, Tally, verdict_text
-from daemon.node.run_choice import bundled_text, choose_run
+from daemon.demo.process import DemoProcess, Lifeline
+from daemon.demo.progress_output import ProgressOutput, open_output
+from daemon.demo.result import RewardSummary, RoundTally, result_text
+from daemon.demo.stop_request import StopRequest, until_signalled
+from daemon.node.run_choice import bundled_text, load_or_bundled_manifest
 from protocol.chain.port import ChainError
 from protocol.errors import UserError
 from protocol.status import Status
@@ -60,12 +60,12 @@ def run_demo(
     Guarantees that nothing it started is running when it returns. Raises `UserError` where the
     run's file is wrong or the first daemon does not come up.
     """
-    manifest = choose_run(run_file)
+    manifest = load_or_bundled_manifest(run_file)
     patience_s = PATIENCE_S + 4 * manifest.round.seconds
     with ExitStack() as stack:
         leave = stack.enter_context(until_signalled())
         root = Path(tempfile.mkdtemp(prefix="hypergpu-demo-"))
-        seats = stack.enter_context(audience(talk))
+        seats = stack.enter_context(open_output(talk))
         try:
             chosen = run_file.absolute() if run_file else None
             payday = _payday(root, chosen, peers, leave, seats, anvil) if chain else None
@@ -91,7 +91,7 @@ def run_demo(
         talk.result(
             msgspec.json.encode(verdict).decode()
             if talk.as_json
-            else verdict_text(verdict, agreement)
+            else result_text(verdict, agreement)
         )
         # Without --rounds, Ctrl-C is how a demo ends.
         interrupted = leave.is_set() and rounds > 0
@@ -110,7 +110,7 @@ class DemoSupervisor:
         root: Path,
         run_file: Path | None,
         peers: int,
-        seats: ObserverProcess,
+        seats: ProgressOutput,
         payday: SettlementDemo | None = None,
     ) -> None:
         self._root = root
@@ -119,11 +119,11 @@ class DemoSupervisor:
         self._seats = seats
         self._payday = payday
         self._lifeline = Lifeline()
-        self._daemons: list[Child] = []
-        self._observer: Child | None = None
+        self._daemons: list[DemoProcess] = []
+        self._observer: DemoProcess | None = None
         self._page_told = False
         self._mourned: set[str] = set()
-        self.tally = Tally(time.time())
+        self.tally = RoundTally(time.time())
 
     def __enter__(self) -> DemoSupervisor:
         return self
@@ -134,11 +134,11 @@ class DemoSupervisor:
         self._lifeline.close()
 
     @property
-    def finishers(self) -> list[Child]:
+    def finishers(self) -> list[DemoProcess]:
         """The daemons that did not die before they were asked to stop."""
         return [child for child in self._daemons if child.name not in self._mourned]
 
-    def members(self) -> list[Child]:
+    def members(self) -> list[DemoProcess]:
         """The finishers that took part in a certificate.
 
         One that never did holds no anchor to compare, and is told of.
@@ -150,7 +150,7 @@ class DemoSupervisor:
             )
         return [child for child in self.finishers if child.name not in newcomers]
 
-    def play(self, rounds: int, patience_s: float, leave: Leave) -> str:
+    def play(self, rounds: int, patience_s: float, leave: StopRequest) -> str:
         """Start and watch. Returns why it ended early, or an empty sentence."""
         self._seats.tell(f"Starting {self._peers} daemons on this machine, in {self._root}")
         if self._payday:
@@ -183,7 +183,7 @@ class DemoSupervisor:
             self._open_observer(addresses)
         return ""
 
-    def pay(self) -> Payout | None:
+    def pay(self) -> RewardSummary | None:
         """Settle and claim what those who took part earned; None in a demo without a chain."""
         if self._payday is None:
             return None
@@ -197,7 +197,7 @@ class DemoSupervisor:
         except (UserError, ChainError) as error:
             self._seats.tell(f"The settlement failed: {error}")
             paid = ()
-        return Payout(pool=str(POOL), paid=paid)
+        return RewardSummary(pool=str(POOL), paid=paid)
 
     def close(self) -> None:
         """Look once more, then let everybody leave in peace; who does not is killed."""
@@ -213,7 +213,7 @@ class DemoSupervisor:
                 child.kill()
 
     def _late(
-        self, children: list[Child], moved: dict[str, tuple[int, float]], patience_s: float
+        self, children: list[DemoProcess], moved: dict[str, tuple[int, float]], patience_s: float
     ) -> list[str]:
         """Who has not moved for too long. `moved` keeps how far each was, and since when."""
         now = time.monotonic()
@@ -223,13 +223,13 @@ class DemoSupervisor:
                 moved[child.name] = (reached, now)
         return [child.name for child in children if now - moved[child.name][1] > patience_s]
 
-    def _children(self) -> list[Child]:
+    def _children(self) -> list[DemoProcess]:
         others = [self._observer, self._payday.devnet if self._payday else None]
         return [*self._daemons, *(child for child in others if child is not None)]
 
-    def _spawn(self, number: int, join: tuple[str, ...]) -> Child:
+    def _spawn(self, number: int, join: tuple[str, ...]) -> DemoProcess:
         name = f"node-{number}"
-        child = Child(name, self._root / name)
+        child = DemoProcess(name, self._root / name)
         self._daemons.append(child)
         settings: dict[str, dict[str, object]] = {
             "node": {"name": name},
@@ -246,7 +246,7 @@ class DemoSupervisor:
         child.start(self._lifeline, settings, arguments)
         return child
 
-    def _first(self, leave: Leave) -> tuple[str, ...]:
+    def _first(self, leave: StopRequest) -> tuple[str, ...]:
         """Start the first daemon; returns the addresses that the others join."""
         child = self._spawn(1, ())
         deadline = time.monotonic() + UP_TIMEOUT_S
@@ -291,7 +291,7 @@ class DemoSupervisor:
         """Once every living daemon has said something: the machine's cores are theirs until then."""
         if self._observer or not all(self.tally.heard(child.name) for child in self.finishers):
             return
-        self._observer = Child("observer", self._root / "observer")
+        self._observer = DemoProcess("observer", self._root / "observer")
         settings: dict[str, dict[str, object]] = {
             "network": {"listen_host": LOOPBACK},
             "observer": {"host": LOOPBACK, "port": 0},
@@ -301,12 +301,17 @@ class DemoSupervisor:
 
 
 def _payday(
-    root: Path, run_file: Path | None, peers: int, leave: Leave, seats: ObserverProcess, anvil: bool
+    root: Path,
+    run_file: Path | None,
+    peers: int,
+    leave: StopRequest,
+    seats: ProgressOutput,
+    anvil: bool,
 ) -> SettlementDemo:
     """Raises `UserError("MANIFEST")` for a run that names a chain of its own."""
     from daemon.demo.settlement_demo import SettlementDemo  # noqa: PLC0415  # web3: two seconds that a demo without a chain does not pay
 
-    if choose_run(run_file).chain != "none":
+    if load_or_bundled_manifest(run_file).chain != "none":
         raise UserError(
             "MANIFEST",
             "That run names a chain of its own.",

@@ -13,31 +13,31 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import NoReturn
 
-from daemon.children.messages import Done, Message
+from daemon.children.messages import ChildMessage, CommandDone
 from daemon.device import shared_memory
-from daemon.device.loops.training import Learned, TrainingLoop
+from daemon.device.loops.training import TrainingLoop, WorkTotals
 from daemon.device.messages import (
-    Begin,
-    Collect,
-    Collected,
-    Command,
-    Failed,
-    LoadInner,
-    Noticed,
-    Progressed,
-    Refused,
-    Resume,
-    SaveInner,
-    Train,
-    Unable,
-    Up,
+    CollectWork,
+    CommandRefused,
+    LoadInnerState,
+    LoadTask,
+    ResumeTraining,
+    SaveInnerState,
+    TaskFailed,
+    TrainFromAnchor,
+    WorkCollected,
+    WorkerCommand,
+    WorkerProgress,
+    WorkerReady,
+    WorkerUnable,
+    WorkerWarning,
 )
 from daemon.device.model.author_code import MemoryShort, SampleFault, TaskFault, memory_short
 from daemon.device.processor import Device
 from daemon.device.tasks.catalog import load_task
 from daemon.device.tasks.description import seed_everything
 from protocol.errors import UserError
-from protocol.ports import TaskInfo
+from protocol.ports.trainer import TaskInfo
 
 # What a live view needs; a report costs one small message and, on CUDA, one wait for the device.
 REPORT_EVERY_S = 0.5
@@ -50,7 +50,10 @@ class DeviceArbiter:
     """
 
     def __init__(
-        self, inbox: SimpleQueue[Command], send: Callable[[Message], None], memory_fd: int
+        self,
+        inbox: SimpleQueue[WorkerCommand],
+        send: Callable[[ChildMessage], None],
+        memory_fd: int,
     ) -> None:
         self._inbox = inbox
         self._send = send
@@ -64,13 +67,13 @@ class DeviceArbiter:
         A `UserError` while loading is told to the node and ends the process with its exit code.
         """
         begin = self._inbox.get()
-        if not isinstance(begin, Begin):
+        if not isinstance(begin, LoadTask):
             raise TypeError(f"the first command is Begin, not {type(begin).__name__}")
         try:
             self._live(begin)
         except UserError as error:
             self._send(
-                Unable(
+                WorkerUnable(
                     code=error.code,
                     what=error.what,
                     why=error.why,
@@ -80,7 +83,7 @@ class DeviceArbiter:
             )
             raise SystemExit(error.exit_code) from None
         except TaskFault as fault:
-            self._send(Failed(what=fault.what, fix=fault.fix, trace=fault.trace))
+            self._send(TaskFailed(what=fault.what, fix=fault.fix, trace=fault.trace))
             raise SystemExit(1) from None
         except MemoryShort as short:
             self._end_short(short)
@@ -96,10 +99,10 @@ class DeviceArbiter:
 
         The node starts one when the machine may have room.
         """
-        self._send(Failed(what=short.what, fix="", trace=short.trace, passes=True))
+        self._send(TaskFailed(what=short.what, fix="", trace=short.trace, passes=True))
         raise SystemExit(1)
 
-    def _live(self, begin: Begin) -> None:
+    def _live(self, begin: LoadTask) -> None:
         loop = self._load(begin)
         while True:
             if loop.training and self._inbox.empty():
@@ -108,7 +111,7 @@ class DeviceArbiter:
             else:
                 self._obey(loop, self._inbox.get())
 
-    def _load(self, begin: Begin) -> TrainingLoop:
+    def _load(self, begin: LoadTask) -> TrainingLoop:
         job = begin.job
         os.nice(begin.settings.nice)
         device = Device(begin.settings)
@@ -126,7 +129,7 @@ class DeviceArbiter:
             threads=device.threads,
             task=loop.describe(),
         )
-        self._send(Up(info=info, inner=loop.inner_size))
+        self._send(WorkerReady(info=info, inner=loop.inner_size))
         return loop
 
     def _step(self, loop: TrainingLoop) -> None:
@@ -138,47 +141,47 @@ class DeviceArbiter:
             if loop.bad.diverged:
                 self._drop(loop, loop.pause().samples)
 
-    def _obey(self, loop: TrainingLoop, command: Command) -> None:
+    def _obey(self, loop: TrainingLoop, command: WorkerCommand) -> None:
         match command:
-            case Train(id=number, lane=lane, max_steps=max_steps):
+            case TrainFromAnchor(id=number, lane=lane, max_steps=max_steps):
                 self._guarded(number, lambda: loop.train(lane, max_steps))
                 self._stretch = number
-            case Resume(id=number) if not loop.anchored:
+            case ResumeTraining(id=number) if not loop.anchored:
                 self._send(
-                    Refused(id=number, why="there is nothing to resume: no anchor was given")
+                    CommandRefused(id=number, why="there is nothing to resume: no anchor was given")
                 )
-            case Resume(id=number, lane=lane, max_steps=max_steps, taken=taken):
+            case ResumeTraining(id=number, lane=lane, max_steps=max_steps, taken=taken):
                 if taken:
                     loop.rebase()
                 self._guarded(number, lambda: loop.resume(lane, max_steps))
                 self._stretch = number
-            case Collect(id=number, taken=taken):
+            case CollectWork(id=number, taken=taken):
                 if taken:
                     loop.rebase()
                 self._collect(loop, number)
-            case SaveInner(id=number) | LoadInner(id=number) if loop.training:
-                self._send(Refused(id=number, why="it is training: collect first"))
-            case SaveInner(id=number):
+            case SaveInnerState(id=number) | LoadInnerState(id=number) if loop.training:
+                self._send(CommandRefused(id=number, why="it is training: collect first"))
+            case SaveInnerState(id=number):
                 self._guarded(number, loop.save_inner)
-            case LoadInner(id=number):
+            case LoadInnerState(id=number):
                 self._guarded(number, loop.load_inner)
-            case Begin():
+            case LoadTask():
                 raise TypeError("Begin comes once")
 
     def _guarded(self, number: int, act: Callable[[], None]) -> None:
         try:
             act()
         except ValueError as error:
-            self._send(Refused(id=number, why=str(error), unfit=True))
+            self._send(CommandRefused(id=number, why=str(error), unfit=True))
         else:
-            self._send(Done(id=number))
+            self._send(CommandDone(id=number))
 
     def _collect(self, loop: TrainingLoop, number: int) -> None:
         work = loop.pause()
         if not loop.finite():
             work = self._drop(loop, work.samples)
         self._send(
-            Collected(
+            WorkCollected(
                 id=number,
                 samples=work.samples,
                 steps=work.steps,
@@ -199,7 +202,7 @@ class DeviceArbiter:
             self._drop(loop, progress.samples)
             return
         self._send(
-            Progressed(
+            WorkerProgress(
                 stretch=self._stretch,
                 steps=progress.steps,
                 samples=progress.samples,
@@ -209,10 +212,10 @@ class DeviceArbiter:
             )
         )
 
-    def _drop(self, loop: TrainingLoop, samples: int) -> Learned:
+    def _drop(self, loop: TrainingLoop, samples: int) -> WorkTotals:
         nothing = loop.drop()
         self._send(
-            Noticed(
+            WorkerWarning(
                 code="NON_FINITE",
                 message=f"training went to infinity: the work of {samples} samples was dropped here and offered to nobody. "
                 "Training waits for the next anchor; if it happens again, the run's learning rate is too high.",

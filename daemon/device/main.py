@@ -1,7 +1,7 @@
 """The worker process's entry: `python -P -m daemon.device.main SOCKET_FD MEMORY_FD PARENT_PID`,
 started by `process.py` alone.
 
-Guarantees: it does not outlive its parent (`daemon/children/lifeline.py`).
+Guarantees: it does not outlive its parent (`daemon/children/parent_death.py`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import traceback
 from contextlib import suppress
 from queue import SimpleQueue
 
-from daemon.children.lifeline import die_with_parent, read_link
-from daemon.children.messages import Message, frame
-from daemon.device.messages import Command, decode_command
+from daemon.children.messages import ChildMessage, frame
+from daemon.children.parent_death import die_with_parent, read_link
+from daemon.device.messages import WorkerCommand, decode_command
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     )
     faulthandler.enable()
     link = socket.socket(fileno=link_fd)
-    inbox: SimpleQueue[Command] = SimpleQueue()
+    inbox: SimpleQueue[WorkerCommand] = SimpleQueue()
     threading.Thread(
         target=read_link,
         args=(link, lambda body: inbox.put(decode_command(body))),
@@ -42,7 +42,7 @@ def main() -> None:
         daemon=True,
     ).start()
 
-    def send(message: Message) -> None:
+    def send(message: ChildMessage) -> None:
         link.sendall(frame(message))
 
     # Here and not above: torch takes seconds to import, and a parent that dies meanwhile must be

@@ -1,28 +1,28 @@
 """What node and worker say to each other over their socket pair: small msgpack records behind a
 length, never a tensor.
 
-Commands go down one at a time and each is answered once, with its `id`. `Progressed`, `Skipped` and
-`Noticed` come up by themselves. The first command is `Begin`, answered by `Up` or, when a person
-has to mend something, `Unable`. `Failed` comes last of all, at any time.
+Commands go down one at a time and each is answered once, with its `id`. `WorkerProgress`, `BatchUnusable` and
+`WorkerWarning` come up by themselves. The first command is `LoadTask`, answered by `WorkerReady` or, when a person
+has to mend something, `WorkerUnable`. `TaskFailed` comes last of all, at any time.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from daemon.children.messages import Done, Message
+from daemon.children.messages import ChildMessage, CommandDone
 from daemon.device.settings import Job, WorkerSettings
-from protocol.ports import Lane, TaskInfo
+from protocol.ports.trainer import Lane, TaskInfo
 
 
-class Begin(Message, frozen=True, kw_only=True, tag=True):
+class LoadTask(ChildMessage, frozen=True, kw_only=True, tag=True):
     """Load the job's task and get ready."""
 
     job: Job
     settings: WorkerSettings
 
 
-class Train(Message, frozen=True, kw_only=True, tag=True):
+class TrainFromAnchor(ChildMessage, frozen=True, kw_only=True, tag=True):
     """Take the shared anchor and train from it."""
 
     id: int
@@ -30,10 +30,10 @@ class Train(Message, frozen=True, kw_only=True, tag=True):
     max_steps: int | None
 
 
-class Resume(Message, frozen=True, kw_only=True, tag=True):
+class ResumeTraining(ChildMessage, frozen=True, kw_only=True, tag=True):
     """Train on.
 
-    `taken` says that the work of the last `Collected` arrived; otherwise it stays part of the next
+    `taken` says that the work of the last `WorkCollected` arrived; otherwise it stays part of the next
     one.
     """
 
@@ -43,26 +43,26 @@ class Resume(Message, frozen=True, kw_only=True, tag=True):
     taken: bool
 
 
-class Collect(Message, frozen=True, kw_only=True, tag=True):
-    """Pause and put what was learned into the shared delta. `taken` as in `Resume`."""
+class CollectWork(ChildMessage, frozen=True, kw_only=True, tag=True):
+    """Pause and put what was learned into the shared delta. `taken` as in `ResumeTraining`."""
 
     id: int
     taken: bool
 
 
-class SaveInner(Message, frozen=True, kw_only=True, tag=True):
+class SaveInnerState(ChildMessage, frozen=True, kw_only=True, tag=True):
     """Put the inner optimizer's state into the shared memory."""
 
     id: int
 
 
-class LoadInner(Message, frozen=True, kw_only=True, tag=True):
+class LoadInnerState(ChildMessage, frozen=True, kw_only=True, tag=True):
     """Take the inner optimizer's state from the shared memory."""
 
     id: int
 
 
-class Up(Message, frozen=True, kw_only=True, tag=True):
+class WorkerReady(ChildMessage, frozen=True, kw_only=True, tag=True):
     """The task is loaded and the shared memory has its size; `inner` is the length of the inner
     optimizer's state.
     """
@@ -71,7 +71,7 @@ class Up(Message, frozen=True, kw_only=True, tag=True):
     inner: int
 
 
-class Unable(Message, frozen=True, kw_only=True, tag=True):
+class WorkerUnable(ChildMessage, frozen=True, kw_only=True, tag=True):
     """A `UserError` at the start, field by field."""
 
     code: str
@@ -81,7 +81,7 @@ class Unable(Message, frozen=True, kw_only=True, tag=True):
     exit_code: int
 
 
-class Failed(Message, frozen=True, kw_only=True, tag=True):
+class TaskFailed(ChildMessage, frozen=True, kw_only=True, tag=True):
     """The task's own code failed or broke a rule, which a person must mend; the worker ends.
 
     `what` is a sentence without its full stop and names file and line; `trace` is the traceback,
@@ -94,7 +94,7 @@ class Failed(Message, frozen=True, kw_only=True, tag=True):
     passes: bool = False
 
 
-class Skipped(Message, frozen=True, kw_only=True, tag=True):
+class BatchUnusable(ChildMessage, frozen=True, kw_only=True, tag=True):
     """A batch could not be used: the sample's coordinates are in `where`.
 
     `skipped` of `drawn` batches of this life were such.
@@ -107,7 +107,7 @@ class Skipped(Message, frozen=True, kw_only=True, tag=True):
     drawn: int
 
 
-class Refused(Message, frozen=True, kw_only=True, tag=True):
+class CommandRefused(ChildMessage, frozen=True, kw_only=True, tag=True):
     """The command does not fit the worker's state (to resume without an anchor, to save while
     training), or its values are `unfit`.
     """
@@ -117,10 +117,10 @@ class Refused(Message, frozen=True, kw_only=True, tag=True):
     unfit: bool = False
 
 
-class Collected(Message, frozen=True, kw_only=True, tag=True):
+class WorkCollected(ChildMessage, frozen=True, kw_only=True, tag=True):
     """The delta is in the shared memory.
 
-    `longest_step_s` is of this worker's whole life, as in `Progressed`.
+    `longest_step_s` is of this worker's whole life, as in `WorkerProgress`.
     """
 
     id: int
@@ -131,7 +131,7 @@ class Collected(Message, frozen=True, kw_only=True, tag=True):
     longest_step_s: float
 
 
-class Progressed(Message, frozen=True, kw_only=True, tag=True):
+class WorkerProgress(ChildMessage, frozen=True, kw_only=True, tag=True):
     """How the stretch begun by command `stretch` goes.
 
     `loss` is the mean since the last report, the rest since the stretch began.
@@ -145,25 +145,37 @@ class Progressed(Message, frozen=True, kw_only=True, tag=True):
     longest_step_s: float
 
 
-class Noticed(Message, frozen=True, kw_only=True, tag=True):
+class WorkerWarning(ChildMessage, frozen=True, kw_only=True, tag=True):
     """Something a person should hear of, as in `protocol.journal.Warned`."""
 
     code: str
     message: str
 
 
-Command = Begin | Train | Resume | Collect | SaveInner | LoadInner
-Report = Up | Unable | Failed | Skipped | Done | Refused | Collected | Progressed | Noticed
+WorkerCommand = (
+    LoadTask | TrainFromAnchor | ResumeTraining | CollectWork | SaveInnerState | LoadInnerState
+)
+WorkerReport = (
+    WorkerReady
+    | WorkerUnable
+    | TaskFailed
+    | BatchUnusable
+    | CommandDone
+    | CommandRefused
+    | WorkCollected
+    | WorkerProgress
+    | WorkerWarning
+)
 
-_commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
-_reports: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
+_commands: msgspec.msgpack.Decoder[WorkerCommand] = msgspec.msgpack.Decoder(WorkerCommand)
+_reports: msgspec.msgpack.Decoder[WorkerReport] = msgspec.msgpack.Decoder(WorkerReport)
 
 
-def decode_command(body: bytes) -> Command:
+def decode_command(body: bytes) -> WorkerCommand:
     """Raises `msgspec.DecodeError` (of which `ValidationError` is one)."""
     return _commands.decode(body)
 
 
-def decode_report(body: bytes) -> Report:
+def decode_report(body: bytes) -> WorkerReport:
     """Raises `msgspec.DecodeError` (of which `ValidationError` is one)."""
     return _reports.decode(body)

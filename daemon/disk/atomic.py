@@ -14,12 +14,12 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
-from protocol.ports import DiskFull
+from protocol.ports.disk import DiskFull
 
-Step = str
+WriteStep = str
 """What is about to happen: "write" (each part), "sync", "rename", "sync_dir", "append", "cut" or "remove"."""
 
-FaultHook = Callable[[Step], None]
+FaultHook = Callable[[WriteStep], None]
 """Called before each step; a test raises from it, and nothing after that point happens, as with a power cut."""
 
 DRAFT_PREFIX = ".draft-"
@@ -27,7 +27,7 @@ DRAFT_PREFIX = ".draft-"
 WRITE_BYTES = 64 << 20
 
 
-def no_fault(_step: Step) -> None:
+def no_fault(_step: WriteStep) -> None:
     """The world as it should be."""
 
 
@@ -37,7 +37,7 @@ def free_bytes(path: Path) -> int:
     return about.f_bavail * about.f_frsize
 
 
-def refused(path: Path, needed: int, error: OSError | None = None) -> DiskFull:
+def disk_full(path: Path, needed: int, error: OSError | None = None) -> DiskFull:
     """The exception for a medium that did not take `needed` bytes; how many are free is said where
     that may be why.
     """
@@ -98,7 +98,7 @@ def write_atomically(
         make_private_directory(path.parent)
         if free_bytes(path.parent) < size:
             # Before the last free byte is taken from everybody else.
-            raise refused(path, size)
+            raise disk_full(path, size)
         handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             for part in parts:
@@ -115,7 +115,7 @@ def write_atomically(
         fault("sync_dir")
         sync_directory(path.parent)
     except OSError as error:
-        full = refused(path, size, error)
+        full = disk_full(path, size, error)
         # A medium that refuses everything: the next start clears it.
         with suppress(OSError):
             draft.unlink(missing_ok=True)

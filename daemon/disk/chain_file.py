@@ -20,15 +20,15 @@ from struct import Struct
 
 from daemon.disk.atomic import (
     FaultHook,
+    disk_full,
     free_bytes,
     make_private_directory,
-    refused,
     sync_directory,
     write_all,
     write_atomically,
 )
 from protocol.digest import digest
-from protocol.ports import DiskFull
+from protocol.ports.disk import DiskFull
 
 _HEAD = Struct("<IQ32s")  # length of the body, number, digest
 _SIGNED = Struct("<IQ")
@@ -94,7 +94,7 @@ class ChainFile:
         try:
             make_private_directory(self._path.parent)
             if free_bytes(self._path.parent) < len(record):
-                raise refused(self._path, len(record))
+                raise disk_full(self._path, len(record))
             existed = self._path.exists()
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -120,7 +120,7 @@ class ChainFile:
                 self._fault("sync_dir")
                 sync_directory(self._path.parent)
         except OSError as error:
-            raise refused(self._path, len(record), error) from error
+            raise disk_full(self._path, len(record), error) from error
         self._take(number, self._end + _HEAD.size, len(body))
         if self._end - self._live_bytes > max(MOST_WASTE_BYTES, self._live_bytes):
             # The certificate itself is safe. A file that cannot be read or written is tried again.

@@ -13,9 +13,9 @@ from pathlib import Path
 import msgspec
 
 from daemon.disk.atomic import FaultHook, write_atomically
-from daemon.disk.tensors import Damaged, encode, read
+from daemon.disk.tensors import DamagedFile, encode, read
 from protocol.digest import Digest
-from protocol.ports import Checkpoint
+from protocol.ports.disk_records import Checkpoint
 
 FORMAT = "hypergpu/checkpoint/1"
 SHAPES = "shapes"
@@ -27,7 +27,7 @@ MOST_STOOD_BYTES = 384 << 10
 _NAME = re.compile(r"(\d{10,20})-([0-9a-f]{64})\.safetensors")
 
 
-class Kept(msgspec.Struct, frozen=True, order=True):
+class CheckpointEntry(msgspec.Struct, frozen=True, order=True):
     """A checkpoint on disk; the greatest is the newest.
 
     Two of one number are branches: the one written last counts.
@@ -39,7 +39,7 @@ class Kept(msgspec.Struct, frozen=True, order=True):
     tip: Digest
 
 
-def checkpoints_in(directory: Path) -> list[Kept]:
+def checkpoints_in(directory: Path) -> list[CheckpointEntry]:
     """Every checkpoint there by its name, whole or not, oldest first.
 
     Raises `OSError` where the directory cannot be read.
@@ -52,7 +52,9 @@ def checkpoints_in(directory: Path) -> list[Kept]:
             # Removed while we looked: there is a newer one.
             with suppress(FileNotFoundError):
                 kept.append(
-                    Kept(int(parts[1]), path.stat().st_mtime_ns, path, bytes.fromhex(parts[2]))
+                    CheckpointEntry(
+                        int(parts[1]), path.stat().st_mtime_ns, path, bytes.fromhex(parts[2])
+                    )
                 )
     return sorted(kept)
 
@@ -91,15 +93,15 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, fault: FaultHook, writt
 
 
 def read_checkpoint(path: Path, run: Digest, tip: Digest, number: int) -> Checkpoint:
-    """Raises `Damaged`, or `FileNotFoundError` where there is none."""
+    """Raises `DamagedFile`, or `FileNotFoundError` where there is none."""
     tensors, metadata = read(path)
     expected = _metadata(run, tip, number)
     if {key: metadata.get(key) for key in expected} != expected:
-        raise Damaged("is not what its name says")
+        raise DamagedFile("is not what its name says")
     try:
         anchor, momentum, inner = (tensors[name] for name in ("anchor", "momentum", "inner"))
     except KeyError as error:
-        raise Damaged(f"lacks {error}") from None
+        raise DamagedFile(f"lacks {error}") from None
     return Checkpoint(
         run=run,
         tip=tip,
@@ -113,8 +115,8 @@ def read_checkpoint(path: Path, run: Digest, tip: Digest, number: int) -> Checkp
 
 
 def _shapes(text: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """Raises `Damaged`."""
+    """Raises `DamagedFile`."""
     try:
         return msgspec.json.decode(text, type=tuple[tuple[str, tuple[int, ...]], ...])
     except msgspec.DecodeError as error:
-        raise Damaged(f"names shapes that cannot be read ({error})") from None
+        raise DamagedFile(f"names shapes that cannot be read ({error})") from None

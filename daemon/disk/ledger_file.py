@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from daemon.disk.atomic import FaultHook, write_atomically
-from daemon.disk.tensors import Damaged, encode, read
+from daemon.disk.tensors import DamagedFile, encode, read
 from protocol.digest import Digest
 from protocol.errors import UserError
-from protocol.ports import LedgerRecord, SentOffer
+from protocol.ports.disk_records import LedgerRecord, SentOffer
 
 FORMAT = "hypergpu/ledger/2"
 _FORMATS = "hypergpu/ledger/"
@@ -54,7 +54,7 @@ def write_ledger(path: Path, record: LedgerRecord, fault: FaultHook) -> None:
 
 
 def read_ledger(path: Path, run: Digest) -> LedgerRecord:
-    """Raises `Damaged`, `UserError("LEDGER")` for that of another version, or `FileNotFoundError`
+    """Raises `DamagedFile`, `UserError("LEDGER")` for that of another version, or `FileNotFoundError`
     where there is none.
     """
     tensors, metadata = read(path)
@@ -68,7 +68,7 @@ def read_ledger(path: Path, run: Digest) -> LedgerRecord:
             exit_code=2,
         )
     if metadata.get("format") != FORMAT or metadata.get("run") != run.hex():
-        raise Damaged("is not this run's")
+        raise DamagedFile("is not this run's")
     try:
         return LedgerRecord(
             run=run,
@@ -95,7 +95,7 @@ def read_ledger(path: Path, run: Digest) -> LedgerRecord:
             ),
         )
     except (KeyError, ValueError) as error:
-        raise Damaged(f"lacks something ({error})") from None
+        raise DamagedFile(f"lacks something ({error})") from None
 
 
 def _sent(name: str, words: str, encoded: npt.NDArray[np.generic]) -> SentOffer:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from daemon.disk.tensors import place_of
-from protocol.ports import Offload
+from protocol.ports.offload import Offload
 
 
 class OpenState:

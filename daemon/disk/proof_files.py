@@ -15,7 +15,7 @@ from pathlib import Path
 
 from daemon.disk.atomic import FaultHook, remove_drafts, write_atomically
 from protocol.digest import Digest, digest
-from protocol.ports import PROOFS_BYTES, PROOFS_KEPT
+from protocol.ports.disk import PROOFS_BYTES, PROOFS_KEPT
 
 _NAME = re.compile(r"(\d{10})-([0-9a-f]{64})\.(proof|damaged)")
 

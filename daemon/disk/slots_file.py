@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from struct import Struct
 
-from daemon.disk.atomic import FaultHook, refused, write_all, write_atomically
+from daemon.disk.atomic import FaultHook, disk_full, write_all, write_atomically
 from protocol.digest import digest
 
 _HEAD = Struct("<IQ32s")  # length of the body, serial, digest
@@ -88,7 +88,7 @@ class SlotsFile:
             try:
                 self._overwrite(slot)
             except OSError as error:
-                raise refused(self._path, SLOT_BYTES, error) from error
+                raise disk_full(self._path, SLOT_BYTES, error) from error
         self._serial, self.body = self._serial + 1, body
         self._next = 1 - self._next
 

@@ -28,11 +28,11 @@ _DTYPES = {"F32": np.dtype("<f4"), "U8": np.dtype("u1")}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
-class Damaged(Exception):
+class DamagedFile(Exception):
     """The file is not a whole record of ours; the message says what it is or does instead."""
 
 
-class Unreadable(Damaged):
+class UnreadableFile(DamagedFile):
     """The system does not give the file's bytes: they may be whole, and come back with a permission
     or a medium.
     """
@@ -77,7 +77,7 @@ def encode(tensors: Tensors, metadata: Mapping[str, str]) -> list[memoryview]:
 def read(path: Path) -> tuple[dict[str, npt.NDArray[np.generic]], dict[str, str]]:
     """Tensors and metadata of a whole file.
 
-    Raises `Damaged`, or `FileNotFoundError` where there is none.
+    Raises `DamagedFile`, or `FileNotFoundError` where there is none.
 
     Reads with pread, not through a memory map: a bad sector is then an exception and not a dead
     process.
@@ -92,13 +92,13 @@ def read(path: Path) -> tuple[dict[str, npt.NDArray[np.generic]], dict[str, str]
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise Unreadable(f"cannot be read ({error.strerror or error})") from None
+        raise UnreadableFile(f"cannot be read ({error.strerror or error})") from None
     except (SafetensorError, ValueError, KeyError) as error:
-        raise Damaged(f"cannot be read ({error})") from None
+        raise DamagedFile(f"cannot be read ({error})") from None
     if any(
         tensor.dtype not in _NAMES or tensor.ndim != 1 for tensor in tensors.values()
     ) or metadata.get("digest") != _digest_of(tensors, metadata):
-        raise Damaged("does not match its digest")
+        raise DamagedFile("does not match its digest")
     return tensors, metadata
 
 
@@ -109,16 +109,16 @@ class _Place(msgspec.Struct, frozen=True):
 def place_of(handle: int, names: tuple[str, ...]) -> tuple[int, int]:
     """Where in the open file the named tensors, which must follow each other, begin and end.
 
-    Raises `Damaged`.
+    Raises `DamagedFile`.
     """
     try:
         length = int.from_bytes(os.pread(handle, 8, 0), "little")
         if not 0 < length <= MAX_HEADER_BYTES:
-            raise Damaged(f"has a header of {length} bytes")
+            raise DamagedFile(f"has a header of {length} bytes")
         header = msgspec.json.decode(os.pread(handle, length, 8), type=dict[str, msgspec.Raw])
         places = [msgspec.json.decode(header[name], type=_Place).data_offsets for name in names]
     except (KeyError, msgspec.DecodeError) as error:
-        raise Damaged(f"has a header that cannot be read ({error})") from None
+        raise DamagedFile(f"has a header that cannot be read ({error})") from None
     if any(first[1] != second[0] for first, second in pairwise(places)):
-        raise Damaged("has tensors that do not follow each other")
+        raise DamagedFile("has tensors that do not follow each other")
     return 8 + length + places[0][0], 8 + length + places[-1][1]

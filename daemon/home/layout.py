@@ -144,10 +144,10 @@ def ensure_home(home: Path) -> None:
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise unusable(home, error) from None
+        raise unusable_home(home, error) from None
 
 
-def unusable(home: Path, error: OSError) -> UserError:
+def unusable_home(home: Path, error: OSError) -> UserError:
     """`UserError("HOME")` for a home in which something cannot be read or written; `error` names
     the file where it knows it.
     """

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.home.layout import LOCK_FILE, unusable
+from daemon.home.layout import LOCK_FILE, unusable_home
 from protocol.errors import UserError
 
 BEAT_S = 5.0  # between two touches of the holder's file
@@ -34,7 +34,7 @@ MOST_BYTES = 256
 _NO_FLOCK = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
-class Holder(msgspec.Struct, frozen=True, kw_only=True):
+class LockHolder(msgspec.Struct, frozen=True, kw_only=True):
     """Who holds a home: a process, its machine's name, and the boot in which the kernel's locks
     hold. The last two are empty in old files."""
 
@@ -87,14 +87,14 @@ def home_lock(home: Path, say: Callable[[str], None] = lambda _: None) -> Iterat
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise unusable(home, error) from None
+        raise unusable_home(home, error) from None
     try:
         try:
             if not acquire(handle) or _touched_elsewhere(path, _read(handle), say):
                 raise _running(home, _read(handle))
             write_mark(handle)
         except OSError as error:
-            raise unusable(home, error) from None
+            raise unusable_home(home, error) from None
         try:
             yield
         finally:
@@ -140,11 +140,11 @@ def release(handle: int) -> None:
 
 def lock_holder(home: Path) -> int | None:
     """The process that holds the home, or None when nobody does. Never waits."""
-    held = holder(home)
+    held = find_holder(home)
     return held.pid if held else None
 
 
-def holder(home: Path) -> Holder | None:
+def find_holder(home: Path) -> LockHolder | None:
     """Who holds the home under the kernel's lock; None when nobody does. Never waits."""
     try:
         handle = os.open(home / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
@@ -169,17 +169,17 @@ def holder(home: Path) -> Holder | None:
         os.close(handle)
 
 
-def _read(handle: int) -> Holder:
+def _read(handle: int) -> LockHolder:
     pid, host, boot, *_ = (
         *os.pread(handle, MOST_BYTES, 0).decode("utf-8", "replace").split("\n"),
         "",
         "",
         "",
     )
-    return Holder(pid=int(pid) if pid.isascii() and pid.isdigit() else 0, host=host, boot=boot)
+    return LockHolder(pid=int(pid) if pid.isascii() and pid.isdigit() else 0, host=host, boot=boot)
 
 
-def _touched_elsewhere(path: Path, before: Holder, say: Callable[[str], None]) -> bool:
+def _touched_elsewhere(path: Path, before: LockHolder, say: Callable[[str], None]) -> bool:
     """Whether another machine, named in the file, still touches the file.
 
     Waits up to `LISTEN_S`, after a crash of that machine or of this one.
@@ -209,7 +209,7 @@ def _touched_ns(path: Path) -> int:
         os.close(handle)
 
 
-def _running(home: Path, by: Holder) -> UserError:
+def _running(home: Path, by: LockHolder) -> UserError:
     stop = f"hypergpud stop --home {home}" + ("" if by.here else f" on {by.host}")
     return UserError(
         "ALREADY_RUNNING",

@@ -18,7 +18,7 @@ from protocol.identity import Signer
 
 SEED_BYTES = 32
 KEY_EXIT_CODE = 5
-LEDGERS = "runs/*/ledger.safetensors"  # see daemon/disk/files.py
+LEDGERS = "runs/*/ledger.safetensors"  # see daemon/disk/file_disk.py
 OF_OTHER_KEY = ".of-another-key"
 
 

@@ -16,15 +16,15 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
-from daemon.chain.records import MANIFEST_FILE, HomeRun, keep_manifest, run_folder, runs_of
+from daemon.chain.home_runs import MANIFEST_FILE, HomeRun, keep_manifest, run_folder, runs_of
 from daemon.disk.atomic import write_atomically
 from protocol.digest import SHOWN_DIGITS, Digest
 from protocol.errors import UserError
 from protocol.identity import PeerId
-from protocol.messages import UNREADABLE
+from protocol.messages.base import UNREADABLE
 from protocol.run.manifest import MAX_MANIFEST_BYTES, Manifest, SignedManifest
 
-REMEMBERED_FILE = "remembered.json"
+RECENT_STATE_FILE = "remembered.json"
 MOST_RUNS = 32  # a line each; the manifests of all stay
 # Of a run's members: one that answers tells the others.
 MOST_ADDRESSES = 32
@@ -32,7 +32,7 @@ MOST_BYTES = 1 << 20
 _ADDRESS = r"^/(ip4|dns4)/[^/]+/tcp/[0-9]+/p2p/[0-9A-Za-z]+$"
 
 
-class Visit(msgspec.Struct, frozen=True, kw_only=True):
+class RecentRun(msgspec.Struct, frozen=True, kw_only=True):
     """One run, and multiaddrs of members that were connected in it."""
 
     run: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
@@ -43,13 +43,13 @@ class RecentState(msgspec.Struct, frozen=True, kw_only=True):
     """The whole file. `runs` has the one that this home was in last first."""
 
     port: Annotated[int, Meta(ge=0, le=65535)] = 0
-    runs: tuple[Visit, ...] = ()
+    runs: tuple[RecentRun, ...] = ()
 
 
-def recall(home: Path) -> RecentState | None:
+def load_recent_state(home: Path) -> RecentState | None:
     """Nothing for a home without the file, None where it cannot be read."""
     try:
-        with (home / REMEMBERED_FILE).open("rb") as stream:
+        with (home / RECENT_STATE_FILE).open("rb") as stream:
             return msgspec.json.decode(stream.read(MOST_BYTES), type=RecentState)
     except FileNotFoundError:
         return RecentState()
@@ -57,7 +57,7 @@ def recall(home: Path) -> RecentState | None:
         return None
 
 
-def remember(
+def save_recent_state(
     home: Path,
     signed: SignedManifest,
     port: int,
@@ -73,24 +73,24 @@ def remember(
     member is known.
     """
     keep_manifest(home, signed)
-    known = recall(home) or RecentState()
+    known = load_recent_state(home) or RecentState()
     name = signed.run.hex()
-    before = next((visit for visit in known.runs if visit.run == name), Visit(run=name))
+    before = next((visit for visit in known.runs if visit.run == name), RecentRun(run=name))
     hoped = tuple(address for address in hoped if re.fullmatch(_ADDRESS, address))
-    visit = Visit(run=name, members=(members or before.members or hoped)[:MOST_ADDRESSES])
+    visit = RecentRun(run=name, members=(members or before.members or hoped)[:MOST_ADDRESSES])
     now = RecentState(
         port=port, runs=(visit, *(other for other in known.runs if other.run != name))[:MOST_RUNS]
     )
     if now != known:
         write_atomically(
-            home / REMEMBERED_FILE,
+            home / RECENT_STATE_FILE,
             [memoryview(msgspec.json.format(msgspec.json.encode(now)) + b"\n")],
         )
 
 
 def last_port(home: Path) -> int:
     """Where others look for this home's node; 0 where that is not known."""
-    known = recall(home)
+    known = load_recent_state(home)
     return known.port if known else 0
 
 
@@ -109,7 +109,7 @@ def kept_manifest(home: Path, run: Digest) -> SignedManifest | None:
 
 def members_of(home: Path, run: Digest) -> tuple[str, ...]:
     """Where members of that run were seen last."""
-    known = recall(home) or RecentState()
+    known = load_recent_state(home) or RecentState()
     return next((visit.members for visit in known.runs if visit.run == run.hex()), ())
 
 
@@ -118,14 +118,14 @@ def last_run(home: Path) -> SignedManifest | None:
 
     Raises `UserError("RUN")` where that cannot be told.
     """
-    known, kept = recall(home), runs_of(home)
+    known, kept = load_recent_state(home), runs_of(home)
     if known and known.runs:
         return _of_this_home(home, bytes.fromhex(known.runs[0].run))
     if len(kept) > 1:
         raise UserError(
             "RUN",
-            f"This home was in several runs: {named(kept)}.",
-            why=f"{home / REMEMBERED_FILE} does not say which was the last"
+            f"This home was in several runs: {describe_runs(kept)}.",
+            why=f"{home / RECENT_STATE_FILE} does not say which was the last"
             if known is None
             else "none of them was noted as the last",
             fix=f"hypergpud start --run {kept[0].run.hex()[:SHOWN_DIGITS]}   (or another of them)",
@@ -161,7 +161,7 @@ def named_run(home: Path, beginning: str) -> SignedManifest:
             "RUN",
             f"{'Several runs' if meant else 'No run'} of this home {'have' if meant else 'has'} an id that begins with {beginning!r}"
             f"{', and there is no file of that name' if not meant else ''}.",
-            why=f"it was in {named(kept)}" if kept else f"{home} was in no run yet",
+            why=f"it was in {describe_runs(kept)}" if kept else f"{home} was in no run yet",
             fix="hypergpud start --run FILE, or --run with more of the id"
             if meant
             else "hypergpud start --run FILE, or --join MULTIADDR",
@@ -182,7 +182,7 @@ def same_but_rules(home: Path, manifest: Manifest) -> list[SignedManifest]:
 
 def run_among(home: Path, peers: set[PeerId]) -> SignedManifest | None:
     """The run that this home was in last, when it was with one of these peers."""
-    known = recall(home)
+    known = load_recent_state(home)
     if (
         not known
         or not known.runs
@@ -192,9 +192,9 @@ def run_among(home: Path, peers: set[PeerId]) -> SignedManifest | None:
     return kept_manifest(home, bytes.fromhex(known.runs[0].run))
 
 
-def others(home: Path, run: Digest) -> str:
+def describe_other_runs(home: Path, run: Digest) -> str:
     """The other runs of this home, in words; empty when there is none."""
-    return named([one for one in runs_of(home) if one.run != run])
+    return describe_runs([one for one in runs_of(home) if one.run != run])
 
 
 def _of_this_home(home: Path, run: Digest) -> SignedManifest:
@@ -210,6 +210,6 @@ def _of_this_home(home: Path, run: Digest) -> SignedManifest:
     return signed
 
 
-def named(runs: list[HomeRun]) -> str:
+def describe_runs(runs: list[HomeRun]) -> str:
     """Each run's name and the beginning of its id."""
     return ", ".join(f"{one.manifest.name} ({one.run.hex()[:SHOWN_DIGITS]})" for one in runs)

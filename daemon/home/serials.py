@@ -11,7 +11,7 @@ Numbers that must be greater than all of an earlier life start at `first`.
 What this cannot know: a home that was restored from a backup has the bound of that day. There the
 wall clock alone is greater than what was used since. Each life therefore begins a random distance
 above its bound: two lives with one bound use different numbers, and neither number looks like an
-answer to the other (`network/own_record.py`).
+answer to the other (`network/peers/own_record.py`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import trio
 
 from daemon.disk.atomic import write_atomically
 from daemon.system.offload import in_thread
-from protocol.ports import DiskFull
+from protocol.ports.disk import DiskFull
 
 SERIALS_FILE = "serials"
 RENEW_S = 60.0

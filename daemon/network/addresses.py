@@ -13,7 +13,7 @@ from protocol.identity import PeerId, public_key_of
 MAX_ADDRESS_CHARS = 160
 
 
-class Place(NamedTuple):
+class PeerAddress(NamedTuple):
     """A multiaddr of the two kinds we speak: /ip4/HOST/tcp/PORT or /dns4/HOST/tcp/PORT, with the
     peer expected there.
     """
@@ -31,7 +31,7 @@ class Place(NamedTuple):
         return f"{self.transport}/p2p/{self.peer}"
 
 
-def parse_place(text: str) -> Place:
+def parse_peer_address(text: str) -> PeerAddress:
     """Raises `PeerFault("malformed")` for anything but /ip4|dns4/HOST/tcp/PORT/p2p/PEER,
     `PeerFault("identity")` for a bad peer id.
     """
@@ -67,7 +67,7 @@ def parse_place(text: str) -> Place:
     ):
         raise PeerFault("malformed", f"{port!r} is no TCP port")
     public_key_of(peer)
-    return Place(kind, host, int(port), peer)
+    return PeerAddress(kind, host, int(port), peer)
 
 
 def primary_host() -> str | None:

@@ -47,7 +47,7 @@ def _split(error: BaseException) -> tuple[BaseException | None, BaseException | 
     return None, error
 
 
-class foreign:
+class translate_errors:
     """Inside, every failure of the library is raised as `Unreachable`; our own exceptions and
     cancellation pass.
     """
@@ -74,7 +74,7 @@ class foreign:
         raise Unreachable(f"{self._doing}: {_words(error)}") from error
 
 
-class contained:
+class contain_errors:
     """Inside, every failure is logged for debugging and forgotten; cancellation passes.
 
     `failed` tells whether there was one.
@@ -84,7 +84,7 @@ class contained:
         self._doing = doing
         self.failed: BaseException | None = None
 
-    def __enter__(self) -> contained:
+    def __enter__(self) -> contain_errors:
         return self
 
     def __exit__(

@@ -19,25 +19,25 @@ _RETRANSMITTED = struct.Struct("=100xI")  # tcpi_total_retrans
 _SENT = struct.Struct("=156xI")
 
 
-class Segments(msgspec.Struct, frozen=True):
+class SegmentCounts(msgspec.Struct, frozen=True):
     """Of one connection so far."""
 
     sent: int = 0
     again: int = 0
 
-    def __add__(self, other: Segments) -> Segments:
-        return Segments(self.sent + other.sent, self.again + other.again)
+    def __add__(self, other: SegmentCounts) -> SegmentCounts:
+        return SegmentCounts(self.sent + other.sent, self.again + other.again)
 
 
-def segments(connection: socket.socket) -> Segments:
+def segments(connection: socket.socket) -> SegmentCounts:
     """Nothing for a closed connection, or one of which the system does not tell."""
     option = getattr(socket, "TCP_INFO", None)
     if option is None or connection.fileno() < 0:
-        return Segments()
+        return SegmentCounts()
     try:
         answer = connection.getsockopt(socket.IPPROTO_TCP, option, _ASKED_BYTES)
     except OSError:
-        return Segments()
+        return SegmentCounts()
     if len(answer) < _SENT.size:
-        return Segments()
-    return Segments(_SENT.unpack_from(answer)[0], _RETRANSMITTED.unpack_from(answer)[0])
+        return SegmentCounts()
+    return SegmentCounts(_SENT.unpack_from(answer)[0], _RETRANSMITTED.unpack_from(answer)[0])

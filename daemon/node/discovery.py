@@ -14,16 +14,17 @@ import trio
 
 from daemon.config.settings import Config
 from daemon.home.layout import BULK_CERTIFICATE_FILE
-from daemon.home.recent_state import last_port, remember, run_among
+from daemon.home.recent_state import last_port, run_among, save_recent_state
 from daemon.journal import Journal
-from daemon.network.certificate import load_or_make
-from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
+from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.tls.certificate import load_or_make
 from daemon.swarm.chain_sync import fetch_run
 from daemon.system.offload import in_thread
 from protocol.digest import SHOWN_DIGITS
 from protocol.errors import PeerFault, Unreachable, UserError
 from protocol.journal import Warned
-from protocol.ports import DiskFull, Network
+from protocol.ports.disk import DiskFull
+from protocol.ports.network import Network
 from protocol.rules.versions import check_rules
 from protocol.run.manifest import SignedManifest
 
@@ -121,7 +122,11 @@ async def remember_members(
             # it, and routers forward it.
             await in_thread(
                 partial(
-                    remember, home, signed, network.lost_port or network.port, network.members()
+                    save_recent_state,
+                    home,
+                    signed,
+                    network.lost_port or network.port,
+                    network.members(),
                 )
             )
             told = False

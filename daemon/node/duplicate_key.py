@@ -3,7 +3,7 @@
 Two such nodes contradict each other in the swarm.
 
 The younger one ends, with what to do. The older one goes on and says so in its status. What is
-known comes from signed records (`network/own_record.py`), and from calling an address: whoever
+known comes from signed records (`network/peers/own_record.py`), and from calling an address: whoever
 answers there under this node's key, and is not this node, holds the key now.
 """
 
@@ -20,9 +20,9 @@ from daemon.home.layout import BULK_CERTIFICATE_FILE, KEY_FILE
 from daemon.home.node_key import KEY_EXIT_CODE
 from daemon.home.serials import Serials
 from daemon.journal import Journal
-from daemon.network.certificate import load_or_make
-from daemon.network.libp2p import LibP2PNetwork
-from daemon.network.own_record import LIFE_NUMBERS, KeySighting
+from daemon.network.network import LibP2PNetwork
+from daemon.network.peers.own_record import LIFE_NUMBERS, KeyObservation
+from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import network_settings
 from protocol.errors import UserError
 from protocol.identity import PeerId
@@ -43,9 +43,9 @@ class DuplicateKeyDetector:
 
     def __init__(self, config: Config, peer: PeerId, serials: Serials, journal: Journal) -> None:
         self._config, self._peer, self._serials, self._journal = config, peer, serials, journal
-        self._send, self._heard = trio.open_memory_channel[KeySighting](MOST_WAITING)
+        self._send, self._heard = trio.open_memory_channel[KeyObservation](MOST_WAITING)
 
-    def saw(self, sighting: KeySighting) -> None:
+    def saw(self, sighting: KeyObservation) -> None:
         """Called by the network. Does not wait; what is too much is dropped, and comes again."""
         try:
             self._send.send_nowait(sighting)

@@ -17,32 +17,34 @@ import trio
 from daemon.config.settings import Config
 from daemon.home.layout import BULK_CERTIFICATE_FILE, ensure_home
 from daemon.journal import Journal
-from daemon.network.certificate import load_or_make
-from daemon.network.libp2p import LibP2PNetwork
+from daemon.network.network import LibP2PNetwork
+from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import find_manifest, network_settings
-from daemon.node.node import report_network, started
-from daemon.node.shutdown import Leave, Shutdown, watch_lifeline, watch_signals
+from daemon.node.network_setup import node_started, report_network
+from daemon.node.shutdown import ForcedExit, Shutdown, watch_lifeline, watch_signals
 from daemon.observer.bridge import Bridge
 from daemon.observer.server import web_server
 from daemon.observer.settings import ObserverSettings
-from daemon.services.training.native.round_log import certified
+from daemon.services.training.native.rounds.round_log import certified
 from daemon.swarm.chain_sync import ChainReply, serve_chain
 from daemon.swarm.follower import Follower
-from daemon.swarm.lineage import Lineage, Step
+from daemon.swarm.lineage import Lineage, LineageEntry
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Messenger
 from daemon.swarm.task_agreement import serve_task
-from daemon.system.allocator import give_back_memory
+from daemon.system.allocator import trim_memory
 from protocol.identity import PeerId, Signer
-from protocol.journal import Refused
-from protocol.messages import AnyMessage, Beacon, Signed
+from protocol.journal import InputRefused
+from protocol.messages.base import Signed
+from protocol.messages.beacon import Beacon
+from protocol.messages.envelope import AnyMessage
 from protocol.run.manifest import SignedManifest
 
 REPORTS_FILE = "reports.sqlite"
 PUBLISH_S = 1.0  # between statuses handed to the page
 
 
-class Watcher:
+class RunObserver:
     """Follows a run over a network that is about to start."""
 
     def __init__(
@@ -87,13 +89,13 @@ class Watcher:
             await nursery.start(self._messenger.run)
             await nursery.start(self._follower.run)
 
-    def _certified(self, steps: list[Step]) -> None:
+    def _certified(self, steps: list[LineageEntry]) -> None:
         for made in steps:
             self._journal.record(certified(made))
         self._journal.certified(made.certificate for made in steps)
 
     def _refuse(self, reason: str, peer: PeerId, detail: str) -> None:
-        self._journal.record(Refused(reason=reason, peer=peer, detail=detail))
+        self._journal.record(InputRefused(reason=reason, peer=peer, detail=detail))
 
     async def _deliver(self, signed: Signed, message: AnyMessage) -> None:
         if not self._follower.take(signed, message):
@@ -125,18 +127,18 @@ async def run(
     config = msgspec.structs.replace(
         config, network=msgspec.structs.replace(config.network, join=join)
     )
-    ending = Shutdown()
-    with trio.CancelScope() as scope, Leave(ending, scope.cancel) as leave_now:
+    shutdown = Shutdown()
+    with trio.CancelScope() as scope, ForcedExit(shutdown, scope.cancel) as leave_now:
         async with trio.open_nursery() as nursery:
-            await nursery.start(watch_signals, ending, leave_now)
+            await nursery.start(watch_signals, shutdown, leave_now)
             if lifeline is not None:
-                nursery.start_soon(watch_lifeline, ending, lifeline, leave_now)
-            nursery.start_soon(give_back_memory)
+                nursery.start_soon(watch_lifeline, shutdown, lifeline, leave_now)
+            nursery.start_soon(trim_memory)
             nursery.start_soon(_observe, config, say)
-            await ending.wait()
+            await shutdown.wait()
             leave_now()
-    say(f"Stopped: {ending.reason}.")
-    return ending.exit_code
+    say(f"Stopped: {shutdown.reason}.")
+    return shutdown.exit_code
 
 
 async def _observe(config: Config, say: Callable[[str], None]) -> None:
@@ -162,9 +164,9 @@ async def _observe(config: Config, say: Callable[[str], None]) -> None:
             load_or_make(config.home / BULK_CERTIFICATE_FILE, name),
         )
         journal = Journal(None, time.time)
-        watcher = Watcher(network, signer, signed, name, journal)
+        watcher = RunObserver(network, signer, signed, name, journal)
         async with network.running(), trio.open_nursery() as nursery:
-            journal.record(started(signed, network, name=name, role="observer"))
+            journal.record(node_started(signed, network, name=name, role="observer"))
             nursery.start_soon(watcher.run)
             nursery.start_soon(report_network, network, journal)
             nursery.start_soon(find_members, network, signed)

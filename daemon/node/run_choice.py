@@ -28,7 +28,7 @@ BUNDLED_RUN = "stdlib-gpt.toml"
 RUN_ID = re.compile(r"[0-9a-fA-F]{4,64}")  # or its beginning
 
 
-class Choice(msgspec.Struct, frozen=True, kw_only=True):
+class RunChoice(msgspec.Struct, frozen=True, kw_only=True):
     """A run, whom to join in it, and sentences about what was assumed.
 
     Without a manifest the nodes that are joined say what it is.
@@ -51,12 +51,12 @@ def bundled_text() -> str:
     return resources.files("configs").joinpath("runs", BUNDLED_RUN).read_text(encoding="utf-8")
 
 
-def choose_run(file: Path | None) -> Manifest:
+def load_or_bundled_manifest(file: Path | None) -> Manifest:
     """The manifest in `file`, else the bundled one. Raises `UserError("MANIFEST")`."""
     return bundled_run() if file is None else load_manifest(file)
 
 
-def choose(named: Path | None, join: tuple[str, ...], home: Path, signer: Signer) -> Choice:
+def choose_run(named: Path | None, join: tuple[str, ...], home: Path, signer: Signer) -> RunChoice:
     """What `start` works on, given --run and whom to join.
 
     Without either it goes on where this home was last.
@@ -66,7 +66,7 @@ def choose(named: Path | None, join: tuple[str, ...], home: Path, signer: Signer
     run of rules that this program does not take part in.
     """
     if named is None and join:
-        return Choice(manifest=None, join=join, assumed=("the run of the node we join (--run)",))
+        return RunChoice(manifest=None, join=join, assumed=("the run of the node we join (--run)",))
     from daemon.home import recent_state  # noqa: PLC0415  # half a second of imports that a mistake in the settings does not pay
 
     assumed: list[str] = []
@@ -82,7 +82,7 @@ def choose(named: Path | None, join: tuple[str, ...], home: Path, signer: Signer
         assumed.append(
             f"the run {last.open().name} ({last.run.hex()[:12]}) that this home was in last (--run FILE, or --join MULTIADDR)"
         )
-        if others := recent_state.others(home, last.run):
+        if others := recent_state.describe_other_runs(home, last.run):
             assumed.append(
                 f"none of the other runs that this home was in: {others} (--run with the id in brackets)"
             )
@@ -98,10 +98,10 @@ def choose(named: Path | None, join: tuple[str, ...], home: Path, signer: Signer
         assumed.append(
             f"its members where they were seen last (--join): {members[0]}{f' and {len(members) - 1} more' if members[1:] else ''}"
         )
-    return Choice(manifest=manifest, join=join or members, assumed=tuple(assumed))
+    return RunChoice(manifest=manifest, join=join or members, assumed=tuple(assumed))
 
 
-def take_up(config: Config, signed: SignedManifest) -> None:
+def begin_run(config: Config, signed: SignedManifest) -> None:
     """Check that this version and these settings can work on the run, and note at once that the
     next start goes on with it.
 
@@ -111,9 +111,9 @@ def take_up(config: Config, signed: SignedManifest) -> None:
     from daemon.chain.client_setup import check_profile  # noqa: PLC0415
     from daemon.device.settings import WorkerSettings  # noqa: PLC0415
     from daemon.device.tasks.catalog import locate  # noqa: PLC0415
-    from daemon.home import recent_state  # noqa: PLC0415  # as in `choose`
+    from daemon.home import recent_state  # noqa: PLC0415  # as in `choose_run`
     from daemon.services.training.engine import check_engine  # noqa: PLC0415
-    from protocol.ports import DiskFull  # noqa: PLC0415
+    from protocol.ports.disk import DiskFull  # noqa: PLC0415
 
     manifest = signed.open()
     check_rules(manifest.rules, signed.run.hex()[:SHOWN_DIGITS])
@@ -121,7 +121,7 @@ def take_up(config: Config, signed: SignedManifest) -> None:
     check_profile(manifest)
     locate(manifest.task, WorkerSettings(allow_custom_task=config.worker.allow_custom_task))
     try:
-        recent_state.remember(
+        recent_state.save_recent_state(
             config.home, signed, recent_state.last_port(config.home), hoped=config.network.join
         )
     except DiskFull as full:
@@ -138,7 +138,7 @@ def _of_file(file: Path, home: Path, signer: Signer, assumed: list[str]) -> Sign
 
     One that this home began under an earlier version of the rules goes on under that version.
     """
-    from daemon.home import recent_state  # noqa: PLC0415  # as in `choose`
+    from daemon.home import recent_state  # noqa: PLC0415  # as in `choose_run`
 
     manifest = load_manifest(file)
     if names_rules(file):

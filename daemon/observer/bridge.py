@@ -16,7 +16,7 @@ import trio
 from daemon.observer.metrics import metrics_text
 from daemon.observer.page import page_html
 from protocol.digest import digest
-from protocol.status import Peer, Round, Status, StatusState, record
+from protocol.status import PeerSummary, RoundSummary, Status, StatusState, status_at
 
 # How old an answer may be while something newer was published.
 REFRESH_S = 1.0
@@ -26,18 +26,18 @@ SILENT_S = 10.0
 _encode = msgspec.json.Encoder().encode
 
 
-class PeersAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class PeersBody(msgspec.Struct, frozen=True, kw_only=True):
     """`/api/v1/peers`"""
 
     as_of: float
-    peers: tuple[Peer, ...]
+    peers: tuple[PeerSummary, ...]
 
 
-class RoundsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class RoundsBody(msgspec.Struct, frozen=True, kw_only=True):
     """`/api/v1/rounds`, newest first."""
 
     as_of: float
-    rounds: tuple[Round, ...]
+    rounds: tuple[RoundSummary, ...]
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,8 +60,8 @@ def render(status: Status) -> Snapshot:
         etag=f'W/"{digest(timeless).hex()[:32]}"',
         page=page_html(status).encode(),
         status=_encode(status),
-        peers=_encode(PeersAnswer(as_of=status.as_of, peers=status.peers)),
-        rounds=_encode(RoundsAnswer(as_of=status.as_of, rounds=status.rounds)),
+        peers=_encode(PeersBody(as_of=status.as_of, peers=status.peers)),
+        rounds=_encode(RoundsBody(as_of=status.as_of, rounds=status.rounds)),
         metrics=metrics_text(status),
     )
 
@@ -76,7 +76,7 @@ class Bridge:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         # One reference, replaced whole.
-        self._published: tuple[Status, float] = (record(StatusState(), time.time()), clock())
+        self._published: tuple[Status, float] = (status_at(StatusState(), time.time()), clock())
         self._snapshot: Snapshot | None = None
         self._rendered_at = 0.0
 

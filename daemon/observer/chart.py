@@ -13,7 +13,7 @@ from html import escape
 
 import msgspec
 
-from protocol.status import KEPT_POINTS, Point
+from protocol.status import KEPT_POINTS, LossPoint
 from protocol.status.figures import compact, loss, of
 
 # Of the view box; as many columns as points are kept.
@@ -52,13 +52,13 @@ def nice_axis(low: float, high: float, most: int = 5) -> Axis:
     return Axis(low=low, high=high, steps=1)
 
 
-def _figures(point: Point) -> str:
+def _figures(point: LossPoint) -> str:
     return escape(
         f"round {point.number}: loss {loss(point.loss)} after {of(point.samples, 'sample')}"
     )
 
 
-def _hover(places: Sequence[tuple[float, float]], points: Sequence[Point]) -> str:
+def _hover(places: Sequence[tuple[float, float]], points: Sequence[LossPoint]) -> str:
     """Unseen columns whose tooltips say the figures."""
     every = max(1, math.ceil(len(points) / MAX_HOVERED))
     chosen = range((len(points) - 1) % every, len(points), every)
@@ -70,7 +70,7 @@ def _hover(places: Sequence[tuple[float, float]], points: Sequence[Point]) -> st
     )
 
 
-def loss_chart(points: Sequence[Point]) -> str:
+def loss_chart(points: Sequence[LossPoint]) -> str:
     """The figure with its caption, as HTML."""
     caption = '<figcaption>Loss <span class="dim">against samples certified</span></figcaption>'
     if not points:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from html import escape
 
 from daemon.observer.chart import loss_chart
-from daemon.observer.lists import events_list, peers_table, refusals_line, rounds_strip, when
+from daemon.observer.page_lists import events_list, peers_table, refusals_line, rounds_strip, when
 from protocol.status import Status
 from protocol.status.figures import (
     MISSING,

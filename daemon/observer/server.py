@@ -17,8 +17,8 @@ from contextlib import asynccontextmanager, suppress
 import trio
 
 from daemon.observer.bridge import Bridge
-from daemon.observer.guard import Guard
-from daemon.observer.intake import Intake
+from daemon.observer.report_queue import ReportQueue
+from daemon.observer.request_guard import RequestGuard
 from daemon.observer.settings import BoundAddress, ObserverSettings
 from daemon.observer.web import make_server
 from protocol.errors import UserError
@@ -73,7 +73,11 @@ class _Thread:
     """The asyncio side. `stop` may be called from the trio side at any time."""
 
     def __init__(
-        self, bridge: Bridge, guard: Guard, listener: socket.socket, intake: Intake | None
+        self,
+        bridge: Bridge,
+        guard: RequestGuard,
+        listener: socket.socket,
+        intake: ReportQueue | None,
     ) -> None:
         self._bridge = bridge
         self._guard = guard
@@ -127,8 +131,8 @@ async def web_server(bridge: Bridge, settings: ObserverSettings) -> AsyncIterato
     listener = bind(settings)
     host, port = listener.getsockname()[:2]
     bound = BoundAddress(host=host, port=port)
-    intake = Intake(settings.reports) if settings.reports is not None else None
-    thread = _Thread(bridge, Guard(settings, bound), listener, intake)
+    intake = ReportQueue(settings.reports) if settings.reports is not None else None
+    thread = _Thread(bridge, RequestGuard(settings, bound), listener, intake)
     started = trio.Event()
     token = trio.lowlevel.current_trio_token()
     # It runs as long as the program: it takes no place from those that come and go.

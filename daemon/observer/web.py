@@ -22,9 +22,9 @@ from aiohttp import web
 
 from daemon.observer import metrics
 from daemon.observer.bridge import SILENT_S, Bridge, Snapshot
-from daemon.observer.guard import METHODS, SECURITY_HEADERS, Guard, Refusal
-from daemon.observer.intake import REPORT_PATHS, Intake
-from daemon.oracle.receiver import Verdict
+from daemon.observer.report_queue import REPORT_PATHS, ReportQueue
+from daemon.observer.request_guard import METHODS, SECURITY_HEADERS, Refusal, RequestGuard
+from daemon.oracle.receiver import ReportReply
 from protocol.digest import digest
 
 HTML = "text/html; charset=utf-8"
@@ -42,7 +42,7 @@ MAX_CONNECTIONS = 512
 MAX_HEADER_BYTES = 16384
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class HttpAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """A body ready to send. Without an `etag` it is not to be stored."""
 
     body: bytes
@@ -65,37 +65,37 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
-def refuse(refusal: Refusal) -> Answer:
+def refuse(refusal: Refusal) -> HttpAnswer:
     """A refusal as an answer."""
-    return Answer(
+    return HttpAnswer(
         body=msgspec.json.encode(ErrorBody(error=refusal)), content_type=JSON, status=refusal.status
     )
 
 
-def _verdict(verdict: Verdict) -> Answer:
+def _verdict(verdict: ReportReply) -> HttpAnswer:
     """What a reporter is told: its own status and reason, in the words of the API."""
-    return Answer(body=msgspec.json.encode(verdict), content_type=JSON, status=verdict.status)
+    return HttpAnswer(body=msgspec.json.encode(verdict), content_type=JSON, status=verdict.status)
 
 
-def static_answers() -> dict[str, Answer]:
+def static_answers() -> dict[str, HttpAnswer]:
     """Our own files, read once."""
     answers = {}
     for file in resources.files("daemon.observer").joinpath("static").iterdir():
         content_type = _STATIC_TYPES.get(file.name.rpartition(".")[2])
         if content_type:
             body = file.read_bytes()
-            answers[f"/static/{file.name}"] = Answer(
+            answers[f"/static/{file.name}"] = HttpAnswer(
                 body=body, content_type=content_type, etag=f'"{digest(body).hex()[:32]}"'
             )
     return answers
 
 
-def _health(ok: bool, as_of: float, reason: str) -> Answer:
+def _health(ok: bool, as_of: float, reason: str) -> HttpAnswer:
     body = msgspec.json.encode(Health(ok=ok, as_of=as_of, reason="" if ok else reason))
-    return Answer(body=body, content_type=JSON, status=200 if ok else 503)
+    return HttpAnswer(body=body, content_type=JSON, status=200 if ok else 503)
 
 
-class Site:
+class Endpoints:
     """What is served at each path. Pure but for the bridge; belongs to the web thread."""
 
     def __init__(self, bridge: Bridge) -> None:
@@ -103,17 +103,23 @@ class Site:
         self._static = static_answers()
         # Browsers ask for it unasked.
         self._static["/favicon.ico"] = self._static["/static/icon.svg"]
-        self._pages: dict[str, Callable[[Snapshot], Answer]] = {
-            "/": lambda now: Answer(body=now.page, content_type=HTML, etag=now.etag),
-            "/api/v1/status": lambda now: Answer(body=now.status, content_type=JSON, etag=now.etag),
-            "/api/v1/peers": lambda now: Answer(body=now.peers, content_type=JSON, etag=now.etag),
-            "/api/v1/rounds": lambda now: Answer(body=now.rounds, content_type=JSON, etag=now.etag),
-            "/metrics": lambda now: Answer(body=now.metrics, content_type=metrics.CONTENT_TYPE),
+        self._pages: dict[str, Callable[[Snapshot], HttpAnswer]] = {
+            "/": lambda now: HttpAnswer(body=now.page, content_type=HTML, etag=now.etag),
+            "/api/v1/status": lambda now: HttpAnswer(
+                body=now.status, content_type=JSON, etag=now.etag
+            ),
+            "/api/v1/peers": lambda now: HttpAnswer(
+                body=now.peers, content_type=JSON, etag=now.etag
+            ),
+            "/api/v1/rounds": lambda now: HttpAnswer(
+                body=now.rounds, content_type=JSON, etag=now.etag
+            ),
+            "/metrics": lambda now: HttpAnswer(body=now.metrics, content_type=metrics.CONTENT_TYPE),
             "/healthz": self._healthz,
             "/readyz": self._readyz,
         }
 
-    def answer(self, path: str) -> Answer:
+    def answer(self, path: str) -> HttpAnswer:
         """What to say to a GET of `path`."""
         page = self._pages.get(path)
         if page is not None:
@@ -130,7 +136,7 @@ class Site:
             )
         )
 
-    def _healthz(self, now: Snapshot) -> Answer:
+    def _healthz(self, now: Snapshot) -> HttpAnswer:
         silent_s = self._bridge.silent_s
         return _health(
             silent_s < SILENT_S,
@@ -138,7 +144,7 @@ class Site:
             f"the swarm side has published nothing for {silent_s:.0f} s",
         )
 
-    def _readyz(self, now: Snapshot) -> Answer:
+    def _readyz(self, now: Snapshot) -> HttpAnswer:
         status = now.source
         if not status.you.peer:
             return _health(False, status.as_of, "not started yet")
@@ -158,7 +164,7 @@ def is_known(header: str, etag: str) -> bool:
     )
 
 
-def respond(answer: Answer, if_none_match: str = "") -> web.Response:
+def respond(answer: HttpAnswer, if_none_match: str = "") -> web.Response:
     """The answer with its headers; 304 without a body where the reader has it already."""
     headers = {
         **SECURITY_HEADERS,
@@ -174,7 +180,7 @@ def respond(answer: Answer, if_none_match: str = "") -> web.Response:
     return web.Response(status=answer.status, body=answer.body, headers=headers)
 
 
-class Connection(web.RequestHandler):
+class HttpConnection(web.RequestHandler):
     """One client's connection.
 
     It is dropped when `IDLE_S` pass without an answer of ours: nobody holds a place by saying
@@ -221,21 +227,21 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
 
 
-class Turned(asyncio.Protocol):
+class RejectedConnection(asyncio.Protocol):
     """A connection above `MAX_CONNECTIONS`: closed at once."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport.close()
 
 
-class Server(web.Server):
+class HttpServer(web.Server):
     """aiohttp's low-level server with our connections and a limit on their number."""
 
     def __call__(self) -> Any:
         if len(self.connections) >= MAX_CONNECTIONS:
-            return Turned()
+            return RejectedConnection()
         loop = asyncio.get_running_loop()
-        return Connection(
+        return HttpConnection(
             self,
             loop=loop,
             access_log=None,  # type: ignore[arg-type]  # aiohttp takes None for no log; its annotation does not say so
@@ -246,12 +252,14 @@ class Server(web.Server):
         )
 
 
-def make_server(bridge: Bridge, guard: Guard, intake: Intake | None = None) -> Server:
+def make_server(
+    bridge: Bridge, guard: RequestGuard, intake: ReportQueue | None = None
+) -> HttpServer:
     """The server for one event loop; call it in that loop.
 
     Usage reports go to `intake`, where there is one.
     """
-    site = Site(bridge)
+    site = Endpoints(bridge)
 
     async def handle(request: web.BaseRequest) -> web.Response:
         local = request.transport.get_extra_info("sockname") if request.transport else None
@@ -265,10 +273,10 @@ def make_server(bridge: Bridge, guard: Guard, intake: Intake | None = None) -> S
         else:
             answer = refuse(refusal) if refusal else site.answer(request.path)
         response = respond(answer, request.headers.get("If-None-Match", ""))
-        if isinstance(request.protocol, Connection):
+        if isinstance(request.protocol, HttpConnection):
             request.protocol.answered()
         if refusal or request.body_exists:
             response.force_close()  # what else it sends is not read
         return response
 
-    return Server(handle)
+    return HttpServer(handle)

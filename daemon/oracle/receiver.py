@@ -34,7 +34,7 @@ Recover = Callable[[str, bytes], str | None]
 """The address that signed a text (EIP-191) with 65 bytes, None where none did."""
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class ReportReply(msgspec.Struct, frozen=True, kw_only=True):
     """What becomes of a report. `reason` is one word that does not change, `what` a sentence."""
 
     status: int
@@ -42,10 +42,10 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     what: str = ""
 
 
-TAKEN = Verdict(status=200, reason="ok")
+ACCEPTED = ReportReply(status=200, reason="ok")
 
 
-class Receiver:
+class ReportReceiver:
     """Reports of any wallets. Blocking; used by one thread at a time."""
 
     def __init__(self, path: Path | None, recover: Recover, now: Callable[[], float]) -> None:
@@ -66,21 +66,23 @@ class Receiver:
     def close(self) -> None:
         self._database.close()
 
-    def take(self, path: str, body: bytes, sender: str) -> Verdict:
+    def accept(self, path: str, body: bytes, sender: str) -> ReportReply:
         """What to answer. `sender` is who is counted for the rate: the client's address."""
         if len(body) > MAX_BODY_BYTES:
-            return Verdict(
+            return ReportReply(
                 status=413, reason="oversized", what=f"A report has at most {MAX_BODY_BYTES} bytes."
             )
         if not self._allowed(sender):
-            return Verdict(status=429, reason="rate", what=f"One report a second, {BURST} at once.")
+            return ReportReply(
+                status=429, reason="rate", what=f"One report a second, {BURST} at once."
+            )
         try:
             report = read_report(path, body)
         except BadReport as error:
-            return Verdict(status=400, reason="malformed", what=str(error))
+            return ReportReply(status=400, reason="malformed", what=str(error))
         now = self._now()
         if abs(now - report.timestamp) > SKEW_S:
-            return Verdict(
+            return ReportReply(
                 status=400,
                 reason="skew",
                 what=f"The timestamp is {report.timestamp - now:+.0f} s from now; {SKEW_S} s are allowed.",
@@ -88,19 +90,19 @@ class Receiver:
         wallet = account_bytes("0x" + report.wallet[2:].lower())
         last = self._last(wallet)
         if last is not None and report.timestamp <= last:
-            return Verdict(
+            return ReportReply(
                 status=400,
                 reason="replay",
                 what=f"The timestamp is not after {last}, that of the wallet's last report.",
             )
         if self._recover(report.message, report.signature) != address_of(wallet):
-            return Verdict(
+            return ReportReply(
                 status=401,
                 reason="signature",
                 what="The report is not signed by the wallet it names.",
             )
         if last is None and not self._room(now):
-            return Verdict(
+            return ReportReply(
                 status=429,
                 reason="full",
                 what="Too many wallets have reported lately; try again later.",
@@ -114,7 +116,7 @@ class Receiver:
                 str(self.tokens(report.wallet) + report.tokens),
             ),
         )
-        return TAKEN
+        return ACCEPTED
 
     def tokens(self, wallet: str) -> int:
         """What a wallet has reported in all, as far as it is kept."""

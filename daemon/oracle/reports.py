@@ -69,7 +69,7 @@ class _Legacy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     signature: SignatureText
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class SignedReport(msgspec.Struct, frozen=True, kw_only=True):
     """A report as it was read: whose, how much, when, and what its signature must be over."""
 
     wallet: str
@@ -126,13 +126,13 @@ def legacy_body(payload: dict[str, Any], signature: bytes) -> bytes:
     return msgspec.json.encode({"payload": payload, "signature": "0x" + signature.hex()})
 
 
-def read_report(path: str, body: bytes) -> Report:
+def read_report(path: str, body: bytes) -> SignedReport:
     """The report in a body that came to `path`. Raises `BadReport`."""
     try:
         if path == METRICS_PATH:
             flat = msgspec.json.decode(body, type=MetricsBody)
             message = metrics_message(flat.wallet, flat.tokensProcessed, flat.timestamp)
-            return Report(
+            return SignedReport(
                 wallet=flat.wallet,
                 tokens=flat.tokensProcessed,
                 timestamp=flat.timestamp,
@@ -144,7 +144,7 @@ def read_report(path: str, body: bytes) -> Report:
         message = legacy_message(json.loads(bytes(outer.payload)))
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise BadReport(str(error)) from None
-    return Report(
+    return SignedReport(
         wallet=payload.agent,
         tokens=payload.processed_tokens,
         timestamp=payload.timestamp,

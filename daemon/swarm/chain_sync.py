@@ -22,13 +22,14 @@ from msgspec.structs import replace
 
 from daemon.swarm.frames import FrameReader, decode_as, frame
 from daemon.swarm.messenger import Refuse
-from daemon.swarm.turns import Turns
+from daemon.swarm.reply_limiter import ReplyLimiter
 from protocol.digest import SHOWN_DIGITS, Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, short
 from protocol.journal import JournalEvent, Warned
-from protocol.messages import MAX_MESSAGE_BYTES, UNREADABLE, Hash, Natural
-from protocol.ports import ByteStream, Network
+from protocol.messages.base import MAX_MESSAGE_BYTES, UNREADABLE, Hash, Natural
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.network import Network
 from protocol.rules.versions import FIRST_RULES, KNOWN_RULES, MAX_RULES, check_rules, in_words
 from protocol.run.manifest import MAX_MANIFEST_BYTES, SignedManifest
 
@@ -100,7 +101,7 @@ def unpack_record(record: bytes) -> list[bytes]:
 def serve_chain(network: Network, run: Digest, answer: Answer) -> None:
     """Answer requests for this run's certificates."""
 
-    turns = Turns(SERVED_TO_PEER, SERVED_AT_ONCE, network.source_of)
+    turns = ReplyLimiter(SERVED_TO_PEER, SERVED_AT_ONCE, network.source_of)
 
     async def take(stream: ByteStream) -> None:
         with trio.move_on_after(ANSWER_S):

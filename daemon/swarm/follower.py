@@ -18,24 +18,19 @@ import trio
 
 from daemon.swarm.ask_order import AskOrder
 from daemon.swarm.chain_sync import read_chain
-from daemon.swarm.lineage import OTHER_TASK, TIPS_KEPT, Lineage, Step
+from daemon.swarm.lineage import OTHER_TASK, TIPS_KEPT, Lineage, LineageEntry
 from daemon.swarm.members import Members, beacon_s, poke_gap_s, settling_s
 from daemon.swarm.messenger import Refuse
+from daemon.system.trio_types import TaskStatus
 from protocol.certificates.certificate import Tip
 from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer
-from protocol.messages import (
-    Announce,
-    AnyMessage,
-    Beacon,
-    Signed,
-    decode_signed,
-    encode_signed,
-    open_as,
-    sign,
-)
-from protocol.ports import Network
+from protocol.messages.base import Signed
+from protocol.messages.beacon import Beacon
+from protocol.messages.envelope import AnyMessage, decode_signed, encode_signed, open_as, sign
+from protocol.messages.round import Announce
+from protocol.ports.network import Network
 from protocol.rate_limiter import RateLimiter, RateLimiters
 
 # Between looks at whether somebody is ahead: a certificate that gossip lost costs this and a
@@ -78,7 +73,7 @@ class Follower:
         lineage: Lineage,
         members: Members,
         refuse: Refuse,
-        on_steps: Callable[[list[Step]], None],
+        on_steps: Callable[[list[LineageEntry]], None],
         on_members: Callable[[], None],
         on_gone: Callable[[PeerId], None],
         beacon: Callable[[], Beacon],
@@ -111,7 +106,7 @@ class Follower:
         network.subscribe(self._beacons_topic, self._accept_beacon, keep=False)
         network.subscribe(self._certificates_topic, self._accept_certificate, keep=False)
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tell)

@@ -7,8 +7,8 @@ from typing import TypeVar
 import msgspec
 
 from protocol.errors import PeerFault, Unreachable
-from protocol.messages import UNREADABLE
-from protocol.ports import ByteStream
+from protocol.messages.base import UNREADABLE
+from protocol.ports.byte_stream import ByteStream
 
 LENGTH_BYTES = 4
 # One read's size: what the transports deliver at once.

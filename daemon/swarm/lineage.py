@@ -30,7 +30,7 @@ from protocol.certificates.certificate import (
 from protocol.certificates.decoded_plans import DecodedPlans
 from protocol.digest import Digest
 from protocol.errors import PeerFault
-from protocol.messages import task_of
+from protocol.messages.offer import task_of
 from protocol.run.manifest import Manifest
 
 # Of our own ancestry, and of what one peer gave when it was asked: a partition of 512 rounds can
@@ -49,7 +49,7 @@ ORPHANS_KEPT = 32  # certificates whose parent is on its way
 ORPHANS_OF_ONE = 8  # of one peer
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
+class LineageEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A verified certificate and the tip it makes."""
 
     certificate: OpenCertificate
@@ -73,7 +73,7 @@ class Lineage:
         self.best = self.root
         self._standing: Tip | None = None
         self._front: Tip | None = None  # None when it must be looked for anew
-        self._steps: OrderedDict[Digest, Step] = OrderedDict()
+        self._steps: OrderedDict[Digest, LineageEntry] = OrderedDict()
         self._own: OrderedDict[Digest, None] = OrderedDict()
         self._shares: dict[str, OrderedDict[Digest, None]] = {}  # by whose word, the oldest first
         self._orphans: OrderedDict[Digest, tuple[OpenCertificate, str, bool]] = OrderedDict()
@@ -92,7 +92,7 @@ class Lineage:
         step = self._steps.get(name)
         return step.tip if step else None
 
-    def step(self, name: Digest) -> Step | None:
+    def step(self, name: Digest) -> LineageEntry | None:
         return self._steps.get(name)
 
     @property
@@ -126,7 +126,7 @@ class Lineage:
         of_any_task: bool = False,
         source: str = "",
         asked: bool = False,
-    ) -> list[Step]:
+    ) -> list[LineageEntry]:
         """Verify a certificate that `source` brought and keep it.
 
         Returns what became part of the lineage: itself and orphans that waited for it.
@@ -187,7 +187,7 @@ class Lineage:
 
     def _keep(
         self, certificate: OpenCertificate, source: str, asked: bool, *, trusted: bool = False
-    ) -> Step:
+    ) -> LineageEntry:
         parents = [
             tip for name in certificate.outcome.parents if (tip := self.tip(name)) is not None
         ]
@@ -201,7 +201,7 @@ class Lineage:
             )
         else:
             made = extend(parents[0], certificate, trusted=trusted)
-        step = Step(certificate=certificate, tip=made)
+        step = LineageEntry(certificate=certificate, tip=made)
         self._steps[certificate.hash] = step
         for parent in parents:
             self._heads.pop(parent.hash, None)
@@ -248,7 +248,7 @@ class Lineage:
                 or self.root
             )
 
-    def _bridge(self, step: Step) -> None:
+    def _bridge(self, step: LineageEntry) -> None:
         """`step` is forgotten.
 
         What descends from it descends from where this node stands, if that led to it.
@@ -345,9 +345,9 @@ class Lineage:
             tips, key=cmp_to_key(lambda a, b: 0 if a is b else -1 if prefer(a, b) is a else 1)
         )
 
-    def _ancestry(self, tip: Tip) -> dict[Digest, Step]:
+    def _ancestry(self, tip: Tip) -> dict[Digest, LineageEntry]:
         """The kept certificates that led to `tip`, its own among them."""
-        found: dict[Digest, Step] = {}
+        found: dict[Digest, LineageEntry] = {}
         open_ends = [tip.hash]
         while open_ends:
             step = self._steps.get(open_ends.pop())

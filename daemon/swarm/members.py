@@ -21,14 +21,15 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from daemon.swarm.neighbours import Neighbours
+from daemon.swarm.link_estimates import LinkEstimates
 from daemon.swarm.task_agreement import TaskAgreement
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.journal import JournalEvent, PeerDown, PeerForgotten, PeerReport, PeerUp
-from protocol.messages import Beacon
-from protocol.ports import Endpoint, Link
-from protocol.round.phases import Phase
+from protocol.messages.beacon import Beacon
+from protocol.ports.endpoint import Endpoint
+from protocol.ports.network import Link
+from protocol.round.phase import Phase
 from protocol.run.manifest import RoundRules
 
 # Between beacons of few: the page's idea of now.
@@ -87,7 +88,7 @@ def settling_s(members: int) -> float:
     return 0.0 if members <= FEW_MEMBERS else min(1.0 / LOOKS_PER_S, members / 1000)
 
 
-class Member(msgspec.Struct, frozen=True, kw_only=True):
+class MemberRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A peer as last heard of, on our monotonic clock."""
 
     beacon: Beacon
@@ -116,14 +117,14 @@ class Members:
         self._me = me
         self._record = record
         self._admit = admit
-        self._members: dict[PeerId, Member] = {}  # the one heard longest ago first
+        self._members: dict[PeerId, MemberRecord] = {}  # the one heard longest ago first
         self._links: dict[PeerId, Link] = {}
         self._live: dict[Digest, dict[PeerId, None]] = {}  # the living nodes by tip
         self._frozen: dict[Digest, frozenset[PeerId]] = {}  # the same as it was last asked for
         self._proven: dict[PeerId, None] = {}  # the one certified longest ago first
         # When a stranger in the table came, or last did what only a member does.
         self._took_part: dict[PeerId, float] = {}
-        self.neighbours = Neighbours(me)
+        self.neighbours = LinkEstimates(me)
         self.tasks = TaskAgreement(record)
         # Grows when anything changes about who is there, or where.
         self.version = 0
@@ -150,7 +151,7 @@ class Members:
         if known is None or (peer in self._links and _moved(known.beacon, beacon)):
             self._took_part[peer] = now
         apart = not self.tasks.heard(peer, beacon.task) if beacon.role == "node" else False
-        changed = self._put(peer, Member(beacon=beacon, heard_s=now, apart=apart))
+        changed = self._put(peer, MemberRecord(beacon=beacon, heard_s=now, apart=apart))
         endpoint = beacon.endpoint
         if (
             endpoint is not None
@@ -161,7 +162,7 @@ class Members:
         self._record(self._report(peer, beacon))
         return changed
 
-    def _put(self, peer: PeerId, member: Member) -> bool:
+    def _put(self, peer: PeerId, member: MemberRecord) -> bool:
         """Whether it says something else than what was known of who is there, or where."""
         known = self._members.get(peer)
         if known is not None and known.heard_s != member.heard_s:
@@ -185,7 +186,7 @@ class Members:
                 self._frozen.pop(after, None)
         return True
 
-    def _remove(self, peer: PeerId) -> Member:
+    def _remove(self, peer: PeerId) -> MemberRecord:
         known = self._members.pop(peer)
         self._took_part.pop(peer, None)
         self.version += 1

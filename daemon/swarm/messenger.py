@@ -16,18 +16,14 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from daemon.swarm.frames import FrameReader, frame
+from daemon.system.trio_types import TaskStatus
 from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
-from protocol.messages import (
-    MAX_MESSAGE_BYTES,
-    AnyMessage,
-    Signed,
-    decode_signed,
-    encode_signed,
-    open_signed,
-)
-from protocol.ports import ByteStream, Network
+from protocol.messages.base import MAX_MESSAGE_BYTES, Signed
+from protocol.messages.envelope import AnyMessage, decode_signed, encode_signed, open_signed
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.network import Network
 from protocol.rate_limiter import RateLimiters
 
 PROTOCOL = "/hypergpu/message/1"
@@ -77,7 +73,7 @@ class Messenger:
         self._allowances = RateLimiters(per_s=MESSAGES_PER_S, burst=MESSAGES_AT_ONCE)
         network.serve(PROTOCOL, self._take)
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery

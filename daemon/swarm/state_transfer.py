@@ -2,7 +2,7 @@
 
 A `StateRequest` names a tip and a range of chunks; the answer is a `StateReply` and the bytes. The
 leaves come first: they must lead to the digest that the certificate names, and from then on each
-chunk proves itself. `daemon/swarm/download.py` is the side that asks.
+chunk proves itself. `daemon/swarm/state_download.py` is the side that asks.
 
 A state is given from memory while it is the current anchor, and from its checkpoint otherwise.
 Whoever has begun to read a state can finish: the checkpoint stays open when the disk removes it,
@@ -18,12 +18,14 @@ import msgspec
 import trio
 
 from daemon.swarm.frames import FrameReader, frame
-from daemon.swarm.turns import Turns
+from daemon.swarm.reply_limiter import ReplyLimiter
 from protocol.averaging.vector_layout import STATE_CHUNK_BYTES
 from protocol.digest import Digest
 from protocol.errors import PeerFault
-from protocol.messages import UNREADABLE, Hash, Natural
-from protocol.ports import ByteStream, Disk, KeptState, Network
+from protocol.messages.base import UNREADABLE, Hash, Natural
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.disk import Disk, KeptState
+from protocol.ports.network import Network
 
 PROTOCOL = "/hypergpu/state/1"
 REQUEST_BYTES = 256
@@ -76,7 +78,7 @@ class _Open(msgspec.Struct):
     asked_at: float
 
 
-class GivenStates:
+class StateServer:
     """What one node gives to those who download a state."""
 
     def __init__(
@@ -150,9 +152,9 @@ class GivenStates:
             await held.state.aclose()
 
 
-def serve_state(network: Network, given: GivenStates) -> None:
+def serve_state(network: Network, given: StateServer) -> None:
     """Answer requests for states. Each piece on its way holds up to 4 MiB."""
-    turns = Turns(SERVED_TO_PEER, SERVED_AT_ONCE, network.source_of)
+    turns = ReplyLimiter(SERVED_TO_PEER, SERVED_AT_ONCE, network.source_of)
 
     async def take(stream: ByteStream) -> None:
         reader = FrameReader(stream)

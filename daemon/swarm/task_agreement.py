@@ -22,7 +22,8 @@ from daemon.swarm.messenger import Refuse
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
 from protocol.journal import JournalEvent, TaskDiffers
-from protocol.ports import ByteStream, Network
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.network import Network
 from protocol.run.task_digest import (
     MAX_TASK_BYTES,
     TaskDigest,

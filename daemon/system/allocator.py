@@ -16,7 +16,7 @@ import trio
 PAUSE_S = 30.0
 
 
-async def give_back_memory() -> None:
+async def trim_memory() -> None:
     """Each `PAUSE_S`, until cancelled. Returns at once where the C library has no `malloc_trim`."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from daemon.wallet.keystore import UnlockedWallet
 from protocol.chain.account_binding import binding_digest
 from protocol.identity import PeerId
-from protocol.messages import Binding
+from protocol.messages.offer import Binding
 
 
 def bind(

@@ -31,7 +31,7 @@ from daemon.wallet.keystore import (
 from daemon.wallet.password import KEY_EXIT_CODE, Password, locked
 from protocol.chain.keccak import ZERO_ADDRESS, checked_address
 from protocol.errors import UserError
-from protocol.ports import DiskFull
+from protocol.ports.disk import DiskFull
 
 PAYOUT_FILE = "payout"
 

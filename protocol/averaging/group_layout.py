@@ -1,9 +1,10 @@
-"""Rows: who sums what of whose work when a plan has several, read out of the plan alone.
+"""The group layout: who sums what of whose work, read from the plan alone.
 
-A member at position k of its row has rank k. It sums the slice of its rank over its own row's
-contributions; then the slice is divided among the members of that rank, one in each row, and each
-finishes one share of it from the sums of all rows. So a member's **part** is what its row scatters
-to it, and its **slice** what it finishes. With one row both are the same.
+The vector is divided among the positions of a group. The member at position k of its group sums the
+slice of that position over its own group's contributions. The members at position k of all groups
+are **counterparts**. They divide that slice again, and each finishes one share of it from the sums
+of all groups (inter-group reduce). So a member's **part** is what its group scatters to it, and its
+**slice** is what it finishes. With one group both are the same.
 """
 
 from __future__ import annotations
@@ -14,112 +15,118 @@ from functools import lru_cache
 import msgspec
 
 from protocol.averaging.vector_layout import share_out
-from protocol.messages import Inclusion, Plan
+from protocol.messages.round import Inclusion, Plan
 
-# Plans are looked at often, and few at a time; in a simulated world by every node.
+# A node looks at few plans, and often; a simulated world does so for every node.
 LAYOUTS_KEPT = 64
 
 Chunks = tuple[int, int]
 """From the first chunk to the one after the last."""
 
-NOTHING: Chunks = (0, 0)
+NO_CHUNKS: Chunks = (0, 0)
+
+ShareOut = Callable[[int, Sequence[float]], tuple[int, ...]]
+"""How the run's rules divide a slice among counterparts; see `vector_layout.share_out`."""
 
 
 class GroupLayout(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it by member index."""
+    """What each member sums and finishes, by member index."""
 
-    rows: tuple[tuple[int, ...], ...]
-    row_of: tuple[int, ...]
-    parts: tuple[Chunks, ...]  # what a member sums over its row
-    slices: tuple[Chunks, ...]  # what it finishes over all rows
-    # The members of its rank, in the order of the rows, itself among them; empty for one without a
-    # rank.
-    ranks: tuple[tuple[int, ...], ...]
+    groups: tuple[tuple[int, ...], ...]
+    group_of: tuple[int, ...]
+    parts: tuple[Chunks, ...]  # what a member sums over its group
+    slices: tuple[Chunks, ...]  # what a member finishes over all groups
+    # The members at the same position, in the order of the groups, the member itself among them;
+    # empty for a member without a position to sum.
+    counterparts: tuple[tuple[int, ...], ...]
 
     def sums(self, member: int) -> bool:
-        """Whether it has anything to sum."""
+        """Whether the member has anything to sum."""
         start, stop = self.parts[member]
         return stop > start
 
     def finishes(self, member: int) -> bool:
-        """Whether it has anything to finish: of a slice of few chunks perhaps not."""
+        """Whether the member has anything to finish; a slice of few chunks may leave it nothing."""
         start, stop = self.slices[member]
         return stop > start
 
-    def rows_with(self, members: Iterable[int]) -> tuple[int, ...]:
-        """The rows that any of them stands in, ascending."""
-        return tuple(sorted({self.row_of[i] for i in members}))
+    def groups_with(self, members: Iterable[int]) -> tuple[int, ...]:
+        """The groups of these members, ascending."""
+        return tuple(sorted({self.group_of[i] for i in members}))
 
-    def mates(self, member: int) -> tuple[int, ...]:
-        """Its row, in the order of ranks."""
-        return self.rows[self.row_of[member]]
-
-
-ShareOut = Callable[[int, Sequence[float]], tuple[int, ...]]
-"""As `protocol.averaging.vector_layout.share_out`: how the run's rules divide a slice among the members of one rank."""
+    def group_members(self, member: int) -> tuple[int, ...]:
+        """The members of this member's group, in the order of their positions."""
+        return self.groups[self.group_of[member]]
 
 
 def layout(plan: Plan, divide: ShareOut = share_out) -> GroupLayout:
     """The layout of a checked plan."""
-    return layout_of(plan.rows, plan.borders, divide)
+    return layout_of(plan.groups, plan.borders, divide)
 
 
 @lru_cache(LAYOUTS_KEPT)
 def layout_of(
-    rows: tuple[tuple[int, ...], ...], borders: tuple[int, ...], divide: ShareOut = share_out
+    groups: tuple[tuple[int, ...], ...], borders: tuple[int, ...], divide: ShareOut = share_out
 ) -> GroupLayout:
-    """`rows` have every index below their number of members once; `borders` are one more than the
-    smallest row has members.
+    """The layout of these groups.
+
+    Args:
+        groups: every index below the number of members, once.
+        borders: one more than the smallest group has members.
+        divide: divides a slice among counterparts.
     """
-    count = sum(len(row) for row in rows)
-    row_of, parts, slices = [0] * count, [NOTHING] * count, [NOTHING] * count
-    ranks: list[tuple[int, ...]] = [()] * count
-    for r, row in enumerate(rows):
-        for member in row:
-            row_of[member] = r
-    for k in range(len(borders) - 1):
-        owners = tuple(row[k] for row in rows)
-        start, stop = borders[k], borders[k + 1]
-        shares = divide(stop - start, [1.0] * len(rows))
-        for r, member in enumerate(owners):
+    count = sum(len(group) for group in groups)
+    group_of, parts, slices = [0] * count, [NO_CHUNKS] * count, [NO_CHUNKS] * count
+    counterparts: list[tuple[int, ...]] = [()] * count
+    for g, group in enumerate(groups):
+        for member in group:
+            group_of[member] = g
+    for position in range(len(borders) - 1):
+        owners = tuple(group[position] for group in groups)
+        start, stop = borders[position], borders[position + 1]
+        shares = divide(stop - start, [1.0] * len(groups))
+        for g, member in enumerate(owners):
             parts[member] = (start, stop)
-            slices[member] = (start + shares[r], start + shares[r + 1])
-            ranks[member] = owners
+            slices[member] = (start + shares[g], start + shares[g + 1])
+            counterparts[member] = owners
     return GroupLayout(
-        rows=rows,
-        row_of=tuple(row_of),
+        groups=groups,
+        group_of=tuple(group_of),
         parts=tuple(parts),
         slices=tuple(slices),
-        ranks=tuple(ranks),
+        counterparts=tuple(counterparts),
     )
 
 
-def even_rows(count: int, most: int) -> tuple[tuple[int, ...], ...]:
-    """As few rows of at most `most` as `count` members need, whose sizes differ by one at most, in
-    the members' own order.
+def even_groups(count: int, most: int) -> tuple[tuple[int, ...], ...]:
+    """Divide `count` members into as few groups of at most `most` as possible.
+
+    The sizes differ by one at most. The members keep their order.
     """
     number = -(-count // most)
     borders = share_out(count, [1.0] * number)
-    return tuple(tuple(range(borders[r], borders[r + 1])) for r in range(number))
+    return tuple(tuple(range(borders[g], borders[g + 1])) for g in range(number))
 
 
 def receivers(
-    plan: GroupLayout, cut: Inclusion, index: int, holder: int, gone: Iterable[int] = ()
+    layout: GroupLayout, inclusion: Inclusion, index: int, holder: int, lost: Iterable[int] = ()
 ) -> tuple[int, ...]:
-    """Who gets the result of slice `index` from one that holds it.
+    """The members that `holder` sends the result of slice `index` to.
 
-    Whoever finishes it gives it to its row and to those of its rank in the others, each of these to
-    its own row; and where one of these is `gone`, to that row itself. Beginning behind the holder,
-    so that not everybody sends to the first one first.
+    The finisher of a slice sends its result to its own group and to its counterparts. Each
+    counterpart sends it to its own group. Where a counterpart is `lost`, the finisher sends to that
+    group itself. The order begins behind the holder, so that not all senders begin with the same
+    receiver.
     """
-    finisher = cut.owners[index] == holder
-    lost = frozenset(gone)
+    finisher = inclusion.owners[index] == holder
+    gone = frozenset(lost)
     to: set[int] = set()
-    for member in plan.ranks[index]:
-        owner = cut.owners[member]
-        if owner == holder or (finisher and owner in lost):
-            to.update(i for i in cut.present if plan.row_of[i] == plan.row_of[member])
+    for member in layout.counterparts[index]:
+        owner = inclusion.owners[member]
+        if owner == holder or (finisher and owner in gone):
+            group = layout.group_of[member]
+            to.update(i for i in inclusion.present if layout.group_of[i] == group)
         if finisher:
             to.add(owner)
-    to -= {holder, *lost}
+    to -= {holder, *gone}
     return tuple(sorted(to, key=lambda i: (i <= holder, i)))

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from msgspec.structs import replace
 
-from protocol.averaging.reduction import ROW_CODEC, mean_by_plan
+from protocol.averaging.reduction import GROUP_CODEC, mean_by_plan
 from protocol.averaging.sum_audit import Evidence, check_piece, encode_evidence
 from protocol.averaging.vector_layout import chunk_count, element_range
 from protocol.certificates.certificate import OpenCertificate, open_certificate
@@ -20,7 +20,9 @@ from protocol.codec import Codec, codec_named
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
-from protocol.messages import GroupSum, Signed, SliceResult, open_signed
+from protocol.messages.base import Signed
+from protocol.messages.envelope import open_signed
+from protocol.messages.round import GroupSum, SliceResult
 from protocol.rules.registry import rule_set
 from protocol.run.manifest import Manifest
 
@@ -66,20 +68,24 @@ def claim_of(certificate: OpenCertificate, signed: Signed, run: Digest) -> Claim
     said = open_signed(signed, run)
     if not isinstance(said, SliceResult | GroupSum):
         raise PeerFault("bad_proof", f"a {type(said).__name__} is no sum")
-    plan, cut = certificate.plan, certificate.cut
-    layout, owners, count = plan.layout, cut.owners, len(plan.members)
+    plan, inclusion = certificate.plan, certificate.inclusion
+    layout, owners, count = plan.layout, inclusion.owners, len(plan.members)
     summer = said.part if isinstance(said, GroupSum) else said.slice
-    if (said.plan, said.cut) != (plan.digest, certificate.outcome.cut) or max(
+    if (said.plan, said.inclusion) != (plan.digest, certificate.outcome.inclusion) or max(
         said.slice, summer
     ) >= count:
         raise PeerFault("bad_proof", "the signed result is not of the certificate")
     first, last = layout.slices[said.slice]
-    asked = said.slice in layout.ranks[summer] if isinstance(said, GroupSum) else True
+    asked = said.slice in layout.counterparts[summer] if isinstance(said, GroupSum) else True
     if signed.peer != plan.members[owners[summer]] or not asked:
         raise PeerFault("bad_proof", f"{short(signed.peer)} was not to sum slice {said.slice}")
     row = isinstance(said, GroupSum)
-    of = tuple(i for i in cut.contributors if not row or layout.row_of[i] == layout.row_of[summer])
-    alone = row or len(layout.rows) == 1
+    of = tuple(
+        i
+        for i in inclusion.contributors
+        if not row or layout.group_of[i] == layout.group_of[summer]
+    )
+    alone = row or len(layout.groups) == 1
     return Claim(
         peer=signed.peer,
         slice=said.slice,
@@ -109,16 +115,16 @@ def is_right(
     mean_of = rule_set(certificate.plan.rules).weighted_mean
     if claim.row:
         mean_of([parts[i] for i in sorted(parts)], codec, mean)
-        return codec_named(ROW_CODEC).encode(mean) == evidence.reduced.data
-    mean_by_plan(certificate.plan.plan.rows, parts, codec, mean, mean_of)
+        return codec_named(GROUP_CODEC).encode(mean) == evidence.reduced.data
+    mean_by_plan(certificate.plan.plan.groups, parts, codec, mean, mean_of)
     return codec.result.encode(mean) == evidence.reduced.data
 
 
 def hands(certificate: OpenCertificate, index: int) -> tuple[PeerId, ...]:
     """Through whose hands slice `index` passed: who finished it, then who summed a row of it."""
-    plan, owners = certificate.plan, certificate.cut.owners
-    rows = plan.layout.rows_with(certificate.contributors)
-    summed = (owners[i] for i in plan.layout.ranks[index] if plan.layout.row_of[i] in rows)
+    plan, owners = certificate.plan, certificate.inclusion.owners
+    rows = plan.layout.groups_with(certificate.contributors)
+    summed = (owners[i] for i in plan.layout.counterparts[index] if plan.layout.group_of[i] in rows)
     return tuple(dict.fromkeys(plan.members[i] for i in (owners[index], *summed)))
 
 

@@ -12,11 +12,10 @@ from functools import cache
 
 import numpy as np
 
-from protocol.averaging.vector_layout import STATE_CHUNK_BYTES
+from protocol.averaging.vector_layout import STATE_CHUNK_BYTES, Vector
 from protocol.codec import loops
-from protocol.codec.kernel import Loops
+from protocol.codec.kernel import KernelLoops
 from protocol.digest import Digest, leaf_digest, leaves_of, merkle_root
-from protocol.ports import Vector
 from protocol.run.manifest import Outer
 
 
@@ -84,7 +83,7 @@ def _is_plain(vector: Vector) -> bool:
 
 
 @cache
-def _loops() -> Loops | None:
+def _loops() -> KernelLoops | None:
     """The compiled loops, unless they step to other bytes than numpy on a sample with magnitudes
     from 1e-42 to 1e38.
     """

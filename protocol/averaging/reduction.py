@@ -20,12 +20,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from protocol.averaging.vector_layout import Vector
 from protocol.codec import Codec, codec_named
 from protocol.codec.base import check_size
 from protocol.digest import Buffer
-from protocol.ports import Vector
 
-ROW_CODEC = "float32"  # between rows nothing is lost
+GROUP_CODEC = "float32"  # between rows nothing is lost
 
 Mean = Callable[[Iterable[tuple[int, Buffer]], Codec, Vector], int]
 """As `weighted_mean`."""
@@ -53,7 +53,7 @@ def weighted_mean(parts: Iterable[tuple[int, Buffer]], codec: Codec, out: Vector
     return total
 
 
-def mean_of_rows(
+def mean_of_groups(
     rows: Sequence[tuple[int, Buffer]], out: Vector, mean_of: Mean = weighted_mean
 ) -> int:
     """The mean over all rows, of each one's (included weight, mean as little-endian float32), in
@@ -61,7 +61,7 @@ def mean_of_rows(
 
     Else as `weighted_mean`.
     """
-    return mean_of(rows, codec_named(ROW_CODEC), out)
+    return mean_of(rows, codec_named(GROUP_CODEC), out)
 
 
 def mean_by_plan(
@@ -83,4 +83,4 @@ def mean_by_plan(
         mean = np.empty(out.size, np.float32)
         if of_row := [parts[i] for i in sorted(parts) if i in row]:
             rows.append((mean_of(of_row, codec, mean), mean.astype("<f4").tobytes()))
-    return mean_of_rows(rows, out, mean_of)
+    return mean_of_groups(rows, out, mean_of)

@@ -40,7 +40,7 @@ from protocol.digest import (
 )
 from protocol.errors import PeerFault
 from protocol.identity import Signer
-from protocol.messages import MAX_MESSAGE_BYTES, UNREADABLE, Hash, Natural, Signed
+from protocol.messages.base import MAX_MESSAGE_BYTES, UNREADABLE, Hash, Natural, Signed
 from protocol.run.manifest import MAX_GROUP_LIMIT
 
 _DOMAIN = b"hypergpu/audit/1\0"
@@ -99,13 +99,13 @@ def decode_evidence(data: bytes) -> Evidence:
         raise PeerFault("malformed", f"not evidence: {error}") from None
 
 
-def draw(
+def draw_audit_samples(
     signer: Signer, certificate: OpenCertificate, *, everywhere: bool = False
 ) -> list[AuditSample]:
     """The chunks that this member looks at: mostly none, sometimes one, and with `everywhere` one
     of each slice that somebody else summed.
     """
-    plan, owners = certificate.plan, certificate.cut.owners
+    plan, owners = certificate.plan, certificate.inclusion.owners
     me = plan.index.get(signer.peer)
     if me is None or not certificate.contributors:
         return []
@@ -127,12 +127,12 @@ def draw(
     ]
 
 
-def draw_row(signer: Signer, cut: Digest, members: int, chunks: int) -> int | None:
+def draw_group_chunk(signer: Signer, inclusion: Digest, members: int, chunks: int) -> int | None:
     """Which of the `chunks` of a row's sum whoever takes it in looks at, mostly None.
 
     It is let go before there is a certificate to draw from.
     """
-    drawn = digest(signer.sign(_ROW_DOMAIN + cut))
+    drawn = digest(signer.sign(_ROW_DOMAIN + inclusion))
     whether, where = (int.from_bytes(drawn[start : start + 8], "big") for start in (0, 8))
     return where % chunks if chunks and whether % members < AUDITS_PER_ROUND else None
 

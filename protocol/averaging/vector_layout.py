@@ -1,8 +1,7 @@
-"""Where things are in the flat vector: chunks, slices, and how the vector is shared out among
-reducers.
+"""The flat parameter vector: its type, its chunks, and its division among reducers.
 
-A chunk is the unit of everything: a leaf of a contribution's digest, a whole number of every
-codec's blocks, and where slices may be cut.
+A chunk is the common unit: a leaf of a contribution's digest, a whole number of every codec's
+blocks, and the places where a slice may begin.
 """
 
 from __future__ import annotations
@@ -10,19 +9,31 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
+
+Vector = npt.NDArray[np.float32]
+"""A flat float32 vector, shape (parameters,)."""
+
 CHUNK_ELEMENTS = 4096
-"""Elements of one chunk. A multiple of every codec's block (256 for int8, 64 for int4, 4096 for top-k); 16 KiB of float32 hash at full
-speed, and the smallest shipped model still has more chunks than a demo has members."""
+"""The elements of one chunk.
+
+A multiple of every codec's block (256 for int8, 64 for int4, 4096 for top-k). 16 KiB of float32
+hash at full speed, and the smallest shipped model still has more chunks than a demo has members.
+"""
 
 STATE_CHUNK_BYTES = 1 << 18
-"""Bytes of one leaf of the state's digest, and of one piece of a download: a second's worth of a 2 Mbit/s uplink."""
+"""The bytes of one leaf of the state's digest, and of one piece of a download.
+
+They take one second of a 2 Mbit/s uplink.
+"""
 
 MAX_PARAMETERS = 1 << 32
-"""Longer vectors are refused: 16 GiB of float32, above what one consumer card trains."""
+"""The longest vector: 16 GiB of float32, above what one consumer card trains."""
 
 
 def chunk_count(parameters: int) -> int:
-    """Chunks of a vector; the last one may be short."""
+    """Count the chunks of a vector; the last one may be short."""
     return -(-parameters // CHUNK_ELEMENTS)
 
 
@@ -34,11 +45,18 @@ def element_range(start_chunk: int, stop_chunk: int, parameters: int) -> tuple[i
 
 
 def share_out(chunks: int, shares: Sequence[float]) -> tuple[int, ...]:
-    """Borders of `len(shares)` contiguous slices of `chunks` chunks in proportion to `shares`
-    (largest remainder, ties to the first).
+    """Divide `chunks` chunks into contiguous slices in proportion to `shares`.
 
-    Returns `len(shares) + 1` ascending borders from 0 to `chunks`. A slice may be empty. Shares
-    must be finite, not negative and not all zero.
+    The method is the largest remainder; ties go to the first slice. A slice may be empty.
+
+    Args:
+        shares: finite, not negative, not all zero.
+
+    Returns:
+        `len(shares) + 1` ascending borders from 0 to `chunks`.
+
+    Raises:
+        ValueError: the shares cannot divide anything.
     """
     total = sum(shares)
     if not total > 0 or min(shares) < 0 or not math.isfinite(total * chunks):

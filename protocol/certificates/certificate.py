@@ -20,21 +20,12 @@ from protocol.contribution.round_share import rounds_in
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
-from protocol.messages import (
-    MAX_MESSAGE_BYTES,
-    UNREADABLE,
-    Id,
-    Inclusion,
-    Signature,
-    Signed,
-    Vote,
-    open_as,
-    payload_of,
-    signature_is_valid,
-)
-from protocol.planning.history import History
+from protocol.messages.base import MAX_MESSAGE_BYTES, UNREADABLE, Id, Signature, Signed
+from protocol.messages.envelope import open_as, payload_of, signature_is_valid
+from protocol.messages.round import Inclusion, Vote
+from protocol.planning.group_size_history import GroupSizeHistory
 from protocol.planning.plan import OpenPlan
-from protocol.ports import Lane
+from protocol.ports.trainer import Lane
 from protocol.rules.registry import rule_set, rules_of
 from protocol.run.manifest import MAX_GROUP_LIMIT, Manifest
 
@@ -50,7 +41,7 @@ class Certificate(
 
     outcome: Annotated[bytes, Meta(max_length=4096)]  # the payload of every vote
     plan: Signed
-    cut: Signed
+    inclusion: Signed
     votes: Annotated[tuple[tuple[Id, Signature], ...], Meta(max_length=MAX_GROUP_LIMIT)]
 
 
@@ -63,26 +54,26 @@ class OpenCertificate(msgspec.Struct, frozen=True, kw_only=True):
     hash: Digest
     outcome: Vote
     plan: OpenPlan
-    cut: Inclusion
+    inclusion: Inclusion
     voters: tuple[PeerId, ...]
 
     @property
     def contributors(self) -> tuple[int, ...]:
-        return self.cut.contributors
+        return self.inclusion.contributors
 
     @property
     def listed(self) -> dict[PeerId, int]:
         """The seq that is certified for each contributor."""
-        return {self.plan.members[i]: self.plan.offers[i].seq for i in self.cut.contributors}
+        return {self.plan.members[i]: self.plan.offers[i].seq for i in self.inclusion.contributors}
 
     @property
     def samples(self) -> int:
-        return sum(self.plan.offers[i].samples for i in self.cut.contributors)
+        return sum(self.plan.offers[i].samples for i in self.inclusion.contributors)
 
     @property
     def rounds(self) -> float:
         """Rounds of training behind the mean (`protocol/contribution/round_share.py`)."""
-        return rounds_in(self.plan.offers[i] for i in self.cut.contributors)
+        return rounds_in(self.plan.offers[i] for i in self.inclusion.contributors)
 
     @property
     def loss(self) -> float | None:
@@ -90,7 +81,8 @@ class OpenCertificate(msgspec.Struct, frozen=True, kw_only=True):
         checked.
         """
         parts = [
-            (self.plan.offers[i].loss, self.plan.offers[i].samples) for i in self.cut.contributors
+            (self.plan.offers[i].loss, self.plan.offers[i].samples)
+            for i in self.inclusion.contributors
         ]
         known = [(loss, samples) for loss, samples in parts if loss is not None]
         weight = sum(samples for _, samples in known)
@@ -127,12 +119,38 @@ def parents_of(raw: bytes) -> tuple[Digest, ...]:
         raise PeerFault("malformed", f"not a certificate: {error}") from None
 
 
-def assemble(vote: Vote, plan: Signed, cut: Signed, votes: Mapping[PeerId, bytes]) -> bytes:
+def assemble(vote: Vote, plan: Signed, inclusion: Signed, votes: Mapping[PeerId, bytes]) -> bytes:
     """A certificate from the votes (peer to signature) for one outcome."""
     return msgspec.msgpack.encode(
         Certificate(
-            outcome=payload_of(vote), plan=plan, cut=cut, votes=tuple(sorted(votes.items()))
+            outcome=payload_of(vote),
+            plan=plan,
+            inclusion=inclusion,
+            votes=tuple(sorted(votes.items())),
         )
+    )
+
+
+def certificate_from(
+    run: Digest,
+    *,
+    vote: Vote,
+    plan: OpenPlan,
+    plan_signed: Signed,
+    inclusion_signed: Signed,
+    votes: Mapping[PeerId, bytes],
+) -> OpenCertificate:
+    """Assemble a certificate from a plan, an inclusion and votes that this node has checked.
+
+    `votes` maps a peer to its signature. The caller has counted a majority of the plan among them.
+    """
+    return OpenCertificate(
+        raw=assemble(vote, plan_signed, inclusion_signed, votes),
+        hash=certificate_hash(run, payload_of(vote)),
+        outcome=vote,
+        plan=plan,
+        inclusion=open_as(Inclusion, inclusion_signed, run, trusted=True),
+        voters=tuple(sorted(votes)),
     )
 
 
@@ -165,10 +183,14 @@ def open_certificate(
     except UNREADABLE as error:
         raise PeerFault("malformed", f"not a certificate: {error}") from None
     plan = (plans or DecodedPlans(run, manifest)).read(certificate.plan, chunks, trusted=trusted)
-    cut = open_as(Inclusion, certificate.cut, run, trusted=trusted)
-    if vote.plan != plan.digest or cut.plan != plan.digest or vote.cut != certificate.cut.digest:
+    inclusion = open_as(Inclusion, certificate.inclusion, run, trusted=trusted)
+    if (
+        vote.plan != plan.digest
+        or inclusion.plan != plan.digest
+        or vote.inclusion != certificate.inclusion.digest
+    ):
         raise PeerFault("bad_certificate", "the plan or the cut is not the one that was voted for")
-    if certificate.cut.peer != plan.leader:
+    if certificate.inclusion.peer != plan.leader:
         raise PeerFault("bad_certificate", "the cut is not from the plan's leader")
     merging = len(vote.parents) == 2
     if merging and (
@@ -187,11 +209,11 @@ def open_certificate(
         hash=certificate_hash(run, certificate.outcome),
         outcome=vote,
         plan=plan,
-        cut=cut,
+        inclusion=inclusion,
         voters=voters,
     )
     if not trusted:
-        rules_of(manifest).check_cut(cut, plan, manifest, merging=merging)
+        rules_of(manifest).check_inclusion(inclusion, plan, manifest, merging=merging)
         _check_votes(opened, certificate, run, manifest)
     return opened
 
@@ -227,7 +249,7 @@ class Tip(msgspec.Struct, frozen=True, kw_only=True):
     state: Digest
     lane_base: int  # where the next round's data begins
     # What the last plan leaves for the next one.
-    layout: History | None = None
+    layout: GroupSizeHistory | None = None
 
     def lane(self, peer: PeerId) -> Lane:
         """Which samples `peer` draws in the round after this tip: members have a lane each,
@@ -270,7 +292,7 @@ def _check_leader(plan: OpenPlan, members: Iterable[PeerId]) -> None:
         )
 
 
-def _check_history(plan: OpenPlan, left: History | None) -> None:
+def _check_history(plan: OpenPlan, left: GroupSizeHistory | None) -> None:
     """A plan that remembers what was not could have other rows than it should.
 
     After a merge nothing is remembered.
@@ -283,7 +305,7 @@ def _check_history(plan: OpenPlan, left: History | None) -> None:
 
 
 def _present(certificate: OpenCertificate) -> tuple[PeerId, ...]:
-    return tuple(certificate.plan.members[i] for i in certificate.cut.present)
+    return tuple(certificate.plan.members[i] for i in certificate.inclusion.present)
 
 
 def extend(tip: Tip, certificate: OpenCertificate, *, trusted: bool = False) -> Tip:

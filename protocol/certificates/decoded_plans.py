@@ -8,7 +8,7 @@ Opening one means checking its offers' signatures and making it again, 1 ms amon
 from __future__ import annotations
 
 from protocol.digest import Digest
-from protocol.messages import Signed
+from protocol.messages.base import Signed
 from protocol.planning.plan import OpenPlan, open_plan, read_plan
 from protocol.run.manifest import Manifest
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from protocol.averaging.vector_layout import Vector
 from protocol.digest import Digest, digest
-from protocol.ports import Vector
 
 _DOMAIN = b"hypergpu/merge/1\0"
 

@@ -27,7 +27,7 @@ from msgspec import UNSET, structs
 from protocol.chain.keccak import keccak256
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
-from protocol.messages import Binding, BoundReady, BoundTaskReady, Ready, TaskReady
+from protocol.messages.offer import Binding, BoundReady, BoundTaskReady, Ready, TaskReady
 from protocol.run.manifest import Manifest
 
 DOMAIN_TYPE = b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"

@@ -1,7 +1,7 @@
 """The `Chain` port: what is said to a chain and what it says, and what can go wrong with one.
 
 The real one is in `contracts/`, the fake in `simulator/`; both pass the suite in `tests/ports/`, as
-those of `protocol/ports.py` do.
+those of `protocol/ports/` do.
 
 ChainError
 ├── ChainUnreachable   no endpoint answers, or what it answers is no answer; nothing is known, ask again later
@@ -54,7 +54,7 @@ class WrongChain(ChainError):
 class ChainPending(ChainError):
     """Sent, and not settled within the time that was given. `sent` is what to ask for again."""
 
-    def __init__(self, sent: Sent, waited_s: float) -> None:
+    def __init__(self, sent: SentTransaction, waited_s: float) -> None:
         super().__init__(
             f"{sent.kind} ({sent.hash}) is not settled after {waited_s:g} s; it may still be"
         )
@@ -143,7 +143,7 @@ class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
     certificate: Hash = NO_HASH
 
 
-class Sent(msgspec.Struct, frozen=True, kw_only=True):
+class SentTransaction(msgspec.Struct, frozen=True, kw_only=True):
     """Something that was signed and written down, and so will be seen through, also by the next
     process.
 
@@ -158,14 +158,14 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
     hash: str
 
 
-class Settled(msgspec.Struct, frozen=True, kw_only=True):
+class SettledTransaction(msgspec.Struct, frozen=True, kw_only=True):
     """How something sent ended.
 
     `done`: it is in the chain and its effect was read back. Otherwise `reason` says what became of
     it.
     """
 
-    sent: Sent
+    sent: SentTransaction
     done: bool
     hash: str = ""  # of the transaction that made it
     block: int = 0
@@ -185,7 +185,7 @@ class Chain(Protocol):
 
     What changes the chain returns as soon as it is signed, written down and offered to the chain;
     whether it came to pass is learnt from `reconcile` or `wait`. Guarantees: what was sent is not
-    sent again under another nonce, also by the next process; `Settled.done` means that the effect
+    sent again under another nonce, also by the next process; `SettledTransaction.done` means that the effect
     was read back, not that there was a receipt; what a deep reorganization takes out afterwards is
     in `pending` again, and told again. Does not guarantee that anything sent is ever settled.
     """
@@ -235,22 +235,24 @@ class Chain(Protocol):
         model: Hash = NO_HASH,
         capabilities: Sequence[Hash] = (),
         agent: Address | None = None,
-    ) -> Sent:
+    ) -> SentTransaction:
         """Once per account. `name` is cut to 32 bytes of UTF-8 between two characters.
         `agent`: somebody else, who approved this account as sponsor."""
 
-    def set_payout(self, payout: Address) -> Sent:
+    def set_payout(self, payout: Address) -> SentTransaction:
         """Where this account's claims are paid; itself until it says otherwise."""
 
-    def heartbeat(self, samples: int, certificate: Hash, *, agent: Address | None = None) -> Sent:
+    def heartbeat(
+        self, samples: int, certificate: Hash, *, agent: Address | None = None
+    ) -> SentTransaction:
         """Alive, with cumulative certified samples (never fewer than before) and the last
         certificate's hash. plumise: alive, no more.
         """
 
-    def propose(self, proposal: Proposal) -> Sent:
+    def propose(self, proposal: Proposal) -> SentTransaction:
         """For settlers: vote for this root. With enough equal votes it is pending."""
 
-    def dispute(self, proposal: Proposal, reason: str, evidence: Hash = NO_HASH) -> Sent:
+    def dispute(self, proposal: Proposal, reason: str, evidence: Hash = NO_HASH) -> SentTransaction:
         """For settlers and the pool's owner, before the delay is over: `proposal` is dropped if it
         is the pending one, and the last active root stays.
 
@@ -260,40 +262,40 @@ class Chain(Protocol):
         up to 96 bytes.
         """
 
-    def activate(self) -> Sent:
+    def activate(self) -> SentTransaction:
         """For anyone, after the delay."""
 
-    def claim(self, address: Address, total: int, proof: Sequence[Hash]) -> Sent:
+    def claim(self, address: Address, total: int, proof: Sequence[Hash]) -> SentTransaction:
         """What `address` has earned and not been paid goes to its payout address.
 
         For the account itself and its sponsor.
         """
 
-    def fund(self, amount: int) -> Sent: ...
+    def fund(self, amount: int) -> SentTransaction: ...
 
-    def pause(self, paused: bool) -> Sent:
+    def pause(self, paused: bool) -> SentTransaction:
         """For the pool's owner: no proposals, activations or claims until it is lifted, and the
         delay of a pending root stands still.
         """
 
-    def create_run(self, run: Hash, manifest: Hash) -> Sent:
+    def create_run(self, run: Hash, manifest: Hash) -> SentTransaction:
         """This account's session of the run; the other three move it."""
 
-    def activate_run(self, run: Hash) -> Sent: ...
+    def activate_run(self, run: Hash) -> SentTransaction: ...
 
-    def complete_run(self, run: Hash, certificate: Hash) -> Sent: ...
+    def complete_run(self, run: Hash, certificate: Hash) -> SentTransaction: ...
 
-    def cancel_run(self, run: Hash, reason: str) -> Sent: ...
+    def cancel_run(self, run: Hash, reason: str) -> SentTransaction: ...
 
-    def pending(self) -> tuple[Sent, ...]:
+    def pending(self) -> tuple[SentTransaction, ...]:
         """What was sent, by this process or an earlier one, and is not settled. Asks no one."""
 
-    def reconcile(self) -> tuple[Settled, ...]:
+    def reconcile(self) -> tuple[SettledTransaction, ...]:
         """Look after everything pending: notice what was settled (each is told once), offer again
         what was dropped, raise fees of what is stuck.
         """
 
-    def wait(self, sent: Sent, timeout_s: float) -> Settled:
+    def wait(self, sent: SentTransaction, timeout_s: float) -> SettledTransaction:
         """Reconcile until `sent` is settled.
 
         Raises `ChainPending` when it is not within `timeout_s`.

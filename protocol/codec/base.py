@@ -15,17 +15,20 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from protocol.averaging.vector_layout import Vector
 from protocol.digest import Buffer
 from protocol.errors import PeerFault
-from protocol.ports import Vector
 
 Bytes8 = npt.NDArray[np.uint8]
 Bits16 = npt.NDArray[np.uint16]
 Bits32 = npt.NDArray[np.uint32]
 
 MAGNITUDE = np.uint32(0x7FFFFFFF)
-"""All bits of a float32 but the sign. What is left orders as the magnitudes do, and the unsigned maximum of a block is found three times as
-fast as the float's, which has NaNs to look for."""
+"""The mask that drops the sign of a float32.
+
+The remaining bits order as the magnitudes do. The unsigned maximum of a block is found three times
+as fast as the float maximum, which has to look for NaNs.
+"""
 
 INFINITE = 0x7F800000
 """Magnitudes from here on are no numbers."""
@@ -76,8 +79,8 @@ class Codec(Protocol):
         """
 
     def mean(self, parts: Sequence[tuple[int, Buffer]], out: Vector) -> None:
-        """The sum of `parts` that `protocol/averaging/reduction.py` defines, over the sum of their weights,
-        which is not 0, into `out`.
+        """The sum of `parts` that `protocol/averaging/reduction.py` defines, over the sum of their
+        weights, which is not 0, into `out`.
         """
 
 

@@ -19,23 +19,26 @@ from abc import abstractmethod
 
 import numpy as np
 
-from protocol.averaging.vector_layout import CHUNK_ELEMENTS
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
 from protocol.codec.base import MAGNITUDE, Bits16, Bits32, Bytes8, check_peak
 from protocol.codec.floats import from_bfloat16, to_bfloat16
-from protocol.codec.reference import Reference
+from protocol.codec.numpy_codec import NumpyCodec
 from protocol.errors import PeerFault
-from protocol.ports import Vector
 
 SMALLEST_SCALE = 0x0280
-"""2**-122 as a bfloat16. Sixteenths of it times an integer are normal numbers, so a processor that flushes others to zero decodes the same.
-A block of smaller values becomes zeros; their error is below 1e-37 and stays in the ledger."""
+"""2**-122 as a bfloat16.
+
+A sixteenth of it times an integer is still a normal number, so a processor that flushes subnormal
+numbers to zero decodes the same. A block of smaller values becomes zeros: the error is below 1e-37
+and stays in the ledger.
+"""
 
 _NEUTRAL_SCALE = 0x3F80  # 1.0, for blocks beyond the vector's end
 # Whole numbers below it, times a bfloat16, are exact in float32.
 _EXACT_WEIGHTS = 1 << 16
 
 
-class _Blocks(Reference):
+class _Blocks(NumpyCodec):
     """Cutting into chunks, and the short last chunk: as a whole one padded with zeros, of which the
     beginning travels.
     """

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from protocol.averaging.vector_layout import Vector
 from protocol.codec.base import INFINITE, MAGNITUDE, Bits16, Bits32, Bytes8, check_peak, not_finite
-from protocol.codec.reference import Reference
-from protocol.ports import Vector
+from protocol.codec.numpy_codec import NumpyCodec
 
 # Magnitudes from here on would round to infinity: 0x7F7F is the largest finite bfloat16.
 _BFLOAT16_OVERFLOWS = 0x7F7F8000
@@ -51,7 +51,7 @@ def from_bfloat16(halves: Bits16) -> Vector:
     return (halves.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
-class Float32(Reference):
+class Float32(NumpyCodec):
     """Little-endian float32 as it is. 32 bits an element."""
 
     name = "float32"
@@ -70,7 +70,7 @@ class Float32(Reference):
             raise not_finite()
 
 
-class BFloat16(Reference):
+class BFloat16(NumpyCodec):
     """The upper half of a float32, rounded to nearest, ties to even; the largest finite values
     saturate instead of becoming infinite.
     """
@@ -93,7 +93,7 @@ class BFloat16(Reference):
         bits <<= np.uint32(16)
 
 
-class Float16(Reference):
+class Float16(NumpyCodec):
     """IEEE half precision, rounded to nearest, ties to even; magnitudes above 65504 saturate (the
     ledger keeps the rest).
     """

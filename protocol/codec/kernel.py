@@ -1,10 +1,11 @@
-"""The compiled loops of the codecs, `kernel.c`: how they are found, called, and turned away when
-they would make other bytes than numpy.
+"""The compiled loops of the codecs (`kernel.c`): how they are found, checked against numpy, and
+called.
 
-They are a plain shared object without any Python in it, built when the package is installed and
-called through ctypes: numpy has imported that already, a call costs a few microseconds against
-milliseconds of work, and other threads run meanwhile. A node works without: no compiler at
-installation, another byte order, or `HYPERGPU_CODECS=numpy` to compare the two.
+The loops are a plain shared object without Python in it. The installation builds it, and ctypes
+calls it: numpy imports ctypes anyway, a call costs a few microseconds against milliseconds of work,
+and other threads run meanwhile. A node also works without the loops: if the installation found no
+compiler, on a big-endian machine, or with `HYPERGPU_CODECS=numpy`. Loops that make other bytes than
+numpy are not used.
 """
 
 from __future__ import annotations
@@ -19,27 +20,33 @@ from typing import NamedTuple
 
 import numpy as np
 
-from protocol.averaging.vector_layout import CHUNK_ELEMENTS
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
 from protocol.codec.base import Bytes8, Codec
 from protocol.digest import Buffer
-from protocol.ports import Vector
 
 SWITCH = "HYPERGPU_CODECS"
 
 REVISION = 2
-"""Of what `kernel.c` computes. An object of another one (a source tree that moved on and was not installed again) is not used."""
+"""The revision of what `kernel.c` computes.
+
+A shared object of another revision is not used: the source tree changed after the last
+installation. """
 
 
-class Loops:
-    """The functions of `kernel.c` for vectors that are not empty and that `check_vector` lets pass,
-    and encodings of the right size.
+LOOPS = ("encode", "check", "decode", "add", "mean")
+"""What `kernel.c` has for each codec: functions named NAME_encode and so on."""
 
-    Each says whether it is done: False when a value may not leave or bytes may not enter, and what
-    was written is then worth nothing.
+
+class KernelLoops:
+    """The functions of `kernel.c`.
+
+    Vectors are not empty and satisfy `check_vector`; encodings have the right size. Each method
+    returns False if it refused a value or an encoding. The contents of the output are then
+    undefined.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises `OSError` when there is no such object."""
+        """Load the shared object at `path`. Raises `OSError` if that fails."""
         self.path = path
         self._library = ctypes.CDLL(str(path))
 
@@ -89,7 +96,10 @@ class Loops:
         out_anchor: Vector,
         out_momentum: Vector,
     ) -> None:
-        """See `protocol/averaging/outer_step.py`. All of one size."""
+        """Compute one outer step (`protocol/averaging/outer_step.py`).
+
+        All vectors have one size.
+        """
         sources = (_floats(anchor), _floats(momentum), _floats(mean))
         targets = (_floats(out_anchor), _floats(out_momentum))
         self._library.outer_step(*sources, _count(anchor.size), _float(rate), _float(mu), *targets)
@@ -98,65 +108,76 @@ class Loops:
         return int(self._library.kernel_revision())
 
     def _call(self, codec: Codec, loop: str, *arguments: object) -> bool:
-        # By name ctypes looks a function up once, by index each time.
+        # ctypes caches a function that is looked up as an attribute, and not one that is looked up
+        # by index.
         return not getattr(self._library, f"{codec.name}_{loop}")(*arguments)
 
+    def has(self, codec: Codec) -> bool:
+        """Return whether all loops of a codec exist."""
+        return all(hasattr(self._library, f"{codec.name}_{loop}") for loop in LOOPS)
 
-class Kernel(NamedTuple):
-    """The loops that this process uses, or none, and why, in words."""
 
-    loops: Loops | None
+class KernelStatus(NamedTuple):
+    """The loops that this process uses, if any, and the reason in words."""
+
+    loops: KernelLoops | None
     reason: str
 
 
-def installed(trusted: Sequence[Codec]) -> Kernel:
-    """The loops that the installation left beside this file, unless they shall not or cannot be
-    used.
+def installed(trusted: Sequence[Codec]) -> KernelStatus:
+    """Load the loops that the installation built beside this file.
+
+    The result has no loops if the environment forbids them or they do not work for the `trusted`
+    codecs.
     """
     if os.environ.get(SWITCH) == "numpy":
-        return Kernel(None, f"numpy: asked for by {SWITCH}")
+        return KernelStatus(None, f"numpy: chosen by {SWITCH}")
     if sys.byteorder != "little":
-        return Kernel(None, "numpy: the compiled loops are for little-endian machines")
+        return KernelStatus(None, "numpy: the compiled loops are for little-endian machines")
     places = (Path(__file__).with_name(f"_kernel{suffix}") for suffix in EXTENSION_SUFFIXES)
     return load(next((place for place in places if place.exists()), None), trusted)
 
 
-def load(path: Path | None, trusted: Sequence[Codec]) -> Kernel:
-    """The loops in the shared object at `path` if they make the same bytes as the `trusted` numpy
-    codecs.
+def load(path: Path | None, trusted: Sequence[Codec]) -> KernelStatus:
+    """Load the shared object at `path` and compare its loops with the `trusted` numpy codecs on a
+    sample.
     """
     if path is None:
-        return Kernel(
+        return KernelStatus(
             None,
             "numpy: the compiled loops are missing; install again with a C compiler to have them",
         )
     try:
-        loops = Loops(path)
+        loops = KernelLoops(path)
         revision = loops.revision()
     except (OSError, AttributeError) as error:
-        return Kernel(None, f"numpy: the compiled loops cannot be loaded ({error})")
+        return KernelStatus(None, f"numpy: the compiled loops cannot be loaded ({error})")
     if revision != REVISION:
-        return Kernel(
+        return KernelStatus(
             None,
-            f"numpy: the compiled loops are of revision {revision}, this version needs {REVISION}; install again",
+            f"numpy: the compiled loops are of revision {revision}, but this version needs {REVISION}; install again",
         )
     for codec in trusted:
+        if not loops.has(codec):
+            return KernelStatus(None, f"numpy: the compiled loops lack {codec.name}; install again")
         if not _agree(loops, codec):
-            return Kernel(
+            return KernelStatus(
                 None, f"numpy: the compiled {codec.name} makes other bytes on this machine"
             )
-    return Kernel(loops, "compiled")
+    return KernelStatus(loops, "compiled")
 
 
-def _agree(loops: Loops, codec: Codec) -> bool:
-    """Whether both make the same of a sample with a short chunk and magnitudes from 1e-42 to 1e38.
+def _agree(loops: KernelLoops, codec: Codec) -> bool:
+    """Return whether loops and numpy agree on a sample with a short chunk and magnitudes from 1e-42
+    to 1e38.
 
-    Takes a millisecond.
+    The comparison takes a millisecond.
     """
     bits = np.random.Generator(np.random.PCG64(4)).integers(
         0, 1 << 32, CHUNK_ELEMENTS + 301, np.uint32
     )
-    values = (bits & np.uint32(0xFEFFFFFF)).view(np.float32)  # no exponent is that of infinity
+    # The mask keeps every exponent below that of infinity.
+    values = (bits & np.uint32(0xFEFFFFFF)).view(np.float32)
     data = codec.encode(values, 3)
     means = np.empty((2, values.size), np.float32)
     codec.mean([(5, data), (70_001, data)], means[0])

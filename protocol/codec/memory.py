@@ -21,7 +21,7 @@ LARGE_BYTES = 1 << 22
 _new_bytes = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_char_p, ctypes.c_ssize_t)(
     ("PyBytes_FromStringAndSize", ctypes.pythonapi)
 )
-"""CPython's own way to make bytes that are filled afterwards, by whoever made them and before anybody else sees them."""
+"""CPython's way to make bytes that their maker fills before anybody else sees them."""
 
 
 _WRITABLE = 0x200  # PyBUF_WRITE

@@ -5,7 +5,8 @@ Of 4096 elements 64 travel in 84 bytes, 195 times smaller than float32 (12-bit i
 values without any scale make 146 times):
 
   bytes 0 to 3     two magnitudes, bfloat16, the lesser first
-  10 bits times k  packed from the lowest bit of each byte on: 2k bits of where, 6k bits of where exactly, k signs, k choices of magnitude
+  10 bits times k  packed from the lowest bit of each byte on: 2k bits of where, 6k bits of where
+                   exactly, k signs, k choices of magnitude
 
 *Where* is Elias-Fano coding (https://doi.org/10.1145/321812.321820): the chunk is seen as k buckets
 of 64, and for each bucket its number of chosen elements stands in unary, a one for each and a zero
@@ -38,12 +39,11 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from protocol.averaging.vector_layout import CHUNK_ELEMENTS
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
 from protocol.codec.base import MAGNITUDE, Bits16, Bits32, Bytes8, Codec, check_peak
 from protocol.codec.floats import from_bfloat16, to_bfloat16
-from protocol.codec.reference import Reference
+from protocol.codec.numpy_codec import NumpyCodec
 from protocol.errors import PeerFault
-from protocol.ports import Vector
 
 _HEAD_BYTES = 4  # two magnitudes
 # As a bfloat16; with a sign it is greater still.
@@ -53,7 +53,7 @@ Flags = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]
 
 
-class TopK(Reference):
+class TopK(NumpyCodec):
     """One element of every `bucket` (a power of two, 2 to 64) travels: with 64, 0.164 bits an
     element.
 

@@ -27,11 +27,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from protocol.averaging.vector_layout import Vector
 from protocol.codec import Codec, chunk_bytes
 from protocol.contribution.offer import AS_THEY_ARE, NOTHING, Kept, Offer, as_bytes, is_finite
 from protocol.digest import Buffer, Digest, leaves_of, levels_of, root_of
 from protocol.errors import InvariantBroken
-from protocol.ports import LedgerRecord, SentOffer, Vector
+from protocol.ports.disk_records import LedgerRecord, SentOffer
 
 __all__ = ["NOTHING", "SENT_KEPT", "Kept", "Ledger", "Offer", "as_bytes", "is_finite"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
+from protocol.averaging.vector_layout import Vector
 from protocol.codec import codec_named
 from protocol.digest import EMPTY_ROOT, Buffer, Digest, Levels
 from protocol.errors import PeerFault
-from protocol.ports import Vector
 
 AS_THEY_ARE = codec_named("float32")
 

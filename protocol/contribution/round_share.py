@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from protocol.messages import Ready
+from protocol.messages.offer import Ready
 
 
 def rounds_in(offers: Iterable[Ready]) -> float:

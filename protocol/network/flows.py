@@ -73,7 +73,10 @@ def flows_of(said: Sequence[Sequence[PeerObservation]], members: Collection[byte
         }.values():
             octave = sight.rtt_us.bit_length()
             segments, again = group.get(octave, (0, 0))
-            group[octave] = segments + sight.segments, again + min(sight.again, sight.segments)
+            group[octave] = (
+                segments + sight.segments,
+                again + min(sight.retransmits, sight.segments),
+            )
             if sight.flow_bits:
                 carried.setdefault(octave, []).append(sight.flow_bits * sight.rtt_us)
     products = []

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import msgspec
 
 from protocol.identity import PeerId
-from protocol.messages import Ready
+from protocol.messages.offer import Ready
 from protocol.network.coordinate import (
     ASTRAY,
     ASTRAY_US,
@@ -43,7 +43,7 @@ LEAST_DOUBT_US = 10_000
 ENOUGH = 0.5
 
 
-class Known(msgspec.Struct, frozen=True, kw_only=True):
+class MemberLink(msgspec.Struct, frozen=True, kw_only=True):
     """One member as a plan takes it.
 
     0 bits a second: unknown. `at` None: nobody knows where it is.
@@ -57,7 +57,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
 class NetworkSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """All that a plan knows of the network, in the order of its members."""
 
-    members: tuple[Known, ...]
+    members: tuple[MemberLink, ...]
     flows: Flows
     failure_rate: float  # of one member in one round
     measured: bool  # enough to predict anything
@@ -65,13 +65,13 @@ class NetworkSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     longest_us: int = FAR_US
 
 
-def view_of(offers: Sequence[tuple[PeerId, Ready]]) -> NetworkSnapshot:
+def snapshot_of(offers: Sequence[tuple[PeerId, Ready]]) -> NetworkSnapshot:
     """What the Readies of these members come to."""
     index = {short_name(peer): i for i, (peer, _) in enumerate(offers)}
     seen: list[list[tuple[int, PeerObservation]]] = [[] for _ in offers]
     for by, (_, ready) in enumerate(offers):
         # One word on each, however often it is said.
-        for who in {sight.who: sight for sight in ready.sights}.values():
+        for who in {sight.who: sight for sight in ready.observations}.values():
             of = index.get(who.who)
             if of is not None and of != by:
                 seen[of].append((by, who))
@@ -92,10 +92,10 @@ def view_of(offers: Sequence[tuple[PeerId, Ready]]) -> NetworkSnapshot:
     )
     return NetworkSnapshot(
         members=tuple(
-            Known(uplink_bps=up, downlink_bps=down, at=at)
+            MemberLink(uplink_bps=up, downlink_bps=down, at=at)
             for up, down, at in zip(ups, downs, places, strict=True)
         ),
-        flows=flows_of([ready.sights for _, ready in offers], index.keys()),
+        flows=flows_of([ready.observations for _, ready in offers], index.keys()),
         failure_rate=failed / rounds if rounds else 0.0,
         longest_us=max((sight.rtt_us for views in seen for _, sight in views), default=FAR_US),
         measured=told > 0 and told >= ENOUGH * len(offers),

@@ -49,7 +49,7 @@ class PeerObservation(
     downlink_bps: Bits = 0
     flow_bits: Bits = 0
     segments: Count = 0
-    again: Count = 0
+    retransmits: Count = 0
     # The last ones in which we were in one plan.
     rounds: Few = 0
     # Of them: it was lost, or what it owed did not come in time.

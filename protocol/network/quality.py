@@ -29,7 +29,7 @@ JITTER_MS = ((0.0, 100.0), (5.0, 75.0), (20.0, 50.0), (50.0, 25.0), (100.0, 0.0)
 MBIT = ((1.0, 0.0), (10.0, 25.0), (50.0, 50.0), (100.0, 75.0), (1000.0, 100.0))
 
 
-class Measured(msgspec.Struct, frozen=True, kw_only=True):
+class LinkMeasurement(msgspec.Struct, frozen=True, kw_only=True):
     """One measurement of a connection; None for what this one could not tell, which then does not
     count.
     """
@@ -40,7 +40,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     bits_per_second: float | None = None
 
 
-class Quality(msgspec.Struct, frozen=True, kw_only=True):
+class LinkQuality(msgspec.Struct, frozen=True, kw_only=True):
     """The class of a connection, why, and which other class the last measurements named, how often
     in a row.
     """
@@ -52,7 +52,7 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     times: int = 0
 
 
-def score(measured: Measured) -> float:
+def score(measured: LinkMeasurement) -> float:
     """0 to 100."""
     parts = [_read(RTT_MS, 1000 * measured.rtt_s), _read(JITTER_MS, 1000 * measured.jitter_s)]
     if measured.loss is not None:
@@ -62,29 +62,29 @@ def score(measured: Measured) -> float:
     return sum(parts) / len(parts)
 
 
-def observe(quality: Quality, measured: Measured) -> Quality:
+def observe(quality: LinkQuality, measured: LinkMeasurement) -> LinkQuality:
     """The quality after another measurement."""
     points = score(measured)
     named = next((name for name, least in CLASSES if points >= least), CLASSES[-1][0])
     if named == quality.name:
-        return Quality(name=named, score=points, reason=quality.reason)
+        return LinkQuality(name=named, score=points, reason=quality.reason)
     times = quality.times + 1 if named == quality.leaning else 1
     if times < AGREEING:
-        return Quality(
+        return LinkQuality(
             name=quality.name,
             score=quality.score,
             reason=quality.reason,
             leaning=named,
             times=times,
         )
-    return Quality(
+    return LinkQuality(
         name=named,
         score=points,
         reason=f"{named}: {_words(measured)}, {AGREEING} measurements agree (score {points:.0f})",
     )
 
 
-def _words(measured: Measured) -> str:
+def _words(measured: LinkMeasurement) -> str:
     said = f"{1000 * measured.rtt_s:.0f} ms, jitter {1000 * measured.jitter_s:.0f} ms"
     if measured.loss is not None:
         said += f", loss {100 * measured.loss:.2g}%"

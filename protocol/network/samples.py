@@ -11,13 +11,13 @@ WINDOW = 5
 SETTLING = 3  # samples before a window says anything
 
 
-class Window(msgspec.Struct, frozen=True, kw_only=True):
+class SampleWindow(msgspec.Struct, frozen=True, kw_only=True):
     """The last samples of one quantity, the newest last."""
 
     samples: tuple[int, ...] = ()
 
-    def add(self, sample: int) -> Window:
-        return Window(samples=(*self.samples, sample)[-WINDOW:])
+    def add(self, sample: int) -> SampleWindow:
+        return SampleWindow(samples=(*self.samples, sample)[-WINDOW:])
 
     @property
     def settled(self) -> int | None:

@@ -1,9 +1,11 @@
-"""Rows of near members: an order in which neighbours are near each other, and where it is cut.
+"""Proposals of groups whose members are near each other.
 
-The order is that of the leaves of a tree: members are laid along the line between two that are far
-apart, parted in its widest gap that is not near an end, and each part is parted again. Heights do
-not count: an access that takes long is as long to everybody. Cutting the one order at different
-places gives rows of any number, so the tree is made once for all proposals.
+Members are put into one order in which neighbours are near each other. Dividing that order at
+different places gives any number of groups, so the order is made once for all proposals.
+
+The order is that of the leaves of a tree. Members are laid along the line between two that are far
+apart, split at the widest gap that is not near an end, and each part is split again. Heights of
+coordinates do not count: a slow access is equally slow to everybody.
 """
 
 from __future__ import annotations
@@ -16,108 +18,132 @@ import msgspec
 from protocol.network.coordinate import Coordinate
 from protocol.network.network_snapshot import NetworkSnapshot
 
-Rows = tuple[tuple[int, ...], ...]
-"""Members by row, in the order of their ranks."""
+Groups = tuple[tuple[int, ...], ...]
+"""The members of each group, in the order of their positions."""
 
 Place = tuple[int, int, int]
 
-# Partings, one within the other: more only when single members are peeled off, and then the order
-# of ids does.
 DEEPEST = 24
-# Members within 2 ms of each other are not told apart by coordinates.
-ONE_PLACE_US2 = 2_000**2
-# Of a group at least goes to each side, so that the tree does not peel off single members.
+"""The deepest split. Only splits that separate single members would go deeper."""
+
+SAME_PLACE_US2 = 2_000**2
+"""The square of 2 ms. Coordinates cannot tell members within that distance apart."""
+
 MARGIN = 8
-# A step in the order this much longer than the median one parts two clusters.
+"""A split leaves one member in this many on each side: it should not separate single members."""
+
 GAP = 6
+"""Two clusters are parted by a step in the order that is this many times the median step."""
 
-
-# And it is at least this part of the longest step.
 WIDEST = 3
+"""Such a step also has at least the longest step divided by this."""
 
 
-class Bounds(msgspec.Struct, frozen=True, kw_only=True):
-    """The least and the most members that a row may have."""
+class GroupBounds(msgspec.Struct, frozen=True, kw_only=True):
+    """The least and the most members that a group may have."""
 
     least: int
     most: int
 
 
-def near_order(places: Sequence[Coordinate | None]) -> tuple[int, ...]:
-    """All members, near ones beside each other.
+def fewest_groups(members: int, bounds: GroupBounds) -> int:
+    """Return the smallest number of groups that keep `bounds.most`."""
+    return -(-members // bounds.most)
 
-    Members nobody can place come last, in their own order.
+
+def most_groups(members: int, bounds: GroupBounds) -> int:
+    """Return the largest number of groups that keep `bounds.least`, or else the fewest."""
+    return max(fewest_groups(members, bounds), members // bounds.least)
+
+
+def nearest_count(members: int, size: int, bounds: GroupBounds) -> int:
+    """Return the allowed number of groups that comes nearest to groups of `size` members."""
+    fewest, most = fewest_groups(members, bounds), most_groups(members, bounds)
+    return min(max((2 * members + size) // (2 * size), fewest, 1), most)
+
+
+def equal_shares(groups: Groups) -> tuple[float, ...]:
+    """Divide the vector equally among the positions that every group has."""
+    positions = min(len(group) for group in groups)
+    return (1 / positions,) * positions
+
+
+def near_order(places: Sequence[Coordinate | None]) -> tuple[int, ...]:
+    """Return all members, with near ones beside each other.
+
+    Members without a place come last, in their own order.
     """
-    cores = [(at.x_us, at.y_us, at.z_us) if at is not None else (0, 0, 0) for at in places]
+    cores = [_core(at) for at in places]
     placed = [i for i, at in enumerate(places) if at is not None]
     order: list[int] = []
     if placed:
-        _part(placed, cores, cores[placed[0]], 0, order)
+        _split(placed, cores, cores[placed[0]], 0, order)
     return (*order, *(i for i, at in enumerate(places) if at is None))
 
 
-def _part(
-    group: list[int], cores: Sequence[Place], last: Place, depth: int, order: list[int]
+def _split(
+    part: list[int], cores: Sequence[Place], last: Place, depth: int, order: list[int]
 ) -> None:
-    """Append the members of `group` to `order`, beginning at the end that is nearer to `last`."""
-    one = max(group, key=lambda i: (_square(cores[i], cores[group[0]]), -i))
-    two = max(group, key=lambda i: (_square(cores[i], cores[one]), -i))
-    if depth == DEEPEST or _square(cores[one], cores[two]) <= ONE_PLACE_US2:
-        order.extend(group)
+    """Append the members of `part` to `order`, beginning at the end that is nearer to `last`."""
+    one = max(part, key=lambda i: (_square(cores[i], cores[part[0]]), -i))
+    two = max(part, key=lambda i: (_square(cores[i], cores[one]), -i))
+    if depth == DEEPEST or _square(cores[one], cores[two]) <= SAME_PLACE_US2:
+        order.extend(part)
         return
     if _square(cores[two], last) < _square(cores[one], last):
         one, two = two, one
-    # Linear in the place.
-    along = {i: _square(cores[i], cores[one]) - _square(cores[i], cores[two]) for i in group}
-    line = sorted(group, key=lambda i: (along[i], i))
+    # The difference of two squared distances is linear in the place along the line.
+    along = {i: _square(cores[i], cores[one]) - _square(cores[i], cores[two]) for i in part}
+    line = sorted(part, key=lambda i: (along[i], i))
     margin = max(1, len(line) // MARGIN)
-    cut = max(
+    border = max(
         range(margin, len(line) - margin + 1),
         key=lambda at: (along[line[at]] - along[line[at - 1]], -at),
     )
-    first, rest = line[:cut], line[cut:]
-    _part(first, cores, last, depth + 1, order)
-    _part(rest, cores, cores[order[-1]], depth + 1, order)
+    first, rest = line[:border], line[border:]
+    _split(first, cores, last, depth + 1, order)
+    _split(rest, cores, cores[order[-1]], depth + 1, order)
 
 
 def _square(a: Place, b: Place) -> int:
     return (a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2 + (a[2] - b[2]) ** 2
 
 
-class Cutting:
-    """The one order of a view's members, and rows cut from it."""
+class GroupProposer:
+    """Proposes groups of a snapshot's members by dividing their one order."""
 
     def __init__(self, view: NetworkSnapshot) -> None:
         self._view = view
         self.order = near_order([member.at for member in view.members])
         cores = [_core(view.members[i].at) for i in self.order]
-        # steps[i]: how far it is from the i-th in the order to the one before it
+        # steps[i] is the squared distance between the i-th member in the order and the one before.
         self._steps = [0, *(_square(a, b) for a, b in pairwise(cores))]
         typical = sorted(self._steps[1:])[(len(self.order) - 1) // 2] if len(self.order) > 1 else 0
-        self._wide = max(GAP * GAP * typical, ONE_PLACE_US2, max(self._steps) // (WIDEST * WIDEST))
+        self._wide = max(GAP * GAP * typical, SAME_PLACE_US2, max(self._steps) // (WIDEST * WIDEST))
         self._clusters = self._find_clusters()
 
-    def rows(self, count: int, bounds: Bounds) -> tuple[Rows, ...]:
-        """Proposals of `count` rows: in even parts, and, of about as many, with clusters parted
-        first where their size allows it.
+    def propose(self, count: int, bounds: GroupBounds) -> tuple[Groups, ...]:
+        """Propose `count` groups of even sizes.
+
+        A second proposal has about as many groups and respects clusters, if their sizes allow it.
         """
-        most = bounds.most
-        proposals = [self._ranked(_even(0, len(self.order), count))]
+        proposals = [self._divided(_even(0, len(self.order), count))]
         if len(self._clusters) > 1 and count > 1:
             size = len(self.order) / count
-            cuts: list[int] = []
+            borders: list[int] = []
             for start, stop in self._clusters:
-                parts = max(int((stop - start) / size + 0.5), 1, -(-(stop - start) // most))
-                cuts += [start, *_even(start, stop, parts)]
-            aligned = self._ranked([cut for cut in cuts if cut])
-            if min(len(row) for row in aligned) >= bounds.least:
+                members = stop - start
+                parts = max(int(members / size + 0.5), 1, -(-members // bounds.most))
+                borders += [start, *_even(start, stop, parts)]
+            aligned = self._divided([border for border in borders if border])
+            if min(len(group) for group in aligned) >= bounds.least:
                 proposals.append(aligned)
         return tuple(dict.fromkeys(proposals))
 
     def _find_clusters(self) -> list[tuple[int, int]]:
-        """Runs of the order without a gap in them.
+        """Return the runs of the order that have no wide gap inside.
 
-        A member that stands alone goes with those before it: it may only be badly placed.
+        A single member beyond a gap belongs to the run before it: its coordinate may be wrong.
         """
         size = len(self.order)
         borders = [0]
@@ -130,15 +156,17 @@ class Cutting:
                 borders.append(i)
         return list(pairwise([*borders, size]))
 
-    def _ranked(self, cuts: Sequence[int]) -> Rows:
-        borders = [0, *cuts, len(self.order)]
+    def _divided(self, inner_borders: Sequence[int]) -> Groups:
+        borders = [0, *inner_borders, len(self.order)]
         if len(borders) == 2:
             return (tuple(sorted(self.order)),)
         return tuple(self._by_strength(self.order[a:b]) for a, b in pairwise(borders))
 
-    def _by_strength(self, row: Sequence[int]) -> tuple[int, ...]:
-        """Strong links first in every row, so that owners of one rank are alike and the weakest of
-        a long row own nothing.
+    def _by_strength(self, group: Sequence[int]) -> tuple[int, ...]:
+        """Order a group by its members' links, the strongest first.
+
+        So the owners of one position are alike in all groups, and the weakest members of a long
+        group own nothing.
         """
 
         def strength(i: int) -> tuple[int, int, int]:
@@ -149,12 +177,13 @@ class Cutting:
                 i,
             )
 
-        return tuple(sorted(row, key=strength))
+        return tuple(sorted(group, key=strength))
 
 
 def _even(start: int, stop: int, count: int) -> list[int]:
-    """Where to cut `[start, stop)` into `count` parts whose sizes differ by one at most: everybody
-    waits for the longest row.
+    """Return the inner borders that divide `[start, stop)` into `count` parts.
+
+    Sizes differ by at most one, because all members wait for the largest group.
     """
     return [start + (stop - start) * i // count for i in range(1, count)]
 

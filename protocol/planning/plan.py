@@ -1,14 +1,15 @@
-"""The plan: who averages with whom, a pure function of the Ready messages and of the run's rules
-(`protocol/rules`).
+"""The plan: who averages with whom, a pure function of the Ready messages and the run's rules.
 
-Whoever is to carry out a plan makes it again from the offers inside and compares (`open_plan`): a
-leader can choose whose offers it waited for, nothing else. The plan inside a certificate was
-checked so by the majority that voted under its digest. Whoever reads it later checks signatures and
-shape (`read_plan`), and never plans again: a run outlives the code that planned its rounds. Up to
-`max_group` members may form one row, a butterfly whose slices follow their bandwidths
-(`slices.py`). Where several rows are faster, or one may not be so long, near members are together
-in rows (`planning/`), by what they measured of each other (`network/network_snapshot.py`); `rows.py` says what
-that means for each.
+A member that carries out a plan makes it again from the offers inside and compares (`open_plan`).
+So a leader can choose whose offers it waits for, and nothing else. The majority that voted under a
+certificate's digest checked its plan in this way. Later readers check signatures and shape
+(`read_plan`) and never plan again: a run outlives the code that planned its rounds.
+
+Up to `max_group` members form one group, in which slices follow the members' bandwidths
+(`protocol/averaging/slice_sizes.py`). If several groups are faster, or one may not be so large,
+near members form groups, by what they measured of each other
+(`protocol/network/network_snapshot.py`). `protocol/averaging/group_layout.py` says what each member
+then sums and finishes.
 """
 
 from __future__ import annotations
@@ -25,11 +26,14 @@ from protocol.codec import chunk_bytes, codec_named
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
-from protocol.messages import MAX_REASON_CHARS, Plan, Ready, Signed, open_as
-from protocol.network.network_snapshot import NetworkSnapshot, view_of
-from protocol.planning.group_proposals import Bounds
-from protocol.planning.history import History
-from protocol.planning.time_model import Model, Sizes
+from protocol.messages.base import MAX_REASON_CHARS, Signed
+from protocol.messages.envelope import open_as
+from protocol.messages.offer import Ready
+from protocol.messages.round import Plan
+from protocol.network.network_snapshot import NetworkSnapshot, snapshot_of
+from protocol.planning.group_proposals import GroupBounds
+from protocol.planning.group_size_history import GroupSizeHistory
+from protocol.planning.time_model import TimeModel, VectorSizes
 from protocol.rules.registry import rule_set, rules_of
 from protocol.rules.versions import CURRENT_RULES
 from protocol.run.admission import check_admission
@@ -37,28 +41,29 @@ from protocol.run.manifest import MAX_GROUP_LIMIT, Manifest
 
 
 class OpenPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """A plan with its offers opened and checked. Member i is `members[i]` everywhere."""
+    """A plan whose offers are decoded and checked. Member i is `members[i]` everywhere."""
 
     plan: Plan
     digest: Digest
     leader: PeerId
     members: tuple[PeerId, ...]
     offers: tuple[Ready, ...]
-    # The version that the run's manifest names.
+    # The version of the rules that the run's manifest names.
     rules: int = CURRENT_RULES
 
     @property
     def layout(self) -> GroupLayout:
-        """Who sums and finishes what."""
+        """Which member sums and finishes which chunks."""
         return layout(self.plan, rule_set(self.rules).share_out)
 
     @property
     def index(self) -> dict[PeerId, int]:
+        """The index of each member."""
         return {peer: i for i, peer in enumerate(self.members)}
 
     @property
     def majority(self) -> int:
-        """Votes that make a certificate."""
+        """The number of votes that make a certificate."""
         return len(self.members) // 2 + 1
 
 
@@ -74,13 +79,13 @@ def make_plan(
     chunks: int,
     *,
     leader: PeerId = "",
-    before: History | None = None,
+    before: GroupSizeHistory | None = None,
 ) -> Plan:
-    """The plan for these offers, where the parent's plan left `before`.
+    """Make the plan for these offers, where the parent's plan left `before`.
 
-    When more want in than a plan has room for, a hash that changes every view decides whose work
-    waits a round. Who is too slow for the manifest's deadlines is left out, and its work waits as
-    well. Never the leader: whoever is not in a plan does not carry it out.
+    If more nodes are ready than a plan can hold, a hash that changes with every view decides whose
+    work waits a round. A node that is too slow for the manifest's deadlines is left out, and its
+    work waits too. The leader is never left out: a peer outside a plan does not carry it out.
     """
     group, rules = manifest.group, rules_of(manifest)
     by_peer = {signed.peer: (signed, ready) for signed, ready in offers}
@@ -93,35 +98,41 @@ def make_plan(
     chosen = [by_peer[peer] for peer in sorted(drawn[:MAX_GROUP_LIMIT])]
     sizes = sizes_of(manifest, chunks)
     in_time, late = _in_time(chosen, manifest, sizes, leader)
-    laid = rules.choose(
+    choice = rules.choose(
         _view(in_time),
-        Bounds(least=min(group.min_group, len(in_time)), most=group.max_group),
+        GroupBounds(least=min(group.min_group, len(in_time)), most=group.max_group),
         sizes,
         before,
     )
-    reason = laid.reason
+    reason = choice.reason
     if len(drawn) > len(chosen):
-        reason += f"; {len(drawn)} were ready, a plan holds {MAX_GROUP_LIMIT}, the others' work waits a round"
+        reason += (
+            f"; {len(drawn)} nodes were ready, but a plan holds {MAX_GROUP_LIMIT}: "
+            "the others' work counts in the next round"
+        )
     if late:
-        reason += f"; without {', '.join(late)}: too slow for {manifest.round.scatter_s:g} s, their work waits"
+        reason += (
+            f"; without {', '.join(late)}: too slow for the deadline of {manifest.round.scatter_s:g} s, "
+            "their work waits"
+        )
     return Plan(
         parent=parent,
         view=view,
         number=number,
         offers=tuple(signed for signed, _ in in_time),
-        borders=rules.share_out(chunks, laid.shares),
-        rows=laid.rows,
-        predicted_s=laid.predicted_s,
+        borders=rules.share_out(chunks, choice.shares),
+        groups=choice.groups,
+        predicted_s=choice.predicted_s,
         reason=reason[:MAX_REASON_CHARS],
         before=before,
-        after=laid.after,
+        after=choice.after,
     )
 
 
-def sizes_of(manifest: Manifest, chunks: int) -> Sizes:
-    """Bytes of the run's vector as an offer, as partial sums and as a result."""
+def sizes_of(manifest: Manifest, chunks: int) -> VectorSizes:
+    """Return the bytes of the run's vector as an offer, as partial sums and as a result."""
     codec = codec_named(manifest.codec)
-    return Sizes(
+    return VectorSizes(
         offer=chunks * chunk_bytes(codec),
         partial=chunks * CHUNK_ELEMENTS * 4,
         result=chunks * chunk_bytes(codec.result),
@@ -129,25 +140,28 @@ def sizes_of(manifest: Manifest, chunks: int) -> Sizes:
 
 
 def _view(offers: Sequence[Offer]) -> NetworkSnapshot:
-    return view_of([(signed.peer, ready) for signed, ready in offers])
+    return snapshot_of([(signed.peer, ready) for signed, ready in offers])
 
 
 def _in_time(
-    offers: list[Offer], manifest: Manifest, sizes: Sizes, leader: PeerId
+    offers: list[Offer], manifest: Manifest, sizes: VectorSizes, leader: PeerId
 ) -> tuple[list[Offer], list[str]]:
-    """Who can move its own vector within the deadline of a scatter at all, and the names of those
-    who cannot, with what they need.
+    """Split off the members that cannot move their own vector within the deadline of a scatter.
 
-    Leaving somebody out leaves out what it saw of others. So it is looked again until all are in
-    time, and a plan made again from its own offers comes to the same. Where more than a third is
-    too slow the deadline is not one that this swarm can keep, and nobody is left out for it.
+    Without a member, its observations of others are missing too. So the check repeats until all
+    remaining members are in time, and a plan that is made again from its own offers is the same. If
+    more than a third is too slow, this swarm cannot keep the deadline, and nobody is left out for
+    it.
+
+    Returns:
+        The offers that are in time, and a name with the needed seconds for each other one.
     """
     late: list[str] = []
     while True:
         view = _view(offers)
         if not view.measured:
             return offers, late
-        model = Model(view, sizes)
+        model = TimeModel(view, sizes)
         needed = {
             i: model.alone_s(i) for i, (signed, _) in enumerate(offers) if signed.peer != leader
         }
@@ -163,10 +177,10 @@ def _in_time(
 
 
 def open_plan(signed: Signed, run: Digest, manifest: Manifest, chunks: int | None) -> OpenPlan:
-    """Check a plan that is to be carried out, by making it again. Otherwise as `read_plan`."""
+    """Check a plan that this node shall carry out, by making it again. Otherwise as `read_plan`."""
     read = read_plan(signed, run, manifest, chunks)
     plan, offers = read.plan, list(zip(read.plan.offers, read.offers, strict=True))
-    again = make_plan(
+    remade = make_plan(
         plan.parent,
         plan.view,
         plan.number,
@@ -176,7 +190,7 @@ def open_plan(signed: Signed, run: Digest, manifest: Manifest, chunks: int | Non
         leader=read.leader,
         before=plan.before,
     )
-    if replace(again, reason=plan.reason) != plan:
+    if replace(remade, reason=plan.reason) != plan:
         raise PeerFault("bad_plan", "the plan does not follow from its offers")
     return read
 
@@ -186,19 +200,22 @@ def read_plan(
 ) -> OpenPlan:
     """Check a plan's signatures, its offers and its shape.
 
-    Raises `PeerFault` that says what does not fit.
-
-    Guarantees that every member is in one row, and that slices cover the model: nothing downstream
-    fails for what a stranger made up. Does not guarantee that the plan follows from its offers.
+    Guarantees that every member is in one group and that slices cover the model, so that no
+    invention of a stranger fails downstream. Does not guarantee that the plan follows from its
+    offers.
 
     Args:
-        chunks: the size of the run's model; None for an observer, which has no model and takes the plan's word for it.
-        trusted: asks for the shape alone: for what this node verified once and read back from its own disk.
+        chunks: the size of the run's model. None for an observer, which has no model and accepts
+            the plan's size. trusted: whether only the shape is checked, because this node verified
+            the plan before and read it back from its own disk.
+
+    Raises:
+        PeerFault: with a message that says what does not fit.
     """
     plan = open_as(Plan, signed, run, trusted=trusted)
-    opened = [(offer, open_as(Ready, offer, run, trusted=trusted)) for offer in plan.offers]
+    decoded = [(offer, open_as(Ready, offer, run, trusted=trusted)) for offer in plan.offers]
     members = tuple(offer.peer for offer in plan.offers)
-    for signed_offer, ready in opened if not trusted else ():
+    for signed_offer, ready in decoded if not trusted else ():
         if (ready.parent, ready.view, ready.number) != (plan.parent, plan.view, plan.number):
             raise PeerFault(
                 "bad_plan", f"the offer of {short(signed_offer.peer)} is for another round or view"
@@ -227,15 +244,15 @@ def read_plan(
         digest=signed.digest,
         leader=signed.peer,
         members=members,
-        offers=tuple(ready for _, ready in opened),
+        offers=tuple(ready for _, ready in decoded),
         rules=manifest.rules,
     )
 
 
 def _check_shape(plan: Plan, chunks: int | None) -> None:
-    """Whether rows and borders are some division of the members and of the model.
+    """Check that the groups divide the members and that the borders divide the model.
 
-    Raises `PeerFault("bad_plan")`.
+    Raises `PeerFault("bad_plan")` otherwise.
     """
     size = plan.borders[-1] if plan.borders else None
     if size is None or size > MAX_PARAMETERS // CHUNK_ELEMENTS:
@@ -244,14 +261,16 @@ def _check_shape(plan: Plan, chunks: int | None) -> None:
         raise PeerFault(
             "bad_plan", f"a plan for a model of {size} chunks; the run's task makes {chunks}"
         )
-    if sorted(i for row in plan.rows for i in row) != list(range(len(plan.offers))) or not all(
-        plan.rows
-    ):
-        raise PeerFault("bad_plan", "a plan whose rows do not have every member once")
-    ranks = min(len(row) for row in plan.rows)
+    if sorted(i for group in plan.groups for i in group) != list(
+        range(len(plan.offers))
+    ) or not all(plan.groups):
+        raise PeerFault("bad_plan", "a plan whose groups do not have every member once")
+    positions = min(len(group) for group in plan.groups)
     if (
-        len(plan.borders) != ranks + 1
+        len(plan.borders) != positions + 1
         or plan.borders[0] != 0
         or list(plan.borders) != sorted(plan.borders)
     ):
-        raise PeerFault("bad_plan", f"a plan whose {ranks} slices do not cover the model in order")
+        raise PeerFault(
+            "bad_plan", f"a plan whose {positions} slices do not cover the model in order"
+        )

@@ -1,16 +1,19 @@
-"""How long a round would take with given rows: the model that plans are chosen by.
+"""The time model: how long a round takes with given groups.
 
-    scatter     each member sends every owner of its row that owner's slice
-    cut         the leader hears that all is held, and tells everybody what counts
-    reduce      owners of one rank send each other partial sums of their parts of the slice, in float32
-    spread      and then the results of their parts; meanwhile each sends its row what it has
-    gather      to the last member of each row
+    scatter   each member sends every owner of its group that owner's slice
+    close     the leader learns that everything has arrived, and says which contributions count
+    reduce    the owners of one position send each other partial sums of their parts of the slice,
+              in float32
+    spread    they send each other the results of their parts; meanwhile each sends its group what
+              it has
+    gather    the last member of each group receives the last result
 
-Each step takes as long as its slowest member: what its uplink and its downlink must move, or what
-its longest path carries of one slice, whichever is more; then half a round trip for the last byte
-to arrive, and for each message the work that it makes. To this comes what a lost member costs times
-the probability of losing one (Petals and PCCL measure it; the form is that of `T(M) = ... + [1 - (1
-- p)^M] x repair`).
+Each step takes as long as its slowest member: what its uplink or downlink must move, or what its
+longest path carries of one slice, whichever is more. To this come half a round trip for the last
+byte, and the work that each message makes.
+
+Then the expected cost of losses is added: the cost of a lost member times the probability of losing
+one. Petals and PCCL measure that cost; the form is that of `T(M) = ... + [1 - (1 - p)^M] x repair`.
 """
 
 from __future__ import annotations
@@ -22,83 +25,96 @@ import msgspec
 from protocol.network.coordinate import Coordinate, estimate_us
 from protocol.network.network_snapshot import UNKNOWN, NetworkSnapshot
 from protocol.network.samples import median
-from protocol.planning.group_proposals import Rows
+from protocol.planning.group_proposals import Groups
 
-# Of one message at one end: 0.09 s for about 16 in a certified round of four (`bench allreduce`,
-# control over py-libp2p).
 MESSAGE_S = 0.005
-# Until everybody connected to a silent member knows (`daemon/network`).
+"""Seconds for one message at one end.
+
+Measured: 0.09 s for about 16 messages in a certified round of four (`bench allreduce`, control over
+py-libp2p).
+"""
+
 DETECTION_S = 4.0
+"""Seconds until every connected peer knows that a member is silent (`daemon/network`)."""
+
 SECOND_US = 1_000_000
-# Members of a group from which distances are taken: the longest path of a member ends at one of
-# them, or nearly.
+
 EXTREMES = 3
+"""Members of a group from which distances are measured: the longest path ends near one of them."""
 
 
-class Sizes(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes of the whole vector as it is offered, as partial sums, and as a result."""
+class VectorSizes(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes of the whole vector as an offer, as partial sums, and as a result."""
 
     offer: int
     partial: int
     result: int
 
 
-class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """What a proposal comes to."""
+class TimeEstimate(msgspec.Struct, frozen=True, kw_only=True):
+    """What the model says of groups.
 
-    seconds: float  # expected, with losses
-    # byte-seconds: what is moved times how far, by which "most bytes stay between near peers" is
-    # judged.
+    `seconds` is the expected time, losses included. `distance` is the sum of bytes moved times how
+    far, in byte-seconds: by it the choice judges that most bytes stay between near peers.
+    """
+
+    seconds: float
     distance: float
 
 
-class Model:
-    """The network as the model takes it: what is unknown counts as the median of what is known."""
+class TimeModel:
+    """The time model of one snapshot. An unknown link counts as the median of the known ones."""
 
-    def __init__(self, view: NetworkSnapshot, sizes: Sizes) -> None:
+    def __init__(self, view: NetworkSnapshot, sizes: VectorSizes) -> None:
+        """Raises `ValueError` if no link was measured."""
         self._flows = view.flows
-        self._loss = view.failure_rate
+        self._failure_rate = view.failure_rate
         self._longest_us = view.longest_us
-        self._bits = Sizes(
+        self._bits = VectorSizes(
             offer=8 * sizes.offer, partial=8 * sizes.partial, result=8 * sizes.result
         )
-        ups = [member.uplink_bps for member in view.members if member.uplink_bps != UNKNOWN]
-        downs = [member.downlink_bps for member in view.members if member.downlink_bps != UNKNOWN]
-        if not ups:
+        uplinks = [member.uplink_bps for member in view.members if member.uplink_bps != UNKNOWN]
+        downlinks = [
+            member.downlink_bps for member in view.members if member.downlink_bps != UNKNOWN
+        ]
+        if not uplinks:
             raise ValueError("no link was measured: nothing can be predicted")
-        up, down = median(ups), median(downs or ups)
-        self._up = [float(member.uplink_bps or up) for member in view.members]
-        self._down = [float(member.downlink_bps or down) for member in view.members]
+        uplink, downlink = median(uplinks), median(downlinks or uplinks)
+        self._up = [float(member.uplink_bps or uplink) for member in view.members]
+        self._down = [float(member.downlink_bps or downlink) for member in view.members]
         self._at = [member.at for member in view.members]
 
-    def weakest(self, rows: Rows) -> tuple[list[int], list[int]]:
-        """What the weakest owner of each rank carries up and down: what slices are sized for."""
-        ranks = range(min(len(row) for row in rows))
-        return [int(min(self._up[row[k]] for row in rows)) for k in ranks], [
-            int(min(self._down[row[k]] for row in rows)) for k in ranks
-        ]
+    def weakest(self, groups: Groups) -> tuple[list[int], list[int]]:
+        """Return the weakest uplink and downlink of each position, by which slices are sized."""
+        positions = range(min(len(group) for group in groups))
+        uplinks = [int(min(self._up[group[k]] for group in groups)) for k in positions]
+        downlinks = [int(min(self._down[group[k]] for group in groups)) for k in positions]
+        return uplinks, downlinks
 
     def alone_s(self, member: int) -> float:
-        """What a member needs at least to give away its own vector, or to take one: nobody's layout
-        makes it faster.
+        """Return the least time in which a member can send or receive one vector.
+
+        No choice of groups makes it faster.
         """
         return self._bits.offer / min(self._up[member], self._down[member])
 
-    def estimate(self, rows: Rows, shares: Sequence[float]) -> Estimate:
-        """For the fractions of the vector that the ranks own."""
-        ranks, count = len(shares), len(rows)
-        row_reach = [self._reach(row) for row in rows]
-        rank_reach = (
-            [self._reach([row[k] for row in rows]) for k in range(ranks)] if count > 1 else []
+    def estimate(self, groups: Groups, shares: Sequence[float]) -> TimeEstimate:
+        """Estimate a round with these groups, where each position owns a share of the vector."""
+        positions, count = len(shares), len(groups)
+        group_reach = [self._reach(group) for group in groups]
+        position_reach = (
+            [self._reach([group[k] for group in groups]) for k in range(positions)]
+            if count > 1
+            else []
         )
-        everywhere = self._reach([row[0] for row in rows]) if count > 1 else row_reach[0]
+        everywhere = self._reach([group[0] for group in groups]) if count > 1 else group_reach[0]
         largest = max(shares)
         scatter, reduce, rest, distance = 0.0, 0.0, 0.0, 0.0
-        for place, (row, reaches) in enumerate(zip(rows, row_reach, strict=True)):
-            others = len(row) - 1
+        for place, (group, reaches) in enumerate(zip(groups, group_reach, strict=True)):
+            others = len(group) - 1
             handling = MESSAGE_S * others
-            for k, (i, reach) in enumerate(zip(row, reaches, strict=True)):
-                own = shares[k] if k < ranks else 0.0
+            for k, (i, reach) in enumerate(zip(group, reaches, strict=True)):
+                own = shares[k] if k < positions else 0.0
                 up, down, flow, late = (
                     self._up[i],
                     self._down[i],
@@ -115,7 +131,7 @@ class Model:
                 through = max(gathered * self._bits.result / up, largest * self._bits.result / flow)
                 parts = 0.0
                 if count > 1 and own:
-                    far = rank_reach[k][place]
+                    far = position_reach[k][place]
                     part, partners = own / count, count - 1
                     far_flow = self._flows.bits(far)
                     hop = far / 2 / SECOND_US + MESSAGE_S * partners
@@ -127,8 +143,8 @@ class Model:
                         )
                         + hop,
                     )
-                    # Beside what goes to the row each spread result gets its share of the uplink,
-                    # or what the path carries.
+                    # Each result that is spread shares the uplink with what goes to the group, or
+                    # takes what its path carries.
                     rate = min(far_flow, up / (others + partners))
                     parts = part * self._bits.result / rate + hop
                     through = max(
@@ -139,31 +155,34 @@ class Model:
                 gather = max(through, away * self._bits.result / down) + late + handling
                 rest = max(rest, gather)
                 distance += (self._bits.offer * away + self._bits.result * gathered) * reach
-        cut = 2 * max(max(reaches) for reaches in (*row_reach, everywhere)) / 2 / SECOND_US
-        total = scatter + cut + reduce + rest
-        return Estimate(
-            seconds=total + self._losses(rows, largest, len(rows[0])), distance=distance / SECOND_US
+        close = 2 * max(max(reaches) for reaches in (*group_reach, everywhere)) / 2 / SECOND_US
+        total = scatter + close + reduce + rest
+        return TimeEstimate(
+            seconds=total + self._loss_s(groups, largest), distance=distance / SECOND_US
         )
 
-    def _losses(self, rows: Rows, largest: float, row: int) -> float:
-        """The expected cost of losing members: somebody else must get a slice again from a whole
-        row.
+    def _loss_s(self, groups: Groups, largest: float) -> float:
+        """Return the expected cost of losing members.
+
+        Another owner must then collect a slice from its whole group again.
         """
-        if not self._loss:
+        if not self._failure_rate:
             return 0.0
-        members = sum(len(each) for each in rows)
-        none, power = 1.0, 1.0 - self._loss
-        # (1 - p)^n in a fixed order of multiplications.
+        members = sum(len(group) for group in groups)
+        none, power = 1.0, 1.0 - self._failure_rate
+        # (1 - p)^n by squaring, so that the order of multiplications is fixed.
         while members:
             if members & 1:
                 none *= power
             power, members = power * power, members >> 1
         down = sorted(self._down)[len(self._down) // 2]
-        return (1.0 - none) * (DETECTION_S + (row - 1) * largest * self._bits.offer / down)
+        others = len(groups[0]) - 1
+        return (1.0 - none) * (DETECTION_S + others * largest * self._bits.offer / down)
 
     def _reach(self, group: Sequence[int]) -> list[int]:
-        """For each member of a group how far, in microseconds, the furthest of the others is, as
-        seen from the group's extremes.
+        """Return how far the furthest other member is from each member, in microseconds.
+
+        Distances are measured from the group's extremes.
         """
         known = [i for i in group if self._at[i] is not None]
         if len(known) < 2:

@@ -10,35 +10,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from protocol.round.events import Event
 from protocol.round.machine import TABLE
-from protocol.round.phases import Event, Phase
+from protocol.round.phase import Phase
 
 BEGIN = "<!-- round:begin -->"
 END = "<!-- round:end -->"
 
 WORDS = {
-    "Tick": "deadline",
-    "RoundEnded": "steps done",
+    "DeadlinePassed": "deadline",
+    "TrainingFinished": "steps done",
     "OfferMade": "offer is durable",
-    "LiveChanged": "members change",
-    "PeerGone": "peer lost",
-    "ReadyGot": "others are further",
-    "PlanGot": "plan",
-    "HeldHere": "slices are here",
-    "HeldGot": "held",
-    "WithdrawalGot": "member withdraws",
-    "CutGot": "cut",
-    "ResultGot": "result",
-    "Computed": "computed",
-    "VoteGot": "vote",
-    "CertificateGot": "certificate",
-    "ForkGot": "another branch",
-    "MergePrepared": "average is computed",
-    "Adopted": "adopted",
-    "StateComing": "state is coming",
-    "StateHere": "state is here",
-    "StateLost": "nobody gives the state",
-    "StandLost": "disk is full",
+    "LivePeersChanged": "members change",
+    "PeerLost": "peer lost",
+    "ReadyReceived": "others are ahead",
+    "PlanReceived": "plan",
+    "ContributionsReceived": "slices received",
+    "HoldReportReceived": "hold report",
+    "WithdrawalReceived": "withdrawal",
+    "InclusionReceived": "inclusion",
+    "ResultReceived": "result",
+    "OutcomeComputed": "state computed",
+    "VoteReceived": "vote",
+    "CertificateReceived": "certificate",
+    "ForkFound": "other branch found",
+    "MergePrepared": "average computed",
+    "CertificateAdopted": "adopted",
+    "StateBytesReceived": "state bytes",
+    "StateReceived": "state received",
+    "StateUnavailable": "state unavailable",
+    "ViewNotPersisted": "disk is full",
 }
 """Events as a person says them."""
 

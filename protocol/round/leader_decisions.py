@@ -5,32 +5,37 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from protocol.identity import PeerId, short
-from protocol.messages import MAX_REASON_CHARS, Inclusion
+from protocol.messages.base import MAX_REASON_CHARS
+from protocol.messages.round import Inclusion
 from protocol.planning.plan import OpenPlan, make_plan
-from protocol.round.phases import Action, PersistView, Phase, Send, State
+from protocol.round.actions import Action, PersistView, Send
+from protocol.round.phase import Phase
+from protocol.round.state import RoundState
 from protocol.round.views import Step, go_alone, pass_view
 
 # Of what is to be held, or of those who are to hold it: with less after the deadline a member is
 # too slow for this plan.
 ENOUGH = 2 / 3
 # Of one view: each loses at least one member, and a view that lost eight is better begun anew.
-MAX_CUTS = 8
+MAX_INCLUSIONS = 8
 
 
-def try_plan(state: State, now: float, *, final: bool) -> Step:
+def try_plan(state: RoundState, now: float, *, final: bool) -> Step:
     """Plan when everybody expected is ready; when `final`, with whoever is, or pass the view, or go
     on alone.
     """
     if state.phase is not Phase.READY or not state.leads:
         return state, []
-    rules = state.rules
+    rules = state.context
     offers = [entry for entry in state.readies.values() if entry[1].view == state.view]
     ready = {signed.peer for signed, _ in offers}
-    expected = (state.live - state.gone - state.later) | {rules.me}
+    expected = (state.live - state.lost - state.in_later_view) | {rules.me}
     avoided = _avoided(state, ready)
     kept = [entry for entry in offers if entry[0].peer not in avoided]
     ready, expected = ready - avoided, expected - avoided
-    everybody = expected - state.passed <= ready and len(ready) >= rules.manifest.group.min_peers
+    everybody = (
+        expected - state.passed_over <= ready and len(ready) >= rules.manifest.group.min_peers
+    )
     if rules.me in ready and len(ready) >= rules.manifest.group.min_peers and (everybody or final):
         plan = make_plan(
             state.parent,
@@ -40,7 +45,7 @@ def try_plan(state: State, now: float, *, final: bool) -> Step:
             rules.manifest,
             rules.chunks,
             leader=rules.me,
-            before=state.remembered,
+            before=state.group_history,
         )
         members = tuple(signed.peer for signed in plan.offers)
         # Should it not be carried out here either, the next look is in a while, not at once and for
@@ -62,17 +67,17 @@ def try_plan(state: State, now: float, *, final: bool) -> Step:
     return go_alone(state, now)
 
 
-def _avoided(state: State, ready: set[PeerId]) -> frozenset[PeerId]:
+def _avoided(state: RoundState, ready: set[PeerId]) -> frozenset[PeerId]:
     """Who failed most of its rounds with us and is to wait.
 
     A leader chooses whose offers it waits for, and this is why; but nobody is left out where the
     others would be few, for a plan without them might not come to a certificate at all.
     """
-    avoided = (state.avoided & ready) - {state.rules.me}
+    avoided = (state.avoided & ready) - {state.context.me}
     rest = len(ready) - len(avoided)
     return (
         frozenset(avoided)
-        if rest >= state.rules.manifest.group.min_peers and 2 * rest > len(ready)
+        if rest >= state.context.manifest.group.min_peers and 2 * rest > len(ready)
         else frozenset()
     )
 
@@ -82,11 +87,11 @@ def _others(members: tuple[PeerId, ...], me: PeerId) -> tuple[PeerId, ...]:
     return (*(peer for peer in members if peer != me), me)
 
 
-def _lost(state: State) -> frozenset[PeerId]:
-    return state.absent | state.lead.silent | state.lead.slow
+def _lost(state: RoundState) -> frozenset[PeerId]:
+    return state.absent | state.leader_state.silent | state.leader_state.slow
 
 
-def _slow(plan: OpenPlan, state: State) -> frozenset[PeerId]:
+def _slow(plan: OpenPlan, state: RoundState) -> frozenset[PeerId]:
     """Who kept the others waiting until the deadline: owners that hold too little of what others of
     their row hold, and contributors that too few hold.
 
@@ -95,9 +100,9 @@ def _slow(plan: OpenPlan, state: State) -> frozenset[PeerId]:
     """
     alive = {i for i, peer in enumerate(plan.members) if peer not in _lost(state)}
     slow: set[int] = set()
-    for row in plan.layout.rows:
+    for row in plan.layout.groups:
         held = {
-            i: state.lead.held.get(plan.members[i], frozenset()) & alive
+            i: state.leader_state.hold_reports.get(plan.members[i], frozenset()) & alive
             for i in row
             if i in alive and plan.layout.sums(i)
         }
@@ -110,8 +115,8 @@ def _slow(plan: OpenPlan, state: State) -> frozenset[PeerId]:
             if sum(j in held[i] for i in others - {j}) < ENOUGH * len(others - {j})
         }
         slow |= late | unheld
-    slow.discard(plan.index[state.rules.me])
-    least = max(plan.majority, state.rules.manifest.group.min_peers)
+    slow.discard(plan.index[state.context.me])
+    least = max(plan.majority, state.context.manifest.group.min_peers)
     return (
         frozenset(plan.members[i] for i in slow) if len(alive) - len(slow) >= least else frozenset()
     )
@@ -126,7 +131,7 @@ def _offering(plan: OpenPlan) -> frozenset[int]:
     return frozenset(i for i, offer in enumerate(plan.offers) if offer.samples)
 
 
-def try_cut(state: State, now: float, *, final: bool) -> Step:
+def try_inclusion(state: RoundState, now: float, *, final: bool) -> Step:
     """The first Cut: when every live reducer holds all that live members of its row offered; when
     `final`, what they all hold.
 
@@ -141,32 +146,40 @@ def try_cut(state: State, now: float, *, final: bool) -> Step:
     ):
         return state, []
     plan = state.plan
-    held = dict(state.lead.held)
+    held = dict(state.leader_state.hold_reports)
     if final:
         # Whatever it lacks itself, the leader is not silent.
-        held[state.rules.me] = state.held
+        held[state.context.me] = state.held_contributors
         silent = frozenset(plan.members[i] for i in _reducers(plan) if plan.members[i] not in held)
         state = replace(
-            state, lead=replace(state.lead, held=held, silent=state.lead.silent | silent)
+            state,
+            leader_state=replace(
+                state.leader_state, hold_reports=held, silent=state.leader_state.silent | silent
+            ),
         )
-        state = replace(state, lead=replace(state.lead, slow=state.lead.slow | _slow(plan, state)))
+        state = replace(
+            state,
+            leader_state=replace(
+                state.leader_state, slow=state.leader_state.slow | _slow(plan, state)
+            ),
+        )
     lost = _lost(state)
     alive = [i for i, peer in enumerate(plan.members) if peer not in lost]
     reducers = [i for i in _reducers(plan) if i in alive]
     wanted = _offering(plan) & frozenset(alive)
     contributors: set[int] = set()
-    for r, row in enumerate(plan.layout.rows):
+    for r, row in enumerate(plan.layout.groups):
         of_row = wanted.intersection(row)
         holders = [
-            held.get(plan.members[i], frozenset()) for i in reducers if plan.layout.row_of[i] == r
+            held.get(plan.members[i], frozenset()) for i in reducers if plan.layout.group_of[i] == r
         ]
         if not final and any(not of_row <= holder for holder in holders):
             return state, []
         contributors |= of_row.intersection(*holders) if holders else frozenset()
-    return _send_cut(state, now, 1, alive, frozenset(contributors), wanted - contributors)
+    return _send_inclusion(state, now, 1, alive, frozenset(contributors), wanted - contributors)
 
 
-def merge_cut(state: State) -> list[Action]:
+def include_all_for_merge(state: RoundState) -> list[Action]:
     """A merge has nothing to scatter: its cut follows its plan at once, names everybody and
     includes nobody.
     """
@@ -174,7 +187,7 @@ def merge_cut(state: State) -> list[Action]:
     assert plan is not None
     everybody = tuple(range(len(plan.members)))
     reason = f"merging certificates {state.tip.number} and {state.merge.other.number if state.merge else '?'}"
-    cut = Inclusion(
+    inclusion = Inclusion(
         plan=plan.digest,
         number=1,
         contributors=(),
@@ -182,10 +195,10 @@ def merge_cut(state: State) -> list[Action]:
         owners=everybody,
         reason=reason,
     )
-    return [Send(to=_others(plan.members, state.rules.me), message=cut)]
+    return [Send(to=_others(plan.members, state.context.me), message=inclusion)]
 
 
-def recut(state: State, now: float, *, final: bool) -> Step:
+def include_again(state: RoundState, now: float, *, final: bool) -> Step:
     """A further Cut when an owner was lost before its result was here: a substitute sums that slice
     from what contributors kept.
     """
@@ -193,20 +206,25 @@ def recut(state: State, now: float, *, final: bool) -> Step:
         state.phase is not Phase.REDUCE
         or not state.leads
         or state.plan is None
-        or state.cut is None
+        or state.inclusion is None
     ):
         return state, []
-    plan, cut = state.plan, state.cut
+    plan, inclusion = state.plan, state.inclusion
     missing = _missing(plan, state)
     if final:
-        silent = frozenset(plan.members[cut.owners[i]] for i in _waited_for(plan, state)) - {
-            state.rules.me
+        silent = frozenset(plan.members[inclusion.owners[i]] for i in _waited_for(plan, state)) - {
+            state.context.me
         }
-        state = replace(state, lead=replace(state.lead, silent=state.lead.silent | silent))
+        state = replace(
+            state,
+            leader_state=replace(state.leader_state, silent=state.leader_state.silent | silent),
+        )
     lost = _lost(state)
     # A lost contributor matters as well: a substitute may be waiting for its bytes.
-    stalled = any(plan.members[cut.owners[i]] in lost for i in _needed(plan, state)) or (
-        cut.number > 1 and any(plan.members[i] in lost for i in cut.contributors) and bool(missing)
+    stalled = any(plan.members[inclusion.owners[i]] in lost for i in _needed(plan, state)) or (
+        inclusion.number > 1
+        and any(plan.members[i] in lost for i in inclusion.contributors)
+        and bool(missing)
     )
     if not stalled:
         return (
@@ -216,35 +234,40 @@ def recut(state: State, now: float, *, final: bool) -> Step:
                 state, now, f"slices {missing} of view {state.view} did not come in time"
             )
         )
-    alive = [i for i in cut.present if plan.members[i] not in lost]
-    contributors = frozenset(cut.contributors) & frozenset(alive)
-    return _send_cut(
-        state, now, cut.number + 1, alive, contributors, frozenset(cut.contributors) - contributors
+    alive = [i for i in inclusion.present if plan.members[i] not in lost]
+    contributors = frozenset(inclusion.contributors) & frozenset(alive)
+    return _send_inclusion(
+        state,
+        now,
+        inclusion.number + 1,
+        alive,
+        contributors,
+        frozenset(inclusion.contributors) - contributors,
     )
 
 
-def beyond_recut(state: State) -> bool:
+def cannot_include_again(state: RoundState) -> bool:
     """Whether a lost member owes us a slice and the leader, who alone could name a substitute, is
     lost as well.
 
     Without this the survivors of a leader that died as a reducer waited for the whole of `gather_s`
     twice over: 40 s with the defaults.
     """
-    plan, cut = state.plan, state.cut
+    plan, inclusion = state.plan, state.inclusion
     absent = state.absent
-    if plan is None or cut is None or plan.leader not in absent:
+    if plan is None or inclusion is None or plan.leader not in absent:
         return False
-    return any(plan.members[cut.owners[i]] in absent for i in _needed(plan, state))
+    return any(plan.members[inclusion.owners[i]] in absent for i in _needed(plan, state))
 
 
-def _missing(plan: OpenPlan, state: State) -> list[int]:
+def _missing(plan: OpenPlan, state: RoundState) -> list[int]:
     """Slices whose result is not here."""
     return [
         i for i in range(len(plan.members)) if plan.layout.finishes(i) and i not in state.results
     ]
 
 
-def _needed(plan: OpenPlan, state: State) -> frozenset[int]:
+def _needed(plan: OpenPlan, state: RoundState) -> frozenset[int]:
     """Members whose work, or whose substitute's, the missing slices wait for: whoever finishes one,
     and those of its rank, who sum it over their rows.
 
@@ -253,11 +276,11 @@ def _needed(plan: OpenPlan, state: State) -> frozenset[int]:
     """
     missing = _missing(plan, state)
     return frozenset(
-        j for i in missing for j in plan.layout.ranks[i] if j == i or j not in state.results
+        j for i in missing for j in plan.layout.counterparts[i] if j == i or j not in state.results
     )
 
 
-def _waited_for(plan: OpenPlan, state: State) -> frozenset[int]:
+def _waited_for(plan: OpenPlan, state: RoundState) -> frozenset[int]:
     """Of those, the ones that cannot have done theirs.
 
     A slice of a rank that is here says that all of the rank summed: each finished slice holds the
@@ -265,13 +288,13 @@ def _waited_for(plan: OpenPlan, state: State) -> frozenset[int]:
     """
     late: set[int] = set()
     for i in _missing(plan, state):
-        ranked = plan.layout.ranks[i]
+        ranked = plan.layout.counterparts[i]
         late |= {i} if any(j in state.results for j in ranked) else set(ranked)
     return frozenset(late)
 
 
-def _send_cut(
-    state: State,
+def _send_inclusion(
+    state: RoundState,
     now: float,
     number: int,
     alive: list[int],
@@ -280,18 +303,18 @@ def _send_cut(
 ) -> Step:
     plan = state.plan
     assert plan is not None
-    least = max(plan.majority, state.rules.manifest.group.min_peers)
-    if len(alive) < least or not contributors or number > MAX_CUTS:
+    least = max(plan.majority, state.context.manifest.group.min_peers)
+    if len(alive) < least or not contributors or number > MAX_INCLUSIONS:
         return pass_view(
             state,
             now,
             f"{len(alive)} of {len(plan.members)} members left in view {state.view} with {len(contributors)} contributions; {least} are needed",
         )
-    slow = [short(peer) for peer in plan.members if peer in state.lead.slow]
+    slow = [short(peer) for peer in plan.members if peer in state.leader_state.slow]
     lost = [
         short(peer)
         for i, peer in enumerate(plan.members)
-        if i not in alive and peer not in state.lead.slow
+        if i not in alive and peer not in state.leader_state.slow
     ]
     reason = f"cut {number}: {len(contributors)} of {len(_offering(plan))} contributions"
     if without:
@@ -300,7 +323,7 @@ def _send_cut(
         reason += f"; too slow {', '.join(slow)}, what they did waits a round"
     if lost:
         reason += f"; lost {', '.join(lost)}"
-    cut = Inclusion(
+    inclusion = Inclusion(
         plan=plan.digest,
         number=number,
         contributors=tuple(sorted(contributors)),
@@ -309,7 +332,7 @@ def _send_cut(
         # Half of a large group may be named in it, and twice.
         reason=reason[:MAX_REASON_CHARS],
     )
-    return state, [Send(to=_others(plan.members, state.rules.me), message=cut)]
+    return state, [Send(to=_others(plan.members, state.context.me), message=inclusion)]
 
 
 def _owners(plan: OpenPlan, alive: list[int]) -> tuple[int, ...]:
@@ -320,7 +343,7 @@ def _owners(plan: OpenPlan, alive: list[int]) -> tuple[int, ...]:
     load = {i: parts[i][1] - parts[i][0] for i in alive}
     owners = []
     for i in range(len(plan.members)):
-        near = [j for j in plan.layout.mates(i) if j in load] or alive
+        near = [j for j in plan.layout.group_members(i) if j in load] or alive
         owner = i if i in load else min(near, key=lambda j: (load[j], j))
         if owner != i:
             load[owner] += parts[i][1] - parts[i][0]

@@ -8,27 +8,24 @@ from protocol.chain.account_binding import wallet_of_offer
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
 from protocol.journal import Planned
-from protocol.messages import MAX_REASON_CHARS, Ready, Withdrawal
+from protocol.messages.base import MAX_REASON_CHARS
+from protocol.messages.offer import Ready
+from protocol.messages.round import Withdrawal
 from protocol.planning.plan import OpenPlan
 from protocol.round import leader_decisions
-from protocol.round.phases import (
+from protocol.round.actions import MakeOffer, PersistView, RecordEvent, Refuse, Scatter, Send
+from protocol.round.events import (
+    DeadlinePassed,
     Event,
-    LiveChanged,
-    MakeOffer,
+    LivePeersChanged,
     OfferMade,
-    PeerGone,
-    PersistView,
-    Phase,
-    PlanGot,
-    ReadyGot,
-    RecordEvent,
-    Refuse,
-    Scatter,
-    Send,
-    StandLost,
-    State,
-    Tick,
+    PeerLost,
+    PlanReceived,
+    ReadyReceived,
+    ViewNotPersisted,
 )
+from protocol.round.phase import Phase
+from protocol.round.state import RoundState
 from protocol.round.timeouts import scatter_s
 from protocol.round.views import (
     FOLLOWER_PATIENCE,
@@ -39,7 +36,7 @@ from protocol.round.views import (
     go_alone,
     keep_ready,
     left_out,
-    note_gone,
+    note_lost,
     pass_view,
     resend_plan,
     train_again,
@@ -50,10 +47,10 @@ from protocol.run.admission import check_admission
 # leader is rare.
 DECLINED_KEPT = 8
 # At this share of the scatter's time a reducer tells the leader what it has, whole or not.
-PARTIAL_HELD = 0.5
+HALF_TIME = 0.5
 
 
-def end_training(state: State, event: Event, now: float) -> Step:
+def end_training(state: RoundState, event: Event, now: float) -> Step:
     state, actions = enter(
         state,
         Phase.OFFER,
@@ -63,34 +60,34 @@ def end_training(state: State, event: Event, now: float) -> Step:
     return state, [*actions, MakeOffer()]
 
 
-def offer_made(state: State, event: OfferMade, now: float) -> Step:
+def offer_made(state: RoundState, event: OfferMade, now: float) -> Step:
     # Our own offer to this view from before we went on training alone is over: a plan with it would
     # be our first of two in one view.
-    others = {peer: entry for peer, entry in state.readies.items() if peer != state.rules.me}
-    state = replace(state, offer=event.ready, readies=others)
-    if len(state.live - state.gone) + 1 < state.rules.manifest.group.min_peers:
+    others = {peer: entry for peer, entry in state.readies.items() if peer != state.context.me}
+    state = replace(state, offer=event.ready, contribution=event.offer, readies=others)
+    if len(state.live - state.lost) + 1 < state.context.manifest.group.min_peers:
         return go_alone(state, now)
     return begin_view(
         state, now, state.view, f"{event.ready.samples} samples offered as seq {event.ready.seq}"
     )
 
 
-def live_changed(state: State, event: LiveChanged, now: float) -> Step:
+def live_changed(state: RoundState, event: LivePeersChanged, now: float) -> Step:
     """Who is alive, as beacons say.
 
     Whoever was lost and is heard again is lost no more: else two nodes could miss each other for
     good.
     """
     state = replace(
-        state, live=event.live, avoided=event.avoided, gone=state.gone - (event.live - state.live)
+        state, live=event.live, avoided=event.avoided, lost=state.lost - (event.live - state.live)
     )
     state, actions = follow_order(state)
     state, planning = leader_decisions.try_plan(state, now, final=False)
     return state, [*actions, *planning]
 
 
-def gone_in_ready(state: State, event: PeerGone, now: float) -> Step:
-    state, _ = note_gone(state, event, now)
+def lost_in_ready(state: RoundState, event: PeerLost, now: float) -> Step:
+    state, _ = note_lost(state, event, now)
     if event.peer == state.leader:
         return pass_view(
             state, now, f"the leader of view {state.view}, {short(event.peer)}, was lost"
@@ -98,19 +95,19 @@ def gone_in_ready(state: State, event: PeerGone, now: float) -> Step:
     return leader_decisions.try_plan(state, now, final=False)
 
 
-def _wrong_offer(state: State, peer: PeerId, ready: Ready) -> tuple[str, str] | None:
+def _wrong_offer(state: RoundState, peer: PeerId, ready: Ready) -> tuple[str, str] | None:
     """Why an offer to this round can be in no certificate, as (reason, detail).
 
     One such offer in a plan would spoil the round for all.
     """
-    most = state.rules.manifest.limits.max_samples
+    most = state.context.manifest.limits.max_samples
     if ready.samples > most:
         return "malformed", f"{short(peer)} offers {ready.samples} samples, the run allows {most}"
     if bool(ready.samples) != bool(ready.seq) or (state.merge is not None and ready.samples):
         return "malformed", f"{short(peer)} offers seq {ready.seq} with {ready.samples} samples"
     try:
-        wallet_of_offer(state.rules.manifest, peer, ready)
-        check_admission(state.rules.manifest, peer, ready)
+        wallet_of_offer(state.context.manifest, peer, ready)
+        check_admission(state.context.manifest, peer, ready)
     except PeerFault as fault:
         return fault.reason, str(fault)
     if ready.seq and ready.seq <= state.tip.last_seq.get(peer, 0):
@@ -118,7 +115,7 @@ def _wrong_offer(state: State, peer: PeerId, ready: Ready) -> tuple[str, str] | 
     return None
 
 
-def ready_got(state: State, event: ReadyGot, now: float) -> Step:
+def ready_received(state: RoundState, event: ReadyReceived, now: float) -> Step:
     """Keep an offer for this round; go along when half of the others are ahead of us."""
     view, peer = event.ready.view, event.signed.peer
     if (
@@ -130,7 +127,7 @@ def ready_got(state: State, event: ReadyGot, now: float) -> Step:
     if (wrong := _wrong_offer(state, peer, event.ready)) is not None:
         return state, [Refuse(peer=peer, reason=wrong[0], detail=wrong[1])]
     state = keep_ready(state, peer, (event.signed, event.ready))
-    others = state.live - state.gone
+    others = state.live - state.lost
     ahead = {
         p: r.view
         for p, (_, r) in state.readies.items()
@@ -157,7 +154,7 @@ def ready_got(state: State, event: ReadyGot, now: float) -> Step:
         and view > state.view
     ):
         return pass_view(state, now, f"{short(peer)}, which led view {state.view}, gave it up")
-    if state.phase in {Phase.SCATTER, Phase.REDUCE} and view > state.view and state.hopeless:
+    if state.phase in {Phase.SCATTER, Phase.REDUCE} and view > state.view and state.majority_lost:
         # Without this a leader carries out a plan that nobody else does any more, while they wait
         # for it in a view that they leave in turn.
         return pass_view(
@@ -175,21 +172,21 @@ def ready_got(state: State, event: ReadyGot, now: float) -> Step:
     return state, []
 
 
-def withdraw(state: State, plan: OpenPlan, reason: str) -> Step:
+def withdraw(state: RoundState, plan: OpenPlan, reason: str) -> Step:
     """Tell the members of a plan with us that we take no part in it, once.
 
     Without this they wait for our part as long as a scatter may take.
     """
-    if state.rules.me not in plan.index or plan.digest in state.declined:
+    if state.context.me not in plan.index or plan.digest in state.declined:
         return state, []
     state = replace(state, declined=(*state.declined, plan.digest)[-DECLINED_KEPT:])
-    others = tuple(peer for peer in plan.members if peer != state.rules.me)
+    others = tuple(peer for peer in plan.members if peer != state.context.me)
     return state, [
         Send(to=others, message=Withdrawal(plan=plan.digest, reason=reason[:MAX_REASON_CHARS]))
     ]
 
 
-def plan_missed(state: State, event: PlanGot, now: float) -> Step:
+def plan_missed(state: RoundState, event: PlanReceived, now: float) -> Step:
     """A plan that comes where this node does not wait for one.
 
     It may come twice: then there is nothing to say.
@@ -202,11 +199,11 @@ def plan_missed(state: State, event: PlanGot, now: float) -> Step:
     )
 
 
-def plan_got(state: State, event: PlanGot, now: float) -> Step:
+def plan_received(state: RoundState, event: PlanReceived, now: float) -> Step:
     plan = event.plan
     if plan.plan.parent != state.parent or plan.plan.view != state.view:
         return plan_missed(state, event, now)
-    if plan.leader not in state.asked:
+    if plan.leader not in state.offered_to:
         return state, [
             Refuse(
                 peer=plan.leader,
@@ -214,7 +211,7 @@ def plan_got(state: State, event: PlanGot, now: float) -> Step:
                 detail=f"a plan for view {state.view}, which it does not lead",
             )
         ]
-    if plan.plan.before != state.remembered:
+    if plan.plan.before != state.group_history:
         return state, [
             Refuse(
                 peer=plan.leader,
@@ -222,7 +219,7 @@ def plan_got(state: State, event: PlanGot, now: float) -> Step:
                 detail="a plan that remembers other rows than its parent left",
             )
         ]
-    me = plan.index.get(state.rules.me)
+    me = plan.index.get(state.context.me)
     if me is None:
         return left_out(
             state, now, f"too late for the plan of view {state.view}; the work waits a round"
@@ -246,14 +243,14 @@ def plan_got(state: State, event: PlanGot, now: float) -> Step:
             now,
             f"none of the {len(plan.members)} members of view {state.view} has anything to offer",
         )
-    rules = state.rules.manifest.round
-    leads = plan.leader == state.rules.me
+    rules = state.context.manifest.round
+    leads = plan.leader == state.context.me
     state, actions = enter(
         state,
         Phase.SCATTER,
         now,
         f"plan of view {state.view} by {short(plan.leader)}: {plan.plan.reason}",
-        deadline=now + scatter_s(plan, rules) * (1.0 if leads else PARTIAL_HELD),
+        deadline=now + scatter_s(plan, rules) * (1.0 if leads else HALF_TIME),
         plan=plan,
         plan_signed=event.signed,
         overdue=False,
@@ -267,11 +264,11 @@ def plan_got(state: State, event: PlanGot, now: float) -> Step:
     )
     actions += [RecordEvent(event=planned), PersistView(parent=state.parent, view=state.view)]
     if state.merge is not None:
-        return state, [*actions, *(leader_decisions.merge_cut(state) if leads else [])]
-    return state, [*actions, Scatter(plan=plan)]
+        return state, [*actions, *(leader_decisions.include_all_for_merge(state) if leads else [])]
+    return state, [*actions, Scatter(plan=plan, offer=state.contribution)]
 
 
-def stand_lost(state: State, event: StandLost, now: float) -> Step:
+def view_not_persisted(state: RoundState, event: ViewNotPersisted, now: float) -> Step:
     """A node that might forget what it scattered and voted for, and do it again, does neither."""
     state, telling = (
         withdraw(state, state.plan, event.reason) if state.plan is not None else (state, [])
@@ -284,9 +281,9 @@ def stand_lost(state: State, event: StandLost, now: float) -> Step:
     return state, [*telling, *actions]
 
 
-def ready_overdue(state: State, event: Tick, now: float) -> Step:
-    others = state.live - state.gone
-    rules = state.rules.manifest.round
+def ready_overdue(state: RoundState, event: DeadlinePassed, now: float) -> Step:
+    others = state.live - state.lost
+    rules = state.context.manifest.round
     training = event.training & others - state.readies.keys()
     if 2 * len(training) > len(others) and now < state.entered + rules.seconds:
         # Most others still train, so that nobody can make a plan: this node is early. In a later
@@ -299,11 +296,11 @@ def ready_overdue(state: State, event: Tick, now: float) -> Step:
     return pass_view(
         state,
         now,
-        f"no plan from {short(state.leader)} within {FOLLOWER_PATIENCE * state.rules.manifest.round.ready_s:g} s",
+        f"no plan from {short(state.leader)} within {FOLLOWER_PATIENCE * state.context.manifest.round.ready_s:g} s",
     )
 
 
-def watch_overdue(state: State, event: Tick, now: float) -> Step:
+def watch_overdue(state: RoundState, event: DeadlinePassed, now: float) -> Step:
     return pass_view(
         state, now, f"no certificate came from those who went on without us in view {state.view}"
     )

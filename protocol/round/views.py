@@ -10,25 +10,25 @@ from typing import Any
 from msgspec.structs import replace
 
 from protocol.certificates.leader_order import leader_of
+from protocol.contribution.offer import NOTHING
 from protocol.identity import PeerId, short
 from protocol.journal import Alone, PhaseEntered, ViewPassed
-from protocol.messages import Ready, Signed
-from protocol.ports import STANDS_KEPT
-from protocol.round.phases import (
-    Abandon,
+from protocol.messages.base import Signed
+from protocol.messages.offer import Ready
+from protocol.ports.disk import VIEW_RECORDS_KEPT
+from protocol.round.actions import (
+    AbandonExchange,
     Action,
     Forward,
-    Lead,
-    PeerGone,
-    Phase,
     RecordEvent,
+    ResumeTraining,
     Send,
-    State,
-    TrainOn,
-    WithdrawalGot,
 )
+from protocol.round.events import PeerLost, WithdrawalReceived
+from protocol.round.phase import Phase
+from protocol.round.state import LeaderState, RoundState
 
-Step = tuple[State, list[Action]]
+Step = tuple[RoundState, list[Action]]
 
 FOLLOWER_PATIENCE = 2.0
 """A follower waits this many times as long for the leader as the leader waits for followers: the leader's own wait, and as much
@@ -45,7 +45,7 @@ READIES_KEPT = 256
 
 
 def enter(
-    state: State,
+    state: RoundState,
     phase: Phase,
     now: float,
     reason: str,
@@ -64,34 +64,34 @@ def enter(
     ]
 
 
-def note_gone(state: State, event: PeerGone, now: float) -> Step:
-    return replace(state, gone=state.gone | {event.peer}), []
+def note_lost(state: RoundState, event: PeerLost, now: float) -> Step:
+    return replace(state, lost=state.lost | {event.peer}), []
 
 
-def note_withdrawal(state: State, event: WithdrawalGot) -> State:
+def note_withdrawal(state: RoundState, event: WithdrawalReceived) -> RoundState:
     """A member takes no part in a plan, which may come here only later."""
     if event.peer not in state.withdrawn and len(state.withdrawn) >= READIES_KEPT:
         return state
     return replace(state, withdrawn={**state.withdrawn, event.peer: event.withdrawal.plan})
 
 
-def withdrawal_got(state: State, event: WithdrawalGot, now: float) -> Step:
+def withdrawal_received(state: RoundState, event: WithdrawalReceived, now: float) -> Step:
     return note_withdrawal(state, event), []
 
 
-def begin_view(state: State, now: float, view: int, reason: str) -> Step:
+def begin_view(state: RoundState, now: float, view: int, reason: str) -> Step:
     """Send the offer to the leader of `view`, or of the later one where half of the others wait
     already, passing over candidates that are known not to be there.
     """
     assert state.offer is not None
-    here = (state.live - state.gone) | {state.rules.me}
+    here = (state.live - state.lost) | {state.context.me}
     # Their offers came while this node was still busy with an earlier view. Without looking at them
     # two nodes chase each other for ever: each waits in a view that the other left 50 ms before
     # (seen with two real nodes, 36 views long).
     if (later := later_view(state, view)) is not None:
         reason += f"; going to view {later}, where others wait"
         view = later
-    order = state.order
+    order = state.leader_order
     skipped: list[PeerId] = []
     while (
         (leader := leader_of(order, view)) not in here or _is_beyond(state, leader, view)
@@ -103,18 +103,18 @@ def begin_view(state: State, now: float, view: int, reason: str) -> Step:
     # Others may have noticed before us that a leader is dead, and took us along: it would be waited
     # for until the view's end (3 s, seen with a stopped leader of four). Should it live, it comes
     # by itself, or its work waits a round.
-    passed = frozenset(
+    passed_over = frozenset(
         leader_of(order, earlier) for earlier in range(max(state.view, view - PASSED), view)
     )
     # The leaders of the views before that have our offer to them must not plan with it: nobody
     # would find us there.
     left = (
-        tuple(sorted(state.asked - {leader, state.rules.me} - state.gone))
+        tuple(sorted(state.offered_to - {leader, state.context.me} - state.lost))
         if view > state.view
         else ()
     )
-    waits = state.rules.manifest.round.ready_s
-    leads = leader == state.rules.me
+    waits = state.context.manifest.round.ready_s
+    leads = leader == state.context.me
     state, actions = enter(
         state,
         Phase.READY,
@@ -122,34 +122,34 @@ def begin_view(state: State, now: float, view: int, reason: str) -> Step:
         f"{reason}; {'leading' if leads else 'led by ' + short(leader)}",
         deadline=now + (waits if leads else FOLLOWER_PATIENCE * waits),
         view=view,
-        passed=passed,
-        asked=frozenset({leader}),
+        passed_over=passed_over,
+        offered_to=frozenset({leader}),
         plan=None,
         plan_signed=None,
-        cut=None,
-        cut_signed=None,
-        held=frozenset(),
-        told=False,
+        inclusion=None,
+        inclusion_signed=None,
+        held_contributors=frozenset(),
+        hold_reported=False,
         results=frozenset(),
         inquired=False,
-        lead=Lead(),
+        leader_state=LeaderState(),
     )
     assert state.offer is not None
     telling = [Send(to=left, message=replace(state.offer, view=view))] if left else []
     return state, [*actions, *_call_on(state, leader), *telling]
 
 
-def _is_beyond(state: State, peer: PeerId, view: int) -> bool:
+def _is_beyond(state: RoundState, peer: PeerId, view: int) -> bool:
     """Whether a peer is known to be in a later view than `view`: it leads that one no more."""
     entry = state.readies.get(peer)
     return entry is not None and entry[1].view > view
 
 
-def later_view(state: State, view: int) -> int | None:
+def later_view(state: RoundState, view: int) -> int | None:
     """The first view after `view` that one of the others is in, when half of them or more are in
     later ones.
     """
-    others = state.live - state.gone
+    others = state.live - state.lost
     ahead = [
         ready.view
         for peer, (_, ready) in state.readies.items()
@@ -158,7 +158,7 @@ def later_view(state: State, view: int) -> int | None:
     return min(ahead) if ahead and 2 * len(ahead) >= len(others) else None
 
 
-def _call_on(state: State, leader: PeerId) -> list[Action]:
+def _call_on(state: RoundState, leader: PeerId) -> list[Action]:
     """The offer, and the vote of an earlier view: a leader that comes to hold a majority for it
     publishes that certificate.
     """
@@ -169,24 +169,24 @@ def _call_on(state: State, leader: PeerId) -> list[Action]:
     return actions
 
 
-def follow_order(state: State) -> Step:
+def follow_order(state: RoundState) -> Step:
     """At genesis the order changes as peers become known: the offer goes to the new leader as well,
     in the same view.
     """
-    if state.phase is not Phase.READY or state.leader in state.asked or state.offer is None:
+    if state.phase is not Phase.READY or state.leader in state.offered_to or state.offer is None:
         return state, []
     leader = state.leader
-    state = replace(state, asked=state.asked | {leader})
+    state = replace(state, offered_to=state.offered_to | {leader})
     return state, _call_on(state, leader)
 
 
-def pass_view(state: State, now: float, reason: str) -> Step:
+def pass_view(state: RoundState, now: float, reason: str) -> Step:
     """This view came to nothing: the next leader's turn, with the same offer.
 
     A merge that came to nothing for long is given up.
     """
     tried = state.view + 1 - (state.merge.first_view if state.merge else 0)
-    if state.merge is not None and tried > MERGE_PATIENCE * len(state.order):
+    if state.merge is not None and tried > MERGE_PATIENCE * len(state.leader_order):
         return back_to_training(
             state,
             now,
@@ -201,19 +201,19 @@ def pass_view(state: State, now: float, reason: str) -> Step:
     members = state.plan.members if state.plan is not None and carried_out else ()
     state, actions = begin_view(state, now, state.view + 1, reason)
     assert state.offer is not None
-    others = tuple(peer for peer in members if peer not in state.asked | {state.rules.me})
+    others = tuple(peer for peer in members if peer not in state.offered_to | {state.context.me})
     telling = [Send(to=others, message=replace(state.offer, view=state.view))] if others else []
-    return state, [Abandon(), note, *actions, *telling]
+    return state, [AbandonExchange(), note, *actions, *telling]
 
 
-def go_alone(state: State, now: float) -> Step:
+def go_alone(state: RoundState, now: float) -> Step:
     """The round's end came and nobody else is there.
 
     A node alone certifies nothing; it trains on and keeps what it learned.
     """
     if state.merge is not None:
         return back_to_training(state, now, "nobody else takes part in the merge")
-    manifest = state.rules.manifest
+    manifest = state.context.manifest
     offer = state.offer
     # An offer that was given out is repeated as it was, while what this node drew grows.
     pending = max(offer.samples, offer.trajectory.drawn) if offer else 0
@@ -225,17 +225,18 @@ def go_alone(state: State, now: float) -> Step:
         reason,
         deadline=training_deadline(state, now),
         offer=None,
-        asked=frozenset(),
-        lead=Lead(),
+        contribution=NOTHING,
+        offered_to=frozenset(),
+        leader_state=LeaderState(),
     )
     return state, [
         RecordEvent(event=Alone(number=state.number, samples_pending=pending, reason=reason)),
         *actions,
-        TrainOn(),
+        ResumeTraining(),
     ]
 
 
-def train_again(state: State, now: float, reason: str) -> Step:
+def train_again(state: RoundState, now: float, reason: str) -> Step:
     """A round of empty offers makes no certificate: everybody trains once more, and meets in the
     next view.
     """
@@ -247,13 +248,14 @@ def train_again(state: State, now: float, reason: str) -> Step:
         deadline=training_deadline(state, now),
         view=state.view + 1,
         offer=None,
-        asked=frozenset(),
-        lead=Lead(),
+        contribution=NOTHING,
+        offered_to=frozenset(),
+        leader_state=LeaderState(),
     )
-    return state, [*actions, TrainOn()]
+    return state, [*actions, ResumeTraining()]
 
 
-def back_to_training(state: State, now: float, reason: str) -> Step:
+def back_to_training(state: RoundState, now: float, reason: str) -> Step:
     """Back to training on our own branch, from a merge or a download that came to nothing; the
     other branch will be met again.
     """
@@ -264,19 +266,20 @@ def back_to_training(state: State, now: float, reason: str) -> Step:
         now,
         reason,
         deadline=training_deadline(state, now),
-        view=state.stands.get(state.tip.hash, 0),
+        view=state.view_records.get(state.tip.hash, 0),
         merge=None,
         offer=None,
+        contribution=NOTHING,
         spare=None,
         plan=None,
-        asked=frozenset(),
+        offered_to=frozenset(),
         target=None,
-        meeting=None,
+        merge_target=None,
     )
-    return state, [Abandon(), *actions, TrainOn()]
+    return state, [AbandonExchange(), *actions, ResumeTraining()]
 
 
-def remember_view(state: State) -> State:
+def remember_view(state: RoundState) -> RoundState:
     """The round is left for another: whenever it is taken up again, it is in no view in which this
     node may have scattered or voted.
     """
@@ -284,20 +287,22 @@ def remember_view(state: State) -> State:
         # In no view of any round: the one that was left for it is remembered already.
         return state
     unused = state.phase in {Phase.TRAIN, Phase.OFFER, Phase.READY}
-    next_view = max(state.stands.get(state.parent, 0), state.view if unused else state.view + 1)
-    kept = [(parent, view) for parent, view in state.stands.items() if parent != state.parent][
-        1 - STANDS_KEPT :
-    ]
-    return replace(state, stands={**dict(kept), state.parent: next_view})
+    next_view = max(
+        state.view_records.get(state.parent, 0), state.view if unused else state.view + 1
+    )
+    kept = [
+        (parent, view) for parent, view in state.view_records.items() if parent != state.parent
+    ][1 - VIEW_RECORDS_KEPT :]
+    return replace(state, view_records={**dict(kept), state.parent: next_view})
 
 
-def training_deadline(state: State, now: float, age_s: float = 0.0) -> float:
+def training_deadline(state: RoundState, now: float, age_s: float = 0.0) -> float:
     """When local training ends: never by time when the manifest counts steps."""
-    rules = state.rules.manifest.round
+    rules = state.context.manifest.round
     return math.inf if rules.steps else now + max(rules.seconds - age_s, 0.0)
 
 
-def keep_ready(state: State, peer: PeerId, entry: tuple[Signed, Ready]) -> State:
+def keep_ready(state: RoundState, peer: PeerId, entry: tuple[Signed, Ready]) -> RoundState:
     """Remember a peer's latest offer, to this view or a later one; what earlier views were offered
     is over.
     """
@@ -309,14 +314,14 @@ def keep_ready(state: State, peer: PeerId, entry: tuple[Signed, Ready]) -> State
     return replace(state, readies=kept)
 
 
-def left_out(state: State, now: float, reason: str) -> Step:
+def left_out(state: RoundState, now: float, reason: str) -> Step:
     """Others go on without us: watch for their certificate for as long as their round may take."""
-    rules = state.rules.manifest.round
+    rules = state.context.manifest.round
     patience = rules.scatter_s + rules.gather_s + 2 * rules.vote_s
     state, actions = enter(state, Phase.WATCH, now, reason, deadline=now + patience)
-    return state, [Abandon(), *actions]
+    return state, [AbandonExchange(), *actions]
 
 
-def resend_plan(state: State, peer: PeerId) -> list[Action]:
+def resend_plan(state: RoundState, peer: PeerId) -> list[Action]:
     """An offer that came too late is answered with the plan, so that its sender need not wonder."""
     return [Forward(to=(peer,), signed=state.plan_signed)] if state.plan_signed is not None else []

@@ -9,45 +9,47 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
-from protocol.certificates.certificate import OpenCertificate, assemble
+from protocol.certificates.certificate import OpenCertificate, certificate_from
 from protocol.certificates.leader_order import vote_takers
 from protocol.digest import EMPTY_ROOT, digest
 from protocol.identity import PeerId, short
 from protocol.journal import Stuck
-from protocol.messages import Vote, payload_of
-from protocol.round.phases import (
-    Abandon,
+from protocol.messages.envelope import payload_of
+from protocol.messages.round import Vote
+from protocol.round.actions import (
+    AbandonExchange,
     Action,
-    Adopt,
-    CertificateGot,
-    Computed,
-    Examine,
-    Fetch,
-    GiveUp,
-    HandOn,
-    Inquire,
-    LiveChanged,
-    Outcome,
-    PeerGone,
-    Phase,
-    Publish,
+    AdoptCertificate,
+    AuditReducers,
+    FetchState,
+    ForwardResults,
+    GiveUpState,
+    PublishCertificate,
     RecordEvent,
     Refuse,
+    RequestCertificate,
+    ResumeTraining,
     Send,
-    State,
-    StateComing,
-    StateHere,
-    StateLost,
-    Tick,
-    TrainOn,
-    VoteGot,
-    WithdrawalGot,
 )
+from protocol.round.events import (
+    CertificateReceived,
+    DeadlinePassed,
+    LivePeersChanged,
+    OutcomeComputed,
+    PeerLost,
+    StateBytesReceived,
+    StateReceived,
+    StateUnavailable,
+    VoteReceived,
+    WithdrawalReceived,
+)
+from protocol.round.phase import Phase
+from protocol.round.state import RoundState, VotedOutcome
 from protocol.round.views import (
     Step,
     back_to_training,
     enter,
-    note_gone,
+    note_lost,
     note_withdrawal,
     pass_view,
 )
@@ -67,22 +69,22 @@ HELD_ROUNDS = 3.0
 INQUIRED_MEMBERS = 3
 
 
-def takers(state: State) -> tuple[PeerId, ...]:
+def takers(state: RoundState) -> tuple[PeerId, ...]:
     """The plan members that collect this view's votes: its leader and the next two candidates."""
     plan = state.plan
     assert plan is not None
-    order = tuple(peer for peer in state.order if peer in plan.members)
+    order = tuple(peer for peer in state.leader_order if peer in plan.members)
     start = order.index(plan.leader) if plan.leader in order else 0
     return vote_takers(order, start)
 
 
-def cast(state: State, event: Computed, now: float) -> Step:
+def cast(state: RoundState, event: OutcomeComputed, now: float) -> Step:
     """Everything is summed and the outer step done: say which state we would move to."""
     if (
         state.plan is None
-        or state.cut_signed is None
+        or state.inclusion_signed is None
         or state.plan_signed is None
-        or event.vote.cut != state.cut_signed.digest
+        or event.vote.inclusion != state.inclusion_signed.digest
     ):
         return state, []
     if state.target is not None:
@@ -93,17 +95,20 @@ def cast(state: State, event: Computed, now: float) -> Step:
             else fetch(state, state.target, now)
         )
     key = digest(payload_of(event.vote))
-    outcome = Outcome(
-        vote=event.vote, plan=state.plan, plan_signed=state.plan_signed, cut_signed=state.cut_signed
+    outcome = VotedOutcome(
+        vote=event.vote,
+        plan=state.plan,
+        plan_signed=state.plan_signed,
+        inclusion_signed=state.inclusion_signed,
     )
     to = takers(state)
-    me = state.rules.me
+    me = state.context.me
     state, actions = enter(
         state,
         Phase.VOTE,
         now,
         f"voted for state {event.vote.state.hex()[:12]}; the votes go to {', '.join(short(peer) for peer in to)}",
-        deadline=now + state.rules.manifest.round.vote_s,
+        deadline=now + state.context.manifest.round.vote_s,
         vote=event.vote,
         spare=event.vote,
         outcomes={key: outcome},
@@ -112,73 +117,73 @@ def cast(state: State, event: Computed, now: float) -> Step:
     ours_last = (*(peer for peer in to if peer != me), me)
     return state, [
         *actions,
-        *_disputes(state, state.voted),
+        *_disputes(state, state.last_votes),
         *_hand_on(state),
         Send(to=ours_last, message=event.vote),
     ]
 
 
-def cast_merge(state: State, now: float) -> Step:
+def cast_merge(state: RoundState, now: float) -> Step:
     """The averaged state is in the spare buffer already: the cut is all that the vote waited for."""
-    merge, plan, cut_signed = state.merge, state.plan, state.cut_signed
+    merge, plan, inclusion_signed = state.merge, state.plan, state.inclusion_signed
     assert merge is not None
     assert plan is not None
-    assert cut_signed is not None
+    assert inclusion_signed is not None
     vote = Vote(
         parents=state.parents,
         number=state.number,
         view=state.view,
         plan=plan.digest,
-        cut=cut_signed.digest,
+        inclusion=inclusion_signed.digest,
         result=EMPTY_ROOT,
         state=merge.state,
     )
-    return cast(state, Computed(vote=vote), now)
+    return cast(state, OutcomeComputed(vote=vote), now)
 
 
-def take_vote(state: State, event: VoteGot, now: float) -> Step:
-    """Keep a vote for a round after this tip, of any view; certify when they are enough."""
+def vote_received(state: RoundState, event: VoteReceived, now: float) -> Step:
+    """Keep a vote for a round after this tip, of any view; adopt the outcome that a majority chose."""
     if event.vote.parents != state.parents:
         return state, []
     key, peer = event.signed.digest, event.signed.peer
     known = state.votes.get(key, {})
     if peer in known:
         return state, []
-    before = state.voted.get(peer)
+    before = state.last_votes.get(peer)
     if before is not None and before.view == event.vote.view:
         return state, [
             Refuse(peer=peer, reason="equivocation", detail=f"two votes in view {event.vote.view}")
         ]
-    if before is not None or len(state.voted) < VOTERS_KEPT:
-        state = replace(state, voted={**state.voted, peer: event.vote})
+    if before is not None or len(state.last_votes) < VOTERS_KEPT:
+        state = replace(state, last_votes={**state.last_votes, peer: event.vote})
     disputed = _disputes(state, {peer: event.vote})
     votes = {**state.votes, key: {**known, event.signed.peer: event.signed.signature}}
     if len(votes) > OUTCOMES_KEPT:
         del votes[next(old for old in votes if old != key and old not in state.outcomes)]
     state = replace(state, votes=votes)
-    state, actions = certify(state, key)
+    state, actions = certify(state, key, now)
     if not actions and state.phase is Phase.VOTE:
         state, actions = _leave_if_divided(state, now)
     return state, [*disputed, *actions]
 
 
-def gone_in_vote(state: State, event: PeerGone, now: float) -> Step:
+def lost_in_vote(state: RoundState, event: PeerLost, now: float) -> Step:
     """Who is lost votes no more."""
-    state, _ = note_gone(state, event, now)
+    state, _ = note_lost(state, event, now)
     return _without(state, now)
 
 
-def withdrawn_in_vote(state: State, event: WithdrawalGot, now: float) -> Step:
+def withdrawn_in_vote(state: RoundState, event: WithdrawalReceived, now: float) -> Step:
     """The same of a member that takes no part."""
     return _without(note_withdrawal(state, event), now)
 
 
-def _without(state: State, now: float) -> Step:
+def _without(state: RoundState, now: float) -> Step:
     state, actions = _leave_if_divided(state, now)
     return state, [*actions, *_hand_on(state)]
 
 
-def _hand_on(state: State) -> list[Action]:
+def _hand_on(state: RoundState) -> list[Action]:
     """Give what an absent reducer made to the members that have not voted: it may have died while
     it handed its result out.
 
@@ -186,11 +191,11 @@ def _hand_on(state: State) -> list[Action]:
     lack. Without this the members that lack the result, and all others with them, waited for the
     end of the view (10 s with the default deadlines). One of those who take the votes does it.
     """
-    plan, cut, vote, absent = state.plan, state.cut, state.vote, state.absent
+    plan, inclusion, vote, absent = state.plan, state.inclusion, state.vote, state.absent
     if (
         state.phase is not Phase.VOTE
         or plan is None
-        or cut is None
+        or inclusion is None
         or vote is None
         or state.merge is not None
     ):
@@ -199,24 +204,26 @@ def _hand_on(state: State) -> list[Action]:
     slices = tuple(
         i
         for i in range(len(plan.members))
-        if plan.layout.finishes(i) and plan.members[cut.owners[i]] in absent
+        if plan.layout.finishes(i) and plan.members[inclusion.owners[i]] in absent
     )
-    voted = {
+    last_votes = {
         peer
-        for peer, theirs in state.voted.items()
+        for peer, theirs in state.last_votes.items()
         if (theirs.plan, theirs.view) == (vote.plan, vote.view)
     }
     lacking = tuple(
-        i for i in cut.present if plan.members[i] not in absent | voted | {state.rules.me}
+        i
+        for i in inclusion.present
+        if plan.members[i] not in absent | last_votes | {state.context.me}
     )
     return (
-        [HandOn(plan=plan.digest, slices=slices, to=lacking)]
-        if first == state.rules.me and slices and lacking
+        [ForwardResults(plan=plan.digest, slices=slices, to=lacking)]
+        if first == state.context.me and slices and lacking
         else []
     )
 
 
-def _leave_if_divided(state: State, now: float) -> Step:
+def _leave_if_divided(state: RoundState, now: float) -> Step:
     """End a view in which no outcome can win any more, whoever else still votes.
 
     Of a reducer that dies while it hands its result out, some have all that they need and vote, and
@@ -225,19 +232,19 @@ def _leave_if_divided(state: State, now: float) -> Step:
     certifying takes its state.
     """
     plan, vote = state.plan, state.vote
-    if plan is None or vote is None or state.decided or state.rules.me not in takers(state):
+    if plan is None or vote is None or state.decided or state.context.me not in takers(state):
         return state, []
     cast_here = {
         p: v
-        for p, v in state.voted.items()
+        for p, v in state.last_votes.items()
         if p in plan.members and (v.plan, v.view) == (plan.digest, state.view)
     }
-    cast_here[state.rules.me] = vote
+    cast_here[state.context.me] = vote
     absent = state.absent
     silent = [peer for peer in plan.members if peer not in cast_here and peer not in absent]
     votes = Counter(payload_of(one) for one in cast_here.values()).most_common()
-    needed = max(plan.majority, state.rules.manifest.group.min_peers)
-    judges = [peer for peer in takers(state) if peer not in state.gone]
+    needed = max(plan.majority, state.context.manifest.group.min_peers)
+    judges = [peer for peer in takers(state) if peer not in state.lost]
     open_to_all = any(peer in silent for peer in judges)
     certifiable = {payload_of(cast_here[peer]) for peer in judges if peer in cast_here}
     if any(
@@ -256,7 +263,7 @@ def _leave_if_divided(state: State, now: float) -> Step:
     )
 
 
-def _disputes(state: State, voted: Mapping[PeerId, Vote]) -> list[Action]:
+def _disputes(state: RoundState, last_votes: Mapping[PeerId, Vote]) -> list[Action]:
     """Who votes for another state than this node computed from the same Cut.
 
     One of the two, or a reducer between them, is wrong.
@@ -264,16 +271,18 @@ def _disputes(state: State, voted: Mapping[PeerId, Vote]) -> list[Action]:
     disputes: list[Action] = []
     for outcome in state.outcomes.values():
         ours = outcome.vote
-        for peer, theirs in voted.items():
-            if (theirs.plan, theirs.cut) == (ours.plan, ours.cut) and theirs != ours:
+        for peer, theirs in last_votes.items():
+            if (theirs.plan, theirs.inclusion) == (ours.plan, ours.inclusion) and theirs != ours:
                 detail = f"a vote for state {theirs.state.hex()[:12]} where the same cut gave {ours.state.hex()[:12]} here"
                 disputes.append(Refuse(peer=peer, reason="bad_proof", detail=detail))
     return disputes
 
 
-def certify(state: State, key: bytes) -> Step:
-    """Assemble a certificate when a majority of the plan's members voted for one outcome that we
-    know.
+def certify(state: RoundState, key: bytes, now: float) -> Step:
+    """Assemble, publish and adopt a certificate once a majority voted for the outcome computed here.
+
+    Adopting it in the same step leaves no instant in which a late inclusion could overwrite the
+    state that it names.
     """
     outcome = state.outcomes.get(key)
     if outcome is None or state.spare != outcome.vote:
@@ -284,29 +293,38 @@ def certify(state: State, key: bytes) -> Step:
     votes = {
         peer: signature for peer, signature in state.votes.get(key, {}).items() if peer in members
     }
-    if len(votes) < max(outcome.plan.majority, state.rules.manifest.group.min_peers):
+    if len(votes) < max(outcome.plan.majority, state.context.manifest.group.min_peers):
         return state, []
-    raw = assemble(outcome.vote, outcome.plan_signed, outcome.cut_signed, votes)
-    me = state.rules.me
+    certificate = certificate_from(
+        state.context.run,
+        vote=outcome.vote,
+        plan=outcome.plan,
+        plan_signed=outcome.plan_signed,
+        inclusion_signed=outcome.inclusion_signed,
+        votes=votes,
+    )
+    me = state.context.me
     others = tuple(peer for peer in members if peer != me)
     # Each of the three takers tells every member; one of them is enough for everybody else, who
     # notice within a beacon what gossip lost. Of an earlier view it is not known who else comes to
     # it.
     late = state.plan is None or state.plan.digest != outcome.plan.digest
-    first = late or next((peer for peer in takers(state) if peer not in state.gone), me) == me
-    return state, [Publish(certificate=raw, to=others, gossip=first)]
+    first = late or next((peer for peer in takers(state) if peer not in state.lost), me) == me
+    publish = PublishCertificate(certificate=certificate, to=others, gossip=first)
+    state, adopting = _adopt(state, certificate, now)
+    return state, [publish, *adopting]
 
 
-def inquire(state: State, now: float) -> Step:
+def inquire(state: RoundState, now: float) -> Step:
     """No certificate came: ask three members, once."""
     plan = state.plan
-    asked = tuple(dict.fromkeys((*takers(state), *(plan.members if plan else ()))))
-    others = tuple(peer for peer in asked if peer != state.rules.me)[:INQUIRED_MEMBERS]
-    state = replace(state, inquired=True, deadline=now + state.rules.manifest.round.vote_s)
-    return state, [Inquire(peers=others)]
+    offered_to = tuple(dict.fromkeys((*takers(state), *(plan.members if plan else ()))))
+    others = tuple(peer for peer in offered_to if peer != state.context.me)[:INQUIRED_MEMBERS]
+    state = replace(state, inquired=True, deadline=now + state.context.manifest.round.vote_s)
+    return state, [RequestCertificate(peers=others)]
 
 
-def follow(state: State, event: CertificateGot, now: float) -> Step:
+def follow(state: RoundState, event: CertificateReceived, now: float) -> Step:
     """A certificate after our tip: adopt what we computed when it is what was certified, download
     it when it is not.
 
@@ -329,22 +347,22 @@ def follow(state: State, event: CertificateGot, now: float) -> Step:
         return replace(
             state,
             target=certificate,
-            deadline=min(state.deadline, now + state.rules.manifest.round.vote_s),
+            deadline=min(state.deadline, now + state.context.manifest.round.vote_s),
         ), []
     return fetch(state, certificate, now)
 
 
-def _adopt(state: State, certificate: OpenCertificate, now: float) -> Step:
+def _adopt(state: RoundState, certificate: OpenCertificate, now: float) -> Step:
     reason = f"certificate {certificate.outcome.number} names the state computed here"
     state, actions = enter(state, Phase.ADOPT, now, reason, target=certificate)
     return state, [
         *actions,
-        Examine(certificate=certificate, disputed=False),
-        Adopt(certificate=certificate),
+        AuditReducers(certificate=certificate, disputed=False),
+        AdoptCertificate(certificate=certificate),
     ]
 
 
-def fetch(state: State, certificate: OpenCertificate, now: float) -> Step:
+def fetch(state: RoundState, certificate: OpenCertificate, now: float) -> Step:
     """Go for the certificate's state.
 
     Training goes on meanwhile; rounds after the old tip are left to those who know no better.
@@ -354,49 +372,49 @@ def fetch(state: State, certificate: OpenCertificate, now: float) -> Step:
     number of them.
     """
     since = state.entered if state.phase is Phase.FETCH else now
-    disputed = state.spare is not None and state.spare.cut == certificate.outcome.cut
+    disputed = state.spare is not None and state.spare.inclusion == certificate.outcome.inclusion
     state, actions = enter(
         state,
         Phase.FETCH,
         now,
         f"certificate {certificate.outcome.number} names a state that is not here; downloading it",
-        deadline=now + state.rules.manifest.round.ready_s,
+        deadline=now + state.context.manifest.round.ready_s,
         target=certificate,
         spare=None,
     )
     state = replace(state, entered=since)
     state = replace(state, deadline=_held_until(state, state.deadline))
     return state, [
-        Examine(certificate=certificate, disputed=disputed),
-        Abandon(),
+        AuditReducers(certificate=certificate, disputed=disputed),
+        AbandonExchange(),
         *actions,
-        TrainOn(),
-        Fetch(certificate=certificate),
+        ResumeTraining(),
+        FetchState(certificate=certificate),
     ]
 
 
-def live_in_fetch(state: State, event: LiveChanged, now: float) -> Step:
+def live_in_fetch(state: RoundState, event: LivePeersChanged, now: float) -> Step:
     """Who lives at our tip says whether there are rounds to go on with."""
-    gone = state.gone - (event.live - state.live)
-    return replace(state, live=event.live, avoided=event.avoided, gone=gone), []
+    gone = state.lost - (event.live - state.live)
+    return replace(state, live=event.live, avoided=event.avoided, lost=gone), []
 
 
-def state_coming(state: State, event: StateComing, now: float) -> Step:
+def state_bytes_received(state: RoundState, event: StateBytesReceived, now: float) -> Step:
     """Verified bytes came: there is reason to wait for the rest."""
     if state.target is None or event.certificate != state.target.hash:
         return state, []
     return replace(state, deadline=max(state.deadline, _held_until(state, now + ADVANCE_S))), []
 
 
-def _held_until(state: State, wanted: float) -> float:
+def _held_until(state: RoundState, wanted: float) -> float:
     """Until when FETCH may last that should last until `wanted`. Alone at its tip a node has no
     rounds to go on with."""
-    times = state.rules.manifest.round
+    times = state.context.manifest.round
     most = state.entered + HELD_ROUNDS * (times.seconds + times.ready_s)
-    return min(wanted, most) if state.live - state.gone else wanted
+    return min(wanted, most) if state.live - state.lost else wanted
 
 
-def state_here(state: State, event: StateHere, now: float) -> Step:
+def state_received(state: RoundState, event: StateReceived, now: float) -> Step:
     """A state is here, whole.
 
     In FETCH it is what this node waits for; anywhere else it came after this node had gone on
@@ -409,22 +427,26 @@ def state_here(state: State, event: StateHere, now: float) -> Step:
     abandoned: list[Action] = (
         []
         if state.phase is Phase.FETCH
-        else [Examine(certificate=event.certificate, disputed=False), Abandon()]
+        else [AuditReducers(certificate=event.certificate, disputed=False), AbandonExchange()]
     )
     state, actions = enter(state, Phase.ADOPT, now, reason, target=event.certificate)
-    return state, [*abandoned, *actions, Adopt(certificate=event.certificate, downloaded=True)]
+    return state, [
+        *abandoned,
+        *actions,
+        AdoptCertificate(certificate=event.certificate, downloaded=True),
+    ]
 
 
-def state_lost(state: State, event: StateLost, now: float) -> Step:
+def state_unavailable(state: RoundState, event: StateUnavailable, now: float) -> Step:
     if state.target is None or event.certificate != state.target.hash:
         return state, []
     held_s = now - state.entered
     reason = f"training on from certificate {state.tip.number}, since {event.reason}"
     state, actions = back_to_training(state, now, reason)
-    return state, [GiveUp(certificate=event.certificate, held_s=held_s), *actions]
+    return state, [GiveUpState(certificate=event.certificate, held_s=held_s), *actions]
 
 
-def fetch_overdue(state: State, event: Tick, now: float) -> Step:
+def fetch_overdue(state: RoundState, event: DeadlinePassed, now: float) -> Step:
     """What comes of it later is taken then.
 
     Should its holders come back on a branch of their own, it is met and merged like any other.
@@ -435,7 +457,7 @@ def fetch_overdue(state: State, event: Tick, now: float) -> Step:
     reason = f"training on from certificate {state.tip.number}, since the state of certificate {number} does not come"
     state, actions = back_to_training(state, now, reason)
     return state, [
-        GiveUp(certificate=name, held_s=held_s),
+        GiveUpState(certificate=name, held_s=held_s),
         RecordEvent(event=Stuck(reason=reason)),
         *actions,
     ]
@@ -445,7 +467,7 @@ def _is(certificate: OpenCertificate, vote: Vote) -> bool:
     return certificate.outcome == vote
 
 
-def retarget(state: State, event: CertificateGot, now: float) -> Step:
+def retarget(state: RoundState, event: CertificateReceived, now: float) -> Step:
     """A newer certificate while an older one is being fetched: go for the newer."""
     target = state.target
     if target is not None and event.certificate.outcome.number <= target.outcome.number:

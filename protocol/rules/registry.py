@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from protocol.averaging.inclusion import check_cut
+from protocol.averaging.inclusion import check_inclusion
 from protocol.averaging.outer_step import outer_step
 from protocol.averaging.reduction import weighted_mean
-from protocol.averaging.vector_layout import share_out
+from protocol.averaging.vector_layout import Vector, share_out
 from protocol.certificates.leader_order import leader_order
 from protocol.certificates.merge import merge_vectors
 from protocol.codec import Codec
@@ -27,13 +27,14 @@ from protocol.contribution.round_share import rounds_in
 from protocol.digest import Buffer, Digest
 from protocol.errors import UserError
 from protocol.identity import PeerId
-from protocol.messages import Inclusion, Ready
+from protocol.messages.offer import Ready
+from protocol.messages.round import Inclusion
 from protocol.network.network_snapshot import NetworkSnapshot
-from protocol.planning.group_choice import GroupChoice, choose
-from protocol.planning.group_proposals import Bounds
-from protocol.planning.history import History
-from protocol.planning.time_model import Sizes
-from protocol.ports import Vector
+from protocol.planning.chosen_groups import GroupChoice
+from protocol.planning.group_choice import choose
+from protocol.planning.group_proposals import GroupBounds
+from protocol.planning.group_size_history import GroupSizeHistory
+from protocol.planning.time_model import VectorSizes
 from protocol.rules.versions import CURRENT_RULES, FIRST_RULES, refusal
 from protocol.run.manifest import Manifest, Outer
 
@@ -41,11 +42,11 @@ if TYPE_CHECKING:
     from protocol.planning.plan import OpenPlan
 
 
-class CutCheck(Protocol):
+class InclusionCheck(Protocol):
     """Whether a Cut fits its plan. Raises `PeerFault("bad_plan")` where it does not."""
 
     def __call__(
-        self, cut: Inclusion, plan: OpenPlan, manifest: Manifest, *, merging: bool = False
+        self, inclusion: Inclusion, plan: OpenPlan, manifest: Manifest, *, merging: bool = False
     ) -> None: ...
 
 
@@ -72,13 +73,15 @@ class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     version: int
-    choose: Callable[[NetworkSnapshot, Bounds, Sizes, History | None], GroupChoice]
+    choose: Callable[
+        [NetworkSnapshot, GroupBounds, VectorSizes, GroupSizeHistory | None], GroupChoice
+    ]
     """The rows of a plan, the share of each rank, and what the plan leaves for the next one."""
     share_out: Callable[[int, Sequence[float]], tuple[int, ...]]
     """The borders of slices, in chunks."""
     leader_order: Callable[[Digest, Iterable[PeerId]], tuple[PeerId, ...]]
     """The candidates in the order in which they lead the views after a certificate."""
-    check_cut: CutCheck
+    check_inclusion: InclusionCheck
     weighted_mean: Callable[[Iterable[tuple[int, Buffer]], Codec, Vector], int]
     """The sum of encoded contributions, as a mean."""
     outer_step: OuterStep
@@ -94,7 +97,7 @@ _TODAY = RuleSet(
     choose=choose,
     share_out=share_out,
     leader_order=leader_order,
-    check_cut=check_cut,
+    check_inclusion=check_inclusion,
     weighted_mean=weighted_mean,
     outer_step=outer_step,
     rounds_in=rounds_in,

@@ -15,7 +15,7 @@ from msgspec import UNSET
 
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
-from protocol.messages import BoundReady, Ready
+from protocol.messages.offer import BoundReady, Ready
 from protocol.run.manifest import Manifest
 
 

@@ -2,7 +2,7 @@
 
 A position counts samples through the whole run. Pass `position // dataset_size` has its own
 permutation, keyed by (seed, pass), and a node draws the positions of its lane
-(`protocol.ports.Lane`). Two lanes with one base and stride and different indices share no position,
+(`protocol.ports.trainer.Lane`). Two lanes with one base and stride and different indices share no position,
 so within a pass no two nodes draw the same sample; and since a draw is a pure function of (seed,
 position), anybody can replay a step.
 
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from protocol.digest import digest
-from protocol.ports import Lane
+from protocol.ports.trainer import Lane
 
 Indices = npt.NDArray[np.int64]
 """Shape (count,)."""

@@ -16,9 +16,10 @@ from math import isfinite, prod
 
 import numpy as np
 
+from protocol.averaging.vector_layout import Vector
 from protocol.digest import digest
 from protocol.errors import UserError
-from protocol.ports import ParameterSpec, Vector
+from protocol.ports.trainer import ParameterSpec
 
 _DOMAIN = b"hypergpu/initial/1\0"
 # Raw integers drawn at a time: 8 MB of scratch whatever the model's size.

@@ -33,11 +33,11 @@ Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ManifestPart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of the manifest's parts."""
 
 
-class Inner(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Inner(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The worker's own optimizer (AdamW, https://arxiv.org/abs/1711.05101) and its batch."""
 
     learning_rate: Positive = 1e-3
@@ -48,7 +48,7 @@ class Inner(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     clip_norm: Positive = 1.0
 
 
-class Outer(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Outer(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Nesterov momentum on the averaged pseudo-gradient (DiLoCo, https://arxiv.org/abs/2311.08105,
     whose constants are the defaults).
     """
@@ -57,7 +57,7 @@ class Outer(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.9
 
 
-class RoundRules(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RoundRules(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When a round ends and how long each of its steps may take.
 
     `steps` above 0 ends local training after that many steps instead of after `seconds`
@@ -73,7 +73,7 @@ class RoundRules(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     vote_s: Positive = 5.0
 
 
-class Group(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Group(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`min_peers` bounds who may certify; `min_group` and `max_group` how many members a row may
     have, between which the plan chooses.
     """
@@ -83,7 +83,7 @@ class Group(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_group: Annotated[int, Meta(ge=2, le=MAX_GROUP_LIMIT)] = 32
 
 
-class Limits(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Limits(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`max_samples` caps the weight of one offer, never its displacement.
 
     Work that no certificate counts waits: each certificate without it halves it, and after
@@ -94,7 +94,7 @@ class Limits(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_carry_rounds: Count = 3
 
 
-class Admission(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Admission(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who may take part (`protocol/run/admission.py`). `min_reputation` is 0 to 1,000."""
 
     policy: Literal["open", "registered", "allowlist"] = "open"
@@ -108,7 +108,7 @@ class Admission(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
             )
 
 
-class Manifest(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Manifest(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A training job. Field by field what `configs/runs/*.toml` says."""
 
     name: Annotated[str, Meta(min_length=1, max_length=64)]

@@ -38,11 +38,15 @@ Name = Annotated[bytes, Meta(max_length=32)]
 """A digest, or empty where there is nothing to name."""
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+class TaskPart(
+    msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
+):
     """Base of the parts."""
 
 
-class Content(Part, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+class TensorContent(
+    TaskPart, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
+):
     """What a tensor holds.
 
     `sketch` is empty for values that every machine computes alike (integers, text).
@@ -52,7 +56,7 @@ class Content(Part, frozen=True, kw_only=True, array_like=True, forbid_unknown_f
     sketch: Annotated[tuple[float, ...], Meta(max_length=32)] = ()
 
 
-class TensorPart(Part, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+class TensorPart(TaskPart, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
     """A parameter or buffer.
 
     `content` is None for a parameter that is trained: its values come from the run.
@@ -61,17 +65,17 @@ class TensorPart(Part, frozen=True, kw_only=True, array_like=True, forbid_unknow
     name: Label
     shape: Annotated[tuple[int, ...], Meta(max_length=64)]
     dtype: Label
-    content: Content | None = None
+    content: TensorContent | None = None
 
 
-class SourcePart(Part, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+class SourcePart(TaskPart, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
     """A module of the task's author, or a shipped task with its version."""
 
     name: Label
     digest: Name
 
 
-class TaskDigest(Part, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+class TaskDigest(TaskPart, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
     """A task as one machine has it.
 
     `private` says that every node has data of its own: data are not compared then.
@@ -83,7 +87,7 @@ class TaskDigest(Part, frozen=True, kw_only=True, array_like=True, forbid_unknow
     options: Text = ""
     private: bool = False
     dataset_size: Annotated[int, Meta(ge=0)] = 0
-    sample: Annotated[tuple[Content, ...], Meta(max_length=64)] = ()
+    sample: Annotated[tuple[TensorContent, ...], Meta(max_length=64)] = ()
     source: Annotated[tuple[SourcePart, ...], Meta(max_length=1024)] = ()
 
     @property
@@ -117,7 +121,7 @@ def bounded(parts: Sequence[TensorPart]) -> tuple[TensorPart, ...]:
     every = digest(_DOMAIN, _encoder.encode(list(rest)))
     return (
         *parts[:MAX_TENSORS],
-        TensorPart(name=name, shape=(), dtype="", content=Content(digest=every)),
+        TensorPart(name=name, shape=(), dtype="", content=TensorContent(digest=every)),
     )
 
 
@@ -173,7 +177,7 @@ def _counted(count: int, kind: str) -> str:
     return f"{count} {kind}{'' if count == 1 else 's'}"
 
 
-def _same(mine: Content | None, other: Content | None) -> bool:
+def _same(mine: TensorContent | None, other: TensorContent | None) -> bool:
     if mine is None or other is None:
         return mine is other
     if mine.digest == other.digest:

@@ -20,12 +20,12 @@ from protocol.chain.account_binding import wallet_of_offer
 from protocol.chain.keccak import Address, account_bytes, address_of
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
-from protocol.messages import UNREADABLE, Hash
+from protocol.messages.base import UNREADABLE, Hash
 from protocol.run.manifest import Manifest
 from protocol.settlement.merkle_tree import SettlementTree
 from protocol.settlement.receipts import by_epoch
 from protocol.settlement.sanctions import Offence
-from protocol.settlement.totals import EpochWork, Settled, settle
+from protocol.settlement.totals import EpochWork, SettlementTotals, settle
 
 # 1,000 accounts are 60 KB, and each epoch adds 100 bytes: a century of daily epochs.
 MAX_DATASET_BYTES = 16 << 20
@@ -145,7 +145,7 @@ def make_dataset(
     manifest: Manifest,
     epochs: Iterable[EpochTerms],
     certificates: Iterable[OpenCertificate],
-) -> tuple[Dataset, Settled]:
+) -> tuple[Dataset, SettlementTotals]:
     """The data set for these epochs, computed from the certificates, and how it came about.
 
     A pure function of its arguments.

@@ -17,7 +17,7 @@ from protocol.certificates.certificate import OpenCertificate
 from protocol.digest import Digest
 from protocol.errors import UserError
 from protocol.identity import PeerId
-from protocol.messages import Ready
+from protocol.messages.offer import Ready
 
 Account = bytes
 """The 20 bytes of a wallet's address."""
@@ -63,7 +63,7 @@ def receipts_of(
             contribution=plan.offers[i].contribution,
             account=account_of(plan.members[i], plan.offers[i]),
         )
-        for i in certificate.cut.contributors
+        for i in certificate.inclusion.contributors
     ]
 
 

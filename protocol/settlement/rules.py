@@ -10,7 +10,7 @@ from msgspec import Meta
 ADDRESS_BYTES = 20
 
 
-class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SettlementRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Epochs are counted, not timed.
 
     `lock_epochs`: how long earnings stay locked before they are in a root. Volunteers have no stake
@@ -32,7 +32,7 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     chain_id: Annotated[int, Meta(ge=1, le=(1 << 63) - 1)]
     contract: str
-    rules: Rules = Rules()
+    rules: SettlementRules = SettlementRules()
 
     def __post_init__(self) -> None:
         if len(self.contract_bytes) != ADDRESS_BYTES:

@@ -21,13 +21,13 @@ import msgspec
 from protocol.digest import Digest, digest
 from protocol.identity import short
 from protocol.settlement.receipts import Account, Key, Receipt
-from protocol.settlement.rules import Rules
+from protocol.settlement.rules import SettlementRules
 
 NEVER = -1
 _EVIDENCE = b"hypergpu/evidence/equivocation/1\0"
 
 
-class Step(enum.IntEnum):
+class SanctionStep(enum.IntEnum):
     """How far it has gone with an account."""
 
     SUBTRACT = 1
@@ -54,7 +54,7 @@ class Sanction(msgspec.Struct, frozen=True, kw_only=True, order=True):
 
     epoch: int
     account: Account
-    step: Step
+    step: SanctionStep
     samples: int
     # The first epoch in which the account earns again; 0 where it does not stop earning, NEVER for
     # a ban.
@@ -63,7 +63,7 @@ class Sanction(msgspec.Struct, frozen=True, kw_only=True, order=True):
     evidence: Digest
 
 
-def judge(offences: Iterable[Offence], rules: Rules) -> list[Sanction]:
+def judge(offences: Iterable[Offence], rules: SettlementRules) -> list[Sanction]:
     """The sanctions that follow, in order of epoch and account.
 
     The order of `offences` does not matter; one told twice counts once.
@@ -77,15 +77,15 @@ def judge(offences: Iterable[Offence], rules: Rules) -> list[Sanction]:
             continue
         seen.add((offence.account, offence.evidence))
         step, since = steps.get(offence.account, (0, 0))
-        if step == Step.BAN:
+        if step == SanctionStep.BAN:
             continue
         clean = step and offence.epoch >= since + rules.probation_epochs
-        now = Step.SUBTRACT if clean else Step(step + 1)
+        now = SanctionStep.SUBTRACT if clean else SanctionStep(step + 1)
         until = (
             0
-            if now == Step.SUBTRACT
+            if now == SanctionStep.SUBTRACT
             else NEVER
-            if now == Step.BAN
+            if now == SanctionStep.BAN
             else offence.epoch + rules.quarantine_epochs
         )
         steps[offence.account] = (now, max(offence.epoch, until))

@@ -16,8 +16,15 @@ from collections.abc import Sequence
 import msgspec
 
 from protocol.settlement.receipts import Account, Key, Receipt
-from protocol.settlement.rules import Rules
-from protocol.settlement.sanctions import NEVER, Offence, Sanction, Step, equivocations, judge
+from protocol.settlement.rules import SettlementRules
+from protocol.settlement.sanctions import (
+    NEVER,
+    Offence,
+    Sanction,
+    SanctionStep,
+    equivocations,
+    judge,
+)
 from protocol.settlement.shares import share_pool
 
 
@@ -42,7 +49,7 @@ class Withheld(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class Settled(msgspec.Struct, frozen=True, kw_only=True):
+class SettlementTotals(msgspec.Struct, frozen=True, kw_only=True):
     """Where everybody stands after the last epoch.
 
     `totals` is what goes into the root: claimable for ever.
@@ -62,7 +69,7 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
 class _Books:
     """The running account of `settle`."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: SettlementRules) -> None:
         self.rules = rules
         # Everything that was ever counted, paid or not.
         self.first: dict[Key, Receipt] = {}
@@ -86,12 +93,12 @@ class _Books:
         self.sanctions = judge(self.offences, self.rules)
         for sanction in self.sanctions[known:]:
             self.debts[sanction.account] += sanction.samples
-            if sanction.step >= Step.FORFEIT:
+            if sanction.step >= SanctionStep.FORFEIT:
                 for locked in self.earned[max(0, epoch - self.rules.lock_epochs) :]:
                     locked.pop(sanction.account, None)
 
 
-def settle(epochs: Sequence[EpochWork], rules: Rules) -> Settled:
+def settle(epochs: Sequence[EpochWork], rules: SettlementRules) -> SettlementTotals:
     """All epochs from the first on, oldest first.
 
     Deterministic; the order of receipts within an epoch does not matter.
@@ -156,14 +163,14 @@ def settle(epochs: Sequence[EpochWork], rules: Rules) -> Settled:
     return _settled(books, withheld)
 
 
-def _settled(books: _Books, withheld: list[Withheld]) -> Settled:
+def _settled(books: _Books, withheld: list[Withheld]) -> SettlementTotals:
     open_until = len(books.earned) - books.rules.lock_epochs
     totals: defaultdict[Account, int] = defaultdict(int)
     locked: defaultdict[Account, int] = defaultdict(int)
     for epoch, earned in enumerate(books.earned):
         for account, amount in earned.items():
             (totals if epoch < open_until else locked)[account] += amount
-    return Settled(
+    return SettlementTotals(
         totals=dict(sorted(totals.items())),
         locked=dict(sorted(locked.items())),
         paid_in_epochs=tuple(books.earned),

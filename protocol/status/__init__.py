@@ -1,12 +1,18 @@
-"""The status of a node or observer: one record, folded from the journal, that the command line, the
-page, the JSON and /metrics all render.
+"""The status of a node or observer: one record, folded from the journal.
 
-`fold(state, event)` and `record(state, now)` are pure; see `protocol/journal.py` for the events.
-The records are a contract.
+The command line, the page, the JSON and /metrics all render this record. Its fields are a contract.
 
-Reading a status must not load what writing one needs (the journal's identities bring cryptography,
-60 ms that `hypergpud status` does not have), so the writing half is looked up when it is first
-asked for.
+records.py           the status record and its parts
+status_record.py     `status_at(state, now)`: the status at one instant
+verdict.py           the one sentence that answers "is it working?"
+state.py             what the fold keeps between events
+event_fold.py        `fold(state, event)`: how each event changes the state (with *_effects.py)
+event_text.py        `describe(event)`: each event as a sentence (with *_text.py)
+figures.py           how numbers and names are written for people
+
+Reading a status must not load what writing one needs: the journal's identities bring cryptography,
+60 ms that `hypergpud status` does not have. So the writing half is imported when it is first asked
+for.
 """
 
 from __future__ import annotations
@@ -19,46 +25,48 @@ from protocol.status.records import (
     KEPT_PEERS,
     KEPT_POINTS,
     KEPT_ROUNDS,
+    EventLine,
+    LossPoint,
     NetworkFigures,
-    Peer,
-    Point,
-    Round,
-    Run,
-    Sentence,
+    NodeSummary,
+    PeerSummary,
+    RoundSummary,
+    RunSummary,
     Status,
-    You,
 )
 
 if TYPE_CHECKING:
     from protocol.status.event_fold import fold
-    from protocol.status.sentences import say
+    from protocol.status.event_text import EventLog, describe
     from protocol.status.state import StatusState
-    from protocol.status.verdict import record
+    from protocol.status.status_record import status_at
 
 __all__ = [
     "KEPT_EVENTS",
     "KEPT_PEERS",
     "KEPT_POINTS",
     "KEPT_ROUNDS",
+    "EventLine",
+    "EventLog",
+    "LossPoint",
     "NetworkFigures",
-    "Peer",
-    "Point",
-    "Round",
-    "Run",
-    "Sentence",
+    "NodeSummary",
+    "PeerSummary",
+    "RoundSummary",
+    "RunSummary",
     "Status",
     "StatusState",
-    "You",
+    "describe",
     "fold",
-    "record",
-    "say",
+    "status_at",
 ]
 
 _WRITING = {
+    "EventLog": "protocol.status.event_text",
     "StatusState": "protocol.status.state",
     "fold": "protocol.status.event_fold",
-    "record": "protocol.status.verdict",
-    "say": "protocol.status.sentences",
+    "status_at": "protocol.status.status_record",
+    "describe": "protocol.status.event_text",
 }
 
 

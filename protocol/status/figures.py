@@ -133,7 +133,7 @@ PHASES = {
     "adopt": "taking the new anchor",
     "fetch": "catching up",
 }
-"""What a node does in each `protocol.round.phases.Phase`; a phase of another version is shown by its own name."""
+"""What a node does in each `protocol.round.phase.Phase`; a phase of another version is shown by its own name."""
 
 
 def phase_words(phase: str) -> str:

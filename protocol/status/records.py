@@ -20,7 +20,7 @@ KEPT_POINTS = 600
 KEPT_PEERS = 4096
 
 
-class Sentence(msgspec.Struct, frozen=True, kw_only=True):
+class EventLine(msgspec.Struct, frozen=True, kw_only=True):
     """An event in plain words. `level` is "info", "good", "warning" or "bad"."""
 
     at: float
@@ -28,7 +28,7 @@ class Sentence(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
-class You(msgspec.Struct, frozen=True, kw_only=True):
+class NodeSummary(msgspec.Struct, frozen=True, kw_only=True):
     """This node."""
 
     peer: PeerId
@@ -62,7 +62,7 @@ class You(msgspec.Struct, frozen=True, kw_only=True):
     computing: float | None = None
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True):
+class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     """The training job, as far as this node has verified its certificates."""
 
     run: str
@@ -91,7 +91,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     )
 
 
-class Round(msgspec.Struct, frozen=True, kw_only=True):
+class RoundSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One certified or missed round; `outcome` is RoundCertified's, or "missed" for a view that
     passed.
     """
@@ -109,7 +109,7 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     phase_seconds: dict[str, float]
     reason: str
     plan: str = ""
-    rows: tuple[int, ...] = ()  # members of each row
+    group_sizes: tuple[int, ...] = ()  # members of each group
     predicted_s: float | None = None  # of scatter and reduce together
 
     @property
@@ -118,7 +118,7 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
         return self.phase_seconds.get("scatter", 0.0) + self.phase_seconds.get("reduce", 0.0)
 
 
-class Point(msgspec.Struct, frozen=True, kw_only=True):
+class LossPoint(msgspec.Struct, frozen=True, kw_only=True):
     """One point of the loss curve; `samples` is how many were certified up to and with this round."""
 
     number: int
@@ -127,7 +127,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     loss: float
 
 
-class Peer(msgspec.Struct, frozen=True, kw_only=True):
+class PeerSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Another node or observer, from its signed beacons and our link to it.
 
     `path` is "direct", "relay", "stream" (connected, but gradients go over that connection, for
@@ -188,15 +188,15 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     as_of: float
     verdict: str
     level: str
-    you: You
-    run: Run
-    rounds: tuple[Round, ...]  # newest first, at most KEPT_ROUNDS
+    you: NodeSummary
+    run: RunSummary
+    rounds: tuple[RoundSummary, ...]  # newest first, at most KEPT_ROUNDS
     # At most KEPT_PEERS, the connected ones first.
-    peers: tuple[Peer, ...]
+    peers: tuple[PeerSummary, ...]
     network: NetworkFigures
     refusals: dict[str, int]  # every word of REFUSALS
     # A sentence; "no chain: this run pays nothing" until a run names one.
     rewards: str
-    events: tuple[Sentence, ...]  # newest first, at most KEPT_EVENTS
+    events: tuple[EventLine, ...]  # newest first, at most KEPT_EVENTS
     # Oldest first, at most KEPT_POINTS, evenly thinned over the whole run.
-    curve: tuple[Point, ...] = ()
+    curve: tuple[LossPoint, ...] = ()

@@ -68,7 +68,7 @@ def key_lines(text: str) -> Lines:
     return {name: number for name, number in found.items() if name not in twice}
 
 
-class Mistake(msgspec.Struct, frozen=True, kw_only=True):
+class TomlMistake(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that is wrong, and the name that was meant, where one is near."""
 
     why: str
@@ -81,7 +81,7 @@ class Mistake(msgspec.Struct, frozen=True, kw_only=True):
 
 def mistakes_in(
     tables: Mapping[str, Any], record: type[msgspec.Struct], lines: Lines
-) -> list[Mistake]:
+) -> list[TomlMistake]:
     """Each thing that keeps `tables` from becoming a `record`; empty where nothing does."""
     found = list(_mistakes(tables, record, lines, list(_names(record)), ""))
     if not found:
@@ -89,7 +89,7 @@ def mistakes_in(
         try:
             msgspec.convert(tables, record)
         except (msgspec.ValidationError, ValueError) as error:
-            found.append(Mistake(why=str(error)))
+            found.append(TomlMistake(why=str(error)))
     return found
 
 
@@ -99,7 +99,7 @@ def _mistakes(
     lines: Lines,
     known: list[str],
     prefix: str,
-) -> Iterable[Mistake]:
+) -> Iterable[TomlMistake]:
     fields = {field.name: field for field in msgspec.structs.fields(record)}
     for key in tables:
         if key not in fields:
@@ -111,12 +111,12 @@ def _mistakes(
                 if meant.rpartition(".")[0] == prefix.rstrip(".")
                 else meant
             )
-            yield Mistake(why=f"{place(lines, name)}there is no setting {name!r}", meant=own)
+            yield TomlMistake(why=f"{place(lines, name)}there is no setting {name!r}", meant=own)
     for name, field in fields.items():
         full = f"{prefix}{name}"
         if name not in tables:
             if field.required:
-                yield Mistake(why=f"{full} is missing")
+                yield TomlMistake(why=f"{full} is missing")
             continue
         part = _record_of(field.type)
         if part is not None and isinstance(tables[name], dict):
@@ -125,7 +125,7 @@ def _mistakes(
         try:
             msgspec.convert(tables[name], field.type)
         except (msgspec.ValidationError, ValueError) as error:
-            yield Mistake(why=f"{place(lines, full)}{full}: {error}")
+            yield TomlMistake(why=f"{place(lines, full)}{full}: {error}")
 
 
 def place(lines: Lines, name: str) -> str:

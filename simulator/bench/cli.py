@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import click
 
-from daemon.cli.arguments import NAMES, CommandGroup, FiniteRange
+from daemon.cli.arguments import NAMES, FiniteRange
+from daemon.cli.command_group import CommandGroup
 from daemon.cli.invocation import global_options, invocation
 from simulator.harness.steps import KINDS, STEPS
 
 
 @click.group(cls=CommandGroup)
 def bench() -> None:
-    """Measure this version on real processes on this machine."""
+    """Measure this version with real processes on this machine."""
 
 
 @bench.command()
@@ -147,23 +148,23 @@ def allreduce(
     """
     import msgspec  # noqa: PLC0415
 
-    from simulator.bench.allreduce import running  # noqa: PLC0415
+    from simulator.bench.allreduce import benchmark  # noqa: PLC0415
     from simulator.bench.allreduce.table import table  # noqa: PLC0415
 
     call = invocation(context)
-    records = running.measure(
+    records = benchmark.measure(
         peers=peers,
         elements=elements,
         codecs=codecs,
         engines=engines,
-        rate_bps=running.parse_rate(rate),
+        rate_bps=benchmark.parse_rate(rate),
         rtt_s=rtt / 1000,
         repeat=repeat,
         certified=certified,
         say=call.say,
     )
     call.result(msgspec.json.encode(records).decode() if call.as_json else table(records))
-    missing = running.without_figure(records)
+    missing = benchmark.without_figure(records)
     for line in missing:
         click.echo(line, err=True)
     right = all(
@@ -187,12 +188,9 @@ def allreduce(
     show_default=True,
     help="How often each; the median counts.",
 )
-@click.option(
-    "--device", metavar="NAME", help="Also the encoders on this device of torch: cuda, cuda:1, cpu."
-)
 @global_options(hidden=True)
 @click.pass_context
-def codecs(context: click.Context, elements: int, repeat: int, device: str | None) -> None:
+def codecs(context: click.Context, elements: int, repeat: int) -> None:
     """Time each codec on one core, compiled and in numpy, and what it loses."""
     import msgspec  # noqa: PLC0415
 
@@ -201,7 +199,7 @@ def codecs(context: click.Context, elements: int, repeat: int, device: str | Non
 
     call = invocation(context)
     call.say(f"codecs: {implementation()}")
-    records = measuring.bench_codecs(elements, repeat, device)
+    records = measuring.bench_codecs(elements, repeat)
     call.result(msgspec.json.encode(records).decode() if call.as_json else measuring.table(records))
 
 

@@ -1,10 +1,8 @@
-"""`hypergpud bench codecs`: what each codec costs and what it loses, compiled and in numpy, on one
-core; with a device, its encoders there too.
+"""`hypergpud bench codecs`: what each codec costs and what it loses, compiled and in numpy, on one core.
 
-Gigabytes are of float32, before encoding or after decoding, over the CPU seconds of the thread that
-did it: fresh memory counts, what other processes take from this one does not. `encode` makes an
-offer out of sums of weighted gradients (it divides by the weight), `reduce` makes the mean of four
-members' encodings. On a device seconds are the clock's, and the vector lies there already.
+Rates are gigabytes of float32, before encoding or after decoding, per CPU second of the thread that does the work. Fresh memory counts;
+what other processes take from the core does not. `encode` makes an offer from sums of weighted gradients (it divides by the weight).
+`reduce` makes the mean of four members' encodings.
 """
 
 from __future__ import annotations
@@ -16,15 +14,14 @@ from statistics import median
 import msgspec
 import numpy as np
 
-from protocol.averaging.vector_layout import CHUNK_ELEMENTS
-from protocol.codec import CODECS, REFERENCES, Codec, implementation
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
+from protocol.codec import Codec, codec_named, entries, implementation
 from protocol.errors import InvariantBroken
-from protocol.ports import Vector
 
 WEIGHTS = (70, 101, 333, 64)  # samples of four members
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class CodecRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One codec in one implementation.
 
     `size_ratio` is encoded bytes over float32 bytes; `max_error` the greatest error over the
@@ -35,52 +32,33 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     implementation: str
     elements: int
     encode_gb_s: float
-    # None on a device, where nothing is decoded.
-    check_gb_s: float | None = None
-    decode_gb_s: float | None = None
-    reduce_gb_s: float | None = None
+    check_gb_s: float
+    decode_gb_s: float
+    reduce_gb_s: float
     size_ratio: float
     max_error: float
 
 
-def bench_codecs(elements: int, repeat: int, device: str | None = None) -> list[Record]:
-    """Raises `InvariantBroken` when two implementations of a codec make different bytes,
-    `UserError("DEVICE")` for a device that is not here.
+def bench_codecs(elements: int, repeat: int) -> list[CodecRecord]:
+    """Measure every codec in every implementation.
+
+    Raises:
+        InvariantBroken: if two implementations of a codec make different bytes.
     """
     values = np.random.Generator(np.random.PCG64(3)).standard_normal(elements, np.float32)
     records = []
-    for name, codec in CODECS.items():
-        reference, kind = REFERENCES[name], implementation().partition(":")[0]
-        if codec is not reference and kind == "compiled":
-            records.append(_measured(codec, kind, values, repeat))
-            if codec.encode(values, 3) != reference.encode(values, 3):
-                raise InvariantBroken(f"{name} makes other bytes compiled than in numpy")
-        records.append(_measured(reference, "numpy", values, repeat))
-    return (
-        records + _on_device(values, device, repeat, {record.codec: record for record in records})
-        if device
-        else records
-    )
+    compiled = implementation() == "compiled"
+    for entry in entries():
+        if entry.has_loops and compiled:
+            codec = codec_named(entry.name)
+            records.append(_measured(codec, "compiled", values, repeat))
+            if codec.encode(values, 3) != entry.reference.encode(values, 3):
+                raise InvariantBroken(f"{entry.name} makes other bytes compiled than in numpy")
+        records.append(_measured(entry.reference, "numpy", values, repeat))
+    return records
 
 
-def _on_device(values: Vector, device: str, repeat: int, known: dict[str, Record]) -> list[Record]:
-    from daemon.device.encoding_pace import paces  # noqa: PLC0415  # torch, for this option alone
-
-    name, measured = paces(values, WEIGHTS[0], device, repeat)
-    return [
-        Record(
-            codec=pace.codec,
-            implementation=f"{pace.by}, {name}",
-            elements=values.size,
-            encode_gb_s=values.nbytes / pace.seconds / 1e9,
-            size_ratio=known[pace.codec].size_ratio,
-            max_error=known[pace.codec].max_error,
-        )
-        for pace in measured
-    ]
-
-
-def _measured(codec: Codec, kind: str, values: Vector, repeat: int) -> Record:
+def _measured(codec: Codec, kind: str, values: Vector, repeat: int) -> CodecRecord:
     size_bytes, out = values.nbytes, np.empty_like(values)
     data = codec.encode(values)
     quarter = (
@@ -93,7 +71,7 @@ def _measured(codec: Codec, kind: str, values: Vector, repeat: int) -> Record:
     def rate(work: Callable[[], object], done_bytes: int) -> float:
         return done_bytes / median([_cpu_seconds(work) for _ in range(repeat)]) / 1e9
 
-    record = Record(
+    record = CodecRecord(
         codec=codec.name,
         implementation=kind,
         elements=values.size,
@@ -116,9 +94,9 @@ def _cpu_seconds(work: Callable[[], object]) -> float:
     return time.thread_time() - start
 
 
-def table(records: Sequence[Record]) -> str:
+def table(records: Sequence[CodecRecord]) -> str:
     """For a terminal."""
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             "codec",
             "by",
@@ -136,7 +114,7 @@ def table(records: Sequence[Record]) -> str:
             (
                 record.codec,
                 record.implementation,
-                *("-" if rate is None else f"{rate:.1f}" for rate in rates),
+                *(f"{rate:.1f}" for rate in rates),
                 f"{record.size_ratio:.4f}",
                 f"{record.max_error:.1e}",
             )

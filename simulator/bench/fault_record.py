@@ -12,7 +12,7 @@ from simulator.harness.steps import Kind, Step
 NOTICED_WITHIN_S = 5.0
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class FaultRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One combination.
 
     Seconds are medians over its trials, of the slowest survivor, training not counted.
@@ -62,7 +62,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def table(records: Sequence[Record]) -> str:
+def table(records: Sequence[FaultRecord]) -> str:
     """For a terminal."""
     head = (
         "engine",

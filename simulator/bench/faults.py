@@ -21,11 +21,11 @@ import trio
 
 from protocol.errors import Unreachable, UserError
 from protocol.run.manifest import Manifest, RoundRules, seal
-from simulator.bench.fault_record import Record
+from simulator.bench.fault_record import FaultRecord
 from simulator.bench.hivemind_faults import measure_hivemind
 from simulator.harness.cohort import cohort_of
 from simulator.harness.steps import KINDS, STEPS, Kind, Step
-from simulator.harness.trial import Trial, Trials
+from simulator.harness.trial import TrialResult, TrialRunner
 from simulator.harness.wire import Strike
 
 ENGINES = ("native", "hivemind")
@@ -62,11 +62,11 @@ def bench_faults(
     runs: int = 10,
     elements: int = 1_000_000,
     say: Say,
-) -> list[Record]:
+) -> list[FaultRecord]:
     """All combinations, one after the other. Raises `UserError` for an engine that is not there."""
     check_engines(engines)
     with tempfile.TemporaryDirectory(prefix="hypergpu-faults-") as folder:
-        records: list[Record] = []
+        records: list[FaultRecord] = []
         for engine in engines:
             if engine == "native":
                 records += trio.run(
@@ -94,8 +94,10 @@ def _planned(kinds: Sequence[Kind], steps: Sequence[Step], runs: int) -> Iterato
 
 async def _measure(
     root: Path, planned: tuple[_Planned, ...], runs: int, elements: int, say: Say
-) -> list[Record]:
-    done: dict[tuple[Kind, Step], list[Trial | str]] = {(one.kind, one.step): [] for one in planned}
+) -> list[FaultRecord]:
+    done: dict[tuple[Kind, Step], list[TrialResult | str]] = {
+        (one.kind, one.step): [] for one in planned
+    }
     rest = list(planned)
     failures = 0
     while rest and failures < FAILURES_ALLOWED:
@@ -119,7 +121,7 @@ async def _measure(
 async def _with_one_cohort(
     home: Path,
     rest: list[_Planned],
-    done: dict[tuple[Kind, Step], list[Trial | str]],
+    done: dict[tuple[Kind, Step], list[TrialResult | str]],
     elements: int,
     say: Say,
 ) -> None:
@@ -132,7 +134,7 @@ async def _with_one_cohort(
         Manifest(name="faults", task="content", seed=SEED, round=RoundRules(seconds=TRAINING_S))
     )
     async with cohort_of(MEMBERS, home, signed, elements) as cohort:
-        trials = Trials(cohort, home)
+        trials = TrialRunner(cohort, home)
         say(f"starting {MEMBERS} members with {elements:,} elements each")
         await trials.begin()
         while rest:
@@ -149,7 +151,7 @@ async def _with_one_cohort(
             say(_words(one, trial))
 
 
-def _words(one: _Planned, trial: Trial) -> str:
+def _words(one: _Planned, trial: TrialResult) -> str:
     who = "the leader" if trial.leader else "a member"
     right = (
         "agree and exact"
@@ -157,14 +159,16 @@ def _words(one: _Planned, trial: Trial) -> str:
         else f"WRONG: {'; '.join(trial.notes)}"
     )
     return (
-        f"{one.kind} in {one.step}, run {one.run + 1}: {who}, {1000 * trial.late_s:.0f} ms into it, round {trial.number}: {right}; "
-        f"certificate after {trial.after_s:.2f} s (noticed after {trial.detection_s:.2f} s), the next after {trial.following_s:.2f} s more; "
+        f"{one.kind} in {one.step}, run {one.run + 1}: {who}, {1000 * trial.late_s:.0f} ms "
+        f"into it, round {trial.number}: {right}; "
+        f"certificate after {trial.after_s:.2f} s (noticed after {trial.detection_s:.2f} "
+        f"s), the next after {trial.following_s:.2f} s more; "
         f"back within {trial.back_s:.1f} s"
     )
 
 
-def _record(kind: Kind, step: Step, runs: int, trials: list[Trial | str]) -> Record:
-    good = [trial for trial in trials if isinstance(trial, Trial)]
+def _record(kind: Kind, step: Step, runs: int, trials: list[TrialResult | str]) -> FaultRecord:
+    good = [trial for trial in trials if isinstance(trial, TrialResult)]
     notes = [trial if isinstance(trial, str) else "; ".join(trial.notes) for trial in trials]
     free = [seconds for trial in good for seconds in trial.fault_free_s]
     usual = median(free) if free else None
@@ -172,7 +176,7 @@ def _record(kind: Kind, step: Step, runs: int, trials: list[Trial | str]) -> Rec
     def middle(values: list[float]) -> float | None:
         return round(median(values), 3) if values else None
 
-    return Record(
+    return FaultRecord(
         engine="native",
         kind=kind,
         step=step,

@@ -12,8 +12,8 @@ from statistics import median
 import trio
 
 from protocol.errors import Unreachable
-from simulator.bench.fault_record import Record
-from simulator.harness.hivemind_trial import HivemindTrial, bench_settings, hivemind_cohort
+from simulator.bench.fault_record import FaultRecord
+from simulator.harness.hivemind_trial import HivemindTrialResult, bench_settings, hivemind_cohort
 from simulator.harness.steps import Kind, Step
 
 MEMBERS = 4
@@ -23,7 +23,10 @@ LATE_S = 0.03
 # Cohorts that came to nothing, before the benchmark gives up.
 FAILURES_ALLOWED = 3
 
-VOTE_NOTE = "hivemind has no vote: struck when the member holds its whole result and has not told its caller"
+VOTE_NOTE = (
+    "hivemind has no vote: struck when the member holds its whole result and has not told its "
+    "caller"
+)
 
 
 async def measure_hivemind(
@@ -33,11 +36,11 @@ async def measure_hivemind(
     runs: int,
     elements: int,
     say: Callable[[str], None],
-) -> list[Record]:
+) -> list[FaultRecord]:
     """All combinations, one after the other; a cohort that comes to nothing is replaced."""
     rng = random.Random(SEED)
     rest = [(kind, step, run) for kind in kinds for step in steps for run in range(runs)]
-    done: dict[tuple[Kind, Step], list[HivemindTrial | str]] = {
+    done: dict[tuple[Kind, Step], list[HivemindTrialResult | str]] = {
         (kind, step): [] for kind in kinds for step in steps
     }
     failures = 0
@@ -64,17 +67,22 @@ async def measure_hivemind(
     return [_record(kind, step, runs, trials) for (kind, step), trials in done.items()]
 
 
-def _words(kind: Kind, step: Step, run: int, trial: HivemindTrial) -> str:
+def _words(kind: Kind, step: Step, run: int, trial: HivemindTrialResult) -> str:
     right = (
         "agree and exact"
         if trial.agree and trial.exact
         else "; ".join(trial.notes) or "survivors differ"
     )
-    return f"hivemind, {kind} in {step}, run {run + 1}: {right}; the last answer after {trial.after_s:.1f} s"
+    return (
+        f"hivemind, {kind} in {step}, run {run + 1}: {right}; the last answer after "
+        f"{trial.after_s:.1f} s"
+    )
 
 
-def _record(kind: Kind, step: Step, runs: int, trials: list[HivemindTrial | str]) -> Record:
-    good = [trial for trial in trials if isinstance(trial, HivemindTrial)]
+def _record(
+    kind: Kind, step: Step, runs: int, trials: list[HivemindTrialResult | str]
+) -> FaultRecord:
+    good = [trial for trial in trials if isinstance(trial, HivemindTrialResult)]
     settings = bench_settings(SEED)
     told = sum(trial.successes for trial in good)
     false, seen = (
@@ -82,11 +90,17 @@ def _record(kind: Kind, step: Step, runs: int, trials: list[HivemindTrial | str]
         sum(trial.seen_false for trial in good),
     )
     survivors = len(good) * (MEMBERS - 1)
-    summary = f"{told} of {survivors} survivors were told of a success (sender {settings.chunk_s:g} s, whole all-reduce {settings.all_reduce_s:g} s)"
+    summary = (
+        f"{told} of {survivors} survivors were told of a success (sender {settings.chunk_s:g} "
+        f"s, whole all-reduce {settings.all_reduce_s:g} s)"
+    )
     if false:
-        summary += f", {false} of them falsely; in {seen} of these hivemind's own counts show a hole, and the engine takes no such mean"
+        summary += (
+            f", {false} of them falsely; in {seen} of these hivemind's own counts show a hole, "
+            "and the engine takes no such mean"
+        )
     usual = median([trial.fault_free_s for trial in good]) if good else None
-    return Record(
+    return FaultRecord(
         engine="hivemind",
         kind=kind,
         step=step,

@@ -24,7 +24,7 @@ LOG_TAIL_BYTES = 2000
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-class Processes:
+class BenchProcesses:
     """A context manager: what was started is there inside it.
 
     `name` is what a process is called when it fails.

@@ -10,16 +10,16 @@ from statistics import median
 
 import msgspec
 
-from daemon.network.certificate import BulkCertificate, load_or_make
-from simulator.bench.processes import Processes
-from simulator.bench.tls_ends import PARCEL_BYTES, End, Try, made_of, words_of
+from daemon.network.tls.certificate import BulkCertificate, load_or_make
+from simulator.bench.processes import BenchProcesses
+from simulator.bench.tls_endpoint import PARCEL_BYTES, TlsEndpoint, TransferTime, made_of, words_of
 
 WAYS = ("tcp", "blocking", "bulk")
-ENDS = "simulator.bench.tls_ends"
+ENDS = "simulator.bench.tls_endpoint"
 ANSWER_S = 120.0  # a gigabyte at 10 MB/s
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class TlsRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One way.
 
     Rates are of payload; CPU seconds for each GB (10^9 bytes), sender and receiver together;
@@ -34,10 +34,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     cpu_seconds_per_gb: float
 
 
-def bench_tls(size_bytes: int, repeat: int) -> list[Record]:
+def bench_tls(size_bytes: int, repeat: int) -> list[TlsRecord]:
     """All ways in turn, `repeat` times."""
     parcels = max(1, size_bytes // PARCEL_BYTES)
-    tries: dict[str, list[Try]] = {way: [] for way in WAYS}
+    tries: dict[str, list[TransferTime]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory(prefix="hypergpu-tls-") as folder:
         certificate = load_or_make(Path(folder) / "bulk.pem", "bench")
         for _ in range(repeat):
@@ -46,9 +46,9 @@ def bench_tls(size_bytes: int, repeat: int) -> list[Record]:
     return [_record(way, parcels * PARCEL_BYTES, made) for way, made in tries.items()]
 
 
-def _record(way: str, size: int, made: list[Try]) -> Record:
+def _record(way: str, size: int, made: list[TransferTime]) -> TlsRecord:
     rates = [size / 1e9 / one.seconds for one in made]
-    return Record(
+    return TlsRecord(
         way=way,
         size_bytes=size,
         gb_per_s_median=round(median(rates), 3),
@@ -58,28 +58,34 @@ def _record(way: str, size: int, made: list[Try]) -> Record:
     )
 
 
-def table(records: list[Record]) -> str:
+def table(records: list[TlsRecord]) -> str:
     """For a terminal."""
     lines = ["way       GB/s   min    max    CPU s/GB"]
     lines += [
-        f"{one.way:<9} {one.gb_per_s_median:<6.2f} {one.gb_per_s_min:<6.2f} {one.gb_per_s_max:<6.2f} {one.cpu_seconds_per_gb:.2f}"
+        f"{one.way:<9} {one.gb_per_s_median:<6.2f} {one.gb_per_s_min:<6.2f} "
+        f"{one.gb_per_s_max:<6.2f} {one.cpu_seconds_per_gb:.2f}"
         for one in records
     ]
     return "\n".join(lines)
 
 
-def _once(way: str, parcels: int, certificate: BulkCertificate) -> Try:
-    with Processes(f"bench tls, {way}") as ends:
+def _once(way: str, parcels: int, certificate: BulkCertificate) -> TransferTime:
+    with BenchProcesses(f"bench tls, {way}") as ends:
         ends.start(
-            ENDS, words_of(End(way=way, port=0, parcels=parcels, certificate=str(certificate.path)))
+            ENDS,
+            words_of(
+                TlsEndpoint(way=way, port=0, parcels=parcels, certificate=str(certificate.path))
+            ),
         )
         port = int(ends.hear(0, ANSWER_S))
         ends.start(
             ENDS,
-            words_of(End(way=way, port=port, parcels=parcels, certificate=str(certificate.path))),
+            words_of(
+                TlsEndpoint(way=way, port=port, parcels=parcels, certificate=str(certificate.path))
+            ),
         )
         sent, received = (made_of(ends.hear(index, ANSWER_S)) for index in (0, 1))
-    return Try(
+    return TransferTime(
         seconds=max(sent.seconds, received.seconds),
         cpu_seconds=sent.cpu_seconds + received.cpu_seconds,
     )

@@ -24,11 +24,11 @@ from protocol.chain.port import (
     PoolStatus,
     Proposal,
     RunStatus,
-    Sent,
-    Settled,
+    SentTransaction,
+    SettledTransaction,
 )
 from protocol.settlement.merkle_tree import leads_to, leaf_of
-from simulator.fakes.ledger import Change, FakeLedger, FakeState
+from simulator.fakes.ledger import Change, FakeChainState, FakeLedger
 
 HEARTBEAT_TIMEOUT_S = 300
 MOST_SAMPLES = (1 << 53) - 1
@@ -54,12 +54,12 @@ class FakeChain:
         self._ledger = ledger
         self._sleep = sleep
         self._chain_id = chain_id
-        self._ended: list[Settled] = []
-        self._untold: list[Settled] = []
+        self._ended: list[SettledTransaction] = []
+        self._untold: list[SettledTransaction] = []
 
     # ---------------------------------------------------------------- reading
 
-    def _state(self) -> FakeState:
+    def _state(self) -> FakeChainState:
         self._ledger.look()
         return self._ledger.state
 
@@ -126,10 +126,10 @@ class FakeChain:
         model: Hash = NO_HASH,
         capabilities: Sequence[Hash] = (),
         agent: Address | None = None,
-    ) -> Sent:
+    ) -> SentTransaction:
         who = agent or self.account
 
-        def change(state: FakeState, at_s: int) -> None:
+        def change(state: FakeChainState, at_s: int) -> None:
             _check(who == self.account, "registry: not a sponsor")
             _check(who not in state.agents, "registry: already registered")
             cut = name_word(name).rstrip(b"\0").decode()
@@ -140,17 +140,19 @@ class FakeChain:
 
         return self._send("register", who, change)
 
-    def set_payout(self, payout: Address) -> Sent:
-        def change(state: FakeState, _: int) -> None:
+    def set_payout(self, payout: Address) -> SentTransaction:
+        def change(state: FakeChainState, _: int) -> None:
             _check(payout != ZERO_ADDRESS, "registry: no payout")
             state.payouts[self.account] = payout
 
         return self._send("set_payout", payout, change)
 
-    def heartbeat(self, samples: int, certificate: Hash, *, agent: Address | None = None) -> Sent:
+    def heartbeat(
+        self, samples: int, certificate: Hash, *, agent: Address | None = None
+    ) -> SentTransaction:
         who = agent or self.account
 
-        def change(state: FakeState, at_s: int) -> None:
+        def change(state: FakeChainState, at_s: int) -> None:
             _check(who == self.account, "registry: not a sponsor")
             _check(who in state.agents, "registry: not registered")
             _check(samples >= state.agents[who].samples, "registry: samples went back")
@@ -164,9 +166,9 @@ class FakeChain:
 
     # ---------------------------------------------------------------- the pool
 
-    def propose(self, proposal: Proposal) -> Sent:
-        def change(state: FakeState, at_s: int) -> None:
-            _check(not state.paused, "pausable: contract is paused")
+    def propose(self, proposal: Proposal) -> SentTransaction:
+        def change(state: FakeChainState, at_s: int) -> None:
+            _check(not state.paused, "pausable: paused")
             _check(self.account in self._ledger.settlers, "pool: not a settler")
             _check(state.pending is None, "pool: another root is pending")
             _check(proposal.root != NO_HASH, "pool: no root")
@@ -186,8 +188,8 @@ class FakeChain:
 
         return self._send("propose", proposal.subject, change)
 
-    def dispute(self, proposal: Proposal, reason: str, evidence: Hash = NO_HASH) -> Sent:
-        def change(state: FakeState, at_s: int) -> None:
+    def dispute(self, proposal: Proposal, reason: str, evidence: Hash = NO_HASH) -> SentTransaction:
+        def change(state: FakeChainState, at_s: int) -> None:
             _check(
                 self.account in (*self._ledger.settlers, self._ledger.owner),
                 "pool: may not dispute",
@@ -202,9 +204,9 @@ class FakeChain:
 
         return self._send("dispute", proposal.subject, change)
 
-    def activate(self) -> Sent:
-        def change(state: FakeState, at_s: int) -> None:
-            _check(not state.paused, "pausable: contract is paused")
+    def activate(self) -> SentTransaction:
+        def change(state: FakeChainState, at_s: int) -> None:
+            _check(not state.paused, "pausable: paused")
             if state.pending is None:
                 raise ChainRefused("pool: no root is pending")
             _check(at_s >= state.ends_at_s, "pool: delay is not over")
@@ -215,11 +217,11 @@ class FakeChain:
 
         return self._send("activate", "", change)
 
-    def claim(self, address: Address, total: int, proof: Sequence[Hash]) -> Sent:
-        def change(state: FakeState, _: int) -> None:
+    def claim(self, address: Address, total: int, proof: Sequence[Hash]) -> SentTransaction:
+        def change(state: FakeChainState, _: int) -> None:
             _check(address == self.account, "claim: not the account or its sponsor")
             _check(_proves(state, address, total, proof), "pool: wrong proof")
-            _check(not state.paused, "pausable: contract is paused")
+            _check(not state.paused, "pausable: paused")
             amount = total - state.claimed.get(address, 0)
             _check(amount > 0, "pool: nothing to claim")
             covered = (
@@ -234,8 +236,8 @@ class FakeChain:
 
         return self._send("claim", address, change)
 
-    def fund(self, amount: int) -> Sent:
-        def change(state: FakeState, _: int) -> None:
+    def fund(self, amount: int) -> SentTransaction:
+        def change(state: FakeChainState, _: int) -> None:
             _check(amount > 0, "pool: nothing sent")
             _check(state.balances.get(self.account, 0) >= amount, "insufficient funds for transfer")
             state.balances[self.account] -= amount
@@ -243,12 +245,12 @@ class FakeChain:
 
         return self._send("fund", str(amount), change)
 
-    def pause(self, paused: bool) -> Sent:
-        def change(state: FakeState, at_s: int) -> None:
-            _check(self.account == self._ledger.owner, "ownable: caller is not the owner")
+    def pause(self, paused: bool) -> SentTransaction:
+        def change(state: FakeChainState, at_s: int) -> None:
+            _check(self.account == self._ledger.owner, "ownable: not the owner")
             _check(
                 state.paused != paused,
-                "pausable: contract is paused" if paused else "pausable: contract is not paused",
+                "pausable: paused" if paused else "pausable: not paused",
             )
             if paused:
                 state.paused_at_s = at_s
@@ -260,8 +262,8 @@ class FakeChain:
 
     # ---------------------------------------------------------------- runs
 
-    def create_run(self, run: Hash, manifest: Hash) -> Sent:
-        def change(state: FakeState, _: int) -> None:
+    def create_run(self, run: Hash, manifest: Hash) -> SentTransaction:
+        def change(state: FakeChainState, _: int) -> None:
             _check((self.account, run) not in state.runs, "sessions: already created")
             state.runs[self.account, run] = RunStatus(
                 run=run, state="created", owner=self.account, manifest=manifest
@@ -269,15 +271,15 @@ class FakeChain:
 
         return self._send("create_run", run.hex(), change)
 
-    def activate_run(self, run: Hash) -> Sent:
+    def activate_run(self, run: Hash) -> SentTransaction:
         return self._move("activate_run", run, ("created",), "sessions: not created", "active")
 
-    def complete_run(self, run: Hash, certificate: Hash) -> Sent:
+    def complete_run(self, run: Hash, certificate: Hash) -> SentTransaction:
         return self._move(
             "complete_run", run, ("active",), "sessions: not active", "completed", certificate
         )
 
-    def cancel_run(self, run: Hash, reason: str) -> Sent:
+    def cancel_run(self, run: Hash, reason: str) -> SentTransaction:
         return self._move(
             "cancel_run", run, ("created", "active"), "sessions: already ended", "cancelled"
         )
@@ -290,8 +292,8 @@ class FakeChain:
         otherwise: str,
         to: str,
         certificate: Hash = NO_HASH,
-    ) -> Sent:
-        def change(state: FakeState, _: int) -> None:
+    ) -> SentTransaction:
+        def change(state: FakeChainState, _: int) -> None:
             named = self.account, run
             _check(named in state.runs, "sessions: no such run")
             _check(state.runs[named].state in out_of, otherwise)
@@ -304,16 +306,16 @@ class FakeChain:
 
     # ---------------------------------------------------------------- what is in flight
 
-    def pending(self) -> tuple[Sent, ...]:
+    def pending(self) -> tuple[SentTransaction, ...]:
         return self._ledger.flying(self.account)
 
-    def reconcile(self) -> tuple[Settled, ...]:
+    def reconcile(self) -> tuple[SettledTransaction, ...]:
         ended = self._look()
         told = (*self._untold, *ended)
         self._untold.clear()
         return told
 
-    def wait(self, sent: Sent, timeout_s: float) -> Settled:
+    def wait(self, sent: SentTransaction, timeout_s: float) -> SettledTransaction:
         waited = 0.0
         while True:
             problem: ChainUnreachable | None = None
@@ -326,19 +328,20 @@ class FakeChain:
                     return each
             if problem is None and sent not in self.pending():
                 raise ChainRefused(
-                    f"client: {sent.kind} ({sent.hash}) is not in flight, and how it ended is forgotten"
+                    f"client: {sent.kind} ({sent.hash}) is not in flight, and how it ended "
+                    "is forgotten"
                 )
             if waited >= timeout_s:
                 raise problem or ChainPending(sent, timeout_s)
             self._sleep(1.0)
             waited += 1.0
 
-    def _look(self) -> tuple[Settled, ...]:
+    def _look(self) -> tuple[SettledTransaction, ...]:
         ended = self._ledger.ended(self.account)
         self._ended.extend(ended)
         return ended
 
-    def _send(self, kind: str, subject: str, change: Change) -> Sent:
+    def _send(self, kind: str, subject: str, change: Change) -> SentTransaction:
         return self._ledger.send(self.account, kind, subject, change)
 
 
@@ -347,14 +350,14 @@ def _check(holds: bool, reason: str) -> None:
         raise ChainRefused(reason)
 
 
-def _check_covered(state: FakeState, proposal: Proposal) -> None:
+def _check_covered(state: FakeChainState, proposal: Proposal) -> None:
     _check(proposal.total <= state.pool + sum(state.claimed.values()), "pool: not covered")
 
 
-def _next_attempt(state: FakeState) -> None:
+def _next_attempt(state: FakeChainState) -> None:
     state.pending, state.ends_at_s = None, 0
     state.votes.clear()
 
 
-def _proves(state: FakeState, account: Address, total: int, proof: Sequence[Hash]) -> bool:
+def _proves(state: FakeChainState, account: Address, total: int, proof: Sequence[Hash]) -> bool:
     return state.active is not None and leads_to(state.active.root, leaf_of(account, total), proof)

@@ -13,7 +13,8 @@ import trio
 
 from protocol.digest import Digest, digest
 from protocol.errors import UserError
-from protocol.ports import PROOFS_BYTES, PROOFS_KEPT, Checkpoint, DiskFull, LedgerRecord, ViewRecord
+from protocol.ports.disk import PROOFS_BYTES, PROOFS_KEPT, DiskFull
+from protocol.ports.disk_records import Checkpoint, LedgerRecord, ViewRecord
 
 KEPT = 3  # as the real one does
 STANDS_BYTES = 4096  # of the real one's slot
@@ -46,7 +47,7 @@ class MemoryMedium:
         self.cut_at: int | None = None
         self.checkpoints: dict[Digest, list[Checkpoint]] = {}
         self.ledgers: dict[Digest, LedgerRecord] = {}
-        self.stands: dict[Digest, list[ViewRecord]] = {}
+        self.view_records: dict[Digest, list[ViewRecord]] = {}
         self.chains: dict[Digest, list[tuple[int, bytes]]] = {}
         self.proofs: dict[Digest, list[bytes]] = {}
 
@@ -57,7 +58,7 @@ class MemoryMedium:
             for checkpoint in checkpoints
         )
         kept += sum(_ledger_size(record) for record in self.ledgers.values())
-        kept += STANDS_BYTES * len(self.stands)
+        kept += STANDS_BYTES * len(self.view_records)
         kept += sum(len(proof) for proofs in self.proofs.values() for proof in proofs)
         return kept + sum(len(body) for chain in self.chains.values() for _, body in chain)
 
@@ -168,24 +169,24 @@ class MemoryDisk:
         record = self._medium.ledgers.get(run)
         return _copied_ledger(record) if record else None
 
-    async def save_stands(self, run: Digest, stands: Sequence[ViewRecord]) -> None:
+    async def save_view_records(self, run: Digest, records: Sequence[ViewRecord]) -> None:
         def put() -> Callable[[], None]:
-            old = self._medium.stands.get(run)
-            self._medium.stands[run] = list(stands)
+            old = self._medium.view_records.get(run)
+            self._medium.view_records[run] = list(records)
 
             def take_back() -> None:
                 if old is None:
-                    del self._medium.stands[run]
+                    del self._medium.view_records[run]
                 else:
-                    self._medium.stands[run] = old
+                    self._medium.view_records[run] = old
 
             return take_back
 
         await self._write("where it stands", STANDS_BYTES, put)
 
-    async def load_stands(self, run: Digest) -> list[ViewRecord]:
+    async def load_view_records(self, run: Digest) -> list[ViewRecord]:
         await trio.lowlevel.checkpoint()
-        return list(self._medium.stands.get(run, ()))
+        return list(self._medium.view_records.get(run, ()))
 
     async def append_certificate(self, run: Digest, number: int, certificate: bytes) -> None:
         def put() -> Callable[[], None]:

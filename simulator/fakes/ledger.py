@@ -21,15 +21,15 @@ from protocol.chain.port import (
     Hash,
     Proposal,
     RunStatus,
-    Sent,
-    Settled,
+    SentTransaction,
+    SettledTransaction,
 )
 
 # Of everything: what a real heartbeat costs.
 GAS = 50_000
 
 
-class FakeState(msgspec.Struct, kw_only=True):
+class FakeChainState(msgspec.Struct, kw_only=True):
     """All that the chain holds."""
 
     agents: dict[Address, AgentStatus] = {}
@@ -55,12 +55,12 @@ class FakeState(msgspec.Struct, kw_only=True):
         return self.ends_at_s + at_s - self.paused_at_s if still else self.ends_at_s
 
 
-Change = Callable[[FakeState, int], None]
+Change = Callable[[FakeChainState, int], None]
 """Applies a transaction at a time; raises `ChainRefused` where a contract would revert."""
 
 
 class _Flying(msgspec.Struct, kw_only=True):
-    sent: Sent
+    sent: SentTransaction
     subject: str
     sender: Address
     change: Change
@@ -89,14 +89,14 @@ class FakeLedger:
         self.needed = needed
         self.epoch_s = epoch_s
         self.delay_s = delay_s
-        self.state = FakeState(balances=dict(funded or {}))
+        self.state = FakeChainState(balances=dict(funded or {}))
         self._now = now
         self._start_s = int(now())
         self._block_s = block_s
         self._number = 0
         self._at_s = int(now())
         self._flying: list[_Flying] = []
-        self._ended: dict[Sent, tuple[Address, Settled]] = {}
+        self._ended: dict[SentTransaction, tuple[Address, SettledTransaction]] = {}
         self._nonces: dict[Address, int] = {}
 
     def look(self) -> None:
@@ -108,7 +108,7 @@ class FakeLedger:
         for each in [each for each in self._flying if self._now() >= each.at_s + self._block_s]:
             self._flying.remove(each)
             self._number += 1
-            about = Settled(
+            about = SettledTransaction(
                 sent=each.sent, done=True, hash=each.sent.hash, block=self._number, gas=GAS, fee=GAS
             )
             draft = copy.deepcopy(self.state)
@@ -140,7 +140,7 @@ class FakeLedger:
             at_s=self._at_s,
         )
 
-    def send(self, sender: Address, kind: str, subject: str, change: Change) -> Sent:
+    def send(self, sender: Address, kind: str, subject: str, change: Change) -> SentTransaction:
         self.look()
         for each in self._flying:
             if (each.sender, each.sent.kind, each.subject) == (sender, kind, subject):
@@ -148,7 +148,7 @@ class FakeLedger:
         change(copy.deepcopy(self.state), self.now_s())  # what an estimate of its gas finds out
         nonce = self._nonces.get(sender, 0)
         self._nonces[sender] = nonce + 1
-        sent = Sent(
+        sent = SentTransaction(
             kind=kind, nonce=nonce, hash="0x" + keccak256(f"{sender} {nonce}".encode()).hex()
         )
         self._flying.append(
@@ -156,10 +156,10 @@ class FakeLedger:
         )
         return sent
 
-    def flying(self, sender: Address) -> tuple[Sent, ...]:
+    def flying(self, sender: Address) -> tuple[SentTransaction, ...]:
         return tuple(each.sent for each in self._flying if each.sender == sender)
 
-    def ended(self, sender: Address) -> tuple[Settled, ...]:
+    def ended(self, sender: Address) -> tuple[SettledTransaction, ...]:
         self.look()
         mine = [sent for sent, (who, _) in self._ended.items() if who == sender]
         return tuple(self._ended.pop(sent)[1] for sent in mine)

@@ -20,8 +20,9 @@ from functools import lru_cache
 import numpy as np
 import trio
 
+from protocol.averaging.vector_layout import Vector
 from protocol.identity import PeerId
-from protocol.ports import Lane, ParameterSpec, Progress, TaskInfo, TrainerLost, Vector, Work
+from protocol.ports.trainer import Lane, ParameterSpec, Progress, TaskInfo, TrainerLost, Work
 from protocol.run.task_digest import SourcePart, TaskDigest, TensorPart
 
 LEARNING_RATE = np.float32(0.05)
@@ -134,7 +135,7 @@ class QuadraticTrainer:
         self._velocity[:] = 0
         self._up_again_s = trio.current_time() + RESTART_S
 
-    # ------------------------------------------------------------------------------------------ the port
+    # ---------------------------------------------------------------- the port
 
     async def describe(self) -> TaskInfo:
         await trio.lowlevel.checkpoint()
@@ -207,7 +208,7 @@ class QuadraticTrainer:
             steps=steps, samples=steps * self._batch_size, loss=loss, samples_per_second=self._rate
         )
 
-    # ------------------------------------------------------------------------------------------ inside
+    # ---------------------------------------------------------------- inside
 
     def _check_paused(self) -> None:
         if self._lane is not None:

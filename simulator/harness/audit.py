@@ -19,21 +19,28 @@ from collections import OrderedDict
 import numpy as np
 import numpy.typing as npt
 
-from daemon.swarm.lineage import Lineage, Step
+from daemon.swarm.lineage import Lineage, LineageEntry
 from protocol.averaging.outer_step import outer_step, state_digest
 from protocol.averaging.reduction import mean_by_plan
-from protocol.averaging.vector_layout import chunk_count
+from protocol.averaging.vector_layout import Vector, chunk_count
 from protocol.certificates.merge import merge_vectors
 from protocol.codec import codec_named
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
-from protocol.ports import Vector
 from protocol.run.initial_parameters import initial_parameters
 from protocol.run.manifest import SignedManifest
 from simulator.harness.content import task_info, vector_of
-from simulator.harness.shadow_ledger import MadeOffer, ShadowLedger
-from simulator.harness.wire import AnyLine, Certified, Collected, Entered, Offered, Resumed, Up
+from simulator.harness.shadow_ledger import ShadowLedger, ShadowOffer
+from simulator.harness.wire import (
+    AnyLine,
+    Certified,
+    Entered,
+    MemberUp,
+    Offered,
+    Resumed,
+    StretchCollected,
+)
 
 # States of recent certificates: a later one may branch off any of them.
 STATES_KEPT = 8
@@ -54,14 +61,14 @@ class Audit:
 
     def __init__(self, signed: SignedManifest, elements: int) -> None:
         self.findings: dict[str, str] = {}
-        self.steps: dict[str, Step] = {}
+        self.steps: dict[str, LineageEntry] = {}
         self._signed, self._elements = signed, elements
         self._manifest = signed.open()
         self._codec = codec_named(self._manifest.codec)
         self._lineage = Lineage(signed.run, self._manifest, chunk_count(elements))
         self._books: dict[int, ShadowLedger] = {}
-        self._offers: dict[PeerId, OrderedDict[int, MadeOffer]] = {}
-        self._waiting: OrderedDict[Digest, Step] = OrderedDict()
+        self._offers: dict[PeerId, OrderedDict[int, ShadowOffer]] = {}
+        self._waiting: OrderedDict[Digest, LineageEntry] = OrderedDict()
         genesis = initial_parameters(task_info(elements).specs, self._manifest.seed)
         self._states: OrderedDict[Digest, State] = OrderedDict(
             {signed.run: (genesis, np.zeros_like(genesis))}
@@ -73,11 +80,11 @@ class Audit:
         if book is None:
             book = self._books[member] = ShadowLedger(member, self._signed, self._elements)
         match line:
-            case Up(peer=peer):
+            case MemberUp(peer=peer):
                 book.peer = peer
             case Resumed():
                 book.resumed(line)
-            case Collected():
+            case StretchCollected():
                 book.collected(line)
             case Entered(phase="scatter"):
                 book.gave_out()
@@ -102,8 +109,8 @@ class Audit:
             case _:
                 pass
 
-    def _settle(self, book: ShadowLedger, step: Step, *, last: bool) -> None:
-        """As `daemon.services.training.native.state.state_store` does along a path."""
+    def _settle(self, book: ShadowLedger, step: LineageEntry, *, last: bool) -> None:
+        """As `daemon.services.training.native.state.ledger_store` does along a path."""
         certificate, before = step.certificate, self._lineage.tip(book.tip)
         founded = certificate.outcome.number == 1 and book.peer in certificate.plan.index
         book.certified(
@@ -157,7 +164,7 @@ class Audit:
             self.steps[step.tip.hash.hex()] = step
             self._waiting[step.tip.hash] = step
 
-    def _offer(self, peer: PeerId, seq: int) -> MadeOffer | None:
+    def _offer(self, peer: PeerId, seq: int) -> ShadowOffer | None:
         return self._offers.get(peer, {}).get(seq)
 
     def _look(self) -> None:
@@ -174,7 +181,7 @@ class Audit:
                     del self._waiting[name]
                     progress = True
 
-    def _examine(self, step: Step) -> str:
+    def _examine(self, step: LineageEntry) -> str:
         certificate = step.certificate
         outcome = certificate.outcome
         before = self._states[outcome.parents[0]]
@@ -201,7 +208,7 @@ class Audit:
             )
             mean = np.empty(self._elements, np.float32)
             parts = {i: (offer.samples, offer.encoded) for i, offer in offers if offer is not None}
-            mean_by_plan(certificate.plan.plan.rows, parts, self._codec, mean)
+            mean_by_plan(certificate.plan.plan.groups, parts, self._codec, mean)
             outer_step(*before, mean, self._manifest.outer, *after, rounds=certificate.rounds)
             wrong = wrong or self._apart(
                 [offer for _, offer in made], certificate.rounds, before, after
@@ -210,13 +217,13 @@ class Audit:
         while len(self._states) > STATES_KEPT:
             self._states.popitem(last=False)
         if state_digest(*after) != outcome.state:
-            wrong = (
-                wrong
-                or f"its state is not that of the {len(certificate.contributors)} contributions it lists"
+            wrong = wrong or (
+                f"its state is not that of the {len(certificate.contributors)} "
+                "contributions it lists"
             )
         return wrong
 
-    def _apart(self, offers: list[MadeOffer], rounds: float, before: State, after: State) -> str:
+    def _apart(self, offers: list[ShadowOffer], rounds: float, before: State, after: State) -> str:
         """How far the anchor is from what float64 makes of the stretches; empty when that is
         rounding.
         """

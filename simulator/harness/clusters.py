@@ -21,8 +21,14 @@ from pathlib import Path
 import msgspec
 
 from protocol.errors import UserError
-from simulator.harness import distance
-from simulator.harness.netns import LATENCY, LEAST_BURST_BYTES, Namespaces, namespaces, why_not
+from simulator.harness import packet_delay
+from simulator.harness.netns import (
+    LATENCY,
+    LEAST_BURST_BYTES,
+    Namespaces,
+    missing_for_namespaces,
+    namespaces,
+)
 
 NETWORK = "10.213"
 GATEWAY = 1
@@ -30,7 +36,7 @@ TUN = Path("/dev/net/tun")
 END_S = 5.0
 
 
-class Far(msgspec.Struct, frozen=True, kw_only=True):
+class ClusterLink(msgspec.Struct, frozen=True, kw_only=True):
     """The way from any cluster to any other: how long it takes once, and what a cluster sends to
     all the others together, bits a second; None is unlimited.
     """
@@ -39,9 +45,9 @@ class Far(msgspec.Struct, frozen=True, kw_only=True):
     bits: float | None = None
 
 
-def why_no_clusters() -> str:
+def missing_for_clusters() -> str:
     """Why there can be none here; empty when there can."""
-    return why_not() or ("" if TUN.exists() else f"no {TUN}")
+    return missing_for_namespaces() or ("" if TUN.exists() else f"no {TUN}")
 
 
 class Clusters:
@@ -72,10 +78,10 @@ class Clusters:
 
 @contextmanager
 def clusters(
-    count: int, size: int, far: Far, *, uplink_bps: float | None, downlink_bps: float | None
+    count: int, size: int, far: ClusterLink, *, uplink_bps: float | None, downlink_bps: float | None
 ) -> Iterator[Clusters]:
     """`count` clusters of `size` members. Raises `UserError("NETNS")` where that is impossible."""
-    if reason := why_no_clusters():
+    if reason := missing_for_clusters():
         raise UserError(
             "NETNS",
             "There can be no clusters of network namespaces here.",
@@ -95,25 +101,25 @@ def clusters(
         yield Clusters(parts)
 
 
-def _lead_out(part: Namespaces, far: Far) -> None:
+def _lead_out(part: Namespaces, far: ClusterLink) -> None:
     """From the bridge to `far`, in the same namespace."""
     part.run_in_hub("ip", "address", "add", f"{part.subnet}.{GATEWAY}/24", "dev", "hub")
-    part.run_in_hub("ip", "tuntap", "add", distance.DEVICE, "mode", "tun")
-    part.run_in_hub("ip", "link", "set", distance.DEVICE, "up")
-    part.run_in_hub("ip", "route", "add", f"{NETWORK}.0.0/16", "dev", distance.DEVICE)
+    part.run_in_hub("ip", "tuntap", "add", packet_delay.DEVICE, "mode", "tun")
+    part.run_in_hub("ip", "link", "set", packet_delay.DEVICE, "up")
+    part.run_in_hub("ip", "route", "add", f"{NETWORK}.0.0/16", "dev", packet_delay.DEVICE)
     if far.bits is not None:
         rate = ("rate", f"{int(far.bits)}bit", "burst", str(LEAST_BURST_BYTES), "latency", LATENCY)
-        part.run_in_hub("tc", "qdisc", "add", "dev", distance.DEVICE, "root", "tbf", *rate)
+        part.run_in_hub("tc", "qdisc", "add", "dev", packet_delay.DEVICE, "root", "tbf", *rate)
     part.run_in_hub("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
 
 
 @contextmanager
-def _ways(parts: Sequence[Namespaces], far: Far) -> Iterator[None]:
+def _ways(parts: Sequence[Namespaces], far: ClusterLink) -> Iterator[None]:
     """The process between them, as long as the block."""
     command = [
         sys.executable,
         "-m",
-        distance.__name__,
+        packet_delay.__name__,
         "--delay-s",
         str(far.delay_s),
         *(f"{part.subnet}={part.hub}" for part in parts),
@@ -124,7 +130,7 @@ def _ways(parts: Sequence[Namespaces], far: Far) -> Iterator[None]:
     assert between.stdin is not None
     assert between.stdout is not None
     try:
-        if between.stdout.readline() != distance.READY:
+        if between.stdout.readline() != packet_delay.READY:
             raise UserError(
                 "NETNS",
                 "The ways between clusters could not be opened.",

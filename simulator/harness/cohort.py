@@ -28,8 +28,8 @@ from simulator.harness.wire import (
     AnyLine,
     Certified,
     Entered,
-    Struck,
-    Up,
+    MemberUp,
+    StrikeReport,
     decode_line,
     encode,
 )
@@ -42,7 +42,7 @@ GONE_S = 5.0  # for a killed process to be gone
 LOG_TAIL_BYTES = 3000
 
 
-class Member:
+class MemberProcess:
     """One process. `lines` are those of all its lives; the current life's begin at `life_began`."""
 
     def __init__(self, index: int, home: Path) -> None:
@@ -84,15 +84,15 @@ class Cohort:
         self, root: Path, signed: SignedManifest, elements: int, count: int, nursery: trio.Nursery
     ) -> None:
         self.signed, self.elements = signed, elements
-        self.members = [Member(index, root / f"member-{index}") for index in range(count)]
+        self.members = [MemberProcess(index, root / f"member-{index}") for index in range(count)]
         self.heard: list[tuple[int, AnyLine]] = []  # what nobody has taken yet
         self._root, self._nursery = root, nursery
         self._news = trio.Event()
         (root / MANIFEST_FILE).write_bytes(msgspec.msgpack.encode(signed))
 
-    # -------------------------------------------------------------------------------------------- lives
+    # ---------------------------------------------------------------- lives
 
-    async def start(self, member: Member, *extra: str, prefix: Sequence[str] = ()) -> None:
+    async def start(self, member: MemberProcess, *extra: str, prefix: Sequence[str] = ()) -> None:
         """A life of a member, to where it listens.
 
         It joins those that are up. `prefix` is a command that runs the member's (`nsenter ...`).
@@ -139,12 +139,12 @@ class Cohort:
             )
         self._nursery.start_soon(self._listen, member, member.process)
         await self.until(
-            lambda: any(isinstance(line, Up) for line in self.said(member)),
+            lambda: any(isinstance(line, MemberUp) for line in self.said(member)),
             f"member {member.index} listens",
             UP_S,
         )
 
-    async def _listen(self, member: Member, process: subprocess.Popen[bytes]) -> None:
+    async def _listen(self, member: MemberProcess, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
         buffer = b""
         async with trio.lowlevel.FdStream(os.dup(process.stdout.fileno())) as pipe:
@@ -155,15 +155,15 @@ class Cohort:
                     self._hear(member, decode_line(line))
         self._wake()
 
-    def _hear(self, member: Member, line: AnyLine) -> None:
+    def _hear(self, member: MemberProcess, line: AnyLine) -> None:
         match line:
-            case Up():
+            case MemberUp():
                 member.peer, member.address = line.peer, line.address
             case Certified() if line.state:
                 member.tip = line
             case Entered():
                 member.phase = line.phase
-            case Struck(kind="stop"):
+            case StrikeReport(kind="stop"):
                 member.stopped = True
             case _:
                 pass
@@ -175,19 +175,19 @@ class Cohort:
         self._news.set()
         self._news = trio.Event()
 
-    def tell(self, member: Member, command: AnyCommand) -> None:
+    def tell(self, member: MemberProcess, command: AnyCommand) -> None:
         """A command: a line in a pipe, read when the member gets to it."""
         assert member.process is not None
         assert member.process.stdin is not None
         os.write(member.process.stdin.fileno(), encode(command))
 
-    def wake(self, member: Member) -> None:
+    def wake(self, member: MemberProcess) -> None:
         """Let a stopped member go on."""
         if member.alive:
             os.kill(member.pid, signal.SIGCONT)
         member.stopped = False
 
-    def end(self, member: Member) -> None:
+    def end(self, member: MemberProcess) -> None:
         """kill -9, and wait for the body."""
         process = member.process
         if process is None:
@@ -199,9 +199,9 @@ class Cohort:
             if pipe is not None:
                 pipe.close()
 
-    # -------------------------------------------------------------------------------------------- what was said
+    # ---------------------------------------------------------------- what was said
 
-    def said(self, member: Member) -> list[AnyLine]:
+    def said(self, member: MemberProcess) -> list[AnyLine]:
         """What it said in its current life."""
         return member.lines[member.life_began :]
 
@@ -223,10 +223,11 @@ class Cohort:
                     if (
                         member.process is not None
                         and not member.alive
-                        and not any(isinstance(line, Struck) for line in self.said(member))
+                        and not any(isinstance(line, StrikeReport) for line in self.said(member))
                     ):
                         raise Unreachable(
-                            f"member {member.index} died while waiting until {what}:\n{member.tail()}"
+                            f"member {member.index} died while waiting until "
+                            f"{what}:\n{member.tail()}"
                         )
                 with trio.move_on_after(1.0):  # a death is no line
                     await self._news.wait()

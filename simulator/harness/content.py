@@ -14,7 +14,8 @@ from functools import lru_cache
 import numpy as np
 import trio
 
-from protocol.ports import Lane, ParameterSpec, Progress, TaskInfo, Vector, Work
+from protocol.averaging.vector_layout import Vector
+from protocol.ports.trainer import Lane, ParameterSpec, Progress, TaskInfo, Work
 
 SAMPLES = (96, 61, 128, 33)
 """Samples of one stretch, by member modulo four: different, so that wrong weights show; not all powers of two, so that rounding is there."""

@@ -16,13 +16,20 @@ import msgspec
 import numpy as np
 import trio
 
-from daemon.children.messages import Done
-from daemon.services.training.hivemind.messages import Average, Averaged, Failed, Meet, Report, Said
+from daemon.children.messages import CommandDone
+from daemon.services.training.hivemind.messages import (
+    AverageVector,
+    CommandFailed,
+    ConnectPeer,
+    HivemindReport,
+    MemberInfo,
+    VectorAveraged,
+)
 from daemon.services.training.hivemind.policy import averager_settings
 from daemon.services.training.hivemind.process import HivemindLost, HivemindProcess
 from daemon.services.training.hivemind.settings import AveragerSettings, PeerSettings
+from protocol.averaging.vector_layout import Vector
 from protocol.errors import Unreachable
-from protocol.ports import Vector
 from protocol.run.manifest import Manifest, seal
 from simulator.harness.content import samples_of, vector_of
 from simulator.harness.hivemind_member import STRIKE_FILE, HivemindStrike
@@ -42,7 +49,7 @@ arrival and hands out differences, which rounding moves some 1e-7 apart even whe
 """
 
 
-class HivemindTrial(msgspec.Struct, frozen=True, kw_only=True):
+class HivemindTrialResult(msgspec.Struct, frozen=True, kw_only=True):
     """What came of one fault, from the survivors' answers and tensors."""
 
     # All hold one mean, or all were told of a failure and hold what they gave.
@@ -85,17 +92,18 @@ class HivemindCohort:
             raise Unreachable(f"not all hivemind processes were up within {UP_S:.0f} s")
         first, *others = self.processes
         for index, process in enumerate(others, 1):
-            life = first.lives * 1000 + process.lives
+            life = first.starts * 1000 + process.starts
             if self._met.get(index) != life:
                 if not isinstance(
-                    await process.ask(lambda number: Meet(id=number, maddrs=first.maddrs)), Done
+                    await process.ask(lambda number: ConnectPeer(id=number, maddrs=first.maddrs)),
+                    CommandDone,
                 ):
                     raise Unreachable(f"hivemind member {index} does not reach member 0")
                 self._met[index] = life
 
     async def _round(
         self, victim: int | None = None
-    ) -> tuple[list[Report | None], list[Vector], list[float]]:
+    ) -> tuple[list[HivemindReport | None], list[Vector], list[float]]:
         """One round of all, over when everybody but `victim` has answered: the answers (None for
         one that died), what each gave, and when each answered.
         """
@@ -104,12 +112,12 @@ class HivemindCohort:
             vector_of(self._seed, index, 0, self._stretch, self._elements)
             for index in range(len(self.processes))
         ]
-        answers: list[Report | None] = [None] * len(self.processes)
+        answers: list[HivemindReport | None] = [None] * len(self.processes)
         at = [0.0] * len(self.processes)
 
         async def take_part(index: int, process: HivemindProcess, scope: trio.CancelScope) -> None:
             process.vector[:] = given[index]
-            said = Said(
+            said = MemberInfo(
                 peer=str(index),
                 number=self._stretch,
                 samples=samples_of(index),
@@ -118,12 +126,12 @@ class HivemindCohort:
             )
             with suppress(HivemindLost):
                 answers[index] = await process.ask(
-                    lambda number: Average(
+                    lambda number: AverageVector(
                         id=number,
                         weight=float(samples_of(index)),
                         group_size=len(self.processes),
                         find_s=FIND_S,
-                        said=said,
+                        info=said,
                     )
                 )
             at[index] = time.monotonic()
@@ -153,20 +161,22 @@ class HivemindCohort:
             good = [
                 answer
                 for index, answer in enumerate(answers)
-                if isinstance(answer, Averaged)
-                and len(answer.said) == len(self.processes)
+                if isinstance(answer, VectorAveraged)
+                and len(answer.members) == len(self.processes)
                 and _apart(self.processes[index].vector, _mean(given, everybody)) <= TOLERANCE
             ]
             if len(good) == len(self.processes):
                 self._fault_free_s = max(answer.all_reduce_s for answer in good)
                 return
             why = "; ".join(
-                answer.why if isinstance(answer, Failed) else type(answer).__name__
+                answer.why if isinstance(answer, CommandFailed) else type(answer).__name__
                 for answer in answers
             )
         raise Unreachable(f"no whole round of hivemind's in {ATTEMPTS} attempts: {why}")
 
-    async def strike(self, kind: Kind, step: Step, after_s: float, victim: int) -> HivemindTrial:
+    async def strike(
+        self, kind: Kind, step: Step, after_s: float, victim: int
+    ) -> HivemindTrialResult:
         """A fault, and what the survivors hold afterwards; then the victim is started again."""
         await self.whole()
         report = self._root / f"struck-{self._stretch}"
@@ -199,34 +209,35 @@ class HivemindCohort:
     def _judge(
         self,
         survivors: list[int],
-        answers: list[Report | None],
+        answers: list[HivemindReport | None],
         given: list[Vector],
         held: dict[int, Vector],
         after_s: float,
         late_s: float,
-    ) -> HivemindTrial:
+    ) -> HivemindTrialResult:
         notes, false, seen, successes = [], 0, 0, 0
         for index in survivors:
             answer = answers[index]
-            if not isinstance(answer, Averaged):
+            if not isinstance(answer, VectorAveraged):
                 notes.append(f"{index} failed")
                 continue
             successes += 1
-            included = [int(said.peer) for said in answer.said]
+            included = [int(said.peer) for said in answer.members]
             error = _apart(held[index], _mean(given, included))
             if error > TOLERANCE:
                 false += 1
                 seen += not answer.whole
                 local = np.mean(np.abs(held[index] - given[index]) <= TOLERANCE)
                 notes.append(
-                    f"{index} was told of a success with {len(included)} members, is off by {error:.2g}, {100 * local:.0f}% its own values"
+                    f"{index} was told of a success with {len(included)} members, is off by "
+                    f"{error:.2g}, {100 * local:.0f}% its own values"
                 )
         tensors = list(held.values())
         same = all(_apart(tensor, tensors[0]) <= TOLERANCE for tensor in tensors)
         untouched = not successes and all(
             _apart(held[index], given[index]) <= TOLERANCE for index in survivors
         )
-        return HivemindTrial(
+        return HivemindTrialResult(
             agree=untouched or (same and successes == len(survivors)),
             exact=successes == len(survivors) and not false,
             successes=successes,

@@ -21,19 +21,19 @@ from pathlib import Path
 import msgspec
 import trio
 
-from daemon.disk.files import FileDisk
+from daemon.disk.file_disk import FileDisk
 from daemon.home.layout import BULK_CERTIFICATE_FILE
 from daemon.home.node_key import load_or_make_key
 from daemon.logs import set_up_logging
-from daemon.network.certificate import load_or_make
-from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
+from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import announce
 from daemon.system.offload import in_thread
 from protocol.journal import Warned
 from protocol.run.manifest import SignedManifest
 from simulator.harness.content import ContentTrainer
-from simulator.harness.inside import Inside, ToldEngine
-from simulator.harness.wire import Collected, Up
+from simulator.harness.member_agent import MemberAgent, ObservedEngine
+from simulator.harness.wire import MemberUp, StretchCollected
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -55,17 +55,17 @@ async def live(settings: argparse.Namespace, output: int) -> None:
         secret,
         load_or_make(home / BULK_CERTIFICATE_FILE, home.name),
     )
-    member = Inside(output)
+    member = MemberAgent(output)
     trainer = ContentTrainer(
         seed=seed,
         member=settings.index,
         life=settings.life,
         elements=settings.elements,
         told=lambda stretch, samples: member.say(
-            Collected, life=settings.life, stretch=stretch, samples=samples
+            StretchCollected, life=settings.life, stretch=stretch, samples=samples
         ),
     )
-    member.engine = ToldEngine(
+    member.engine = ObservedEngine(
         told=member.told,
         name=home.name,
         manifest=signed,
@@ -84,7 +84,7 @@ async def live(settings: argparse.Namespace, output: int) -> None:
     async with network.running(), trio.open_nursery() as nursery:
         nursery.start_soon(member.obey, 0)
         nursery.start_soon(member.strike_late)
-        member.say(Up, peer=network.peer, address=network.addresses[0])
+        member.say(MemberUp, peer=network.peer, address=network.addresses[0])
         nursery.start_soon(announce, network, signed)
         await member.engine.run()
 

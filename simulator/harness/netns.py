@@ -37,7 +37,7 @@ LATENCY = "100ms"
 LEAST_BURST_BYTES = 16_384
 
 
-def why_not() -> str:
+def missing_for_namespaces() -> str:
     """Why there can be no namespaces here; empty when there can."""
     missing = [tool for tool in ("unshare", "nsenter", "ip", "tc") if shutil.which(tool) is None]
     if missing:
@@ -50,11 +50,11 @@ def why_not() -> str:
     return tried.stderr.strip() if tried.returncode else ""
 
 
-def why_no_netem() -> str:
+def missing_for_netem() -> str:
     """Why the kernel cannot hold packets on a cable; empty when it can, and where there can be no
     namespaces at all.
     """
-    if why_not():
+    if missing_for_namespaces():
         return ""
     tried = ["unshare", "--net", "tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"]
     said = subprocess.run(tried, capture_output=True, text=True, timeout=COMMAND_S, check=False)
@@ -140,7 +140,7 @@ class Namespaces:
         """Put it back."""
         _in(self._hub, "ip", "link", "set", f"m{member}", "master", "hub")
 
-    # -------------------------------------------------------------------------------------------- making them
+    # ---------------------------------------------------------------- making them
 
     def _pid(self, member: int) -> int:
         return self._holders[1 + member].pid
@@ -183,7 +183,9 @@ class Namespaces:
         self._holders.append(holder)
         assert holder.stdout is not None
         if holder.stdout.readline() != READY:
-            raise UserError("NETNS", "A network namespace could not be made.", why=why_not())
+            raise UserError(
+                "NETNS", "A network namespace could not be made.", why=missing_for_namespaces()
+            )
         return holder.pid
 
     def close(self) -> None:
@@ -209,7 +211,7 @@ def namespaces(count: int, subnet: str = SUBNET) -> Iterator[Namespaces]:
     """
     if not 1 <= count <= MAX_MEMBERS:
         raise ValueError(f"{count} namespaces: 1 to {MAX_MEMBERS} fit the subnet")
-    if reason := why_not():
+    if reason := missing_for_namespaces():
         raise UserError(
             "NETNS",
             "There can be no network namespaces here.",

@@ -30,7 +30,7 @@ BURST_S = 0.02
 CONNECT_S = 5.0
 
 
-class Condition(msgspec.Struct, frozen=True, kw_only=True):
+class LinkCondition(msgspec.Struct, frozen=True, kw_only=True):
     """Of one direction of a link.
 
     `bytes_per_second` None is as fast as it goes. Cut refuses, frozen swallows nothing and delivers
@@ -43,10 +43,10 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
     frozen: bool = False
 
 
-CLEAR = Condition()
+CLEAR = LinkCondition()
 
 
-class Bucket:
+class TokenBucket:
     """Tokens for bytes, shared by all connections of one direction of a link."""
 
     def __init__(self) -> None:
@@ -71,8 +71,8 @@ class Relay:
     def __init__(self, nursery: trio.Nursery) -> None:
         self.bytes_moved = 0
         self._nursery = nursery
-        self._conditions: dict[tuple[str, str], Condition] = {}
-        self._buckets: dict[tuple[str, str], Bucket] = {}
+        self._conditions: dict[tuple[str, str], LinkCondition] = {}
+        self._buckets: dict[tuple[str, str], TokenBucket] = {}
         self._pids: dict[str, Callable[[], int | None]] = {}
         self._open: dict[frozenset[str], set[trio.CancelScope]] = {}
         self._changed = trio.Event()
@@ -97,12 +97,12 @@ class Relay:
         self._nursery.start_soon(trio.serve_listeners, take, [listener])
         return taken
 
-    # -------------------------------------------------------------------------------------------- conditions
+    # ---------------------------------------------------------------- conditions
 
-    def condition(self, sender: str, receiver: str) -> Condition:
+    def condition(self, sender: str, receiver: str) -> LinkCondition:
         return self._conditions.get((sender, receiver), CLEAR)
 
-    def set(self, sender: str, receiver: str, condition: Condition) -> None:
+    def set(self, sender: str, receiver: str, condition: LinkCondition) -> None:
         """One direction.
 
         From now on, for bytes under way too; a cut breaks both directions, since TCP has no one-way
@@ -115,13 +115,13 @@ class Relay:
         self._changed.set()
         self._changed = trio.Event()
 
-    def between(self, one: str, other: str, condition: Condition) -> None:
+    def between(self, one: str, other: str, condition: LinkCondition) -> None:
         """Both directions."""
         self.set(one, other, condition)
         self.set(other, one, condition)
 
-    def split(self, groups: list[list[str]], condition: Condition) -> None:
-        """The same condition on every link between different groups: `Condition(cut=True)` is a
+    def split(self, groups: list[list[str]], condition: LinkCondition) -> None:
+        """The same condition on every link between different groups: `LinkCondition(cut=True)` is a
         partition, `CLEAR` its end.
         """
         for i, group in enumerate(groups):
@@ -130,7 +130,7 @@ class Relay:
                     for other in others:
                         self.between(one, other, condition)
 
-    # -------------------------------------------------------------------------------------------- connections
+    # ---------------------------------------------------------------- connections
 
     async def _connect(self, stream: trio.SocketStream, name: str, to_host: str, port: int) -> None:
         caller = await self._caller(stream.socket.getpeername()[1])
@@ -183,7 +183,7 @@ class Relay:
                     await self._changed.wait()
                 rate = self.condition(*way).bytes_per_second
                 if rate is not None:
-                    await self._buckets.setdefault(way, Bucket()).take(len(data), rate)
+                    await self._buckets.setdefault(way, TokenBucket()).take(len(data), rate)
                 await target.send_all(data)
                 self.bytes_moved += len(data)
             await target.send_eof()

@@ -16,13 +16,13 @@ from protocol.codec import codec_named
 from protocol.contribution.ledger import Ledger
 from protocol.digest import Digest, digest
 from protocol.identity import PeerId
-from protocol.ports import LedgerRecord
+from protocol.ports.disk_records import LedgerRecord
 from protocol.run.manifest import SignedManifest
 from simulator.harness.content import vector_of
-from simulator.harness.wire import Collected, Offered, Resumed
+from simulator.harness.wire import Offered, Resumed, StretchCollected
 
 # Of each member: its disk is a round behind at most, and a round writes two.
-BOOKS_KEPT = 6
+SNAPSHOTS_KEPT = 6
 
 
 class Stretch(msgspec.Struct, frozen=True):
@@ -33,7 +33,7 @@ class Stretch(msgspec.Struct, frozen=True):
     samples: int
 
 
-class Walk(msgspec.Struct, frozen=True, kw_only=True):
+class LocalTrajectory(msgspec.Struct, frozen=True, kw_only=True):
     """A trajectory: its stretches, and by how much their weight was cut since it ended."""
 
     stretches: tuple[Stretch, ...]
@@ -44,27 +44,27 @@ class Walk(msgspec.Struct, frozen=True, kw_only=True):
         return sum(stretch.samples for stretch in self.stretches)
 
 
-class MadeOffer(msgspec.Struct, frozen=True, kw_only=True):
+class ShadowOffer(msgspec.Struct, frozen=True, kw_only=True):
     """An offer as its member must have made it."""
 
     member: int
     samples: int
     encoded: bytes
     contribution: Digest
-    walks: tuple[Walk, ...]
+    walks: tuple[LocalTrajectory, ...]
 
 
-class Kept(msgspec.Struct, frozen=True, kw_only=True):
+class LedgerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """A book as it stood when its member's ledger may have gone to disk."""
 
     record: LedgerRecord
     digest: str
     # What the certificate it stood at says of the member's last seq.
     settled: int
-    waiting: tuple[Walk, ...]
+    waiting: tuple[LocalTrajectory, ...]
     present: tuple[Stretch, ...]
     later: tuple[Stretch, ...]
-    offers: dict[int, tuple[Walk, ...]]
+    offers: dict[int, tuple[LocalTrajectory, ...]]
 
 
 class ShadowLedger:
@@ -84,12 +84,12 @@ class ShadowLedger:
         # Certified in the ancestry of the certificate it stands at.
         self._last_seq = 0
         # Trajectories that ended and are not certified.
-        self._waiting: tuple[Walk, ...] = ()
+        self._waiting: tuple[LocalTrajectory, ...] = ()
         self._present: tuple[Stretch, ...] = ()
         self._later: tuple[Stretch, ...] = ()  # after the offer that was given out
         # By seq: what is in offers that may still be certified.
-        self._offers: dict[int, tuple[Walk, ...]] = {}
-        self._kept: deque[Kept] = deque(maxlen=BOOKS_KEPT)
+        self._offers: dict[int, tuple[LocalTrajectory, ...]] = {}
+        self._kept: deque[LedgerSnapshot] = deque(maxlen=SNAPSHOTS_KEPT)
         self._keep()
 
     def _empty(self) -> Ledger:
@@ -109,7 +109,7 @@ class ShadowLedger:
             "later": record.later,
         }
         self._kept.append(
-            Kept(
+            LedgerSnapshot(
                 record=msgspec.structs.replace(
                     record, **{name: vector.copy() for name, vector in vectors.items()}
                 ),
@@ -140,7 +140,8 @@ class ShadowLedger:
         )
         if found is None:
             self.doubts.append(
-                f"it came back with a ledger that it never had: {line.weight} samples, seq {line.offered_seq} on offer"
+                f"it came back with a ledger that it never had: {line.weight} samples, seq "
+                f"{line.offered_seq} on offer"
             )
             return
         self._ledger = self._empty()
@@ -154,14 +155,15 @@ class ShadowLedger:
         )
         if self._ledger.pending != line.weight:
             self.doubts.append(
-                f"it came back with {line.weight} samples where its ledger holds {self._ledger.pending}"
+                f"it came back with {line.weight} samples where its ledger holds "
+                f"{self._ledger.pending}"
             )
 
     def gave_out(self) -> None:
         """The offer's bytes go to the reducers."""
         self._ledger.give_out()
 
-    def collected(self, line: Collected) -> None:
+    def collected(self, line: StretchCollected) -> None:
         stretch = Stretch(line.life, line.stretch, line.samples)
         if self._ledger.given:
             self._later = (*self._later, stretch)
@@ -172,7 +174,7 @@ class ShadowLedger:
             line.samples,
         )
 
-    def offered(self, line: Offered) -> MadeOffer | None:
+    def offered(self, line: Offered) -> ShadowOffer | None:
         offer = self._ledger.make_offer()
         if (offer.seq, offer.weight, offer.digest.hex()) != (
             line.seq,
@@ -180,17 +182,18 @@ class ShadowLedger:
             line.contribution,
         ):
             self.doubts.append(
-                f"it offered {line.samples} samples as seq {line.seq}, its stretches make {offer.weight} as seq {offer.seq}"
+                f"it offered {line.samples} samples as seq {line.seq}, its stretches make "
+                f"{offer.weight} as seq {offer.seq}"
             )
         if offer.weight and not self._ledger.given:
             self._offers[offer.seq] = (
                 *self._waiting,
-                *([Walk(stretches=self._present)] if self._present else []),
+                *([LocalTrajectory(stretches=self._present)] if self._present else []),
             )
         self._keep()
         if not offer.weight:
             return None
-        return MadeOffer(
+        return ShadowOffer(
             member=self._member,
             samples=offer.weight,
             encoded=offer.encoded,
@@ -213,7 +216,7 @@ class ShadowLedger:
         carried = self._ledger.carried
         self._ledger.settle(listed_seq, beside=beside, share=1 / rounds)
         if ends:
-            ended = [Walk(stretches=self._present)] if self._present else []
+            ended = [LocalTrajectory(stretches=self._present)] if self._present else []
             self._waiting, self._present, self._later = (*self._waiting, *ended), self._later, ()
         if counts:
             counted = {

@@ -10,14 +10,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from daemon.swarm.lineage import Step
+from daemon.swarm.lineage import LineageEntry
 from protocol.averaging.outer_step import state_digest
 from protocol.certificates.leader_order import leader_of, leader_order
 from protocol.identity import short
 from simulator.harness.audit import Audit
-from simulator.harness.cohort import Cohort, Member
-from simulator.harness.reading import certified, exchange_s, exchanging_s, noticed_s
-from simulator.harness.wire import Certified, Dump, Dumped, Strike, Struck
+from simulator.harness.cohort import Cohort, MemberProcess
+from simulator.harness.timings import certified, exchange_s, exchanging_s, noticed_s
+from simulator.harness.wire import Certified, Dump, Dumped, Strike, StrikeReport
 
 # Until everybody is in a certificate again: a process's start, a join, a download and two rounds.
 WHOLE_S = 90.0
@@ -28,7 +28,7 @@ OVER_S = 150.0
 LINES_TOLD = 40  # of each member, when a trial failed
 
 
-class Trial(msgspec.Struct, frozen=True, kw_only=True):
+class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
     """What came of one fault.
 
     Times in seconds; those after the fault are of the slowest survivor, its training left out.
@@ -52,7 +52,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
-class Trials:
+class TrialRunner:
     """A cohort with its audit, between faults."""
 
     def __init__(self, cohort: Cohort, root: Path) -> None:
@@ -67,7 +67,7 @@ class Trials:
         for member in self.cohort.members:
             await self.cohort.start(member)
 
-    # -------------------------------------------------------------------------------------------- certificates
+    # ---------------------------------------------------------------- certificates
 
     def catch_up(self) -> None:
         """Audit what was said since the last call.
@@ -77,7 +77,7 @@ class Trials:
         for index, line in self.cohort.take():
             self.audit.take(index, line)
 
-    def whole(self) -> Step | None:
+    def whole(self) -> LineageEntry | None:
         """The certificate that all members hold and all contributed to, while they train on from
         it.
         """
@@ -101,9 +101,9 @@ class Trials:
             else None
         )
 
-    async def until_whole(self) -> Step:
+    async def until_whole(self) -> LineageEntry:
         """Wait for everybody to be in one certificate. Raises `Unreachable`."""
-        found: list[Step] = []
+        found: list[LineageEntry] = []
 
         def look() -> bool:
             step = self.whole()
@@ -114,9 +114,9 @@ class Trials:
         await self.cohort.until(look, "all members are in one certificate", WHOLE_S)
         return found[-1]
 
-    # -------------------------------------------------------------------------------------------- a trial
+    # ---------------------------------------------------------------- a trial
 
-    async def strike(self, command: Strike, *, leader: bool, pick: int) -> Trial:
+    async def strike(self, command: Strike, *, leader: bool, pick: int) -> TrialResult:
         """Strike the next round's leader, or the `pick`-th of the others, and see it through until
         the cohort is whole again.
         """
@@ -167,7 +167,7 @@ class Trials:
         detection = [noticed_s(cohort.said(member), since, victim.peer) for member in survivors]
         back_s = await self._bring_back(victim)
         false = self._false_successes()
-        return Trial(
+        return TrialResult(
             number=struck.number,
             leader=struck.leads,
             late_s=struck.late_s,
@@ -182,13 +182,13 @@ class Trials:
             notes=(*apart, *wrong, *false, *(self.audit.doubts if wrong or false else ())),
         )
 
-    def _choose(self, step: Step, *, leader: bool, pick: int) -> Member:
+    def _choose(self, step: LineageEntry, *, leader: bool, pick: int) -> MemberProcess:
         """By the rule that the members go by: the parent certificate's members, ordered by a hash."""
         leads = leader_of(leader_order(step.tip.hash, step.tip.members), 0)
         chosen = [member for member in self.cohort.members if (member.peer == leads) is leader]
         return chosen[pick % len(chosen)]
 
-    async def _bring_back(self, victim: Member) -> float:
+    async def _bring_back(self, victim: MemberProcess) -> float:
         cohort = self.cohort
         since = time.monotonic()
         if victim.stopped:
@@ -199,7 +199,7 @@ class Trials:
         step = await self.until_whole()
         return certified(cohort.said(victim), since)[-1].at_s - since if step else 0.0
 
-    def _dumped(self, member: Member, number: int) -> Dumped | None:
+    def _dumped(self, member: MemberProcess, number: int) -> Dumped | None:
         return next(
             (
                 line
@@ -209,9 +209,11 @@ class Trials:
             None,
         )
 
-    # -------------------------------------------------------------------------------------------- judging
+    # ---------------------------------------------------------------- judging
 
-    def _disagreements(self, survivors: list[Member], number: int, since: float) -> list[str]:
+    def _disagreements(
+        self, survivors: list[MemberProcess], number: int, since: float
+    ) -> list[str]:
         """Where survivors differ: at one number by certificate, at one certificate by the bytes of
         their anchors.
         """
@@ -245,7 +247,7 @@ class Trials:
         ]
         return notes
 
-    def _inexact(self, survivors: list[Member], since: float) -> list[str]:
+    def _inexact(self, survivors: list[MemberProcess], since: float) -> list[str]:
         """Where what a survivor holds is not what its certificate's list makes."""
         notes: list[str] = []
         for member in survivors:
@@ -260,7 +262,8 @@ class Trials:
                     and line.state != step.certificate.outcome.state.hex()
                 ):
                     notes.append(
-                        f"member {member.index} holds another state than certificate {line.number} names"
+                        f"member {member.index} holds another state than certificate "
+                        f"{line.number} names"
                     )
             for line in self.cohort.said(member):
                 if (
@@ -333,7 +336,8 @@ class Trials:
         parts: list[str] = []
         for member in self.cohort.members:
             parts.append(
-                f"member {member.index} ({short(member.peer)}), life {member.life}, {'stopped' if member.stopped else member.phase}"
+                f"member {member.index} ({short(member.peer)}), life {member.life}, "
+                f"{'stopped' if member.stopped else member.phase}"
             )
             for line in member.lines[-LINES_TOLD:]:
                 fields = {
@@ -346,6 +350,6 @@ class Trials:
         return "\n".join(parts)
 
 
-def _struck(member: Member, began: int) -> Struck | None:
+def _struck(member: MemberProcess, began: int) -> StrikeReport | None:
     """Its last words, among those it said after the first `began`."""
-    return next((line for line in member.lines[began:] if isinstance(line, Struck)), None)
+    return next((line for line in member.lines[began:] if isinstance(line, StrikeReport)), None)

@@ -15,20 +15,20 @@ from simulator.harness.steps import Kind, Step
 MAX_LINE_BYTES = 1 << 20  # a certificate of 64 members has 25 KB
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class MemberLine(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Base of what a member says. `at_s` is CLOCK_MONOTONIC."""
 
     at_s: float
 
 
-class Up(Line, frozen=True, kw_only=True, tag=True):
+class MemberUp(MemberLine, frozen=True, kw_only=True, tag=True):
     """It listens; others join it at `address`."""
 
     peer: PeerId
     address: str
 
 
-class Resumed(Line, frozen=True, kw_only=True, tag=True):
+class Resumed(MemberLine, frozen=True, kw_only=True, tag=True):
     """Its state is in place (of certificate `hash`, the run id at genesis), the ledger as it came
     from disk: `vectors` is the digest of what it holds, `offered_seq` 0 when nothing is on
     offer, `given` whether that may have been given out.
@@ -42,7 +42,7 @@ class Resumed(Line, frozen=True, kw_only=True, tag=True):
     vectors: str
 
 
-class Entered(Line, frozen=True, kw_only=True, tag=True):
+class Entered(MemberLine, frozen=True, kw_only=True, tag=True):
     """A phase of the round; `leads` is whether this member leads the view as far as it knows."""
 
     number: int
@@ -52,13 +52,13 @@ class Entered(Line, frozen=True, kw_only=True, tag=True):
     leads: bool
 
 
-class Summed(Line, frozen=True, kw_only=True, tag=True):
+class Summed(MemberLine, frozen=True, kw_only=True, tag=True):
     """Its own slice is summed."""
 
     number: int
 
 
-class Collected(Line, frozen=True, kw_only=True, tag=True):
+class StretchCollected(MemberLine, frozen=True, kw_only=True, tag=True):
     """A stretch goes into the ledger."""
 
     life: int
@@ -66,7 +66,7 @@ class Collected(Line, frozen=True, kw_only=True, tag=True):
     samples: int
 
 
-class Offered(Line, frozen=True, kw_only=True, tag=True):
+class Offered(MemberLine, frozen=True, kw_only=True, tag=True):
     """What is in the ledger is offered; `contribution` is the root that the signed offer commits
     to.
     """
@@ -77,7 +77,7 @@ class Offered(Line, frozen=True, kw_only=True, tag=True):
     contribution: str
 
 
-class Certified(Line, frozen=True, kw_only=True, tag=True):
+class Certified(MemberLine, frozen=True, kw_only=True, tag=True):
     """A certificate joined its ancestry.
 
     `state` is the digest of the anchor and momentum as the member holds them, empty for
@@ -91,14 +91,14 @@ class Certified(Line, frozen=True, kw_only=True, tag=True):
     raw: bytes
 
 
-class PeerLost(Line, frozen=True, kw_only=True, tag=True):
+class PeerLost(MemberLine, frozen=True, kw_only=True, tag=True):
     """The connection to a peer is gone."""
 
     peer: PeerId
     reason: str
 
 
-class Passed(Line, frozen=True, kw_only=True, tag=True):
+class Passed(MemberLine, frozen=True, kw_only=True, tag=True):
     """A view came to nothing."""
 
     number: int
@@ -106,7 +106,7 @@ class Passed(Line, frozen=True, kw_only=True, tag=True):
     reason: str
 
 
-class Struck(Line, frozen=True, kw_only=True, tag=True):
+class StrikeReport(MemberLine, frozen=True, kw_only=True, tag=True):
     """The last thing it says before the signal; `late_s` is how far into the step."""
 
     kind: Kind
@@ -116,7 +116,7 @@ class Struck(Line, frozen=True, kw_only=True, tag=True):
     late_s: float
 
 
-class Dumped(Line, frozen=True, kw_only=True, tag=True):
+class Dumped(MemberLine, frozen=True, kw_only=True, tag=True):
     """The anchor and the momentum behind it are at `path`, little-endian float32, as of certificate
     `hash` (the run id at genesis).
     """
@@ -126,25 +126,25 @@ class Dumped(Line, frozen=True, kw_only=True, tag=True):
     path: str
 
 
-class Said(Line, frozen=True, kw_only=True, tag=True):
+class Remark(MemberLine, frozen=True, kw_only=True, tag=True):
     """Anything a person may want to read afterwards."""
 
     text: str
 
 
 AnyLine = (
-    Up
+    MemberUp
     | Resumed
     | Entered
     | Summed
-    | Collected
+    | StretchCollected
     | Offered
     | Certified
     | PeerLost
     | Passed
-    | Struck
+    | StrikeReport
     | Dumped
-    | Said
+    | Remark
 )
 
 

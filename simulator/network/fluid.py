@@ -17,7 +17,7 @@ from simulator.network.links import Floats, Ints
 EQUAL = 1 + 1e-9  # what rounding makes of equal shares
 
 
-class Crossed(msgspec.Struct, frozen=True, kw_only=True):
+class LinkKind(msgspec.Struct, frozen=True, kw_only=True):
     """One kind of link: which one each flow crosses (shape (flows,)), and what each carries (shape
     (links,)).
     """
@@ -26,7 +26,7 @@ class Crossed(msgspec.Struct, frozen=True, kw_only=True):
     bits: Floats
 
 
-def share_out(most: Floats, kinds: tuple[Crossed, ...]) -> Floats:
+def share_out(most: Floats, kinds: tuple[LinkKind, ...]) -> Floats:
     """Bits a second for each flow, shape (flows,), when flow i takes at most `most[i]` by itself."""
     rates = np.zeros_like(most)
     open_ = np.arange(len(most))

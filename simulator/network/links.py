@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from simulator.profiles import QUALITIES
+from simulator.fakes.link_profiles import QUALITIES
 
 MSS_BYTES = 1460
 MATHIS = 1.22
@@ -40,7 +40,7 @@ Ints = npt.NDArray[np.int64]
 PROFILES = (*QUALITIES, "regions")
 
 
-class Links(msgspec.Struct, frozen=True, kw_only=True):
+class NetworkLinks(msgspec.Struct, frozen=True, kw_only=True):
     """What connects `nodes` nodes.
 
     Bits and seconds; matrices are [from, to] and of shape (nodes, nodes).
@@ -64,14 +64,14 @@ class Links(msgspec.Struct, frozen=True, kw_only=True):
             most = MATHIS * MSS_BYTES * 8 / (self.rtt_s * np.sqrt(self.loss))
         return np.minimum(most, MOST_BITS)
 
-    def slowed(self, nodes: npt.NDArray[np.bool_], times: float) -> Links:
+    def slowed(self, nodes: npt.NDArray[np.bool_], times: float) -> NetworkLinks:
         """The same network after every path of those nodes has become so many times as long."""
         return msgspec.structs.replace(
             self, rtt_s=np.where(nodes[:, None] | nodes[None, :], self.rtt_s * times, self.rtt_s)
         )
 
 
-def links_of(profile: str, nodes: int, seed: int) -> Links:
+def links_of(profile: str, nodes: int, seed: int) -> NetworkLinks:
     """The network of a profile. Raises `KeyError` for an unknown one."""
     rng = np.random.default_rng(
         [seed, nodes, PROFILES.index(profile) if profile in PROFILES else 0]
@@ -81,7 +81,7 @@ def links_of(profile: str, nodes: int, seed: int) -> Links:
     return _quality(profile, nodes, rng)
 
 
-def _regions(nodes: int, rng: np.random.Generator) -> Links:
+def _regions(nodes: int, rng: np.random.Generator) -> NetworkLinks:
     # Who is where says nothing of a node's place in the order of peers.
     region = rng.permutation(np.arange(nodes) % REGIONS)
     apart = np.triu(rng.uniform(*BETWEEN_S, (REGIONS, REGIONS)), 1)
@@ -91,7 +91,7 @@ def _regions(nodes: int, rng: np.random.Generator) -> Links:
     np.fill_diagonal(rtt, 0.0)
     between = np.full((REGIONS, REGIONS), BETWEEN_BITS)
     np.fill_diagonal(between, np.inf)
-    return Links(
+    return NetworkLinks(
         nodes=nodes,
         up=np.full(nodes, REGION_UP),
         down=np.full(nodes, REGION_DOWN),
@@ -103,7 +103,7 @@ def _regions(nodes: int, rng: np.random.Generator) -> Links:
     )
 
 
-def _quality(profile: str, nodes: int, rng: np.random.Generator) -> Links:
+def _quality(profile: str, nodes: int, rng: np.random.Generator) -> NetworkLinks:
     quality = QUALITIES[profile]
     low, high = quality.round_trip_s
     place = rng.random((nodes, 2))
@@ -112,7 +112,7 @@ def _quality(profile: str, nodes: int, rng: np.random.Generator) -> Links:
     rtt = np.clip((low + (high - low) * across) * (detour + detour.T), low, high)
     np.fill_diagonal(rtt, 0.0)
     bits = np.full(nodes, min(quality.bits_per_second, MOST_BITS))
-    return Links(
+    return NetworkLinks(
         nodes=nodes,
         up=bits,
         down=bits.copy(),

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from contracts.chain import ChainClient
+from contracts.chain_client import ChainClient
 from contracts.client import ChainSettings, HttpTransport, connect, result_of
 from contracts.devnet.agents import agent_status, is_agent
 from contracts.devnet.anvil import anvil_serving

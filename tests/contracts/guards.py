@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -43,7 +44,7 @@ TEST_S = 120
 HANGS_S = 20
 TRIAL_S = 280  # for all of a trial
 TIMED_OUT = "Failed: Timeout"  # what pytest-timeout says of a test
-CALLS = re.compile(r"(assert |pausable\._require|ownable\._check|self\._check_|@nonreentrant)")
+CALLS = re.compile(r"(assert |\w+\._check_|@nonreentrant)")
 
 
 class Guard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -84,31 +85,54 @@ def all_guards() -> list[Guard]:
     return msgspec.convert(tomllib.loads(LIST.read_text())["guard"], list[Guard])
 
 
-def place_of(guard: Guard, text: str) -> int:
-    """Where it begins. Raises `ValueError` unless it is there, and once within its function."""
+TOKEN = re.compile(r"\w+|[^\w\s]|\n")
+
+
+def place_of(guard: Guard, text: str) -> tuple[int, int]:
+    """Where the guard begins and ends, however the formatter broke its lines.
+
+    Raises `ValueError` unless the guard is in the file, and once within its function.
+    """
     start = text.index(f"def {guard.of}(") if guard.of else 0
     following = (
         re.compile(r"\n\n\n|\n    (?:async )?def |\n@").search(text, start + 1)
         if guard.of
         else None
     )
-    part = text[start : following.start() if following else len(text)]
+    end = following.start() if following else len(text)
     if guard.guard == "@nonreentrant":  # stands above its function
-        return text.rindex(guard.guard, 0, start)
-    if part.count(guard.guard) != 1:
+        at = text.rindex(guard.guard, 0, start)
+        return at, at + len(guard.guard)
+    found = [one.span() for one in _pattern(guard.guard).finditer(text, start, end)]
+    if len(found) != 1:
         raise ValueError(
-            f"{guard.file}: {guard.guard!r} is {part.count(guard.guard)} times in {guard.of or 'it'}"
+            f"{guard.file}: {guard.guard!r} is {len(found)} times in {guard.of or 'it'}"
         )
-    return start + part.index(guard.guard)
+    return found[0]
+
+
+def _pattern(code: str) -> re.Pattern[str]:
+    """The code's tokens with any space between them, and a comma before any closing bracket."""
+    tokens = [token for token in TOKEN.findall(code.strip()) if token != "\n"]
+    return re.compile(
+        r"\s*".join(("(?:,\\s*)?" if token in ")]}" else "") + re.escape(token) for token in tokens)
+    )
 
 
 def taken_out(guard: Guard, text: str) -> str:
     """The file without the guard."""
-    at = place_of(guard, text)
+    begin, end = place_of(guard, text)
     without = guard.without or (
         "" if guard.guard == "@nonreentrant" or not guard.is_contract else "pass"
     )
-    return text[:at] + without + text[at + len(guard.guard) :]
+    # Only a statement that stands by itself has an indentation to keep.
+    indent = text[text.rindex("\n", 0, begin) + 1 : begin]
+    lines = textwrap.dedent(without.strip("\n")).splitlines()
+    if len(lines) > 1 and not indent.strip():
+        without = ("\n" + indent).join(lines)
+    else:
+        without = without if not guard.guard.startswith("\n") else without.strip()
+    return text[:begin] + without + text[end:]
 
 
 def guards_in(source: Path) -> set[tuple[str, str]]:
@@ -139,7 +163,7 @@ def fails_without(guard: Guard, scratch: Path) -> str:
     file.write_text(taken_out(guard, file.read_text()))
     if guard.is_contract:
         subprocess.run(
-            [COMPILER, scratch / "contracts" / "build.py", "--only", file.stem],
+            [COMPILER, scratch / "contracts" / "build.py", "--only", _contract(guard.file)],
             check=True,
             capture_output=True,
         )
@@ -172,6 +196,11 @@ def fails_without(guard: Guard, scratch: Path) -> str:
     if done.returncode == TESTS_FAILED or (done.returncode < 0 and guard.dies):
         return ""
     return f"exit code {done.returncode} of {guard.test}:\n{done.stdout[-800:]}"
+
+
+def _contract(file: str) -> str:
+    """The contract that a source file is compiled into; the pool alone uses the library."""
+    return "reward_pool" if "/library/" in file else Path(file).stem
 
 
 def ids_in(files: Iterable[str]) -> set[str]:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from contracts.artifacts import AGENT_REGISTRY, REWARD_POOL
 from contracts.endpoints import RpcError
 from contracts.liveness import HEARTBEAT
-from protocol.chain.port import ChainRefused, ChainUnreachable, Settled, WrongChain
+from protocol.chain.port import ChainRefused, ChainUnreachable, SettledTransaction, WrongChain
 from tests.contracts.ground import EvmGround
 from tests.contracts.levers import Changing, blocks, book_of, over
 
@@ -156,7 +156,7 @@ def test_a_good_receipt_without_an_effect_is_not_done(ground: EvmGround, tmp_pat
     anna = over(Changing(ground.transport, mute), ground, "anna", tmp_path)
     sent = anna.register("anna")
     blocks(ground, 1)
-    ended: Settled = anna.wait(sent, 1)
+    ended: SettledTransaction = anna.wait(sent, 1)
     assert not ended.done
     assert "nothing happened" in ended.reason
 

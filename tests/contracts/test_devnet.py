@@ -17,7 +17,7 @@ import pytest
 from contracts.client import ChainSettings, HttpTransport, connect
 from contracts.devnet.evm import Devnet
 from contracts.devnet.genesis import COIN, dev_account, dev_key
-from contracts.devnet.reverts import Refused
+from contracts.devnet.reverts import RpcRefusal
 from contracts.devnet.rpc import FAUCET_COINS
 from contracts.devnet.store import SqliteStore
 from contracts.signers import signer_of
@@ -138,11 +138,11 @@ def test_transactions_that_geth_refuses_are_refused_in_its_words() -> None:
         ({"gas": 10**9}, "exceeds block gas limit"),
         ({"value": 10**30, "nonce": 1}, "insufficient funds"),
     ):
-        with pytest.raises(Refused, match=words):
+        with pytest.raises(RpcRefusal, match=words):
             ground.devnet.submit(raw(**changed))
     ground.devnet.submit(raw(value=2, maxFeePerGas=2 * 10**10, maxPriorityFeePerGas=2 * 10**9))
     ground.devnet.mine()
-    with pytest.raises(Refused, match="nonce too low"):
+    with pytest.raises(RpcRefusal, match="nonce too low"):
         ground.devnet.submit(raw(value=3))
     assert ground.devnet.balance(b"\x01" * 20) == 2
     assert ground.account("anna") == dev_account("anna")

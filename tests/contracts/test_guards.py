@@ -26,7 +26,7 @@ from tests.contracts.guards import (
 )
 
 
-@pytest.mark.parametrize("source", sorted(SOURCES.glob("*.vy")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("source", sorted(SOURCES.rglob("*.vy")), ids=lambda path: path.stem)
 def test_every_guard_of_a_contract_is_in_the_list(source: Path) -> None:
     listed = {(guard.of, guard.guard) for guard in all_guards() if guard.file.endswith(source.name)}
     assert guards_in(source) - listed == set()

@@ -8,7 +8,7 @@ import pytest
 
 from contracts.abi import call_data
 from contracts.artifacts import AGENT_REGISTRY, REWARD_POOL, SESSIONS
-from contracts.chain import ChainClient
+from contracts.chain_client import ChainClient
 from contracts.devnet.genesis import GenesisSettings, dev_account, dev_key, genesis_of
 from contracts.signers import claim_message, sign_claim, signer_of
 from protocol.chain.keccak import ZERO_ADDRESS, Address, account_bytes, keccak256
@@ -16,7 +16,7 @@ from protocol.chain.port import NO_HASH, ChainRefused
 from protocol.settlement.merkle_tree import SettlementTree
 from tests.contracts.ground import EPOCH_S, START_S, EvmGround
 from tests.contracts.levers import Levers, called
-from tests.contracts.test_contracts import activate
+from tests.contracts.roots import activate_root
 from tests.ports.chain_suite import ANNA, BERT, COLD, SETTLERS, done, fund, propose, settle
 
 ANYTHING = b"x" * 32
@@ -204,7 +204,7 @@ def test_a_payout_that_comes_back_for_more_gets_nothing(again: str) -> None:
     )
     assert account_bytes(place) == greedy
     fund(ground, 1000)
-    activate(ground, tree.root, tree.total)
+    activate_root(ground, tree.root, tree.total)
     for account in (bert.account, place):
         done(anna, anna.prove(account, tree.totals.get(account, 200), tree.proof(account)))
     done(anna, anna.set_payout(place))

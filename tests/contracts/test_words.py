@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from contracts.calldata import (
-    claim_proof,
-    claim_words,
-    heartbeat_figures,
-    heartbeat_words,
+    claim_calldata,
+    claim_proof_calldata,
+    heartbeat_calldata,
+    heartbeat_figures_calldata,
     name_word,
-    register_words,
+    register_calldata,
 )
 
 AGENT = "0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf"
@@ -19,25 +19,29 @@ PADDED = "000000000000000000000000" + "7e5f4552091a69125d5dfcb7b8c2659029395bdf"
 
 def test_register_is_name_model_count_capabilities_and_the_agent_last() -> None:
     model, one, two = b"\x11" * 32, b"\x22" * 32, b"\x33" * 32
-    plain = register_words("node-1", model, [one, two])
+    plain = register_calldata("node-1", model, [one, two])
     assert (
         plain.hex()
         == "6e6f64652d31" + "00" * 26 + "11" * 32 + "00" * 31 + "02" + "22" * 32 + "33" * 32
     )
-    assert register_words("node-1", model, [one, two], AGENT).hex() == plain.hex() + PADDED
-    assert register_words("", model, []).hex() == "00" * 32 + "11" * 32 + "00" * 32
+    assert register_calldata("node-1", model, [one, two], AGENT).hex() == plain.hex() + PADDED
+    assert register_calldata("", model, []).hex() == "00" * 32 + "11" * 32 + "00" * 32
 
 
 def test_heartbeat_and_claim_are_empty_or_one_left_padded_address() -> None:
-    assert heartbeat_words() == claim_words() == b""
-    assert heartbeat_words(AGENT).hex() == claim_words(AGENT).hex() == PADDED
+    assert heartbeat_calldata() == claim_calldata() == b""
+    assert heartbeat_calldata(AGENT).hex() == claim_calldata(AGENT).hex() == PADDED
 
 
 def test_our_words_stand_behind_the_address() -> None:
     assert (
-        heartbeat_figures(AGENT, 258, b"\xcc" * 32).hex() == PADDED + "00" * 30 + "0102" + "cc" * 32
+        heartbeat_figures_calldata(AGENT, 258, b"\xcc" * 32).hex()
+        == PADDED + "00" * 30 + "0102" + "cc" * 32
     )
-    assert claim_proof(AGENT, 1, [b"\xdd" * 32]).hex() == PADDED + "00" * 31 + "01" + "dd" * 32
+    assert (
+        claim_proof_calldata(AGENT, 1, [b"\xdd" * 32]).hex()
+        == PADDED + "00" * 31 + "01" + "dd" * 32
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,4 +64,4 @@ def test_a_long_name_is_cut_between_two_characters(name: str, kept: str) -> None
 
 def test_a_hash_of_another_length_is_refused() -> None:
     with pytest.raises(ValueError, match="32 bytes, not 31"):
-        register_words("x", b"\0" * 31, [])
+        register_calldata("x", b"\0" * 31, [])

@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 from msgspec.structs import replace
 
-from daemon.chain.records import keep_manifest, run_folder
-from daemon.disk.files import FileDisk
-from daemon.home.recent_state import remember
+from daemon.chain.home_runs import keep_manifest, run_folder
+from daemon.disk.file_disk import FileDisk
+from daemon.home.recent_state import save_recent_state
 from daemon.swarm.chain_sync import pack_record
 from protocol.averaging.outer_step import state_digest
-from protocol.averaging.vector_layout import CHUNK_ELEMENTS
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
 from protocol.certificates.certificate import Tip, encode_tip, extend, genesis, open_certificate
-from protocol.ports import Checkpoint, LedgerRecord, Vector, ViewRecord, inline
+from protocol.ports.disk_records import Checkpoint, LedgerRecord, ViewRecord
+from protocol.ports.offload import inline
 from protocol.run.manifest import SignedManifest, seal
 from tests.protocol.rounds import CHUNKS, MANIFEST, Made, people
 
@@ -43,7 +44,7 @@ class CertifiedHome:
 
     async def write(self) -> CertifiedHome:
         keep_manifest(self.root, self.signed)
-        remember(self.root, self.signed, 4001)
+        save_recent_state(self.root, self.signed, 4001)
         disk = FileDisk(self.root, inline)
         for number in range(1, self.rounds + 1):
             await self.append(disk, number)
@@ -51,7 +52,7 @@ class CertifiedHome:
             await disk.save_checkpoint(
                 self.checkpoint(number), [tip.hash for tip in self.tips[:-1]]
             )
-        await disk.save_stands(self.run, [ViewRecord(parent=self.tips[-1].hash, view=1)])
+        await disk.save_view_records(self.run, [ViewRecord(parent=self.tips[-1].hash, view=1)])
         return self
 
     async def append(self, disk: FileDisk, number: int) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from daemon.system.allocator import PAUSE_S, give_back_memory
+from daemon.system.allocator import PAUSE_S, trim_memory
 from simulator.fakes.clock import run_virtual
 
 # Below what malloc asks the kernel for one by one.
@@ -24,7 +24,7 @@ def resident_bytes() -> int:
 def test_free_memory_between_blocks_in_use_is_given_back() -> None:
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(give_back_memory)
+            nursery.start_soon(trim_memory)
             blocks = [bytearray(os.urandom(BLOCK_BYTES)) for _ in range(BLOCKS)]
             kept = blocks[::KEPT]
             del blocks

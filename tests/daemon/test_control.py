@@ -20,7 +20,7 @@ from daemon.control import client as client_module
 from daemon.control import server as server_module
 from daemon.control.client import call
 from daemon.control.server import Handler, serve_control
-from daemon.control.wire import MAX_REQUEST_BYTES, Answer, socket_address
+from daemon.control.wire import MAX_REQUEST_BYTES, ControlReply, socket_address
 from daemon.home.layout import SOCKET_FILE
 from daemon.home.lock import home_lock
 from protocol.errors import UserError
@@ -213,7 +213,7 @@ async def test_a_socket_of_somebody_else_is_left_in_place_at_the_end(tmp_path: P
 async def test_garbage_is_told_so_and_changes_nothing(tmp_path: Path, data: bytes) -> None:
     async with served(tmp_path) as daemon:
         answer = await trio.to_thread.run_sync(raw, tmp_path, data)
-        assert not msgspec.json.decode(answer, type=Answer).ok
+        assert not msgspec.json.decode(answer, type=ControlReply).ok
         assert daemon.calls == []
         assert await asked(tmp_path, "status") == b'{"as_of":1}'
 

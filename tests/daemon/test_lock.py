@@ -13,7 +13,7 @@ import pytest
 
 from daemon.home import lock as lock_module
 from daemon.home.layout import LOCK_FILE
-from daemon.home.lock import Holder, boot_id, holder, home_lock, lock_holder
+from daemon.home.lock import LockHolder, boot_id, find_holder, home_lock, lock_holder
 from protocol.errors import UserError
 
 ELSEWHERE = "77\nelsewhere\nanother boot\n"
@@ -27,11 +27,11 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_file_says_who_holds_the_home_and_then_that_nobody_does(tmp_path: Path) -> None:
     with home_lock(tmp_path):
-        held = holder(tmp_path)
+        held = find_holder(tmp_path)
         assert held is not None
         assert (held.pid, held.boot, held.here) == (os.getpid(), boot_id(), True)
     assert (tmp_path / LOCK_FILE).read_bytes() == b""
-    assert holder(tmp_path) is None
+    assert find_holder(tmp_path) is None
 
 
 def test_a_file_that_another_machine_touches_is_held(tmp_path: Path) -> None:
@@ -97,5 +97,5 @@ def test_any_content_is_read(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_holder_of_an_older_version_counts_as_one_of_this_machine() -> None:
-    assert Holder(pid=3).here
-    assert str(Holder(pid=0)) == "process unknown"
+    assert LockHolder(pid=3).here
+    assert str(LockHolder(pid=0)) == "process unknown"

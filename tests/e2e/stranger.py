@@ -13,8 +13,8 @@ import msgspec
 import trio
 from msgspec.structs import replace
 
-from daemon.network.certificate import load_or_make
-from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
+from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.tls.certificate import load_or_make
 from daemon.swarm.chain_sync import fetch_manifest, read_chain
 from daemon.swarm.frames import frame
 from daemon.swarm.messenger import PROTOCOL
@@ -22,17 +22,12 @@ from protocol.certificates.certificate import Certificate
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer
-from protocol.messages import (
-    Beacon,
-    Message,
-    Vote,
-    decode_signed,
-    encode_signed,
-    open_as,
-    payload_of,
-    sign,
-)
-from protocol.ports import ByteStream, Endpoint
+from protocol.messages.base import Message
+from protocol.messages.beacon import Beacon
+from protocol.messages.envelope import decode_signed, encode_signed, open_as, payload_of, sign
+from protocol.messages.round import Vote
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.endpoint import Endpoint
 from protocol.run.manifest import Manifest
 from tests.e2e.swarm import LOOPBACK, Daemon
 

@@ -23,8 +23,8 @@ from typing import NamedTuple
 
 from daemon.config.settings import PREFIX
 from daemon.demo.agreement import Agreement, compare_anchors
-from daemon.demo.process import Child, Lifeline
-from protocol.status import Round, Status
+from daemon.demo.process import DemoProcess, Lifeline
+from protocol.status import RoundSummary, Status
 from tests.e2e.processes import Process, descendants, process, still_running, until
 
 LOOPBACK = "127.0.0.1"
@@ -55,7 +55,7 @@ vote_s = 3.0
 """10,000 parameters: one chunk border, thousands of steps a round. The deadlines are what lost peers cost, short enough for a test."""
 
 
-class Daemon(Child):
+class Daemon(DemoProcess):
     """One `hypergpud` process and what is known of it from outside."""
 
     def process(self) -> Process:
@@ -251,7 +251,7 @@ class Swarm:
         return folder.name
 
 
-def certified(status: Status) -> dict[int, Round]:
+def certified(status: Status) -> dict[int, RoundSummary]:
     """The certified rounds a status shows, by number."""
     return {known.number: known for known in status.rounds if known.certificate}
 

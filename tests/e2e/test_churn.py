@@ -12,9 +12,9 @@ import pytest
 import trio
 
 from protocol.run.manifest import Manifest, RoundRules, seal
-from simulator.harness.cohort import Member, cohort_of
-from simulator.harness.trial import Trials
-from simulator.harness.wire import Certified, PeerLost, Said
+from simulator.harness.cohort import MemberProcess, cohort_of
+from simulator.harness.trial import TrialRunner
+from simulator.harness.wire import Certified, PeerLost, Remark
 from tests.e2e.processes import Process, process, still_running
 
 MEMBERS = 8
@@ -41,7 +41,7 @@ async def test_eight_members_one_killed_every_twenty_seconds(tmp_path: Path) -> 
     memory: dict[int, list[int]] = {index: [] for index in range(LONG_LIVED)}
     kills: list[tuple[float, str]] = []
     async with cohort_of(MEMBERS, tmp_path, SIGNED, ELEMENTS) as cohort:
-        trials = Trials(cohort, tmp_path)
+        trials = TrialRunner(cohort, tmp_path)
         for member in cohort.members:
             await cohort.start(member)
             bodies.append(process(member.pid))
@@ -86,7 +86,7 @@ async def test_eight_members_one_killed_every_twenty_seconds(tmp_path: Path) -> 
 
 
 def _tell(
-    members: list[Member],
+    members: list[MemberProcess],
     kills: list[tuple[float, str]],
     memory: dict[int, list[int]],
     first: int,
@@ -108,7 +108,7 @@ def _tell(
         line.text
         for member in members
         for line in member.lines
-        if isinstance(line, Said) and "dropped" in line.text
+        if isinstance(line, Remark) and "dropped" in line.text
     ]
     print(
         f"{len(kills)} kills ({', '.join(phase for _, phase in kills)}); rounds {first} to {last}"

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from protocol.status import Round
-from simulator.harness.clusters import Far, clusters, why_no_clusters
+from protocol.status import RoundSummary
+from simulator.harness.clusters import ClusterLink, clusters, missing_for_clusters
 from tests.e2e.processes import still_running, until
 from tests.e2e.swarm import RUN, Daemon, Machine, Swarm, certified
 
 CLUSTERS, SIZE = 3, 4
 NODES = CLUSTERS * SIZE
 # 80 ms there and back; newcomers get the anchor over it in less than a round.
-FAR = Far(delay_s=0.04, bits=8e6)
+FAR = ClusterLink(delay_s=0.04, bits=8e6)
 UP_BITS, DOWN_BITS = 10e6, 40e6  # a home's link
 # Certificates before the kill, and after it.
 FOLLOWED = 3
@@ -40,7 +40,7 @@ pytestmark = [
     pytest.mark.alone,
     pytest.mark.slow,
     pytest.mark.timeout(1800),
-    pytest.mark.skipif(bool(why_no_clusters()), reason=why_no_clusters() or "-"),
+    pytest.mark.skipif(bool(missing_for_clusters()), reason=missing_for_clusters() or "-"),
 ]
 
 
@@ -63,7 +63,7 @@ def caught_between_rows(nodes: list[Daemon]) -> tuple[Daemon, int]:
     raise AssertionError("nobody was seen between the rows")
 
 
-def rounds_of(nodes: list[Daemon], first: int, last: int) -> list[Round]:
+def rounds_of(nodes: list[Daemon], first: int, last: int) -> list[RoundSummary]:
     """These rounds, after it was checked that every node has the same certificate and state for
     each.
     """
@@ -76,7 +76,7 @@ def rounds_of(nodes: list[Daemon], first: int, last: int) -> list[Round]:
     return [known[0][number] for number in range(first, last + 1)]
 
 
-def told(rounds: list[Round]) -> None:
+def told(rounds: list[RoundSummary]) -> None:
     for one in rounds:
         predicted = "nothing" if one.predicted_s is None else f"{one.predicted_s:.2f} s"
         print(
@@ -121,7 +121,7 @@ def test_twelve_daemons_in_three_clusters_end_with_the_same_bytes(tmp_path: Path
             before = rounds_of(nodes, joined, joined + FOLLOWED - 1)
             told(before)
             links(nodes)
-            assert any(one.rows == (SIZE,) * CLUSTERS for one in before), (
+            assert any(one.group_sizes == (SIZE,) * CLUSTERS for one in before), (
                 "every member owns a slice of its row"
             )
 

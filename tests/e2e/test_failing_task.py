@@ -13,7 +13,7 @@ from tests.e2e.swarm import STOP_S, UP_S, Swarm
 TASKS = Path(__file__).parents[1] / "daemon" / "worker"
 RUN = """
 name = "fails"
-task = "odd_tasks:Fails"
+task = "faulty_tasks:Fails"
 [round]
 seconds = {seconds}
 """
@@ -28,11 +28,11 @@ def test_a_task_that_fails_at_every_batch(tmp_path: Path, monkeypatch: pytest.Mo
     with Swarm(tmp_path, run=RUN) as swarm:
         node = swarm.begin("volunteer", worker=worker)
         swarm.until(
-            lambda: "Not training any more" in node.now().verdict, "the task is given up", 2 * UP_S
+            lambda: "Training stopped" in node.now().verdict, "the task is given up", 2 * UP_S
         )
         status = node.now()
         assert status.level == "bad"
-        assert "odd_tasks.py:" in status.verdict
+        assert "faulty_tasks.py:" in status.verdict
         assert "RuntimeError: the cat sat on the data" in status.verdict
         assert any(
             'raise RuntimeError("the cat sat on the data")' in line

@@ -19,16 +19,16 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.utils.varint import encode_uvarint
 from msgspec.structs import replace
 
-from daemon.network.address_book import encode_exchange, seal_record
-from daemon.network.addresses import Place
-from daemon.network.dial_policy import SOURCE_TRIES_AT_ONCE, SOURCE_TRIES_PER_S
-from daemon.network.manager import PEERS_PROTOCOL
+from daemon.network.addresses import PeerAddress
+from daemon.network.peers.address_book import encode_exchange, seal_record
+from daemon.network.peers.dial_policy import SOURCE_TRIES_AT_ONCE, SOURCE_TRIES_PER_S
+from daemon.network.peers.manager import PEERS_PROTOCOL
 from daemon.swarm.chain_sync import PROTOCOL as CHAIN
 from daemon.swarm.messenger import PROTOCOL as MESSAGE
 from daemon.swarm.state_transfer import PROTOCOL as STATE
 from protocol.errors import Unreachable
 from protocol.identity import Signer
-from protocol.messages import encode_signed, sign
+from protocol.messages.envelope import encode_signed, sign
 from protocol.status import Status
 from tests.e2e.stranger import Stranger, stranger_at
 from tests.e2e.swarm import LOOPBACK, Daemon, Swarm
@@ -138,8 +138,8 @@ async def addresses(stranger: Stranger, port: int) -> None:
             number += 1
             signer = Signer(key(100_000 + number))
             places = [
-                Place("ip4", LOOPBACK, port, signer.peer),
-                Place("dns4", "victim.example", 4001, signer.peer),
+                PeerAddress("ip4", LOOPBACK, port, signer.peer),
+                PeerAddress("dns4", "victim.example", 4001, signer.peer),
             ]
             records.append(seal_record(signer, places, (stranger.run,), 1))
         data = encode_exchange(records)

@@ -22,8 +22,8 @@ from protocol.chain.port import (
     ChainRefused,
     ChainUnreachable,
     Proposal,
-    Sent,
-    Settled,
+    SentTransaction,
+    SettledTransaction,
 )
 from protocol.settlement.merkle_tree import SettlementTree
 
@@ -50,7 +50,7 @@ class Ground(Protocol):
         """It does not answer."""
 
 
-def done(chain: Chain, sent: Sent) -> Settled:
+def done(chain: Chain, sent: SentTransaction) -> SettledTransaction:
     ended = chain.wait(sent, 30)
     assert ended.done, ended.reason
     assert ended.sent == sent
@@ -375,11 +375,11 @@ class ChainSuite:
         fund(ground, 1000)
         tree = settle(ground, {ANNA: 300})
         propose(ground, {ANNA: 301})
-        with pytest.raises(ChainRefused, match="ownable: caller is not the owner"):
+        with pytest.raises(ChainRefused, match="ownable: not the owner"):
             anna.pause(True)
         done(owner, owner.pause(True))
         assert owner.pool().paused
-        with pytest.raises(ChainRefused, match="ownable: caller is not the owner"):
+        with pytest.raises(ChainRefused, match="ownable: not the owner"):
             anna.pause(False)
         assert anna.claimable(anna.account, 300, tree.proof(anna.account)) == 0
         for what in (
@@ -387,7 +387,7 @@ class ChainSuite:
             lambda: settler.propose(Proposal(epoch=0, root=b"x" * 32, total=0)),
             anna.activate,
         ):
-            with pytest.raises(ChainRefused, match="pausable: contract is paused"):
+            with pytest.raises(ChainRefused, match="pausable: paused"):
                 what()
         fund(ground, 1)
         pending = anna.pool().pending

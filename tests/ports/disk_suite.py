@@ -19,17 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from protocol.digest import digest
-from protocol.ports import (
-    PROOFS_BYTES,
-    PROOFS_KEPT,
-    STANDS_KEPT,
-    Checkpoint,
-    Disk,
-    DiskFull,
-    LedgerRecord,
-    SentOffer,
-    ViewRecord,
-)
+from protocol.ports.disk import PROOFS_BYTES, PROOFS_KEPT, VIEW_RECORDS_KEPT, Disk, DiskFull
+from protocol.ports.disk_records import Checkpoint, LedgerRecord, SentOffer, ViewRecord
 from simulator.fakes.disk import PowerCut
 
 RUN, OTHER_RUN = b"r" * 32, b"o" * 32
@@ -126,7 +117,7 @@ def stands(number: int) -> list[ViewRecord]:
     """As many as are kept at most, sooner or later."""
     return [
         ViewRecord(parent=tip_of(number - i), view=number * (i + 1))
-        for i in range(min(number, STANDS_KEPT))
+        for i in range(min(number, VIEW_RECORDS_KEPT))
     ]
 
 
@@ -190,17 +181,17 @@ class Model:
         self.checkpoints: list[Checkpoint] = []
         self.ledger: LedgerRecord | None = None
         self.chain: list[tuple[int, bytes]] = []
-        self.stands: list[ViewRecord] = []
+        self.view_records: list[ViewRecord] = []
         self.proofs: list[bytes] = []
 
     def after(self, operation: Operation) -> Model:
         what, number, branch = operation
         new = Model()
-        new.checkpoints, new.ledger, new.chain, new.stands = (
+        new.checkpoints, new.ledger, new.chain, new.view_records = (
             list(self.checkpoints),
             self.ledger,
             list(self.chain),
-            self.stands,
+            self.view_records,
         )
         new.proofs = list(self.proofs)
         if what == "checkpoint":
@@ -213,7 +204,7 @@ class Model:
         elif what == "ledger":
             new.ledger = ledger(number)
         elif what == "stands":
-            new.stands = stands(number)
+            new.view_records = stands(number)
         elif what == "proof" and proof(number) not in new.proofs:
             new.proofs.append(proof(number))
         elif what == "certificate":
@@ -227,7 +218,7 @@ class Model:
         return (
             content(await disk.load_checkpoint(RUN)) == newest
             and content(await disk.load_ledger(RUN)) == content(self.ledger)
-            and await disk.load_stands(RUN) == self.stands
+            and await disk.load_view_records(RUN) == self.view_records
             and await disk.certificates(RUN, 0, 100) == [body for _, body in self.chain]
             and [await disk.load_proof(RUN, name) for name in await disk.proofs(RUN)] == self.proofs
         )
@@ -242,7 +233,7 @@ async def perform(disk: Disk, operation: Operation) -> None:
     elif what == "ledger":
         await disk.save_ledger(ledger(number))
     elif what == "stands":
-        await disk.save_stands(RUN, stands(number))
+        await disk.save_view_records(RUN, stands(number))
     elif what == "proof":
         await disk.save_proof(RUN, proof(number))
     elif what == "certificate":
@@ -288,7 +279,7 @@ class DiskSuite:
         disk = make_medium().open()
         assert await disk.load_checkpoint(RUN) is None
         assert await disk.load_ledger(RUN) is None
-        assert await disk.load_stands(RUN) == []
+        assert await disk.load_view_records(RUN) == []
         assert await disk.certificates(RUN, 0, 10) == []
         assert await disk.proofs(RUN) == []
         assert await disk.load_proof(RUN, digest(proof(1))) is None
@@ -377,12 +368,12 @@ class DiskSuite:
         disk = medium.open()
         await disk.save_checkpoint(checkpoint(5))
         await disk.save_ledger(ledger(5))
-        await disk.save_stands(RUN, stands(3))
+        await disk.save_view_records(RUN, stands(3))
         await disk.append_certificate(RUN, 1, b"one")
         await disk.save_proof(RUN, proof(1))
         assert await disk.proofs(OTHER_RUN) == []
         assert await disk.load_proof(OTHER_RUN, digest(proof(1))) is None
-        assert await disk.load_stands(OTHER_RUN) == []
+        assert await disk.load_view_records(OTHER_RUN) == []
         assert await disk.load_checkpoint(OTHER_RUN) is None
         assert await disk.load_ledger(OTHER_RUN) is None
         assert await disk.certificates(OTHER_RUN, 0, 10) == []
@@ -462,13 +453,13 @@ class DiskSuite:
         medium = make_medium()
         disk = medium.open()
         for number in (1, 2, 30, 3, 4):
-            await disk.save_stands(RUN, stands(number))
+            await disk.save_view_records(RUN, stands(number))
             for opened in (disk, medium.open()):
-                assert await opened.load_stands(RUN) == stands(number)
+                assert await opened.load_view_records(RUN) == stands(number)
             disk = medium.open() if number == 30 else disk
-        largest = [ViewRecord(parent=bytes([255]) * 32, view=2**63 - 1)] * STANDS_KEPT
-        await disk.save_stands(RUN, largest)
-        assert await medium.open().load_stands(RUN) == largest
+        largest = [ViewRecord(parent=bytes([255]) * 32, view=2**63 - 1)] * VIEW_RECORDS_KEPT
+        await disk.save_view_records(RUN, largest)
+        assert await medium.open().load_view_records(RUN) == largest
 
     # ---------------------------------------------------------------------------------------- certificates
 
@@ -643,7 +634,7 @@ class DiskSuite:
 
         async def stand() -> None:
             for number in range(1, 9):
-                await disk.save_stands(RUN, stands(number))
+                await disk.save_view_records(RUN, stands(number))
 
         async def look() -> None:
             for _ in range(8):
@@ -651,7 +642,7 @@ class DiskSuite:
                 assert loaded is None or content(loaded) == content(checkpoint(loaded.number))
                 books = await disk.load_ledger(RUN)
                 assert books is None or content(books) == content(ledger(books.next_seq))
-                where = await disk.load_stands(RUN)
+                where = await disk.load_view_records(RUN)
                 assert where in [[], *(stands(number) for number in range(1, 9))]
                 await disk.read_state(tip_of(8), 0, 100)
 
@@ -661,7 +652,7 @@ class DiskSuite:
         reopened = medium.open()
         assert content(await reopened.load_checkpoint(RUN)) == content(checkpoint(8))
         assert content(await reopened.load_ledger(RUN)) == content(ledger(8))
-        assert await reopened.load_stands(RUN) == stands(8)
+        assert await reopened.load_view_records(RUN) == stands(8)
         assert await reopened.certificates(RUN, 1, 100) == [
             b"%d" % number for number in range(1, 9)
         ]

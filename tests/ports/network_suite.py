@@ -19,14 +19,9 @@ import trio
 
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer
-from protocol.ports import (
-    MAX_GOSSIP_BYTES,
-    MAX_STREAMS_PER_PEER,
-    ByteStream,
-    Endpoint,
-    Network,
-    Subscription,
-)
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.endpoint import Endpoint
+from protocol.ports.network import MAX_GOSSIP_BYTES, MAX_STREAMS_PER_PEER, Network, Subscription
 
 ECHO = "/hypergpu/test/echo/1"
 HOLD = "/hypergpu/test/hold/1"

@@ -22,12 +22,13 @@ import trio
 
 from daemon.disk.atomic import DRAFT_PREFIX, free_bytes, write_atomically
 from daemon.disk.chain_file import MOST_WASTE_BYTES
-from daemon.disk.files import FileDisk
+from daemon.disk.file_disk import FileDisk
 from daemon.disk.slots_file import SLOT_BYTES
 from daemon.disk.tensors import encode
 from protocol.digest import digest
 from protocol.errors import UserError
-from protocol.ports import Disk, DiskFull, Offload, inline
+from protocol.ports.disk import Disk, DiskFull
+from protocol.ports.offload import Offload, inline
 from simulator.fakes.disk import PowerCut
 from tests.ports.disk_suite import (
     KEPT,
@@ -180,7 +181,7 @@ async def test_everything_is_private(tmp_path: Path) -> None:
     try:
         await disk.save_checkpoint(checkpoint(1))
         await disk.save_ledger(ledger(1))
-        await disk.save_stands(RUN, stands(1))
+        await disk.save_view_records(RUN, stands(1))
         await disk.append_certificate(RUN, 1, b"one")
         await disk.save_proof(RUN, proof(1))
     finally:
@@ -245,7 +246,7 @@ async def test_what_is_damaged_is_told_once_and_by_whoever_asked(tmp_path: Path)
     whole = FileDisk(tmp_path, trio.to_thread.run_sync)
     await whole.save_checkpoint(checkpoint(1))
     await whole.save_ledger(ledger(1))
-    await whole.save_stands(RUN, stands(1))
+    await whole.save_view_records(RUN, stands(1))
     await whole.append_certificate(RUN, 1, b"one")
     await whole.save_proof(RUN, proof(1))
     files = files_in(tmp_path)
@@ -263,7 +264,7 @@ async def test_what_is_damaged_is_told_once_and_by_whoever_asked(tmp_path: Path)
     for _ in range(3):
         assert content(await disk.load_checkpoint(RUN)) == content(checkpoint(0))
         assert await disk.load_ledger(RUN) is None
-        assert await disk.load_stands(RUN) == []
+        assert await disk.load_view_records(RUN) == []
         assert await disk.certificates(RUN, 1, 10) == []
         assert await disk.load_proof(RUN, digest(proof(1))) is None
         assert await disk.read_state(tip_of(1), 0, 10) is None
@@ -281,7 +282,7 @@ FOLDER = f"runs/{RUN.hex()}"
 READS: dict[str, Callable[[FileDisk], Awaitable[object]]] = {
     "certificates": lambda disk: disk.certificates(RUN, 1, 10),
     "ledger.safetensors": lambda disk: disk.load_ledger(RUN),
-    "stands": lambda disk: disk.load_stands(RUN),
+    "stands": lambda disk: disk.load_view_records(RUN),
     "checkpoints": lambda disk: disk.load_checkpoint(RUN),
     f"checkpoints/0000000001-{tip_of(1).hex()}.safetensors": lambda disk: disk.load_checkpoint(RUN),
 }
@@ -301,7 +302,7 @@ async def filled(root: Path) -> FileDisk:
     disk = FileDisk(root, inline)
     await disk.save_checkpoint(checkpoint(1))
     await disk.save_ledger(ledger(1))
-    await disk.save_stands(RUN, stands(1))
+    await disk.save_view_records(RUN, stands(1))
     await disk.append_certificate(RUN, 1, b"one")
     return disk
 
@@ -462,28 +463,28 @@ async def test_where_a_node_stood_is_overwritten_in_place_and_the_last_but_one_s
     disk = FileDisk(tmp_path, inline)
     path = tmp_path / "runs" / RUN.hex() / "stands"
     for number in range(1, 6):
-        await disk.save_stands(RUN, stands(number))
+        await disk.save_view_records(RUN, stands(number))
         assert path.stat().st_size == 2 * SLOT_BYTES
     whole = path.read_bytes()
     newest = whole.index(tip_of(5))
     for harm in (newest, newest - 1, newest // SLOT_BYTES * SLOT_BYTES):
         path.write_bytes(whole[:harm] + bytes([whole[harm] ^ 1]) + whole[harm + 1 :])
         damaged = FileDisk(tmp_path, inline)
-        assert await damaged.load_stands(RUN) == stands(4)
-        await damaged.save_stands(RUN, stands(6))
-        assert await FileDisk(tmp_path, inline).load_stands(RUN) == stands(6)
+        assert await damaged.load_view_records(RUN) == stands(4)
+        await damaged.save_view_records(RUN, stands(6))
+        assert await FileDisk(tmp_path, inline).load_view_records(RUN) == stands(6)
     for ruin in (b"", whole[:100], bytes(len(whole))):
         path.write_bytes(ruin)
         lost = FileDisk(tmp_path, inline)
-        assert await lost.load_stands(RUN) == []
+        assert await lost.load_view_records(RUN) == []
         assert "stands" in lost.damaged[0]
-        await lost.save_stands(RUN, stands(7))
-        await lost.save_stands(RUN, stands(8))
-        assert await FileDisk(tmp_path, inline).load_stands(RUN) == stands(8)
+        await lost.save_view_records(RUN, stands(7))
+        await lost.save_view_records(RUN, stands(8))
+        assert await FileDisk(tmp_path, inline).load_view_records(RUN) == stands(8)
     path.unlink()
     path.mkdir()  # a file that cannot be read
     unreadable = FileDisk(tmp_path, inline)
-    for use in (unreadable.load_stands(RUN), unreadable.save_stands(RUN, stands(9))):
+    for use in (unreadable.load_view_records(RUN), unreadable.save_view_records(RUN, stands(9))):
         with pytest.raises(UserError, match="cannot be read"):
             await use
 
@@ -562,7 +563,11 @@ REFUSED = """
 import resource, sys, trio
 from pathlib import Path
 from daemon.disk.files import FileDisk
-from protocol.ports import DiskFull, inline
+from protocol.ports.disk import DiskFull
+from protocol.ports.offload import inline
+from daemon.disk.file_disk import FileDisk
+from protocol.ports.disk import DiskFull
+from protocol.ports.offload import inline
 from tests.ports.disk_suite import checkpoint, ledger, RUN
 async def main():
     disk = FileDisk(Path(sys.argv[1]), inline)
@@ -640,7 +645,12 @@ WRITER = """
 import itertools, sys, numpy as np, trio
 from pathlib import Path
 from daemon.disk.files import FileDisk
-from protocol.ports import Checkpoint, LedgerRecord, inline
+from protocol.ports.disk_records import Checkpoint, LedgerRecord
+from protocol.ports.offload import inline
+from protocol.ports.offload import inline
+from daemon.disk.file_disk import FileDisk
+from protocol.ports.disk_records import Checkpoint, LedgerRecord
+from protocol.ports.offload import inline
 RUN = b"r" * 32
 def vector(number): return np.full(50_000, number, np.float32)
 async def main():
@@ -714,8 +724,13 @@ def test_large_vectors_are_not_copied(tmp_path: Path) -> None:
     script = """
 import resource, sys, trio, numpy as np
 from pathlib import Path
-from daemon.disk.files import FileDisk
-from protocol.ports import Checkpoint, inline
+from protocol.ports.disk_records import Checkpoint
+from protocol.ports.offload import inline
+from protocol.ports.disk_records import Checkpoint
+from protocol.ports.offload import inline
+from daemon.disk.file_disk import FileDisk
+from protocol.ports.disk_records import Checkpoint
+from protocol.ports.offload import inline
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 vectors = [np.ones(15_000_000, np.float32) for _ in range(3)]
 disk = FileDisk(Path(sys.argv[1]), inline)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from protocol.ports import Disk
+from protocol.ports.disk import Disk
 from simulator.fakes.disk import MemoryDisk, MemoryMedium, PowerCut
 from tests.ports.disk_suite import KEPT, RUN, DiskSuite, MediumFactory, checkpoint, content
 

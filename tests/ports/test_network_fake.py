@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from protocol.errors import Unreachable
 from protocol.identity import Signer
-from protocol.ports import Network
+from protocol.ports.network import Network
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.link import LinkModel, same_link
-from simulator.fakes.network import FakeSwarm
-from simulator.fakes.node import FakeNetwork
+from simulator.fakes.network import FakeNetwork
+from simulator.fakes.swarm import FakeSwarm
 from tests.ports.network_suite import (
     ECHO,
     HOLD,

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from daemon.network.certificate import load_or_make
-from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
-from protocol.ports import Network
+from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.tls.certificate import load_or_make
+from protocol.ports.network import Network
 from tests.ports.network_suite import NetworkSuite, Swarm, SwarmFactory
 
 pytestmark = pytest.mark.real

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import trio
 
-from protocol.ports import Trainer, TrainerLost
+from protocol.ports.trainer import Trainer, TrainerLost
 from simulator.fakes.trainer import RESTART_S, QuadraticTrainer, mark_of
 from tests.ports.trainer_suite import LANE, TrainerFactory, TrainerSuite, anchor_for
 

@@ -10,7 +10,7 @@ import pytest
 from daemon.device.process.trainer import WorkerTrainer
 from daemon.device.settings import WorkerSettings
 from protocol.identity import Signer
-from protocol.ports import Trainer
+from protocol.ports.trainer import Trainer
 from protocol.run.manifest import Inner, Manifest
 from tests.ports.trainer_suite import TrainerFactory, TrainerSuite
 

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import trio
 
-from protocol.ports import Lane, Trainer, TrainerLost, Vector, Work
+from protocol.averaging.vector_layout import Vector
+from protocol.ports.trainer import Lane, Trainer, TrainerLost, Work
 
 TrainerFactory = Callable[[], AbstractAsyncContextManager[Trainer]]
 """Each call gives a running trainer of the same task, seed and peer."""

@@ -11,7 +11,10 @@ from protocol.certificates.certificate import Tip, assemble, extend, genesis, op
 from protocol.certificates.leader_order import leader_of, leader_order
 from protocol.digest import Digest, digest
 from protocol.identity import PeerId, Signer
-from protocol.messages import Inclusion, Message, Plan, Ready, Signed, Vote, sign
+from protocol.messages.base import Message, Signed
+from protocol.messages.envelope import sign
+from protocol.messages.offer import Ready
+from protocol.messages.round import Inclusion, Plan, Vote
 from protocol.planning.plan import OpenPlan, make_plan, open_plan
 from protocol.run.manifest import Group, Limits, Manifest, seal
 
@@ -135,7 +138,7 @@ class Made:
             if person.peer in {offer.peer for offer in self.plan.offers}
         ]
         everybody = tuple(range(len(self.plan.offers)))
-        self.cut = Inclusion(
+        self.inclusion = Inclusion(
             plan=self.plan_signed.digest,
             number=1,
             contributors=everybody,
@@ -143,13 +146,13 @@ class Made:
             owners=everybody,
             reason="",
         )
-        self.cut_signed = self.signed(self.cut)
+        self.inclusion_signed = self.signed(self.inclusion)
         self.vote = Vote(
             parents=(self.tip.hash,),
             number=self.tip.number + 1,
             view=view,
             plan=self.plan_signed.digest,
-            cut=self.cut_signed.digest,
+            inclusion=self.inclusion_signed.digest,
             result=named("result"),
             state=named("state"),
         )
@@ -158,11 +161,11 @@ class Made:
         """Signed by the leader, or by whoever is named."""
         return sign(person or self.leader, self.run, message)
 
-    def with_cut(self, **changes: object) -> Made:
+    def with_inclusion(self, **changes: object) -> Made:
         """The same round under another cut."""
-        self.cut = replace(self.cut, **changes)
-        self.cut_signed = self.signed(self.cut)
-        self.vote = replace(self.vote, cut=self.cut_signed.digest)
+        self.inclusion = replace(self.inclusion, **changes)
+        self.inclusion_signed = self.signed(self.inclusion)
+        self.vote = replace(self.vote, inclusion=self.inclusion_signed.digest)
         return self
 
     def votes(self, persons: Sequence[Signer] | None = None) -> dict[PeerId, bytes]:
@@ -174,7 +177,7 @@ class Made:
 
     def raw(self, persons: Sequence[Signer] | None = None) -> bytes:
         """The certificate with the votes of `persons`, by default of everybody."""
-        return assemble(self.vote, self.plan_signed, self.cut_signed, self.votes(persons))
+        return assemble(self.vote, self.plan_signed, self.inclusion_signed, self.votes(persons))
 
     def open_plan(self) -> OpenPlan:
         return open_plan(self.plan_signed, RUN, MANIFEST, CHUNKS)

@@ -10,7 +10,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from protocol.averaging.judgment import Judgment, judge
-from protocol.averaging.reduction import ROW_CODEC, weighted_mean
+from protocol.averaging.reduction import GROUP_CODEC, weighted_mean
 from protocol.averaging.sum_audit import (
     Evidence,
     decode_evidence,
@@ -18,12 +18,13 @@ from protocol.averaging.sum_audit import (
     piece_of,
     result_piece,
 )
-from protocol.averaging.vector_layout import CHUNK_ELEMENTS, element_range
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector, element_range
 from protocol.certificates.certificate import OpenCertificate, genesis, open_certificate
 from protocol.codec import chunk_bytes, codec_named
 from protocol.digest import Buffer, leaves_of, levels_of, merkle_root, root_of
-from protocol.messages import GroupSum, Signed, SliceResult, sign
-from protocol.ports import Vector
+from protocol.messages.base import Signed
+from protocol.messages.envelope import sign
+from protocol.messages.round import GroupSum, SliceResult
 from protocol.run.manifest import Group, Manifest, seal
 from tests.protocol.rounds import CHUNKS, MANIFEST, Made, people
 
@@ -82,7 +83,7 @@ class Summed:
         root = merkle_root(leaves_of(encoded, chunk_bytes(self.codec.result)))
         said = SliceResult(
             plan=self.made.plan_signed.digest,
-            cut=self.made.cut_signed.digest,
+            inclusion=self.made.inclusion_signed.digest,
             slice=index,
             root=root,
         )
@@ -119,7 +120,7 @@ class SummedInRows(Summed):
         )
         self.layout = self.certificate.plan.layout
         self.part = 0
-        self.index = next(i for i in self.layout.ranks[self.part] if i != self.part)
+        self.index = next(i for i in self.layout.counterparts[self.part] if i != self.part)
 
     def _results(self, wrong: Callable[[Vector], None] | None) -> dict[int, tuple[Signed, Buffer]]:
         self._wrong = wrong
@@ -132,7 +133,7 @@ class SummedInRows(Summed):
         row = [
             FOUR[i]
             for i in self.certificate.contributors
-            if self.layout.row_of[i] == self.layout.row_of[self.part]
+            if self.layout.group_of[i] == self.layout.group_of[self.part]
         ]
         at, size = first * chunk_bytes(self.codec), self.codec.size(stop - start)
         mean = np.empty(stop - start, np.float32)
@@ -141,11 +142,14 @@ class SummedInRows(Summed):
         )
         if self._wrong is not None:
             self._wrong(mean)
-        of_row, encoded = codec_named(ROW_CODEC), mean.astype("<f4").tobytes()
+        of_row, encoded = codec_named(GROUP_CODEC), mean.astype("<f4").tobytes()
         root = merkle_root(leaves_of(encoded, chunk_bytes(of_row)))
         about = {"part": self.part, "slice": self.index, **said}
         summed = GroupSum(
-            plan=self.made.plan_signed.digest, cut=self.made.cut_signed.digest, root=root, **about
+            plan=self.made.plan_signed.digest,
+            inclusion=self.made.inclusion_signed.digest,
+            root=root,
+            **about,
         )
         return Evidence(
             certificate=self.certificate.raw,

@@ -8,12 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from protocol.averaging.sum_audit import AUDITS_PER_ROUND, Evidence, Piece, decode_evidence, draw
+from protocol.averaging.sum_audit import (
+    AUDITS_PER_ROUND,
+    Evidence,
+    Piece,
+    decode_evidence,
+    draw_audit_samples,
+)
+from protocol.averaging.vector_layout import Vector
 from protocol.certificates.certificate import open_certificate
-from protocol.codec import CODECS
+from protocol.codec import entries
 from protocol.errors import PeerFault
-from protocol.messages import SliceResult, sign
-from protocol.ports import Vector
+from protocol.messages.envelope import sign
+from protocol.messages.round import SliceResult
 from tests.protocol.rounds import CHUNKS, MANIFEST, Made, people
 from tests.protocol.summed import FOUR, SLICE, Summed, SummedInRows, shifted
 
@@ -28,7 +35,7 @@ class Looked(Summed):
         return str(fault.value)
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", [entry.name for entry in entries()])
 def test_an_honest_sum_convicts_nobody_in_any_chunk(codec: str) -> None:
     honest = Looked(codec)
     borders = honest.made.plan.borders
@@ -37,7 +44,7 @@ def test_an_honest_sum_convicts_nobody_in_any_chunk(codec: str) -> None:
             assert "is right" in honest.refused(honest.evidence(chunk, index=index))
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", [entry.name for entry in entries()])
 def test_a_wrong_sum_convicts_its_reducer(codec: str) -> None:
     lied = Looked(codec, wrong=shifted)
     for chunk in range(*lied.made.plan.borders[SLICE : SLICE + 2]):
@@ -78,13 +85,13 @@ def test_nobody_is_convicted_for_another_round_slice_or_name() -> None:
     good = lied.evidence(lied.made.plan.borders[SLICE])
     said = SliceResult(
         plan=lied.made.plan_signed.digest,
-        cut=lied.made.cut_signed.digest,
+        inclusion=lied.made.inclusion_signed.digest,
         slice=SLICE,
         root=bytes(32),
     )
     assert "was not to sum" in lied.refused(replace(good, result=sign(FOUR[0], lied.run, said)))
     assert "was not to sum" in lied.refused(replace(good, chunk=lied.made.plan.borders[SLICE + 1]))
-    for changes in ({"cut": bytes(32)}, {"plan": bytes(32)}, {"slice": 7}):
+    for changes in ({"inclusion": bytes(32)}, {"plan": bytes(32)}, {"slice": 7}):
         result = sign(FOUR[SLICE], lied.run, replace(said, **changes))
         assert "not of the certificate" in lied.refused(replace(good, result=result))
     assert "signature" in lied.refused(
@@ -101,7 +108,7 @@ class LookedInRows(SummedInRows, Looked):
 @pytest.mark.parametrize("codec", ["float32", "int8"])
 def test_a_wrong_sum_of_a_row_convicts_who_signed_it_and_a_right_one_nobody(codec: str) -> None:
     honest, lied = LookedInRows(codec), LookedInRows(codec, wrong=shifted)
-    assert len(honest.made.plan.rows) == 2
+    assert len(honest.made.plan.groups) == 2
     for chunk in range(*honest.layout.slices[honest.index]):
         assert "is right" in honest.refused(honest.row_evidence(chunk))
         verdict = lied.judge(lied.row_evidence(chunk))
@@ -112,7 +119,7 @@ def test_nobody_is_convicted_of_a_sum_that_it_was_not_to_make() -> None:
     lied = LookedInRows(wrong=shifted)
     chunk = lied.layout.slices[lied.index][0]
     good = lied.row_evidence(chunk)
-    other = next(i for i in range(len(FOUR)) if i not in lied.layout.ranks[lied.part])
+    other = next(i for i in range(len(FOUR)) if i not in lied.layout.counterparts[lied.part])
     assert "was not to sum" in lied.refused(lied.row_evidence(chunk, part=other))
     assert "was not to sum" in lied.refused(lied.row_evidence(chunk, slice=other))
     assert "not of the certificate" in lied.refused(lied.row_evidence(chunk, slice=9))
@@ -121,7 +128,7 @@ def test_nobody_is_convicted_of_a_sum_that_it_was_not_to_make() -> None:
     )
     result = SliceResult(
         plan=lied.made.plan_signed.digest,
-        cut=lied.made.cut_signed.digest,
+        inclusion=lied.made.inclusion_signed.digest,
         slice=lied.part,
         root=bytes(32),
     )
@@ -146,8 +153,8 @@ def test_each_member_draws_for_itself_and_about_two_look_in_a_round() -> None:
     for seq in range(1, 61):
         made = Made(eight, seq=seq)
         certificate = open_certificate(made.raw(), made.run, MANIFEST, CHUNKS)
-        drawn = [draw(person, certificate) for person in eight]
-        assert drawn == [draw(person, certificate) for person in eight]
+        drawn = [draw_audit_samples(person, certificate) for person in eight]
+        assert drawn == [draw_audit_samples(person, certificate) for person in eight]
         looked.append(sum(len(one) for one in drawn))
         for me, one in enumerate(drawn):
             for look in one:
@@ -157,7 +164,9 @@ def test_each_member_draws_for_itself_and_about_two_look_in_a_round() -> None:
                 where.add((me, look.slice))
     assert abs(sum(looked) / len(looked) - AUDITS_PER_ROUND) < 0.5
     assert {look for _, look in where} == set(range(8))
-    everything = draw(eight[0], certificate, everywhere=True)
+    everything = draw_audit_samples(eight[0], certificate, everywhere=True)
     assert [one.slice for one in everything] == list(range(1, 8))
     stranger = people(9)
-    assert all(draw(person, certificate) == [] for person in stranger if person not in eight)
+    assert all(
+        draw_audit_samples(person, certificate) == [] for person in stranger if person not in eight
+    )

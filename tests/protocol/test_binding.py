@@ -26,11 +26,14 @@ from protocol.chain.account_binding import (
 from protocol.chain.keccak import keccak256
 from protocol.digest import digest
 from protocol.errors import PeerFault
-from protocol.messages import Binding, Ready, payload_of
+from protocol.messages.envelope import payload_of
+from protocol.messages.offer import Binding, Ready
 from protocol.planning.plan import make_plan, open_plan
-from protocol.round import phases as p
+from protocol.round import actions as a
+from protocol.round import events as e
 from protocol.round.machine import begin
-from protocol.round.offer_phase import ready_got
+from protocol.round.offer_phase import ready_received
+from protocol.round.state import RunContext
 from protocol.run.manifest import Manifest, seal
 from protocol.settlement.receipts import receipts_of
 from protocol.settlement.rules import Settlement
@@ -139,16 +142,16 @@ def test_a_wrong_binding_is_refused_by_name_wherever_it_comes(made: Binding, why
 
     # The leader does not let it into a plan, and says why.
     state = begin(
-        p.Rules(me=B.peer, manifest=PAID, chunks=CHUNKS),
+        RunContext(run=PAID_RUN, me=B.peer, manifest=PAID, chunks=CHUNKS),
         genesis(PAID_RUN),
         0.0,
         live=frozenset({A.peer}),
     )
-    after, actions = ready_got(
-        state, p.ReadyGot(signed=sign_message(A, PAID_RUN, wrong), ready=wrong), 0.0
+    after, actions = ready_received(
+        state, e.ReadyReceived(signed=sign_message(A, PAID_RUN, wrong), ready=wrong), 0.0
     )
     assert after.readies == {}
-    assert [(one.reason, one.peer) for one in actions if isinstance(one, p.Refuse)] == [
+    assert [(one.reason, one.peer) for one in actions if isinstance(one, a.Refuse)] == [
         ("bad_binding", A.peer)
     ]
 
@@ -195,7 +198,7 @@ def test_bound_offers_make_a_plan_a_certificate_and_receipts() -> None:
     made.plan = make_plan(PAID_RUN, 0, 1, offers, PAID, CHUNKS, leader=made.leader.peer)
     made.plan_signed = made.signed(made.plan)
     made.vote = replace(made.vote, plan=made.plan_signed.digest)
-    made.with_cut(plan=made.plan_signed.digest)
+    made.with_inclusion(plan=made.plan_signed.digest)
     certificate = open_certificate(made.raw(), PAID_RUN, PAID, CHUNKS)
     receipts = receipts_of(certificate, lambda peer, said: wallet_of_offer(PAID, peer, said))
     assert {one.peer: one.account for one in receipts} == {

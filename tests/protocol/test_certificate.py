@@ -27,7 +27,10 @@ from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId
 from protocol.journal import REFUSALS
-from protocol.messages import MAX_MESSAGE_BYTES, Inclusion, Trajectory, Vote, payload_of, sign
+from protocol.messages.base import MAX_MESSAGE_BYTES
+from protocol.messages.envelope import payload_of, sign
+from protocol.messages.offer import Trajectory
+from protocol.messages.round import Inclusion, Vote
 from protocol.planning.plan import OpenPlan, open_plan
 from protocol.rules.registry import RULE_SETS, rule_set
 from protocol.run.data_order import lane_positions
@@ -92,7 +95,7 @@ def test_the_plan_of_a_certificate_is_not_made_again(
     opened = open_certificate(first.raw(), run, manifest, 11)
     assert extend(first.tip, opened) == tip
     monkeypatch.setitem(
-        RULE_SETS, version, replace(rules, leader_order=_nobody_leads, check_cut=_no_cut_fits)
+        RULE_SETS, version, replace(rules, leader_order=_nobody_leads, check_inclusion=_no_cut_fits)
     )
     with pytest.raises(PeerFault, match="no cut"):
         open_certificate(first.raw(), run, manifest, 11)
@@ -111,7 +114,7 @@ def _nobody_leads(parent: Digest, candidates: Iterable[PeerId]) -> tuple[PeerId,
 
 
 def _no_cut_fits(
-    cut: Inclusion, plan: OpenPlan, manifest: Manifest, *, merging: bool = False
+    inclusion: Inclusion, plan: OpenPlan, manifest: Manifest, *, merging: bool = False
 ) -> None:
     raise PeerFault("bad_plan", "no cut fits")
 
@@ -151,12 +154,15 @@ def test_a_vote_for_another_outcome_and_a_forged_one() -> None:
     for signature in (other, bytes(64), votes[people(3)[1].peer]):
         forged = {**votes, people(3)[0].peer: signature}
         assert "is not signed by it" in refused(
-            assemble(made.vote, made.plan_signed, made.cut_signed, forged)
+            assemble(made.vote, made.plan_signed, made.inclusion_signed, forged)
         )
     elsewhere = sign(people(3)[0], named("another run"), made.vote).signature
     assert "is not signed by it" in refused(
         assemble(
-            made.vote, made.plan_signed, made.cut_signed, {**votes, people(3)[0].peer: elsewhere}
+            made.vote,
+            made.plan_signed,
+            made.inclusion_signed,
+            {**votes, people(3)[0].peer: elsewhere},
         )
     )
 
@@ -164,19 +170,19 @@ def test_a_vote_for_another_outcome_and_a_forged_one() -> None:
 def test_another_cut_or_plan_than_was_voted_for() -> None:
     made = Made(people(4))
     raw = made.raw()
-    other_cut = made.signed(replace(made.cut, reason="another"))
-    assert "not the one that was voted for" in refused(again(raw, cut=other_cut))
+    other_inclusion = made.signed(replace(made.inclusion, reason="another"))
+    assert "not the one that was voted for" in refused(again(raw, inclusion=other_inclusion))
     other_plan = made.signed(replace(made.plan, reason="another"))
     assert "not the one that was voted for" in refused(again(raw, plan=other_plan))
     assert "not the one that was voted for" in refused(
-        Made(people(4)).with_cut(plan=named("another plan")).raw()
+        Made(people(4)).with_inclusion(plan=named("another plan")).raw()
     )
 
 
 def test_a_cut_from_somebody_else_than_the_leader() -> None:
     made = Made(people(4))
     other = next(person for person in people(4) if person is not made.leader)
-    made.cut_signed = made.signed(made.cut, other)
+    made.inclusion_signed = made.signed(made.inclusion, other)
     assert "not from the plan's leader" in refused(made.raw())
 
 
@@ -210,7 +216,7 @@ def test_votes_for_another_round_than_the_plan(changes: dict[str, object]) -> No
     ],
 )
 def test_a_cut_that_does_not_fit_its_plan(changes: dict[str, object], why: str) -> None:
-    assert why in refused(Made(people(4)).with_cut(**changes).raw(), "bad_plan")
+    assert why in refused(Made(people(4)).with_inclusion(**changes).raw(), "bad_plan")
 
 
 def test_a_cut_that_counts_an_empty_offer() -> None:
@@ -256,7 +262,7 @@ def test_a_lineage_grows() -> None:
 def test_only_those_present_lead_afterwards() -> None:
     tip = (
         Made(people(4))
-        .with_cut(contributors=(0, 2), present=(0, 2, 3), owners=(0, 0, 2, 3))
+        .with_inclusion(contributors=(0, 2), present=(0, 2, 3), owners=(0, 0, 2, 3))
         .next_tip()
     )
     assert tip.members == tuple(people(4)[i].peer for i in (0, 2, 3))
@@ -289,7 +295,7 @@ def test_candidates_lead_in_their_views_and_anybody_after_them(view: int, i: int
     right = made.leader
     made.leader = people(4)[i]
     made.plan_signed = made.signed(made.plan)
-    made.with_cut(plan=made.plan_signed.digest)
+    made.with_inclusion(plan=made.plan_signed.digest)
     made.vote = replace(made.vote, plan=made.plan_signed.digest)
     certificate = opened(made.raw())
     if made.leader is right or view >= len(tip.members):
@@ -317,7 +323,7 @@ def test_lanes_move_by_the_most_that_anybody_drew() -> None:
     """Also by what a node drew whose work the cut left out, or that was alone for longer than one
     offer may weigh.
     """
-    made = Made(FIVE).with_cut(contributors=(0, 1))
+    made = Made(FIVE).with_inclusion(contributors=(0, 1))
     opened = open_certificate(made.raw(), RUN, MANIFEST, CHUNKS)
     busy = replace(opened.plan.offers[4], trajectory=Trajectory(drawn=77_000))
     offers = (*opened.plan.offers[:4], busy)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.ports import Lane
+from protocol.ports.trainer import Lane
 from protocol.run.data_order import lane_positions, sample_indices
 
 SEEDS = st.integers(0, (1 << 63) - 1)

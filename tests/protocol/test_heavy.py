@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from protocol.certificates.certificate import genesis
 from protocol.contribution.round_share import rounds_in
-from protocol.messages import MAX_ROUNDS, Ready, Trajectory
+from protocol.messages.offer import MAX_ROUNDS, Ready, Trajectory
 from tests.protocol.rounds import RUN, people, ready
 
 TIP = genesis(RUN)

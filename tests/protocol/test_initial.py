@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from protocol.digest import digest
 from protocol.errors import UserError
-from protocol.ports import ParameterSpec
+from protocol.ports.trainer import ParameterSpec
 from protocol.run.initial_parameters import initial_parameters
 
 SPECS = (

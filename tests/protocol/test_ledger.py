@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS
-from protocol.codec import CODECS, Codec, codec_named
+from protocol.codec import Codec, codec_named, entries
 from protocol.contribution.ledger import NOTHING, SENT_KEPT, Ledger, Offer
 from protocol.digest import EMPTY_ROOT, leaves_of, merkle_root
 from protocol.errors import InvariantBroken
-from protocol.ports import LedgerRecord
+from protocol.ports.disk_records import LedgerRecord
 from tests.protocol.rounds import named
 
 PARAMETERS = 24
@@ -121,7 +121,7 @@ class Life(RuleBasedStateMachine):
 
     records = Bundle("records")
 
-    @initialize(codec=st.sampled_from(sorted(CODECS)))
+    @initialize(codec=st.sampled_from(sorted(entry.name for entry in entries())))
     def born(self, codec: str) -> None:
         self.codec = codec_named(codec)
         self.ledger = new_ledger(self.codec)
@@ -475,7 +475,7 @@ def test_a_ledger_of_another_model_is_refused() -> None:
 
 def test_leaves_are_chunks_of_the_encoding() -> None:
     parameters = 2 * CHUNK_ELEMENTS + 5
-    for codec in CODECS.values():
+    for codec in [codec_named(entry.name) for entry in entries()]:
         ledger = new_ledger(codec, parameters)
         ledger.add(np.linspace(-1, 1, parameters, dtype=np.float32), 1)
         offer = ledger.make_offer()

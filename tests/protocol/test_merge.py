@@ -83,7 +83,8 @@ def test_into_either_of_them_it_is_the_same_bytes(
 def fork() -> tuple[Tip, Tip]:
     """Two tips with one parent, in the order of their hashes."""
     one, two = (
-        Made(people(4), START).with_cut(reason=reason).next_tip() for reason in ("one", "another")
+        Made(people(4), START).with_inclusion(reason=reason).next_tip()
+        for reason in ("one", "another")
     )
     return (one, two) if one.hash < two.hash else (two, one)
 
@@ -92,7 +93,7 @@ def merging(first: Tip, second: Tip, **changes: object) -> bytes:
     """A certificate that merges two tips."""
     parents = merge_parents(first.hash, second.hash)
     round_tip = replace(first, hash=merge_round(parents), number=max(first.number, second.number))
-    made = Made(people(4), round_tip, samples=0, seq=0).with_cut(contributors=())
+    made = Made(people(4), round_tip, samples=0, seq=0).with_inclusion(contributors=())
     made.vote = replace(made.vote, **{"parents": parents, **changes})
     return made.raw()
 

@@ -11,29 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol import messages
 from protocol.chain.account_binding import with_binding
 from protocol.digest import digest
 from protocol.errors import PeerFault
 from protocol.identity import Signer
 from protocol.journal import REFUSALS
-from protocol.messages import (
-    MAX_MESSAGE_BYTES,
-    Announce,
-    Beacon,
-    Binding,
-    BoundReady,
-    GroupSum,
-    HoldReport,
-    Inclusion,
-    Message,
-    Plan,
-    Ready,
-    Signed,
-    SliceResult,
-    TaskReady,
-    Vote,
-    Withdrawal,
+from protocol.messages.base import MAX_MESSAGE_BYTES, Message, Signed
+from protocol.messages.beacon import Beacon
+from protocol.messages.envelope import (
+    _DOMAIN,
+    AnyMessage,
     decode_signed,
     encode_signed,
     open_as,
@@ -42,7 +29,18 @@ from protocol.messages import (
     sign,
     signature_is_valid,
 )
-from protocol.ports import Endpoint
+from protocol.messages.offer import Binding, BoundReady, Ready, TaskReady
+from protocol.messages.round import (
+    Announce,
+    GroupSum,
+    HoldReport,
+    Inclusion,
+    Plan,
+    SliceResult,
+    Vote,
+    Withdrawal,
+)
+from protocol.ports.endpoint import Endpoint
 from tests.protocol.rounds import RUN, Made, named, people
 
 ALICE, BOB, EVE = people(3)
@@ -80,9 +78,11 @@ EXAMPLES: dict[str, Message] = {
     "plan": MADE.plan,
     "held": HoldReport(plan=named("plan"), contributors=(0, 3)),
     "withdrawal": Withdrawal(plan=named("plan"), reason="in a later view"),
-    "cut": MADE.cut,
-    "sum": GroupSum(plan=named("plan"), cut=named("cut"), part=3, slice=2, root=named("root")),
-    "result": SliceResult(plan=named("plan"), cut=named("cut"), slice=2, root=named("root")),
+    "cut": MADE.inclusion,
+    "sum": GroupSum(
+        plan=named("plan"), inclusion=named("cut"), part=3, slice=2, root=named("root")
+    ),
+    "result": SliceResult(plan=named("plan"), inclusion=named("cut"), slice=2, root=named("root")),
     "vote": MADE.vote,
     "announce": Announce(certificate=MADE.raw()),
 }
@@ -91,7 +91,7 @@ DEEP = b"\x91" * 100_000 + b"\xc0"
 
 
 def test_every_kind_is_here() -> None:
-    assert {type(message) for message in EXAMPLES.values()} == set(get_args(messages.AnyMessage))
+    assert {type(message) for message in EXAMPLES.values()} == set(get_args(AnyMessage))
 
 
 def refused(data: bytes) -> str:
@@ -106,9 +106,7 @@ def enveloped(payload: bytes, signer: Signer = ALICE) -> bytes:
     """Any bytes, signed as if they were a message."""
     probe = sign(signer, RUN, BEACON)
     assert signature_is_valid(RUN, probe.payload, signer.peer, probe.signature)
-    return encode_signed(
-        Signed(payload, signer.peer, signer.sign(messages._DOMAIN + RUN + payload))
-    )
+    return encode_signed(Signed(payload, signer.peer, signer.sign(_DOMAIN + RUN + payload)))
 
 
 @EACH
@@ -131,10 +129,10 @@ def test_any_changed_bit_is_refused(message: Message, place: float, bit: int) ->
 
 
 @EACH
-@given(cut=st.floats(0, 1, exclude_max=True))
-def test_what_was_cut_off_or_goes_on_is_refused(message: Message, cut: float) -> None:
+@given(at=st.floats(0, 1, exclude_max=True))
+def test_what_was_cut_off_or_goes_on_is_refused(message: Message, at: float) -> None:
     data = encode_signed(sign(ALICE, RUN, message))
-    assert refused(data[: int(cut * len(data))]) == "malformed"
+    assert refused(data[: int(at * len(data))]) == "malformed"
     assert refused(data + b"\0") == "malformed"
 
 
@@ -158,7 +156,7 @@ def test_nobody_signs_for_somebody_else() -> None:
 
 def test_another_kind_is_refused() -> None:
     for kind in (Ready, Plan, Inclusion, Vote):
-        with pytest.raises(PeerFault, match=f"a Beacon where a {kind.__name__} belongs"):
+        with pytest.raises(PeerFault, match=f"expected a {kind.__name__}, got a Beacon"):
             open_as(kind, sign(ALICE, RUN, BEACON), RUN)
     assert refused(enveloped(msgspec.msgpack.encode(["Surprise", 1]))) == "malformed"
 
@@ -173,7 +171,7 @@ def _with(message: Message, **changes: Any) -> bytes:
     return msgspec.msgpack.encode(msgspec.structs.replace(message, **changes))
 
 
-HELD, VOTE, CUT = EXAMPLES["held"], MADE.vote, MADE.cut
+HELD, VOTE, CUT = EXAMPLES["held"], MADE.vote, MADE.inclusion
 OUT_OF_RANGE = {
     "short digest": _with(HELD, plan=b"\0" * 31),
     "long digest": _with(HELD, plan=b"\0" * 33),
@@ -257,5 +255,5 @@ def test_a_bound_offer_from_before_trajectories_is_read() -> None:
     signed = Signed(payload, ALICE.peer, bytes(64))
     assert open_signed(signed, RUN, trusted=True) == bound
     assert signed.digest == digest(payload), "it is named by the bytes that were signed"
-    with pytest.raises(PeerFault, match="no message"):
+    with pytest.raises(PeerFault, match="unknown message"):
         open_signed(Signed(payload[:-1], ALICE.peer, bytes(64)), RUN, trusted=True)

@@ -7,7 +7,8 @@ from msgspec.structs import replace
 
 from protocol.certificates.decoded_plans import PLANS_KEPT, DecodedPlans
 from protocol.errors import PeerFault
-from protocol.messages import Plan, open_as, sign
+from protocol.messages.envelope import open_as, sign
+from protocol.messages.round import Plan
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, people, signer
 
 FOUR = people(4)

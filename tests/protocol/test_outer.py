@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.averaging.outer_step import outer_step, state_digest, state_leaves, step_in_numpy
-from protocol.averaging.vector_layout import STATE_CHUNK_BYTES
+from protocol.averaging.vector_layout import STATE_CHUNK_BYTES, Vector
 from protocol.codec import implementation, loops
 from protocol.digest import digest, merkle_root
-from protocol.ports import Vector
 from protocol.run.manifest import Outer
 
 SIZE = 5000

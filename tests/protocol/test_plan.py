@@ -15,7 +15,9 @@ from protocol.averaging.vector_layout import CHUNK_ELEMENTS, MAX_PARAMETERS
 from protocol.certificates.certificate import genesis
 from protocol.errors import PeerFault
 from protocol.identity import Signer
-from protocol.messages import Plan, Ready, sign
+from protocol.messages.envelope import sign
+from protocol.messages.offer import Ready
+from protocol.messages.round import Plan
 from protocol.planning.plan import OpenPlan, make_plan, open_plan, read_plan
 from protocol.run.manifest import MAX_GROUP_LIMIT
 from tests.protocol.rounds import (
@@ -85,10 +87,10 @@ def test_a_plan_follows_from_its_offers(size: int, view: int, order: Random) -> 
 @given(size=st.integers(MAX_GROUP + 1, 30))
 def test_more_than_a_row_holds_stand_in_several(size: int) -> None:
     plan = good(size, people(size)[0])
-    assert sorted(i for row in plan.rows for i in row) == list(range(size))
-    assert len(plan.rows) == -(-size // MAX_GROUP)
-    assert len(plan.borders) == 1 + min(len(row) for row in plan.rows)
-    assert f"{size} were ready, max_group is {MAX_GROUP}" in plan.reason
+    assert sorted(i for group in plan.groups for i in group) == list(range(size))
+    assert len(plan.groups) == -(-size // MAX_GROUP)
+    assert len(plan.borders) == 1 + min(len(group) for group in plan.groups)
+    assert f"{size} nodes are ready, max_group is {MAX_GROUP}" in plan.reason
     made_by(people(size)[0], plan)
 
 
@@ -105,7 +107,7 @@ def test_when_too_many_are_ready_a_hash_decides_and_the_leader_stays(
     plan = make_plan(TIP.hash, view, 1, offers, MANIFEST, CHUNKS, leader=leader.peer)
     assert len(plan.offers) == MAX_GROUP_LIMIT
     assert leader.peer in {offer.peer for offer in plan.offers}
-    assert f"{ready_ones} were ready, a plan holds {MAX_GROUP_LIMIT}" in plan.reason
+    assert f"{ready_ones} nodes were ready, but a plan holds {MAX_GROUP_LIMIT}" in plan.reason
     # The others follow it knowing nothing of those who wait.
     made_by(leader, plan)
 
@@ -149,9 +151,9 @@ def test_what_is_wrong_with_a_plan() -> None:
     for wrong in (
         replace(plan, offers=(second, first, *rest)),
         replace(plan, borders=(0, 4, 6, 8, 10)),
-        replace(plan, rows=((1, 0, 2, 3),)),
+        replace(plan, groups=((1, 0, 2, 3),)),
         replace(plan, predicted_s=0.5),
-        replace(plan, rows=((0, 1), (2, 3)), borders=(0, 5, 10)),
+        replace(plan, groups=((0, 1), (2, 3)), borders=(0, 5, 10)),
     ):
         assert "does not follow from its offers" in refused(wrong)
         read_plan(sign(LEADER, RUN, wrong), RUN, MANIFEST, CHUNKS)
@@ -175,11 +177,11 @@ def test_a_plan_of_no_shape_is_refused_whoever_looks(
         (replace(plan, borders=(0, 6, 3, 8, 10)), "do not cover the model in order"),
         (replace(plan, borders=(1, 3, 6, 8, 10)), "do not cover the model in order"),
         (replace(plan, borders=(0, 10)), "do not cover the model in order"),
-        (replace(plan, rows=((0, 1, 2), (3,))), "do not cover the model in order"),
-        (replace(plan, rows=((0, 1, 2),)), "every member once"),
-        (replace(plan, rows=((0, 1, 2, 2),)), "every member once"),
-        (replace(plan, rows=((0, 1, 2, 3, 4),)), "every member once"),
-        (replace(plan, rows=((0, 1, 2, 3), ())), "every member once"),
+        (replace(plan, groups=((0, 1, 2), (3,))), "do not cover the model in order"),
+        (replace(plan, groups=((0, 1, 2),)), "every member once"),
+        (replace(plan, groups=((0, 1, 2, 2),)), "every member once"),
+        (replace(plan, groups=((0, 1, 2, 3, 4),)), "every member once"),
+        (replace(plan, groups=((0, 1, 2, 3), ())), "every member once"),
         (replace(plan, offers=plan.offers[1:]), "every member once"),
     ):
         with pytest.raises(PeerFault) as fault:
@@ -208,7 +210,7 @@ def test_offers_and_plan_are_signed() -> None:
             replace(made.plan, offers=(made.plan.offers[0], forged, *made.plan.offers[2:])),
             "unsigned",
         ),
-        (replace(made.plan, offers=(made.cut_signed, *made.plan.offers[1:])), "malformed"),
+        (replace(made.plan, offers=(made.inclusion_signed, *made.plan.offers[1:])), "malformed"),
     ):
         with pytest.raises(PeerFault) as fault:
             made_by(made.leader, plan)

@@ -11,16 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.averaging.reduction import weighted_mean
-from protocol.averaging.vector_layout import CHUNK_ELEMENTS
-from protocol.codec import CODECS, Codec, codec_named
-from protocol.codec.reference import PIECE_ELEMENTS
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
+from protocol.codec import Codec, codec_named
+from protocol.codec.numpy_codec import PIECE_ELEMENTS
 from protocol.digest import digest
 from protocol.errors import PeerFault
-from protocol.ports import Vector
+from tests.protocol.codec.codecs import EVERY_REGISTERED as EVERY
 
 EPSILON = float(np.finfo(np.float32).eps)
 WEIGHTS = st.lists(st.integers(1, 100_000), min_size=1, max_size=12)
-EVERY = pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
 
 
 def _parts(codec: Codec, weights: list[int], seed: int, size: int) -> list[tuple[int, bytes]]:

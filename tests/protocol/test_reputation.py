@@ -21,7 +21,7 @@ from protocol.chain.reputation import (
     Reputations,
 )
 from protocol.errors import PeerFault
-from protocol.messages import sign
+from protocol.messages.envelope import sign
 from protocol.planning.plan import make_plan, open_plan
 from protocol.run.admission import check_admission, falls_short
 from protocol.run.manifest import Admission, Manifest, seal

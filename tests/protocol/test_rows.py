@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.averaging.group_layout import GroupLayout, even_rows, layout_of, receivers
-from protocol.averaging.reduction import mean_of_rows, weighted_mean
+from protocol.averaging.group_layout import GroupLayout, even_groups, layout_of, receivers
+from protocol.averaging.reduction import mean_of_groups, weighted_mean
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS, share_out
 from protocol.codec import codec_named
 from protocol.errors import PeerFault
-from protocol.messages import Inclusion
+from protocol.messages.round import Inclusion
 
 HASH = b"h" * 32
 
@@ -38,12 +38,12 @@ def layouts(draw: st.DrawFn) -> GroupLayout:
 def test_each_row_sums_all_of_the_vector_and_all_rows_together_finish_it(
     layout: GroupLayout,
 ) -> None:
-    for row in layout.rows:
+    for row in layout.groups:
         summed = [chunk for member in row for chunk in range(*layout.parts[member])]
         assert summed == sorted(set(summed))
-    whole = [chunk for member in layout.rows[0] for chunk in range(*layout.parts[member])]
+    whole = [chunk for member in layout.groups[0] for chunk in range(*layout.parts[member])]
     finished = sorted(
-        chunk for member in range(len(layout.row_of)) for chunk in range(*layout.slices[member])
+        chunk for member in range(len(layout.group_of)) for chunk in range(*layout.slices[member])
     )
     assert finished == whole == list(range(len(whole)))
     for member, (start, stop) in enumerate(layout.slices):
@@ -55,12 +55,12 @@ def test_each_row_sums_all_of_the_vector_and_all_rows_together_finish_it(
 def test_one_row_is_as_ever() -> None:
     layout = layout_of(((0, 1, 2, 3),), (0, 2, 2, 7, 9))
     assert layout.parts == layout.slices == ((0, 2), (2, 2), (2, 7), (7, 9))
-    assert layout.ranks == ((0,), (1,), (2,), (3,))
+    assert layout.counterparts == ((0,), (1,), (2,), (3,))
 
 
 @given(count=st.integers(1, 64), most=st.integers(2, 64))
 def test_even_rows(count: int, most: int) -> None:
-    rows = even_rows(count, most)
+    rows = even_groups(count, most)
     assert [i for row in rows for i in row] == list(range(count))
     assert len(rows) == -(-count // most)
     assert max(map(len, rows)) - min(map(len, rows)) <= 1
@@ -73,13 +73,15 @@ def test_every_result_reaches_everybody_who_is_present_over_whoever_lives(
     """Some were lost before the cut, and others do their work; one more is lost when the results
     are on their way.
     """
-    count = len(layout.row_of)
+    count = len(layout.group_of)
     present = sorted(rng.sample(range(count), rng.randint(1, count)))
     owners = tuple(
-        i if i in present else rng.choice([j for j in layout.mates(i) if j in present] or present)
+        i
+        if i in present
+        else rng.choice([j for j in layout.group_members(i) if j in present] or present)
         for i in range(count)
     )
-    cut = Inclusion(
+    inclusion = Inclusion(
         plan=HASH, number=2, contributors=(), present=tuple(present), owners=owners, reason=""
     )
     for index in range(count):
@@ -90,7 +92,7 @@ def test_every_result_reaches_everybody_who_is_present_over_whoever_lives(
         has, news = {made_by}, [made_by]
         while news:
             holder = news.pop()
-            for member in receivers(layout, cut, index, holder, gone):
+            for member in receivers(layout, inclusion, index, holder, gone):
                 assert member != holder
                 if member not in has and member not in gone:
                     has.add(member)
@@ -125,11 +127,11 @@ def test_the_mean_of_rows_is_the_exact_weighted_mean_within_rounding(
         mean = np.empty(CHUNK_ELEMENTS, np.float32)
         rows.append((weighted_mean(parts, coder, mean), mean.tobytes()))
     out = np.empty(CHUNK_ELEMENTS, np.float32)
-    assert mean_of_rows(rows, out) == total
+    assert mean_of_groups(rows, out) == total
     assert np.abs(out - exact / total).max() <= 2e-6 * np.abs(exact / total).max()
 
 
 def test_a_rows_mean_that_is_not_finite_is_refused() -> None:
     bad = np.array([np.nan], np.float32).tobytes()
     with pytest.raises(PeerFault, match="not finite"):
-        mean_of_rows([(1, bad)], np.empty(1, np.float32))
+        mean_of_groups([(1, bad)], np.empty(1, np.float32))

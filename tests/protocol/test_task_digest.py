@@ -8,9 +8,9 @@ from protocol.errors import PeerFault
 from protocol.run.task_digest import (
     MAX_TASK_BYTES,
     MAX_TENSORS,
-    Content,
     SourcePart,
     TaskDigest,
+    TensorContent,
     TensorPart,
     bounded,
     decode_task,
@@ -26,7 +26,7 @@ def part(name: str, **fields: object) -> TensorPart:
 def test_a_description_survives_the_wire() -> None:
     task = TaskDigest(
         parameters=(part("a"),),
-        buffers=(part("b", content=Content(digest=b"x" * 32, sketch=(1.0,))),),
+        buffers=(part("b", content=TensorContent(digest=b"x" * 32, sketch=(1.0,))),),
         options="n = 1",
     )
     assert decode_task(encode_task(task)) == task
@@ -41,13 +41,15 @@ def test_garbage_is_a_fault(data: bytes) -> None:
 
 def test_the_last_bits_of_a_sine_do_not_part_two_nodes() -> None:
     ours = TaskDigest(
-        buffers=(part("sine", content=Content(digest=b"a" * 32, sketch=(0.5, 0.7, 0.1))),)
+        buffers=(part("sine", content=TensorContent(digest=b"a" * 32, sketch=(0.5, 0.7, 0.1))),)
     )
     theirs = TaskDigest(
-        buffers=(part("sine", content=Content(digest=b"b" * 32, sketch=(0.5, 0.7 + 1e-7, 0.1))),)
+        buffers=(
+            part("sine", content=TensorContent(digest=b"b" * 32, sketch=(0.5, 0.7 + 1e-7, 0.1))),
+        )
     )
     other = TaskDigest(
-        buffers=(part("sine", content=Content(digest=b"b" * 32, sketch=(0.5, 0.701, 0.1))),)
+        buffers=(part("sine", content=TensorContent(digest=b"b" * 32, sketch=(0.5, 0.701, 0.1))),)
     )
     assert ours.name != theirs.name
     assert difference(ours, theirs) == ""
@@ -56,8 +58,12 @@ def test_the_last_bits_of_a_sine_do_not_part_two_nodes() -> None:
 
 @pytest.mark.parametrize("odd", [float("nan"), float("inf")])
 def test_a_sketch_that_is_not_finite_compares_nothing(odd: float) -> None:
-    ours = TaskDigest(buffers=(part("mask", content=Content(digest=b"a" * 32, sketch=(odd,))),))
-    theirs = TaskDigest(buffers=(part("mask", content=Content(digest=b"b" * 32, sketch=(odd,))),))
+    ours = TaskDigest(
+        buffers=(part("mask", content=TensorContent(digest=b"a" * 32, sketch=(odd,))),)
+    )
+    theirs = TaskDigest(
+        buffers=(part("mask", content=TensorContent(digest=b"b" * 32, sketch=(odd,))),)
+    )
     assert difference(ours, theirs)
 
 

@@ -15,16 +15,16 @@ import pytest
 import trio
 import trio.abc
 
-from daemon.network.certificate import load_or_make
-from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
+from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.tls.certificate import load_or_make
 from protocol.errors import UserError
-from simulator.bench.allreduce.cell import Round
-from simulator.bench.allreduce.driving import Settings
+from simulator.bench.allreduce.benchmark import is_right, measure, parse_rate
+from simulator.bench.allreduce.cell import CellRound
+from simulator.bench.allreduce.driver import DriverSettings
 from simulator.bench.allreduce.native import NativeDriver, secret_of
-from simulator.bench.allreduce.running import is_right, measure, parse_rate
 from simulator.bench.allreduce.table import table
 from simulator.bench.allreduce.vectors import exact_mean, tolerance, vector_of
-from simulator.harness.netns import why_not
+from simulator.harness.netns import missing_for_namespaces
 
 PEERS = 4
 ELEMENTS = 4_000_000
@@ -72,7 +72,9 @@ def test_engines_side_by_side_and_a_certified_round_beside_averaging_alone() -> 
 @pytest.mark.real
 @pytest.mark.alone
 @pytest.mark.timeout(180)
-@pytest.mark.skipif(bool(why_not()), reason=f"no network namespaces: {why_not()}")
+@pytest.mark.skipif(
+    bool(missing_for_namespaces()), reason=f"no network namespaces: {missing_for_namespaces()}"
+)
 def test_on_shaped_links_the_bound_and_bare_tcp_stand_beside_it() -> None:
     (record,) = measure(
         peers=2,
@@ -96,7 +98,7 @@ def test_on_shaped_links_the_bound_and_bare_tcp_stand_beside_it() -> None:
 
 
 def test_no_wrong_round_is_a_figure() -> None:
-    good = Round(seconds=1.0, cpu_seconds=1.0, max_error=1e-7, agree=True, failure="")
+    good = CellRound(seconds=1.0, cpu_seconds=1.0, max_error=1e-7, agree=True, failure="")
     assert is_right(good, "float32")
     for wrong in ({"max_error": 1e-3}, {"max_error": float("nan")}, {"failure": "a group of 3"}):
         fields = {
@@ -107,7 +109,7 @@ def test_no_wrong_round_is_a_figure() -> None:
             "failure": "",
             **wrong,
         }
-        assert not is_right(Round(**fields), "float32")
+        assert not is_right(CellRound(**fields), "float32")
 
 
 @pytest.mark.parametrize(
@@ -153,7 +155,7 @@ async def peers_in_one_process(
     async with trio.open_nursery() as nursery:
         drivers: list[NativeDriver] = []
         for index in range(PEERS):
-            settings = Settings(
+            settings = DriverSettings(
                 engine="native",
                 codec=codec,
                 index=index,

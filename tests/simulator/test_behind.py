@@ -16,14 +16,14 @@ from protocol.averaging.vector_layout import STATE_CHUNK_BYTES, chunk_count
 from protocol.certificates.certificate import genesis
 from protocol.digest import digest
 from protocol.journal import CaughtUp, PhaseEntered, RoundCertified, Trained
-from protocol.ports import ByteStream
+from protocol.ports.byte_stream import ByteStream
 from protocol.round.vote_phase import HELD_ROUNDS
 from protocol.run.manifest import Group, Manifest
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.link import LinkModel
-from simulator.fakes.node import FakeNetwork
-from simulator.story import QUICK
-from simulator.world import World
+from simulator.fakes.network import FakeNetwork
+from simulator.scenarios.story import QUICK
+from simulator.world.world import World
 from tests.protocol.rounds import Made, people
 
 # A round of these worlds, with its exchange.
@@ -46,7 +46,7 @@ def test_a_member_whose_download_takes_three_rounds_from_one_holder_comes_back()
         samples_per_second=lambda index: 20.0,
         marked=True,
     )
-    peer = world.seats[BEHIND].peer
+    peer = world.nodes[BEHIND].peer
 
     def counted() -> list[float]:
         """When certificates counted it after it was back."""
@@ -105,7 +105,7 @@ def test_a_certificate_whose_state_nobody_serves_stops_no_rounds() -> None:
             await world.until(
                 lambda: min(world.number(0), world.number(1)) >= 1, 30.0, "the first round"
             )
-            keeper = world.seats[0].engine.keeper if world.seats[0].engine else None
+            keeper = world.nodes[0].engine.state_store if world.nodes[0].engine else None
             assert keeper is not None
             tip = keeper.tip
             # One after the other: a new one each time that the last is done without.
@@ -113,9 +113,9 @@ def test_a_certificate_whose_state_nobody_serves_stops_no_rounds() -> None:
                 strangers = people(2 + number)
                 led = replace(tip, members=tuple(stranger.peer for stranger in strangers))
                 forged = Made(strangers, led, run=run, manifest=manifest, chunks=3, view=7 + number)
-                for seat in world.seats:
-                    assert seat.engine is not None
-                    seat.engine._follower.take_certificate(forged.raw())
+                for node in world.nodes:
+                    assert node.engine is not None
+                    node.engine._follower.take_certificate(forged.raw())
                 await trio.sleep(3.0)
             await world.until(lambda: min(world.number(0), world.number(1)) >= 6, 60.0, "rounds")
 
@@ -177,7 +177,7 @@ def test_a_state_that_comes_a_chunk_in_nine_seconds_stops_few_rounds() -> None:
             await world.until(
                 lambda: min(world.number(0), world.number(1)) >= 1, 30.0, "the first round"
             )
-            keeper = world.seats[0].engine.keeper if world.seats[0].engine else None
+            keeper = world.nodes[0].engine.state_store if world.nodes[0].engine else None
             assert keeper is not None
             strangers = people(2)
             assert forger.peer in {stranger.peer for stranger in strangers}
@@ -186,9 +186,9 @@ def test_a_state_that_comes_a_chunk_in_nine_seconds_stops_few_rounds() -> None:
                 strangers, led, run=run, manifest=manifest, chunks=chunk_count(parameters), view=7
             )
             made.vote = replace(made.vote, state=state_digest(zeros, zeros))
-            for seat in world.seats:
-                assert seat.engine is not None
-                seat.engine._follower.take_certificate(made.raw())
+            for node in world.nodes:
+                assert node.engine is not None
+                node.engine._follower.take_certificate(made.raw())
             await trio.sleep(90.0)
             nursery.cancel_scope.cancel()
 

@@ -11,15 +11,15 @@ import trio
 
 from protocol.run.manifest import Group, Manifest, RoundRules, seal
 from simulator.harness.cohort import Cohort, cohort_of
-from simulator.harness.relay import Condition, Relay
-from simulator.harness.trial import Trials
+from simulator.harness.relay import LinkCondition, Relay
+from simulator.harness.trial import TrialRunner
 from simulator.harness.wire import Certified
 
 CLUSTERS, SIZE = 3, 4
 MEMBERS = CLUSTERS * SIZE
 ELEMENTS = 100_000  # 400 KB at float32
-NEAR = Condition(delay_s=0.001, bytes_per_second=8e6)
-FAR = Condition(delay_s=0.04, bytes_per_second=1e6)
+NEAR = LinkCondition(delay_s=0.001, bytes_per_second=8e6)
+FAR = LinkCondition(delay_s=0.04, bytes_per_second=1e6)
 ROUNDS = 6
 PATIENCE_S = 240.0
 
@@ -61,7 +61,7 @@ async def test_twelve_in_three_clusters_end_with_the_same_bytes(tmp_path: Path) 
         trio.open_nursery() as nursery,
         cohort_of(MEMBERS, tmp_path, SIGNED, ELEMENTS) as cohort,
     ):
-        trials = Trials(cohort, tmp_path)
+        trials = TrialRunner(cohort, tmp_path)
         relay = Relay(nursery)
         await start_behind(relay, cohort)
 
@@ -76,9 +76,9 @@ async def test_twelve_in_three_clusters_end_with_the_same_bytes(tmp_path: Path) 
         for step in steps:
             plan = step.certificate.plan.plan
             print(
-                f"certificate {step.tip.number}: {len(plan.offers)} members in rows {[len(row) for row in plan.rows]}: {plan.reason}"
+                f"certificate {step.tip.number}: {len(plan.offers)} members in rows {[len(row) for row in plan.groups]}: {plan.reason}"
             )
-        assert any(len(step.certificate.plan.plan.rows) >= CLUSTERS for step in steps)
+        assert any(len(step.certificate.plan.plan.groups) >= CLUSTERS for step in steps)
         assert {step.tip.number for step in steps} >= set(range(1, ROUNDS + 1))
         states: dict[int, set[str]] = {}
         for member in cohort.members:

@@ -9,11 +9,11 @@ import pytest
 from msgspec.structs import replace
 
 from protocol.errors import UserError
-from protocol.round.phases import Phase
-from simulator import faults as f
-from simulator.fuzz import random_story, shrink
-from simulator.play import play
-from simulator.story import Story, read_story, write_story
+from protocol.round.phase import Phase
+from simulator.faults import fault as f
+from simulator.playback.player import play
+from simulator.scenarios.fuzz import random_story, shrink
+from simulator.scenarios.story import Story, read_story, write_story
 
 
 def test_a_story_survives_being_written(tmp_path: Path) -> None:
@@ -29,9 +29,9 @@ def test_every_fault_can_be_placed_at_a_time_or_at_a_step() -> None:
     with pytest.raises(ValueError, match="either at_s or when"):
         f.Kill(node=1)
     with pytest.raises(ValueError, match="either at_s or when"):
-        f.Kill(node=1, at_s=1.0, when=f.When(enters="vote"))
+        f.Kill(node=1, at_s=1.0, when=f.FaultTrigger(enters="vote"))
     with pytest.raises(ValueError, match="no such step"):
-        f.When(enters="lunch")
+        f.FaultTrigger(enters="lunch")
     assert set(f.STEPS) == {phase.value for phase in Phase}
 
 
@@ -43,19 +43,19 @@ def test_a_file_that_is_no_story_says_so(tmp_path: Path) -> None:
         '{"unknown": 1}',
     ):
         (tmp_path / "bad.json").write_text(text)
-        with pytest.raises(UserError, match="holds no story"):
+        with pytest.raises(UserError, match="is not a story"):
             read_story(tmp_path / "bad.json")
 
 
 def test_a_fault_happens_when_its_step_comes() -> None:
-    when = f.When(enters="reduce", role="leader", number=2)
+    when = f.FaultTrigger(enters="reduce", role="leader", number=2)
     played = play(
         Story(
             name="one", nodes=4, seed=3, seconds=20.0, schedule=(f.Kill(node=f.WHOEVER, when=when),)
         )
     )
-    (struck,) = played.director.struck
-    assert not played.world.seats[struck.node].alive
+    (struck,) = played.scheduler.struck
+    assert not played.world.nodes[struck.node].alive
     entered = [
         (at, event.phase)
         for at, node, event in played.world.history
@@ -70,7 +70,7 @@ def test_what_never_comes_is_told() -> None:
         nodes=3,
         seed=3,
         seconds=8.0,
-        schedule=(f.Kill(node=f.WHOEVER, when=f.When(enters="merge", number=900)),),
+        schedule=(f.Kill(node=f.WHOEVER, when=f.FaultTrigger(enters="merge", number=900)),),
     )
     report = play(story).report
     assert report is not None

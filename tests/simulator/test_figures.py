@@ -12,17 +12,19 @@ from collections.abc import Iterator
 import pytest
 
 from protocol.codec.kernel import SWITCH
-from simulator.bench.allreduce.running import Record, measure, parse_rate
-from simulator.harness.netns import why_not
+from simulator.bench.allreduce.benchmark import CellRecord, measure, parse_rate
+from simulator.harness.netns import missing_for_namespaces
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.real, pytest.mark.timeout(1200)]
 
-needs_namespaces = pytest.mark.skipif(bool(why_not()), reason=f"no network namespaces: {why_not()}")
+needs_namespaces = pytest.mark.skipif(
+    bool(missing_for_namespaces()), reason=f"no network namespaces: {missing_for_namespaces()}"
+)
 
 
 def run(
     *, engines: str, codecs: str, rate: str = "none", certified: bool = False, repeat: int = 5
-) -> list[Record]:
+) -> list[CellRecord]:
     return measure(
         peers=4,
         elements=10_000_000,
@@ -36,13 +38,13 @@ def run(
     )
 
 
-def of(records: list[Record], engine: str, codec: str) -> Record:
+def of(records: list[CellRecord], engine: str, codec: str) -> CellRecord:
     (found,) = (record for record in records if (record.engine, record.codec) == (engine, codec))
     assert not found.wrong or engine != "native", found
     return found
 
 
-def over_fastest_hivemind(records: list[Record], codec: str) -> float:
+def over_fastest_hivemind(records: list[CellRecord], codec: str) -> float:
     """How many times as fast as the fastest codec of hivemind's whose result was right every time."""
     native = of(records, "native", codec)
     rivals = [
@@ -57,22 +59,24 @@ def over_fastest_hivemind(records: list[Record], codec: str) -> float:
 
 
 @pytest.fixture(scope="module")
-def unshaped() -> list[Record]:
+def unshaped() -> list[CellRecord]:
     return run(engines="native hivemind gloo", codecs="float32 float16 int8", certified=True)
 
 
 @pytest.fixture(scope="module")
-def in_numpy() -> Iterator[list[Record]]:
+def in_numpy() -> Iterator[list[CellRecord]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(SWITCH, "numpy")
         yield run(engines="native hivemind", codecs="float16 int8")
 
 
-def test_float32_is_five_times_as_fast_as_hivemind(unshaped: list[Record]) -> None:
+def test_float32_is_five_times_as_fast_as_hivemind(unshaped: list[CellRecord]) -> None:
     assert of(unshaped, "native", "float32").speedup_over["hivemind float32"] >= 5
 
 
-def test_float32_over_tls_is_a_third_as_fast_as_gloo_in_the_clear(unshaped: list[Record]) -> None:
+def test_float32_over_tls_is_a_third_as_fast_as_gloo_in_the_clear(
+    unshaped: list[CellRecord],
+) -> None:
     assert of(unshaped, "native", "float32").speedup_over["gloo float32"] >= 0.35
 
 
@@ -80,7 +84,7 @@ def test_float32_over_tls_is_a_third_as_fast_as_gloo_in_the_clear(unshaped: list
     reason="7.7 was measured (hivemind's float16 is its fastest): no part of a round takes more than a sixth of it",
     strict=False,
 )
-def test_compiled_int8_is_ten_times_as_fast_as_hivemind(unshaped: list[Record]) -> None:
+def test_compiled_int8_is_ten_times_as_fast_as_hivemind(unshaped: list[CellRecord]) -> None:
     assert over_fastest_hivemind(unshaped, "int8") >= 10
 
 
@@ -88,7 +92,7 @@ def test_compiled_int8_is_ten_times_as_fast_as_hivemind(unshaped: list[Record]) 
     reason="4.2 was measured: half of the CPU time is numpy's, in nine passes of encoding and decoding",
     strict=False,
 )
-def test_int8_in_numpy_is_six_times_as_fast_as_hivemind(in_numpy: list[Record]) -> None:
+def test_int8_in_numpy_is_six_times_as_fast_as_hivemind(in_numpy: list[CellRecord]) -> None:
     assert over_fastest_hivemind(in_numpy, "int8") >= 6
 
 
@@ -96,7 +100,7 @@ def test_int8_in_numpy_is_six_times_as_fast_as_hivemind(in_numpy: list[Record]) 
     reason="0.18 to 0.19 was measured: two thirds of float32's CPU time are AES, calls of it, and the kernel's copies",
     strict=False,
 )
-def test_float32_takes_a_sixth_of_the_cpu_time_of_hivemind(unshaped: list[Record]) -> None:
+def test_float32_takes_a_sixth_of_the_cpu_time_of_hivemind(unshaped: list[CellRecord]) -> None:
     ours, theirs = (
         of(unshaped, engine, "float32").cpu_seconds_per_gb for engine in ("native", "hivemind")
     )
@@ -109,7 +113,9 @@ def test_float32_takes_a_sixth_of_the_cpu_time_of_hivemind(unshaped: list[Record
     reason="2.6 was measured: on two cores BLAKE3, the outer step and the ledger alone cost as much CPU time as averaging does",
     strict=False,
 )
-def test_a_certified_round_takes_half_as_long_again_as_averaging(unshaped: list[Record]) -> None:
+def test_a_certified_round_takes_half_as_long_again_as_averaging(
+    unshaped: list[CellRecord],
+) -> None:
     ratio = of(unshaped, "native", "float32").certified_ratio
     assert ratio is not None
     assert ratio <= 1.5

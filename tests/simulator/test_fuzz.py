@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from simulator.many import jobs_here, play_fuzz, play_one
-from simulator.story import read_story
+from simulator.playback.pool import jobs_here, play_fuzz, play_one
+from simulator.scenarios.story import read_story
 
 SCHEDULES = 300
 JOBS = 2

@@ -6,8 +6,8 @@ from protocol.journal import JournalEvent, PhaseEntered, RoundCertified, ViewPas
 from protocol.run.manifest import Manifest, RoundRules
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.link import LinkModel
-from simulator.simulated_node import SimulatedNode
-from simulator.world import World
+from simulator.world.simulated_node import SimulatedNode
+from simulator.world.world import World
 
 # After the first vote: before any vote is anywhere else, on paths of 20 ms.
 DIES_AFTER_S = 0.01
@@ -26,14 +26,14 @@ def test_the_survivors_certify_in_the_same_view() -> None:
     cast: dict[str, SimulatedNode] = {}
     died_at: list[float] = []
 
-    def watch(now: float, seat: SimulatedNode, event: JournalEvent) -> None:
+    def watch(now: float, node: SimulatedNode, event: JournalEvent) -> None:
         if not isinstance(event, PhaseEntered) or event.number != 3:
             return
-        if event.phase == "reduce" and not cast and seat.state is not None and seat.state.leads:
-            dead, lacking = [other for other in world.seats if other is not seat][:2]
+        if event.phase == "reduce" and not cast and node.state is not None and node.state.leads:
+            dead, lacking = [other for other in world.nodes if other is not node][:2]
             cast.update(dead=dead, lacking=lacking)
             world.swarm.sever(dead.peer, lacking.peer)  # so that its result does not come there
-        if event.phase == "vote" and cast and not died_at and seat is not cast["dead"]:
+        if event.phase == "vote" and cast and not died_at and node is not cast["dead"]:
             died_at.append(now + DIES_AFTER_S)
             world.swarm.schedule.at(
                 now + DIES_AFTER_S, lambda _: world.kill(cast["dead"].index), None
@@ -45,7 +45,7 @@ def test_the_survivors_certify_in_the_same_view() -> None:
             world.start()
             await world.until(
                 lambda: (
-                    all(world.number(s.index) >= 3 for s in world.seats if s.alive)
+                    all(world.number(s.index) >= 3 for s in world.nodes if s.alive)
                     and bool(died_at)
                 ),
                 40.0,

@@ -17,16 +17,16 @@ import msgspec
 import pytest
 import trio
 
-from daemon.services.training.native.state.state_store import PASSED_BY
+from daemon.services.training.native.state.ledger_store import PASSED_BY
 from protocol.errors import UserError
 from protocol.run.manifest import Manifest, RoundRules, seal
 from simulator.bench.fault_record import table
 from simulator.bench.faults import bench_faults, check_engines
 from simulator.harness.audit import Audit
 from simulator.harness.cohort import Cohort, cohort_of
-from simulator.harness.relay import CLEAR, Condition, Relay
-from simulator.harness.trial import Trials
-from simulator.harness.wire import AnyLine, Certified, Collected, Dump, Dumped, Said
+from simulator.harness.relay import CLEAR, LinkCondition, Relay
+from simulator.harness.trial import TrialRunner
+from simulator.harness.wire import AnyLine, Certified, Dump, Dumped, Remark, StretchCollected
 
 REPOSITORY = Path(__file__).parents[2]
 # Thirteen chunks: everybody of four reduces something.
@@ -37,10 +37,10 @@ pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(150)]
 
 
 @asynccontextmanager
-async def certified_pair(root: Path) -> AsyncIterator[Trials]:
+async def certified_pair(root: Path) -> AsyncIterator[TrialRunner]:
     """Two members that have certified rounds together."""
     async with cohort_of(2, root, SIGNED, ELEMENTS) as cohort:
-        trials = Trials(cohort, root)
+        trials = TrialRunner(cohort, root)
         await trials.begin()
         await trials.until_whole()
         yield trials
@@ -85,8 +85,10 @@ async def test_an_audit_finds_rounds_exact_and_notices_every_kind_of_difference(
         changed = (lines[at][0], msgspec.structs.replace(lines[at][1], **changes))
         return audited([*lines[:at], changed, *lines[at + 1 :]])
 
-    assert any(altered(Collected, stretch=77).findings.values()), "another vector was contributed"
-    assert any(altered(Collected, samples=5).findings.values()), "with another weight"
+    assert any(altered(StretchCollected, stretch=77).findings.values()), (
+        "another vector was contributed"
+    )
+    assert any(altered(StretchCollected, samples=5).findings.values()), "with another weight"
     without_offer = audited([one for one in lines if type(one[1]).__name__ != "Offered"])
     assert all(without_offer.findings.values()), "nothing was offered"
     raw = next(line.raw for _, line in lines if isinstance(line, Certified))
@@ -173,12 +175,12 @@ async def test_a_partition_through_the_relay_heals_into_one_exact_lineage(tmp_pa
     every state is what its list makes.
     """
     async with trio.open_nursery() as nursery, cohort_of(4, tmp_path, SIGNED, ELEMENTS) as cohort:
-        trials = Trials(cohort, tmp_path)
+        trials = TrialRunner(cohort, tmp_path)
         relay = Relay(nursery)
         await _start_behind(relay, cohort)
         step = await trials.until_whole()
         names = [member.home.name for member in cohort.members]
-        relay.split([names[:2], names[2:]], Condition(cut=True))
+        relay.split([names[:2], names[2:]], LinkCondition(cut=True))
 
         def apart() -> bool:
             tips = [member.tip.hash if member.tip else "" for member in cohort.members]
@@ -205,7 +207,7 @@ async def test_a_partition_through_the_relay_heals_into_one_exact_lineage(tmp_pa
             line.text
             for member in cohort.members
             for line in member.lines
-            if isinstance(line, Said) and "dropped" in line.text
+            if isinstance(line, Remark) and "dropped" in line.text
         ]
         assert all(PASSED_BY in text or "initial parameters" in text for text in said), said
         nursery.cancel_scope.cancel()

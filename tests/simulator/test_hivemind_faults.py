@@ -8,13 +8,18 @@ import numpy as np
 import pytest
 import trio
 
-from daemon.services.training.hivemind.messages import Averaged, Failed, Report, Said
-from protocol.ports import Vector
+from daemon.services.training.hivemind.messages import (
+    CommandFailed,
+    HivemindReport,
+    MemberInfo,
+    VectorAveraged,
+)
+from protocol.averaging.vector_layout import Vector
 from simulator.harness.content import samples_of, vector_of
 from simulator.harness.hivemind_member import MOMENT_OF
 from simulator.harness.hivemind_trial import (
     HivemindCohort,
-    HivemindTrial,
+    HivemindTrialResult,
     bench_settings,
     hivemind_cohort,
 )
@@ -34,12 +39,12 @@ def mean_of(*members: int) -> Vector:
     return (summed / sum(weights)).astype(np.float32)
 
 
-def success(*members: int, local_elements: int = 0) -> Averaged:
-    return Averaged(
+def success(*members: int, local_elements: int = 0) -> VectorAveraged:
+    return VectorAveraged(
         id=1,
         group=len(members),
-        said=tuple(
-            Said(peer=str(index), number=1, samples=samples_of(index), loss=None, sketch=())
+        members=tuple(
+            MemberInfo(peer=str(index), number=1, samples=samples_of(index), loss=None, sketch=())
             for index in members
         ),
         elements=ELEMENTS,
@@ -52,7 +57,7 @@ def success(*members: int, local_elements: int = 0) -> Averaged:
     )
 
 
-def judged(answers: dict[int, Report], held: dict[int, Vector]) -> HivemindTrial:
+def judged(answers: dict[int, HivemindReport], held: dict[int, Vector]) -> HivemindTrialResult:
     cohort = HivemindCohort([], Path(), ELEMENTS, 20)
     return cohort._judge(
         SURVIVORS, [answers.get(index) for index in range(4)], GIVEN, held, 5.0, 0.0
@@ -98,7 +103,7 @@ def test_a_mean_without_the_victim_is_false_when_the_victim_is_said_to_be_in_it(
 
 
 def test_a_failure_that_everybody_was_told_of_is_agreement_and_no_mean() -> None:
-    answers: dict[int, Report] = dict.fromkeys(SURVIVORS, Failed(id=1, why="no"))
+    answers: dict[int, HivemindReport] = dict.fromkeys(SURVIVORS, CommandFailed(id=1, why="no"))
     trial = judged(answers, {index: GIVEN[index] for index in SURVIVORS})
     assert trial.agree
     assert not trial.exact

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from simulator.harness.netns import namespaces, why_not
-from tests.simulator.across import SEND, TAKE
+from simulator.harness.netns import missing_for_namespaces, namespaces
+from tests.simulator.far_links import SEND, TAKE
 
 REPOSITORY = Path(__file__).parents[2]
 REACH = """
@@ -39,7 +39,7 @@ pytestmark = [
     pytest.mark.real,
     pytest.mark.slow,
     pytest.mark.timeout(90),
-    pytest.mark.skipif(bool(why_not()), reason=why_not() or "-"),
+    pytest.mark.skipif(bool(missing_for_namespaces()), reason=missing_for_namespaces() or "-"),
 ]
 
 

@@ -6,23 +6,23 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from simulator import faults as f
 from simulator.fakes.clock import run_virtual
-from simulator.play import Played, play
-from simulator.report import Report
-from simulator.story import Story
+from simulator.faults import fault as f
+from simulator.playback.player import StoryPlayer, play
+from simulator.playback.report import StoryReport
+from simulator.scenarios.story import Story
 
 
 def small(**changes: object) -> Story:
     return replace(Story(name="small", nodes=3, seed=5, seconds=60.0), **changes)
 
 
-def deaf(story: Story) -> Report:
+def deaf(story: Story) -> StoryReport:
     """The story in a world where from the beginning nobody hears anybody, which is no fault of the
     schedule's.
     """
-    played = Played(story)
-    played.world.swarm.is_cut = lambda here, there: True  # type: ignore[method-assign]
+    played = StoryPlayer(story)
+    played.world.swarm.paths.is_cut = lambda here, there: True  # type: ignore[method-assign]
     run_virtual(played.run, seed=story.seed)
     assert played.report is not None
     return played.report
@@ -32,7 +32,7 @@ def test_a_beginning_without_a_certificate_is_no_progress() -> None:
     report = deaf(small(patience_s=20.0))
     assert not report.ok
     assert not report.invariants["progress"]
-    assert "of the beginning, and no fault had struck" in report.reason
+    assert "of the start, before any fault" in report.reason
     assert report.rounds_certified == 0
 
 
@@ -61,7 +61,7 @@ def test_a_fault_that_comes_while_the_end_is_awaited_gives_everybody_as_long_aga
     """Placed at a step of a round that only comes after the story's seconds: the swarm is cut apart
     for longer than its patience.
     """
-    when = f.When(enters="scatter", role="leader", number=2)
+    when = f.FaultTrigger(enters="scatter", role="leader", number=2)
     apart = f.Partition(groups=((0,), (1,), (2,)), for_s=25.0, when=when)
     report = play(small(seconds=9.0, patience_s=30.0, schedule=(apart,))).report
     assert report is not None

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from simulator.harness.relay import CLEAR, Condition, Relay
+from simulator.harness.relay import CLEAR, LinkCondition, Relay
 
 MEMBER, ADVERTISED = "127.87.1.1", "127.88.1.1"
 LIMIT_S = 10.0
@@ -79,9 +79,9 @@ async def test_each_direction_has_its_own_delay() -> None:
     async with relayed() as (relay, port):
         stream = await trio.open_tcp_stream(ADVERTISED, port)
         await round_trip_s(stream)
-        relay.set("a", "b", Condition(delay_s=0.2))
+        relay.set("a", "b", LinkCondition(delay_s=0.2))
         assert await round_trip_s(stream) >= 0.2
-        relay.set("b", "a", Condition(delay_s=0.15))
+        relay.set("b", "a", LinkCondition(delay_s=0.15))
         assert await round_trip_s(stream) >= 0.35
         relay.between("a", "b", CLEAR)
         assert min([await round_trip_s(stream) for _ in range(5)]) < 0.15
@@ -90,7 +90,7 @@ async def test_each_direction_has_its_own_delay() -> None:
 async def test_a_narrow_direction_carries_no_more_than_its_rate() -> None:
     async with relayed() as (relay, port):
         stream = await trio.open_tcp_stream(ADVERTISED, port)
-        relay.set("a", "b", Condition(bytes_per_second=1e6))
+        relay.set("a", "b", LinkCondition(bytes_per_second=1e6))
         began = time.monotonic()
         await stream.send_all(bytes(500_000))
         await exactly(stream, 500_000)
@@ -101,7 +101,7 @@ async def test_a_cut_link_breaks_and_refuses_until_it_is_mended() -> None:
     async with relayed() as (relay, port):
         stream = await trio.open_tcp_stream(ADVERTISED, port)
         await round_trip_s(stream)
-        relay.split([["a"], ["b"]], Condition(cut=True))
+        relay.split([["a"], ["b"]], LinkCondition(cut=True))
         with pytest.raises((trio.BrokenResourceError, AssertionError)):
             await round_trip_s(stream)
         refused = await trio.open_tcp_stream(ADVERTISED, port)
@@ -114,8 +114,8 @@ async def test_a_cut_link_breaks_and_refuses_until_it_is_mended() -> None:
 async def test_other_links_do_not_notice() -> None:
     async with relayed() as (relay, port):
         stream = await trio.open_tcp_stream(ADVERTISED, port)
-        relay.between("c", "b", Condition(cut=True))
-        relay.between("", "b", Condition(delay_s=5.0))
+        relay.between("c", "b", LinkCondition(cut=True))
+        relay.between("", "b", LinkCondition(delay_s=5.0))
         assert await round_trip_s(stream) < 2.0
 
 
@@ -123,7 +123,7 @@ async def test_a_frozen_link_keeps_what_was_sent() -> None:
     async with relayed() as (relay, port):
         stream = await trio.open_tcp_stream(ADVERTISED, port)
         await round_trip_s(stream)
-        relay.set("b", "a", Condition(frozen=True))
+        relay.set("b", "a", LinkCondition(frozen=True))
         await stream.send_all(b"later")
         with trio.move_on_after(0.3) as waited:
             await stream.receive_some(5)

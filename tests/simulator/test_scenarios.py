@@ -6,33 +6,33 @@ import pytest
 
 from protocol.errors import UserError
 from protocol.journal import RoundCertified, Trained, WorkDropped
-from simulator.byzantine import LIES
-from simulator.liar_scenarios import NAMED
-from simulator.play import play
-from simulator.scenarios import IN_ROWS, SCENARIOS, scenario
+from simulator.faults.lies import LIES
+from simulator.playback.player import play
+from simulator.scenarios.catalog import IN_GROUPS, SCENARIOS, scenario
+from simulator.scenarios.liars import NAMED
 
-QUICK_IN_ROWS = [
+QUICK_IN_GROUPS = [
     name
-    for name in IN_ROWS
+    for name in IN_GROUPS
     if "crash" in name
     or "lost" in name
-    or name in ("rows-calm", "rows-partition", "rows-relay-stopped")
+    or name in ("groups-calm", "groups-partition", "groups-relay-stopped")
 ]
 
 
 def test_of_several_rows_whatever_is_said_of_one_and_more() -> None:
-    assert {f"rows-{name}" for name in SCENARIOS} < set(IN_ROWS)
-    assert not set(IN_ROWS) & set(SCENARIOS)
+    assert {f"groups-{name}" for name in SCENARIOS} < set(IN_GROUPS)
+    assert not set(IN_GROUPS) & set(SCENARIOS)
 
 
-@pytest.mark.parametrize("name", [*SCENARIOS, *QUICK_IN_ROWS])
+@pytest.mark.parametrize("name", [*SCENARIOS, *QUICK_IN_GROUPS])
 def test_scenario(name: str) -> None:
     _reaches_what_it_must(name)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(IN_ROWS).difference(QUICK_IN_ROWS)))
-def test_scenario_in_rows(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(set(IN_GROUPS).difference(QUICK_IN_GROUPS)))
+def test_scenario_in_groups(name: str) -> None:
     _reaches_what_it_must(name)
 
 
@@ -47,7 +47,7 @@ def test_a_view_whose_votes_are_divided_ends_when_that_is_clear() -> None:
     """A reducer died while it handed its result out: two voted under the first cut, two under the
     second, three votes were needed, and all waited for the view's deadline.
     """
-    played = play(scenario("rows-crash-member-gather", None, 5))
+    played = play(scenario("groups-crash-member-gather", None, 5))
     assert played.report is not None
     assert played.report.ok, played.report.reason
 
@@ -68,7 +68,7 @@ def test_who_is_too_slow_costs_the_others_what_the_plan_predicts_and_not_what_th
     rounds = [
         event for event in world.of(RoundCertified, node=0) if isinstance(event, RoundCertified)
     ]
-    slow = world.seats[1].peer
+    slow = world.nodes[1].peer
     without = [event for event in rounds if slow not in [share.peer for share in event.shares]]
     assert len(without) >= 4
     for event in without:

@@ -7,13 +7,13 @@ from __future__ import annotations
 import pytest
 import trio
 
-from daemon.services.training.native.state.state_store import PASSED_BY
+from daemon.services.training.native.state.ledger_store import PASSED_BY
 from protocol.journal import RoundCertified, Trained, WorkDropped
-from protocol.ports import Lane
+from protocol.ports.trainer import Lane
 from protocol.run.manifest import Group, Limits, Manifest, Outer, RoundRules
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.trainer import QuadraticTrainer
-from simulator.world import World
+from simulator.world.world import World
 
 ALONE = 8  # rounds of training before a friend comes
 # The losses of two rounds in a row differ by the samples' noise.
@@ -102,7 +102,7 @@ def test_a_friend_does_not_undo_what_was_learned_alone(codec: str, outer: Outer)
     trained = sum(
         event.samples for event in played.of(Trained, node=0)[:ALONE] if isinstance(event, Trained)
     )
-    assert shares[played.seats[0].peer] >= trained
+    assert shares[played.nodes[0].peer] >= trained
     assert not dropped(played)
 
 
@@ -118,18 +118,18 @@ def test_the_first_anchor_is_the_mean_of_where_its_members_stand() -> None:
             await alone(played, ALONE)
             played.start(1)
             await played.until(lambda: bool(certified(played, 0)), 60, "the first certificate")
-            engine = played.seats[0].engine
+            engine = played.nodes[0].engine
             assert engine is not None
-            assert engine.keeper is not None
-            stood[1] = (float(engine.keeper.anchor.value[7]), 0.0)
+            assert engine.state_store is not None
+            stood[1] = (float(engine.state_store.anchor.value[7]), 0.0)
 
-    def watch(_at: float, seat: object, event: object) -> None:
+    def watch(_at: float, node: object, event: object) -> None:
         """Where each member stands when it has handed over: the last before the certificate is what
         it offered.
         """
         if isinstance(event, Trained) and not certified(played, 0):
-            index = played.seats.index(seat)  # type: ignore[arg-type]
-            trainer = played.seats[index].trainer
+            index = played.nodes.index(node)  # type: ignore[arg-type]
+            trainer = played.nodes[index].trainer
             assert trainer is not None
             where[index] = (float(trainer.inner._now[7]), weights.get(index, 0) + event.samples)
             weights[index] = where[index][1]
@@ -174,7 +174,7 @@ def test_a_restart_alone_goes_on_from_where_it_was(monkeypatch: pytest.MonkeyPat
                     played.finish(0)
                 else:
                     played.kill(0)
-                await played.until(lambda: not played.seats[0].alive, 10, "its end")
+                await played.until(lambda: not played.nodes[0].alive, 10, "its end")
                 known = losses(played, 0)
                 ends.append((len(known), known[-1]))
                 await alone(played, len(known) + 3)
@@ -241,7 +241,7 @@ def test_a_joiner_brings_nothing_from_the_initial_parameters() -> None:
 
     run_virtual(story, seed=5)
     assert not played.invariants.broken, played.invariants.broken
-    me = played.seats[2].peer
+    me = played.nodes[2].peer
     counted = [
         share.samples
         for event in certified(played, 0)

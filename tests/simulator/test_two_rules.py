@@ -9,15 +9,15 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS
-from protocol.journal import Refused, RoundCertified
-from protocol.messages import Plan
+from protocol.journal import InputRefused, RoundCertified
+from protocol.messages.round import Plan
 from protocol.rules.registry import rule_set
 from protocol.rules.versions import CURRENT_RULES
 from protocol.run.manifest import Manifest, RoundRules
 from simulator.fakes.clock import run_virtual
-from simulator.later_rules import LATER_RULES, later_rules
-from simulator.simulated_node import SimulatedNode
-from simulator.world import World
+from simulator.world.later_rules import LATER_RULES, later_rules
+from simulator.world.simulated_node import SimulatedNode
+from simulator.world.world import World
 
 OLDER, NEWER = frozenset({CURRENT_RULES}), frozenset({CURRENT_RULES, LATER_RULES})
 # Among three: two chunks go to somebody by the tie rule.
@@ -38,8 +38,8 @@ def world_of(rules: int, *knows: frozenset[int]) -> World:
         round=RoundRules(seconds=5.0, ready_s=1.0),
     )
     world = World(seed=3, nodes=len(knows), manifest=manifest, parameters=CHUNKS * CHUNK_ELEMENTS)
-    for seat, versions in zip(world.seats, knows, strict=True):
-        seat.knows = versions
+    for node, versions in zip(world.nodes, knows, strict=True):
+        node.knows = versions
     return world
 
 
@@ -52,12 +52,12 @@ def played(world: World, story: Callable[[], Awaitable[None]]) -> None:
     assert world.invariants.broken == []
 
 
-def plans(world: World, seat: SimulatedNode) -> list[Plan]:
+def plans(world: World, node: SimulatedNode) -> list[Plan]:
     """Of the rounds that a node has certificates of."""
-    assert seat.engine is not None
+    assert node.engine is not None
     steps = [
-        seat.engine._lineage.step(bytes.fromhex(event.certificate))
-        for event in certified(world, seat.index)
+        node.engine._lineage.step(bytes.fromhex(event.certificate))
+        for event in certified(world, node.index)
     ]
     return [step.certificate.plan.plan for step in steps if step is not None]
 
@@ -80,11 +80,11 @@ def test_a_run_is_planned_by_its_own_rules_whatever_else_a_program_knows(rules: 
         await world.until(lambda: all(world.number(i) >= 4 for i in range(3)), 60.0, "round 4")
 
     played(world, story)
-    found = [plans(world, seat) for seat in world.seats]
+    found = [plans(world, node) for node in world.nodes]
     together = [plan for plan in found[0] if len(plan.offers) == 3]
     assert len(together) >= 3
     assert {offer.peer for plan in together for offer in plan.offers} == {
-        seat.peer for seat in world.seats
+        node.peer for node in world.nodes
     }
     equal = [1 / 3] * 3
     borders = rule_set(rules).share_out(CHUNKS, equal)
@@ -92,7 +92,7 @@ def test_a_run_is_planned_by_its_own_rules_whatever_else_a_program_knows(rules: 
     assert borders != rule_set(CURRENT_RULES + LATER_RULES - rules).share_out(CHUNKS, equal), (
         "the other version would plan otherwise"
     )
-    assert world.of(Refused) == []
+    assert world.of(InputRefused) == []
     assert (
         len(
             {
@@ -113,18 +113,18 @@ def test_a_run_of_later_rules_is_refused_by_the_older_release_in_words_on_both_s
         world.start(0, 1)
         await world.until(lambda: world.number(0) >= 2, 60.0, "round 2")
         world.start(2)
-        await world.until(lambda: not world.seats[2].alive, 40.0, "the refusal")
+        await world.until(lambda: not world.nodes[2].alive, 40.0, "the refusal")
         number = world.number(0)
         await world.until(lambda: world.number(0) >= number + 2, 60.0, "two more rounds")
 
     played(world, story)
-    refused = world.seats[2].refused
+    refused = world.nodes[2].refused
     assert refused is not None
     assert refused.what == "This run uses rules 3; this program knows rules 2. Upgrade hypergpu."
-    assert world.seats[2].life == 0, "it never took part"
-    (told,) = world.of(Refused)
-    assert isinstance(told, Refused)
-    assert (told.reason, told.peer) == ("rules", world.seats[2].peer)
+    assert world.nodes[2].life == 0, "it never took part"
+    (told,) = world.of(InputRefused)
+    assert isinstance(told, InputRefused)
+    assert (told.reason, told.peer) == ("rules", world.nodes[2].peer)
     assert told.detail == "it asked to join; it knows rules 2, and this run uses rules 3"
 
 
@@ -140,8 +140,8 @@ def test_a_node_that_upgrades_in_mid_run_goes_on_by_the_runs_rules() -> None:
         for index in range(3):  # one after the other, as people upgrade
             world.kill(index)
             before = world.number(index)
-            await world.until(lambda index=index: not world.seats[index].alive, 10.0, "its end")  # type: ignore[misc]
-            world.seats[index].knows = NEWER
+            await world.until(lambda index=index: not world.nodes[index].alive, 10.0, "its end")  # type: ignore[misc]
+            world.nodes[index].knows = NEWER
             world.start(index)
             wanted = before + 2
             await world.until(
@@ -149,7 +149,7 @@ def test_a_node_that_upgrades_in_mid_run_goes_on_by_the_runs_rules() -> None:
                 90.0,
                 "two more rounds of all",
             )  # type: ignore[misc]
-            assert world.seats[index].engine is not None
+            assert world.nodes[index].engine is not None
 
     played(world, story)
     assert (
@@ -164,7 +164,7 @@ def test_a_node_that_upgrades_in_mid_run_goes_on_by_the_runs_rules() -> None:
         == 1
     )
     assert {
-        plan.borders for seat in world.seats for plan in plans(world, seat) if len(plan.offers) == 3
+        plan.borders for node in world.nodes for plan in plans(world, node) if len(plan.offers) == 3
     } == {rule_set(CURRENT_RULES).share_out(CHUNKS, [1 / 3] * 3)}
     for index in range(3):
         numbers = [event.number for event in certified(world, index)]

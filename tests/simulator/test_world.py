@@ -15,33 +15,36 @@ import trio
 from msgspec.structs import replace
 
 from daemon import swarm
-from daemon.node import node
+from daemon.services.training import service
 from daemon.services.training.native import engine as engine_module
-from daemon.services.training.native import message_translator
 from daemon.services.training.native.engine import NativeEngine
 from daemon.services.training.native.exchange import all_reduce
+from daemon.services.training.native.rounds import message_translator
 from daemon.services.training.native.state import anchor
 from daemon.services.training.native.state.state_store import StateStore
-from protocol import messages
 from protocol.averaging import outer_step, reduction
 from protocol.certificates import certificate
-from protocol.codec import CODECS
+from protocol.codec import codec_named
 from protocol.contribution.ledger import Ledger
+from protocol.errors import PeerFault
 from protocol.identity import Signer, verify
 from protocol.journal import RoundCertified
-from protocol.messages import HoldReport, decode_signed, encode_signed, open_signed, sign
-from protocol.ports import ViewRecord
+from protocol.messages import envelope
+from protocol.messages.base import Signed
+from protocol.messages.envelope import _DOMAIN, decode_signed, encode_signed, open_signed, sign
+from protocol.messages.round import HoldReport
+from protocol.ports.disk_records import ViewRecord
 from protocol.round.machine import step
 from protocol.rules.registry import rules_of
-from simulator import faults as f
 from simulator.fakes.clock import run_virtual
-from simulator.fuzz import random_story
-from simulator.many import play_one
-from simulator.play import Played, play
-from simulator.scenarios import scenario
-from simulator.signatures import checked_once
-from simulator.story import Story, Wanted
-from simulator.world import World
+from simulator.faults import fault as f
+from simulator.playback.player import StoryPlayer, play
+from simulator.playback.pool import play_one
+from simulator.scenarios.catalog import scenario
+from simulator.scenarios.fuzz import random_story
+from simulator.scenarios.story import Story, Wanted
+from simulator.world.signature_cache import checked_once
+from simulator.world.world import World
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -51,27 +54,27 @@ def small(**changes: object) -> Story:
 
 
 def test_the_world_runs_the_modules_of_the_real_node() -> None:
-    played = Played(small())
+    played = StoryPlayer(small())
     seen: list[NativeEngine] = []
 
     async def run() -> None:
         await played.run()
-        seen.extend(seat.engine for seat in played.world.seats if seat.engine is not None)
+        seen.extend(lived.engine for lived in played.world.nodes if lived.engine is not None)
 
     run_virtual(run, seed=5)
     assert len(seen) == 3
     for engine in seen:
-        assert type(engine) is NativeEngine is node.NativeEngine, (
+        assert type(engine) is NativeEngine is service.NativeEngine, (
             "the class that `hypergpud start` runs"
         )
-        assert type(engine.keeper) is StateStore
-        assert type(engine.keeper.ledger) is Ledger
-        assert engine.keeper.ledger.codec is CODECS["float32"]
+        assert type(engine.state_store) is StateStore
+        assert type(engine.state_store.ledger) is Ledger
+        assert engine.state_store.ledger.codec is codec_named("float32")
         parts = [type(part) for part in vars(engine).values()]
         own = [kind for kind in parts if kind.__module__.startswith(("daemon.", "simulator."))]
         assert {kind.__module__.split(".")[0] for kind in own} <= {"daemon", "simulator"}
         ports = {kind.__name__ for kind in own if kind.__module__.startswith("simulator.")}
-        assert ports <= {"FaultyNetwork", "CountingTrainer", "WatchedDisk"}, (
+        assert ports <= {"FaultyNetwork", "CountingTrainer", "RecordingDisk"}, (
             "only the outermost is made up"
         )
     # Nobody has put anything in the place of a rule or a step of the engine.
@@ -94,39 +97,37 @@ def test_a_signature_is_checked_once_and_a_forged_one_never_passes() -> None:
     opened = open_signed
     with checked_once():
         seen = sign(signer, run, HoldReport(plan=b"q" * 32, contributors=(1,)))
-        assert verify(seen.peer, seen.signature, messages._DOMAIN + run + seen.payload), (
+        assert verify(seen.peer, seen.signature, _DOMAIN + run + seen.payload), (
             "what a world signs is signed"
         )
         for signed in (before, seen):
-            assert messages.open_signed(signed, run) == opened(
-                decode_signed(encode_signed(signed)), run
-            )
+            assert open_signed(signed, run) == opened(decode_signed(encode_signed(signed)), run)
             turned = bytes([signed.payload[0] ^ 1]) + signed.payload[1:]
             for forged in (
-                messages.Signed(signed.payload, other.peer, signed.signature),
-                messages.Signed(turned, signed.peer, signed.signature),
-                messages.Signed(
+                Signed(signed.payload, other.peer, signed.signature),
+                Signed(turned, signed.peer, signed.signature),
+                Signed(
                     signed.payload,
                     signed.peer,
                     bytes([signed.signature[0] ^ 1]) + signed.signature[1:],
                 ),
             ):
                 for _ in range(2):
-                    with pytest.raises(messages.PeerFault, match="does not fit"):
-                        messages.open_signed(forged, run)
-            with pytest.raises(messages.PeerFault, match="does not fit"):
-                messages.open_signed(signed, b"s" * 32)
+                    with pytest.raises(PeerFault, match="does not fit"):
+                        open_signed(forged, run)
+            with pytest.raises(PeerFault, match="does not fit"):
+                open_signed(signed, b"s" * 32)
     assert seen == sign(signer, run, HoldReport(plan=b"q" * 32, contributors=(1,))), (
         "with the bytes that a node's own signer makes"
     )
-    assert messages.verify is verify, "and outside a world nothing is remembered"
-    assert messages.open_signed is opened
+    assert envelope.verify is verify, "and outside a world nothing is remembered"
+    assert open_signed is opened
 
 
 def test_outside_a_world_every_function_of_the_protocol_is_its_own() -> None:
     play(small(seconds=8.0))
     assert Signer.sign.__module__ == "protocol.identity"
-    for module in (messages, swarm.messenger, swarm.lineage, message_translator, certificate):
+    for module in (envelope, swarm.messenger, swarm.lineage, message_translator, certificate):
         for name in ("verify", "open_signed", "open_plan", "open_certificate"):
             assert getattr(module, name, verify).__module__.startswith("protocol."), (
                 f"{module.__name__}.{name}"
@@ -136,7 +137,7 @@ def test_outside_a_world_every_function_of_the_protocol_is_its_own() -> None:
 def test_the_same_story_gives_the_same_history() -> None:
     """Byte for byte, also in another process whose strings hash differently."""
     code = (
-        "import hashlib, sys; from simulator.fuzz import random_story; from simulator.play import play\n"
+        "import hashlib, sys; from simulator.scenarios.fuzz import random_story; from simulator.playback.player import play\n"
         "print(hashlib.sha256(b''.join(play(random_story(int(s))).world.log() for s in sys.argv[1:])).hexdigest())"
     )
     seeds = ("6", "30")
@@ -197,10 +198,10 @@ def harmed(harm: object) -> set[str]:
 
 
 def _keeper(world: World, index: int) -> StateStore:
-    engine = world.seats[index].engine
+    engine = world.nodes[index].engine
     assert engine is not None
-    assert engine.keeper is not None
-    return engine.keeper
+    assert engine.state_store is not None
+    return engine.state_store
 
 
 def test_an_anchor_that_differs_is_seen() -> None:
@@ -247,9 +248,9 @@ def test_a_vote_that_a_restart_forgets_is_seen() -> None:
     """On disks that forget where their node stood, a power cut between vote and certificate makes
     everybody say everything twice.
     """
-    played = Played(scenario("power-cut-in-vote", None, 1))
-    for seat in played.world.seats:
-        seat.medium.stands = Forgetful()
+    played = StoryPlayer(scenario("power-cut-in-vote", None, 1))
+    for lived in played.world.nodes:
+        lived.medium.view_records = Forgetful()
     run_virtual(played.run, seed=played.story.seed)
     assert {broken.invariant for broken in played.world.invariants.broken} == {"one voice"}
 
@@ -266,7 +267,7 @@ def test_a_crash_is_seen() -> None:
         def fail(*_: object) -> None:
             raise RuntimeError("harm")
 
-        _keeper(world, 1).settle = fail  # type: ignore[method-assign]
+        _keeper(world, 1).ledger_store.settle = fail  # type: ignore[method-assign]
 
     assert "no crash" in harmed(harm)
 
@@ -285,7 +286,7 @@ def test_a_swarm_that_stands_still_is_seen() -> None:
         ),
         wanted=Wanted(rounds=0),
     )
-    played = Played(story)
+    played = StoryPlayer(story)
     played.world.swarm.mend = lambda first, second: None  # type: ignore[method-assign]
     run_virtual(played.run, seed=story.seed)
     assert played.report is not None

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from daemon.device.messages import Skipped
+from daemon.device.messages import BatchUnusable
 from daemon.device.model.author_code import SampleFault, TaskFault
 
 Indices = npt.NDArray[np.int64]
@@ -40,7 +40,7 @@ class BadBatches:
         self.good = 0
         self.bad = 0
         self._in_a_row = 0
-        self.last: Skipped | None = None  # the newest, with where it was
+        self.last: BatchUnusable | None = None  # the newest, with where it was
 
     def add(
         self,
@@ -62,7 +62,7 @@ class BadBatches:
         place = culprit() if self.tell else None
         if place is not None:
             where = f"sample {indices[place]} (position {positions[place]}) of {where}"
-        self.last = Skipped(
+        self.last = BatchUnusable(
             what=fault.what,
             where=where,
             trace=fault.trace,

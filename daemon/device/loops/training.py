@@ -29,8 +29,9 @@ from daemon.device.settings import Job
 from daemon.device.shared_memory import SharedMemory
 from daemon.device.tasks.description import describe_task, seed_everything
 from daemon.device.tasks.task import Task
+from protocol.averaging.vector_layout import Vector
 from protocol.digest import digest
-from protocol.ports import Lane, Progress, Vector
+from protocol.ports.trainer import Lane, Progress
 from protocol.run.data_order import lane_positions, sample_indices
 from protocol.run.task_digest import TaskDigest
 
@@ -42,7 +43,7 @@ CULPRIT_S = 2.0
 WATCH_S = 0.5
 
 
-class Learned(msgspec.Struct, frozen=True, kw_only=True):
+class WorkTotals(msgspec.Struct, frozen=True, kw_only=True):
     """A hand-over; the delta itself is in the shared memory."""
 
     samples: int
@@ -141,7 +142,7 @@ class TrainingLoop:
             self._lane, self._drawn = lane, 0
         self._begin_stretch(max_steps)
 
-    def pause(self) -> Learned:
+    def pause(self) -> WorkTotals:
         """Stop, and write the delta of all work since the start into the shared memory.
 
         Raises `TaskFault` where the model is not whole.
@@ -155,7 +156,7 @@ class TrainingLoop:
         if was_training:
             self._seconds += monotonic() - waited
         samples = self._steps * self._batch
-        return Learned(
+        return WorkTotals(
             samples=samples,
             steps=self._steps,
             loss=loss_sum / samples if samples else None,
@@ -171,7 +172,7 @@ class TrainingLoop:
         self._start.copy_(self._net.flat)
         self._forget()
 
-    def drop(self) -> Learned:
+    def drop(self) -> WorkTotals:
         """Undo all work since the start and pause; what is left to hand over is nothing.
 
         The optimizer's averages go too: one value that is not finite poisons them for good.
@@ -181,7 +182,7 @@ class TrainingLoop:
         self._delta.zero_()
         self._forget()
         self._steps_left = 0
-        return Learned(samples=0, steps=0, loss=None, seconds=0.0)
+        return WorkTotals(samples=0, steps=0, loss=None, seconds=0.0)
 
     def save_inner(self) -> None:
         self._optimizer.save(self._inner)

@@ -16,7 +16,7 @@ from torch import nn
 from daemon.device.model.author_code import author_code
 from daemon.device.model.rules import check_model
 from daemon.device.tasks.task import Init, Task
-from protocol.ports import ParameterSpec
+from protocol.ports.trainer import ParameterSpec
 
 
 class FlatModel:

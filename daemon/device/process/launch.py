@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 
 from daemon.children.process import STDERR_GRACE_S, ChildProcess
-from daemon.device.messages import Report, decode_report
+from daemon.device.messages import WorkerReport, decode_report
 from daemon.device.settings import WorkerSettings, choose_threads
 
 __all__ = ["STDERR_GRACE_S", "start_worker"]
 
 
-def start_worker(settings: WorkerSettings) -> ChildProcess[Report]:
+def start_worker(settings: WorkerSettings) -> ChildProcess[WorkerReport]:
     """Spawn it."""
     threads = str(choose_threads(settings.threads))
     return ChildProcess(

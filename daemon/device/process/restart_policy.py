@@ -1,7 +1,7 @@
 """Whether a worker that ended is started again, and when. Pure.
 
 A worker that was killed, hung or ran out of memory is started again for ever, with growing pauses:
-the machine may have room again. That holds for memory that an allocator refuses (`Failure.passes`)
+the machine may have room again. That holds for memory that an allocator refuses (`TaskFailure.passes`)
 as for a kill. A task that fails by itself does the same thing each time. After a few restarts a
 person must mend it; until then no restart helps, and the node says so.
 """
@@ -12,12 +12,12 @@ import msgspec
 
 # The pauses before them make 1 + 2 + 4 s: a file server that was away for a moment is back, a
 # typing error is not.
-RESTARTS_FOR_A_PERSON = 3
+MAX_TASK_RESTARTS = 3
 # Up for so long, a worker's task is taken to work, and its next failure counts as the first.
 FORGIVEN_S = 600.0
 
 
-class Patience(msgspec.Struct, frozen=True, kw_only=True):
+class WorkerTimeouts(msgspec.Struct, frozen=True, kw_only=True):
     """How long the worker may stay silent, and how fast and how often it is started again."""
 
     # None: the owner's `worker.load_timeout_s`.
@@ -33,10 +33,10 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     first_wait_s: float = 1.0
     # A machine short of memory is not helped by a process that imports torch every second.
     longest_wait_s: float = 60.0
-    restarts: int = RESTARTS_FOR_A_PERSON
+    restarts: int = MAX_TASK_RESTARTS
 
 
-class Failure(msgspec.Struct, frozen=True, kw_only=True):
+class TaskFailure(msgspec.Struct, frozen=True, kw_only=True):
     """What a person must mend: one sentence without its full stop, what to do, and the traceback
     where there is one.
 
@@ -49,16 +49,16 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     passes: bool = False
 
 
-class Restarts:
+class RestartPolicy:
     """Counts a trainer's ends."""
 
-    def __init__(self, patience: Patience) -> None:
+    def __init__(self, patience: WorkerTimeouts) -> None:
         self._patience = patience
         self._wait_s = patience.first_wait_s
         self.count = 0  # of all restarts
         self.failures = 0  # of the task itself, since it last worked
 
-    def ended(self, failure: Failure | None, up_s: float) -> float | None:
+    def ended(self, failure: TaskFailure | None, up_s: float) -> float | None:
         """A life ended after `up_s` seconds of being up.
 
         Returns the pause before the next one, None when there is none.

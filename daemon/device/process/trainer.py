@@ -17,30 +17,31 @@ import trio
 
 from daemon.children.messages import frame
 from daemon.device.messages import (
-    Collect,
-    Collected,
-    Command,
-    LoadInner,
-    Refused,
-    Report,
-    Resume,
-    SaveInner,
-    Train,
+    CollectWork,
+    CommandRefused,
+    LoadInnerState,
+    ResumeTraining,
+    SaveInnerState,
+    TrainFromAnchor,
+    WorkCollected,
+    WorkerCommand,
+    WorkerReport,
 )
-from daemon.device.process.life import Life
-from daemon.device.process.lives import NO_PROGRESS, WorkerLives
-from daemon.device.process.restart_policy import Patience
+from daemon.device.process.restart_policy import WorkerTimeouts
+from daemon.device.process.supervisor import NO_PROGRESS, WorkerSupervisor
+from daemon.device.process.worker_process import WorkerProcess
 from daemon.device.settings import WorkerSettings, job_of
 from daemon.device.shared_memory import SharedMemory
 from daemon.device.tasks.catalog import locate
+from protocol.averaging.vector_layout import Vector
 from protocol.errors import OurFault
 from protocol.identity import PeerId
 from protocol.journal import JournalEvent
-from protocol.ports import Lane, Progress, TaskInfo, TrainerLost, Vector, Work
+from protocol.ports.trainer import Lane, Progress, TaskInfo, TrainerLost, Work
 from protocol.run.manifest import Manifest
 from protocol.run.task_digest import TaskDigest
 
-__all__ = ["Patience", "WorkerTrainer"]
+__all__ = ["WorkerTimeouts", "WorkerTrainer"]
 
 
 # A node that was itself stopped past the limit finds the answer in its socket, but sees the clock
@@ -54,7 +55,7 @@ SEND_LIMIT_S = (
 
 
 class WorkerTrainer:
-    """`protocol.ports.Trainer` over a worker process.
+    """`protocol.ports.trainer.Trainer` over a worker process.
 
     `running()` starts and stops it; calls are made inside that block.
 
@@ -69,14 +70,14 @@ class WorkerTrainer:
         settings: WorkerSettings,
         on_event: Callable[[JournalEvent], None],
         *,
-        patience: Patience | None = None,
+        patience: WorkerTimeouts | None = None,
         before: TaskDigest | None = None,
     ) -> None:
         """`before` is the task of the model that this home holds, where it holds one."""
         self._job = job_of(manifest, peer)
         self._settings = settings
-        self._patience = patience or Patience()
-        self._lives = WorkerLives(self._job, settings, on_event, self._patience, before)
+        self._patience = patience or WorkerTimeouts()
+        self._lives = WorkerSupervisor(self._job, settings, on_event, self._patience, before)
         self._asking = trio.Lock()
         self._numbers = 0
 
@@ -112,26 +113,26 @@ class WorkerTrainer:
         return self._lives.info
 
     async def train(self, anchor: Vector, lane: Lane, *, max_steps: int | None = None) -> None:
-        def begin(life: Life, number: int) -> Command:
+        def begin(life: WorkerProcess, number: int) -> WorkerCommand:
             life.anchored, life.taken, life.stretch = True, False, number
-            return Train(id=number, lane=lane, max_steps=max_steps)
+            return TrainFromAnchor(id=number, lane=lane, max_steps=max_steps)
 
         await self._ask(begin, put=(lambda buffers: buffers.anchor, anchor))
 
     async def resume(self, lane: Lane, *, max_steps: int | None = None) -> None:
-        def go_on(life: Life, number: int) -> Command:
+        def go_on(life: WorkerProcess, number: int) -> WorkerCommand:
             taken, life.taken, life.stretch = life.taken, False, number
-            return Resume(id=number, lane=lane, max_steps=max_steps, taken=taken)
+            return ResumeTraining(id=number, lane=lane, max_steps=max_steps, taken=taken)
 
         await self._ask(go_on, after_anchor=True)
 
     async def collect(self) -> Work:
-        def stop(life: Life, number: int) -> Command:
+        def stop(life: WorkerProcess, number: int) -> WorkerCommand:
             taken, life.taken = life.taken, False
-            return Collect(id=number, taken=taken)
+            return CollectWork(id=number, taken=taken)
 
         life, answer = await self._ask(stop, after_anchor=True)
-        if not isinstance(answer, Collected) or life.buffers is None:
+        if not isinstance(answer, WorkCollected) or life.buffers is None:
             raise OurFault(f"the worker answered collect with {answer}")
         life.taken = True
         return Work(
@@ -143,7 +144,7 @@ class WorkerTrainer:
         )
 
     async def inner_state(self) -> Vector:
-        life, _ = await self._ask(lambda _, number: SaveInner(id=number))
+        life, _ = await self._ask(lambda _, number: SaveInnerState(id=number))
         buffers = life.buffers
         if buffers is None:
             raise OurFault("the worker answered before it was up")
@@ -151,18 +152,18 @@ class WorkerTrainer:
 
     async def restore_inner_state(self, state: Vector) -> None:
         await self._ask(
-            lambda _, number: LoadInner(id=number), put=(lambda buffers: buffers.inner, state)
+            lambda _, number: LoadInnerState(id=number), put=(lambda buffers: buffers.inner, state)
         )
 
     # ---------------------------------------------------------------------------------------- one question at a time
 
     async def _ask(
         self,
-        command: Callable[[Life, int], Command],
+        command: Callable[[WorkerProcess, int], WorkerCommand],
         *,
         put: tuple[Callable[[SharedMemory], Vector], Vector] | None = None,
         after_anchor: bool = False,
-    ) -> tuple[Life, Report]:
+    ) -> tuple[WorkerProcess, WorkerReport]:
         """Ask the worker that is up, writing a vector into the shared memory first where `put` says
         so.
         """
@@ -186,7 +187,9 @@ class WorkerTrainer:
             life.asked, life.answer, life.answered = self._numbers, None, trio.Event()
             message = command(life, self._numbers)
             self._lives.progress = (
-                NO_PROGRESS if isinstance(message, Train | Resume) else self._lives.progress
+                NO_PROGRESS
+                if isinstance(message, TrainFromAnchor | ResumeTraining)
+                else self._lives.progress
             )
             # Shielded: half a frame would end the conversation. A worker that is dying is not an
             # error here; its end sets `answered`.
@@ -204,7 +207,7 @@ class WorkerTrainer:
             answer = life.answer
             if answer is None:
                 raise TrainerLost(self._lives.lost)
-            if isinstance(answer, Refused):
+            if isinstance(answer, CommandRefused):
                 if answer.unfit:
                     raise ValueError(answer.why)
                 # It lives, in another state than its caller takes it to be in. `train` brings it
@@ -212,7 +215,7 @@ class WorkerTrainer:
                 raise TrainerLost(f"the worker refused {type(message).__name__}: {answer.why}")
             return life, answer
 
-    async def _up(self) -> Life:
+    async def _up(self) -> WorkerProcess:
         while self._lives.up is None:
             if self._lives.unable is not None:
                 raise self._lives.unable
@@ -221,7 +224,7 @@ class WorkerTrainer:
             await self._lives.turn.wait()
         return self._lives.up
 
-    async def _answer(self, life: Life) -> None:
+    async def _answer(self, life: WorkerProcess) -> None:
         """Wait until the last question was answered, or its worker died of not answering."""
         patience, longest = self._patience, life.longest_step_s
         limit_s = (

@@ -48,7 +48,7 @@ class ByteGptOptions(TaskOptions, frozen=True, kw_only=True):
             raise ValueError(f"width {self.width} does not divide into {self.heads} heads")
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Attention, then a perceptron, each added to what came in.
 
     (batch, time, width) to the same.
@@ -85,7 +85,7 @@ class Gpt(nn.Module):
         self.embedding = nn.Embedding(SYMBOLS, options.width)
         self.position = nn.Embedding(options.context, options.width)
         self.blocks = nn.ModuleList(
-            Block(options.width, options.heads) for _ in range(options.layers)
+            TransformerBlock(options.width, options.heads) for _ in range(options.layers)
         )
         self.norm = nn.LayerNorm(options.width)
 

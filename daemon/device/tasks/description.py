@@ -19,9 +19,9 @@ from daemon.device.tasks.task import Task
 from protocol.digest import digest
 from protocol.run.task_digest import (
     MAX_LABEL_CHARS,
-    Content,
     SourcePart,
     TaskDigest,
+    TensorContent,
     TensorPart,
     bounded,
 )
@@ -75,7 +75,7 @@ def is_private(task: Task) -> bool:
     return isinstance(said, str) and said == "private"
 
 
-def _tensor(name: str, tensor: torch.Tensor, content: Content | None) -> TensorPart:
+def _tensor(name: str, tensor: torch.Tensor, content: TensorContent | None) -> TensorPart:
     label = (
         name
         if len(name) <= MAX_LABEL_CHARS
@@ -89,7 +89,7 @@ def _tensor(name: str, tensor: torch.Tensor, content: Content | None) -> TensorP
     )
 
 
-def content_of(tensor: torch.Tensor) -> Content:
+def content_of(tensor: torch.Tensor) -> TensorContent:
     """The digest of a tensor's bytes, and for floating numbers a sketch of SKETCHED_VALUES + 2
     numbers.
     """
@@ -103,12 +103,12 @@ def content_of(tensor: torch.Tensor) -> Content:
     raw = plain.reshape(-1).view(torch.uint8).numpy() if plain.numel() else np.zeros(0, np.uint8)
     name = digest(_DOMAIN, str((tuple(tensor.shape), str(tensor.dtype))).encode(), raw)
     if not plain.is_floating_point() or not plain.numel():
-        return Content(digest=name)
+        return TensorContent(digest=name)
     flat = plain.reshape(-1)
     places = torch.linspace(0, flat.numel() - 1, SKETCHED_VALUES, dtype=torch.float64).long()
     values = flat[places].double().tolist()
     mean, square = flat.double().mean().item(), flat.double().square().mean().sqrt().item()
-    return Content(digest=name, sketch=(mean, square, *values))
+    return TensorContent(digest=name, sketch=(mean, square, *values))
 
 
 def _options(task: Task) -> str:
@@ -130,7 +130,7 @@ def _options(task: Task) -> str:
     )
 
 
-def _sample(task: Task, dataset_size: int, seed: int) -> tuple[Content, ...]:
+def _sample(task: Task, dataset_size: int, seed: int) -> tuple[TensorContent, ...]:
     """Contents of a few samples' tensors; none where they cannot be read, or differ from call to
     call (random crops).
     """
@@ -138,7 +138,7 @@ def _sample(task: Task, dataset_size: int, seed: int) -> tuple[Content, ...]:
         np.linspace(0, dataset_size - 1, min(SAMPLES_COMPARED, dataset_size)).astype(np.int64)
     )
     places = np.clip(places, 0, dataset_size - 1)
-    drawn: list[tuple[Content, ...]] = []
+    drawn: list[tuple[TensorContent, ...]] = []
     for _ in range(2):
         seed_everything(seed)
         try:

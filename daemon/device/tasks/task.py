@@ -43,7 +43,7 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Init(msgspec.Struct, frozen=True, kw_only=True):
-    """How one tensor begins; the kinds are those of `protocol.ports.ParameterSpec`."""
+    """How one tensor begins; the kinds are those of `protocol.ports.trainer.ParameterSpec`."""
 
     kind: str
     bound: float = 0.0

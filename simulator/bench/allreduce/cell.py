@@ -11,21 +11,21 @@ from types import TracebackType
 
 import msgspec
 
-from simulator.bench.allreduce.driving import Settings
+from simulator.bench.allreduce.driver import DriverSettings
 from simulator.bench.allreduce.wire import (
     Answer,
-    Check,
-    Checked,
-    Done,
-    Go,
-    Here,
-    Line,
-    Meet,
-    Prepare,
+    CheckMean,
+    MeanChecked,
+    MeetPeers,
+    PeerLine,
+    PeerListens,
+    PrepareRound,
+    RoundDone,
+    StartRound,
     decode_answer,
     encode,
 )
-from simulator.bench.processes import Processes
+from simulator.bench.processes import BenchProcesses
 
 # Imports of torch on a busy machine, and 10 million random numbers for each peer.
 UP_S = 120.0
@@ -34,7 +34,7 @@ ROUND_S = 400.0
 LEAD_S = 0.15
 
 
-class Round(msgspec.Struct, frozen=True, kw_only=True):
+class CellRound(msgspec.Struct, frozen=True, kw_only=True):
     """One averaging by all peers. `seconds` from the first that began to the last that ended."""
 
     seconds: float
@@ -61,7 +61,7 @@ class Cell:
     ) -> None:
         self.engine, self.codec, self.peers, self.elements = engine, codec, peers, elements
         self._hosts, self._device, self._prefixes = hosts, device, prefixes
-        self._processes = Processes(f"{engine} {codec}")
+        self._processes = BenchProcesses(f"{engine} {codec}")
         self._number = 0
 
     def __enter__(self) -> Cell:
@@ -74,7 +74,7 @@ class Cell:
         Raises `Unreachable` when a peer died, fell silent or did not find the others.
         """
         self.close()
-        self._processes = Processes(f"{self.engine} {self.codec}")
+        self._processes = BenchProcesses(f"{self.engine} {self.codec}")
         self._number = 0
         try:
             infos: list[str] = []
@@ -83,7 +83,7 @@ class Cell:
                 if not infos:
                     infos.append(self._here(0))  # the others may want to join it
             infos += [self._here(index) for index in range(1, self.peers)]
-            self._ask(Meet(infos=tuple(infos)), UP_S)
+            self._ask(MeetPeers(infos=tuple(infos)), UP_S)
         except BaseException:
             self.close()
             raise
@@ -97,7 +97,7 @@ class Cell:
         self.close()
 
     def _start(self, index: int, join: str) -> None:
-        settings = Settings(
+        settings = DriverSettings(
             engine=self.engine,
             codec=self.codec,
             index=index,
@@ -115,29 +115,31 @@ class Cell:
 
     def _here(self, index: int) -> str:
         line = decode_answer(self._processes.hear(index, UP_S))
-        assert isinstance(line, Here)
+        assert isinstance(line, PeerListens)
         return line.info
 
     def close(self) -> None:
         self._processes.close()
 
-    def round(self) -> Round:
+    def round(self) -> CellRound:
         """Prepare all, then begin at one moment.
 
         Raises `Unreachable` when a peer died or fell silent.
         """
         self._number += 1
-        self._ask(Prepare(number=self._number), ROUND_S)
+        self._ask(PrepareRound(number=self._number), ROUND_S)
         before = self._processes.cpu_s()  # a round has tens of its ticks
         done = [
             line
-            for line in self._ask(Go(at_s=time.monotonic() + LEAD_S), ROUND_S)
-            if isinstance(line, Done)
+            for line in self._ask(StartRound(at_s=time.monotonic() + LEAD_S), ROUND_S)
+            if isinstance(line, RoundDone)
         ]
         cpu = self._processes.cpu_s() - before
-        checked = [line for line in self._ask(Check(), ROUND_S) if isinstance(line, Checked)]
+        checked = [
+            line for line in self._ask(CheckMean(), ROUND_S) if isinstance(line, MeanChecked)
+        ]
         failures = [line.failure for line in done if line.failure]
-        return Round(
+        return CellRound(
             seconds=max(line.ended_s for line in done) - min(line.began_s for line in done),
             cpu_seconds=cpu,
             max_error=max(
@@ -148,7 +150,7 @@ class Cell:
             grouped=all(line.grouped for line in done),
         )
 
-    def _ask(self, line: Line, limit_s: float) -> list[Answer]:
+    def _ask(self, line: PeerLine, limit_s: float) -> list[Answer]:
         for index in range(self.peers):
             self._processes.tell(index, encode(line))
         return [decode_answer(self._processes.hear(index, limit_s)) for index in range(self.peers)]

@@ -15,29 +15,21 @@ from typing import Any
 import numpy as np
 import trio
 
-from daemon.network.certificate import load_or_make
-from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
+from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import announce
 from daemon.services.training.native.engine import NativeEngine
 from daemon.system.offload import in_thread
+from protocol.averaging.vector_layout import Vector
 from protocol.digest import Digest
 from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.journal import JournalEvent
-from protocol.ports import (
-    Checkpoint,
-    Lane,
-    LedgerRecord,
-    ParameterSpec,
-    Progress,
-    TaskInfo,
-    Vector,
-    ViewRecord,
-    Work,
-)
-from protocol.round import phases as p
+from protocol.ports.disk_records import Checkpoint, LedgerRecord, ViewRecord
+from protocol.ports.trainer import Lane, ParameterSpec, Progress, TaskInfo, Work
+from protocol.round import events as e
 from protocol.run.manifest import Limits, Manifest, Outer, RoundRules, seal
-from simulator.bench.allreduce.driving import AveragingFailure, Settings, Talk, serve
+from simulator.bench.allreduce.driver import AveragingFailure, CommandPipe, DriverSettings, serve
 from simulator.bench.allreduce.native import secret_of
 
 ROUND_S = 86400.0  # rounds end when the benchmark says so
@@ -45,7 +37,7 @@ MEET_S = 60.0  # until all know all
 PATIENCE_S = 120.0  # for one round
 
 
-class NoDisk:
+class NullDisk:
     """A `Disk` that keeps the chain's records and nothing else: what a round costs without the
     medium it is written to.
     """
@@ -79,10 +71,10 @@ class NoDisk:
         await trio.lowlevel.checkpoint()
         return None
 
-    async def save_stands(self, run: Digest, stands: Sequence[ViewRecord]) -> None:
+    async def save_view_records(self, run: Digest, records: Sequence[ViewRecord]) -> None:
         await trio.lowlevel.checkpoint()
 
-    async def load_stands(self, run: Digest) -> list[ViewRecord]:
+    async def load_view_records(self, run: Digest) -> list[ViewRecord]:
         await trio.lowlevel.checkpoint()
         return []
 
@@ -115,7 +107,7 @@ class NoDisk:
         return None
 
 
-class GivenTrainer:
+class VectorTrainer:
     """A `Trainer` that hands over the vector it was given, once."""
 
     restarts = 0
@@ -163,21 +155,21 @@ class GivenTrainer:
         return Progress(steps=0, samples=0, loss=None, samples_per_second=0.0)
 
 
-class WatchedEngine(NativeEngine):
+class BenchmarkEngine(NativeEngine):
     """The engine as it is, with its round's end in our hands."""
 
     def __init__(self, **parts: Any) -> None:
         self.adopted = trio.Event()
         super().__init__(**parts)
 
-    async def _step(self, event: p.Event) -> None:
+    async def _step(self, event: e.Event) -> None:
         await super()._step(event)
-        if isinstance(event, p.Adopted):
+        if isinstance(event, e.CertificateAdopted):
             self.adopted.set()
 
     def end_training(self) -> None:
         self.adopted = trio.Event()
-        self._emit(p.RoundEnded())
+        self._emit(e.TrainingFinished())
 
     @property
     def others(self) -> int:
@@ -191,7 +183,7 @@ class CertifiedDriver:
     The outer optimizer moves by the mean itself, so that the anchor's step shows it.
     """
 
-    def __init__(self, settings: Settings, network: LibP2PNetwork) -> None:
+    def __init__(self, settings: DriverSettings, network: LibP2PNetwork) -> None:
         self._settings, self._network = settings, network
         manifest = Manifest(
             name="allreduce",
@@ -202,15 +194,15 @@ class CertifiedDriver:
             limits=Limits(max_samples=1),
         )
         self.signed = seal(manifest)
-        self.trainer = GivenTrainer(settings.elements)
+        self.trainer = VectorTrainer(settings.elements)
         self._said: list[JournalEvent] = []
-        self.engine = WatchedEngine(
+        self.engine = BenchmarkEngine(
             name=f"peer {settings.index}",
             manifest=self.signed,
             signer=Signer(secret_of(settings.index)),
             network=network,
             trainer=self.trainer,
-            disk=NoDisk(),
+            disk=NullDisk(),
             offload=in_thread,
             record=self._said.append,
             serial=time.time_ns,
@@ -236,7 +228,7 @@ class CertifiedDriver:
         )
 
     async def prepare(self, number: int, vector: Vector) -> None:
-        keeper = self.engine.keeper
+        keeper = self.engine.state_store
         assert keeper is not None
         await self._together()
         self.trainer.give(vector)
@@ -253,13 +245,13 @@ class CertifiedDriver:
         raise AveragingFailure(f"no certificate within {PATIENCE_S:.0f} s")
 
     async def result(self) -> Vector:
-        keeper = self.engine.keeper
+        keeper = self.engine.state_store
         assert keeper is not None
         moved: Vector = self._before - keeper.anchor.value
         return moved
 
 
-async def live(talk: Talk, settings: Settings) -> None:
+async def live(talk: CommandPipe, settings: DriverSettings) -> None:
     joins: tuple[str, ...] = (settings.join,) if settings.join else ()
     with tempfile.TemporaryDirectory(prefix="hypergpu-bench-") as folder:
         certificate = load_or_make(Path(folder) / "bulk.pem", f"peer {settings.index}")
@@ -281,5 +273,5 @@ async def live(talk: Talk, settings: Settings) -> None:
             nursery.cancel_scope.cancel()
 
 
-def run(talk: Talk, settings: Settings) -> None:
+def run(talk: CommandPipe, settings: DriverSettings) -> None:
     trio.run(live, talk, settings)

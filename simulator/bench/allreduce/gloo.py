@@ -13,15 +13,15 @@ import numpy as np
 import torch
 import torch.distributed
 
-from protocol.ports import Vector
-from simulator.bench.allreduce.driving import Settings, Talk, at_once, serve
+from protocol.averaging.vector_layout import Vector
+from simulator.bench.allreduce.driver import CommandPipe, DriverSettings, at_once, serve
 from simulator.bench.allreduce.wire import Command
 
 
 class GlooDriver:
     """One peer."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: DriverSettings) -> None:
         self._settings = settings
         self._mean: Vector = np.empty(settings.elements, np.float32)
 
@@ -56,7 +56,7 @@ def _free_port(host: str) -> int:
         return int(probe.getsockname()[1])
 
 
-def run(talk: Talk, settings: Settings) -> None:
+def run(talk: CommandPipe, settings: DriverSettings) -> None:
     async def following() -> Command | None:
         return talk.next()
 

@@ -9,20 +9,19 @@ import time
 
 import numpy as np
 
-from daemon.services.training.hivemind.averaging import (
-    Attempt,
-    AveragerSettings,
+from daemon.services.training.hivemind.averager import (
+    AveragingAttempt,
     AveragingFailed,
-    HivemindPeer,
-    PeerSettings,
     VectorAverager,
 )
-from protocol.ports import Vector
-from simulator.bench.allreduce.driving import (
+from daemon.services.training.hivemind.hivemind_peer import HivemindPeer
+from daemon.services.training.hivemind.settings import AveragerSettings, PeerSettings
+from protocol.averaging.vector_layout import Vector
+from simulator.bench.allreduce.driver import (
     AveragingFailure,
+    CommandPipe,
+    DriverSettings,
     GroupMissing,
-    Settings,
-    Talk,
     at_once,
     serve,
 )
@@ -37,10 +36,10 @@ GROUP_S = 30.0
 class HivemindDriver:
     """One peer. Matchmaking is preparation: only the all-reduce is timed."""
 
-    def __init__(self, settings: Settings, peer: HivemindPeer) -> None:
+    def __init__(self, settings: DriverSettings, peer: HivemindPeer) -> None:
         self._settings, self._peer = settings, peer
         self._averager: VectorAverager | None = None
-        self._attempt: Attempt | None = None
+        self._attempt: AveragingAttempt | None = None
         self._mean: Vector = np.empty(settings.elements, np.float32)
 
     async def info(self) -> str:
@@ -62,7 +61,7 @@ class HivemindDriver:
     def _meet(self, index: int, info: str) -> None:
         """Two that call each other at one moment, and are far apart, can both fail: again, then."""
         last = time.monotonic() + MEET_S
-        while not self._peer.meet(info.split()):
+        while not self._peer.connect(info.split()):
             if time.monotonic() > last:
                 raise RuntimeError(f"hivemind peer {index} did not answer at {info}")
             time.sleep(MEET_PAUSE_S)
@@ -95,7 +94,7 @@ class HivemindDriver:
         return self._mean
 
 
-def run(talk: Talk, settings: Settings) -> None:
+def run(talk: CommandPipe, settings: DriverSettings) -> None:
     with HivemindPeer(PeerSettings(listen=(f"/ip4/{settings.host}/tcp/0",))) as peer:
 
         async def following() -> Command | None:

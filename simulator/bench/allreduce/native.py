@@ -12,29 +12,32 @@ import msgspec
 import numpy as np
 import trio
 
-from daemon.network.certificate import load_or_make
-from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
+from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.tls.certificate import load_or_make
 from daemon.services.training.native.exchange.all_reduce import AllReduce
 from daemon.services.training.native.exchange.buffers import Buffers
+from daemon.services.training.native.exchange.bulk_headers import BulkHeader
+from daemon.services.training.native.exchange.bulk_receiver import ExpectedParcel, serve_bulk
+from daemon.services.training.native.exchange.bulk_sender import BulkSender
 from daemon.services.training.native.exchange.data_plane import fingerprint_of
-from daemon.services.training.native.exchange.lanes import (
-    BulkHeader,
-    BulkSender,
-    Intake,
-    serve_bulk_lanes,
+from daemon.services.training.native.exchange.exchange_context import (
+    ExchangeContext,
+    ExchangePorts,
 )
 from daemon.system.offload import in_thread
-from protocol.averaging.group_layout import even_rows
-from protocol.averaging.vector_layout import chunk_count, share_out
+from protocol.averaging.group_layout import even_groups
+from protocol.averaging.vector_layout import Vector, chunk_count, share_out
 from protocol.codec import codec_named
 from protocol.contribution.ledger import Offer
 from protocol.digest import EMPTY_ROOT, Buffer, Digest, Levels, digest
 from protocol.identity import PeerId, Signer
-from protocol.messages import Inclusion, Plan, Ready, Signed
+from protocol.messages.base import Signed
+from protocol.messages.offer import Ready
+from protocol.messages.round import Inclusion, Plan
 from protocol.planning.plan import OpenPlan
-from protocol.ports import Endpoint, Vector
-from protocol.round.phases import Event
-from simulator.bench.allreduce.driving import AveragingFailure, Settings, Talk, serve
+from protocol.ports.endpoint import Endpoint
+from protocol.round.events import Event
+from simulator.bench.allreduce.driver import AveragingFailure, CommandPipe, DriverSettings, serve
 
 RUN = digest(b"hypergpu/bench/allreduce")
 _NONE: Vector = np.empty(0, np.float32)
@@ -42,7 +45,7 @@ _NONE: Vector = np.empty(0, np.float32)
 PATIENCE_S = 300.0
 
 
-class Unproved:
+class NullCommitment:
     """A `Commitment` to nothing: what averaging costs without proofs."""
 
     def proof(self, tree: Levels, first: int, stop: int) -> tuple[Digest, ...]:
@@ -71,7 +74,7 @@ def secret_of(index: int) -> bytes:
 class NativeDriver:
     """One peer."""
 
-    def __init__(self, settings: Settings, network: LibP2PNetwork) -> None:
+    def __init__(self, settings: DriverSettings, network: LibP2PNetwork) -> None:
         self._settings, self._network = settings, network
         self._signer = Signer(secret_of(settings.index))
         self._codec = codec_named(settings.codec)
@@ -84,7 +87,7 @@ class NativeDriver:
         # What has to be decoded; touched by nobody else.
         self._out: Vector = np.empty(settings.elements, np.float32)
         self.buffers, self._offers = Buffers(), Buffers()
-        serve_bulk_lanes(network, self._accept, self._refuse, self.buffers)
+        serve_bulk(network, self._accept, self._refuse, self.buffers)
 
     @property
     def kept_bytes(self) -> int:
@@ -97,7 +100,7 @@ class NativeDriver:
     def _refuse(self, reason: str, peer: PeerId, detail: str) -> None:
         self._trouble = f"{reason}: {detail}"
 
-    async def _accept(self, peer: PeerId, header: BulkHeader) -> Intake:
+    async def _accept(self, peer: PeerId, header: BulkHeader) -> ExpectedParcel:
         while self._exchange is None:
             await self._changed.wait()
         return await self._exchange.accept(peer, header)
@@ -135,7 +138,7 @@ class NativeDriver:
             )
             for peer in peers
         ]
-        rows = even_rows(len(peers), self._settings.row)
+        rows = even_groups(len(peers), self._settings.row)
         borders = share_out(chunk_count(self._settings.elements), [1.0] * len(rows[-1]))
         signed = tuple(Signed(b"", peer, b"") for peer in peers)
         plan = Plan(
@@ -144,7 +147,7 @@ class NativeDriver:
             number=1,
             offers=signed,
             borders=borders,
-            rows=rows,
+            groups=rows,
             reason="",
         )
         name = digest(RUN, self._number.to_bytes(8, "big"))
@@ -155,17 +158,21 @@ class NativeDriver:
         await in_thread(lambda: self._codec.encode_into(self._vector, 1.0, encoded))
         plan = self._plan()
         exchange = AllReduce(
-            plan=plan,
-            run=RUN,
-            signer=self._signer,
-            offer=Offer(seq=1, weight=1, encoded=encoded),
-            codec=self._codec,
-            parameters=self._settings.elements,
-            sender=self.sender,
-            buffers=self.buffers,
-            offload=in_thread,
-            emit=_nothing,
-            commitment=Unproved(),
+            plan,
+            Offer(seq=1, weight=1, encoded=encoded),
+            ExchangeContext(
+                run=RUN,
+                signer=self._signer,
+                codec=self._codec,
+                parameters=self._settings.elements,
+            ),
+            ExchangePorts(
+                sender=self.sender,
+                buffers=self.buffers,
+                offload=in_thread,
+                emit=_nothing,
+                commitment=NullCommitment(),
+            ),
         )
         self._exchange = exchange
         self._changed.set()
@@ -182,10 +189,10 @@ class NativeDriver:
         exchange.scatter()
         with trio.move_on_after(PATIENCE_S):
             await exchange.average(cut, digest(plan.digest))
-            gathered, elements = exchange.gathered(), self._settings.elements
-            there = gathered.vector(0, elements)
+            results, elements = exchange.results(), self._settings.elements
+            there = results.vector(0, elements)
             self._mean = (
-                there if there is not None else await in_thread(lambda: gathered.mean(0, self._out))
+                there if there is not None else await in_thread(lambda: results.mean(0, self._out))
             )
             return
         raise AveragingFailure(self._trouble or f"not within {PATIENCE_S:.0f} s")
@@ -198,7 +205,7 @@ def _nothing(event: Event) -> None:
     """There is no round machine here that would want to know."""
 
 
-async def live(talk: Talk, settings: Settings) -> None:
+async def live(talk: CommandPipe, settings: DriverSettings) -> None:
     with tempfile.TemporaryDirectory(prefix="hypergpu-bench-") as folder:
         certificate = load_or_make(Path(folder) / "bulk.pem", f"peer {settings.index}")
         given = NetworkSettings(listen_host=settings.host, min_connections=0)
@@ -215,5 +222,5 @@ async def live(talk: Talk, settings: Settings) -> None:
             nursery.cancel_scope.cancel()
 
 
-def run(talk: Talk, settings: Settings) -> None:
+def run(talk: CommandPipe, settings: DriverSettings) -> None:
     trio.run(live, talk, settings)

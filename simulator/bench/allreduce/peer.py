@@ -10,7 +10,7 @@ import sys
 
 import msgspec
 
-from simulator.bench.allreduce.driving import Settings, Talk, die_with_parent
+from simulator.bench.allreduce.driver import CommandPipe, DriverSettings, die_with_parent
 
 ROOMS = {
     "native": "native",
@@ -22,9 +22,9 @@ ROOMS = {
 
 
 def main(argument: str) -> None:
-    settings = msgspec.json.decode(argument, type=Settings)
+    settings = msgspec.json.decode(argument, type=DriverSettings)
     die_with_parent()
-    talk = Talk()
+    talk = CommandPipe()
     # By name: hivemind and libp2p cannot be in one process, and each engine's libraries take a
     # second to load.
     importlib.import_module(f"simulator.bench.allreduce.{ROOMS[settings.engine]}").run(

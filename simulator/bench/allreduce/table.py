@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from simulator.bench.allreduce.running import Record
+from simulator.bench.allreduce.benchmark import CellRecord
 
 HEAD = (
     "engine",
@@ -24,7 +24,7 @@ HEAD = (
 )
 
 
-def table(records: Sequence[Record]) -> str:
+def table(records: Sequence[CellRecord]) -> str:
     """One line for each engine and codec, then how much faster which was, then what went wrong."""
     rows = [HEAD, *(_row(record) for record in records)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
@@ -52,7 +52,7 @@ def table(records: Sequence[Record]) -> str:
     )
 
 
-def _row(record: Record) -> tuple[str, ...]:
+def _row(record: CellRecord) -> tuple[str, ...]:
     def number(value: float | None, form: str) -> str:
         return "-" if value is None else format(value, form)
 

@@ -8,9 +8,9 @@ import socket
 
 import trio
 
+from protocol.averaging.vector_layout import Vector
 from protocol.codec import codec_named
-from protocol.ports import Vector
-from simulator.bench.allreduce.driving import Settings, Talk, serve
+from simulator.bench.allreduce.driver import CommandPipe, DriverSettings, serve
 from simulator.bench.allreduce.vectors import exact_mean, scale_of
 
 READ_BYTES = 1 << 18
@@ -23,7 +23,7 @@ class TcpDriver:
     as much. Averages nothing.
     """
 
-    def __init__(self, settings: Settings, listener: trio.SocketListener) -> None:
+    def __init__(self, settings: DriverSettings, listener: trio.SocketListener) -> None:
         self._settings = settings
         self._listener = listener
         self._streams: list[trio.SocketStream] = []
@@ -65,7 +65,7 @@ class TcpDriver:
         )  # nothing was averaged that could be wrong
 
 
-async def live(talk: Talk, settings: Settings) -> None:
+async def live(talk: CommandPipe, settings: DriverSettings) -> None:
     (listener,) = await trio.open_tcp_listeners(0, host=settings.host)
     await serve(
         talk,
@@ -75,5 +75,5 @@ async def live(talk: Talk, settings: Settings) -> None:
     )
 
 
-def run(talk: Talk, settings: Settings) -> None:
+def run(talk: CommandPipe, settings: DriverSettings) -> None:
     trio.run(live, talk, settings)

@@ -7,39 +7,39 @@ from __future__ import annotations
 import msgspec
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+class PeerLine(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
     """Base of all lines."""
 
 
-class Here(Line, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+class PeerListens(PeerLine, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
     """The peer is up; `info` is what the others need to find it."""
 
     info: str
 
 
-class Meet(Line, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """What all peers said in `Here`, in order. Answered with `Ok`."""
+class MeetPeers(PeerLine, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """What all peers said in `PeerListens`, in order. Answered with `Acknowledged`."""
 
     infos: tuple[str, ...]
 
 
-class Prepare(Line, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """Get ready for a round, up to where only the averaging is left. Answered with `Ok`."""
+class PrepareRound(PeerLine, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """Get ready for a round, up to where only the averaging is left. Answered with `Acknowledged`."""
 
     number: int
 
 
-class Go(Line, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """Average, beginning at this moment of the machine's monotonic clock. Answered with `Done`."""
+class StartRound(PeerLine, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """Average, beginning at this moment of the machine's monotonic clock. Answered with `RoundDone`."""
 
     at_s: float
 
 
-class Ok(Line, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+class Acknowledged(PeerLine, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
     """Done as asked."""
 
 
-class Done(Line, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+class RoundDone(PeerLine, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
     """`failure` says why there is no result. `grouped`: whether the peers had found each other."""
 
     began_s: float
@@ -48,11 +48,11 @@ class Done(Line, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True
     grouped: bool = True
 
 
-class Check(Line, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """Hold the round's result against the exact mean. Answered with `Checked`."""
+class CheckMean(PeerLine, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """Hold the round's result against the exact mean. Answered with `MeanChecked`."""
 
 
-class Checked(Line, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+class MeanChecked(PeerLine, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
     """`max_error` is the greatest distance to the exact mean, None where a result is not a number
     (JSON has none of those); `result` a digest of all bytes.
     """
@@ -61,14 +61,14 @@ class Checked(Line, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=T
     result: str
 
 
-Command = Meet | Prepare | Go | Check
-Answer = Here | Ok | Done | Checked
+Command = MeetPeers | PrepareRound | StartRound | CheckMean
+Answer = PeerListens | Acknowledged | RoundDone | MeanChecked
 _encoder = msgspec.json.Encoder()
 _commands: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
 _answers: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
 
 
-def encode(line: Line) -> bytes:
+def encode(line: PeerLine) -> bytes:
     return _encoder.encode(line) + b"\n"
 
 

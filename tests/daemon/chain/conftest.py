@@ -47,7 +47,7 @@ def stage(
     monkeypatch.setenv(password.VARIABLE, str(secret))
     settlers = (wallet(0).address,)
     if request.param != "fake":
-        monkeypatch.setattr("contracts.chain.POLL_S", 0.01)
+        monkeypatch.setattr("contracts.transaction_tracker.POLL_S", 0.01)
         with (
             homes.devnet(settlers) if request.param == "evm" else homes.on_anvil(settlers) as world
         ):
@@ -62,5 +62,5 @@ def stage(
             return open_chain(settings, manifest, home, signer)
         return fake.client(None if signer is None else signer.private_key())
 
-    monkeypatch.setattr("daemon.cli.chain_access.open_chain", opened)
+    monkeypatch.setattr("daemon.cli.chain.access.open_chain", opened)
     yield Stage(tmp_path, fake, capfd)

@@ -18,7 +18,7 @@ from contracts.devnet.evm import Devnet
 from contracts.devnet.genesis import COIN, GenesisSettings, dev_account, dev_key, genesis_of
 from contracts.devnet.server import serving
 from contracts.signers import signer_of
-from daemon.chain.records import MANIFEST_FILE
+from daemon.chain.home_runs import MANIFEST_FILE
 from daemon.disk.atomic import no_fault
 from daemon.disk.chain_file import ChainFile
 from daemon.disk.new_file import write_new

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from daemon.chain.certified_totals import CertifiedTotals
-from daemon.chain.heartbeater import Heartbeater, Identity
+from daemon.chain.heartbeater import AgentIdentity, Heartbeater
 from daemon.cli.main import run
 from protocol.journal import JournalEvent
-from protocol.ports import inline
+from protocol.ports.offload import inline
 from tests.daemon.chain import homes
 from tests.protocol.rounds import people
 from tests.protocol.settlement.paid import wallet
@@ -54,22 +54,22 @@ class Stage:
             folder.mkdir(exist_ok=True)
             (folder / file.name).write_bytes(file.read_bytes())
 
-    def heart(
+    def heartbeater(
         self, i: int, payout: str | None = None
     ) -> tuple[Heartbeater, list[JournalEvent], CertifiedTotals]:
         figures, events = CertifiedTotals(people(4)[i].peer), list[JournalEvent]()
-        heart = Heartbeater(
-            opener=lambda: self.world.client(wallet(i).private_key()),
-            identity=Identity(name=f"node {i}", payout=payout),
-            figure=lambda: figures.now,
+        heartbeater = Heartbeater(
+            open_chain=lambda: self.world.client(wallet(i).private_key()),
+            identity=AgentIdentity(name=f"node {i}", payout=payout),
+            figures=lambda: figures.now,
             offload=inline,
             record=events.append,
-            dice=lambda: 0.0,
+            jitter=lambda: 0.0,
         )
-        return heart, events, figures
+        return heartbeater, events, figures
 
-    def beat(self, i: int, rounds: int = 2, payout: str | None = None) -> None:
-        heart, _, figures = self.heart(i, payout)
+    def heartbeat(self, i: int, rounds: int = 2, payout: str | None = None) -> None:
+        heartbeater, _, figures = self.heartbeater(i, payout)
         figures.add(ROUNDS[:rounds])
-        report = heart.beat()
+        report = heartbeater.send_heartbeat()
         assert (report.state, report.reason) == ("live", "")

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.chain import offences
-from daemon.chain.offences import file_offence, filed, not_settled
+from daemon.chain.offences import file_offence, filed_offences, not_settled
 from protocol.errors import UserError
 from protocol.settlement.dataset import EpochTerms
 from tests.protocol.settlement.paid import wallet
@@ -23,8 +23,8 @@ def test_what_an_epoch_carries_is_not_told_again(tmp_path: Path) -> None:
     evidence.write_bytes(b"two")
     second = file_offence(tmp_path, tmp_path, GUILTY, "and again", evidence, 20)
     terms = EpochTerms(epoch=3, pool=b"\1", tip=b"t" * 32, offences=(first.term,))
-    assert not_settled(filed(tmp_path), [terms]) == (second,)
-    assert not_settled(filed(tmp_path), []) == (first, second)
+    assert not_settled(filed_offences(tmp_path), [terms]) == (second,)
+    assert not_settled(filed_offences(tmp_path), []) == (first, second)
 
 
 def test_filing_again_changes_what_was_filed(tmp_path: Path) -> None:
@@ -32,7 +32,9 @@ def test_filing_again_changes_what_was_filed(tmp_path: Path) -> None:
     evidence.write_bytes(b"one")
     first = file_offence(tmp_path, tmp_path, GUILTY, "summed wrongly", evidence, 10)
     file_offence(tmp_path, tmp_path, GUILTY, "summed wrongly in round 7", evidence, 12)
-    assert filed(tmp_path) == [replace(first, reason="summed wrongly in round 7", samples=12)]
+    assert filed_offences(tmp_path) == [
+        replace(first, reason="summed wrongly in round 7", samples=12)
+    ]
 
 
 def test_filings_are_bounded_and_a_damaged_file_is_said(
@@ -53,4 +55,4 @@ def test_filings_are_bounded_and_a_damaged_file_is_said(
             file_offence(tmp_path, tmp_path, GUILTY, "x", evidence, 0)
     (tmp_path / offences.FILE).write_bytes(b"[{]")
     with pytest.raises(UserError, match="is damaged"):
-        filed(tmp_path)
+        filed_offences(tmp_path)

@@ -30,12 +30,13 @@ from protocol.chain.registration import (
 )
 from protocol.identity import Signer
 from protocol.journal import JournalEvent, PeerRegistered
-from protocol.ports import ByteStream, inline
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.offload import inline
 from simulator.fakes.chain import FakeChain
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.ledger import FakeLedger
 from simulator.fakes.link import LinkModel, same_link
-from simulator.fakes.network import FakeSwarm
+from simulator.fakes.swarm import FakeSwarm
 from tests.protocol.settlement.paid import CHAIN, CONTRACT, PAID, wallet
 
 PEER = Signer(bytes(32)).peer

@@ -11,7 +11,7 @@ import pytest
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from daemon.chain.records import keep_manifest, run_folder
+from daemon.chain.home_runs import keep_manifest, run_folder
 from daemon.chain.sessions import REFUSALS, explained
 from daemon.wallet import password
 from protocol.chain.port import NO_HASH, ChainRefused, RunStatus
@@ -253,18 +253,18 @@ def test_which_run_is_meant(stage: Stage) -> None:
         "several runs",
         "name the run: hypergpud session show RUN",
     )
-    says(stage.say(ANNA, "session", "show", ""), 2, "several runs", "name more of the id")
+    says(stage.say(ANNA, "session", "show", ""), 2, "several runs", "give more digits of the id")
     says(
         stage.say(ANNA, "session", "show", unpaid.run.hex()),
         2,
         "'unpaid' has no session",
-        "its manifest says 'none'",
+        "its manifest names 'none'",
     )
     assert stage.say(ANNA, "session", "show", PAID_RUN.hex()[:12].upper()).code == 0
     plumise = seal(replace(PAID, name="elsewhere", chain="plumise"))
-    says(stage.say(ANNA, "session", "create", plumise.run.hex()), 2, "its manifest says 'plumise'")
+    says(stage.say(ANNA, "session", "create", plumise.run.hex()), 2, "its manifest names 'plumise'")
     stage.homes[9] = stage.root / "empty"
-    says(stage.say(9, "session", "show"), 2, "it was in no run yet", "hypergpud start")
+    says(stage.say(9, "session", "show"), 2, "has not been in a run yet", "hypergpud start")
 
 
 def test_what_is_slow_is_not_sent_twice_and_what_others_did_first_is_told(stage: Stage) -> None:

@@ -28,7 +28,7 @@ COLD = address_of(b"\x0c" * 20)
 def test_from_heartbeat_to_money(stage: Stage) -> None:
     for i in range(3):
         stage.home(i, payout=COLD if i == 1 else None)
-        stage.beat(i, payout=COLD if i == 1 else None)
+        stage.heartbeat(i, payout=COLD if i == 1 else None)
     reader = stage.world.client(None)
     agent = reader.agent(wallet(1).address)
     assert (agent.registered, agent.active, agent.payout, agent.samples) == (True, True, COLD, 40)
@@ -108,7 +108,7 @@ def test_from_heartbeat_to_money(stage: Stage) -> None:
 def test_a_second_epoch_pays_what_is_new_and_nothing_again(stage: Stage) -> None:
     for i in range(2):
         stage.home(i)
-        stage.beat(i)
+        stage.heartbeat(i)
     faucet = stage.world.faucet()
     faucet.wait(faucet.fund(100 * COIN), 10)
     stage.world.pass_time(homes.EPOCH_S)
@@ -123,11 +123,11 @@ def test_a_second_epoch_pays_what_is_new_and_nothing_again(stage: Stage) -> None
     stage.say(0, "settle")
     stage.say(0, "rewards", "claim")
     homes.add_certificates(stage.homes[0], ROUNDS[2:])
-    stage.beat(0, rounds=3)
-    stage.beat(2)
+    stage.heartbeat(0, rounds=3)
+    stage.heartbeat(2)
     stage.world.pass_time(homes.EPOCH_S)
     # Too late for the epoch: its work was paid in the last one, so it loses nothing.
-    stage.beat(1)
+    stage.heartbeat(1)
     stage.world.pass_time(homes.EPOCH_S - homes.DELAY_S - 100)
     second = stage.say(0, "settle", "--json").record
     # 40 coins are left: 20 samples of person 2 that waited, 20 new ones of person 0. Nothing of
@@ -143,7 +143,7 @@ def test_a_second_epoch_pays_what_is_new_and_nothing_again(stage: Stage) -> None
 def test_a_wrong_root_is_seen_and_disputed(stage: Stage) -> None:
     for i in range(3):
         stage.home(i)
-        stage.beat(i)
+        stage.heartbeat(i)
     faucet = stage.world.faucet()
     faucet.wait(faucet.fund(100 * COIN), 10)
     stage.world.pass_time(homes.EPOCH_S)
@@ -176,12 +176,12 @@ def test_who_was_silent_is_checked_against_the_chains_own_events(stage: Stage, l
     for i in range(3):
         stage.home(i)
     for i in range(2):
-        stage.beat(i)
+        stage.heartbeat(i)
     faucet = stage.world.faucet()
     faucet.wait(faucet.fund(100 * COIN), 10)
     stage.world.pass_time(homes.EPOCH_S)
     # After the epoch: nobody who computes later comes to another answer.
-    stage.beat(2)
+    stage.heartbeat(2)
     honest = stage.say(0, "settle", "--dry-run", "--json").record
     assert "no heartbeat" in str(honest["withheld"])
     (file,) = (stage.homes[0] / "settlements").iterdir()
@@ -210,7 +210,7 @@ def test_who_was_silent_is_checked_against_the_chains_own_events(stage: Stage, l
 def test_an_offence_is_filed_with_evidence_settled_and_listed(stage: Stage) -> None:
     for i in range(2):
         stage.home(i)
-        stage.beat(i)
+        stage.heartbeat(i)
     evidence = stage.root / "wrong-sum"
     evidence.write_bytes(b"what was signed")
     guilty, peer = wallet(1).address, people(4)[1].peer
@@ -272,7 +272,7 @@ def test_an_offence_is_filed_with_evidence_settled_and_listed(stage: Stage) -> N
     stage.world.pass_time(homes.DELAY_S)
     stage.say(0, "settle")
     homes.add_certificates(stage.homes[0], ROUNDS[2:])
-    stage.beat(0, rounds=3)
+    stage.heartbeat(0, rounds=3)
     evidence.write_bytes(b"and again")
     stage.say(0, "sanction", guilty, "--reason", "again", "--evidence", str(evidence))
     stage.world.pass_time(homes.EPOCH_S)
@@ -308,25 +308,25 @@ def test_what_goes_wrong_has_a_code_of_its_own(
 
 
 def test_a_figure_is_told_once_also_by_the_next_process(stage: Stage) -> None:
-    heart, _, figures = stage.heart(3)
-    heart.beat()  # registers; there is no certificate yet
+    heartbeater, _, figures = stage.heartbeater(3)
+    heartbeater.send_heartbeat()  # registers; there is no certificate yet
     figures.add(ROUNDS[:1])
-    assert heart.beat().state == "live"
+    assert heartbeater.send_heartbeat().state == "live"
     block = stage.world.client(None).head().number
-    heart.beat()
-    successor, _, counted = stage.heart(3)
+    heartbeater.send_heartbeat()
+    successor, _, counted = stage.heartbeater(3)
     counted.add(ROUNDS[:1])
-    successor.beat()
+    successor.send_heartbeat()
     assert stage.world.client(None).head().number == block  # nothing was sent
     counted.add(ROUNDS)
-    successor.beat()
+    successor.send_heartbeat()
     assert stage.world.client(None).head().number > block
 
 
 def test_a_counter_that_begins_again_is_never_told_as_less(stage: Stage) -> None:
-    heart, _, figures = stage.heart(0)
+    heartbeater, _, figures = stage.heartbeater(0)
     figures.add(ROUNDS)
-    assert heart.beat().samples == 40
-    lost, _, fresh = stage.heart(0)
+    assert heartbeater.send_heartbeat().samples == 40
+    lost, _, fresh = stage.heartbeater(0)
     fresh.add(ROUNDS[:1])
-    assert lost.beat().samples == 40
+    assert lost.send_heartbeat().samples == 40

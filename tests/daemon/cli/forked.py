@@ -28,15 +28,10 @@ def load_everything() -> None:
     """Every module that a command imports when it runs."""
     from contracts.devnet import genesis, server  # noqa: F401, PLC0415
     from daemon.chain import client_setup  # noqa: F401, PLC0415
-    from daemon.cli import (  # noqa: PLC0415
-        failure,  # noqa: F401
-        rewards_answers,  # noqa: F401
-        sanction_answers,  # noqa: F401
-        session_answers,  # noqa: F401
-        settle_answers,  # noqa: F401
-    )
+    from daemon.cli import failure  # noqa: F401, PLC0415
+    from daemon.cli.chain import devnet_server  # noqa: F401, PLC0415
     from daemon.demo import supervisor  # noqa: F401, PLC0415
-    from simulator import output  # noqa: F401, PLC0415
+    from simulator.playback import output  # noqa: F401, PLC0415
 
     context = click.Context(cli)
     for name in cli.list_commands(context):

@@ -14,10 +14,9 @@ import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import click
 import pytest
 
-from daemon.cli.main import COMMANDS, SUMMARIES, cli, run
+from daemon.cli.main import run
 from daemon.version import version
 from tests.daemon.cli.conftest import Hypergpud
 from tests.e2e.processes import until
@@ -81,9 +80,9 @@ def test_from_first_start_to_stop(
 ) -> None:
     daemon = start("--run", run_file, "--name", "ada")
     said = "".join(daemon.said)  # type: ignore[attr-defined]
-    assert f"Wrote the settings, all at their defaults: {home / 'config.toml'}" in said
-    assert "Assumed: home" in said
-    assert "Assumed: name" not in said
+    assert f"Wrote {home / 'config.toml'} with all settings at their defaults." in said
+    assert f"Home: {home} (change: --home)." in said
+    assert "Name: " not in said
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     for file in home.iterdir():
         if file.is_file():
@@ -145,7 +144,7 @@ def test_a_restart_keeps_its_identity_and_says_what_it_assumed(
     first.wait(timeout=10)
     again = start("--run", run_file)
     assert again.said[-1] == first.said[-1]  # type: ignore[attr-defined]
-    assert any(line.startswith("Assumed: name node-") for line in again.said)  # type: ignore[attr-defined]
+    assert any(line.startswith("Name: node-") for line in again.said)  # type: ignore[attr-defined]
     assert not any("Wrote" in line for line in again.said)  # type: ignore[attr-defined]
 
 
@@ -171,20 +170,20 @@ def test_joining_leaves_the_run_to_the_peer(start: Start) -> None:
         (("statsu",), 2, "Did you mean status?"),
         (("version",), 2, "Did you mean --version?"),
         (("help",), 2, "Did you mean --help?"),
-        (("start", "--lifeline", "99"), 2, "no open descriptor"),
-        (("simulate", "calm", "--save", "/nonexistent/x"), 2, "there is no directory /nonexistent"),
+        (("start", "--lifeline", "99"), 2, "is not an open file descriptor"),
+        (("simulate", "calm", "--save", "/nonexistent/x"), 2, "/nonexistent is not a directory"),
         (("simulate", "calm", "--plot", "/"), 2, "it is a directory"),
         (("simulate", "--schedule", "/dev/zero"), 2, "it has more than"),
-        (("bench", "allreduce", "--engines", ","), 2, "give at least one name"),
-        (("bench", "allreduce", "--rtt", "nan"), 2, "is no number"),
+        (("bench", "allreduce", "--engines", ","), 2, "Give at least one name"),
+        (("bench", "allreduce", "--rtt", "nan"), 2, "is not a number"),
         (("devnet", "--port", "99999"), 2, "--port"),
         (("devnet", "--epoch", "-1"), 2, "--epoch"),
         (("settle", "--root", "abcd"), 2, "settle --dispute REASON --root HASH"),
-        (("devnet", "--block-time", "nan"), 2, "is no number"),
-        (("frobnicate",), 2, "There is no command 'frobnicate'. [USAGE]"),
+        (("devnet", "--block-time", "nan"), 2, "is not a number"),
+        (("frobnicate",), 2, "Unknown command 'frobnicate'. [USAGE]"),
         (("wallet", "shwo"), 2, "Did you mean show?"),
         (("wallet", "import", "/dev/zero"), 2, "it has more than"),
-        (("wallet", "shwo"), 2, "hypergpud wallet --help says what it takes"),
+        (("wallet", "shwo"), 2, "hypergpud wallet --help lists its arguments"),
         (("start", "--join", "1.2.3.4:46273"), 2, "network.join (flag)"),
         (("start", "--join", "1.2.3.4:46273"), 2, "/ip4/1.2.3.4/tcp/46273/p2p/"),
         (("start", "--name", "\u202eevil"), 2, "node.name (flag)"),
@@ -253,18 +252,8 @@ def test_config_show_and_check(hypergpud: Hypergpud, home: Path) -> None:
 def test_help_and_version(hypergpud: Hypergpud) -> None:
     shown = hypergpud("--help")
     assert shown.returncode == 0
-    assert all(f"\n  {name} " in shown.stdout for name in COMMANDS)
-    assert "..." not in shown.stdout.partition("Commands:")[2].replace("(0x...)", "")
     assert "--lifeline" not in hypergpud("start", "--help").stdout
     assert hypergpud("--version").stdout == f"hypergpud {version()}\n"
-
-
-def test_the_summaries_are_the_commands_own_first_sentences() -> None:
-    context = click.Context(cli)
-    for name in COMMANDS:
-        command = cli.get_command(context, name)
-        assert command is not None
-        assert SUMMARIES[name] == command.get_short_help_str(400)
 
 
 def test_quiet_prints_neither_talk_nor_warnings(

@@ -1,6 +1,4 @@
-"""What `devnet` prints can be pasted into a run's file and a home's config, and says what becomes
-of the chain.
-"""
+"""`devnet`: its output can be pasted into a run's file and a home's config."""
 
 from __future__ import annotations
 
@@ -56,7 +54,7 @@ def devnet(home: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.real
-def test_devnet_prints_a_settlement_that_a_run_takes(tmp_path: Path) -> None:
+def test_devnet_prints_a_valid_settlement_for_a_run(tmp_path: Path) -> None:
     with devnet(tmp_path) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -65,7 +63,7 @@ def test_devnet_prints_a_settlement_that_a_run_takes(tmp_path: Path) -> None:
             assert line, process.stderr.read()
             lines.append(line)
         keys = [process.stdout.readline() for _ in range(3)]
-        told = process.stderr.readline()
+        said = process.stderr.readline()
     text = "".join(lines[1:])
     run_file, _, home = text.partition("# In config.toml")
     manifest = parse_manifest('name = "mine"\ntask = "none"\n' + run_file, "run.toml")
@@ -79,8 +77,8 @@ def test_devnet_prints_a_settlement_that_a_run_takes(tmp_path: Path) -> None:
     )
     assert settings.rpc[0].startswith("http://127.0.0.1:")
     assert all("key 0x" in one for one in keys)
-    assert "is gone" in told
-    assert "kept" not in told
+    assert "is lost" in said
+    assert "kept" not in said
 
 
 @pytest.mark.real
@@ -91,7 +89,7 @@ def test_devnet_as_json_has_pool_and_settlers(tmp_path: Path) -> None:
     assert (len(said["settlers"]), said["needed"], said["contract"][-4:]) == (3, 2, "1000")
 
 
-def test_a_devnet_of_other_contracts_is_not_gone_on_with(
+def test_devnet_refuses_to_continue_a_chain_with_other_contracts(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["devnet", "--genesis-only"]) == 0
@@ -103,8 +101,8 @@ def test_a_devnet_of_other_contracts_is_not_gone_on_with(
     kept.parent.mkdir()
     for text, said in (
         (json.dumps(genesis), "different: sessions;"),
-        ("{", "cannot be read"),
-        ("[]", "cannot be read"),
+        ("{", "Cannot read"),
+        ("[]", "Cannot read"),
     ):
         kept.write_text(text)
         assert run(["--home", str(tmp_path), "devnet", "--port", "0"]) == 1
@@ -113,7 +111,7 @@ def test_a_devnet_of_other_contracts_is_not_gone_on_with(
         assert f"remove {kept.parent}" in err
 
 
-def test_a_devnet_that_cannot_listen_says_what_to_type(
+def test_devnet_that_cannot_listen_says_what_to_type(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with socket.socket() as taken:
@@ -131,14 +129,14 @@ def test_a_devnet_that_cannot_listen_says_what_to_type(
 
 
 @pytest.mark.parametrize("name", ["devnet", "anvil", "ethereum"])
-def test_a_chain_that_is_no_kind_of_chain_is_told_what_to_write(name: str) -> None:
+def test_check_profile_of_an_unknown_chain_names_a_valid_one(name: str) -> None:
     with pytest.raises(UserError) as caught:
         check_profile(Manifest(name="mine", task="none", chain=name))
     assert 'chain = "hypergpu"' in caught.value.fix
     assert "upgrade" not in str(caught.value)
 
 
-def test_an_engine_that_is_mistyped_is_named_as_it_is_written() -> None:
+def test_check_engine_of_a_mistyped_engine_names_the_right_one() -> None:
     with pytest.raises(UserError, match="engine") as caught:
         check_engine("nativ")
     assert 'engine = "native"' in caught.value.fix

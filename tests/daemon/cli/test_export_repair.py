@@ -1,6 +1,4 @@
-"""`export` and `repair` as a person types them: what they print, what they write, and what they
-leave alone.
-"""
+"""`export` and `repair`: what they print, what they write, and what they leave unchanged."""
 
 from __future__ import annotations
 
@@ -29,14 +27,14 @@ ROUNDS = 5
 
 def certified(home: Path, signed: SignedManifest | None = None) -> CertifiedHome:
     ensure_home(home)
-    # A home with certified rounds has one; with a new key the old one's ledger is set aside.
+    # A start with a new key would set the ledger of the old key aside.
     load_or_make_key(home)
     made = CertifiedHome(home, ROUNDS, signed)
     trio.run(made.write)
     return made
 
 
-def test_a_model_is_exported_by_name_and_shape_and_never_over_another_file(
+def test_export_writes_named_tensors_and_overwrites_only_with_force(
     hypergpud: Hypergpud, home: Path, tmp_path: Path
 ) -> None:
     made, file = certified(home), tmp_path / "model.safetensors"
@@ -44,7 +42,8 @@ def test_a_model_is_exported_by_name_and_shape_and_never_over_another_file(
     done = hypergpud("export", str(file))
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (
-        f"Wrote {file}: {PARAMETERS:,} parameters of the run tests ({made.run.hex()[:12]}, rules 2), as certificate {ROUNDS} left them.\n"
+        f"Wrote {file}: {PARAMETERS:,} parameters of the run tests"
+        f" ({made.run.hex()[:12]}, rules 2), as of round {ROUNDS}.\n"
     )
     tensors = safetensors.numpy.load_file(file)
     assert {name: tensor.shape for name, tensor in tensors.items()} == dict(SHAPES)
@@ -67,18 +66,18 @@ def test_a_model_is_exported_by_name_and_shape_and_never_over_another_file(
     file.write_bytes(b"old")
     assert hypergpud("export", made.run.hex()[:8], str(file), "--force").returncode == 0
     assert safetensors.numpy.load_file(file).keys() == tensors.keys()
-    told = json.loads(hypergpud("export", str(file), "--force", "--json").stdout)
-    assert told == {
+    result = json.loads(hypergpud("export", str(file), "--force", "--json").stdout)
+    assert result == {
         "file": str(file),
         "run": made.run.hex(),
         "rules": 2,
         "round": ROUNDS,
         "parameters": PARAMETERS,
     }
-    assert everything_in(home) == before, "a home is only read"
+    assert everything_in(home) == before, "export only reads the home"
 
 
-def test_a_run_of_the_first_rules_is_exported_and_not_started(
+def test_run_of_the_first_rules_can_be_exported_but_not_started(
     hypergpud: Hypergpud, home: Path, tmp_path: Path
 ) -> None:
     made, file = certified(home, of_the_first_rules(MANIFEST)), tmp_path / "model.safetensors"
@@ -102,7 +101,7 @@ def test_a_run_of_the_first_rules_is_exported_and_not_started(
     assert everything_in(made.folder) == before
 
 
-def test_a_checkpoint_that_knows_no_shapes_is_one_vector(
+def test_export_of_a_checkpoint_without_shapes_is_one_vector(
     hypergpud: Hypergpud, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.daemon.certified_home.SHAPES", ())
@@ -114,7 +113,7 @@ def test_a_checkpoint_that_knows_no_shapes_is_one_vector(
     }
 
 
-def test_what_cannot_be_exported_is_said(hypergpud: Hypergpud, home: Path, tmp_path: Path) -> None:
+def test_export_says_why_it_cannot_export(hypergpud: Hypergpud, home: Path, tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     done = hypergpud("export", str(file))
     assert (done.returncode, "was in no run yet" in done.stderr) == (2, True)
@@ -122,8 +121,8 @@ def test_what_cannot_be_exported_is_said(hypergpud: Hypergpud, home: Path, tmp_p
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for arguments, said in (
-        ((), "0 words were given"),
-        (("a", "b", "c"), "3 words were given"),
+        ((), "it got 0 arguments"),
+        (("a", "b", "c"), "it got 3 arguments"),
         (("abcdef", str(file)), "No run of this home has an id that begins with 'abcdef'"),
         ((str(tmp_path / "nowhere" / "file"),), "No such file or directory"),
         ((str(tmp_path),), "exists already"),
@@ -134,7 +133,7 @@ def test_what_cannot_be_exported_is_said(hypergpud: Hypergpud, home: Path, tmp_p
         assert done.returncode != 0
         assert said in done.stderr
         assert "Traceback" not in done.stderr
-    assert pipe.is_fifo(), "only a file is replaced"
+    assert pipe.is_fifo(), "export replaces only a file"
     made.checkpoints[-1].write_bytes(b"")
     done = hypergpud("export", str(file))
     assert done.returncode == 0
@@ -145,18 +144,16 @@ def test_what_cannot_be_exported_is_said(hypergpud: Hypergpud, home: Path, tmp_p
     assert done.returncode == 1
     assert "has no checkpoint to export" in done.stderr
     assert str(made.checkpoints[0]) in done.stderr
-    assert safetensors.numpy.load_file(file), "what was exported before is whole"
+    assert safetensors.numpy.load_file(file), "the earlier export is intact"
 
 
-def test_a_repair_sets_aside_and_says_what_and_nothing_where_nothing_is_damaged(
-    hypergpud: Hypergpud, home: Path
-) -> None:
+def test_repair_sets_damaged_files_aside_and_names_them(hypergpud: Hypergpud, home: Path) -> None:
     made = certified(home)
     before = everything_in(made.folder)
     done = hypergpud("repair")
     assert (done.returncode, done.stdout) == (
         0,
-        f"Nothing of the run tests ({made.run.hex()[:12]}) is damaged.\n",
+        f"No file of the run tests ({made.run.hex()[:12]}) is damaged.\n",
     )
     assert everything_in(made.folder) == before
     path = made.folder / "certificates"
@@ -170,7 +167,9 @@ def test_a_repair_sets_aside_and_says_what_and_nothing_where_nothing_is_damaged(
     assert done.returncode == 0
     assert "what follows number 2, at byte" in done.stdout
     assert "Checkpoint 5 stands on a certificate that is not on disk. Set aside: " in done.stdout
-    assert f"Nothing was deleted. hypergpud start --run {made.run.hex()[:12]} gets" in done.stdout
+    assert (
+        f"Nothing was deleted. hypergpud start --run {made.run.hex()[:12]} fetches" in done.stdout
+    )
     after = everything_in(made.folder)
     assert set(before.values()) <= set(after.values())
     assert after["certificates.damaged"] == bytes(damaged)

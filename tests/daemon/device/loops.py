@@ -10,7 +10,7 @@ from daemon.device.processor import Device
 from daemon.device.settings import Job, WorkerSettings
 from daemon.device.tasks.task import Task
 from protocol.identity import Signer
-from protocol.ports import Lane
+from protocol.ports.trainer import Lane
 from protocol.run.initial_parameters import initial_parameters
 from protocol.run.manifest import Inner
 

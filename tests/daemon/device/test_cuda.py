@@ -11,10 +11,10 @@ from daemon.device.process.trainer import WorkerTrainer
 from daemon.device.settings import WorkerSettings
 from protocol.errors import UserError
 from protocol.identity import Signer
-from protocol.ports import Lane
+from protocol.ports.trainer import Lane
 from protocol.run.initial_parameters import initial_parameters
 from protocol.run.manifest import Inner, Manifest
-from tests.daemon.device.happened import Happened
+from tests.daemon.device.recorded_events import Happened
 
 MANIFEST = Manifest(
     name="test",

@@ -14,11 +14,12 @@ from daemon.device.processor import Device
 from daemon.device.settings import Job, WorkerSettings
 from daemon.device.tasks.catalog import load_task
 from daemon.device.tasks.task import Task
+from protocol.averaging.vector_layout import Vector
 from protocol.identity import Signer
-from protocol.ports import Lane, Vector
+from protocol.ports.trainer import Lane
 from protocol.run.initial_parameters import initial_parameters
 from protocol.run.manifest import Inner
-from tests.daemon.device.odd_tasks import Line, LineOptions
+from tests.daemon.device.faulty_tasks import Line, LineOptions
 
 SETTINGS = WorkerSettings(device="cpu", threads=1)
 OPTIONS = {"layers": 2, "heads": 2, "width": 16, "context": 16, "corpus_bytes": 50_000}

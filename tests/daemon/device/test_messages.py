@@ -15,13 +15,19 @@ from hypothesis import strategies as st
 from daemon.children.frames import MAX_FRAME_BYTES, Deframer
 from daemon.children.messages import frame
 from daemon.device import shared_memory
-from daemon.device.messages import Collect, Progressed, Train, decode_command, decode_report
-from protocol.ports import Lane
+from daemon.device.messages import (
+    CollectWork,
+    TrainFromAnchor,
+    WorkerProgress,
+    decode_command,
+    decode_report,
+)
+from protocol.ports.trainer import Lane
 
 MESSAGES = [
-    Train(id=1, lane=Lane(base=5, index=1, stride=4), max_steps=None),
-    Collect(id=2, taken=True),
-    Train(id=3, lane=Lane(base=1 << 40, index=0, stride=1), max_steps=7),
+    TrainFromAnchor(id=1, lane=Lane(base=5, index=1, stride=4), max_steps=None),
+    CollectWork(id=2, taken=True),
+    TrainFromAnchor(id=3, lane=Lane(base=1 << 40, index=0, stride=1), max_steps=7),
 ]
 
 
@@ -51,10 +57,10 @@ def test_noise_is_no_message(noise: bytes) -> None:
 
 
 def test_a_command_is_no_report() -> None:
-    body = frame(Collect(id=1, taken=False))[4:]
+    body = frame(CollectWork(id=1, taken=False))[4:]
     with pytest.raises(msgspec.DecodeError):
         decode_report(body)
-    report = Progressed(
+    report = WorkerProgress(
         stretch=1, steps=2, samples=3, loss=None, samples_per_second=0.0, longest_step_s=0.0
     )
     assert decode_report(frame(report)[4:]) == report

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon.device.happened import gone_within, workers_of
+from tests.daemon.device.recorded_events import gone_within, workers_of
 
 pytestmark = pytest.mark.real
 
@@ -31,7 +31,7 @@ from daemon.device.process.trainer import WorkerTrainer
 from protocol.identity import Signer
 from protocol.journal import TrainerReady
 from protocol.run.manifest import Manifest
-from protocol.ports import Lane
+from protocol.ports.trainer import Lane
 
 async def main(task):
     manifest = Manifest(name="test", task=task)
@@ -81,7 +81,7 @@ def test_kill_9_of_the_parent_leaves_no_worker(when: str) -> None:
 
 @pytest.mark.parametrize("task", ["Sleeps", "Holds"])
 def test_nor_in_the_middle_of_a_step(note: Path, task: str) -> None:
-    with parent_of(f"odd_tasks:{task}", "training") as (parent, worker):
+    with parent_of(f"faulty_tasks:{task}", "training") as (parent, worker):
         assert note.read_text(encoding="ascii") == "in the step"
         parent.send_signal(signal.SIGKILL)
         parent.wait()

@@ -12,12 +12,13 @@ import pytest
 import trio
 import trio.testing
 
-from daemon.device.process.trainer import Patience, WorkerTrainer
+from daemon.device.process.trainer import WorkerTimeouts, WorkerTrainer
+from protocol.averaging.vector_layout import Vector
 from protocol.errors import UserError
 from protocol.journal import TrainerReady, TrainerStopped, TrainingProgress, Warned
-from protocol.ports import Lane, TrainerLost, Vector
+from protocol.ports.trainer import Lane, TrainerLost
 from protocol.run.initial_parameters import initial_parameters
-from tests.daemon.device.happened import Happened, gone_within, workers_of
+from tests.daemon.device.recorded_events import Happened, gone_within, workers_of
 
 pytestmark = pytest.mark.real
 
@@ -65,9 +66,9 @@ async def test_a_worker_that_is_killed_comes_back(
 
 
 async def test_a_task_that_fails_says_so(
-    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None
+    make_trainer: MakeTrainer, happened: Happened, faulty_tasks: None
 ) -> None:
-    trainer = make_trainer("odd_tasks:Fails")
+    trainer = make_trainer("faulty_tasks:Fails")
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             await trainer.train(await genesis(trainer), LANE)
@@ -81,10 +82,10 @@ async def test_a_task_that_fails_says_so(
 
 @pytest.mark.parametrize("task", ["Sleeps", "Holds"])
 async def test_a_worker_that_hangs_is_ended(
-    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None, note: Path, task: str
+    make_trainer: MakeTrainer, happened: Happened, faulty_tasks: None, note: Path, task: str
 ) -> None:
     trainer = make_trainer(
-        f"odd_tasks:{task}", patience=Patience(first_step_s=0.5, first_wait_s=0.05)
+        f"faulty_tasks:{task}", patience=WorkerTimeouts(first_step_s=0.5, first_wait_s=0.05)
     )
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
@@ -99,18 +100,18 @@ async def test_a_worker_that_hangs_is_ended(
 async def test_a_worker_that_never_comes_up_is_ended(
     make_trainer: MakeTrainer, happened: Happened
 ) -> None:
-    trainer = make_trainer(patience=Patience(start_s=0.2))
+    trainer = make_trainer(patience=WorkerTimeouts(start_s=0.2))
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             assert "not up after" in (await happened.next(TrainerStopped)).reason
 
 
 async def test_waits_grow_and_are_said(
-    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None
+    make_trainer: MakeTrainer, happened: Happened, faulty_tasks: None
 ) -> None:
     trainer = make_trainer(
-        "odd_tasks:Line",
-        patience=Patience(start_s=0.05, first_wait_s=0.01, longest_wait_s=0.04, restarts=9),
+        "faulty_tasks:Line",
+        patience=WorkerTimeouts(start_s=0.05, first_wait_s=0.01, longest_wait_s=0.04, restarts=9),
     )
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
@@ -119,9 +120,9 @@ async def test_waits_grow_and_are_said(
 
 
 async def test_a_cancelled_collect_loses_nothing(
-    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None
+    make_trainer: MakeTrainer, happened: Happened, faulty_tasks: None
 ) -> None:
-    trainer = make_trainer("odd_tasks:Line")
+    trainer = make_trainer("faulty_tasks:Line")
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             anchor = await genesis(trainer)
@@ -149,9 +150,9 @@ async def test_a_cancelled_collect_loses_nothing(
 
 
 async def test_what_is_not_finite_stays_here(
-    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None
+    make_trainer: MakeTrainer, happened: Happened, faulty_tasks: None
 ) -> None:
-    trainer = make_trainer("odd_tasks:Explodes")
+    trainer = make_trainer("faulty_tasks:Explodes")
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             anchor = await genesis(trainer)
@@ -169,9 +170,9 @@ async def test_what_is_not_finite_stays_here(
 
 
 async def test_it_can_be_asked_only_what_makes_sense(
-    make_trainer: MakeTrainer, odd_tasks: None
+    make_trainer: MakeTrainer, faulty_tasks: None
 ) -> None:
-    trainer = make_trainer("odd_tasks:Line")
+    trainer = make_trainer("faulty_tasks:Line")
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             anchor = await genesis(trainer)
@@ -210,9 +211,9 @@ async def test_after_its_end_nobody_waits(make_trainer: MakeTrainer) -> None:
                 await call()
 
 
-async def test_strangers_code_does_not_run(make_trainer: MakeTrainer, odd_tasks: None) -> None:
+async def test_strangers_code_does_not_run(make_trainer: MakeTrainer, faulty_tasks: None) -> None:
     with pytest.raises(UserError, match="TASK_NOT_ALLOWED"):
-        async with make_trainer("odd_tasks:Line", allow=False).running():
+        async with make_trainer("faulty_tasks:Line", allow=False).running():
             pytest.fail("it started")
 
 
@@ -221,15 +222,15 @@ async def test_strangers_code_does_not_run(make_trainer: MakeTrainer, odd_tasks:
     [
         ("byte_gpt", {"layer": 2}, "did you mean 'layers'"),
         ("byte_gpt", {"corpus": "/etc"}, "data_folders"),
-        ("odd_tasks:NotATask", {}, "hypergpu.Task"),
-        ("odd_tasks:Normed", {}, "BatchNorm1d"),
+        ("faulty_tasks:NotATask", {}, "hypergpu.Task"),
+        ("faulty_tasks:Normed", {}, "BatchNorm1d"),
         ("no_such_module:Task", {}, "no module"),
     ],
 )
 async def test_what_a_person_must_mend_is_said_and_not_retried(
     make_trainer: MakeTrainer,
     happened: Happened,
-    odd_tasks: None,
+    faulty_tasks: None,
     task: str,
     options: dict[str, object],
     words: str,
@@ -246,9 +247,9 @@ async def test_what_a_person_must_mend_is_said_and_not_retried(
 
 
 async def test_what_a_task_started_goes_with_it(
-    make_trainer: MakeTrainer, odd_tasks: None, note: Path
+    make_trainer: MakeTrainer, faulty_tasks: None, note: Path
 ) -> None:
-    trainer = make_trainer("odd_tasks:Spawns")
+    trainer = make_trainer("faulty_tasks:Spawns")
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             child = int(await trio.to_thread.run_sync(note.read_text))
@@ -257,7 +258,7 @@ async def test_what_a_task_started_goes_with_it(
 
 
 async def test_descriptors_are_given_back(
-    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None
+    make_trainer: MakeTrainer, happened: Happened, faulty_tasks: None
 ) -> None:
     def held() -> int:
         return len(list(Path("/proc/self/fd").iterdir()))
@@ -265,8 +266,8 @@ async def test_descriptors_are_given_back(
     await trio.to_thread.run_sync(lambda: None)
     before = held()
     trainer = make_trainer(
-        "odd_tasks:Line",
-        patience=Patience(start_s=0.02, first_wait_s=0.01, longest_wait_s=0.01, restarts=9),
+        "faulty_tasks:Line",
+        patience=WorkerTimeouts(start_s=0.02, first_wait_s=0.01, longest_wait_s=0.01, restarts=9),
     )
     with trio.fail_after(LIMIT_S):
         async with trainer.running():

@@ -17,9 +17,9 @@ from daemon.device.tasks.catalog import load_task
 from daemon.device.tasks.source import source_digest, sources_of
 from daemon.device.tasks.task import Batch, Task
 from protocol.run.task_digest import TaskDigest, difference
-from tests.daemon.device import odd_tasks
+from tests.daemon.device import faulty_tasks
+from tests.daemon.device.faulty_tasks import Line, LineOptions
 from tests.daemon.device.loops import SETTINGS, loop_of
-from tests.daemon.device.odd_tasks import Line, LineOptions
 
 OPTIONS = LineOptions()
 
@@ -29,22 +29,22 @@ def described(task: Task, name: str = "test:Task") -> TaskDigest:
 
 
 def test_the_same_task_has_the_same_name() -> None:
-    first, second = described(odd_tasks.Frozen(OPTIONS)), described(odd_tasks.Frozen(OPTIONS))
+    first, second = described(faulty_tasks.Frozen(OPTIONS)), described(faulty_tasks.Frozen(OPTIONS))
     assert first.name == second.name
     assert difference(first, second) == ""
 
 
 def test_a_buffer_drawn_at_random_is_drawn_alike_on_every_node() -> None:
     torch.manual_seed(1)
-    first = described(odd_tasks.Fourier(OPTIONS))
+    first = described(faulty_tasks.Fourier(OPTIONS))
     torch.manual_seed(2)
-    assert described(odd_tasks.Fourier(OPTIONS)).name == first.name
+    assert described(faulty_tasks.Fourier(OPTIONS)).name == first.name
     assert first.buffers[0].name == "projection"
 
 
 class OtherTable(Line):
     def model(self) -> torch.nn.Module:
-        made = odd_tasks.WithTable()
+        made = faulty_tasks.WithTable()
         made.table.data[0, 0] = 0.25
         return made
 
@@ -101,10 +101,10 @@ class Private(Augmented):
 @pytest.mark.parametrize(
     ("ours", "theirs", "words"),
     [
-        (odd_tasks.Frozen, OtherTable, "other values in frozen parameter 1 `table`"),
+        (faulty_tasks.Frozen, OtherTable, "other values in frozen parameter 1 `table`"),
         (Swapped, Straight, "parameter 1 `a.weight`, ours `b.weight`"),
         (Line, Wide, "parameter 1 `weight` of shape (7, 1), ours (1, 1)"),
-        (Line, odd_tasks.Tied, "parameter 1 `0.weight`, ours `weight`"),
+        (Line, faulty_tasks.Tied, "parameter 1 `0.weight`, ours `weight`"),
         (Unknown, Unknown, "other values in buffer 1 `noise`"),
         (Line, OtherLabels, "tensor 2 of the same samples differs"),
         (Line, Private, 'only the other node\'s task says data = "private"'),

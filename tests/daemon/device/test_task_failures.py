@@ -16,27 +16,27 @@ import pytest
 import trio
 
 from daemon.children.process import LINES_AT_ONCE, LINES_PER_S, LineRation
-from daemon.device.process.restart_policy import Patience
+from daemon.device.process.restart_policy import WorkerTimeouts
 from daemon.device.process.trainer import WorkerTrainer
 from protocol.errors import UserError
 from protocol.journal import BatchSkipped, TrainerReady, TrainerStopped, TrainingProgress
-from protocol.ports import Lane, TrainerLost
+from protocol.ports.trainer import Lane, TrainerLost
 from protocol.run.initial_parameters import initial_parameters
 from protocol.run.task_digest import TaskDigest, TensorPart
-from tests.daemon.device.happened import Happened, workers_of
+from tests.daemon.device.recorded_events import Happened, workers_of
 
 MakeTrainer = Callable[..., WorkerTrainer]
 LANE = Lane(base=0, index=0, stride=1)
 # A few workers import torch one after another, on a machine that is busy with other tests.
 LIMIT_S = 90
-ONCE = Patience(first_wait_s=0.05, longest_wait_s=0.05, restarts=1)
+ONCE = WorkerTimeouts(first_wait_s=0.05, longest_wait_s=0.05, restarts=1)
 
 
 @pytest.mark.real
 @pytest.mark.parametrize(
     ("task", "place", "words"),
     [
-        ("FailsToLoad", "odd_tasks.py:", "KeyError: 'text'"),
+        ("FailsToLoad", "faulty_tasks.py:", "KeyError: 'text'"),
         ("WrongInit", "__init__()", "TypeError"),
         ("needs_a_module:Task", "needs_a_module.py:3", "No module named 'no_such_library'"),
     ],
@@ -44,12 +44,12 @@ ONCE = Patience(first_wait_s=0.05, longest_wait_s=0.05, restarts=1)
 async def test_a_task_that_does_not_load_is_told_with_its_place_and_ends(
     make_trainer: MakeTrainer,
     happened: Happened,
-    odd_tasks: None,
+    faulty_tasks: None,
     task: str,
     place: str,
     words: str,
 ) -> None:
-    trainer = make_trainer(task if ":" in task else f"odd_tasks:{task}", patience=ONCE)
+    trainer = make_trainer(task if ":" in task else f"faulty_tasks:{task}", patience=ONCE)
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             with pytest.raises(UserError) as refusal:
@@ -66,9 +66,9 @@ async def test_a_task_that_does_not_load_is_told_with_its_place_and_ends(
 
 @pytest.mark.real
 async def test_a_task_that_fails_at_its_first_steps_is_given_up_and_the_node_stays(
-    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None
+    make_trainer: MakeTrainer, happened: Happened, faulty_tasks: None
 ) -> None:
-    trainer = make_trainer("odd_tasks:Fails", patience=ONCE)
+    trainer = make_trainer("faulty_tasks:Fails", patience=ONCE)
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             anchor = initial_parameters((await trainer.describe()).specs, 0)
@@ -92,12 +92,12 @@ async def test_a_task_that_fails_at_its_first_steps_is_given_up_and_the_node_sta
 
 @pytest.mark.real
 async def test_a_worker_without_memory_is_started_again_for_ever(
-    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None
+    make_trainer: MakeTrainer, happened: Happened, faulty_tasks: None
 ) -> None:
     """After three restarts the trainer was gone for good, though memory was short for a minute
     only.
     """
-    trainer = make_trainer("odd_tasks:ShortOfMemory", patience=ONCE)
+    trainer = make_trainer("faulty_tasks:ShortOfMemory", patience=ONCE)
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             anchor = initial_parameters((await trainer.describe()).specs, 0)
@@ -107,7 +107,7 @@ async def test_a_worker_without_memory_is_started_again_for_ever(
                 stopped = await happened.next(TrainerStopped)
                 assert (stopped.failures, stopped.limit, stopped.for_good) == (0, 0, False)
             assert re.match(
-                r"The worker ran out of memory in odd_tasks.py:\d+ loss\(\): .*out of memory.*; trying again in",
+                r"The worker ran out of memory in faulty_tasks.py:\d+ loss\(\): .*out of memory.*; trying again in",
                 stopped.reason,
             )
             assert not trainer.gave_up
@@ -115,23 +115,25 @@ async def test_a_worker_without_memory_is_started_again_for_ever(
 
 @pytest.mark.real
 async def test_a_crash_of_native_code_is_told_with_the_line_it_was_called_from(
-    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None
+    make_trainer: MakeTrainer, happened: Happened, faulty_tasks: None
 ) -> None:
-    trainer = make_trainer("odd_tasks:Crashes", patience=ONCE)
+    trainer = make_trainer("faulty_tasks:Crashes", patience=ONCE)
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             await trainer.train(initial_parameters((await trainer.describe()).specs, 0), LANE)
             stopped = await happened.next(TrainerStopped)
-    assert re.match(r"The task crashed with SIGSEGV in odd_tasks.py:\d+ loss\(\)", stopped.reason)
+    assert re.match(
+        r"The task crashed with SIGSEGV in faulty_tasks.py:\d+ loss\(\)", stopped.reason
+    )
     assert (stopped.failures, stopped.limit) == (1, 1)
 
 
 @pytest.mark.real
 async def test_a_task_that_loads_for_too_long_is_told_which_setting_to_change(
-    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None
+    make_trainer: MakeTrainer, happened: Happened, faulty_tasks: None
 ) -> None:
     trainer = make_trainer(
-        "odd_tasks:Line", patience=Patience(start_s=0.05, first_wait_s=0.01, restarts=1)
+        "faulty_tasks:Line", patience=WorkerTimeouts(start_s=0.05, first_wait_s=0.01, restarts=1)
     )
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
@@ -141,9 +143,9 @@ async def test_a_task_that_loads_for_too_long_is_told_which_setting_to_change(
 
 @pytest.mark.real
 async def test_one_bad_sample_is_told_with_its_coordinates_and_training_goes_on(
-    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None
+    make_trainer: MakeTrainer, happened: Happened, faulty_tasks: None
 ) -> None:
-    trainer = make_trainer("odd_tasks:BadSample")
+    trainer = make_trainer("faulty_tasks:BadSample")
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             await trainer.train(
@@ -162,10 +164,13 @@ async def test_one_bad_sample_is_told_with_its_coordinates_and_training_goes_on(
 
 @pytest.mark.real
 async def test_what_a_task_prints_is_logged_line_by_line_up_to_a_rate(
-    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None, caplog: pytest.LogCaptureFixture
+    make_trainer: MakeTrainer,
+    happened: Happened,
+    faulty_tasks: None,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "hypergpu.worker.output")
-    trainer = make_trainer("odd_tasks:Talks")
+    trainer = make_trainer("faulty_tasks:Talks")
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             await trainer.describe()
@@ -179,9 +184,9 @@ async def test_what_a_task_prints_is_logged_line_by_line_up_to_a_rate(
 
 @pytest.mark.real
 async def test_a_worker_that_dies_is_missed_though_its_child_holds_what_it_had_open(
-    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None
+    make_trainer: MakeTrainer, happened: Happened, faulty_tasks: None
 ) -> None:
-    trainer = make_trainer("odd_tasks:Forks")
+    trainer = make_trainer("faulty_tasks:Forks")
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             await trainer.describe()
@@ -206,10 +211,10 @@ def test_the_module_of_the_missing_import_is_where_the_tests_look() -> None:
 
 @pytest.mark.real
 async def test_a_task_that_cannot_read_the_homes_model_is_refused(
-    make_trainer: MakeTrainer, happened: Happened, odd_tasks: None
+    make_trainer: MakeTrainer, happened: Happened, faulty_tasks: None
 ) -> None:
     held = TaskDigest(parameters=(TensorPart(name="line.weight", shape=(1, 1), dtype="float32"),))
-    trainer = make_trainer("odd_tasks:Line", before=held)
+    trainer = make_trainer("faulty_tasks:Line", before=held)
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             with pytest.raises(

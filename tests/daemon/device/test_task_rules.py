@@ -12,16 +12,16 @@ from daemon.device.settings import WorkerSettings
 from daemon.device.tasks.catalog import load_task
 from protocol.errors import UserError
 from protocol.run.manifest import Inner
-from tests.daemon.device import odd_tasks
+from tests.daemon.device import faulty_tasks
+from tests.daemon.device.faulty_tasks import Changing, LineOptions, Made, Returns
 from tests.daemon.device.loops import loop_of, training
-from tests.daemon.device.odd_tasks import Changing, LineOptions, Made, Returns
 
 OPTIONS = LineOptions()
 DECAY = Inner(batch_size=4, weight_decay=0.5, learning_rate=0.1)
 
 
 def test_a_frozen_parameter_stays_bit_for_bit_and_is_not_averaged() -> None:
-    loop = training(odd_tasks.Frozen(OPTIONS), DECAY)
+    loop = training(faulty_tasks.Frozen(OPTIONS), DECAY)
     for _ in range(5):
         loop.step()
     assert loop.pause().steps == 5
@@ -63,25 +63,25 @@ def test_a_change_of_later_steps_is_found_before_the_work_is_handed_over(change:
     loop = training(task)
     for _ in range(4):
         loop.step()
-    odd_tasks.CHANGES[change](loop._net.model)
+    faulty_tasks.CHANGES[change](loop._net.model)
     with pytest.raises(TaskFault):
         loop.pause()
 
 
 def test_a_buffer_that_training_changes_is_refused_by_name() -> None:
     with pytest.raises(TaskFault, match="buffer mean changed"):
-        training(odd_tasks.OwnStatistics(OPTIONS)).step()
+        training(faulty_tasks.OwnStatistics(OPTIONS)).step()
 
 
 @pytest.mark.parametrize(
     ("task", "names"),
     [
-        (odd_tasks.Unregistered, r"model.layers\[0\].weight"),
-        (odd_tasks.OwnTemperature, "task.temperature"),
+        (faulty_tasks.Unregistered, r"model.layers\[0\].weight"),
+        (faulty_tasks.OwnTemperature, "task.temperature"),
     ],
 )
 def test_what_requires_a_gradient_and_is_not_moved_is_named_at_the_first_step(
-    task: type[odd_tasks.Line], names: str
+    task: type[faulty_tasks.Line], names: str
 ) -> None:
     with pytest.raises(TaskFault, match=names):
         training(task(OPTIONS)).step()
@@ -89,16 +89,16 @@ def test_what_requires_a_gradient_and_is_not_moved_is_named_at_the_first_step(
 
 def test_two_parameters_in_one_memory_are_refused() -> None:
     with pytest.raises(UserError, match=r"0.weight and 1.weight share"):
-        loop_of(odd_tasks.SharedMemory(OPTIONS))
+        loop_of(faulty_tasks.SharedMemory(OPTIONS))
 
 
 def test_a_tied_parameter_counts_once() -> None:
-    loop, _ = loop_of(odd_tasks.Tied(OPTIONS))
+    loop, _ = loop_of(faulty_tasks.Tied(OPTIONS))
     assert loop.parameters == 3
 
 
 def test_gradients_that_the_task_made_anew_count() -> None:
-    plain, own = training(odd_tasks.Line(OPTIONS)), training(odd_tasks.OwnGradients(OPTIONS))
+    plain, own = training(faulty_tasks.Line(OPTIONS)), training(faulty_tasks.OwnGradients(OPTIONS))
     for _ in range(6):
         plain.step()
         own.step()
@@ -106,7 +106,7 @@ def test_gradients_that_the_task_made_anew_count() -> None:
 
 
 def test_a_model_in_eval_mode_stays_in_it() -> None:
-    loop = training(odd_tasks.Evaluating(OPTIONS))
+    loop = training(faulty_tasks.Evaluating(OPTIONS))
     for _ in range(4):
         loop.step()
     assert loop.pause().steps == 4
@@ -169,14 +169,17 @@ def test_a_wrong_return_is_refused_with_its_place_and_a_fix(what: str, words: st
     assert words in fault.value.what
     assert fault.value.fix
     if "()" in words:
-        assert "odd_tasks.py:" in fault.value.what
+        assert "faulty_tasks.py:" in fault.value.what
 
 
 @pytest.mark.parametrize(
     ("task", "words"),
-    [(odd_tasks.NanSample, "The loss is nan"), (odd_tasks.BadSample, "image 17 is truncated")],
+    [
+        (faulty_tasks.NanSample, "The loss is nan"),
+        (faulty_tasks.BadSample, "image 17 is truncated"),
+    ],
 )
-def test_a_bad_sample_costs_its_batch_alone(task: type[odd_tasks.Line], words: str) -> None:
+def test_a_bad_sample_costs_its_batch_alone(task: type[faulty_tasks.Line], words: str) -> None:
     """One of a hundred samples: one batch of 25 in each pass.
 
     Everything else is trained and kept.
@@ -200,13 +203,13 @@ def test_a_bad_sample_costs_its_batch_alone(task: type[odd_tasks.Line], words: s
 
 
 def test_a_task_that_fails_at_every_batch_is_an_error_with_file_and_line() -> None:
-    loop = training(odd_tasks.Fails(OPTIONS))
+    loop = training(faulty_tasks.Fails(OPTIONS))
     for _ in range(5):
         with pytest.raises(SampleFault):
             loop.step()
     with pytest.raises(TaskFault) as fault:
         loop.step()
-    assert "odd_tasks.py:" in fault.value.what
+    assert "faulty_tasks.py:" in fault.value.what
     assert "RuntimeError: the cat sat on the data" in fault.value.what
     assert "data indices" in fault.value.what
     assert 'raise RuntimeError("the cat sat on the data")' in fault.value.trace
@@ -214,7 +217,7 @@ def test_a_task_that_fails_at_every_batch_is_an_error_with_file_and_line() -> No
 
 def test_a_task_that_fails_at_every_batch_names_few_samples_of_a_large_batch() -> None:
     """A status cuts long sentences, and what to do stands at the end."""
-    loop = training(odd_tasks.Fails(OPTIONS), Inner(batch_size=64))
+    loop = training(faulty_tasks.Fails(OPTIONS), Inner(batch_size=64))
     for _ in range(5):
         with pytest.raises(SampleFault):
             loop.step()
@@ -227,8 +230,8 @@ def test_a_task_that_fails_at_every_batch_names_few_samples_of_a_large_batch() -
 
 
 def test_sys_exit_of_a_task_is_told_at_once() -> None:
-    with pytest.raises(TaskFault, match=r"odd_tasks.py:\d+ loss\(\): it called sys.exit\(3\)"):
-        training(odd_tasks.Exits(OPTIONS)).step()
+    with pytest.raises(TaskFault, match=r"faulty_tasks.py:\d+ loss\(\): it called sys.exit\(3\)"):
+        training(faulty_tasks.Exits(OPTIONS)).step()
 
 
 @pytest.mark.parametrize(
@@ -237,5 +240,5 @@ def test_sys_exit_of_a_task_is_told_at_once() -> None:
 def test_a_name_that_is_no_task_is_a_mistake_in_the_manifest(name: str, words: str) -> None:
     settings = WorkerSettings(allow_custom_task=True)
     with pytest.raises(UserError, match=words) as fault:
-        load_task(f"{odd_tasks.__name__}:{name}", {}, settings)
+        load_task(f"{faulty_tasks.__name__}:{name}", {}, settings)
     assert fault.value.exit_code == 2

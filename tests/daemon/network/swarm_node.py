@@ -14,8 +14,8 @@ from pathlib import Path
 
 import trio
 
-from daemon.network.certificate import load_or_make
-from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
+from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.tls.certificate import load_or_make
 
 TOPIC = "hypergpu/test"
 KEY = bytes(range(32))

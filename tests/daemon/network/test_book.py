@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.network.address_book import (
+from daemon.network.addresses import PeerAddress, parse_peer_address
+from daemon.network.peers.address_book import (
     BACKOFF_S,
     FORGET_AFTER_FAILURES,
     FRESH_S,
@@ -28,7 +29,6 @@ from daemon.network.address_book import (
     encode_exchange,
     seal_record,
 )
-from daemon.network.addresses import Place, parse_place
 from protocol.errors import PeerFault
 from protocol.identity import Signer
 
@@ -39,15 +39,15 @@ def signer(number: int) -> Signer:
     return Signer(number.to_bytes(32, "big"))
 
 
-def place(number: int, port: int = 4001) -> Place:
-    return Place("ip4", "10.0.0.1", port, signer(number).peer)
+def place(number: int, port: int = 4001) -> PeerAddress:
+    return PeerAddress("ip4", "10.0.0.1", port, signer(number).peer)
 
 
 def record(number: int, seq: int = 1, keys: tuple[bytes, ...] = (RUN,)) -> SignedPeerRecord:
     return seal_record(signer(number), [place(number)], keys, seq)
 
 
-def a_book(join: tuple[Place, ...] = ()) -> AddressBook:
+def a_book(join: tuple[PeerAddress, ...] = ()) -> AddressBook:
     return AddressBook(signer(1).peer, join)
 
 
@@ -85,16 +85,16 @@ def test_what_is_kept_for_the_next_life_is_where_a_peer_was_met_or_the_user_said
     any host.
     """
     two, three = signer(2).peer, signer(3).peer
-    named = Place("dns4", "home.example", 22, three)
+    named = PeerAddress("dns4", "home.example", 22, three)
     book = AddressBook(signer(1).peer, [named])
     claims = [
-        Place("ip4", "169.254.169.254", 80, two),
-        Place("dns4", "victim.example", 22, two),
+        PeerAddress("ip4", "169.254.169.254", 80, two),
+        PeerAddress("dns4", "victim.example", 22, two),
         place(2),
     ]
     book.learn(seal_record(signer(2), claims, [RUN], 1), 0.0, "teller")
     book.learn(
-        seal_record(signer(3), [Place("ip4", "10.0.0.9", 22, three)], [RUN], 1), 0.0, "teller"
+        seal_record(signer(3), [PeerAddress("ip4", "10.0.0.9", 22, three)], [RUN], 1), 0.0, "teller"
     )
     book.connected(two, 2.0, place(2).host)
     book.connected(three, 3.0, "203.0.113.3")
@@ -133,12 +133,12 @@ def test_any_bytes_are_an_exchange_or_a_fault(data: bytes) -> None:
 @given(st.text(max_size=200))
 def test_any_text_is_an_address_or_a_fault(text: str) -> None:
     with contextlib.suppress(PeerFault):
-        assert str(parse_place(text)) == text
+        assert str(parse_peer_address(text)) == text
 
 
 def test_the_largest_exchange_fits_its_limit() -> None:
     places = [
-        Place("dns4", f"{'a' * 60}.{number}.example", 65_535, signer(2).peer)
+        PeerAddress("dns4", f"{'a' * 60}.{number}.example", 65_535, signer(2).peer)
         for number in range(MAX_PLACES)
     ]
     largest = seal_record(
@@ -189,7 +189,7 @@ def test_of_two_who_lose_each_other_one_calls_first() -> None:
     low, high = sorted((signer(2), signer(3)), key=lambda one: one.peer)
     waits = {}
     for own, other in ((low, high), (high, low)):
-        book = AddressBook(own.peer, (Place("ip4", "10.0.0.1", 4001, other.peer),))
+        book = AddressBook(own.peer, (PeerAddress("ip4", "10.0.0.1", 4001, other.peer),))
         book.connected(other.peer, 0.0)
         book.lost(other.peer, 5.0)
         waits[own.peer] = book.to_dial(set(), frozenset(), 5.0) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from daemon.network.error_boundary import Refusals, contained, foreign
+from daemon.network.error_boundary import Refusals, contain_errors, translate_errors
 from protocol.errors import PeerFault, Unreachable
 from protocol.journal import REFUSALS
 
@@ -19,15 +19,15 @@ async def failing(error: BaseException) -> None:
     [ValueError("x"), ExceptionGroup("many", [KeyError(), AssertionError()]), TimeoutError()],
 )
 async def test_failures_become_unreachable_or_nothing(error: Exception) -> None:
-    with pytest.raises(Unreachable, match="doing it"), foreign("doing it"):
+    with pytest.raises(Unreachable, match="doing it"), translate_errors("doing it"):
         await failing(error)
-    with contained("doing it") as outcome:
+    with contain_errors("doing it") as outcome:
         await failing(error)
     assert outcome.failed is not None
 
 
 async def test_our_own_exceptions_pass() -> None:
-    with pytest.raises(PeerFault), foreign("doing it"):
+    with pytest.raises(PeerFault), translate_errors("doing it"):
         await failing(PeerFault("stale", "ours"))
 
 
@@ -44,7 +44,7 @@ async def test_cancellation_passes_also_beside_a_failure() -> None:
             nursery.start_soon(wait_then_fail)
             nursery.start_soon(trio.sleep_forever)
 
-    for border in (foreign, contained):
+    for border in (translate_errors, contain_errors):
         with trio.CancelScope() as scope:
             scope.cancel()
             with border("doing it"):

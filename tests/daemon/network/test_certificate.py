@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from daemon.network.certificate import BulkCertificate, load_or_make
+from daemon.network.tls.certificate import BulkCertificate, load_or_make
 from protocol.errors import UserError
 
 

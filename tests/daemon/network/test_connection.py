@@ -9,9 +9,9 @@ import pytest
 import trio
 from libp2p.stream_muxer.yamux.yamux import HEADER_SIZE, TYPE_WINDOW_UPDATE, YAMUX_HEADER_FORMAT
 
-from daemon.network import connection
-from daemon.network.connection import READ_AHEAD_BYTES, CountedStream, MeasuredYamux
-from daemon.network.tls import tune
+from daemon.network.libp2p import connection
+from daemon.network.libp2p.connection import READ_AHEAD_BYTES, MeasuredYamux, ReadAheadStream
+from daemon.network.tls.session import tune
 from tests.daemon.network.test_paths import make
 from tests.ports.network_suite import ECHO, ask, echo, pattern
 
@@ -69,7 +69,7 @@ async def test_a_socket_is_read_ahead_and_nothing_is_lost_or_reordered() -> None
             client = await trio.testing.open_stream_to_socket_listener(listeners[0])
             assert isinstance(client, trio.SocketStream)
             tune(client)
-            stream = CountedStream(client)
+            stream = ReadAheadStream(client)
             size = 1
             while data := await stream.read(size):
                 assert len(data) <= size

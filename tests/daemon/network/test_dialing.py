@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from daemon.network.dial_policy import (
+from daemon.network.peers.dial_policy import (
     PREFIX_TRIES_AT_ONCE,
     SOURCE_TRIES_AT_ONCE,
     TRIES_AT_ONCE,

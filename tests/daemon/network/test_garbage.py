@@ -13,15 +13,16 @@ import pytest
 import trio
 from libp2p.io.exceptions import ConnectionClosedError
 
-from daemon.network.bulk import HANDSHAKE_TIMEOUT_S, MAX_HANDSHAKES, MAX_PROTOCOL_BYTES
-from daemon.network.certificate import BulkCertificate, load_or_make
-from daemon.network.connection import MAX_BUFFERED_BYTES
-from daemon.network.libp2p import LibP2PNetwork
-from daemon.network.stream import ControlStream
-from daemon.network.tls import TlsSession
-from daemon.network.tls_handshake import TlsContext
+from daemon.network.libp2p.connection import MAX_BUFFERED_BYTES
+from daemon.network.libp2p.control_stream import ControlStream
+from daemon.network.network import LibP2PNetwork
+from daemon.network.paths.direct import HANDSHAKE_TIMEOUT_S, MAX_HANDSHAKES, MAX_PROTOCOL_BYTES
+from daemon.network.tls.certificate import BulkCertificate, load_or_make
+from daemon.network.tls.handshake import TlsContext
+from daemon.network.tls.session import TlsSession
 from protocol.errors import PeerFault, Unreachable
-from protocol.ports import ByteStream, Endpoint
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.endpoint import Endpoint
 from tests.daemon.network.nodes import control_port, make_node, until_linked
 
 pytestmark = pytest.mark.real

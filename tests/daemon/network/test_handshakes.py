@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.network.handshakes import Handshake, Handshakes
-from daemon.network.prefixes import LOOPBACK_PREFIX, prefix_of
+from daemon.network.limits.pending_connections import PendingConnection, PendingConnections
+from daemon.network.limits.prefixes import LOOPBACK_PREFIX, prefix_of
 
 MOST = 8
 
@@ -17,14 +17,14 @@ class Caller:
 
     def __init__(self, prefix: str, began_s: float, heard: bool = False) -> None:
         self.heard, self.dropped = heard, False
-        self.one = Handshake(prefix, began_s, lambda: self.heard, self._drop)
+        self.one = PendingConnection(prefix, began_s, lambda: self.heard, self._drop)
 
     def _drop(self) -> None:
         self.dropped = True
 
 
 def test_forty_silent_connections_cost_a_newcomer_nothing() -> None:
-    table = Handshakes(MOST)
+    table = PendingConnections(MOST)
     silent = [Caller("a", float(n)) for n in range(40)]
     for caller in silent:
         table.begin(caller.one)
@@ -39,7 +39,7 @@ def test_forty_silent_connections_cost_a_newcomer_nothing() -> None:
 
 
 def test_the_most_crowded_prefix_makes_room_first() -> None:
-    table = Handshakes(MOST)
+    table = PendingConnections(MOST)
     crowd = [Caller("crowd", 0.0, heard=True) for _ in range(MOST - 1)]
     alone = Caller("alone", 0.0)
     for caller in (*crowd, alone):
@@ -51,7 +51,7 @@ def test_the_most_crowded_prefix_makes_room_first() -> None:
 
 
 def test_the_newest_never_makes_room_for_itself() -> None:
-    table = Handshakes(1)
+    table = PendingConnections(1)
     first, second = Caller("a", 0.0, heard=True), Caller("b", 1.0)
     table.begin(first.one)
     assert table.begin(second.one) is first.one
@@ -59,7 +59,7 @@ def test_the_newest_never_makes_room_for_itself() -> None:
 
 
 def test_an_ended_handshake_leaves_nothing_behind() -> None:
-    table = Handshakes(2)
+    table = PendingConnections(2)
     caller = Caller("a", 0.0)
     table.begin(caller.one)
     table.end(caller.one)

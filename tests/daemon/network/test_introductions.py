@@ -4,11 +4,17 @@ forgotten when silent.
 
 from __future__ import annotations
 
-from daemon.network.introductions import FORGOTTEN_S, IN_ALL, OF_BRINGER, OF_PREFIX, Introductions
+from daemon.network.limits.stranger_quota import (
+    FORGOTTEN_S,
+    IN_ALL,
+    OF_BRINGER,
+    OF_PREFIX,
+    StrangerQuota,
+)
 
 
 def test_one_connection_brings_few_strangers_and_another_brings_more() -> None:
-    table = Introductions()
+    table = StrangerQuota()
     heard = [n for n in range(4000) if table.allows(f"key {n}", "flooder", "a", 0.0)]
     assert heard == list(range(OF_BRINGER))
     assert table.allows("key 3999", "neighbour", "b", 0.0), "who has places left may bring it"
@@ -18,7 +24,7 @@ def test_one_connection_brings_few_strangers_and_another_brings_more() -> None:
 
 
 def test_one_network_and_all_networks_have_their_share() -> None:
-    table = Introductions()
+    table = StrangerQuota()
     of_one = sum(
         table.allows(f"key {b} {n}", f"bringer {b}", "net", 0.0)
         for b in range(20)
@@ -32,7 +38,7 @@ def test_one_network_and_all_networks_have_their_share() -> None:
 
 
 def test_the_silent_give_their_places_back() -> None:
-    table = Introductions()
+    table = StrangerQuota()
     for n in range(OF_BRINGER):
         table.allows(f"key {n}", "bringer", "a", 0.0)
     table.allows("key 0", "bringer", "a", FORGOTTEN_S)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from daemon.network.addresses import parse_place
-from daemon.network.certificate import load_or_make
-from daemon.network.connection import PING_INTERVAL_S
-from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
+from daemon.network.addresses import parse_peer_address
+from daemon.network.libp2p.connection import PING_INTERVAL_S
+from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.tls.certificate import load_or_make
 from protocol.errors import Unreachable, UserError
 from protocol.identity import PeerId
 from tests.daemon.network.nodes import control_port, make_node, until_linked
@@ -42,7 +42,7 @@ async def test_addresses_and_endpoint_tell_where_it_listens(tmp_path: Path) -> N
     )
     with trio.fail_after(PATIENCE_S):
         async with node.running():
-            places = [parse_place(address) for address in node.addresses]
+            places = [parse_peer_address(address) for address in node.addresses]
             assert places[-1].host == "127.0.0.1"  # listening everywhere, it says so
             assert all(
                 place.peer == node.peer and place.port == control_port(node) for place in places

@@ -8,9 +8,9 @@ from itertools import count
 
 import pytest
 
-from daemon.network.address_book import SignedPeerRecord, read_record, seal_record
-from daemon.network.addresses import Place
-from daemon.network.own_record import KeySighting, OwnRecord
+from daemon.network.addresses import PeerAddress
+from daemon.network.peers.address_book import SignedPeerRecord, read_record, seal_record
+from daemon.network.peers.own_record import KeyObservation, OwnRecord
 from protocol.errors import PeerFault
 from protocol.identity import Signer
 
@@ -23,8 +23,8 @@ class Node:
     """One holder of the key. Its numbers begin at `first`."""
 
     def __init__(self, first: int, port: int) -> None:
-        self.saw: list[KeySighting] = []
-        self.place = Place("ip4", "203.0.113.7", port, ME.peer)
+        self.saw: list[KeyObservation] = []
+        self.place = PeerAddress("ip4", "203.0.113.7", port, ME.peer)
         self.own = OwnRecord(ME, [self.place], count(first, 1000).__next__, self.saw.append)
 
     @property

@@ -12,11 +12,12 @@ import msgspec
 import pytest
 import trio
 
-from daemon.network.certificate import load_or_make
-from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
-from daemon.network.paths import AGAIN_S, BulkPaths, NoPath
+from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.paths.selector import AGAIN_S, NoPath, PathSelector
+from daemon.network.tls.certificate import load_or_make
 from protocol.errors import Unreachable
-from protocol.ports import ByteStream, Endpoint
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.endpoint import Endpoint
 from tests.ports.network_suite import ECHO, ask, echo, pattern
 
 
@@ -91,7 +92,7 @@ async def test_a_direct_path_is_looked_for_again_after_a_while(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     ways = Ways()
-    paths = BulkPaths(ways.direct, ways.over_libp2p)
+    paths = PathSelector(ways.direct, ways.over_libp2p)
     endpoint = Endpoint(peer="p", hosts=("h",), port=1, certificate=b"")
     for _ in range(3):
         await paths.open(endpoint, "x")
@@ -108,7 +109,7 @@ async def test_a_certificate_that_is_wrong_is_no_missing_path() -> None:
 
     ways = Ways()
     with pytest.raises(Unreachable, match="another certificate"):
-        await BulkPaths(direct, ways.over_libp2p).open(
+        await PathSelector(direct, ways.over_libp2p).open(
             Endpoint(peer="p", hosts=(), port=1, certificate=b""), "x"
         )
     assert ways.streams == 0

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon.network.certificate import load_or_make
-from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
+from daemon.network.network import LibP2PNetwork, NetworkSettings
 from daemon.network.port_holder import port_holder
+from daemon.network.tls.certificate import load_or_make
 from protocol.errors import UserError
 
 

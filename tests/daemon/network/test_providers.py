@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import random
 
-from daemon.network.dht import SHARDS, shards_of
-from daemon.network.prefixes import LOOPBACK_PREFIX
-from daemon.network.providers import (
+from daemon.network.libp2p.dht import SHARDS, shards_of
+from daemon.network.libp2p.provider_table import (
     ANSWERED,
     KEPT_S,
     MAX_KEYS,
@@ -17,6 +16,7 @@ from daemon.network.providers import (
     MAX_PROVIDERS,
     ProviderTable,
 )
+from daemon.network.limits.prefixes import LOOPBACK_PREFIX
 
 RUN = b"r" * 32
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from daemon.network.address_book import AddressBook, seal_record
-from daemon.network.addresses import Place
-from daemon.network.dial_policy import SOURCE_TRIES_AT_ONCE
-from daemon.network.links import Links
-from daemon.network.reach import Reach
+from daemon.network.addresses import PeerAddress
+from daemon.network.peers.address_book import AddressBook, seal_record
+from daemon.network.peers.dial_policy import SOURCE_TRIES_AT_ONCE
+from daemon.network.peers.dial_targets import DialTargets
+from daemon.network.peers.live_connections import LiveConnections
 from protocol.identity import Signer
-from protocol.ports import Endpoint
+from protocol.ports.endpoint import Endpoint
 
 OWN, TOLD = Signer(bytes(31) + b"\x01"), Signer(bytes(31) + b"\x02")
 PROVEN = "8.8.8.8"
@@ -21,9 +21,15 @@ def endpoint(*hosts: str) -> Endpoint:
 async def test_bulk_met_at_a_proven_host_pays_for_no_other_tries() -> None:
     """A member that answers at its own host must not buy calls to hosts that it made up."""
     book = AddressBook(OWN.peer, [])
-    book.learn(seal_record(TOLD, [Place("ip4", PROVEN, 4001, TOLD.peer)], [], 1), 0.0, "teller")
+    book.learn(
+        seal_record(TOLD, [PeerAddress("ip4", PROVEN, 4001, TOLD.peer)], [], 1), 0.0, "teller"
+    )
     book.met(TOLD.peer, PROVEN)
-    reach = Reach(book, Links(lambda _connection: None), (Place("ip4", "1.1.1.1", 4001, OWN.peer),))
+    reach = DialTargets(
+        book,
+        LiveConnections(lambda _connection: None),
+        (PeerAddress("ip4", "1.1.1.1", 4001, OWN.peer),),
+    )
     tried = 0
     for number in range(3 * int(SOURCE_TRIES_AT_ONCE)):
         assert reach.bulk_hosts(endpoint(PROVEN)) == (PROVEN,)
@@ -34,8 +40,14 @@ async def test_bulk_met_at_a_proven_host_pays_for_no_other_tries() -> None:
 
 async def test_bulk_met_at_a_new_host_gives_its_try_back() -> None:
     book = AddressBook(OWN.peer, [])
-    book.learn(seal_record(TOLD, [Place("ip4", PROVEN, 4001, TOLD.peer)], [], 1), 0.0, "teller")
-    reach = Reach(book, Links(lambda _connection: None), (Place("ip4", "1.1.1.1", 4001, OWN.peer),))
+    book.learn(
+        seal_record(TOLD, [PeerAddress("ip4", PROVEN, 4001, TOLD.peer)], [], 1), 0.0, "teller"
+    )
+    reach = DialTargets(
+        book,
+        LiveConnections(lambda _connection: None),
+        (PeerAddress("ip4", "1.1.1.1", 4001, OWN.peer),),
+    )
     for number in range(3 * int(SOURCE_TRIES_AT_ONCE)):
         assert reach.bulk_hosts(endpoint(f"9.{number}.1.1"))[0] == f"9.{number}.1.1"
         reach.bulk_met(TOLD.peer, f"9.{number}.1.1")

@@ -7,39 +7,44 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from daemon.network.connection import UnreadBytes
-from daemon.network.residents import Resident, makes_room
-from daemon.network.slots import Slots
+from daemon.network.libp2p.connection import UnreadBytes
+from daemon.network.limits.eviction import InboundConnection, choose_eviction
+from daemon.network.limits.stream_quota import StreamQuota
 
 
-def crowd(count: int, prefix: str = "crowd", since_s: float = 100.0) -> list[Resident]:
-    return [Resident(f"{prefix} {n}", prefix, since_s + n, matters=False) for n in range(count)]
+def crowd(count: int, prefix: str = "crowd", since_s: float = 100.0) -> list[InboundConnection]:
+    return [
+        InboundConnection(f"{prefix} {n}", prefix, since_s + n, matters=False) for n in range(count)
+    ]
 
 
 def test_who_matters_and_who_was_here_first_stays() -> None:
-    members = [Resident(f"member {n}", "home", 500.0 + n, matters=True) for n in range(4)]
+    members = [InboundConnection(f"member {n}", "home", 500.0 + n, matters=True) for n in range(4)]
     early = crowd(10, since_s=0.0)
     late = crowd(10, since_s=1000.0)
     for seed in range(50):
-        chosen = makes_room([*members, *early, *late], random.Random(seed))
+        chosen = choose_eviction([*members, *early, *late], random.Random(seed))
         assert chosen in late
 
 
 def test_the_most_crowded_prefix_makes_room_first() -> None:
-    others = [Resident(f"other {n}", f"net {n}", 2000.0, matters=False) for n in range(6)]
+    others = [InboundConnection(f"other {n}", f"net {n}", 2000.0, matters=False) for n in range(6)]
     for seed in range(50):
-        chosen = makes_room([*crowd(8), *others], random.Random(seed))
+        chosen = choose_eviction([*crowd(8), *others], random.Random(seed))
         assert chosen is not None
         assert chosen.prefix == "crowd"
 
 
 def test_nobody_makes_room_where_all_matter() -> None:
-    assert makes_room([Resident("m", "home", 0.0, matters=True)], random.Random(1)) is None
-    assert makes_room([], random.Random(1)) is None
+    assert (
+        choose_eviction([InboundConnection("m", "home", 0.0, matters=True)], random.Random(1))
+        is None
+    )
+    assert choose_eviction([], random.Random(1)) is None
 
 
 def test_strangers_leave_a_quarter_of_all_handlers_to_those_that_matter() -> None:
-    slots = Slots(limit=2, in_all=8)
+    slots = StreamQuota(limit=2, in_all=8)
     releases = [slots.take(f"stranger {n}") for n in range(6)]
     assert slots.full("stranger 7", matters=False)
     assert not slots.full("member", matters=True)

@@ -19,18 +19,18 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.utils.varint import encode_uvarint
 from multiaddr import Multiaddr
 
-from daemon.network import host as host_module
-from daemon.network import manager as manager_module
-from daemon.network.address_book import encode_exchange, seal_record
-from daemon.network.addresses import Place
-from daemon.network.bulk import MAX_HANDSHAKES as BULK_HANDSHAKES
-from daemon.network.certificate import load_or_make
-from daemon.network.dial_policy import SOURCE_TRIES_AT_ONCE, SOURCE_TRIES_PER_S
-from daemon.network.host import MAX_HANDSHAKES
-from daemon.network.introductions import OF_BRINGER
-from daemon.network.libp2p import LibP2PNetwork, NetworkSettings
-from daemon.network.manager import PEERS_PROTOCOL
-from daemon.network.pubsub import MAX_RPC_BYTES
+from daemon.network.addresses import PeerAddress
+from daemon.network.libp2p import host as host_module
+from daemon.network.libp2p.host import MAX_HANDSHAKES
+from daemon.network.libp2p.pubsub import MAX_RPC_BYTES
+from daemon.network.limits.stranger_quota import OF_BRINGER
+from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.paths.direct import MAX_HANDSHAKES as BULK_HANDSHAKES
+from daemon.network.peers import manager as manager_module
+from daemon.network.peers.address_book import encode_exchange, seal_record
+from daemon.network.peers.dial_policy import SOURCE_TRIES_AT_ONCE, SOURCE_TRIES_PER_S
+from daemon.network.peers.manager import PEERS_PROTOCOL
+from daemon.network.tls.certificate import load_or_make
 from protocol.errors import Unreachable
 from protocol.identity import Signer
 from tests.daemon.network.nodes import control_port, make_node, until_linked
@@ -163,7 +163,7 @@ async def test_addresses_that_a_stranger_tells_are_tried_a_few_times(tmp_path: P
             for first in range(0, KEYS, 30):
                 told = [
                     seal_record(
-                        keyed(n), [Place("ip4", "127.0.0.1", port, keyed(n).peer)] * 8, (), 1
+                        keyed(n), [PeerAddress("ip4", "127.0.0.1", port, keyed(n).peer)] * 8, (), 1
                     )
                     for n in range(first, first + 30)
                 ]

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from daemon.network.tcp_info import Segments, segments
+from daemon.network.tcp_info import SegmentCounts, segments
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO is Linux's")
@@ -22,13 +22,13 @@ def test_segments_are_counted() -> None:
             for _ in range(10):
                 caller.sendall(bytes(1000))
                 assert called.recv(1000, socket.MSG_WAITALL)
-            assert segments(caller) == Segments(10, 0)
+            assert segments(caller) == SegmentCounts(10, 0)
             assert segments(called).sent == 0
 
 
 def test_of_a_closed_connection_nothing_is_known() -> None:
     closed = socket.socket()
     closed.close()
-    assert segments(closed) == Segments()
+    assert segments(closed) == SegmentCounts()
     with socket.socket(socket.AF_UNIX) as other:
-        assert segments(other) == Segments()
+        assert segments(other) == SegmentCounts()

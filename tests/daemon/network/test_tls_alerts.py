@@ -17,21 +17,21 @@ import trio
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from OpenSSL import SSL
 
-from daemon.network.certificate import BulkCertificate, load_or_make
-from daemon.network.tls import TlsSession
-from daemon.network.tls_handshake import HandshakeFailed, TlsContext
-from daemon.network.tls_records import (
+from daemon.network.tls.certificate import BulkCertificate, load_or_make
+from daemon.network.tls.handshake import HandshakeFailed, TlsContext
+from daemon.network.tls.records import (
+    CIPHER_SUITES,
     HEADER_BYTES,
     RECORD_BYTES,
-    SUITES,
-    Opening,
     RecordBuffer,
     RecordError,
-    Sealing,
+    RecordOpener,
+    RecordSealer,
 )
+from daemon.network.tls.session import TlsSession
 from protocol.errors import Unreachable
 
-AES_256 = SUITES["TLS_AES_256_GCM_SHA384"]
+AES_256 = CIPHER_SUITES["TLS_AES_256_GCM_SHA384"]
 SECRET = bytes(range(48))
 PATIENCE_S = 30.0
 DATA, HANDSHAKE, ALERT = b"\x17", b"\x16", b"\x15"
@@ -48,7 +48,7 @@ def sealed(number: int, inner: bytes) -> bytes:
 
 def alert_for(wire: bytes, *, limit: int = RECORD_BYTES, from_server: bool = True) -> int | None:
     """The alert with which a session answers `wire`."""
-    opening = Opening(AES_256, SECRET, limit=limit, from_server=from_server)
+    opening = RecordOpener(AES_256, SECRET, limit=limit, from_server=from_server)
     buffer, have = RecordBuffer(len(wire) // RECORD_BYTES + 2), len(wire)
     buffer.memory[:have] = wire
     try:
@@ -100,14 +100,14 @@ def test_opening_counts_padding_up_to_the_bound() -> None:
     wire = sealed(0, b"a" + DATA + bytes(RECORD_BYTES - 1))
     buffer, target = RecordBuffer(2), memoryview(bytearray(1 << 15))
     buffer.memory[: len(wire)] = wire
-    assert Opening(AES_256, SECRET).open(buffer, len(wire), target) == (len(wire), 1)
+    assert RecordOpener(AES_256, SECRET).open(buffer, len(wire), target) == (len(wire), 1)
 
 
 @pytest.mark.parametrize("limit", [512, 1024, 2048, 4096])
 def test_records_obey_a_negotiated_limit(limit: int) -> None:
     content = bytes(3 * limit + 7)
     wire = b"".join(
-        Sealing(AES_256, SECRET, limit=limit).data(memoryview(content), RecordBuffer(1))
+        RecordSealer(AES_256, SECRET, limit=limit).data(memoryview(content), RecordBuffer(1))
     )
     sizes = []
     while wire:
@@ -116,7 +116,7 @@ def test_records_obey_a_negotiated_limit(limit: int) -> None:
         wire = wire[HEADER_BYTES + size :]
     assert sizes == [limit, limit, limit, 7]
     assert alert_for(sealed(0, bytes(limit + 1) + DATA), limit=limit) == 22
-    full = Sealing(AES_256, SECRET).data(memoryview(bytes(RECORD_BYTES)), RecordBuffer(1))
+    full = RecordSealer(AES_256, SECRET).data(memoryview(bytes(RECORD_BYTES)), RecordBuffer(1))
     assert alert_for(b"".join(full), limit=limit) == 22
 
 
@@ -150,7 +150,7 @@ class Peer:
         self.secrets[label] = bytes.fromhex(secret.decode())
 
     def send_record(self, number: int, inner: bytes, flip: int = 0) -> None:
-        suite = SUITES[self.tls.get_cipher_name() or ""]
+        suite = CIPHER_SUITES[self.tls.get_cipher_name() or ""]
         secret = self.secrets[b"CLIENT_TRAFFIC_SECRET_0"]
         iv = int.from_bytes(suite.expand(secret, "iv", 12), "big")
         header = b"\x17\x03\x03" + (len(inner) + 16).to_bytes(2, "big")

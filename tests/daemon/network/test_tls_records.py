@@ -19,24 +19,26 @@ import pytest
 import trio
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from daemon.network import tls_records
-from daemon.network.certificate import BulkCertificate, load_or_make
-from daemon.network.tls import PIECE_BYTES, PIECE_RECORDS, TlsSession
-from daemon.network.tls_handshake import TlsContext
-from daemon.network.tls_records import (
+from daemon.network.tls import records
+from daemon.network.tls.certificate import BulkCertificate, load_or_make
+from daemon.network.tls.handshake import TlsContext
+from daemon.network.tls.records import (
+    CIPHER_SUITES,
     HEADER_BYTES,
     MAX_IDLE_RECORDS,
     OVERHEAD_BYTES,
     RECORD_BYTES,
-    SUITES,
-    Opening,
     RecordBuffer,
     RecordError,
-    Sealing,
+    RecordOpener,
+    RecordSealer,
 )
+from daemon.network.tls.session import PIECE_BYTES, PIECE_RECORDS, TlsSession
 from protocol.errors import Unreachable
 
-AES_256, AES_128 = (SUITES[name] for name in ("TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256"))
+AES_256, AES_128 = (
+    CIPHER_SUITES[name] for name in ("TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256")
+)
 SECRET = bytes(range(48))
 PATIENCE_S = 30.0
 LARGE = random.Random(7).randbytes(3_000_017)  # only to be told apart
@@ -52,13 +54,13 @@ CLIENT_CLOSE = bytes.fromhex("1703030013c9872760655666b74d7ff1153efd6db6d0b0e3")
 
 
 def test_the_example_of_the_rfc_is_sealed_to_the_bit() -> None:
-    sealing = Sealing(AES_128, CLIENT_SECRET)
+    sealing = RecordSealer(AES_128, CLIENT_SECRET)
     assert b"".join(sealing.data(memoryview(bytes(range(50))), RecordBuffer(1))) == CLIENT_DATA
     assert sealing.close() == CLIENT_CLOSE
 
 
 def test_the_example_of_the_rfc_is_opened() -> None:
-    opening = Opening(AES_128, CLIENT_SECRET)
+    opening = RecordOpener(AES_128, CLIENT_SECRET)
     assert opened(opening, CLIENT_DATA + CLIENT_CLOSE) == bytes(range(50))
     assert opening.ended
 
@@ -67,7 +69,7 @@ def test_the_example_of_the_rfc_is_opened() -> None:
 
 
 def opened(
-    opening: Opening,
+    opening: RecordOpener,
     wire: bytes,
     steps: Callable[[], int] = lambda: 1 << 20,
     rooms: Callable[[], int] = lambda: 1 << 16,
@@ -94,7 +96,12 @@ def opened(
 def test_whatever_is_sealed_is_opened_however_it_comes(seed: int) -> None:
     chance = random.Random(seed)  # which case, no secret
     suite = chance.choice([AES_128, AES_256])
-    sealing, opening, wire, content = Sealing(suite, SECRET), Opening(suite, SECRET), b"", b""
+    sealing, opening, wire, content = (
+        RecordSealer(suite, SECRET),
+        RecordOpener(suite, SECRET),
+        b"",
+        b"",
+    )
     for _ in range(chance.randrange(1, 6)):
         piece = chance.randbytes(
             chance.choice(
@@ -150,7 +157,9 @@ def test_padding_is_taken_off() -> None:
         + sealed(1, full + b"\x17" + bytes(39))
         + sealed(2, b"d\x17")
     )
-    assert opened(Opening(AES_256, SECRET), wire, rooms=lambda: 1 << 17) == b"abc" + full + b"d"
+    assert (
+        opened(RecordOpener(AES_256, SECRET), wire, rooms=lambda: 1 << 17) == b"abc" + full + b"d"
+    )
 
 
 @pytest.mark.parametrize(
@@ -171,7 +180,7 @@ def test_padding_is_taken_off() -> None:
 )
 def test_what_a_record_may_not_hold(inner: bytes, words: str) -> None:
     with pytest.raises(RecordError, match=words):
-        opened(Opening(AES_256, SECRET), sealed(0, inner))
+        opened(RecordOpener(AES_256, SECRET), sealed(0, inner))
 
 
 @pytest.mark.parametrize(
@@ -185,51 +194,55 @@ def test_what_a_record_may_not_hold(inner: bytes, words: str) -> None:
 )
 def test_what_is_no_record(wire: bytes) -> None:
     with pytest.raises(RecordError, match="a record of kind"):
-        opened(Opening(AES_256, SECRET), wire)
+        opened(RecordOpener(AES_256, SECRET), wire)
 
 
 def test_nothing_that_was_changed_left_out_or_sent_twice_is_taken() -> None:
     first, second = sealed(0, bytes(RECORD_BYTES) + b"\x17"), sealed(1, b"b" * 50 + b"\x17")
-    assert opened(Opening(AES_256, SECRET), first + second) == bytes(RECORD_BYTES) + b"b" * 50
+    assert opened(RecordOpener(AES_256, SECRET), first + second) == bytes(RECORD_BYTES) + b"b" * 50
     chance = random.Random(3)  # which bit, no secret
     for wire in (second, first + first, first + second + second):
         with pytest.raises(RecordError, match="damaged or forged"):
-            opened(Opening(AES_256, SECRET), wire)
+            opened(RecordOpener(AES_256, SECRET), wire)
     for _ in range(100):
         damaged = bytearray(first + second)
         damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
         with pytest.raises(RecordError):
             # A header that announces more has it.
-            opened(Opening(AES_256, SECRET), bytes(damaged) + bytes(20_000))
+            opened(RecordOpener(AES_256, SECRET), bytes(damaged) + bytes(20_000))
 
 
 def test_records_without_data_are_borne_for_a_while() -> None:
     nothing = [sealed(i, b"\x17") for i in range(MAX_IDLE_RECORDS)]
     assert (
-        opened(Opening(AES_256, SECRET), b"".join(nothing) + sealed(MAX_IDLE_RECORDS, b"a\x17"))
+        opened(
+            RecordOpener(AES_256, SECRET), b"".join(nothing) + sealed(MAX_IDLE_RECORDS, b"a\x17")
+        )
         == b"a"
     )
     with pytest.raises(RecordError, match="in a row without data"):
-        opened(Opening(AES_256, SECRET), b"".join(nothing) + sealed(MAX_IDLE_RECORDS, b"\x17"))
+        opened(RecordOpener(AES_256, SECRET), b"".join(nothing) + sealed(MAX_IDLE_RECORDS, b"\x17"))
 
 
 def test_a_message_may_come_in_parts_and_has_an_end() -> None:
     ticket = b"\x04\x00\x01\x00" + bytes(256)
     wire = sealed(0, ticket[:3] + b"\x16") + sealed(1, ticket[3:] + b"\x16") + sealed(2, b"a\x17")
-    assert opened(Opening(AES_256, SECRET), wire) == b"a"
+    assert opened(RecordOpener(AES_256, SECRET), wire) == b"a"
     with pytest.raises(RecordError, match="a handshake message of"):
         opened(
-            Opening(AES_256, SECRET),
+            RecordOpener(AES_256, SECRET),
             b"".join(sealed(i, b"\x04\xff\xff\xff" + bytes(16_000) + b"\x16") for i in range(5)),
         )
 
 
 def test_small_records_let_others_have_their_turn() -> None:
-    wire = b"".join(sealed(i, b"a\x17") for i in range(tls_records.TURN_RECORDS + 5))
+    wire = b"".join(sealed(i, b"a\x17") for i in range(records.TURN_RECORDS + 5))
     buffer = RecordBuffer(2)
     buffer.memory[: len(wire)] = wire
-    used, size = Opening(AES_256, SECRET).open(buffer, len(wire), memoryview(bytearray(1 << 16)))
-    assert size == tls_records.TURN_RECORDS
+    used, size = RecordOpener(AES_256, SECRET).open(
+        buffer, len(wire), memoryview(bytearray(1 << 16))
+    )
+    assert size == records.TURN_RECORDS
     assert used == size * (OVERHEAD_BYTES + 1)
 
 
@@ -298,14 +311,14 @@ def told_back(
 
 
 @pytest.mark.parametrize("server", [False, True])
-@pytest.mark.parametrize("key_records", [tls_records.MAX_KEY_RECORDS, 1])
+@pytest.mark.parametrize("key_records", [records.MAX_KEY_RECORDS, 1])
 async def test_openssl_understands_us_and_we_it(
     certificate: BulkCertificate, monkeypatch: pytest.MonkeyPatch, server: bool, key_records: int
 ) -> None:
     """As a server OpenSSL also sends tickets; with another key for each piece it has to follow
     ours.
     """
-    monkeypatch.setattr(tls_records, "MAX_KEY_RECORDS", key_records)
+    monkeypatch.setattr(records, "MAX_KEY_RECORDS", key_records)
     with trio.fail_after(PATIENCE_S), socket_pair() as (ours, theirs):
         async with (
             trio.open_nursery() as nursery,
@@ -397,7 +410,7 @@ async def test_a_connection_that_is_cut_is_no_end(certificate: BulkCertificate) 
 
 def test_a_record_says_how_long_it_is() -> None:
     wire = b"".join(
-        Sealing(AES_256, SECRET).data(memoryview(bytes(RECORD_BYTES + 1)), RecordBuffer(1))
+        RecordSealer(AES_256, SECRET).data(memoryview(bytes(RECORD_BYTES + 1)), RecordBuffer(1))
     )
     assert len(wire) == RECORD_BYTES + 1 + 2 * OVERHEAD_BYTES
     assert wire[:HEADER_BYTES] == b"\x17\x03\x03\x40\x11"
@@ -405,7 +418,7 @@ def test_a_record_says_how_long_it_is() -> None:
 
 def test_a_piece_in_the_shortest_records_is_written_by_one_call() -> None:
     content = memoryview(bytes(PIECE_BYTES))
-    sealing = Sealing(AES_128, SECRET[:32], limit=512)
+    sealing = RecordSealer(AES_128, SECRET[:32], limit=512)
     pieces = [sealing.update(), *sealing.data(content, RecordBuffer(PIECE_RECORDS))]
     assert len(pieces) <= os.sysconf("SC_IOV_MAX")
     assert sum(map(len, pieces[1:])) == PIECE_BYTES + PIECE_BYTES // 512 * OVERHEAD_BYTES

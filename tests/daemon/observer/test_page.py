@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from daemon.cli.render import peers_text
+from daemon.cli.terminal.status_text import peers_text
 from daemon.observer.chart import loss_chart, nice_axis
-from daemon.observer.lists import SHOWN_PEERS, when
 from daemon.observer.metrics import metrics_text
 from daemon.observer.page import page_html
+from daemon.observer.page_lists import SHOWN_PEERS, when
 from protocol import journal
 from protocol.journal import REFUSALS
-from protocol.status import Point, StatusState, fold, record
+from protocol.status import LossPoint, StatusState, fold, status_at
 from tests.story import AT, HOSTILE, PEERS, certified, day, folded, report, started
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -57,7 +57,7 @@ class Markup(HTMLParser):
 
 @pytest.mark.parametrize("role", ["node", "observer"])
 def test_the_page_says_it_all_without_javascript(role: str) -> None:
-    status = record(folded(day(role)), AT)
+    status = status_at(folded(day(role)), AT)
     page = Markup(page_html(status))
     for words in (
         status.verdict,
@@ -76,7 +76,7 @@ def test_the_page_says_it_all_without_javascript(role: str) -> None:
 
 
 def test_an_empty_status_is_a_page_too() -> None:
-    assert "Starting" in Markup(page_html(record(StatusState(), AT))).words
+    assert "Starting" in Markup(page_html(status_at(StatusState(), AT))).words
 
 
 def test_everything_strangers_choose_is_escaped() -> None:
@@ -93,7 +93,7 @@ def test_everything_strangers_choose_is_escaped() -> None:
         }
         events.append(msgspec.structs.replace(report(i), **hostile))
     events += [
-        journal.Refused(at=AT, reason="malformed", peer=HOSTILE, detail=HOSTILE),
+        journal.InputRefused(at=AT, reason="malformed", peer=HOSTILE, detail=HOSTILE),
         journal.PeerDown(at=AT, peer=PEERS[1], reason=HOSTILE),
         journal.Planned(
             at=AT, number=9, view=0, leader=HOSTILE, members=(HOSTILE,), reason=HOSTILE
@@ -110,7 +110,7 @@ def test_everything_strangers_choose_is_escaped() -> None:
         ),
         journal.Stuck(at=AT, reason=HOSTILE),
     ]
-    page = Markup(page_html(record(folded(events), AT)))
+    page = Markup(page_html(status_at(folded(events), AT)))
     assert page.tags.count("script") == 1
     assert [value for tag, name, value in page.attributes if (tag, name) == ("script", "src")] == [
         "/static/page.js"
@@ -119,7 +119,7 @@ def test_everything_strangers_choose_is_escaped() -> None:
 
 
 def test_nothing_inline_and_nothing_from_elsewhere() -> None:
-    page = Markup(page_html(record(folded(day()), AT)))
+    page = Markup(page_html(status_at(folded(day()), AT)))
     assert "style" not in page.tags
     for tag, name, value in page.attributes:
         assert name != "style"
@@ -132,14 +132,14 @@ def test_a_crowd_is_cut_off_and_counted() -> None:
     state = folded([started()])
     for i in range(SHOWN_PEERS + 7):
         fold(state, msgspec.structs.replace(report(1), peer=f"peer-{i}"))
-    page = Markup(page_html(record(state, AT)))
+    page = Markup(page_html(status_at(state, AT)))
     assert "and 7 more" in page.words
     assert page.tags.count("tr") == SHOWN_PEERS + 1
 
 
 def test_every_outcome_has_a_glyph_and_a_word() -> None:
     outcomes = ("counted", "late", "lost", "idle", "observed")
-    status = record(
+    status = status_at(
         folded(
             [started(), *[certified(n, outcome) for n, outcome in enumerate(outcomes, 1)], day()[9]]
         ),
@@ -177,7 +177,7 @@ def test_axes_hold_their_values_between_few_round_numbers(a: float, b: float) ->
 def test_any_curve_is_drawn(values: list[tuple[int, float]]) -> None:
     samples = sorted(samples for samples, _ in values)
     points = [
-        Point(number=i, at=AT, samples=total, loss=loss)
+        LossPoint(number=i, at=AT, samples=total, loss=loss)
         for i, (total, (_, loss)) in enumerate(zip(samples, values, strict=True))
     ]
     html = loss_chart(points)
@@ -188,8 +188,8 @@ def test_any_curve_is_drawn(values: list[tuple[int, float]]) -> None:
 
 def test_metrics_begin_at_zero_and_never_name_a_peer() -> None:
     empty, full = (
-        metrics_text(record(StatusState(), AT)).decode(),
-        metrics_text(record(folded(day()), AT)).decode(),
+        metrics_text(status_at(StatusState(), AT)).decode(),
+        metrics_text(status_at(folded(day()), AT)).decode(),
     )
     for text in (empty, full):
         for reason in REFUSALS:
@@ -229,8 +229,8 @@ def test_metrics_begin_at_zero_and_never_name_a_peer() -> None:
 def test_the_error_of_predictions_and_who_is_in_quarantine_are_metrics() -> None:
     rounds = [replace(certified(1), phase_seconds={"scatter": 1.0, "reduce": 1.0}, predicted_s=2.5)]
     empty, full = (
-        metrics_text(record(StatusState(), AT)).decode(),
-        metrics_text(record(folded([started(), *rounds]), AT)).decode(),
+        metrics_text(status_at(StatusState(), AT)).decode(),
+        metrics_text(status_at(folded([started(), *rounds]), AT)).decode(),
     )
     assert "hypergpu_prediction_error_ratio NaN" in empty
     assert "hypergpu_prediction_error_ratio 0.25" in full
@@ -240,7 +240,7 @@ def test_the_error_of_predictions_and_who_is_in_quarantine_are_metrics() -> None
         standing="quarantined",
         standing_reason="4 of its last 5 rounds failed: left out for 300 s",
     )
-    status = record(folded([started(), kept_out]), AT)
+    status = status_at(folded([started(), kept_out]), AT)
     assert 'hypergpu_peer_standings{standing="quarantined"} 1.0' in metrics_text(status).decode()
     assert (
         "quarantined: 4 of its last 5 rounds failed: left out for 300 s"

@@ -14,7 +14,7 @@ import trio
 from daemon.observer.bridge import Bridge
 from daemon.observer.server import web_server
 from daemon.observer.settings import BoundAddress, ObserverSettings
-from protocol.status import fold, record
+from protocol.status import fold, status_at
 from tests.browser import Browser, chromium, chromium_path
 from tests.story import AT, certified, day, folded, report
 
@@ -41,12 +41,12 @@ async def browse(story: Callable[[Browser], Any]) -> None:
 async def test_a_round_arrives_without_a_reload() -> None:
     state = folded(day("observer"))
     bridge = Bridge()
-    bridge.publish(record(state, AT))
+    bridge.publish(status_at(state, AT))
 
     def certify_round_7() -> None:
         fold(state, certified(7, "observed", at=AT, loss=5.4321))
         fold(state, msgspec.structs.replace(report(1, at=AT + 1), name="attic-renamed"))
-        bridge.publish(record(state, AT + 1))
+        bridge.publish(status_at(state, AT + 1))
 
     async with web_server(bridge, ObserverSettings(port=0)) as bound:
 
@@ -75,7 +75,7 @@ async def test_a_round_arrives_without_a_reload() -> None:
 
 async def test_hostile_names_do_nothing_and_no_width_overflows() -> None:
     bridge = Bridge()
-    bridge.publish(record(folded(day()), AT))
+    bridge.publish(status_at(folded(day()), AT))
     async with web_server(bridge, ObserverSettings(port=0)) as bound:
 
         def story(browser: Browser) -> None:
@@ -94,7 +94,7 @@ async def test_hostile_names_do_nothing_and_no_width_overflows() -> None:
 
 async def test_readable_without_javascript() -> None:
     bridge = Bridge()
-    status = record(folded(day()), AT)
+    status = status_at(folded(day()), AT)
     bridge.publish(status)
     async with web_server(bridge, ObserverSettings(port=0)) as bound:
 
@@ -110,7 +110,7 @@ async def test_readable_without_javascript() -> None:
 
 async def test_the_page_says_when_its_server_is_gone() -> None:
     bridge = Bridge()
-    bridge.publish(record(folded(day()), AT))
+    bridge.publish(status_at(folded(day()), AT))
 
     def told(bound: BoundAddress) -> None:
         with chromium() as browser:

@@ -21,7 +21,7 @@ from daemon.observer.bridge import REFRESH_S, Bridge, publish_regularly, render
 from daemon.observer.server import web_server
 from daemon.observer.settings import BoundAddress, ObserverSettings
 from protocol.errors import UserError
-from protocol.status import Status, fold, record
+from protocol.status import Status, fold, status_at
 from tests.story import AT, certified, day, folded
 
 pytestmark = pytest.mark.real
@@ -60,7 +60,7 @@ async def aask(bound: BoundAddress, path: str, method: str = "GET", **headers: s
 
 def bridge_of(role: str = "node", clock: Callable[[], float] = time.monotonic) -> Bridge:
     bridge = Bridge(clock)
-    bridge.publish(record(folded(day(role)), AT))
+    bridge.publish(status_at(folded(day(role)), AT))
     return bridge
 
 
@@ -192,7 +192,7 @@ def test_a_snapshot_is_made_once_a_second_and_only_when_something_changed() -> N
     first = bridge.snapshot()
     assert bridge.snapshot() is first
     fold(state, certified(7, at=AT))
-    bridge.publish(record(state, AT))
+    bridge.publish(status_at(state, AT))
     assert bridge.snapshot() is first
     now = REFRESH_S
     second = bridge.snapshot()
@@ -204,8 +204,8 @@ def test_a_snapshot_is_made_once_a_second_and_only_when_something_changed() -> N
 
 def test_the_etag_stands_for_everything_but_the_time() -> None:
     state = folded(day())
-    assert render(record(state, AT)).etag == render(record(state, AT + 1)).etag
-    assert render(record(state, AT)).status != render(record(state, AT + 1)).status
+    assert render(status_at(state, AT)).etag == render(status_at(state, AT + 1)).etag
+    assert render(status_at(state, AT)).status != render(status_at(state, AT + 1)).status
 
 
 async def test_healthz_says_when_the_swarm_side_hangs() -> None:
@@ -223,7 +223,7 @@ async def test_readyz_waits_for_the_start() -> None:
     bridge = Bridge()
     async with web_server(bridge, ANY_PORT) as bound:
         assert (await aask(bound, "/readyz")).status == 503
-        bridge.publish(record(folded(day("observer")[:1]), AT))
+        bridge.publish(status_at(folded(day("observer")[:1]), AT))
         bridge._rendered_at = -10.0
         assert (await aask(bound, "/readyz")).json()[
             "reason"
@@ -237,7 +237,7 @@ async def test_publish_regularly(autojump_clock: trio.testing.MockClock) -> None
 
     def source() -> Status:
         published.append(trio.current_time())
-        return record(folded(day()), AT)
+        return status_at(folded(day()), AT)
 
     with trio.move_on_after(3.5):
         await publish_regularly(bridge, source)

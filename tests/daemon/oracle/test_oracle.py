@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from daemon.observer.bridge import Bridge
 from daemon.observer.server import web_server
 from daemon.observer.settings import ObserverSettings
-from daemon.oracle.receiver import BURST, KEPT_S, SKEW_S, Receiver
-from daemon.oracle.reporter import Reporter
+from daemon.oracle.receiver import BURST, KEPT_S, SKEW_S, ReportReceiver
+from daemon.oracle.reporter import OracleEndpoint, OracleReporter, ReportSigner
 from daemon.oracle.reports import (
     LEGACY_PATH,
     MAX_BODY_BYTES,
@@ -65,14 +65,14 @@ class Desk:
 
     def __init__(self, path: Path | None = None) -> None:
         self.now = float(NOW)
-        self.receiver = Receiver(path, recover_text, lambda: self.now)
+        self.receiver = ReportReceiver(path, recover_text, lambda: self.now)
         self.serial = 0
 
     def take(
         self, body: bytes, path: str = METRICS_PATH, sender: str | None = None
     ) -> tuple[int, str]:
         self.serial += 1
-        verdict = self.receiver.take(path, body, sender or f"client {self.serial}")
+        verdict = self.receiver.accept(path, body, sender or f"client {self.serial}")
         return verdict.status, verdict.reason
 
 
@@ -271,11 +271,9 @@ class Worker:
     def __init__(self, folder: Path, oracle: Oracle, *, legacy: bool = False) -> None:
         self.figures = (0, 0)
         self.events: list[JournalEvent] = []
-        self.reporter = Reporter(
-            url="http://oracle.example/",
-            legacy=legacy,
-            wallet=ONE.address,
-            sign=ONE.sign_text,
+        self.reporter = OracleReporter(
+            oracle=OracleEndpoint(url="http://oracle.example/", legacy=legacy),
+            signer=ReportSigner(wallet=ONE.address, sign=ONE.sign_text),
             folder=folder,
             figures=lambda: self.figures,
             record=self.events.append,

@@ -23,7 +23,7 @@ from daemon.control.server import serve_control
 from daemon.journal import Journal
 from daemon.wallet.password import Password
 from protocol.identity import Signer
-from protocol.journal import NodeStarted, RoundCertified, Share, TrafficReport
+from protocol.journal import Contributor, NodeStarted, RoundCertified, TrafficReport
 from protocol.run.manifest import SignedManifest
 
 RUN = "cd" * 32
@@ -113,7 +113,7 @@ async def _rounds(config: Config, signer: Signer, journal: Journal) -> None:
                 certificate=f"{number:064x}",
                 parent=f"{number - 1:064x}",
                 members=(signer.peer,),
-                shares=(Share(peer=signer.peer, samples=10, loss=loss),),
+                shares=(Contributor(peer=signer.peer, samples=10, loss=loss),),
                 samples=10,
                 loss=loss,
                 state_digest="",

@@ -23,13 +23,14 @@ from daemon.swarm.chain_sync import (
     serve_chain,
 )
 from daemon.swarm.frames import FrameReader, frame
-from daemon.swarm.turns import Turns
+from daemon.swarm.reply_limiter import ReplyLimiter
 from protocol.errors import PeerFault
-from protocol.messages import MAX_MESSAGE_BYTES
-from protocol.ports import ByteStream, Source
+from protocol.messages.base import MAX_MESSAGE_BYTES
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.network import Source
 from simulator.fakes.clock import run_virtual
-from simulator.fakes.network import FakeSwarm
-from simulator.fakes.node import FakeNetwork
+from simulator.fakes.network import FakeNetwork
+from simulator.fakes.swarm import FakeSwarm
 
 RUN = b"r" * 32
 MEMBER = Source(prefix="10.0", matters=True)
@@ -171,7 +172,10 @@ def test_one_peer_has_its_turns_and_others_theirs() -> None:
     most: dict[str, int] = {}
 
     async def main() -> None:
-        turns, held = Turns(SERVED_TO_PEER, 3, lambda _: MEMBER), dict.fromkeys(("a", "b"), 0)
+        turns, held = (
+            ReplyLimiter(SERVED_TO_PEER, 3, lambda _: MEMBER),
+            dict.fromkeys(("a", "b"), 0),
+        )
 
         async def one(peer: str) -> None:
             async with turns.turn(peer):

@@ -11,16 +11,16 @@ import numpy as np
 import trio
 from msgspec.structs import replace
 
-from daemon.swarm.download import SILENT_S, Download, KnownState, download_from
-from daemon.swarm.state_transfer import IDLE_S, OPEN_STATES, GivenStates, StateRequest, serve_state
+from daemon.swarm.state_download import SILENT_S, KnownState, StateDownload, download_from
+from daemon.swarm.state_transfer import IDLE_S, OPEN_STATES, StateRequest, StateServer, serve_state
 from protocol.averaging.outer_step import state_leaves
-from protocol.averaging.vector_layout import STATE_CHUNK_BYTES
+from protocol.averaging.vector_layout import STATE_CHUNK_BYTES, Vector
 from protocol.digest import Digest, merkle_root
-from protocol.ports import Checkpoint, Vector
+from protocol.ports.disk_records import Checkpoint
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.disk import KEPT, MemoryDisk, MemoryMedium
-from simulator.fakes.network import FakeSwarm
-from simulator.fakes.node import FakeNetwork
+from simulator.fakes.network import FakeNetwork
+from simulator.fakes.swarm import FakeSwarm
 
 RUN = b"r" * 32
 # 6 chunks of each vector, the last one short.
@@ -46,7 +46,7 @@ class Holder:
         self.medium = MemoryMedium()
         self.disk = MemoryDisk(self.medium)
         self.leaves: dict[Digest, list[Digest]] = {}
-        self.given = GivenStates(self.disk, self.leaves, lambda: PARAMETERS)
+        self.given = StateServer(self.disk, self.leaves, lambda: PARAMETERS)
         serve_state(self.network, self.given)
 
     async def keep(self, tip: Digest = TIP, number: int = 1, value: Vector = VALUE) -> None:
@@ -74,7 +74,7 @@ class Scene:
         self.here: FakeNetwork = self.swarm.network(b"\0" * 32)
         self.holders = [Holder(self.swarm, number, **more) for number in range(1, holders + 1)]
         self.refused: list[str] = []
-        self.download: Download | None = None
+        self.download: StateDownload | None = None
 
     def play(self, story: Callable[[], Awaitable[None]]) -> None:
         async def main() -> None:
@@ -91,7 +91,7 @@ class Scene:
 
     async def fetch(self, *known: KnownState, tip: Digest = TIP) -> tuple[str, float]:
         """What came of it, and how long it took."""
-        self.download = Download(tip, merkle_root(LEAVES), PARAMETERS)
+        self.download = StateDownload(tip, merkle_root(LEAVES), PARAMETERS)
         began = trio.current_time()
         peers = [holder.network.peer for holder in self.holders]
         said = await download_from(
@@ -220,7 +220,7 @@ def test_given_states_come_from_memory_before_the_checkpoint_is_written() -> Non
 
     async def story() -> None:
         whole = VALUE.tobytes() + MOMENTUM.tobytes()
-        given = GivenStates(
+        given = StateServer(
             MemoryDisk(MemoryMedium()),
             {TIP: LEAVES},
             lambda: PARAMETERS,

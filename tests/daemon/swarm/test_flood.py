@@ -19,9 +19,9 @@ from libp2p.peer.id import ID
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.utils.varint import encode_uvarint
 
-from daemon.network.gossip import REFUSED_COUNTS as GOSSIP_REFUSED_COUNTS
-from daemon.network.libp2p import LibP2PNetwork
-from daemon.network.pubsub import BURST_MESSAGES, RATE_MESSAGES_PER_S
+from daemon.network.libp2p.gossip import REFUSED_COUNTS as GOSSIP_REFUSED_COUNTS
+from daemon.network.libp2p.pubsub import BURST_MESSAGES, RATE_MESSAGES_PER_S
+from daemon.network.network import LibP2PNetwork
 from daemon.services.training.native.audit.fraud_proofs import PROTOCOL as EVIDENCE
 from daemon.services.training.native.audit.fraud_proofs import SEND, Accusation, FraudProofs
 from daemon.swarm.frames import frame
@@ -37,8 +37,10 @@ from protocol.averaging.sum_audit import encode_evidence
 from protocol.errors import Unreachable
 from protocol.identity import PeerId, Signer
 from protocol.journal import JournalEvent
-from protocol.messages import AnyMessage, HoldReport, Signed, encode_signed, sign
-from protocol.ports import inline
+from protocol.messages.base import Signed
+from protocol.messages.envelope import AnyMessage, encode_signed, sign
+from protocol.messages.round import HoldReport
+from protocol.ports.offload import inline
 from protocol.run.manifest import seal
 from simulator.fakes.disk import MemoryDisk, MemoryMedium
 from tests.daemon.network.nodes import make_node, until_linked

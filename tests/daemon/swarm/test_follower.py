@@ -19,9 +19,10 @@ from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
 from protocol.digest import digest
 from protocol.identity import Signer
-from protocol.messages import Beacon, encode_signed, sign
+from protocol.messages.beacon import Beacon
+from protocol.messages.envelope import encode_signed, sign
 from simulator.fakes.clock import run_virtual
-from simulator.fakes.network import FakeSwarm
+from simulator.fakes.swarm import FakeSwarm
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, people
 
 STRANGERS = 40

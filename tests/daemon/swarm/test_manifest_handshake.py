@@ -19,10 +19,10 @@ from daemon.swarm.frames import FrameReader, frame
 from protocol.errors import Unreachable
 from protocol.identity import short
 from protocol.journal import JournalEvent, Warned
-from protocol.ports import ByteStream
+from protocol.ports.byte_stream import ByteStream
 from protocol.run.manifest import MAX_MANIFEST_BYTES, Manifest, SignedManifest, seal
 from simulator.fakes.clock import run_virtual
-from simulator.fakes.network import FakeSwarm
+from simulator.fakes.swarm import FakeSwarm
 
 PLAIN = Manifest(name="run", task="none")
 

@@ -14,8 +14,8 @@ from daemon.swarm.members import Members, beacon_s, poke_gap_s, settling_s, sile
 from protocol.digest import Digest, digest
 from protocol.identity import PeerId
 from protocol.journal import JournalEvent, PeerForgotten
-from protocol.messages import Beacon
-from protocol.ports import Link
+from protocol.messages.beacon import Beacon
+from protocol.ports.network import Link
 
 TIPS = [digest(b"tip", bytes([i])) for i in range(3)]
 

@@ -14,18 +14,12 @@ from daemon.swarm.frames import FrameReader, frame
 from daemon.swarm.messenger import IDLE_S, PROTOCOL, STREAMS_READ, SWEEP_S, Messenger
 from protocol.errors import Unreachable
 from protocol.identity import Signer
-from protocol.messages import (
-    MAX_MESSAGE_BYTES,
-    Announce,
-    Signed,
-    decode_signed,
-    encode_signed,
-    open_as,
-    sign,
-)
-from protocol.ports import ByteStream
+from protocol.messages.base import MAX_MESSAGE_BYTES, Signed
+from protocol.messages.envelope import decode_signed, encode_signed, open_as, sign
+from protocol.messages.round import Announce
+from protocol.ports.byte_stream import ByteStream
 from simulator.fakes.clock import run_virtual
-from simulator.fakes.network import FakeSwarm
+from simulator.fakes.swarm import FakeSwarm
 
 RUN = b"r" * 32
 UNUSED_S = IDLE_S + SWEEP_S + 1.0

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.swarm.neighbours import LEAST_BYTES, LOOKED_AT, Neighbours
+from daemon.swarm.link_estimates import LEAST_BYTES, LOOKED_AT, LinkEstimates
 from protocol.network.coordinate import Coordinate, estimate_us
 from protocol.network.flows import product_of
 from protocol.network.peer_health import PROBATION, QUARANTINE_S, SUCCESSES, TRUSTED
 from protocol.network.peer_observation import MAX_OBSERVATIONS, MOST_SEGMENTS, short_name
-from protocol.ports import Link
+from protocol.ports.network import Link
 
 PARENT = b"p" * 32
 
@@ -20,8 +20,8 @@ def link(peer: str, rtt_s: float | None, **more: int) -> Link:
     return Link(peer=peer, path="direct", address="", rtt_s=rtt_s, since_s=0.0, **more)
 
 
-def looked(rtt_s: float, times: int = 5) -> Neighbours:
-    neighbours = Neighbours("me")
+def looked(rtt_s: float, times: int = 5) -> LinkEstimates:
+    neighbours = LinkEstimates("me")
     for _ in range(times):
         neighbours.linked([link("a", rtt_s)])
     return neighbours
@@ -39,7 +39,7 @@ def test_nothing_is_said_before_it_is_settled_and_one_bad_sample_changes_nothing
 
 
 def test_a_link_without_a_round_trip_is_no_neighbour() -> None:
-    neighbours = Neighbours("me")
+    neighbours = LinkEstimates("me")
     neighbours.linked([link("a", None)])
     assert neighbours.of("a").rtt.samples == ()
 
@@ -69,7 +69,7 @@ def test_a_links_bandwidth_is_told_by_whoever_saw_it_at_work_for_long_enough() -
 
 def test_a_sight_says_when_the_path_was_the_bound() -> None:
     neighbours = looked(0.1)
-    neighbours.linked([link("a", 0.1, segments=10_000, again=100)])
+    neighbours.linked([link("a", 0.1, segments=10_000, retransmits=100)])
     flow = neighbours.flow_bits("a")
     neighbours.sent_us("a", 4 * flow // 8, flow // 8, 1.05)
     assert neighbours.sights(PARENT)[0].bounded
@@ -85,7 +85,10 @@ def test_a_path_that_lost_nothing_yet_is_not_taken_for_wider_than_the_others() -
     """
     neighbours = looked(0.1)
     neighbours.linked(
-        [link("a", 0.1, segments=2_000, again=0), link("b", 0.1, segments=20_000, again=20)]
+        [
+            link("a", 0.1, segments=2_000, retransmits=0),
+            link("b", 0.1, segments=20_000, retransmits=20),
+        ]
     )
     carries = product_of(0.001) // 100_000
     neighbours.sent_us("a", 4 * carries // 8, carries // 8, 1.05)
@@ -107,22 +110,24 @@ def test_a_sight_says_when_our_own_link_was_the_bound() -> None:
 
 def test_a_sight_counts_losses_and_a_long_connections_in_proportion() -> None:
     neighbours = looked(0.1)
-    neighbours.linked([link("a", 0.1, segments=100, again=1)])
+    neighbours.linked([link("a", 0.1, segments=100, retransmits=1)])
     sight = neighbours.sights(PARENT)[0]
-    assert (sight.segments, sight.again) == (100, 1), "too few to say anything of this path alone"
-    neighbours.linked([link("a", 0.1, segments=10 * MOST_SEGMENTS, again=1000)])
+    assert (sight.segments, sight.retransmits) == (100, 1), (
+        "too few to say anything of this path alone"
+    )
+    neighbours.linked([link("a", 0.1, segments=10 * MOST_SEGMENTS, retransmits=1000)])
     sight = neighbours.sights(PARENT)[0]
-    assert (sight.segments, sight.again) == (MOST_SEGMENTS, 100)
+    assert (sight.segments, sight.retransmits) == (MOST_SEGMENTS, 100)
 
 
 def test_losses_bound_a_flow_once_enough_was_sent() -> None:
     neighbours = looked(0.1)
-    neighbours.linked([link("a", 0.1, segments=100, again=1)])
+    neighbours.linked([link("a", 0.1, segments=100, retransmits=1)])
     assert neighbours.of("a").loss is None
     assert neighbours.flow_bits("a") == 0
-    neighbours.linked([link("a", 0.1, segments=10_000, again=0)])
+    neighbours.linked([link("a", 0.1, segments=10_000, retransmits=0)])
     assert neighbours.flow_bits("a") == 0
-    neighbours.linked([link("a", 0.1, segments=10_000, again=100)])
+    neighbours.linked([link("a", 0.1, segments=10_000, retransmits=100)])
     assert neighbours.of("a").loss == pytest.approx(0.01)
     assert neighbours.flow_bits("a") == pytest.approx(1.22 * 8 * 1448 / (0.1 * 0.1), rel=1e-3)
 
@@ -132,7 +137,7 @@ def test_what_a_path_carried_in_a_few_round_trips_it_carries() -> None:
     what came over it, nobody may conclude.
     """
     neighbours = looked(1.0)
-    neighbours.linked([link("a", 1.0, segments=10_000, again=100)])
+    neighbours.linked([link("a", 1.0, segments=10_000, retransmits=100)])
     bound = neighbours.flow_bits("a")
     # In two round trips four times what the losses allow.
     neighbours.sent_us("a", 4 * bound, bound, 2.0)
@@ -155,7 +160,7 @@ def test_who_was_not_there_to_the_end_is_remembered_for_some_rounds() -> None:
 
 
 def test_whoever_fails_most_rounds_with_us_is_in_quarantine_and_then_on_probation() -> None:
-    neighbours = Neighbours("me")
+    neighbours = LinkEstimates("me")
     both, alone = frozenset({"me", "a"}), frozenset({"me"})
     for there in (both, alone, alone, alone):
         neighbours.together(["me", "a"], there, 0.0)
@@ -171,7 +176,7 @@ def test_whoever_fails_most_rounds_with_us_is_in_quarantine_and_then_on_probatio
 
 
 def test_among_many_links_all_have_their_turn_and_few_are_told_of() -> None:
-    neighbours = Neighbours("me")
+    neighbours = LinkEstimates("me")
     links = [link(f"peer {i}", 0.01 * (i + 1)) for i in range(3 * LOOKED_AT)]
     for _ in range(9):
         neighbours.linked(links)

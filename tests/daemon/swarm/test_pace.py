@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from daemon.swarm.pace import LATELY_S, LastPace, Pace
+from daemon.swarm.training_speed import LATELY_S, RecentTrainingSpeed, TrainingSpeed
 from protocol.journal import PeerReport
-from protocol.ports import Progress
+from protocol.ports.trainer import Progress
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.trainer import QuadraticTrainer
-from simulator.play import Played
-from simulator.story import plain
+from simulator.playback.player import StoryPlayer
+from simulator.scenarios.story import plain
 
 NOTHING = Progress(steps=0, samples=0, loss=None, samples_per_second=0.0)
 
@@ -26,39 +26,39 @@ class Reports(QuadraticTrainer):
 
 def test_what_was_done_last_is_told_until_something_is_done_since() -> None:
     trainer = Reports()
-    pace = LastPace(trainer)
-    assert pace.now(0.0) == Pace()
+    pace = RecentTrainingSpeed(trainer)
+    assert pace.now(0.0) == TrainingSpeed()
     trainer.said = Progress(steps=4, samples=32, loss=2.5, samples_per_second=16.0)
-    assert pace.now(1.0) == Pace(samples_per_second=16.0, loss=2.5)
+    assert pace.now(1.0) == TrainingSpeed(samples_per_second=16.0, loss=2.5)
     trainer.said = NOTHING  # it was given the next anchor
-    assert pace.now(2.0) == Pace(samples_per_second=16.0, loss=2.5)
+    assert pace.now(2.0) == TrainingSpeed(samples_per_second=16.0, loss=2.5)
     trainer.said = Progress(steps=1, samples=8, loss=2.0, samples_per_second=20.0)
-    assert pace.now(3.0) == Pace(samples_per_second=20.0, loss=2.0)
+    assert pace.now(3.0) == TrainingSpeed(samples_per_second=20.0, loss=2.0)
 
 
 def test_a_trainer_that_died_or_does_nothing_is_told_as_that() -> None:
     trainer = Reports()
-    pace = LastPace(trainer)
+    pace = RecentTrainingSpeed(trainer)
     trainer.said = Progress(steps=4, samples=32, loss=2.5, samples_per_second=16.0)
     pace.now(1.0)
-    assert pace.now(1.0 + LATELY_S) == Pace(samples_per_second=16.0, loss=2.5)
-    assert pace.now(1.1 + LATELY_S) == Pace(), "it hangs"
+    assert pace.now(1.0 + LATELY_S) == TrainingSpeed(samples_per_second=16.0, loss=2.5)
+    assert pace.now(1.1 + LATELY_S) == TrainingSpeed(), "it hangs"
     trainer.said = Progress(steps=5, samples=40, loss=2.4, samples_per_second=16.0)
-    assert pace.now(70.0) == Pace(samples_per_second=16.0, loss=2.4)
+    assert pace.now(70.0) == TrainingSpeed(samples_per_second=16.0, loss=2.4)
     trainer.said, trainer.restarts = NOTHING, 1
-    assert pace.now(71.0) == Pace()
+    assert pace.now(71.0) == TrainingSpeed()
 
 
 def test_no_beacon_of_a_calm_swarm_says_that_nobody_trains() -> None:
     """Half of an observer's polls showed 0 samples a second and no loss, at each change of round."""
-    played = Played(plain("calm", 60.0, 3, lambda n: ())(None, 1))
+    played = StoryPlayer(plain("calm", 60.0, 3, lambda n: ())(None, 1))
     reports: list[PeerReport] = []
     happened = played.world.happened
 
-    def see(seat: object, event: object) -> None:
+    def see(node: object, event: object) -> None:
         if isinstance(event, PeerReport):
             reports.append(event)
-        happened(seat, event)  # type: ignore[arg-type]
+        happened(node, event)  # type: ignore[arg-type]
 
     played.world.happened = see  # type: ignore[method-assign]
     run_virtual(played.run, seed=1)

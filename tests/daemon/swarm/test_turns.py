@@ -11,14 +11,14 @@ import trio
 from daemon.swarm import chain_sync, state_transfer
 from daemon.swarm.chain_sync import ChainReply, ChainRequest, serve_chain
 from daemon.swarm.frames import FrameReader, frame
+from daemon.swarm.reply_limiter import LEAST_TURN_S, ReplyLimiter
 from daemon.swarm.state_transfer import CHUNKS_PER_REQUEST, StateReply, StateRequest
-from daemon.swarm.turns import LEAST_TURN_S, Turns
 from protocol.errors import PeerFault
 from protocol.identity import PeerId
-from protocol.ports import Source
+from protocol.ports.network import Source
 from simulator.fakes.clock import run_virtual
-from simulator.fakes.network import FakeSwarm
-from simulator.fakes.node import FakeNetwork
+from simulator.fakes.network import FakeNetwork
+from simulator.fakes.swarm import FakeSwarm
 from tests.daemon.swarm.test_download import LEAVES, RUN, TIP, Holder
 
 PLACES = 8
@@ -40,7 +40,7 @@ def waited_s(peers: dict[PeerId, float]) -> tuple[dict[PeerId, float], list[Peer
     cut: list[PeerId] = []
 
     async def main() -> None:
-        turns = Turns(2, PLACES, source_of)
+        turns = ReplyLimiter(2, PLACES, source_of)
 
         async def one(peer: PeerId, comes_s: float) -> None:
             await trio.sleep(comes_s)

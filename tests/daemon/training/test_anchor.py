@@ -8,10 +8,11 @@ import numpy as np
 import trio
 
 from daemon.services.training.native.state.anchor import Anchor
-from daemon.swarm.download import Download
+from daemon.swarm.state_download import StateDownload
 from protocol.averaging.outer_step import state_digest, state_leaves
+from protocol.averaging.vector_layout import Vector
 from protocol.digest import merkle_root
-from protocol.ports import Vector, inline
+from protocol.ports.offload import inline
 from simulator.fakes.clock import run_virtual
 from tests.protocol.rounds import MANIFEST, named
 
@@ -27,7 +28,7 @@ def test_a_round_that_steps_while_a_state_is_downloaded_spoils_neither() -> None
         anchor = Anchor(PARAMETERS, MANIFEST)
         value, momentum = vector(1), vector(2)
         leaves = state_leaves(value, momentum)
-        download = Download(named("tip"), merkle_root(leaves), PARAMETERS)
+        download = StateDownload(named("tip"), merkle_root(leaves), PARAMETERS)
         own = (anchor.value, anchor.momentum, anchor.spare_value, anchor.spare_momentum)
         assert not any(
             np.shares_memory(theirs, ours)

@@ -12,17 +12,19 @@ from msgspec.structs import replace
 
 from daemon.services.training.native.state.downloads import ARRIVED_KEPT, Downloads
 from daemon.services.training.native.state.state_store import StateStore
-from daemon.swarm.lineage import Lineage, Step
+from daemon.swarm.lineage import Lineage, LineageEntry
 from daemon.swarm.members import Members
-from daemon.swarm.state_transfer import GivenStates, serve_state
+from daemon.swarm.state_transfer import StateServer, serve_state
 from protocol.averaging.outer_step import state_digest, state_leaves
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS
-from protocol.ports import Checkpoint, ParameterSpec, TaskInfo, inline
-from protocol.round.phases import Event, StateHere
+from protocol.ports.disk_records import Checkpoint
+from protocol.ports.offload import inline
+from protocol.ports.trainer import ParameterSpec, TaskInfo
+from protocol.round.events import Event, StateReceived
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.disk import MemoryDisk, MemoryMedium
-from simulator.fakes.network import FakeSwarm
-from simulator.fakes.node import FakeNetwork
+from simulator.fakes.network import FakeNetwork
+from simulator.fakes.swarm import FakeSwarm
 from tests.daemon.certified_home import vector
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, people
 
@@ -58,7 +60,7 @@ class Scene:
         self.there: FakeNetwork = swarm.network(b"\1" * 32)
         self.swarm = swarm
         disk = MemoryDisk(MemoryMedium())
-        self.keeper = StateStore(
+        self.state_store = StateStore(
             run=RUN,
             me=FOUR[0].peer,
             manifest=MANIFEST,
@@ -68,12 +70,12 @@ class Scene:
             offload=inline,
             record=lambda _: None,
         )
-        self.keeper.tip = self.own.tip
+        self.state_store.tip = self.own.tip
         self.downloads = Downloads(
             network=self.here,
             lineage=self.lineage,
             members=Members(self.here.peer, lambda _: None, lambda _: None),
-            keeper=self.keeper,
+            state_store=self.state_store,
             offload=inline,
             emit=self.happened.append,
             record=lambda _: None,
@@ -81,7 +83,7 @@ class Scene:
         )
         self.downloads._holders = lambda _: [self.there.peer]  # type: ignore[method-assign]  # whom beacons would name
 
-    def _certified(self, made: Made, number: int) -> Step:
+    def _certified(self, made: Made, number: int) -> LineageEntry:
         made.vote = replace(made.vote, state=state_digest(vector(number, 0), vector(number, 1)))
         (step,) = self.lineage.add(made.raw())
         return step
@@ -103,7 +105,7 @@ class Scene:
                 )
             )
             leaves[step.tip.hash] = state_leaves(value, momentum)
-        serve_state(self.there, GivenStates(disk, leaves, lambda: PARAMETERS))
+        serve_state(self.there, StateServer(disk, leaves, lambda: PARAMETERS))
 
 
 async def _live(network: FakeNetwork, *, task_status: trio.TaskStatus[None]) -> None:
@@ -131,7 +133,7 @@ def test_downloads_say_whether_a_state_leads_on_or_belongs_to_a_merge() -> None:
     here = [
         (event.certificate.hash, event.ahead)
         for event in scene.happened
-        if isinstance(event, StateHere)
+        if isinstance(event, StateReceived)
     ]
     assert here == [(scene.other.tip.hash, False)] * 2 + [(scene.next.tip.hash, True)] * 2
 
@@ -156,7 +158,7 @@ def test_downloads_lead_on_also_where_the_certificate_was_pushed_out_of_the_line
             nursery.cancel_scope.cancel()
 
     run_virtual(main)
-    assert [event.ahead for event in scene.happened if isinstance(event, StateHere)] == [True]
+    assert [event.ahead for event in scene.happened if isinstance(event, StateReceived)] == [True]
 
 
 def test_downloads_of_a_branch_that_is_not_merged_do_not_pile_up() -> None:

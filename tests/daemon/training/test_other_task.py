@@ -25,14 +25,23 @@ from daemon.swarm.task_agreement import (
 )
 from protocol.errors import PeerFault
 from protocol.identity import Signer
-from protocol.journal import JournalEvent, Planned, Refused, RoundCertified, TaskDiffers
-from protocol.messages import TaskReady, sign
-from protocol.ports import ByteStream, inline
+from protocol.journal import (
+    InputRefused,
+    JournalEvent,
+    Planned,
+    RoundCertified,
+    TaskDiffers,
+)
+from protocol.messages.envelope import sign
+from protocol.messages.offer import TaskReady
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.offload import inline
 from protocol.run.manifest import Manifest, RoundRules, seal
-from protocol.run.task_digest import MAX_TASK_BYTES, Content, TaskDigest, TensorPart
+from protocol.run.task_digest import MAX_TASK_BYTES, TaskDigest, TensorContent, TensorPart
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.disk import MemoryDisk, MemoryMedium
-from simulator.fakes.network import FakeNetwork, FakeSwarm
+from simulator.fakes.network import FakeNetwork
+from simulator.fakes.swarm import FakeSwarm
 from simulator.fakes.trainer import QuadraticTrainer
 from tests.protocol.rounds import named
 
@@ -165,7 +174,9 @@ async def test_an_offer_for_another_task_is_refused_whatever_the_beacon_says() -
                 task=named("another task"),
             )
             two.engine._messenger.send(one.signer.peer, sign(two.signer, RUN.run, ready))
-    assert "other_task" in {event.reason for event in one.of(Refused) if isinstance(event, Refused)}
+    assert "other_task" in {
+        event.reason for event in one.of(InputRefused) if isinstance(event, InputRefused)
+    }
 
 
 # ------------------------------------------------------------------------------------------------ the comparison itself
@@ -178,7 +189,7 @@ def task(*, sketch: float = 0.5, digest: bytes = b"a" * 32) -> TaskDigest:
                 name="sine",
                 shape=(1,),
                 dtype="float32",
-                content=Content(digest=digest, sketch=(sketch,)),
+                content=TensorContent(digest=digest, sketch=(sketch,)),
             ),
         )
     )

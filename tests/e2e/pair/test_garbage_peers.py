@@ -13,8 +13,8 @@ import msgspec
 import pytest
 import trio
 
-from daemon.services.training.native.exchange.lanes import PROTOCOL as BULK
-from daemon.services.training.native.exchange.lanes import SliceHeader
+from daemon.services.training.native.exchange.bulk_headers import PROTOCOL as BULK
+from daemon.services.training.native.exchange.bulk_headers import SliceHeader
 from daemon.swarm.chain_sync import PROTOCOL as CHAIN
 from daemon.swarm.chain_sync import ChainRequest
 from daemon.swarm.frames import frame
@@ -23,7 +23,10 @@ from protocol.averaging.vector_layout import chunk_count
 from protocol.digest import digest
 from protocol.errors import Unreachable
 from protocol.identity import Signer
-from protocol.messages import Announce, Plan, Ready, Signed, encode_signed, payload_of, sign
+from protocol.messages.base import Signed
+from protocol.messages.envelope import encode_signed, payload_of, sign
+from protocol.messages.offer import Ready
+from protocol.messages.round import Announce, Plan
 from protocol.planning.plan import make_plan
 from tests.e2e.pair.conftest import Pair
 from tests.e2e.processes import POLL_S, Process

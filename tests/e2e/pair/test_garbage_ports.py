@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from daemon.control.wire import MAX_REQUEST_BYTES, Answer, socket_address
-from daemon.network.certificate import load_or_make
+from daemon.control.wire import MAX_REQUEST_BYTES, ControlReply, socket_address
+from daemon.network.tls.certificate import load_or_make
 from tests.e2e.pair.conftest import Pair
 from tests.e2e.pair.test_observer import get
 from tests.e2e.processes import listening_ports, until
@@ -132,5 +132,5 @@ NONSENSE = {
 
 def test_nonsense_at_the_control_socket(pair: Pair) -> None:
     for kind, request in NONSENSE.items():
-        answer = msgspec.json.decode(ask(pair, request), type=Answer)
+        answer = msgspec.json.decode(ask(pair, request), type=ControlReply)
         assert (answer.ok, answer.code) == (False, "CONTROL"), kind

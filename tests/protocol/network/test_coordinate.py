@@ -17,7 +17,7 @@ from protocol.network.coordinate import (
     estimate_us,
     moved,
 )
-from protocol.network.samples import SETTLING, Window, median
+from protocol.network.samples import SETTLING, SampleWindow, median
 
 OFFSETS = st.integers(-FAR_US, FAR_US)
 PLACES = st.builds(
@@ -110,7 +110,7 @@ def test_nodes_at_one_place_part() -> None:
 
 @given(true=st.integers(1, 10**6), bad=st.integers(0, FAR_US), at=st.integers(0, 4))
 def test_one_bad_sample_changes_nothing(true: int, bad: int, at: int) -> None:
-    window = Window()
+    window = SampleWindow()
     for k in range(5):
         window = window.add(bad if k == at else true)
         assert window.settled == (true if k + 1 >= SETTLING or window.settled is not None else None)
@@ -118,7 +118,7 @@ def test_one_bad_sample_changes_nothing(true: int, bad: int, at: int) -> None:
 
 
 def test_three_that_agree_are_believed() -> None:
-    window = Window(samples=(10, 10, 10, 10, 10))
+    window = SampleWindow(samples=(10, 10, 10, 10, 10))
     seen = []
     for _ in range(3):
         window = window.add(100)

@@ -23,7 +23,7 @@ def sights(
 
     def sight(who: bytes) -> PeerObservation:
         again = sum(rng.random() < loss for _ in range(segments))
-        return PeerObservation(who=who, rtt_us=rtt_us, segments=segments, again=again)
+        return PeerObservation(who=who, rtt_us=rtt_us, segments=segments, retransmits=again)
 
     return [
         tuple(sight(NAMES[(i + step) % len(NAMES)]) for step in range(1, MAX_OBSERVATIONS + 1))
@@ -73,7 +73,9 @@ def test_a_path_that_was_seen_to_carry_more_carries_it() -> None:
 def test_some_who_make_up_their_counts_change_little(lie: int) -> None:
     said = sights(0.001, 200, NEAR)
     for i in (3, 40, 77):
-        said[i] = tuple(replace(one, segments=1 << 20, again=lie, flow_bits=lie) for one in said[i])
+        said[i] = tuple(
+            replace(one, segments=1 << 20, retransmits=lie, flow_bits=lie) for one in said[i]
+        )
     assert flows_of(said, NAMES).bits(NEAR) == pytest.approx(carried(0.001, NEAR), rel=0.2)
 
 

@@ -15,18 +15,18 @@ from protocol.network.peer_health import (
     look,
     saw,
 )
-from protocol.network.quality import AGREEING, Measured, Quality, observe, score
+from protocol.network.quality import AGREEING, LinkMeasurement, LinkQuality, observe, score
 
 MIDDLES = {
-    "perfect": Measured(rtt_s=0.0005, jitter_s=0, loss=0, bits_per_second=1e9),
-    "good": Measured(rtt_s=0.030, jitter_s=0.005, loss=0.001, bits_per_second=100e6),
-    "average": Measured(rtt_s=0.100, jitter_s=0.020, loss=0.01, bits_per_second=50e6),
-    "poor": Measured(rtt_s=0.225, jitter_s=0.050, loss=0.05, bits_per_second=10e6),
-    "unstable": Measured(rtt_s=0.275, jitter_s=0.100, loss=0.10, bits_per_second=20e6),
+    "perfect": LinkMeasurement(rtt_s=0.0005, jitter_s=0, loss=0, bits_per_second=1e9),
+    "good": LinkMeasurement(rtt_s=0.030, jitter_s=0.005, loss=0.001, bits_per_second=100e6),
+    "average": LinkMeasurement(rtt_s=0.100, jitter_s=0.020, loss=0.01, bits_per_second=50e6),
+    "poor": LinkMeasurement(rtt_s=0.225, jitter_s=0.050, loss=0.05, bits_per_second=10e6),
+    "unstable": LinkMeasurement(rtt_s=0.275, jitter_s=0.100, loss=0.10, bits_per_second=20e6),
 }
 
 
-def after(quality: Quality, *measured: Measured) -> Quality:
+def after(quality: LinkQuality, *measured: LinkMeasurement) -> LinkQuality:
     for one in measured:
         quality = observe(quality, one)
     return quality
@@ -34,7 +34,7 @@ def after(quality: Quality, *measured: Measured) -> Quality:
 
 @pytest.mark.parametrize("name", MIDDLES)
 def test_each_profile_is_in_its_own_class_and_says_why(name: str) -> None:
-    quality = after(Quality(), *[MIDDLES[name]] * AGREEING)
+    quality = after(LinkQuality(), *[MIDDLES[name]] * AGREEING)
     assert quality.name == name
     assert f"{1000 * MIDDLES[name].rtt_s:.0f} ms" in quality.reason
     assert quality.reason.startswith(f"{name}: ")
@@ -42,7 +42,7 @@ def test_each_profile_is_in_its_own_class_and_says_why(name: str) -> None:
 
 
 def test_a_class_changes_only_when_three_agree() -> None:
-    good = after(Quality(), *[MIDDLES["good"]] * 3)
+    good = after(LinkQuality(), *[MIDDLES["good"]] * 3)
     assert after(good, *[MIDDLES["poor"]] * 2).name == "good"
     assert (
         after(
@@ -60,7 +60,7 @@ def test_a_class_changes_only_when_three_agree() -> None:
         == "good"
     )
     assert after(good, *[MIDDLES["poor"]] * 3).name == "poor"
-    assert after(Quality(), *[MIDDLES["good"]] * 2).name == "unknown"
+    assert after(LinkQuality(), *[MIDDLES["good"]] * 2).name == "unknown"
 
 
 @given(
@@ -73,11 +73,13 @@ def test_a_class_changes_only_when_three_agree() -> None:
 def test_a_score_is_0_to_100_and_worse_is_never_better(
     rtt: float, jitter: float, loss: float | None, bits: float | None, worse: float
 ) -> None:
-    one = Measured(rtt_s=rtt, jitter_s=jitter, loss=loss, bits_per_second=bits)
+    one = LinkMeasurement(rtt_s=rtt, jitter_s=jitter, loss=loss, bits_per_second=bits)
     assert (
         0
         <= score(
-            Measured(rtt_s=rtt + worse, jitter_s=jitter + worse, loss=loss, bits_per_second=bits)
+            LinkMeasurement(
+                rtt_s=rtt + worse, jitter_s=jitter + worse, loss=loss, bits_per_second=bits
+            )
         )
         <= score(one)
         <= 100
@@ -85,8 +87,11 @@ def test_a_score_is_0_to_100_and_worse_is_never_better(
 
 
 def test_what_was_not_measured_does_not_count() -> None:
-    assert score(Measured(rtt_s=0.05, jitter_s=0.005)) == 75
-    assert "loss" not in after(Quality(), *[Measured(rtt_s=0.05, jitter_s=0.005)] * 3).reason
+    assert score(LinkMeasurement(rtt_s=0.05, jitter_s=0.005)) == 75
+    assert (
+        "loss"
+        not in after(LinkQuality(), *[LinkMeasurement(rtt_s=0.05, jitter_s=0.005)] * 3).reason
+    )
 
 
 def rounds(standing: PeerHealth, outcomes: str, now: float = 0.0) -> PeerHealth:

@@ -8,10 +8,10 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from protocol.messages import Ready
+from protocol.messages.offer import Ready
 from protocol.network.coordinate import Coordinate, estimate_us
 from protocol.network.flows import Flows
-from protocol.network.network_snapshot import NetworkSnapshot, view_of
+from protocol.network.network_snapshot import NetworkSnapshot, snapshot_of
 from protocol.network.peer_observation import MAX_OBSERVATIONS, PeerObservation, choose, short_name
 from tests.protocol.network.towns import Town, offers
 
@@ -20,12 +20,12 @@ def liar(town: Town, i: int, **changes: object) -> NetworkSnapshot:
     """What is believed when member `i` says something else of itself."""
     said = offers(town)
     said[i] = (said[i][0], replace(said[i][1], **changes))
-    return view_of(said)
+    return snapshot_of(said)
 
 
 def test_honest_members_are_taken_at_what_others_saw() -> None:
     town = Town(24)
-    view = view_of(offers(town))
+    view = snapshot_of(offers(town))
     assert view.measured
     for i, member in enumerate(view.members):
         assert member.uplink_bps == pytest.approx(town.up[i], rel=0.1)
@@ -36,7 +36,7 @@ def test_honest_members_are_taken_at_what_others_saw() -> None:
 @pytest.mark.parametrize("claim", [0, 1, 10**12])
 def test_a_lie_about_bandwidth_changes_nothing(claim: int) -> None:
     town = Town(24)
-    assert liar(town, 5, uplink_bps=claim, downlink_bps=claim) == view_of(offers(town))
+    assert liar(town, 5, uplink_bps=claim, downlink_bps=claim) == snapshot_of(offers(town))
 
 
 def test_nobody_unseen_counts_for_more_than_the_median() -> None:
@@ -45,13 +45,16 @@ def test_nobody_unseen_counts_for_more_than_the_median() -> None:
         (
             peer,
             replace(
-                ready, sights=tuple(s for s in ready.sights if s.who != short_name(town.peers[5]))
+                ready,
+                observations=tuple(
+                    s for s in ready.observations if s.who != short_name(town.peers[5])
+                ),
             ),
         )
         for peer, ready in offers(town)
     ]
     said[5] = (said[5][0], replace(said[5][1], uplink_bps=10**12))
-    believed = [member.uplink_bps for member in view_of(said).members]
+    believed = [member.uplink_bps for member in snapshot_of(said).members]
     assert believed[5] == sorted(believed[:5] + believed[6:])[(len(believed) - 2) // 2]
 
 
@@ -93,8 +96,8 @@ def test_one_false_sight_is_one_of_several() -> None:
         )
         for peer in town.peers[1 : 1 + MAX_OBSERVATIONS]
     )
-    said[0] = (said[0][0], replace(said[0][1], sights=slander))
-    honest, slandered = view_of(offers(town)), view_of(said)
+    said[0] = (said[0][0], replace(said[0][1], observations=slander))
+    honest, slandered = snapshot_of(offers(town)), snapshot_of(said)
     for before, after, place in zip(honest.members, slandered.members, town.places, strict=True):
         assert after.uplink_bps == pytest.approx(before.uplink_bps, rel=0.1)
         assert after.at == place
@@ -104,11 +107,16 @@ def test_what_is_said_twice_counts_once() -> None:
     town = Town(8)
     said = offers(town)
     louder = [
-        (peer, replace(ready, sights=(ready.sights + ready.sights)[:MAX_OBSERVATIONS]))
+        (
+            peer,
+            replace(
+                ready, observations=(ready.observations + ready.observations)[:MAX_OBSERVATIONS]
+            ),
+        )
         for peer, ready in said
     ]
-    assert [m.uplink_bps for m in view_of(louder).members] == [
-        m.uplink_bps for m in view_of(said).members
+    assert [m.uplink_bps for m in snapshot_of(louder).members] == [
+        m.uplink_bps for m in snapshot_of(said).members
     ]
 
 
@@ -118,17 +126,19 @@ def test_of_oneself_nobody_is_asked() -> None:
     boast = PeerObservation(
         who=short_name(town.peers[2]), rtt_us=1, uplink_bps=10**12, downlink_bps=10**12
     )
-    said[2] = (said[2][0], replace(said[2][1], sights=(boast, *said[2][1].sights[:4])))
-    assert view_of(said).members[2].uplink_bps == view_of(offers(town)).members[2].uplink_bps
+    said[2] = (said[2][0], replace(said[2][1], observations=(boast, *said[2][1].observations[:4])))
+    assert (
+        snapshot_of(said).members[2].uplink_bps == snapshot_of(offers(town)).members[2].uplink_bps
+    )
 
 
 def test_without_sights_nothing_is_measured_and_claims_stand() -> None:
     town = Town(8)
     said = [
-        (peer, replace(ready, sights=(), uplink_bps=1000 + i))
+        (peer, replace(ready, observations=(), uplink_bps=1000 + i))
         for i, (peer, ready) in enumerate(offers(town))
     ]
-    view = view_of(said)
+    view = snapshot_of(said)
     assert not view.measured
     assert [member.uplink_bps for member in view.members] == [1000 + i for i in range(8)]
 
@@ -143,10 +153,16 @@ def test_flows_are_bounded_by_their_length() -> None:
 def test_failures_are_counted_over_all() -> None:
     town = Town(8)
     said = [
-        (peer, replace(ready, sights=tuple(replace(s, rounds=10, failed=1) for s in ready.sights)))
+        (
+            peer,
+            replace(
+                ready,
+                observations=tuple(replace(s, rounds=10, failed=1) for s in ready.observations),
+            ),
+        )
         for peer, ready in offers(town)
     ]
-    assert view_of(said).failure_rate == pytest.approx(0.1)
+    assert snapshot_of(said).failure_rate == pytest.approx(0.1)
 
 
 def test_sights_are_few_and_nearly_everybody_is_seen_by_several() -> None:

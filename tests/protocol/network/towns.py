@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from protocol.identity import PeerId
-from protocol.messages import Ready
+from protocol.messages.offer import Ready
 from protocol.network.coordinate import Coordinate, estimate_us
 from protocol.network.peer_observation import MAX_OBSERVATIONS, PeerObservation, short_name
 
@@ -70,5 +70,5 @@ def ready(
         uplink_bps=uplink_bps,
         downlink_bps=downlink_bps,
         coordinate=at,
-        sights=sights,
+        observations=sights,
     )

@@ -13,13 +13,14 @@ from msgspec.structs import replace
 
 from protocol.network.coordinate import Coordinate
 from protocol.network.flows import Flows
-from protocol.network.network_snapshot import Known, NetworkSnapshot
-from protocol.planning.group_choice import GroupChoice, choose, fixed, row_size
-from protocol.planning.group_proposals import Bounds, Cutting
-from protocol.planning.history import History
-from protocol.planning.time_model import Model, Sizes
+from protocol.network.network_snapshot import MemberLink, NetworkSnapshot
+from protocol.planning.chosen_groups import GroupChoice
+from protocol.planning.group_choice import choose, fixed, group_size
+from protocol.planning.group_proposals import GroupBounds, GroupProposer
+from protocol.planning.group_size_history import GroupSizeHistory
+from protocol.planning.time_model import TimeModel, VectorSizes
 
-SIZES = Sizes(offer=40_000_000, partial=40_000_000, result=40_000_000)
+SIZES = VectorSizes(offer=40_000_000, partial=40_000_000, result=40_000_000)
 CORNERS = ((0, 0, 0), (150_000, 0, 0), (0, 160_000, 0), (80_000, 70_000, 120_000))
 FAR_FLOWS = Flows(octaves=((14, 95_000_000 * 15_000), (18, 1_180_000 * 170_000)))
 
@@ -30,7 +31,7 @@ def regions(
     """Four regions, members in turn; coordinates as good as measured ones are."""
     rng = Random(seed)
     members = tuple(
-        Known(
+        MemberLink(
             uplink_bps=int(uplink_bps * rng.uniform(0.95, 1)),
             downlink_bps=int(5 * uplink_bps * rng.uniform(0.95, 1)),
             at=Coordinate(
@@ -47,9 +48,12 @@ def regions(
 
 
 def choice(
-    view: NetworkSnapshot, before: History | None = None, least: int = 2, most: int | None = None
+    view: NetworkSnapshot,
+    before: GroupSizeHistory | None = None,
+    least: int = 2,
+    most: int | None = None,
 ) -> GroupChoice:
-    return choose(view, Bounds(least=least, most=most or len(view.members)), SIZES, before)
+    return choose(view, GroupBounds(least=least, most=most or len(view.members)), SIZES, before)
 
 
 @given(
@@ -63,13 +67,13 @@ def test_everybody_is_in_one_row_once_and_rows_keep_their_bounds(
     count: int, least: int, most: int, seed: int
 ) -> None:
     layout = choice(regions(count, seed), least=min(least, count), most=most)
-    assert sorted(i for row in layout.rows for i in row) == list(range(count))
-    assert max(len(row) for row in layout.rows) <= most
+    assert sorted(i for row in layout.groups for i in row) == list(range(count))
+    assert max(len(row) for row in layout.groups) <= most
     fewest = -(-count // most)
-    assert min(len(row) for row in layout.rows) >= min(least, count // fewest), (
+    assert min(len(row) for row in layout.groups) >= min(least, count // fewest), (
         "fewer only where rows of `most` leave no more"
     )
-    assert len(layout.shares) == min(len(row) for row in layout.rows)
+    assert len(layout.shares) == min(len(row) for row in layout.groups)
     assert sum(layout.shares) == pytest.approx(1)
     assert layout.predicted_s is not None
     assert layout.predicted_s > 0
@@ -77,15 +81,17 @@ def test_everybody_is_in_one_row_once_and_rows_keep_their_bounds(
 
 
 def test_rows_are_of_near_members() -> None:
-    layout = fixed(regions(64), 16, Bounds(least=2, most=64), SIZES)
-    assert [{i % 4 for i in row} for row in layout.rows] == [{row[0] % 4} for row in layout.rows]
-    assert {row[0] % 4 for row in layout.rows} == {0, 1, 2, 3}
+    layout = fixed(regions(64), 16, GroupBounds(least=2, most=64), SIZES)
+    assert [{i % 4 for i in row} for row in layout.groups] == [
+        {row[0] % 4} for row in layout.groups
+    ]
+    assert {row[0] % 4 for row in layout.groups} == {0, 1, 2, 3}
 
 
 def test_strong_members_have_low_ranks_in_every_row() -> None:
-    layout = fixed(regions(64), 16, Bounds(least=2, most=64), SIZES)
+    layout = fixed(regions(64), 16, GroupBounds(least=2, most=64), SIZES)
     view = regions(64)
-    for row in layout.rows:
+    for row in layout.groups:
         ups = [min(view.members[i].uplink_bps, view.members[i].downlink_bps) for i in row]
         assert ups == sorted(ups, reverse=True)
 
@@ -93,36 +99,38 @@ def test_strong_members_have_low_ranks_in_every_row() -> None:
 def test_the_reason_compares_and_the_prediction_is_the_models() -> None:
     view = regions(512)
     layout = choice(view)
-    assert len(layout.rows) > 1
+    assert len(layout.groups) > 1
     assert "would take" in layout.reason
     assert f"{layout.predicted_s:.3g} s" in layout.reason
-    assert layout.predicted_s == Model(view, SIZES).estimate(layout.rows, layout.shares).seconds
-    assert layout.predicted_s < fixed(view, 512, Bounds(least=2, most=512), SIZES).predicted_s
+    assert (
+        layout.predicted_s == TimeModel(view, SIZES).estimate(layout.groups, layout.shares).seconds
+    )
+    assert layout.predicted_s < fixed(view, 512, GroupBounds(least=2, most=512), SIZES).predicted_s
 
 
 def test_one_row_where_paths_carry_little() -> None:
     """What one pair must carry is 1 / n of the vector in every layout, but only one row moves it
     beside everything else.
     """
-    assert len(choice(regions(8)).rows) == 1
-    assert len(choice(regions(32)).rows) == 1
+    assert len(choice(regions(8)).groups) == 1
+    assert len(choice(regions(32)).groups) == 1
 
 
 def test_a_size_is_left_for_much_after_two_rounds_and_a_single_round_changes_nothing() -> None:
     view = regions(512)
-    bounds = Bounds(least=2, most=512)
+    bounds = GroupBounds(least=2, most=512)
     after = fixed(view, 16, bounds, SIZES).after
     assert after is not None
     # Paths that carry a thirtieth: larger rows by far.
     slow = replace(view, flows=Flows(octaves=((18, 40_000 * 170_000),)))
     first = choice(slow, after)
-    assert row_size(first.rows) == 16
-    assert "found 1 of 2 times" in first.reason
-    assert row_size(choice(view, first.after).rows) in (16, row_size(choice(view).rows)), (
+    assert group_size(first.groups) == 16
+    assert "found in 1 of 2 rounds" in first.reason
+    assert group_size(choice(view, first.after).groups) in (16, group_size(choice(view).groups)), (
         "it was one bad round"
     )
     second = choice(slow, first.after)
-    assert row_size(second.rows) > 16
+    assert group_size(second.groups) > 16
     assert second.predicted_s < first.predicted_s
 
 
@@ -131,32 +139,32 @@ def test_noise_does_not_flap() -> None:
     for seed in range(12):
         layout = choice(regions(128, seed), before)
         before = layout.after
-        sizes.append(row_size(layout.rows))
+        sizes.append(group_size(layout.groups))
     assert sum(a != b for a, b in pairwise(sizes)) <= 1
 
 
 def test_nothing_measured_is_one_row_where_it_may_be() -> None:
     blind = replace(regions(12), measured=False)
     layout = choice(blind)
-    assert layout.rows == (tuple(range(12)),)
+    assert layout.groups == (tuple(range(12)),)
     assert layout.predicted_s is None
     assert layout.after is None
-    assert "too little is measured" in layout.reason
-    assert [len(row) for row in choice(blind, most=5).rows] == [4, 4, 4]
+    assert layout.reason == "all 12 ready nodes average in one group"
+    assert [len(row) for row in choice(blind, most=5).groups] == [4, 4, 4]
 
 
 def test_when_measurements_contradict_themselves_the_size_stays() -> None:
     blind = replace(regions(64), measured=False)
-    layout = choice(blind, History(size=16))
-    assert row_size(layout.rows) == 16
-    assert layout.after == History(size=16)
+    layout = choice(blind, GroupSizeHistory(size=16))
+    assert group_size(layout.groups) == 16
+    assert layout.after == GroupSizeHistory(size=16)
 
 
 def test_losses_cost_what_they_cost() -> None:
     view = regions(64)
-    rows = Cutting(view).rows(4, Bounds(least=2, most=64))[0]
+    groups = GroupProposer(view).propose(4, GroupBounds(least=2, most=64))[0]
     never, often = (
-        Model(replace(view, failure_rate=p), SIZES).estimate(rows, (1 / 16,) * 16).seconds
+        TimeModel(replace(view, failure_rate=p), SIZES).estimate(groups, (1 / 16,) * 16).seconds
         for p in (0.0, 0.01)
     )
     # 1 - 0.99 ^ 64 = 0.474 of: 4 s until it is noticed, and 15 of 16 slices again over 100 Mbit/s
@@ -167,7 +175,9 @@ def test_the_model_says_what_arithmetic_says_of_one_row() -> None:
     """Ten members at one place with 10 Mbit/s both ways: 9 of 10 parts of 40 MB out, twice, 5 ms a
     message, and ways of 1 ms.
     """
-    member = Known(uplink_bps=10_000_000, downlink_bps=10_000_000, at=Coordinate(height_us=500))
+    member = MemberLink(
+        uplink_bps=10_000_000, downlink_bps=10_000_000, at=Coordinate(height_us=500)
+    )
     view = NetworkSnapshot(
         members=(member,) * 10, flows=Flows(octaves=()), failure_rate=0.0, measured=True
     )

@@ -11,9 +11,9 @@ import msgspec
 
 from protocol.averaging.group_layout import receivers
 from protocol.digest import Digest, digest
-from protocol.messages import Inclusion, Vote
+from protocol.messages.round import Inclusion, Vote
 from protocol.planning.plan import OpenPlan
-from protocol.round import phases as p
+from protocol.round import events as e
 
 if TYPE_CHECKING:
     from tests.protocol.round.village import Villager
@@ -30,7 +30,7 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
 class Sum(msgspec.Struct, frozen=True, kw_only=True):
     """What one row summed of one slice under one cut."""
 
-    cut: Digest
+    inclusion: Digest
     row: int
     slice: int
 
@@ -38,7 +38,7 @@ class Sum(msgspec.Struct, frozen=True, kw_only=True):
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """One slice's mean under one cut."""
 
-    cut: Digest
+    inclusion: Digest
     slice: int
 
 
@@ -61,27 +61,27 @@ class Cargo:
 
     def scatter(self, plan: OpenPlan) -> None:
         self._plan, self._cut, self._name, self._held = plan, None, b"", frozenset()
-        for i in plan.layout.mates(plan.index[self._owner.me]):
+        for i in plan.layout.group_members(plan.index[self._owner.me]):
             self._send(i, i)
         self._advance()
 
-    def reduce(self, cut: Inclusion, name: Digest) -> None:
+    def reduce(self, inclusion: Inclusion, name: Digest) -> None:
         self._owner.spare = b""  # results are written over what was there
-        self._carry_out(cut, name, computed=False)
+        self._carry_out(inclusion, name, computed=False)
 
-    def _carry_out(self, cut: Inclusion, name: Digest, *, computed: bool) -> None:
+    def _carry_out(self, inclusion: Inclusion, name: Digest, *, computed: bool) -> None:
         assert self._plan is not None
-        assert self._plan.digest == cut.plan
-        self._cut, self._name, self._computed, self._told = cut, name, computed, set()
+        assert self._plan.digest == inclusion.plan
+        self._cut, self._name, self._computed, self._told = inclusion, name, computed, set()
         me = self._plan.index[self._owner.me]
-        if me in cut.contributors:
-            for i in self._plan.layout.mates(me):
-                self._send(i, cut.owners[i])
+        if me in inclusion.contributors:
+            for i in self._plan.layout.group_members(me):
+                self._send(i, inclusion.owners[i])
         self._advance()
 
-    def serve(self, cut: Inclusion, name: Digest) -> None:
+    def serve(self, inclusion: Inclusion, name: Digest) -> None:
         """As `reduce`, and nothing is computed of it: what was voted for stays."""
-        self._carry_out(cut, name, computed=True)
+        self._carry_out(inclusion, name, computed=True)
 
     def abandon(self) -> None:
         self._plan = self._cut = None
@@ -90,7 +90,7 @@ class Cargo:
         """Results that others made go to members that may lack them."""
         if self._plan is not None:
             for index in slices:
-                result = Result(cut=self._name, slice=index)
+                result = Result(inclusion=self._name, slice=index)
                 assert result in self._results, "handing on what is not here"
                 for member in to:
                     self._owner.village.post(self._owner.me, self._plan.members[member], result)
@@ -134,16 +134,18 @@ class Cargo:
         held = frozenset(c for c in range(size) if self._holds(me, c))
         if held != self._held:
             self._held = held
-            inbox.append(p.HeldHere(plan=plan.digest, contributors=held))
-        cut = self._cut
-        if cut is None:
+            inbox.append(e.ContributionsReceived(plan=plan.digest, contributors=held))
+        inclusion = self._cut
+        if inclusion is None:
             return
-        self._sum_rows(plan, cut, me)
-        wanted = {Result(cut=self._name, slice=i) for i in range(size) if plan.layout.finishes(i)}
+        self._sum_rows(plan, inclusion, me)
+        wanted = {
+            Result(inclusion=self._name, slice=i) for i in range(size) if plan.layout.finishes(i)
+        }
         for result in sorted(wanted & self._results, key=lambda result: result.slice):
             for member in receivers(
                 plan.layout,
-                cut,
+                inclusion,
                 result.slice,
                 me,
                 [i for i in range(size) if plan.members[i] in self._owner.lost],
@@ -153,34 +155,34 @@ class Cargo:
                     self._owner.village.post(self._owner.me, plan.members[member], result)
         for result in sorted(wanted & self._results - self._told, key=lambda result: result.slice):
             self._told.add(result)
-            inbox.append(p.ResultGot(cut=self._name, slice=result.slice))
+            inbox.append(e.ResultReceived(inclusion=self._name, slice=result.slice))
         if wanted <= self._results and not self._computed:
             self._computed = True
             self._owner.spare = digest(b"state", self._name)
-            inbox.append(p.Computed(vote=self._vote(plan)))
+            inbox.append(e.OutcomeComputed(vote=self._vote(plan)))
 
-    def _sum_rows(self, plan: OpenPlan, cut: Inclusion, me: int) -> None:
+    def _sum_rows(self, plan: OpenPlan, inclusion: Inclusion, me: int) -> None:
         """Sum what is ours to sum, hand it to whoever finishes it, finish what all rows summed."""
-        layout, rows = plan.layout, plan.layout.rows_with(cut.contributors)
-        ours = [i for i, owner in enumerate(cut.owners) if owner == me and layout.sums(i)]
+        layout, rows = plan.layout, plan.layout.groups_with(inclusion.contributors)
+        ours = [i for i, owner in enumerate(inclusion.owners) if owner == me and layout.sums(i)]
         for i in ours:
-            row = layout.row_of[i]
+            row = layout.group_of[i]
             if row in rows and all(
-                self._holds(i, c) for c in cut.contributors if layout.row_of[c] == row
+                self._holds(i, c) for c in inclusion.contributors if layout.group_of[c] == row
             ):
-                for j in layout.ranks[i]:
-                    summed = Sum(cut=self._name, row=row, slice=j)
+                for j in layout.counterparts[i]:
+                    summed = Sum(inclusion=self._name, row=row, slice=j)
                     if summed not in self._sums:
                         self._sums.add(summed)
-                        if cut.owners[j] != me:
+                        if inclusion.owners[j] != me:
                             self._owner.village.post(
-                                self._owner.me, plan.members[cut.owners[j]], summed
+                                self._owner.me, plan.members[inclusion.owners[j]], summed
                             )
         for i in ours:
             if layout.finishes(i) and all(
-                Sum(cut=self._name, row=row, slice=i) in self._sums for row in rows
+                Sum(inclusion=self._name, row=row, slice=i) in self._sums for row in rows
             ):
-                self._results.add(Result(cut=self._name, slice=i))
+                self._results.add(Result(inclusion=self._name, slice=i))
 
     def _vote(self, plan: OpenPlan) -> Vote:
         return Vote(
@@ -188,7 +190,7 @@ class Cargo:
             number=plan.plan.number,
             view=plan.plan.view,
             plan=plan.digest,
-            cut=self._name,
+            inclusion=self._name,
             result=digest(b"result", self._name),
             state=self._owner.spare,
         )

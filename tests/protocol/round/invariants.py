@@ -9,19 +9,23 @@ from collections.abc import Mapping, Sequence
 
 from protocol.certificates.merge import merge_round
 from protocol.digest import Digest
-from protocol.messages import MAX_REASON_CHARS, Inclusion, Message, Plan, Vote
+from protocol.messages.base import MAX_REASON_CHARS, Message
+from protocol.messages.round import Inclusion, Plan, Vote
 from protocol.planning.plan import OpenPlan
-from protocol.round import phases as p
+from protocol.round import actions as a
+from protocol.round import events as e
 from protocol.round.machine import TABLE
+from protocol.round.phase import Phase
+from protocol.round.state import RoundState
 from protocol.round.views import READIES_KEPT
 from protocol.round.vote_phase import OUTCOMES_KEPT
 
-AT_WORK = {p.Phase.OFFER, p.Phase.MERGE, p.Phase.ADOPT, p.Phase.FETCH}
+AT_WORK = {Phase.OFFER, Phase.MERGE, Phase.ADOPT, Phase.FETCH}
 """Phases that the engine's own work ends; every other one has a deadline."""
 
 
 def check_step(
-    before: p.State, event: p.Event, after: p.State, actions: Sequence[p.Action]
+    before: RoundState, event: e.Event, after: RoundState, actions: Sequence[a.Action]
 ) -> None:
     """One step went by the table and kept the bounds."""
     row = TABLE.get((before.phase, type(event)))
@@ -34,7 +38,9 @@ def check_step(
     assert len(after.readies) <= READIES_KEPT
     assert len(after.votes) <= OUTCOMES_KEPT
     assert len(after.outcomes) <= OUTCOMES_KEPT
-    if after.parent == before.parent and after.phase is not p.Phase.MERGE:
+    if any(isinstance(action, a.PublishCertificate) for action in actions):
+        assert after.phase is Phase.ADOPT, "published a certificate without adopting it"
+    if after.parent == before.parent and after.phase is not Phase.MERGE:
         assert after.view >= before.view, "back to an earlier view"
 
 
@@ -52,7 +58,7 @@ class Said:
         """A new life goes back to a view in which nothing but an offer was said."""
         self._reached.clear()
 
-    def check_durable(self, message: Message, stands: Mapping[Digest, int]) -> None:
+    def check_durable(self, message: Message, view_records: Mapping[Digest, int]) -> None:
         """Nothing that may be said once in a view is said before it is durable that the view is
         taken.
         """
@@ -63,15 +69,15 @@ class Said:
                 parent = message.parent
             case _:
                 return
-        assert stands.get(parent, 0) > message.view, (
+        assert view_records.get(parent, 0) > message.view, (
             f"a {type(message).__name__} of view {message.view} that a restart would forget"
         )
 
-    def check_view(self, state: p.State) -> None:
+    def check_view(self, state: RoundState) -> None:
         """In no round, left for a merge and taken up again or not, a node goes back to an earlier
         view.
         """
-        if state.phase not in AT_WORK and state.phase is not p.Phase.TRAIN:
+        if state.phase not in AT_WORK and state.phase is not Phase.TRAIN:
             assert state.view >= self._reached.get(state.parent, 0), (
                 f"back to view {state.view} from {self._reached[state.parent]}"
             )

@@ -6,31 +6,36 @@ import pytest
 
 from protocol.certificates.certificate import genesis
 from protocol.certificates.leader_order import leader_of
-from protocol.messages import sign
+from protocol.contribution.offer import NOTHING
+from protocol.messages.envelope import sign
+from protocol.round.events import DeadlinePassed, OfferMade, ReadyReceived
 from protocol.round.machine import begin, step
-from protocol.round.phases import OfferMade, Phase, ReadyGot, Rules, State, Tick
+from protocol.round.phase import Phase
+from protocol.round.state import RoundState, RunContext
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, people, ready
 
 TIP = genesis(RUN)
 
 
-def late(views: tuple[int, ...]) -> State:
+def late(views: tuple[int, ...]) -> RoundState:
     """A node whose offer is made after the others, `views` of them, have sent theirs for the views
     they are in.
     """
     me, *others = people(1 + len(views))
     live = frozenset(person.peer for person in others)
-    state = begin(Rules(me=me.peer, manifest=MANIFEST, chunks=CHUNKS), TIP, 0.0, live=live)
-    state, _ = step(state, Tick(), state.deadline)
+    state = begin(
+        RunContext(run=RUN, me=me.peer, manifest=MANIFEST, chunks=CHUNKS), TIP, 0.0, live=live
+    )
+    state, _ = step(state, DeadlinePassed(), state.deadline)
     assert state.phase is Phase.OFFER
     # The leader of the first of these views is in it: a leader that went on is passed over.
-    leader = leader_of(state.order, min(views))
+    leader = leader_of(state.leader_order, min(views))
     for person, view in zip(
         sorted(others, key=lambda person: person.peer != leader), sorted(views), strict=True
     ):
         offer = ready(TIP, person, view=view)
-        state, _ = step(state, ReadyGot(signed=sign(person, RUN, offer), ready=offer), 60.0)
-    state, _ = step(state, OfferMade(ready=ready(TIP, me)), 60.1)
+        state, _ = step(state, ReadyReceived(signed=sign(person, RUN, offer), ready=offer), 60.0)
+    state, _ = step(state, OfferMade(ready=ready(TIP, me), offer=NOTHING), 60.1)
     return state
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from protocol.round.diagram import BEGIN, END, WORDS, arrows, block, draw
+from protocol.round.events import Event
 from protocol.round.machine import TABLE
-from protocol.round.phases import Event, Phase
+from protocol.round.phase import Phase
 
 ARCHITECTURE = Path("ARCHITECTURE.md")
 

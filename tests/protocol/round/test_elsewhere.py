@@ -8,10 +8,14 @@ from msgspec.structs import replace
 
 from protocol.certificates.certificate import genesis, open_certificate
 from protocol.certificates.leader_order import leader_of
-from protocol.messages import Inclusion, Plan, Ready, Signed, Withdrawal, open_as, sign
-from protocol.round import phases as p
+from protocol.messages.base import Signed
+from protocol.messages.envelope import open_as, sign
+from protocol.messages.offer import Ready
+from protocol.messages.round import Inclusion, Plan, Withdrawal
+from protocol.round import events as e
 from protocol.round.machine import begin, step
-from protocol.round.phases import Phase, Rules
+from protocol.round.phase import Phase
+from protocol.round.state import RunContext
 from tests.protocol.round.test_stories import flow_without, kind_of, offers_made
 from tests.protocol.round.village import Letter, Village
 from tests.protocol.round.villager import Villager
@@ -29,13 +33,13 @@ def gone_ahead(village: Village) -> tuple[Villager, Villager, list[Villager]]:
 
     Returns that member, the leader of view 0, and the others.
     """
-    order = village.villagers[0].state.order
+    order = village.villagers[0].state.leader_order
     leader = village.named(leader_of(order, 0))
     early = next(v for v in village.villagers if v is not leader and v.me != leader_of(order, 1))
-    early.see(p.RoundEnded())
+    early.see(e.TrainingFinished())
     early.finish()
     early.run()
-    early.see(p.Tick())  # nobody has planned
+    early.see(e.DeadlinePassed())  # nobody has planned
     assert (early.state.phase, early.state.view) == (Phase.READY, 1)
     return early, leader, [v for v in village.villagers if v is not early]
 
@@ -46,7 +50,7 @@ def test_a_leader_does_not_plan_with_the_offer_of_a_member_that_went_on() -> Non
     # Its offers reach the leaders of both views.
     village.flow()
     for villager in others:
-        villager.see(p.RoundEnded())
+        villager.see(e.TrainingFinished())
     village.flow()
     assert {villager.state.tip.number for villager in others} == {2}, "nobody waited for a deadline"
     made = leader.lineage.step(leader.state.tip.hash)
@@ -65,12 +69,14 @@ def test_a_member_that_gets_a_plan_for_a_view_that_it_left_says_so_and_is_not_wa
     ]
     village.flow()
     for villager in others:
-        villager.see(p.RoundEnded())
+        villager.see(e.TrainingFinished())
     village.flow()
     made = leader.lineage.step(leader.state.tip.hash)
     assert made is not None
     assert early.me in made.certificate.plan.members
-    assert early.me not in {made.certificate.plan.members[i] for i in made.certificate.cut.present}
+    assert early.me not in {
+        made.certificate.plan.members[i] for i in made.certificate.inclusion.present
+    }
     assert {villager.state.tip.number for villager in others} == {2}, "nobody waited for a deadline"
 
 
@@ -100,7 +106,7 @@ def test_a_withdrawal_from_another_plan_says_nothing_of_this_one() -> None:
     offers_made(village)
     flow_without(village, lambda letter: kind_of(village, letter) is Inclusion)
     member, other = village.villagers[:2]
-    event = p.WithdrawalGot(
+    event = e.WithdrawalReceived(
         peer=other.me, withdrawal=Withdrawal(plan=b"x" * 32, reason="elsewhere")
     )
     assert other.me not in step(member.state, event, village.now)[0].absent
@@ -111,24 +117,24 @@ def test_a_member_that_is_early_waits_while_most_others_train() -> None:
     in no round at all.
     """
     village = Village(4, settled=4)
-    order = village.villagers[0].state.order
+    order = village.villagers[0].state.leader_order
     early = next(v for v in village.villagers if v.me != leader_of(order, 0))
-    early.see(p.RoundEnded())
+    early.see(e.TrainingFinished())
     early.finish()
     early.run()
     others = frozenset(v.me for v in village.villagers if v is not early)
     ready, now = early.state, early.state.deadline
-    waiting, actions = step(ready, p.Tick(training=others), now)
+    waiting, actions = step(ready, e.DeadlinePassed(training=others), now)
     assert (waiting.phase, waiting.view, actions) == (Phase.READY, 0, [])
     assert waiting.deadline > now
     few = frozenset(sorted(others)[:1])
-    assert step(ready, p.Tick(training=few), now)[0].view == 1, (
+    assert step(ready, e.DeadlinePassed(training=few), now)[0].view == 1, (
         "one that trains is no reason to wait"
     )
-    over = ready.entered + ready.rules.manifest.round.seconds
-    assert step(replace(ready, deadline=over), p.Tick(training=others), over)[0].view == 1, (
-        "nobody waits for longer than a round"
-    )
+    over = ready.entered + ready.context.manifest.round.seconds
+    assert (
+        step(replace(ready, deadline=over), e.DeadlinePassed(training=others), over)[0].view == 1
+    ), "nobody waits for longer than a round"
 
 
 def test_state_of_another_branch_is_not_adopted_after_its_merge_was_given_up() -> None:
@@ -136,7 +142,9 @@ def test_state_of_another_branch_is_not_adopted_after_its_merge_was_given_up() -
     members = people(3)
     certificate = open_certificate(Made(members).raw(), RUN, MANIFEST, CHUNKS)
     tip = genesis(RUN)
-    state = begin(Rules(me=members[0].peer, manifest=MANIFEST, chunks=CHUNKS), tip, 0.0)
-    here = p.StateHere(certificate=certificate, tip=tip.hash, ahead=False)
+    state = begin(
+        RunContext(run=RUN, me=members[0].peer, manifest=MANIFEST, chunks=CHUNKS), tip, 0.0
+    )
+    here = e.StateReceived(certificate=certificate, tip=tip.hash, ahead=False)
     assert step(state, here, 1.0) == (state, [])
     assert step(state, replace(here, ahead=True), 1.0)[0].phase is Phase.ADOPT

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from protocol.certificates.leader_order import leader_of
-from protocol.round import phases as p
-from protocol.round.phases import Phase
+from protocol.round import events as e
+from protocol.round.phase import Phase
 from tests.protocol.round.test_stories import flow_without, offers_made
 from tests.protocol.round.test_village import heal
 from tests.protocol.round.village import Village
@@ -15,11 +15,11 @@ from tests.protocol.round.village import Village
 @pytest.mark.parametrize(("size", "left_out"), [(5, True), (2, False)])
 def test_who_is_in_quarantine_waits_and_is_told_so(size: int, left_out: bool) -> None:
     village = Village(size, settled=size)
-    leader = leader_of(village.villagers[0].state.order, 0)
+    leader = leader_of(village.villagers[0].state.leader_order, 0)
     leading = village.named(leader)
     other = next(villager for villager in village.villagers if villager is not leading)
     before = leading.state.tip
-    leading.see(p.LiveChanged(live=leading.state.live, avoided=frozenset({other.me})))
+    leading.see(e.LivePeersChanged(live=leading.state.live, avoided=frozenset({other.me})))
     offers_made(village)
     flow_without(village, lambda letter: False)
     for _ in range(10):

@@ -7,9 +7,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from protocol.certificates.leader_order import leader_of, vote_takers
-from protocol.messages import Signed, Vote, open_signed
-from protocol.round import phases as p
-from protocol.round.phases import Phase
+from protocol.messages.base import Signed
+from protocol.messages.envelope import open_signed
+from protocol.messages.round import Vote
+from protocol.round import events as e
+from protocol.round.phase import Phase
 from tests.protocol.round.cargo import Result, Slice
 from tests.protocol.round.test_village import heal
 from tests.protocol.round.village import Letter, Village
@@ -51,7 +53,11 @@ def offers_made(village: Village) -> None:
     """Training ends everywhere."""
     for villager in village.alive():
         if villager.state.phase is Phase.TRAIN:
-            villager.see(p.Tick() if villager.state.deadline > village.now else p.RoundEnded())
+            villager.see(
+                e.DeadlinePassed()
+                if villager.state.deadline > village.now
+                else e.TrainingFinished()
+            )
     for villager in village.alive():
         while villager.work:
             villager.finish()
@@ -80,11 +86,11 @@ def test_late_votes_never_make_a_certificate_whose_state_nobody_holds() -> None:
     votes, village.held = village.held, []
     # Its leader comes to the next view last: it hears of everybody before it plans, whatever the
     # order of leaders.
-    following = leader_of(village.villagers[0].state.order, 1)
+    following = leader_of(village.villagers[0].state.leader_order, 1)
     for villager in sorted(village.villagers, key=lambda villager: villager.me == following):
         # Or the leader went before, and took it along.
         while villager.state.phase is Phase.VOTE:
-            villager.see(p.Tick())
+            villager.see(e.DeadlinePassed())
             villager.run()
         flow_without(village, lambda letter: kind_of(village, letter) in {Vote, Result})
     assert {(villager.state.phase, villager.state.view) for villager in village.villagers} == {
@@ -155,7 +161,7 @@ def test_many_views_that_came_to_votes_do_not_stop_the_next() -> None:
         village.held.clear()
         for _ in range(2):
             for villager in village.villagers:
-                villager.see(p.Tick())
+                villager.see(e.DeadlinePassed())
                 villager.run()
     village.flow()
     assert {villager.state.tip.number for villager in village.villagers} == {2}
@@ -164,7 +170,8 @@ def test_many_views_that_came_to_votes_do_not_stop_the_next() -> None:
 def _takers(village: Village) -> list[Villager]:
     state = village.villagers[0].state
     return [
-        village.named(peer) for peer in vote_takers(state.order, state.order.index(state.leader))
+        village.named(peer)
+        for peer in vote_takers(state.leader_order, state.leader_order.index(state.leader))
     ]
 
 
@@ -219,7 +226,7 @@ def test_one_of_those_who_take_the_votes_tells_everybody_and_the_next_one_where_
     village = Village(5, settled=5)
     offers_made(village)
     state = village.villagers[0].state
-    leader, second, _ = vote_takers(state.order, state.order.index(state.leader))
+    leader, second, _ = vote_takers(state.leader_order, state.leader_order.index(state.leader))
     flow_without(village, lambda letter: kind_of(village, letter) is Vote)
     village.named(leader).alive = False
     for villager in village.alive():
@@ -238,7 +245,7 @@ def test_the_certificate_of_the_own_tip_is_no_news() -> None:
     villager: Villager = village.villagers[0]
     made = villager.lineage.step(villager.state.tip.hash)
     assert made is not None
-    villager.see(p.CertificateGot(certificate=made.certificate))
+    villager.see(e.CertificateReceived(certificate=made.certificate))
     assert villager.state.phase is Phase.TRAIN
     assert not villager.work
 
@@ -250,14 +257,14 @@ def test_a_leader_that_the_others_passed_over_is_not_waited_for() -> None:
     village = Village(4, settled=4)
     offers_made(village)
     dead = village.named(village.villagers[0].state.leader)
-    following = village.named(leader_of(dead.state.order, 1))
+    following = village.named(leader_of(dead.state.leader_order, 1))
     dead.alive = False
     for villager in village.villagers:
         if villager not in (dead, following):
             villager.lose(dead.me)
             villager.run()
     village.flow()  # no deadline passes
-    assert dead.me not in following.state.gone
+    assert dead.me not in following.state.lost
     assert {villager.state.tip.number for villager in village.alive()} == {2}
     assert {view for _, view in village.certificates} == {1}
 
@@ -313,23 +320,23 @@ def test_where_a_node_stood_in_a_merge_is_not_forgotten_either() -> None:
                 villager.learn(certificate.raw)
         villager.hear_beacons()
         villager.run()
-    voted: list[Villager] = []
+    last_votes: list[Villager] = []
     # Whose turn it is to lead may take a deadline.
     for _ in range(8):
         flow_without(village, lambda letter: kind_of(village, letter) is Vote)
-        if voted := [
+        if last_votes := [
             villager
             for villager in village.villagers
             if villager.state.phase is Phase.VOTE and villager.state.merge
         ]:
             break
         village.tick_next()
-    assert voted
-    parent, view = voted[0].state.parent, voted[0].state.view
+    assert last_votes
+    parent, view = last_votes[0].state.parent, last_votes[0].state.view
     village.held.clear()
-    for villager in voted:
+    for villager in last_votes:
         village.restart(villager)
-        assert villager.state.stands[parent] == view + 1
+        assert villager.state.view_records[parent] == view + 1
     heal(village, rounds=1, ticks=60)
 
 
@@ -342,13 +349,13 @@ def test_a_node_that_cannot_write_down_where_it_stands_watches() -> None:
     follower.disk_full = True
     village.flow()
     assert village.held == []
-    assert follower.stands == {}
+    assert follower.view_records == {}
     heal(village, rounds=1, ticks=20)
     leader = village.named(village.villagers[0].state.leader)
     leader.disk_full, follower.disk_full = True, False
-    stood = dict(leader.stands)
+    stood = dict(leader.view_records)
     heal(village, rounds=2, ticks=60)
-    assert leader.stands == stood
+    assert leader.view_records == stood
 
 
 def test_a_reducer_that_dies_when_all_but_one_have_its_result_costs_nothing() -> None:
@@ -360,7 +367,7 @@ def test_a_reducer_that_dies_when_all_but_one_have_its_result_costs_nothing() ->
     village = Village(4, settled=4)
     offers_made(village)
     leader = village.named(village.villagers[0].state.leader)
-    takers = vote_takers(leader.state.order, 0)
+    takers = vote_takers(leader.state.leader_order, 0)
     dead = next(villager for villager in village.villagers if villager.me not in takers)
     lacking = village.named(takers[1])
     flow_without(

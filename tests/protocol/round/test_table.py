@@ -8,14 +8,19 @@ import pytest
 from msgspec.structs import replace
 
 from protocol.certificates.certificate import genesis, open_certificate
+from protocol.contribution.offer import NOTHING
 from protocol.errors import InvariantBroken
 from protocol.identity import PeerId
-from protocol.messages import MAX_REASON_CHARS, HoldReport, Withdrawal, sign
+from protocol.messages.base import MAX_REASON_CHARS
+from protocol.messages.envelope import sign
+from protocol.messages.round import HoldReport, Withdrawal
 from protocol.planning.plan import OpenPlan
+from protocol.round import actions as a
+from protocol.round import events as e
 from protocol.round import leader_decisions, machine, offer_phase
-from protocol.round import phases as p
 from protocol.round.machine import TABLE, begin, step
-from protocol.round.phases import Phase, Rules, State
+from protocol.round.phase import Phase
+from protocol.round.state import RoundState, RunContext
 from protocol.round.views import READIES_KEPT
 from protocol.round.vote_phase import HELD_ROUNDS
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, named, people, ready
@@ -23,51 +28,54 @@ from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, named, people, re
 ME, *OTHERS = people(3)
 MADE = Made(people(3))
 TIP = genesis(RUN)
-EVENTS: dict[type[p.Event], p.Event] = {
+EVENTS: dict[type[e.Event], e.Event] = {
     type(event): event
     for event in (
-        p.Tick(),
-        p.RoundEnded(),
-        p.OfferMade(ready=ready(TIP, ME)),
-        p.LiveChanged(live=frozenset(person.peer for person in OTHERS)),
-        p.PeerGone(peer=OTHERS[0].peer),
-        p.ReadyGot(signed=MADE.plan.offers[1], ready=MADE.open_plan().offers[1]),
-        p.PlanGot(signed=MADE.plan_signed, plan=MADE.open_plan()),
-        p.HeldHere(plan=MADE.plan_signed.digest, contributors=frozenset({0})),
-        p.HeldGot(
-            peer=OTHERS[0].peer, held=HoldReport(plan=MADE.plan_signed.digest, contributors=(0,))
+        e.DeadlinePassed(),
+        e.TrainingFinished(),
+        e.OfferMade(ready=ready(TIP, ME), offer=NOTHING),
+        e.LivePeersChanged(live=frozenset(person.peer for person in OTHERS)),
+        e.PeerLost(peer=OTHERS[0].peer),
+        e.ReadyReceived(signed=MADE.plan.offers[1], ready=MADE.open_plan().offers[1]),
+        e.PlanReceived(signed=MADE.plan_signed, plan=MADE.open_plan()),
+        e.ContributionsReceived(plan=MADE.plan_signed.digest, contributors=frozenset({0})),
+        e.HoldReportReceived(
+            peer=OTHERS[0].peer, report=HoldReport(plan=MADE.plan_signed.digest, contributors=(0,))
         ),
-        p.WithdrawalGot(
+        e.WithdrawalReceived(
             peer=OTHERS[0].peer,
             withdrawal=Withdrawal(plan=MADE.plan_signed.digest, reason="elsewhere"),
         ),
-        p.CutGot(signed=MADE.cut_signed, cut=MADE.cut),
-        p.ResultGot(cut=MADE.cut_signed.digest, slice=0),
-        p.Computed(vote=MADE.vote),
-        p.VoteGot(signed=sign(OTHERS[0], RUN, MADE.vote), vote=MADE.vote),
-        p.CertificateGot(certificate=open_certificate(MADE.raw(), RUN, MANIFEST, CHUNKS)),
-        p.Adopted(tip=MADE.next_tip()),
-        p.StateComing(certificate=MADE.next_tip().hash),
-        p.StateHere(
+        e.InclusionReceived(signed=MADE.inclusion_signed, inclusion=MADE.inclusion),
+        e.ResultReceived(inclusion=MADE.inclusion_signed.digest, slice=0),
+        e.OutcomeComputed(vote=MADE.vote),
+        e.VoteReceived(signed=sign(OTHERS[0], RUN, MADE.vote), vote=MADE.vote),
+        e.CertificateReceived(certificate=open_certificate(MADE.raw(), RUN, MANIFEST, CHUNKS)),
+        e.CertificateAdopted(tip=MADE.next_tip()),
+        e.StateBytesReceived(certificate=MADE.next_tip().hash),
+        e.StateReceived(
             certificate=open_certificate(MADE.raw(), RUN, MANIFEST, CHUNKS),
             tip=TIP.hash,
             ahead=True,
         ),
-        p.StateLost(certificate=MADE.next_tip().hash, reason="nobody"),
-        p.ForkGot(other=replace(TIP, hash=named("another branch"), number=1)),
-        p.MergePrepared(
+        e.StateUnavailable(certificate=MADE.next_tip().hash, reason="nobody"),
+        e.ForkFound(other=replace(TIP, hash=named("another branch"), number=1)),
+        e.MergePrepared(
             other=replace(TIP, hash=named("another branch"), number=1),
             state=named("state"),
             ready=ready(TIP, ME, samples=0, seq=0),
         ),
-        p.StandLost(reason="the disk is full"),
+        e.ViewNotPersisted(reason="the disk is full"),
     )
 }
 
 
-def node(live: tuple[PeerId, ...] = tuple(person.peer for person in OTHERS)) -> State:
+def node(live: tuple[PeerId, ...] = tuple(person.peer for person in OTHERS)) -> RoundState:
     return begin(
-        Rules(me=ME.peer, manifest=MANIFEST, chunks=CHUNKS), TIP, 0.0, live=frozenset(live)
+        RunContext(run=RUN, me=ME.peer, manifest=MANIFEST, chunks=CHUNKS),
+        TIP,
+        0.0,
+        live=frozenset(live),
     )
 
 
@@ -104,7 +112,7 @@ def test_every_phase_leads_to_training_again() -> None:
 
 def test_what_waits_for_others_has_a_deadline() -> None:
     for phase in set(Phase) - {Phase.OFFER, Phase.ADOPT}:
-        assert (phase, p.Tick) in TABLE, f"nothing but others can end {phase.value}"
+        assert (phase, e.DeadlinePassed) in TABLE, f"nothing but others can end {phase.value}"
 
 
 @pytest.mark.parametrize("phase", Phase, ids=lambda phase: phase.value)
@@ -122,50 +130,54 @@ def test_an_event_without_a_row_is_ignored(phase: Phase) -> None:
     [Phase.TRAIN, Phase.OFFER, Phase.READY, Phase.SCATTER, Phase.REDUCE, Phase.VOTE, Phase.WATCH],
 )
 @pytest.mark.parametrize("kind", EVENTS, ids=lambda kind: kind.__name__)
-def test_whatever_comes_in_whatever_phase_is_taken(phase: Phase, kind: type[p.Event]) -> None:
+def test_whatever_comes_in_whatever_phase_is_taken(phase: Phase, kind: type[e.Event]) -> None:
     """Every event in every phase of a round that a plan of this round led to."""
     state = replace(
         node(),
         phase=phase,
         deadline=5.0,
         offer=MADE.open_plan().offers[0],
-        asked=frozenset({MADE.leader.peer}),
+        offered_to=frozenset({MADE.leader.peer}),
     )
     if phase in {Phase.SCATTER, Phase.REDUCE, Phase.VOTE}:
         state = replace(state, plan=MADE.open_plan(), plan_signed=MADE.plan_signed)
     if phase in {Phase.REDUCE, Phase.VOTE}:
-        state = replace(state, cut=MADE.cut, cut_signed=MADE.cut_signed)
+        state = replace(state, inclusion=MADE.inclusion, inclusion_signed=MADE.inclusion_signed)
     first = step(state, EVENTS[kind], 5.0)
     assert step(state, EVENTS[kind], 5.0) == first, "not a function of its arguments"
 
 
 def test_a_handler_that_leaves_the_table_is_our_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        machine, "TABLE", {**TABLE, (Phase.TRAIN, p.Tick): (offer_phase.end_training, {Phase.VOTE})}
+        machine,
+        "TABLE",
+        {**TABLE, (Phase.TRAIN, e.DeadlinePassed): (offer_phase.end_training, {Phase.VOTE})},
     )
-    with pytest.raises(InvariantBroken, match="Tick in train led to offer"):
-        step(node(), p.Tick(), 1.0)
+    with pytest.raises(InvariantBroken, match="DeadlinePassed in train led to offer"):
+        step(node(), e.DeadlinePassed(), 1.0)
 
 
 def test_with_rounds_counted_in_steps_time_alone_ends_nothing() -> None:
     counted = replace(MANIFEST, round=replace(MANIFEST.round, steps=10))
-    state = begin(Rules(me=ME.peer, manifest=counted, chunks=CHUNKS), TIP, 0.0)
+    state = begin(RunContext(run=RUN, me=ME.peer, manifest=counted, chunks=CHUNKS), TIP, 0.0)
     assert state.deadline == math.inf
     assert node().deadline == MANIFEST.round.seconds
-    after, actions = step(state, p.RoundEnded(), 1.0)
+    after, actions = step(state, e.TrainingFinished(), 1.0)
     assert after.phase is Phase.OFFER
-    assert any(isinstance(action, p.MakeOffer) for action in actions)
+    assert any(isinstance(action, a.MakeOffer) for action in actions)
 
 
 def test_who_joins_late_trains_for_the_rest_of_the_round_alone() -> None:
     late = begin(
-        Rules(me=ME.peer, manifest=MANIFEST, chunks=CHUNKS),
+        RunContext(run=RUN, me=ME.peer, manifest=MANIFEST, chunks=CHUNKS),
         TIP,
         100.0,
         age_s=MANIFEST.round.seconds - 7,
     )
     assert late.deadline == 107.0
-    later = begin(Rules(me=ME.peer, manifest=MANIFEST, chunks=CHUNKS), TIP, 100.0, age_s=1e9)
+    later = begin(
+        RunContext(run=RUN, me=ME.peer, manifest=MANIFEST, chunks=CHUNKS), TIP, 100.0, age_s=1e9
+    )
     assert later.deadline == 100.0
 
 
@@ -184,7 +196,7 @@ def test_a_cut_says_why_in_no_more_than_a_message_may_carry() -> None:
     )
     lost = [person.peer for person in persons if person.peer != leader][:31]
     state = begin(
-        Rules(me=leader, manifest=manifest, chunks=64),
+        RunContext(run=RUN, me=leader, manifest=manifest, chunks=64),
         TIP,
         0.0,
         live=frozenset(plan.members),
@@ -192,10 +204,15 @@ def test_a_cut_says_why_in_no_more_than_a_message_may_carry() -> None:
     state = replace(
         state, phase=Phase.REDUCE, offer=plan.offers[0], plan=plan, plan_signed=made.plan_signed
     )
-    state = replace(state, cut=made.cut, cut_signed=made.cut_signed, gone=frozenset(lost))
-    _, actions = leader_decisions.recut(state, 1.0, final=False)
-    cut = next(action.message for action in actions if isinstance(action, p.Send))
-    assert 300 < len(cut.reason) <= MAX_REASON_CHARS
+    state = replace(
+        state,
+        inclusion=made.inclusion,
+        inclusion_signed=made.inclusion_signed,
+        lost=frozenset(lost),
+    )
+    _, actions = leader_decisions.include_again(state, 1.0, final=False)
+    inclusion = next(action.message for action in actions if isinstance(action, a.Send))
+    assert 300 < len(inclusion.reason) <= MAX_REASON_CHARS
 
 
 def test_a_plan_of_another_parent_view_or_leader_changes_nothing() -> None:
@@ -205,28 +222,28 @@ def test_a_plan_of_another_parent_view_or_leader_changes_nothing() -> None:
         phase=Phase.READY,
         deadline=5.0,
         offer=offer,
-        asked=frozenset({MADE.leader.peer}),
+        offered_to=frozenset({MADE.leader.peer}),
     )
-    assert step(waiting, EVENTS[p.PlanGot], 1.0)[0].phase is Phase.SCATTER
+    assert step(waiting, EVENTS[e.PlanReceived], 1.0)[0].phase is Phase.SCATTER
     for changed in (
         replace(waiting, view=1),
         replace(waiting, tip=replace(TIP, hash=named("elsewhere"))),
     ):
-        after, actions = step(changed, EVENTS[p.PlanGot], 1.0)
+        after, actions = step(changed, EVENTS[e.PlanReceived], 1.0)
         assert replace(after, declined=()) == changed
-        assert [action.message.plan for action in actions if isinstance(action, p.Send)] == [
+        assert [action.message.plan for action in actions if isinstance(action, a.Send)] == [
             MADE.plan_signed.digest
         ]
-        assert step(after, EVENTS[p.PlanGot], 1.0) == (after, []), "it is said once"
-    after, actions = step(replace(waiting, asked=frozenset()), EVENTS[p.PlanGot], 1.0)
+        assert step(after, EVENTS[e.PlanReceived], 1.0) == (after, []), "it is said once"
+    after, actions = step(replace(waiting, offered_to=frozenset()), EVENTS[e.PlanReceived], 1.0)
     assert after.phase is Phase.READY
-    assert [(action.peer, action.reason) for action in actions if isinstance(action, p.Refuse)] == [
+    assert [(action.peer, action.reason) for action in actions if isinstance(action, a.Refuse)] == [
         (MADE.leader.peer, "not_leader")
     ]
     after, actions = step(
-        replace(waiting, offer=replace(offer, samples=99)), EVENTS[p.PlanGot], 1.0
+        replace(waiting, offer=replace(offer, samples=99)), EVENTS[e.PlanReceived], 1.0
     )
-    assert [(action.peer, action.reason) for action in actions if isinstance(action, p.Refuse)] == [
+    assert [(action.peer, action.reason) for action in actions if isinstance(action, a.Refuse)] == [
         (MADE.leader.peer, "bad_plan")
     ]
 
@@ -237,19 +254,21 @@ def test_two_cuts_of_one_number_are_equivocation() -> None:
         phase=Phase.REDUCE,
         plan=MADE.open_plan(),
         plan_signed=MADE.plan_signed,
-        cut=MADE.cut,
-        cut_signed=MADE.cut_signed,
+        inclusion=MADE.inclusion,
+        inclusion_signed=MADE.inclusion_signed,
     )
-    other = replace(MADE.cut, reason="another")
-    _, actions = step(state, p.CutGot(signed=MADE.signed(other), cut=other), 1.0)
-    assert [(action.peer, action.reason) for action in actions if isinstance(action, p.Refuse)] == [
+    other = replace(MADE.inclusion, reason="another")
+    _, actions = step(state, e.InclusionReceived(signed=MADE.signed(other), inclusion=other), 1.0)
+    assert [(action.peer, action.reason) for action in actions if isinstance(action, a.Refuse)] == [
         (MADE.leader.peer, "equivocation")
     ]
-    assert step(state, EVENTS[p.CutGot], 1.0) == (state, [])
+    assert step(state, EVENTS[e.InclusionReceived], 1.0) == (state, [])
     stranger = next(person for person in people(3) if person is not MADE.leader)
     higher = replace(other, number=2)
-    _, actions = step(state, p.CutGot(signed=MADE.signed(higher, stranger), cut=higher), 1.0)
-    assert [(action.peer, action.reason) for action in actions if isinstance(action, p.Refuse)] == [
+    _, actions = step(
+        state, e.InclusionReceived(signed=MADE.signed(higher, stranger), inclusion=higher), 1.0
+    )
+    assert [(action.peer, action.reason) for action in actions if isinstance(action, a.Refuse)] == [
         (stranger.peer, "not_leader")
     ]
 
@@ -262,7 +281,7 @@ def test_whoever_knows_the_certificate_only_finishes_or_fetches() -> None:
     certificate = open_certificate(MADE.raw(), RUN, MANIFEST, CHUNKS)
     state = replace(
         node(),
-        rules=Rules(me=leader, manifest=MANIFEST, chunks=CHUNKS),
+        context=RunContext(run=RUN, me=leader, manifest=MANIFEST, chunks=CHUNKS),
         phase=Phase.SCATTER,
         deadline=5.0,
     )
@@ -274,21 +293,25 @@ def test_whoever_knows_the_certificate_only_finishes_or_fetches() -> None:
         target=certificate,
     )
     for event in (
-        *(p.PeerGone(peer=peer) for peer in MADE.open_plan().members if peer != leader),
-        EVENTS[p.HeldGot],
+        *(e.PeerLost(peer=peer) for peer in MADE.open_plan().members if peer != leader),
+        EVENTS[e.HoldReportReceived],
     ):
         state, actions = step(state, event, 1.0)
         assert (state.phase, state.target) == (Phase.SCATTER, certificate)
         assert not actions
-    without = replace(MADE.cut, contributors=(0, 1), present=(0, 1), owners=(0, 1, 0))
+    without = replace(MADE.inclusion, contributors=(0, 1), present=(0, 1), owners=(0, 1, 0))
     me = next(peer for peer in MADE.open_plan().members[2:])
-    left = replace(state, rules=Rules(me=me, manifest=MANIFEST, chunks=CHUNKS), gone=frozenset())
+    left = replace(
+        state,
+        context=RunContext(run=RUN, me=me, manifest=MANIFEST, chunks=CHUNKS),
+        lost=frozenset(),
+    )
     for after in (
-        step(left, p.CutGot(signed=MADE.signed(without), cut=without), 1.0),
-        step(state, p.Tick(), 5.0),
+        step(left, e.InclusionReceived(signed=MADE.signed(without), inclusion=without), 1.0),
+        step(state, e.DeadlinePassed(), 5.0),
     ):
         assert after[0].phase is Phase.FETCH
-        assert p.Fetch(certificate=certificate) in after[1]
+        assert a.FetchState(certificate=certificate) in after[1]
 
 
 def test_an_offer_to_an_earlier_view_or_round_is_not_kept() -> None:
@@ -298,13 +321,17 @@ def test_an_offer_to_an_earlier_view_or_round_is_not_kept() -> None:
         replace(ready(TIP, OTHERS[0], view=3), number=2),
         replace(ready(TIP, OTHERS[0], view=3), parent=named("elsewhere")),
     ):
-        assert step(state, p.ReadyGot(signed=sign(OTHERS[0], RUN, offer), ready=offer), 1.0) == (
+        assert step(
+            state, e.ReadyReceived(signed=sign(OTHERS[0], RUN, offer), ready=offer), 1.0
+        ) == (
             state,
             [],
         )
     later = ready(TIP, OTHERS[0], view=3)
     assert set(
-        step(state, p.ReadyGot(signed=sign(OTHERS[0], RUN, later), ready=later), 1.0)[0].readies
+        step(state, e.ReadyReceived(signed=sign(OTHERS[0], RUN, later), ready=later), 1.0)[
+            0
+        ].readies
     ) == {OTHERS[0].peer}
 
 
@@ -312,11 +339,13 @@ def test_an_offer_to_an_earlier_view_or_round_is_not_kept() -> None:
 def test_a_merge_that_fails_leads_back_to_the_view_it_was_left_for(phase: Phase) -> None:
     """It led back to view 1, whatever had been scattered and voted for in the views from there on."""
     state = replace(node(), phase=phase, offer=ready(TIP, ME), deadline=5.0, view=4)
-    merging, _ = step(state, EVENTS[p.ForkGot], 1.0)
-    after, _ = step(merging, p.StateLost(certificate=named("another branch"), reason="nobody"), 2.0)
+    merging, _ = step(state, EVENTS[e.ForkFound], 1.0)
+    after, _ = step(
+        merging, e.StateUnavailable(certificate=named("another branch"), reason="nobody"), 2.0
+    )
     assert (after.phase, after.view) == (Phase.TRAIN, 4 if phase is Phase.READY else 5)
-    fetching, _ = step(merging, EVENTS[p.CertificateGot], 2.0)
-    fetching, _ = step(fetching, EVENTS[p.StateLost], 3.0)
+    fetching, _ = step(merging, EVENTS[e.CertificateReceived], 2.0)
+    fetching, _ = step(fetching, EVENTS[e.StateUnavailable], 3.0)
     assert (fetching.phase, fetching.view) == (Phase.TRAIN, 4 if phase is Phase.READY else 5)
 
 
@@ -326,23 +355,25 @@ def test_strangers_offers_are_bounded() -> None:
     signed = sign(OTHERS[0], RUN, offer)
     for i in range(400):
         state, _ = step(
-            state, p.ReadyGot(signed=replace(signed, peer=f"sybil {i}"), ready=offer), 1.0
+            state, e.ReadyReceived(signed=replace(signed, peer=f"sybil {i}"), ready=offer), 1.0
         )
     assert len(state.readies) == READIES_KEPT
 
 
-def fetching(live: tuple[PeerId, ...]) -> tuple[State, float]:
+def fetching(live: tuple[PeerId, ...]) -> tuple[RoundState, float]:
     """A node that fetches a state, whose chunks come one in 9 s, for 40 minutes; and for how long."""
-    state, _ = step(node(live), EVENTS[p.CertificateGot], 1.0)
+    state, _ = step(node(live), EVENTS[e.CertificateReceived], 1.0)
     assert state.phase is Phase.FETCH
     now = 1.0
     while state.phase is Phase.FETCH and now < 2400.0:
         now = min(now + 9.0 if now > 1.0 else 2.0, state.deadline)
         state, actions = step(
-            state, EVENTS[p.StateComing] if now < state.deadline else p.Tick(), now
+            state, EVENTS[e.StateBytesReceived] if now < state.deadline else e.DeadlinePassed(), now
         )
     if state.phase is not Phase.FETCH:
-        assert [a.held_s for a in actions if isinstance(a, p.GiveUp)] == [now - 1.0]
+        assert [action.held_s for action in actions if isinstance(action, a.GiveUpState)] == [
+            now - 1.0
+        ]
     return state, now - 1.0
 
 
@@ -362,7 +393,7 @@ def test_alone_at_its_tip_a_node_waits_for_as_long_as_a_state_comes() -> None:
 
 def test_newer_certificates_give_a_download_no_more_time() -> None:
     first = open_certificate(MADE.raw(), RUN, MANIFEST, CHUNKS)
-    state, _ = step(node(), p.CertificateGot(certificate=first), 1.0)
+    state, _ = step(node(), e.CertificateReceived(certificate=first), 1.0)
     held_s = HELD_ROUNDS * (MANIFEST.round.seconds + MANIFEST.round.ready_s)
     now, tip = 1.0, MADE.next_tip()
     for seq in range(2, 6):
@@ -371,7 +402,7 @@ def test_newer_certificates_give_a_download_no_more_time() -> None:
         tip = made.next_tip()
         state, _ = step(
             state,
-            p.CertificateGot(certificate=open_certificate(made.raw(), RUN, MANIFEST, CHUNKS)),
+            e.CertificateReceived(certificate=open_certificate(made.raw(), RUN, MANIFEST, CHUNKS)),
             now,
         )
         assert state.phase is Phase.FETCH

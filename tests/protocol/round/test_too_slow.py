@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from protocol.certificates.leader_order import leader_of
 from protocol.planning.plan import OpenPlan
 from protocol.round import timeouts
-from protocol.round.phases import Phase
+from protocol.round.phase import Phase
 from tests.protocol.round.cargo import Slice
 from tests.protocol.round.test_stories import flow_without, offers_made
 from tests.protocol.round.test_village import heal
@@ -20,7 +20,7 @@ from tests.protocol.round.villager import Villager
 
 def slowest(village: Village) -> Villager:
     """One that does not lead."""
-    leader = leader_of(village.villagers[0].state.order, 0)
+    leader = leader_of(village.villagers[0].state.leader_order, 0)
     return next(villager for villager in village.villagers if villager.me != leader)
 
 
@@ -73,7 +73,10 @@ def test_a_plan_is_waited_for_as_long_as_it_predicts_within_the_manifests_limits
     offers_made(village)
     flow_without(village, lambda letter: isinstance(letter.content, Slice))
     rules = replace(
-        village.villagers[0].state.rules.manifest.round, ready_s=3.0, scatter_s=20.0, gather_s=30.0
+        village.villagers[0].state.context.manifest.round,
+        ready_s=3.0,
+        scatter_s=20.0,
+        gather_s=30.0,
     )
     assert timeouts.scatter_s(planned(village, None), rules) == 20.0
     assert timeouts.scatter_s(planned(village, 0.1), rules) == rules.ready_s
@@ -87,7 +90,7 @@ def test_a_prediction_that_is_wrong_costs_few_views() -> None:
     village = Village(3, settled=3)
     offers_made(village)
     flow_without(village, lambda letter: isinstance(letter.content, Slice))
-    rules = replace(village.villagers[0].state.rules.manifest.round, ready_s=3.0, scatter_s=20.0)
+    rules = replace(village.villagers[0].state.context.manifest.round, ready_s=3.0, scatter_s=20.0)
     assert [timeouts.scatter_s(planned(village, 1.0, view), rules) for view in range(4)] == [
         3.0,
         6.0,

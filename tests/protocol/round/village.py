@@ -16,9 +16,9 @@ from protocol.certificates.certificate import OpenCertificate, open_certificate
 from protocol.certificates.merge import merge_round
 from protocol.digest import Digest, digest
 from protocol.identity import PeerId, Signer
-from protocol.messages import Signed
+from protocol.messages.base import Signed
 from protocol.planning.plan import OpenPlan, open_plan
-from protocol.round import phases as p
+from protocol.round import events as e
 from protocol.run.manifest import Group, Manifest, seal
 from tests.protocol.round.villager import CHUNKS, Content, Villager
 from tests.protocol.rounds import Made
@@ -112,7 +112,7 @@ class Village:
                 other.me for other in self.villagers if self.parted(other.me, villager.me)
             }
             for peer in sorted(villager.lost):
-                villager.inbox.append(p.PeerGone(peer=peer))
+                villager.inbox.append(e.PeerLost(peer=peer))
             villager.hear_beacons()
             villager.run()
 
@@ -223,7 +223,7 @@ class Village:
         villager.run()
         if villager.alive and villager.state.deadline < math.inf:
             self.now = max(self.now, villager.state.deadline)
-            villager.see(p.Tick())
+            villager.see(e.DeadlinePassed())
             villager.run()
 
     def tick_next(self) -> None:

@@ -10,21 +10,17 @@ from typing import TYPE_CHECKING
 from daemon.swarm.lineage import Lineage
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.merge import merge_parents, merge_round
+from protocol.contribution.offer import NOTHING
 from protocol.digest import Digest, digest
 from protocol.identity import PeerId, Signer
-from protocol.messages import (
-    HoldReport,
-    Inclusion,
-    Plan,
-    Ready,
-    Signed,
-    Vote,
-    Withdrawal,
-    open_signed,
-    sign,
-)
-from protocol.round import phases as p
+from protocol.messages.base import Signed
+from protocol.messages.envelope import open_signed, sign
+from protocol.messages.offer import Ready
+from protocol.messages.round import HoldReport, Inclusion, Plan, Vote, Withdrawal
+from protocol.round import actions as a
+from protocol.round import events as e
 from protocol.round.machine import begin, step
+from protocol.round.state import RunContext
 from tests.protocol.round import invariants
 from tests.protocol.round.cargo import Cargo, Result, Slice, Sum
 
@@ -46,12 +42,14 @@ class Villager:
         # Of the anchor; the machine's own tip follows with `Adopted`.
         self.tip = lineage.best
         self.state = begin(
-            p.Rules(me=self.me, manifest=village.manifest, chunks=CHUNKS), self.tip, village.now
+            RunContext(run=village.run_id, me=self.me, manifest=village.manifest, chunks=CHUNKS),
+            self.tip,
+            village.now,
         )
         self.spare: Digest = b""  # the state in the spare buffers
         self.kept: list[Digest] = [self.tip.hash]
-        self.inbox: deque[p.Event] = deque()
-        self.work: deque[p.Action] = deque()  # asked for and not done yet
+        self.inbox: deque[e.Event] = deque()
+        self.work: deque[a.Action] = deque()  # asked for and not done yet
         self.early: list[Signed] = []
         self.seq = 0
         self.samples = 10  # of each offer
@@ -60,7 +58,7 @@ class Villager:
         self.cargo = Cargo(self)
         self.said = invariants.Said()
         # durable: by parent, the first view that is not taken.
-        self.stands: dict[Digest, int] = {}
+        self.view_records: dict[Digest, int] = {}
         self.disk_full = False
 
     # -------------------------------------------------------------------------------------------- events
@@ -74,66 +72,72 @@ class Villager:
             "the machine keeps itself busy without anything from outside"
         )
 
-    def see(self, event: p.Event) -> None:
+    def see(self, event: e.Event) -> None:
         before, now = self.state, self.village.now
         self.state, actions = step(before, event, now)
         invariants.check_step(before, event, self.state, actions)
         self.said.check_view(self.state)
         for action in actions:
-            if isinstance(action, p.PersistView) and self.disk_full:
-                self.inbox.appendleft(p.StandLost(reason="the disk is full"))
+            if isinstance(action, a.PersistView) and self.disk_full:
+                self.inbox.appendleft(e.ViewNotPersisted(reason="the disk is full"))
                 break
             self.act(action)
-        if isinstance(event, p.PeerGone):
+        if isinstance(event, e.PeerLost):
             self.cargo.lost()
-        if isinstance(event, p.Adopted) or before.parent != self.state.parent:
+        if isinstance(event, e.CertificateAdopted) or before.parent != self.state.parent:
             early, self.early = self.early, []
             for signed in early:
                 self.open(signed)
             self.hear_beacons()
 
-    def act(self, action: p.Action) -> None:
+    def act(self, action: a.Action) -> None:
         match action:
-            case p.Send(to=to, message=message):
+            case a.Send(to=to, message=message):
                 self.said.check(message)
-                self.said.check_durable(message, self.stands)
+                self.said.check_durable(message, self.view_records)
                 signed = sign(self.signer, self.village.run_id, message)
                 for peer in to:
                     if peer == self.me:
                         self.open(signed, ours=True)
                     else:
                         self.village.post(self.me, peer, signed)
-            case p.Forward(to=to, signed=signed):
+            case a.Forward(to=to, signed=signed):
                 for peer in to:
                     self.village.post(self.me, peer, signed)
-            case p.PersistView(parent=parent, view=view):
-                self.stands[parent] = max(self.stands.get(parent, 0), view + 1)
-            case p.Scatter(plan=plan):
+            case a.PersistView(parent=parent, view=view):
+                self.view_records[parent] = max(self.view_records.get(parent, 0), view + 1)
+            case a.Scatter(plan=plan):
                 self.said.check_scatter(plan)
                 self.cargo.scatter(plan)
-            case p.Reduce(cut=cut, digest=name):
-                self.cargo.reduce(cut, name)
-            case p.Serve(cut=cut, digest=name):
-                self.cargo.serve(cut, name)
-            case p.HandOn(slices=slices, to=to):
+            case a.Reduce(inclusion=inclusion, digest=name):
+                self.cargo.reduce(inclusion, name)
+            case a.ServeInclusion(inclusion=inclusion, digest=name):
+                self.cargo.serve(inclusion, name)
+            case a.ForwardResults(slices=slices, to=to):
                 self.cargo.hand_on(slices, to)
-            case p.Abandon():
+            case a.AbandonExchange():
                 self.cargo.abandon()
-            case p.Inquire(peers=peers):
+            case a.RequestCertificate(peers=peers):
                 for peer in peers:
                     self.village.inquire(self, peer)
-            case p.Publish(certificate=raw, to=to, gossip=gossip):
+            case a.PublishCertificate(certificate=certificate, to=to, gossip=gossip):
                 if gossip:
                     self.village.gossiped.append(self.me)
-                self.village.check_certificate(raw)
-                self.learn(raw)
+                self.village.check_certificate(certificate.raw)
+                self.learn(certificate.raw)
                 for peer in to:
-                    self.village.post(self.me, peer, raw)
-            case p.MakeOffer() | p.Adopt() | p.Fetch() | p.PrepareMerge() | p.Average():
+                    self.village.post(self.me, peer, certificate.raw)
+            case (
+                a.MakeOffer()
+                | a.AdoptCertificate()
+                | a.FetchState()
+                | a.FetchBranch()
+                | a.AverageBranches()
+            ):
                 self.work.append(action)
-            case p.Refuse(peer=peer, reason=reason, detail=detail):
+            case a.Refuse(peer=peer, reason=reason, detail=detail):
                 self.village.refused.append((self.me, peer, reason, detail))
-            case p.TrainOn() | p.RecordEvent() | p.Examine() | p.GiveUp():
+            case a.ResumeTraining() | a.RecordEvent() | a.AuditReducers() | a.GiveUpState():
                 pass
             case _:
                 raise AssertionError(f"nobody does {action}")
@@ -149,7 +153,9 @@ class Villager:
         self.spare = b""
         self.cargo = Cargo(self)
         self.said.began_again()
-        self.state = begin(self.state.rules, self.tip, self.village.now, stands=dict(self.stands))
+        self.state = begin(
+            self.state.context, self.tip, self.village.now, view_records=dict(self.view_records)
+        )
         self.hear_beacons()
         self.run()
 
@@ -165,23 +171,23 @@ class Villager:
 
     def open(self, signed: Signed, *, ours: bool = False) -> None:
         message = open_signed(signed, self.village.run_id, trusted=True)
-        event: p.Event
+        event: e.Event
         match message:
             case Ready():
                 if message.parent != self.state.parent and message.number > self.state.tip.number:
                     self.early.append(signed)
                     return
-                event = p.ReadyGot(signed=signed, ready=message)
+                event = e.ReadyReceived(signed=signed, ready=message)
             case Plan():
-                event = p.PlanGot(signed=signed, plan=self.village.opened(signed))
+                event = e.PlanReceived(signed=signed, plan=self.village.opened(signed))
             case HoldReport():
-                event = p.HeldGot(peer=signed.peer, held=message)
+                event = e.HoldReportReceived(peer=signed.peer, report=message)
             case Withdrawal():
-                event = p.WithdrawalGot(peer=signed.peer, withdrawal=message)
+                event = e.WithdrawalReceived(peer=signed.peer, withdrawal=message)
             case Inclusion():
-                event = p.CutGot(signed=signed, cut=message)
+                event = e.InclusionReceived(signed=signed, inclusion=message)
             case Vote():
-                event = p.VoteGot(signed=signed, vote=message)
+                event = e.VoteReceived(signed=signed, vote=message)
             case _:
                 raise AssertionError(f"nobody sends {message}")
         if ours:
@@ -200,11 +206,11 @@ class Villager:
         ahead = self.lineage.ahead(self.state.tip)
         made = self.lineage.step(ahead.hash) if ahead is not None else None
         if made is not None:
-            self.inbox.append(p.CertificateGot(certificate=made.certificate))
+            self.inbox.append(e.CertificateReceived(certificate=made.certificate))
             return
         for other in self.lineage.beside(self.state.tip):
             if any(villager.state.tip.hash == other.hash for villager in self.known()):
-                self.inbox.append(p.ForkGot(other=other))
+                self.inbox.append(e.ForkFound(other=other))
                 return
 
     def known(self) -> list[Villager]:
@@ -221,57 +227,60 @@ class Villager:
         )
         live = frozenset(other.me for other in self.known() if other.state.tip.hash in tips)
         if live != self.state.live:
-            self.inbox.append(p.LiveChanged(live=live))
+            self.inbox.append(e.LivePeersChanged(live=live))
         self.look()
 
     def lose(self, peer: PeerId) -> None:
         """The connection broke."""
         self.lost.add(peer)
-        self.inbox.append(p.PeerGone(peer=peer))
+        self.inbox.append(e.PeerLost(peer=peer))
         self.hear_beacons()
 
     def finish(self) -> None:
         """The oldest piece of work is done."""
         match self.work.popleft():
-            case p.MakeOffer():
+            case a.MakeOffer():
                 self.seq += bool(self.samples)
                 self.inbox.append(
-                    p.OfferMade(
-                        ready=self._ready(self.tip.hash, self.tip.number + 1, samples=self.samples)
+                    e.OfferMade(
+                        ready=self._ready(self.tip.hash, self.tip.number + 1, samples=self.samples),
+                        offer=NOTHING,
                     )
                 )
-            case p.Adopt(certificate=certificate, downloaded=downloaded):
+            case a.AdoptCertificate(certificate=certificate, downloaded=downloaded):
                 assert downloaded or self.spare == certificate.outcome.state, (
                     "adopting what is not in the spare buffer"
                 )
                 self._move(certificate.hash)
-            case p.Fetch(certificate=certificate):
+            case a.FetchState(certificate=certificate):
                 self._download(certificate)
-            case p.PrepareMerge(other=other):
+            case a.FetchBranch(other=other):
                 made = self.lineage.step(other.hash)
                 assert made is not None
                 self._download(made.certificate)
-            case p.Average(other=other):
+            case a.AverageBranches(other=other):
                 parents = merge_parents(self.tip.hash, other.hash)
                 self.spare = digest(b"merged", *parents)
                 ready = self._ready(
                     merge_round(parents), max(self.tip.number, other.number) + 1, samples=0
                 )
-                self.inbox.append(p.MergePrepared(other=other, state=self.spare, ready=ready))
+                self.inbox.append(e.MergePrepared(other=other, state=self.spare, ready=ready))
 
     def _download(self, certificate: OpenCertificate) -> None:
         """There is one download at a time."""
-        if any(isinstance(later, p.Fetch | p.PrepareMerge) for later in self.work):
+        if any(isinstance(later, a.FetchState | a.FetchBranch) for later in self.work):
             return
         if self.village.downloads(certificate.hash, self):
-            self.inbox.append(p.StateComing(certificate=certificate.hash))
+            self.inbox.append(e.StateBytesReceived(certificate=certificate.hash))
             made = self.lineage.step(certificate.hash)
             assert made is not None
             ahead = self.lineage.descends(made.tip, self.tip)
-            here = p.StateHere(certificate=certificate, tip=self.tip.hash, ahead=ahead)
+            here = e.StateReceived(certificate=certificate, tip=self.tip.hash, ahead=ahead)
             self.inbox.append(here)
         else:
-            self.inbox.append(p.StateLost(certificate=certificate.hash, reason="nobody has it"))
+            self.inbox.append(
+                e.StateUnavailable(certificate=certificate.hash, reason="nobody has it")
+            )
 
     def _move(self, name: Digest) -> None:
         made = self.lineage.step(name)
@@ -279,7 +288,7 @@ class Villager:
         assert self.lineage.descends(made.tip, self.tip), "moving to another branch without merging"
         self.tip, self.spare = made.tip, b""
         self.kept = [*self.kept, name][-STATES_KEPT:]
-        self.inbox.append(p.Adopted(tip=made.tip))
+        self.inbox.append(e.CertificateAdopted(tip=made.tip))
 
     def _ready(self, parent: Digest, number: int, *, samples: int) -> Ready:
         return Ready(

@@ -15,12 +15,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from protocol.averaging.group_layout import layout_of
+from protocol.averaging.group_layout import GroupLayout, layout_of
+from protocol.averaging.vector_layout import Vector
 from protocol.codec import codec_named
 from protocol.digest import digest
-from protocol.planning.group_proposals import Bounds
-from protocol.planning.history import History
-from protocol.ports import Vector
+from protocol.planning.group_proposals import GroupBounds
+from protocol.planning.group_size_history import GroupSizeHistory
 from protocol.rules.registry import RULE_SETS, RuleSet
 from protocol.rules.versions import CURRENT_RULES, FIRST_RULES, KNOWN_RULES
 from protocol.run.manifest import Outer
@@ -31,14 +31,26 @@ from tests.protocol.rounds import named, people
 def _choice(rules: RuleSet) -> list[bytes]:
     made: list[bytes] = []
     for count in (2, 3, 5, 8, 13, 24, 48):
-        for before in (None, History(size=4), History(size=8, leaning=1, times=2)):
+        for before in (
+            None,
+            GroupSizeHistory(size=4),
+            GroupSizeHistory(size=8, leaning=1, times=2),
+        ):
             for view in (
                 regions(count),
                 msgspec.structs.replace(regions(count, seed=2), measured=False),
             ):
-                laid = rules.choose(view, Bounds(least=2, most=16), SIZES, before)
-                # Words are nobody's to agree on.
-                made.append(msgspec.msgpack.encode(msgspec.structs.replace(laid, reason="")))
+                laid = rules.choose(view, GroupBounds(least=2, most=16), SIZES, before)
+                # The reason is for people: versions may word it differently. The names here are
+                # those under which the pins were recorded.
+                recorded = {
+                    "rows": laid.groups,
+                    "shares": laid.shares,
+                    "predicted_s": laid.predicted_s,
+                    "reason": "",
+                    "after": laid.after,
+                }
+                made.append(msgspec.msgpack.encode(recorded))
     return made
 
 
@@ -59,11 +71,24 @@ def _shares(rules: RuleSet) -> list[bytes]:
 
 
 def _layouts(rules: RuleSet) -> list[bytes]:
-    rows = ((0, 1, 2), (3, 4, 5, 6), (7, 8, 9))
+    groups = ((0, 1, 2), (3, 4, 5, 6), (7, 8, 9))
     return [
-        msgspec.msgpack.encode(layout_of(rows, (0, size, 2 * size, 3 * size), rules.share_out))
+        _pinned_layout(layout_of(groups, (0, size, 2 * size, 3 * size), rules.share_out))
         for size in (1, 4, 5, 100)
     ]
+
+
+def _pinned_layout(layout: GroupLayout) -> bytes:
+    """Encode a layout with the field names that it had when its pin was made."""
+    return msgspec.msgpack.encode(
+        {
+            "rows": layout.groups,
+            "row_of": layout.group_of,
+            "parts": layout.parts,
+            "slices": layout.slices,
+            "ranks": layout.counterparts,
+        }
+    )
 
 
 def _leaders(rules: RuleSet) -> list[bytes]:

@@ -13,15 +13,16 @@ from protocol.certificates.certificate import OpenCertificate, Tip, extend, open
 from protocol.chain.account_binding import with_binding
 from protocol.digest import digest
 from protocol.identity import PeerId
-from protocol.messages import Binding, sign
+from protocol.messages.envelope import sign
+from protocol.messages.offer import Binding
 from protocol.planning.plan import make_plan
 from protocol.run.manifest import Manifest, seal
-from protocol.settlement.rules import Rules, Settlement
+from protocol.settlement.rules import Settlement, SettlementRules
 from tests.protocol.rounds import CHUNKS, MANIFEST, Made, people, ready
 
 # The devnet's, so that it can pay these.
 CHAIN, CONTRACT = 4195600, bytes.fromhex("0000000000000000000000000000000000001000")
-NO_LOCK = Rules(lock_epochs=0)
+NO_LOCK = SettlementRules(lock_epochs=0)
 PAID: Manifest = replace(
     MANIFEST,
     chain="hypergpu",
@@ -58,7 +59,7 @@ def certificate(
     )
     made.plan_signed = made.signed(made.plan)
     made.vote = replace(made.vote, plan=made.plan_signed.digest)
-    made.with_cut(
+    made.with_inclusion(
         plan=made.plan_signed.digest, contributors=tuple(i for i in range(4) if samples.get(i))
     )
     opened = open_certificate(made.raw(), PAID_RUN, PAID, CHUNKS)

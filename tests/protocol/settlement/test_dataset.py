@@ -25,7 +25,7 @@ from protocol.settlement.dataset import (
 )
 from protocol.settlement.merkle_tree import SettlementTree, leads_to, leaf_of
 from protocol.settlement.receipts import Receipt, by_epoch
-from protocol.settlement.rules import Rules
+from protocol.settlement.rules import SettlementRules
 from protocol.settlement.totals import EpochWork, settle
 from tests.protocol.rounds import MANIFEST, RUN
 from tests.protocol.settlement.paid import PAID, PAID_RUN, certificate, wallet
@@ -122,7 +122,9 @@ def test_a_thousand_accounts_fit_one_root() -> None:
         for seq in (1, 2)
     ]
     pool = 10**24 + 7
-    settled = settle([EpochWork(pool=pool, receipts=tuple(receipts))], Rules(lock_epochs=0))
+    settled = settle(
+        [EpochWork(pool=pool, receipts=tuple(receipts))], SettlementRules(lock_epochs=0)
+    )
     assert (len(settled.totals), settled.total) == (1000, pool)
     tree = SettlementTree(
         (address_of(account), amount) for account, amount in settled.totals.items()

@@ -12,11 +12,11 @@ from msgspec.structs import replace
 
 from protocol.digest import digest
 from protocol.settlement.receipts import Receipt
-from protocol.settlement.rules import Rules
-from protocol.settlement.sanctions import NEVER, Offence, Step, judge
-from protocol.settlement.totals import EpochWork, Settled, settle
+from protocol.settlement.rules import SettlementRules
+from protocol.settlement.sanctions import NEVER, Offence, SanctionStep, judge
+from protocol.settlement.totals import EpochWork, SettlementTotals, settle
 
-RULES = Rules(lock_epochs=0)
+RULES = SettlementRules(lock_epochs=0)
 
 
 def account(i: int) -> bytes:
@@ -97,7 +97,7 @@ def test_two_offers_of_one_seq_count_as_the_smaller_and_are_an_offence() -> None
     two = work(receipt("p", 1, 900, word="x"), receipt("p", 1, 100), receipt("q", 1, 100, who=B))
     settled = settle([two], RULES)
     assert [(one.step, one.account, one.samples) for one in settled.sanctions] == [
-        (Step.SUBTRACT, A, 900)
+        (SanctionStep.SUBTRACT, A, 900)
     ]
     assert "two different offers as seq 1" in settled.sanctions[0].reason
     assert settled.totals == {B: 1000}
@@ -120,7 +120,7 @@ def test_an_account_that_fails_its_gate_blocks_nobody_and_its_work_waits() -> No
 
 
 def test_work_that_waited_too_long_lapses() -> None:
-    rules = Rules(lock_epochs=0, held_epochs=1)
+    rules = SettlementRules(lock_epochs=0, held_epochs=1)
     epochs = [work(receipt("p", 1), silent=frozenset({A})), work(silent=frozenset({A})), work()]
     assert "lapsed" in settle(epochs[:2], rules).withheld[0].reason
     assert settle(epochs, rules).totals == {}
@@ -142,29 +142,29 @@ def test_sanctions_go_up_in_steps_with_reason_and_evidence() -> None:
     found = [replace(offence(word=str(i), samples=5), epoch=i) for i in range(5)]
     sanctions = judge(found, RULES)
     assert [one.step for one in sanctions] == [
-        Step.SUBTRACT,
-        Step.QUARANTINE,
-        Step.FORFEIT,
-        Step.BAN,
+        SanctionStep.SUBTRACT,
+        SanctionStep.QUARANTINE,
+        SanctionStep.FORFEIT,
+        SanctionStep.BAN,
     ]
     assert [one.until for one in sanctions] == [0, 3, 4, NEVER]
     assert all(one.reason and len(one.evidence) == 32 for one in sanctions)
 
 
 def test_after_a_clean_probation_it_begins_again() -> None:
-    rules = Rules(quarantine_epochs=2, probation_epochs=3)
+    rules = SettlementRules(quarantine_epochs=2, probation_epochs=3)
     told = [
         offence(word="a"),
         replace(offence(word="b"), epoch=1),
         replace(offence(word="c"), epoch=6),
     ]
     assert [one.step for one in judge(told, rules)] == [
-        Step.SUBTRACT,
-        Step.QUARANTINE,
-        Step.SUBTRACT,
+        SanctionStep.SUBTRACT,
+        SanctionStep.QUARANTINE,
+        SanctionStep.SUBTRACT,
     ]
     again = [*told[:2], replace(told[2], epoch=5)]
-    assert judge(again, rules)[-1].step == Step.FORFEIT
+    assert judge(again, rules)[-1].step == SanctionStep.FORFEIT
 
 
 def test_one_offence_told_twice_counts_once() -> None:
@@ -182,7 +182,7 @@ def test_subtracting_takes_from_what_comes_and_never_from_what_was_paid() -> Non
 
 def test_quarantined_work_is_never_paid_and_a_ban_is_for_ever() -> None:
     offences = [(offence(word=str(i)),) for i in range(4)]
-    rules = Rules(lock_epochs=0, quarantine_epochs=1)
+    rules = SettlementRules(lock_epochs=0, quarantine_epochs=1)
     epochs = [
         work(receipt("p", i + 1), receipt("q", i + 1, who=B), offences=told)
         for i, told in enumerate([*offences, (), ()])
@@ -193,13 +193,13 @@ def test_quarantined_work_is_never_paid_and_a_ban_is_for_ever() -> None:
 
 
 def test_forfeit_takes_the_locked_window_and_nothing_before_it() -> None:
-    rules = Rules(lock_epochs=1, quarantine_epochs=1)
+    rules = SettlementRules(lock_epochs=1, quarantine_epochs=1)
     epochs = [work(receipt("p", i + 1), receipt("q", i + 1, who=B)) for i in range(3)]
     tried = (offence(word="a"), offence(word="b"), offence(word="c"))
     before = settle(epochs, rules)
     assert (before.totals, before.locked) == ({A: 1000, B: 1000}, {A: 500, B: 500})
     after = settle([*epochs, work(receipt("p", 4), receipt("q", 4, who=B), offences=tried)], rules)
-    assert after.sanctions[-1].step == Step.FORFEIT
+    assert after.sanctions[-1].step == SanctionStep.FORFEIT
     assert after.totals == {A: 1000, B: 1500}
     assert after.locked == {B: 1000}
 
@@ -227,15 +227,15 @@ EPOCHS = st.lists(
     ),
     max_size=6,
 )
-ANY_RULES = st.builds(Rules, lock_epochs=st.integers(0, 3), held_epochs=st.integers(0, 3))
+ANY_RULES = st.builds(SettlementRules, lock_epochs=st.integers(0, 3), held_epochs=st.integers(0, 3))
 
 
-def _histories(epochs: list[EpochWork], rules: Rules) -> list[Settled]:
+def _histories(epochs: list[EpochWork], rules: SettlementRules) -> list[SettlementTotals]:
     return [settle(epochs[: count + 1], rules) for count in range(len(epochs))]
 
 
 @given(epochs=EPOCHS, rules=ANY_RULES)
-def test_never_more_than_the_pools(epochs: list[EpochWork], rules: Rules) -> None:
+def test_never_more_than_the_pools(epochs: list[EpochWork], rules: SettlementRules) -> None:
     for count, settled in enumerate(_histories(epochs, rules)):
         assert settled.total + sum(settled.locked.values()) <= sum(
             work.pool for work in epochs[: count + 1]
@@ -243,7 +243,7 @@ def test_never_more_than_the_pools(epochs: list[EpochWork], rules: Rules) -> Non
 
 
 @given(epochs=EPOCHS, rules=ANY_RULES)
-def test_totals_only_grow(epochs: list[EpochWork], rules: Rules) -> None:
+def test_totals_only_grow(epochs: list[EpochWork], rules: SettlementRules) -> None:
     before: dict[bytes, int] = {}
     for settled in _histories(epochs, rules):
         assert all(settled.totals.get(who, 0) >= amount for who, amount in before.items())
@@ -252,7 +252,7 @@ def test_totals_only_grow(epochs: list[EpochWork], rules: Rules) -> None:
 
 @given(epochs=EPOCHS, rules=ANY_RULES, seed=st.integers(0, 1000))
 def test_the_order_of_certificates_does_not_matter(
-    epochs: list[EpochWork], rules: Rules, seed: int
+    epochs: list[EpochWork], rules: SettlementRules, seed: int
 ) -> None:
     dice = random.Random(seed)
     shuffled = [
@@ -268,6 +268,8 @@ def test_the_order_of_certificates_does_not_matter(
 
 
 @given(epochs=EPOCHS, rules=ANY_RULES)
-def test_nobody_is_paid_without_work_of_its_own(epochs: list[EpochWork], rules: Rules) -> None:
+def test_nobody_is_paid_without_work_of_its_own(
+    epochs: list[EpochWork], rules: SettlementRules
+) -> None:
     worked = {one.account for work in epochs for one in work.receipts}
     assert set(settle(epochs, rules).totals) <= worked

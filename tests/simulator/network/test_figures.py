@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from simulator.network.bounds import bounds_of
-from simulator.network.compare import Change, Record, fixed_sizes, run
+from simulator.network.comparison import PathChange, PolicyRecord, fixed_sizes, run_policy
 from simulator.network.links import links_of
 
 NEVER_SLOWER = 1.05
@@ -16,13 +16,13 @@ PREDICTED = 0.25
 PROFILES = ("good", "average", "poor", "unstable", "regions")
 
 
-def against_fixed(profile: str, nodes: int, seed: int, rounds: int) -> tuple[float, Record]:
+def against_fixed(profile: str, nodes: int, seed: int, rounds: int) -> tuple[float, PolicyRecord]:
     """Adaptive's mean round, those spent adapting included, over that of the best fixed size in
     hindsight.
     """
-    adaptive = run(profile, nodes, "adaptive", seed, rounds)
+    adaptive = run_policy(profile, nodes, "adaptive", seed, rounds)
     best = min(
-        run(profile, nodes, f"fixed:{size}", seed, rounds).seconds_mean
+        run_policy(profile, nodes, f"fixed:{size}", seed, rounds).seconds_mean
         for size in fixed_sizes(nodes)
     )
     return adaptive.seconds_mean / best, adaptive
@@ -41,11 +41,15 @@ pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
-def regions128() -> tuple[Record, Record]:
-    return run("regions", 128, "adaptive", 1, 4), run("regions", 128, "fixed:128", 1, 4)
+def regions128() -> tuple[PolicyRecord, PolicyRecord]:
+    return run_policy("regions", 128, "adaptive", 1, 4), run_policy(
+        "regions", 128, "fixed:128", 1, 4
+    )
 
 
-def test_rows_reach_the_speed_up_that_the_links_allow(regions128: tuple[Record, Record]) -> None:
+def test_rows_reach_the_speed_up_that_the_links_allow(
+    regions128: tuple[PolicyRecord, PolicyRecord],
+) -> None:
     adaptive, flat = regions128
     allowed = bounds_of(links_of("regions", 128, 1))
     print(
@@ -56,13 +60,15 @@ def test_rows_reach_the_speed_up_that_the_links_allow(regions128: tuple[Record, 
     assert flat.round_seconds_median / adaptive.round_seconds_median >= 0.9 * allowed.speed_up
 
 
-def test_a_quarter_of_the_bytes_between_regions(regions128: tuple[Record, Record]) -> None:
+def test_a_quarter_of_the_bytes_between_regions(
+    regions128: tuple[PolicyRecord, PolicyRecord],
+) -> None:
     adaptive, flat = regions128
     assert adaptive.rounds[-1].rows > 1
     assert adaptive.rounds[-1].between_bytes <= flat.inter_region_bytes / 4
 
 
-def test_the_prediction_holds(regions128: tuple[Record, Record]) -> None:
+def test_the_prediction_holds(regions128: tuple[PolicyRecord, PolicyRecord]) -> None:
     assert max(record.prediction_error_median or 1.0 for record in regions128) <= PREDICTED
 
 
@@ -70,10 +76,11 @@ def test_the_prediction_holds(regions128: tuple[Record, Record]) -> None:
 @pytest.mark.parametrize("nodes", [48, pytest.param(128, marks=pytest.mark.slow)])
 def test_after_a_tenfold_latency_rise_groups_settle_within_three_rounds(nodes: int) -> None:
     """The rise comes during a round that was planned before it."""
-    change = Change(at=2, share=1 / 3, times=10.0)
-    settled = run("good", nodes, "adaptive", 1, 6, change).rounds[change.at + 3]
+    change = PathChange(at=2, share=1 / 3, times=10.0)
+    settled = run_policy("good", nodes, "adaptive", 1, 6, change).rounds[change.at + 3]
     best = min(
-        run("good", nodes, f"fixed:{size}", 1, 6, change).rounds[-1].seconds for size in (16, nodes)
+        run_policy("good", nodes, f"fixed:{size}", 1, 6, change).rounds[-1].seconds
+        for size in (16, nodes)
     )
     assert settled.seconds <= NEVER_SLOWER * best
 
@@ -86,12 +93,12 @@ def test_a_size_that_the_rise_made_slow_is_left_within_three_rounds_and_for_good
     """Rows of few are best on short paths; on long ones each carries so little that one row of all
     is, by far.
     """
-    change = Change(at=2, share=1 / 3, times=10.0)
-    went = run("good", 64, "adaptive", seed, 7, change).rounds
+    change = PathChange(at=2, share=1 / 3, times=10.0)
+    went = run_policy("good", 64, "adaptive", seed, 7, change).rounds
     before, after = went[change.at], went[change.at + 3 :]
-    best = run("good", 64, "fixed:64", seed, change.at + 2, change).rounds[-1].seconds
-    assert before.row_size < 64
-    assert [one.row_size for one in after] == [64] * len(after)
+    best = run_policy("good", 64, "fixed:64", seed, change.at + 2, change).rounds[-1].seconds
+    assert before.group_size < 64
+    assert [one.group_size for one in after] == [64] * len(after)
     assert max(one.seconds for one in after) <= NEVER_SLOWER * best
     assert [one.predicted_s for one in after] == [
         pytest.approx(one.seconds, rel=PREDICTED) for one in after

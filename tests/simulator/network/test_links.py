@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from simulator.fakes.link_profiles import QUALITIES
 from simulator.network.links import BETWEEN_S, PROFILES, links_of
-from simulator.profiles import QUALITIES
 
 
 @pytest.mark.parametrize("seed", [1, 2])

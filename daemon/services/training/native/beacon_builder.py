@@ -8,15 +8,17 @@ from collections.abc import Callable
 
 import trio
 
-from daemon.services.training.native.state.disk_access import readable_records
+from daemon.services.training.native.state.disk_queries import readable_records
 from daemon.services.training.native.state.state_sync import StateSync
 from daemon.swarm.chain_sync import ChainReply
-from daemon.swarm.pace import LastPace
+from daemon.swarm.training_speed import RecentTrainingSpeed
 from protocol.certificates.certificate import Tip
 from protocol.digest import Digest
-from protocol.messages import Beacon
-from protocol.ports import Disk, Network, TaskInfo, Trainer
-from protocol.round.phases import State
+from protocol.messages.beacon import Beacon
+from protocol.ports.disk import Disk
+from protocol.ports.network import Network
+from protocol.ports.trainer import TaskInfo, Trainer
+from protocol.round.state import RoundState
 
 
 class BeaconBuilder:
@@ -39,7 +41,7 @@ class BeaconBuilder:
         self._disk = disk
         self._serial = serial
         self._last_serial = 0
-        self._pace = LastPace(trainer)
+        self._pace = RecentTrainingSpeed(trainer)
 
     def _next_serial(self) -> int:
         """A wall clock that was set back must not make our beacons look old to those who heard the
@@ -49,7 +51,11 @@ class BeaconBuilder:
         return self._last_serial
 
     def beacon(
-        self, state: State | None, info: TaskInfo | None, task: bytes, arriving: Tip | None = None
+        self,
+        state: RoundState | None,
+        info: TaskInfo | None,
+        task: bytes,
+        arriving: Tip | None = None,
     ) -> Beacon:
         """`state` and `info` are None and `task`, its name, is empty while the worker is starting.
 
@@ -75,7 +81,7 @@ class BeaconBuilder:
         )
 
     async def chain(
-        self, state: State | None, moving: StateSync | None, first: int, limit: int
+        self, state: RoundState | None, moving: StateSync | None, first: int, limit: int
     ) -> tuple[ChainReply, list[bytes]]:
         """Records from number `first` on: those on disk, then those on their way there."""
         if state is None or moving is None:

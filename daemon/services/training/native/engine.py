@@ -16,50 +16,51 @@ import trio
 from daemon.services.training.native.audit.auditor import Auditor
 from daemon.services.training.native.audit.fraud_proofs import FraudProofs
 from daemon.services.training.native.beacon_builder import BeaconBuilder
-from daemon.services.training.native.event_queue import EventQueue
 from daemon.services.training.native.exchange.data_plane import DataPlane
-from daemon.services.training.native.message_translator import MessageTranslator
-from daemon.services.training.native.round_log import RoundLog
+from daemon.services.training.native.rounds.event_queue import EventQueue
+from daemon.services.training.native.rounds.message_translator import MessageTranslator
+from daemon.services.training.native.rounds.round_executor import RoundExecutor
+from daemon.services.training.native.rounds.round_log import RoundLog
 from daemon.services.training.native.state.downloads import Downloads
 from daemon.services.training.native.state.fork_choice import ForkChoice
 from daemon.services.training.native.state.state_store import StateStore
-from daemon.services.training.native.training.round_executor import RoundExecutor
 from daemon.swarm.chain_sync import ChainReply, serve_chain, serve_manifest
 from daemon.swarm.follower import Follower
-from daemon.swarm.lineage import Lineage, Step
+from daemon.swarm.lineage import Lineage, LineageEntry
 from daemon.swarm.members import Members, stranger_patience_s
 from daemon.swarm.messenger import Messenger
-from daemon.swarm.state_transfer import GivenStates, serve_state
+from daemon.swarm.state_transfer import StateServer, serve_state
 from daemon.swarm.task_agreement import serve_task
+from daemon.system.trio_types import TaskStatus
 from protocol.averaging.vector_layout import chunk_count
 from protocol.certificates.certificate import OpenCertificate, Tip, certificate_hash
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, Signer
-from protocol.journal import JournalEvent, Refused, Warned
-from protocol.messages import (
-    Announce,
-    AnyMessage,
-    Binding,
-    Message,
-    Ready,
-    Signed,
-    payload_of,
-    sign,
-)
-from protocol.ports import Disk, DiskFull, Network, Offload, TaskInfo, Trainer
-from protocol.round import phases as p
+from protocol.journal import InputRefused, JournalEvent, Warned
+from protocol.messages.base import Message, Signed
+from protocol.messages.envelope import AnyMessage, payload_of, sign
+from protocol.messages.offer import Binding, Ready
+from protocol.messages.round import Announce
+from protocol.ports.disk import Disk, DiskFull
+from protocol.ports.network import Network
+from protocol.ports.offload import Offload
+from protocol.ports.trainer import TaskInfo, Trainer
+from protocol.round import actions as a
+from protocol.round import events as e
 from protocol.round.machine import begin, step
+from protocol.round.phase import Phase
+from protocol.round.state import RoundState, RunContext
 from protocol.run.manifest import SignedManifest
 
 SEEKING = {
-    p.Phase.TRAIN,
-    p.Phase.OFFER,
-    p.Phase.READY,
-    p.Phase.SCATTER,
-    p.Phase.REDUCE,
-    p.Phase.VOTE,
-    p.Phase.WATCH,
+    Phase.TRAIN,
+    Phase.OFFER,
+    Phase.READY,
+    Phase.SCATTER,
+    Phase.REDUCE,
+    Phase.VOTE,
+    Phase.WATCH,
 }
 """Phases of a node's own rounds, beside which it looks for states that it has done without so far."""
 
@@ -159,18 +160,17 @@ class NativeEngine:
             refuse=self._refuse,
             on_steps=self._certified,
             on_members=self._members_changed,
-            on_gone=lambda peer: self._emit(p.PeerGone(peer=peer)),
+            on_gone=lambda peer: self._emit(e.PeerLost(peer=peer)),
             beacon=lambda: self._standing.beacon(
                 self._state, self._info, self._members.tasks.name, self._arriving
             ),
             send=self._messenger.send,
         )
         self._leaves: dict[Digest, list[Digest]] = {}
-        self.keeper: StateStore | None = None
+        self.state_store: StateStore | None = None
         self._work: RoundExecutor | None = None
         self._info: TaskInfo | None = None
-        self._state: p.State | None = None
-        self._publishing = False
+        self._state: RoundState | None = None
         self._inbox = EventQueue()
         self._nursery: trio.Nursery | None = None
         self._finishing = False
@@ -178,12 +178,12 @@ class NativeEngine:
         serve_chain(network, self._run, self._answer_chain)
         serve_manifest(network, manifest, self._refuse, record)
         serve_task(network, lambda: self._members.tasks.ours)
-        self._given = GivenStates(disk, self._leaves, lambda: self._parameters, self._current_state)
+        self._given = StateServer(disk, self._leaves, lambda: self._parameters, self._current_state)
         serve_state(network, self._given)
 
     # -------------------------------------------------------------------------------------------- the loop
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled or finished; started when training has begun."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -194,7 +194,7 @@ class NativeEngine:
             self._members.compare_again()
             chunks = chunk_count(self._info.parameters)
             self._lineage.chunks = chunks
-            self.keeper = StateStore(
+            self.state_store = StateStore(
                 run=self._run,
                 me=self._me,
                 manifest=self._manifest,
@@ -204,13 +204,13 @@ class NativeEngine:
                 offload=self._offload,
                 record=self._record,
             )
-            said = await self.keeper.resume()
+            said = await self.state_store.resume()
             await self.convictions.recall()
             self._downloads = Downloads(
                 network=self._network,
                 lineage=self._lineage,
                 members=self._members,
-                keeper=self.keeper,
+                state_store=self.state_store,
                 offload=self._offload,
                 emit=self._emit,
                 record=self._record,
@@ -227,7 +227,7 @@ class NativeEngine:
                 downloads=self._downloads,
                 follower=self._follower,
                 exchanging=self._exchanging,
-                keeper=self.keeper,
+                state_store=self.state_store,
                 offload=self._offload,
                 logbook=self._logbook,
                 leaves=self._leaves,
@@ -235,11 +235,14 @@ class NativeEngine:
                 emit=self._emit,
                 record=self._record,
             )
-            rules = p.Rules(me=self._me, manifest=self._manifest, chunks=chunks)
+            context = RunContext(run=self._run, me=self._me, manifest=self._manifest, chunks=chunks)
             self._state = begin(
-                rules, self.keeper.tip, trio.current_time(), stands=self.keeper.stands
+                context,
+                self.state_store.tip,
+                trio.current_time(),
+                view_records=self.state_store.views.records,
             )
-            self._follower.stand(self.keeper.tip)
+            self._follower.stand(self.state_store.tip)
             self._logbook.began(self._state, said, trio.current_time())
             await work.training.begin()
             nursery.start_soon(work.training.attend)
@@ -257,42 +260,42 @@ class NativeEngine:
             await work.leave()
             nursery.cancel_scope.cancel()
 
-    async def _step(self, event: p.Event) -> None:
+    async def _step(self, event: e.Event) -> None:
         before = self._state
         assert before is not None
         now = trio.current_time()
-        if isinstance(event, p.Tick) and before.phase is p.Phase.READY:
-            event = p.Tick(training=self._members.training_at(before.tip.hash))
+        if isinstance(event, e.DeadlinePassed) and before.phase is Phase.READY:
+            event = e.DeadlinePassed(training=self._members.training_at(before.tip.hash))
         self._state, actions = step(before, event, now)
         self._logbook.moved(before, self._state, now)
         for action in actions:
-            if not isinstance(action, p.PersistView):
+            if not isinstance(action, a.PersistView):
                 self._act(action)
-            elif not await self._take_stand(action):
+            elif not await self._persist_view(action):
                 break
-        if isinstance(event, p.PeerGone):
+        if isinstance(event, e.PeerLost):
             self._exchanging.lost(event.peer)
-        if isinstance(event, p.Adopted):
+        if isinstance(event, e.CertificateAdopted):
             self._remember(before.target)
             self._after_adopted()
         elif before.parent != self._state.parent:
             self._look_again()
         if before.phase is not self._state.phase or (
-            isinstance(event, p.StateComing) and self._arriving is not None
+            isinstance(event, e.StateBytesReceived) and self._arriving is not None
         ):
             self._follower.poke()
 
-    async def _take_stand(self, action: p.PersistView) -> bool:
+    async def _persist_view(self, action: a.PersistView) -> bool:
         """Waited for by everything else: what comes in meanwhile waits in the inbox."""
-        assert self.keeper is not None
+        assert self.state_store is not None
         try:
-            await self.keeper.take_stand(action.parent, action.view)
+            await self.state_store.views.persist(action.parent, action.view)
         except DiskFull as full:
-            self._emit(p.StandLost(reason=str(full)), first=True)
+            self._emit(e.ViewNotPersisted(reason=str(full)), first=True)
             return False
         return True
 
-    def _emit(self, event: p.Event, first: bool = False) -> None:
+    def _emit(self, event: e.Event, first: bool = False) -> None:
         self._inbox.put(event, first=first)
 
     @property
@@ -300,7 +303,7 @@ class NativeEngine:
         return self._info.parameters if self._info else 0
 
     @property
-    def state(self) -> p.State | None:
+    def state(self) -> RoundState | None:
         """Where this node stands in its round; None before it has begun."""
         return self._state
 
@@ -315,65 +318,65 @@ class NativeEngine:
 
     # -------------------------------------------------------------------------------------------- acting
 
-    def _act(self, action: p.Action) -> None:
-        work, keeper = self._work, self.keeper
+    def _act(self, action: a.Action) -> None:
+        work, state_store = self._work, self.state_store
         assert work is not None
-        assert keeper is not None
+        assert state_store is not None
         match action:
-            case p.RecordEvent(event=event):
+            case a.RecordEvent(event=event):
                 self._record(event)
-            case p.Send(to=to, message=message):
+            case a.Send(to=to, message=message):
                 self._send(to, message)
-            case p.Forward(to=to, signed=signed):
+            case a.Forward(to=to, signed=signed):
                 for peer in to:
                     self._messenger.send(peer, signed)
-            case p.MakeOffer():
+            case a.MakeOffer():
                 self._auditing.let_go()
                 self._start(work.make_offer)
-            case p.TrainOn():
+            case a.ResumeTraining():
                 self._start(work.train_on)
-            case p.Scatter(plan=plan):
-                keeper.ledger.give_out()
-                self._auditing.offered(plan.digest, work.offer)
-                self._exchanging.scatter(plan, work.offer, keeper.anchor)
-            case p.Reduce(cut=cut, digest=name):
-                self._start(self._exchanging.reduce, cut, name, keeper.anchor)
-            case p.Serve(cut=cut, digest=name):
+            case a.Scatter(plan=plan, offer=offer):
+                state_store.ledger.give_out()
+                self._auditing.offered(plan.digest, offer)
+                self._exchanging.scatter(plan, offer, state_store.anchor)
+            case a.Reduce(inclusion=cut, digest=name):
+                self._start(self._exchanging.reduce, cut, name, state_store.anchor)
+            case a.ServeInclusion(inclusion=cut, digest=name):
                 self._start(self._exchanging.serve, cut, name)
-            case p.HandOn(plan=plan_digest, slices=slices, to=members):
+            case a.ForwardResults(plan=plan_digest, slices=slices, to=members):
                 self._exchanging.hand_on(plan_digest, slices, members)
-            case p.Abandon():
+            case a.AbandonExchange():
                 self._exchanging.abandon()
-            case p.Inquire(peers=peers):
+            case a.RequestCertificate(peers=peers):
                 self._start(self._follower.ask, peers)
-            case p.Publish(certificate=raw, to=to, gossip=gossip):
-                self._publish(raw, to, gossip)
-            case p.Adopt(certificate=certificate, downloaded=downloaded):
+            case a.PublishCertificate(certificate=certificate, to=to, gossip=gossip):
+                self._publish(certificate, to, gossip)
+            case a.AdoptCertificate(certificate=certificate, downloaded=downloaded):
                 self._start(partial(work.adopt, certificate, downloaded=downloaded))
-            case p.Examine(certificate=certificate, disputed=disputed):
+            case a.AuditReducers(certificate=certificate, disputed=disputed):
                 received, samples = (
                     self._exchanging.received(certificate),
                     self._exchanging.samples(certificate),
                 )
                 self._start(self._auditing.look, certificate, received, samples, disputed)
                 self._start(self.convictions.tell)
-            case p.Fetch(certificate=certificate):
+            case a.FetchState(certificate=certificate):
                 self._start(work.fetch, certificate)
-            case p.GiveUp(certificate=name, merging=merging, held_s=held_s):
+            case a.GiveUpState(certificate=name, merging=merging, held_s=held_s):
                 work.give_up(name, merging=merging, held_s=held_s)
-            case p.PrepareMerge(other=other):
+            case a.FetchBranch(other=other):
                 if (made := self._lineage.step(other.hash)) is not None:
                     self._start(work.fetch, made.certificate)
                 else:
                     self._emit(
-                        p.StateLost(
+                        e.StateUnavailable(
                             certificate=other.hash,
                             reason=f"certificate {other.number} is not known any more",
                         )
                     )
-            case p.Average(other=other):
+            case a.AverageBranches(other=other):
                 self._start(work.average, other)
-            case p.Refuse(peer=peer, reason=reason, detail=detail):
+            case a.Refuse(peer=peer, reason=reason, detail=detail):
                 self._refuse(reason, peer, detail)
 
     def _start(self, work: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
@@ -381,7 +384,7 @@ class NativeEngine:
         self._nursery.start_soon(work, *arguments)
 
     def _refuse(self, reason: str, peer: PeerId, detail: str) -> None:
-        self._record(Refused(reason=reason, peer=peer, detail=detail))
+        self._record(InputRefused(reason=reason, peer=peer, detail=detail))
 
     def _send(self, to: tuple[PeerId, ...], message: Message) -> None:
         signed = sign(self._signer, self._run, message)
@@ -391,12 +394,13 @@ class NativeEngine:
             else:
                 self._messenger.send(peer, signed)
 
-    def _publish(self, raw: bytes, to: tuple[PeerId, ...], gossip: bool) -> None:
-        # What it leads to comes before anything that waits: a late cut would overwrite the state it
-        # names.
-        self._publishing = True
+    def _publish(self, certificate: OpenCertificate, to: tuple[PeerId, ...], gossip: bool) -> None:
+        """Add a certificate that was assembled here to the lineage and send it out.
+
+        The machine adopts it by itself. A lineage that refuses it refuses `adopt` as well.
+        """
         try:
-            self._follower.take_certificate(raw)
+            self._follower.take_certificate(certificate.raw)
         except PeerFault as fault:
             self._record(
                 Warned(
@@ -405,13 +409,11 @@ class NativeEngine:
                 )
             )
             return
-        finally:
-            self._publishing = False
-        signed = sign(self._signer, self._run, Announce(certificate=raw))
+        signed = sign(self._signer, self._run, Announce(certificate=certificate.raw))
         for peer in to:
             self._messenger.send(peer, signed)
         if gossip:
-            self._start(self._follower.publish_certificate, raw)
+            self._start(self._follower.publish_certificate, certificate.raw)
 
     # -------------------------------------------------------------------------------------------- what comes in
 
@@ -429,7 +431,7 @@ class NativeEngine:
         assert self._state is not None
         self._incoming.take(self._state, signed, message, ours=ours)
 
-    def _certified(self, steps: list[Step]) -> None:
+    def _certified(self, steps: list[LineageEntry]) -> None:
         """Certificates joined the lineage, or there is time for those that did before: go where it
         leads now.
         """
@@ -445,7 +447,7 @@ class NativeEngine:
             certificate_hash(self._run, payload_of(state.spare)) if state.spare else None,
         )
         if event is not None:
-            self._emit(event, self._publishing and isinstance(event, p.CertificateGot))
+            self._emit(event)
         elif (wanted := self._course.seeks(state.tip, now)) is not None and state.phase in SEEKING:
             assert self._work is not None
             self._start(self._work.fetch, wanted)
@@ -456,7 +458,7 @@ class NativeEngine:
         state = self._state
         if (
             state is None
-            or state.phase is not p.Phase.FETCH
+            or state.phase is not Phase.FETCH
             or state.target is None
             or self._downloads is None
         ):
@@ -468,10 +470,12 @@ class NativeEngine:
 
     def _current_state(self, tip: Digest, offset: int, size: int) -> bytes | None:
         """Bytes of the anchor, for those who download it, while it is that of `tip`."""
-        keeper = self.keeper
+        state_store = self.state_store
         return (
-            keeper.anchor.read(offset, size)
-            if keeper is not None and keeper.tip.hash == tip and tip in keeper.anchor.leaves
+            state_store.anchor.read(offset, size)
+            if state_store is not None
+            and state_store.tip.hash == tip
+            and tip in state_store.anchor.leaves
             else None
         )
 
@@ -484,7 +488,7 @@ class NativeEngine:
                 live |= self._members.awaited_at(state.merge.other.hash, now, patience_s)
             avoided = self._members.neighbours.avoided(live, now)
             if live != state.live or avoided != state.avoided:
-                changed = p.LiveChanged(live=live, avoided=avoided)
+                changed = e.LivePeersChanged(live=live, avoided=avoided)
                 if changed not in self._inbox:
                     self._emit(changed)
             # A branch may have found somebody to give its anchor.
@@ -498,10 +502,10 @@ class NativeEngine:
             state = self._state
             if (
                 state is not None
-                and state.phase is p.Phase.TRAIN
+                and state.phase is Phase.TRAIN
                 and self._trainer.progress().steps >= wanted
             ):
-                self._emit(p.RoundEnded())
+                self._emit(e.TrainingFinished())
                 await trio.sleep(0.2)
 
     async def _answer_chain(self, first: int, limit: int) -> tuple[ChainReply, list[bytes]]:
@@ -520,11 +524,11 @@ class NativeEngine:
             and self._me in plan.index
             and len(certificate.outcome.parents) == 1
         ):
-            there = frozenset(plan.members[i] for i in certificate.cut.present)
+            there = frozenset(plan.members[i] for i in certificate.inclusion.present)
             self._members.neighbours.together(plan.members, there, trio.current_time())
 
     def _after_adopted(self) -> None:
-        self._exchanging.let_go()
+        self._exchanging.release()
         assert self._state is not None
         self._follower.stand(self._state.tip)
         self._follower.poke()

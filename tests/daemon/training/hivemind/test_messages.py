@@ -8,23 +8,23 @@ import msgspec
 import pytest
 
 from daemon.children.frames import Deframer
-from daemon.children.messages import Message, frame
+from daemon.children.messages import ChildMessage, frame
 from daemon.services.training.hivemind.messages import (
-    Average,
-    Averaged,
-    Begin,
-    Meet,
-    Said,
+    AverageVector,
+    ConnectPeer,
+    MemberInfo,
+    StartPeer,
+    VectorAveraged,
     decode_command,
     decode_report,
 )
 from daemon.services.training.hivemind.settings import AveragerSettings, PeerSettings
 
-SAID = Said(peer="12D3Koo", number=3, samples=40, loss=None, sketch=(0.5, -1.0))
-AVERAGED = Averaged(
+INFO = MemberInfo(peer="12D3Koo", number=3, samples=40, loss=None, sketch=(0.5, -1.0))
+AVERAGED = VectorAveraged(
     id=7,
     group=3,
-    said=(SAID,),
+    members=(INFO,),
     elements=100,
     local_elements=0,
     missing_senders=0,
@@ -38,17 +38,17 @@ AVERAGED = Averaged(
 @pytest.mark.parametrize(
     "message",
     [
-        Begin(
+        StartPeer(
             id=1,
             peer=PeerSettings(announce=("/ip4/1.2.3.4/tcp/5",)),
             averager=AveragerSettings(prefix="x"),
             elements=10,
         ),
-        Meet(id=2, maddrs=("/ip4/127.0.0.1/tcp/1/p2p/Qm",)),
-        Average(id=3, weight=40.0, group_size=4, find_s=5.0, said=SAID),
+        ConnectPeer(id=2, maddrs=("/ip4/127.0.0.1/tcp/1/p2p/Qm",)),
+        AverageVector(id=3, weight=40.0, group_size=4, find_s=5.0, info=INFO),
     ],
 )
-def test_commands_arrive(message: Message) -> None:
+def test_commands_arrive(message: ChildMessage) -> None:
     (body,) = Deframer().feed(frame(message))
     assert decode_command(body) == message
 
@@ -75,8 +75,8 @@ def test_a_round_with_anything_missing_is_not_whole(change: dict[str, int]) -> N
 
 
 def test_what_members_say_is_taken_as_a_record_or_not_at_all() -> None:
-    told = msgspec.to_builtins(SAID)
-    assert msgspec.convert(told, Said) == SAID
+    told = msgspec.to_builtins(INFO)
+    assert msgspec.convert(told, MemberInfo) == INFO
     for bad in ({**told, "number": "3"}, {**told, "more": 1}, {"peer": "x"}, [1, 2], None):
         with pytest.raises(msgspec.ValidationError):
-            msgspec.convert(bad, Said)
+            msgspec.convert(bad, MemberInfo)

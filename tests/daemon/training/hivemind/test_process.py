@@ -17,20 +17,20 @@ import numpy as np
 import pytest
 import trio
 
-from daemon.children.messages import Done
+from daemon.children.messages import CommandDone
 from daemon.services.training.hivemind.messages import (
-    Average,
-    Averaged,
-    Download,
-    Downloaded,
-    Failed,
-    Meet,
-    Said,
-    Share,
+    AverageVector,
+    CommandFailed,
+    ConnectPeer,
+    DownloadState,
+    MemberInfo,
+    ShareState,
+    StateDownloaded,
+    VectorAveraged,
 )
 from daemon.services.training.hivemind.process import HivemindLost, HivemindProcess
 from daemon.services.training.hivemind.settings import AveragerSettings, PeerSettings
-from tests.daemon.training.hivemind.family import gone_within, group_of
+from tests.daemon.training.hivemind.processes import gone_within, group_of
 
 pytestmark = pytest.mark.real
 
@@ -50,19 +50,19 @@ async def main():
     process = HivemindProcess(PeerSettings(), AveragerSettings(prefix="test"), 1000, print)
     async with process.running():
         await process.up()
-        print(process.pid, process._life.sockets, flush=True)
+        print(process.pid, process._current.sockets, flush=True)
         await trio.sleep_forever()
 
 trio.run(main)
 """
 
 
-SAID = Said(peer="nobody", number=0, samples=1, loss=None, sketch=())
+INFO = MemberInfo(peer="nobody", number=0, samples=1, loss=None, sketch=())
 
 
-def average(name: str, weight: float, number: int) -> Average:
-    said = Said(peer=name, number=0, samples=int(weight), loss=None, sketch=())
-    return Average(id=number, weight=weight, group_size=2, find_s=30.0, said=said)
+def average(name: str, weight: float, number: int) -> AverageVector:
+    info = MemberInfo(peer=name, number=0, samples=int(weight), loss=None, sketch=())
+    return AverageVector(id=number, weight=weight, group_size=2, find_s=30.0, info=info)
 
 
 async def test_two_processes_average_by_weight_and_one_takes_the_others_state() -> None:
@@ -78,10 +78,12 @@ async def test_two_processes_average_by_weight_and_one_takes_the_others_state() 
                 await process.up()
             assert first.maddrs
             assert isinstance(
-                await second.ask(lambda number: Meet(id=number, maddrs=first.maddrs)), Done
+                await second.ask(lambda number: ConnectPeer(id=number, maddrs=first.maddrs)),
+                CommandDone,
             )
             assert isinstance(
-                await second.ask(lambda number: Meet(id=number, maddrs=("nonsense",))), Failed
+                await second.ask(lambda number: ConnectPeer(id=number, maddrs=("nonsense",))),
+                CommandFailed,
             )
 
             values = np.random.default_rng(1).random((2, ELEMENTS), dtype=np.float32)
@@ -95,10 +97,10 @@ async def test_two_processes_average_by_weight_and_one_takes_the_others_state() 
                 nursery.start_soon(take_part, "first", first, 3.0)
                 nursery.start_soon(take_part, "second", second, 1.0)
             for answer in answers.values():
-                assert isinstance(answer, Averaged)
+                assert isinstance(answer, VectorAveraged)
                 assert answer.whole
                 assert answer.group == 2
-                assert {(said.peer, said.samples) for said in answer.said} == {
+                assert {(member.peer, member.samples) for member in answer.members} == {
                     ("first", 3),
                     ("second", 1),
                 }
@@ -107,12 +109,14 @@ async def test_two_processes_average_by_weight_and_one_takes_the_others_state() 
                 np.testing.assert_allclose(process.vector, mean, atol=1e-6)
 
             first.anchor[:], first.momentum[:] = 0.5, -0.25
-            assert isinstance(await first.ask(lambda number: Share(id=number, number=9)), Done)
-            got = await second.ask(lambda number: Download(id=number))
+            assert isinstance(
+                await first.ask(lambda number: ShareState(id=number, number=9)), CommandDone
+            )
+            got = await second.ask(lambda number: DownloadState(id=number))
             # Until the donor's word has reached the DHT.
-            while isinstance(got, Failed):
-                got = await second.ask(lambda number: Download(id=number))
-            assert isinstance(got, Downloaded)
+            while isinstance(got, CommandFailed):
+                got = await second.ask(lambda number: DownloadState(id=number))
+            assert isinstance(got, StateDownloaded)
             assert got.number == 9
             assert (second.anchor == 0.5).all()
             assert (second.momentum == -0.25).all()
@@ -133,8 +137,8 @@ async def test_a_process_that_dies_alone_is_started_again_with_nothing_left_of_t
             os.kill(old, signal.SIGKILL)
             with pytest.raises(HivemindLost, match=r"SIGKILL|gone|starting"):
                 await process.ask(
-                    lambda number: Average(
-                        id=number, weight=1.0, group_size=2, find_s=60.0, said=SAID
+                    lambda number: AverageVector(
+                        id=number, weight=1.0, group_size=2, find_s=60.0, info=INFO
                     )
                 )
             assert gone_within(old, GONE_S)

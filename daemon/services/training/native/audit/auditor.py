@@ -13,10 +13,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import msgspec
 import trio
 
-from daemon.services.training.native.exchange.inter_group import Sample
+from daemon.services.training.native.exchange.inter_group_reduce import GroupSumSample
+from daemon.services.training.native.exchange.result_buffer import ReceivedResults
 from daemon.swarm.frames import FrameReader, decode_as, frame
 from daemon.swarm.messenger import Refuse
-from daemon.swarm.turns import Turns
+from daemon.swarm.reply_limiter import ReplyLimiter
 from protocol.averaging.judgment import Judgment, claim_of, hands, is_right
 from protocol.averaging.sum_audit import (
     MAX_PIECE_BYTES,
@@ -24,19 +25,21 @@ from protocol.averaging.sum_audit import (
     Evidence,
     Piece,
     check_piece,
-    draw,
+    draw_audit_samples,
     piece_of,
     result_piece,
 )
 from protocol.certificates.certificate import OpenCertificate
 from protocol.codec import codec_named
 from protocol.contribution.ledger import NOTHING, Offer
-from protocol.digest import Buffer, Digest
+from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer
 from protocol.journal import JournalEvent, Warned
-from protocol.messages import Hash, Natural, Signed
-from protocol.ports import ByteStream, Network, Offload
+from protocol.messages.base import Hash, Natural, Signed
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.network import Network
+from protocol.ports.offload import Offload
 from protocol.run.manifest import SignedManifest
 
 PROTOCOL = "/hypergpu/audit/1"
@@ -47,8 +50,6 @@ HANDED_AT_ONCE, HANDED_TO_PEER = 32, 4
 # For one chunk: a peer that takes longer is left out.
 ANSWER_S = 20.0
 
-Results = dict[int, tuple[Signed, Buffer]]
-"""Slice to what its reducer signed and the bytes that came with it."""
 Convict = Callable[[Evidence, OpenCertificate], Awaitable[None]]
 
 
@@ -89,7 +90,7 @@ class Auditor:
         self._record = record
         self._plan: Digest = b""
         self._offer: Offer = NOTHING
-        self._turns = Turns(HANDED_TO_PEER, HANDED_AT_ONCE, network.source_of)
+        self._turns = ReplyLimiter(HANDED_TO_PEER, HANDED_AT_ONCE, network.source_of)
         network.serve(PROTOCOL, self._hand_out)
 
     # -------------------------------------------------------------------------------------------- what we offered
@@ -126,8 +127,8 @@ class Auditor:
     async def look(
         self,
         certificate: OpenCertificate,
-        results: Results,
-        samples: Sequence[Sample],
+        results: ReceivedResults,
+        samples: Sequence[GroupSumSample],
         disputed: bool,
     ) -> None:
         """Draw, and if it is our turn, add up one chunk again.
@@ -140,7 +141,7 @@ class Auditor:
         """
         for sample in samples:
             await self._examine(certificate, sample.chunk, sample.signed, sample.piece)
-        for drawn in draw(self._signer, certificate, everywhere=disputed):
+        for drawn in draw_audit_samples(self._signer, certificate, everywhere=disputed):
             if drawn.slice in results:
                 signed, encoded = results[drawn.slice]
                 chunk = drawn.chunk - certificate.plan.layout.slices[drawn.slice][0]

@@ -18,7 +18,7 @@ import msgspec
 import trio
 from msgspec.structs import replace
 
-from daemon.services.training.native.state.disk_access import readable_certificates
+from daemon.services.training.native.state.disk_queries import readable_certificates
 from daemon.swarm.frames import FrameReader, decode_as, frame
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.messenger import Refuse
@@ -34,8 +34,11 @@ from protocol.digest import Digest, digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
 from protocol.journal import JournalEvent, Warned
-from protocol.messages import Hash, Id, Natural
-from protocol.ports import PROOFS_KEPT, ByteStream, Disk, DiskFull, Network, Offload
+from protocol.messages.base import Hash, Id, Natural
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.disk import PROOFS_KEPT, Disk, DiskFull
+from protocol.ports.network import Network
+from protocol.ports.offload import Offload
 from protocol.rate_limiter import KEPT_PEERS, RateLimiters
 from protocol.run.manifest import SignedManifest
 

@@ -15,11 +15,16 @@ import numpy as np
 
 from daemon.services.training.native.exchange.buffers import Buffers
 from protocol.averaging.group_layout import GroupLayout
-from protocol.averaging.vector_layout import CHUNK_ELEMENTS, element_range
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector, element_range
 from protocol.codec import Codec, chunk_bytes
 from protocol.digest import EMPTY_ROOT, Buffer, Digest, merkle_root
-from protocol.messages import Signed
-from protocol.ports import Vector
+from protocol.messages.base import Signed
+
+EncodingLosses = list[tuple[int, Vector]]
+"""What encoding lost of slices, as (first element, weight x (mean - decoded))."""
+
+ReceivedResults = dict[int, tuple[Signed, Buffer]]
+"""By slice: what its reducer signed, and the encoded mean."""
 
 
 class ResultBuffer:
@@ -41,7 +46,7 @@ class ResultBuffer:
         # vector beside them would make it more than 3.
         in_places = (
             layout is not None
-            and len(layout.rows) == 1
+            and len(layout.groups) == 1
             and codec.lossless
             and sys.byteorder == "little"
         )
@@ -76,7 +81,7 @@ class ResultBuffer:
         if signed is not None:
             self._signed[index] = signed
 
-    def received(self) -> dict[int, tuple[Signed, Buffer]]:
+    def received(self) -> ReceivedResults:
         """Slice to what its reducer signed and the encoded mean, of those that others reduced."""
         return {index: (signed, self._encoded[index]) for index, signed in self._signed.items()}
 

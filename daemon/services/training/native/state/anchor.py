@@ -11,9 +11,10 @@ import numpy as np
 import trio
 
 from protocol.averaging.outer_step import LEAF_ELEMENTS, state_leaf, state_leaves
+from protocol.averaging.vector_layout import Vector
 from protocol.digest import Digest, merkle_root
-from protocol.messages import Ready
-from protocol.ports import Offload, Vector
+from protocol.messages.offer import Ready
+from protocol.ports.offload import Offload
 from protocol.rules.registry import rules_of
 from protocol.run.manifest import Manifest
 

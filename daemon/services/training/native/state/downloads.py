@@ -15,16 +15,17 @@ from collections.abc import Callable, Iterator
 import trio
 
 from daemon.services.training.native.state.state_store import StateStore
-from daemon.swarm.download import Download, KnownState, download_from
-from daemon.swarm.lineage import Lineage, Step
+from daemon.swarm.lineage import Lineage, LineageEntry
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Refuse
+from daemon.swarm.state_download import KnownState, StateDownload, download_from
 from protocol.averaging.outer_step import state_leaves
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.journal import CaughtUp, JournalEvent
-from protocol.ports import Network, Offload
-from protocol.round.phases import Event, StateComing, StateHere
+from protocol.ports.network import Network
+from protocol.ports.offload import Offload
+from protocol.round.events import Event, StateBytesReceived, StateReceived
 
 # Of a download that advances: the machine needs no more to know that it does.
 TOLD_EVERY_S = 1.0
@@ -49,7 +50,7 @@ class Downloads:
         network: Network,
         lineage: Lineage,
         members: Members,
-        keeper: StateStore,
+        state_store: StateStore,
         offload: Offload,
         emit: Callable[[Event], None],
         record: Callable[[JournalEvent], None],
@@ -58,10 +59,10 @@ class Downloads:
         self._network = network
         self._lineage = lineage
         self._members = members
-        self._keeper = keeper
+        self._state_store = state_store
         self._offload, self._emit, self._record, self._refuse = offload, emit, record, refuse
-        self._current: Download | None = None
-        self._arrived: dict[Digest, Download] = {}
+        self._current: StateDownload | None = None
+        self._arrived: dict[Digest, StateDownload] = {}
         self._scope = trio.CancelScope()
         self._told_at = 0.0
 
@@ -89,7 +90,7 @@ class Downloads:
         current = self._current
         return current.eta_s() if current is not None and current.tip == name else math.inf
 
-    async def fetch(self, made: Step) -> str:
+    async def fetch(self, made: LineageEntry) -> str:
         """Download a state, in place of any other, then say that it is here.
 
         Returns why it came to nothing.
@@ -99,7 +100,7 @@ class Downloads:
         name = made.tip.hash
         # Asked now: strangers' certificates may push this one out of the lineage while its state
         # comes.
-        ahead = self._lineage.descends(made.tip, self._keeper.tip)
+        ahead = self._lineage.descends(made.tip, self._state_store.tip)
         if name in self._arrived:
             self._tell_arrived(made, ahead)
             return ""
@@ -107,8 +108,8 @@ class Downloads:
             return ""
         before = self._current
         self._scope.cancel()
-        download = self._current = Download(
-            name, made.tip.state, self._keeper.anchor.parameters, lambda: self._advanced(made)
+        download = self._current = StateDownload(
+            name, made.tip.state, self._state_store.anchor.parameters, lambda: self._advanced(made)
         )
         began, self._told_at = trio.current_time(), -TOLD_EVERY_S
         with trio.CancelScope() as self._scope:
@@ -125,7 +126,7 @@ class Downloads:
             if said:
                 return f"nobody gave the anchor of certificate {made.tip.number}: {said}"
             source = max(
-                download.given, key=lambda peer: download.given[peer], default=self._keeper.me
+                download.given, key=lambda peer: download.given[peer], default=self._state_store.me
             )
             seconds = trio.current_time() - began
             self._record(
@@ -142,31 +143,33 @@ class Downloads:
             self._tell_arrived(made, ahead)
         return ""
 
-    def _tell_arrived(self, made: Step, ahead: bool) -> None:
-        self._emit(StateHere(certificate=made.certificate, tip=self._keeper.tip.hash, ahead=ahead))
+    def _tell_arrived(self, made: LineageEntry, ahead: bool) -> None:
+        self._emit(
+            StateReceived(certificate=made.certificate, tip=self._state_store.tip.hash, ahead=ahead)
+        )
 
-    def _advanced(self, made: Step) -> None:
+    def _advanced(self, made: LineageEntry) -> None:
         now = trio.current_time()
         if now >= self._told_at + TOLD_EVERY_S:
             self._told_at = now
-            self._emit(StateComing(certificate=made.tip.hash))
+            self._emit(StateBytesReceived(certificate=made.tip.hash))
 
-    async def _wrong(self, download: Download) -> str:
+    async def _wrong(self, download: StateDownload) -> str:
         """Whether the whole is what its parts were, in words; nothing where it is."""
         leaves = await self._offload(lambda: state_leaves(download.value, download.momentum))
         return "" if download.leaves == leaves else "its bytes changed in memory"
 
-    def take(self, name: Digest) -> Download | None:
+    def take(self, name: Digest) -> StateDownload | None:
         """A complete state, once. Its vectors belong to whoever takes it."""
         return self._arrived.pop(name, None)
 
-    def look(self, name: Digest) -> Download | None:
+    def look(self, name: Digest) -> StateDownload | None:
         """A complete state, to be read. It stays here."""
         return self._arrived.get(name)
 
     def moved(self) -> None:
         """The node stands at another certificate: let go what does not lead on from there."""
-        tip = self._keeper.tip
+        tip = self._state_store.tip
         for name in [*self._arrived, *([self._current.tip] if self._current else [])]:
             made = self._lineage.tip(name)
             if made is None or name == tip.hash or not self._lineage.descends(made, tip):
@@ -175,7 +178,7 @@ class Downloads:
                     self._scope.cancel()
                     self._current = None
 
-    def _holders(self, made: Step) -> list[PeerId]:
+    def _holders(self, made: LineageEntry) -> list[PeerId]:
         """Who may give a state, the connected ones first: nodes that stand there or went on from
         there, and its voters.
         """
@@ -185,16 +188,16 @@ class Downloads:
         beyond = [
             peer for certificate in later for peer in self._members.holders_of(certificate.hash)
         ]
-        voters = [voter for voter in made.certificate.voters if voter != self._keeper.me]
+        voters = [voter for voter in made.certificate.voters if voter != self._state_store.me]
         everybody = list(dict.fromkeys((*there, *beyond, *voters)))
         return sorted(everybody, key=lambda peer: not self._members.is_connected(peer))
 
-    def _known(self, before: Download | None) -> Iterator[KnownState]:
+    def _known(self, before: StateDownload | None) -> Iterator[KnownState]:
         """States that are here, of which some chunks may be the same: our own anchor, and what was
         fetched of another state.
         """
-        anchor = self._keeper.anchor
-        own = anchor.leaves.get(self._keeper.tip.hash)
+        anchor = self._state_store.anchor
+        own = anchor.leaves.get(self._state_store.tip.hash)
         if own is not None:
             yield KnownState(own, anchor.value, anchor.momentum)
         partial = before.known() if before is not None else None

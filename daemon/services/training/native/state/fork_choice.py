@@ -20,7 +20,7 @@ from daemon.swarm.members import Members
 from protocol.certificates.certificate import OpenCertificate, Tip
 from protocol.digest import Digest
 from protocol.identity import PeerId
-from protocol.round.phases import CertificateGot, ForkGot
+from protocol.round.events import CertificateReceived, ForkFound
 
 # After a download that nobody could give: then it is asked for again.
 WITHOUT_S = 60.0
@@ -58,7 +58,7 @@ class ForkChoice:
 
     def leads(
         self, tip: Tip, now: float, computed: Digest | None = None
-    ) -> CertificateGot | ForkGot | None:
+    ) -> CertificateReceived | ForkFound | None:
         """What happens next to a node that stands at `tip`. The way ahead goes before any merge.
 
         `computed` names the certificate that would have the state which this node computed: where
@@ -66,11 +66,11 @@ class ForkChoice:
         """
         ours = self._lineage.step(computed) if computed is not None else None
         if ours is not None and self._lineage.descends(ours.tip, tip):
-            return CertificateGot(certificate=ours.certificate)
+            return CertificateReceived(certificate=ours.certificate)
         wanted = self._wanted(tip, now)
         if wanted is not None:
             return (
-                CertificateGot(certificate=wanted)
+                CertificateReceived(certificate=wanted)
                 if now >= self._wary_until or wanted.hash in self._arrived()
                 else None
             )
@@ -78,7 +78,7 @@ class ForkChoice:
             for other in self._lineage.beside(
                 tip, lambda head: bool(self._members.live_at(head.hash))
             ):
-                return ForkGot(other=other)
+                return ForkFound(other=other)
         return None
 
     def seeks(self, tip: Tip, now: float) -> OpenCertificate | None:

@@ -1,0 +1,151 @@
+"""What a home holds of its runs, for commands beside a running daemon: manifests and certificates.
+
+Only reads, but for the manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from msgspec import UNSET
+
+from daemon.disk.atomic import no_fault, write_atomically
+from daemon.disk.chain_file import ChainFile
+from daemon.swarm.chain_sync import unpack_record
+from protocol.certificates.certificate import OpenCertificate, open_certificate
+from protocol.digest import Digest
+from protocol.errors import UserError
+from protocol.messages.base import UNREADABLE
+from protocol.run.manifest import MAX_MANIFEST_BYTES, Manifest, SignedManifest
+
+MANIFEST_FILE = "manifest"
+# At the certificates: a running daemon may be in the middle of a write, which looks like damage
+# once and not twice.
+LOOKS = 2
+
+
+class HomeRun(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of a home."""
+
+    run: Digest
+    manifest: Manifest
+
+
+def keep_manifest(home: Path, signed: SignedManifest) -> None:
+    """So that commands can read what this run's certificates mean; what is there already stays,
+    unless it is damaged.
+
+    Raises `DiskFull`.
+    """
+    path = run_folder(home, signed.run) / MANIFEST_FILE
+    whole = msgspec.msgpack.encode(signed)
+    try:
+        with path.open("rb") as stream:
+            # It is named by its digest: it never changes.
+            if stream.read(len(whole) + 1) == whole:
+                return
+    except OSError:
+        pass  # missing, or not to be read: written anew
+    write_atomically(path, [memoryview(whole)])
+
+
+def runs_of(home: Path) -> list[HomeRun]:
+    """Every run of the home whose manifest can be read, the one written to last first."""
+    found: list[tuple[float, HomeRun]] = []
+    for path in home.glob(f"runs/*/{MANIFEST_FILE}"):
+        try:
+            with path.open("rb") as stream:
+                signed = msgspec.msgpack.decode(
+                    stream.read(MAX_MANIFEST_BYTES + 1024), type=SignedManifest
+                )
+            certificates = path.with_name("certificates")
+            written = certificates.stat().st_mtime if certificates.exists() else 0.0
+            if signed.run.hex() == path.parent.name:
+                found.append((written, HomeRun(run=signed.run, manifest=signed.open())))
+        except (OSError, UserError, *UNREADABLE):
+            # Another version's, or damaged: the daemon of that run says so.
+            continue
+    return [run for _, run in sorted(found, key=lambda one: one[0], reverse=True)]
+
+
+def settled_run(home: Path, named: str | None) -> HomeRun:
+    """The run that is meant: the one whose id begins with `named`, else the last one that is
+    settled on a chain.
+
+    Raises `UserError("RUN")`.
+    """
+    runs = [one for one in runs_of(home) if one.run.hex().startswith((named or "").lower())]
+    paid = [one for one in runs if one.manifest.settlement is not UNSET]
+    if paid:
+        return paid[0]
+    if runs:
+        raise UserError(
+            "RUN",
+            f"The run {runs[0].manifest.name!r} pays nothing: its manifest names no settlement.",
+            fix="join a run that is settled on a chain, or write chain and [settlement] into your own run's file",
+            exit_code=2,
+        )
+    which = f" whose id begins with {named!r}" if named else ""
+    raise UserError(
+        "RUN",
+        f"There is no run{which} in {home}.",
+        fix="hypergpud start, then ask again",
+        exit_code=2,
+    )
+
+
+def certificates_of(
+    home: Path, run: HomeRun, report: Callable[[str], None]
+) -> list[OpenCertificate]:
+    """As `certificates_on_disk`. Raises `UserError("NO_CERTIFICATES")` where there is none."""
+    opened = certificates_on_disk(home, run, report)
+    if not opened:
+        raise UserError(
+            "NO_CERTIFICATES",
+            f"No round of run {run.manifest.name!r} is certified yet.",
+            why="there is nothing to add up",
+        )
+    return opened
+
+
+def certificates_on_disk(
+    home: Path, run: HomeRun, report: Callable[[str], None]
+) -> list[OpenCertificate]:
+    """All certificates that can be read, oldest first. They were verified before they were written.
+
+    `report` is told, in words, where some are damaged: those from there on are not among them.
+    """
+    told: list[str] = []
+    records: list[bytes] = []
+    for _ in range(LOOKS):
+        told.clear()
+        records = ChainFile(run_folder(home, run.run) / "certificates", no_fault, told.append).read(
+            1, 1 << 40
+        )
+        if not told:
+            break
+    for words in told:
+        report(words)
+    return [
+        certificate
+        for record in records
+        for certificate in opened_record(record, run.run, run.manifest)
+    ]
+
+
+def opened_record(record: bytes, run: Digest, manifest: Manifest) -> list[OpenCertificate]:
+    """The certificates of one record of a chain on disk; they were verified before they were
+    written.
+
+    Raises `PeerFault` for other bytes.
+    """
+    return [
+        open_certificate(raw, run, manifest, None, trusted=True) for raw in unpack_record(record)
+    ]
+
+
+def run_folder(home: Path, run: Digest) -> Path:
+    """Where a run's files are."""
+    return home / "runs" / run.hex()

@@ -1,0 +1,116 @@
+"""The commands of `hypergpud`, in the order of `--help`.
+
+To add a command:
+
+1. Write `daemon/cli/commands/NAME.py` with a click command `NAME`; `stop.py` is a short example.
+2. Add a `Command` to `COMMANDS`: the help is one sentence of at most 66 characters.
+3. Begin the docstring of the click command with the same sentence (a test compares the two).
+4. Print results with `Invocation.result` and everything else with `Invocation.say`.
+5. Raise `UserError` for what the user can correct; `main.py` turns it into text and an exit code.
+
+Another package of this installation adds commands without being named here. It declares an entry
+point in the group `hypergpu.commands` whose value is a tuple of `Command`, as `simulator` does.
+This module imports no command, so that `--help` stays fast.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Literal
+
+import click
+import msgspec
+
+PLUGIN_GROUP = "hypergpu.commands"
+DISTRIBUTION = "hypergpu"
+
+Section = Literal["Run a node", "See what happens", "Earn", "Own a run", "Develop"]
+SECTIONS: tuple[Section, ...] = (
+    "Run a node",
+    "See what happens",
+    "Earn",
+    "Own a run",
+    "Develop",
+)
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """One command: `module` defines a click command called `name`."""
+
+    name: str
+    module: str
+    section: Section
+    help: str
+
+    def load(self) -> click.Command:
+        """Import the module and return its click command."""
+        command = getattr(import_module(self.module), self.name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+def _own(name: str, section: Section, help: str, module: str = "") -> Command:
+    return Command(
+        name=name, module=f"daemon.cli.commands.{module or name}", section=section, help=help
+    )
+
+
+COMMANDS: tuple[Command, ...] = (
+    _own("start", "Run a node", "Run a node in the foreground; the first start makes its key."),
+    _own("stop", "Run a node", "Stop the node after its step and a checkpoint."),
+    _own("config", "Run a node", "Show or check the settings of this node."),
+    _own("repair", "Run a node", "Set damaged files of a run aside, to be fetched again."),
+    _own("export", "Run a node", "Write the newest model of a run to a safetensors file."),
+    _own("status", "See what happens", "Show the verdict, this node, its run and its network."),
+    _own(
+        "peers", "See what happens", "List the peers: path, round trip, round, last seen.", "status"
+    ),
+    _own("round", "See what happens", "Tell how a round went: phases, lost members, certificate."),
+    _own("observe", "See what happens", "Serve the status page of a swarm, without training."),
+    _own("demo", "See what happens", "Run a whole swarm on this machine and report the result."),
+    _own("wallet", "Earn", "Manage the account that signs for this node, and its payout."),
+    _own("rewards", "Earn", "Show, verify and claim what this node earned."),
+    _own("session", "Own a run", "Create, activate, complete or cancel a run on the chain."),
+    _own("settle", "Own a run", "Propose the reward root of an epoch (for settlers)."),
+    _own("sanction", "Own a run", "File an offence for the next settlement (for settlers)."),
+    _own("devnet", "Develop", "Run a local test chain (worthless coins, public keys)."),
+)
+
+
+class Plugins(msgspec.Struct, frozen=True, kw_only=True):
+    """Commands of other packages.
+
+    `declared` is False where the installed metadata has no such entry points at all: the
+    installation is older than the code, or the code runs without being installed.
+    """
+
+    commands: tuple[Command, ...]
+    declared: bool
+
+
+def plugins() -> Plugins:
+    """Read the entry points of this distribution."""
+    # 20 ms that a command of our own does not pay.
+    from importlib import metadata  # noqa: PLC0415
+
+    try:
+        found = metadata.distribution(DISTRIBUTION).entry_points.select(group=PLUGIN_GROUP)
+    except metadata.PackageNotFoundError:
+        return Plugins(commands=(), declared=False)
+    commands = tuple(command for point in found for command in point.load())
+    return Plugins(commands=commands, declared=bool(found))
+
+
+def find_command(name: str) -> Command | None:
+    """The command called `name`; None where no package has one."""
+    own = next((command for command in COMMANDS if command.name == name), None)
+    if own is not None:
+        return own
+    more = plugins()
+    return next((command for command in more.commands if command.name == name), None)
+
+
+def all_commands() -> tuple[Command, ...]:
+    """Our own commands and those of plugins, by section."""
+    every = (*COMMANDS, *plugins().commands)
+    return tuple(command for section in SECTIONS for command in every if command.section == section)

@@ -1,0 +1,56 @@
+"""`demo`: a whole swarm of real processes on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from daemon.cli.arguments import PATH
+from daemon.cli.invocation import global_options, invocation
+
+
+@click.command()
+@click.option(
+    "--peers", type=click.IntRange(2, 64), default=4, show_default=True, help="Number of daemons."
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Stop after this many certified rounds; 0: run until Ctrl-C.",
+)
+@click.option(
+    "--run",
+    "run_file",
+    type=PATH,
+    metavar="FILE",
+    help="The run's manifest (TOML). Default: the bundled one.",
+)
+@click.option(
+    "--chain",
+    is_flag=True,
+    help="Run a test chain too: each node registers, verifies its reward and claims it.",
+)
+@click.option(
+    "--anvil",
+    is_flag=True,
+    help="With --chain: use Foundry's anvil instead of the embedded EVM.",
+)
+@global_options(hidden=True)
+@click.pass_context
+def demo(
+    context: click.Context, peers: int, rounds: int, run_file: Path | None, chain: bool, anvil: bool
+) -> int:
+    """Run a whole swarm on this machine and report the result.
+
+    It starts daemons and an observer on loopback; they train one model together.
+    """
+    if anvil and not chain:
+        raise click.UsageError("--anvil needs --chain.")
+    # rich and the run's manifest take a while; a mistake in the options does not wait for them.
+    from daemon.demo.supervisor import run_demo  # noqa: PLC0415
+
+    return run_demo(
+        invocation(context), peers=peers, rounds=rounds, run_file=run_file, chain=chain, anvil=anvil
+    )

@@ -1,0 +1,1 @@
+"""Text for a terminal: the standard streams, columns, and a status as text."""

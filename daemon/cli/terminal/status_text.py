@@ -1,0 +1,296 @@
+"""A status as text for a terminal: `hypergpud status` and `hypergpud peers`.
+
+Pure, and quick to import (no rich, no journal).
+
+Nothing is said by colour alone: every level has a mark of its own. Times are ages, counted from the
+status' own `as_of`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from daemon.cli.terminal.columns import columns, cut, fitted, wrapped
+from protocol.network.peer_health import TRUSTED
+from protocol.status import PeerSummary, Status
+from protocol.status.figures import (
+    MISSING,
+    compact,
+    count,
+    duration,
+    loss,
+    of,
+    phase_words,
+    rate,
+    size,
+    tail,
+)
+
+MARKS = {"good": "✓", "info": "i", "warning": "!", "bad": "✕"}
+OUTCOMES = {"counted": "✓", "observed": "●", "late": "◔", "lost": "✕", "idle": "–", "missed": "!"}
+# Of an engine without certificates.
+OUTCOMES |= {"averaged": "≈", "partial": "!", "apart": "!", "failed": "✕"}
+MEANINGS = {
+    "counted": "counted",
+    "observed": "certified",
+    "late": "too slow",
+    "lost": "lost",
+    "idle": "idle",
+    "missed": "no certificate",
+    "averaged": "averaged, not certified",
+    "partial": "averaged in part, not taken",
+    "apart": "others stood elsewhere",
+    "failed": "not averaged",
+}
+SHOWN_EVENTS = 8
+MARGIN = 13  # columns of an event's age and mark
+LABEL = 10  # columns of the left-hand words
+# Lines of prose are wrapped here, and earlier on a narrower terminal.
+WIDTH = 110
+GAP = 2  # columns between those of a table
+LEAST = 8  # columns of a cell that is cut
+
+_CODES = {"good": "32", "info": "36", "warning": "33", "bad": "31", "dim": "2", "bold": "1"}
+_OUTCOME_STYLES = {
+    "counted": "good",
+    "observed": "info",
+    "late": "warning",
+    "lost": "bad",
+    "idle": "dim",
+    "missed": "warning",
+}
+
+
+class _Ink:
+    """Colours, or none."""
+
+    def __init__(self, color: bool) -> None:
+        self._color = color
+
+    def __call__(self, style: str, text: str) -> str:
+        code = _CODES.get(style)
+        return f"\x1b[{code}m{text}\x1b[0m" if self._color and code and text else text
+
+
+def ago(at: float, now: float) -> str:
+    """12 s ago, 3 min ago; "now" for less than a second, also when the clocks disagree."""
+    seconds = int(now - at)
+    for unit_s, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        if seconds >= unit_s:
+            return f"{seconds // unit_s} {unit} ago"
+    return "now"
+
+
+def _lines(ink: _Ink, label: str, lines: Sequence[str]) -> list[str]:
+    head = ink("bold", label) + " " * (LABEL - len(label))
+    return [
+        (head if i == 0 else " " * LABEL) + line
+        for i, line in enumerate(line for line in lines if line)
+    ]
+
+
+def _you(status: Status, ink: _Ink, width: int) -> list[str]:
+    you = status.you
+    if not you.peer:
+        return []
+    if you.role == "observer":
+        who = f"{you.name or MISSING} ({tail(you.peer)}), an observer: it verifies and shows, it does not train"
+        return _lines(ink, "You", [wrapped(who, width, LABEL), *you.addresses[:1]])
+    doing = phase_words(you.phase) + (
+        f": {you.phase_reason.rstrip('.')}" if you.phase_reason else ""
+    )
+    figures = [f"{rate(you.samples_per_second)} samples/s", f"{count(you.samples_total)} trained"]
+    if you.samples_pending:
+        figures.append(f"{count(you.samples_pending)} not certified yet")
+    if you.batches_skipped:
+        figures.append(f"{of(you.batches_skipped, 'batch', 'batches')} skipped")
+    if you.samples_dropped:
+        figures.append(f"{count(you.samples_dropped)} dropped")
+    if you.loss is not None:
+        figures.append(f"loss {loss(you.loss)}")
+    if you.computing is not None:
+        figures.append(f"computing {100 * you.computing:.0f}% of the time")
+    device = (
+        you.device + (f", {of(you.worker_restarts, 'restart')}" if you.worker_restarts else "")
+        if you.device
+        else ""
+    )
+    where = (
+        [f"others join with: hypergpud start --join {you.addresses[0]}"]
+        if you.addresses and not status.run.rounds_certified
+        else []
+    )
+    name = f"{you.name or MISSING} ({tail(you.peer)})"
+    prose = [wrapped(line, width, LABEL) for line in (name, doing, ", ".join(figures), device)]
+    return _lines(ink, "You", [*prose, *where])
+
+
+def _run(status: Status, ink: _Ink, width: int) -> list[str]:
+    run = status.run
+    figures = [
+        f"round {count(run.number)}",
+        f"{count(run.rounds_certified)} certified",
+        of(run.samples_certified, "sample"),
+    ]
+    if run.loss is not None:
+        figures.append(f"loss {loss(run.loss_first)} → {loss(run.loss)}")
+    if run.round_seconds is not None:
+        figures.append(f"a round every {duration(run.round_seconds)}")
+    task = f"{run.task}, {compact(run.parameters)} parameters" if run.parameters else run.task
+    name = f"{run.name or MISSING} ({run.run[:8]})" if run.run else run.name or MISSING
+    lines = (f"{name}: {task}" if task else name, ", ".join(figures))
+    return _lines(ink, "Run", [wrapped(line, width, LABEL) for line in lines])
+
+
+def _network(status: Status, ink: _Ink, width: int) -> list[str]:
+    network, run = status.network, status.run
+    sent, received = (
+        network.control_sent + network.bulk_sent,
+        network.control_received + network.bulk_received,
+    )
+    direct, streams, relayed = (
+        sum(peer.path == path for peer in status.peers) for path in ("direct", "stream", "relay")
+    )
+    without = f"{streams} without a direct path for gradients, " if streams else ""
+    together = (
+        f"{of(run.nodes, 'node')} training, {rate(run.samples_per_second)} samples/s together"
+    )
+    links = f"{together}; {direct} direct, {without}{relayed} through a relay"
+    plan = run.plan + _how_far_off(run.prediction_error) if run.plan else ""
+    refused = ", ".join(
+        f"{count(number)} {reason}" for reason, number in status.refusals.items() if number
+    )
+    lines = [
+        links,
+        plan,
+        f"sent {size(sent)}, received {size(received)}",
+        f"refused: {refused}" if refused else "",
+    ]
+    return _lines(ink, "Network", [wrapped(line, width, LABEL) for line in lines])
+
+
+def _how_far_off(error: float | None) -> str:
+    return f" (predictions are {100 * error:.0f}% off)" if error is not None else ""
+
+
+def _rounds(status: Status, ink: _Ink, width: int) -> list[str]:
+    if not status.rounds:
+        return []
+    strip = "".join(
+        ink(_OUTCOME_STYLES.get(known.outcome, ""), OUTCOMES.get(known.outcome, "?"))
+        for known in reversed(status.rounds)
+    )
+    used = {known.outcome for known in status.rounds}
+    legend = ", ".join(
+        f"{OUTCOMES[outcome]} {meaning}" for outcome, meaning in MEANINGS.items() if outcome in used
+    )
+    return _lines(
+        ink,
+        "Rounds",
+        [strip, "\n".join(ink("dim", line) for line in wrapped(legend, width, LABEL).split("\n"))],
+    )
+
+
+def _events(status: Status, ink: _Ink, width: int) -> list[str]:
+    lines = []
+    for event in status.events[:SHOWN_EVENTS]:
+        age = ago(event.at, status.as_of)
+        text = wrapped(event.text, width, LABEL + MARGIN)
+        lines.append(
+            f"{ink('dim', f'{age:<11}')}{ink(event.level, MARKS.get(event.level, ' ') if event.level != 'info' else '·')} {text}"
+        )
+    return _lines(ink, "Events", lines)
+
+
+def _failure(status: Status, ink: _Ink, width: int) -> list[str]:
+    """The traceback of a task that fails, in its own lines; what it comes to is in the verdict or
+    the events.
+    """
+    return _lines(ink, "Failure", status.you.failure_trace)
+
+
+def verdict_line(status: Status, color: bool) -> str:
+    """The verdict with its mark."""
+    return _Ink(color)(status.level, f"{MARKS.get(status.level, 'i')} {status.verdict}")
+
+
+def status_text(status: Status, color: bool, width: int | None = None) -> str:
+    """The whole status, the verdict first, prose in at most `width` columns; without a last line
+    feed.
+    """
+    ink, room = _Ink(color), min(width or WIDTH, WIDTH)
+    parts = [part(status, ink, room) for part in (_failure, _you, _run, _network, _rounds)]
+    rewards = _lines(ink, "Rewards", [wrapped(status.rewards, room, LABEL)])
+    blocks = [[verdict_line(status, color)], *parts, rewards, _events(status, ink, room)]
+    return "\n".join("\n".join(block) for block in blocks if block)
+
+
+def _peer_cells(peer: PeerSummary, now: float) -> tuple[str, ...]:
+    return (
+        peer.name or "unnamed",
+        tail(peer.peer),
+        peer.path or "none",
+        duration(peer.rtt_s),
+        peer.quality or MISSING,
+        MISSING if peer.standing in ("", TRUSTED) else f"{peer.standing}: {peer.standing_reason}",
+        peer.role or "stranger",
+        phase_words(peer.phase) or MISSING,
+        f"round {count(peer.number)}" if peer.tip else MISSING,
+        f"{rate(peer.samples_per_second)}/s" if peer.role == "node" else MISSING,
+        (f"{peer.reputation}" if peer.reputation is not None else "new")
+        + (" !" if peer.alert else "")
+        if peer.role == "node"
+        else MISSING,
+        peer.pool or MISSING,
+        peer.registration or MISSING,
+        ago(peer.last_seen, now),
+    )
+
+
+def peers_text(status: Status, color: bool, width: int | None = None) -> str:
+    """One line for each peer, the connected ones first, cells cut where a line would be wider than
+    `width`; without a last line feed.
+    """
+    ink = _Ink(color)
+    if not status.peers:
+        return "Nobody has been heard of yet."
+    heads = (
+        "PEER",
+        "ID",
+        "PATH",
+        "RTT",
+        "LINK",
+        "STANDING",
+        "ROLE",
+        "DOING",
+        "ROUND",
+        "SAMPLES",
+        "REPUTATION",
+        "POOL",
+        "REGISTERED",
+        "LAST SEEN",
+    )
+    cells = [_peer_cells(peer, status.as_of) for peer in status.peers]
+    # A run without a chain has no wallets to tell of.
+    told = [i for i in range(len(heads)) if any(row[i] != MISSING for row in cells)]
+    rows = [tuple(row[i] for i in told) for row in (heads, *cells)]
+    widths = [max(columns(row[i]) for row in rows) for i in range(len(told))]
+    if width is not None:
+        widths = fitted(widths, width, GAP, LEAST)
+        rows = [
+            tuple(cut(cell, wide) for cell, wide in zip(row, widths, strict=True)) for row in rows
+        ]
+    gap = " " * GAP
+    lines = [
+        gap.join(
+            cell + " " * (wide - columns(cell)) for cell, wide in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+    styles = ["bold", *("" if peer.connected else "dim" for peer in status.peers)]
+    alerts = [
+        f"! {peer.name or tail(peer.peer)}: {peer.alert}" for peer in status.peers if peer.alert
+    ]
+    return "\n".join(
+        [*(ink(style, line) for style, line in zip(styles, lines, strict=True)), *alerts]
+    )

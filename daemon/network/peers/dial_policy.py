@@ -1,0 +1,134 @@
+"""Where a node connects because others told it to, and how often.
+
+A stranger signs a record with a key that it made a moment ago, and names any address in it. So a
+signature says who speaks and nothing about the address. These rules keep a node from being a tool
+against others:
+
+- Free are addresses that the user named, and hosts from which the peer itself was heard or at which it once proved its key.
+- Everything else is tried on somebody's behalf: an IPv4 address alone (names would be resolved for strangers), a port from 1024 on (no
+  mail, no web), and a host in the scope in which this node hears the network. The internet is always in scope. Loopback is in scope where
+  this node is known on loopback alone, as in a demo. A private network is in scope where this node has an address beside it, or hears a
+  peer in it. Link-local, multicast and reserved addresses never are.
+- What is tried on behalf of others is paid for with an allowance, of whoever told it, of the target's prefix, and in all. A connection
+  that proves the key gives it back, so that true addresses cost nothing. False ones end the tries.
+
+Pure: time is an argument.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable, Sequence
+
+from daemon.network.addresses import PeerAddress
+from daemon.network.limits.prefixes import LOOPBACK_PREFIX, prefix_of
+from protocol.identity import PeerId
+from protocol.rate_limiter import RateLimiter, RateLimiters
+
+# Below are services of the system: whoever listens there for HyperGPU calls out itself, or is
+# joined by name.
+LEAST_PORT = 1024
+# Unproven addresses of one peer at a time; most name their internet and their local one.
+TRIED_OF_PEER = 2
+# In all that led nowhere: a small swarm's worth at once, then one in five seconds.
+TRIES_PER_S, TRIES_AT_ONCE = 0.2, 16.0
+# For bulk streams, which go to the members of one plan at one moment.
+BULK_TRIES_AT_ONCE = 64.0
+# Told by one peer: half of the members that it handed out may be gone.
+SOURCE_TRIES_PER_S, SOURCE_TRIES_AT_ONCE = 0.05, 8.0
+# To one prefix that is not loopback: nobody is scanned through us.
+PREFIX_TRIES_PER_S, PREFIX_TRIES_AT_ONCE = 0.05, 4.0
+
+_PRIVATE = tuple(
+    map(ipaddress.IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"))
+)
+
+
+def network_of(address: ipaddress.IPv4Address) -> ipaddress.IPv4Network:
+    """The network in which hosts hear each other, for an address that is not of the internet."""
+    named = next((network for network in _PRIVATE if address in network), None)
+    return named or ipaddress.IPv4Network((address, 24), strict=False)
+
+
+def _address(host: str) -> ipaddress.IPv4Address | None:
+    try:
+        return ipaddress.IPv4Address(host)
+    except ValueError:
+        return None
+
+
+class DialPolicy:
+    """One node's.
+
+    `heard` gives the hosts that peers were heard from and those that the user named.
+    """
+
+    def __init__(
+        self,
+        own_hosts: Sequence[str],
+        heard: Callable[[], Iterable[str]],
+        at_once: float = TRIES_AT_ONCE,
+    ) -> None:
+        own = [address for host in own_hosts if (address := _address(host)) is not None]
+        self._only_loopback = bool(own) and all(address.is_loopback for address in own)
+        self._beside = [
+            ipaddress.IPv4Network((address, 24), strict=False)
+            for address in own
+            if not address.is_loopback
+        ]
+        self._heard = heard
+        self._in_all = RateLimiter(per_s=TRIES_PER_S, burst=at_once, now=0.0)
+        self._of_source = RateLimiters(per_s=SOURCE_TRIES_PER_S, burst=SOURCE_TRIES_AT_ONCE)
+        self._of_prefix = RateLimiters(per_s=PREFIX_TRIES_PER_S, burst=PREFIX_TRIES_AT_ONCE)
+
+    def why_not(self, host: str, port: int) -> str:
+        """Why this address is not tried on behalf of others; empty when it may be."""
+        address = _address(host)
+        if address is None:
+            return f"{host} is a name, and names are resolved for the user alone"
+        if port < LEAST_PORT:
+            return f"port {port} of {host} belongs to the system"
+        if address.is_loopback:
+            return "" if self._only_loopback else f"{host} is this machine itself"
+        if (
+            address.is_link_local
+            or address.is_multicast
+            or address.is_unspecified
+            or address.is_reserved
+        ):
+            return f"{host} is no address of a peer"
+        if address.is_global or self._is_near(address):
+            return ""
+        return f"{host} is in a private network in which nobody is heard"
+
+    def _is_near(self, address: ipaddress.IPv4Address) -> bool:
+        if any(address in network for network in self._beside):
+            return True
+        network = network_of(address)
+        return any(
+            (heard := _address(host)) is not None and heard in network for host in self._heard()
+        )
+
+    def spend(self, host: str, source: PeerId, now: float) -> bool:
+        """Whether an address that `source` told of may be tried now; counts it when it may."""
+        buckets = self._buckets(host, source, now)
+        if any(bucket.left(now) < 1.0 for bucket in buckets):
+            return False
+        for bucket in buckets:
+            bucket.take(1.0, now)
+        return True
+
+    def proved(self, host: str, source: PeerId, now: float) -> None:
+        """The peer was there: what the try cost is given back."""
+        for bucket in self._buckets(host, source, now):
+            bucket.give_back(1.0, now)
+
+    def _buckets(self, host: str, source: PeerId, now: float) -> list[RateLimiter]:
+        prefix = prefix_of(host)
+        of_prefix = [] if prefix == LOOPBACK_PREFIX else [self._of_prefix.of(prefix, now)]
+        return [self._in_all, self._of_source.of(source, now), *of_prefix]
+
+
+def is_free(place: PeerAddress, named: bool, proven: Iterable[str]) -> bool:
+    """Whether an address needs no allowance: the user named it, or its peer was met at that host."""
+    return named or place.host in proven

@@ -1,0 +1,222 @@
+"""The page's lists: the strip of last rounds, the peers, the last events, what was refused.
+
+As HTML, every text escaped.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from html import escape
+
+from protocol.network.peer_health import TRUSTED
+from protocol.status import PeerSummary, RoundSummary, Status
+from protocol.status.figures import MISSING, count, duration, loss, of, phase_words, rate, tail
+
+# Rows of the table; the rest is in /api/v1/peers.
+SHOWN_PEERS = 200
+SHOWN_NAMES = 12  # of one round
+LATEST = 253402300799.0  # the last second that a date can show
+
+OUTCOMES = {
+    "counted": ("✓", "counted"),
+    "observed": ("●", "certified"),
+    "late": ("◔", "too slow"),
+    "lost": ("✕", "lost on the way"),
+    "idle": ("–", "nothing to offer"),
+    "missed": ("!", "no certificate"),
+    "averaged": ("≈", "averaged, not certified"),
+    "partial": ("!", "averaged in part, not taken"),
+    "apart": ("!", "others stood elsewhere"),
+    "failed": ("✕", "not averaged"),
+}
+_LEVELS = {
+    "good": ("✓", "good"),
+    "info": ("·", ""),
+    "warning": ("!", "warning"),
+    "bad": ("✕", "bad"),
+}
+
+
+def when(at: float) -> str:
+    """A time of day; the script turns it into "12 s ago"."""
+    moment = datetime.fromtimestamp(min(max(at, 0.0), LATEST), UTC)
+    iso = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return f'<time datetime="{iso}" title="{moment:%Y-%m-%d %H:%M:%S} UTC">{moment:%H:%M:%S}</time>'
+
+
+def _names(status: Status) -> dict[str, str]:
+    names = {peer.peer: peer.name for peer in status.peers}
+    return names | {status.you.peer: f"{status.you.name} (you)" if status.you.name else "you"}
+
+
+def _described(known: RoundSummary, names: dict[str, str]) -> str:
+    """A round in one or two sentences, for the strip's hover and for readers."""
+    _, meaning = OUTCOMES.get(known.outcome, ("?", known.outcome))
+    head = f"Round {known.number}{f' (try {known.view + 1})' if known.view else ''}: {meaning}"
+    if known.outcome != "missed":
+        head += f", {len(known.contributors)} of {of(len(known.members), 'member')}, {of(known.samples, 'sample')}"
+        if known.loss is not None:
+            head += f", loss {loss(known.loss)}"
+    parts = [head]
+    if known.contributors:
+        named = ", ".join(
+            names.get(peer) or tail(peer) for peer in known.contributors[:SHOWN_NAMES]
+        )
+        more = len(known.contributors) - SHOWN_NAMES
+        parts.append(f"Counted: {named}{f' and {more} more' if more > 0 else ''}")
+    if known.reason:
+        parts.append(known.reason.rstrip("."))
+    return ". ".join(parts) + "."
+
+
+def rounds_strip(status: Status) -> str:
+    """Oldest left, newest right; what became of each is a shape, a colour and a sentence."""
+    if not status.rounds:
+        return '<p class="empty">No round has been certified yet.</p>'
+    names = _names(status)
+    cells = []
+    for known in reversed(status.rounds):
+        glyph, _ = OUTCOMES.get(known.outcome, ("?", ""))
+        told = escape(_described(known, names))
+        cells.append(
+            f'<li class="{escape(known.outcome)}" tabindex="0" title="{told}"><span aria-hidden="true">{glyph}</span>'
+            f'<span class="told">{told}</span></li>'
+        )
+    used = {known.outcome for known in status.rounds}
+    legend = "".join(
+        f'<li class="{outcome}"><span aria-hidden="true">{glyph}</span> {meaning}</li>'
+        for outcome, (glyph, meaning) in OUTCOMES.items()
+        if outcome in used
+    )
+    newest = escape(_described(status.rounds[0], names))
+    return f'<ol class="strip">{"".join(cells)}</ol><p class="newest">{newest}</p><ul class="legend">{legend}</ul>{_rounds_table(status)}'
+
+
+def _rounds_table(status: Status) -> str:
+    rows = "".join(
+        f"<tr><td>{known.number}</td><td>{when(known.at)}</td><td>{escape(OUTCOMES.get(known.outcome, ('?', known.outcome))[1])}</td>"
+        f"<td>{len(known.contributors)} of {len(known.members)}</td><td>{count(known.samples)}</td><td>{loss(known.loss)}</td>"
+        f"<td>{escape(_phases(known))}</td></tr>"
+        for known in status.rounds
+    )
+    heads = "".join(
+        f"<th scope=col>{head}</th>"
+        for head in ("Round", "When", "Outcome", "Counted", "Samples", "Loss", "Phases")
+    )
+    return (
+        "<details><summary>The same as a table</summary><div class=wide><table class=figures>"
+        f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div></details>"
+    )
+
+
+def _phases(known: RoundSummary) -> str:
+    return (
+        ", ".join(f"{phase} {duration(seconds)}" for phase, seconds in known.phase_seconds.items())
+        or MISSING
+    )
+
+
+def _path(peer: PeerSummary) -> str:
+    glyph, word = {
+        "direct": ("●", "direct"),
+        "stream": ("◍", "stream"),
+        "relay": ("◐", "relay"),
+    }.get(peer.path, ("○", "none"))
+    return f'<span class="path {word}"><span aria-hidden="true">{glyph}</span> {word}</span>'
+
+
+def _standing(peer: PeerSummary) -> str:
+    """With its reason in sight where it is not what it should be."""
+    if not peer.standing:
+        return MISSING
+    if peer.standing == TRUSTED:
+        return f'<span title="{escape(peer.standing_reason)}">{TRUSTED}</span>'
+    return f"{escape(peer.standing)}: {escape(peer.standing_reason)}"
+
+
+def _peer_row(peer: PeerSummary) -> str:
+    role = (
+        ""
+        if peer.role == "node"
+        else f' <span class="tag">{escape(peer.role or "stranger")}</span>'
+    )
+    device = f' title="{escape(peer.device)}"' if peer.device else ""
+    training = peer.role == "node"
+    cells = (
+        ("Path", _path(peer)),
+        ("RTT", escape(duration(peer.rtt_s))),
+        (
+            "Link",
+            f'<span title="{escape(peer.quality_reason)}">{escape(peer.quality)}</span>'
+            if peer.quality
+            else MISSING,
+        ),
+        ("Standing", _standing(peer)),
+        ("Doing", escape(phase_words(peer.phase)) or MISSING),
+        ("Round", count(peer.number) if peer.tip else MISSING),
+        ("Loss", loss(peer.loss) if training else MISSING),
+        ("Samples/s", rate(peer.samples_per_second) if training else MISSING),
+        ("Last seen", when(peer.last_seen)),
+    )
+    identity = (
+        f'<span class="dim mono" title="{escape(peer.peer)}">{escape(tail(peer.peer))}</span>'
+    )
+    name = f'<span class="name">{escape(peer.name) or "unnamed"}</span> {identity}'
+    data = "".join(f'<td data-label="{label}">{cell}</td>' for label, cell in cells)
+    return f'<tr><th scope="row"{device}>{name}{role}</th>{data}</tr>'
+
+
+def peers_table(status: Status) -> str:
+    """One row for each peer, the connected ones first."""
+    if not status.peers:
+        return '<p class="empty">Nobody has been heard of yet.</p>'
+    heads = "".join(
+        f'<th scope="col">{head}</th>'
+        for head in (
+            "Peer",
+            "Path",
+            "RTT",
+            "Link",
+            "Standing",
+            "Doing",
+            "Round",
+            "Loss",
+            "Samples/s",
+            "Last seen",
+        )
+    )
+    rows = "".join(_peer_row(peer) for peer in status.peers[:SHOWN_PEERS])
+    rest = len(status.peers) - SHOWN_PEERS
+    more = (
+        f'<p class="dim">and {count(rest)} more in <a href="/api/v1/peers">/api/v1/peers</a></p>'
+        if rest > 0
+        else ""
+    )
+    return f'<div class="wide"><table class="peers"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>{more}'
+
+
+def events_list(status: Status) -> str:
+    """Newest first."""
+    if not status.events:
+        return '<p class="empty">Nothing has happened yet.</p>'
+    lines = []
+    for event in status.events:
+        glyph, meaning = _LEVELS.get(event.level, _LEVELS["info"])
+        spoken = f'<span class="hidden">{meaning}: </span>' if meaning else ""
+        mark = f'<span class="glyph" aria-hidden="true">{glyph}</span>'
+        lines.append(
+            f'<li class="{escape(event.level)}">{mark}<p>{spoken}{escape(event.text)}</p>{when(event.at)}</li>'
+        )
+    return f'<ol tabindex="0" aria-label="Last events, newest first">{"".join(lines)}</ol>'
+
+
+def refusals_line(status: Status) -> str:
+    """What strangers sent and the rules refused, in one line."""
+    refused = {reason: number for reason, number in status.refusals.items() if number}
+    if not refused:
+        return "Nothing from outside was refused."
+    return (
+        "Refused from outside: "
+        + escape(", ".join(f"{count(number)} {reason}" for reason, number in refused.items()))
+        + "."
+    )

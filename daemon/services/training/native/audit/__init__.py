@@ -1,0 +1,1 @@
+"""Audits of reducers: checks of their sums, and proofs of wrong ones."""

@@ -1,0 +1,94 @@
+"""The receiving side of the bulk protocol.
+
+The receiver reads a header, and reads the payload only when the exchange that it belongs to exists
+and wants it. A sender that is early waits; a sender that is wrong loses its stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from daemon.services.training.native.exchange.buffers import Buffers
+from daemon.services.training.native.exchange.bulk_headers import (
+    HEADER_BYTES,
+    PROTOCOL,
+    BulkHeader,
+    read_header,
+)
+from daemon.services.training.native.exchange.link_meter import LinkMeter
+from daemon.swarm.frames import FrameReader
+from protocol.errors import PeerFault, Unreachable
+from protocol.identity import PeerId
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.network import Network
+
+
+class ExpectedParcel:
+    """One parcel that the current exchange wants: its size, its memory, and who receives it."""
+
+    def __init__(
+        self,
+        size: int,
+        finish: Callable[[memoryview], Awaitable[None]],
+        memory: Callable[[], memoryview] | None = None,
+    ) -> None:
+        """`memory` returns `size` bytes and is called when the payload is about to arrive.
+
+        Without it the payload goes into a new buffer.
+        """
+        self.size = size
+        self.finish = finish
+        self.memory = memory
+
+
+AcceptParcel = Callable[[PeerId, BulkHeader], Awaitable[ExpectedParcel]]
+"""Waits until the exchange of a header exists. Raises `PeerFault` for a parcel that it does not want."""
+
+
+def serve_bulk(
+    network: Network,
+    accept: AcceptParcel,
+    refuse: Callable[[str, PeerId, str], None],
+    buffers: Buffers,
+) -> LinkMeter:
+    """Receive what peers send on bulk streams into `buffers`.
+
+    A refused parcel counts against its sender and closes the stream.
+
+    Returns:
+        The meter of all these streams.
+    """
+    meter = LinkMeter()
+
+    async def receive(stream: ByteStream) -> None:
+        try:
+            await read(stream)
+        except PeerFault as fault:
+            refuse(fault.reason, stream.peer, str(fault))
+            # The network closes the stream and need not count the fault again.
+            raise Unreachable(f"refused: {fault}") from None
+
+    async def read(stream: ByteStream) -> None:
+        reader = FrameReader(stream)
+        while (data := await reader.next_frame(HEADER_BYTES)) is not None:
+            await read_parcel(stream.peer, reader, read_header(data))
+
+    # A function of its own: a stream that waits for the next header must not hold the last parcel.
+    async def read_parcel(peer: PeerId, reader: FrameReader, header: BulkHeader) -> None:
+        expected = await accept(peer, header)
+        if header.size != expected.size:
+            raise PeerFault(
+                "malformed", f"{header.size} bytes announced where {expected.size} belong"
+            )
+        data = buffers.take(expected.size) if expected.memory is None else expected.memory()
+        received = 0
+        meter.begin()
+        try:
+            await reader.read_into(data)
+            received = expected.size
+        finally:
+            meter.end(received)
+        await expected.finish(data)
+
+    network.serve_bulk(PROTOCOL, receive)
+    return meter

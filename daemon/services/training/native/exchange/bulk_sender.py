@@ -1,0 +1,197 @@
+"""The sending side of the bulk protocol: one long-lived stream to each member of a plan.
+
+A stream that breaks is opened again and sends every parcel of the current view once more. The
+receiver knows which of them it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from daemon.services.training.native.exchange.bulk_headers import PROTOCOL, Parcel
+from daemon.services.training.native.exchange.link_meter import LinkMeter
+from daemon.system.trio_types import TaskStatus
+from protocol.digest import Digest
+from protocol.errors import Unreachable
+from protocol.identity import PeerId
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.endpoint import Endpoint
+from protocol.ports.network import Network
+
+# Pauses before a stream is opened again: the other side may be about to admit our certificate.
+RECONNECT_S = (0.1, 0.3, 1.0, 2.0, 4.0)
+# For a socket's buffer of 4 MB to leave at 6 Mbit/s.
+DRAIN_S = 5.0
+# Between two looks at what the socket has not sent.
+POLL_S = 0.02
+
+FindEndpoint = Callable[[PeerId, Digest], Endpoint]
+"""Returns a peer's endpoint with this fingerprint. Raises `Unreachable` until a beacon names it."""
+
+
+class _Outbox:
+    """What one peer is sent in the current view, and the task that sends it."""
+
+    def __init__(self, fingerprint: Digest) -> None:
+        self.fingerprint = fingerprint
+        # Parcels of the current view, sent and unsent.
+        self.parcels: list[Parcel] = []
+        self.sent = 0
+        self.news = trio.Event()
+        self.scope = trio.CancelScope()
+        # Whether the meter counts this stream as busy.
+        self.busy = False
+        # Since the stream became busy.
+        self.sent_bytes = 0
+        self.busy_since_s = 0.0
+
+
+class BulkSender:
+    """The streams to the members of the current view."""
+
+    def __init__(
+        self,
+        network: Network,
+        find_endpoint: FindEndpoint,
+        refuse: Callable[[str, PeerId, str], None],
+        on_sent: Callable[[PeerId, int, float], None] = lambda _peer, _size_bytes, _seconds: None,
+    ) -> None:
+        """`on_sent(peer, size_bytes, seconds)` reports each stream that has come to rest.
+
+        The seconds last from its first parcel until the peer acknowledged the last one.
+        """
+        self.meter = LinkMeter()
+        self._on_sent = on_sent
+        self._network = network
+        self._find_endpoint = find_endpoint
+        self._refuse = refuse
+        self._outboxes: dict[PeerId, _Outbox] = {}
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Send until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
+
+    def send(self, peer: PeerId, fingerprint: Digest, item: Parcel) -> None:
+        """Queue a parcel of the current view for the endpoint with this fingerprint.
+
+        The plan of a view bounds what it can queue.
+        """
+        if self._nursery is None:
+            # The node is stopping: a sum may end after the streams did.
+            return
+        outbox = self._outboxes.get(peer)
+        if outbox is None or outbox.fingerprint != fingerprint:
+            outbox = self._outboxes[peer] = _Outbox(fingerprint)
+            self._nursery.start_soon(self._drive, peer, outbox)
+        outbox.parcels.append(item)
+        outbox.news.set()
+
+    def clear(self, *, failed: bool) -> None:
+        """End the current view: drop its parcels.
+
+        A parcel that is being sent is finished, so that its stream stays usable. When the view
+        `failed`, the stream is closed instead. Its bytes may have reached a peer that never saw
+        the plan: the peer keeps them waiting for it, and with them everything behind them.
+        (Measured with a leader that was stopped while it sent its plan: the next round took 20 s
+        more.)
+        """
+        for peer, outbox in list(self._outboxes.items()):
+            if failed and outbox.parcels:
+                del self._outboxes[peer]
+                outbox.scope.cancel()
+            outbox.parcels.clear()
+            outbox.sent = 0
+
+    def forget(self, peer: PeerId, item: Parcel) -> None:
+        """Drop a parcel that has arrived: a stream that breaks need not send it again."""
+        outbox = self._outboxes.get(peer)
+        place = (
+            next((i for i, sent in enumerate(outbox.parcels[: outbox.sent]) if sent is item), None)
+            if outbox is not None
+            else None
+        )
+        if outbox is not None and place is not None:
+            del outbox.parcels[place]
+            outbox.sent -= 1
+
+    async def _drive(self, peer: PeerId, outbox: _Outbox) -> None:
+        with outbox.scope:
+            await self._send_all(peer, outbox)
+
+    async def _send_all(self, peer: PeerId, outbox: _Outbox) -> None:
+        stream: ByteStream | None = None
+        failures = 0
+        try:
+            while True:
+                if outbox.sent >= len(outbox.parcels):
+                    await self._rest(peer, outbox, stream)
+                    continue
+                if not outbox.busy:
+                    outbox.busy, outbox.busy_since_s = True, trio.current_time()
+                    self.meter.begin()
+                item = outbox.parcels[outbox.sent]
+                try:
+                    if stream is None:
+                        stream = await self._network.open_bulk(
+                            self._find_endpoint(peer, outbox.fingerprint), PROTOCOL
+                        )
+                    await self._write(stream, item)
+                except Unreachable as error:
+                    if stream is not None:
+                        await stream.aclose()
+                    stream, outbox.sent, failures = None, 0, failures + 1
+                    if failures > len(RECONNECT_S):
+                        self._refuse(
+                            "timeout",
+                            peer,
+                            f"the bulk stream was given up after {failures} attempts: {error}",
+                        )
+                        return
+                    await trio.sleep(RECONNECT_S[failures - 1])
+                    continue
+                failures = 0
+                outbox.sent_bytes += len(item.payload)
+                if outbox.sent < len(outbox.parcels) and outbox.parcels[outbox.sent] is item:
+                    outbox.sent += 1
+                # An idle stream must hold no memory of a view that is over.
+                del item
+        finally:
+            self._report(peer, outbox)
+            if self._outboxes.get(peer) is outbox:
+                del self._outboxes[peer]
+            if stream is not None:
+                await stream.aclose()
+
+    async def _rest(self, peer: PeerId, outbox: _Outbox, stream: ByteStream | None) -> None:
+        """Wait until there is something to send."""
+        outbox.news = trio.Event()
+        if stream is not None and outbox.busy and stream.unsent():
+            # A socket's buffer may hold all of it. The transfer ends when the peer has
+            # acknowledged the bytes, as far as the stream can tell.
+            with trio.move_on_after(DRAIN_S):
+                while stream.unsent() and not outbox.news.is_set():
+                    await trio.sleep(POLL_S)
+        if not outbox.news.is_set():
+            self._report(peer, outbox)
+            await outbox.news.wait()
+
+    def _report(self, peer: PeerId, outbox: _Outbox) -> None:
+        if outbox.busy:
+            self.meter.end(outbox.sent_bytes)
+            self._on_sent(peer, outbox.sent_bytes, trio.current_time() - outbox.busy_since_s)
+            outbox.busy, outbox.sent_bytes = False, 0
+
+    @staticmethod
+    async def _write(stream: ByteStream, item: Parcel) -> None:
+        await stream.send_all(item.header)
+        # The stream sends the payload in pieces and can be cancelled between two of them.
+        await stream.send_all(item.payload)

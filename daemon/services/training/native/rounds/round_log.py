@@ -1,0 +1,98 @@
+"""What the engine tells the journal: where it stands, how long each phase took, what became of its
+own offer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from daemon.swarm.lineage import LineageEntry
+from protocol.identity import PeerId
+from protocol.journal import Contributor, JournalEvent, PhaseEntered, RoundCertified
+from protocol.round.state import RoundState
+
+
+def certified(
+    made: LineageEntry,
+    *,
+    me: PeerId = "",
+    state_digest: str = "",
+    outcome: str = "observed",
+    phase_seconds: dict[str, float] | None = None,
+) -> RoundCertified:
+    """The journal's event for a certificate; `me` is empty for an observer."""
+    certificate, plan = made.certificate, made.certificate.plan
+    return RoundCertified(
+        number=certificate.outcome.number,
+        view=certificate.outcome.view,
+        certificate=certificate.hash.hex(),
+        parent=certificate.outcome.parents[0].hex(),
+        members=plan.members,
+        shares=tuple(
+            Contributor(
+                peer=plan.members[i], samples=plan.offers[i].samples, loss=plan.offers[i].loss
+            )
+            for i in certificate.contributors
+        ),
+        samples=certificate.samples,
+        loss=certificate.loss,
+        state_digest=state_digest,
+        outcome=outcome,
+        phase_seconds=phase_seconds or {},
+        reason=certificate.inclusion.reason,
+        plan=plan.plan.reason,
+        group_sizes=tuple(len(row) for row in plan.plan.groups),
+        predicted_s=plan.plan.predicted_s,
+        voters=certificate.voters,
+    )
+
+
+class RoundLog:
+    """Times the phases of one node's rounds and words their outcome."""
+
+    def __init__(self, me: PeerId, record: Callable[[JournalEvent], None]) -> None:
+        self._me = me
+        self._record = record
+        self._entered_at = 0.0
+        self._seconds: dict[str, float] = {}
+
+    def began(self, state: RoundState, said: str, now: float) -> None:
+        self._entered_at = now
+        self._record(
+            PhaseEntered(number=state.number, view=0, phase=state.phase.value, reason=said)
+        )
+
+    def moved(self, before: RoundState, after: RoundState, now: float) -> None:
+        """Adds up the time of a phase that was left."""
+        if before.phase is not after.phase:
+            self._seconds[before.phase.value] = (
+                self._seconds.get(before.phase.value, 0.0) + now - self._entered_at
+            )
+            self._entered_at = now
+
+    def adopted(self, path: list[LineageEntry], state_digest: str, had_offer: bool) -> None:
+        """Certificates became part of this node's ancestry; it holds the state of the last one."""
+        for made in path:
+            last = made is path[-1]
+            self._record(
+                certified(
+                    made,
+                    me=self._me,
+                    state_digest=state_digest if last else "",
+                    outcome=self._outcome(made, had_offer, last=last),
+                    phase_seconds=self._seconds if last else {},
+                )
+            )
+        self._seconds = {}
+
+    def _outcome(self, made: LineageEntry, had_offer: bool, *, last: bool) -> str:
+        certificate = made.certificate
+        if self._me in certificate.listed:
+            return "counted"
+        if len(certificate.outcome.parents) == 2 or not last:
+            # A merge counts nobody's work; earlier ones were certified while this node was
+            # elsewhere.
+            return "observed"
+        if not had_offer:
+            return "idle"
+        return "lost" if self._me in certificate.plan.members else "late"

@@ -1,0 +1,144 @@
+"""What the numpy codecs share: they work piece by piece, and check, add and average by decoding a
+piece at a time.
+
+They are the definition. The compiled loops (`kernel.py`) make the same bytes faster, and step aside
+where there was no compiler.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
+from protocol.codec.base import Bytes8, Codec, check_room, check_size, check_vector
+from protocol.codec.memory import fresh_bytes
+from protocol.digest import Buffer
+
+PIECE_CHUNKS = 32
+"""Chunks that are processed at a time: 512 KiB of float32 and its scratch stay in cache.
+
+Measured by encoding 10 million elements in int8: pieces of 16 chunks take 1.3 times as long and
+pieces of 4 take 2.7 times, because numpy spends a fixed time on each call. All at once takes 1.6
+times as long. Pieces of 64 gain 7%.
+"""
+
+PIECE_ELEMENTS = PIECE_CHUNKS * CHUNK_ELEMENTS
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+class NumpyCodec(ABC):
+    """A codec in numpy: its subclasses encode and decode one piece."""
+
+    name: str
+    lossless = False
+
+    @property
+    def result(self) -> Codec:
+        return self
+
+    @abstractmethod
+    def size(self, elements: int) -> int:
+        """See `Codec`."""
+
+    @abstractmethod
+    def _encode(self, values: Vector, first: int, out: Bytes8) -> None:
+        """Encode a piece, at least one element; `first` is its place in the vector, for the
+        refusal.
+
+        Raises `ValueError`.
+        """
+
+    @abstractmethod
+    def _decode(self, data: Bytes8, out: Vector) -> None:
+        """Decode a piece, at least one element. Raises `PeerFault`."""
+
+    def _check(self, data: Bytes8, scratch: Vector) -> None:
+        """Raises what decoding a piece would; `scratch` is as long as it, and of use to who must
+        decode for that.
+        """
+        self._decode(data, scratch)
+
+    def _weighted(self, data: Bytes8, weight: float, out: Vector) -> None:
+        """Decode a piece and multiply it with the weight, which rounds once."""
+        self._decode(data, out)
+        np.multiply(out, np.float32(weight), out=out)
+
+    def encode(self, values: Vector, over: float = 1.0) -> bytes:
+        check_vector(values)
+        if not values.size:
+            return b""
+        data, out = fresh_bytes(self.size(values.size))
+        self._encode_all(values, over, out)
+        return data
+
+    def encode_into(self, values: Vector, over: float, out: memoryview) -> None:
+        check_vector(values)
+        check_room(out, self.size(values.size))
+        if values.size:
+            self._encode_all(values, over, np.frombuffer(out, np.uint8))
+
+    def _encode_all(self, values: Vector, over: float, out: Bytes8) -> None:
+        quotient = np.empty(_scratch(values.size) if over != 1.0 else 0, np.float32)
+        for piece, where in self._pieces(values.size):
+            part = values[piece]
+            if over != 1.0:
+                with np.errstate(invalid="ignore"):  # a NaN is looked for next
+                    part = np.divide(part, np.float32(over), out=quotient[: part.size])
+            self._encode(part, piece.start, out[where])
+
+    def check(self, data: Buffer, elements: int) -> None:
+        source = self._source(data, elements)
+        value = np.empty(_scratch(elements), np.float32)
+        for piece, where in self._pieces(elements):
+            self._check(source[where], value[: piece.stop - piece.start])
+
+    def decode(self, data: Buffer, out: Vector) -> None:
+        check_vector(out, written=True)
+        source = self._source(data, out.size)
+        for piece, where in self._pieces(out.size):
+            self._decode(source[where], out[piece])
+
+    def add(self, data: Buffer, weight: float, out: Vector) -> None:
+        check_vector(out, written=True)
+        self.check(data, out.size)  # before anything is added
+        source = self._source(data, out.size)
+        value = np.empty(_scratch(out.size), np.float32)
+        for piece, where in self._pieces(out.size):
+            part = value[: piece.stop - piece.start]
+            with np.errstate(over="ignore", invalid="ignore"):  # what a peer sends may overflow
+                self._weighted(source[where], weight, part)
+                out[piece] += part
+
+    def mean(self, parts: Sequence[tuple[int, Buffer]], out: Vector) -> None:
+        check_vector(out, written=True)
+        sources = [(weight, self._source(data, out.size)) for weight, data in parts]
+        total = np.float32(sum(weight for weight, _ in parts))
+        value = np.empty(_scratch(out.size), np.float32)
+        for piece, where in self._pieces(out.size):
+            mean = out[piece]
+            with np.errstate(over="ignore", invalid="ignore"):  # looked for once, in the mean
+                for i, (weight, source) in enumerate(sources):
+                    part = value[: mean.size] if i else mean
+                    self._weighted(source[where], weight, part)
+                    np.add(mean if i else np.float32(0.0), part, out=mean)
+                np.divide(mean, total, out=mean)
+            if not np.isfinite(mean).all():
+                np.nan_to_num(mean, copy=False, nan=0.0, posinf=_LARGEST, neginf=-_LARGEST)
+
+    def _source(self, data: Buffer, elements: int) -> Bytes8:
+        check_size(data, self.size(elements))
+        return np.frombuffer(data, np.uint8)
+
+    def _pieces(self, elements: int) -> Iterator[tuple[slice, slice]]:
+        """Where the elements of each piece are, and where its bytes."""
+        for start in range(0, elements, PIECE_ELEMENTS):
+            stop = min(start + PIECE_ELEMENTS, elements)
+            yield slice(start, stop), slice(self.size(start), self.size(stop))
+
+
+def _scratch(elements: int) -> int:
+    return min(elements, PIECE_ELEMENTS)

@@ -1,0 +1,56 @@
+"""Journal events of the node itself: its start and end, warnings, and lasting troubles."""
+
+from __future__ import annotations
+
+from protocol.identity import PeerId
+from protocol.journal.base import JournalEvent
+
+DISK_FULL = "DISK_FULL"
+"""The code of every warning that a write to disk failed."""
+
+NOT_OFFERED = "nothing can be offered"
+"""The first words of a `DISK_FULL` warning that keeps the node out of rounds."""
+
+
+class NodeStarted(JournalEvent, frozen=True, kw_only=True, tag=True):
+    """This node or observer started."""
+
+    peer: PeerId
+    name: str
+    role: str  # "node" or "observer"
+    version: str
+    addresses: tuple[str, ...]
+    run: str  # run id, hex
+    run_name: str
+    task: str
+    engine: str
+    min_peers: int
+    # One sentence for each setting that the node chose by itself.
+    assumed: tuple[str, ...] = ()
+
+
+class Warned(JournalEvent, frozen=True, kw_only=True, tag=True):
+    """Something happened that a person should know, but that does not stop the node."""
+
+    code: str
+    message: str
+
+
+class Trouble(JournalEvent, frozen=True, kw_only=True, tag=True):
+    """A condition holds until a person acts. The verdict shows it for as long.
+
+    The same `code` with an empty message ends the condition.
+
+    `level` is "bad" if the condition makes the work worthless, else "warning".
+    """
+
+    code: str
+    level: str
+    message: str
+
+
+# The tag stays "Stopped": journals on disk carry that word.
+class NodeStopped(JournalEvent, frozen=True, kw_only=True, tag="Stopped"):
+    """This node or observer stopped."""
+
+    reason: str

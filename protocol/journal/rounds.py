@@ -1,0 +1,137 @@
+"""Journal events of rounds: plans, views, certificates, catching up."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+from protocol.identity import PeerId
+from protocol.journal.base import JournalEvent
+
+
+class Contributor(msgspec.Struct, frozen=True, kw_only=True):
+    """What one member contributed to a round."""
+
+    peer: PeerId
+    samples: int
+    loss: float | None
+
+
+class PhaseEntered(JournalEvent, frozen=True, kw_only=True, tag=True):
+    """This node entered a phase of a round. `reason` is a sentence with the numbers in it."""
+
+    number: int
+    view: int
+    # A value of protocol.round.phase.Phase.
+    phase: str
+    reason: str
+
+
+class Planned(JournalEvent, frozen=True, kw_only=True, tag=True):
+    """This node received or made the plan of a view."""
+
+    number: int
+    view: int
+    leader: PeerId
+    members: tuple[PeerId, ...]
+    reason: str
+
+
+class ViewPassed(JournalEvent, frozen=True, kw_only=True, tag=True):
+    """A view ended without a certificate."""
+
+    number: int
+    view: int
+    reason: str
+
+
+class RoundCertified(JournalEvent, frozen=True, kw_only=True, tag=True):
+    """A certificate was verified, and a node (not an observer) adopted it.
+
+    `outcome` says what became of this node's work:
+
+    counted   the certificate counts it
+    late      this node had work, but was not in the plan
+    lost      this node was in the plan, but not in the inclusion
+    idle      this node had nothing to offer
+    observed  this node is an observer, the certificate is a merge, or this node was on another
+              branch
+    """
+
+    number: int
+    view: int
+    certificate: str  # hex
+    parent: str  # hex
+    members: tuple[PeerId, ...]
+    shares: tuple[Contributor, ...]
+    samples: int
+    loss: float | None
+    # Hex, as this node computed it; empty if this node only observed.
+    state_digest: str
+    outcome: str
+    # Seconds that this node spent in train, ready, scatter, reduce and vote.
+    phase_seconds: dict[str, float]
+    reason: str
+    # Why the plan formed the groups that it formed.
+    plan: str = ""
+    # Members of each group of the plan.
+    group_sizes: tuple[int, ...] = ()
+    # What the plan predicted for scatter and reduce together.
+    predicted_s: float | None = None
+    # Members whose votes the certificate carries; empty in journals of older versions.
+    voters: tuple[PeerId, ...] = ()
+
+
+class RoundAveraged(JournalEvent, frozen=True, kw_only=True, tag=True):
+    """A round of an engine without certificates ended.
+
+    Nothing about such a round is proved: `shares` are self-reported, and the round earns nothing.
+
+    `outcome` is one of:
+
+    averaged  this node applied the mean
+    partial   the engine reported success, but parts were missing, so this node applied nothing
+    apart     this node's parameters diverged from the majority's, so it loads the majority's
+    failed    no mean was computed
+    """
+
+    number: int
+    outcome: str
+    shares: tuple[Contributor, ...]
+    samples: int
+    loss: float | None
+    phase_seconds: dict[str, float]
+    reason: str
+
+
+class Alone(JournalEvent, frozen=True, kw_only=True, tag=True):
+    """A round ended without another node. The work is kept as the next offer."""
+
+    number: int
+    samples_pending: int
+    reason: str
+
+
+class CaughtUp(JournalEvent, frozen=True, kw_only=True, tag=True):
+    """This node fetched an anchor from a peer and verified it against its certificate."""
+
+    number: int
+    source: PeerId
+    size_bytes: int
+    seconds: float
+
+
+class Stuck(JournalEvent, frozen=True, kw_only=True, tag=True):
+    """This node cannot continue without help. `reason` is the sentence that a person needs."""
+
+    reason: str
+
+
+class CheckpointWritten(JournalEvent, frozen=True, kw_only=True, tag=True):
+    """The state after a round is on disk."""
+
+    number: int
+    size_bytes: int
+    seconds: float
+    durable: ClassVar[bool] = False

@@ -1,0 +1,1 @@
+"""The signed messages between nodes, one module per family, and the envelope around them."""

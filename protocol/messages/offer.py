@@ -1,0 +1,132 @@
+"""Offers: what a node contributes to one round and view.
+
+An offer's kind says what it carries: an account binding, a task name, both or neither. Optional
+fields would add bytes to the offers of every run and change what those sign.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from protocol.messages.base import Hash, Message, Natural, Signature
+from protocol.network.coordinate import Coordinate
+from protocol.network.peer_observation import MAX_OBSERVATIONS, PeerObservation
+from protocol.run.task_digest import Name
+
+MAX_DRAWN = 1 << 32
+"""The most samples that an offer may claim to have drawn.
+
+The claim of one member moves the lanes of all. At this bound, 63 bits of positions last for
+millions of rounds.
+"""
+MAX_ROUNDS = 1 << 20
+"""The most rounds of training that an offer may hold: two months of rounds of 5 s."""
+
+
+class Binding(
+    msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
+):
+    """The account that earns the offer's work (`protocol/chain/account_binding.py`).
+
+    A binding takes 121 bytes on the wire.
+    """
+
+    public_key: Annotated[bytes, Meta(min_length=33, max_length=33)]  # of the wallet, compressed
+    payout: Annotated[bytes, Meta(min_length=20, max_length=20)]
+    signature: Signature  # r ‖ s
+
+
+class Trajectory(
+    msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
+):
+    """How far an offer's sender trained from the parent's anchor."""
+
+    # Samples that it used of its lane (`Tip.lane`).
+    drawn: Annotated[int, Meta(ge=0, le=MAX_DRAWN)] = 0
+    # Rounds of training behind the offer (`protocol/contribution/round_share.py`).
+    rounds: Annotated[int, Meta(ge=1, le=MAX_ROUNDS)] = 1
+
+
+class FirstReady(
+    Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True
+):
+    """The fields of offers since the first version. Nodes send `Ready` and its kinds."""
+
+    parent: Hash
+    view: Natural
+    # The number of the certificate that this round would make.
+    number: Natural
+    seq: Natural
+    samples: Natural
+    contribution: Hash
+    loss: float | None
+    fingerprint: Hash  # of the bulk endpoint's certificate
+    # Measured bits a second; 0 when not measured yet.
+    uplink_bps: Natural
+    downlink_bps: Natural
+    coordinate: Coordinate | None = None  # None before anything was measured
+    # The sender's measurements of a few other peers.
+    observations: Annotated[tuple[PeerObservation, ...], Meta(max_length=MAX_OBSERVATIONS)] = ()
+
+
+class Ready(
+    FirstReady, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True
+):
+    """The offer of one node to one round and view.
+
+    `seq` and `samples` are 0 when the node has nothing to offer but will reduce and vote.
+    """
+
+    trajectory: Trajectory = Trajectory()
+
+
+class FirstBoundReady(
+    FirstReady,
+    frozen=True,
+    kw_only=True,
+    array_like=True,
+    # The tag is part of the signed bytes of old certificates.
+    tag="BoundReady",
+    forbid_unknown_fields=True,
+):
+    """A bound offer from before offers had a trajectory.
+
+    Old certificates hold such offers; nodes never send them.
+    """
+
+    binding: Binding
+
+
+class BoundReady(
+    Ready, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True
+):
+    """An offer with the account that earns its work.
+
+    An offer without a binding counts but earns nothing.
+    """
+
+    binding: Binding
+
+
+class TaskReady(
+    Ready, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True
+):
+    """An offer with the name of the task it was trained for."""
+
+    task: Name
+
+
+class BoundTaskReady(
+    BoundReady, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True
+):
+    """An offer with the account that earns its work and the name of its task."""
+
+    task: Name
+
+
+def task_of(offer: Ready) -> bytes:
+    """The name of the task that an offer was trained for; empty where the offer does not say."""
+    return offer.task if isinstance(offer, TaskReady | BoundTaskReady) else b""

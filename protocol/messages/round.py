@@ -1,0 +1,156 @@
+"""The messages of a round after its offers: plan, hold reports, inclusion, results and votes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from protocol.messages.base import (
+    MAX_MESSAGE_BYTES,
+    MAX_REASON_CHARS,
+    Hash,
+    Index,
+    Indices,
+    Message,
+    Natural,
+    Signed,
+)
+from protocol.planning.group_size_history import GroupSizeHistory
+from protocol.run.manifest import MAX_GROUP_LIMIT
+
+
+class Plan(
+    Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True
+):
+    """Who averages with whom.
+
+    The members are the senders of `offers`, in ascending order of peer id. Every other field names a
+    member by its index in that order.
+
+    `groups` holds every member once. The member at position k of a group reduces chunks
+    `[borders[k], borders[k + 1])` of what its group contributes, unless an `Inclusion` names another
+    owner. There are as many positions as the smallest group has members: a member further back in a
+    larger group reduces nothing. With one group, a member's position is its index.
+    """
+
+    parent: Hash
+    view: Natural
+    number: Natural
+    offers: Annotated[tuple[Signed, ...], Meta(min_length=1, max_length=MAX_GROUP_LIMIT)]
+    borders: Annotated[tuple[Natural, ...], Meta(max_length=MAX_GROUP_LIMIT + 1)]
+    groups: Annotated[tuple[Indices, ...], Meta(min_length=1, max_length=MAX_GROUP_LIMIT)]
+    # The time of the whole exchange; None where too little is measured to predict it.
+    predicted_s: Annotated[float, Meta(ge=0)] | None = None
+    reason: Annotated[str, Meta(max_length=MAX_REASON_CHARS)]
+    # What the parent's plan left, by which group sizes are kept; None where it left nothing.
+    before: GroupSizeHistory | None = None
+    after: GroupSizeHistory | None = None  # what this plan leaves for the next one
+
+
+class HoldReport(
+    # The tag is part of the signed bytes of rules 2.
+    Message,
+    frozen=True,
+    kw_only=True,
+    array_like=True,
+    tag="Held",
+    forbid_unknown_fields=True,
+):
+    """A reducer reports to the leader whose contributions it holds whole.
+
+    The reducer checked the bytes against the members' offers.
+    """
+
+    plan: Hash
+    contributors: Indices
+
+
+class Withdrawal(
+    Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True
+):
+    """A member of a plan tells the others that it takes no part: nobody needs to wait for it."""
+
+    plan: Hash
+    reason: Annotated[str, Meta(max_length=MAX_REASON_CHARS)]
+
+
+class Inclusion(
+    # The tag is part of the signed bytes of rules 2.
+    Message,
+    frozen=True,
+    kw_only=True,
+    array_like=True,
+    tag="Cut",
+    forbid_unknown_fields=True,
+):
+    """The leader closes the set of included contributions.
+
+    `owners[i]` does what the plan assigns to member i. Inclusion n + 1 replaces inclusion n.
+    """
+
+    plan: Hash
+    number: Annotated[int, Meta(ge=1, le=MAX_GROUP_LIMIT)]
+    contributors: Indices
+    # Members that the leader takes for alive: they lead the rounds after this one.
+    present: Indices
+    owners: Indices
+    reason: Annotated[str, Meta(max_length=MAX_REASON_CHARS)]
+
+
+class GroupSum(
+    # The tag is part of the signed bytes of rules 2.
+    Message,
+    frozen=True,
+    kw_only=True,
+    array_like=True,
+    tag="RowSum",
+    forbid_unknown_fields=True,
+):
+    """A reducer signs the digest of its group's sum, for a counterpart that finishes `slice`.
+
+    `part` is the member whose part of the vector was summed over its group. The bytes follow on the
+    bulk stream: the group's mean in float32. Its weight follows from the inclusion.
+    """
+
+    plan: Hash
+    inclusion: Hash
+    part: Index
+    slice: Index
+    root: Hash
+
+
+class SliceResult(
+    Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True
+):
+    """A reducer signs the digest of its slice's encoded mean. The bytes follow on the bulk stream."""
+
+    plan: Hash
+    inclusion: Hash
+    slice: Index
+    root: Hash
+
+
+class Vote(
+    Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True
+):
+    """A voter's word for one outcome of a round.
+
+    All votes for one outcome are the same bytes. Their digest names the certificate.
+    """
+
+    parents: Annotated[tuple[Hash, ...], Meta(min_length=1, max_length=2)]
+    number: Natural
+    view: Natural
+    plan: Hash
+    inclusion: Hash
+    result: Hash
+    state: Hash
+
+
+class Announce(
+    Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True
+):
+    """Carries a certificate to peers that may not have it; the certificate proves itself."""
+
+    certificate: Annotated[bytes, Meta(max_length=MAX_MESSAGE_BYTES)]

@@ -1,0 +1,80 @@
+"""The records that a node keeps on disk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from protocol.digest import Buffer, Digest
+
+
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a node needs to continue from one certificate after a restart.
+
+    At genesis, `tip` is the run id and `number` is 0. msgspec cannot describe arrays: vectors are
+    `Any` here, and this record never crosses a wire.
+    """
+
+    run: Digest
+    tip: Digest
+    number: int
+    anchor: Any  # Vector
+    momentum: Any  # Vector
+    inner: Any  # Vector; empty when the trainer had none to give
+    # Name and shape of each tensor in the anchor, in order; empty where not known.
+    shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    # The tip with all its figures (`encode_tip`), since the certificates on disk may not reach back
+    # to genesis. Empty where not known.
+    stood: bytes = b""
+
+
+class SentOffer(msgspec.Struct, frozen=True, kw_only=True):
+    """An offer of an earlier parent that was sent and that a certificate may still list."""
+
+    seq: int
+    weight: int
+    digest: Digest
+    encoded: Buffer
+    # The share of its work that the residue still holds.
+    factor: float
+    left: int  # samples of it that still wait
+
+
+def _empty() -> Any:
+    return np.zeros(0, np.float32)
+
+
+class LedgerRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The contributor's ledger on disk (`protocol/contribution/ledger.py`)."""
+
+    run: Digest
+    tip: Digest
+    next_seq: int
+    weight: int
+    carried: int
+    offered_seq: int  # 0 when nothing is offered
+    offered_weight: int
+    offered_digest: Digest
+    # The encoded contribution: exactly the bytes that a retry sends.
+    offered: Buffer
+    residue: Any  # Vector S
+    samples: int = 0  # of the trajectory from `tip`
+    # Vector T; empty where `samples` is 0.
+    displacement: Any = msgspec.field(default_factory=_empty)
+    later_samples: int = 0  # trained after the offer was sent
+    later: Any = msgspec.field(default_factory=_empty)  # their Vector; empty where there are none
+    # Samples of the round's lane that were used.
+    drawn: int = 0
+    rounds: int = 0  # of training in the trajectory
+    later_rounds: int = 0  # of training in `later`
+    # Offers of earlier parents that are not settled, by seq.
+    sent: tuple[SentOffer, ...] = ()
+
+
+class ViewRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """The first view of a round in which this node has not planned, scattered or voted."""
+
+    parent: Digest  # names the round
+    view: int

@@ -1,0 +1,1 @@
+"""Faults as data, and what makes a simulated node fail or lie."""

@@ -1,0 +1,132 @@
+"""`Liar`: intercepts what an honest node sends, and may change and sign it.
+
+The base lets everything through. `simulator/faults/lies.py` says what each lie changes.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import ClassVar
+
+import msgspec
+import numpy as np
+from msgspec.structs import replace
+
+from daemon.services.training.native.exchange.bulk_headers import (
+    BulkHeader,
+    GroupSumHeader,
+    ResultHeader,
+    SliceHeader,
+    read_header,
+)
+from daemon.swarm.frames import LENGTH_BYTES, frame
+from protocol.codec import chunk_bytes, codec_named
+from protocol.digest import Digest, leaves_of, merkle_root
+from protocol.identity import PeerId, Signer
+from protocol.messages.base import Message, Signed
+from protocol.messages.envelope import (
+    AnyMessage,
+    decode_signed,
+    encode_signed,
+    open_as,
+    open_signed,
+    sign,
+)
+from protocol.messages.round import SliceResult
+from protocol.run.manifest import Manifest
+
+
+class Liar:
+    """Honest in everything. A lie overrides what it changes."""
+
+    # Whether certificates are wrong until the liar is caught.
+    wrong_sums: ClassVar[bool] = False
+    # Why nobody can name the liar, and what could; empty for lies that are refused.
+    unnoticed: ClassVar[str] = ""
+
+    def __init__(self, signer: Signer, run: Digest, manifest: Manifest, rng: random.Random) -> None:
+        self.signer, self.run, self.manifest, self.rng = signer, run, manifest, rng
+        self.codec = codec_named(manifest.codec)
+
+    # ---------------------------------------------------------------- what is sent
+
+    def message(self, to: PeerId, data: bytes) -> list[bytes]:
+        """The frames to send instead of this one."""
+        signed = decode_signed(data[LENGTH_BYTES:])
+        if signed.peer != self.signer.peer:
+            # The frame forwards another peer's message.
+            return [data]
+        return self.said(to, signed, open_signed(signed, self.run, trusted=True))
+
+    def said(self, to: PeerId, signed: Signed, message: AnyMessage) -> list[bytes]:
+        return [self.framed(self.change(to, message), signed)]
+
+    def change(self, to: PeerId, message: AnyMessage) -> Message:
+        """The message that is signed instead."""
+        return message
+
+    def gossip(self, topic: str, data: bytes) -> list[bytes]:
+        return [data]
+
+    def parcel(self, to: PeerId, header: bytes, payload: bytes) -> tuple[bytes, bytes]:
+        """The framed header and payload to send instead of these."""
+        read = read_header(header[LENGTH_BYTES:])
+        changed: tuple[BulkHeader, bytes]
+        match read:
+            case SliceHeader():
+                changed = self.slice(to, read, payload)
+            case GroupSumHeader():
+                changed = self.row(to, read, payload)
+            case ResultHeader() if read.result.peer == self.signer.peer:
+                changed = self.result(to, read, payload)
+            case ResultHeader():
+                changed = self.handed_on(to, read, payload)
+        return frame(msgspec.msgpack.encode(changed[0])), changed[1]
+
+    def slice(self, to: PeerId, header: SliceHeader, payload: bytes) -> tuple[SliceHeader, bytes]:
+        return header, payload
+
+    def result(
+        self, to: PeerId, header: ResultHeader, payload: bytes
+    ) -> tuple[ResultHeader, bytes]:
+        return header, payload
+
+    def row(
+        self, to: PeerId, header: GroupSumHeader, payload: bytes
+    ) -> tuple[GroupSumHeader, bytes]:
+        """Change the sum that it made of its group."""
+        return header, payload
+
+    def handed_on(
+        self, to: PeerId, header: ResultHeader, payload: bytes
+    ) -> tuple[ResultHeader, bytes]:
+        """Change another's result, on its way to the liar's group."""
+        return header, payload
+
+    def answer(self, data: bytes) -> bytes:
+        """Change a piece of the state that this node serves."""
+        return data
+
+    # ---------------------------------------------------------------- for the lies
+
+    def framed(self, message: Message, original: Signed | None = None) -> bytes:
+        signed = sign(self.signer, self.run, message)
+        return frame(
+            encode_signed(
+                original if original is not None and original.payload == signed.payload else signed
+            )
+        )
+
+    def shifted(self, payload: bytes) -> bytes:
+        """The same encoding with every value one larger."""
+        values = np.empty(len(payload) // self.codec.size(1), np.float32)
+        self.codec.decode(payload, values)
+        return self.codec.encode(values + np.float32(1.0))
+
+    def signed_result(self, header: ResultHeader, payload: bytes) -> ResultHeader:
+        """The header that fits another payload."""
+        result = open_as(SliceResult, header.result, self.run, trusted=True)
+        root = merkle_root(leaves_of(payload, chunk_bytes(self.codec)))
+        return ResultHeader(
+            result=sign(self.signer, self.run, replace(result, root=root)), size=len(payload)
+        )

@@ -1,0 +1,196 @@
+"""Policies side by side: rounds of one network, planned from what its nodes measured, played on the
+links.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from functools import lru_cache
+
+import msgspec
+import numpy as np
+
+from protocol.digest import digest
+from protocol.errors import UserError
+from protocol.network.coordinate import Coordinate
+from protocol.network.network_snapshot import snapshot_of
+from protocol.planning.chosen_groups import GroupChoice
+from protocol.planning.group_choice import choose, fixed, group_size
+from protocol.planning.group_proposals import GroupBounds
+from protocol.planning.time_model import VectorSizes
+from simulator.network.links import VECTOR_BYTES, NetworkLinks, links_of
+from simulator.network.measurements import CoordinateFit, NodeMeasurements
+from simulator.network.transfer import TransferResult, transfer
+
+ROUNDS = 12
+LEAST_GROUP = 2
+# Of each round, as the manifest's default has it.
+COMPUTING_S = 60.0
+SIZES = VectorSizes(offer=VECTOR_BYTES, partial=VECTOR_BYTES, result=VECTOR_BYTES)
+ADAPTIVE, FIXED = "adaptive", "fixed:"
+
+
+class PlayedRound(msgspec.Struct, frozen=True, kw_only=True):
+    """One exchange: as it was planned and as it went."""
+
+    group_size: int
+    groups: int
+    predicted_s: float | None
+    seconds: float
+    between_bytes: float
+    reason: str
+
+
+class PolicyRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One policy on one network.
+
+    `seconds_mean` counts the rounds spent adapting; `goodput` is the share of time computing, those
+    included.
+    """
+
+    profile: str
+    nodes: int
+    policy: str
+    seed: int
+    group_size_median: float
+    round_seconds_median: float
+    predicted_seconds_median: float | None
+    # Relative, of the rounds in which something was predicted.
+    prediction_error_median: float | None
+    inter_region_bytes: float  # of a round, median
+    goodput: float
+    seconds_mean: float
+    rounds: tuple[PlayedRound, ...]
+
+
+class PathChange(msgspec.Struct, frozen=True, kw_only=True):
+    """From round `at` on, every path of a share of the nodes takes so many times as long."""
+
+    at: int
+    share: float
+    times: float
+
+
+def parse_policy(policy: str) -> int | None:
+    """The size that a policy fixes; None for `adaptive`. Raises `UserError("USAGE")`."""
+    if policy == ADAPTIVE:
+        return None
+    if (
+        policy.startswith(FIXED)
+        and policy[len(FIXED) :].isdecimal()
+        and int(policy[len(FIXED) :]) >= LEAST_GROUP
+    ):
+        return int(policy[len(FIXED) :])
+    raise UserError(
+        "USAGE",
+        f"No such policy: {policy!r}.",
+        fix="adaptive, or fixed:G with rows of G members, 2 or more",
+        exit_code=2,
+    )
+
+
+@lru_cache(4)
+def _course(
+    profile: str, nodes: int, seed: int, rounds: int, change: PathChange | None
+) -> list[tuple[NetworkLinks, list[Coordinate]]]:
+    """Of every round the links, and where the nodes believe to be when it is planned.
+
+    No policy changes either.
+    """
+    links, settling = links_of(profile, nodes, seed), CoordinateFit(nodes, seed)
+    course: list[tuple[NetworkLinks, list[Coordinate]]] = []
+    for number in range(rounds):
+        believed = settling.round(links)
+        # While the exchange runs, before anybody has measured it.
+        if change is not None and number == change.at:
+            slow = np.random.default_rng([seed, nodes]).permutation(nodes) < change.share * nodes
+            links = links.slowed(slow, change.times)
+        course.append((links, believed))
+    return course
+
+
+def run_policy(
+    profile: str,
+    nodes: int,
+    policy: str,
+    seed: int,
+    rounds: int = ROUNDS,
+    change: PathChange | None = None,
+) -> PolicyRecord:
+    """So many rounds under one policy."""
+    size, measuring, played = parse_policy(policy), NodeMeasurements(nodes, seed), _Played()
+    bounds, before = GroupBounds(least=LEAST_GROUP, most=nodes), None
+    gone: list[PlayedRound] = []
+    for number, (links, believed) in enumerate(_course(profile, nodes, seed, rounds, change)):
+        view = snapshot_of(measuring.readies(digest(b"round", number.to_bytes(8, "big")), believed))
+        layout = (
+            choose(view, bounds, SIZES, before)
+            if size is None
+            else fixed(view, size, bounds, SIZES)
+        )
+        went = played.transfer(layout, links)
+        gone.append(_round(layout, went))
+        measuring.took_part(links, went, layout.groups, layout.shares)
+        before = layout.after
+    return _record(profile, nodes, policy, seed, gone)
+
+
+class _Played:
+    """Exchanges of one network that were played before: the same layout takes the same time."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], TransferResult] = {}
+
+    def transfer(self, layout: GroupChoice, links: NetworkLinks) -> TransferResult:
+        key = (layout.groups, layout.shares, id(links))
+        if key not in self._known:
+            # The last one alone: a matrix of all pairs is large.
+            self._known = {key: transfer(layout.groups, layout.shares, links)}
+        return self._known[key]
+
+
+def _round(layout: GroupChoice, went: TransferResult) -> PlayedRound:
+    return PlayedRound(
+        group_size=group_size(layout.groups),
+        groups=len(layout.groups),
+        predicted_s=layout.predicted_s,
+        seconds=went.seconds,
+        between_bytes=went.between_bytes,
+        reason=layout.reason,
+    )
+
+
+def _record(
+    profile: str, nodes: int, policy: str, seed: int, rounds: Sequence[PlayedRound]
+) -> PolicyRecord:
+    predicted = [(one.predicted_s, one.seconds) for one in rounds if one.predicted_s is not None]
+    mean = statistics.fmean(one.seconds for one in rounds)
+    return PolicyRecord(
+        profile=profile,
+        nodes=nodes,
+        policy=policy,
+        seed=seed,
+        group_size_median=statistics.median(one.group_size for one in rounds),
+        round_seconds_median=statistics.median(one.seconds for one in rounds),
+        predicted_seconds_median=statistics.median(told for told, _ in predicted)
+        if predicted
+        else None,
+        prediction_error_median=statistics.median(
+            abs(told - real) / real for told, real in predicted
+        )
+        if predicted
+        else None,
+        inter_region_bytes=statistics.median(one.between_bytes for one in rounds),
+        goodput=COMPUTING_S / (COMPUTING_S + mean),
+        seconds_mean=mean,
+        rounds=tuple(rounds),
+    )
+
+
+def fixed_sizes(nodes: int) -> list[int]:
+    """The sizes that adaptive is held against: powers of two up to everybody."""
+    sizes = [LEAST_GROUP]
+    while sizes[-1] * 2 < nodes:
+        sizes.append(sizes[-1] * 2)
+    return sizes if sizes[-1] == nodes else [*sizes, nodes]

@@ -1,0 +1,1 @@
+"""Plays stories, judges what came of them, and reports it."""

@@ -1,0 +1,1 @@
+"""Stories that a simulated swarm goes through: named ones and random ones."""

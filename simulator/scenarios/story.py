@@ -1,0 +1,157 @@
+"""A story: everything that decides what a world does, as one record.
+
+The same story gives the same history, byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from protocol.errors import UserError
+from protocol.run.manifest import Group, Limits, Manifest, RoundRules
+from simulator.fakes.link_profiles import LINKS
+from simulator.faults.fault import AnyFault, Schedule, describe
+
+# The longest story that --fuzz ever shrank has some hundred kilobytes.
+MAX_STORY_BYTES = 16 << 20
+QUICK = RoundRules(seconds=5.0, ready_s=1.0, scatter_s=4.0, gather_s=4.0, vote_s=2.0)
+"""Rounds short enough to play many; the deadlines are ordered as the defaults are."""
+
+# The default deadlines apply.
+SLOW_ROUNDS = RoundRules(seconds=20.0)
+# A crash is noticed within this time.
+DETECTION_S = 5.0
+# Three chunks. With more members than that, some reduce nothing, which is a case of its own.
+PARAMETERS = 3 * 4096
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a story must reach besides the invariants. None means that it does not matter."""
+
+    # Certificates in the longest ancestry.
+    rounds: int = 1
+    goodput_of_bound: float | None = None
+    detection_s: float | None = None
+    # From the last fault to the next certificate, without training.
+    recovery_exchange_s: float | None = None
+    # The same, as detection and so many exchanges of this world before its first fault.
+    recovery_exchanges: float | None = None
+    # The longest time between two successive certificates of the longest ancestry.
+    longest_round_s: float | None = None
+    # (node, reason): an honest node must have refused this node for that reason.
+    refused: tuple[tuple[int, str], ...] = ()
+    # The loss must fall.
+    learns: bool = False
+    # An honest node must have warned that these nodes may have summed wrongly.
+    suspected: tuple[int, ...] = ()
+    # Nobody may drop other work than what certificates passed by, which is halved until it is gone.
+    drops_only_passed: bool = False
+    liars_out_from_s: float | None = (
+        # From then on no honest leader plans with a liar, and every honest node has reported the
+        # proof in its last life.
+        None
+    )
+
+
+class Story(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`starts` are the nodes that start at second 0; None means all. Others wait for a `Start`."""
+
+    name: str
+    nodes: int
+    seed: int
+    seconds: float
+    schedule: Schedule = ()
+    round: RoundRules = QUICK
+    min_peers: int = 2
+    max_group: int = 32
+    max_samples: int = 1_000_000
+    codec: str = "float32"
+    link: str = "near"
+    parameters: int = PARAMETERS
+    samples_per_second: float = 20.0
+    # Contributions are constants that name their peer and stretch, not gradients of the quadratic.
+    marked: bool = True
+    starts: tuple[int, ...] | None = None
+    wanted: Wanted = Wanted()
+    patience_s: float | None = (
+        # After the last fault, until every live node must have moved on. With None, `ProgressCheck`
+        # computes it from the deadlines.
+        None
+    )
+
+    def __post_init__(self) -> None:
+        if self.link not in LINKS:
+            raise ValueError(f"unknown links {self.link!r}; known: {', '.join(LINKS)}")
+
+    def manifest(self) -> Manifest:
+        """The run that the nodes of this story take part in."""
+        return Manifest(
+            name="simulated",
+            task="quadratic",
+            seed=self.seed,
+            codec=self.codec,
+            round=self.round,
+            group=Group(min_peers=self.min_peers, max_group=self.max_group),
+            limits=Limits(max_samples=self.max_samples),
+        )
+
+    def text(self) -> str:
+        """Lines for a person."""
+        lines = [
+            f"{self.name}, seed {self.seed}: {self.nodes} nodes for {self.seconds:g} s, "
+            f"links {self.link}"
+        ]
+        return "\n".join([*lines, *(f"  {describe(fault)}" for fault in self.schedule)])
+
+
+Make = Callable[[int | None, int], Story]
+"""Makes a named story from a number of nodes (None for the usual one) and a seed."""
+
+
+def plain(
+    name: str,
+    seconds: float,
+    count: int,
+    schedule: Callable[[int], tuple[AnyFault, ...]],
+    **more: object,
+) -> Make:
+    """A story of `count` nodes, unless the caller asks for another number.
+
+    The schedule may depend on the number of nodes.
+    """
+
+    def make(nodes: int | None, seed: int) -> Story:
+        n = nodes or count
+        return Story(name=name, nodes=n, seed=seed, seconds=seconds, schedule=schedule(n), **more)  # type: ignore[arg-type]
+
+    return make
+
+
+def write_story(story: Story, path: Path) -> None:
+    """Write a story as JSON that `read_story` reads."""
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(story)) + b"\n")
+
+
+def read_story(path: Path) -> Story:
+    """Read a story.
+
+    Raises:
+        UserError: With code STORY, when the file does not hold a story.
+    """
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(MAX_STORY_BYTES + 1)
+        if len(raw) > MAX_STORY_BYTES:
+            raise ValueError(f"it has more than {MAX_STORY_BYTES} bytes")
+        return msgspec.json.decode(raw, type=Story)
+    except (OSError, msgspec.DecodeError, ValueError) as error:
+        raise UserError(
+            "STORY",
+            f"{path} is not a story.",
+            why=error.strerror if isinstance(error, OSError) and error.strerror else str(error),
+            fix="write a story with `hypergpud simulate NAME --save FILE`",
+            exit_code=2,
+        ) from None

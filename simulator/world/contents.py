@@ -1,0 +1,173 @@
+"""Checks a certificate by content: its state must follow from its parent's state and its offers.
+
+The world sees every offer on its way to the disk, before any other node receives it. It makes the
+mean of those bytes twice. `protocol.averaging.reduction` must give the certified state bit for bit.
+An independent mean in float64 must agree within rounding.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from protocol.averaging.outer_step import outer_step, state_digest
+from protocol.averaging.reduction import mean_by_plan
+from protocol.averaging.vector_layout import Vector
+from protocol.certificates.certificate import OpenCertificate
+from protocol.certificates.merge import merge_vectors
+from protocol.codec import codec_named
+from protocol.digest import Buffer, Digest
+from protocol.identity import PeerId, short
+from protocol.ports.disk_records import LedgerRecord
+from protocol.run.manifest import Manifest
+
+# Relative to the largest value of a contribution. 64 float32 additions and a division stay below
+# 2^-17.
+ROUNDING = 1e-5
+
+State = tuple[Vector, Vector]
+
+
+class Contents:
+    """The offers and the states of one run, as the world saw them."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._rules = manifest.outer
+        self._codec = codec_named(manifest.codec)
+        self._offers: dict[tuple[PeerId, int], tuple[int, Buffer]] = {}
+        self._states: dict[Digest, State] = {}
+
+    def offered(self, peer: PeerId, record: LedgerRecord) -> str:
+        """Record an offer that became durable.
+
+        Returns what is wrong with it: one seq must never name two offers.
+        """
+        if not record.offered_seq:
+            return ""
+        offer = (record.offered_weight, record.offered)
+        known = self._offers.setdefault((peer, record.offered_seq), offer)
+        return (
+            ""
+            if known == offer
+            else f"{short(peer)} made two different offers under seq {record.offered_seq}"
+        )
+
+    def knows(self, tip: Digest) -> bool:
+        return tip in self._states
+
+    def keep(self, tip: Digest, value: Vector, momentum: Vector) -> None:
+        """Record the state of a tip that has no known parent: genesis, or the first tip seen."""
+        self._states[tip] = (value.copy(), momentum.copy())
+
+    def check(
+        self,
+        certificate: OpenCertificate,
+        weights: tuple[int, int],
+        value: Vector,
+        momentum: Vector,
+    ) -> str:
+        """What is wrong with the state that a node holds for this certificate; empty when nothing
+        is.
+
+        `weights` are those of a merge.
+        """
+        parents = [self._states.get(parent) for parent in certificate.outcome.parents]
+        self.keep(certificate.hash, value, momentum)
+        known = [parent for parent in parents if parent is not None]
+        if len(known) < len(parents):
+            return ""
+        if len(known) == 2:
+            return self._check_merge(certificate, known[0], known[1], weights)
+        listed = [
+            (certificate.plan.members[i], certificate.plan.offers[i].seq)
+            for i in certificate.contributors
+        ]
+        missing = [
+            f"{short(peer)} seq {seq}" for peer, seq in listed if (peer, seq) not in self._offers
+        ]
+        if missing:
+            return (
+                f"certificate {certificate.outcome.number} lists what was never offered: "
+                f"{', '.join(missing)}"
+            )
+        parts = [self._offers[one] for one in listed]
+        for (weight, _), i in zip(parts, certificate.contributors, strict=True):
+            if weight != certificate.plan.offers[i].samples:
+                return (
+                    f"certificate {certificate.outcome.number} counts "
+                    f"{certificate.plan.offers[i].samples} samples where {weight} were offered"
+                )
+        return self._check_bits(certificate, known[0], parts) or self._check_float64(
+            certificate, known[0], parts, momentum
+        )
+
+    def _check_merge(
+        self, certificate: OpenCertificate, first: State, second: State, weights: tuple[int, int]
+    ) -> str:
+        merged = tuple(np.empty_like(part) for part in first)
+        for one, two, out in zip(first, second, merged, strict=True):
+            merge_vectors(one, two, weights, out)
+        if state_digest(*merged) != certificate.outcome.state:
+            return (
+                f"merge {certificate.outcome.number} is not the mean of its parents weighted "
+                f"{weights[0]} to {weights[1]}"
+            )
+        return ""
+
+    def _check_bits(
+        self, certificate: OpenCertificate, parent: State, parts: list[tuple[int, Buffer]]
+    ) -> str:
+        """Repeat the reduction's own arithmetic, encoded and decoded as on the wire.
+
+        Neither depends on where the vector is cut into slices.
+        """
+        mean = np.zeros_like(parent[0])
+        mean_by_plan(
+            certificate.plan.plan.groups,
+            dict(zip(certificate.contributors, parts, strict=True)),
+            self._codec,
+            mean,
+        )
+        self._codec.decode(self._codec.encode(mean), mean)
+        out = np.empty_like(mean), np.empty_like(mean)
+        outer_step(*parent, mean, self._rules, *out, rounds=certificate.rounds)
+        if state_digest(*out) != certificate.outcome.state:
+            return (
+                f"the state of certificate {certificate.outcome.number} does not follow from "
+                f"the {len(parts)} offers that it lists"
+            )
+        return ""
+
+    def _check_float64(
+        self,
+        certificate: OpenCertificate,
+        parent: State,
+        parts: list[tuple[int, Buffer]],
+        momentum: Vector,
+    ) -> str:
+        """Compare what entered the momentum with the weighted mean in float64.
+
+        Neither uses a line of the code under test.
+        """
+        if not self._codec.lossless:
+            return ""
+        entered = (
+            momentum.astype(np.float64) - np.float64(np.float32(self._rules.momentum)) * parent[1]
+        ) * certificate.rounds
+        values = [(weight, np.frombuffer(data, "<f4").astype(np.float64)) for weight, data in parts]
+        total = sum(weight for weight, _ in values)
+        mean: npt.NDArray[np.float64] = (
+            sum((weight * value for weight, value in values), np.zeros_like(entered)) / total
+        )
+        scale = max(
+            1.0,
+            float(np.abs(parent[1]).max()),
+            *(float(np.abs(value).max()) for _, value in values),
+        )
+        worst = float(np.abs(entered - mean).max())
+        if worst > ROUNDING * scale:
+            return (
+                f"certificate {certificate.outcome.number} holds another mean than that of the "
+                f"offers it lists: {worst:g} apart at {scale:g}"
+            )
+        return ""

@@ -1,0 +1,295 @@
+"""What must always hold in a world.
+
+It is checked when a node moves to a certificate, saves its ledger or enters a phase:
+
+agreement      Nodes that hold the same certificate hold identical anchors.
+nothing lost   What a node was certified for, what its ledger holds and what it reported as dropped
+               add up to what its trainer handed over.
+nothing twice  No (peer, seq) appears twice in one ancestry, except where a merge joins branches.
+one voice      A node scatters once and votes once in each view, in all its lives together.
+content        The state of a certificate follows from its parent and exactly the offers that it
+               lists (`simulator/world/contents.py`).
+bounds         What a node keeps of others stays within its stated limits.
+progress       After the last fault every live node moves on in time, along one lineage
+               (`simulator/playback/player.py` decides when to look).
+no crash       Nothing that happens raises out of a node.
+"""
+
+from __future__ import annotations
+
+import traceback
+
+import msgspec
+
+from daemon.services.training.native.rounds.event_queue import INBOX_FULL
+from daemon.services.training.native.state.state_store import StateStore
+from daemon.swarm.lineage import ORPHANS_KEPT, TIPS_KEPT
+from protocol.averaging.outer_step import state_digest
+from protocol.certificates.certificate import OpenCertificate
+from protocol.digest import Digest
+from protocol.identity import short
+from protocol.ports.disk_records import LedgerRecord
+from protocol.round.phase import Phase
+from protocol.round.views import READIES_KEPT
+from protocol.round.vote_phase import OUTCOMES_KEPT
+from protocol.run.manifest import Manifest
+from simulator.fakes.disk import KEPT
+from simulator.faults.lies import LIES
+from simulator.world.contents import Contents
+from simulator.world.simulated_node import SimulatedNode
+
+NAMES = (
+    "agreement",
+    "nothing lost",
+    "nothing twice",
+    "one voice",
+    "content",
+    "bounds",
+    "progress",
+    "no crash",
+)
+# Lines of a crash's traceback that are reported.
+TRACE_LINES = 6
+# Each stream that waits to deliver may add one event.
+INBOX_SLACK = 256
+
+
+class Violation(msgspec.Struct, frozen=True, kw_only=True):
+    """An invariant that did not hold: which, when, and the sentence with its numbers."""
+
+    invariant: str
+    at_s: float
+    what: str
+
+
+class Invariants:
+    """The checker of one world. `broken` is empty as long as every invariant holds."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.broken: list[Violation] = []
+        # The lie of each Byzantine node, by its index.
+        self.liars: dict[int, str] = {}
+        # Certificates whose content does not follow from their offers, by a reducer's lie that
+        # nobody can detect.
+        self.unnoticed = 0
+        self._contents = Contents(manifest)
+        self._min_peers = manifest.group.min_peers
+        self._states: dict[Digest, Digest] = {}
+        self._reported: set[tuple[str, int]] = set()
+        # Tips whose ancestry was examined.
+        self._twice: dict[Digest, bool] = {}
+        # By node and life: what it had to account for besides its trainer's work.
+        self._baseline: dict[tuple[int, int], int] = {}
+        self._began_anew: set[tuple[int, int]] = set()
+        self._dropped: dict[tuple[int, int], int] = {}
+        # What a node may say once: the node, the phase, and the round and view.
+        self._spoken: set[tuple[int, Phase, Digest, int]] = set()
+
+    def held(self) -> dict[str, bool]:
+        """Every invariant and whether it held."""
+        broken = {violation.invariant for violation in self.broken}
+        return {name: name not in broken for name in NAMES}
+
+    def fail(self, invariant: str, now: float, what: str) -> None:
+        self.broken.append(Violation(invariant=invariant, at_s=now, what=what))
+
+    # ---------------------------------------------------------------- events
+
+    def dropped(self, node: SimulatedNode, samples: int) -> None:
+        """The node reported that it dropped work."""
+        key = (node.index, node.life)
+        self._dropped[key] = self._dropped.get(key, 0) + samples
+
+    def saved(self, node: SimulatedNode, record: LedgerRecord) -> None:
+        """A ledger became durable."""
+        wrong = self._contents.offered(node.peer, record)
+        if wrong:
+            self.fail("nothing twice", 0.0, wrong)
+
+    def crashed(self, node: SimulatedNode, now: float, error: BaseException) -> None:
+        inner: BaseException = error
+        while isinstance(inner, BaseExceptionGroup):
+            inner = inner.exceptions[0]
+        lines = traceback.format_exception(inner)
+        self.fail("no crash", now, f"node {node.index} crashed: {''.join(lines[-TRACE_LINES:])}")
+
+    def entered(self, node: SimulatedNode, now: float) -> None:
+        """The node entered a phase."""
+        keeper = node.engine.state_store if node.engine else None
+        if keeper is None or node.trainer is None:
+            return
+        key = (node.index, node.life)
+        if key not in self._baseline:
+            self._begun(node, keeper, now)
+        self._bounds(node, keeper, now)
+        self._one_voice(node, now)
+
+    def _one_voice(self, node: SimulatedNode, now: float) -> None:
+        state = node.state
+        if state is None or state.phase not in (Phase.SCATTER, Phase.VOTE):
+            return
+        spoken = (node.index, state.phase, state.parent, state.view)
+        if spoken in self._spoken:
+            self.fail(
+                "one voice",
+                now,
+                f"node {node.index} entered {state.phase.value} of view {state.view} of "
+                f"round {state.number} twice",
+            )
+        self._spoken.add(spoken)
+
+    def moved(self, node: SimulatedNode, now: float) -> None:
+        """The node holds the anchor of its state store's tip."""
+        keeper = node.engine.state_store if node.engine else None
+        if keeper is None:
+            return
+        self._agreement(node, keeper, now)
+        self._nothing_twice(keeper, now)
+        if node.index not in self.liars:
+            self._nothing_lost(node, keeper, now)
+
+    # ---------------------------------------------------------------- agreement and content
+
+    def _agreement(self, node: SimulatedNode, keeper: StateStore, now: float) -> None:
+        tip, anchor = keeper.tip, keeper.anchor
+        state = state_digest(anchor.value, anchor.momentum)
+        known = self._states.setdefault(tip.hash, state)
+        if known != state or (tip.state and tip.state != state):
+            self.fail(
+                "agreement",
+                now,
+                f"node {node.index} and others hold different anchors of certificate {tip.number}",
+            )
+        if self._contents.knows(tip.hash):
+            return
+        step = keeper.lineage.step(tip.hash)
+        if step is None:
+            return
+        parents = [
+            parent
+            for name in step.certificate.outcome.parents
+            if (parent := keeper.lineage.tip(name)) is not None
+        ]
+        weights = keeper.lineage.weights(parents[0], parents[1]) if len(parents) == 2 else (0, 0)
+        wrong = self._contents.check(step.certificate, weights, anchor.value, anchor.momentum)
+        if wrong and self._lying_reducer():
+            self.unnoticed += 1
+        elif wrong:
+            self.fail("content", now, wrong)
+
+    def _lying_reducer(self) -> bool:
+        """Whether a node of this world sums wrongly.
+
+        What is certified before it is caught stays certified.
+        """
+        return any(LIES[kind].wrong_sums for kind in self.liars.values())
+
+    def _nothing_twice(self, keeper: StateStore, now: float) -> None:
+        if keeper.tip.hash in self._twice:
+            return
+        seen: set[tuple[str, int]] = set()
+        path = keeper.lineage.path(keeper.lineage.root, keeper.tip)
+        self._twice[keeper.tip.hash] = True
+        if any(len(certificate.outcome.parents) == 2 for certificate in path):
+            # The documented exception: work that both branches certified.
+            return
+        for certificate in path:
+            for listed in certificate.listed.items():
+                if listed in seen:
+                    self.fail(
+                        "nothing twice",
+                        now,
+                        f"seq {listed[1]} of {short(listed[0])} appears twice in the "
+                        f"ancestry of {keeper.tip.number}",
+                    )
+                seen.add(listed)
+
+    # ---------------------------------------------------------------- nothing lost
+
+    def _certified(
+        self, node: SimulatedNode, keeper: StateStore, path: list[OpenCertificate]
+    ) -> int:
+        certified = 0
+        for certificate in path:
+            index = certificate.plan.index.get(node.peer)
+            if index is not None and index in certificate.contributors:
+                certified += certificate.plan.offers[index].samples
+        return certified
+
+    def _begun(self, node: SimulatedNode, keeper: StateStore, now: float) -> None:
+        """Start the accounts of a life from its disk: the ledger, and what was certified since."""
+        key = (node.index, node.life)
+        root = keeper.lineage.root
+        if not self._contents.knows(keeper.tip.hash) and keeper.tip.hash == root.hash:
+            self._contents.keep(root.hash, keeper.anchor.value, keeper.anchor.momentum)
+        path = keeper.lineage.path(root, keeper.tip)
+        accounted = (
+            self._certified(node, keeper, path) + keeper.ledger.pending + self._dropped.get(key, 0)
+        )
+        collected = node.trainer.collected if node.trainer else 0
+        self._baseline[key] = accounted - collected
+        record = node.medium.ledgers.get(keeper.lineage.root.hash)
+        stood_at = keeper.lineage.tip(record.tip) if record is not None else None
+        if record is not None and stood_at is None:
+            self._began_anew.add(key)
+        if record is None or stood_at is None or node.index in self.liars:
+            return
+        had = self._certified(node, keeper, keeper.lineage.path(root, stood_at))
+        had += record.weight + record.samples + record.later_samples
+        if accounted - collected < had and not any(len(c.outcome.parents) == 2 for c in path):
+            self.fail(
+                "nothing lost",
+                now,
+                f"node {node.index} came back with {accounted - collected} samples where "
+                f"its disk held {had}",
+            )
+
+    def _nothing_lost(self, node: SimulatedNode, keeper: StateStore, now: float) -> None:
+        trainer = node.trainer
+        key = (node.index, node.life)
+        if trainer is None or key not in self._baseline:
+            return
+        path = keeper.lineage.path(keeper.lineage.root, keeper.tip)
+        accounted = (
+            self._certified(node, keeper, path) + keeper.ledger.pending + self._dropped.get(key, 0)
+        )
+        expected = self._baseline[key] + trainer.collected
+        # Where branches merged, both may have certified the same work. That makes more than was
+        # handed over, never less. A node that lost its certificates does not know what it was
+        # certified for, and what it then drops may have been certified.
+        merged = (
+            key in self._began_anew
+            or bool(self._dropped.get(key))
+            or any(len(certificate.outcome.parents) == 2 for certificate in path)
+        )
+        if accounted < expected or (accounted > expected and not merged):
+            self.fail(
+                "nothing lost",
+                now,
+                f"node {node.index} must account for {expected} samples, but {accounted} "
+                "are certified, pending or dropped",
+            )
+
+    # ---------------------------------------------------------------- bounds
+
+    def _bounds(self, node: SimulatedNode, keeper: StateStore, now: float) -> None:
+        engine, state = node.engine, node.state
+        if engine is None or state is None:
+            return
+        sizes = {
+            "events wait": (engine.waiting, INBOX_FULL + INBOX_SLACK),
+            "offers are kept": (len(state.readies), READIES_KEPT),
+            "outcomes are voted for": (len(state.votes), OUTCOMES_KEPT),
+            "certificates are kept": (len(keeper.lineage._steps), TIPS_KEPT),
+            "certificates wait for their parents": (len(keeper.lineage._orphans), ORPHANS_KEPT),
+            "checkpoints are kept": (
+                max((len(kept) for kept in node.medium.checkpoints.values()), default=0),
+                KEPT,
+            ),
+        }
+        for what, (size, limit) in sizes.items():
+            if size > limit and (what, node.index) not in self._reported:
+                self._reported.add((what, node.index))
+                self.fail(
+                    "bounds", now, f"{size} {what} at node {node.index}; the limit is {limit}"
+                )

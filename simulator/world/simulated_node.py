@@ -1,0 +1,230 @@
+"""A node of a simulated world: its key, its disk, its pace and its lives.
+
+Each life runs the real engine on fake ports.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import trio
+from msgspec.structs import replace
+
+from daemon.services.training.native.engine import NativeEngine
+from daemon.swarm.chain_sync import fetch_run
+from protocol.averaging.vector_layout import Vector
+from protocol.errors import UserError
+from protocol.identity import PeerId, Signer
+from protocol.journal import JournalEvent
+from protocol.ports.disk_records import LedgerRecord
+from protocol.ports.offload import inline
+from protocol.ports.trainer import Lane, Progress, TaskInfo, Work
+from protocol.round.phase import Phase
+from protocol.round.state import RoundState
+from protocol.rules.versions import KNOWN_RULES
+from protocol.run.manifest import SignedManifest
+from simulator.fakes.disk import MemoryDisk, MemoryMedium
+from simulator.fakes.network import FakeNetwork
+from simulator.fakes.swarm import FakeSwarm
+from simulator.fakes.trainer import QuadraticTrainer
+from simulator.faults.injector import FaultInjector, FaultyNetwork
+
+NANOSECONDS = 1_000_000_000
+# `daemon/node/discovery.py` waits this long for the first answer.
+ASK_S = 30.0
+
+
+class CountingTrainer:
+    """A trainer that counts the samples it handed over, so that a world can account for them."""
+
+    def __init__(self, inner: QuadraticTrainer) -> None:
+        self.inner = inner
+        self.collected = 0
+        # Whether the next stretch ends in values that are not finite.
+        self.diverges = False
+
+    async def describe(self) -> TaskInfo:
+        return await self.inner.describe()
+
+    async def train(self, anchor: Vector, lane: Lane, *, max_steps: int | None = None) -> None:
+        await self.inner.train(anchor, lane, max_steps=max_steps)
+
+    async def resume(self, lane: Lane, *, max_steps: int | None = None) -> None:
+        await self.inner.resume(lane, max_steps=max_steps)
+
+    async def collect(self) -> Work:
+        work = await self.inner.collect()
+        if self.diverges and work.samples:
+            self.diverges = False
+            work.delta[:] = np.nan
+        self.collected += work.samples
+        return work
+
+    async def inner_state(self) -> Vector:
+        return await self.inner.inner_state()
+
+    async def restore_inner_state(self, state: Vector) -> None:
+        await self.inner.restore_inner_state(state)
+
+    def progress(self) -> Progress:
+        return self.inner.progress()
+
+    @property
+    def restarts(self) -> int:
+        return self.inner.restarts
+
+
+class RecordingDisk(MemoryDisk):
+    """A disk that reports every ledger that became durable, and with it the offer."""
+
+    def __init__(self, medium: MemoryMedium, saved: Callable[[LedgerRecord], None]) -> None:
+        super().__init__(medium)
+        self._saved = saved
+
+    async def save_ledger(self, record: LedgerRecord) -> None:
+        await super().save_ledger(record)
+        self._saved(record)
+
+
+class NodeListener:
+    """What a simulated node reports to its world."""
+
+    def happened(self, node: SimulatedNode, event: JournalEvent) -> None: ...
+
+    def saved(self, node: SimulatedNode, record: LedgerRecord) -> None: ...
+
+    def crashed(self, node: SimulatedNode, error: BaseException) -> None: ...
+
+
+class SimulatedNode:
+    """One node of a world.
+
+    `life` counts its starts. `engine`, `network` and `trainer` are those of the current or the last
+    life.
+    """
+
+    def __init__(self, index: int, rng: random.Random, samples_per_second: float) -> None:
+        self.index = index
+        self.secret = rng.randbytes(32)
+        self.signer = Signer(self.secret)
+        self.medium = MemoryMedium()
+        self.injector = FaultInjector(random.Random(rng.random()))
+        self.samples_per_second = samples_per_second
+        self.speed = 1.0
+        self.clock_skew_s = 0.0
+        # The versions of the rules that its program supports.
+        self.knows = KNOWN_RULES
+        # Why its last life did not begin.
+        self.refused: UserError | None = None
+        self.paused = False
+        self.life = 0
+        self.alive = False
+        self.engine: NativeEngine | None = None
+        self.network: FakeNetwork | None = None
+        self.trainer: CountingTrainer | None = None
+        self._scope = trio.CancelScope()
+
+    @property
+    def peer(self) -> PeerId:
+        return self.signer.peer
+
+    @property
+    def state(self) -> RoundState | None:
+        """The state of the round machine."""
+        return self.engine.state if self.engine else None
+
+    @property
+    def phase(self) -> Phase | None:
+        state = self.state
+        return state.phase if state else None
+
+    def wall_clock_ns(self) -> int:
+        """The time of day as this node's clock shows it."""
+        return max(0, int((1e6 + trio.current_time() + self.clock_skew_s) * NANOSECONDS))
+
+    def set_speed(self, factor: float) -> None:
+        """Set the trainer's pace, from its next stretch on."""
+        self.speed = factor
+        if self.trainer is not None:
+            self.trainer.inner.samples_per_second = self.samples_per_second * factor
+
+    async def live(
+        self,
+        swarm: FakeSwarm,
+        manifest: SignedManifest,
+        parameters: int,
+        witness: NodeListener,
+        *,
+        marked: bool,
+    ) -> None:
+        """Run one life, until the node stops or is killed.
+
+        A crash of the node's own code is reported as a finding. It is not raised.
+        """
+        self.life += 1
+        self.alive = True
+        network = self.network = swarm.network(self.secret)
+        quadratic = QuadraticTrainer(
+            seed=manifest.open().seed,
+            peer=self.peer,
+            parameters=parameters,
+            samples_per_second=self.samples_per_second * self.speed,
+            marked=marked,
+        )
+        self.trainer = CountingTrainer(quadratic)
+        self.engine = NativeEngine(
+            name=f"n{self.index}",
+            manifest=manifest,
+            signer=self.signer,
+            network=FaultyNetwork(network, self.injector, swarm.schedule.at),
+            trainer=self.trainer,
+            disk=RecordingDisk(self.medium, lambda record: witness.saved(self, record)),
+            offload=inline,
+            record=partial(witness.happened, self),
+            serial=self.wall_clock_ns,
+        )
+        try:
+            with trio.CancelScope() as self._scope:
+                async with network.running():
+                    await self.engine.run()
+        except Exception as error:  # noqa: BLE001  # the composition root of a simulated node
+            witness.crashed(self, error)
+        finally:
+            self.alive = False
+
+    async def ask(self, swarm: FakeSwarm, member: PeerId) -> None:
+        """Do what `start --join` does first: ask a member for its run.
+
+        A run of rules that this program does not support is refused.
+        """
+        network = self.network = swarm.network(self.secret)
+        self.refused = None
+        try:
+            async with network.running():
+                with trio.move_on_after(ASK_S):
+                    await self._join(network, member)
+        finally:
+            self.alive = False
+
+    async def _join(self, network: FakeNetwork, member: PeerId) -> None:
+        try:
+            await fetch_run(network, member, self.knows)
+        except UserError as error:
+            self.refused = error
+
+    def shift(self, by_s: float) -> None:
+        """End the current training later by `by_s`.
+
+        No fault of a port does this. All nodes share one clock, so the deadline itself moves.
+        """
+        engine = self.engine
+        if engine is not None and engine._state is not None and engine._state.phase is Phase.TRAIN:
+            engine._state = replace(engine._state, deadline=engine._state.deadline + by_s)
+            engine._inbox.wake()
+
+    def end(self) -> None:
+        """End the process at once, whatever it is doing."""
+        self._scope.cancel()

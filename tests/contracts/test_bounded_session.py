@@ -1,0 +1,101 @@
+"""An endpoint that answers without end: too many bytes, too slowly, nested too deep, packed too
+well.
+
+Over real sockets.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from contracts import bounded_session
+from contracts.client import HttpTransport
+from protocol.chain.port import ChainUnreachable
+
+pytestmark = pytest.mark.real
+
+Write = Callable[[bytes], object]
+
+
+@contextmanager
+def answering(
+    body: Callable[[Write, threading.Event], None], headers: dict[str, str] | None = None
+) -> Iterator[str]:
+    """The URL of a server that writes `body` to every request, and is told when the test is over."""
+    over = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            # A socket that is closed with unread bytes resets its connection, answer and all.
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
+            self.end_headers()
+            with suppress(OSError):  # the client goes, as it should
+                body(self.wfile.write, over)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        over.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_an_answer_within_the_limits_is_read() -> None:
+    with answering(
+        lambda write, _: write(b'{"jsonrpc": "2.0", "id": 0, "result": "' + b"x" * 100_000 + b'"}')
+    ) as url:
+        assert HttpTransport(url)("eth_chainId", ()) == "x" * 100_000
+
+
+def test_an_answer_without_end_is_given_up_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = [0]
+
+    def endless(write: Write, over: threading.Event) -> None:
+        while not over.is_set():
+            write(b"[" * 65536)
+            sent[0] += 65536
+
+    with answering(endless) as url, pytest.raises(ChainUnreachable, match="more than 16 MB"):
+        HttpTransport(url)("eth_chainId", ())
+    assert sent[0] < bounded_session.MOST_ANSWER_BYTES + (32 << 20)  # what sockets hold, at most
+
+
+def test_an_answer_that_drips_is_given_up_in_time() -> None:
+    def dripping(write: Write, over: threading.Event) -> None:
+        while not over.wait(0.05):
+            write(b" ")
+
+    with answering(dripping) as url, pytest.raises(ChainUnreachable, match="not over after"):
+        HttpTransport(url, timeout_s=0.3)("eth_chainId", ())
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b"[" * 200_000, {}),
+        (b'{"jsonrpc": "2.0", "id": 0, "result": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", {}),
+        (b"\x1f\x8b" + b"x" * 100, {"Content-Encoding": "gzip"}),
+        (b"\xff\xfe", {}),
+        (b"", {}),
+    ],
+)
+def test_what_cannot_be_read_is_unreachable(body: bytes, headers: dict[str, str]) -> None:
+    with answering(lambda write, _: write(body), headers) as url, pytest.raises(ChainUnreachable):
+        HttpTransport(url)("eth_chainId", ())

@@ -1,0 +1,104 @@
+"""A status as terminal text."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import msgspec
+import pytest
+
+from daemon.cli.terminal.columns import columns
+from daemon.cli.terminal.status_text import ago, peers_text, status_text
+from protocol.status import StatusState, status_at
+from tests.story import AT, HOSTILE, day, folded, report, started
+
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@pytest.mark.parametrize("role", ["node", "observer"])
+def test_the_verdict_comes_first_and_colour_changes_no_word(role: str) -> None:
+    status = status_at(folded(day(role)), AT)
+    plain, colored = status_text(status, color=False), status_text(status, color=True)
+    assert plain.splitlines()[0].endswith(status.verdict)
+    assert ANSI.sub("", colored) == plain
+    assert "\x1b" not in plain
+    assert colored != plain
+    for words in ("stdlib-gpt", "round 6", "3 unsigned", "no chain"):
+        assert words in plain
+
+
+def test_an_empty_status() -> None:
+    status = status_at(StatusState(), AT)
+    assert status_text(status, color=False).startswith("i Starting")
+    assert peers_text(status, color=False) == "Nobody has been heard of yet."
+
+
+def test_peers_are_one_line_each_in_columns() -> None:
+    status = status_at(folded(day()), AT)
+    lines = peers_text(status, color=False).splitlines()
+    assert len(lines) == 1 + len(status.peers)
+    path = lines[0].index("PATH")
+    assert [line[path : path + 6].strip() for line in lines[1:]] == [
+        "direct",
+        "relay",
+        "direct",
+        "none",
+    ]
+    assert ANSI.sub("", peers_text(status, color=True)).splitlines() == lines
+
+
+def test_a_stranger_cannot_write_to_the_terminal() -> None:
+    wild = msgspec.structs.replace(
+        report(3), name=HOSTILE, phase=HOSTILE, role=HOSTILE, device=HOSTILE
+    )
+    status = status_at(folded([started(), wild]), AT)
+    for text in (peers_text(status, color=False), status_text(status, color=False)):
+        assert all(line.isprintable() for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-5, "now"),
+        (0.5, "now"),
+        (12, "12 s ago"),
+        (61, "1 min ago"),
+        (7200, "2 h ago"),
+        (2e5, "2 d ago"),
+    ],
+)
+def test_ages(seconds: float, words: str) -> None:
+    assert ago(AT - seconds, AT) == words
+
+
+def test_it_loads_nothing_heavy() -> None:
+    heavy = ("rich", "cryptography", "numpy", "trio", "aiohttp", "asyncio")
+    code = f"import sys, daemon.cli.terminal.status_text; print(*[m for m in {heavy!r} if m in sys.modules])"
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert found.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 260])
+def test_prose_and_peers_fit_the_terminal(width: int) -> None:
+    wide = "日本" * 32
+    status = status_at(folded(day()), AT)
+    addresses = [
+        word
+        for line in status_text(status, color=False).split()
+        for word in line.split()
+        if word.startswith("/ip4/")
+    ]
+    for line in status_text(status, color=False, width=width).splitlines()[1:]:
+        assert columns(line) <= width or any(address in line for address in addresses), line
+    peers = status_at(
+        folded([started(), msgspec.structs.replace(report(3), name=wide), report(4)]), AT
+    )
+    lines = peers_text(peers, color=False, width=width).splitlines()
+    assert len(lines) == 1 + len(peers.peers) == 3
+    # Each cell keeps eight columns, so that the narrowest table is wider than a narrow terminal.
+    assert all(columns(line) <= max(width, 96) for line in lines)
+    assert any(line.startswith(wide if width == 260 else "日本日…") for line in lines)

@@ -1,0 +1,279 @@
+"""What a home remembers: `start` alone goes on where it was last, and says so where that cannot be
+told.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from daemon.chain.home_runs import MANIFEST_FILE, keep_manifest, run_folder
+from daemon.config.settings import Config, NetworkConfig
+from daemon.disk.atomic import write_atomically
+from daemon.home.recent_state import (
+    MOST_ADDRESSES,
+    MOST_RUNS,
+    RECENT_STATE_FILE,
+    last_port,
+    last_run,
+    load_recent_state,
+    members_of,
+    run_among,
+    save_recent_state,
+)
+from daemon.node import run_choice
+from daemon.node.run_choice import RunChoice, begin_run, choose_run
+from protocol.errors import UserError
+from protocol.identity import Signer
+from protocol.rules.versions import check_rules
+from protocol.run.manifest import Manifest, SignedManifest, seal
+from tests.protocol.rules.test_versions import of_the_first_rules
+
+ME = Signer(bytes(32))
+OTHER = Signer(bytes([1]) * 32).peer
+ADDRESS = f"/ip4/203.0.113.7/tcp/4001/p2p/{OTHER}"
+
+
+def a_run(name: str) -> SignedManifest:
+    return seal(Manifest(name=name, task="none"))
+
+
+def chosen(home: Path, named: str | None = None, *join: str) -> RunChoice:
+    return choose_run(Path(named) if named else None, join, home, ME)
+
+
+def run_of(choice: RunChoice) -> str:
+    assert choice.manifest is not None
+    return choice.manifest.open().name
+
+
+def test_a_new_home_begins_the_bundled_run(tmp_path: Path) -> None:
+    choice = chosen(tmp_path)
+    assert run_of(choice) == "stdlib-gpt"
+    assert choice.join == ()
+    assert "the bundled run stdlib-gpt" in choice.assumed[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_start_alone_goes_on_with_the_last_run_and_its_members_and_names_the_others(
+    tmp_path: Path,
+) -> None:
+    first, second = a_run("first"), a_run("second")
+    save_recent_state(tmp_path, first, 4001, (ADDRESS,))
+    save_recent_state(tmp_path, second, 4002)
+    choice = chosen(tmp_path)
+    assert (run_of(choice), choice.join, last_port(tmp_path)) == ("second", (), 4002)
+    assert "that this home was in last" in choice.assumed[0]
+    assert f"first ({first.run.hex()[:12]})" in choice.assumed[1]
+
+    back = chosen(tmp_path, first.run.hex()[:12])
+    assert (run_of(back), back.join) == ("first", (ADDRESS,))
+    assert f"where they were seen last (--join): {ADDRESS}" in back.assumed[-1]
+    save_recent_state(tmp_path, first, 4001)
+    assert run_of(chosen(tmp_path)) == "first"
+    assert members_of(tmp_path, first.run) == (ADDRESS,), (
+        "nobody is connected yet: those known before stay"
+    )
+
+
+def test_whom_the_person_names_is_joined_and_nobody_else(tmp_path: Path) -> None:
+    run = a_run("here")
+    save_recent_state(tmp_path, run, 4001, (ADDRESS,))
+    elsewhere = ADDRESS.replace("4001", "4002")
+    assert chosen(tmp_path, None, elsewhere) == RunChoice(
+        manifest=None, join=(elsewhere,), assumed=("the run of the node we join (--run)",)
+    )
+    assert chosen(tmp_path, run.run.hex()[:8], elsewhere).join == (elsewhere,)
+
+
+def test_a_file_of_the_run_that_this_home_was_in_finds_its_members(tmp_path: Path) -> None:
+    save_recent_state(tmp_path, a_run("here"), 4001, (ADDRESS,))
+    file = tmp_path / "run.toml"
+    file.write_text('name = "here"\ntask = "none"\n')
+    assert chosen(tmp_path, str(file)).join == (ADDRESS,)
+    file.write_text('name = "elsewhere"\ntask = "none"\n')
+    assert chosen(tmp_path, str(file)).join == ()
+
+
+def test_of_an_older_home_the_only_run_is_the_last_one_and_of_several_none_is_guessed(
+    tmp_path: Path,
+) -> None:
+    first, second = a_run("first"), a_run("second")
+    keep_manifest(tmp_path, first)
+    assert run_of(chosen(tmp_path)) == "first"
+    keep_manifest(tmp_path, second)
+    with pytest.raises(UserError) as caught:
+        chosen(tmp_path)
+    for words in (
+        "several runs",
+        f"first ({first.run.hex()[:12]})",
+        f"second ({second.run.hex()[:12]})",
+        "hypergpud start --run ",
+    ):
+        assert words in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"", b"{", b"\xff\xfe", b"[1]", b'{"runs": [{"run": "zz"}]}', b'{"port": 70000}', b"[" * 5000],
+)
+def test_a_damaged_file_is_not_believed_and_is_written_anew(garbage: bytes, tmp_path: Path) -> None:
+    first, second = a_run("first"), a_run("second")
+    save_recent_state(tmp_path, first, 4001, (ADDRESS,))
+    (tmp_path / RECENT_STATE_FILE).write_bytes(garbage)
+    assert load_recent_state(tmp_path) is None
+    assert run_of(chosen(tmp_path)) == "first", "there is only one"
+    keep_manifest(tmp_path, second)
+    with pytest.raises(UserError, match="several runs") as caught:
+        chosen(tmp_path)
+    assert RECENT_STATE_FILE in caught.value.why
+    save_recent_state(tmp_path, second, 4002)
+    assert run_of(chosen(tmp_path)) == "second"
+
+
+def test_a_last_run_whose_manifest_is_damaged_is_not_another_run(tmp_path: Path) -> None:
+    first, second = a_run("first"), a_run("second")
+    save_recent_state(tmp_path, second, 4001)
+    save_recent_state(tmp_path, first, 4001)
+    manifest = run_folder(tmp_path, first.run) / MANIFEST_FILE
+    manifest.write_bytes(b"garbage")
+    with pytest.raises(UserError) as caught:
+        chosen(tmp_path)
+    assert str(manifest) in caught.value.why
+    assert "--join MULTIADDR" in caught.value.fix
+    save_recent_state(tmp_path, first, 4001)  # joined again, it is whole again
+    assert last_run(tmp_path) == first
+
+
+def everything_in(folder: Path) -> dict[Path, tuple[bytes, int]]:
+    return {
+        path: (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_run_of_the_first_rules_is_not_taken_up_and_stays_as_it_is(tmp_path: Path) -> None:
+    old = of_the_first_rules(Manifest(name="here", task="none"))
+    save_recent_state(tmp_path, old, 4001, (ADDRESS,))
+    before = everything_in(tmp_path)
+    shown = old.run.hex()[:12]
+    for named in (None, shown):
+        with pytest.raises(UserError) as caught:
+            chosen(tmp_path, named)
+        assert caught.value.code == "RULES"
+        assert "This run uses rules 1; this program knows rules 2." in caught.value.what
+        assert f"hypergpud export {shown} model.safetensors" in caught.value.fix
+        assert "hypergpud start --home OTHER" in caught.value.fix
+    assert everything_in(tmp_path) == before
+
+
+def test_the_same_file_begins_a_new_run_beside_one_of_the_first_rules_and_says_so(
+    tmp_path: Path,
+) -> None:
+    old = of_the_first_rules(Manifest(name="here", task="none"))
+    save_recent_state(tmp_path, old, 4001, (ADDRESS,))
+    file = tmp_path / "run.toml"
+    file.write_text('name = "here"\ntask = "none"\n')
+    choice = chosen(tmp_path, str(file))
+    assert choice.manifest == a_run("here")
+    assert choice.manifest.run != old.run
+    assert f"hypergpud export {old.run.hex()[:12]} FILE" in choice.assumed[0]
+
+
+def test_a_run_that_was_begun_under_earlier_rules_keeps_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = seal(Manifest(name="here", task="none", rules=7))
+    save_recent_state(tmp_path, begun, 4001)
+    monkeypatch.setattr(run_choice, "KNOWN_RULES", frozenset({2, 7}))
+    monkeypatch.setattr(
+        run_choice, "check_rules", lambda rules, run: check_rules(rules, run, {2, 7})
+    )
+    file = tmp_path / "run.toml"
+    file.write_text('name = "here"\ntask = "none"\n')
+    choice = chosen(tmp_path, str(file))
+    assert choice.manifest == begun
+    assert (
+        "rules 7, under which this home began this run (rules = 2 in the file begins another)"
+        in choice.assumed
+    )
+    file.write_text('name = "here"\ntask = "none"\nrules = 2\n')
+    assert chosen(tmp_path, str(file)).manifest == a_run("here")
+    file.write_text('name = "here"\ntask = "none"\nrules = 9\n')
+    with pytest.raises(
+        UserError, match=r"uses rules 9; this program knows rules 2 and 7\. Upgrade hypergpu"
+    ):
+        chosen(tmp_path, str(file))
+
+
+@pytest.mark.parametrize(("named", "said"), [("abcd", "No run"), ("deadbeef", "it was in here")])
+def test_an_id_of_no_run_of_this_home_names_those_there_are(
+    named: str, said: str, tmp_path: Path
+) -> None:
+    save_recent_state(tmp_path, a_run("here"), 4001)
+    with pytest.raises(UserError) as caught:
+        chosen(tmp_path, named)
+    assert said in str(caught.value)
+    assert "no file of that name" in str(caught.value)
+
+
+def test_where_nobody_answers_only_the_run_with_them_goes_on(tmp_path: Path) -> None:
+    assert run_among(tmp_path, {OTHER}) is None
+    run = a_run("here")
+    save_recent_state(tmp_path, run, 4001, (ADDRESS,))
+    assert run_among(tmp_path, {OTHER}) == run
+    assert run_among(tmp_path, {ME.peer}) is None
+
+
+def test_what_is_remembered_is_bounded_and_written_only_when_it_changes(tmp_path: Path) -> None:
+    for number in range(MOST_RUNS + 3):
+        save_recent_state(tmp_path, a_run(f"run {number}"), 4001)
+    known = load_recent_state(tmp_path)
+    assert known is not None
+    assert len(known.runs) == MOST_RUNS
+    last = a_run(f"run {MOST_RUNS + 2}")
+    save_recent_state(
+        tmp_path,
+        last,
+        4001,
+        tuple(ADDRESS.replace("4001", str(4001 + n)) for n in range(MOST_ADDRESSES + 5)),
+    )
+    assert len(members_of(tmp_path, last.run)) == MOST_ADDRESSES
+    file = tmp_path / RECENT_STATE_FILE
+    write_atomically(file, [memoryview(file.read_bytes())], written_ns=10**9)
+    save_recent_state(tmp_path, last, 4001)
+    assert file.stat().st_mtime_ns == 10**9
+
+
+def test_a_run_is_noted_as_soon_as_this_node_can_work_on_it_and_one_that_it_cannot_is_not(
+    tmp_path: Path,
+) -> None:
+    """Whoever presses Ctrl-C before the node has started finds the same run the next time."""
+    good = seal(Manifest(name="good", task="simple_cnn"))
+    config = Config(home=tmp_path, network=NetworkConfig(join=(ADDRESS,)))
+    begin_run(config, good)
+    assert (run_of(chosen(tmp_path)), chosen(tmp_path).join) == ("good", (ADDRESS,))
+    for code, other in (
+        ("TASK", Manifest(name="other", task="none")),
+        ("TASK_NOT_ALLOWED", Manifest(name="other", task="mine:Own")),
+        ("ENGINE", Manifest(name="other", task="simple_cnn", engine="steam")),
+        ("CHAIN", Manifest(name="other", task="simple_cnn", chain="dogecoin")),
+    ):
+        with pytest.raises(UserError) as caught:
+            begin_run(config, seal(other))
+        assert caught.value.code == code
+        assert run_of(chosen(tmp_path)) == "good"
+
+
+def test_an_address_where_nobody_was_met_never_replaces_one_where_somebody_was(
+    tmp_path: Path,
+) -> None:
+    run = a_run("run")
+    save_recent_state(tmp_path, run, 4001, hoped=("/ip6/::1/tcp/1/p2p/x",))
+    assert members_of(tmp_path, run.run) == ()
+    save_recent_state(tmp_path, run, 4001, (ADDRESS,))
+    save_recent_state(tmp_path, run, 4001, hoped=(f"/ip4/203.0.113.9/tcp/1/p2p/{OTHER}",))
+    assert members_of(tmp_path, run.run) == (ADDRESS,)

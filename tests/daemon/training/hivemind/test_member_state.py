@@ -1,0 +1,128 @@
+"""What a member keeps: the outer step as the native engine makes it, and what comes back after a
+restart.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from daemon.disk.file_disk import FileDisk
+from daemon.services.training.hivemind.member_state import MemberState
+from protocol.averaging.outer_step import outer_step
+from protocol.averaging.vector_layout import Vector
+from protocol.errors import OurFault
+from protocol.ports.offload import inline
+from protocol.ports.trainer import ParameterSpec, TaskInfo
+from protocol.run.manifest import Limits, Manifest
+
+RUN = bytes(range(32))
+COUNT = 1000
+MANIFEST = Manifest(
+    name="x", task="simple_cnn", engine="hivemind", seed=5, limits=Limits(max_samples=100)
+)
+
+
+def info(count: int = COUNT) -> TaskInfo:
+    spec = ParameterSpec(name="w", shape=(count,), init="uniform", bound=1.0)
+    return TaskInfo(parameters=count, specs=(spec,), dataset_size=10, device="cpu", threads=1)
+
+
+def random(seed: int) -> Vector:
+    return np.random.default_rng(seed).standard_normal(COUNT, dtype=np.float32)
+
+
+def keeping(disk: FileDisk, count: int = COUNT) -> MemberState:
+    return MemberState(run=RUN, manifest=MANIFEST, info=info(count), disk=disk, offload=inline)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> FileDisk:
+    return FileDisk(tmp_path, inline)
+
+
+async def test_everybody_begins_alike_and_steps_as_the_outer_rule_says(disk: FileDisk) -> None:
+    one, other = keeping(disk), keeping(disk)
+    assert await one.load() == await other.load() == "beginning at genesis"
+    assert (one.anchor == other.anchor).all()
+    assert one.anchor.any()
+    before = one.anchor.copy()
+    await one.add(random(1), 40)
+    await one.apply(random(2))
+    expected, momentum = np.empty(COUNT, np.float32), np.empty(COUNT, np.float32)
+    outer_step(before, np.zeros(COUNT, np.float32), random(2), MANIFEST.outer, expected, momentum)
+    assert (one.anchor == expected).all()
+    assert (one.momentum == momentum).all()
+    assert (one.number, one.samples) == (1, 0)
+    assert not one.pending.any()
+
+
+async def test_what_was_not_averaged_adds_up_and_its_weight_is_capped(disk: FileDisk) -> None:
+    state = keeping(disk)
+    await state.load()
+    await state.add(random(1), 60)
+    await state.add(random(2), 60)
+    await state.add(random(3), 0)
+    assert (state.pending == random(1) + random(2)).all()
+    assert state.samples == 100
+
+
+async def test_a_mean_that_is_not_finite_changes_nothing(disk: FileDisk) -> None:
+    state = keeping(disk)
+    await state.load()
+    await state.add(random(1), 7)
+    before, bad = state.anchor.copy(), random(2)
+    bad[3] = np.inf
+    with pytest.raises(ValueError, match="finite"):
+        await state.apply(bad)
+    assert (state.anchor == before).all()
+    assert (state.number, state.samples) == (0, 7)
+
+
+async def test_state_and_work_come_back_after_a_restart(disk: FileDisk) -> None:
+    state = keeping(disk)
+    await state.load()
+    await state.apply(random(1))
+    state.inner = random(9)
+    await state.save()
+    await state.add(random(2), 30)
+    await state.save_pending()
+    back = keeping(disk)
+    assert await back.load() == "resuming from round 1, 30 samples pending"
+    assert (back.anchor == state.anchor).all()
+    assert (back.momentum == state.momentum).all()
+    assert (back.inner == state.inner).all()
+    assert (back.pending == random(2)).all()
+    assert (await back.local_parameters() == back.anchor - random(2)).all(), (
+        "training goes on from where it was"
+    )
+    assert back.drawn == 30, "and draws what it did not draw yet"
+
+    await back.apply(random(3))
+    await back.save()
+    again = keeping(disk)
+    assert await again.load() == "resuming from round 2", (
+        "work from before a round that was taken is not given twice"
+    )
+
+
+async def test_another_models_checkpoint_is_refused(disk: FileDisk) -> None:
+    state = keeping(disk)
+    await state.load()
+    await state.apply(random(1))
+    await state.save()
+    with pytest.raises(OurFault, match="1000 parameters"):
+        await keeping(disk, COUNT + 1).load()
+
+
+async def test_another_members_state_takes_the_place_of_ours(disk: FileDisk) -> None:
+    state = keeping(disk)
+    await state.load()
+    await state.add(random(1), 7)
+    state.replace(12, random(2), random(3))
+    assert (state.number, state.samples) == (12, 0)
+    assert (state.anchor == random(2)).all()
+    assert (state.momentum == random(3)).all()
+    assert not state.pending.any()

@@ -1,0 +1,31 @@
+"""Offers to a round that has not begun here: one peer's flood pushes out its own and nobody else's."""
+
+from __future__ import annotations
+
+from daemon.services.training.native.rounds.message_translator import (
+    EARLY_OF_PEER,
+    EARLY_OFFERS,
+    MessageTranslator,
+)
+from protocol.certificates.decoded_plans import DecodedPlans
+from protocol.messages.base import Signed
+from tests.protocol.rounds import MANIFEST, RUN
+
+
+def offer(peer: str, number: int) -> Signed:
+    return Signed(number.to_bytes(4, "big"), peer, bytes(64))
+
+
+def test_early_offers_of_one_peer_push_out_no_others() -> None:
+    incoming = MessageTranslator(
+        RUN, DecodedPlans(RUN, MANIFEST), lambda _event, _first: None, lambda *_: None, {}
+    )
+    honest = offer("honest", 0)
+    incoming._keep_early(honest)
+    for number in range(2 * EARLY_OFFERS):
+        incoming._keep_early(offer("flooder", number))
+    assert honest in incoming._early
+    assert [one for one in incoming._early if one.peer == "flooder"] == [
+        offer("flooder", number)
+        for number in range(2 * EARLY_OFFERS - EARLY_OF_PEER, 2 * EARLY_OFFERS)
+    ]

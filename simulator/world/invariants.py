@@ -30,7 +30,7 @@ from protocol.digest import Digest
 from protocol.identity import short
 from protocol.ports.disk_records import LedgerRecord
 from protocol.round.phase import Phase
-from protocol.round.views import READIES_KEPT
+from protocol.round.transitions import PEERS_KEPT
 from protocol.round.vote_phase import OUTCOMES_KEPT
 from protocol.run.manifest import Manifest
 from simulator.fakes.disk import KEPT
@@ -278,7 +278,7 @@ class Invariants:
             return
         sizes = {
             "events wait": (engine.waiting, INBOX_FULL + INBOX_SLACK),
-            "offers are kept": (len(state.readies), READIES_KEPT),
+            "offers are kept": (len(state.readies), PEERS_KEPT),
             "outcomes are voted for": (len(state.votes), OUTCOMES_KEPT),
             "certificates are kept": (len(keeper.lineage._steps), TIPS_KEPT),
             "certificates wait for their parents": (len(keeper.lineage._orphans), ORPHANS_KEPT),

@@ -17,7 +17,7 @@ from protocol.certificates.certificate import genesis
 from protocol.digest import digest
 from protocol.journal import CaughtUp, PhaseEntered, RoundCertified, Trained
 from protocol.ports.byte_stream import ByteStream
-from protocol.round.vote_phase import HELD_ROUNDS
+from protocol.round.fetch_phase import HELD_ROUNDS
 from protocol.run.manifest import Group, Manifest
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.link import LinkModel

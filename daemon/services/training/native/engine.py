@@ -252,7 +252,9 @@ class NativeEngine:
             self._certified([])
             task_status.started()
             while not self._finishing:
-                await self._step(await self._inbox.next(self._state.deadline))
+                event = await self._inbox.next(self._state.deadline)
+                if event is not None:
+                    await self._step(event)
                 if self._inbox.ready:
                     # With nothing left to step, the wait for news gives others their turn.
                     await trio.lowlevel.checkpoint()

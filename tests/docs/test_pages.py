@@ -34,15 +34,16 @@ def hypergpud_lines(page: Path) -> Iterator[tuple[int, list[str]]]:
 
 def parse(command: click.Command, words: list[str], parent: click.Context | None = None) -> None:
     """Read `words` as the command line does, and run nothing."""
-    context = command.make_context(
-        command.name or "hypergpud", list(words), parent=parent, resilient_parsing=True
-    )
-    if isinstance(command, click.Group):
-        rest = [*context.protected_args, *context.args]
-        if rest:
-            _, chosen, words = command.resolve_command(context, rest)
-            assert chosen is not None, f"no command {rest[0]}"
-            parse(chosen, words, context)
+    name = command.name or "hypergpud"
+    if not isinstance(command, click.Group):
+        command.make_context(name, list(words), parent=parent, resilient_parsing=True)
+        return
+    context = click.Context(command, info_name=name, parent=parent)
+    _, rest, _ = command.make_parser(context).parse_args(list(words))
+    if rest:
+        _, chosen, words = command.resolve_command(context, rest)
+        assert chosen is not None, f"no command {rest[0]}"
+        parse(chosen, words, context)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -95,7 +95,7 @@ class ChainClient(ChainReader):
         )
 
     def approve_sponsor(self, sponsor: Address) -> SentTransaction:
-        """Let `sponsor` register, send heartbeats and claim for this account, at its own expense."""
+        """Let `sponsor` register, send heartbeats and claim for this account, and pay for it."""
         self._require_contracts("sponsors")
         data = call_data("approve_sponsor(address)", sponsor)
         return self._send(

@@ -1,7 +1,7 @@
 """How transactions end, for those who wait and for those who ask later.
 
-Several callers share one account, and whoever looks first learns how a transaction ended. The
-tracker keeps the ends, so that each caller learns its own.
+Several callers share one account, and the first look finds how a transaction ended. The tracker
+keeps the ends, so that each caller learns its own.
 """
 
 from __future__ import annotations

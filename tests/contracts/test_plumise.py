@@ -104,7 +104,7 @@ def test_a_chain_that_knows_no_agents_is_refused_before_anything_is_sent() -> No
     ("changed", "why"),
     [
         ({"registered": False}, "is not registered"),
-        ({"lastHeartbeat": 1}, "the last heartbeat is an older one"),
+        ({"lastHeartbeat": 1}, "the last heartbeat is older"),
     ],
 )
 def test_a_good_receipt_with_an_unchanged_state_is_not_done(

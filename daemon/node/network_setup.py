@@ -27,7 +27,7 @@ REPORT_S = 2.0
 def build_network(node: NodeContext, detector: DuplicateKeyDetector) -> LibP2PNetwork:
     """Return the node's network, which has not started yet."""
     settings = msgspec.structs.replace(
-        network_settings(node.config), serials=node.serials.next, sighting=detector.saw
+        network_settings(node.config), serials=node.serials.next, on_key_observed=detector.saw
     )
     certificate = load_or_make(node.config.home / BULK_CERTIFICATE_FILE, node.config.node.name)
     return LibP2PNetwork(settings, node.secret, certificate)

@@ -18,7 +18,7 @@ _REGISTRATIONS = {
 
 
 def peer_up(event: journal.PeerUp, name_of: NameOf) -> LeveledText:
-    path = "through a relay" if event.path == "relay" else "directly"
+    path = "through a relay" if event.path == "relayed" else "directly"
     where = f" at {event.address}" if event.address else ""
     return "info", f"Connected {path} to {name_of(event.peer)}{where}."
 

@@ -12,7 +12,8 @@ import msgspec
 import numpy as np
 import trio
 
-from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.network import LibP2PNetwork
+from daemon.network.settings import NetworkSettings
 from daemon.network.tls.certificate import load_or_make
 from daemon.services.training.native.exchange.all_reduce import AllReduce
 from daemon.services.training.native.exchange.buffers import Buffers

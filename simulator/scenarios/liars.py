@@ -40,7 +40,7 @@ A given node of five leads none of ten rounds in one world of nine.
 """
 
 FOUND_BY_AUDIT = ("wrong_sum",)
-"""Lies that an audit finds by chance: with three nodes, in two of three rounds, within three minutes."""
+"""Lies that an audit finds by chance: in two of three rounds of three nodes, in three minutes."""
 
 LYING_S = 60.0
 

@@ -26,7 +26,8 @@ from protocol.round.phase import Phase
 from protocol.round.state import RoundState
 from protocol.rules.versions import KNOWN_RULES
 from protocol.run.manifest import SignedManifest
-from simulator.fakes.disk import MemoryDisk, MemoryMedium
+from simulator.fakes.disk import MemoryDisk
+from simulator.fakes.medium import MemoryMedium
 from simulator.fakes.network import FakeNetwork
 from simulator.fakes.swarm import FakeSwarm
 from simulator.fakes.trainer import QuadraticTrainer

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from protocol.digest import digest
 from protocol.ports.disk import PROOFS_BYTES, PROOFS_KEPT, VIEW_RECORDS_KEPT, Disk, DiskFull
 from protocol.ports.disk_records import Checkpoint, LedgerRecord, SentOffer, ViewRecord
-from simulator.fakes.disk import PowerCut
+from simulator.fakes.medium import PowerCut
 
 RUN, OTHER_RUN = b"r" * 32, b"o" * 32
 KEPT = 3

@@ -29,7 +29,7 @@ from protocol.digest import digest
 from protocol.errors import UserError
 from protocol.ports.disk import Disk, DiskFull
 from protocol.ports.offload import Offload, inline
-from simulator.fakes.disk import PowerCut
+from simulator.fakes.medium import PowerCut
 from tests.ports.disk_suite import (
     KEPT,
     RUN,

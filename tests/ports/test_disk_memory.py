@@ -6,7 +6,8 @@ import pytest
 import trio
 
 from protocol.ports.disk import Disk
-from simulator.fakes.disk import MemoryDisk, MemoryMedium, PowerCut
+from simulator.fakes.disk import MemoryDisk
+from simulator.fakes.medium import MemoryMedium, PowerCut
 from tests.ports.disk_suite import KEPT, RUN, DiskSuite, MediumFactory, checkpoint, content
 
 pytestmark = pytest.mark.virtual_time

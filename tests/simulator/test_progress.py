@@ -53,7 +53,7 @@ def test_where_too_few_live_nothing_is_promised_and_the_report_says_so() -> None
     assert report.rounds_certified == 0
     assert (
         report.excuse
-        == "nothing is promised: 1 honest nodes live after the last fault, a certificate takes 2"
+        == "nothing is promised: 1 honest nodes live after the last fault; a certificate needs 2"
     )
 
 

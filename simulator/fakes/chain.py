@@ -25,6 +25,7 @@ from protocol.chain.port import (
     SettledTransaction,
 )
 from simulator.fakes.chain_rules import (
+    apply_claim,
     apply_proposal,
     check,
     check_covered,

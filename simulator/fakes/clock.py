@@ -111,7 +111,7 @@ class _Jumper:
         patched.jumper = self
 
     def _jump(self) -> None:
-        """Run the next acts until a task can run. Trio's loop calls this when nothing is runnable."""
+        """Run the next acts until a task can run. Trio's loop calls this when none can."""
         runner: Any = trio._core._run.GLOBAL_RUN_CONTEXT.runner  # type: ignore[attr-defined]
         while True:
             deadline_s = runner.deadlines.next_deadline()

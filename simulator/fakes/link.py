@@ -51,7 +51,7 @@ def same_link(model: LinkModel) -> LinkMap:
 
 
 class Pipe:
-    """Limited bandwidth that serves in order of arrival: a path, a node's uplink or its downlink."""
+    """Limited bandwidth that serves in order of arrival: a path, an uplink or a downlink."""
 
     __slots__ = ("bandwidth_bps", "free_at")
 

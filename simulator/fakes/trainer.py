@@ -79,7 +79,7 @@ class QuadraticTrainer:
         marked: bool = False,
         version: int = 1,
     ) -> None:
-        """`version` is the task's. Work of trainers with different versions must not be averaged."""
+        """Make a trainer. Work of trainers with different `version`s must not be averaged."""
         self.samples_per_second = samples_per_second
         self.restarts = 0
         self._seed = seed

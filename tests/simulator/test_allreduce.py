@@ -18,10 +18,12 @@ import trio.abc
 from daemon.network.network import LibP2PNetwork, NetworkSettings
 from daemon.network.tls.certificate import load_or_make
 from protocol.errors import UserError
-from simulator.bench.allreduce.benchmark import is_right, measure, parse_rate
+from simulator.bench.allreduce.benchmark import measure
 from simulator.bench.allreduce.cell import CellRound
+from simulator.bench.allreduce.cell_record import is_right
 from simulator.bench.allreduce.driver import DriverSettings
 from simulator.bench.allreduce.native import NativeDriver, secret_of
+from simulator.bench.allreduce.peer_hosts import parse_rate
 from simulator.bench.allreduce.table import table
 from simulator.bench.allreduce.vectors import exact_mean, tolerance, vector_of
 from simulator.harness.netns import missing_for_namespaces
@@ -122,7 +124,7 @@ def test_rates(text: str, bits: float | None) -> None:
 
 @pytest.mark.parametrize("text", ["", "fast", "100", "-1mbit", "0gbit", "nanmbit", "1e99gbit"])
 def test_what_is_no_rate(text: str) -> None:
-    with pytest.raises(UserError, match="is no rate"):
+    with pytest.raises(UserError, match="is not a rate"):
         parse_rate(text)
 
 
@@ -163,7 +165,7 @@ async def peers_in_one_process(
                 elements=ELEMENTS,
                 host="127.0.0.1",
                 device="lo",
-                row=row,
+                max_group=row,
             )
             certificate = load_or_make(tmp_path / f"bulk-{index}.pem", f"peer {index}")
             network = LibP2PNetwork(

@@ -71,7 +71,7 @@ async def test_twelve_in_three_clusters_end_with_the_same_bytes(tmp_path: Path) 
             )
 
         await cohort.until(lambda: reached(ROUNDS), f"all hold certificate {ROUNDS}", PATIENCE_S)
-        trials.catch_up()
+        trials.judge.catch_up()
         steps = sorted(trials.audit.steps.values(), key=lambda step: step.tip.number)
         for step in steps:
             plan = step.certificate.plan.plan

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 import pytest
 
 from protocol.codec.kernel import SWITCH
-from simulator.bench.allreduce.benchmark import CellRecord, measure, parse_rate
+from simulator.bench.allreduce.benchmark import measure
+from simulator.bench.allreduce.cell_record import CellRecord
+from simulator.bench.allreduce.peer_hosts import parse_rate
 from simulator.harness.netns import missing_for_namespaces
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.real, pytest.mark.timeout(1200)]

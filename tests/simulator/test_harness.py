@@ -49,7 +49,7 @@ async def certified_pair(root: Path) -> AsyncIterator[TrialRunner]:
 def audited(lines: list[tuple[int, AnyLine]]) -> Audit:
     audit = Audit(SIGNED, ELEMENTS)
     for member, line in lines:
-        audit.take(member, line)
+        audit.receive(member, line)
     audit.finish()
     return audit
 
@@ -60,7 +60,7 @@ async def test_an_audit_finds_rounds_exact_and_notices_every_kind_of_difference(
     async with certified_pair(tmp_path) as trials:
         cohort = trials.cohort
         for member in cohort.members:
-            cohort.tell(member, Dump(path=str(tmp_path / f"anchor-{member.index}"), number=1))
+            cohort.send(member, Dump(path=str(tmp_path / f"anchor-{member.index}"), number=1))
         await cohort.until(
             lambda: all(
                 any(isinstance(line, Dumped) for line in member.lines) for member in cohort.members
@@ -195,7 +195,7 @@ async def test_a_partition_through_the_relay_heals_into_one_exact_lineage(tmp_pa
         await cohort.until(apart, "both halves certify on their own", 60.0)
         relay.split([names[:2], names[2:]], CLEAR)
         await trials.until_whole()
-        trials.catch_up()
+        trials.judge.catch_up()
         merges = [
             made
             for made in trials.audit.steps.values()

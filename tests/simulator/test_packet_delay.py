@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from simulator.bench.allreduce.benchmark import peer_hosts
+from simulator.bench.allreduce.peer_hosts import peer_hosts
 from simulator.harness.clusters import ClusterLink, clusters, missing_for_clusters
 from tests.simulator.far_links import SEND, TAKE
 

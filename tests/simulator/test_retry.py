@@ -10,8 +10,9 @@ from click.testing import CliRunner
 from daemon.cli.main import cli
 from protocol.errors import Unreachable
 from simulator.bench.allreduce import retry
-from simulator.bench.allreduce.benchmark import measure, without_figure
+from simulator.bench.allreduce.benchmark import measure
 from simulator.bench.allreduce.cell import Cell, CellRound
+from simulator.bench.allreduce.cell_record import without_figure
 
 
 def round_of(*, grouped: bool) -> CellRound:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from requests.exceptions import ConnectionError as NoConnection
 from requests.exceptions import HTTPError, RequestException, Timeout
 from web3 import HTTPProvider
@@ -18,25 +17,12 @@ from web3.exceptions import Web3Exception
 
 from contracts.bounded_session import BoundedSession
 from contracts.chain_client import ChainClient
+from contracts.chain_settings import ChainSettings
 from contracts.endpoints import RPC_TIMEOUT_S, RpcError, Transport
 from contracts.pending_transactions import PendingFile
 from contracts.secret_mask import Masker, mask_libraries, masked_url
-from contracts.transaction_sender import DEFAULT_CEILING, TransactionSigner
-from contracts.verification import HYPERGPU
+from contracts.transaction_broadcaster import TransactionSigner
 from protocol.chain.port import ChainUnreachable
-
-
-class ChainSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Which chain.
-
-    `urls` are tried in order; `confirmations` is how deep in the chain counts as settled.
-    """
-
-    profile: str = HYPERGPU
-    chain_id: int
-    urls: tuple[str, ...]
-    confirmations: int = 2
-    most_per_gas: int = DEFAULT_CEILING
 
 
 class HttpTransport:
@@ -123,8 +109,7 @@ def connect(
     if kept is not None and signer is not None:
         file = kept / f"{settings.chain_id}-{signer.address.lower()}.json"
     return ChainClient(
-        profile=settings.profile,
-        chain_id=settings.chain_id,
+        settings,
         transports=[HttpTransport(url) for url in settings.urls]
         if transports is None
         else transports,
@@ -132,6 +117,4 @@ def connect(
         file=PendingFile(file),
         now=now,
         sleep=sleep,
-        confirmations=settings.confirmations,
-        ceiling=settings.most_per_gas,
     )

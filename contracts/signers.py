@@ -8,7 +8,7 @@ from eth_account import Account
 from eth_account.messages import encode_typed_data
 
 from contracts.artifacts import REWARD_POOL
-from contracts.transaction_sender import TransactionSigner
+from contracts.transaction_broadcaster import TransactionSigner
 from protocol.chain.keccak import Address
 
 

@@ -11,13 +11,12 @@ from __future__ import annotations
 import msgspec
 
 from contracts.artifacts import PLACES, REWARD_POOL
+from contracts.chain_settings import PLUMISE
 from contracts.endpoints import RpcError, Transport
 from contracts.node_rpc import NodeRpc, TransactionReceipt, number_of, record_of
 from contracts.pending_transactions import PendingTransaction
 from protocol.chain.keccak import Address, checked_address
 from protocol.chain.port import AgentStatus, ChainUnreachable, WrongChain
-
-HYPERGPU, PLUMISE = "hypergpu", "plumise"
 
 
 class PlumiseStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -112,5 +111,5 @@ def _plain(number: int | str) -> int:
         return number if isinstance(number, int) else int(number, 0)
     except ValueError:
         raise ChainUnreachable(
-            f"agent_getStatus was answered with {number[:40]!r} for a number"
+            f"agent_getStatus was answered with {str(number)[:40]!r} for a number"
         ) from None

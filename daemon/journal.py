@@ -26,12 +26,13 @@ from protocol.journal import JournalEvent, RoundCertified, Warned, decode_event,
 from protocol.status import Status, StatusState, fold, status_at
 
 FLUSH_INTERVAL_S = 1.0  # what a crash may lose
-ROTATE_BYTES = 16 << 20  # about 40,000 rounds of a small swarm
+# About 15,000 rounds of a small swarm, with all of their phases.
+ROTATE_BYTES = 32 << 20
 KEPT_OLD = 2
 # Events kept for a disk that does not take them, about 8 MB; the oldest go first.
 MAX_WAITING = 20_000
-# Dates of certificates that wait to be used, 30 MB. The journal and its older files hold about as
-# many rounds.
+# Dates of certificates that wait to be used, 30 MB. The journal and its older files hold fewer
+# rounds.
 MAX_DATES = 1 << 17
 
 _log = logging.getLogger(__name__)

@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from contracts.devnet.evm import Devnet, MinedTransaction
+from contracts.devnet.evm import Devnet
+from contracts.devnet.evm_chain import MinedTransaction
 from contracts.devnet.reverts import RpcRefusal
 from contracts.devnet.shapes import price_of
 

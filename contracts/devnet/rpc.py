@@ -14,10 +14,12 @@ from typing import Any
 from eth_account import Account
 
 from contracts.devnet.agents import agent_status, is_agent
-from contracts.devnet.evm import Devnet, MinedTransaction
+from contracts.devnet.evm import Devnet
+from contracts.devnet.evm_chain import MinedTransaction
 from contracts.devnet.genesis import COIN, FAUCET, dev_key
 from contracts.devnet.history import fee_history
 from contracts.devnet.reverts import RpcRefusal
+from contracts.devnet.rpc_parameters import account_of, bytes_of, call_of, int_of, matches
 from contracts.devnet.shapes import (
     block_shape,
     hex_of,
@@ -62,14 +64,14 @@ class Rpc:
             "eth_syncing": lambda: False,
             "eth_accounts": list,
             "eth_getBalance": lambda who, at="latest": hex(
-                devnet.balance(_account(who), self._number(at))
+                devnet.balance(account_of(who), self._number(at))
             ),
             "eth_getTransactionCount": self._transaction_count,
             "eth_getCode": lambda who, at="latest": hex_of(
-                devnet.code(_account(who), self._number(at))
+                devnet.code(account_of(who), self._number(at))
             ),
             "eth_getStorageAt": lambda who, slot, at="latest": (
-                f"0x{devnet.storage(_account(who), _int(slot), self._number(at)):064x}"
+                f"0x{devnet.storage(account_of(who), int_of(slot), self._number(at)):064x}"
             ),
             "eth_call": self._call,
             "eth_estimateGas": self._estimate,
@@ -93,7 +95,7 @@ class Rpc:
             ),
             "eth_getLogs": self._logs,
             "eth_feeHistory": lambda count, at="latest", tips=None: fee_history(
-                devnet, _int(count), self._number(at), tips
+                devnet, int_of(count), self._number(at), tips
             ),
             "net_listening": lambda: True,
             "agent_isAgentAccount": lambda who, _at="latest": is_agent(self._contract, who),
@@ -103,7 +105,7 @@ class Rpc:
             "evm_increaseTime": self._increase_time,
             "evm_snapshot": lambda: hex(devnet.head.block_number),
             "evm_revert": self._go_back,
-            "hypergpu_dropTransaction": lambda transaction: devnet.drop(_bytes(transaction)),
+            "hypergpu_dropTransaction": lambda transaction: devnet.drop(bytes_of(transaction)),
         }
 
     def answer(self, request: bytes) -> bytes:
@@ -140,45 +142,45 @@ class Rpc:
         """A block number; None for the head. Raises `ValueError` for what names no block."""
         if at in ("latest", "pending", "safe", "finalized"):
             return None
-        return 0 if at == "earliest" else _int(at)
+        return 0 if at == "earliest" else int_of(at)
 
     def _transaction_count(self, who: str, at: Any = "latest") -> str:
         return hex(
-            self._devnet.nonce(_account(who), self._number(at), with_waiting=at == "pending")
+            self._devnet.nonce(account_of(who), self._number(at), with_waiting=at == "pending")
         )
 
     def _call(self, asked: dict[str, Any], at: Any = "latest", *_overrides: Any) -> str:
         return hex_of(
             self._devnet.call(
-                **_call_of(asked),
-                gas=_int(asked.get("gas", hex(CALL_GAS))),
+                **call_of(asked),
+                gas=int_of(asked.get("gas", hex(CALL_GAS))),
                 number=self._number(at),
             )
         )
 
     def _estimate(self, asked: dict[str, Any], *_at: Any) -> str:
-        return hex(self._devnet.estimate(**_call_of(asked)))
+        return hex(self._devnet.estimate(**call_of(asked)))
 
     def _send_raw(self, raw: str) -> str:
-        transaction = self._devnet.submit(_bytes(raw))
+        transaction = self._devnet.submit(bytes_of(raw))
         if self.auto_mine:
             self._devnet.mine()
         return hex_of(transaction)
 
     def _receipt(self, transaction: str) -> dict[str, Any] | None:
-        found = self._devnet.included(_bytes(transaction))
+        found = self._devnet.included(bytes_of(transaction))
         return None if found is None else receipt_shape(found)
 
     def _transaction(self, transaction: str) -> dict[str, Any] | None:
-        found = self._devnet.included(_bytes(transaction))
+        found = self._devnet.included(bytes_of(transaction))
         if found is not None:
             return transaction_shape(found.transaction, found)
-        waiting = self._devnet.waiting(_bytes(transaction))
+        waiting = self._devnet.waiting(bytes_of(transaction))
         return None if waiting is None else transaction_shape(waiting, None)
 
     def _hashed(self, block_hash: str) -> int:
         """The number of the block with that hash; one that no block has, where there is none."""
-        number = self._devnet.number_of(_bytes(block_hash))
+        number = self._devnet.number_of(bytes_of(block_hash))
         return NO_BLOCK if number is None else number
 
     def _named(self, at: Any) -> int | None:
@@ -212,7 +214,7 @@ class Rpc:
         inside = (
             self._in_block(number, lambda found: transaction_shape(found.transaction, found)) or []
         )
-        return inside[_int(index)] if 0 <= _int(index) < len(inside) else None
+        return inside[int_of(index)] if 0 <= int_of(index) < len(inside) else None
 
     def _logs(self, asked: dict[str, Any]) -> list[dict[str, Any]]:
         head = self._devnet.head.block_number
@@ -240,7 +242,7 @@ class Rpc:
                     log
                     for log in logs_shape(found)
                     if (not wanted or log["address"].lower() in wanted)
-                    and _fits(log["topics"], topics)
+                    and matches(log["topics"], topics)
                 ]
         return logs
 
@@ -259,7 +261,7 @@ class Rpc:
                 {
                     "chainId": self._devnet.chain_id,
                     "nonce": self._devnet.nonce(account_bytes(account.address), with_waiting=True),
-                    "to": address_of(_account(who)),
+                    "to": address_of(account_of(who)),
                     "value": FAUCET_COINS * COIN,
                     "gas": 100_000,
                     "maxFeePerGas": 2 * self._devnet.base_fee() + 10**9,
@@ -273,11 +275,11 @@ class Rpc:
         return "0x0"
 
     def _increase_time(self, seconds: Any) -> str:
-        self._devnet.advance(_int(seconds))
-        return hex(_int(seconds))
+        self._devnet.advance(int_of(seconds))
+        return hex(int_of(seconds))
 
     def _go_back(self, number: str) -> bool:
-        self._devnet.go_back(_int(number))
+        self._devnet.go_back(int_of(number))
         return True
 
 
@@ -288,36 +290,3 @@ def _error(number: Any, code: int, message: str, data: str | None = None) -> dic
         "id": number,
         "error": error if data is None else error | {"data": data},
     }
-
-
-def _bytes(text: str) -> bytes:
-    return bytes.fromhex(text.removeprefix("0x"))
-
-
-def _int(value: Any) -> int:
-    return int(value, 16) if isinstance(value, str) else int(value)
-
-
-def _account(who: str) -> bytes:
-    account = _bytes(who)
-    if len(account) != 20:
-        raise ValueError(f"{who} is not an address")
-    return account
-
-
-def _call_of(asked: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "sender": _account(asked.get("from", "0x" + "00" * 20)),
-        "to": _account(asked["to"]) if asked.get("to") else b"",  # none: it makes a contract
-        "data": _bytes(asked.get("data") or asked.get("input") or "0x"),
-        "value": _int(asked.get("value", "0x0")),
-    }
-
-
-def _fits(topics: list[str], asked: list[Any]) -> bool:
-    if len(asked) > len(topics):
-        return False
-    return all(
-        want is None or topic in ([want] if isinstance(want, str) else want)
-        for topic, want in zip(topics, asked, strict=False)
-    )

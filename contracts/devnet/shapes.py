@@ -12,7 +12,7 @@ from typing import Any
 
 import rlp
 
-from contracts.devnet.evm import MinedTransaction
+from contracts.devnet.evm_chain import MinedTransaction
 from protocol.chain.keccak import Address, address_of, keccak256
 
 LEGACY, ACCESS_LIST, FEE_MARKET, BLOB = 0, 1, 2, 3  # EIP-2718's types

@@ -52,7 +52,9 @@ def open_chain(
 
     Asks nobody yet. Raises `UserError("CHAIN" | "RPC" | "SETTLEMENT")`.
     """
-    from contracts.client import ChainSettings, connect  # noqa: PLC0415  # web3 takes a second, which only those pay who use a chain
+    # Late, since web3 takes a second to import, and only nodes with a chain need it.
+    from contracts.chain_settings import ChainSettings  # noqa: PLC0415
+    from contracts.client import connect  # noqa: PLC0415
     from contracts.signers import signer_of  # noqa: PLC0415
 
     check_profile(manifest)

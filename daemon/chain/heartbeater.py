@@ -1,9 +1,10 @@
-"""The heartbeat: registers the node's wallet, names the payout, and says at a third of the chain's
-timeout that the node lives and what it did.
+"""The node's heartbeats to the chain.
 
-A task of its own. Whatever the chain does (silence, garbage, another chain, a refusal) ends in a
-sentence in the journal and another try; training never waits for it. A figure that the chain has
-already is not sent again, also not by the next process: what the chain holds is read back first.
+A heartbeat registers the node's wallet, sets its payout account, and reports that the node is alive
+and what it did. Heartbeats come at a third of the chain's timeout, in a task of their own, so that
+training never waits for the chain. Every failure of the chain becomes a sentence in the journal, and
+the next try follows. Figures that the chain has already are not sent again, not even by the next
+process: the heartbeater reads first what the chain holds.
 """
 
 from __future__ import annotations
@@ -29,21 +30,22 @@ from protocol.errors import UserError
 from protocol.journal import ChainReport, JournalEvent
 from protocol.ports.offload import Offload
 
-# After this the chain takes a node for dead (Plumise's figure, and our contracts').
+# After this time the chain counts a node as dead, on Plumise and in our contracts.
 HEARTBEAT_TIMEOUT_S = 300.0
-# The original client beats every 300 s and flaps; two of these may be lost.
+# Two heartbeats may be lost. Plumise's own client sends one every 300 s, and its nodes flap.
 HEARTBEAT_S = HEARTBEAT_TIMEOUT_S / 3
-# Nodes that were started together do not beat together.
+# The share of the interval that varies, so that nodes that started together spread out.
 JITTER = 0.2
-# After the first failure, then twice as long each time, up to the beat itself.
+# The wait after the first failure. It doubles with each failure, up to the heartbeat's interval.
 RETRY_S = 5.0
-# 20 blocks of Plumise; what is not settled by then is looked after at the next beat.
+# 20 blocks of Plumise. The next heartbeat looks after what is not settled by then.
 SETTLE_S = 60.0
 
 
 class AgentIdentity(msgspec.Struct, frozen=True, kw_only=True):
-    """Who beats: the node's name on the chain, and where its claims are paid (None: to the wallet
-    itself).
+    """The node's name on the chain and its payout account.
+
+    Without a payout account, the wallet itself is paid.
     """
 
     name: str
@@ -51,62 +53,69 @@ class AgentIdentity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Heartbeater:
-    """One node's heartbeats. Starts nothing by itself."""
+    """Sends one node's heartbeats while `run` runs."""
 
     def __init__(
         self,
         *,
-        opener: Callable[[], Chain],
+        open_chain: Callable[[], Chain],
         identity: AgentIdentity,
-        figure: Callable[[], HeartbeatFigures | None],
+        figures: Callable[[], HeartbeatFigures | None],
         offload: Offload,
         record: Callable[[JournalEvent], None],
-        dice: Callable[[], float],
+        jitter: Callable[[], float],
         every_s: float = HEARTBEAT_S,
-        settle_s: float = SETTLE_S,
         turn: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """`opener` gives the chain, opened when it is first asked for; `dice` numbers between 0 and
-        1.
+        """Make a heartbeater; nothing is sent yet.
 
-        A beat takes its `turn` among the processes that sign with this wallet.
+        Args:
+            open_chain: returns the chain, and opens it at the first call.
+            identity: who the node is on the chain.
+            figures: returns what to report; None before the first certificate.
+            offload: runs blocking work in a thread.
+            record: accepts events of the journal.
+            jitter: returns random numbers from 0 to 1.
+            every_s: the interval between heartbeats.
+            turn: excludes the other processes that sign with the same wallet.
         """
-        self._opener, self._identity, self._figure = opener, identity, figure
-        self._offload, self._record, self._dice = offload, record, dice
-        self._every_s, self._settle_s, self._turn = every_s, settle_s, turn
+        self._open_chain, self._identity, self._figures = open_chain, identity, figures
+        self._offload, self._record, self._jitter = offload, record, jitter
+        self._every_s, self._turn = every_s, turn
         self._last: ChainReport | None = None
         self._failures = 0
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Send heartbeats until cancelled."""
         while True:
             report = await self._offload(self.send_heartbeat)
             self._failures = 0 if report.state == "live" else self._failures + 1
-            # A chain that stays away is one sentence, not one each time.
+            # A chain that stays unreachable is reported once, not at each try.
             if report != self._last:
                 self._record(report)
             self._last = report
             await trio.sleep(self.wait_s())
 
     def wait_s(self) -> float:
-        """Until the next try: never longer than the beat, so that a chain that came back is noticed
-        in time.
+        """Return the wait until the next try, at most the interval between heartbeats.
+
+        So a node that is cut off is back before the chain counts it as dead.
         """
         wait_s = (
             self._every_s
             if not self._failures
             else min(self._every_s, RETRY_S * 2 ** min(self._failures - 1, 10))
         )
-        return wait_s * (1.0 - JITTER * self._dice())
+        return wait_s * (1.0 - JITTER * self._jitter())
 
     def send_heartbeat(self) -> ChainReport:
-        """One heartbeat, where there is something to say.
+        """Send one heartbeat, if there is something to report. Blocking.
 
-        Blocking; raises nothing that a chain does.
+        Returns the state of the chain, also after a failure of the chain or the wallet.
         """
         try:
             with self._turn():
-                return self._send_heartbeat(self._opener())
+                return self._send_heartbeat(self._open_chain())
         except ChainUnreachable as error:
             return self._failed("down", str(error))
         except WrongChain as error:
@@ -118,7 +127,7 @@ class Heartbeater:
         except ChainError as error:
             return self._failed("down", str(error))
         except UserError as error:
-            # The wallet or the settings: said in the journal, since nobody is at the keyboard.
+            # Nobody is at the keyboard, so the journal reports a locked wallet or wrong settings.
             return self._failed(
                 "locked" if error.exit_code == 5 else "none", f"{error.what} {error.fix}".strip()
             )
@@ -139,11 +148,11 @@ class Heartbeater:
             ZERO_ADDRESS if payout == chain.account else payout,
         }:
             self._settle(chain, lambda: chain.set_payout(payout))
-        figure = self._figure()
-        if figure is not None and not self._is_known(agent.samples, agent.certificate, figure):
-            # Never fewer than before: certificates may be missing from this disk.
-            samples = max(figure.samples, agent.samples)
-            self._settle(chain, lambda: chain.heartbeat(samples, figure.certificate))
+        figures = self._figures()
+        if figures is not None and not self._is_known(agent.samples, agent.certificate, figures):
+            # The chain refuses fewer samples than before, and this disk may lack certificates.
+            samples = max(figures.samples, agent.samples)
+            self._settle(chain, lambda: chain.heartbeat(samples, figures.certificate))
             agent = chain.agent(chain.account)
         return ChainReport(
             profile=chain.profile,
@@ -154,11 +163,11 @@ class Heartbeater:
             claimed=str(chain.claimed(chain.account)),
         )
 
-    def _is_known(self, samples: int, certificate: bytes, figure: HeartbeatFigures) -> bool:
-        return certificate == figure.certificate and samples >= figure.samples
+    def _is_known(self, samples: int, certificate: bytes, figures: HeartbeatFigures) -> bool:
+        return certificate == figures.certificate and samples >= figures.samples
 
     def _settle(self, chain: Chain, send: Callable[[], SentTransaction]) -> None:
-        """Send and see it through. Raises `ChainError`."""
-        settled = chain.wait(send(), self._settle_s)
+        """Send a transaction and wait until it is settled. Raises `ChainError`."""
+        settled = chain.wait(send(), SETTLE_S)
         if not settled.done:
-            raise ChainRefused(settled.reason or "it was not taken")
+            raise ChainRefused(settled.reason or "the transaction was not included")

@@ -27,7 +27,7 @@ from daemon.chain.home_runs import HomeRun
 from daemon.chain.registrar import Registrar
 from daemon.config.settings import ChainConfig, OracleConfig
 from daemon.disk.atomic import write_atomically
-from daemon.oracle.reporter import OracleReporter
+from daemon.oracle.reporter import OracleEndpoint, OracleReporter, ReportSigner
 from daemon.wallet.password import Password
 from protocol.chain.account_binding import check_binding
 from protocol.chain.keccak import Address, account_bytes
@@ -205,22 +205,20 @@ class Payee:
 
     def _heart(self) -> Heartbeater:
         return Heartbeater(
-            opener=self._opened,
+            open_chain=self._opened,
             identity=AgentIdentity(name=self._name, payout=self._payout),
-            figure=lambda: self.figures.now,
+            figures=lambda: self.figures.now,
             offload=in_chain_thread,  # type: ignore[arg-type]  # an Offload whose threads may be left behind
             record=self._record,
-            dice=random.random,
+            jitter=random.random,
             every_s=self._settings.heartbeat_s,
             turn=lambda: account_turn(self._home),
         )
 
     def _reporter(self, wallet: UnlockedWallet) -> OracleReporter:
         return OracleReporter(
-            url=self._oracle.url,
-            legacy=self._oracle.legacy,
-            wallet=wallet.address,
-            sign=wallet.sign_text,
+            oracle=OracleEndpoint(url=self._oracle.url, legacy=self._oracle.legacy),
+            signer=ReportSigner(wallet=wallet.address, sign=wallet.sign_text),
             folder=self._home / "runs" / self._run.run.hex(),
             figures=lambda: self.figures.totals,
             record=self._record,

@@ -65,6 +65,7 @@ COMMANDS: tuple[Command, ...] = (
     _own(
         "peers", "See what happens", "List the peers: path, round trip, round, last seen.", "status"
     ),
+    _own("round", "See what happens", "Tell how a round went: phases, lost members, certificate."),
     _own("observe", "See what happens", "Serve the status page of a swarm, without training."),
     _own("demo", "See what happens", "Run a whole swarm on this machine and report the result."),
     _own("wallet", "Earn", "Manage the account that signs for this node, and its payout."),

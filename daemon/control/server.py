@@ -24,6 +24,7 @@ from daemon.control.wire import (
     socket_address,
 )
 from daemon.home.layout import SOCKET_FILE, unusable_home
+from daemon.system.trio_types import TaskStatus
 from protocol.errors import UserError
 from protocol.text.nearest import nearest
 
@@ -42,7 +43,7 @@ async def serve_control(
     home: Path,
     handlers: Mapping[str, Handler],
     *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Answer the home's commands until cancelled; started once the socket takes connections.
 

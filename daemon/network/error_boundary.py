@@ -1,9 +1,9 @@
-"""The border to a library that raises anything: what crosses it becomes `Unreachable`, or is
-counted and forgotten.
+"""The error boundary around libp2p, a library that raises anything.
 
-py-libp2p lets parse errors, cipher errors and assertion errors of its dependencies escape for bytes
-a stranger sent, and runs its tasks so that one escaped exception ends them all. Its calls are
-therefore made inside one of these two contexts. Cancellation is never touched.
+py-libp2p lets parse errors, cipher errors and assertion errors of its dependencies escape for
+bytes that a stranger sent, and one escaped exception ends all of its tasks. So its calls are made
+inside one of two contexts: `translate_errors` raises `Unreachable` instead, `contain_errors` logs
+the error and goes on. Neither touches cancellation.
 """
 
 from __future__ import annotations
@@ -20,26 +20,25 @@ _log = logging.getLogger(__name__)
 
 
 class Refusals:
-    """Counts of what was refused before a handler saw it, by reason.
-
-    The reasons are the words of `REFUSALS`, zeros included.
-    """
+    """Counts, by reason, of what was refused before a handler saw it."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter(dict.fromkeys(REFUSALS, 0))
 
     def count(self, reason: str, detail: str = "") -> None:
+        """Count a refusal. `reason` is one of `REFUSALS`; `detail` goes to the debug log."""
         if reason not in REFUSALS:
-            raise ValueError(f"{reason!r} is no word of REFUSALS")
+            raise ValueError(f"{reason!r} is not one of REFUSALS")
         self._counts[reason] += 1
         _log.debug("refused (%s): %s", reason, detail)
 
     def snapshot(self) -> dict[str, int]:
+        """The counts now, zeros included."""
         return dict(self._counts)
 
 
 def _split(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
-    """(what is an ordinary failure, what must pass: cancellation, interrupts)."""
+    """Split an error into (ordinary failures, what must pass: cancellation and interrupts)."""
     if isinstance(error, BaseExceptionGroup):
         return error.split(Exception)
     if isinstance(error, Exception):
@@ -48,8 +47,9 @@ def _split(error: BaseException) -> tuple[BaseException | None, BaseException | 
 
 
 class translate_errors:
-    """Inside, every failure of the library is raised as `Unreachable`; our own exceptions and
-    cancellation pass.
+    """Raises `Unreachable` for every failure of the library inside the block.
+
+    Our own exceptions and cancellation pass.
     """
 
     def __init__(self, doing: str) -> None:
@@ -71,13 +71,13 @@ class translate_errors:
             if ordinary is not None:
                 raise other from ordinary
             return False
-        raise Unreachable(f"{self._doing}: {_words(error)}") from error
+        raise Unreachable(f"{self._doing}: {_describe(error)}") from error
 
 
 class contain_errors:
-    """Inside, every failure is logged for debugging and forgotten; cancellation passes.
+    """Logs every failure inside the block for debugging and goes on; cancellation passes.
 
-    `failed` tells whether there was one.
+    `failed` is the failure, or None.
     """
 
     def __init__(self, doing: str) -> None:
@@ -98,7 +98,7 @@ class contain_errors:
         ordinary, other = _split(error)
         if ordinary is not None:
             self.failed = ordinary
-            _log.debug("%s: %s", self._doing, _words(ordinary), exc_info=ordinary)
+            _log.debug("%s: %s", self._doing, _describe(ordinary), exc_info=ordinary)
         if other is not None:
             if ordinary is not None:
                 raise other from ordinary
@@ -106,10 +106,10 @@ class contain_errors:
         return True
 
 
-def _words(error: BaseException) -> str:
-    """One line that says what it was, also for exceptions without a message.
+def _describe(error: BaseException) -> str:
+    """One line about an error, even for exceptions without a message.
 
-    The library wraps; what helps is at the bottom of the chain.
+    The library wraps exceptions, and the innermost one helps most.
     """
     while (
         inner := error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__

@@ -1,8 +1,6 @@
-"""What the kernel counted on a TCP connection (`TCP_INFO`, linux/tcp.h): segments of data sent, and
-how many of them again.
+"""What the kernel counts on a TCP connection (`TCP_INFO`, linux/tcp.h).
 
-Where the system does not say, nothing is known. Segments sent again are those that were lost, and a
-few that were only late.
+Retransmitted segments are those that were lost, and a few that were only late.
 """
 
 from __future__ import annotations
@@ -11,26 +9,28 @@ import socket
 import struct
 
 import msgspec
+import trio
 
-# The fields up to here have not moved since Linux 4.6; an older kernel answers with fewer.
+# The fields up to here have not moved since Linux 4.6. An older kernel answers with fewer bytes.
 _ASKED_BYTES = 192
-_RETRANSMITTED = struct.Struct("=100xI")  # tcpi_total_retrans
-# tcpi_data_segs_out, those sent again included.
+# The field tcpi_total_retrans.
+_RETRANSMITTED = struct.Struct("=100xI")
+# The field tcpi_data_segs_out, which includes retransmits.
 _SENT = struct.Struct("=156xI")
 
 
 class SegmentCounts(msgspec.Struct, frozen=True):
-    """Of one connection so far."""
+    """Data segments of one connection so far; retransmits are included in `sent`."""
 
     sent: int = 0
-    again: int = 0
+    retransmits: int = 0
 
     def __add__(self, other: SegmentCounts) -> SegmentCounts:
-        return SegmentCounts(self.sent + other.sent, self.again + other.again)
+        return SegmentCounts(self.sent + other.sent, self.retransmits + other.retransmits)
 
 
-def segments(connection: socket.socket) -> SegmentCounts:
-    """Nothing for a closed connection, or one of which the system does not tell."""
+def count_segments(connection: socket.socket | trio.socket.SocketType) -> SegmentCounts:
+    """The counts of a connection; zeros when it is closed or the system does not count."""
     option = getattr(socket, "TCP_INFO", None)
     if option is None or connection.fileno() < 0:
         return SegmentCounts()

@@ -18,10 +18,10 @@ from daemon.system.open_files import allow_open_files
 from daemon.wallet.password import Password
 from protocol.errors import UserError
 from protocol.identity import Signer
-from protocol.journal import JournalEvent
+from protocol.journal import JournalEvent, PhaseEntered
 from protocol.ports.disk import DiskFull
 from protocol.run.manifest import SignedManifest
-from protocol.status import describe
+from protocol.status import EventLog
 
 Say = Callable[[str], None]
 _log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def run_node(
 
     Without a manifest the peers to join are asked for theirs.
     """
-    journal.add_listener(_tell)
+    journal.add_listener(_log_events(EventLog()))
     return _to_the_end(
         partial(node.run, config, manifest, signer, secret, journal, lifeline, tell, password)
     )
@@ -60,11 +60,27 @@ def run_observer(config: Config, join: tuple[str, ...], lifeline: int | None, te
     return _to_the_end(partial(observer_node.run, config, join, lifeline, tell))
 
 
-def _tell(event: JournalEvent) -> None:
-    """The journal's sentences are the log of a node: one wording everywhere."""
-    if event.durable:
-        level, sentence = describe(event)
-        _log.log(_LEVELS.get(level, logging.INFO), "%s", sentence)
+def _log_events(events: EventLog) -> Callable[[JournalEvent], None]:
+    """Return a listener that logs the sentence of each event, with its round and view in front.
+
+    The same words "round N view V" are in the logs of all members of a round.
+    """
+
+    def log(event: JournalEvent) -> None:
+        if event.durable and (line := events.describe(event)) is not None:
+            level, sentence = line
+            number = logging.DEBUG if isinstance(event, PhaseEntered) else _LEVELS.get(level)
+            _log.log(number or logging.INFO, "%s%s", round_label(event), sentence)
+
+    return log
+
+
+def round_label(event: JournalEvent) -> str:
+    """`[round 12 view 0] ` for an event of a round, `[round 12] ` without a view; else nothing."""
+    number, view = getattr(event, "number", None), getattr(event, "view", None)
+    if number is None:
+        return ""
+    return f"[round {number}] " if view is None else f"[round {number} view {view}] "
 
 
 def _to_the_end(main: Callable[[], Awaitable[int]]) -> int:

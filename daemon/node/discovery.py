@@ -16,7 +16,8 @@ from daemon.config.settings import Config
 from daemon.home.layout import BULK_CERTIFICATE_FILE
 from daemon.home.recent_state import last_port, run_among, save_recent_state
 from daemon.journal import Journal
-from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.network import LibP2PNetwork
+from daemon.network.settings import NetworkSettings
 from daemon.network.tls.certificate import load_or_make
 from daemon.swarm.chain_sync import fetch_run
 from daemon.system.offload import in_thread

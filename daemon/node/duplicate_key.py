@@ -21,7 +21,7 @@ from daemon.home.node_key import KEY_EXIT_CODE
 from daemon.home.serials import Serials
 from daemon.journal import Journal
 from daemon.network.network import LibP2PNetwork
-from daemon.network.peers.own_record import LIFE_NUMBERS, KeyObservation
+from daemon.network.peers.own_record import RANGE_NUMBERS, KeyObservation
 from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import network_settings
 from protocol.errors import UserError
@@ -71,14 +71,14 @@ class DuplicateKeyDetector:
                 troubled = False
                 self._journal.record(Trouble(code=CODE, level="bad", message=""))
                 continue
-            where = [str(place) for place in sighting.places]
+            where = [str(address) for address in sighting.addresses]
             if sighting.relation == "answered":
                 raise self._in_use(where)
             if sighting.relation == "earlier":
                 await self._look_at(where, network)
                 continue
             # Our answer and the records after it are numbered in the range of the younger life.
-            self._serials.passed(sighting.number + LIFE_NUMBERS)
+            self._serials.passed(sighting.number + RANGE_NUMBERS)
             if where and not self._elsewhere(where, network):
                 # This home was restored from a backup, and the record is of its own later life:
                 # no other node can listen where this one does.

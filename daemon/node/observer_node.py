@@ -20,7 +20,7 @@ from daemon.journal import Journal
 from daemon.network.network import LibP2PNetwork
 from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import find_manifest, network_settings
-from daemon.node.node import node_started, report_network
+from daemon.node.network_setup import node_started, report_network
 from daemon.node.shutdown import ForcedExit, Shutdown, watch_lifeline, watch_signals
 from daemon.observer.bridge import Bridge
 from daemon.observer.server import web_server
@@ -127,18 +127,18 @@ async def run(
     config = msgspec.structs.replace(
         config, network=msgspec.structs.replace(config.network, join=join)
     )
-    ending = Shutdown()
-    with trio.CancelScope() as scope, ForcedExit(ending, scope.cancel) as leave_now:
+    shutdown = Shutdown()
+    with trio.CancelScope() as scope, ForcedExit(shutdown, scope.cancel) as leave_now:
         async with trio.open_nursery() as nursery:
-            await nursery.start(watch_signals, ending, leave_now)
+            await nursery.start(watch_signals, shutdown, leave_now)
             if lifeline is not None:
-                nursery.start_soon(watch_lifeline, ending, lifeline, leave_now)
+                nursery.start_soon(watch_lifeline, shutdown, lifeline, leave_now)
             nursery.start_soon(trim_memory)
             nursery.start_soon(_observe, config, say)
-            await ending.wait()
+            await shutdown.wait()
             leave_now()
-    say(f"Stopped: {ending.reason}.")
-    return ending.exit_code
+    say(f"Stopped: {shutdown.reason}.")
+    return shutdown.exit_code
 
 
 async def _observe(config: Config, say: Callable[[str], None]) -> None:

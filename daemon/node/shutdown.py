@@ -1,6 +1,6 @@
-"""Why a process ends: signals, the lifeline of whoever started it, a command.
+"""Decides when and why a process ends: signals, the death of its starter, a command, an error.
 
-One place turns them all into one event and one sentence.
+All of them set one `Shutdown`, which holds one event and one sentence.
 """
 
 from __future__ import annotations
@@ -14,131 +14,130 @@ from contextlib import suppress
 
 import trio
 
+from daemon.system.trio_types import TaskStatus
 from protocol.errors import UserError
 
 REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "asked to end by SIGTERM"}
-# The exit code of who was ordered to leave at once, as a shell reports it.
+# The exit code after a second signal, as a shell reports it.
 INTERRUPTED = 130
-# From the order to leave to the end of everything that can be cancelled: seconds on a machine that
-# is busy or swaps.
+# The time for everything that can be cancelled to end. A busy or swapping machine takes seconds.
 FORCED_EXIT_S = 5.0
-# From the wish to end to the end: a step's border and a checkpoint; whoever asks twice waits no
-# longer.
+# The time for a service to end in order: the current training step and a checkpoint. A second
+# signal ends the node at once.
 SHUTDOWN_S = 20.0
 
 
 class Shutdown:
-    """Set once; `reason` is one sentence.
+    """The request to end this process.
 
-    `ordered` says that a second signal did not wait for the end in order.
-
-    `failure` is why the node ends although nobody asked it to, where that is so.
+    `reason` is one sentence. `forced` says that a second signal did not wait for the orderly end.
+    `failure` is the error that ends the process, where nobody asked it to end.
     """
 
     def __init__(self) -> None:
         self.reason = ""
-        self.ordered = False
+        self.forced = False
         self.failure: UserError | None = None
-        self._wished = trio.Event()
+        self._requested = trio.Event()
 
-    def wish(self, reason: str) -> None:
-        """End, please. The first reason stays."""
-        if not self._wished.is_set():
+    def request(self, reason: str) -> None:
+        """Ask for an orderly end. The first reason counts."""
+        if not self._requested.is_set():
             self.reason = reason
-            self._wished.set()
+            self._requested.set()
 
     @property
-    def wished(self) -> bool:
-        return self._wished.is_set()
+    def requested(self) -> bool:
+        return self._requested.is_set()
 
-    def order(self) -> None:
-        """End now, whatever is left undone."""
-        self.ordered = True
+    def force(self) -> None:
+        """Note that the process must end at once."""
+        self.forced = True
 
     def fail(self, error: UserError) -> None:
-        """The node ends because of `error`."""
+        """Note the error that ends the process. The first error counts."""
         self.failure = self.failure or error
 
     @property
     def exit_code(self) -> int:
-        if self.ordered:
+        if self.forced:
             return INTERRUPTED
         return self.failure.exit_code if self.failure else 0
 
     async def wait(self) -> None:
-        await self._wished.wait()
+        """Wait for a request."""
+        await self._requested.wait()
 
 
 class ForcedExit:
-    """Calls `leave`, and ends the process where that does not end everything within `FORCED_EXIT_S`: a
-    thread in a call that nothing ends, as to a dead file server.
+    """Cancels everything when called, and ends the process if that takes `FORCED_EXIT_S`.
 
-    Nothing is lost that a crash would not lose: what is on disk is whole at every moment, and
-    children see their parent end.
+    A thread in a call that never returns, for example to a dead file server, cannot be cancelled.
+    A forced exit loses no more than a crash: files on disk are whole at every moment, and child
+    processes notice that their parent is gone.
 
-    Used as `with`, around all that must end: a timer that ran on would end whatever this process
-    does next.
+    Use it as `with` around everything that must end. On exit from the block the timer stops, so
+    that it cannot end what this process does next.
     """
 
-    def __init__(self, ending: Shutdown, leave: Callable[[], None]) -> None:
-        self._ending, self._leave = ending, leave
+    def __init__(self, shutdown: Shutdown, cancel: Callable[[], None]) -> None:
+        self._shutdown, self._cancel = shutdown, cancel
         self._timer = threading.Timer(FORCED_EXIT_S, self._end)
         self._timer.daemon = True
 
     def __call__(self) -> None:
         if not self._timer.is_alive() and not self._timer.finished.is_set():
             self._timer.start()
-        self._leave()
+        self._cancel()
 
     def __enter__(self) -> ForcedExit:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Everything has ended."""
         self._timer.cancel()
 
     def _end(self) -> None:
         with suppress(OSError):
-            failure = self._ending.failure
+            failure = self._shutdown.failure
             why = (
                 f"hypergpud: {failure}"
                 if failure
-                else f"Stopped: {self._ending.reason or 'left at once'}."
+                else f"Stopped: {self._shutdown.reason or 'left at once'}."
             )
-            print(
-                f"{why} Something was still busy, and is left behind.", file=sys.stderr, flush=True
-            )
-        os._exit(self._ending.exit_code)
+            print(f"{why} A call did not return and was abandoned.", file=sys.stderr, flush=True)
+        os._exit(self._shutdown.exit_code)
 
 
 async def watch_signals(
-    ending: Shutdown,
+    shutdown: Shutdown,
     leave_now: Callable[[], None],
     *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """SIGINT, SIGTERM and a terminal that is closed once: end in order.
+    """Request an orderly end on the first signal, and call `leave_now` on the second.
 
-    Twice: leave now. Under `nohup` a closed terminal says nothing.
+    The signals are SIGINT, SIGTERM and SIGHUP. SIGHUP stays ignored under `nohup`.
     """
     closing = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else []
     with trio.open_signal_receiver(*REASONS, *closing) as signals:
         task_status.started()
         async for number in signals:
-            if ending.wished:
-                ending.order()
+            if shutdown.requested:
+                shutdown.force()
                 leave_now()
                 return
-            ending.wish(REASONS.get(signal.Signals(number), "its terminal was closed"))
+            shutdown.request(REASONS.get(signal.Signals(number), "its terminal was closed"))
 
 
-async def watch_lifeline(ending: Shutdown, handle: int, leave_now: Callable[[], None]) -> None:
-    """Whoever started us holds the other end of this pipe; when it closes, they are gone, however
-    they went.
+async def watch_lifeline(shutdown: Shutdown, handle: int, leave_now: Callable[[], None]) -> None:
+    """Leave when the process that started this one is gone.
+
+    The starter holds the other end of the pipe `handle`. The kernel closes it at the starter's
+    death, whatever the cause.
     """
     os.set_blocking(handle, False)
     async with trio.lowlevel.FdStream(handle) as pipe:
         while await pipe.receive_some(64):
             pass
-    ending.wish("whoever started this process is gone")
+    shutdown.request("the process that started this node has ended")
     leave_now()

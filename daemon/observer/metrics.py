@@ -20,7 +20,7 @@ from protocol.status import Status
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PHASES = ("train", "ready", "scatter", "reduce", "vote")
 LEVELS = ("info", "good", "warning", "bad")
-PATHS = {"direct": "direct", "stream": "stream", "relay": "relay"}
+PATHS = {"direct": "direct", "libp2p": "libp2p", "relayed": "relayed"}
 
 
 def _number(value: float | None) -> float:
@@ -125,7 +125,7 @@ def _of_training(status: Status) -> Iterator[Metric]:
 
 def _of_network(status: Status) -> Iterator[Metric]:
     network = status.network
-    peers = {"direct": 0.0, "stream": 0.0, "relay": 0.0, "none": 0.0}
+    peers = {"direct": 0.0, "libp2p": 0.0, "relayed": 0.0, "none": 0.0}
     for peer in status.peers:
         peers[PATHS.get(peer.path, "none")] += 1
     yield _labelled(

@@ -77,8 +77,8 @@ def _run_card(status: Status) -> str:
 
 def _swarm_card(status: Status) -> str:
     run, network = status.run, status.network
-    direct = sum(peer.path in {"direct", "stream"} for peer in status.peers)
-    relayed = sum(peer.path == "relay" for peer in status.peers)
+    direct = sum(peer.path in {"direct", "libp2p"} for peer in status.peers)
+    relayed = sum(peer.path == "relayed" for peer in status.peers)
     error = run.prediction_error
     rows: list[Row] = [
         (

@@ -119,8 +119,8 @@ def _phases(known: RoundSummary) -> str:
 def _path(peer: PeerSummary) -> str:
     glyph, word = {
         "direct": ("●", "direct"),
-        "stream": ("◍", "stream"),
-        "relay": ("◐", "relay"),
+        "libp2p": ("◍", "libp2p"),
+        "relayed": ("◐", "relayed"),
     }.get(peer.path, ("○", "none"))
     return f'<span class="path {word}"><span aria-hidden="true">{glyph}</span> {word}</span>'
 

@@ -1,10 +1,9 @@
-"""Sending reports: certified work waits in a durable buffer until the oracle took it; only then is
-it gone.
+"""Reports to an oracle: certified work waits on disk until the oracle accepted it.
 
-What was certified and not reported is the difference of two cumulative figures, what certificates
-say and what the oracle took, and the latter is written down after each success: a POST that fails,
-a restart and a lost answer drop nothing. After a lost answer the same work is reported once more,
-under a later timestamp: the API has no way to ask what it took.
+What is certified and not reported yet is the difference between two cumulative figures: what the
+certificates say and what the oracle accepted. The second figure is written to disk after each
+success, so a failed request, a restart and a lost answer drop nothing. After a lost answer the same
+work is reported once more under a later timestamp, since the API cannot be asked what it accepted.
 """
 
 from __future__ import annotations
@@ -35,16 +34,33 @@ from protocol.ports.disk import DiskFull
 
 REPORTED_FILE = "oracle"
 POST_TIMEOUT_S = 10.0
-# An hour of work is never more than a minute away from being told.
+# Work waits at most a minute for its report.
 EVERY_S = 60.0
 
-Sign = Callable[[str], bytes]
 Post = Callable[[str, bytes], int]
-"""Sends a body to a URL and gives the status. Raises `OSError` where nobody answers."""
+"""Sends a body to a URL and returns the HTTP status. Raises `OSError` if there is no answer."""
+
+
+class OracleEndpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """The oracle's base URL, and whether it has the older API."""
+
+    url: str
+    legacy: bool = False
+
+    @property
+    def report_url(self) -> str:
+        return self.url.rstrip("/") + (LEGACY_PATH if self.legacy else METRICS_PATH)
+
+
+class ReportSigner(msgspec.Struct, frozen=True, kw_only=True):
+    """The wallet that reports. `sign` makes the EIP-191 signature of a text."""
+
+    wallet: Address
+    sign: Callable[[str], bytes]
 
 
 class ReportedTotals(msgspec.Struct, frozen=True, kw_only=True):
-    """What the oracle has taken: cumulative samples and rounds, and the last report's timestamp."""
+    """What the oracle accepted: cumulative samples and rounds, and the last report's timestamp."""
 
     samples: int = 0
     rounds: int = 0
@@ -52,7 +68,7 @@ class ReportedTotals(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def post_json(url: str, body: bytes) -> int:
-    """The real `Post`."""
+    """Send a body over HTTP: the real `Post`."""
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=POST_TIMEOUT_S) as answer:
@@ -62,26 +78,25 @@ def post_json(url: str, body: bytes) -> int:
 
 
 class OracleReporter:
-    """One wallet's reports to one oracle. Blocking, but for `run`."""
+    """Reports one wallet's certified work to one oracle. Only `run` does not block."""
 
     def __init__(
         self,
         *,
-        url: str,
-        legacy: bool,
-        wallet: Address,
-        sign: Sign,
+        oracle: OracleEndpoint,
+        signer: ReportSigner,
         folder: Path,
         figures: Callable[[], tuple[int, int]],
         record: Callable[[JournalEvent], None],
         now: Callable[[], float] = time.time,
         send: Post = post_json,
     ) -> None:
-        """`figures` gives cumulative certified samples and rounds; `sign` the EIP-191 signature of
-        a text.
+        """Make a reporter and read from `folder` what was reported before.
+
+        `figures` returns cumulative certified samples and rounds, from the certificates of the
+        node's lineage (`daemon.chain.certified_totals`).
         """
-        self._url = url.rstrip("/") + (LEGACY_PATH if legacy else METRICS_PATH)
-        self._legacy, self._wallet, self._sign, self._figures = legacy, wallet, sign, figures
+        self._oracle, self._signer, self._figures = oracle, signer, figures
         self._record, self._now, self._send = record, now, send
         self._path = folder / REPORTED_FILE
         self._began_s = now()
@@ -95,11 +110,11 @@ class OracleReporter:
             await trio.sleep(EVERY_S)
 
     def report(self) -> bool:
-        """Report what waits. Whether there is nothing left to tell."""
+        """Report the work that waits. Returns whether nothing is left to report."""
         samples, rounds = self._figures()
         if samples <= self.reported.samples:
             return True
-        # Strictly increasing, also after the clock was set back.
+        # The oracle wants timestamps that rise, even if the clock was set back.
         timestamp = max(int(self._now()), self.reported.timestamp + 1)
         usage = Usage(
             tokens=samples - self.reported.samples,
@@ -108,7 +123,7 @@ class OracleReporter:
             uptime_s=max(int(self._now() - self._began_s), 0),
         )
         try:
-            status = self._send(self._url, self._body(usage, timestamp))
+            status = self._send(self._oracle.report_url, self._body(usage, timestamp))
         except (OSError, ValueError) as error:
             return self._failed(f"the oracle does not answer: {error}")
         if not 200 <= status < 300:
@@ -118,27 +133,21 @@ class OracleReporter:
         try:
             write_atomically(self._path, [memoryview(msgspec.json.encode(self.reported))])
         except DiskFull as full:
-            self._record(
-                Warned(
-                    code="ORACLE", message=f"what the oracle took could not be written down: {full}"
-                )
-            )
+            self._warn(f"cannot write what the oracle accepted: {full}")
         return True
 
     def _body(self, usage: Usage, timestamp: int) -> bytes:
-        if self._legacy:
-            payload = legacy_payload(self._wallet, usage, timestamp)
-            return legacy_body(payload, self._sign(legacy_message(payload)))
-        return metrics_body(
-            self._wallet,
-            usage,
-            timestamp,
-            self._sign(metrics_message(self._wallet, usage.tokens, timestamp)),
-        )
+        wallet, sign = self._signer.wallet, self._signer.sign
+        if self._oracle.legacy:
+            payload = legacy_payload(wallet, usage, timestamp)
+            return legacy_body(payload, sign(legacy_message(payload)))
+        message = metrics_message(wallet, usage.tokens, timestamp)
+        return metrics_body(wallet, usage, timestamp, sign(message))
 
     def _failed(self, reason: str) -> bool:
-        if reason != self._failing:  # said once, tried again every minute
-            self._record(Warned(code="ORACLE", message=f"{reason}; the report waits"))
+        # The same reason is reported once, and the report is tried again every minute.
+        if reason != self._failing:
+            self._warn(f"{reason}; the report waits")
         self._failing = reason
         return False
 
@@ -148,10 +157,8 @@ class OracleReporter:
         except FileNotFoundError:
             return ReportedTotals()
         except (OSError, msgspec.DecodeError, ValueError) as error:
-            self._record(
-                Warned(
-                    code="ORACLE",
-                    message=f"{self._path} cannot be read, reporting from the beginning: {error}",
-                )
-            )
+            self._warn(f"cannot read {self._path}, so reports begin anew: {error}")
             return ReportedTotals()
+
+    def _warn(self, message: str) -> None:
+        self._record(Warned(code="ORACLE", message=message))

@@ -21,6 +21,7 @@ from daemon.swarm.chain_sync import read_chain
 from daemon.swarm.lineage import OTHER_TASK, TIPS_KEPT, Lineage, LineageEntry
 from daemon.swarm.members import Members, beacon_s, poke_gap_s, settling_s
 from daemon.swarm.messenger import Refuse
+from daemon.system.trio_types import TaskStatus
 from protocol.certificates.certificate import Tip
 from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
@@ -105,7 +106,7 @@ class Follower:
         network.subscribe(self._beacons_topic, self._accept_beacon, keep=False)
         network.subscribe(self._certificates_topic, self._accept_certificate, keep=False)
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tell)

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from daemon.swarm.frames import FrameReader, frame
+from daemon.system.trio_types import TaskStatus
 from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
@@ -72,7 +73,7 @@ class Messenger:
         self._allowances = RateLimiters(per_s=MESSAGES_PER_S, burst=MESSAGES_AT_ONCE)
         network.serve(PROTOCOL, self._take)
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery

@@ -1,4 +1,4 @@
-"""The real `Offload`: numeric and blocking work leaves the event loop to its streams."""
+"""Runs blocking and numeric work in threads, so that the event loop keeps serving its streams."""
 
 from __future__ import annotations
 
@@ -11,8 +11,18 @@ T = TypeVar("T")
 
 
 async def in_thread(work: Callable[[], T], /) -> T:
-    """What `work` returns, from a thread; raises what it raises.
+    """Run `work` in a thread; return what it returns and raise what it raises.
 
-    Waited for to its end, cancelled or not.
+    Waits for `work` to end, even when the caller is cancelled.
     """
     return await trio.to_thread.run_sync(work)
+
+
+async def in_abandonable_thread(work: Callable[[], T], /) -> T:
+    """Run `work` in a thread that a cancelled caller does not wait for.
+
+    Use this for calls that may hang, such as a look at a network's file system. The thread of a
+    cancelled call runs on, and its result is dropped.
+    """
+    # trio-typing's stubs have the argument's old name.
+    return await trio.to_thread.run_sync(work, abandon_on_cancel=True)  # type: ignore[call-arg]

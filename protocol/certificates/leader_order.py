@@ -38,7 +38,7 @@ def leader_of(order: tuple[PeerId, ...], view: int) -> PeerId:
     return order[view % len(order)]
 
 
-def vote_takers(order: tuple[PeerId, ...], view: int) -> tuple[PeerId, ...]:
+def vote_collectors(order: tuple[PeerId, ...], view: int) -> tuple[PeerId, ...]:
     """Who collects the votes of a view: its leader and the next two candidates, any of whom may
     assemble the certificate.
     """

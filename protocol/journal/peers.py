@@ -89,7 +89,7 @@ class PeerReport(JournalEvent, frozen=True, kw_only=True, tag=True):
     loss: float | None
     samples_per_second: float
     device: str
-    # "direct", "stream", "relay", or empty without a connection.
+    # "direct", "libp2p", "relayed", or empty without a connection.
     path: str = ""
     address: str = ""
     rtt_s: float | None = None

@@ -26,7 +26,6 @@ class PhaseEntered(JournalEvent, frozen=True, kw_only=True, tag=True):
     # A value of protocol.round.phase.Phase.
     phase: str
     reason: str
-    durable: ClassVar[bool] = False
 
 
 class Planned(JournalEvent, frozen=True, kw_only=True, tag=True):
@@ -80,6 +79,8 @@ class RoundCertified(JournalEvent, frozen=True, kw_only=True, tag=True):
     group_sizes: tuple[int, ...] = ()
     # What the plan predicted for scatter and reduce together.
     predicted_s: float | None = None
+    # Members whose votes the certificate carries; empty in journals of older versions.
+    voters: tuple[PeerId, ...] = ()
 
 
 class RoundAveraged(JournalEvent, frozen=True, kw_only=True, tag=True):

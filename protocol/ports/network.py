@@ -21,7 +21,7 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     """The measurements of a live connection."""
 
     peer: PeerId
-    # "direct" or "relay"; "stream" where bulk bytes use this connection because they have no direct
+    # "direct" or "relayed"; "libp2p" where bulk bytes use this connection because they have no direct
     # path.
     path: str
     address: str

@@ -1,7 +1,10 @@
 """The round as a pure machine: (state, event, now) -> (state, actions).
 
-`phases.py` has the words, `machine.py` the transition table. What each event does: `gathering.py`
-up to a plan, `reducing.py` up to the vote, `voting.py` votes and certificates, `merging.py` the
-meeting of branches; `leading.py` what only a view's leader decides, `views.py` how a view begins
-and ends. `daemon/services/training/native` drives it; nothing in here acts.
+Read `machine.py` first: it holds the theory of operation and the transition table. `phase.py`,
+`state.py`, `events.py` and `actions.py` define its words. One module per phase or pair of phases
+handles the events: `offer_phase`, `ready_phase`, `exchange_phases`, `vote_phase`, `fetch_phase`,
+`merge_phase`. `leader_plan` and `leader_inclusion` decide what only a view's leader decides.
+`views` begins and ends views, `transitions` enters phases.
+
+`daemon/services/training/native` drives the machine. Nothing here acts.
 """

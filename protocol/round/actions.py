@@ -19,20 +19,22 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MakeOffer(Action, frozen=True, kw_only=True):
-    """Collect from the trainer, add to the ledger, encode under the next seq, make it durable; then
-    `OfferMade`.
+    """Collect from the trainer, add to the ledger, encode under the next seq, make it durable.
+
+    `OfferMade` follows.
     """
 
 
 class ResumeTraining(Action, frozen=True, kw_only=True):
-    """Go on training from the local parameters; nothing where the trainer is at work."""
+    """Train on from the local parameters; does nothing while the trainer works."""
 
 
 class PersistView(Action, frozen=True, kw_only=True):
-    """Make durable that this view of the round after `parent` is taken, before doing what is asked
-    for next: after a restart the node is in a later one.
+    """Make durable that this node acts in this view of the round after `parent`.
 
-    Where that fails, `ViewNotPersisted` and nothing else. Costs nothing when it is durable already.
+    The driver does this before the actions that follow: after a restart, the node is in a later
+    view. On failure, `ViewNotPersisted` follows and the driver skips the other actions. The action
+    costs nothing when the view is durable already.
     """
 
     parent: Digest
@@ -40,14 +42,14 @@ class PersistView(Action, frozen=True, kw_only=True):
 
 
 class Send(Action, frozen=True, kw_only=True):
-    """Sign and send. What is sent to ourselves comes back as the event it would have been."""
+    """Sign and send a message; a message to this node itself returns as its event."""
 
     to: tuple[PeerId, ...]
     message: Message
 
 
 class Forward(Action, frozen=True, kw_only=True):
-    """Send what is signed already."""
+    """Send a message that is signed already."""
 
     to: tuple[PeerId, ...]
     signed: Signed
@@ -56,17 +58,17 @@ class Forward(Action, frozen=True, kw_only=True):
 class Scatter(Action, frozen=True, kw_only=True):
     """Send every reducer its slice of `offer` and receive theirs.
 
-    `ContributionsReceived` follows as they arrive. `offer` is the one that the plan names for this
-    node.
+    `ContributionsReceived` follows as they arrive.
     """
 
     plan: OpenPlan
-    offer: Offer
+    offer: Offer  # the one that the plan names for this node
 
 
 class Reduce(Action, frozen=True, kw_only=True):
-    """Move slices to their owners under this cut, sum our own, send and take results (`ResultReceived`),
-    compute (`OutcomeComputed`).
+    """Exchange slices and results under this inclusion, sum this node's own, compute the outcome.
+
+    `ResultReceived` follows for each slice, then `OutcomeComputed`.
     """
 
     plan: OpenPlan
@@ -75,8 +77,9 @@ class Reduce(Action, frozen=True, kw_only=True):
 
 
 class ServeInclusion(Action, frozen=True, kw_only=True):
-    """Do for this cut what others need of us, and compute nothing: our vote under an earlier one
-    stands.
+    """Do for the others what this inclusion assigns to this node, and compute no outcome.
+
+    This node voted under an earlier inclusion, and that vote stays.
     """
 
     plan: OpenPlan
@@ -85,10 +88,9 @@ class ServeInclusion(Action, frozen=True, kw_only=True):
 
 
 class ForwardResults(Action, frozen=True, kw_only=True):
-    """Send these members the results of these slices of a plan, which others made who are absent
-    now.
+    """Send the results of absent reducers to members that may lack them.
 
-    What they signed proves itself.
+    A result proves itself: its reducer signed it.
     """
 
     plan: Digest
@@ -97,11 +99,11 @@ class ForwardResults(Action, frozen=True, kw_only=True):
 
 
 class AbandonExchange(Action, frozen=True, kw_only=True):
-    """Stop the exchange of the view that ended; what it held is free."""
+    """Stop the exchange of the view that ended, and free its memory."""
 
 
 class RequestCertificate(Action, frozen=True, kw_only=True):
-    """Ask these members whether they hold a certificate after our tip."""
+    """Ask these members whether they hold a certificate after this tip."""
 
     peers: tuple[PeerId, ...]
 
@@ -109,7 +111,7 @@ class RequestCertificate(Action, frozen=True, kw_only=True):
 class PublishCertificate(Action, frozen=True, kw_only=True):
     """Send a certificate that was assembled here to the members; `gossip` sends it to all others.
 
-    The machine adopts it in the same step; nothing comes back from this action.
+    The machine adopts the certificate in the same step: no event follows.
     """
 
     certificate: OpenCertificate
@@ -118,69 +120,68 @@ class PublishCertificate(Action, frozen=True, kw_only=True):
 
 
 class AdoptCertificate(Action, frozen=True, kw_only=True):
-    """What we computed, or `downloaded`, is what was certified: it becomes the anchor.
-
-    Then `CertificateAdopted`.
-    """
+    """Make the certified state the anchor; `CertificateAdopted` follows."""
 
     certificate: OpenCertificate
+    # Whether the state was downloaded; else it is in the spare buffer.
     downloaded: bool = False
 
 
 class AuditReducers(Action, frozen=True, kw_only=True):
-    """Look after the reducers of a certificate with what came of them, before it is let go.
-
-    `disputed`: another state was computed here from it.
-    """
+    """Audit a certificate's reducers with the results received, before their memory is freed."""
 
     certificate: OpenCertificate
+    # Whether this node computed another state from the same inclusion.
     disputed: bool
 
 
 class FetchState(Action, frozen=True, kw_only=True):
-    """Have the state of this certificate downloaded beside all else: `StateBytesReceived` while it comes,
-    then `StateReceived` or `StateUnavailable`.
+    """Download the state of this certificate in the background.
 
-    Costs nothing where that is under way.
+    `StateBytesReceived` follows while it arrives, then `StateReceived` or `StateUnavailable`. The
+    action costs nothing while that download is under way.
     """
 
     certificate: OpenCertificate
 
 
 class GiveUpState(Action, frozen=True, kw_only=True):
-    """The state of this certificate does not come: do without it for a while.
-
-    `merging`: it is another branch's. `held_s`: for how long it kept this node out of rounds.
-    """
+    """Do without the state of this certificate for a while: it does not arrive."""
 
     certificate: Digest
+    # Whether it is another branch's state.
     merging: bool = False
+    # For how long it kept this node out of rounds, in seconds.
     held_s: float = 0.0
 
 
 class FetchBranch(Action, frozen=True, kw_only=True):
-    """Have the other branch's state downloaded: `StateBytesReceived` while it comes, then `StateReceived` or
-    `StateUnavailable`.
+    """Download the other branch's state.
+
+    `StateBytesReceived` follows while it arrives, then `StateReceived` or `StateUnavailable`.
     """
 
     other: Tip
 
 
 class AverageBranches(Action, frozen=True, kw_only=True):
-    """The other branch's state is here: average it with ours into the spare buffer; then
-    `MergePrepared`.
+    """Average the other branch's state with this node's into the spare buffer.
+
+    `MergePrepared` follows.
     """
 
     other: Tip
 
 
 class Refuse(Action, frozen=True, kw_only=True):
+    """Count what a peer sent as refused."""
+
     peer: PeerId
-    reason: str
+    reason: str  # a word of `protocol.journal.REFUSALS`
     detail: str
 
 
 class RecordEvent(Action, frozen=True, kw_only=True):
-    """For the journal."""
+    """Write an event to the journal."""
 
     event: JournalEvent

@@ -1,4 +1,7 @@
-"""The events of the round machine: what can happen to a node in a round."""
+"""The events of the round machine: what can happen to a node in a round.
+
+The driver has verified what came from a peer: signature, run and sizes.
+"""
 
 from __future__ import annotations
 
@@ -15,23 +18,14 @@ from protocol.planning.plan import OpenPlan
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of the machine's events.
-
-    What came from a peer was verified before: signature, run, sizes.
-    """
+    """Base of the machine's events."""
 
 
 class DeadlinePassed(Event, frozen=True, kw_only=True):
-    """The deadline passed.
+    """The phase's deadline passed."""
 
-    `training` are the others at our tip that still train, as their beacons say.
-    """
-
+    # The other nodes at this tip whose beacons say that they still train.
     training: frozenset[PeerId] = frozenset()
-
-
-class WakeUp(Event, frozen=True, kw_only=True):
-    """The driver woke up for another reason; no phase has a row for it."""
 
 
 class TrainingFinished(Event, frozen=True, kw_only=True):
@@ -39,21 +33,18 @@ class TrainingFinished(Event, frozen=True, kw_only=True):
 
 
 class OfferMade(Event, frozen=True, kw_only=True):
-    """Our offer is durable.
+    """This node's offer is durable."""
 
-    `ready` announces it for view 0; the machine puts in the view when it sends the message.
-    """
-
+    # Announces the offer for view 0; the machine sets the view when it sends the message.
     ready: Ready
     offer: Offer
 
 
 class LivePeersChanged(Event, frozen=True, kw_only=True):
-    """Who is alive, and of them whom this node would not plan with
-    (`protocol/network/peer_health.py`).
-    """
+    """The set of live peers changed."""
 
     live: frozenset[PeerId]
+    # Peers that this node would not plan with (`protocol/network/peer_health.py`).
     avoided: frozenset[PeerId] = frozenset()
 
 
@@ -64,88 +55,97 @@ class PeerLost(Event, frozen=True, kw_only=True):
 
 
 class ReadyReceived(Event, frozen=True, kw_only=True):
+    """An offer arrived."""
+
     signed: Signed
     ready: Ready
 
 
 class PlanReceived(Event, frozen=True, kw_only=True):
+    """A plan arrived."""
+
     signed: Signed
     plan: OpenPlan
 
 
 class ContributionsReceived(Event, frozen=True, kw_only=True):
-    """The contributors (member indices) of this plan whose part of our own slice is here, checked."""
+    """The set of contributors whose part of this node's slice is here and checked, by index."""
 
     plan: Digest
     contributors: frozenset[int]
 
 
 class HoldReportReceived(Event, frozen=True, kw_only=True):
+    """A reducer's hold report arrived."""
+
     peer: PeerId
     report: HoldReport
 
 
 class WithdrawalReceived(Event, frozen=True, kw_only=True):
+    """A member withdrew from a plan."""
+
     peer: PeerId
     withdrawal: Withdrawal
 
 
 class InclusionReceived(Event, frozen=True, kw_only=True):
+    """An inclusion arrived."""
+
     signed: Signed
     inclusion: Inclusion
 
 
 class ResultReceived(Event, frozen=True, kw_only=True):
-    """The result of one slice under the cut with this digest is here, checked."""
+    """The result of one slice under the inclusion with this digest is here and checked."""
 
     inclusion: Digest
     slice: int
 
 
 class OutcomeComputed(Event, frozen=True, kw_only=True):
-    """All results are here and the outer step is in the spare buffer."""
+    """All results are here, and the state after the outer step is in the spare buffer."""
 
     vote: Vote
 
 
 class VoteReceived(Event, frozen=True, kw_only=True):
+    """A vote arrived."""
+
     signed: Signed
     vote: Vote
 
 
 class CertificateReceived(Event, frozen=True, kw_only=True):
-    """A verified certificate that extends the tip, or leads to a tip to prefer."""
+    """A verified certificate arrived that extends the tip, or leads to a preferred tip."""
 
     certificate: OpenCertificate
 
 
 class ForkFound(Event, frozen=True, kw_only=True):
-    """Another branch has living members; neither its tip nor ours descends from the other."""
+    """Another branch has living members; neither its tip nor this one descends from the other."""
 
     other: Tip
 
 
 class MergePrepared(Event, frozen=True, kw_only=True):
-    """The average of our state and the other branch's is in the spare buffer; `state` is its
-    digest.
-
-    `ready` has nothing to offer.
-    """
+    """The average of both branches' states is in the spare buffer."""
 
     other: Tip
-    state: Digest
-    ready: Ready
+    state: Digest  # of the average
+    ready: Ready  # has nothing to offer
 
 
 class CertificateAdopted(Event, frozen=True, kw_only=True):
-    """The anchor of `tip` is in place and training began `age_s` after the others began."""
+    """The anchor of `tip` is in place."""
 
     tip: Tip
+    # Seconds since the other nodes began to train from it.
     age_s: float = 0.0
 
 
 class StateBytesReceived(Event, frozen=True, kw_only=True):
-    """Verified bytes of the state of this certificate came."""
+    """Verified bytes of this certificate's state arrived."""
 
     certificate: Digest
 
@@ -153,25 +153,23 @@ class StateBytesReceived(Event, frozen=True, kw_only=True):
 class StateReceived(Event, frozen=True, kw_only=True):
     """The state of a certificate is here, whole and checked.
 
-    `tip` is where this node stood then, and `ahead` whether the certificate descends from it. The
-    state of another branch is averaged with ours; to adopt it would drop what our branch certified.
+    A node averages the state of another branch with its own. To adopt it would drop what this
+    node's branch certified.
     """
 
     certificate: OpenCertificate
-    tip: Digest
-    ahead: bool
+    tip: Digest  # this node's tip at that time
+    ahead: bool  # whether the certificate descends from `tip`
 
 
 class StateUnavailable(Event, frozen=True, kw_only=True):
-    """Nobody gave the state of this certificate; `reason` says why."""
+    """No peer served the state of this certificate; `reason` says why."""
 
     certificate: Digest
     reason: str
 
 
 class ViewNotPersisted(Event, frozen=True, kw_only=True):
-    """What `PersistView` asked for could not be made durable; what was asked for after it was not
-    done.
-    """
+    """A `PersistView` failed; the driver skipped the actions after it."""
 
     reason: str

@@ -1,20 +1,37 @@
-"""The round's rules as one transition table.
+"""The rules of a round as one transition table.
 
-A node trains until the round's end and makes an offer of what it learned (TRAIN, OFFER). The offer
-goes to the leader of the view (READY); a leader that says nothing in time is passed over, and the
-same offer goes to the next one. The leader's plan makes a node a member: it sends every reducer its
-slice (SCATTER) until the leader's cut says whose contributions count. Then slices are summed,
-results gathered, the outer step computed (REDUCE) and a vote cast for the state that came out
-(VOTE). A majority of the plan is a certificate. A node that computed that state adopts it (ADOPT),
-any other downloads it (FETCH), and whoever was left out watches for it (WATCH). Whatever fails ends
-the view, never the round: offer and votes are kept.
+Theory of operation
+-------------------
 
-In each view a node scatters and votes at most once, also when it is started again in the middle of
-it: before it does the first of them, it is durable that the view is taken. It never goes back to an
-earlier view.
+A round turns the work of several nodes into one certificate. Its parent is the certificate (or the
+two certificates) before it. A round has views 0, 1, 2, ...; each view has a leader, drawn by hash
+from the members of the parent.
 
-`TABLE` is the whole of it: an event that has no row in a phase is ignored there, and a handler that
-led elsewhere than its row says is our bug.
+1.  TRAIN, OFFER. A node trains until the round's end and makes an offer of what it learned.
+2.  READY. The offer goes to the view's leader. A leader that is silent is passed over, and the same
+    offer goes to the leader of the next view.
+3.  SCATTER. The leader's plan makes a node a member. It sends every reducer its slice and reports
+    which contributions it holds, until the leader's inclusion says whose contributions count.
+4.  REDUCE. Members sum slices, gather results and compute the outer step.
+5.  VOTE. Members vote for the state that came out. Votes of a majority of the plan, together with
+    the plan and the inclusion, are a certificate.
+6.  ADOPT, FETCH. A node that computed the certified state adopts it. Any other node downloads it.
+
+A node that a plan or an inclusion leaves out watches for the certificate (WATCH). A node that meets
+another branch of the run averages both states (MERGE) and takes part in a round with two parents,
+which has nothing to scatter.
+
+Guarantees
+----------
+
+- A failure ends a view, never the round: offers and votes are kept.
+- A node scatters and votes at most once in a view, also across a restart. It makes durable that it
+  acts in the view before it does so (`PersistView`).
+- A node never returns to an earlier view of a round.
+- Every phase but OFFER, ADOPT and MERGE's average ends by a deadline at the latest.
+
+`TABLE` is the whole machine. An event without a row in a phase is ignored there. A handler that
+leads to a phase outside its row is a bug of this program.
 """
 
 from __future__ import annotations
@@ -30,42 +47,24 @@ from protocol.certificates.certificate import Tip
 from protocol.digest import Digest
 from protocol.errors import InvariantBroken
 from protocol.identity import PeerId
-from protocol.round import merge_phase, offer_phase, reduce_phases, vote_phase
-from protocol.round.actions import Action
-from protocol.round.events import (
-    CertificateAdopted,
-    CertificateReceived,
-    ContributionsReceived,
-    DeadlinePassed,
-    Event,
-    ForkFound,
-    HoldReportReceived,
-    InclusionReceived,
-    LivePeersChanged,
-    MergePrepared,
-    OfferMade,
-    OutcomeComputed,
-    PeerLost,
-    PlanReceived,
-    ReadyReceived,
-    ResultReceived,
-    StateBytesReceived,
-    StateReceived,
-    StateUnavailable,
-    TrainingFinished,
-    ViewNotPersisted,
-    VoteReceived,
-    WithdrawalReceived,
+from protocol.round import actions as a
+from protocol.round import events as e
+from protocol.round import (
+    exchange_phases,
+    fetch_phase,
+    merge_phase,
+    offer_phase,
+    ready_phase,
+    vote_phase,
 )
 from protocol.round.phase import Phase
 from protocol.round.state import RoundState, RunContext
-from protocol.round.views import (
-    Step,
+from protocol.round.transitions import (
+    Transition,
     enter,
     note_lost,
-    pass_view,
+    note_withdrawal,
     training_deadline,
-    withdrawal_received,
 )
 
 
@@ -78,10 +77,15 @@ def begin(
     age_s: float = 0.0,
     view_records: Mapping[Digest, int] = MappingProxyType({}),
 ) -> RoundState:
-    """The state of a node that holds the anchor of `tip` and trains; the others have trained for
-    `age_s` already.
+    """The state of a node that holds the anchor of `tip` and trains.
 
-    `stands` has, by parent, the first view that was not taken before a restart.
+    Args:
+        context: what stays the same during the run.
+        tip: the parent of the round.
+        now: monotonic seconds.
+        live: the other live nodes at this tip.
+        age_s: for how long the other nodes have trained already.
+        view_records: for each parent, the first view in which this node has not acted.
     """
     state = RoundState(
         context=context,
@@ -95,21 +99,9 @@ def begin(
     return replace(state, deadline=training_deadline(state, now, age_s))
 
 
-def vote_overdue(state: RoundState, event: DeadlinePassed, now: float) -> Step:
-    if not state.inquired:
-        return vote_phase.inquire(state, now)
-    return pass_view(state, now, f"view {state.view} ended without a certificate")
-
-
-def adopted(state: RoundState, event: CertificateAdopted, now: float) -> Step:
-    fresh = begin(
-        state.context,
-        event.tip,
-        now,
-        live=frozenset(),
-        age_s=event.age_s,
-        view_records=state.view_records,
-    )
+def certificate_adopted(state: RoundState, event: e.CertificateAdopted, now: float) -> Transition:
+    """Begin the next round."""
+    fresh = begin(state.context, event.tip, now, age_s=event.age_s, view_records=state.view_records)
     return enter(
         fresh,
         Phase.TRAIN,
@@ -119,115 +111,129 @@ def adopted(state: RoundState, event: CertificateAdopted, now: float) -> Step:
     )
 
 
-Handler = Callable[[RoundState, Any, float], Step]
+Handler = Callable[[RoundState, Any, float], Transition]
 P = Phase
-# Where the end of a view can lead: to the next one, or to training alone.
+# The end of a view leads to the next view, or to training alone.
 _VIEW = {P.READY, P.TRAIN}
 _MOVE = {P.ADOPT, P.FETCH}
 
-TABLE: Mapping[tuple[Phase, type[Event]], tuple[Handler, set[Phase]]] = {
-    (P.TRAIN, DeadlinePassed): (offer_phase.end_training, {P.OFFER}),
-    (P.TRAIN, TrainingFinished): (offer_phase.end_training, {P.OFFER}),
-    (P.TRAIN, ReadyReceived): (offer_phase.ready_received, {P.TRAIN, P.OFFER}),
-    (P.TRAIN, LivePeersChanged): (offer_phase.live_changed, {P.TRAIN}),
-    (P.TRAIN, PeerLost): (note_lost, {P.TRAIN}),
-    (P.TRAIN, PlanReceived): (offer_phase.plan_missed, {P.TRAIN}),
-    (P.TRAIN, WithdrawalReceived): (withdrawal_received, {P.TRAIN}),
-    (P.TRAIN, CertificateReceived): (vote_phase.follow, {P.TRAIN, *_MOVE}),
-    (P.TRAIN, StateReceived): (vote_phase.state_received, {P.TRAIN, P.ADOPT}),
-    (P.OFFER, OfferMade): (offer_phase.offer_made, _VIEW),
-    (P.OFFER, ReadyReceived): (offer_phase.ready_received, {P.OFFER}),
-    (P.OFFER, LivePeersChanged): (offer_phase.live_changed, {P.OFFER}),
-    (P.OFFER, PeerLost): (note_lost, {P.OFFER}),
-    (P.OFFER, PlanReceived): (offer_phase.plan_missed, {P.OFFER}),
-    (P.OFFER, WithdrawalReceived): (withdrawal_received, {P.OFFER}),
-    (P.OFFER, CertificateReceived): (vote_phase.follow, {P.OFFER, *_MOVE}),
-    (P.OFFER, StateReceived): (vote_phase.state_received, {P.OFFER, P.ADOPT}),
-    (P.READY, DeadlinePassed): (offer_phase.ready_overdue, _VIEW),
-    (P.READY, ReadyReceived): (offer_phase.ready_received, {P.READY}),
-    (P.READY, LivePeersChanged): (offer_phase.live_changed, {P.READY}),
-    (P.READY, PeerLost): (offer_phase.lost_in_ready, _VIEW),
-    (P.READY, PlanReceived): (offer_phase.plan_received, {P.READY, P.SCATTER, P.WATCH, P.TRAIN}),
-    (P.READY, WithdrawalReceived): (withdrawal_received, {P.READY}),
-    (P.READY, VoteReceived): (vote_phase.vote_received, {P.READY, P.ADOPT}),
-    (P.READY, ViewNotPersisted): (offer_phase.view_not_persisted, {P.WATCH}),
-    (P.READY, CertificateReceived): (vote_phase.follow, {P.READY, *_MOVE}),
-    (P.READY, StateReceived): (vote_phase.state_received, {P.READY, P.ADOPT}),
-    (P.SCATTER, DeadlinePassed): (reduce_phases.scatter_overdue, {P.SCATTER, P.FETCH, *_VIEW}),
-    (P.SCATTER, ReadyReceived): (reduce_phases.ready_in_scatter, {P.SCATTER, *_VIEW}),
-    (P.SCATTER, PlanReceived): (offer_phase.plan_missed, {P.SCATTER}),
-    (P.SCATTER, WithdrawalReceived): (reduce_phases.withdrawn_in_scatter, {P.SCATTER, *_VIEW}),
-    (P.SCATTER, LivePeersChanged): (offer_phase.live_changed, {P.SCATTER}),
-    (P.SCATTER, PeerLost): (reduce_phases.lost_in_scatter, {P.SCATTER, *_VIEW}),
-    (P.SCATTER, ContributionsReceived): (reduce_phases.contributions_received, {P.SCATTER}),
-    (P.SCATTER, HoldReportReceived): (reduce_phases.hold_report_received, {P.SCATTER, P.READY}),
-    (P.SCATTER, InclusionReceived): (
-        reduce_phases.inclusion_received,
+TABLE: Mapping[tuple[Phase, type[e.Event]], tuple[Handler, set[Phase]]] = {
+    (P.TRAIN, e.DeadlinePassed): (offer_phase.end_training, {P.OFFER}),
+    (P.TRAIN, e.TrainingFinished): (offer_phase.end_training, {P.OFFER}),
+    (P.TRAIN, e.ReadyReceived): (offer_phase.ready_received, {P.TRAIN, P.OFFER}),
+    (P.TRAIN, e.LivePeersChanged): (offer_phase.live_changed, {P.TRAIN}),
+    (P.TRAIN, e.PeerLost): (note_lost, {P.TRAIN}),
+    (P.TRAIN, e.PlanReceived): (ready_phase.plan_missed, {P.TRAIN}),
+    (P.TRAIN, e.WithdrawalReceived): (note_withdrawal, {P.TRAIN}),
+    (P.TRAIN, e.CertificateReceived): (fetch_phase.follow, {P.TRAIN, *_MOVE}),
+    (P.TRAIN, e.StateReceived): (fetch_phase.state_received, {P.TRAIN, P.ADOPT}),
+    (P.TRAIN, e.ForkFound): (merge_phase.fork_found, {P.MERGE}),
+    (P.OFFER, e.OfferMade): (offer_phase.offer_made, _VIEW),
+    (P.OFFER, e.ReadyReceived): (offer_phase.ready_received, {P.OFFER}),
+    (P.OFFER, e.LivePeersChanged): (offer_phase.live_changed, {P.OFFER}),
+    (P.OFFER, e.PeerLost): (note_lost, {P.OFFER}),
+    (P.OFFER, e.PlanReceived): (ready_phase.plan_missed, {P.OFFER}),
+    (P.OFFER, e.WithdrawalReceived): (note_withdrawal, {P.OFFER}),
+    (P.OFFER, e.CertificateReceived): (fetch_phase.follow, {P.OFFER, *_MOVE}),
+    (P.OFFER, e.StateReceived): (fetch_phase.state_received, {P.OFFER, P.ADOPT}),
+    (P.READY, e.DeadlinePassed): (ready_phase.ready_overdue, _VIEW),
+    (P.READY, e.ReadyReceived): (offer_phase.ready_received, {P.READY}),
+    (P.READY, e.LivePeersChanged): (offer_phase.live_changed, {P.READY}),
+    (P.READY, e.PeerLost): (offer_phase.lost_in_ready, _VIEW),
+    (P.READY, e.PlanReceived): (
+        ready_phase.plan_received,
+        {P.READY, P.SCATTER, P.WATCH, P.TRAIN},
+    ),
+    (P.READY, e.WithdrawalReceived): (note_withdrawal, {P.READY}),
+    (P.READY, e.VoteReceived): (vote_phase.vote_received, {P.READY, P.ADOPT}),
+    (P.READY, e.ViewNotPersisted): (ready_phase.view_not_persisted, {P.WATCH}),
+    (P.READY, e.CertificateReceived): (fetch_phase.follow, {P.READY, *_MOVE}),
+    (P.READY, e.StateReceived): (fetch_phase.state_received, {P.READY, P.ADOPT}),
+    (P.READY, e.ForkFound): (merge_phase.fork_found, {P.READY, P.MERGE}),
+    (P.SCATTER, e.DeadlinePassed): (
+        exchange_phases.scatter_overdue,
+        {P.SCATTER, P.FETCH, *_VIEW},
+    ),
+    (P.SCATTER, e.ReadyReceived): (exchange_phases.ready_received, {P.SCATTER, *_VIEW}),
+    (P.SCATTER, e.PlanReceived): (ready_phase.plan_missed, {P.SCATTER}),
+    (P.SCATTER, e.WithdrawalReceived): (
+        exchange_phases.withdrawal_received,
+        {P.SCATTER, *_VIEW},
+    ),
+    (P.SCATTER, e.LivePeersChanged): (offer_phase.live_changed, {P.SCATTER}),
+    (P.SCATTER, e.PeerLost): (exchange_phases.peer_lost, {P.SCATTER, *_VIEW}),
+    (P.SCATTER, e.ContributionsReceived): (exchange_phases.contributions_received, {P.SCATTER}),
+    (P.SCATTER, e.HoldReportReceived): (
+        exchange_phases.hold_report_received,
+        {P.SCATTER, P.READY},
+    ),
+    (P.SCATTER, e.InclusionReceived): (
+        exchange_phases.inclusion_received,
         {P.SCATTER, P.REDUCE, P.VOTE, P.WATCH, *_MOVE},
     ),
-    (P.SCATTER, VoteReceived): (vote_phase.vote_received, {P.SCATTER, P.ADOPT}),
-    (P.SCATTER, ViewNotPersisted): (offer_phase.view_not_persisted, {P.WATCH}),
-    (P.SCATTER, CertificateReceived): (vote_phase.follow, {P.SCATTER, *_MOVE}),
-    (P.SCATTER, StateReceived): (vote_phase.state_received, {P.SCATTER, P.ADOPT}),
-    (P.REDUCE, DeadlinePassed): (reduce_phases.reduce_overdue, {P.REDUCE, P.FETCH, P.READY}),
-    (P.REDUCE, ReadyReceived): (reduce_phases.ready_in_reduce, {P.REDUCE, P.READY}),
-    (P.REDUCE, PlanReceived): (offer_phase.plan_missed, {P.REDUCE}),
-    (P.REDUCE, WithdrawalReceived): (reduce_phases.withdrawn_in_reduce, {P.REDUCE, P.READY}),
-    (P.REDUCE, LivePeersChanged): (offer_phase.live_changed, {P.REDUCE}),
-    (P.REDUCE, PeerLost): (reduce_phases.lost_in_reduce, {P.REDUCE, P.READY}),
-    (P.REDUCE, InclusionReceived): (reduce_phases.inclusion_received, {P.REDUCE, P.WATCH}),
-    (P.REDUCE, ResultReceived): (reduce_phases.result_received, {P.REDUCE}),
-    (P.REDUCE, OutcomeComputed): (vote_phase.cast, {P.REDUCE, P.VOTE, *_MOVE}),
-    (P.REDUCE, VoteReceived): (vote_phase.vote_received, {P.REDUCE}),
-    (P.REDUCE, CertificateReceived): (vote_phase.follow, {P.REDUCE, P.FETCH}),
-    (P.REDUCE, StateReceived): (vote_phase.state_received, {P.REDUCE, P.ADOPT}),
-    (P.VOTE, DeadlinePassed): (vote_overdue, {P.VOTE, *_VIEW}),
-    (P.VOTE, ReadyReceived): (offer_phase.ready_received, {P.VOTE, P.READY}),
-    (P.VOTE, LivePeersChanged): (offer_phase.live_changed, {P.VOTE}),
-    (P.VOTE, PeerLost): (vote_phase.lost_in_vote, {P.VOTE, *_VIEW}),
-    (P.VOTE, PlanReceived): (offer_phase.plan_missed, {P.VOTE}),
-    (P.VOTE, WithdrawalReceived): (vote_phase.withdrawn_in_vote, {P.VOTE, *_VIEW}),
-    (P.VOTE, InclusionReceived): (reduce_phases.serve, {P.VOTE}),
-    (P.VOTE, VoteReceived): (vote_phase.vote_received, {P.VOTE, P.ADOPT, *_VIEW}),
-    (P.VOTE, CertificateReceived): (vote_phase.follow, {P.VOTE, *_MOVE}),
-    (P.VOTE, StateReceived): (vote_phase.state_received, {P.VOTE, P.ADOPT}),
-    (P.WATCH, DeadlinePassed): (offer_phase.watch_overdue, _VIEW),
-    (P.WATCH, ReadyReceived): (offer_phase.ready_received, {P.WATCH}),
-    (P.WATCH, LivePeersChanged): (offer_phase.live_changed, {P.WATCH}),
-    (P.WATCH, PeerLost): (note_lost, {P.WATCH}),
-    (P.WATCH, PlanReceived): (offer_phase.plan_missed, {P.WATCH}),
-    (P.WATCH, WithdrawalReceived): (withdrawal_received, {P.WATCH}),
-    (P.WATCH, CertificateReceived): (vote_phase.follow, {P.WATCH, *_MOVE}),
-    (P.WATCH, StateReceived): (vote_phase.state_received, {P.WATCH, P.ADOPT}),
-    (P.TRAIN, ForkFound): (merge_phase.fork_found, {P.MERGE}),
-    (P.READY, ForkFound): (merge_phase.fork_found, {P.READY, P.MERGE}),
-    (P.WATCH, ForkFound): (merge_phase.fork_found, {P.WATCH, P.MERGE}),
-    (P.MERGE, MergePrepared): (merge_phase.merge_prepared, {P.READY}),
-    (P.MERGE, DeadlinePassed): (merge_phase.merge_overdue, {P.TRAIN}),
-    (P.MERGE, StateBytesReceived): (merge_phase.state_bytes_received, {P.MERGE}),
-    (P.MERGE, StateReceived): (merge_phase.state_received, {P.MERGE}),
-    (P.MERGE, StateUnavailable): (merge_phase.state_unavailable, {P.MERGE, P.TRAIN}),
-    (P.MERGE, LivePeersChanged): (offer_phase.live_changed, {P.MERGE}),
-    (P.MERGE, PeerLost): (note_lost, {P.MERGE}),
-    (P.MERGE, PlanReceived): (offer_phase.plan_missed, {P.MERGE}),
-    (P.MERGE, CertificateReceived): (vote_phase.follow, {P.MERGE, P.FETCH}),
-    (P.ADOPT, CertificateAdopted): (adopted, {P.TRAIN}),
-    (P.ADOPT, StateUnavailable): (vote_phase.state_unavailable, {P.ADOPT, P.TRAIN}),
-    (P.FETCH, LivePeersChanged): (vote_phase.live_in_fetch, {P.FETCH}),
-    (P.FETCH, StateBytesReceived): (vote_phase.state_bytes_received, {P.FETCH}),
-    (P.FETCH, StateReceived): (vote_phase.state_received, {P.FETCH, P.ADOPT}),
-    (P.FETCH, StateUnavailable): (vote_phase.state_unavailable, {P.FETCH, P.TRAIN}),
-    (P.FETCH, PlanReceived): (offer_phase.plan_missed, {P.FETCH}),
-    (P.FETCH, DeadlinePassed): (vote_phase.fetch_overdue, {P.TRAIN}),
-    (P.FETCH, CertificateReceived): (vote_phase.retarget, {P.FETCH}),
+    (P.SCATTER, e.VoteReceived): (vote_phase.vote_received, {P.SCATTER, P.ADOPT}),
+    (P.SCATTER, e.ViewNotPersisted): (ready_phase.view_not_persisted, {P.WATCH}),
+    (P.SCATTER, e.CertificateReceived): (fetch_phase.follow, {P.SCATTER, *_MOVE}),
+    (P.SCATTER, e.StateReceived): (fetch_phase.state_received, {P.SCATTER, P.ADOPT}),
+    (P.REDUCE, e.DeadlinePassed): (exchange_phases.reduce_overdue, {P.REDUCE, P.FETCH, P.READY}),
+    (P.REDUCE, e.ReadyReceived): (exchange_phases.ready_received, {P.REDUCE, P.READY}),
+    (P.REDUCE, e.PlanReceived): (ready_phase.plan_missed, {P.REDUCE}),
+    (P.REDUCE, e.WithdrawalReceived): (exchange_phases.withdrawal_received, {P.REDUCE, P.READY}),
+    (P.REDUCE, e.LivePeersChanged): (offer_phase.live_changed, {P.REDUCE}),
+    (P.REDUCE, e.PeerLost): (exchange_phases.peer_lost, {P.REDUCE, P.READY}),
+    (P.REDUCE, e.InclusionReceived): (exchange_phases.inclusion_received, {P.REDUCE, P.WATCH}),
+    (P.REDUCE, e.ResultReceived): (exchange_phases.result_received, {P.REDUCE}),
+    (P.REDUCE, e.OutcomeComputed): (vote_phase.cast, {P.REDUCE, P.VOTE, *_MOVE}),
+    (P.REDUCE, e.VoteReceived): (vote_phase.vote_received, {P.REDUCE}),
+    (P.REDUCE, e.CertificateReceived): (fetch_phase.follow, {P.REDUCE, P.FETCH}),
+    (P.REDUCE, e.StateReceived): (fetch_phase.state_received, {P.REDUCE, P.ADOPT}),
+    (P.VOTE, e.DeadlinePassed): (vote_phase.vote_overdue, {P.VOTE, *_VIEW}),
+    (P.VOTE, e.ReadyReceived): (offer_phase.ready_received, {P.VOTE, P.READY}),
+    (P.VOTE, e.LivePeersChanged): (offer_phase.live_changed, {P.VOTE}),
+    (P.VOTE, e.PeerLost): (vote_phase.lost_in_vote, {P.VOTE, *_VIEW}),
+    (P.VOTE, e.PlanReceived): (ready_phase.plan_missed, {P.VOTE}),
+    (P.VOTE, e.WithdrawalReceived): (vote_phase.withdrawn_in_vote, {P.VOTE, *_VIEW}),
+    (P.VOTE, e.InclusionReceived): (exchange_phases.serve_inclusion, {P.VOTE}),
+    (P.VOTE, e.VoteReceived): (vote_phase.vote_received, {P.VOTE, P.ADOPT, *_VIEW}),
+    (P.VOTE, e.CertificateReceived): (fetch_phase.follow, {P.VOTE, *_MOVE}),
+    (P.VOTE, e.StateReceived): (fetch_phase.state_received, {P.VOTE, P.ADOPT}),
+    (P.WATCH, e.DeadlinePassed): (ready_phase.watch_overdue, _VIEW),
+    (P.WATCH, e.ReadyReceived): (offer_phase.ready_received, {P.WATCH}),
+    (P.WATCH, e.LivePeersChanged): (offer_phase.live_changed, {P.WATCH}),
+    (P.WATCH, e.PeerLost): (note_lost, {P.WATCH}),
+    (P.WATCH, e.PlanReceived): (ready_phase.plan_missed, {P.WATCH}),
+    (P.WATCH, e.WithdrawalReceived): (note_withdrawal, {P.WATCH}),
+    (P.WATCH, e.CertificateReceived): (fetch_phase.follow, {P.WATCH, *_MOVE}),
+    (P.WATCH, e.StateReceived): (fetch_phase.state_received, {P.WATCH, P.ADOPT}),
+    (P.WATCH, e.ForkFound): (merge_phase.fork_found, {P.WATCH, P.MERGE}),
+    (P.MERGE, e.MergePrepared): (merge_phase.merge_prepared, {P.READY}),
+    (P.MERGE, e.DeadlinePassed): (merge_phase.merge_overdue, {P.TRAIN}),
+    (P.MERGE, e.StateBytesReceived): (merge_phase.state_bytes_received, {P.MERGE}),
+    (P.MERGE, e.StateReceived): (merge_phase.state_received, {P.MERGE}),
+    (P.MERGE, e.StateUnavailable): (merge_phase.state_unavailable, {P.MERGE, P.TRAIN}),
+    (P.MERGE, e.LivePeersChanged): (offer_phase.live_changed, {P.MERGE}),
+    (P.MERGE, e.PeerLost): (note_lost, {P.MERGE}),
+    (P.MERGE, e.PlanReceived): (ready_phase.plan_missed, {P.MERGE}),
+    (P.MERGE, e.CertificateReceived): (fetch_phase.follow, {P.MERGE, P.FETCH}),
+    (P.ADOPT, e.CertificateAdopted): (certificate_adopted, {P.TRAIN}),
+    (P.ADOPT, e.StateUnavailable): (fetch_phase.state_unavailable, {P.ADOPT, P.TRAIN}),
+    (P.FETCH, e.LivePeersChanged): (fetch_phase.live_in_fetch, {P.FETCH}),
+    (P.FETCH, e.StateBytesReceived): (fetch_phase.state_bytes_received, {P.FETCH}),
+    (P.FETCH, e.StateReceived): (fetch_phase.state_received, {P.FETCH, P.ADOPT}),
+    (P.FETCH, e.StateUnavailable): (fetch_phase.state_unavailable, {P.FETCH, P.TRAIN}),
+    (P.FETCH, e.PlanReceived): (ready_phase.plan_missed, {P.FETCH}),
+    (P.FETCH, e.DeadlinePassed): (fetch_phase.fetch_overdue, {P.TRAIN}),
+    (P.FETCH, e.CertificateReceived): (fetch_phase.follow_newer, {P.FETCH}),
 }
 
 
-def step(state: RoundState, event: Event, now: float) -> tuple[RoundState, list[Action]]:
-    """One event.
+def step(state: RoundState, event: e.Event, now: float) -> tuple[RoundState, list[a.Action]]:
+    """Handle one event.
 
-    Pure: the same arguments give the same result. Raises `InvariantBroken` when a handler leaves
-    the table.
+    The function is pure: the same arguments give the same result.
+
+    Raises:
+        InvariantBroken: a handler left the table, or returned to an earlier view.
     """
     row = TABLE.get((state.phase, type(event)))
     if row is None:

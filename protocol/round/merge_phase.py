@@ -1,4 +1,4 @@
-"""Meeting another branch: averaging with it is a round of its own, without anything to scatter."""
+"""MERGE: meeting another branch; averaging with it is a round of its own, without a scatter."""
 
 from __future__ import annotations
 
@@ -8,38 +8,20 @@ from msgspec.structs import replace
 
 from protocol.certificates.merge import merge_parents, merge_round
 from protocol.contribution.offer import NOTHING
-from protocol.round.actions import (
-    AbandonExchange,
-    AverageBranches,
-    FetchBranch,
-    GiveUpState,
-    ResumeTraining,
-)
-from protocol.round.events import (
-    DeadlinePassed,
-    ForkFound,
-    MergePrepared,
-    StateBytesReceived,
-    StateReceived,
-    StateUnavailable,
-)
+from protocol.round import actions as a
+from protocol.round import events as e
+from protocol.round.fetch_phase import PROGRESS_S
 from protocol.round.phase import Phase
 from protocol.round.state import PendingMerge, RoundState
-from protocol.round.views import (
-    Step,
-    back_to_training,
-    begin_view,
-    enter,
-    remember_view,
-)
-from protocol.round.vote_phase import ADVANCE_S
+from protocol.round.transitions import Transition, enter, remember_view, return_to_training
+from protocol.round.views import begin_view
 
 
-def fork_found(state: RoundState, event: ForkFound, now: float) -> Step:
-    """Another branch lives: nothing is more urgent than being one run again."""
+def fork_found(state: RoundState, event: e.ForkFound, now: float) -> Transition:
+    """Leave the round and download the other branch: being one run again is most urgent."""
     if state.merge is not None and state.merge.other.hash == event.other.hash:
         return state, []
-    reason = f"certificate {event.other.number} of another branch was met; averaging it with certificate {state.tip.number}"
+    reason = f"found certificate {event.other.number} of another branch; averaging it with certificate {state.tip.number}"
     state = remember_view(state)
     state, actions = enter(
         state,
@@ -59,49 +41,61 @@ def fork_found(state: RoundState, event: ForkFound, now: float) -> Step:
         vote=None,
         readies={},
     )
-    return state, [AbandonExchange(), *actions, ResumeTraining(), FetchBranch(other=event.other)]
-
-
-def state_bytes_received(state: RoundState, event: StateBytesReceived, now: float) -> Step:
-    """Verified bytes came: there is reason to wait for the rest."""
-    if state.merge_target is None or event.certificate != state.merge_target.hash:
-        return state, []
-    return replace(state, deadline=max(state.deadline, now + ADVANCE_S)), []
-
-
-def state_received(state: RoundState, event: StateReceived, now: float) -> Step:
-    if state.merge_target is None or event.certificate.hash != state.merge_target.hash:
-        return state, []
-    return replace(state, merge_target=None, deadline=math.inf), [
-        AverageBranches(other=state.merge_target)
+    return state, [
+        a.AbandonExchange(),
+        *actions,
+        a.ResumeTraining(),
+        a.FetchBranch(other=event.other),
     ]
 
 
-def merge_prepared(state: RoundState, event: MergePrepared, now: float) -> Step:
-    merge = PendingMerge(other=event.other, state=event.state)
-    first = state.view_records.get(merge_round(merge_parents(state.tip.hash, event.other.hash)), 0)
-    state = replace(state, merge=replace(merge, first_view=first), offer=event.ready, view=first)
+def state_bytes_received(state: RoundState, event: e.StateBytesReceived, now: float) -> Transition:
+    """Wait longer for a state whose bytes arrive."""
+    if state.merge_target is None or event.certificate != state.merge_target.hash:
+        return state, []
+    return replace(state, deadline=max(state.deadline, now + PROGRESS_S)), []
+
+
+def state_received(state: RoundState, event: e.StateReceived, now: float) -> Transition:
+    """Average the other branch's state with this node's."""
+    target = state.merge_target
+    if target is None or event.certificate.hash != target.hash:
+        return state, []
+    averaging = replace(state, merge_target=None, deadline=math.inf)
+    return averaging, [a.AverageBranches(other=target)]
+
+
+def merge_prepared(state: RoundState, event: e.MergePrepared, now: float) -> Transition:
+    """Begin the merge's round with the averaged state."""
+    parents = merge_parents(state.tip.hash, event.other.hash)
+    first = state.view_records.get(merge_round(parents), 0)
+    merge = PendingMerge(other=event.other, state=event.state, first_view=first)
+    state = replace(state, merge=merge, offer=event.ready, view=first)
     return begin_view(
         state, now, first, f"the average with certificate {event.other.number} is computed"
     )
 
 
-def state_unavailable(state: RoundState, event: StateUnavailable, now: float) -> Step:
+def state_unavailable(state: RoundState, event: e.StateUnavailable, now: float) -> Transition:
+    """Give the merge up when no peer served the other branch's state."""
     if state.merge_target is None or event.certificate != state.merge_target.hash:
         return state, []
     return _give_up(state, now, event.reason)
 
 
-def merge_overdue(state: RoundState, event: DeadlinePassed, now: float) -> Step:
-    """Rounds on this node's own branch go on; the other one is met again later."""
+def merge_overdue(state: RoundState, event: e.DeadlinePassed, now: float) -> Transition:
+    """Give the merge up when the download stalled.
+
+    Rounds on this node's own branch go on. The node will meet the other branch again.
+    """
     number = state.merge_target.number if state.merge_target is not None else "?"
     return _give_up(
-        state, now, f"the state of certificate {number} of the other branch does not come"
+        state, now, f"the state of certificate {number} of the other branch does not arrive"
     )
 
 
-def _give_up(state: RoundState, now: float, reason: str) -> Step:
+def _give_up(state: RoundState, now: float, reason: str) -> Transition:
     other = state.merge_target
     assert other is not None
-    state, actions = back_to_training(state, now, reason)
-    return state, [GiveUpState(certificate=other.hash, merging=True), *actions]
+    state, actions = return_to_training(state, now, reason)
+    return state, [a.GiveUpState(certificate=other.hash, merging=True), *actions]

@@ -6,25 +6,27 @@ from enum import Enum
 
 
 class Phase(Enum):
-    """Where a node stands in a round."""
+    """What a node does in a round."""
 
-    TRAIN = "train"  # local steps, until the round's end
+    # Local steps until the round's end.
+    TRAIN = "train"
     # The trainer hands over, the ledger encodes, the disk makes it durable.
     OFFER = "offer"
-    # The offer is with the view's leader; waiting for its plan.
+    # The view's leader has the offer; the node waits for its plan.
     READY = "ready"
-    # Slices go to their reducers; waiting for the cut.
+    # Slices go to their reducers; the node waits for the inclusion.
     SCATTER = "scatter"
-    # Own slices are summed, results gathered, the outer step computed.
+    # The node sums its slices, gathers results and computes the outer step.
     REDUCE = "reduce"
-    # The vote is out; waiting for a certificate.
+    # The vote is out; the node waits for a certificate.
     VOTE = "vote"
-    # Left out of the plan or the cut; waiting for the others' certificate.
+    # The plan or the inclusion left this node out; it waits for the others' certificate.
     WATCH = "watch"
-    # Another branch was met; downloading its anchor and averaging it with ours into the spare
-    # buffer.
+    # The node met another branch: it downloads that branch's anchor and averages it with its own
+    # into the spare buffer.
     MERGE = "merge"
-    ADOPT = "adopt"  # the spare buffer becomes the anchor
-    # The anchor of a certificate that this node did not compute is coming; training goes on, rounds
-    # wait for it.
+    # The spare buffer becomes the anchor.
+    ADOPT = "adopt"
+    # The node downloads the anchor of a certificate that it did not compute. Training goes on;
+    # rounds wait.
     FETCH = "fetch"

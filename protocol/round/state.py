@@ -23,7 +23,7 @@ from protocol.run.manifest import Manifest
 
 
 class RunContext(msgspec.Struct, frozen=True, kw_only=True):
-    """What does not change during a run."""
+    """What stays the same for one node during a run."""
 
     run: Digest
     me: PeerId
@@ -32,30 +32,26 @@ class RunContext(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LeaderState(msgspec.Struct, frozen=True, kw_only=True):
-    """What the leader of the current view gathers.
+    """What the leader of the current view knows about its members."""
 
-    `held` maps a member to the contributors it holds whole.
-    """
-
+    # The contributors that each member reported to hold whole.
     hold_reports: Mapping[PeerId, frozenset[int]] = {}
-    # Taken for dead because they said nothing in time.
+    # Members taken for dead, because they reported nothing in time.
     silent: frozenset[PeerId] = frozenset()
-    # So slow that most had their part when they had not: left out of this plan, alive as they are.
+    # Members without their part when most had theirs: alive, but left out of this plan.
     slow: frozenset[PeerId] = frozenset()
 
 
 class PendingMerge(msgspec.Struct, frozen=True, kw_only=True):
-    """A merge under way: the other branch's tip, and the digest of the averaged state in the spare
-    buffer.
-    """
+    """A merge whose averaged state is in the spare buffer."""
 
-    other: Tip
-    state: Digest
-    first_view: int = 0  # where this attempt at it began
+    other: Tip  # of the other branch
+    state: Digest  # of the averaged state
+    first_view: int = 0  # the view in which this attempt began
 
 
 class VotedOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What a certificate is assembled from, besides the votes."""
+    """The parts of a certificate besides its votes."""
 
     vote: Vote
     plan: OpenPlan
@@ -64,7 +60,7 @@ class VotedOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RoundState(msgspec.Struct, frozen=True, kw_only=True):
-    """One node in one round (parent = `tip`)."""
+    """One node in one round, whose parent is `tip`."""
 
     context: RunContext
     tip: Tip
@@ -72,80 +68,92 @@ class RoundState(msgspec.Struct, frozen=True, kw_only=True):
     view: int = 0
     # Monotonic seconds; infinity when only an event can end the phase.
     deadline: float
-    entered: float = 0.0  # monotonic seconds: when this phase began
+    # Monotonic seconds: when this phase began.
+    entered: float = 0.0
+
     # Other nodes that are alive and at the same tip.
     live: frozenset[PeerId] = frozenset()
-    # In quarantine here: not in a plan of ours while enough others are ready.
+    # Nodes in quarantine here: this node's plan leaves them out while enough others are ready.
     avoided: frozenset[PeerId] = frozenset()
-    lost: frozenset[PeerId] = frozenset()  # lost since this round began
-    # Leaders just passed over: a plan does not wait for them.
+    # Nodes lost since this round began.
+    lost: frozenset[PeerId] = frozenset()
+    # Leaders that were just passed over: a plan does not wait for them.
     passed_over: frozenset[PeerId] = frozenset()
+
     offer: Ready | None = None
     # The encoded work that `offer` announces.
     contribution: Offer = NOTHING
-    offered_to: frozenset[PeerId] = frozenset()  # leaders that have our Ready of this view
-    # The latest of each peer, for this view or a later one.
+    # Leaders that have this node's offer for this view.
+    offered_to: frozenset[PeerId] = frozenset()
+    # The latest offer of each peer, for this view or a later one.
     readies: Mapping[PeerId, tuple[Signed, Ready]] = {}
+
     plan: OpenPlan | None = None
     plan_signed: Signed | None = None
-    # The last plan that each peer said it takes no part in. Kept before the plan itself is here.
+    # The last plan that each peer withdrew from; kept also before the plan itself arrives.
     withdrawn: Mapping[PeerId, Digest] = {}
-    declined: tuple[Digest, ...] = ()  # the last plans that this node said so of
+    # The last plans that this node withdrew from.
+    declined: tuple[Digest, ...] = ()
     inclusion: Inclusion | None = None
     inclusion_signed: Signed | None = None
-    # Contributors whose part of our slices we hold whole.
+    # Contributors whose part of this node's slices is here, whole.
     held_contributors: frozenset[int] = frozenset()
     # Whether half of the scatter's time is over.
     overdue: bool = False
-    # Whether the leader has a Held from us: from then on it hears of every change.
+    # Whether the leader has a hold report of this node: from then on every change is reported.
     hold_reported: bool = False
-    # Slices whose result under the current cut is here.
+    # Slices whose result under the current inclusion is here.
     results: frozenset[int] = frozenset()
-    # The last one this node cast after this tip.
+
+    # This node's last vote after this tip.
     vote: Vote | None = None
     # The outcome whose state is in the spare buffer.
     spare: Vote | None = None
-    votes: Mapping[Digest, Mapping[PeerId, bytes]] = {}  # by the digest of the vote's payload
-    # The last vote of each peer: it has one in a view.
+    # Signatures by voter, by the digest of the vote's payload.
+    votes: Mapping[Digest, Mapping[PeerId, bytes]] = {}
+    # The last vote of each peer: a peer has one vote in a view.
     last_votes: Mapping[PeerId, Vote] = {}
-    # The last one this node computed, by the same digest: it can assemble its certificate.
+    # The last outcome that this node computed, by the same digest: it can assemble its certificate.
     outcomes: Mapping[Digest, VotedOutcome] = {}
-    # Whether members were asked for a certificate in this vote.
+    # Whether this node asked members for a certificate in this vote.
     inquired: bool = False
+
     leader_state: LeaderState = LeaderState()
     merge: PendingMerge | None = None
-    # Rounds left for a merge, and merges left, by parent: the view in which each is taken up again.
+    # For each parent: the first view of its round in which this node may still act. Kept for rounds
+    # that were left for a merge, and for merges that were left.
     view_records: Mapping[Digest, int] = {}
-    target: OpenCertificate | None = None  # what ADOPT and FETCH move to
-    # In MERGE: the other branch, whose state is coming.
+    # The certificate that ADOPT and FETCH move to.
+    target: OpenCertificate | None = None
+    # In MERGE: the tip of the other branch while its state is downloaded.
     merge_target: Tip | None = None
 
     @property
     def parents(self) -> tuple[Digest, ...]:
-        """Of the certificate that this round would make."""
+        """The parents of the certificate that this round would make."""
         return (
             merge_parents(self.tip.hash, self.merge.other.hash) if self.merge else (self.tip.hash,)
         )
 
     @property
     def parent(self) -> Digest:
-        """What this round goes by."""
+        """The digest that names this round."""
         return merge_round(self.parents)
 
     @property
     def number(self) -> int:
-        """Of the certificate that this round would make."""
+        """The number of the certificate that this round would make."""
         return max(self.tip.number, self.merge.other.number if self.merge else 0) + 1
 
     @property
     def group_history(self) -> GroupSizeHistory | None:
-        """What the last plan left for this round's; two branches that meet begin anew."""
+        """What the last plan left for this round's plan; a merge of two branches starts anew."""
         return None if self.merge else self.tip.layout
 
     @property
     def leader_order(self) -> tuple[PeerId, ...]:
-        """The leaders after the tip (or both tips), in turn: the members named there, and after
-        them whoever else is known.
+        """The leaders in turn: the members that the tip (or both tips) names, then all other peers
+        that this node knows.
         """
         members = {*self.tip.members, *(self.merge.other.members if self.merge else ())}
         newcomers = (self.live | {self.context.me}).difference(members)
@@ -154,38 +162,34 @@ class RoundState(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def leader(self) -> PeerId:
+        """The leader of the current view."""
         return leader_of(self.leader_order, self.view)
 
     @property
     def decided(self) -> bool:
-        """Whether this round's certificate is here already and only our own computation of it is
-        not.
-        """
+        """Whether this round's certificate is here, and only this node's own computation is not."""
         return self.target is not None
 
     @property
     def in_later_view(self) -> frozenset[PeerId]:
-        """The peers that are known to be in a later view of this round: they never come back to
-        this one.
-        """
+        """The peers in a later view of this round; they never return to this one."""
         return frozenset(
             peer for peer, (_, ready) in self.readies.items() if ready.view > self.view
         )
 
     @property
     def absent(self) -> frozenset[PeerId]:
-        """The peers that do nothing for the current plan any more: lost, in a later view, or
-        withdrawn from it.
+        """The peers that do nothing more for the current plan: nothing waits for them.
 
-        Nothing waits for them.
+        They are lost, in a later view, or withdrawn from the plan.
         """
         plan = self.plan
-        elsewhere = {
+        withdrawn = {
             peer
             for peer, name in self.withdrawn.items()
             if plan is not None and name == plan.digest
         }
-        return self.lost | self.in_later_view | elsewhere
+        return self.lost | self.in_later_view | withdrawn
 
     @property
     def majority_lost(self) -> bool:
@@ -195,5 +199,5 @@ class RoundState(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def leads(self) -> bool:
-        """Whether the current plan (before there is one, the current view) is this node's to lead."""
+        """Whether this node leads the current plan; without a plan, the current view."""
         return (self.plan.leader if self.plan else self.leader) == self.context.me

@@ -1,12 +1,18 @@
-"""The status of a node or observer: one record, folded from the journal, that the command line, the
-page, the JSON and /metrics all render.
+"""The status of a node or observer: one record, folded from the journal.
 
-`fold(state, event)` and `status_at(state, now)` are pure; see `protocol/journal.py` for the events.
-The records are a contract.
+The command line, the page, the JSON and /metrics all render this record. Its fields are a contract.
 
-Reading a status must not load what writing one needs (the journal's identities bring cryptography,
-60 ms that `hypergpud status` does not have), so the writing half is looked up when it is first
-asked for.
+records.py           the status record and its parts
+status_record.py     `status_at(state, now)`: the status at one instant
+verdict.py           the one sentence that answers "is it working?"
+state.py             what the fold keeps between events
+event_fold.py        `fold(state, event)`: how each event changes the state (with *_effects.py)
+event_text.py        `describe(event)`: each event as a sentence (with *_text.py)
+figures.py           how numbers and names are written for people
+
+Reading a status must not load what writing one needs: the journal's identities bring cryptography,
+60 ms that `hypergpud status` does not have. So the writing half is imported when it is first asked
+for.
 """
 
 from __future__ import annotations
@@ -31,9 +37,9 @@ from protocol.status.records import (
 
 if TYPE_CHECKING:
     from protocol.status.event_fold import fold
-    from protocol.status.event_text import describe
+    from protocol.status.event_text import EventLog, describe
     from protocol.status.state import StatusState
-    from protocol.status.verdict import status_at
+    from protocol.status.status_record import status_at
 
 __all__ = [
     "KEPT_EVENTS",
@@ -41,6 +47,7 @@ __all__ = [
     "KEPT_POINTS",
     "KEPT_ROUNDS",
     "EventLine",
+    "EventLog",
     "LossPoint",
     "NetworkFigures",
     "NodeSummary",
@@ -55,9 +62,10 @@ __all__ = [
 ]
 
 _WRITING = {
+    "EventLog": "protocol.status.event_text",
     "StatusState": "protocol.status.state",
     "fold": "protocol.status.event_fold",
-    "status_at": "protocol.status.verdict",
+    "status_at": "protocol.status.status_record",
     "describe": "protocol.status.event_text",
 }
 

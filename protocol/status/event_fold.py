@@ -1,9 +1,12 @@
 """The fold: how each event changes the state behind a status.
 
-Rules. Any events in any order are taken; none raises and none makes the state grow past its bounds.
-What a peer says of itself is cleaned here, once, so that nothing downstream has to (numbers finite
-and within what JSON keeps exact, text printable and short). A certificate already folded changes
-nothing. Time comes from the events alone.
+- Events may come in any order. None raises, and none makes the state grow past its bounds.
+- What a peer reports of itself is cleaned here, once: numbers are finite and exact in JSON, text is
+  printable and short. Nothing downstream has to clean it.
+- A certificate that was folded before changes nothing.
+- Time comes from the events alone.
+
+To add an event, add its effect here and its sentence to `event_text.py`.
 """
 
 from __future__ import annotations
@@ -15,22 +18,41 @@ from msgspec.structs import replace
 
 from protocol import journal
 from protocol.status.event_text import describe
-from protocol.status.figures import clean, finite, natural, whole
-from protocol.status.peers import peer_down, peer_forgotten, peer_registered, peer_report, peer_up
+from protocol.status.figures import clean, natural, whole
+from protocol.status.peer_effects import (
+    peer_down,
+    peer_forgotten,
+    peer_registered,
+    peer_report,
+    peer_up,
+)
 from protocol.status.records import EventLine
-from protocol.status.rounds import is_known, planned, round_averaged, round_certified, view_passed
+from protocol.status.round_effects import (
+    is_known,
+    planned,
+    round_averaged,
+    round_certified,
+    view_passed,
+)
 from protocol.status.state import MAX_NAME_CHARS, MAX_TEXT_CHARS, StatusState
+from protocol.status.training_effects import (
+    batch_skipped,
+    task_differs,
+    trained,
+    trainer_ready,
+    trainer_stopped,
+    training_progress,
+    work_dropped,
+)
 
-# One sentence a minute for each reason: refusals are counted, not narrated.
 REFUSAL_SILENCE_S = 60.0
-# Of a traceback that is shown: two screens; the log has all of it.
-MAX_TRACE_LINES, MAX_TRACE_COLUMNS = 40, 200
-# Peers of which it is known that they train something else: a full group's.
-KEPT_OTHER_TASKS = 64
+"""Refusals are counted. Each reason gets one sentence in this many seconds."""
+
 MAX_TROUBLES = 8
 MAX_TROUBLE_CHARS = 512
-# Of this node: a few for each of its interfaces.
+
 MAX_ADDRESSES = 32
+"""Addresses of this node: a few for each of its interfaces."""
 
 _QUIET = (
     journal.PhaseEntered,
@@ -39,7 +61,7 @@ _QUIET = (
     journal.TrafficReport,
     journal.CheckpointWritten,
 )
-_OF_OTHERS = (
+_ABOUT_PEERS = (
     journal.TaskDiffers,
     journal.PeerRegistered,
     journal.PeerUp,
@@ -47,9 +69,11 @@ _OF_OTHERS = (
     journal.PeerForgotten,
     journal.InputRefused,
 )
-# Said again and again: the newest is enough.
+# Events that repeat: a newer one replaces the sentence of the one before.
 _REPEATED = {journal.Alone: "alone", journal.Stuck: "stuck", journal.ChainReport: "chain"}
-OFFERING = "offer"  # the phase that waits for the disk
+
+OFFERING = "offer"
+"""The phase that waits for the disk."""
 
 
 def _node_started(state: StatusState, event: journal.NodeStarted) -> None:
@@ -76,84 +100,14 @@ def _node_started(state: StatusState, event: journal.NodeStarted) -> None:
     state.peers.pop(event.peer, None)
 
 
-def _trainer_ready(state: StatusState, event: journal.TrainerReady) -> None:
-    state.you = replace(state.you, device=clean(event.device, MAX_TEXT_CHARS))
-    state.run = replace(state.run, parameters=whole(event.parameters))
-    state.trainer_up, state.trainer_down, state.stuck = True, "", ""
-
-
-def _trainer_stopped(state: StatusState, event: journal.TrainerStopped) -> None:
-    state.you = replace(state.you, worker_restarts=whole(event.restarts), samples_per_second=0.0)
-    state.trainer_up, state.trainer_down = (
-        False,
-        clean(event.reason, MAX_TEXT_CHARS) or "it gave no reason",
-    )
-    state.gave_up = event.for_good
-    if event.limit:
-        _, sentence = describe(event)
-        state.you = replace(
-            state.you, failure=sentence, failure_trace=_trace_lines(event.trace), batches_skipped=0
-        )
-
-
-def _trace_lines(trace: str) -> tuple[str, ...]:
-    """The end of a traceback, each line fit to show."""
-    return tuple(clean(line, MAX_TRACE_COLUMNS) for line in trace.splitlines()[-MAX_TRACE_LINES:])
-
-
-def _works(state: StatusState) -> None:
-    """Something was trained: what failed before is over."""
-    if state.you.failure:
-        state.you = replace(state.you, failure="", failure_trace=())
-
-
-def _batch_skipped(state: StatusState, event: journal.BatchSkipped) -> None:
-    state.you = replace(state.you, batches_skipped=whole(event.skipped))
-    if event.skipped >= event.drawn:  # none could be used
-        _, sentence = describe(event)
-        state.you = replace(state.you, failure=sentence, failure_trace=_trace_lines(event.trace))
-
-
-def _task_differs(state: StatusState, event: journal.TaskDiffers) -> None:
-    state.other_tasks.pop(event.peer, None)
-    if event.difference:
-        state.other_tasks[event.peer] = clean(event.difference, MAX_TEXT_CHARS)
-        while len(state.other_tasks) > KEPT_OTHER_TASKS:
-            del state.other_tasks[next(iter(state.other_tasks))]
-
-
 def _phase_entered(state: StatusState, event: journal.PhaseEntered) -> None:
     phase, reason = clean(event.phase, MAX_NAME_CHARS), clean(event.reason, MAX_TEXT_CHARS)
     state.you = replace(state.you, phase=phase, phase_reason=reason)
     state.run = replace(state.run, view=whole(event.view))
     state.working_on = whole(event.number)
     if phase != OFFERING and state.disk_full.startswith(journal.NOT_OFFERED):
-        state.disk_full = ""  # the offer is on the disk now
-
-
-def _trained(state: StatusState, event: journal.Trained) -> None:
-    samples = whole(event.samples)
-    state.you = replace(
-        state.you,
-        samples_total=whole(state.you.samples_total + samples),
-        samples_pending=whole(state.you.samples_pending + samples),
-        loss=finite(event.loss) if event.loss is not None else state.you.loss,
-    )
-    state.stuck = ""
-    if samples:
-        _works(state)
-    state.computed_s = natural(state.computed_s + natural(event.seconds))
-
-
-def _training_progress(state: StatusState, event: journal.TrainingProgress) -> None:
-    loss = finite(event.loss)
-    if event.samples > 0:
-        _works(state)
-    state.you = replace(
-        state.you,
-        samples_per_second=natural(event.samples_per_second),
-        loss=loss if loss is not None else state.you.loss,
-    )
+        # The offer is on the disk now.
+        state.disk_full = ""
 
 
 def _alone(state: StatusState, event: journal.Alone) -> None:
@@ -183,16 +137,6 @@ def _traffic(state: StatusState, event: journal.TrafficReport) -> None:
         control_received=whole(event.control_received),
         bulk_sent=whole(event.bulk_sent),
         bulk_received=whole(event.bulk_received),
-    )
-
-
-def _work_dropped(state: StatusState, event: journal.WorkDropped) -> None:
-    dropped = whole(event.samples)
-    pending = max(0, state.you.samples_pending - dropped)
-    state.you = replace(
-        state.you,
-        samples_pending=pending,
-        samples_dropped=whole(state.you.samples_dropped + dropped),
     )
 
 
@@ -227,18 +171,18 @@ def _trouble(state: StatusState, event: journal.Trouble) -> None:
 
 
 def _nothing(state: StatusState, event: journal.JournalEvent) -> None:
-    """The event's sentence says it all."""
+    """Change nothing: the event's sentence is all there is to show."""
 
 
 EFFECTS: dict[type[journal.JournalEvent], Callable[[StatusState, Any], None]] = {
     journal.NodeStarted: _node_started,
-    journal.TrainerReady: _trainer_ready,
-    journal.TrainerStopped: _trainer_stopped,
-    journal.BatchSkipped: _batch_skipped,
-    journal.TaskDiffers: _task_differs,
+    journal.TrainerReady: trainer_ready,
+    journal.TrainerStopped: trainer_stopped,
+    journal.BatchSkipped: batch_skipped,
+    journal.TaskDiffers: task_differs,
     journal.PhaseEntered: _phase_entered,
-    journal.Trained: _trained,
-    journal.TrainingProgress: _training_progress,
+    journal.Trained: trained,
+    journal.TrainingProgress: training_progress,
     journal.Planned: planned,
     journal.ViewPassed: view_passed,
     journal.RoundCertified: round_certified,
@@ -252,7 +196,7 @@ EFFECTS: dict[type[journal.JournalEvent], Callable[[StatusState, Any], None]] = 
     journal.PeerForgotten: peer_forgotten,
     journal.InputRefused: _refused,
     journal.TrafficReport: _traffic,
-    journal.WorkDropped: _work_dropped,
+    journal.WorkDropped: work_dropped,
     journal.CheckpointWritten: _checkpoint_written,
     journal.Warned: _warned,
     journal.Trouble: _trouble,
@@ -262,34 +206,37 @@ EFFECTS: dict[type[journal.JournalEvent], Callable[[StatusState, Any], None]] = 
 }
 
 
-def _is_told(state: StatusState, event: journal.JournalEvent) -> bool:
-    """Whether the event gets a line among the last events."""
+def _has_sentence(state: StatusState, event: journal.JournalEvent) -> bool:
+    """Return whether the event gets a sentence among the last events."""
     if isinstance(event, _QUIET):
         return False
     if isinstance(event, journal.InputRefused):
-        since = natural(event.at) - state.refusal_said_at.get(event.reason, -REFUSAL_SILENCE_S)
+        since = natural(event.at) - state.refusal_shown_at.get(event.reason, -REFUSAL_SILENCE_S)
         if 0 <= since < REFUSAL_SILENCE_S:
             return False
         if event.reason in state.refusals:
-            state.refusal_said_at[event.reason] = natural(event.at)
+            state.refusal_shown_at[event.reason] = natural(event.at)
     if isinstance(event, journal.RoundCertified):
         return not is_known(state, event)
+    # One sentence until the node is no longer alone, not one per round.
+    if isinstance(event, journal.Alone):
+        return not state.alone
     return True
 
 
 def fold(state: StatusState, event: journal.JournalEvent) -> StatusState:
-    """Take one event into `state`, and return it.
+    """Fold one event into `state`, and return the state.
 
-    Never raises, never grows past the bounds; about 5 microseconds.
+    Never raises, and never grows the state past its bounds. Takes about 5 microseconds.
     """
-    if _is_told(state, event):
-        level, text = describe(event, state.who)
+    if _has_sentence(state, event):
+        level, text = describe(event, state.name_of)
         sentence = EventLine(at=natural(event.at), level=level, text=text)
         full = isinstance(event, journal.Warned) and event.code == journal.DISK_FULL
-        state.tell(
+        state.keep_line(
             "disk" if full else _REPEATED.get(type(event), ""),
             sentence,
-            others=isinstance(event, _OF_OTHERS),
+            about_peers=isinstance(event, _ABOUT_PEERS),
         )
     EFFECTS[type(event)](state, event)
     return state

@@ -130,7 +130,7 @@ class LossPoint(msgspec.Struct, frozen=True, kw_only=True):
 class PeerSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Another node or observer, from its signed beacons and our link to it.
 
-    `path` is "direct", "relay", "stream" (connected, but gradients go over that connection, for
+    `path` is "direct", "relayed", "libp2p" (connected, but gradients go over that connection, for
     want of a direct path for them) or "" for no link of ours.
     """
 

@@ -1,7 +1,7 @@
-"""What the fold keeps between events. Everything in it is bounded, whatever the events say.
+"""What the fold keeps between events. Everything is bounded, whatever the events say.
 
-The parts are the frozen records of the status themselves, replaced when they change, so that
-`record` copies references and no more. Sentences are kept in two lists: what strangers can cause
+The parts are the frozen records of the status themselves. A change replaces a record, so
+`status_at` copies only references. Sentences are kept in two lists: what strangers can cause
 (connections, refusals) never pushes out what this node did.
 """
 
@@ -26,9 +26,11 @@ from protocol.status.records import (
     RunSummary,
 )
 
-# Of the KEPT_EVENTS sentences, how many may be about peers coming, going and being refused.
-KEPT_FROM_OTHERS = 15
-MAX_NAME_CHARS = 64  # as in a beacon
+KEPT_ABOUT_PEERS = 15
+"""How many of the KEPT_EVENTS sentences may be about peers that come, go or are refused."""
+
+# As in a beacon.
+MAX_NAME_CHARS = 64
 MAX_TEXT_CHARS = 256
 
 _NOBODY = NodeSummary(
@@ -72,55 +74,54 @@ _NO_RUN = RunSummary(
 class StatusState:
     """The state behind a status.
 
-    Made empty, changed by `fold`, read by `record`; not shared between threads.
+    `fold` changes it, `status_at` reads it. It is not shared between threads.
     """
 
     def __init__(self) -> None:
         self.you: NodeSummary = _NOBODY
         self.run: RunSummary = _NO_RUN
         self.network = NetworkFigures()
-        self.rounds: deque[RoundSummary] = deque(maxlen=KEPT_ROUNDS)  # newest first
-        self.peers: dict[PeerId, PeerSummary] = {}  # in the order they were last heard of
+        # The newest round comes first.
+        self.rounds: deque[RoundSummary] = deque(maxlen=KEPT_ROUNDS)
+        # The peer that was heard from last comes last.
+        self.peers: dict[PeerId, PeerSummary] = {}
         self.refusals: dict[str, int] = dict.fromkeys(REFUSALS, 0)
-        self.refusal_said_at: dict[str, float] = {}
+        self.refusal_shown_at: dict[str, float] = {}
         self.points: list[LossPoint] = []
         self.last_point: LossPoint | None = None
         self.point_stride = 1
         self.points_seen = 0
-        # Newest last.
-        self.sentences: deque[tuple[int, str, EventLine]] = deque(
-            maxlen=KEPT_EVENTS - KEPT_FROM_OTHERS
-        )
-        self.sentences_of_others: deque[tuple[int, str, EventLine]] = deque(maxlen=KEPT_FROM_OTHERS)
+        # Lines as (serial, kind, line), the newest last.
+        self.lines: deque[tuple[int, str, EventLine]] = deque(maxlen=KEPT_EVENTS - KEPT_ABOUT_PEERS)
+        self.lines_about_peers: deque[tuple[int, str, EventLine]] = deque(maxlen=KEPT_ABOUT_PEERS)
         self.serial = 0
         self.min_peers = 2
-        self.working_on = 0  # the number of the round being worked on
+        # The number of the current round.
+        self.working_on = 0
         self.plan: Planned | None = None
-        # The last certified round; many failed tries may have pushed it out of `rounds`.
+        # The last certified round, which many failed tries may have pushed out of `rounds`.
         self.newest: RoundSummary | None = None
         self.alone = False
         self.trainer_up = False
         self.trainer_down = ""
-        # The task failed too often: there is no trainer until the node is started anew.
+        # The task failed too often: the trainer stays down until the node starts again.
         self.gave_up = False
-        # Peers that train something else, with the first difference.
+        # Peers that train another task, with the first difference.
         self.other_tasks: dict[PeerId, str] = {}
         self.stuck = ""
-        # What the disk did not take, and when it refused that last; empty once it took it.
+        # What could not be written, and when that last failed; empty once it was written.
         self.disk_full, self.disk_full_at = "", 0.0
         self.reputations = Reputations()
-        # How the node stands with the chain; empty until it said anything.
+        # The sentence of the last chain report, or empty.
         self.rewards = ""
         self.stopped: str | None = None
-        # By code: level, and what a person has to mend.
+        # For each code, the level and what a person has to correct.
         self.troubles: dict[str, tuple[str, str]] = {}
-        # Seconds of steps since the last round was certified.
+        # Seconds of training since the last round was certified.
         self.computed_s = 0.0
 
-    def who(self, peer: PeerId) -> str:
-        """A peer's name for a sentence: its own, with the end of its id because names are not
-        unique.
-        """
+    def name_of(self, peer: PeerId) -> str:
+        """Return a peer's name for a sentence, with the end of its id: names are not unique."""
         if peer == self.you.peer:
             return "you"
         known = self.peers.get(peer)
@@ -130,27 +131,27 @@ class StatusState:
             else clean(tail(peer), MAX_NAME_CHARS)
         )
 
-    def tell(self, kind: str, sentence: EventLine, *, others: bool = False) -> None:
-        """Keep a sentence; one of the same non-empty `kind` that is still the newest of its list is
-        replaced.
-        """
-        kept = self.sentences_of_others if others else self.sentences
+    def keep_line(self, kind: str, line: EventLine, *, about_peers: bool = False) -> None:
+        """Keep a line. It replaces the newest line of its list if both have the same kind."""
+        kept = self.lines_about_peers if about_peers else self.lines
         if kind and kept and kept[-1][1] == kind:
             kept.pop()
         self.serial += 1
-        kept.append((self.serial, kind, sentence))
+        kept.append((self.serial, kind, line))
 
-    def newest_sentences(self) -> tuple[EventLine, ...]:
-        """Newest first."""
-        both = sorted([*self.sentences, *self.sentences_of_others], key=lambda kept: -kept[0])
-        return tuple(sentence for _, _, sentence in both)
+    def newest_lines(self) -> tuple[EventLine, ...]:
+        """Return the kept lines, the newest first."""
+        both = sorted([*self.lines, *self.lines_about_peers], key=lambda kept: -kept[0])
+        return tuple(line for _, _, line in both)
 
     def add_point(self, point: LossPoint) -> None:
-        """Extend the curve; once it is full every second point goes, and from then on only every
-        second one is kept.
+        """Extend the curve.
+
+        When it is full, every second point is dropped, and from then on every second point is kept.
         """
         if self.points_seen % self.point_stride == 0:
-            if len(self.points) >= KEPT_POINTS - 1:  # one place is the last point's
+            # One place belongs to the last point.
+            if len(self.points) >= KEPT_POINTS - 1:
                 self.points = self.points[::2]
                 self.point_stride *= 2
             if self.points_seen % self.point_stride == 0:
@@ -159,7 +160,7 @@ class StatusState:
         self.last_point = point
 
     def curve(self) -> tuple[LossPoint, ...]:
-        """Oldest first; the last round is always in it."""
+        """Return the points, oldest first. The last round is always among them."""
         if self.last_point is None or (self.points and self.points[-1] is self.last_point):
             return tuple(self.points)
         return (*self.points, self.last_point)

@@ -1,65 +1,63 @@
-"""The verdict: one sentence that answers "is it working?", and the record around it.
+"""The verdict: one sentence that answers "is it working?".
 
-The first rule that applies speaks:
+The first rule that applies gives the sentence:
 
-    stopped            the node was stopped
-    stuck              it cannot go on by itself
-    the trainer died   it is being restarted, or the task failed too often and nothing is trained
-    failing            it is up, and trained nothing since its task failed or its batches had to be skipped
-    stale              rounds used to come, and none has for long
-    the disk is full   what it learned can be neither offered nor kept
-    alone              what it learned waits for a second peer, or nothing waits since the others have another task
-    waiting            enough peers are connected, and none of them is ready
-    averaged           the same of an engine without certificates, and that it has none
-    rounds             how many of the last ones counted, and why the others did not
-    training           no round is certified yet
+    stopped           the node was stopped
+    stuck             the node cannot continue without help
+    task failed       the trainer trains nothing: its task failed, or its batches were skipped
+    trainer died      the trainer restarts
+    disk full         work can be neither offered nor kept
+    alone             work waits for more nodes, or the other nodes have another task
+    stale             rounds used to be certified, and none was for long
+    rounds            how many of the last rounds counted, and what became of the others
+    training          no round is certified yet
 
-An observer has no part of its own in a round: its verdict is about the run.
+An observer takes no part in rounds: its verdict is about the run.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 
-from msgspec.structs import replace
-
-from protocol.identity import PeerId
 from protocol.journal import NOT_OFFERED
-from protocol.status.event_text import because
 from protocol.status.figures import count, duration, loss, of, phase_words
-from protocol.status.records import PeerSummary, RunSummary, Status
+from protocol.status.records import PeerSummary
 from protocol.status.state import StatusState
+from protocol.status.text_parts import LeveledText, because
 
-# A peer counts among those training while its last beacon is not older; beacons come every few
-# seconds.
 HEARD_S = 30.0
-# Rounds without a certificate before the verdict says so: two failed views and a restart are
-# normal.
+"""A peer counts as training while its last beacon is not older. Beacons come every few seconds."""
+
 STALE_ROUNDS = 5.0
 STALE_AT_LEAST_S = 60.0
-# An offer is tried again every 10 s, a checkpoint every round.
+"""Rounds, and seconds, without a certificate before the verdict says so.
+
+Two failed views and a restart are normal.
+"""
+
 DISK_SILENT_S, DISK_SILENT_ROUNDS = 30.0, 3.0
-NO_REWARDS = "no chain: this run pays nothing"
-NOT_CERTIFIED = "nothing: rounds of the engine hivemind carry no certificate and earn nothing"
+"""How long a full disk is reported after its last error.
+
+An offer is tried again every 10 s, a checkpoint every round.
+"""
+
 UNCERTIFIED = ("averaged", "partial", "apart", "failed")
-"""Outcomes of rounds without certificates."""
-
-LeveledText = tuple[str, str]  # level, sentence
+"""The outcomes of rounds without certificates."""
 
 
-def _recent(peers: list[PeerSummary], now: float) -> list[PeerSummary]:
+def recently_heard(peers: list[PeerSummary], now: float) -> list[PeerSummary]:
     return [peer for peer in peers if peer.role == "node" and now - peer.last_seen <= HEARD_S]
 
 
 def _stale(state: StatusState, now: float) -> LeveledText | None:
-    """Only where the rhythm of the run is known."""
+    """Say that no round was certified for long. Applies only if the length of a round is known."""
     last = state.newest
     if last is None or state.run.round_seconds is None:
         return None
     silent = now - last.at
     if silent <= max(STALE_ROUNDS * state.run.round_seconds, STALE_AT_LEAST_S):
         return None
-    # Whole minutes: the sentence should not change every second.
+    # Whole minutes, so that the sentence does not change every second.
     minutes = duration(silent // 60 * 60)
     tried = next(
         (
@@ -69,42 +67,53 @@ def _stale(state: StatusState, now: float) -> LeveledText | None:
         ),
         "",
     )
-    return "bad", f"No round was certified for {minutes}; the last was round {last.number}.{tried}"
+    return (
+        "bad",
+        f"No round was certified for {minutes}; the last one was round {last.number}.{tried}",
+    )
 
 
 def _disk_full(state: StatusState, now: float) -> LeveledText | None:
-    """While the disk refuses: each refusal is said again at the next attempt."""
+    """Say that the disk refuses to write. Every failed attempt repeats the warning."""
     silent = now - state.disk_full_at
     if not state.disk_full or silent > max(
         DISK_SILENT_S, DISK_SILENT_ROUNDS * (state.run.round_seconds or 0.0)
     ):
         return None
     level = "bad" if state.disk_full.startswith(NOT_OFFERED) else "warning"
-    what_to_do = "Free some space there; the node then goes on by itself"
+    what_to_do = "Free some space there; the node then continues by itself"
     return level, f"The disk refuses to write: {state.disk_full}. {what_to_do}"
 
 
 def _alone(state: StatusState, training: list[PeerSummary]) -> LeveledText:
+    """Say that work waits for other nodes, and what to do."""
     if state.other_tasks:
         peer, what = next(reversed(state.other_tasks.items()))
-        others = of(len(state.other_tasks), "peer has", "peers have")
+        others = of(len(state.other_tasks), "node has", "nodes have")
         return (
             "bad",
-            f"Alone: {others} another task. {state.who(peer)}: {what}. Use the same version of the task on every node.",
+            f"Alone: {others} another task. {state.name_of(peer)}: {what}. "
+            "Use the same version of the task on every node.",
         )
-    needed = "a second peer" if state.min_peers <= 2 else f"{state.min_peers - 1} more peers"
-    done = f"trained {of(state.you.samples_pending, 'sample')} that wait for {needed}"
-    here = [peer for peer in training if peer.connected]
-    if len(here) >= state.min_peers - 1:
-        others = of(len(here), "other node is", "other nodes are")
-        show = "hypergpud peers shows what each node does"
-        return "warning", f"Waiting: {done}; {others} connected but not ready; {show}"
+    waiting = of(state.you.samples_pending, "sample is waiting", "samples are waiting")
+    connected = [peer for peer in training if peer.connected]
+    if len(connected) >= state.min_peers - 1:
+        others = of(len(connected), "other node is", "other nodes are")
+        return (
+            "warning",
+            f"Waiting: {others} connected but not ready; {waiting}. "
+            "To see what each node does: hypergpud peers",
+        )
     address = state.you.addresses[0] if state.you.addresses else "MULTIADDR"
-    return "warning", f"Alone: {done}; others join with: hypergpud start --join {address}"
+    needed = "" if state.min_peers <= 2 else f" for {state.min_peers - 1} more nodes"
+    return (
+        "warning",
+        f"Alone; {waiting}{needed}. Invite others with: hypergpud start --join {address}",
+    )
 
 
 def _own_rounds(state: StatusState) -> LeveledText | None:
-    """How many of the last rounds counted, and what became of the others."""
+    """Say how many of the last rounds counted, and what became of the others."""
     outcomes = Counter(known.outcome for known in state.rounds)
     own = [outcomes[word] for word in ("counted", "late", "lost", "idle")]
     counted, late, lost, idle = own
@@ -119,17 +128,17 @@ def _own_rounds(state: StatusState) -> LeveledText | None:
         sentence = f"{counted} of your last {count(total)} rounds counted"
     why = []
     if late:
-        why.append(f"{late} too slow")
+        why.append(f"{late} late")
     if lost:
-        why.append(of(lost, "peer lost", "peers lost"))
+        why.append(f"{lost} lost")
     if idle:
         why.append(f"{idle} with nothing to offer")
     if outcomes["missed"]:
         why.append(
             of(
                 outcomes["missed"],
-                "try ended without a certificate",
-                "tries ended without a certificate",
+                "try failed",
+                "tries failed",
             )
         )
     sentence += f"; {', '.join(why)}" if why else ""
@@ -142,7 +151,7 @@ def _own_rounds(state: StatusState) -> LeveledText | None:
 
 
 def _averaged_rounds(state: StatusState) -> LeveledText | None:
-    """What this node saw of the last rounds of an engine without certificates."""
+    """Say how the last rounds of an engine without certificates went."""
     outcomes = Counter(known.outcome for known in state.rounds if known.outcome in UNCERTIFIED)
     total = outcomes.total()
     if not total:
@@ -160,27 +169,28 @@ def _averaged_rounds(state: StatusState) -> LeveledText | None:
     ]
     sentence += (
         f" ({', '.join(why)})" if why else ""
-    ) + "; not certified: hivemind's rounds prove nothing and earn nothing"
+    ) + "; hivemind's rounds carry no certificates and earn nothing"
     return ("info" if averaged * 10 >= total * 9 else "warning"), sentence
 
 
 def _run_seen(state: StatusState, training: list[PeerSummary]) -> LeveledText:
-    """An observer's verdict."""
+    """Say how the run goes, for an observer."""
     run = state.run
     last = state.newest
     if last is None:
         if not training:
-            return "warning", "Nobody is training here yet: waiting for the nodes of this run"
+            return "warning", "No node is training yet; waiting for the nodes of this run"
         if run.engine == "hivemind":
             furthest = max(peer.number for peer in training)
             nodes = of(len(training), "node is", "nodes are")
             return (
                 "info",
-                f"{nodes} training, at round {count(furthest)} by their own word; not certified: the engine hivemind has no certificates",
+                f"{nodes} training, at round {count(furthest)} (self-reported); "
+                "the engine hivemind has no certificates",
             )
         return (
             "info",
-            f"{of(len(training), 'node is', 'nodes are')} training; no round has been certified yet",
+            f"{of(len(training), 'node is', 'nodes are')} training; no round is certified yet",
         )
     part = f"the last with {len(last.contributors)} of {of(len(last.members), 'member')}"
     sentence = f"{of(run.rounds_certified, 'round')} certified, {part}"
@@ -190,16 +200,16 @@ def _run_seen(state: StatusState, training: list[PeerSummary]) -> LeveledText:
         sentence += f"; a round every {duration(run.round_seconds)}"
     missed = sum(known.outcome == "missed" for known in state.rounds)
     if missed:
-        sentence += f"; {of(missed, 'try', 'tries')} ended without a certificate"
+        sentence += f"; {of(missed, 'try', 'tries')} failed"
     if not training:
-        return "warning", f"{sentence}; nobody is training now"
+        return "warning", f"{sentence}; no node is training now"
     return "good", sentence
 
 
 def verdict_of(state: StatusState, now: float) -> LeveledText:
-    """Level and sentence, by the rules above.
+    """Return the level and the sentence, by the rules above.
 
-    A trouble that lasts goes with it, and one that is bad comes first.
+    Lasting troubles are part of the sentence, the bad ones before it and the others after it.
     """
     level, sentence = _verdict_of(state, now)
     if state.stopped is not None:
@@ -216,8 +226,8 @@ def _verdict_of(state: StatusState, now: float) -> LeveledText:
     if state.stopped is not None:
         return "info", f"Stopped{because(state.stopped)}"
     if state.stuck:
-        return "bad", f"Stuck{because(state.stuck)}"
-    training = _recent(list(state.peers.values()), now)
+        return "bad", f"Cannot continue{because(state.stuck)}"
+    training = recently_heard(list(state.peers.values()), now)
     stale = _stale(state, now)
     if you.role == "observer":
         return stale or _run_seen(state, training)
@@ -226,7 +236,8 @@ def _verdict_of(state: StatusState, now: float) -> LeveledText:
     if state.trainer_down:
         return (
             "bad",
-            f"The trainer died and is being restarted ({of(you.worker_restarts, 'time')} so far){because(state.trainer_down)}",
+            f"The trainer died and restarts (restart {count(you.worker_restarts)})"
+            f"{because(state.trainer_down)}",
         )
     if full := _disk_full(state, now):
         return full
@@ -245,44 +256,9 @@ def _verdict_of(state: StatusState, now: float) -> LeveledText:
     company = (
         f"with {of(len(training), 'other node')}"
         if training
-        else "no other node has been heard of yet"
+        else "no other node was heard from yet"
     )
     return (
         "info",
-        f"{doing}, round {count(state.working_on)}, {company}; no round has been certified yet",
-    )
-
-
-def _order(peer: PeerSummary) -> tuple[bool, bool, str, PeerId]:
-    return (not peer.connected, peer.role != "node", peer.name, peer.peer)
-
-
-def _run_now(state: StatusState, now: float) -> RunSummary:
-    training = _recent(list(state.peers.values()), now)
-    is_node = state.you.role == "node" and bool(state.you.peer) and state.stopped is None
-    speed = sum(peer.samples_per_second for peer in training) + (
-        state.you.samples_per_second if is_node else 0.0
-    )
-    return replace(state.run, nodes=len(training) + is_node, samples_per_second=speed)
-
-
-def status_at(state: StatusState, now: float) -> Status:
-    """The status at `now` (unix seconds, the clock of the events' `at`).
-
-    Pure; the state may be folded further afterwards.
-    """
-    level, sentence = verdict_of(state, now)
-    return Status(
-        as_of=now,
-        verdict=sentence,
-        level=level,
-        you=state.you,
-        run=_run_now(state, now),
-        rounds=tuple(state.rounds),
-        peers=tuple(sorted(state.peers.values(), key=_order)),
-        network=state.network,
-        refusals=dict(state.refusals),
-        rewards=NOT_CERTIFIED if state.run.engine == "hivemind" else state.rewards or NO_REWARDS,
-        events=state.newest_sentences(),
-        curve=state.curve(),
+        f"{doing}, round {count(state.working_on)}, {company}; no round is certified yet",
     )

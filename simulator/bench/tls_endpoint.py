@@ -13,8 +13,10 @@ from pathlib import Path
 import msgspec
 import trio
 
+from daemon.network.tcp import disable_nagle
 from daemon.network.tls.handshake import TlsContext
-from daemon.network.tls.session import PIECE_BYTES, TlsSession, tune
+from daemon.network.tls.records import PIECE_BYTES
+from daemon.network.tls.session import TlsSession
 
 # The bytes sent at once: a slice of 10 million float32 among four members.
 PARCEL_BYTES = 10 << 20
@@ -111,7 +113,7 @@ def _receive(way: str, sock: socket.socket, parcels: int, certificate: str) -> T
 
 async def _session(sock: socket.socket, certificate: str, *, server: bool) -> TlsSession:
     transport = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
-    tune(transport)
+    disable_nagle(transport)
     context = TlsContext(Path(certificate), server_side=server)
     session = TlsSession(transport, context, lambda _: True)
     await session.handshake()

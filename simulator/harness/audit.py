@@ -110,7 +110,7 @@ class Audit:
                 pass
 
     def _settle(self, shadow: ShadowLedger, step: LineageEntry, *, last: bool) -> None:
-        """Settle a certificate as the native engine's state store does along a path."""
+        """Settle a certificate as the native engine's ledger store does along a path."""
         certificate, before = step.certificate, self._lineage.tip(shadow.tip)
         founded = certificate.outcome.number == 1 and shadow.peer in certificate.plan.index
         shadow.certified(

@@ -94,7 +94,7 @@ class HivemindCohort:
             raise Unreachable(f"not all hivemind processes were up within {UP_S:.0f} s")
         first, *others = self.processes
         for index, process in enumerate(others, 1):
-            life = first.lives * 1000 + process.lives
+            life = first.starts * 1000 + process.starts
             if self._met.get(index) != life:
                 if not isinstance(
                     await process.ask(lambda number: ConnectPeer(id=number, maddrs=first.maddrs)),
@@ -134,7 +134,7 @@ class HivemindCohort:
                         weight=float(samples_of(index)),
                         group_size=len(self.processes),
                         find_s=FIND_S,
-                        said=said,
+                        info=said,
                     )
                 )
             at[index] = time.monotonic()
@@ -166,7 +166,7 @@ class HivemindCohort:
                 answer
                 for index, answer in enumerate(answers)
                 if isinstance(answer, VectorAveraged)
-                and len(answer.said) == len(self.processes)
+                and len(answer.members) == len(self.processes)
                 and _apart(self.processes[index].vector, _mean(given, everybody)) <= TOLERANCE
             ]
             if len(good) == len(self.processes):
@@ -226,7 +226,7 @@ class HivemindCohort:
                 notes.append(f"{index} failed")
                 continue
             successes += 1
-            included = [int(said.peer) for said in answer.said]
+            included = [int(said.peer) for said in answer.members]
             error = _apart(held[index], _mean(given, included))
             if error > TOLERANCE:
                 false += 1

@@ -26,7 +26,8 @@ from daemon.disk.file_disk import FileDisk
 from daemon.home.layout import BULK_CERTIFICATE_FILE
 from daemon.home.node_key import load_or_make_key
 from daemon.logs import set_up_logging
-from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.network import LibP2PNetwork
+from daemon.network.settings import NetworkSettings
 from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import announce
 from daemon.system.offload import in_thread

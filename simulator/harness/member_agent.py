@@ -135,7 +135,7 @@ class MemberAgent:
     def _entered(self, event: journal.PhaseEntered) -> None:
         engine = self.engine
         assert engine is not None
-        state, keeper = engine.state, engine.keeper
+        state, keeper = engine.state, engine.state_store
         # When the first phase of a life is entered, its state is in place.
         if not self._resumed and keeper is not None:
             self._resumed = True
@@ -246,7 +246,7 @@ class MemberAgent:
             self._dumps.append(command)
 
     def _dump(self, dump: Dump) -> None:
-        keeper = self.engine.keeper if self.engine else None
+        keeper = self.engine.state_store if self.engine else None
         if keeper is None:
             self.say(Remark, text="no anchor to dump yet")
             return

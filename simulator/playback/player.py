@@ -8,7 +8,7 @@ import time
 
 import trio
 
-from daemon.services.training.native.state.state_store import PASSED_BY
+from daemon.services.training.native.state.ledger_store import PASSED_BY
 from protocol.journal import InputRefused, Planned, Trained, Warned, WorkDropped
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.link_profiles import LINKS

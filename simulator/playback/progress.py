@@ -129,11 +129,11 @@ class ProgressCheck:
             return "too few live"
         best = max(world.number(node.index) for node in honest)
         reference = next(node for node in honest if world.number(node.index) == best)
-        keeper = reference.engine.keeper if reference.engine else None
+        keeper = reference.engine.state_store if reference.engine else None
         if keeper is None:
             return "nobody has begun"
         for node in honest:
-            mine = node.engine.keeper if node.engine else None
+            mine = node.engine.state_store if node.engine else None
             where = f"node {node.index} ({node.phase.value if node.phase else 'starting'}"
             if mine is None or mine.tip.number <= before[node.index]:
                 return f"{where}) is still at certificate {mine.tip.number if mine else 0}"

@@ -94,14 +94,14 @@ def goodput(world: World) -> tuple[float | None, float | None]:
         node.trainer.collected for node in world.nodes if node.trainer is not None
     )
     keepers = [
-        node.engine.keeper
+        node.engine.state_store
         for node in world.nodes
-        if node.engine is not None and node.engine.keeper is not None
+        if node.engine is not None and node.engine.state_store is not None
     ]
     pending = sum(
-        node.engine.keeper.ledger.pending
+        node.engine.state_store.ledger.pending
         for node in world.nodes
-        if node.alive and node.engine and node.engine.keeper
+        if node.alive and node.engine and node.engine.state_store
     )
     if not keepers:
         return None, None

@@ -30,7 +30,7 @@ from protocol.digest import Digest
 from protocol.identity import short
 from protocol.ports.disk_records import LedgerRecord
 from protocol.round.phase import Phase
-from protocol.round.views import READIES_KEPT
+from protocol.round.transitions import PEERS_KEPT
 from protocol.round.vote_phase import OUTCOMES_KEPT
 from protocol.run.manifest import Manifest
 from simulator.fakes.disk import KEPT
@@ -115,7 +115,7 @@ class Invariants:
 
     def entered(self, node: SimulatedNode, now: float) -> None:
         """The node entered a phase."""
-        keeper = node.engine.keeper if node.engine else None
+        keeper = node.engine.state_store if node.engine else None
         if keeper is None or node.trainer is None:
             return
         key = (node.index, node.life)
@@ -140,7 +140,7 @@ class Invariants:
 
     def moved(self, node: SimulatedNode, now: float) -> None:
         """The node holds the anchor of its state store's tip."""
-        keeper = node.engine.keeper if node.engine else None
+        keeper = node.engine.state_store if node.engine else None
         if keeper is None:
             return
         self._agreement(node, keeper, now)
@@ -278,7 +278,7 @@ class Invariants:
             return
         sizes = {
             "events wait": (engine.waiting, INBOX_FULL + INBOX_SLACK),
-            "offers are kept": (len(state.readies), READIES_KEPT),
+            "offers are kept": (len(state.readies), PEERS_KEPT),
             "outcomes are voted for": (len(state.votes), OUTCOMES_KEPT),
             "certificates are kept": (len(keeper.lineage._steps), TIPS_KEPT),
             "certificates wait for their parents": (len(keeper.lineage._orphans), ORPHANS_KEPT),

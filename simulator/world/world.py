@@ -117,8 +117,8 @@ class World(NodeListener):
         if node.alive and node.network is not None:
             if node.trainer is not None:
                 self.lost_samples += node.trainer.progress().samples
-            if node.engine is not None and node.engine.keeper is not None:
-                self.unfinished_samples += node.engine.keeper.ledger.pending
+            if node.engine is not None and node.engine.state_store is not None:
+                self.unfinished_samples += node.engine.state_store.ledger.pending
             node.paused = False
             self.swarm.kill(node.peer)
             node.end()
@@ -193,14 +193,14 @@ class World(NodeListener):
     def number(self, index: int) -> int:
         """The number of the certificate whose anchor a node holds."""
         engine = self.nodes[index].engine
-        return engine.keeper.tip.number if engine and engine.keeper else 0
+        return engine.state_store.tip.number if engine and engine.state_store else 0
 
     def tips(self) -> set[bytes]:
         """The tips of the live nodes."""
         return {
-            node.engine.keeper.tip.hash
+            node.engine.state_store.tip.hash
             for node in self.nodes
-            if node.alive and node.engine and node.engine.keeper
+            if node.alive and node.engine and node.engine.state_store
         }
 
     def hearing(self) -> list[SimulatedNode]:

@@ -10,7 +10,8 @@ import msgspec
 
 from contracts.abi import refusal
 from contracts.chain_client import ChainClient
-from contracts.client import ChainSettings, connect
+from contracts.chain_settings import ChainSettings
+from contracts.client import connect
 from contracts.devnet.genesis import dev_key
 from contracts.endpoints import RpcError
 from contracts.pending_transactions import PendingTransactions

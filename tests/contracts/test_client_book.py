@@ -19,7 +19,7 @@ import pytest
 
 from contracts.endpoints import RpcError
 from contracts.pending_transactions import PendingFile
-from contracts.transaction_sender import MISSING_S, MOST_PENDING, RAISE_AFTER_BLOCKS, RAISE_AFTER_S
+from contracts.transaction_sender import MAX_PENDING, MISSING_S, RAISE_AFTER_BLOCKS, RAISE_AFTER_S
 from protocol.chain.port import ChainRefused, ChainUnreachable
 from protocol.errors import UserError
 from tests.contracts.ground import EvmGround
@@ -235,7 +235,7 @@ def test_the_book_is_one_processs_at_a_time(tmp_path: Path) -> None:
 
 def test_who_asks_in_a_loop_is_stopped(ground: Levers) -> None:
     anna = ground.client("anna")
-    for amount in range(MOST_PENDING):
+    for amount in range(MAX_PENDING):
         anna.fund(1 + amount)
     with pytest.raises(ChainRefused, match="in flight already"):
         anna.fund(1000)

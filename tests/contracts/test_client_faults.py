@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from contracts.fees import GWEI
-from contracts.transaction_sender import RAISE_AFTER_BLOCKS, RAISE_AFTER_S, WATCHED_BLOCKS
+from contracts.reorganization_watch import WATCHED_BLOCKS
+from contracts.transaction_sender import RAISE_AFTER_BLOCKS, RAISE_AFTER_S
 from protocol.chain.port import ChainPending, ChainUnreachable
 from tests.contracts.ground import DELAY_S
 from tests.contracts.levers import Levers, blocks, book_of, over
@@ -30,7 +31,7 @@ def ground(ground: Levers) -> Levers:
 def test_ten_minutes_without_a_block_raise_no_fee_and_lose_nothing(
     ground: Levers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("contracts.chain_client.POLL_S", 30.0)  # ten minutes in twenty looks
+    monkeypatch.setattr("contracts.transaction_tracker.POLL_S", 30.0)  # ten minutes in twenty looks
     anna = ground.client("anna", kept=tmp_path)
     sent = anna.register("anna")
     for _ in range(20):
@@ -46,7 +47,7 @@ def test_ten_minutes_without_a_block_raise_no_fee_and_lose_nothing(
 def test_ten_minutes_without_an_answer_lose_nothing(
     ground: Levers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("contracts.chain_client.POLL_S", 30.0)  # ten minutes in twenty looks
+    monkeypatch.setattr("contracts.transaction_tracker.POLL_S", 30.0)  # ten minutes in twenty looks
     anna = ground.client("anna", kept=tmp_path)
     sent = anna.register("anna")
     ground.cut(True)
@@ -98,7 +99,7 @@ def test_what_is_stuck_while_blocks_come_is_replaced_at_a_higher_fee(
 
 def test_no_fee_is_above_the_ceiling(ground: Levers, tmp_path: Path) -> None:
     """It waits until the price has fallen, and is still the same transaction."""
-    anna = over(ground.transport, ground, "anna", tmp_path, most_per_gas=2 * GWEI)
+    anna = over(ground.transport, ground, "anna", tmp_path, max_fee_per_gas=2 * GWEI)
     sent = anna.register("anna")
     while ground.base_fee() <= 2 * GWEI:
         ground.crowd()
@@ -149,7 +150,7 @@ def test_a_reorganization_deeper_than_what_counts_as_settled_is_noticed(
     successor = ground.client("anna", kept=tmp_path, confirmations=2)
     other = successor.fund(5)
     assert (sent.nonce, other.nonce) == (0, 1)
-    assert "taken out by a reorganization" in caplog.text
+    assert "A reorganization took out register" in caplog.text
     assert set(anna.pending()) == {sent, other}
     assert anna.reconcile() == ()
     with pytest.raises(ChainPending):  # the end that was told is one no longer
@@ -196,6 +197,6 @@ def test_a_transaction_that_reverts_after_all_tells_the_reason(
 def test_a_price_above_the_ceiling_is_not_offered_even_first(
     ground: Levers, tmp_path: Path
 ) -> None:
-    anna = over(ground.transport, ground, "anna", tmp_path, most_per_gas=GWEI)
+    anna = over(ground.transport, ground, "anna", tmp_path, max_fee_per_gas=GWEI)
     anna.register("anna")
     assert [each.fees.most for each in book_of(tmp_path).transactions] == [GWEI]

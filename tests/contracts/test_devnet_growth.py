@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from contracts.client import ChainSettings, connect
+from contracts.chain_settings import ChainSettings
+from contracts.client import connect
 from contracts.devnet.evm import Devnet
 from contracts.devnet.genesis import dev_key
 from contracts.devnet.rpc import Rpc
@@ -69,7 +70,11 @@ class Standing:
 
 @pytest.fixture
 def standing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Standing]:
-    for name, value in (("packing.SEGMENT", SEGMENT), ("packing.KEPT", KEPT), ("evm.KEPT", KEPT)):
+    for name, value in (
+        ("empty_blocks.SEGMENT", SEGMENT),
+        ("empty_blocks.KEPT", KEPT),
+        ("evm.KEPT", KEPT),
+    ):
         monkeypatch.setattr(f"contracts.devnet.{name}", value)
     made = Standing(tmp_path / "chain.sqlite")
     yield made

@@ -11,7 +11,8 @@ import pytest
 
 from contracts.calldata import account_word
 from contracts.chain_client import ChainClient
-from contracts.client import ChainSettings, connect
+from contracts.chain_settings import ChainSettings
+from contracts.client import connect
 from contracts.devnet.genesis import dev_key
 from contracts.endpoints import RpcError
 from contracts.signers import signer_of

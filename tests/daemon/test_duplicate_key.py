@@ -54,7 +54,7 @@ class Holder:
         certificate = load_or_make(home / BULK_CERTIFICATE_FILE, "n")
         self.use = DuplicateKeyDetector(config, Signer(secret).peer, serials, journal)
         settings = msgspec.structs.replace(
-            network_settings(config), serials=serials.next, sighting=self.use.saw
+            network_settings(config), serials=serials.next, on_key_observed=self.use.saw
         )
         self.network = LibP2PNetwork(settings, secret, certificate)
 
@@ -132,13 +132,13 @@ async def test_a_record_of_a_later_life_of_a_restored_home_is_no_trouble(tmp_pat
         own = tuple(parse_peer_address(address) for address in restored.network.addresses)
         number = time.time_ns() + 3600 * 10**9
         nursery.start_soon(restored.use.run, restored.network)
-        restored.use.saw(KeyObservation(relation="younger", number=number, places=own))
+        restored.use.saw(KeyObservation(relation="younger", number=number, addresses=own))
         with trio.fail_after(LIMIT_S):
             while restored.serials.next() <= number:
                 await trio.sleep(0.05)
         assert not restored.troubles
         elsewhere = (parse_peer_address(f"/ip4/192.0.2.9/tcp/4001/p2p/{restored.network.peer}"),)
-        restored.use.saw(KeyObservation(relation="younger", number=number + 9, places=elsewhere))
+        restored.use.saw(KeyObservation(relation="younger", number=number + 9, addresses=elsewhere))
         with trio.fail_after(LIMIT_S):
             while not restored.troubles:
                 await trio.sleep(0.05)

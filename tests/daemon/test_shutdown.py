@@ -1,4 +1,4 @@
-"""A node leaves in order however it is asked to, and a terminal that is closed asks, too."""
+"""Tests `daemon.node.shutdown`: signals, the closed terminal, and the forced exit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from protocol.errors import UserError
 
 @pytest.fixture
 def terminal() -> Iterator[None]:
-    """A terminal that may be closed, though these tests were started with nohup."""
+    """Let SIGHUP act on this process, even where nohup started the tests."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
@@ -32,33 +32,33 @@ def terminal() -> Iterator[None]:
         (signal.SIGHUP, "its terminal was closed"),
     ],
 )
-async def test_the_first_signal_is_a_wish_and_the_second_an_order(
+async def test_the_first_signal_requests_an_orderly_end_and_the_second_forces_it(
     number: signal.Signals, reason: str
 ) -> None:
-    ending, left = Shutdown(), trio.Event()
+    shutdown, left = Shutdown(), trio.Event()
     async with trio.open_nursery() as nursery:
-        await nursery.start(watch_signals, ending, left.set)
+        await nursery.start(watch_signals, shutdown, left.set)
         signal.raise_signal(number)
         with trio.fail_after(10):
-            await ending.wait()
-        assert ending.reason == reason
+            await shutdown.wait()
+        assert shutdown.reason == reason
         assert not left.is_set()
         signal.raise_signal(number)
         with trio.fail_after(10):
             await left.wait()
 
 
-async def test_under_nohup_a_closed_terminal_ends_nothing() -> None:
+async def test_sighup_is_ignored_under_nohup() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        ending = Shutdown()
+        shutdown = Shutdown()
         async with trio.open_nursery() as nursery:
-            await nursery.start(watch_signals, ending, nursery.cancel_scope.cancel)
+            await nursery.start(watch_signals, shutdown, nursery.cancel_scope.cancel)
             signal.raise_signal(signal.SIGHUP)
             signal.raise_signal(signal.SIGINT)
             with trio.fail_after(10):
-                await ending.wait()
-            assert ending.reason == "interrupted"
+                await shutdown.wait()
+            assert shutdown.reason == "interrupted"
             nursery.cancel_scope.cancel()
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -66,22 +66,22 @@ async def test_under_nohup_a_closed_terminal_ends_nothing() -> None:
 
 STUCK = """
 import sys, time, trio
-from daemon import ending
+from daemon.node import shutdown
 from protocol.errors import UserError
-ending.STUCK_S = 0.3
+shutdown.FORCED_EXIT_S = 0.3
 
 async def main():
-    end = ending.Ending()
-    with trio.CancelScope() as scope, ending.Leave(end, scope.cancel) as leave:
+    end = shutdown.Shutdown()
+    with trio.CancelScope() as scope, shutdown.ForcedExit(end, scope.cancel) as leave:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.to_thread.run_sync, time.sleep, float(sys.argv[1]))
             await trio.testing.wait_all_tasks_blocked()
             if sys.argv[2] == "lost":
                 end.fail(UserError("HOME_LOST", "The home was removed."))
             else:
-                end.wish("asked")
-            if sys.argv[2] == "ordered":
-                end.order()
+                end.request("asked")
+            if sys.argv[2] == "forced":
+                end.force()
             leave()
     print("in order")
     sys.exit(7)
@@ -95,13 +95,13 @@ trio.run(main)
 @pytest.mark.parametrize(
     ("busy_s", "how", "code", "said"),
     [
-        ("600", "once", 0, "left behind"),
-        ("600", "ordered", 130, "left behind"),
+        ("600", "once", 0, "was abandoned"),
+        ("600", "forced", 130, "was abandoned"),
         ("600", "lost", 1, "The home was removed."),
         ("0", "once", 7, ""),
     ],
 )
-def test_a_call_that_nothing_ends_does_not_keep_the_process(
+def test_a_call_that_never_returns_does_not_keep_the_process_alive(
     busy_s: str, how: str, code: int, said: str
 ) -> None:
     done = subprocess.run(
@@ -115,11 +115,11 @@ def test_a_call_that_nothing_ends_does_not_keep_the_process(
     assert (done.stdout == "in order\n") == (not said)
 
 
-async def test_leave_ends_nothing_once_its_block_was_left_by_an_error(
+async def test_the_exit_timer_stops_when_its_block_raises(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A node that failed while it left: the process reports that, and is not ended from a timer
-    with another exit code.
+    """The process of a node that fails while it leaves reports the failure. The timer must not end
+    the process with another exit code.
     """
     monkeypatch.setattr("daemon.node.shutdown.FORCED_EXIT_S", 600.0)
 

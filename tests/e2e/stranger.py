@@ -13,7 +13,8 @@ import msgspec
 import trio
 from msgspec.structs import replace
 
-from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.network import LibP2PNetwork
+from daemon.network.settings import NetworkSettings
 from daemon.network.tls.certificate import load_or_make
 from daemon.swarm.chain_sync import fetch_manifest, read_chain
 from daemon.swarm.frames import frame

@@ -34,7 +34,7 @@ def alone(daemon: Daemon, pending: int) -> bool:
     status = daemon.status()
     return (
         status is not None
-        and status.verdict.startswith("Alone: trained")
+        and status.verdict.startswith("Alone; ")
         and status.you.samples_pending > pending
     )
 
@@ -96,7 +96,7 @@ def commands_answer(daemon: Daemon) -> None:
     """`status` and `peers` as a person types them, and how long the answer takes."""
     shown = hypergpud("status", home=daemon.home)
     assert shown.returncode == 0, shown.stderr
-    assert "Alone: trained" in shown.stdout
+    assert "Alone; " in shown.stdout
     as_json = hypergpud("status", "--json", home=daemon.home)
     assert json.loads(as_json.stdout)["you"]["name"] == daemon.name
     assert json.loads(hypergpud("peers", "--json", home=daemon.home).stdout)["peers"] == []

@@ -28,7 +28,7 @@ def test_a_task_that_fails_at_every_batch(tmp_path: Path, monkeypatch: pytest.Mo
     with Swarm(tmp_path, run=RUN) as swarm:
         node = swarm.begin("volunteer", worker=worker)
         swarm.until(
-            lambda: "Not training any more" in node.now().verdict, "the task is given up", 2 * UP_S
+            lambda: "Training stopped" in node.now().verdict, "the task is given up", 2 * UP_S
         )
         status = node.now()
         assert status.level == "bad"

@@ -20,9 +20,9 @@ from libp2p.utils.varint import encode_uvarint
 from msgspec.structs import replace
 
 from daemon.network.addresses import PeerAddress
-from daemon.network.peers.address_book import encode_exchange, seal_record
 from daemon.network.peers.dial_policy import SOURCE_TRIES_AT_ONCE, SOURCE_TRIES_PER_S
-from daemon.network.peers.manager import PEERS_PROTOCOL
+from daemon.network.peers.exchange import PEERS_PROTOCOL
+from daemon.network.peers.peer_record import encode_exchange, seal_record
 from daemon.swarm.chain_sync import PROTOCOL as CHAIN
 from daemon.swarm.messenger import PROTOCOL as MESSAGE
 from daemon.swarm.state_transfer import PROTOCOL as STATE

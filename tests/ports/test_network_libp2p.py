@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.network import LibP2PNetwork
+from daemon.network.settings import NetworkSettings
 from daemon.network.tls.certificate import load_or_make
 from protocol.ports.network import Network
 from tests.ports.network_suite import NetworkSuite, Swarm, SwarmFactory

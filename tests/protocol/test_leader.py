@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.certificates.leader_order import leader_of, leader_order, vote_takers
+from protocol.certificates.leader_order import leader_of, leader_order, vote_collectors
 from tests.protocol.rounds import named, people
 
 PEERS = st.lists(st.sampled_from([person.peer for person in people(40)]), min_size=1, max_size=40)
@@ -31,7 +31,7 @@ def test_everybody_has_a_turn_before_anybody_has_two(peers: list[str], parent: b
 @given(PEERS, st.integers(0, 1000))
 def test_votes_go_to_the_leader_and_the_next_two(peers: list[str], view: int) -> None:
     order = leader_order(named("parent"), peers)
-    takers = vote_takers(order, view)
+    takers = vote_collectors(order, view)
     assert takers[0] == leader_of(order, view)
     assert len(takers) == len(set(takers)) == min(3, len(order))
     assert takers == tuple(leader_of(order, view + i) for i in range(len(takers)))

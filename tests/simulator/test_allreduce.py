@@ -15,7 +15,8 @@ import pytest
 import trio
 import trio.abc
 
-from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.network import LibP2PNetwork
+from daemon.network.settings import NetworkSettings
 from daemon.network.tls.certificate import load_or_make
 from protocol.errors import UserError
 from simulator.bench.allreduce.benchmark import measure

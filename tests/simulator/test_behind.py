@@ -17,7 +17,7 @@ from protocol.certificates.certificate import genesis
 from protocol.digest import digest
 from protocol.journal import CaughtUp, PhaseEntered, RoundCertified, Trained
 from protocol.ports.byte_stream import ByteStream
-from protocol.round.vote_phase import HELD_ROUNDS
+from protocol.round.fetch_phase import HELD_ROUNDS
 from protocol.run.manifest import Group, Manifest
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.link import LinkModel
@@ -105,7 +105,7 @@ def test_a_certificate_whose_state_nobody_serves_stops_no_rounds() -> None:
             await world.until(
                 lambda: min(world.number(0), world.number(1)) >= 1, 30.0, "the first round"
             )
-            keeper = world.nodes[0].engine.keeper if world.nodes[0].engine else None
+            keeper = world.nodes[0].engine.state_store if world.nodes[0].engine else None
             assert keeper is not None
             tip = keeper.tip
             # One after the other: a new one each time that the last is done without.
@@ -177,7 +177,7 @@ def test_a_state_that_comes_a_chunk_in_nine_seconds_stops_few_rounds() -> None:
             await world.until(
                 lambda: min(world.number(0), world.number(1)) >= 1, 30.0, "the first round"
             )
-            keeper = world.nodes[0].engine.keeper if world.nodes[0].engine else None
+            keeper = world.nodes[0].engine.state_store if world.nodes[0].engine else None
             assert keeper is not None
             strangers = people(2)
             assert forger.peer in {stranger.peer for stranger in strangers}

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 import trio
 
-from daemon.services.training.native.state.state_store import PASSED_BY
+from daemon.services.training.native.state.ledger_store import PASSED_BY
 from protocol.errors import UserError
 from protocol.run.manifest import Manifest, RoundRules, seal
 from simulator.bench.fault_record import table

@@ -43,7 +43,7 @@ def success(*members: int, local_elements: int = 0) -> VectorAveraged:
     return VectorAveraged(
         id=1,
         group=len(members),
-        said=tuple(
+        members=tuple(
             MemberInfo(peer=str(index), number=1, samples=samples_of(index), loss=None, sketch=())
             for index in members
         ),

@@ -19,9 +19,9 @@ MEMBERSHIP_CPU_S = 120.0
 
 def _keepers(played: StoryPlayer) -> list[StateStore]:
     return [
-        node.engine.keeper
+        node.engine.state_store
         for node in played.world.nodes
-        if node.engine is not None and node.engine.keeper is not None
+        if node.engine is not None and node.engine.state_store is not None
     ]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from daemon.services.training.native.state.state_store import PASSED_BY
+from daemon.services.training.native.state.ledger_store import PASSED_BY
 from protocol.journal import RoundCertified, Trained, WorkDropped
 from protocol.ports.trainer import Lane
 from protocol.run.manifest import Group, Limits, Manifest, Outer, RoundRules
@@ -120,8 +120,8 @@ def test_the_first_anchor_is_the_mean_of_where_its_members_stand() -> None:
             await played.until(lambda: bool(certified(played, 0)), 60, "the first certificate")
             engine = played.nodes[0].engine
             assert engine is not None
-            assert engine.keeper is not None
-            stood[1] = (float(engine.keeper.anchor.value[7]), 0.0)
+            assert engine.state_store is not None
+            stood[1] = (float(engine.state_store.anchor.value[7]), 0.0)
 
     def watch(_at: float, node: object, event: object) -> None:
         """Where each member stands when it has handed over: the last before the certificate is what

@@ -15,7 +15,7 @@ import trio
 from msgspec.structs import replace
 
 from daemon import swarm
-from daemon.node import node
+from daemon.services.training import service
 from daemon.services.training.native import engine as engine_module
 from daemon.services.training.native.engine import NativeEngine
 from daemon.services.training.native.exchange import all_reduce
@@ -64,12 +64,12 @@ def test_the_world_runs_the_modules_of_the_real_node() -> None:
     run_virtual(run, seed=5)
     assert len(seen) == 3
     for engine in seen:
-        assert type(engine) is NativeEngine is node.NativeEngine, (
+        assert type(engine) is NativeEngine is service.NativeEngine, (
             "the class that `hypergpud start` runs"
         )
-        assert type(engine.keeper) is StateStore
-        assert type(engine.keeper.ledger) is Ledger
-        assert engine.keeper.ledger.codec is codec_named("float32")
+        assert type(engine.state_store) is StateStore
+        assert type(engine.state_store.ledger) is Ledger
+        assert engine.state_store.ledger.codec is codec_named("float32")
         parts = [type(part) for part in vars(engine).values()]
         own = [kind for kind in parts if kind.__module__.startswith(("daemon.", "simulator."))]
         assert {kind.__module__.split(".")[0] for kind in own} <= {"daemon", "simulator"}
@@ -200,8 +200,8 @@ def harmed(harm: object) -> set[str]:
 def _keeper(world: World, index: int) -> StateStore:
     engine = world.nodes[index].engine
     assert engine is not None
-    assert engine.keeper is not None
-    return engine.keeper
+    assert engine.state_store is not None
+    return engine.state_store
 
 
 def test_an_anchor_that_differs_is_seen() -> None:
@@ -267,7 +267,7 @@ def test_a_crash_is_seen() -> None:
         def fail(*_: object) -> None:
             raise RuntimeError("harm")
 
-        _keeper(world, 1).settle = fail  # type: ignore[method-assign]
+        _keeper(world, 1).ledger_store.settle = fail  # type: ignore[method-assign]
 
     assert "no crash" in harmed(harm)
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 import msgspec
 
 from contracts.artifacts import REWARD_POOL
-from contracts.client import ChainSettings, connect
+from contracts.chain_settings import ChainSettings
+from contracts.client import connect
 from contracts.devnet.genesis import dev_account, dev_key
 from protocol.chain.keccak import Address
 

@@ -149,7 +149,7 @@ def _network(status: Status, ink: _Ink, width: int) -> list[str]:
         network.control_received + network.bulk_received,
     )
     direct, streams, relayed = (
-        sum(peer.path == path for peer in status.peers) for path in ("direct", "stream", "relay")
+        sum(peer.path == path for peer in status.peers) for path in ("direct", "libp2p", "relayed")
     )
     without = f"{streams} without a direct path for gradients, " if streams else ""
     together = (

@@ -1,10 +1,12 @@
-"""py-libp2p's swarm and peer store, with what strangers could multiply in them taken out.
+"""py-libp2p's swarm and peer store, with what strangers could multiply in them bounded.
 
-- The library dials whatever a stranger names: peers in a PRUNE message, peers in a DHT answer, names that it resolves. Here it dials
-  nothing by itself. `Host.dial` is the only way out, and `daemon/network/peers/dial_policy.py` decides about it.
-- Its peer store keeps 1,000 peers with as many addresses as each claims, a megabyte in one record. Here `MAX_ADDRESSES` of each, and
-  `MAX_PEERS` peers.
-- What a peer pushes by identify is stored, up to 1,000 addresses. Here it is read and dropped: signed records say where a peer is.
+- The library dials what a stranger names: peers in a PRUNE message or in a DHT answer, and names
+  that it resolves. Here it dials nothing. `Host.dial` is the only way out, and
+  `peers/dial_policy.py` decides about it.
+- Its peer store keeps 1,000 peers with as many addresses as each claims, a megabyte in one record.
+  Here it keeps `MAX_PEERS` peers with `MAX_ADDRESSES` each.
+- It stores what a peer pushes by identify, up to 1,000 addresses. Here a push is read and dropped:
+  signed records say where a peer is.
 """
 
 from __future__ import annotations
@@ -23,14 +25,14 @@ from multiaddr import Multiaddr
 
 from daemon.network.error_boundary import contain_errors
 
-# Of which the library keeps addresses: the routing table's own, and the peers of connections.
+# Peers of which the library keeps addresses: those of the routing table and of connections.
 MAX_PEERS = 512
-# Of one peer; as many as our own records may hold.
+# Of one peer. Our own records hold as many at most.
 MAX_ADDRESSES = 8
-# Of one of them: a DNS name of 63 characters, a port and a peer id.
+# One address: a DNS name of 63 characters, a port and a peer id.
 MAX_ADDRESS_BYTES = 160
-PUSH_PATIENCE_S = 5.0
-# Of a pushed identify message that are read before the stream is reset.
+PUSH_TIMEOUT_S = 5.0
+# A pushed identify message is read up to here; then the stream is reset.
 PUSH_BYTES = 1 << 16
 
 
@@ -38,14 +40,14 @@ class BoundedSwarm(Swarm):
     """A swarm that never dials by itself."""
 
     async def dial_peer(self, peer_id: ID) -> list[INetConn]:
-        """The connections there are. Raises `SwarmException` when there is none."""
+        """The connections that are up. Raises `SwarmException` when there is none."""
         await trio.lowlevel.checkpoint()
         there = [
             connection for connection in self.get_connections(peer_id) if not connection.is_closed
         ]
         if not there:
             raise SwarmException(
-                f"there is no connection to {peer_id}, and libp2p makes none by itself"
+                f"there is no connection to {peer_id}, and libp2p may not open one"
             )
         return there
 
@@ -68,7 +70,7 @@ class BoundedPeerStore(PeerStore):
         return accepted
 
     def add_addrs(self, peer_id: ID, addrs: Sequence[Multiaddr], ttl: int = 0) -> None:
-        """The last `MAX_ADDRESSES` stay."""
+        """Add addresses. The last `MAX_ADDRESSES` are kept."""
         fits = [address for address in addrs if len(address.to_bytes()) <= MAX_ADDRESS_BYTES][
             :MAX_ADDRESSES
         ]
@@ -80,7 +82,7 @@ class BoundedPeerStore(PeerStore):
 
 async def drop_push(stream: Any) -> None:
     """Read a pushed identify message and forget it."""
-    with contain_errors("a pushed identify message"), trio.move_on_after(PUSH_PATIENCE_S):
+    with contain_errors("a pushed identify message"), trio.move_on_after(PUSH_TIMEOUT_S):
         left = PUSH_BYTES
         while left > 0 and (piece := await stream.read(min(left, 1 << 12))):
             left -= len(piece)

@@ -1,4 +1,4 @@
-"""`ByteStream` over one stream of a libp2p connection."""
+"""A `ByteStream` over one stream of a libp2p connection."""
 
 from __future__ import annotations
 
@@ -8,29 +8,22 @@ import trio
 from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.network.stream.net_stream import NetStream
 
+from daemon.network.byte_counter import ByteCounter
 from daemon.network.error_boundary import translate_errors
 from daemon.network.graceful_close import BackgroundCloser, close_gracefully
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
 
-# One yamux frame of ours; 64 KB pieces are the fastest (350 MB/s; 16 KB 100, 1 MB 216).
+# One yamux frame. Pieces of 64 KB are the fastest: 350 MB/s, where 16 KB make 100 and 1 MB 216.
 WRITE_BYTES = (1 << 16) - 12
-# A sender before a closed window looks this often whether the stream still exists.
+# A sender that waits for the window checks at this interval whether the stream still exists.
 RESET_NOTICED_S = 0.25
 
 
-class ControlTraffic:
-    """Payload bytes of all control streams and gossip."""
-
-    def __init__(self) -> None:
-        self.sent = 0
-        self.received = 0
-
-
 class _WindowLock:
-    """Stands where the library's lock on a stream's window stood.
+    """Replaces the library's lock on a stream's window.
 
-    The window opens under it, so its release is what a sender waits for.
+    The library opens the window while it holds this lock, so a sender waits for its release.
     """
 
     def __init__(self) -> None:
@@ -47,20 +40,21 @@ class _WindowLock:
 
 
 class ControlStream:
-    """One task may send while another receives.
+    """A stream on which one task may send while another receives.
 
-    A send that was cancelled in its middle resets the stream.
+    A send that was cancelled in its middle breaks the stream.
     """
 
     def __init__(
-        self, stream: NetStream, peer: PeerId, traffic: ControlTraffic, endings: BackgroundCloser
+        self, stream: NetStream, peer: PeerId, traffic: ByteCounter, closer: BackgroundCloser
     ) -> None:
         self._stream = stream
-        self._muxed: Any = stream.muxed_stream
-        self._window_lock = self._muxed.window_lock = _WindowLock()
+        muxed: Any = stream.muxed_stream
+        self._muxed = muxed
+        self._window_lock = muxed.window_lock = _WindowLock()
         self._peer = peer
         self._traffic = traffic
-        self._endings = endings
+        self._closer = closer
         self._broken = ""
         self._sent_eof = False
         self._seen_eof = False
@@ -94,8 +88,9 @@ class ControlStream:
                 self._broken = self._broken or "a send was cut short"
 
     async def _window(self) -> int:
-        """What the other side is ready to take, waiting for as long as it takes. libp2p's own write
-        gives up after 5 s of a closed window.
+        """Wait until the other side accepts bytes. Returns how many.
+
+        libp2p's own write gives up after 5 s.
         """
         while self._muxed.send_window <= 0:
             if self._muxed.closed or self._muxed.reset_received:
@@ -119,7 +114,7 @@ class ControlStream:
             self._broken = self._broken or str(error)
             raise
         if not data:
-            # the library says "end" for a reset and for a lost connection too
+            # The library also reports an end after a reset and after a lost connection.
             if self._muxed.reset_received or self._muxed.conn.event_shutting_down.is_set():
                 self._broken = self._broken or "the stream was reset"
                 raise Unreachable(self._broken)
@@ -133,7 +128,8 @@ class ControlStream:
         return len(data)
 
     def unsent(self) -> int:
-        return 0  # libp2p keeps no count
+        # libp2p keeps no count.
+        return 0
 
     async def send_eof(self) -> None:
         self._check()
@@ -149,18 +145,18 @@ class ControlStream:
         if (
             self._broken
             or (self._sent_eof and self._seen_eof)
-            or not self._endings.start(close_gracefully, self)
+            or not self._closer.start(close_gracefully, self)
         ):
             await self.abort()
 
     async def linger(self) -> None:
-        """A reset tells the other side that the stream is over; libp2p has no word for why."""
+        """Return at once: libp2p cannot tell the other side why a stream is over."""
 
     async def abort(self) -> None:
-        """Cut it off now. Never raises."""
+        """Cut the stream off now. Never raises."""
         self._closed = True
         self._broken = self._broken or "the stream was closed"
-        # Only frames of 12 bytes, which wait for nobody.
+        # These are frames of 12 bytes, which need not wait.
         with trio.CancelScope(shield=True), trio.move_on_after(1.0):
             try:
                 with translate_errors("closing a stream"):

@@ -1,17 +1,18 @@
-"""The DHT: Kademlia under our own protocol name, used for provider records alone (who has what, to
-enter a swarm by).
+"""The DHT: Kademlia under our own protocol name, used for provider records alone.
 
-py-libp2p 0.8 takes a `protocol_prefix` and then talks `/ipfs/kad/1.0.0` regardless, so that our
-nodes would join the public IPFS DHT; `_OwnName` gives it a host on which that name is ours. Its
-provider store answers a search from what it holds itself whenever it holds anything, and refuses
-the 21st provider of a key for the two days in which dead ones expire; both are mended here. Value
-records are off: there is no namespace that could validate one.
+Provider records say which peers have a key, so that a newcomer can enter a swarm. Members are
+found through neighbours and remembered addresses first; the DHT is not the only way in.
 
-Strangers can announce themselves under any key, so a record of a run's key may hold strangers
-alone. `providers.py` says which of them stay, and a run is announced under `SHARDS` keys, which lie
-at different places of the DHT: anyone who wants to hide it must fill the records of all of them, at
-the peers nearest to each. Members are found by neighbours and remembered addresses first; the DHT
-is a way in, not the only one.
+py-libp2p 0.8 accepts a `protocol_prefix` and then uses `/ipfs/kad/1.0.0` regardless, so that our
+nodes would join the public IPFS DHT. `_RenamedHost` gives it a host on which that name is ours.
+Its provider store answers a search from its own records whenever it holds any, and it refuses the
+21st provider of a key for the two days in which dead providers expire. `_Providers` and
+`find_providers` mend both. Value records are off: no namespace could validate one.
+
+Strangers can announce themselves under any key, so the record of a run's key may hold strangers
+alone. `provider_table.py` says which of them stay. A run is also announced under `SHARDS` keys,
+which lie at different places of the DHT. To hide the run, an attacker must fill the records of all
+of them, at the peers nearest to each.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from multiaddr import Multiaddr
 from daemon.network.addresses import PeerAddress, parse_peer_address
 from daemon.network.error_boundary import contain_errors
 from daemon.network.libp2p.bounded_swarm import MAX_ADDRESS_BYTES, MAX_ADDRESSES
-from daemon.network.libp2p.provider_table import ANSWERED, ProviderTable
+from daemon.network.libp2p.provider_table import MAX_ANSWER, ProviderTable
 from daemon.network.libp2p.service_manager import run_service
 from daemon.network.limits.stream_quota import StreamQuota
 from protocol.digest import digest
@@ -44,27 +45,29 @@ from protocol.identity import PeerId
 
 PREFIX = "/hypergpu"
 _OURS = f"{PREFIX}/kad/1.0.0"
-SHARDS = 4  # keys under which a run is announced
-ASKED = 20  # peers asked in a search: Kademlia's k
+# Keys under which a run is announced.
+SHARDS = 4
+# Peers asked in a search: Kademlia's k.
+ASKED = 20
 QUERY_TIMEOUT_S = 5.0
 SEARCH_TIMEOUT_S = 20.0
-# Records live for two days; members come and go much faster.
+# Records live for two days, and members come and go much faster.
 REPROVIDE_S = 600.0
-# Peers that one search remembers: more answers than that are a flood.
+# Peers that one search remembers. More answers are a flood.
 MAX_FOUND = 512
-# That a peer may have open to us: a search asks for the shards of a key at once, twice over.
+# Streams that a peer may have open to us: a search asks for all shards of a key at once, twice.
 STREAMS_OF_PEER = 16
 STREAMS_IN_ALL = 64
-# For what a peer asks on one stream: two of the library's own timeouts.
+# For the requests of one stream: two of the library's own timeouts.
 STREAM_S = 10.0
-# After start, while the routing table fills.
+# The first pauses after the start, while the routing table fills.
 FIRST_REPROVIDES_S = (3.0, 60.0)
 
 
-class _OwnName:
-    """The host, with `/ipfs/kad/1.0.0` renamed on the way in and out.
+class _RenamedHost:
+    """The host with `/ipfs/kad/1.0.0` renamed on the way in and out.
 
-    Out only to peers that are connected: `connect` sees to that. In, a peer has `STREAMS_OF_PEER`
+    `connect` connects to a peer before a stream goes out. A peer has `STREAMS_OF_PEER` incoming
     streams for `STREAM_S` each, since twelve that stay open would occupy all of the library's
     handlers.
     """
@@ -72,7 +75,7 @@ class _OwnName:
     def __init__(self, host: BasicHost, connect: Callable[[ID], Awaitable[None]]) -> None:
         self._host = host
         self._connect = connect
-        self._serving = StreamQuota(STREAMS_OF_PEER, STREAMS_IN_ALL)
+        self._quota = StreamQuota(STREAMS_OF_PEER, STREAMS_IN_ALL)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._host, name)
@@ -80,14 +83,14 @@ class _OwnName:
     def set_stream_handler(self, protocol: str, handler: Callable[..., Any]) -> None:
         async def handle(stream: Any) -> None:
             peer: PeerId = stream.muxed_conn.peer_id.to_base58()
-            if self._serving.full(peer):
+            if self._quota.full(peer):
                 await stream.reset()
                 return
-            release = self._serving.take(peer)
+            release = self._quota.acquire(peer)
             try:
-                with trio.move_on_after(STREAM_S) as patience:
+                with trio.move_on_after(STREAM_S) as timeout:
                     await handler(stream)
-                if patience.cancelled_caught:
+                if timeout.cancelled_caught:
                     await stream.reset()
             finally:
                 release()
@@ -96,13 +99,12 @@ class _OwnName:
 
     async def new_stream(self, peer: ID, protocols: list[str]) -> INetStream:
         await self._connect(peer)
-        return await self._host.new_stream(
-            peer, [_OURS if name == PROTOCOL_ID else name for name in protocols]
-        )  # type: ignore[misc]
+        renamed: Any = [_OURS if name == PROTOCOL_ID else name for name in protocols]
+        return await self._host.new_stream(peer, renamed)
 
 
 class _Providers(ProviderStore):
-    """The library's interface over our own table."""
+    """The library's provider store over our own table."""
 
     def __init__(
         self,
@@ -133,7 +135,7 @@ class _Providers(ProviderStore):
 
 
 def shards_of(key: bytes) -> tuple[bytes, ...]:
-    """The keys under which `key` is announced, itself the first."""
+    """The keys under which `key` is announced; the first is `key` itself."""
     return (
         key,
         *(digest(b"hypergpu/shard/1\0", key, bytes((number,))) for number in range(1, SHARDS)),
@@ -141,7 +143,7 @@ def shards_of(key: bytes) -> tuple[bytes, ...]:
 
 
 class Dht:
-    """Entered after the host runs. `learn` is told the addresses of every provider found."""
+    """Announces keys and finds providers. It is entered after the host runs."""
 
     def __init__(
         self,
@@ -150,9 +152,12 @@ class Dht:
         matters: Callable[[PeerId], bool],
         prefix: Callable[[PeerId], str],
     ) -> None:
-        """`connect` connects to a peer that may be at these addresses, or raises `Unreachable`;
-        `matters` says whose announcements are never pushed out by others; `prefix` gives the
-        address prefix of a connected peer.
+        """
+        Args:
+            learn: Called with the addresses of every provider found.
+            connect: Connects to a peer that may be at these addresses, or raises `Unreachable`.
+            matters: Says which peers' announcements are never pushed out by others.
+            prefix: Gives the address prefix of a connected peer.
         """
         self._learn = learn
         self._connect = connect
@@ -173,9 +178,9 @@ class Dht:
                 known: list[Multiaddr] = []
                 with contain_errors("looking up addresses"):
                     known = host.get_peerstore().addrs(peer)
-                await self._connect(peer.to_base58(), _places(peer.to_base58(), known))
+                await self._connect(peer.to_base58(), _parse_addresses(peer.to_base58(), known))
 
-        named: Any = _OwnName(host, connect)
+        named: Any = _RenamedHost(host, connect)
         kad = KadDHT(
             named,
             DHTMode.SERVER,
@@ -184,10 +189,11 @@ class Dht:
             validator_changed=True,
             strict_validation=True,
             enable_values=False,
-            max_peers_per_subnet=0,  # one lab or home is one subnet
+            # A lab or a home is one subnet.
+            max_peers_per_subnet=0,
         )
         kad.provider_store = _Providers(named, kad.peer_routing, self._table, self._prefix)
-        # `_OwnName` counts them, by peer too.
+        # `_RenamedHost` limits streams by peer too.
         kad._inbound_limiter = trio.CapacityLimiter(STREAMS_IN_ALL)
         self._own, self._kad = host.get_id(), kad
         async with run_service(kad), trio.open_nursery() as nursery:
@@ -199,7 +205,7 @@ class Dht:
                 nursery.cancel_scope.cancel()
 
     async def connected(self, peer: PeerId, addresses: list[Multiaddr]) -> None:
-        """Connecting alone does not fill the routing table."""
+        """Add a connected peer to the routing table, which the library does not do by itself."""
         if self._kad is not None and addresses:
             with contain_errors("adding to the routing table"):
                 await self._kad.routing_table.add_peer(
@@ -227,14 +233,21 @@ class Dht:
                 await self.provide(key)
 
     async def find_providers(self, key: bytes) -> list[PeerId]:
-        """Asks the peers nearest to each of the key's shards, and those we are connected to,
-        whatever we hold ourselves.
+        """Ask the peers nearest to each shard of the key, and the connected peers.
+
+        They are asked even where our own table holds providers.
         """
         found: dict[str, PeerInfo] = {}
         async with trio.open_nursery() as nursery:
             for shard in shards_of(key):
                 nursery.start_soon(self._search, shard, found)
-        self._learn([place for name, info in found.items() for place in _places(name, info.addrs)])
+        self._learn(
+            [
+                address
+                for name, info in found.items()
+                for address in _parse_addresses(name, info.addrs)
+            ]
+        )
         return list(found)
 
     async def _search(self, key: bytes, found: dict[str, PeerInfo]) -> None:
@@ -243,8 +256,8 @@ class Dht:
             return
 
         def add(providers: list[PeerInfo]) -> None:
-            """Of one answer no more than an answer holds: one peer that lies may not fill the list."""
-            for provider in providers[:ANSWERED]:
+            """Note one answer, cut to an answer's size, so that one liar cannot fill the list."""
+            for provider in providers[:MAX_ANSWER]:
                 if len(found) < MAX_FOUND:
                     found.setdefault(provider.peer_id.to_base58(), provider)
 
@@ -268,12 +281,14 @@ class Dht:
                     nursery.start_soon(ask, peer)
 
 
-def _places(peer: str, addresses: list[Multiaddr]) -> list[PeerAddress]:
-    places = []
-    for address in addresses[:8]:
-        text = str(address)
+def _parse_addresses(peer: str, multiaddrs: list[Multiaddr]) -> list[PeerAddress]:
+    """Those addresses of a peer that we can use."""
+    addresses = []
+    for multiaddr in multiaddrs[:MAX_ADDRESSES]:
+        text = str(multiaddr)
         try:
-            places.append(parse_peer_address(text if "/p2p/" in text else f"{text}/p2p/{peer}"))
+            addresses.append(parse_peer_address(text if "/p2p/" in text else f"{text}/p2p/{peer}"))
         except PeerFault:
-            continue  # another transport, or nonsense
-    return [place for place in places if place.peer == peer]
+            # The address uses another transport or is malformed.
+            continue
+    return [address for address in addresses if address.peer == peer]

@@ -1,11 +1,10 @@
-"""Who announced which key to us, so that strangers who announce themselves cannot push a run's
-members out.
+"""Who announced which key to us, where strangers cannot push a run's members out.
 
-A peer is kept under a key while it announces itself again. When a key has as many as it may, one of
-its younger half makes room, from the prefix that holds most. A peer that matters to us, and one
-that has been there for long, stays. Answers hold those that matter first, then a random choice of
-the rest: with 20 of 64 at a time, somebody who asks twice sees others. When there are too many
-keys, the one with the fewest peers goes, and never one of our own.
+A peer is kept under a key while it announces itself again. When a key has as many peers as it may,
+one of its younger half makes room, from the prefix that holds most. A peer that matters to us
+stays, and so does one that was announced for long. Answers hold the peers that matter first, then
+a random choice of the rest: with 20 of 64 at a time, an asker that asks twice sees others. When
+there are too many keys, the key with the fewest peers goes, and never one of our own.
 
 Pure but for chance: time is an argument.
 """
@@ -20,17 +19,17 @@ from typing import Generic, NamedTuple, TypeVar
 from daemon.network.limits.prefixes import LOOPBACK_PREFIX
 from protocol.identity import PeerId
 
-# Keys whose providers we keep for others; a swarm has a few for each run.
+# Keys whose providers we keep for others. A swarm has a few for each run.
 MAX_KEYS = 1024
-# Under which one peer is kept: the runs that a node can be in, four keys each.
+# Keys under which one peer is kept: the runs that a node can be in, four keys each.
 MAX_KEYS_OF_PEER = 16
-# Of one key; any few live ones are enough to enter by.
+# Of one key. A few live ones are enough to enter a swarm.
 MAX_PROVIDERS = 64
-# Of one key's providers, from one prefix that is not loopback.
+# Providers of one key from one prefix that is not loopback.
 MAX_OF_PREFIX = 32
-# Handed out at a time: Kademlia's k, and all that one message should hold.
-ANSWERED = 20
-# Three times the pause between announcements: who has not said it since is not there.
+# Providers in one answer: Kademlia's k, and all that one message should hold.
+MAX_ANSWER = 20
+# Three times the pause between announcements.
 KEPT_S = 1800.0
 
 T = TypeVar("T", bound=Hashable)
@@ -44,7 +43,7 @@ class _Provider(NamedTuple, Generic[T]):
 
 
 class ProviderTable(Generic[T]):
-    """`matters` says who is never pushed out by others."""
+    """Providers by key. `matters` says which peers are never pushed out by others."""
 
     def __init__(self, matters: Callable[[PeerId], bool], chance: random.Random) -> None:
         self._matters = matters
@@ -57,11 +56,11 @@ class ProviderTable(Generic[T]):
         return len(self._keys)
 
     def own(self, key: bytes) -> None:
-        """We announce this key ourselves."""
+        """Note that we announce this key ourselves."""
         self._own.add(key)
 
     def add(self, key: bytes, peer: PeerId, info: T, prefix: str, now: float) -> bool:
-        """Whether the peer is kept under this key."""
+        """Note an announcement. Returns whether the peer is kept under this key."""
         self.expire(now)
         there = self._keys.get(key, {})
         known = there.get(peer)
@@ -84,17 +83,17 @@ class ProviderTable(Generic[T]):
         return True
 
     def answer(self, key: bytes, now: float) -> list[T]:
-        """Up to `ANSWERED` of those kept, those that matter first."""
+        """Up to `MAX_ANSWER` providers, those that matter first."""
         self.expire(now)
         there = self._keys.get(key, {})
         known = [peer for peer in there if self._matters(peer)]
         others = [peer for peer in there if not self._matters(peer)]
         self._chance.shuffle(known)
         self._chance.shuffle(others)
-        return [there[peer].info for peer in (*known, *others)[:ANSWERED]]
+        return [there[peer].info for peer in (*known, *others)[:MAX_ANSWER]]
 
     def expire(self, now: float) -> None:
-        """Forget who has not announced itself for `KEPT_S`."""
+        """Forget peers that have not announced themselves for `KEPT_S`."""
         for key, there in list(self._keys.items()):
             for peer in [peer for peer, one in there.items() if now - one.heard_s > KEPT_S]:
                 self._remove(key, peer)

@@ -1,246 +1,93 @@
-"""py-libp2p's gossip, with what strangers could multiply in it bounded, and streams kept while
-connections come and go.
+"""py-libp2p's gossip with bounded input, and with streams that survive coming and going connections.
 
-- A peer above its rates is not read on (`ThrottledStream`), and what it sent before that is dropped unchecked.
-- A peer opens any number of gossip streams, and each holds up to a message of the largest size. The newest one is read, as in go-libp2p;
-  an older one is reset.
-- Control messages name any topic, any number of messages, and peers to connect to. `GossipRouter` keeps what is about our topics, a bounded
-  number of it, and no peers.
-- A mesh is open to anyone. `GossipRouter` sends to members also past a mesh full of strangers.
-- The library remembers every message id for two minutes without a limit. `BoundedSeenCache` has one.
+- A peer above its rates is not read, and what it sent before that is dropped unchecked.
+- A peer may open any number of gossip streams, each with a message of the largest size. The newest
+  stream is read, as in go-libp2p. Older ones are reset.
+- The library remembers every message id for two minutes without a limit. `gossip_limits.py` has
+  one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import trio
 from libp2p.network.exceptions import SwarmException
-from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.peer.id import ID
-from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.pubsub.rpc_queue import RpcQueue
-from libp2p.tools.timed_cache.last_seen_cache import LastSeenCache
 
 from daemon.network.error_boundary import Refusals, translate_errors
+from daemon.network.libp2p.gossip_limits import GossipRates, ThrottledStream
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
 from protocol.ports.network import MAX_GOSSIP_BYTES
-from protocol.rate_limiter import RateLimiters
 
-# libp2p's recommended 6, 4, 12, raised for small swarms: one more hop costs more than a copy.
-DEGREE, DEGREE_LOW, DEGREE_HIGH = 8, 6, 12
 # A message of the largest size, its signature and a few control messages.
 MAX_RPC_BYTES = MAX_GOSSIP_BYTES + (1 << 16)
-# For one peer; the default of 32 loses a burst of beacons. The messages themselves are shared by
-# all queues.
+# Queued for one peer. The default of 32 loses a burst of beacons. All queues share the messages.
 MAX_RPCS_QUEUED = 256
-# From one peer: 1,000 members with a beacon every 10 s are 100/s.
-RATE_MESSAGES_PER_S, BURST_MESSAGES = 500.0, 2000.0
-RATE_BYTES_PER_S, BURST_BYTES = float(8 << 20), float(32 << 20)  # from one peer
-ANNOUNCE_S = 20.0  # 300 bytes to each neighbour
-# Of each kind in one message from a peer: a heartbeat has one of each for each topic.
-MAX_CONTROLS = 32
-# Named in one IHAVE or IWANT: what a thousand members say in ten seconds.
-MAX_MESSAGE_IDS = 256
-# For which a peer may ask to be left out of a mesh.
-MAX_BACKOFF_S = 300
-# Peers of one topic whose wish outlives their connection.
-MAX_BACKED_OFF = 512
-# Of a signer's id (38 bytes) and a message's number (8), which are remembered.
+# Our subscriptions are announced again at this interval: 300 bytes to each neighbour.
+ANNOUNCE_S = 20.0
+# A signer's id has 38 bytes, a message's number 8. Both are remembered.
 MAX_ID_BYTES, MAX_SEQNO_BYTES = 64, 16
-# Ids remembered, 100 bytes each: two minutes of what one peer may bring.
-SEEN_MESSAGES = 1 << 16
-
-
-class GossipRates:
-    """What each peer may hand us, in messages and in bytes."""
-
-    def __init__(self) -> None:
-        self._messages = RateLimiters(per_s=RATE_MESSAGES_PER_S, burst=BURST_MESSAGES)
-        self._bytes = RateLimiters(per_s=RATE_BYTES_PER_S, burst=BURST_BYTES)
-
-    def take(self, bringer: PeerId, messages: float, size: int) -> float:
-        """Counts what came.
-
-        Returns for how many seconds nothing more of this peer should be looked at; 0 while it is
-        within its rates.
-        """
-        now = trio.current_time()
-        return max(
-            self._messages.of(bringer, now).owe(messages, now),
-            self._bytes.of(bringer, now).owe(size, now),
-        )
-
-
-class ThrottledStream:
-    """A gossip stream whose reader waits while its peer is above its rates: the library would make
-    a task of every message it reads.
-
-    `supersede` ends the stream for its reader, also while the reader waits.
-    """
-
-    def __init__(self, stream: Any, owed_s: Callable[[], float]) -> None:
-        self._stream, self._owed_s = stream, owed_s
-        self._scope = trio.CancelScope()
-        self.superseded = False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def supersede(self) -> None:
-        """The peer opened a newer stream."""
-        self.superseded = True
-        self._scope.cancel()
-
-    async def read(self, n: int | None = None) -> bytes:
-        with trio.CancelScope() as self._scope:
-            while not self.superseded and (owed_s := self._owed_s()) > 0:
-                await trio.sleep(owed_s)
-            if not self.superseded:
-                data: bytes = await self._stream.read(n)
-                return data
-        raise StreamEOF("a newer stream of the same peer takes its place")
-
-
-class BoundedSeenCache(LastSeenCache):
-    """Bounded: the id remembered first makes room."""
-
-    def add(self, key: bytes) -> bool:
-        new: bool = super().add(key)
-        # A thread of the library's looks through it now and then.
-        with self.lock:
-            while len(self.cache) > SEEN_MESSAGES:
-                del self.cache[next(iter(self.cache))]
-        return new
-
-
-class GossipRouter(GossipSub):
-    """A mesh that strangers cannot take over.
-
-    Any peer may graft itself into a mesh, and a mesh above its size prunes by chance: twenty
-    strangers that pass nothing on put a member out of it, for a minute after they left. So of the
-    peers that matter, `DEGREE_LOW` hear a message in any case.
-    """
-
-    matters: Callable[[PeerId], bool] = staticmethod(lambda _peer: False)
-
-    def _get_peers_to_send(
-        self,
-        topic_ids: Iterable[str],
-        msg_forwarder: ID,
-        origin: ID,
-        msg_id: bytes | None = None,
-    ) -> Iterable[ID]:
-        topics = list(topic_ids)
-        chosen = set(super()._get_peers_to_send(topics, msg_forwarder, origin, msg_id))
-        known = self.pubsub.peer_topics if self.pubsub is not None else {}
-        kept = {
-            one for topic in topics for one in known.get(topic, ()) if self.matters(one.to_base58())
-        }
-        lacking = DEGREE_LOW - len(kept & chosen)
-        if lacking > 0:
-            chosen.update(
-                sorted(kept - chosen - {msg_forwarder, origin}, key=ID.to_bytes)[:lacking]
-            )
-        return chosen
-
-    def _check_equivocation(self, msg: rpc_pb2.Message) -> bool:
-        return True
-
-    async def handle_rpc(self, rpc: rpc_pb2.RPC, sender_peer_id: ID) -> None:
-        """Without what a stranger could multiply: topics nobody has, long lists, peers that we
-        should connect to.
-        """
-        topics, control = self.mesh.keys() | self.fanout.keys(), rpc.control
-        kept = rpc_pb2.ControlMessage()
-        for ihave in control.ihave[:MAX_CONTROLS]:
-            if ihave.topicID in topics:
-                kept.ihave.append(
-                    rpc_pb2.ControlIHave(
-                        topicID=ihave.topicID, messageIDs=ihave.messageIDs[:MAX_MESSAGE_IDS]
-                    )
-                )
-        for iwant in control.iwant[:MAX_CONTROLS]:
-            kept.iwant.append(
-                rpc_pb2.ControlIWant(
-                    messageIDs=list(dict.fromkeys(iwant.messageIDs[:MAX_MESSAGE_IDS]))
-                )
-            )
-        kept.graft.extend(
-            graft for graft in control.graft[:MAX_CONTROLS] if graft.topicID in topics
-        )
-        for prune in control.prune[:MAX_CONTROLS]:
-            if prune.topicID in topics:
-                kept.prune.append(
-                    rpc_pb2.ControlPrune(
-                        topicID=prune.topicID, backoff=min(prune.backoff, MAX_BACKOFF_S)
-                    )
-                )
-        rpc.control.CopyFrom(kept)
-        await super().handle_rpc(rpc, sender_peer_id)
-
-    def remove_peer(self, peer_id: ID) -> None:
-        """The library keeps the wishes of peers that are gone: the last `MAX_BACKED_OFF` of a topic
-        are enough.
-        """
-        super().remove_peer(peer_id)
-        for wishes in self.back_off.values():
-            while len(wishes) > MAX_BACKED_OFF:
-                del wishes[next(iter(wishes))]
 
 
 class BoundedPubsub(Pubsub):
-    """Keeps streams to peers with whom connections come and go.
+    """Keeps gossip flowing to peers whose connections come and go.
 
-    The library's queue and its replay of recent messages write to one stream at once, and messages
-    of more than a frame (64 KB) arrived interleaved: here one at a time. When a stream of a peer
-    breaks it forgets what the peer subscribes to, which a peer whose own stream is whole does not
-    say again: kept here while there is a connection, and said again every `ANNOUNCE_S` in any case.
-    When one of two connections ends, it keeps writing to the stream on it: told here. When a stream
-    cannot be opened (on the one of two connections that is just ending) it gives the peer up: here
-    it goes on trying while there is a connection. It checks the signature of whatever comes, in a
-    task for each message: here a peer above its rates is not read on, and what it sent before that
-    is dropped unchecked.
+    What the library does, and what this class does instead:
+
+    - Its queue and its replay of recent messages write to one stream at once, so that messages of
+      more than a frame (64 KB) interleave. Here they write one at a time.
+    - When a peer's stream breaks, it forgets the peer's subscriptions, and a peer whose own stream
+      is whole does not repeat them. Here they are kept while there is a connection, and each node
+      announces its own every `ANNOUNCE_S`.
+    - When one of two connections ends, it keeps writing to that connection's stream. Here
+      `connection_ended` tells it.
+    - When a stream cannot be opened, on a connection that is just ending, it gives the peer up.
+      Here it goes on trying while there is a connection.
+    - It checks every signature in a task of its own. Here a peer above its rates is not read.
     """
 
     def __init__(
         self,
         *args: Any,
-        rations: GossipRates,
+        rates: GossipRates,
         refusals: Refusals,
         may_bring: Callable[[PeerId, PeerId], bool],
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
         self._may_bring = may_bring
-        self._rations, self._refusals = rations, refusals
+        self._rates, self._refusals = rates, refusals
         self._writing: WeakKeyDictionary[Any, trio.Lock] = WeakKeyDictionary()
         self._registering: set[ID] = set()
-        self._reading: dict[ID, ThrottledStream] = {}  # the newest stream of each peer
+        # The newest stream of each peer.
+        self._reading: dict[ID, ThrottledStream] = {}
 
     async def _handle_new_peer(self, peer_id: ID) -> None:
         if peer_id in self._registering:
-            # Under way, and tried again by whoever began it.
+            # Another task opens the stream, and tries again where that fails.
             return
         self._registering.add(peer_id)
         try:
             with translate_errors("opening a gossip stream"):
                 await super()._handle_new_peer(peer_id)
         except Unreachable as error:
-            raise SwarmException(str(error)) from error  # the one it tries again for
+            # This is the exception after which the library tries again.
+            raise SwarmException(str(error)) from error
         finally:
             self._registering.discard(peer_id)
 
     async def continuously_read_stream(self, stream: Any) -> None:
-        """The newest stream of a peer: what an older one holds is given back."""
+        """Read the newest stream of a peer, and give an older one back."""
         peer_id: ID = stream.muxed_conn.peer_id
         bringer = peer_id.to_base58()
-        newest = ThrottledStream(stream, lambda: self._rations.take(bringer, 0, 0))
+        newest = ThrottledStream(stream, lambda: self._rates.charge(bringer, 0, 0))
         older, self._reading[peer_id] = self._reading.get(peer_id), newest
         if older is not None:
             older.supersede()
@@ -255,7 +102,7 @@ class BoundedPubsub(Pubsub):
     async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
         if msg_forwarder != self.my_id:
             bringer = msg_forwarder.to_base58()
-            if self._rations.take(bringer, 1, len(msg.data)):
+            if self._rates.charge(bringer, 1, len(msg.data)):
                 self._refusals.count("busy", f"gossip above its rate, brought by {bringer}")
                 return
             if (
@@ -265,11 +112,12 @@ class BoundedPubsub(Pubsub):
             ):
                 self._refusals.count(
                     "malformed",
-                    f"gossip with an id of {len(msg.from_id) + len(msg.seqno)} bytes, brought by {bringer}",
+                    f"gossip with an id of {len(msg.from_id) + len(msg.seqno)} bytes, "
+                    f"brought by {bringer}",
                 )
                 return
-            # Before its signature is checked and before the library remembers the judgement:
-            # another neighbour may bring the same message.
+            # This comes before the signature is checked and before the library remembers the
+            # verdict, since another neighbour may bring the same message.
             if not self._may_bring(bringer, ID(msg.from_id).to_base58()):
                 self._refusals.count(
                     "busy", f"{bringer} brings gossip of more strangers than it may"
@@ -289,9 +137,9 @@ class BoundedPubsub(Pubsub):
 
     async def write_msg(self, stream: Any, rpc_msg: rpc_pb2.RPC) -> bool:
         if not rpc_msg.subscriptions:
-            # The sender's signed addresses, which it puts on everything. Whoever gets them checks
-            # the signature twice, a sixth of what gossip costs; once with every announcement is
-            # enough.
+            # The library puts the sender's signed addresses on everything, and each receiver
+            # checks the signature twice: a sixth of what gossip costs. Once with every
+            # announcement is enough.
             rpc_msg.ClearField("senderRecord")
         async with self._writing.setdefault(stream, trio.Lock()):
             return await super().write_msg(stream, rpc_msg)
@@ -302,6 +150,7 @@ class BoundedPubsub(Pubsub):
         await super().handle_sending_messages(peer_id, stream, queue)
 
     def connection_ended(self, connection: Any) -> None:
+        """Give up the stream on a connection that is gone."""
         stream = self.peers.get(connection.peer_id)
         if stream is not None and stream.muxed_conn is connection:
             self._handle_dead_peer(connection.peer_id)

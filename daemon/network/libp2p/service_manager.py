@@ -1,13 +1,12 @@
-"""Runs py-libp2p's services so that one failed task of theirs ends itself and nothing else.
+"""Runs py-libp2p's services so that a task that fails ends itself alone.
 
-The library's own manager cancels the whole service, and with it the node, when any task of it
-raises; a stranger's malformed message is enough for that. This one implements the same interface
-with a nursery whose tasks are contained.
+The library's own manager cancels the whole service, and with it the node, when any of its tasks
+raises. A stranger's malformed message is enough for that. This manager implements the same
+interface and contains the errors of each task.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,11 +17,9 @@ from libp2p.tools.anyio_service.stats import Stats, TaskStats
 
 from daemon.network.error_boundary import contain_errors
 
-_log = logging.getLogger(__name__)
-
 
 class ContainedManager(InternalManagerAPI):
-    """What a libp2p `Service` needs to run tasks. Lives from `run_service()`'s entry to its exit."""
+    """Runs the tasks of a libp2p `Service` inside the block of `run_service()`."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
@@ -85,8 +82,8 @@ class ContainedManager(InternalManagerAPI):
         if outcome.failed is None:
             return
         self.failures += 1
-        owner = getattr(async_fn, "__self__", None)
-        # The reader of a connection: without it the connection is deaf.
+        owner: Any = getattr(async_fn, "__self__", None)
+        # The task was the reader of a connection, which is of no use without it.
         if hasattr(owner, "cut"):
             await owner.cut("its reader failed")
 
@@ -112,12 +109,12 @@ class ContainedManager(InternalManagerAPI):
 
 
 @asynccontextmanager
-async def run_service(it: ServiceAPI) -> AsyncIterator[ContainedManager]:
-    """Runs a libp2p service inside the block."""
+async def run_service(service: ServiceAPI) -> AsyncIterator[ContainedManager]:
+    """Run a libp2p service inside the block."""
     async with trio.open_nursery() as nursery:
         manager = ContainedManager(nursery)
-        it._manager = manager
-        manager.run_task(it.run)
+        service._manager = manager
+        manager.run_task(service.run)
         try:
             yield manager
         finally:

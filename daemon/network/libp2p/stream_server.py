@@ -1,6 +1,4 @@
-"""Runs the handlers of streams that others open: bounded by peer and in all, each in a task of
-ours.
-"""
+"""Runs the handlers of streams that others open: bounded by peer and in all, each in its own task."""
 
 from __future__ import annotations
 
@@ -9,11 +7,11 @@ from collections.abc import Awaitable, Callable
 import trio
 from libp2p.network.stream.net_stream import NetStream
 
+from daemon.network.byte_counter import ByteCounter
 from daemon.network.error_boundary import Refusals
-from daemon.network.graceful_close import BackgroundCloser, close_gracefully
-from daemon.network.libp2p.control_stream import ControlStream, ControlTraffic
+from daemon.network.graceful_close import BackgroundCloser, ServedStream, close_gracefully
+from daemon.network.libp2p.control_stream import ControlStream
 from daemon.network.limits.stream_quota import StreamQuota
-from daemon.network.paths.direct import DirectStream
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
 from protocol.ports.byte_stream import StreamHandler
@@ -24,85 +22,85 @@ MAX_STREAMS_IN_ALL = 1024
 
 
 class StreamServer:
-    """One node's. Until `nursery` is set and after it is None, streams are cut off.
+    """The running handlers of one node. Streams are cut off while `nursery` is None.
 
-    When strangers hold all that they may, the one that holds most gives up the stream that it
-    opened first. So handlers that wait for a word that never comes keep no newcomer out.
+    When strangers hold all the places that they may, the stranger that holds most gives up its
+    oldest stream. So handlers that wait for bytes that never come keep no newcomer out.
     """
 
     def __init__(
         self,
         refusals: Refusals,
-        traffic: ControlTraffic,
-        endings: BackgroundCloser,
+        traffic: ByteCounter,
+        closer: BackgroundCloser,
         matters: Callable[[PeerId], bool],
     ) -> None:
-        """`matters` says for whom the last quarter of all places is kept."""
+        """`matters` says for which peers the last quarter of all places is kept."""
         self.nursery: trio.Nursery | None = None
         self._refusals = refusals
         self._traffic = traffic
-        self._endings = endings
+        self._closer = closer
         self._matters = matters
-        self._slots = StreamQuota(MAX_STREAMS_PER_PEER, MAX_STREAMS_IN_ALL)
-        self._running: dict[PeerId, dict[trio.CancelScope, None]] = {}  # the oldest first
+        self._quota = StreamQuota(MAX_STREAMS_PER_PEER, MAX_STREAMS_IN_ALL)
+        # The oldest handler of each peer comes first.
+        self._running: dict[PeerId, dict[trio.CancelScope, None]] = {}
 
-    def taker(self, handler: StreamHandler) -> Callable[[NetStream, PeerId], Awaitable[None]]:
-        """What takes libp2p's streams for this handler."""
+    def acceptor(self, handler: StreamHandler) -> Callable[[NetStream, PeerId], Awaitable[None]]:
+        """The function that accepts libp2p's streams for this handler."""
 
-        async def take(stream: NetStream, peer: PeerId) -> None:
-            mine = ControlStream(stream, peer, self._traffic, self._endings)
+        async def accept(net_stream: NetStream, peer: PeerId) -> None:
+            stream = ControlStream(net_stream, peer, self._traffic, self._closer)
             if not self._has_room(peer):
                 self._refusals.count(
                     "busy",
-                    f"{peer} has its {MAX_STREAMS_PER_PEER} streams, or all have {MAX_STREAMS_IN_ALL}",
+                    f"{peer} has its {MAX_STREAMS_PER_PEER} streams, "
+                    f"or all have {MAX_STREAMS_IN_ALL}",
                 )
-                await mine.abort()
+                await stream.abort()
             else:
-                await self.run_handler(mine, handler, self._slots.take(peer))
+                await self.run_handler(stream, handler, self._quota.acquire(peer))
 
-        return take
+        return accept
 
     def _has_room(self, peer: PeerId) -> bool:
-        if not self._slots.full(peer, self._matters(peer)):
+        """Whether `peer` may have another handler; a stranger's handler may end for that."""
+        if not self._quota.full(peer, self._matters(peer)):
             return True
-        most = max(
+        crowded = max(
             self._running,
             key=lambda one: (not self._matters(one), len(self._running[one])),
             default="",
         )
-        mine = len(self._running.get(peer, ()))
+        held = len(self._running.get(peer, ()))
         if (
-            self._slots.full(peer)
-            or self._matters(most)
-            or len(self._running.get(most, ())) <= mine + 1
+            self._quota.full(peer)
+            or self._matters(crowded)
+            or len(self._running.get(crowded, ())) <= held + 1
         ):
             return False
-        next(iter(self._running[most])).cancel()
+        next(iter(self._running[crowded])).cancel()
         self._refusals.count(
-            "busy", f"{most} gave up one of its {len(self._running[most])} streams"
+            "busy", f"{crowded} gave up one of its {len(self._running[crowded])} streams"
         )
         return True
 
     async def run_handler(
-        self,
-        stream: ControlStream | DirectStream,
-        handler: StreamHandler,
-        release: Callable[[], None],
+        self, stream: ServedStream, handler: StreamHandler, release: Callable[[], None]
     ) -> None:
-        """In our own nursery, not the library's: an exception of ours must be seen.
+        """Run a handler in our own nursery, where an exception of ours is seen.
 
-        Returns when the stream is over.
+        Calls `release` when the handler ends. Returns when the stream is over.
         """
-        over, room = trio.Event(), trio.CancelScope()
+        over, scope = trio.Event(), trio.CancelScope()
 
         async def run() -> None:
             running = self._running.setdefault(stream.peer, {})
-            running[room] = None
+            running[scope] = None
             try:
-                with room:
+                with scope:
                     await handler(stream)
                 release()
-                if not room.cancelled_caught:
+                if not scope.cancelled_caught:
                     await close_gracefully(stream)
             except PeerFault as fault:
                 self._refusals.count(fault.reason, f"{stream.peer}: {fault}")
@@ -110,11 +108,11 @@ class StreamServer:
                 await stream.linger()
             finally:
                 release()
-                del running[room]
+                del running[scope]
                 if not running and self._running.get(stream.peer) is running:
                     del self._running[stream.peer]
-                with trio.CancelScope() as scope:
-                    scope.cancel()
+                with trio.CancelScope() as cancelled:
+                    cancelled.cancel()
                     await stream.abort()
                 over.set()
 

@@ -1,12 +1,12 @@
-"""Which established connection makes room when a node has as many as it may hold.
+"""Chooses which established connection makes room when a node has as many as it may hold.
 
-Keys are free, so a stranger can bring as many authenticated connections as it likes. Never dropped
-are connections to peers that matter (members whose work was certified, addresses that the user
-named), connections that this node made itself, and the older half of the rest: a member that has
-been here for hours does not leave for somebody who came now. Of the younger half a connection of
-the most crowded prefix is dropped, chosen by chance, since a rule that can be foreseen can be
-avoided (Bitcoin Core protects the longer half of its peers for the same reason,
-`node/eviction.cpp`).
+Keys are free, so a stranger can bring as many authenticated connections as it likes. Three kinds
+of connection are never dropped: those to peers that matter (members whose work was certified,
+addresses that the user named), those that this node made itself, and the older half of the rest. A
+member that has been connected for hours does not leave for a newcomer. Of the younger half, a
+connection of the most crowded prefix is dropped by chance, since a predictable rule can be
+avoided. Bitcoin Core protects the longer-lived half of its peers for the same reason
+(`node/eviction.cpp`).
 
 Pure: chance is an argument.
 """
@@ -31,10 +31,10 @@ class InboundConnection(NamedTuple):
 
 
 def choose_eviction(
-    residents: Sequence[InboundConnection], chance: random.Random
+    connections: Sequence[InboundConnection], chance: random.Random
 ) -> InboundConnection | None:
-    """The connection to drop for a newcomer; None when all that are there matter."""
-    strangers = sorted((one for one in residents if not one.matters), key=lambda one: one.since_s)
+    """The connection to drop for a newcomer; None when all peers matter."""
+    strangers = sorted((one for one in connections if not one.matters), key=lambda one: one.since_s)
     young = strangers[len(strangers) // 2 :]
     if not young:
         return None

@@ -1,10 +1,9 @@
-"""Address prefixes: what one owner of addresses holds at little cost, and so what counts as one
-source.
+"""Address prefixes: the addresses that one owner holds at little cost count as one source.
 
-An IPv4 host buys its neighbours within a /24, and a home or a rented machine gets a whole /48 to
-/64 of IPv6. Bitcoin Core groups peers by /16 and /32 (`netaddress.cpp`, GetGroup), py-libp2p's
-routing table by /24 and /48. On loopback all peers share one prefix: no limit of a prefix may be so
-small that a demo of 16 daemons on one machine reaches it.
+An IPv4 host buys its neighbours within a /24. A home or a rented machine gets a whole /48 to /64
+of IPv6. Bitcoin Core groups peers by /16 and /32 (`netaddress.cpp`, GetGroup), py-libp2p's routing
+table by /24 and /48. On loopback all peers share one prefix, so every limit of a prefix must leave
+room for a demo of 16 daemons on one machine.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ LOOPBACK_PREFIX = "127.0.0.0/8"
 
 
 def prefix_of(host: str) -> str:
-    """The prefix that an address belongs to; the text itself for what is no address."""
+    """The prefix that an address belongs to; the text itself when it is not an address."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

@@ -1,11 +1,11 @@
-"""Whose gossip a connection may bring to a node that has never heard of the signer.
+"""Limits how many unknown signers' gossip a connection may bring.
 
-Keys are free: one connection could bring the beacons of four thousand. Each stranger that a
-neighbour brings takes one of that neighbour's places, of its prefix's and of all, until the
-stranger has been silent for `FORGOTTEN_S`. Above that the message is dropped as if it had not come.
-Another neighbour with places left may bring it: in a swarm of a thousand, sixteen neighbours share
-the work. Not counted are signers that are connected to us themselves, and those that matter to us
-(members whose work was certified).
+Keys are free: one connection could bring the beacons of four thousand keys. Each stranger that a
+neighbour brings uses one of that neighbour's places, one of its prefix's and one of all, until the
+stranger has been silent for `FORGOTTEN_S`. Above a limit the message is dropped as if it had not
+arrived. Another neighbour with places left may bring it: in a swarm of a thousand, sixteen
+neighbours share the work. Signers that are connected to us do not count, and neither do those that
+matter (members whose work was certified).
 
 Pure: time is an argument.
 """
@@ -19,10 +19,11 @@ from protocol.identity import PeerId
 
 # A thousand members over sixteen neighbours.
 OF_BRINGER = 64
-# Four neighbours of one network; on loopback everybody.
+# Four neighbours of one network. On loopback all neighbours share one prefix.
 OF_PREFIX = 256
-IN_ALL = 1024  # as many as a run of a thousand has
-# Without a message: twice the pause between the beacons of a thousand.
+# As many as a run of a thousand members has.
+IN_ALL = 1024
+# Twice the pause between two beacons of a member in a run of a thousand.
 FORGOTTEN_S = 90.0
 
 
@@ -33,10 +34,10 @@ class _Stranger(NamedTuple):
 
 
 class StrangerQuota:
-    """The strangers whose messages are listened to."""
+    """The strangers whose messages are accepted now."""
 
     def __init__(self) -> None:
-        # The one silent for longest first.
+        # The stranger that was silent for longest comes first.
         self._strangers: OrderedDict[PeerId, _Stranger] = OrderedDict()
         self._of_bringer: Counter[PeerId] = Counter()
         self._of_prefix: Counter[str] = Counter()
@@ -45,7 +46,7 @@ class StrangerQuota:
         return len(self._strangers)
 
     def allows(self, signer: PeerId, bringer: PeerId, prefix: str, now: float) -> bool:
-        """Whether a message that `bringer` brought and `signer` signed is listened to."""
+        """Whether a message that `bringer` brought and `signer` signed is accepted."""
         known = self._strangers.get(signer)
         if known is not None:
             self._strangers[signer] = known._replace(heard_s=now)
@@ -57,7 +58,7 @@ class StrangerQuota:
             or self._of_bringer[bringer] >= OF_BRINGER
             or self._of_prefix[prefix] >= OF_PREFIX
         ):
-            self._tidy(bringer, prefix)
+            self._delete_zeros(bringer, prefix)
             return False
         self._strangers[signer] = _Stranger(bringer, prefix, now)
         self._of_bringer[bringer] += 1
@@ -65,12 +66,12 @@ class StrangerQuota:
         return True
 
     def forget(self, signer: PeerId) -> None:
-        """It is no stranger any more."""
+        """Free the places of a signer that is no stranger any more."""
         known = self._strangers.pop(signer, None)
         if known is not None:
             self._of_bringer[known.bringer] -= 1
             self._of_prefix[known.prefix] -= 1
-            self._tidy(known.bringer, known.prefix)
+            self._delete_zeros(known.bringer, known.prefix)
 
     def _forget_silent(self, now: float) -> None:
         while self._strangers:
@@ -79,8 +80,8 @@ class StrangerQuota:
                 return
             self.forget(signer)
 
-    def _tidy(self, bringer: PeerId, prefix: str) -> None:
-        """No counter is kept at zero: bringers come and go."""
+    def _delete_zeros(self, bringer: PeerId, prefix: str) -> None:
+        """Delete counters that are zero, since bringers come and go."""
         if not self._of_bringer[bringer]:
             del self._of_bringer[bringer]
         if not self._of_prefix[prefix]:

@@ -1,4 +1,4 @@
-"""How many handlers may run at a time: of one peer, and in all."""
+"""How many handlers may run at a time: for one peer, and in all."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from protocol.identity import PeerId
 
 
 class StreamQuota:
-    """Counts by peer; holds no entry for peers without any."""
+    """Counts running handlers by peer. It holds no entry for peers without any."""
 
-    def __init__(self, limit: int, in_all: int | None = None) -> None:
-        """`limit` is one peer's.
-
-        Of `in_all`, peers that do not matter may hold three quarters, so that those that do always
-        find room.
+    def __init__(self, of_peer: int, in_all: int | None = None) -> None:
         """
-        self._limit, self._in_all = limit, in_all
-        self._taken: Counter[PeerId] = Counter()
+        Args:
+            of_peer: The most handlers for one peer.
+            in_all: The most handlers for all peers. Peers that do not matter may hold three
+                quarters of them, so that those that do always find room.
+        """
+        self._of_peer, self._in_all = of_peer, in_all
+        self._held: Counter[PeerId] = Counter()
         self._count = 0
 
     def full(self, peer: PeerId, matters: bool = True) -> bool:
-        """Whether `peer` gets no further one."""
-        if self._taken.get(peer, 0) >= self._limit:
+        """Whether `peer` may not have another handler."""
+        if self._held.get(peer, 0) >= self._of_peer:
             return True
-        return self._in_all is not None and self._count >= (
-            self._in_all if matters else self._in_all * 3 // 4
-        )
+        if self._in_all is None:
+            return False
+        return self._count >= (self._in_all if matters else self._in_all * 3 // 4)
 
-    def take(self, peer: PeerId) -> Callable[[], None]:
-        """Takes one and returns what gives it back; giving back twice does nothing."""
-        self._taken[peer] += 1
+    def acquire(self, peer: PeerId) -> Callable[[], None]:
+        """Count one handler. Returns the function that gives it back; a second call does nothing."""
+        self._held[peer] += 1
         self._count += 1
         held = True
 
@@ -40,8 +41,8 @@ class StreamQuota:
             if held:
                 held = False
                 self._count -= 1
-                self._taken[peer] -= 1
-                if not self._taken[peer]:
-                    del self._taken[peer]
+                self._held[peer] -= 1
+                if not self._held[peer]:
+                    del self._held[peer]
 
         return release

@@ -1,0 +1,8 @@
+"""Which peers this node knows, where they are, and to which of them it is connected.
+
+- `manager`: keeps enough connections and replaces lost ones.
+- `exchange`: trades signed records of members with neighbours (`peer_record`, `own_record`).
+- `address_book`: what is known of each peer.
+- `dial_policy`, `dial_targets`: which addresses may be called, and how often.
+- `live_connections`: the connections that are up, and a feed of changes.
+"""

@@ -1,16 +1,19 @@
-"""Where a node connects because others told it to, and how often.
+"""Decides where a node connects because others told it to, and how often.
 
 A stranger signs a record with a key that it made a moment ago, and names any address in it. So a
-signature says who speaks and nothing about the address. These rules keep a node from being a tool
-against others:
+signature says who speaks and proves nothing about the address. These rules keep a node from being
+used as a tool against others:
 
-- Free are addresses that the user named, and hosts from which the peer itself was heard or at which it once proved its key.
-- Everything else is tried on somebody's behalf: an IPv4 address alone (names would be resolved for strangers), a port from 1024 on (no
-  mail, no web), and a host in the scope in which this node hears the network. The internet is always in scope. Loopback is in scope where
-  this node is known on loopback alone, as in a demo. A private network is in scope where this node has an address beside it, or hears a
-  peer in it. Link-local, multicast and reserved addresses never are.
-- What is tried on behalf of others is paid for with an allowance, of whoever told it, of the target's prefix, and in all. A connection
-  that proves the key gives it back, so that true addresses cost nothing. False ones end the tries.
+- Addresses that the user named are free, and so are hosts at which the peer proved its key.
+- Every other address is tried on behalf of the peer that told of it. It must be an IPv4 address,
+  since names would be resolved for strangers. Its port must be 1024 or above: no mail, no web. Its
+  host must be in a scope in which this node hears the network.
+- The internet is always in scope. Loopback is in scope where this node is known on loopback alone,
+  as in a demo. A private network is in scope where this node has an address in it or hears a peer
+  in it. Link-local, multicast and reserved addresses never are.
+- A try on behalf of others is charged to three rate limiters: of the peer that told of the
+  address, of the target's prefix, and of all tries. A connection that proves the key gives the
+  charge back, so that true addresses cost nothing.
 
 Pure: time is an argument.
 """
@@ -25,18 +28,17 @@ from daemon.network.limits.prefixes import LOOPBACK_PREFIX, prefix_of
 from protocol.identity import PeerId
 from protocol.rate_limiter import RateLimiter, RateLimiters
 
-# Below are services of the system: whoever listens there for HyperGPU calls out itself, or is
-# joined by name.
-LEAST_PORT = 1024
-# Unproven addresses of one peer at a time; most name their internet and their local one.
+# Lower ports belong to services of the system.
+MIN_PORT = 1024
+# Unproven addresses of one peer per dial. Most peers name their internet and their local address.
 TRIED_OF_PEER = 2
-# In all that led nowhere: a small swarm's worth at once, then one in five seconds.
+# Tries in all that led nowhere: a small swarm's worth at once, then one in five seconds.
 TRIES_PER_S, TRIES_AT_ONCE = 0.2, 16.0
-# For bulk streams, which go to the members of one plan at one moment.
+# Bulk streams go to all members of a plan at one moment.
 BULK_TRIES_AT_ONCE = 64.0
-# Told by one peer: half of the members that it handed out may be gone.
+# Tries for one source. Half of the members that it handed out may be gone.
 SOURCE_TRIES_PER_S, SOURCE_TRIES_AT_ONCE = 0.05, 8.0
-# To one prefix that is not loopback: nobody is scanned through us.
+# Tries to one prefix that is not loopback, so that no network is scanned through this node.
 PREFIX_TRIES_PER_S, PREFIX_TRIES_AT_ONCE = 0.05, 4.0
 
 _PRIVATE = tuple(
@@ -45,7 +47,7 @@ _PRIVATE = tuple(
 
 
 def network_of(address: ipaddress.IPv4Address) -> ipaddress.IPv4Network:
-    """The network in which hosts hear each other, for an address that is not of the internet."""
+    """The private network that an address belongs to; its /24 for other addresses."""
     named = next((network for network in _PRIVATE if address in network), None)
     return named or ipaddress.IPv4Network((address, 24), strict=False)
 
@@ -58,10 +60,7 @@ def _address(host: str) -> ipaddress.IPv4Address | None:
 
 
 class DialPolicy:
-    """One node's.
-
-    `heard` gives the hosts that peers were heard from and those that the user named.
-    """
+    """The rules of one node, and the rate limiters of its tries."""
 
     def __init__(
         self,
@@ -69,6 +68,12 @@ class DialPolicy:
         heard: Callable[[], Iterable[str]],
         at_once: float = TRIES_AT_ONCE,
     ) -> None:
+        """
+        Args:
+            own_hosts: The hosts under which this node is known.
+            heard: Gives the hosts of connected peers and those that the user named.
+            at_once: How many tries may lead nowhere at once.
+        """
         own = [address for host in own_hosts if (address := _address(host)) is not None]
         self._only_loopback = bool(own) and all(address.is_loopback for address in own)
         self._beside = [
@@ -85,8 +90,8 @@ class DialPolicy:
         """Why this address is not tried on behalf of others; empty when it may be."""
         address = _address(host)
         if address is None:
-            return f"{host} is a name, and names are resolved for the user alone"
-        if port < LEAST_PORT:
+            return f"{host} is a name, and only names that the user gave are resolved"
+        if port < MIN_PORT:
             return f"port {port} of {host} belongs to the system"
         if address.is_loopback:
             return "" if self._only_loopback else f"{host} is this machine itself"
@@ -96,10 +101,10 @@ class DialPolicy:
             or address.is_unspecified
             or address.is_reserved
         ):
-            return f"{host} is no address of a peer"
+            return f"{host} is not an address that a peer can have"
         if address.is_global or self._is_near(address):
             return ""
-        return f"{host} is in a private network in which nobody is heard"
+        return f"{host} is in a private network in which no peer was heard"
 
     def _is_near(self, address: ipaddress.IPv4Address) -> bool:
         if any(address in network for network in self._beside):
@@ -110,7 +115,7 @@ class DialPolicy:
         )
 
     def spend(self, host: str, source: PeerId, now: float) -> bool:
-        """Whether an address that `source` told of may be tried now; counts it when it may."""
+        """Charge a try of an address that `source` told of. False when the try is not allowed now."""
         buckets = self._buckets(host, source, now)
         if any(bucket.left(now) < 1.0 for bucket in buckets):
             return False
@@ -119,7 +124,7 @@ class DialPolicy:
         return True
 
     def proved(self, host: str, source: PeerId, now: float) -> None:
-        """The peer was there: what the try cost is given back."""
+        """Give back what a try cost: the peer was there."""
         for bucket in self._buckets(host, source, now):
             bucket.give_back(1.0, now)
 
@@ -129,6 +134,9 @@ class DialPolicy:
         return [self._in_all, self._of_source.of(source, now), *of_prefix]
 
 
-def is_free(place: PeerAddress, named: bool, proven: Iterable[str]) -> bool:
-    """Whether an address needs no allowance: the user named it, or its peer was met at that host."""
-    return named or place.host in proven
+def is_free(address: PeerAddress, named: bool, proven: Iterable[str]) -> bool:
+    """Whether a try of this address costs nothing.
+
+    `named` says that the user gave the address; `proven` are the hosts at which its peer was met.
+    """
+    return named or address.host in proven

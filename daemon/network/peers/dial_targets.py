@@ -1,4 +1,4 @@
-"""At which of its addresses a peer may be called now, and who pays for the try (`dialing.py`)."""
+"""The addresses at which a peer may be called now, and which source pays for each try."""
 
 from __future__ import annotations
 
@@ -8,91 +8,103 @@ import trio
 
 from daemon.network.addresses import PeerAddress
 from daemon.network.peers.address_book import AddressBook
-from daemon.network.peers.dial_policy import BULK_TRIES_AT_ONCE, TRIED_OF_PEER, DialPolicy, is_free
+from daemon.network.peers.dial_policy import (
+    BULK_TRIES_AT_ONCE,
+    TRIED_OF_PEER,
+    DialPolicy,
+    is_free,
+)
 from daemon.network.peers.live_connections import LiveConnections
 from protocol.identity import PeerId
 from protocol.ports.endpoint import Endpoint
 
-# Of one endpoint, tried in turn for 5 s each.
+# Hosts of one endpoint, tried one after the other for 5 s each.
 MAX_BULK_HOSTS = 4
 
 
 class DialTargets:
-    """What the book and the live connections know, seen through the rules. One of a node."""
+    """Applies the dial policy to what the address book and the live connections know."""
 
     def __init__(
-        self, book: AddressBook, links: LiveConnections, places: tuple[PeerAddress, ...]
+        self,
+        book: AddressBook,
+        connections: LiveConnections,
+        own_addresses: tuple[PeerAddress, ...],
     ) -> None:
-        own = [place.host for place in places]
-        self._book, self._links = book, links
-        self._policy = DialPolicy(own, self._heard)
-        self._bulk_policy = DialPolicy(own, self._heard, BULK_TRIES_AT_ONCE)
+        own_hosts = [address.host for address in own_addresses]
+        self._book, self._connections = book, connections
+        self._policy = DialPolicy(own_hosts, self._heard_hosts)
+        self._bulk_policy = DialPolicy(own_hosts, self._heard_hosts, BULK_TRIES_AT_ONCE)
 
-    def _heard(self) -> set[str]:
-        return self._links.hosts() | {place.host for place in self._book.named()}
+    def _heard_hosts(self) -> set[str]:
+        return self._connections.hosts() | {address.host for address in self._book.named()}
 
-    def places(self, peer: PeerId, reasons: list[str]) -> Iterator[tuple[PeerAddress, PeerId]]:
-        """The addresses to try, each with whoever pays for it: nobody for those that are free.
+    def to_dial(self, peer: PeerId, reasons: list[str]) -> Iterator[tuple[PeerAddress, PeerId]]:
+        """The addresses to try, each with the source that pays for it.
 
-        Why others are left out goes to `reasons`.
+        The source of a free address is empty. Why an address is left out goes to `reasons`.
         """
         entry = self._book.entry_of(peer)
         if entry is None:
             return
         free = [
-            place for place in entry.places if is_free(place, place in entry.named, entry.proven)
+            address
+            for address in entry.addresses
+            if is_free(address, address in entry.named, entry.proven)
         ]
-        for place in free:
-            yield place, ""
-        told = 0
-        for place in entry.places:
-            if place in free:
+        for address in free:
+            yield address, ""
+        unproven = 0
+        for address in entry.addresses:
+            if address in free:
                 continue
-            if why := self._policy.why_not(place.host, place.port):
+            if why := self._policy.why_not(address.host, address.port):
                 reasons.append(why)
-            elif told >= TRIED_OF_PEER or not self._policy.spend(
-                place.host, entry.source, trio.current_time()
+            elif unproven >= TRIED_OF_PEER or not self._policy.spend(
+                address.host, entry.source, trio.current_time()
             ):
-                reasons.append(f"too many addresses led nowhere to try {place.host} now")
+                reasons.append(f"too many addresses led nowhere to try {address.host} now")
                 return
             else:
-                told += 1
-                yield place, entry.source
+                unproven += 1
+                yield address, entry.source
 
-    def proved(self, place: PeerAddress, source: PeerId) -> None:
-        """The peer was at an address that `source` told of."""
+    def proved(self, address: PeerAddress, source: PeerId) -> None:
+        """Give back what the try cost: the peer was at an address that `source` told of."""
         if source:
-            self._policy.proved(place.host, source, trio.current_time())
+            self._policy.proved(address.host, source, trio.current_time())
 
-    def _met(self, peer: PeerId) -> list[str]:
+    def _met_at(self, peer: PeerId) -> list[str]:
         """The hosts at which a peer proved its key."""
         entry = self._book.entry_of(peer)
-        return [*self._links.hosts_of(peer), *(entry.proven if entry else ())]
+        return [*self._connections.hosts_of(peer), *(entry.proven if entry else ())]
 
     def bulk_hosts(self, endpoint: Endpoint) -> tuple[str, ...]:
-        """Where to call for a bulk stream: hosts that the peer says and where it was met, then what
-        else it says, as far as that may be tried, then other hosts where it was met.
+        """The hosts to call for a bulk stream, best first.
+
+        First come hosts of the endpoint at which the peer was met, then its other hosts as far as
+        the policy allows, then other hosts at which the peer was met.
         """
         peer, policy, now = endpoint.peer, self._bulk_policy, trio.current_time()
         entry = self._book.entry_of(peer)
-        met = self._met(peer)
-        named = {place.host for place in entry.named} if entry else set()
+        met = self._met_at(peer)
+        named = {address.host for address in entry.named} if entry else set()
         hosts = [host for host in endpoint.hosts if host in met or host in named]
-        told = 0
+        unproven = 0
         for host in endpoint.hosts:
             allowed = (
                 host not in hosts
-                and told < TRIED_OF_PEER
+                and unproven < TRIED_OF_PEER
                 and not policy.why_not(host, endpoint.port)
             )
             if allowed and policy.spend(host, peer, now):
                 hosts.append(host)
-                told += 1
+                unproven += 1
         return tuple(dict.fromkeys([*hosts, *met]))[:MAX_BULK_HOSTS]
 
-    def bulk_met(self, peer: PeerId, host: str) -> None:
-        """The peer showed its certificate there."""
-        # Calls to the others were free, so there is nothing to give back.
-        if host not in self._met(peer):
+    def met_for_bulk(self, peer: PeerId, host: str) -> None:
+        """Note that the peer showed its certificate at `host`."""
+        # Hosts at which the peer was met before cost nothing, so nothing is given back for them.
+        if host not in self._met_at(peer):
             self._bulk_policy.proved(host, peer, trio.current_time())
         self._book.met(peer, host)

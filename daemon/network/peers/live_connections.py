@@ -1,4 +1,4 @@
-"""Live connections: who is up, how far away, and a feed of changes."""
+"""The connections that are up: to which peers, how far away, and a feed of changes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from daemon.network.tcp_info import SegmentCounts
 from protocol.identity import PeerId
 from protocol.ports.network import Link, LinkChange
 
-# Of one reader that does not read; then the oldest are lost.
+# Changes kept for a reader that does not read. Then the oldest are lost.
 MAX_PENDING_CHANGES = 4096
 
 
 class _Feed:
-    """One reader's changes."""
+    """The changes for one reader."""
 
     def __init__(self, first: list[LinkChange]) -> None:
         self._changes = deque(first, MAX_PENDING_CHANGES)
@@ -42,88 +42,95 @@ class _Feed:
         return self._changes.popleft()
 
 
-class _Up:
-    """A peer that is up, over one connection or several (both sides may have called at once)."""
+class _ConnectedPeer:
+    """A connected peer. It has several connections when both sides called at once."""
 
     def __init__(self, since_s: float) -> None:
         self.since_s = since_s
         self.connections: list[Any] = []
 
+    def muxed(self) -> list[MeasuredYamux]:
+        return [connection.muxed_conn for connection in self.connections]
+
     def best(self) -> MeasuredYamux:
-        """The connection whose time is measured best."""
-        muxed: list[MeasuredYamux] = [connection.muxed_conn for connection in self.connections]
-        return min(muxed, key=lambda one: one.rtt_s if one.rtt_s is not None else float("inf"))
+        """The connection with the shortest round-trip time."""
+        return min(
+            self.muxed(), key=lambda one: one.rtt_s if one.rtt_s is not None else float("inf")
+        )
 
 
 class LiveConnections(INotifee):
-    """Told by the swarm of connections, tells `on_end` of each one that is gone."""
+    """Listens to the swarm, and calls `on_end` for each connection that ended."""
 
     def __init__(self, on_end: Callable[[MeasuredYamux], None]) -> None:
         self._on_end = on_end
-        self._up: dict[PeerId, _Up] = {}
-        self._feeds: WeakSet[_Feed] = WeakSet()  # a reader that is gone is forgotten
-
-    def peers(self) -> set[PeerId]:
-        return set(self._up)
+        self._peers: dict[PeerId, _ConnectedPeer] = {}
+        # Weak, so that a reader that is gone is forgotten.
+        self._feeds: WeakSet[_Feed] = WeakSet()
 
     def __contains__(self, peer: PeerId) -> bool:
-        return peer in self._up
+        return peer in self._peers
 
-    def all(self) -> list[Link]:
-        return [_link(peer, up) for peer, up in self._up.items()]
+    def peers(self) -> set[PeerId]:
+        return set(self._peers)
+
+    def links(self) -> list[Link]:
+        """What is measured of each connected peer."""
+        return [_link(peer, connected) for peer, connected in self._peers.items()]
+
+    def connections(self) -> list[MeasuredYamux]:
+        return [muxed for connected in self._peers.values() for muxed in connected.muxed()]
 
     def hosts_of(self, peer: PeerId) -> list[str]:
-        """Where a peer's key was proved: the other ends of its live connections."""
-        up = self._up.get(peer)
-        hosts = [connection.muxed_conn.remote_host for connection in up.connections] if up else []
+        """The remote hosts of a peer's connections: there the peer proved its key."""
+        connected = self._peers.get(peer)
+        hosts = [muxed.remote_host for muxed in connected.muxed()] if connected else []
         return [host for host in dict.fromkeys(hosts) if host]
 
+    def host_of(self, peer: PeerId) -> str:
+        """The remote host of a peer's first connection; empty without one."""
+        return next(iter(self.hosts_of(peer)), "")
+
     def hosts(self) -> set[str]:
-        """The other ends of all live connections."""
+        """The remote hosts of all connections."""
         return {connection.remote_host for connection in self.connections()} - {""}
 
     def segments(self, peer: PeerId) -> SegmentCounts:
         """What the kernel counted on the connections to a peer."""
-        up = self._up.get(peer)
-        return (
-            sum(
-                (connection.muxed_conn.segments() for connection in up.connections), SegmentCounts()
-            )
-            if up
-            else SegmentCounts()
-        )
+        connected = self._peers.get(peer)
+        muxed = connected.muxed() if connected else []
+        return sum((one.segments() for one in muxed), SegmentCounts())
 
     def changes(self) -> AsyncIterator[LinkChange]:
-        feed = _Feed([LinkChange(peer=peer, up=True, reason="connected") for peer in self._up])
+        """Changes from now on, beginning with the peers that are connected."""
+        feed = _Feed([LinkChange(peer=peer, up=True, reason="connected") for peer in self._peers])
         self._feeds.add(feed)
         return feed
 
-    def connections(self) -> list[MeasuredYamux]:
-        return [connection.muxed_conn for up in self._up.values() for connection in up.connections]
+    # ---------------------------------------------------------------------------------- INotifee
 
     async def connected(self, network: INetwork, conn: INetConn) -> None:
         peer: PeerId = conn.muxed_conn.peer_id.to_base58()
-        up = self._up.get(peer)
+        # The call of `disconnected` for a closed connection has been, or will find nothing.
         if conn.is_closed:
-            # Its "disconnected" has been, or comes and finds nothing.
             return
-        if up is None:
-            up = self._up[peer] = _Up(trio.current_time())
-            self._say(
-                LinkChange(peer=peer, up=True, reason=f"connected at {_address(conn.muxed_conn)}")
-            )
-        up.connections.append(conn)
+        connected = self._peers.get(peer)
+        if connected is None:
+            connected = self._peers[peer] = _ConnectedPeer(trio.current_time())
+            where = _address(conn.muxed_conn)
+            self._publish(LinkChange(peer=peer, up=True, reason=f"connected at {where}"))
+        connected.connections.append(conn)
 
     async def disconnected(self, network: INetwork, conn: INetConn) -> None:
         peer: PeerId = conn.muxed_conn.peer_id.to_base58()
-        up = self._up.get(peer)
-        if up is None or conn not in up.connections:
+        connected = self._peers.get(peer)
+        if connected is None or conn not in connected.connections:
             return
-        up.connections.remove(conn)
-        if not up.connections:
-            del self._up[peer]
+        connected.connections.remove(conn)
+        if not connected.connections:
+            del self._peers[peer]
             lost: str = getattr(conn.muxed_conn, "lost", "") or "the connection was closed"
-            self._say(LinkChange(peer=peer, up=False, reason=lost))
+            self._publish(LinkChange(peer=peer, up=False, reason=lost))
         muxed: Any = conn.muxed_conn
         self._on_end(muxed)
 
@@ -132,7 +139,7 @@ class LiveConnections(INotifee):
     async def listen(self, network: INetwork, multiaddr: Multiaddr) -> None: ...
     async def listen_close(self, network: INetwork, multiaddr: Multiaddr) -> None: ...
 
-    def _say(self, change: LinkChange) -> None:
+    def _publish(self, change: LinkChange) -> None:
         for feed in self._feeds:
             feed.put(change)
 
@@ -142,13 +149,13 @@ def _address(muxed: Any) -> str:
     return f"/ip4/{remote[0]}/tcp/{remote[1]}" if remote else "an unknown address"
 
 
-def _link(peer: PeerId, up: _Up) -> Link:
-    best = up.best()
+def _link(peer: PeerId, connected: _ConnectedPeer) -> Link:
+    best = connected.best()
     return Link(
         peer=peer,
         path="direct",
         address=_address(best),
         rtt_s=best.rtt_s,
-        since_s=up.since_s,
+        since_s=connected.since_s,
         jitter_s=best.jitter_s,
     )

@@ -1,20 +1,20 @@
-"""This node's own signed record, and what comes back under its name.
+"""This node's own signed record, and records of the same key that another process signed.
 
-Neighbours hand each node the record of it that they hold. A record that this life did not sign was
-signed by another life of the key, or by another node that holds the key now: a copied home. Numbers
-tell them apart. A life numbers its records `first`, `first + 2`, `first + 4` and so on, and the
-first number of a life is greater than all numbers of every life before it:
+Neighbours hand each node the record of it that they hold. A record that this process did not sign
+was signed by an earlier process of this node, or by another node that holds the key: a copied
+home. Numbers tell them apart. A process numbers its records `first`, `first + 2`, `first + 4` and
+so on. The first number of a process is greater than all numbers of every process before it:
 
-    number                                  meaning                           consequence
-    one that this life made                 our own record                    nothing
-    another within this life's range        an older node's answer to ours    `answered`: ours is the copy
-    greater than our first                  a younger node's record           `younger`: answer with the next number
-    smaller than our first                  an earlier life, or an older node `earlier`: call its address
+    number                               meaning                           relation
+    made by this process                 our own record                    none
+    another one within our range         an older node answers our record  "answered": ours is the copy
+    greater than our first               a younger node's record           "younger": we answer
+    smaller than our first               an earlier process or older node  "earlier": call its address
 
-An answer lies in the range of the younger life, between the numbers that the younger node uses
-itself, and so does every later record of the node that answered. So of two nodes with one key the
-younger learns that it is the younger, from a signature that can only be made after it began, and
-the older one is never mistaken for a copy.
+An answer lies in the range of the younger process, between the numbers that the younger process
+uses itself, and so does every later record of the node that answered. So of two nodes with one key
+the younger one learns that it is younger, from a signature that can only be made after it began.
+The older node is never mistaken for a copy.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Literal
 import msgspec
 
 from daemon.network.addresses import PeerAddress
-from daemon.network.peers.address_book import (
+from daemon.network.peers.peer_record import (
     SignedPeerRecord,
     check_record,
     read_record,
@@ -34,37 +34,36 @@ from daemon.network.peers.address_book import (
 from protocol.identity import Signer
 
 # Numbers of foreign records that are not looked at again.
-MOST_JUDGED = 64
-# A record is sealed for each change of our keys and for each answer: dozens in a long life. Two
-# lives that begin from one backup are up to 1e9 numbers apart (`daemon/home/serials.py`), so ranges of
-# this length meet once in 500,000 times.
-LIFE_NUMBERS = 1024
+MAX_JUDGED = 64
+# A record is sealed for each change of our keys and for each answer: dozens in a long run of the
+# daemon. Two processes that begin from one backup are up to 1e9 numbers apart
+# (`daemon/home/serials.py`), so ranges of this length meet once in 500,000 times.
+RANGE_NUMBERS = 1024
 
 Relation = Literal["answered", "younger", "earlier"]
 
 
 class KeyObservation(msgspec.Struct, frozen=True, kw_only=True):
-    """A record of this node's key that this life did not sign, and where its signer is."""
+    """A record of this node's key that this process did not sign, and its signer's addresses."""
 
     relation: Relation
     number: int
-    places: tuple[PeerAddress, ...]
+    addresses: tuple[PeerAddress, ...]
 
 
 class OwnRecord:
-    """Sealed anew when the keys change, each time with a greater number.
-
-    `serial` gives numbers that grow.
-    """
+    """The record of this node, sealed anew with a greater number whenever the keys change."""
 
     def __init__(
         self,
         signer: Signer,
-        places: Iterable[PeerAddress],
+        addresses: Iterable[PeerAddress],
         serial: Callable[[], int],
-        tell: Callable[[KeyObservation], None],
+        on_observed: Callable[[KeyObservation], None],
     ) -> None:
-        self._signer, self._places, self._serial, self._tell = signer, tuple(places), serial, tell
+        """`serial` gives numbers that grow."""
+        self._signer, self._addresses = signer, tuple(addresses)
+        self._serial, self._on_observed = serial, on_observed
         self._first = self._begin = serial()
         self._next = self._first
         self._made: dict[int, None] = {}
@@ -73,45 +72,53 @@ class OwnRecord:
         self._keys: frozenset[bytes] = frozenset()
 
     def sealed(self, keys: frozenset[bytes]) -> SignedPeerRecord:
-        """The record as of now."""
+        """The record for these keys."""
         if self._sealed is None or keys != self._keys:
-            self._seal(keys, self._next)
-        assert self._sealed is not None
+            return self._seal(keys, self._next)
         return self._sealed
 
     def is_own(self, signed: SignedPeerRecord) -> bool:
-        """Whether a record is of this node's key, by its own word. Raises `PeerFault`."""
+        """Whether a record names this node. Its signature is not checked. Raises `PeerFault`."""
         return read_record(signed).peer == self._signer.peer
 
     def heard(self, signed: SignedPeerRecord) -> bool:
-        """A record of this key that somebody handed over.
+        """Judge a record of this key that a neighbour handed over.
 
-        True when ours was sealed anew. Raises `PeerFault`.
+        Returns:
+            Whether our record was sealed anew.
+
+        Raises:
+            PeerFault: For a record that this key did not sign.
         """
-        number = read_record(signed).seq
+        record = read_record(signed)
+        number = record.seq
         if number in self._made or number in self._judged:
             return False
-        places = check_record(signed, read_record(signed))
-        _keep(self._judged, number, MOST_JUDGED)
-        if self._begin <= number < self._begin + LIFE_NUMBERS:
-            self._tell(KeyObservation(relation="answered", number=number, places=places))
+        addresses = check_record(signed, record)
+        _remember(self._judged, number, MAX_JUDGED)
+        relation = self._relation(number)
+        self._on_observed(KeyObservation(relation=relation, number=number, addresses=addresses))
+        if relation != "younger":
             return False
-        if number < self._first:
-            self._tell(KeyObservation(relation="earlier", number=number, places=places))
-            return False
-        self._tell(KeyObservation(relation="younger", number=number, places=places))
         self._seal(self._keys, number + 1)
         return True
 
-    def _seal(self, keys: frozenset[bytes], number: int) -> None:
-        _keep(self._made, number, LIFE_NUMBERS)
-        self._sealed, self._keys = seal_record(self._signer, self._places, keys, number), keys
+    def _relation(self, number: int) -> Relation:
+        if self._begin <= number < self._begin + RANGE_NUMBERS:
+            return "answered"
+        return "earlier" if number < self._first else "younger"
+
+    def _seal(self, keys: frozenset[bytes], number: int) -> SignedPeerRecord:
+        _remember(self._made, number, RANGE_NUMBERS)
+        sealed = seal_record(self._signer, self._addresses, keys, number)
+        self._sealed, self._keys = sealed, keys
         self._next = number + 2
-        if self._begin <= number < self._begin + LIFE_NUMBERS <= self._next:
+        if self._begin <= number < self._begin + RANGE_NUMBERS <= self._next:
             self._begin = self._next = max(self._serial(), self._next)
+        return sealed
 
 
-def _keep(numbers: dict[int, None], number: int, most: int) -> None:
+def _remember(numbers: dict[int, None], number: int, most: int) -> None:
     numbers[number] = None
     if len(numbers) > most:
         del numbers[next(iter(numbers))]

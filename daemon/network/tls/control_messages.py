@@ -52,7 +52,7 @@ class ControlMessages:
         """Whether a part of a handshake message came. Its next part must follow (5.1)."""
         return bool(self._messages)
 
-    def take_request(self) -> bool:
+    def pop_key_request(self) -> bool:
         """Whether the other side asked for another key since the last call."""
         asked, self._key_asked = self._key_asked, False
         return asked

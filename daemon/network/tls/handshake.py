@@ -14,27 +14,18 @@ from pathlib import Path
 import msgspec
 from OpenSSL import SSL, crypto
 
-from daemon.network.tls.records import (
-    CIPHER_SUITES,
-    HEADER_BYTES,
-    MAX_PROTECTED_BYTES,
-    RECORD_BYTES,
-    RecordOpener,
-    RecordSealer,
-)
+from daemon.network.tls.client_hello import ClientHello, count_data_records
+from daemon.network.tls.control_messages import DATA, HANDSHAKE
+from daemon.network.tls.record_opener import RecordOpener
+from daemon.network.tls.record_sealer import RecordSealer
+from daemon.network.tls.records import HEADER_BYTES, MAX_PROTECTED_BYTES
+from daemon.network.tls.traffic_keys import CIPHER_SUITES
 
 _FROM_CLIENT, _FROM_SERVER = b"CLIENT_TRAFFIC_SECRET_0", b"SERVER_TRAFFIC_SECRET_0"
-_HANDSHAKE, _DATA = 22, 23  # record types (RFC 8446, 5.1)
-_CLIENT_HELLO = 1
+# A fatal alert as it travels before there are keys (RFC 8446, 5.1 and 6).
 UNEXPECTED_MESSAGE = b"\x15\x03\x03\x00\x02\x02\x0a"
-"""A fatal alert as it travels before there are keys (RFC 8446, 5.1 and 6)."""
-_MAX_FRAGMENT_LENGTH = 1
-FRAGMENT_BYTES = {1: 512, 2: 1024, 3: 2048, 4: 4096}  # by the extension's code (RFC 6066, 4)
-MAX_HELLO_BYTES = 1 << 14
-"""A longer ClientHello is not searched for extensions. OpenSSL refuses one above 131,396 bytes; the
-longest that a TLS library sends, with two post-quantum key shares, has about 3,000."""
 
-# In OpenSSL's reasons and in its names of alerts.
+# Words of OpenSSL's reasons that mean a certificate was not trusted.
 _ABOUT_TRUST = ("certificate", "unknown ca")
 
 
@@ -58,8 +49,8 @@ class HandshakeResult(msgspec.Struct, frozen=True):
     """
 
     certificate: bytes
-    sealing: RecordSealer
-    opening: RecordOpener
+    sealer: RecordSealer
+    opener: RecordOpener
     early: bytes
 
 
@@ -133,8 +124,7 @@ class TlsHandshake:
             connection.set_connect_state()
         # What OpenSSL has not read: it is given whole records.
         self._came = bytearray()
-        self._hello: bytearray | None = bytearray() if server_side else None
-        self._limit = RECORD_BYTES
+        self._hello = ClientHello()
         self._failed = self._spoke = False
 
     def feed(self, data: bytes | memoryview) -> None:
@@ -183,27 +173,15 @@ class TlsHandshake:
         if len(came) < HEADER_BYTES:
             return b""
         size = int.from_bytes(came[3:HEADER_BYTES], "big")
-        if not 20 <= came[0] <= _DATA or came[1] != 3 or size > MAX_PROTECTED_BYTES:
+        if not 20 <= came[0] <= DATA or came[1] != 3 or size > MAX_PROTECTED_BYTES:
             end = len(came)  # OpenSSL says what is wrong with it
         elif len(came) < (end := HEADER_BYTES + size):
             return b""
         record = bytes(came[:end])
         del came[:end]
-        if self._hello is not None and record[0] == _HANDSHAKE:
-            self._read_hello(record[HEADER_BYTES:])
+        if self._server_side and record[0] == HANDSHAKE:
+            self._hello.add(record[HEADER_BYTES:])
         return record
-
-    def _read_hello(self, part: bytes) -> None:
-        """Look for what a ClientHello limits: OpenSSL acknowledges `max_fragment_length`."""
-        hello = self._hello
-        assert hello is not None
-        hello += part
-        size = 4 + int.from_bytes(hello[1:4], "big") if len(hello) >= 4 else MAX_HELLO_BYTES
-        if len(hello) >= size or len(hello) > MAX_HELLO_BYTES:
-            code = _fragment_code(bytes(hello[:size]))
-            self._limit = FRAGMENT_BYTES.get(code, RECORD_BYTES)
-            # A second hello, after a retry request, repeats the extension.
-            self._hello = None
 
     def unsent(self) -> bytes:
         """Take what is to be sent now. After a failure this is an alert."""
@@ -220,7 +198,7 @@ class TlsHandshake:
         self._spoke = self._spoke or bool(sent)
         return bytes(sent)
 
-    def agreed(self, unsent: bytes) -> HandshakeResult:
+    def result(self, unsent: bytes) -> HandshakeResult:
         """The outcome, after the last step. `unsent` is what that step had to send.
 
         Raises:
@@ -236,12 +214,15 @@ class TlsHandshake:
             raise HandshakeFailed("OpenSSL did not report what it agreed on")
         # A server's last step sends tickets, under the first numbers of the keys that we go on
         # with.
-        used = _count_data_records(unsent) if self._server_side else 0
+        used = count_data_records(unsent) if self._server_side else 0
         return HandshakeResult(
             certificate=crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate),
-            sealing=RecordSealer(suite, secrets[ours], limit=self._limit, used=used),
-            opening=RecordOpener(
-                suite, secrets[theirs], limit=self._limit, from_server=not self._server_side
+            sealer=RecordSealer(suite, secrets[ours], limit=self._hello.record_limit, used=used),
+            opener=RecordOpener(
+                suite,
+                secrets[theirs],
+                limit=self._hello.record_limit,
+                from_server=not self._server_side,
             ),
             early=bytes(self._came),
         )
@@ -255,33 +236,3 @@ def _reason_of(error: SSL.Error) -> str:
         return "the connection ended in the handshake"
     queue = error.args[0] if error.args else []
     return str(queue[0][2]) if queue else "the handshake failed"
-
-
-def _count_data_records(wire: bytes) -> int:
-    count = at = 0
-    while at + HEADER_BYTES <= len(wire):
-        count += wire[at] == _DATA
-        at += HEADER_BYTES + int.from_bytes(wire[at + 3 : at + HEADER_BYTES], "big")
-    return count
-
-
-def _fragment_code(hello: bytes) -> int:
-    """The code in a ClientHello's `max_fragment_length` extension (RFC 8446, 4.1.2), or 0.
-
-    OpenSSL refuses a malformed hello by itself, so whatever does not parse here counts as none.
-    """
-    if not hello or hello[0] != _CLIENT_HELLO:
-        return 0
-    # The message's header, the version, the random.
-    at = 4 + 2 + 32
-    # Session id, cipher suites, compression methods.
-    for length_bytes in (1, 2, 1):
-        at += length_bytes + int.from_bytes(hello[at : at + length_bytes], "big")
-    at += 2  # the length of all extensions
-    while at + 4 <= len(hello):
-        kind = int.from_bytes(hello[at : at + 2], "big")
-        size = int.from_bytes(hello[at + 2 : at + 4], "big")
-        if kind == _MAX_FRAGMENT_LENGTH:
-            return hello[at + 4] if size == 1 and at + 4 < len(hello) else 0
-        at += 4 + size
-    return 0

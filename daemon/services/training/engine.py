@@ -6,6 +6,7 @@ from typing import Protocol
 
 import trio
 
+from daemon.system.trio_types import TaskStatus
 from protocol.errors import UserError
 from protocol.text.nearest import nearest
 
@@ -19,7 +20,7 @@ class Engine(Protocol):
     Registers its protocols when it is made, so it is made before the network starts.
     """
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Started when the node's state is in place and training begins."""
 
     def finish(self) -> None:

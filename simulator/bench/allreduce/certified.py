@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import trio
 
-from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.network import LibP2PNetwork
+from daemon.network.settings import NetworkSettings
 from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import announce
 from daemon.services.training.native.engine import NativeEngine
@@ -229,7 +230,7 @@ class CertifiedDriver:
         )
 
     async def prepare(self, number: int, vector: Vector) -> None:
-        keeper = self.engine.keeper
+        keeper = self.engine.state_store
         assert keeper is not None
         await self._together()
         self.trainer.give(vector)
@@ -246,7 +247,7 @@ class CertifiedDriver:
         raise AveragingFailure(f"no certificate within {TIMEOUT_S:.0f} s")
 
     async def result(self) -> Vector:
-        keeper = self.engine.keeper
+        keeper = self.engine.state_store
         assert keeper is not None
         moved: Vector = self._before - keeper.anchor.value
         return moved

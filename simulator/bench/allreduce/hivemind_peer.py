@@ -12,9 +12,9 @@ import numpy as np
 from daemon.services.training.hivemind.averager import (
     AveragingAttempt,
     AveragingFailed,
-    HivemindPeer,
     VectorAverager,
 )
+from daemon.services.training.hivemind.hivemind_peer import HivemindPeer
 from daemon.services.training.hivemind.settings import AveragerSettings, PeerSettings
 from protocol.averaging.vector_layout import Vector
 from simulator.bench.allreduce.driver import (
@@ -61,7 +61,7 @@ class HivemindDriver:
     def _meet(self, index: int, info: str) -> None:
         """Call a peer until it answers: two that call each other at once can both fail."""
         last = time.monotonic() + MEET_S
-        while not self._peer.meet(info.split()):
+        while not self._peer.connect(info.split()):
             if time.monotonic() > last:
                 raise RuntimeError(f"hivemind peer {index} did not answer at {info}")
             time.sleep(MEET_PAUSE_S)

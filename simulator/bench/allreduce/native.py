@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 import trio
 
-from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.network import LibP2PNetwork
+from daemon.network.settings import NetworkSettings
 from daemon.network.tls.certificate import load_or_make
 from daemon.services.training.native.exchange.all_reduce import AllReduce
 from daemon.services.training.native.exchange.buffers import Buffers
@@ -21,6 +22,10 @@ from daemon.services.training.native.exchange.bulk_headers import BulkHeader
 from daemon.services.training.native.exchange.bulk_receiver import ExpectedParcel, serve_bulk
 from daemon.services.training.native.exchange.bulk_sender import BulkSender
 from daemon.services.training.native.exchange.data_plane import fingerprint_of
+from daemon.services.training.native.exchange.exchange_context import (
+    ExchangeContext,
+    ExchangePorts,
+)
 from daemon.system.offload import in_thread
 from protocol.averaging.group_layout import even_groups
 from protocol.averaging.vector_layout import Vector, chunk_count, share_out
@@ -155,17 +160,21 @@ class NativeDriver:
         await in_thread(lambda: self._codec.encode_into(self._vector, 1.0, encoded))
         plan = self._plan()
         exchange = AllReduce(
-            plan=plan,
-            run=RUN,
-            signer=self._signer,
-            offer=Offer(seq=1, weight=1, encoded=encoded),
-            codec=self._codec,
-            parameters=self._settings.elements,
-            sender=self.sender,
-            buffers=self.buffers,
-            offload=in_thread,
-            emit=_nothing,
-            commitment=NullCommitment(),
+            plan,
+            Offer(seq=1, weight=1, encoded=encoded),
+            ExchangeContext(
+                run=RUN,
+                signer=self._signer,
+                codec=self._codec,
+                parameters=self._settings.elements,
+            ),
+            ExchangePorts(
+                sender=self.sender,
+                buffers=self.buffers,
+                offload=in_thread,
+                emit=_nothing,
+                commitment=NullCommitment(),
+            ),
         )
         self._exchange = exchange
         self._changed.set()
@@ -182,10 +191,10 @@ class NativeDriver:
         exchange.scatter()
         with trio.move_on_after(TIMEOUT_S):
             await exchange.average(cut, digest(plan.digest))
-            gathered, elements = exchange.gathered(), self._settings.elements
-            there = gathered.vector(0, elements)
+            results, elements = exchange.results(), self._settings.elements
+            there = results.vector(0, elements)
             self._mean = (
-                there if there is not None else await in_thread(lambda: gathered.mean(0, self._out))
+                there if there is not None else await in_thread(lambda: results.mean(0, self._out))
             )
             return
         raise AveragingFailure(self._trouble or f"not within {TIMEOUT_S:.0f} s")

@@ -47,7 +47,7 @@ def stage(
     monkeypatch.setenv(password.VARIABLE, str(secret))
     settlers = (wallet(0).address,)
     if request.param != "fake":
-        monkeypatch.setattr("contracts.chain_client.POLL_S", 0.01)
+        monkeypatch.setattr("contracts.transaction_tracker.POLL_S", 0.01)
         with (
             homes.devnet(settlers) if request.param == "evm" else homes.on_anvil(settlers) as world
         ):

@@ -59,12 +59,12 @@ class Stage:
     ) -> tuple[Heartbeater, list[JournalEvent], CertifiedTotals]:
         figures, events = CertifiedTotals(people(4)[i].peer), list[JournalEvent]()
         heartbeater = Heartbeater(
-            opener=lambda: self.world.client(wallet(i).private_key()),
+            open_chain=lambda: self.world.client(wallet(i).private_key()),
             identity=AgentIdentity(name=f"node {i}", payout=payout),
-            figure=lambda: figures.now,
+            figures=lambda: figures.now,
             offload=inline,
             record=events.append,
-            dice=lambda: 0.0,
+            jitter=lambda: 0.0,
         )
         return heartbeater, events, figures
 

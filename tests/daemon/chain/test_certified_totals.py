@@ -14,7 +14,7 @@ from daemon.chain.certified_feed import LOOK_S, READ_AT_ONCE, CertifiedFeed
 from daemon.chain.certified_totals import CertifiedTotals, HeartbeatFigures
 from daemon.disk.file_disk import FileDisk
 from daemon.journal import Journal, dates_of_certificates
-from daemon.oracle.reporter import OracleReporter
+from daemon.oracle.reporter import OracleEndpoint, OracleReporter, ReportSigner
 from daemon.services.training.native.rounds.round_log import certified
 from daemon.swarm.chain_sync import pack_record
 from daemon.swarm.lineage import LineageEntry
@@ -90,10 +90,8 @@ async def test_a_report_to_the_oracle_after_a_merge_has_the_work_once(
         return 200
 
     reporter = OracleReporter(
-        url="http://oracle",
-        legacy=False,
-        wallet=wallet(0).address,
-        sign=wallet(0).sign_text,
+        oracle=OracleEndpoint(url="http://oracle"),
+        signer=ReportSigner(wallet=wallet(0).address, sign=wallet(0).sign_text),
         folder=tmp_path,
         figures=lambda: figures.totals,
         record=lambda _: None,

@@ -45,12 +45,12 @@ class Node:
         self.events: list[JournalEvent] = []
         self.sent: list[tuple[float, int]] = []
         self.heartbeater = Heartbeater(
-            opener=self._open,
+            open_chain=self._open,
             identity=AgentIdentity(name="attic", payout=dev_account("cold")),
-            figure=lambda: self.figure,
+            figures=lambda: self.figure,
             offload=inline,
             record=self.events.append,
-            dice=lambda: dice,
+            jitter=lambda: dice,
         )
         beat = self.chain.heartbeat
 
@@ -152,7 +152,7 @@ async def test_whatever_a_chain_does_is_said_and_never_raised(
     def broken() -> Chain:
         raise error
 
-    node.heartbeater._opener = broken
+    node.heartbeater._open_chain = broken
     await node.live(300.0)
     assert node.states == [state]
     status = StatusState()

@@ -262,9 +262,9 @@ def test_which_run_is_meant(stage: Stage) -> None:
     )
     assert stage.say(ANNA, "session", "show", PAID_RUN.hex()[:12].upper()).code == 0
     plumise = seal(replace(PAID, name="elsewhere", chain="plumise"))
-    says(stage.say(ANNA, "session", "create", plumise.run.hex()), 2, "its manifest says 'plumise'")
+    says(stage.say(ANNA, "session", "create", plumise.run.hex()), 2, "its manifest names 'plumise'")
     stage.homes[9] = stage.root / "empty"
-    says(stage.say(9, "session", "show"), 2, "it was in no run yet", "hypergpud start")
+    says(stage.say(9, "session", "show"), 2, "has not been in a run yet", "hypergpud start")
 
 
 def test_what_is_slow_is_not_sent_twice_and_what_others_did_first_is_told(stage: Stage) -> None:

@@ -1,11 +1,13 @@
-"""A node in the test's own process."""
+"""Nodes in the test's own process."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from daemon.network.network import LibP2PNetwork, NetworkSettings
+from daemon.network.network import LibP2PNetwork
+from daemon.network.settings import NetworkSettings
 from daemon.network.tls.certificate import load_or_make
+from tests.ports.network_suite import ECHO, echo
 
 
 def make_node(home: Path, seed: int, *join: str, bulk: bool = True) -> LibP2PNetwork:
@@ -24,3 +26,10 @@ async def until_linked(node: LibP2PNetwork, count: int) -> None:
     changes = node.changes()
     while len(node.links()) < count:
         await anext(changes)
+
+
+def make_echo_node(home: Path, index: int, join: tuple[str, ...] = ()) -> LibP2PNetwork:
+    """A node that sends back what arrives on its bulk streams."""
+    node = make_node(home, index + 1, *join)
+    node.serve_bulk(ECHO, echo)
+    return node

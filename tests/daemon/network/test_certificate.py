@@ -1,4 +1,4 @@
-"""The bulk certificate: made once, private, good whatever the clock says."""
+"""The bulk certificate: made once, private, and valid by every clock."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from daemon.network.tls.certificate import BulkCertificate, load_or_make
 from protocol.errors import UserError
 
 
-def test_it_is_made_once_and_stays_private(tmp_path: Path) -> None:
+def test_the_certificate_is_made_once_and_stays_private(tmp_path: Path) -> None:
     path = tmp_path / "home" / "bulk.pem"
     first = load_or_make(path, "node")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -22,10 +22,8 @@ def test_it_is_made_once_and_stays_private(tmp_path: Path) -> None:
     assert load_or_make(tmp_path / "other.pem", "node").der != first.der
 
 
-def test_no_clock_matters_neither_the_makers_nor_the_verifiers(tmp_path: Path) -> None:
-    """A machine without a battery begins in 1970; one whose clock was decades ahead kept what it
-    made then.
-    """
+def test_the_certificate_is_valid_by_every_clock(tmp_path: Path) -> None:
+    """A machine without a battery begins in 1970, and a clock may once be decades ahead."""
     certificate = x509.load_der_x509_certificate(load_or_make(tmp_path / "bulk.pem", "x" * 500).der)
     assert certificate.not_valid_before_utc < datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
     assert certificate.not_valid_after_utc > datetime.datetime(2500, 1, 1, tzinfo=datetime.UTC)
@@ -34,7 +32,7 @@ def test_no_clock_matters_neither_the_makers_nor_the_verifiers(tmp_path: Path) -
 @pytest.mark.parametrize(
     "content", [b"", b"nonsense", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"]
 )
-def test_a_damaged_file_is_said_and_kept(content: bytes, tmp_path: Path) -> None:
+def test_a_damaged_file_is_reported_and_kept(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "bulk.pem"
     path.write_bytes(content)
     with pytest.raises(UserError, match="cannot be read") as caught:
@@ -44,7 +42,7 @@ def test_a_damaged_file_is_said_and_kept(content: bytes, tmp_path: Path) -> None
     assert path.read_bytes() == content
 
 
-def test_one_that_cannot_be_read_or_made_is_said_with_its_place(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_or_made_is_reported_with_its_path(tmp_path: Path) -> None:
     (tmp_path / "bulk.pem").mkdir()
     (tmp_path / "file").touch()
     for path, why in (

@@ -1,4 +1,4 @@
-"""What a connection costs: frames that say nothing, and reads of the socket."""
+"""What a connection costs in window updates and in reads of the socket."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import trio
 from libp2p.stream_muxer.yamux.yamux import HEADER_SIZE, TYPE_WINDOW_UPDATE, YAMUX_HEADER_FORMAT
 
 from daemon.network.libp2p import connection
-from daemon.network.libp2p.connection import READ_AHEAD_BYTES, MeasuredYamux, ReadAheadStream
-from daemon.network.tls.session import tune
-from tests.daemon.network.test_paths import make
+from daemon.network.libp2p.connection import MeasuredYamux
+from daemon.network.libp2p.read_ahead_stream import READ_AHEAD_BYTES, ReadAheadStream
+from daemon.network.tcp import disable_nagle
+from tests.daemon.network.nodes import make_echo_node
 from tests.ports.network_suite import ECHO, ask, echo, pattern
 
 MESSAGES = 200
@@ -33,10 +34,10 @@ async def test_small_messages_give_no_window_back_and_large_ones_by_halves(
         await write(self, data)
 
     monkeypatch.setattr(connection.MeasuredYamux, "_write_frame", counting)
-    one = make(tmp_path, 0)
+    one = make_echo_node(tmp_path, 0)
     one.serve(ECHO, echo)
     async with one.running():
-        two = make(tmp_path, 1, one.addresses[-1:])
+        two = make_echo_node(tmp_path, 1, one.addresses[-1:])
         async with two.running():
             with trio.fail_after(30):
                 stream = await two.open_stream(one.peer, ECHO)
@@ -48,13 +49,13 @@ async def test_small_messages_give_no_window_back_and_large_ones_by_halves(
                     while len(got) < MESSAGE_BYTES:
                         got += await stream.receive_some(MESSAGE_BYTES - len(got))
                     assert got == message
-                # Both ways together they are less than half a window; gossip has streams of its
-                # own.
+                # The messages of both directions fill less than half a window. Gossip has its
+                # own streams.
                 assert len(given_back) <= 2
                 data = pattern(3_000_001)[:3_000_001]
                 assert await ask(stream, data) == data
                 await stream.aclose()
-    # Half of the window that a stream begins with.
+    # A stream begins with a window twice as large.
     assert all(length >= 1 << 17 for length in given_back[2:])
 
 
@@ -68,7 +69,7 @@ async def test_a_socket_is_read_ahead_and_nothing_is_lost_or_reordered() -> None
             listeners = await nursery.start(trio.serve_tcp, lambda server: server.send_all(sent), 0)
             client = await trio.testing.open_stream_to_socket_listener(listeners[0])
             assert isinstance(client, trio.SocketStream)
-            tune(client)
+            disable_nagle(client)
             stream = ReadAheadStream(client)
             size = 1
             while data := await stream.read(size):

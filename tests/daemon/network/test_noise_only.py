@@ -15,8 +15,9 @@ HELLO = b"/multistream/1.0.0"
 
 
 class Negotiation:
-    """multistream-select by hand (https://github.com/multiformats/multistream-select): varint
-    length, words, line feed.
+    """multistream-select by hand: a varint length, words, a line feed.
+
+    See https://github.com/multiformats/multistream-select.
     """
 
     def __init__(self, stream: trio.SocketStream) -> None:

@@ -1,6 +1,4 @@
-"""Of two nodes with one key exactly one learns that it is the younger, whatever their clocks say
-and whoever else holds old records.
-"""
+"""Of two nodes with one key, exactly one learns that it is the younger."""
 
 from __future__ import annotations
 
@@ -9,8 +7,8 @@ from itertools import count
 import pytest
 
 from daemon.network.addresses import PeerAddress
-from daemon.network.peers.address_book import SignedPeerRecord, read_record, seal_record
 from daemon.network.peers.own_record import KeyObservation, OwnRecord
+from daemon.network.peers.peer_record import SignedPeerRecord, read_record, seal_record
 from protocol.errors import PeerFault
 from protocol.identity import Signer
 
@@ -20,28 +18,28 @@ OTHER_RUN = frozenset([bytes(31) + b"o"])
 
 
 class Node:
-    """One holder of the key. Its numbers begin at `first`."""
+    """A process with the key. Its numbers begin at `first`."""
 
     def __init__(self, first: int, port: int) -> None:
-        self.saw: list[KeyObservation] = []
-        self.place = PeerAddress("ip4", "203.0.113.7", port, ME.peer)
-        self.own = OwnRecord(ME, [self.place], count(first, 1000).__next__, self.saw.append)
+        self.observed: list[KeyObservation] = []
+        self.address = PeerAddress("ip4", "203.0.113.7", port, ME.peer)
+        self.own = OwnRecord(ME, [self.address], count(first, 1000).__next__, self.observed.append)
 
     @property
     def relations(self) -> list[str]:
-        return [sighting.relation for sighting in self.saw]
+        return [one.relation for one in self.observed]
 
 
 class Neighbour:
-    """Keeps the newest record of a key, as every book does, and hands it to whoever asks."""
+    """Keeps the newest record of a key, as every address book does, and hands it out."""
 
     def __init__(self) -> None:
         self.newest: SignedPeerRecord | None = None
 
     def meet(self, node: Node) -> None:
-        """An exchange: the neighbour answers before it looks at what it got.
+        """Exchange records: the neighbour answers before it looks at what it received.
 
-        A record sealed anew is exchanged at once.
+        A record that was sealed anew is exchanged at once.
         """
         for _ in range(2):
             known = self.newest
@@ -57,20 +55,20 @@ def test_two_nodes_with_one_key_find_out_which_is_the_younger() -> None:
     neighbour.meet(old)
     neighbour.meet(new)
     assert (old.relations, new.relations) == ([], ["earlier"])
-    assert new.saw[0].places == (old.place,)
+    assert new.observed[0].addresses == (old.address,)
     neighbour.meet(old)
     assert old.relations == ["younger"]
-    assert old.saw[0].places == (new.place,)
+    assert old.observed[0].addresses == (new.address,)
     neighbour.meet(new)
     assert new.relations == ["earlier", "answered"]
     for _ in range(3):
         neighbour.meet(old)
-    assert old.relations == ["younger"], "a sighting is told once"
+    assert old.relations == ["younger"], "an observation is reported once"
 
 
 @pytest.mark.parametrize("resealed", ["before it hears of the other", "after its answer"])
 def test_the_older_node_is_never_the_copy_when_its_keys_change(resealed: str) -> None:
-    """Its later records are newer than the younger node's first one, and still say who is older."""
+    """Its later records have greater numbers than the younger node's first one."""
     old, new, neighbour = Node(1_000_000, 4001), Node(5_000_000, 4002), Neighbour()
     neighbour.meet(old)
     neighbour.meet(new)
@@ -86,7 +84,7 @@ def test_the_older_node_is_never_the_copy_when_its_keys_change(resealed: str) ->
     assert new.relations[-1] == "answered"
 
 
-def test_an_earlier_life_is_never_taken_for_another_node() -> None:
+def test_an_earlier_process_is_never_taken_for_another_node() -> None:
     before, neighbour = Node(1_000_000, 4001), Neighbour()
     neighbour.meet(before)
     again = Node(9_000_000, 4001)
@@ -96,8 +94,8 @@ def test_an_earlier_life_is_never_taken_for_another_node() -> None:
     assert again.own.sealed(RUN) == neighbour.newest
 
 
-def test_what_a_dead_node_said_with_its_clock_ahead_is_passed_and_answered_by_nobody() -> None:
-    """A home restored from a backup, after the node that went on had a wrong clock."""
+def test_a_dead_node_whose_clock_was_ahead_is_overtaken() -> None:
+    """A home is restored from a backup, and the node that went on had a wrong clock."""
     gone, neighbour = Node(9_000_000, 4001), Neighbour()
     neighbour.meet(gone)
     restored = Node(1_000_000, 4001)
@@ -117,7 +115,7 @@ def test_a_record_that_the_key_did_not_sign_is_refused() -> None:
     assert node.relations == []
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_judged_numbers_are_bounded() -> None:
     node = Node(10**9, 4001)
     for number in range(1, 2000):
         node.own.heard(seal_record(ME, [], RUN, number))

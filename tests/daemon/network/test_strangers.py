@@ -1,7 +1,4 @@
-"""What strangers can multiply over real connections: sockets, keys, addresses, messages.
-
-Each has a bound, and a newcomer gets in.
-"""
+"""What strangers can multiply over real connections is bounded, and a newcomer gets in."""
 
 from __future__ import annotations
 
@@ -20,16 +17,17 @@ from libp2p.utils.varint import encode_uvarint
 from multiaddr import Multiaddr
 
 from daemon.network.addresses import PeerAddress
-from daemon.network.libp2p import host as host_module
-from daemon.network.libp2p.host import MAX_HANDSHAKES
+from daemon.network.libp2p import inbound as inbound_module
+from daemon.network.libp2p.inbound import MAX_HANDSHAKES
 from daemon.network.libp2p.pubsub import MAX_RPC_BYTES
 from daemon.network.limits.stranger_quota import OF_BRINGER
-from daemon.network.network import LibP2PNetwork, NetworkSettings
-from daemon.network.paths.direct import MAX_HANDSHAKES as BULK_HANDSHAKES
+from daemon.network.network import LibP2PNetwork
+from daemon.network.paths.direct_server import MAX_HANDSHAKES as BULK_HANDSHAKES
 from daemon.network.peers import manager as manager_module
-from daemon.network.peers.address_book import encode_exchange, seal_record
 from daemon.network.peers.dial_policy import SOURCE_TRIES_AT_ONCE, SOURCE_TRIES_PER_S
-from daemon.network.peers.manager import PEERS_PROTOCOL
+from daemon.network.peers.exchange import PEERS_PROTOCOL
+from daemon.network.peers.peer_record import encode_exchange, seal_record
+from daemon.network.settings import NetworkSettings
 from daemon.network.tls.certificate import load_or_make
 from protocol.errors import Unreachable
 from protocol.identity import Signer
@@ -52,9 +50,7 @@ def keyed(number: int) -> Signer:
 async def target_and_flooder(
     home: Path,
 ) -> AsyncIterator[tuple[LibP2PNetwork, LibP2PNetwork, list[str]]]:
-    """A node, a stranger that is connected to it, and the signers whose gossip the node listened
-    to.
-    """
+    """A node, a stranger that is connected to it, and the signers whose gossip the node heard."""
     heard: list[str] = []
 
     def judge(peer: str, _data: bytes) -> bool:
@@ -71,7 +67,7 @@ async def target_and_flooder(
             pubsub = target._gossip._pubsub
             assert pubsub is not None
             with trio.fail_after(JOINED_S):
-                # The library's own stream: of two, the newest is read.
+                # Wait for the library's own stream, since the newest of two is read.
                 while not pubsub.peer_topics.get(TOPIC):
                     await trio.sleep(0.02)
             yield target, flooder, heard
@@ -93,10 +89,10 @@ async def test_silent_connections_keep_no_newcomer_out(tmp_path: Path) -> None:
                 await until_linked(newcomer, 1)
 
 
-async def test_keys_without_end_hold_no_more_than_all_places(
+async def test_many_keys_hold_no_more_than_all_places(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host_module, "MAX_CONNECTIONS", 4)
+    monkeypatch.setattr(inbound_module, "MAX_CONNECTIONS", 4)
     monkeypatch.setattr(manager_module, "SMALL_SWARM", 0)
     settings = NetworkSettings(listen_host="127.0.0.1", min_connections=0)
     target = LibP2PNetwork(
@@ -113,20 +109,21 @@ async def test_keys_without_end_hold_no_more_than_all_places(
             await crowd.enter_async_context(node.running())
             await until_linked(node, 1)
         with trio.fail_after(JOINED_S):
-            assert target._host is not None
-            while target.refusals()["busy"] < 3 or target._host.open_connections() > 4:
+            assert target._running is not None
+            inbound = target._running.host.inbound
+            while target.refusals()["busy"] < 3 or inbound.open_connections() > 4:
                 await trio.sleep(0.05)
         assert {link.peer: link.since_s for link in target.links()}.get(member.peer) == since, (
-            "who matters was never cut"
+            "a member was never cut"
         )
 
 
 async def test_a_member_comes_back_while_strangers_of_its_prefix_fill_all_places(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host_module, "MAX_CONNECTIONS", 2)
-    monkeypatch.setattr(host_module, "EVICTIONS_PER_S", 0.0)
-    monkeypatch.setattr(host_module, "EVICTIONS_AT_ONCE", 0.0)
+    monkeypatch.setattr(inbound_module, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(inbound_module, "EVICTIONS_PER_S", 0.0)
+    monkeypatch.setattr(inbound_module, "EVICTIONS_AT_ONCE", 0.0)
     settings = NetworkSettings(listen_host="127.0.0.1", min_connections=0)
     target = LibP2PNetwork(
         settings, (1).to_bytes(32, "big"), load_or_make(tmp_path / "bulk-1.pem", "node 1")
@@ -183,7 +180,7 @@ async def test_addresses_that_a_stranger_tells_are_tried_a_few_times(tmp_path: P
         nursery.cancel_scope.cancel()
 
 
-async def test_a_prune_with_peers_makes_nobody_call_them(tmp_path: Path) -> None:
+async def test_a_prune_with_peers_makes_no_node_call_them(tmp_path: Path) -> None:
     called = trio.Event()
 
     async def note(stream: trio.SocketStream) -> None:
@@ -214,7 +211,7 @@ async def test_a_prune_with_peers_makes_nobody_call_them(tmp_path: Path) -> None
             assert not called.is_set()
             pubsub = target._gossip._pubsub
             assert pubsub is not None
-            assert len(pubsub.router.back_off) <= 1, "no memory for topics that nobody has"
+            assert len(pubsub.router.back_off) <= 1, "unknown topics are not remembered"
             assert (
                 max(
                     (len(topics) for topics in pubsub.router.ihave_message_limits.values()),
@@ -245,7 +242,7 @@ async def test_one_connection_brings_few_strangers(tmp_path: Path) -> None:
         assert len(set(heard)) == OF_BRINGER
         target.keep(frozenset({keyed(KEYS - 1).peer}))
         assert target._gossip._may_bring(flooder.peer, keyed(KEYS - 1).peer), (
-            "a member is heard whoever brings it"
+            "any neighbour may bring a member"
         )
 
 
@@ -253,7 +250,7 @@ async def test_the_newest_gossip_stream_of_a_peer_is_read_and_older_ones_are_res
     tmp_path: Path,
 ) -> None:
     async with target_and_flooder(tmp_path) as (target, flooder, heard):
-        # A stream that begins a message of a megabyte and never ends it.
+        # Each of these streams begins a message of a megabyte and never ends the message.
         begun = encode_uvarint(MAX_RPC_BYTES) + bytes(100_000)
         older = []
         for _ in range(4):
@@ -288,7 +285,9 @@ async def test_a_member_outside_a_mesh_full_of_strangers_hears_us(tmp_path: Path
         assert other not in set(router._get_peers_to_send([TOPIC], own, own))
         target.keep(frozenset({member.peer}))
         assert other in set(router._get_peers_to_send([TOPIC], own, own))
-        assert other not in set(router._get_peers_to_send([TOPIC], other, own)), "it brought it"
+        assert other not in set(router._get_peers_to_send([TOPIC], other, own)), (
+            "the member brought the message"
+        )
 
 
 async def test_a_peer_that_is_not_connected_is_called_by_the_rules_alone(tmp_path: Path) -> None:

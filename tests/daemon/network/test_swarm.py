@@ -7,20 +7,22 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.daemon.network.swarm import NodeProcess, node_processes
+from tests.daemon.network.node_processes import NodeProcess, node_processes
 
 NODES = 16
-LEAST_CONNECTIONS = 8
+MIN_CONNECTIONS = 8
 IDLE_S = 20.0
-# Of a core, with all fifteen others connected and the swarm a minute old; with eight it is below
-# 0.01.
+# The share of a core, with all fifteen others connected and the swarm a minute old. With eight
+# connections it is below 0.01.
 IDLE_SHARE = 0.04
 
 
 @pytest.mark.real
 # About 75 s on two cores, 20 of them importing libp2p sixteen times.
 @pytest.mark.slow
-async def test_sixteen_processes_hear_everything_and_hold_their_connections(tmp_path: Path) -> None:
+async def test_sixteen_processes_hear_every_message_and_hold_their_connections(
+    tmp_path: Path,
+) -> None:
     with trio.fail_after(170):
         async with node_processes() as start:
             nodes: list[NodeProcess] = [await start(tmp_path, 1)]
@@ -30,8 +32,7 @@ async def test_sixteen_processes_hear_everything_and_hold_their_connections(tmp_
             for node in nodes[1:]:
                 await node.begin()
             while (
-                min([len((await node.ask("status"))["links"]) for node in nodes])
-                < LEAST_CONNECTIONS
+                min([len((await node.ask("status"))["links"]) for node in nodes]) < MIN_CONNECTIONS
             ):
                 await trio.sleep(0.5)
             for number, node in enumerate(nodes):

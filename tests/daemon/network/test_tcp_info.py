@@ -1,4 +1,4 @@
-"""What the kernel counts on a connection is read from where it is."""
+"""The segments that the kernel counts on a connection."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from daemon.network.tcp_info import SegmentCounts, segments
+from daemon.network.tcp_info import SegmentCounts, count_segments
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO is Linux's")
@@ -18,17 +18,17 @@ def test_segments_are_counted() -> None:
     ):
         called, _ = listener.accept()
         with called:
-            assert segments(caller).sent == 0
+            assert count_segments(caller).sent == 0
             for _ in range(10):
                 caller.sendall(bytes(1000))
                 assert called.recv(1000, socket.MSG_WAITALL)
-            assert segments(caller) == SegmentCounts(10, 0)
-            assert segments(called).sent == 0
+            assert count_segments(caller) == SegmentCounts(10, 0)
+            assert count_segments(called).sent == 0
 
 
-def test_of_a_closed_connection_nothing_is_known() -> None:
+def test_a_closed_connection_has_no_counts() -> None:
     closed = socket.socket()
     closed.close()
-    assert segments(closed) == SegmentCounts()
+    assert count_segments(closed) == SegmentCounts()
     with socket.socket(socket.AF_UNIX) as other:
-        assert segments(other) == SegmentCounts()
+        assert count_segments(other) == SegmentCounts()

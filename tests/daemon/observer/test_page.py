@@ -63,7 +63,7 @@ def test_the_page_says_it_all_without_javascript(role: str) -> None:
         status.verdict,
         "Round 6",
         "basement-4090",
-        "relay",
+        "relayed",
         "12 ms",
         "3 unsigned",
         "kitchen",
@@ -196,7 +196,7 @@ def test_metrics_begin_at_zero_and_never_name_a_peer() -> None:
             assert f'hypergpu_refusals_total{{reason="{reason}"}}' in text
         for result in ("counted", "late", "lost", "idle", "missed", "observed"):
             assert f'hypergpu_rounds_total{{result="{result}"}}' in text
-        for path in ("direct", "relay", "none"):
+        for path in ("direct", "relayed", "none"):
             assert f'hypergpu_peers{{path="{path}"}}' in text
     assert "hypergpu_loss NaN" in empty
     for line in (
@@ -206,7 +206,7 @@ def test_metrics_begin_at_zero_and_never_name_a_peer() -> None:
     ):
         assert line in full
     for line in (
-        'hypergpu_peers{path="relay"} 1.0',
+        'hypergpu_peers{path="relayed"} 1.0',
         'hypergpu_round_seconds{phase="train"} 12.0',
         'hypergpu_refusals_total{reason="unsigned"} 3.0',
     ):

@@ -20,7 +20,7 @@ from daemon.observer.bridge import Bridge
 from daemon.observer.server import web_server
 from daemon.observer.settings import ObserverSettings
 from daemon.oracle.receiver import BURST, KEPT_S, SKEW_S, ReportReceiver
-from daemon.oracle.reporter import OracleReporter
+from daemon.oracle.reporter import OracleEndpoint, OracleReporter, ReportSigner
 from daemon.oracle.reports import (
     LEGACY_PATH,
     MAX_BODY_BYTES,
@@ -272,10 +272,8 @@ class Worker:
         self.figures = (0, 0)
         self.events: list[JournalEvent] = []
         self.reporter = OracleReporter(
-            url="http://oracle.example/",
-            legacy=legacy,
-            wallet=ONE.address,
-            sign=ONE.sign_text,
+            oracle=OracleEndpoint(url="http://oracle.example/", legacy=legacy),
+            signer=ReportSigner(wallet=ONE.address, sign=ONE.sign_text),
             folder=folder,
             figures=lambda: self.figures,
             record=self.events.append,

@@ -20,7 +20,7 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.utils.varint import encode_uvarint
 
 from daemon.network.libp2p.gossip import REFUSED_COUNTS as GOSSIP_REFUSED_COUNTS
-from daemon.network.libp2p.pubsub import BURST_MESSAGES, RATE_MESSAGES_PER_S
+from daemon.network.libp2p.gossip_limits import BURST_MESSAGES, RATE_MESSAGES_PER_S
 from daemon.network.network import LibP2PNetwork
 from daemon.services.training.native.audit.fraud_proofs import PROTOCOL as EVIDENCE
 from daemon.services.training.native.audit.fraud_proofs import SEND, Accusation, FraudProofs

@@ -61,7 +61,7 @@ class Scene:
         self.there: FakeNetwork = swarm.network(b"\1" * 32)
         self.swarm = swarm
         disk = MemoryDisk(MemoryMedium())
-        self.keeper = StateStore(
+        self.state_store = StateStore(
             run=RUN,
             me=FOUR[0].peer,
             manifest=MANIFEST,
@@ -71,12 +71,12 @@ class Scene:
             offload=inline,
             record=lambda _: None,
         )
-        self.keeper.tip = self.own.tip
+        self.state_store.tip = self.own.tip
         self.downloads = Downloads(
             network=self.here,
             lineage=self.lineage,
             members=Members(self.here.peer, lambda _: None, lambda _: None),
-            keeper=self.keeper,
+            state_store=self.state_store,
             offload=inline,
             emit=self.happened.append,
             record=lambda _: None,

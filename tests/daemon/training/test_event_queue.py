@@ -51,7 +51,7 @@ async def test_whoever_waits_is_woken_by_an_event_and_without_one(
     async def wait() -> None:
         seen.append(await inbox.next(math.inf))
 
-    for poke, wanted in ((lambda: inbox.put(gone("a")), gone("a")), (inbox.wake, e.WakeUp())):
+    for poke, wanted in ((lambda: inbox.put(gone("a")), gone("a")), (inbox.wake, None)):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wait)
             await wait_all_tasks_blocked()

@@ -29,6 +29,7 @@ from protocol.certificates import certificate, leader_order
 from protocol.errors import UserError
 from protocol.journal import JournalEvent, Warned, WorkDropped
 from protocol.planning import group_choice
+from protocol.ports.disk import Disk
 from protocol.ports.offload import inline
 from protocol.ports.trainer import ParameterSpec, TaskInfo
 from protocol.rules.registry import RULE_SETS
@@ -49,11 +50,11 @@ INFO = TaskInfo(parameters=PARAMETERS, specs=SPECS, dataset_size=1000, device="c
 class Resumed:
     """A node that takes up what is on a home's disk."""
 
-    def __init__(self, home: CertifiedHome) -> None:
+    def __init__(self, home: CertifiedHome, disk: Disk | None = None) -> None:
         self.told: list[JournalEvent] = []
         self.lineage = Lineage(home.run, home.manifest, 10)
-        self.disk = FileDisk(home.root, inline)
-        self.keeper = StateStore(
+        self.disk = disk or FileDisk(home.root, inline)
+        self.state_store = StateStore(
             run=home.run,
             me=FOUR[0].peer,
             manifest=home.manifest,
@@ -71,8 +72,8 @@ class Resumed:
 
 async def resumed(home: CertifiedHome) -> Resumed:
     node = Resumed(home)
-    said = await node.keeper.resume()
-    assert said.startswith(f"resuming from certificate {node.keeper.tip.number}")
+    said = await node.state_store.resume()
+    assert said.startswith(f"resuming from certificate {node.state_store.tip.number}")
     return node
 
 
@@ -81,7 +82,7 @@ async def stopped(home: CertifiedHome) -> UserError:
     before = everything_in(home.folder)
     for _ in range(2):
         with pytest.raises(UserError) as caught:
-            await Resumed(home).keeper.resume()
+            await Resumed(home).state_store.resume()
     assert everything_in(home.folder) == before
     assert caught.value.code == "DAMAGED"
     assert f"hypergpud --home {home.root} repair {home.run.hex()[:12]}" in caught.value.fix
@@ -92,8 +93,8 @@ async def stopped(home: CertifiedHome) -> UserError:
 async def test_a_whole_home_resumes(tmp_path: Path) -> None:
     home = await CertifiedHome(tmp_path, ROUNDS).write()
     node = await resumed(home)
-    assert node.keeper.tip == home.tips[-1]
-    assert node.keeper.ledger.weight == 7
+    assert node.state_store.tip == home.tips[-1]
+    assert node.state_store.ledger.weight == 7
     assert node.told == []
 
 
@@ -149,9 +150,9 @@ async def test_a_release_with_another_rule_resumes_and_deletes_nothing(
     before = everything_in(home.folder)
     CHANGED[rule](monkeypatch)
     node = await resumed(home)
-    assert node.keeper.tip.hash == home.tips[-1].hash
+    assert node.state_store.tip.hash == home.tips[-1].hash
     assert node.warnings == []
-    assert await node.keeper.write([], lambda: 0.0) == []
+    assert await node.state_store.write([], lambda: 0.0) == []
     after = everything_in(home.folder)
     assert after.keys() == before.keys()
     written = {name for name in before if after[name] != before[name]}
@@ -159,7 +160,7 @@ async def test_a_release_with_another_rule_resumes_and_deletes_nothing(
     newest = {f"checkpoints/{home.checkpoints[-1].name}"} if rule == "lanes" else set()
     assert written == {"ledger.safetensors", *newest}
     assert np.array_equal(
-        read_checkpoint(home.checkpoints[-1], home.run, node.keeper.tip.hash, ROUNDS).anchor,
+        read_checkpoint(home.checkpoints[-1], home.run, node.state_store.tip.hash, ROUNDS).anchor,
         vector(ROUNDS, 0),
     )
 
@@ -204,15 +205,18 @@ async def test_certificates_that_do_not_read_back_stop_the_node_and_a_repair_let
     assert said
     assert checkpoints <= set(everything_in(home.folder).values()), "nothing was deleted"
     node = Resumed(home)
-    await node.keeper.resume()
-    assert node.keeper.tip.number == 0 or node.keeper.tip == home.tips[node.keeper.tip.number]
+    await node.state_store.resume()
+    assert (
+        node.state_store.tip.number == 0
+        or node.state_store.tip == home.tips[node.state_store.tip.number]
+    )
     assert repair(home.folder, home.signed) == [], "what is left fits together"
     # Members give the lineage again: it joins what stayed, and the node is led to its end.
     for number in range(1, ROUNDS + 1):
         node.lineage.add(home.raws[number - 1])
     assert node.lineage.best == home.tips[-1]
-    ahead = node.lineage.ahead(node.keeper.tip)
-    assert (ahead or node.keeper.tip) == home.tips[-1]
+    ahead = node.lineage.ahead(node.state_store.tip)
+    assert (ahead or node.state_store.tip) == home.tips[-1]
 
 
 async def test_certificates_cut_off_in_the_middle_of_an_append_cost_nothing(tmp_path: Path) -> None:
@@ -230,7 +234,7 @@ async def test_certificates_cut_off_in_the_middle_of_an_append_cost_nothing(tmp_
     ):
         path.write_bytes(torn)
         node = await resumed(home)
-        assert node.keeper.tip == home.tips[ROUNDS]
+        assert node.state_store.tip == home.tips[ROUNDS]
         assert len(node.disk.damaged) == 1
 
 
@@ -241,13 +245,13 @@ async def test_the_newest_checkpoint_may_be_damaged_and_the_one_before_goes_on(
     home = await CertifiedHome(tmp_path, ROUNDS).write()
     RUINS[ruin](home.checkpoints[-1], 0.5)
     node = await resumed(home)
-    assert node.keeper.tip == home.tips[ROUNDS - 1]
+    assert node.state_store.tip == home.tips[ROUNDS - 1]
     assert len(node.disk.damaged) == 1
     assert "Number 8 is taken instead" in node.disk.damaged[0]
-    assert node.lineage.ahead(node.keeper.tip) == home.tips[ROUNDS], (
+    assert node.lineage.ahead(node.state_store.tip) == home.tips[ROUNDS], (
         "and the members are asked for the newest state"
     )
-    assert await node.keeper.write([], lambda: 0.0) == []
+    assert await node.state_store.write([], lambda: 0.0) == []
     assert len(home.checkpoints) == 3, "damaged and ahead of us: it stays where it is"
 
 
@@ -260,8 +264,8 @@ async def test_no_checkpoint_that_can_be_read_stops_the_node(tmp_path: Path, rui
     assert "No checkpoint of this run can be read" in error.what
     assert len(repair(home.folder, home.signed)) == 3, "the ledger fits the certificates"
     node = Resumed(home)
-    await node.keeper.resume()
-    assert node.lineage.ahead(node.keeper.tip) == home.tips[-1]
+    await node.state_store.resume()
+    assert node.lineage.ahead(node.state_store.tip) == home.tips[-1]
 
 
 async def test_certificates_without_any_checkpoint_are_said_and_asked_for(tmp_path: Path) -> None:
@@ -272,11 +276,11 @@ async def test_certificates_without_any_checkpoint_are_said_and_asked_for(tmp_pa
     for path in home.checkpoints:
         path.unlink()
     node = Resumed(home)
-    assert (await node.keeper.resume()).startswith("beginning at genesis")
+    assert (await node.state_store.resume()).startswith("beginning at genesis")
     assert node.warnings == [
         "the state of certificate 9 is not on disk; the members of the run are asked for it"
     ]
-    assert node.lineage.ahead(node.keeper.tip) == home.tips[-1]
+    assert node.lineage.ahead(node.state_store.tip) == home.tips[-1]
 
 
 async def test_a_checkpoint_with_another_state_than_its_certificate_names_stops_the_node(
@@ -288,7 +292,7 @@ async def test_a_checkpoint_with_another_state_than_its_certificate_names_stops_
     )
     assert "does not have the state that its certificate names" in (await stopped(home)).what
     assert "does not have the state" in repair(home.folder, home.signed)[0]
-    assert (await resumed(home)).keeper.tip == home.tips[ROUNDS - 1]
+    assert (await resumed(home)).state_store.tip == home.tips[ROUNDS - 1]
 
 
 @pytest.mark.parametrize("ruin", ["flipped", "truncated", "emptied", "zeroed"])
@@ -298,8 +302,8 @@ async def test_a_damaged_ledger_costs_its_work_and_is_set_aside(tmp_path: Path, 
     RUINS[ruin](path, 0.5)
     damaged = path.read_bytes()
     node = await resumed(home)
-    assert node.keeper.ledger.weight == 0
-    assert node.keeper.ledger.next_seq == ROUNDS + 1
+    assert node.state_store.ledger.weight == 0
+    assert node.state_store.ledger.next_seq == ROUNDS + 1
     assert "Work that waited in it for a round is lost" in node.disk.damaged[0]
     assert (home.folder / "ledger.safetensors.damaged").read_bytes() == damaged
 
@@ -313,7 +317,7 @@ async def test_a_ledger_or_stands_that_the_system_refuses_stop_the_node(
     error = await stopped(home)
     assert "Is a directory" in error.what
     assert len(repair(home.folder, home.signed)) == 1
-    assert (await resumed(home)).keeper.tip == home.tips[-1]
+    assert (await resumed(home)).state_store.tip == home.tips[-1]
 
 
 @pytest.mark.parametrize("ruin", ["flipped", "truncated", "emptied", "zeroed"])
@@ -336,7 +340,7 @@ async def test_checkpoints_that_cannot_be_read_any_more_while_the_node_runs_do_n
     folder = home.folder / "checkpoints"
     folder.rename(home.folder / "elsewhere")
     folder.write_bytes(b"")
-    await node.keeper.write([], lambda: 0.0)
+    await node.state_store.write([], lambda: 0.0)
     (said,) = node.warnings
     assert said.startswith(
         "checkpoint 9 was not written: The checkpoints of this run cannot be read."
@@ -353,7 +357,7 @@ async def test_a_crash_while_a_branch_is_left_goes_on_where_the_branches_part(
     home = await CertifiedHome(tmp_path, ROUNDS).write()
     await FileDisk(home.root, inline).leave_checkpoints(home.run, [home.tips[ROUNDS].hash])
     node = await resumed(home)
-    assert node.keeper.tip == home.tips[ROUNDS - 1]
+    assert node.state_store.tip == home.tips[ROUNDS - 1]
     assert (
         home.folder
         / "checkpoints"
@@ -376,12 +380,12 @@ async def test_a_checkpoint_far_behind_its_certificates_is_resumed_from(
         await home.append(disk, number)
     before = everything_in(home.folder / "checkpoints")
     node = await resumed(home)
-    assert node.keeper.tip == home.tips[3]
-    assert node.lineage.ahead(node.keeper.tip) == home.tips[-1], (
+    assert node.state_store.tip == home.tips[3]
+    assert node.lineage.ahead(node.state_store.tip) == home.tips[-1], (
         "the members are asked for the state of the newest"
     )
-    assert node.lineage.beside(node.keeper.tip) == []
-    assert await node.keeper.write([], lambda: 0.0) == []
+    assert node.lineage.beside(node.state_store.tip) == []
+    assert await node.state_store.write([], lambda: 0.0) == []
     assert everything_in(home.folder / "checkpoints").keys() == before.keys()
 
 
@@ -410,8 +414,8 @@ async def test_certificates_that_are_lost_under_a_running_node_go_on_behind_what
     await home.append(disk, ROUNDS + 2)
     node = await resumed(home)
     assert node.told == node.disk.damaged == []
-    assert node.keeper.tip == home.tips[ROUNDS + 1 if checkpointed else ROUNDS]
-    assert node.lineage.ahead(node.keeper.tip) == home.tips[ROUNDS + 2]
+    assert node.state_store.tip == home.tips[ROUNDS + 1 if checkpointed else ROUNDS]
+    assert node.lineage.ahead(node.state_store.tip) == home.tips[ROUNDS + 2]
 
 
 class _MovingDisk(FileDisk):
@@ -430,9 +434,9 @@ async def test_a_ledger_that_went_on_while_a_checkpoint_is_written_is_not_kept_u
 ) -> None:
     """A node that was killed then settled the same certificate twice."""
     home = await CertifiedHome(tmp_path / "home", 2).write()
-    node = Resumed(home)
-    disk = node.keeper._disk = _MovingDisk(home.root, inline)
-    await node.keeper.resume()
+    disk = _MovingDisk(home.root, inline)
+    node = Resumed(home, disk)
+    await node.state_store.resume()
     members = FileDisk(tmp_path / "members", inline)
     for number in (3, 4):
         await home.append(members, number)
@@ -440,25 +444,25 @@ async def test_a_ledger_that_went_on_while_a_checkpoint_is_written_is_not_kept_u
 
     async def move(number: int) -> None:
         state = home.checkpoint(number)
-        node.keeper.anchor.spare_value[:], node.keeper.anchor.spare_momentum[:] = (
+        node.state_store.anchor.spare_value[:], node.state_store.anchor.spare_momentum[:] = (
             state.anchor,
             state.momentum,
         )
-        await node.keeper.anchor.digest_spare(inline)
-        await node.keeper.move_to(
-            home.tips[number], node.lineage.path(node.keeper.tip, home.tips[number]), []
+        await node.state_store.anchor.digest_spare(inline)
+        await node.state_store.move_to(
+            home.tips[number], node.lineage.path(node.state_store.tip, home.tips[number]), []
         )
 
     await move(3)
     disk.moves = lambda: move(4)
-    assert await node.keeper.write([(3, pack_record([home.raws[2]]))], lambda: 0.0) == []
+    assert await node.state_store.write([(3, pack_record([home.raws[2]]))], lambda: 0.0) == []
     kept = await disk.load_ledger(home.run)
     assert kept is not None
     assert (kept.tip, kept.weight) == (home.tips[2].hash, 7), (
         "the older pair, which the certificates on disk lead on from"
     )
     disk.moves = None
-    assert await node.keeper.write([(4, pack_record([home.raws[3]]))], lambda: 0.0) == []
+    assert await node.state_store.write([(4, pack_record([home.raws[3]]))], lambda: 0.0) == []
     kept = await disk.load_ledger(home.run)
     assert kept is not None
     assert kept.tip == home.tips[4].hash
@@ -491,37 +495,37 @@ async def test_a_node_that_joined_a_long_run_resumes_from_its_checkpoint(
     members = await CertifiedHome(tmp_path / "members", ROUNDS).write()
     joiner = CertifiedHome(tmp_path / "joiner", ROUNDS)
     node = Resumed(joiner)
-    await node.keeper.resume()
+    await node.state_store.resume()
     for raw in members.raws:
         node.lineage.add(raw, source="a member", asked=True)
     tip = members.tips[-1]
-    path = node.lineage.path(node.keeper.tip, tip)
+    path = node.lineage.path(node.state_store.tip, tip)
     assert [certificate.outcome.number for certificate in path] == [6, 7, 8, 9]
     state = members.checkpoint(ROUNDS)
-    node.keeper.anchor.spare_value[:], node.keeper.anchor.spare_momentum[:] = (
+    node.state_store.anchor.spare_value[:], node.state_store.anchor.spare_momentum[:] = (
         state.anchor,
         state.momentum,
     )
-    await node.keeper.anchor.digest_spare(inline)
-    await node.keeper.move_to(tip, path, [])
+    await node.state_store.anchor.digest_spare(inline)
+    await node.state_store.move_to(tip, path, [])
     ((_, record), *_) = records = state_sync._records(path, 0)
     await node.disk.append_certificate(joiner.run, path[0].outcome.number, record)
-    assert (await Resumed(joiner).keeper.resume()).startswith("beginning at genesis"), (
+    assert (await Resumed(joiner).state_store.resume()).startswith("beginning at genesis"), (
         "a power cut before its first checkpoint"
     )
-    assert await node.keeper.write(records, lambda: 0.0) == []
+    assert await node.state_store.write(records, lambda: 0.0) == []
     again = await resumed(joiner)
-    assert again.keeper.tip == tip
+    assert again.state_store.tip == tip
     assert again.told == []
     assert not again.lineage.waiting
     assert repair(joiner.folder, joiner.signed) == []
     # It goes on with the members, and comes back once more.
     await members.append(FileDisk(members.root, inline), ROUNDS + 1)
     (made,) = again.lineage.add(members.raws[-1])
-    assert again.lineage.ahead(again.keeper.tip) == made.tip == members.tips[-1]
+    assert again.lineage.ahead(again.state_store.tip) == made.tip == members.tips[-1]
     await again.disk.append_certificate(joiner.run, ROUNDS + 1, pack_record([members.raws[-1]]))
     once_more = await resumed(joiner)
-    assert once_more.keeper.tip == tip
+    assert once_more.state_store.tip == tip
     assert once_more.lineage.ahead(tip) == members.tips[-1]
     assert repair(joiner.folder, joiner.signed) == []
 
@@ -534,14 +538,14 @@ async def test_work_that_an_old_ledger_does_not_know_is_dropped_for_that_reason(
     """
     home = await CertifiedHome(tmp_path, 2).write()
     node = await resumed(home)
-    before = node.keeper.tip
+    before = node.state_store.tip
     disk = FileDisk(tmp_path / "members", inline)
     await home.append(disk, 3)
     node.lineage.add(home.raws[-1], source="a member", asked=True)
     path = node.lineage.path(before, home.tips[-1])
     listed = path[0].listed[FOUR[0].peer]
-    assert not node.keeper.ledger.knows(listed)
-    node.keeper.settle(before, path)
+    assert not node.state_store.ledger.knows(listed)
+    node.state_store.ledger_store.settle(before, path)
     assert [event.reason for event in node.told if isinstance(event, WorkDropped)] == [
         "certificate 3 counts later work of this node than its ledger on disk holds"
     ]
@@ -553,8 +557,8 @@ async def test_work_is_dropped_where_certificates_that_may_count_it_are_not_kept
     """To offer it once more could count it twice."""
     home = await CertifiedHome(tmp_path, 2).write()
     node = await resumed(home)
-    assert node.keeper.ledger.pending == 7
-    before = node.keeper.tip
+    assert node.state_store.ledger.pending == 7
+    before = node.state_store.tip
     node.lineage.stand(before)
     monkeypatch.setattr(lineage, "TIPS_KEPT", 2)
     disk = FileDisk(tmp_path / "members", inline)
@@ -563,8 +567,8 @@ async def test_work_is_dropped_where_certificates_that_may_count_it_are_not_kept
         node.lineage.add(home.raws[-1], source="a member", asked=True)
     path = node.lineage.path(before, home.tips[-1])
     assert [certificate.outcome.number for certificate in path] == [6, 7]
-    node.keeper.settle(before, path)
-    assert node.keeper.ledger.pending == 0
+    node.state_store.ledger_store.settle(before, path)
+    assert node.state_store.ledger.pending == 0
     assert [event.reason for event in node.told if isinstance(event, WorkDropped)] == [
         "the run went on by more certificates than are kept, which may count it"
     ]

@@ -17,7 +17,7 @@ from protocol.round import events as e
 from protocol.round.machine import TABLE
 from protocol.round.phase import Phase
 from protocol.round.state import RoundState
-from protocol.round.views import READIES_KEPT
+from protocol.round.transitions import PEERS_KEPT
 from protocol.round.vote_phase import OUTCOMES_KEPT
 
 AT_WORK = {Phase.OFFER, Phase.MERGE, Phase.ADOPT, Phase.FETCH}
@@ -35,7 +35,7 @@ def check_step(
         return
     assert after.phase in row[1]
     assert after.phase in AT_WORK or after.deadline < math.inf, f"nothing ends {after.phase.value}"
-    assert len(after.readies) <= READIES_KEPT
+    assert len(after.readies) <= PEERS_KEPT
     assert len(after.votes) <= OUTCOMES_KEPT
     assert len(after.outcomes) <= OUTCOMES_KEPT
     if any(isinstance(action, a.PublishCertificate) for action in actions):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from protocol.certificates.leader_order import leader_of, vote_takers
+from protocol.certificates.leader_order import leader_of, vote_collectors
 from protocol.messages.base import Signed
 from protocol.messages.envelope import open_signed
 from protocol.messages.round import Vote
@@ -171,7 +171,7 @@ def _takers(village: Village) -> list[Villager]:
     state = village.villagers[0].state
     return [
         village.named(peer)
-        for peer in vote_takers(state.leader_order, state.leader_order.index(state.leader))
+        for peer in vote_collectors(state.leader_order, state.leader_order.index(state.leader))
     ]
 
 
@@ -226,7 +226,7 @@ def test_one_of_those_who_take_the_votes_tells_everybody_and_the_next_one_where_
     village = Village(5, settled=5)
     offers_made(village)
     state = village.villagers[0].state
-    leader, second, _ = vote_takers(state.leader_order, state.leader_order.index(state.leader))
+    leader, second, _ = vote_collectors(state.leader_order, state.leader_order.index(state.leader))
     flow_without(village, lambda letter: kind_of(village, letter) is Vote)
     village.named(leader).alive = False
     for villager in village.alive():
@@ -367,7 +367,7 @@ def test_a_reducer_that_dies_when_all_but_one_have_its_result_costs_nothing() ->
     village = Village(4, settled=4)
     offers_made(village)
     leader = village.named(village.villagers[0].state.leader)
-    takers = vote_takers(leader.state.leader_order, 0)
+    takers = vote_collectors(leader.state.leader_order, 0)
     dead = next(villager for villager in village.villagers if villager.me not in takers)
     lacking = village.named(takers[1])
     flow_without(

@@ -17,12 +17,12 @@ from protocol.messages.round import HoldReport, Withdrawal
 from protocol.planning.plan import OpenPlan
 from protocol.round import actions as a
 from protocol.round import events as e
-from protocol.round import leader_decisions, machine, offer_phase
+from protocol.round import leader_inclusion, machine, offer_phase
+from protocol.round.fetch_phase import HELD_ROUNDS
 from protocol.round.machine import TABLE, begin, step
 from protocol.round.phase import Phase
 from protocol.round.state import RoundState, RunContext
-from protocol.round.views import READIES_KEPT
-from protocol.round.vote_phase import HELD_ROUNDS
+from protocol.round.transitions import PEERS_KEPT
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, named, people, ready
 
 ME, *OTHERS = people(3)
@@ -210,7 +210,7 @@ def test_a_cut_says_why_in_no_more_than_a_message_may_carry() -> None:
         inclusion_signed=made.inclusion_signed,
         lost=frozenset(lost),
     )
-    _, actions = leader_decisions.include_again(state, 1.0, final=False)
+    _, actions = leader_inclusion.include_again(state, 1.0, final=False)
     inclusion = next(action.message for action in actions if isinstance(action, a.Send))
     assert 300 < len(inclusion.reason) <= MAX_REASON_CHARS
 
@@ -357,7 +357,7 @@ def test_strangers_offers_are_bounded() -> None:
         state, _ = step(
             state, e.ReadyReceived(signed=replace(signed, peer=f"sybil {i}"), ready=offer), 1.0
         )
-    assert len(state.readies) == READIES_KEPT
+    assert len(state.readies) == PEERS_KEPT
 
 
 def fetching(live: tuple[PeerId, ...]) -> tuple[RoundState, float]:

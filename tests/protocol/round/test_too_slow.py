@@ -80,8 +80,8 @@ def test_a_plan_is_waited_for_as_long_as_it_predicts_within_the_manifests_limits
     )
     assert timeouts.scatter_s(planned(village, None), rules) == 20.0
     assert timeouts.scatter_s(planned(village, 0.1), rules) == rules.ready_s
-    assert timeouts.scatter_s(planned(village, 4.0), rules) == timeouts.ROOM * 4.0
-    assert timeouts.gather_s(planned(village, 4.0), rules) == timeouts.ROOM * 4.0
+    assert timeouts.scatter_s(planned(village, 4.0), rules) == timeouts.PREDICTION_MARGIN * 4.0
+    assert timeouts.gather_s(planned(village, 4.0), rules) == timeouts.PREDICTION_MARGIN * 4.0
     assert timeouts.scatter_s(planned(village, 60.0), rules) == 20.0
     assert timeouts.gather_s(planned(village, 60.0), rules) == 30.0
 

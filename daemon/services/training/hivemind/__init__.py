@@ -1,3 +1,4 @@
-"""`engine = "hivemind"`: averaging by the hivemind library in a process of its own, for swarms that
-already live there and as a yardstick.
+"""`engine = "hivemind"`: the hivemind library averages, in a process of its own.
+
+It serves swarms that use hivemind already, and is the yardstick for the native engine.
 """

@@ -1,32 +1,13 @@
-"""One hivemind peer: its DHT, its averager of one float32 vector, and averaging rounds in which
-matchmaking and all-reduce are timed apart.
+"""Averages one vector with a group of hivemind peers, and times matchmaking and all-reduce apart.
 
-Runs inside a process that imports neither libp2p nor trio, on that process's main thread (hivemind
-sets a signal handler). How to call it, in each of N processes:
-
-    with HivemindPeer(PeerSettings()) as peer:
-        tell everybody peer.maddrs; peer.meet(maddrs of the others)          # once; or PeerSettings(initial_peers=...)
-        averager = peer.averager(elements, AveragerSettings(prefix="bench", compression="float16", group_size=N))
-        averager.write(vector)                                               # float32, shape (elements,)
-        attempt = averager.begin(weight=1.0, timeout_s=60.0)                 # matchmaking, in the background
-        seconds = attempt.wait_for_group(30.0)                               # the group is formed and waits
-        ... a barrier of yours between the processes ...
-        outcome = attempt.average()                                          # all-reduce; raises AveragingFailed
-        averager.read(into=vector)                                           # the mean, if outcome.whole
-
-hivemind's success is no proof: `AllReduceOutcome` says what it counted. Children that hivemind forks die
-with this process; `p2pd` belongs to this process's group, so whoever starts this process gives it a
-session of its own and ends the group.
+hivemind's success proves nothing: `AllReduceOutcome` holds what it counted. `hivemind_peer` shows
+how to use this module.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
-from functools import partial
-from types import TracebackType
 from typing import Any
 
 import hivemind
@@ -35,19 +16,13 @@ import numpy as np
 import torch
 from hivemind import compression as codecs
 from hivemind.averaging.control import AveragingStage, StepControl
-from hivemind.dht.node import DHTNode
-from hivemind.p2p import P2P, PeerID
-from hivemind.utils.multiaddr import Multiaddr
-from hivemind.utils.multiaddr.exceptions import Error as MultiaddrError
 from hivemind.utils.timed_storage import get_dht_time
 
 from daemon.services.training.hivemind.observed_averager import (
     ObservedAverager,
-    ObservedDHT,
     OnMoment,
-    ignore_moment,
 )
-from daemon.services.training.hivemind.settings import AveragerSettings, PeerSettings
+from daemon.services.training.hivemind.settings import AveragerSettings
 from protocol.averaging.vector_layout import Vector
 
 CODECS: dict[str, type[codecs.CompressionBase]] = {
@@ -59,45 +34,42 @@ CODECS: dict[str, type[codecs.CompressionBase]] = {
     "blockwise8": codecs.BlockwiseQuantization,
 }
 
-# For another peer's state; a slow one is given up and asked again at the next round.
+# For another peer's state. After that, the next round asks again.
 DOWNLOAD_S = 60.0
-# Between looks at the stage of an attempt, which is one byte of shared memory.
+# Between looks at the stage of an attempt, a byte of shared memory.
 POLL_S = 0.002
-# To connect to one peer: hivemind's own limit for a call is 3 s, a relayed connection takes a few
-# calls.
-MEET_S = 10.0
 
 
 class AveragingFailed(Exception):
-    """hivemind found no group, or gave the round up; the vector may be anything."""
+    """hivemind found no group, or the round failed. The vector's content is undefined."""
 
 
 class AllReduceOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """A round that hivemind calls a success, from the view of one member.
+    """A round that hivemind reports as a success, from the view of one member.
 
-    It does not know what other reducers left out of their sums.
+    A member does not know what other reducers left out of their sums.
     """
 
-    # Hivemind peer ids, whatever became of them.
+    # The hivemind ids of the group that was formed. Some members may have failed since.
     group: tuple[str, ...]
-    gathered: dict[str, Any]  # what each of them gave to `begin`
+    # What each member gave to `begin`, by its id.
+    gathered: dict[str, Any]
     elements: int
-    # Of them, how many are our own values because a reducer failed.
+    # How many elements are this member's own values, because a reducer failed.
     local_elements: int
-    # Members whose values are missing in a part of the slice summed here.
+    # The members whose values are missing in a part of the slice that this member summed.
     missing_senders: tuple[str, ...]
-    parts_expected: int  # in our slice
+    # The parts of this member's slice.
+    parts_expected: int
     parts_summed: int
     # From the trigger to the result, as the caller sees it.
     all_reduce_s: float
-    # The same inside the averager's process, without the way there and back.
+    # The same inside the averager's process, without the calls between processes.
     inside_s: float
 
     @property
     def whole(self) -> bool:
-        """Whether hivemind, as far as this member sees, averaged every value of every member of the
-        group.
-        """
+        """Whether every value of every member was averaged, as far as this member sees."""
         return (
             not self.local_elements
             and not self.missing_senders
@@ -106,17 +78,16 @@ class AllReduceOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AveragingAttempt:
-    """One round on its way."""
+    """One round, from matchmaking to its result."""
 
     def __init__(self, control: StepControl) -> None:
         self._control = control
         self._began = time.monotonic()
 
     def wait_for_group(self, timeout_s: float) -> float:
-        """Wait until a group is formed.
+        """Wait until a group is formed. Returns the seconds of matchmaking.
 
-        Returns the seconds of matchmaking. Raises `AveragingFailed`, after which the attempt is
-        over.
+        Raises `AveragingFailed`, which ends the attempt.
         """
         deadline = self._began + timeout_s
         while self._control.stage is not AveragingStage.AWAITING_TRIGGER:
@@ -129,48 +100,48 @@ class AveragingAttempt:
         return time.monotonic() - self._began
 
     def average(self) -> AllReduceOutcome:
-        """Begin the all-reduce and wait for its end. Raises `AveragingFailed`."""
+        """Start the all-reduce and wait for its result. Raises `AveragingFailed`."""
         began = time.monotonic()
         self._control.allow_allreduce()
         try:
-            told = self._control.result()
+            counted = self._control.result()
         except BaseException as error:
-            # The future of another process carries whatever was raised there, cancellation too.
+            # The other process's future carries every exception, also a cancellation.
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise
             raise AveragingFailed(str(error) or repr(error)) from None
         return AllReduceOutcome(
-            group=tuple(told["gathered"]),
-            gathered=told["gathered"],
-            elements=told["elements"],
-            local_elements=told["local_elements"],
-            missing_senders=tuple(told["missing_senders"]),
-            parts_expected=told["parts_expected"],
-            parts_summed=told["parts_summed"],
+            group=tuple(counted["gathered"]),
+            gathered=counted["gathered"],
+            elements=counted["elements"],
+            local_elements=counted["local_elements"],
+            missing_senders=tuple(counted["missing_senders"]),
+            parts_expected=counted["parts_expected"],
+            parts_summed=counted["parts_summed"],
             all_reduce_s=time.monotonic() - began,
-            inside_s=told["seconds"],
+            inside_s=counted["seconds"],
         )
 
     def cancel(self) -> None:
-        """Give it up."""
+        """Abandon the round."""
         if not self._control.done():
             self._control.cancel()
 
 
 class VectorAverager:
-    """An averager of one vector, in a process that hivemind forks.
+    """Averages one vector, in a process that hivemind forks.
 
-    The vector lives in memory that both share, which has no name.
+    The vector lives in anonymous memory that both processes share.
     """
 
     def __init__(
-        self, dht: hivemind.DHT, elements: int, settings: AveragerSettings, told: OnMoment
+        self, dht: hivemind.DHT, elements: int, settings: AveragerSettings, on_moment: OnMoment
     ) -> None:
         self._tensor = torch.zeros(elements, dtype=torch.float32)
         self._averager = ObservedAverager(
             [self._tensor],
             dht,
-            told=told,
+            on_moment=on_moment,
             start=True,
             prefix=settings.prefix,
             compression=CODECS[settings.compression](),
@@ -180,19 +151,20 @@ class VectorAverager:
             request_timeout=settings.request_s,
             sender_timeout=settings.chunk_s,
             allreduce_timeout=settings.all_reduce_s,
-            allow_state_sharing=False,  # until there is a state
+            # `share_state` turns this on.
+            allow_state_sharing=False,
         )
 
     def aim_at(self, group_size: int) -> None:
-        """From the next `begin` on, a group of so many is full and begins at once."""
+        """Set the size at which a group starts at once, from the next `begin` on."""
         self._averager.aim_at(group_size)
 
     def write(self, vector: Vector) -> None:
-        """What this member gives, float32, shape (elements,)."""
+        """Set this member's vector, float32, shape (elements,)."""
         self._tensor.numpy()[:] = vector
 
     def read(self, *, into: Vector) -> None:
-        """What the last round left: the mean, or what `write` gave where it failed."""
+        """Copy the result of the last round: the mean, or the member's own vector if it failed."""
         np.copyto(into, self._tensor.numpy())
 
     def begin(
@@ -203,13 +175,15 @@ class VectorAverager:
         gather: object = None,
         after_s: float | None = None,
     ) -> AveragingAttempt:
-        """Look for a group.
+        """Start to look for a group.
 
-        `weight` counts in the mean, `gather` (plain values) reaches every member. `after_s` tells
-        the others when the all-reduce is expected to begin; without it, after the matchmaking time.
-        `timeout_s` is for finding a group.
+        There is no second attempt; `hivemind.Optimizer` makes none either.
 
-        There is no second try: `hivemind.Optimizer` makes none either.
+        Args:
+            weight: The weight of this member's vector in the mean.
+            timeout_s: How long to look for a group.
+            gather: Plain values that reach every member of the group.
+            after_s: When the all-reduce is expected to start; default: after the matchmaking time.
         """
         control = self._averager.step(
             gather=gather,
@@ -223,13 +197,15 @@ class VectorAverager:
         return AveragingAttempt(control)
 
     def share_state(self, number: int, vectors: Sequence[Vector]) -> None:
-        """From now on give whoever asks a copy of these vectors, as of round `number`; those
-        furthest ahead are asked first.
+        """Give peers that ask a copy of these vectors, as the state of round `number`.
+
+        hivemind asks the peer with the highest number first.
         """
         self._averager.share_state(number, [torch.tensor(vector) for vector in vectors])
 
     def download_state(self) -> tuple[int, list[Vector]] | None:
-        """Some peer's state, whose values are its own word; None when nobody gives one."""
+        """Return the round and the vectors of another peer's state, unverified; None without one."""
+
         future = self._averager.load_state_from_peers(wait=False)
         try:
             got = future.result(timeout=DOWNLOAD_S)
@@ -245,99 +221,3 @@ class VectorAverager:
 
     def close(self) -> None:
         self._averager.shutdown()
-
-
-class HivemindPeer:
-    """A DHT node with its averagers; a context manager, inside which everything runs."""
-
-    def __init__(self, settings: PeerSettings) -> None:
-        self._settings = settings
-        self._stack = ExitStack()
-
-    def __enter__(self) -> HivemindPeer:
-        given = self._settings
-        multiprocessing.set_start_method(
-            "fork",
-            force=True,
-            # What hivemind is written for; a process spawned by `multiprocessing` would spawn.
-        )
-        if given.sockets:
-            P2P._UNIX_SOCKET_PREFIX = f"/unix{given.sockets}/"
-        self.dht = ObservedDHT(
-            start=True,
-            initial_peers=given.initial_peers,
-            host_maddrs=given.listen,
-            announce_maddrs=given.announce or None,
-            client_mode=given.client_mode,
-            nat_port_map=given.through_nat,
-            auto_nat=given.through_nat,
-            use_relay=given.through_nat,
-            use_auto_relay=given.through_nat,
-            ensure_bootstrap_success=False,
-        )
-        self._stack.callback(self.dht.shutdown)
-        self.id: str = self.dht.peer_id.to_base58()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.close()
-
-    @property
-    def maddrs(self) -> tuple[str, ...]:
-        """Where others reach this peer, as the daemon knows it now."""
-        return tuple(str(maddr) for maddr in self.dht.get_visible_maddrs(latest=True))
-
-    def meet(self, maddrs: Sequence[str]) -> bool:
-        """Connect to one other peer, and enter each other's routing table.
-
-        Returns whether it answered.
-
-        Raises `ValueError` for what is no address.
-        """
-        # The last: a relayed address names the relay before.
-        split = [maddr.rpartition("/p2p/") for maddr in maddrs]
-        peers = {peer for _, _, peer in split}
-        if len(peers) != 1:
-            raise ValueError(f"addresses of {len(peers)} peers, not of one")
-        try:
-            peer, directions = (
-                PeerID.from_base58(peers.pop()),
-                [Multiaddr(direction) for direction, _, _ in split],
-            )
-        except MultiaddrError as error:
-            raise ValueError(f"no address: {error}") from None
-        try:
-            return bool(
-                self.dht.run_coroutine(
-                    partial(_meet, peer=peer, maddrs=directions), return_future=True
-                ).result(MEET_S)
-            )
-        except TimeoutError:
-            return False
-
-    def averager(
-        self, elements: int, settings: AveragerSettings, *, told: OnMoment = ignore_moment
-    ) -> VectorAverager:
-        """An averager of a vector of `elements` float32, closed with this peer.
-
-        `told` is called in its process, at each moment of its rounds.
-        """
-        averager = VectorAverager(self.dht, elements, settings, told)
-        self._stack.callback(averager.close)
-        return averager
-
-
-async def _meet(
-    _dht: hivemind.DHT, node: DHTNode, *, peer: PeerID, maddrs: list[Multiaddr]
-) -> bool:
-    """Runs in the DHT's process."""
-    try:
-        await node.p2p._client.connect(peer, maddrs)
-    except hivemind.p2p.P2PDaemonError:
-        return False
-    return await node.protocol.call_ping(peer) is not None

@@ -1,5 +1,6 @@
-"""The hivemind process's conversation with its node, on the main thread. hivemind's own processes
-and threads do the rest.
+"""Obeys the node's commands in the hivemind process, on its main thread.
+
+hivemind's own processes and threads do the rest.
 """
 
 from __future__ import annotations
@@ -12,11 +13,8 @@ import numpy as np
 
 from daemon.children import memory
 from daemon.children.messages import ChildMessage, CommandDone
-from daemon.services.training.hivemind.averager import (
-    AveragingFailed,
-    HivemindPeer,
-    VectorAverager,
-)
+from daemon.services.training.hivemind.averager import AveragingFailed, VectorAverager
+from daemon.services.training.hivemind.hivemind_peer import HivemindPeer
 from daemon.services.training.hivemind.messages import (
     AverageVector,
     CommandFailed,
@@ -34,9 +32,9 @@ from daemon.services.training.hivemind.observed_averager import OnMoment, ignore
 
 
 class HivemindCommandLoop:
-    """One life of the process.
+    """Answers each command of the node once.
 
-    `run` ends when the node is gone, and then only by the end of the process.
+    `run` never returns: the process ends when the node is gone.
     """
 
     def __init__(
@@ -45,13 +43,13 @@ class HivemindCommandLoop:
         send: Callable[[ChildMessage], None],
         memory_fd: int,
         sockets: str,
-        told: OnMoment = ignore_moment,
+        on_moment: OnMoment = ignore_moment,
     ) -> None:
         self._inbox = inbox
         self._send = send
         self._memory_fd = memory_fd
         self._sockets = sockets
-        self._told = told
+        self._on_moment = on_moment
 
     def run(self) -> None:
         begin = self._inbox.get()
@@ -61,7 +59,7 @@ class HivemindCommandLoop:
         memory.give_size(self._memory_fd, counts)
         self._vector, self._anchor, self._momentum = memory.map_vectors(self._memory_fd, counts)
         with HivemindPeer(msgspec.structs.replace(begin.peer, sockets=self._sockets)) as peer:
-            averager = peer.averager(begin.elements, begin.averager, told=self._told)
+            averager = peer.averager(begin.elements, begin.averager, on_moment=self._on_moment)
             self._send(PeerReady(id=begin.id, peer=peer.id, maddrs=peer.maddrs))
             while True:
                 self._send(self._obey(self._inbox.get(), peer, averager))
@@ -71,7 +69,7 @@ class HivemindCommandLoop:
     ) -> ChildMessage:
         match command:
             case ConnectPeer(id=number, maddrs=maddrs):
-                return self._meet(number, maddrs, peer)
+                return self._connect(number, maddrs, peer)
             case AverageVector():
                 return self._average(command, averager)
             case ShareState(id=number, number=round_number):
@@ -80,13 +78,13 @@ class HivemindCommandLoop:
             case DownloadState(id=number):
                 return self._download(number, averager)
             case StartPeer(id=number):
-                return CommandFailed(id=number, why="it has begun already")
+                return CommandFailed(id=number, why="the hivemind peer runs already")
 
-    def _meet(self, number: int, maddrs: tuple[str, ...], peer: HivemindPeer) -> ChildMessage:
+    def _connect(self, number: int, maddrs: tuple[str, ...], peer: HivemindPeer) -> ChildMessage:
         try:
             return (
                 CommandDone(id=number)
-                if peer.meet(maddrs)
+                if peer.connect(maddrs)
                 else CommandFailed(id=number, why="no answer")
             )
         except ValueError as error:
@@ -98,7 +96,7 @@ class HivemindCommandLoop:
         attempt = averager.begin(
             weight=command.weight,
             timeout_s=command.find_s,
-            gather=msgspec.to_builtins(command.said),
+            gather=msgspec.to_builtins(command.info),
         )
         try:
             matchmaking_s = attempt.wait_for_group(command.find_s)
@@ -106,19 +104,19 @@ class HivemindCommandLoop:
         except AveragingFailed as failed:
             return CommandFailed(id=command.id, why=str(failed))
         finally:
-            # After a failure too: whatever hivemind left there.
+            # After a failure too: the node gets what hivemind left.
             averager.read(into=self._vector)
-        said = []
-        for word in outcome.gathered.values():
+        members = []
+        for gathered in outcome.gathered.values():
             try:
-                said.append(msgspec.convert(word, MemberInfo))
+                members.append(msgspec.convert(gathered, MemberInfo))
             except msgspec.ValidationError:
-                # Another program's averager: it counts in the group, and has nothing to say to us.
+                # Another program's averager counts in the group, but sends no `MemberInfo`.
                 continue
         return VectorAveraged(
             id=command.id,
             group=len(outcome.group),
-            said=tuple(said),
+            members=tuple(members),
             elements=outcome.elements,
             local_elements=outcome.local_elements,
             missing_senders=len(outcome.missing_senders),

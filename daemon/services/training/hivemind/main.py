@@ -1,9 +1,10 @@
-"""The hivemind process's entry: `python -P -m daemon.services.training.hivemind.main SOCKET_FD MEMORY_FD
-PARENT_PID SOCKETS`, started by `process.py` alone.
+"""The entry point of the hivemind process, which `process.py` starts.
 
-asyncio, torch and hivemind are at home here; libp2p and trio are not. Guarantees: neither it nor
-anything that hivemind starts outlives its parent (`daemon/children/parent_death.py`), and the folder of
-hivemind's Unix sockets goes with them.
+    python -P -m daemon.services.training.hivemind.main SOCKET_FD MEMORY_FD PARENT_PID SOCKETS
+
+The process may import asyncio, torch and hivemind, but neither libp2p nor trio. Neither the process
+nor anything that hivemind starts outlives its parent (`daemon/children/parent_death.py`). The folder
+of hivemind's Unix sockets is removed with them.
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ if TYPE_CHECKING:
     from daemon.services.training.hivemind.observed_averager import OnMoment
 
 
-def main(told: OnMoment | None = None) -> None:
-    """`told` hears where this member's rounds are, in the averager's own process."""
+def main(on_moment: OnMoment | None = None) -> None:
+    """Serve the node until it is gone.
+
+    hivemind calls `on_moment` in the averager's process, at each moment of its rounds.
+    """
     link_fd, memory_fd, parent = (int(argument) for argument in sys.argv[1:4])
     sockets = sys.argv[4]
     die_with_parent(parent)
@@ -38,22 +42,23 @@ def main(told: OnMoment | None = None) -> None:
     guard(link, lambda: shutil.rmtree(sockets, ignore_errors=True))
     inbox: SimpleQueue[HivemindCommand] = SimpleQueue()
 
-    def take(body: bytes) -> None:
-        inbox.put(decode_command(body))
-
     threading.Thread(
-        target=read_link, args=(link, take, lambda: None), name="commands", daemon=True
+        target=read_link,
+        args=(link, lambda body: inbox.put(decode_command(body)), lambda: None),
+        name="commands",
+        daemon=True,
     ).start()
 
     def send(message: ChildMessage) -> None:
         link.sendall(frame(message))
 
-    # Here and not above: hivemind takes seconds to import, and a parent that dies meanwhile must be
-    # noticed.
+    # Late imports: hivemind takes seconds to import. The guard above must notice a parent that dies
+    # meanwhile.
+
     from daemon.services.training.hivemind.command_loop import HivemindCommandLoop  # noqa: PLC0415
     from daemon.services.training.hivemind.observed_averager import ignore_moment  # noqa: PLC0415
 
-    HivemindCommandLoop(inbox, send, memory_fd, sockets, told or ignore_moment).run()
+    HivemindCommandLoop(inbox, send, memory_fd, sockets, on_moment or ignore_moment).run()
 
 
 if __name__ == "__main__":

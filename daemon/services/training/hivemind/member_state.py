@@ -1,8 +1,8 @@
-"""What a member of a hivemind run keeps: anchor, momentum, what it learned since; in memory and,
-through the Disk port, across a restart.
+"""Holds the state of a member of a hivemind run, in memory and on disk.
 
-There are no certificates: a checkpoint stands at a round number of this node's own counting, named
-by the digest of its state.
+The state is the anchor, the momentum, and the pending work: what the member has learned since the
+last average. There are no certificates. A checkpoint is named by the digest of its state, and its
+round number is this node's own count.
 """
 
 from __future__ import annotations
@@ -33,19 +33,20 @@ class MemberState:
         self._disk = disk
         self._offload = offload
         self.number = 0
-        self.anchor, self.momentum, self.learned, self._spare, self._spare_momentum = (
+        self.anchor, self.momentum, self.pending, self._spare, self._spare_momentum = (
             np.zeros(info.parameters, np.float32) for _ in range(5)
         )
-        self.samples = 0  # behind `learned`
-        # Samples of this round's lane that were used.
+        # The samples that `pending` was learned from.
+        self.samples = 0
+        # How many samples of this round's lane were used.
         self.drawn = 0
         self.inner: Vector = np.zeros(0, np.float32)
         self.tip: Digest = run
 
-    async def resume(self) -> str:
-        """Take up from disk, or begin.
+    async def load(self) -> str:
+        """Load the state from disk, or initialize it. Returns a sentence that says which.
 
-        Returns a sentence about which. Raises `OurFault` when the disk holds another model.
+        Raises `OurFault` when the disk holds another model.
         """
         checkpoint = await self._disk.load_checkpoint(self._run)
         if checkpoint is None:
@@ -55,7 +56,8 @@ class MemberState:
             return "beginning at genesis"
         if checkpoint.anchor.size != self._info.parameters:
             raise OurFault(
-                f"the checkpoint has {checkpoint.anchor.size} parameters, the run's task makes {self._info.parameters}"
+                f"the checkpoint has {checkpoint.anchor.size} parameters, but the run's task has"
+                f" {self._info.parameters}"
             )
         self.anchor[:], self.momentum[:], self.inner = (
             checkpoint.anchor,
@@ -63,30 +65,30 @@ class MemberState:
             checkpoint.inner,
         )
         self.number, self.tip = checkpoint.number, checkpoint.tip
-        said = f"resuming from round {self.number}"
+        origin = f"resuming from round {self.number}"
         ledger = await self._disk.load_ledger(self._run)
         if ledger is not None and ledger.tip == self.tip and ledger.samples:
-            self.learned[:], self.samples, self.drawn = (
+            self.pending[:], self.samples, self.drawn = (
                 ledger.displacement,
                 ledger.samples,
                 ledger.drawn,
             )
-            said += f", {self.samples} samples pending"
-        return said
+            origin += f", {self.samples} samples pending"
+        return origin
 
     async def add(self, delta: Vector, samples: int) -> None:
-        """What was trained joins what waits. Weights are capped by the manifest."""
+        """Add work to the pending work. The manifest caps its weight."""
         if samples:
-            await self._offload(lambda: np.add(self.learned, delta, out=self.learned))
+            await self._offload(lambda: np.add(self.pending, delta, out=self.pending))
             self.drawn += samples
             self.samples = min(self.samples + samples, self._manifest.limits.max_samples)
 
-    async def local(self) -> Vector:
-        """The parameters that training goes on from: those that were handed over last."""
-        return await self._offload(lambda: self.anchor - self.learned)
+    async def local_parameters(self) -> Vector:
+        """Return the parameters with the pending work, shape (parameters,)."""
+        return await self._offload(lambda: self.anchor - self.pending)
 
     async def apply(self, mean: Vector) -> None:
-        """The outer step; what waited has been averaged.
+        """Make the outer step with the mean of the group, and clear the pending work.
 
         Raises `ValueError`, and changes nothing, for a mean that is not finite.
         """
@@ -107,20 +109,19 @@ class MemberState:
         self.anchor, self._spare = self._spare, self.anchor
         self.momentum, self._spare_momentum = self._spare_momentum, self.momentum
         self.number += 1
-        self.forget()
+        self._clear_pending()
 
-    def take(self, number: int, anchor: Vector, momentum: Vector) -> None:
-        """Another member's state in place of ours."""
+    def replace(self, number: int, anchor: Vector, momentum: Vector) -> None:
+        """Replace the state by another member's, and clear the pending work."""
         self.anchor[:], self.momentum[:], self.number = anchor, momentum, number
-        self.forget()
+        self._clear_pending()
 
-    def forget(self) -> None:
-        """Nothing waits any more."""
-        self.learned[:] = 0.0
+    def _clear_pending(self) -> None:
+        self.pending[:] = 0.0
         self.samples = self.drawn = 0
 
-    async def write(self) -> None:
-        """The state, durable on return. Raises `DiskFull`."""
+    async def save(self) -> None:
+        """Write a checkpoint, durable on return. Raises `DiskFull`."""
         tip = await self._offload(lambda: state_digest(self.anchor, self.momentum))
         if tip != self.tip:
             checkpoint = Checkpoint(
@@ -134,15 +135,15 @@ class MemberState:
             )
             kept = await self._disk.checkpoints(self._run)
             superseded = [other for number, other in kept if number <= self.number and other != tip]
-            # The others' state was taken, and is behind.
-            left = [other for number, other in kept if number > self.number]
-            if left:
-                await self._disk.leave_checkpoints(self._run, left)
+            # The state was replaced by another member's, of a lower number.
+            abandoned = [other for number, other in kept if number > self.number]
+            if abandoned:
+                await self._disk.leave_checkpoints(self._run, abandoned)
             await self._disk.save_checkpoint(checkpoint, superseded)
             self.tip = tip
 
-    async def write_learned(self) -> None:
-        """What waits, for the first round after a restart. Raises `DiskFull`."""
+    async def save_pending(self) -> None:
+        """Write the pending work, durable on return. Raises `DiskFull`."""
         await self._disk.save_ledger(
             LedgerRecord(
                 run=self._run,
@@ -154,9 +155,9 @@ class MemberState:
                 offered_weight=0,
                 offered_digest=bytes(32),
                 offered=b"",
-                residue=np.zeros_like(self.learned),
+                residue=np.zeros_like(self.pending),
                 samples=self.samples,
-                displacement=self.learned,
+                displacement=self.pending,
                 drawn=self.drawn,
             )
         )

@@ -1,7 +1,7 @@
-"""What node and hivemind process say to each other: one command at a time, each answered once, with
-its `id`.
+"""Defines the messages between a node and its hivemind process.
 
-The shared memory holds three vectors: what is averaged, the anchor, the momentum.
+The node sends one command at a time. The process answers each command once, with its `id`. The
+shared memory holds three vectors: the one that is averaged, the anchor, and the momentum.
 """
 
 from __future__ import annotations
@@ -11,26 +11,28 @@ import msgspec
 from daemon.children.messages import ChildMessage, CommandDone
 from daemon.services.training.hivemind.settings import AveragerSettings, PeerSettings
 
-# Values of its anchor that a member shows the others: differences of one round's size are seen, 64
-# x 4 bytes cost nothing.
+# How many values of its anchor a member shows the others. They reveal differences as small as one
+# round's step, and take 256 bytes.
 SKETCH = 64
 
 
 class MemberInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a member tells its group before the all-reduce.
 
-    All of it is its own word: hivemind knows it by another key than we do.
+    All of it is self-reported: hivemind knows the member by another key than HyperGPU does.
     """
 
     peer: str
-    number: int  # of the rounds behind its anchor
+    # The number of rounds behind the member's anchor.
+    number: int
     samples: int
     loss: float | None
-    sketch: tuple[float, ...]  # evenly spaced values of its anchor
+    # Evenly spaced values of the member's anchor.
+    sketch: tuple[float, ...]
 
 
 class StartPeer(ChildMessage, frozen=True, kw_only=True, tag=True):
-    """Start the peer and its averager of `elements` float32."""
+    """Start the hivemind peer, and its averager of `elements` float32."""
 
     id: int
     peer: PeerSettings
@@ -46,52 +48,54 @@ class ConnectPeer(ChildMessage, frozen=True, kw_only=True, tag=True):
 
 
 class AverageVector(ChildMessage, frozen=True, kw_only=True, tag=True):
-    """Average what is in the shared memory; what hivemind makes of it takes its place, whether it
-    calls that a success or not.
+    """Average the vector in the shared memory.
+
+    hivemind's result replaces the vector, whether hivemind reports success or not.
     """
 
     id: int
     weight: float
     group_size: int
     find_s: float
-    said: MemberInfo
+    info: MemberInfo
 
 
 class ShareState(ChildMessage, frozen=True, kw_only=True, tag=True):
-    """Anchor and momentum in the shared memory are those of round `number`: copy them for whoever
-    asks.
-    """
+    """Give peers that ask the shared anchor and momentum, as the state of round `number`."""
 
     id: int
     number: int
 
 
 class DownloadState(ChildMessage, frozen=True, kw_only=True, tag=True):
-    """Put some other peer's anchor and momentum into the shared memory."""
+    """Put another peer's anchor and momentum into the shared memory."""
 
     id: int
 
 
 class PeerReady(ChildMessage, frozen=True, kw_only=True, tag=True):
+    """The hivemind peer listens. `peer` is its id in hivemind."""
+
     id: int
-    peer: str  # hivemind's id
+    peer: str
     maddrs: tuple[str, ...]
 
 
 class CommandFailed(ChildMessage, frozen=True, kw_only=True, tag=True):
-    """It did not work; `why` is hivemind's own word."""
+    """The command failed; `why` is hivemind's own message."""
 
     id: int
     why: str
 
 
 class VectorAveraged(ChildMessage, frozen=True, kw_only=True, tag=True):
-    """hivemind calls it a success. See `averaging.Outcome` for what it proves."""
+    """hivemind reports success. `averager.AllReduceOutcome` says what that proves."""
 
     id: int
-    # Members of the group, whatever became of them.
+    # The size of the group that was formed; some of its members may have failed since.
     group: int
-    said: tuple[MemberInfo, ...]  # by those whose word could be read
+    # The members whose `MemberInfo` could be read.
+    members: tuple[MemberInfo, ...]
     elements: int
     local_elements: int
     missing_senders: int
@@ -102,7 +106,10 @@ class VectorAveraged(ChildMessage, frozen=True, kw_only=True, tag=True):
 
     @property
     def whole(self) -> bool:
-        """As far as this member sees. It does not see what other reducers left out."""
+        """Whether every value was averaged, as far as this member sees.
+
+        A member does not see what other reducers left out of their sums.
+        """
         return (
             not self.local_elements
             and not self.missing_senders
@@ -111,6 +118,8 @@ class VectorAveraged(ChildMessage, frozen=True, kw_only=True, tag=True):
 
 
 class StateDownloaded(ChildMessage, frozen=True, kw_only=True, tag=True):
+    """The shared memory holds another peer's state, of round `number`."""
+
     id: int
     number: int
 
@@ -123,10 +132,10 @@ _reports: msgspec.msgpack.Decoder[HivemindReport] = msgspec.msgpack.Decoder(Hive
 
 
 def decode_command(body: bytes) -> HivemindCommand:
-    """Raises `msgspec.DecodeError`."""
+    """Decode a command. Raises `msgspec.DecodeError`."""
     return _commands.decode(body)
 
 
 def decode_report(body: bytes) -> HivemindReport:
-    """Raises `msgspec.DecodeError`."""
+    """Decode a report. Raises `msgspec.DecodeError`."""
     return _reports.decode(body)

@@ -1,10 +1,9 @@
-"""hivemind's averager and all-reduce with their eyes open: the same code on the wire, and what it
-knows of a round is told instead of logged.
+"""Subclasses hivemind's averager and all-reduce, to return what hivemind counts of a round.
 
-Stock hivemind returns the group that was formed, whatever became of its members: a reducer that
-failed leaves local values in its slice, a sender that failed is missing from somebody's sum, and
-the step succeeds. Both are counted inside; these subclasses bring the counts out. They stand on
-methods that hivemind keeps to itself, which is why its version is pinned.
+Stock hivemind returns the group that was formed, even when members failed. A reducer that failed
+leaves local values in its slice. A sender that failed is missing from a sum. In both cases the step
+succeeds. hivemind counts both; these subclasses return the counts. The bytes on the wire are the
+same. The subclasses override private methods, so hivemind's version is pinned.
 """
 
 from __future__ import annotations
@@ -24,24 +23,25 @@ from hivemind.utils.asyncio import as_aiter, azip
 from daemon.children.parent_death import die_with_parent
 
 Moment = str
-"""Where a member is in its all-reduce, in the order in which it comes there:
+"""A point in a member's all-reduce. In order:
 
-"scatter": it begins to send; "reduce": the first part from somebody else arrived to be added up; "gather": the first part of its own slice is summed;
-"whole": everything it is owed arrived and everything it owes is summed.
+"scatter": it begins to send. "reduce": the first part of another member arrived for its sum.
+"gather": the first part of its own slice is summed. "whole": its result is complete, and it has
+summed all parts of its slice.
 """
 
 MOMENTS: tuple[Moment, ...] = ("scatter", "reduce", "gather", "whole")
 
 OnMoment = Callable[[Moment], None]
-"""Called inside the averager's own process, once for each moment of a round, before the next byte moves."""
+"""Called in the averager's process, once for each moment of a round, before the next byte moves."""
 
 
 def ignore_moment(moment: Moment) -> None:
-    """Nobody listens."""
+    """Do nothing."""
 
 
 class ObservedDHT(DHT):
-    """hivemind's DHT in its forked process, which does not outlive whoever forked it."""
+    """hivemind's DHT, in a forked process that ends with its parent."""
 
     def __init__(self, **given: Any) -> None:
         self._forked_by = os.getpid()
@@ -53,11 +53,11 @@ class ObservedDHT(DHT):
 
 
 class ObservedRunner(allreduce.AllReduceRunner):
-    """One all-reduce that says how far it is."""
+    """One all-reduce that reports its moments."""
 
-    def __init__(self, *, told: OnMoment, **given: Any) -> None:
+    def __init__(self, *, on_moment: OnMoment, **given: Any) -> None:
         super().__init__(**given)
-        self._told = told
+        self._on_moment = on_moment
         self._reached: set[Moment] = set()
         reducer, keep = self.tensor_part_reducer, self.tensor_part_reducer.reset_accumulators
 
@@ -70,7 +70,7 @@ class ObservedRunner(allreduce.AllReduceRunner):
     def _reach(self, moment: Moment) -> None:
         if moment not in self._reached:
             self._reached.add(moment)
-            self._told(moment)
+            self._on_moment(moment)
 
     async def _generate_input_for_peer(self, peer_index: int) -> Any:
         self._reach("scatter")
@@ -87,13 +87,14 @@ class ObservedRunner(allreduce.AllReduceRunner):
             yield message
 
     def reach_whole(self) -> None:
-        """Everything that this member waits for is there."""
+        """Report that the member's result is complete."""
         self._reach("whole")
 
 
 class ObservedAverager(DecentralizedAverager):
-    """Its step returns, beside what was gathered, what hivemind counted of the round: a dict of
-    plain values (see `averaging.Outcome`).
+    """An averager whose step returns what hivemind counted, as a dict of plain values.
+
+    `averager.AllReduceOutcome` describes the values.
     """
 
     def __init__(
@@ -101,10 +102,10 @@ class ObservedAverager(DecentralizedAverager):
         tensors: Sequence[torch.Tensor],
         dht: DHT,
         *,
-        told: OnMoment = ignore_moment,
+        on_moment: OnMoment = ignore_moment,
         **given: Any,
     ) -> None:
-        self._told = told
+        self._on_moment = on_moment
         self._forked_by = os.getpid()
         self._shared: tuple[int, Sequence[torch.Tensor]] = (0, ())
         super().__init__(tensors, dht, **given)
@@ -114,7 +115,7 @@ class ObservedAverager(DecentralizedAverager):
         super().run()
 
     def aim_at(self, group_size: int) -> None:
-        """From the next matchmaking on, a group of `group_size` is full and begins at once."""
+        """Set the size at which a group starts at once, from the next matchmaking on."""
         self._outer_pipe.send(("_aim_at", [], {"group_size": group_size}))
 
     async def _aim_at(self, group_size: int) -> None:
@@ -122,13 +123,13 @@ class ObservedAverager(DecentralizedAverager):
         self._matchmaking.potential_leaders.target_group_size = group_size
 
     def share_state(self, number: int, tensors: Sequence[torch.Tensor]) -> None:
-        """What others get who ask for our state; those with the highest number are asked first."""
+        """Set the state that other peers download. hivemind asks the highest number first."""
         self._shared = (number, tensors)
         self.allow_state_sharing = True
         self.state_sharing_priority = float(number)
 
     def get_current_state(self) -> tuple[Any, Sequence[torch.Tensor], None]:
-        """Called by hivemind in a thread of this process."""
+        """Return the shared state. hivemind calls this in a thread of this process."""
         number, tensors = self._shared
         return {"number": number}, tensors, None
 
@@ -157,7 +158,7 @@ class ObservedAverager(DecentralizedAverager):
         **given: Any,
     ) -> None:
         runner = ObservedRunner(
-            told=self._told,
+            on_moment=self._on_moment,
             p2p=self._p2p,
             servicer_type=type(self),
             prefix=self.prefix,
@@ -167,13 +168,14 @@ class ObservedAverager(DecentralizedAverager):
             **given,
         )
         self._running_groups[runner.group_id].set_result(runner)
-        # As the method that this replaces, for members that send and sum both: auxiliary ones and
-        # clients are not made here.
+        # The same as the overridden method does for members that both send and sum. This program
+        # makes no auxiliary or client-mode members.
         async for tensor, update in azip(as_aiter(*tensors), runner):
             runner.reach_whole()
             tensor.add_(update, alpha=self._averaging_alpha)
 
 
-# The names of hivemind's remote procedures contain the class's name: under another one, stock
-# averagers would not find us.
+# The names of hivemind's remote procedures contain the class's name. Stock averagers call them by
+# this name.
+
 ObservedAverager.__name__ = DecentralizedAverager.__name__

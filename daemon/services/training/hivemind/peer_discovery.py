@@ -1,8 +1,7 @@
-"""How members' hivemind peers find each other: each member tells whoever asks, over our own
-network, where its hivemind peer is reached.
+"""Connects the hivemind peers of a run's members.
 
-hivemind's DHT and libp2p of another make are not ours: the two networks share members and nothing
-else.
+Each member serves the addresses of its hivemind peer over HyperGPU's own network. hivemind has a
+DHT and a libp2p of its own: the two networks share their members and nothing else.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ from protocol.ports.network import Network
 PROTOCOL = "/hypergpu/hivemind/1"
 ANSWER_BYTES = 8192
 ANSWER_S = 5.0
-# Between looks at whether a member's hivemind peer is still unknown to ours.
-MEET_S = 1.0
+# The pause between two rounds of connecting to members.
+CONNECT_PAUSE_S = 1.0
 
 Address = Annotated[str, Meta(max_length=256, pattern="^/")]
 
@@ -36,25 +35,26 @@ Address = Annotated[str, Meta(max_length=256, pattern="^/")]
 class PeerAddresses(
     msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
 ):
-    """A member's hivemind addresses, each ending in `/p2p/` and hivemind's peer id; none while its
-    hivemind process is starting.
+    """A member's hivemind addresses, each of which ends in `/p2p/` and hivemind's peer id.
+
+    There are none while the member's hivemind process starts.
     """
 
     maddrs: Annotated[tuple[Address, ...], Meta(max_length=16)]
 
 
 def serve_addresses(network: Network, maddrs: Callable[[], tuple[str, ...]]) -> None:
-    """Answer whoever asks. Before the network starts."""
+    """Serve this node's hivemind addresses to members. Call before the network starts."""
 
-    async def take(stream: ByteStream) -> None:
+    async def answer(stream: ByteStream) -> None:
         await stream.send_all(frame(msgspec.msgpack.encode(PeerAddresses(maddrs=maddrs()[:16]))))
         await stream.send_eof()
 
-    network.serve(PROTOCOL, take)
+    network.serve(PROTOCOL, answer)
 
 
 async def fetch_addresses(network: Network, peer: PeerId) -> tuple[str, ...]:
-    """Raises `Unreachable` or `PeerFault`."""
+    """Ask a member for its hivemind addresses. Raises `Unreachable` or `PeerFault`."""
     with trio.move_on_after(ANSWER_S):
         stream = await network.open_stream(peer, PROTOCOL)
         try:
@@ -74,28 +74,31 @@ async def connect_members(
     live: Callable[[], frozenset[PeerId]],
     refuse: Refuse,
 ) -> None:
-    """Make the hivemind peers of all live members known to ours, again after each of its deaths.
+    """Connect the hivemind process to the hivemind peers of all live members, until cancelled.
 
-    Until cancelled.
+    A process that restarts is connected again.
     """
-    met: set[PeerId] = set()
-    life = process.lives
+    connected: set[PeerId] = set()
+    start = process.starts
     while True:
-        if process.lives != life:
-            met, life = set(), process.lives
+        if process.starts != start:
+            connected, start = set(), process.starts
         members = live()
-        met &= members
-        for peer in sorted(members - met):
+        connected &= members
+        for peer in sorted(members - connected):
             try:
                 maddrs = await fetch_addresses(network, peer)
-                if maddrs and isinstance(
-                    await process.ask(lambda number, to=maddrs: ConnectPeer(id=number, maddrs=to)),
-                    CommandDone,
-                ):
-                    met.add(peer)
+                if maddrs and await _connect(process, maddrs):
+                    connected.add(peer)
             except PeerFault as fault:
                 refuse(fault.reason, peer, str(fault))
-                met.add(peer)
+                connected.add(peer)
             except (Unreachable, HivemindLost):
-                continue  # asked again in a moment
-        await trio.sleep(MEET_S)
+                # The next round asks again.
+                continue
+        await trio.sleep(CONNECT_PAUSE_S)
+
+
+async def _connect(process: HivemindProcess, maddrs: tuple[str, ...]) -> bool:
+    report = await process.ask(lambda number: ConnectPeer(id=number, maddrs=maddrs))
+    return isinstance(report, CommandDone)

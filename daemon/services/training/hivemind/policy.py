@@ -1,5 +1,6 @@
-"""What HyperGPU decides about hivemind's rounds, purely: whether a run can be done so, when a round
-ends, with how many, what it is worth.
+"""The pure decisions about hivemind's rounds: their end, their group size, and what to do after.
+
+Every decision carries its reason.
 """
 
 from __future__ import annotations
@@ -21,31 +22,34 @@ from protocol.ports.trainer import Lane
 from protocol.run.manifest import Manifest
 
 CODECS = {"float32": "none", "float16": "float16"}
-"""What hivemind has of ours. Its 8-bit codecs are not offered: under load "uniform8" lost three quarters of its parts and called it a success."""
+"""hivemind's codecs by the names of HyperGPU's codecs.
 
-# A member silent for so long in an all-reduce is given up, as a crash is noticed within 5 s by the
-# native engine.
+Its 8-bit codecs are left out: under load, "uniform8" lost 3 of 4 parts and reported success.
+"""
+
+# An all-reduce goes on without a member that is silent for this long. The native engine notices a
+# crash in the same time.
 CHUNK_S = 5.0
 # Matchmaking alone takes a second or two on one machine.
 SHORTEST_ROUND_S = 4.0
-# Of the largest value in a sketch: rounding moves members some 1e-7 apart in a round, a missed
-# round a hundred times APART.
-APART = 1e-3
-# Of a round: too short to learn anything in.
-LEAST = 0.05
-# Of a lane's positions for one round: more samples than anybody trains between two averages.
+# Relative to the largest value of a sketch. Rounding makes members differ by about 1e-7 a round; a
+# missed round makes them differ by about 1e-1.
+MAX_ANCHOR_DIFFERENCE = 1e-3
+# As a fraction of a round. A shorter rest of a round is too short to learn anything in.
+MIN_REST = 0.05
+# A lane has 2**LANE_BITS positions for one round: more than a node trains between two averages.
 LANE_BITS = 32
 
 
 def check_manifest(manifest: Manifest) -> None:
-    """Raises `UserError("MANIFEST")` for what hivemind's rounds cannot do."""
+    """Raise `UserError("MANIFEST")` for a run that hivemind's rounds cannot do."""
 
     def refuse(what: str, fix: str) -> UserError:
         return UserError("MANIFEST", f'With engine = "hivemind", {what}.', fix=fix, exit_code=2)
 
     if manifest.codec not in CODECS:
         raise refuse(
-            f"the codec {manifest.codec!r} is not there", f"codec = one of: {', '.join(CODECS)}"
+            f"the codec {manifest.codec!r} does not exist", f"codec = one of: {', '.join(CODECS)}"
         )
     if manifest.round.steps:
         raise refuse(
@@ -59,8 +63,10 @@ def check_manifest(manifest: Manifest) -> None:
 
 
 def averager_settings(run: Digest, manifest: Manifest) -> AveragerSettings:
-    """hivemind's timeouts from the manifest's: the whole all-reduce has what scatter and gather
-    have, matchmaking a quarter of the round.
+    """Derive hivemind's settings from the manifest.
+
+    The all-reduce gets the time of scatter and gather. Matchmaking gets a quarter of the round, and
+    5 s at most.
     """
     matchmaking_s = min(5.0, manifest.round.seconds / 4)
     return AveragerSettings(
@@ -76,57 +82,58 @@ def averager_settings(run: Digest, manifest: Manifest) -> AveragerSettings:
 
 
 def find_s(settings: AveragerSettings) -> float:
-    """How long to look for a group: two attempts of hivemind's matchmaking, and a second for the
-    way there.
-    """
+    """Return how long to look for a group: two attempts at matchmaking, and a second for calls."""
     return 2 * settings.matchmaking_s + 1.0
 
 
 def next_end(now_s: float, round_s: float) -> float:
-    """When the round ends, unix seconds: at the next multiple of its length, so that members that
-    never spoke meet.
+    """Return when the round ends, in unix seconds: at the next multiple of its length.
 
-    A rest below `LEAST` of a round goes to the next one. Not more: whoever failed to find a group
-    would skip a round that the others do not skip, and never meet them again. hivemind itself goes
-    by wall clocks, and members whose clocks differ by more than its matchmaking never meet either.
+    Members that have never exchanged a message thus end their rounds together. A rest below
+    `MIN_REST` of a round joins the next round. With a larger limit, a member that found no group
+    would skip a round that the others do not skip, and would never find them again. hivemind uses
+    wall clocks too: members whose clocks differ by more than the matchmaking time never meet.
     """
     end = math.ceil(now_s / round_s) * round_s
-    return end if end - now_s >= LEAST * round_s else end + round_s
+    return end if end - now_s >= MIN_REST * round_s else end + round_s
 
 
 class TargetGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """The size of the group to look for, and the reason for it."""
+
     size: int
     reason: str
 
 
 def choose_group(members: int, max_group: int) -> TargetGroup:
-    """hivemind's `target_group_size` for so many live members, ourselves included: one group, else
-    as few as `max_group` allows, alike in size.
+    """Choose hivemind's `target_group_size` for `members` live members, this one included.
+
+    That is one group if `max_group` allows it, else the fewest groups of equal size.
     """
     if members <= max_group:
         return TargetGroup(
             size=members,
-            reason=f"looking for all {members} live members in one group of hivemind's",
+            reason=f"looking for all {members} live members in one hivemind group",
         )
     groups = math.ceil(members / max_group)
     size = math.ceil(members / groups)
     return TargetGroup(
         size=size,
-        reason=f"{members} live members are {groups} groups of at most {max_group}: looking for {size}",
+        reason=f"{members} live members make {groups} groups of at most {max_group}: looking for {size}",
     )
 
 
 def lane_of(number: int, me: PeerId, members: Sequence[PeerId]) -> Lane:
-    """Which samples `me` draws after round `number`; `members` are all live ones.
+    """Return which samples `me` draws after round `number`.
 
-    Two nodes that know different members may draw the same samples.
+    `members` are all live members. Two nodes that see different members may draw the same samples.
     """
-    everybody = sorted({me, *members})
-    return Lane(base=number << LANE_BITS, index=everybody.index(me), stride=len(everybody))
+    everyone = sorted({me, *members})
+    return Lane(base=number << LANE_BITS, index=everyone.index(me), stride=len(everyone))
 
 
 def sketch_of(anchor: Vector) -> tuple[float, ...]:
-    """Evenly spaced values."""
+    """Return `SKETCH` evenly spaced values of the anchor."""
     places = np.linspace(0, anchor.size - 1, num=min(SKETCH, anchor.size)).astype(np.int64)
     return tuple(float(value) for value in anchor[places])
 
@@ -137,24 +144,28 @@ def _near(one: MemberInfo, other: MemberInfo) -> bool:
     if not one.sketch:
         return True
     first, second = np.array(one.sketch), np.array(other.sketch)
-    return bool(np.abs(first - second).max() <= APART * max(np.abs(first).max(), 1e-30))
+    return bool(
+        np.abs(first - second).max() <= MAX_ANCHOR_DIFFERENCE * max(np.abs(first).max(), 1e-30)
+    )
 
 
 class RoundDecision(msgspec.Struct, frozen=True, kw_only=True):
-    """ "apply" the mean, "keep" what was learned for the next round, or go and get the state that
-    most "others" have.
+    """What to do after a round, and why.
+
+    "apply" applies the mean, "keep" keeps the work for the next round, and "others" downloads the
+    state of the majority.
     """
 
-    what: Literal["apply", "keep", "others"]
+    action: Literal["apply", "keep", "others"]
     reason: str
 
 
 def decide_round(averaged: VectorAveraged, mine: MemberInfo) -> RoundDecision:
-    """What a round that hivemind calls a success is worth.
+    """Decide what to do after a round that hivemind reports as a success.
 
-    A mean in which something is missing is not applied: every member that sees a hole keeps its
-    work, so that those who see one stay together. Holes that only others see (a sender that another
-    reducer left out) show in the next round, as anchors that differ.
+    A mean with missing values is not applied. All members that see the same hole thus keep their
+    work and stay together. A hole that only other members see, such as a sender that another
+    reducer left out, shows in the next round as different anchors.
     """
     if not averaged.whole:
         holes = []
@@ -171,33 +182,38 @@ def decide_round(averaged: VectorAveraged, mine: MemberInfo) -> RoundDecision:
                 f"{averaged.parts_expected - averaged.parts_summed} of {averaged.parts_expected} pieces are missing in the part summed here"
             )
         return RoundDecision(
-            what="keep", reason=f"hivemind reported success, but {' and '.join(holes)}"
+            action="keep", reason=f"hivemind reported success, but {' and '.join(holes)}"
         )
-    camps = [tuple(other for other in averaged.said if _near(one, other)) for one in averaged.said]
+    clusters = [
+        tuple(other for other in averaged.members if _near(one, other)) for one in averaged.members
+    ]
     largest = max(
-        camps,
-        key=lambda camp: (
-            len(camp),
-            max(said.number for said in camp),
-            min(said.peer for said in camp),
+        clusters,
+        key=lambda cluster: (
+            len(cluster),
+            max(member.number for member in cluster),
+            min(member.peer for member in cluster),
         ),
         default=(),
     )
     if largest and mine not in largest:
         return RoundDecision(
-            what="others",
-            reason=f"{len(largest)} of {averaged.group} members stand at round {largest[0].number} with another anchor",
+            action="others",
+            reason=f"{len(largest)} of {averaged.group} members hold another anchor, of round"
+            f" {largest[0].number}",
         )
-    silent = averaged.group - len(averaged.said)
+    silent = averaged.group - len(averaged.members)
     besides = averaged.group - len(largest)
     words = [
-        f"{averaged.group} members averaged in {averaged.all_reduce_s:.2f} s, found in {averaged.matchmaking_s:.1f} s"
+        f"{averaged.group} members averaged in {averaged.all_reduce_s:.2f} s, after"
+        f" {averaged.matchmaking_s:.1f} s of matchmaking"
     ]
+
     if silent:
-        words.append(f"{silent} of them no HyperGPU")
+        words.append(f"{silent} of them do not run HyperGPU")
     elif besides:
         words.append(f"{besides} of them from another anchor")
     return RoundDecision(
-        what="apply",
-        reason="; ".join(words) + "; not certified: nothing proves that the others hold the same",
+        action="apply",
+        reason="; ".join(words) + "; not certified: nothing proves that all hold the same mean",
     )

@@ -1,6 +1,6 @@
-"""The hivemind process as the node sees it: started, asked, and started again when it dies alone.
+"""Supervises the hivemind process on the node's side: starts, asks and restarts it.
 
-Node side; imports no hivemind.
+This module does not import hivemind.
 """
 
 from __future__ import annotations
@@ -30,23 +30,24 @@ from protocol.errors import OurFault
 
 log = logging.getLogger("hypergpu.hivemind")
 
-# Torch and hivemind from a cold disk take half a minute.
+# Importing torch and hivemind from a cold disk takes half a minute.
 START_S = 120.0
-FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0  # between a death and the next start
-# Of torch in there: it adds vectors, while the worker needs the processors.
+# The pause before a restart doubles from the first value up to the second.
+FIRST_PAUSE_S, MAX_PAUSE_S = 1.0, 60.0
+# torch only adds vectors in this process. The worker needs the processors.
 THREADS = "1"
 MODULE = "daemon.services.training.hivemind.main"
 
 
 class HivemindLost(Exception):
-    """The process is not there, or died while it was asked; the message says why, in one sentence."""
+    """The process is not running, or ended while it was asked. The message is one sentence."""
 
 
-class _Life:
-    """One process, with the question it was asked last."""
+class _RunningPeer:
+    """One process, with the last command that it got."""
 
     def __init__(self, module: str) -> None:
-        # short: a Unix socket's path has at most 107 characters.
+        # A Unix socket's path has at most 107 characters, so the name is short.
         self.sockets = tempfile.mkdtemp(prefix="hypergpu-")
         self.process: ChildProcess[HivemindReport] = ChildProcess(
             module,
@@ -65,9 +66,9 @@ class _Life:
 
 
 class HivemindProcess:
-    """`running()` starts and stops it; `ask` is called inside that block.
+    """Keeps one hivemind process running inside `running()`.
 
-    The vectors are there once `up` was awaited, and anew after each death.
+    The shared vectors exist once `up` has returned. Each restart replaces them.
     """
 
     def __init__(
@@ -79,18 +80,20 @@ class HivemindProcess:
         *,
         module: str = MODULE,
     ) -> None:
-        """`on_lost` hears a sentence for each death."""
+        """`on_lost` is called with one sentence each time the process ends."""
         self._peer = peer
         self._averager = averager
         self._elements = elements
         self._on_lost = on_lost
         self._module = module
-        self._life: _Life | None = None  # the one that is up
+        # The process that is ready, if there is one.
+        self._current: _RunningPeer | None = None
         self._why = "it is starting"
         self._asking = trio.Lock()
         self._numbers = 0
-        self.lives = 0  # how many were up so far
-        self._turn = trio.Event()
+        # How many processes have become ready so far.
+        self.starts = 0
+        self._changed = trio.Event()
         self.id = ""
         self.maddrs: tuple[str, ...] = ()
         self.vector: Vector
@@ -99,47 +102,49 @@ class HivemindProcess:
 
     @property
     def pid(self) -> int | None:
-        """Of the process and of its group."""
-        return self._life.process.pid if self._life else None
+        """The id of the process and of its group."""
+        return self._current.process.pid if self._current else None
 
     @property
     def folder(self) -> str:
-        """Of its Unix sockets; empty while it is not up. It goes with the process."""
-        return self._life.sockets if self._life else ""
+        """The folder of its Unix sockets, removed with the process; "" while it is not ready."""
+        return self._current.sockets if self._current else ""
 
     @property
     def is_up(self) -> bool:
-        return self._life is not None
+        return self._current is not None
 
     async def up(self) -> None:
-        """Wait until it can be asked."""
-        while self._life is None:
-            await self._turn.wait()
+        """Wait until the process is ready."""
+        while self._current is None:
+            await self._changed.wait()
 
     async def ask(self, make: Callable[[int], HivemindCommand]) -> HivemindReport:
-        """Send the command that `make` makes of its id, and wait for the answer.
+        """Send the command that `make` returns for an id, and wait for the answer.
 
         Raises `HivemindLost`.
         """
         async with self._asking:
-            life = self._life
-            if life is None:
+            running = self._current
+            if running is None:
                 raise HivemindLost(self._why)
-            return await self._ask(life, make)
+            return await self._ask(running, make)
 
-    async def _ask(self, life: _Life, make: Callable[[int], HivemindCommand]) -> HivemindReport:
+    async def _ask(
+        self, running: _RunningPeer, make: Callable[[int], HivemindCommand]
+    ) -> HivemindReport:
         self._numbers += 1
-        life.asked, life.answer, life.answered = self._numbers, None, trio.Event()
-        # Half a command would be the end of the conversation; it fits the socket's buffer.
+        running.asked, running.answer, running.answered = self._numbers, None, trio.Event()
+        # Half a frame would break the connection. A command fits into the socket's buffer.
         with trio.CancelScope(shield=True):
             try:
-                await life.process.send(frame(make(self._numbers)))
+                await running.process.send(frame(make(self._numbers)))
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 raise HivemindLost("it is gone") from None
-        await life.answered.wait()
-        if life.answer is None:
+        await running.answered.wait()
+        if running.answer is None:
             raise HivemindLost(self._why)
-        return life.answer
+        return running.answer
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -149,73 +154,75 @@ class HivemindProcess:
             nursery.cancel_scope.cancel()
 
     async def _supervise(self) -> None:
-        wait_s = FIRST_WAIT_S
+        wait_s = FIRST_PAUSE_S
         while True:
-            life = _Life(self._module)
+            running = _RunningPeer(self._module)
             try:
-                await self._live(life)
+                await self._serve(running)
             finally:
-                shutil.rmtree(life.sockets, ignore_errors=True)
+                shutil.rmtree(running.sockets, ignore_errors=True)
             self._on_lost(f"{self._why}; trying again in {wait_s:.0f} s")
             await trio.sleep(wait_s)
-            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+            wait_s = min(2 * wait_s, MAX_PAUSE_S)
 
-    async def _live(self, life: _Life) -> None:
+    async def _serve(self, running: _RunningPeer) -> None:
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(life.process.listen_to_errors)
-                nursery.start_soon(self._begin, life)
-                async for report in life.process.reports():
-                    if report.id == life.asked:
-                        life.answer = report
-                        life.answered.set()
-                self._life, self._why = None, "it is gone"
+                nursery.start_soon(running.process.listen_to_errors)
+                nursery.start_soon(self._start_peer, running)
+                async for report in running.process.reports():
+                    if report.id == running.asked:
+                        running.answer = report
+                        running.answered.set()
+                self._current, self._why = None, "it is gone"
                 with trio.CancelScope(shield=True):
-                    await life.process.ended()
+                    await running.process.ended()
                 nursery.cancel_scope.deadline = trio.current_time() + STDERR_GRACE_S
         finally:
             with trio.CancelScope(shield=True):
-                if not life.process.reaped:
-                    life.process.kill("the node is stopping")
-                    await life.process.ended()
-                await life.process.close_errors()
-            self._why, self._life = life.process.why(), None
-            life.answered.set()
-            self._next_turn()
+                if not running.process.reaped:
+                    running.process.kill("the node is stopping")
+                    await running.process.ended()
+                await running.process.close_errors()
+            self._why, self._current = running.process.why(), None
+            running.answered.set()
+            self._wake_waiters()
 
-    async def _begin(self, life: _Life) -> None:
-        with trio.move_on_after(START_S) as patience:
+    async def _start_peer(self, running: _RunningPeer) -> None:
+        with trio.move_on_after(START_S) as start_timeout:
             try:
                 up = await self._ask(
-                    life,
+                    running,
                     lambda number: StartPeer(
                         id=number, peer=self._peer, averager=self._averager, elements=self._elements
                     ),
                 )
             except HivemindLost:
-                return  # `_live` says why
+                # `_serve` reports why the process ended.
+                return
             if not isinstance(up, PeerReady):
-                raise OurFault(f"the hivemind process answered Begin with {up}")
+                raise OurFault(f"the hivemind process answered StartPeer with {up}")
             try:
                 self.vector, self.anchor, self.momentum = memory.map_vectors(
-                    life.process.memory_fd, (self._elements,) * 3
+                    running.process.memory_fd, (self._elements,) * 3
                 )
             except (ValueError, OSError) as error:
-                life.process.kill(f"its memory cannot be shared: {error}")
+                running.process.kill(f"its memory cannot be shared: {error}")
                 return
-            self.id, self.maddrs, self._life = up.peer, up.maddrs, life
-            self.lives += 1
-            self._next_turn()
-        if patience.cancelled_caught:
-            life.process.kill(f"it was not up after {START_S:.0f} s")
+            self.id, self.maddrs, self._current = up.peer, up.maddrs, running
+            self.starts += 1
+            self._wake_waiters()
+        if start_timeout.cancelled_caught:
+            running.process.kill(f"it was not up after {START_S:.0f} s")
 
-    def _next_turn(self) -> None:
-        self._turn.set()
-        self._turn = trio.Event()
+    def _wake_waiters(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
 
 
-def because(report: HivemindReport) -> str:
-    """Why something did not work, of an answer that is not the one hoped for."""
+def failure_reason(report: HivemindReport) -> str:
+    """Return why a command failed, from a report that is not its result."""
+
     return (
         report.why
         if isinstance(report, CommandFailed)

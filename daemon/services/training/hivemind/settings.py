@@ -1,6 +1,6 @@
-"""How a hivemind peer is reached and what it averages.
+"""The settings of a hivemind peer and of its averager.
 
-Imports no hivemind: the node and the command line read these too.
+The node and the command line read these too, so this module does not import hivemind.
 """
 
 from __future__ import annotations
@@ -11,31 +11,35 @@ from collections.abc import Sequence
 import msgspec
 
 COMPRESSIONS = ("none", "float16", "scaled_float16", "uniform8", "quantile8", "blockwise8")
-"""hivemind's codecs. "blockwise8" needs bitsandbytes, which is not installed with HyperGPU; "uniform8" lost most of its parts under load."""
+"""hivemind's codecs.
+
+"blockwise8" needs bitsandbytes, which HyperGPU does not install. "uniform8" lost most of its parts
+under load.
+"""
 
 
 class PeerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a peer is reached.
+    """How other peers reach this peer. `hivemind.p2p.P2P.create` documents the fields.
 
-    The defaults are for one machine; `hivemind.p2p.P2P.create` says what the rest does.
+    The defaults are for peers on one machine.
     """
 
     listen: tuple[str, ...] = ("/ip4/127.0.0.1/tcp/0",)
     announce: tuple[str, ...] = ()
     initial_peers: tuple[str, ...] = ()
-    # Port mapping, AutoNAT, relays found and used by hivemind's daemon.
+    # Let hivemind's daemon map ports, detect NAT, and find relays.
     through_nat: bool = False
-    client_mode: bool = False  # accept no connections; only join others
-    # A folder of ours for the daemon's Unix sockets, which outlive a SIGKILL; empty: hivemind's
-    # choice, /tmp.
+    # Accept no connections; only connect to others.
+    client_mode: bool = False
+    # The folder of the daemon's Unix sockets, which a SIGKILL leaves behind. "" means /tmp.
     sockets: str = ""
 
 
 def peer_settings(listen_host: str, port: int, advertise: Sequence[str]) -> PeerSettings:
-    """A node's hivemind peer from its own network settings.
+    """Derive the settings of a node's hivemind peer from the node's network settings.
 
-    Behind NAT hivemind maps a port, or finds a relay, by itself; a port that is forwarded by hand
-    is announced at the hosts of `advertise`.
+    Behind NAT, hivemind maps a port or finds a relay by itself. A port that a person forwards is
+    announced at the hosts of `advertise`.
     """
     address = ipaddress.ip_address(listen_host)
     kind = "ip6" if address.version == 6 else "ip4"
@@ -48,18 +52,20 @@ def peer_settings(listen_host: str, port: int, advertise: Sequence[str]) -> Peer
 
 
 class AveragerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What is averaged, with whom, and how long anything may take."""
+    """The settings of an averager: its codec, its group, and its timeouts."""
 
-    # Averagers with one prefix find each other; no dot in it.
+    # Averagers with the same prefix find each other. It must not contain a dot.
     prefix: str
-    compression: str = "none"  # one of COMPRESSIONS
-    # A group of so many is full and begins at once.
+    # One of COMPRESSIONS.
+    compression: str = "none"
+    # A group of this size starts at once.
     group_size: int = 2
     min_group_size: int = 2
-    # Wait for so long for more members, if the group is not full.
+    # How long a group that is not full waits for more members.
     matchmaking_s: float = 5.0
-    # For an answer of a leader; shorter than matchmaking_s.
+    # The timeout for a leader's answer. It must be shorter than matchmaking_s.
     request_s: float = 3.0
-    # A sender silent for so long is left out of the sum, a reducer after twice that.
+    # A sum leaves out a sender that is silent for this long, and a reducer after twice as long.
     chunk_s: float | None = None
-    all_reduce_s: float | None = None  # then the round is given up
+    # The timeout of the whole round.
+    all_reduce_s: float | None = None

@@ -1,7 +1,4 @@
-"""The trainer's side of a hivemind run: set it to work, collect what it learned.
-
-A trainer that dies costs its node the steps not handed over.
-"""
+"""Drives the trainer in a hivemind run: starts it, and collects what it learned."""
 
 from __future__ import annotations
 
@@ -15,86 +12,94 @@ from protocol.ports.trainer import Lane, Trainer, TrainerLost, Work
 
 
 class TrainerDriver:
-    """One node's use of its trainer, and what it keeps of what was learned."""
+    """One node's use of its trainer, and the state that the work is added to.
+
+    A trainer that ends loses the steps since the last `collect`.
+    """
 
     def __init__(
         self,
         trainer: Trainer,
-        kept: MemberState,
+        state: MemberState,
         me: PeerId,
         record: Callable[[JournalEvent], None],
     ) -> None:
-        self.kept = kept
+        self.state = state
         self._trainer, self._me, self._record = trainer, me, record
-        self._lane = Lane(base=0, index=0, stride=1)  # of the last command
+        # The lane of the last command.
+        self._lane = Lane(base=0, index=0, stride=1)
 
     async def train(self, others: frozenset[PeerId] = frozenset()) -> None:
-        """From the local parameters as far as they were handed over (the anchor, after a round), as
-        soon as there is a trainer.
-        """
+        """Train from the anchor and the pending work. Waits until there is a trainer."""
         while True:
-            self._lane = policy.lane_of(self.kept.number, self._me, sorted(others)).after(
-                self.kept.drawn
-            )
+            self._lane = self._next_lane(others)
             try:
-                await self._trainer.train(await self.kept.local(), self._lane)
+                await self._trainer.train(await self.state.local_parameters(), self._lane)
                 return
             except TrainerLost as lost:
-                self._record(
-                    Warned(code="TRAINER", message=f"not training until the worker is back: {lost}")
-                )
+                self._warn("TRAINER", f"Training waits for the worker to restart: {lost}")
                 await self._trainer.describe()
-                await self.restore_inner()
+                await self.restore_inner_state()
 
-    async def go_on(self, others: frozenset[PeerId]) -> None:
-        """From the local parameters."""
-        lane = policy.lane_of(self.kept.number, self._me, sorted(others))
+    async def resume(self, others: frozenset[PeerId]) -> None:
+        """Train on from the trainer's own parameters."""
+        lane = policy.lane_of(self.state.number, self._me, sorted(others))
         if (lane.index, lane.stride) != (self._lane.index, self._lane.stride):
-            # With other members the lane is another one, and what it begins with was drawn.
-            self._lane = lane.after(self.kept.drawn)
+            # With other members the lane changes. Skip what this node has drawn already.
+            self._lane = lane.after(self.state.drawn)
         try:
             await self._trainer.resume(self._lane)
         except TrainerLost:
             await self.train(others)
 
     async def collect(self) -> Work | None:
-        """What was learned joins what waits. None when it is lost, and training has begun anew."""
+        """Add what was learned to the pending work.
+
+        Returns None when the trainer ended; training has then begun again.
+        """
         try:
-            work = await self._trainer.collect()
-            await self.kept.add(work.delta, work.samples)
-            self._record(
-                Trained(
-                    number=self.kept.number + 1,
-                    steps=work.steps,
-                    samples=work.samples,
-                    loss=work.loss,
-                    seconds=work.seconds,
-                )
-            )
-            self.kept.inner = await self._trainer.inner_state()
+            work = await self._collect()
         except TrainerLost as lost:
-            self._record(
-                Warned(code="TRAINER", message=f"the steps of this round are lost: {lost}")
-            )
+            self._warn("TRAINER", f"The steps of this round are lost: {lost}")
             await self.train()
             return None
         return work
 
-    async def leave(self) -> None:
-        """The last that was learned joins what waits."""
+    async def collect_last(self) -> None:
+        """Add what was learned to the pending work, before the node ends."""
         try:
             work = await self._trainer.collect()
-            await self.kept.add(work.delta, work.samples)
-            self.kept.inner = await self._trainer.inner_state()
+            await self.state.add(work.delta, work.samples)
+            self.state.inner = await self._trainer.inner_state()
         except TrainerLost as lost:
-            self._record(Warned(code="TRAINER", message=f"the last steps are lost: {lost}"))
+            self._warn("TRAINER", f"The last steps are lost: {lost}")
 
-    async def restore_inner(self) -> None:
-        """After a restart: the inner optimizer goes on where the checkpoint left it."""
-        if self.kept.inner.size:
+    async def restore_inner_state(self) -> None:
+        """Give the trainer the inner optimizer's state of the checkpoint."""
+        if self.state.inner.size:
             try:
-                await self._trainer.restore_inner_state(self.kept.inner)
+                await self._trainer.restore_inner_state(self.state.inner)
             except (ValueError, TrainerLost) as error:
-                self._record(
-                    Warned(code="INNER", message=f"the inner optimizer begins anew: {error}")
-                )
+                self._warn("INNER", f"The inner optimizer starts from zero: {error}")
+
+    async def _collect(self) -> Work:
+        work = await self._trainer.collect()
+        await self.state.add(work.delta, work.samples)
+        self._record(
+            Trained(
+                number=self.state.number + 1,
+                steps=work.steps,
+                samples=work.samples,
+                loss=work.loss,
+                seconds=work.seconds,
+            )
+        )
+        self.state.inner = await self._trainer.inner_state()
+        return work
+
+    def _next_lane(self, others: frozenset[PeerId]) -> Lane:
+        lane = policy.lane_of(self.state.number, self._me, sorted(others))
+        return lane.after(self.state.drawn)
+
+    def _warn(self, code: str, message: str) -> None:
+        self._record(Warned(code=code, message=message))

@@ -31,6 +31,7 @@ from daemon.swarm.members import Members, stranger_patience_s
 from daemon.swarm.messenger import Messenger
 from daemon.swarm.state_transfer import StateServer, serve_state
 from daemon.swarm.task_agreement import serve_task
+from daemon.system.trio_types import TaskStatus
 from protocol.averaging.vector_layout import chunk_count
 from protocol.certificates.certificate import OpenCertificate, Tip, certificate_hash
 from protocol.digest import Digest
@@ -166,7 +167,7 @@ class NativeEngine:
             send=self._messenger.send,
         )
         self._leaves: dict[Digest, list[Digest]] = {}
-        self.keeper: StateStore | None = None
+        self.state_store: StateStore | None = None
         self._work: RoundExecutor | None = None
         self._info: TaskInfo | None = None
         self._state: RoundState | None = None
@@ -182,7 +183,7 @@ class NativeEngine:
 
     # -------------------------------------------------------------------------------------------- the loop
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled or finished; started when training has begun."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -193,7 +194,7 @@ class NativeEngine:
             self._members.compare_again()
             chunks = chunk_count(self._info.parameters)
             self._lineage.chunks = chunks
-            self.keeper = StateStore(
+            self.state_store = StateStore(
                 run=self._run,
                 me=self._me,
                 manifest=self._manifest,
@@ -203,13 +204,13 @@ class NativeEngine:
                 offload=self._offload,
                 record=self._record,
             )
-            said = await self.keeper.resume()
+            said = await self.state_store.resume()
             await self.convictions.recall()
             self._downloads = Downloads(
                 network=self._network,
                 lineage=self._lineage,
                 members=self._members,
-                keeper=self.keeper,
+                state_store=self.state_store,
                 offload=self._offload,
                 emit=self._emit,
                 record=self._record,
@@ -226,7 +227,7 @@ class NativeEngine:
                 downloads=self._downloads,
                 follower=self._follower,
                 exchanging=self._exchanging,
-                keeper=self.keeper,
+                state_store=self.state_store,
                 offload=self._offload,
                 logbook=self._logbook,
                 leaves=self._leaves,
@@ -237,11 +238,11 @@ class NativeEngine:
             context = RunContext(run=self._run, me=self._me, manifest=self._manifest, chunks=chunks)
             self._state = begin(
                 context,
-                self.keeper.tip,
+                self.state_store.tip,
                 trio.current_time(),
-                view_records=self.keeper.view_records,
+                view_records=self.state_store.views.records,
             )
-            self._follower.stand(self.keeper.tip)
+            self._follower.stand(self.state_store.tip)
             self._logbook.began(self._state, said, trio.current_time())
             await work.training.begin()
             nursery.start_soon(work.training.attend)
@@ -251,7 +252,9 @@ class NativeEngine:
             self._certified([])
             task_status.started()
             while not self._finishing:
-                await self._step(await self._inbox.next(self._state.deadline))
+                event = await self._inbox.next(self._state.deadline)
+                if event is not None:
+                    await self._step(event)
                 if self._inbox.ready:
                     # With nothing left to step, the wait for news gives others their turn.
                     await trio.lowlevel.checkpoint()
@@ -286,9 +289,9 @@ class NativeEngine:
 
     async def _persist_view(self, action: a.PersistView) -> bool:
         """Waited for by everything else: what comes in meanwhile waits in the inbox."""
-        assert self.keeper is not None
+        assert self.state_store is not None
         try:
-            await self.keeper.persist_view(action.parent, action.view)
+            await self.state_store.views.persist(action.parent, action.view)
         except DiskFull as full:
             self._emit(e.ViewNotPersisted(reason=str(full)), first=True)
             return False
@@ -318,9 +321,9 @@ class NativeEngine:
     # -------------------------------------------------------------------------------------------- acting
 
     def _act(self, action: a.Action) -> None:
-        work, keeper = self._work, self.keeper
+        work, state_store = self._work, self.state_store
         assert work is not None
-        assert keeper is not None
+        assert state_store is not None
         match action:
             case a.RecordEvent(event=event):
                 self._record(event)
@@ -335,11 +338,11 @@ class NativeEngine:
             case a.ResumeTraining():
                 self._start(work.train_on)
             case a.Scatter(plan=plan, offer=offer):
-                keeper.ledger.give_out()
+                state_store.ledger.give_out()
                 self._auditing.offered(plan.digest, offer)
-                self._exchanging.scatter(plan, offer, keeper.anchor)
+                self._exchanging.scatter(plan, offer, state_store.anchor)
             case a.Reduce(inclusion=cut, digest=name):
-                self._start(self._exchanging.reduce, cut, name, keeper.anchor)
+                self._start(self._exchanging.reduce, cut, name, state_store.anchor)
             case a.ServeInclusion(inclusion=cut, digest=name):
                 self._start(self._exchanging.serve, cut, name)
             case a.ForwardResults(plan=plan_digest, slices=slices, to=members):
@@ -469,10 +472,12 @@ class NativeEngine:
 
     def _current_state(self, tip: Digest, offset: int, size: int) -> bytes | None:
         """Bytes of the anchor, for those who download it, while it is that of `tip`."""
-        keeper = self.keeper
+        state_store = self.state_store
         return (
-            keeper.anchor.read(offset, size)
-            if keeper is not None and keeper.tip.hash == tip and tip in keeper.anchor.leaves
+            state_store.anchor.read(offset, size)
+            if state_store is not None
+            and state_store.tip.hash == tip
+            and tip in state_store.anchor.leaves
             else None
         )
 
@@ -525,7 +530,7 @@ class NativeEngine:
             self._members.neighbours.together(plan.members, there, trio.current_time())
 
     def _after_adopted(self) -> None:
-        self._exchanging.let_go()
+        self._exchanging.release()
         assert self._state is not None
         self._follower.stand(self._state.tip)
         self._follower.poke()

@@ -40,9 +40,9 @@ def test_peers_are_one_line_each_in_columns() -> None:
     lines = peers_text(status, color=False).splitlines()
     assert len(lines) == 1 + len(status.peers)
     path = lines[0].index("PATH")
-    assert [line[path : path + 6].strip() for line in lines[1:]] == [
+    assert [line[path : path + 7].strip() for line in lines[1:]] == [
         "direct",
-        "relay",
+        "relayed",
         "direct",
         "none",
     ]

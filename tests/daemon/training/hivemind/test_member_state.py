@@ -45,7 +45,7 @@ def disk(tmp_path: Path) -> FileDisk:
 
 async def test_everybody_begins_alike_and_steps_as_the_outer_rule_says(disk: FileDisk) -> None:
     one, other = keeping(disk), keeping(disk)
-    assert await one.resume() == await other.resume() == "beginning at genesis"
+    assert await one.load() == await other.load() == "beginning at genesis"
     assert (one.anchor == other.anchor).all()
     assert one.anchor.any()
     before = one.anchor.copy()
@@ -56,73 +56,73 @@ async def test_everybody_begins_alike_and_steps_as_the_outer_rule_says(disk: Fil
     assert (one.anchor == expected).all()
     assert (one.momentum == momentum).all()
     assert (one.number, one.samples) == (1, 0)
-    assert not one.learned.any()
+    assert not one.pending.any()
 
 
 async def test_what_was_not_averaged_adds_up_and_its_weight_is_capped(disk: FileDisk) -> None:
-    kept = keeping(disk)
-    await kept.resume()
-    await kept.add(random(1), 60)
-    await kept.add(random(2), 60)
-    await kept.add(random(3), 0)
-    assert (kept.learned == random(1) + random(2)).all()
-    assert kept.samples == 100
+    state = keeping(disk)
+    await state.load()
+    await state.add(random(1), 60)
+    await state.add(random(2), 60)
+    await state.add(random(3), 0)
+    assert (state.pending == random(1) + random(2)).all()
+    assert state.samples == 100
 
 
 async def test_a_mean_that_is_not_finite_changes_nothing(disk: FileDisk) -> None:
-    kept = keeping(disk)
-    await kept.resume()
-    await kept.add(random(1), 7)
-    before, bad = kept.anchor.copy(), random(2)
+    state = keeping(disk)
+    await state.load()
+    await state.add(random(1), 7)
+    before, bad = state.anchor.copy(), random(2)
     bad[3] = np.inf
     with pytest.raises(ValueError, match="finite"):
-        await kept.apply(bad)
-    assert (kept.anchor == before).all()
-    assert (kept.number, kept.samples) == (0, 7)
+        await state.apply(bad)
+    assert (state.anchor == before).all()
+    assert (state.number, state.samples) == (0, 7)
 
 
 async def test_state_and_work_come_back_after_a_restart(disk: FileDisk) -> None:
-    kept = keeping(disk)
-    await kept.resume()
-    await kept.apply(random(1))
-    kept.inner = random(9)
-    await kept.write()
-    await kept.add(random(2), 30)
-    await kept.write_learned()
+    state = keeping(disk)
+    await state.load()
+    await state.apply(random(1))
+    state.inner = random(9)
+    await state.save()
+    await state.add(random(2), 30)
+    await state.save_pending()
     back = keeping(disk)
-    assert await back.resume() == "resuming from round 1, 30 samples pending"
-    assert (back.anchor == kept.anchor).all()
-    assert (back.momentum == kept.momentum).all()
-    assert (back.inner == kept.inner).all()
-    assert (back.learned == random(2)).all()
-    assert (await back.local() == back.anchor - random(2)).all(), (
+    assert await back.load() == "resuming from round 1, 30 samples pending"
+    assert (back.anchor == state.anchor).all()
+    assert (back.momentum == state.momentum).all()
+    assert (back.inner == state.inner).all()
+    assert (back.pending == random(2)).all()
+    assert (await back.local_parameters() == back.anchor - random(2)).all(), (
         "training goes on from where it was"
     )
     assert back.drawn == 30, "and draws what it did not draw yet"
 
     await back.apply(random(3))
-    await back.write()
+    await back.save()
     again = keeping(disk)
-    assert await again.resume() == "resuming from round 2", (
+    assert await again.load() == "resuming from round 2", (
         "work from before a round that was taken is not given twice"
     )
 
 
 async def test_another_models_checkpoint_is_refused(disk: FileDisk) -> None:
-    kept = keeping(disk)
-    await kept.resume()
-    await kept.apply(random(1))
-    await kept.write()
+    state = keeping(disk)
+    await state.load()
+    await state.apply(random(1))
+    await state.save()
     with pytest.raises(OurFault, match="1000 parameters"):
-        await keeping(disk, COUNT + 1).resume()
+        await keeping(disk, COUNT + 1).load()
 
 
 async def test_another_members_state_takes_the_place_of_ours(disk: FileDisk) -> None:
-    kept = keeping(disk)
-    await kept.resume()
-    await kept.add(random(1), 7)
-    kept.take(12, random(2), random(3))
-    assert (kept.number, kept.samples) == (12, 0)
-    assert (kept.anchor == random(2)).all()
-    assert (kept.momentum == random(3)).all()
-    assert not kept.learned.any()
+    state = keeping(disk)
+    await state.load()
+    await state.add(random(1), 7)
+    state.replace(12, random(2), random(3))
+    assert (state.number, state.samples) == (12, 0)
+    assert (state.anchor == random(2)).all()
+    assert (state.momentum == random(3)).all()
+    assert not state.pending.any()

@@ -20,11 +20,11 @@ from daemon.services.training.hivemind.messages import (
 )
 from daemon.services.training.hivemind.settings import AveragerSettings, PeerSettings
 
-SAID = MemberInfo(peer="12D3Koo", number=3, samples=40, loss=None, sketch=(0.5, -1.0))
+INFO = MemberInfo(peer="12D3Koo", number=3, samples=40, loss=None, sketch=(0.5, -1.0))
 AVERAGED = VectorAveraged(
     id=7,
     group=3,
-    said=(SAID,),
+    members=(INFO,),
     elements=100,
     local_elements=0,
     missing_senders=0,
@@ -45,7 +45,7 @@ AVERAGED = VectorAveraged(
             elements=10,
         ),
         ConnectPeer(id=2, maddrs=("/ip4/127.0.0.1/tcp/1/p2p/Qm",)),
-        AverageVector(id=3, weight=40.0, group_size=4, find_s=5.0, said=SAID),
+        AverageVector(id=3, weight=40.0, group_size=4, find_s=5.0, info=INFO),
     ],
 )
 def test_commands_arrive(message: ChildMessage) -> None:
@@ -75,8 +75,8 @@ def test_a_round_with_anything_missing_is_not_whole(change: dict[str, int]) -> N
 
 
 def test_what_members_say_is_taken_as_a_record_or_not_at_all() -> None:
-    told = msgspec.to_builtins(SAID)
-    assert msgspec.convert(told, MemberInfo) == SAID
+    told = msgspec.to_builtins(INFO)
+    assert msgspec.convert(told, MemberInfo) == INFO
     for bad in ({**told, "number": "3"}, {**told, "more": 1}, {"peer": "x"}, [1, 2], None):
         with pytest.raises(msgspec.ValidationError):
             msgspec.convert(bad, MemberInfo)

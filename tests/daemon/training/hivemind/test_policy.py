@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from daemon.services.training.hivemind.messages import SKETCH, MemberInfo, VectorAveraged
 from daemon.services.training.hivemind.policy import (
-    LEAST,
+    MIN_REST,
     averager_settings,
     check_manifest,
     choose_group,
@@ -28,7 +28,7 @@ RUN = bytes(range(32))
 FINE = Manifest(name="x", task="simple_cnn", engine="hivemind")
 
 
-def said(peer: str, number: int = 3, shift: float = 0.0) -> MemberInfo:
+def member(peer: str, number: int = 3, shift: float = 0.0) -> MemberInfo:
     return MemberInfo(
         peer=peer, number=number, samples=10, loss=None, sketch=(1.0 + shift, -0.5, 0.25)
     )
@@ -38,7 +38,7 @@ def averaged(*members: MemberInfo, group: int | None = None, **holes: int) -> Ve
     fine = VectorAveraged(
         id=1,
         group=len(members) if group is None else group,
-        said=members,
+        members=members,
         elements=100,
         local_elements=0,
         missing_senders=0,
@@ -72,13 +72,13 @@ def test_hiveminds_timeouts_fit_into_each_other_and_into_the_round(seconds: floa
     )
     assert settings.compression in COMPRESSIONS
     assert "." not in settings.prefix
-    assert settings.request_s < settings.matchmaking_s < find_s(settings) < seconds * (1 - LEAST)
+    assert settings.request_s < settings.matchmaking_s < find_s(settings) < seconds * (1 - MIN_REST)
 
 
 @given(now=st.floats(1.6e9, 1.8e9), seconds=st.floats(4.0, 3600.0))
 def test_rounds_end_on_one_grid_and_none_is_empty_or_two_long(now: float, seconds: float) -> None:
     end = next_end(now, seconds)
-    assert LEAST * seconds - 1e-5 <= end - now <= (1 + LEAST) * seconds + 1e-5
+    assert MIN_REST * seconds - 1e-5 <= end - now <= (1 + MIN_REST) * seconds + 1e-5
     assert min(end % seconds, seconds - end % seconds) < 1e-4
 
 
@@ -113,9 +113,9 @@ def test_a_sketch_is_small_and_sees_both_ends(size: int) -> None:
 
 
 def test_a_whole_mean_among_equals_is_taken_and_called_not_certified() -> None:
-    judgement = decide_round(averaged(said("a"), said("b"), said("c")), said("a"))
-    assert judgement.what == "apply"
-    assert "not certified" in judgement.reason
+    decision = decide_round(averaged(member("a"), member("b"), member("c")), member("a"))
+    assert decision.action == "apply"
+    assert "not certified" in decision.reason
 
 
 @pytest.mark.parametrize(
@@ -127,37 +127,39 @@ def test_a_whole_mean_among_equals_is_taken_and_called_not_certified() -> None:
     ],
 )
 def test_a_success_with_a_hole_is_not_taken(holes: dict[str, int], word: str) -> None:
-    judgement = decide_round(averaged(said("a"), said("b"), **holes), said("a"))
-    assert judgement.what == "keep"
-    assert word in judgement.reason
+    decision = decide_round(averaged(member("a"), member("b"), **holes), member("a"))
+    assert decision.action == "keep"
+    assert word in decision.reason
 
 
 def test_whoever_stands_elsewhere_than_most_goes_there_and_the_others_stay() -> None:
-    members = (said("a"), said("b", shift=0.1), said("c", shift=0.1))
-    assert decide_round(averaged(*members), members[0]).what == "others"
-    assert decide_round(averaged(*members), members[1]).what == "apply"
-    late = (said("a", number=5), said("b", number=9))
-    assert decide_round(averaged(*late), late[0]).what == "others", "of two, the one that is behind"
-    assert decide_round(averaged(*late), late[1]).what == "apply"
+    members = (member("a"), member("b", shift=0.1), member("c", shift=0.1))
+    assert decide_round(averaged(*members), members[0]).action == "others"
+    assert decide_round(averaged(*members), members[1]).action == "apply"
+    late = (member("a", number=5), member("b", number=9))
+    assert decide_round(averaged(*late), late[0]).action == "others", (
+        "of two, the one that is behind"
+    )
+    assert decide_round(averaged(*late), late[1]).action == "apply"
 
 
 def test_two_that_differ_agree_on_who_moves() -> None:
-    members = (said("a"), said("b", shift=0.5))
-    assert sorted(decide_round(averaged(*members), mine).what for mine in members) == [
+    members = (member("a"), member("b", shift=0.5))
+    assert sorted(decide_round(averaged(*members), mine).action for mine in members) == [
         "apply",
         "others",
     ]
 
 
 def test_rounding_is_not_standing_elsewhere() -> None:
-    members = (said("a"), said("b", shift=1e-6))
-    assert all(decide_round(averaged(*members), mine).what == "apply" for mine in members)
+    members = (member("a"), member("b", shift=1e-6))
+    assert all(decide_round(averaged(*members), mine).action == "apply" for mine in members)
 
 
 def test_members_that_are_not_ours_are_counted() -> None:
     assert (
-        "1 of them no HyperGPU"
-        in decide_round(averaged(said("a"), said("b"), group=3), said("a")).reason
+        "1 of them do not run HyperGPU"
+        in decide_round(averaged(member("a"), member("b"), group=3), member("a")).reason
     )
 
 

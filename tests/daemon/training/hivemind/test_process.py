@@ -50,19 +50,19 @@ async def main():
     process = HivemindProcess(PeerSettings(), AveragerSettings(prefix="test"), 1000, print)
     async with process.running():
         await process.up()
-        print(process.pid, process._life.sockets, flush=True)
+        print(process.pid, process._current.sockets, flush=True)
         await trio.sleep_forever()
 
 trio.run(main)
 """
 
 
-SAID = MemberInfo(peer="nobody", number=0, samples=1, loss=None, sketch=())
+INFO = MemberInfo(peer="nobody", number=0, samples=1, loss=None, sketch=())
 
 
 def average(name: str, weight: float, number: int) -> AverageVector:
-    said = MemberInfo(peer=name, number=0, samples=int(weight), loss=None, sketch=())
-    return AverageVector(id=number, weight=weight, group_size=2, find_s=30.0, said=said)
+    info = MemberInfo(peer=name, number=0, samples=int(weight), loss=None, sketch=())
+    return AverageVector(id=number, weight=weight, group_size=2, find_s=30.0, info=info)
 
 
 async def test_two_processes_average_by_weight_and_one_takes_the_others_state() -> None:
@@ -100,7 +100,7 @@ async def test_two_processes_average_by_weight_and_one_takes_the_others_state() 
                 assert isinstance(answer, VectorAveraged)
                 assert answer.whole
                 assert answer.group == 2
-                assert {(said.peer, said.samples) for said in answer.said} == {
+                assert {(member.peer, member.samples) for member in answer.members} == {
                     ("first", 3),
                     ("second", 1),
                 }
@@ -138,7 +138,7 @@ async def test_a_process_that_dies_alone_is_started_again_with_nothing_left_of_t
             with pytest.raises(HivemindLost, match=r"SIGKILL|gone|starting"):
                 await process.ask(
                     lambda number: AverageVector(
-                        id=number, weight=1.0, group_size=2, find_s=60.0, said=SAID
+                        id=number, weight=1.0, group_size=2, find_s=60.0, info=INFO
                     )
                 )
             assert gone_within(old, GONE_S)

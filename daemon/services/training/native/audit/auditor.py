@@ -14,6 +14,7 @@ import msgspec
 import trio
 
 from daemon.services.training.native.exchange.inter_group_reduce import GroupSumSample
+from daemon.services.training.native.exchange.result_buffer import ReceivedResults
 from daemon.swarm.frames import FrameReader, decode_as, frame
 from daemon.swarm.messenger import Refuse
 from daemon.swarm.reply_limiter import ReplyLimiter
@@ -31,7 +32,7 @@ from protocol.averaging.sum_audit import (
 from protocol.certificates.certificate import OpenCertificate
 from protocol.codec import codec_named
 from protocol.contribution.ledger import NOTHING, Offer
-from protocol.digest import Buffer, Digest
+from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer
 from protocol.journal import JournalEvent, Warned
@@ -49,8 +50,6 @@ HANDED_AT_ONCE, HANDED_TO_PEER = 32, 4
 # For one chunk: a peer that takes longer is left out.
 ANSWER_S = 20.0
 
-Results = dict[int, tuple[Signed, Buffer]]
-"""Slice to what its reducer signed and the bytes that came with it."""
 Convict = Callable[[Evidence, OpenCertificate], Awaitable[None]]
 
 
@@ -128,7 +127,7 @@ class Auditor:
     async def look(
         self,
         certificate: OpenCertificate,
-        results: Results,
+        results: ReceivedResults,
         samples: Sequence[GroupSumSample],
         disputed: bool,
     ) -> None:

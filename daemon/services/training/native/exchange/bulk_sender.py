@@ -12,6 +12,7 @@ import trio
 
 from daemon.services.training.native.exchange.bulk_headers import PROTOCOL, Parcel
 from daemon.services.training.native.exchange.link_meter import LinkMeter
+from daemon.system.trio_types import TaskStatus
 from protocol.digest import Digest
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
@@ -69,7 +70,7 @@ class BulkSender:
         self._outboxes: dict[PeerId, _Outbox] = {}
         self._nursery: trio.Nursery | None = None
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Send until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery

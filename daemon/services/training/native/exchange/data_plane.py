@@ -1,6 +1,6 @@
-"""Which exchange is being carried out: at most one, that of the current view.
+"""The data plane of a node: at most one exchange at a time, that of the current view.
 
-Bytes for one that is over are read and dropped.
+Bytes for an exchange that is over are received and dropped, so that their stream stays in use.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import trio
 
-from daemon.services.training.native.audit.auditor import Results
 from daemon.services.training.native.exchange.all_reduce import EARLY_S, AllReduce
 from daemon.services.training.native.exchange.buffers import Buffers
 from daemon.services.training.native.exchange.bulk_headers import (
@@ -20,9 +19,15 @@ from daemon.services.training.native.exchange.bulk_headers import (
 )
 from daemon.services.training.native.exchange.bulk_receiver import ExpectedParcel, serve_bulk
 from daemon.services.training.native.exchange.bulk_sender import BulkSender
+from daemon.services.training.native.exchange.exchange_context import (
+    ExchangeContext,
+    ExchangePorts,
+    PartArrival,
+)
 from daemon.services.training.native.exchange.inter_group_reduce import GroupSumSample
+from daemon.services.training.native.exchange.result_buffer import EncodingLosses, ReceivedResults
+from daemon.services.training.native.exchange.signal import Signal
 from daemon.services.training.native.state.anchor import Anchor
-from daemon.services.training.native.state.state_sync import Credits
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Refuse
 from protocol.averaging.reduction import GROUP_CODEC
@@ -40,17 +45,17 @@ from protocol.ports.network import Network
 from protocol.ports.offload import Offload
 from protocol.round.events import Event, OutcomeComputed
 
-# Plans whose late bytes are read and dropped, so that the lane they come on stays in use.
-PLANS_KNOWN = 16
+# Plans that are over and whose late bytes are dropped.
+PLANS_KEPT = 16
 
 
 def fingerprint_of(endpoint: Endpoint) -> Digest:
-    """What Ready says of a bulk endpoint."""
+    """The name of a bulk endpoint in an offer."""
     return digest(endpoint.certificate)
 
 
 class DataPlane:
-    """The data plane of one node's rounds."""
+    """The exchanges of one node's rounds."""
 
     def __init__(
         self,
@@ -64,107 +69,99 @@ class DataPlane:
         emit: Callable[[Event], None],
         refuse: Refuse,
     ) -> None:
-        self.sender = BulkSender(network, self._endpoint_of, refuse, self._moved)
+        self.sender = BulkSender(network, self._endpoint_of, refuse, self._on_sent)
         self._run = run
         self._signer = signer
         self._codec = codec_named(codec)
         self._members = members
         self._offload, self._emit = offload, emit
+        # Of the model; 0 until the first plan.
         self._parameters = 0
         self._current: AllReduce | None = None
-        self._changed = trio.Event()
-        self._over: deque[Digest] = deque(maxlen=PLANS_KNOWN)
+        self._changed = Signal()
+        self._over: deque[Digest] = deque(maxlen=PLANS_KEPT)
         self._reducing = trio.CancelScope()
         self._buffers = Buffers()
-        self._received = serve_bulk(network, self._accept, refuse, self._buffers)
+        self._download_meter = serve_bulk(network, self._accept, refuse, self._buffers)
 
     @property
     def uplink_bps(self) -> int:
-        """What our link was seen to carry, bits a second; 0 when it was never the slow part of a
-        transfer long enough to tell.
+        """What this node's link was measured to send.
+
+        It is 0 until a transfer of enough length was limited by this link.
         """
-        return self.sender.meter.bits
+        return self.sender.meter.bps
 
     @property
     def downlink_bps(self) -> int:
-        """As `uplink_bps`, for what we receive."""
-        return self._received.bits
+        """What this node's link was measured to receive; 0 as for `uplink_bps`."""
+        return self._download_meter.bps
+
+    # ---------------------------------------------------------------- carrying out a plan
 
     def scatter(self, plan: OpenPlan, offer: Offer, anchor: Anchor) -> None:
         """Begin the exchange of a plan, and end any other."""
         self.abandon()
         self._parameters = anchor.parameters
-        self._current = AllReduce(
-            plan=plan,
-            run=self._run,
-            signer=self._signer,
-            offer=offer,
-            codec=self._codec,
-            parameters=anchor.parameters,
-            sender=self.sender,
-            buffers=self._buffers,
-            offload=self._offload,
-            emit=self._emit,
-            seen=self._sent_us,
+        current = self._current = AllReduce(
+            plan,
+            offer,
+            ExchangeContext(
+                run=self._run,
+                signer=self._signer,
+                codec=self._codec,
+                parameters=anchor.parameters,
+            ),
+            ExchangePorts(
+                sender=self.sender,
+                buffers=self._buffers,
+                offload=self._offload,
+                emit=self._emit,
+                on_part=self._on_part,
+            ),
         )
         offers = zip(plan.members, plan.offers, strict=True)
         self._members.neighbours.placed((peer, offer.coordinate) for peer, offer in offers)
-        self._changed.set()
-        self._changed = trio.Event()
-        self._current.scatter()
+        self._changed.notify()
+        current.scatter()
 
-    def _sent_us(
-        self, peer: PeerId, all_bytes: int, our_bytes: int, taken_bytes: int, seconds: float
-    ) -> None:
-        """A member's part is here; we took `taken_bytes` from everybody meanwhile, or nearly."""
-        self._members.neighbours.sent_us(
-            peer, all_bytes, our_bytes, seconds, _busy(taken_bytes, seconds, self.downlink_bps)
-        )
+    async def reduce(self, inclusion: Inclusion, name: Digest, anchor: Anchor) -> None:
+        """Carry out an inclusion of the current plan in place of an earlier one.
 
-    def _moved(self, peer: PeerId, size_bytes: int, seconds: float) -> None:
-        """Everybody in a row sends a member as much as we do: its part, or what is finished.
-
-        We sent the others about as much meanwhile.
-        """
-        plan = self._current.plan if self._current is not None else None
-        if plan is not None and peer in plan.index:
-            others = len(plan.layout.group_members(plan.index[peer])) - 1
-            self._members.neighbours.took(
-                peer,
-                size_bytes * others,
-                size_bytes,
-                seconds,
-                _busy(size_bytes * others, seconds, self.uplink_bps),
-            )
-
-    async def reduce(self, cut: Inclusion, name: Digest, anchor: Anchor) -> None:
-        """Carry out a cut of the current plan, in place of an earlier one, and compute the state it
-        leads to.
+        Emits `Computed` with a vote for the state that the results lead to. `name` is the digest
+        of the signed inclusion.
         """
         current = self._current
         self._reducing.cancel()
         with trio.CancelScope() as self._reducing:
-            if current is not None and current.plan.digest == cut.plan:
-                result = await current.average(cut, name)
-                counted = [current.plan.offers[i] for i in cut.contributors]
-                state = await anchor.step(current.gathered().mean, counted, self._offload)
+            if current is not None and current.plan.digest == inclusion.plan:
+                result = await current.average(inclusion, name)
+                counted = [current.plan.offers[i] for i in inclusion.contributors]
+                state = await anchor.step(current.results().mean, counted, self._offload)
                 self._emit(OutcomeComputed(vote=_vote(current.plan, name, result, state)))
 
-    async def serve(self, cut: Inclusion, name: Digest) -> None:
-        """Carry out a cut for the others' sake: what was computed under the one before stays."""
+    async def serve(self, inclusion: Inclusion, name: Digest) -> None:
+        """Carry out an inclusion for the other members: the state computed before it stays."""
         current = self._current
         self._reducing.cancel()
         with trio.CancelScope() as self._reducing:
-            if current is not None and current.plan.digest == cut.plan:
-                await current.average(cut, name)
+            if current is not None and current.plan.digest == inclusion.plan:
+                await current.average(inclusion, name)
 
     def hand_on(self, plan: Digest, slices: tuple[int, ...], to: tuple[int, ...]) -> None:
-        """Send results that others made, who are absent now, to members that may lack them."""
+        """Send results of members that are absent now to members that may lack them."""
         if self._current is not None and self._is_current(plan):
             self._current.hand_on(slices, to)
 
-    def credits(self, certificate: OpenCertificate) -> Credits:
-        """What encoding lost of the slices summed here for this certificate."""
+    def lost(self, peer: PeerId) -> None:
+        """The connection to a member broke."""
+        if self._current is not None:
+            self._current.lost(peer)
+
+    # ---------------------------------------------------------------- what came of it
+
+    def encoding_losses(self, certificate: OpenCertificate) -> EncodingLosses:
+        """What encoding lost of the slices that were finished here for this certificate."""
         current = self._current
         return (
             current.lost_by_encoding.get(certificate.outcome.inclusion, [])
@@ -172,53 +169,50 @@ class DataPlane:
             else []
         )
 
-    def received(self, certificate: OpenCertificate) -> Results:
-        """What others summed for this certificate, as far as it came here."""
-        current = self._current
-        return (
-            current.received()
-            if current is not None and current.cut_digest == certificate.outcome.inclusion
-            else {}
-        )
+    def received(self, certificate: OpenCertificate) -> ReceivedResults:
+        """What others summed for this certificate, as far as it arrived here."""
+        current = self._exchange_of(certificate)
+        return current.received() if current is not None else {}
 
     def samples(self, certificate: OpenCertificate) -> list[GroupSumSample]:
-        """Chunks of what others summed of their rows for this certificate, as far as this member
-        draws them.
-        """
+        """Chunks of what other groups summed for this certificate, as far as they were drawn."""
+        current = self._exchange_of(certificate)
+        return current.samples() if current is not None else []
+
+    def _exchange_of(self, certificate: OpenCertificate) -> AllReduce | None:
         current = self._current
-        return (
-            current.samples()
-            if current is not None and current.cut_digest == certificate.outcome.inclusion
-            else []
-        )
+        of_it = current is not None and current.inclusion_digest == certificate.outcome.inclusion
+        return current if of_it else None
+
+    # ---------------------------------------------------------------- ending a plan
 
     def abandon(self) -> None:
-        """The view came to nothing: neither sum nor send for it any more."""
+        """The view has failed: neither sum nor send for it any more."""
         self._reducing.cancel()
         self.sender.clear(failed=self._current is not None)
-        self.let_go()
+        self.release()
 
-    def certified(self, plan: Digest) -> None:
-        """A certificate made from this plan is here.
+    def release(self) -> None:
+        """The round is certified: end its exchange.
 
-        Whoever was in a later view and never carried it out lets its bytes pass: kept waiting for
-        the plan, they held up all that came behind them on their lanes, and the next round left
-        this member out as too slow.
-        """
-        if plan not in self._over and not self._is_current(plan):
-            self._over.append(plan)
-            self._changed.set()
-            self._changed = trio.Event()
-
-    def let_go(self) -> None:
-        """The round is certified.
-
-        What is on its way goes on its way: a member that is behind needs it to adopt and not to
-        download.
+        Parcels that are on their way arrive. A member that is behind needs them to adopt the
+        state instead of downloading it.
         """
         if self._current is not None:
             self._over.append(self._current.plan.digest)
         self._current = None
+
+    def certified(self, plan: Digest) -> None:
+        """A certificate of this plan has arrived: drop the bytes of a plan not carried out here.
+
+        Without this, a node in a later view kept those bytes waiting for the plan, and with them
+        everything behind them on their streams. The next round left the node out as too slow.
+        """
+        if plan not in self._over and not self._is_current(plan):
+            self._over.append(plan)
+            self._changed.notify()
+
+    # ---------------------------------------------------------------- receiving
 
     async def _accept(self, peer: PeerId, header: BulkHeader) -> ExpectedParcel:
         plan = self._plan_of(header)
@@ -241,18 +235,12 @@ class DataPlane:
                 return open_as(SliceResult, header.result, self._run).plan
         return open_as(GroupSum, header.summed, self._run).plan
 
-    def lost(self, peer: PeerId) -> None:
-        """The connection to a member broke."""
-        if self._current is not None:
-            self._current.lost(peer)
-
     def _is_current(self, plan: Digest) -> bool:
         return self._current is not None and self._current.plan.digest == plan
 
     async def _until_known(self, plan: Digest) -> None:
         with trio.move_on_after(EARLY_S):
-            while plan not in self._over and not self._is_current(plan):
-                await self._changed.wait()
+            await self._changed.until(lambda: plan in self._over or self._is_current(plan))
             return
         raise PeerFault("stale", "bytes for a plan that is not being carried out here")
 
@@ -264,24 +252,53 @@ class DataPlane:
             )
         return endpoint
 
+    # ---------------------------------------------------------------- measuring
 
-def _busy(size_bytes: int, seconds: float, most_bits: int) -> float:
-    """What a link carried, as a share of the most that it was seen to; 0 where that is not known."""
-    return 8 * size_bytes / seconds / most_bits if most_bits and seconds > 0 else 0.0
+    def _on_part(self, arrival: PartArrival) -> None:
+        """A contributor's part is here: tell how fast it sends, and how busy this node's link was."""
+        self._members.neighbours.sent_us(
+            arrival.peer,
+            arrival.sent_to_all_bytes,
+            arrival.size_bytes,
+            arrival.seconds,
+            _busy(arrival.received_bytes, arrival.seconds, self.downlink_bps),
+        )
+
+    def _on_sent(self, peer: PeerId, size_bytes: int, seconds: float) -> None:
+        """A stream has come to rest: tell how fast its peer receives.
+
+        Every member of a group sends the peer about as much as this node does, and this node sent
+        the other members about as much meanwhile.
+        """
+        plan = self._current.plan if self._current is not None else None
+        if plan is not None and peer in plan.index:
+            others = len(plan.layout.group_members(plan.index[peer])) - 1
+            self._members.neighbours.took(
+                peer,
+                size_bytes * others,
+                size_bytes,
+                seconds,
+                _busy(size_bytes * others, seconds, self.uplink_bps),
+            )
 
 
-def _vote(plan: OpenPlan, cut: Digest, result: Digest, state: Digest) -> Vote:
+def _busy(size_bytes: int, seconds: float, most_bps: int) -> float:
+    """The share of a link's measured rate that a transfer used; 0 where no rate was measured."""
+    return 8 * size_bytes / seconds / most_bps if most_bps and seconds > 0 else 0.0
+
+
+def _vote(plan: OpenPlan, inclusion: Digest, result: Digest, state: Digest) -> Vote:
     parent, number, view = plan.plan.parent, plan.plan.number, plan.plan.view
     return Vote(
         parents=(parent,),
         number=number,
         view=view,
         plan=plan.digest,
-        inclusion=cut,
+        inclusion=inclusion,
         result=result,
         state=state,
     )
 
 
 async def _discard(data: memoryview) -> None:
-    """Bytes of a view that is over."""
+    """Drop the bytes of a view that is over."""

@@ -29,8 +29,8 @@ class LinkMeter:
         self._began_s = 0.0
 
     @property
-    def bits(self) -> int:
-        """Bits a second; 0 when nothing was measured yet."""
+    def bps(self) -> int:
+        """Bits per second; 0 until something was measured."""
         return int(max(self._seen, default=0.0))
 
     def begin(self) -> None:

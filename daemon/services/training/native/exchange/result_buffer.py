@@ -20,6 +20,12 @@ from protocol.codec import Codec, chunk_bytes
 from protocol.digest import EMPTY_ROOT, Buffer, Digest, merkle_root
 from protocol.messages.base import Signed
 
+EncodingLosses = list[tuple[int, Vector]]
+"""What encoding lost of slices, as (first element, weight x (mean - decoded))."""
+
+ReceivedResults = dict[int, tuple[Signed, Buffer]]
+"""By slice: what its reducer signed, and the encoded mean."""
+
 
 class ResultBuffer:
     """The results under one cut, or none at all before the first."""
@@ -75,7 +81,7 @@ class ResultBuffer:
         if signed is not None:
             self._signed[index] = signed
 
-    def received(self) -> dict[int, tuple[Signed, Buffer]]:
+    def received(self) -> ReceivedResults:
         """Slice to what its reducer signed and the encoded mean, of those that others reduced."""
         return {index: (signed, self._encoded[index]) for index, signed in self._signed.items()}
 

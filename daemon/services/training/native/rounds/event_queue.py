@@ -11,7 +11,7 @@ from collections import deque
 
 import trio
 
-from protocol.round.events import DeadlinePassed, Event, WakeUp
+from protocol.round.events import DeadlinePassed, Event
 
 # A deadline passes before events that have waited this long behind it.
 OVERDUE_S = 0.5
@@ -40,8 +40,8 @@ class EventQueue:
         """Whoever waits for an event goes on without one."""
         self._news.set()
 
-    async def next(self, deadline: float) -> Event:
-        """The next event; `DeadlinePassed` when the deadline has passed, `WakeUp` after `wake`."""
+    async def next(self, deadline: float) -> Event | None:
+        """The next event; `DeadlinePassed` when the deadline has passed, None after `wake`."""
         if not self._ours and not self._waiting:
             self._news = trio.Event()
             with trio.move_on_at(deadline):
@@ -51,7 +51,7 @@ class EventQueue:
         late_s = trio.current_time() - deadline
         if late_s >= 0 and (not self._waiting or late_s > OVERDUE_S):
             return DeadlinePassed()
-        return self._waiting.popleft() if self._waiting else WakeUp()
+        return self._waiting.popleft() if self._waiting else None
 
     def __len__(self) -> int:
         return len(self._waiting)

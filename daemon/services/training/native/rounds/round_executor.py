@@ -38,7 +38,7 @@ from protocol.run.manifest import Manifest
 
 
 class RoundExecutor:
-    """One node's work in a run, from when its keeper has taken up what is on disk.
+    """One node's work in a run, from when its state_store has taken up what is on disk.
 
     Every method but `ready` may take minutes.
     """
@@ -56,7 +56,7 @@ class RoundExecutor:
         downloads: Downloads,
         follower: Follower,
         exchanging: DataPlane,
-        keeper: StateStore,
+        state_store: StateStore,
         offload: Offload,
         logbook: RoundLog,
         leaves: dict[Digest, list[Digest]],
@@ -64,11 +64,11 @@ class RoundExecutor:
         emit: Callable[[e.Event], None],
         record: Callable[[JournalEvent], None],
     ) -> None:
-        self.training = TrainerLink(trainer, keeper, manifest, me, record)
+        self.training = TrainerLink(trainer, state_store, manifest, me, record)
         self.moving = StateSync(
             lineage=lineage,
             follower=follower,
-            keeper=keeper,
+            state_store=state_store,
             training=self.training,
             offload=offload,
             logbook=logbook,
@@ -82,11 +82,16 @@ class RoundExecutor:
             members.tasks,
             binding,
         )
-        self._course, self._exchanging, self._keeper, self._emit = course, exchanging, keeper, emit
+        self._course, self._exchanging, self._state_store, self._emit = (
+            course,
+            exchanging,
+            state_store,
+            emit,
+        )
 
     async def make_offer(self) -> None:
         async with self.training.lock:
-            tip, ledger = self._keeper.tip, self._keeper.ledger
+            tip, ledger = self._state_store.tip, self._state_store.ledger
             offer, loss = await self.training.make_offer()
             ready = self.ready(tip.hash, tip.number + 1, offer, loss)
             trajectory = Trajectory(
@@ -124,7 +129,9 @@ class RoundExecutor:
             self._emit(e.StateUnavailable(certificate=certificate.hash, reason=why))
             return
         assert arrived is not None or not downloaded, "the machine adopts what it was told is here"
-        moved = await self.moving.adopt(certificate, self._exchanging.credits(certificate), arrived)
+        moved = await self.moving.adopt(
+            certificate, self._exchanging.encoding_losses(certificate), arrived
+        )
         self._downloads.moved()
         self._course.moved(downloaded=downloaded)
         self._emit(moved)
@@ -158,7 +165,7 @@ class RoundExecutor:
 
     async def average(self, other: Tip) -> None:
         """The other branch's state is here: average it with ours."""
-        arrived, ours = self._downloads.look(other.hash), self._keeper.tip
+        arrived, ours = self._downloads.look(other.hash), self._state_store.tip
         assert arrived is not None, "the machine averages what it was told is here"
         state = await self.moving.merge(other, arrived)
         parents = merge_parents(ours.hash, other.hash)

@@ -43,6 +43,7 @@ def certified(
         plan=plan.plan.reason,
         group_sizes=tuple(len(row) for row in plan.plan.groups),
         predicted_s=plan.plan.predicted_s,
+        voters=certificate.voters,
     )
 
 

@@ -50,7 +50,7 @@ class Downloads:
         network: Network,
         lineage: Lineage,
         members: Members,
-        keeper: StateStore,
+        state_store: StateStore,
         offload: Offload,
         emit: Callable[[Event], None],
         record: Callable[[JournalEvent], None],
@@ -59,7 +59,7 @@ class Downloads:
         self._network = network
         self._lineage = lineage
         self._members = members
-        self._keeper = keeper
+        self._state_store = state_store
         self._offload, self._emit, self._record, self._refuse = offload, emit, record, refuse
         self._current: StateDownload | None = None
         self._arrived: dict[Digest, StateDownload] = {}
@@ -100,7 +100,7 @@ class Downloads:
         name = made.tip.hash
         # Asked now: strangers' certificates may push this one out of the lineage while its state
         # comes.
-        ahead = self._lineage.descends(made.tip, self._keeper.tip)
+        ahead = self._lineage.descends(made.tip, self._state_store.tip)
         if name in self._arrived:
             self._tell_arrived(made, ahead)
             return ""
@@ -109,7 +109,7 @@ class Downloads:
         before = self._current
         self._scope.cancel()
         download = self._current = StateDownload(
-            name, made.tip.state, self._keeper.anchor.parameters, lambda: self._advanced(made)
+            name, made.tip.state, self._state_store.anchor.parameters, lambda: self._advanced(made)
         )
         began, self._told_at = trio.current_time(), -TOLD_EVERY_S
         with trio.CancelScope() as self._scope:
@@ -126,7 +126,7 @@ class Downloads:
             if said:
                 return f"nobody gave the anchor of certificate {made.tip.number}: {said}"
             source = max(
-                download.given, key=lambda peer: download.given[peer], default=self._keeper.me
+                download.given, key=lambda peer: download.given[peer], default=self._state_store.me
             )
             seconds = trio.current_time() - began
             self._record(
@@ -145,7 +145,7 @@ class Downloads:
 
     def _tell_arrived(self, made: LineageEntry, ahead: bool) -> None:
         self._emit(
-            StateReceived(certificate=made.certificate, tip=self._keeper.tip.hash, ahead=ahead)
+            StateReceived(certificate=made.certificate, tip=self._state_store.tip.hash, ahead=ahead)
         )
 
     def _advanced(self, made: LineageEntry) -> None:
@@ -169,7 +169,7 @@ class Downloads:
 
     def moved(self) -> None:
         """The node stands at another certificate: let go what does not lead on from there."""
-        tip = self._keeper.tip
+        tip = self._state_store.tip
         for name in [*self._arrived, *([self._current.tip] if self._current else [])]:
             made = self._lineage.tip(name)
             if made is None or name == tip.hash or not self._lineage.descends(made, tip):
@@ -188,7 +188,7 @@ class Downloads:
         beyond = [
             peer for certificate in later for peer in self._members.holders_of(certificate.hash)
         ]
-        voters = [voter for voter in made.certificate.voters if voter != self._keeper.me]
+        voters = [voter for voter in made.certificate.voters if voter != self._state_store.me]
         everybody = list(dict.fromkeys((*there, *beyond, *voters)))
         return sorted(everybody, key=lambda peer: not self._members.is_connected(peer))
 
@@ -196,8 +196,8 @@ class Downloads:
         """States that are here, of which some chunks may be the same: our own anchor, and what was
         fetched of another state.
         """
-        anchor = self._keeper.anchor
-        own = anchor.leaves.get(self._keeper.tip.hash)
+        anchor = self._state_store.anchor
+        own = anchor.leaves.get(self._state_store.tip.hash)
         if own is not None:
             yield KnownState(own, anchor.value, anchor.momentum)
         partial = before.known() if before is not None else None

@@ -1,51 +1,38 @@
-"""What a node keeps: anchor, ledger and certificates, in memory and on disk, and how they come back
-after a restart.
+"""What a node keeps: anchor, ledger, views and certificates, in memory and on disk.
 
-The order on disk makes a crash at any instant harmless: the ledger with an offer is durable before
-the offer is made; certificates are appended before the checkpoint that stands on them; a ledger
-older than the chain is settled against what it missed, and where it no longer knows what was
-certified, it drops its pending work and says so (a restart may lose the last steps, never count
-them twice). A restart trains on from the local parameters: the anchor minus the displacement that
-the ledger holds. That a view is taken is durable before anything is said in it: whoever comes back
-into the middle of a round goes on in the next view, and never votes twice in one.
+The order of writes makes a crash at any instant harmless. The ledger with an offer is durable
+before the offer is made (`ledger_store.py`). That a view is taken is durable before anything is
+sent in it (`view_store.py`). Certificates are appended before the checkpoint that stands on them.
+
+A restart trains on from the local parameters: the anchor minus the displacement that the ledger
+holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
-import trio
 
-from daemon.services.training.native.exchange.buffers import Buffers
+from daemon.services.training.native.exchange.result_buffer import EncodingLosses
 from daemon.services.training.native.state.anchor import Anchor
-from daemon.swarm.chain_sync import unpack_record
+from daemon.services.training.native.state.chain_store import ChainStore
+from daemon.services.training.native.state.ledger_store import LedgerStore
+from daemon.services.training.native.state.view_store import ViewStore
 from daemon.swarm.lineage import Lineage
 from protocol.averaging.vector_layout import Vector
-from protocol.certificates.certificate import (
-    OpenCertificate,
-    Tip,
-    decode_tip,
-    encode_tip,
-    hash_of,
-    parents_of,
-)
-from protocol.codec import codec_named
-from protocol.contribution.ledger import NOTHING, Ledger, Offer, is_finite
+from protocol.certificates.certificate import OpenCertificate, Tip, encode_tip
+from protocol.contribution.ledger import Ledger, is_finite
 from protocol.digest import Digest
-from protocol.errors import PeerFault, UserError
+from protocol.errors import UserError
 from protocol.identity import PeerId
-from protocol.journal import CheckpointWritten, JournalEvent, Warned, WorkDropped
-from protocol.ports.disk import VIEW_RECORDS_KEPT, Disk, DiskFull
-from protocol.ports.disk_records import Checkpoint, ViewRecord
+from protocol.journal import CheckpointWritten, JournalEvent, Warned
+from protocol.ports.disk import Disk, DiskFull
+from protocol.ports.disk_records import Checkpoint
 from protocol.ports.offload import Offload
 from protocol.ports.trainer import TaskInfo
 from protocol.run.initial_parameters import initial_parameters
 from protocol.run.manifest import Manifest
-
-# Said of work that no certificate counted in time.
-PASSED_BY = "moved the anchor without this work"
-CERTIFICATES_READ = 512  # read back from disk at once
 
 
 class StateStore:
@@ -64,93 +51,68 @@ class StateStore:
         record: Callable[[JournalEvent], None],
     ) -> None:
         self.anchor = Anchor(info.parameters, manifest)
-        self.ledger = Ledger(
-            info.parameters,
-            codec_named(manifest.codec),
-            manifest.limits.max_samples,
-            manifest.limits.max_carry_rounds,
+        self.ledger_store = LedgerStore(
+            me=me,
+            manifest=manifest,
+            parameters=info.parameters,
+            lineage=lineage,
+            disk=disk,
+            offload=offload,
+            record=record,
         )
+        self.views = ViewStore(run, disk)
         self.lineage = lineage
         self.tip: Tip = lineage.root
+        # The inner optimizer's state.
         self.inner: Vector = np.zeros(0, np.float32)
         self._run, self._me, self._manifest, self._info = run, me, manifest, info
+        self._chain = ChainStore(run, disk, lineage)
         self._disk, self._offload, self._record = disk, offload, record
-        self._ledger_lock = trio.Lock()
-        # The certificate that the ledger was settled with last. It is behind `tip` for a moment.
-        self._ledger_tip = lineage.root.hash
-        self._offers = Buffers()  # what is offered, until it is settled
-        self._view_records: dict[Digest, int] = {}
 
     @property
     def me(self) -> PeerId:
-        """Whose state this is."""
+        """The node whose state this is."""
         return self._me
 
     @property
-    def view_records(self) -> Mapping[Digest, int]:
-        """By parent, the first view in which this node has done nothing yet that may be done once
-        only.
+    def ledger(self) -> Ledger:
+        """The ledger in memory."""
+        return self.ledger_store.ledger
 
-        The latest is the last.
-        """
-        return self._view_records
-
-    async def persist_view(self, parent: Digest, view: int) -> None:
-        """Make durable that `view` is taken.
-
-        Raises `DiskFull`: then it is not, and nothing may be said in it.
-        """
-        if self._view_records.get(parent, 0) > view:
-            return
-        kept = [(known, free) for known, free in self._view_records.items() if known != parent][
-            1 - VIEW_RECORDS_KEPT :
-        ]
-        records = {**dict(kept), parent: view + 1}
-        await self._disk.save_view_records(
-            self._run, [ViewRecord(parent=known, view=free) for known, free in records.items()]
-        )
-        self._view_records = records
+    # ---------------------------------------------------------------- resuming
 
     async def resume(self) -> str:
-        """Take up from disk, or begin at genesis. Returns a sentence about which.
+        """Continue from what is on disk, or begin at genesis.
+
+        Returns:
+            A sentence that says which of the two happened.
 
         Raises:
             UserError: "TASK_CHANGED" where the disk holds another model than the task makes;
-                "DAMAGED" where what this node certified cannot be read back. It never begins anew over that.
+                "DAMAGED" where what this node certified cannot be read back. The store never
+                begins anew over a damaged disk.
         """
         checkpoint = await self._disk.load_checkpoint(self._run)
-        self._view_records = {
-            stand.parent: stand.view for stand in await self._disk.load_view_records(self._run)
-        }
-        last = await self._read_chain(checkpoint)
+        await self.views.resume()
+        last = await self._chain.resume(checkpoint)
         tip = self.lineage.tip(checkpoint.tip) if checkpoint else None
         if checkpoint is not None and tip is None:
             raise self._disk.damage(
                 self._run,
-                f"Checkpoint {checkpoint.number} stands on a certificate that is not on disk; the certificates there end with number {last}.",
+                f"Checkpoint {checkpoint.number} stands on a certificate that is not on disk;"
+                f" the certificates there end with number {last}.",
             )
         if tip is None and last:
             self._warn(
-                f"the state of certificate {last} is not on disk; the members of the run are asked for it"
+                "CHAIN",
+                f"the state of certificate {last} is not on disk;"
+                " the members of the run are asked for it",
             )
         if checkpoint is None or tip is None:
-            self.anchor.spare_value[:] = await self._offload(
-                lambda: initial_parameters(self._info.specs, self._manifest.seed)
-            )
-            self.anchor.spare_momentum[:] = 0.0
+            await self._begin_at_genesis()
             said = "beginning at genesis"
         else:
-            if checkpoint.anchor.size != self._info.parameters:
-                raise UserError(
-                    "TASK_CHANGED",
-                    "The task makes another model than the one that this home holds.",
-                    why=f"the checkpoint has {checkpoint.anchor.size:,} parameters, the task {self._info.parameters:,}",
-                    fix="use the version of the task that the model was trained with, or begin another run: another name or seed in its run file",
-                    exit_code=2,
-                )
-            self.anchor.spare_value[:] = checkpoint.anchor
-            self.anchor.spare_momentum[:] = checkpoint.momentum
-            self.inner, self.tip = checkpoint.inner, tip
+            self._begin_at(checkpoint, tip)
             said = f"resuming from certificate {tip.number}"
         digest = await self.anchor.digest_spare(self._offload)
         if self.tip.state and digest != self.tip.state:
@@ -159,139 +121,38 @@ class StateStore:
                 f"Checkpoint {self.tip.number} does not have the state that its certificate names.",
             )
         self.anchor.adopt(self.tip.hash)
-        said += await self._resume_ledger()
-        self._ledger_tip = self.tip.hash
-        return said
+        return said + await self.ledger_store.resume(
+            self.tip, view_taken=lambda parent: parent in self.views.records
+        )
 
-    async def _read_chain(self, checkpoint: Checkpoint | None) -> int:
-        """Every certificate on disk into the lineage.
+    async def _begin_at_genesis(self) -> None:
+        self.anchor.spare_value[:] = await self._offload(
+            lambda: initial_parameters(self._info.specs, self._manifest.seed)
+        )
+        self.anchor.spare_momentum[:] = 0.0
 
-        Returns the number of the last one, 0 for none.
-
-        A lineage keeps the last few hundred certificates of what others give. So the chain of a
-        node that joined late, or was away for long, has a gap before them. It is then read from the
-        checkpoint's tip on. What a power cut left of such a chain, with no checkpoint on it yet, is
-        not read: the members give it again. The lineage stands on the checkpoint's tip as soon as
-        that is read: a disk that took certificates alone may hold more behind it than a lineage
-        keeps.
-        """
-        first, rest = 1, True
-        stood = decode_tip(checkpoint.stood) if checkpoint else None
-        while rest and (
-            batch := await self._disk.certificates(self._run, first, CERTIFICATES_READ)
-        ):
-            rest = len(batch) == CERTIFICATES_READ
-            for record in batch:
-                try:
-                    raws = unpack_record(record)
-                    gap = any(
-                        self.lineage.tip(parent) is None
-                        for raw in raws[:1]
-                        for parent in parents_of(raw)
-                    )
-                    if gap and stood is not None and self.lineage.tip(stood.hash) is None:
-                        self.lineage.stand(stood)
-                        first, rest = stood.number + 1, True
-                        break
-                    if gap and (checkpoint is None or self.lineage.tip(checkpoint.tip) is not None):
-                        return first - 1
-                    for raw in raws:
-                        self.lineage.add(raw, trusted=True)
-                        made = self.lineage.step(hash_of(self._run, raw))
-                        if made is None:
-                            raise PeerFault(
-                                "bad_certificate", "its parent is not among those before it"
-                            )
-                        if checkpoint is not None and made.tip.hash == checkpoint.tip:
-                            self.lineage.stand(made.tip)
-                        first = max(first, made.tip.number + 1)
-                except PeerFault as fault:
-                    raise self._disk.damage(
-                        self._run, f"Certificate {first} on disk does not read back: {fault}."
-                    ) from None
-        return first - 1
-
-    async def _hashes_on_disk(self, number: int) -> set[Digest]:
-        """What the certificates of one step of our lineage are named by."""
-        records = await self._disk.certificates(self._run, number, 1)
-        return {hash_of(self._run, raw) for record in records for raw in unpack_record(record)}
-
-    async def _fates(self, tip: Tip) -> tuple[set[Digest], set[Digest]]:
-        """Of the other checkpoints on disk: the tips that are in the ancestry of `tip`, and those
-        of branches that were left.
-
-        A tip that is in neither is not known here, and its checkpoint stays.
-        """
-        superseded: set[Digest] = set()
-        left: set[Digest] = set()
-        for number, other in await self._disk.checkpoints(self._run):
-            known = self.lineage.tip(other)
-            if known is not None and self.lineage.descends(tip, known):
-                superseded.add(other)
-            elif known is not None and not self.lineage.descends(known, tip):
-                left.add(other)
-            elif (
-                known is None
-                and number < tip.number
-                and other in await self._hashes_on_disk(number)
-            ):
-                superseded.add(other)
-        return superseded, left
-
-    async def _resume_ledger(self) -> str:
-        record = await self._disk.load_ledger(self._run)
-        if record is None:
-            listed = self.tip.last_seq.get(self._me, 0)
-            self.ledger.next_seq = listed + 1
-            return ""
-        # A view of this parent was taken before its first byte was scattered: where none was, the
-        # offer went to nobody.
-        self.ledger.restore(record, given=record.tip in self._view_records)
-        stood_at = self.lineage.tip(record.tip)
-        if stood_at is None:
-            self._dropped(
-                self.ledger.drop(self.tip.last_seq.get(self._me, 0) + 1),
-                "the ledger on disk stands at a certificate that is not known",
+    def _begin_at(self, checkpoint: Checkpoint, tip: Tip) -> None:
+        if checkpoint.anchor.size != self._info.parameters:
+            raise UserError(
+                "TASK_CHANGED",
+                "The task makes another model than the one that this home holds.",
+                why=f"the checkpoint has {checkpoint.anchor.size:,} parameters,"
+                f" the task {self._info.parameters:,}",
+                fix="use the version of the task that the model was trained with, or begin another"
+                " run: another name or seed in its run file",
+                exit_code=2,
             )
-            return ""
-        self.ledger.settled = stood_at.last_seq.get(self._me, 0)
-        if stood_at.hash != self.tip.hash:
-            path = self.lineage.path(stood_at, self.tip)
-            self.settle(stood_at, path)
-            if not path:
-                self.ledger.rest()
-        return f", {self.ledger.pending} samples pending" if self.ledger.pending else ""
+        self.anchor.spare_value[:] = checkpoint.anchor
+        self.anchor.spare_momentum[:] = checkpoint.momentum
+        self.inner, self.tip = checkpoint.inner, tip
 
-    # -------------------------------------------------------------------------------------------- offers and certificates
+    def _warn(self, code: str, message: str) -> None:
+        self._record(Warned(code=code, message=message))
 
-    async def make_offer(self, delta: Vector, samples: int) -> Offer:
-        """Add what was trained, encode the next offer, make it durable.
-
-        Raises `DiskFull`: then nothing may be offered.
-
-        What cannot be encoded (a sum that went to infinity) is dropped, with a sentence, and
-        nothing is offered.
-        """
-
-        self._offers.next_round()
-        memory = self._offers.take(self.ledger.codec.size(self._info.parameters))
-
-        def work() -> tuple[Offer, str]:
-            self.ledger.add(delta, samples)
-            try:
-                return self.ledger.make_offer(memory), ""
-            except ValueError as unfit:
-                return NOTHING, str(unfit)
-
-        async with self._ledger_lock:
-            offer, unfit = await self._offload(work)
-            if unfit:
-                self._dropped(self.ledger.drop(self.ledger.next_seq), unfit)
-            await self._disk.save_ledger(self.ledger.record(self._run, self._ledger_tip))
-            return offer
+    # ---------------------------------------------------------------- training and adopting
 
     async def local(self) -> Vector:
-        """The parameters that training goes on from; do not change them."""
+        """The parameters that training continues from. Do not change them."""
         displacement = self.ledger.local
         return (
             self.anchor.value
@@ -300,154 +161,50 @@ class StateStore:
         )
 
     async def is_fit(self, delta: Vector) -> bool:
-        """Whether the ledger may take it: every value is finite."""
+        """Whether the ledger may take `delta`: every value is finite."""
         return await self._offload(lambda: is_finite(delta))
 
-    async def add(self, delta: Vector, samples: int) -> None:
-        """Add what was trained to what the next offer will hold."""
-        async with self._ledger_lock:
-            await self._offload(lambda: self.ledger.add(delta, samples))
+    async def move_to(self, tip: Tip, path: list[OpenCertificate], losses: EncodingLosses) -> None:
+        """Make the spare buffers the anchor of `tip`, and settle the ledger along `path`.
 
-    async def move_to(
-        self, tip: Tip, path: list[OpenCertificate], credits: list[tuple[int, Vector]]
-    ) -> None:
-        """The spare buffers are the anchor of `tip` now; settle the ledger with every certificate
-        on the way there.
-
-        `credits` are what encoding lost of the slices this node summed for the last of them: (first
-        element, W x (mean - decoded)).
+        `losses` are what encoding lost of the slices that this node finished for the last
+        certificate of `path`.
         """
         before = self.tip
         self.anchor.adopt(tip.hash)
         self.tip = tip
+        await self.ledger_store.move_to(before, tip, path, losses)
 
-        def work() -> None:
-            self.settle(before, path)
-            for start, error in credits:
-                self.ledger.credit(start, error / np.float32(path[-1].rounds))
-            self._ledger_tip = tip.hash
-
-        async with self._ledger_lock:
-            await self._offload(work)
-
-    def settle(self, before: Tip, path: list[OpenCertificate]) -> None:
-        """The ledger stood at `before` and goes along `path`."""
-        if path and before.hash == self.lineage.root.hash and not self._founded(path[0]):
-            self._dropped(
-                self.ledger.drop(self.ledger.next_seq),
-                "it was trained from the run's initial parameters, and the run is further",
-            )
-        if path and any(self.lineage.tip(parent) is None for parent in path[0].outcome.parents):
-            self._dropped(
-                self.ledger.drop(self.ledger.next_seq),
-                "the run went on by more certificates than are kept, which may count it",
-            )
-        for certificate in path:
-            last = certificate is path[-1]
-            step = self.lineage.step(certificate.hash)
-            beside = not last and (step is None or not self.lineage.descends(step.tip, before))
-            listed = certificate.listed.get(self._me)
-            known = listed is None or self.ledger.knows(listed)
-            dropped = self.ledger.settle(listed, beside=beside, share=1 / certificate.rounds)
-            why = (
-                self._why(certificate, counted=listed is not None)
-                if known
-                else self._unknown(certificate)
-            )
-            self._dropped(dropped, why)
-
-    def _founded(self, first: OpenCertificate) -> bool:
-        """Whether this node began the run with the others.
-
-        What a joiner trained before it had an anchor of the run fits no later one: counted in a
-        certificate it threw a run back by five rounds.
-        """
-        return first.outcome.number == 1 and self._me in first.plan.index
-
-    def _why(self, certificate: OpenCertificate, *, counted: bool) -> str:
-        limits = self._manifest.limits
-        if counted:
-            return f"certificate {certificate.outcome.number} counts {limits.max_samples:,} samples of a member at most"
-        return (
-            f"certificate {certificate.outcome.number} {PASSED_BY}: what waits counts half as much,"
-            f" and nothing after {limits.max_carry_rounds} certificates"
-        )
-
-    def _unknown(self, certificate: OpenCertificate) -> str:
-        return f"certificate {certificate.outcome.number} counts later work of this node than its ledger on disk holds"
-
-    def _warn(self, message: str) -> None:
-        self._record(Warned(code="CHAIN", message=message))
-
-    def _dropped(self, samples: int, why: str) -> None:
-        if samples:
-            self._record(WorkDropped(samples=samples, reason=why))
-
-    # -------------------------------------------------------------------------------------------- writing
+    # ---------------------------------------------------------------- writing
 
     async def write(
         self, records: list[tuple[int, bytes]], clock: Callable[[], float]
     ) -> list[tuple[int, bytes]]:
-        """The lineage's new records (number, record), the ledger and the tip's checkpoint, in that
-        order.
+        """Write the lineage's new records (number, record), the ledger and the tip's checkpoint.
 
-        A full disk is said once a round; training goes on. Returns the records that were not
-        written: they go first the next time, since a chain with a gap cannot be read back.
+        A disk that takes no writes is reported; training goes on.
+
+        Returns:
+            The records that were not written. They go first the next time, since a chain with a
+            gap cannot be read back.
         """
-        waiting = list(records)
+        unwritten = list(records)
         began = clock()
         async with self.anchor.written:
-            tip, value, momentum, inner = (
-                self.tip,
-                self.anchor.value,
-                self.anchor.momentum,
-                self.inner,
-            )
+            tip, inner = self.tip, self.inner
             try:
-                superseded, left = await self._fates(tip)
-                # Before the certificates of its branch are cut off: a crash between the two leaves
-                # a chain that names the rest.
-                if left:
-                    await self._disk.leave_checkpoints(self._run, left)
-                for number, record in records:
-                    await self._disk.append_certificate(self._run, number, record)
-                    waiting.pop(0)
-                async with self._ledger_lock:
-                    # Where the anchor moved meanwhile, the ledger counts a certificate that is not
-                    # on disk yet. The older record is right for what is there; the next write
-                    # follows.
-                    if self._ledger_tip == tip.hash:
-                        await self._disk.save_ledger(self.ledger.record(self._run, tip.hash))
-                await self._disk.save_checkpoint(
-                    Checkpoint(
-                        run=self._run,
-                        tip=tip.hash,
-                        number=tip.number,
-                        anchor=value,
-                        momentum=momentum,
-                        inner=inner,
-                        shapes=tuple((spec.name, spec.shape) for spec in self._info.specs),
-                        stood=encode_tip(tip),
-                    ),
-                    superseded,
-                )
+                await self._write(tip, inner, unwritten)
             except DiskFull as full:
-                self._record(
-                    Warned(
-                        code="DISK_FULL", message=f"checkpoint {tip.number} was not written: {full}"
-                    )
-                )
-                return waiting
+                self._warn("DISK_FULL", f"checkpoint {tip.number} was not written: {full}")
+                return unwritten
             except UserError as unread:
-                # What was readable at the start: the node goes on, and the next start says what to
+                # It was readable at the start. The node goes on, and the next start says what to
                 # type.
-                self._record(
-                    Warned(
-                        code=unread.code,
-                        message=f"checkpoint {tip.number} was not written: {unread.what} ({unread.why})",
-                    )
+                self._warn(
+                    unread.code,
+                    f"checkpoint {tip.number} was not written: {unread.what} ({unread.why})",
                 )
-                return waiting
+                return unwritten
         self._record(
             CheckpointWritten(
                 number=tip.number,
@@ -456,3 +213,27 @@ class StateStore:
             )
         )
         return []
+
+    async def _write(self, tip: Tip, inner: Vector, unwritten: list[tuple[int, bytes]]) -> None:
+        """Take each record from `unwritten` once it is on disk."""
+        value, momentum = self.anchor.value, self.anchor.momentum
+        others = await self._chain.other_checkpoints(tip)
+        # Before the certificates of its branch are cut off: a crash between the two leaves a chain
+        # that names the rest.
+        if others.left:
+            await self._disk.leave_checkpoints(self._run, others.left)
+        while unwritten:
+            await self._disk.append_certificate(self._run, *unwritten[0])
+            unwritten.pop(0)
+        await self.ledger_store.save(tip)
+        checkpoint = Checkpoint(
+            run=self._run,
+            tip=tip.hash,
+            number=tip.number,
+            anchor=value,
+            momentum=momentum,
+            inner=inner,
+            shapes=tuple((spec.name, spec.shape) for spec in self._info.specs),
+            stood=encode_tip(tip),
+        )
+        await self._disk.save_checkpoint(checkpoint, others.superseded)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import trio
 
+from daemon.services.training.native.exchange.result_buffer import EncodingLosses
 from daemon.services.training.native.rounds.round_log import RoundLog
 from daemon.services.training.native.state.state_store import StateStore
 from daemon.services.training.native.training.trainer_link import TrainerLink
@@ -19,16 +20,12 @@ from daemon.swarm.chain_sync import pack_record
 from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage, LineageEntry
 from daemon.swarm.state_download import StateDownload
-from protocol.averaging.vector_layout import Vector
 from protocol.certificates.certificate import OpenCertificate, Tip
 from protocol.certificates.merge import merge_parents
 from protocol.digest import Digest, merkle_root
 from protocol.journal import JournalEvent, Warned
 from protocol.ports.offload import Offload
 from protocol.round.events import CertificateAdopted
-
-Credits = list[tuple[int, Vector]]
-"""What encoding lost of the slices summed here: (first element, W x (mean - decoded))."""
 
 
 class StateSync:
@@ -39,7 +36,7 @@ class StateSync:
         *,
         lineage: Lineage,
         follower: Follower,
-        keeper: StateStore,
+        state_store: StateStore,
         training: TrainerLink,
         offload: Offload,
         logbook: RoundLog,
@@ -51,24 +48,27 @@ class StateSync:
         # Records of the lineage that are not on disk yet, by number.
         self.unwritten: list[tuple[int, bytes]] = []
         self._lineage, self._follower = lineage, follower
-        self._keeper = keeper
+        self._state_store = state_store
         self._training = training
         self._offload = offload
         self._logbook = logbook
         self._leaves, self._record = leaves, record
         self._writing = trio.Lock()
-        self._share_leaves(keeper.tip)
+        self._share_leaves(state_store.tip)
 
     async def adopt(
-        self, certificate: OpenCertificate, credits: Credits, arrived: StateDownload | None = None
+        self,
+        certificate: OpenCertificate,
+        credits: EncodingLosses,
+        arrived: StateDownload | None = None,
     ) -> CertificateAdopted:
         """The certificate names the state in the spare buffers, or the one that was downloaded."""
-        made, keeper = self._step_of(certificate), self._keeper
+        made, state_store = self._step_of(certificate), self._state_store
         async with self._training.lock:
             if arrived is None:
                 return await self._move(made.tip, credits, 0.0)
             assert arrived.leaves is not None
-            await keeper.anchor.receive(arrived.value, arrived.momentum, arrived.leaves)
+            await state_store.anchor.receive(arrived.value, arrived.momentum, arrived.leaves)
             now = trio.current_time()
             age, heard = self._follower.ages.get(certificate.hash, (0.0, now))
             # With another one ahead this node is in no round: it trains until that one's state is
@@ -87,19 +87,19 @@ class StateSync:
         Returns the digest of the result.
         """
         async with self._training.lock:
-            ours = self._keeper.tip
+            ours = self._state_store.tip
             first = merge_parents(ours.hash, other.hash)[0] == ours.hash
             weights = self._lineage.weights(*((ours, other) if first else (other, ours)))
             state = (arrived.value, arrived.momentum)
-            return await self._keeper.anchor.average_spare(
+            return await self._state_store.anchor.average_spare(
                 state, weights, ours_first=first, offload=self._offload
             )
 
-    async def _move(self, tip: Tip, credits: Credits, age_s: float) -> CertificateAdopted:
-        keeper = self._keeper
-        path = self._lineage.path(keeper.tip, tip)
-        above = keeper.tip.number
-        if not self._lineage.descends(tip, keeper.tip):
+    async def _move(self, tip: Tip, credits: EncodingLosses, age_s: float) -> CertificateAdopted:
+        state_store = self._state_store
+        path = self._lineage.path(state_store.tip, tip)
+        above = state_store.tip.number
+        if not self._lineage.descends(tip, state_store.tip):
             above = 0
             where = tip.number - len(path)
             self._record(
@@ -109,8 +109,8 @@ class StateSync:
                 )
             )
         await self._training.gather_loose()
-        had_offer = keeper.ledger.pending > 0
-        await keeper.move_to(tip, path, credits)
+        had_offer = state_store.ledger.pending > 0
+        await state_store.move_to(tip, path, credits)
         self._share_leaves(tip)
         self.unwritten.extend(_records(path, above))
         self.adopted_at = trio.current_time() - age_s
@@ -119,12 +119,14 @@ class StateSync:
             for certificate in path
             if (made := self._lineage.step(certificate.hash)) is not None
         ]
-        self._logbook.adopted(steps, merkle_root(keeper.anchor.leaves[tip.hash]).hex(), had_offer)
+        self._logbook.adopted(
+            steps, merkle_root(state_store.anchor.leaves[tip.hash]).hex(), had_offer
+        )
         await self._training.from_local()
         return CertificateAdopted(tip=tip, age_s=age_s)
 
     def _share_leaves(self, tip: Tip) -> None:
-        kept = self._keeper.anchor.leaves
+        kept = self._state_store.anchor.leaves
         self._leaves[tip.hash] = kept[tip.hash]
         for gone in [name for name in self._leaves if name not in kept]:
             del self._leaves[gone]
@@ -133,7 +135,7 @@ class StateSync:
         """Certificates, ledger and checkpoint to disk."""
         async with self._writing:
             records, self.unwritten = self.unwritten, []
-            self.unwritten[:0] = await self._keeper.write(records, trio.current_time)
+            self.unwritten[:0] = await self._state_store.write(records, trio.current_time)
 
 
 def _records(path: list[OpenCertificate], above: int) -> list[tuple[int, bytes]]:

@@ -45,13 +45,13 @@ class TrainerLink:
     def __init__(
         self,
         trainer: Trainer,
-        keeper: StateStore,
+        state_store: StateStore,
         manifest: Manifest,
         me: PeerId,
         record: Callable[[JournalEvent], None],
     ) -> None:
         self.lock = trio.Lock()
-        self._trainer, self._keeper, self._me, self._record = trainer, keeper, me, record
+        self._trainer, self._state_store, self._me, self._record = trainer, state_store, me, record
         self._max_steps = manifest.round.steps or None
         # The local parameters are not finite: nothing may be trained on from them.
         self._diverged = False
@@ -67,7 +67,7 @@ class TrainerLink:
         self._life = -1
 
     async def begin(self) -> None:
-        """The engine starts: train from what the keeper holds, as soon as there is a trainer."""
+        """The engine starts: train from what the state_store holds, as soon as there is a trainer."""
         async with self.lock:
             await self.from_local()
 
@@ -128,15 +128,15 @@ class TrainerLink:
         """
         try:
             if self._diverged:
-                if not self._keeper.inner.size:
-                    self._keeper.inner = np.zeros_like(await self._trainer.inner_state())
+                if not self._state_store.inner.size:
+                    self._state_store.inner = np.zeros_like(await self._trainer.inner_state())
                 await self._restore_inner()
                 self._diverged = False
             elif self._trainer.restarts != self._life:
                 await self._restore_inner()
-            self._lane = self._keeper.tip.lane(self._me).after(self._keeper.ledger.drawn)
+            self._lane = self._state_store.tip.lane(self._me).after(self._state_store.ledger.drawn)
             await self._trainer.train(
-                await self._keeper.local(), self._lane, max_steps=self._max_steps
+                await self._state_store.local(), self._lane, max_steps=self._max_steps
             )
         except TrainerLost as lost:
             if not self._wanted.is_set():
@@ -146,14 +146,14 @@ class TrainerLink:
             self._working()
 
     async def _restore_inner(self) -> None:
-        """The inner optimizer goes on where the keeper has it.
+        """The inner optimizer goes on where the state_store has it.
 
         Raises `TrainerLost`: then a later attempt does so.
         """
         life = self._trainer.restarts
-        if self._keeper.inner.size:
+        if self._state_store.inner.size:
             try:
-                await self._trainer.restore_inner_state(self._keeper.inner)
+                await self._trainer.restore_inner_state(self._state_store.inner)
             except ValueError as error:
                 self._record(
                     Warned(code="INNER", message=f"the inner optimizer begins anew: {error}")
@@ -199,8 +199,8 @@ class TrainerLink:
                 offer = await self._durable(work.delta, work.samples)
                 # What could not be encoded was dropped, and with it the place that training stood
                 # at.
-                self._diverged = bool(work.samples) and not self._keeper.ledger.pending
-                self._keeper.inner = await self._trainer.inner_state()
+                self._diverged = bool(work.samples) and not self._state_store.ledger.pending
+                self._state_store.inner = await self._trainer.inner_state()
         except TrainerLost as lost:
             what = (
                 "the inner optimizer's last steps are lost"
@@ -208,7 +208,7 @@ class TrainerLink:
                 else "the steps since the last offer are lost"
             )
             self._say_lost(f"{what}: {lost}")
-        return offer or await self._durable(self._keeper.anchor.value, 0), loss
+        return offer or await self._durable(self._state_store.anchor.value, 0), loss
 
     async def _is_finite(self, work: Work) -> bool:
         """Whether work may enter the ledger.
@@ -216,10 +216,10 @@ class TrainerLink:
         One value that is not finite would make all that is ever offered from it so, and peers
         refuse that.
         """
-        if not work.samples or await self._keeper.is_fit(work.delta):
+        if not work.samples or await self._state_store.is_fit(work.delta):
             return True
         self._diverged = True
-        self._keeper.ledger.drawn += work.samples
+        self._state_store.ledger.drawn += work.samples
         self._record(
             Warned(
                 code="DIVERGED",
@@ -233,7 +233,7 @@ class TrainerLink:
         """An offer that is not durable must not be made: wait for the disk, and say so."""
         while True:
             try:
-                return await self._keeper.make_offer(delta, samples)
+                return await self._state_store.ledger_store.make_offer(delta, samples)
             except DiskFull as full:
                 self._record(Warned(code="DISK_FULL", message=f"{NOT_OFFERED}: {full}"))
                 samples = 0  # they are in the ledger already
@@ -262,7 +262,7 @@ class TrainerLink:
             return
         self._tell(work, only_if_any=True)
         if await self._is_finite(work):
-            await self._keeper.add(work.delta, work.samples)
+            await self._state_store.ledger_store.add(work.delta, work.samples)
 
     async def leave(self) -> None:
         """What was trained since the last offer goes into the ledger: the first thing offered after
@@ -275,8 +275,8 @@ class TrainerLink:
                 work = await self._trainer.collect()
                 self._tell(work, only_if_any=True)
                 if await self._is_finite(work):
-                    await self._keeper.add(work.delta, work.samples)
-                    self._keeper.inner = await self._trainer.inner_state()
+                    await self._state_store.ledger_store.add(work.delta, work.samples)
+                    self._state_store.inner = await self._trainer.inner_state()
             except TrainerLost as lost:
                 self._record(Warned(code="TRAINER", message=f"the last steps are lost: {lost}"))
 
@@ -286,7 +286,7 @@ class TrainerLink:
         """
         if only_if_any and not work.samples:
             return
-        number = self._keeper.tip.number + 1
+        number = self._state_store.tip.number + 1
         self._record(
             Trained(
                 number=number,

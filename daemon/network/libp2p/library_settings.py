@@ -1,0 +1,73 @@
+"""Parts of py-libp2p that are replaced or tuned for every host."""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+
+import trio
+from libp2p.host.basic_host import BasicHost
+from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.peer import peer_record
+from libp2p.peer.id import ID
+from libp2p.transport.tcp.tcp import TCP
+from multiaddr import Multiaddr
+
+from daemon.network.error_boundary import translate_errors
+from daemon.network.libp2p.read_ahead_stream import ReadAheadStream
+from daemon.network.tcp import disable_nagle
+
+# This happens after the import, since the library sets up logging when it is imported.
+for _name in ("libp2p", "async_service", "multiaddr", "noise"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
+
+
+def number_own_records_from(first: int) -> None:
+    """Let the library number this node's signed addresses from `first` on.
+
+    `first` must be above the numbers of earlier runs of this node. The library takes the wall
+    clock, and a peer drops every message with an older record than it knows. A node that was
+    restarted with its clock an hour behind was heard by no peer, and no peer told it of
+    subscriptions.
+    """
+    peer_record._last_timestamp = max(peer_record._last_timestamp, first)
+
+
+class NoAutoConnector:
+    """Replaces the library's own peer manager with one that does nothing."""
+
+    # The library believes that a connector is at work and starts none.
+    _is_connecting = True
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+    async def run_background_task(self, nursery: trio.Nursery) -> None: ...
+    async def maybe_connect(self) -> None: ...
+    def record_disconnect(self, peer_id: ID) -> None: ...
+
+
+class NoDelayTCP(TCP):
+    """Dials with TCP_NODELAY and a `ReadAheadStream`."""
+
+    async def _dial_resolved(
+        self, maddr: Multiaddr, source: tuple[str, int] | None = None
+    ) -> RawConnection:
+        host, port = maddr.value_for_protocol("ip4"), maddr.value_for_protocol("tcp")
+        with translate_errors(f"connecting to {host}:{port}"):
+            stream = await trio.open_tcp_stream(str(host), int(str(port)))
+        disable_nagle(stream)
+        return RawConnection(ReadAheadStream(stream), True)
+
+
+class CachedAddressHost(BasicHost):
+    """Computes its own addresses once.
+
+    The library computes them for every gossip message, 8% of what a round's control costs.
+    """
+
+    @cached_property
+    def _addresses(self) -> list[Multiaddr]:
+        return super().get_addrs()
+
+    def get_addrs(self) -> list[Multiaddr]:
+        return list(self._addresses)

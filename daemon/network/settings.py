@@ -1,0 +1,32 @@
+"""The settings of the real network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from daemon.network.peers.own_record import KeyObservation
+
+
+class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node's configuration says about its network."""
+
+    listen_host: str = "0.0.0.0"
+    # 0: `usual_port` where it is free, else any free port.
+    listen_port: int = 0
+    usual_port: int = 0
+    # 0: any free port.
+    bulk_port: int = 0
+    # Multiaddrs of peers to connect to.
+    join: tuple[str, ...] = ()
+    # Hosts to hand out to others; empty: the network works them out.
+    advertise: tuple[str, ...] = ()
+    min_connections: int = 8
+    # An observer has no bulk plane: nothing listens for bulk streams.
+    bulk: bool = True
+    # Numbers that grow within a run of the daemon and from one run to the next.
+    serials: Callable[[], int] = time.time_ns
+    # Called with each record of this node's key that this process did not sign.
+    on_key_observed: Callable[[KeyObservation], None] = lambda _observation: None

@@ -1,0 +1,105 @@
+"""Builds a node's network, and records what the network counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import trio
+
+from daemon.home.layout import BULK_CERTIFICATE_FILE
+from daemon.journal import Journal
+from daemon.network.network import LibP2PNetwork
+from daemon.network.port_holder import port_holder
+from daemon.network.tls.certificate import load_or_make
+from daemon.node.context import NodeContext
+from daemon.node.discovery import network_settings
+from daemon.node.duplicate_key import DuplicateKeyDetector
+from daemon.version import version
+from protocol.journal import InputRefused, NodeStarted, TrafficReport
+from protocol.ports.network import Network
+from protocol.run.manifest import SignedManifest
+
+# The page shows traffic and refusals as current; it asks once a second.
+REPORT_S = 2.0
+
+
+def build_network(node: NodeContext, detector: DuplicateKeyDetector) -> LibP2PNetwork:
+    """Return the node's network, which has not started yet."""
+    settings = msgspec.structs.replace(
+        network_settings(node.config), serials=node.serials.next, on_key_observed=detector.saw
+    )
+    certificate = load_or_make(node.config.home / BULK_CERTIFICATE_FILE, node.config.node.name)
+    return LibP2PNetwork(settings, node.secret, certificate)
+
+
+def node_started(signed: SignedManifest, network: Network, *, name: str, role: str) -> NodeStarted:
+    """Return the first event that a process writes into the journal."""
+    manifest = signed.open()
+    return NodeStarted(
+        peer=network.peer,
+        name=name,
+        role=role,
+        version=version(),
+        addresses=network.addresses,
+        run=signed.run.hex(),
+        run_name=manifest.name,
+        task=manifest.task,
+        engine=manifest.engine,
+        min_peers=manifest.group.min_peers,
+    )
+
+
+async def report_network(network: Network, journal: Journal) -> None:
+    """Record the network's traffic and refusals every `REPORT_S`, until cancelled."""
+    before: dict[str, int] = {}
+    while True:
+        traffic, refusals = network.traffic(), dict(network.refusals())
+        journal.record(
+            TrafficReport(
+                control_sent=traffic.control_sent,
+                control_received=traffic.control_received,
+                bulk_sent=traffic.bulk_sent,
+                bulk_received=traffic.bulk_received,
+                connections=len(network.links()),
+            )
+        )
+        for reason, count in refusals.items():
+            if count > before.get(reason, 0):
+                journal.record(
+                    InputRefused(
+                        reason=reason,
+                        peer="",
+                        detail="refused at an open port",
+                        count=count - before.get(reason, 0),
+                    )
+                )
+        before = refusals
+        await trio.sleep(REPORT_S)
+
+
+def lost_port_text(network: LibP2PNetwork) -> str:
+    """Say which program uses the node's usual port, and what to do."""
+    lost = network.lost_port
+    holder = port_holder(lost) or "another program"
+    return (
+        f"port {lost}, at which other nodes look for this node, is in use by {holder}. This node"
+        f" listens on {network.port} until it is restarted; connections that a router forwards to"
+        f" {lost} do not arrive. Stop that program and start again, or keep the new port:"
+        f" hypergpud start --port {network.port}"
+    )
+
+
+def address_lines(node: NodeContext, network: LibP2PNetwork) -> Iterator[str]:
+    """Yield what the person should know about the node's addresses; the last line invites peers."""
+    first, *others = network.addresses
+    for address in others:
+        yield f"Also reachable at {address}"
+    if node.config.network.listen_host == "0.0.0.0" and first.startswith("/ip4/127."):
+        yield (
+            "No network was found: only nodes on this machine can join. Connect this machine to a"
+            " network, then restart the node."
+        )
+    if network.lost_port:
+        yield f"Attention: {lost_port_text(network)}."
+    yield f"Ready: others join with  hypergpud start --join {first}"

@@ -1,0 +1,102 @@
+"""The parts of contributions: what this member offers to others, and what it holds to sum.
+
+Parts of this member's own offer are slices of the offer's encoding; nothing is copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from daemon.services.training.native.exchange.exchange_context import (
+    ExchangeContext,
+    ExchangePorts,
+    PartArrival,
+    SliceSizes,
+)
+from protocol.codec import chunk_bytes
+from protocol.contribution.ledger import Offer
+from protocol.digest import Buffer, Digest
+from protocol.errors import PeerFault
+from protocol.identity import short
+from protocol.planning.plan import OpenPlan
+
+
+class PartBuffer:
+    """The parts under one plan, each checked against the offer that it belongs to."""
+
+    def __init__(
+        self, plan: OpenPlan, offer: Offer, context: ExchangeContext, ports: ExchangePorts
+    ) -> None:
+        self._plan, self._layout, self._offer = plan, plan.layout, offer
+        self._codec, self._ports = context.codec, ports
+        self._sizes = SliceSizes(plan.layout, context.codec, context.parameters)
+        # (member that sums it, contributor) to the encoded part.
+        self._held: dict[tuple[int, int], Buffer] = {}
+        me = plan.index[context.signer.peer]
+        self._group = self._layout.group_members(me)
+        if offer.weight:
+            for index in self._group:
+                self._held[index, me] = self.own(index)
+
+    def own(self, index: int) -> memoryview:
+        """What this node offers to the sum of member `index`."""
+        at = self._layout.parts[index][0] * chunk_bytes(self._codec)
+        return memoryview(self._offer.encoded)[at : at + self._sizes.part_bytes(index)]
+
+    def own_proof(self, index: int) -> tuple[Digest, ...]:
+        """The digests that lead from `own(index)` to the digest of this node's offer."""
+        return self._ports.commitment.proof(self._offer.tree, *self._layout.parts[index])
+
+    def __contains__(self, key: tuple[int, int]) -> bool:
+        """Whether the part (member that sums it, contributor) is here."""
+        return key in self._held
+
+    def contributors(self, index: int) -> frozenset[int]:
+        """The contributors whose part for member `index` is here."""
+        return frozenset(contributor for of, contributor in self._held if of == index)
+
+    def holds_all(self, index: int, contributors: Sequence[int]) -> bool:
+        """Whether every contributor's part for member `index` is here."""
+        return all((index, contributor) in self._held for contributor in contributors)
+
+    def parts(self, index: int, contributors: Sequence[int]) -> dict[int, Buffer]:
+        """The contributors' parts for member `index`, in the order of `contributors`."""
+        return {contributor: self._held[index, contributor] for contributor in contributors}
+
+    def check_sender(self, index: int, contributor: int) -> None:
+        """Raise `PeerFault` unless the plan has `contributor` send a part for member `index`."""
+        if index >= len(self._plan.members) or not self._plan.offers[contributor].samples:
+            raise PeerFault("not_member", f"bytes for slice {index} that were not offered")
+        if self._layout.group_of[index] != self._layout.group_of[contributor]:
+            raise PeerFault("not_member", f"bytes for slice {index} from another group")
+
+    def arrival(self, contributor: int, size_bytes: int, seconds: float) -> PartArrival:
+        """What the arrival of this node's part says of its contributor's link."""
+        # Streams share an uplink evenly: when ours is done, longer ones have carried as much.
+        others = (i for i in self._group if i != contributor)
+        return PartArrival(
+            peer=self._plan.members[contributor],
+            sent_to_all_bytes=sum(min(self._sizes.part_bytes(i), size_bytes) for i in others),
+            size_bytes=size_bytes,
+            received_bytes=(len(self._group) - 1) * size_bytes,
+            seconds=seconds,
+        )
+
+    async def receive(
+        self, index: int, contributor: int, data: memoryview, proof: tuple[Digest, ...]
+    ) -> None:
+        """Keep a part. Raises `PeerFault` unless it is what its contributor offered."""
+        first, _ = self._layout.parts[index]
+        total, root = self._plan.plan.borders[-1], self._plan.offers[contributor].contribution
+
+        def check() -> None:
+            commitment = self._ports.commitment
+            if not commitment.fits(data, chunk_bytes(self._codec), first, total, proof, root):
+                raise PeerFault(
+                    "bad_proof",
+                    f"slice {index} of {short(self._plan.members[contributor])} is not what it offered",
+                )
+            self._codec.check(data, self._sizes.part_elements(index))
+
+        await self._ports.offload(check)
+        self._held[index, contributor] = data

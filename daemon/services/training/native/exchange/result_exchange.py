@@ -1,0 +1,222 @@
+"""The results under one inclusion: made here, received, checked and passed on.
+
+A result is the encoded mean of one slice, signed by the member that made it. What its reducer
+signed proves itself, so any member may bring it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+
+from daemon.services.training.native.exchange.bulk_headers import (
+    GroupSumHeader,
+    Parcel,
+    ResultHeader,
+    parcel,
+)
+from daemon.services.training.native.exchange.bulk_receiver import ExpectedParcel
+from daemon.services.training.native.exchange.exchange_context import (
+    ClosedSet,
+    ExchangeContext,
+    ExchangePorts,
+    SliceSizes,
+)
+from daemon.services.training.native.exchange.inter_group_reduce import (
+    GroupSumSample,
+    InterGroupReduce,
+)
+from daemon.services.training.native.exchange.result_buffer import ResultBuffer
+from daemon.services.training.native.exchange.signal import Signal
+from protocol.averaging.group_layout import receivers
+from protocol.averaging.vector_layout import Vector
+from protocol.codec import chunk_bytes
+from protocol.digest import Buffer, Digest
+from protocol.errors import PeerFault
+from protocol.identity import short
+from protocol.messages.base import Signed
+from protocol.messages.envelope import sign
+from protocol.messages.round import GroupSum, SliceResult
+from protocol.planning.plan import OpenPlan
+from protocol.round.events import ResultReceived
+
+
+class ResultExchange:
+    """The results under one inclusion.
+
+    `closed` says that a later inclusion has replaced this one: results that still arrive are
+    ignored. It refers to nothing that refers to it: a cycle would keep its vectors until the
+    garbage collector runs.
+    """
+
+    def __init__(
+        self,
+        plan: OpenPlan,
+        closed_set: ClosedSet,
+        context: ExchangeContext,
+        ports: ExchangePorts,
+        changed: Signal,
+        gone: frozenset[int],
+    ) -> None:
+        """`changed` is notified of each result; `gone` are the members that are lost already."""
+        self.inclusion, self.digest = closed_set.inclusion, closed_set.digest
+        self.closed = False
+        self._plan, self._layout = plan, plan.layout
+        self._context, self._ports, self._changed = context, ports, changed
+        self._me = plan.index[context.signer.peer]
+        self._sizes = SliceSizes(plan.layout, context.codec, context.parameters)
+        self.results = ResultBuffer(
+            plan.layout, context.codec.result, context.parameters, ports.buffers
+        )
+        # In a plan of several groups.
+        self.inter_group = (
+            InterGroupReduce(plan, closed_set, context, ports)
+            if len(plan.layout.groups) > 1
+            else None
+        )
+        # Slice to the result that was made of it here.
+        self._finished: dict[int, Parcel] = {}
+        # (slice, member) that this node has sent the result.
+        self._passed: set[tuple[int, int]] = set()
+        self._gone = set(gone)
+        # Slice to this group's sums of it, each with the member that it was sent to.
+        self._group_sums: dict[int, list[tuple[int, Parcel]]] = {}
+
+    @property
+    def samples(self) -> list[GroupSumSample]:
+        """Chunks of the sums that other groups' members made for what was finished here."""
+        return self.inter_group.samples if self.inter_group is not None else []
+
+    # ---------------------------------------------------------------- receiving
+
+    def accept_result(self, header: ResultHeader, result: SliceResult) -> ExpectedParcel:
+        """Expect a result. Raises `PeerFault` unless its signer owns the slice."""
+        if result.slice >= len(self._plan.members):
+            raise PeerFault("malformed", f"a result for slice {result.slice}")
+        owner = self._plan.members[self.inclusion.owners[result.slice]]
+        if header.result.peer != owner:
+            raise PeerFault(
+                "not_member", f"{short(header.result.peer)} does not own slice {result.slice}"
+            )
+        return ExpectedParcel(
+            self._sizes.result_bytes(result.slice),
+            partial(self._receive, header.result, result),
+            partial(self.results.memory, result.slice),
+        )
+
+    async def _receive(self, signed: Signed, result: SliceResult, data: memoryview) -> None:
+        if self.closed or result.slice in self.results:
+            return
+        start, stop = self._sizes.elements(result.slice)
+        codec = self._context.codec.result
+
+        def check() -> None:
+            if self._ports.commitment.root(data, chunk_bytes(codec)) != result.root:
+                raise PeerFault(
+                    "bad_proof",
+                    f"the result of slice {result.slice} is not what its reducer signed",
+                )
+            codec.check(data, stop - start)
+
+        await self._ports.offload(check)
+        if not self.closed and result.slice not in self.results:
+            if self.inter_group is not None:
+                item = parcel(ResultHeader(result=signed, size=len(data)), data)
+                self._pass_on(result.slice, item)
+            self._complete(result.slice, result.root, data, signed)
+
+    def accept_group_sum(
+        self, contributor: int, header: GroupSumHeader, summed: GroupSum
+    ) -> ExpectedParcel:
+        """Expect another group's sum. Raises `PeerFault` where this plan has one group."""
+        if self.inter_group is None:
+            raise PeerFault("not_member", "a group's sum in a plan of one group")
+        return self.inter_group.accept(contributor, header, summed, self._changed.notify)
+
+    # ---------------------------------------------------------------- making
+
+    def keep_group_sum(self, index: int, member: int, item: Parcel) -> None:
+        """Remember a sum that was sent for slice `index`, until the slice's result is here."""
+        self._group_sums.setdefault(index, []).append((member, item))
+
+    async def finish(
+        self, index: int, write_mean: Callable[[Vector], int]
+    ) -> tuple[int, Vector] | None:
+        """Encode, sign and send the mean of a slice.
+
+        `write_mean` writes the mean and returns its weight.
+
+        Returns:
+            What encoding lost, as (first element, weight x (mean - decoded)); None where the codec
+            loses nothing.
+        """
+        start, stop = self._sizes.elements(index)
+        codec, commitment = self._context.codec.result, self._ports.commitment
+        encoded = self.results.memory(index)
+        memory = (
+            encoded
+            if codec.lossless and sys.byteorder == "little"
+            else self._ports.buffers.take(4 * (stop - start))
+        )
+
+        def work() -> tuple[Digest, Vector | None]:
+            mean = np.frombuffer(memory, np.float32)
+            weight = write_mean(mean)
+            if memory is not encoded:
+                codec.encode_into(mean, 1.0, encoded)
+            root = commitment.root(encoded, chunk_bytes(codec))
+            if codec.lossless:
+                return root, None
+            # What encoding lost.
+            codec.add(encoded, -1.0, mean)
+            return root, np.multiply(mean, np.float32(weight), out=mean)
+
+        root, error = await self._ports.offload(work)
+        result = SliceResult(plan=self._plan.digest, inclusion=self.digest, slice=index, root=root)
+        signed = sign(self._context.signer, self._context.run, result)
+        item = parcel(ResultHeader(result=signed, size=len(encoded)), encoded)
+        self._finished[index] = item
+        self._pass_on(index, item)
+        self._complete(index, root, encoded)
+        return None if error is None else (start, error)
+
+    def _complete(
+        self, index: int, root: Digest, encoded: Buffer, signed: Signed | None = None
+    ) -> None:
+        self.results.put(index, root, encoded, signed)
+        for member, item in self._group_sums.pop(index, ()):
+            self._ports.sender.forget(self._plan.members[member], item)
+        self._ports.emit(ResultReceived(inclusion=self.digest, slice=index))
+        self._changed.notify()
+
+    # ---------------------------------------------------------------- passing on
+
+    def _pass_on(self, index: int, item: Parcel) -> None:
+        """Send a result to the members that receive it from this node."""
+        for member in receivers(self._layout, self.inclusion, index, self._me, self._gone):
+            self._send(index, member, item)
+
+    def lost(self, member: int) -> None:
+        """A member is lost: send what it would have handed on to its group from here."""
+        self._gone.add(member)
+        for index, item in self._finished.items():
+            self._pass_on(index, item)
+
+    def hand_on(self, slices: Sequence[int], to: Sequence[int]) -> None:
+        """Send results that others signed to members that may lack them."""
+        made = self.results.received()
+        for index in slices:
+            if index in made:
+                signed, encoded = made[index]
+                item = parcel(ResultHeader(result=signed, size=len(encoded)), memoryview(encoded))
+                for member in to:
+                    self._send(index, member, item)
+
+    def _send(self, index: int, member: int, item: Parcel) -> None:
+        if (index, member) not in self._passed:
+            self._passed.add((index, member))
+            offer = self._plan.offers[member]
+            self._ports.sender.send(self._plan.members[member], offer.fingerprint, item)

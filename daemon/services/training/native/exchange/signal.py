@@ -1,0 +1,27 @@
+"""A signal that something has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+
+class Signal:
+    """Wakes every task that waits for a change.
+
+    The waiting tasks look again at what they wait for: a change says nothing by itself.
+    """
+
+    def __init__(self) -> None:
+        self._event = trio.Event()
+
+    def notify(self) -> None:
+        """Wake every waiting task."""
+        self._event.set()
+        self._event = trio.Event()
+
+    async def until(self, reached: Callable[[], bool]) -> None:
+        """Wait until `reached` returns true; ask again after each change."""
+        while not reached():
+            await self._event.wait()

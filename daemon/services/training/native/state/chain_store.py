@@ -1,0 +1,114 @@
+"""The certificates on disk: how they enter the lineage, and which checkpoints stand on them."""
+
+from __future__ import annotations
+
+import msgspec
+
+from daemon.swarm.chain_sync import unpack_record
+from daemon.swarm.lineage import Lineage
+from protocol.certificates.certificate import Tip, decode_tip, hash_of, parents_of
+from protocol.digest import Digest
+from protocol.errors import PeerFault
+from protocol.ports.disk import Disk
+from protocol.ports.disk_records import Checkpoint
+
+# Records that one read of the disk returns.
+CERTIFICATES_READ = 512
+
+
+class OtherCheckpoints(msgspec.Struct, frozen=True, kw_only=True):
+    """What may become of the other checkpoints on disk, by the tips that they stand on."""
+
+    # In the ancestry of the current tip.
+    superseded: set[Digest]
+    # On branches that this node has left.
+    left: set[Digest]
+
+
+class ChainStore:
+    """One node's certificates on disk."""
+
+    def __init__(self, run: Digest, disk: Disk, lineage: Lineage) -> None:
+        self._run, self._disk, self._lineage = run, disk, lineage
+
+    async def resume(self, checkpoint: Checkpoint | None) -> int:
+        """Add every certificate on disk to the lineage.
+
+        A lineage keeps the last few hundred certificates of what others give. So the chain of a
+        node that joined late, or was away for long, has a gap before them, and is read from the
+        checkpoint's tip on. A power cut may leave such a chain without a checkpoint on it: it is
+        not read, and the members give it again. The lineage stands on the checkpoint's tip as soon
+        as that is read: behind it the disk may hold more certificates than a lineage keeps.
+
+        Returns:
+            The number of the last certificate, 0 for none.
+
+        Raises:
+            UserError: "DAMAGED" where a certificate does not read back.
+        """
+        first, more = 1, True
+        stood = decode_tip(checkpoint.stood) if checkpoint else None
+        while more and (
+            batch := await self._disk.certificates(self._run, first, CERTIFICATES_READ)
+        ):
+            more = len(batch) == CERTIFICATES_READ
+            for record in batch:
+                try:
+                    raws = unpack_record(record)
+                    gap = any(
+                        self._lineage.tip(parent) is None
+                        for raw in raws[:1]
+                        for parent in parents_of(raw)
+                    )
+                    if gap and stood is not None and self._lineage.tip(stood.hash) is None:
+                        self._lineage.stand(stood)
+                        first, more = stood.number + 1, True
+                        break
+                    if gap and (checkpoint is None or self._lineage.tip(checkpoint.tip)):
+                        return first - 1
+                    first = max(first, self._add(raws, checkpoint) + 1)
+                except PeerFault as fault:
+                    raise self._disk.damage(
+                        self._run, f"Certificate {first} on disk does not read back: {fault}."
+                    ) from None
+        return first - 1
+
+    def _add(self, raws: list[bytes], checkpoint: Checkpoint | None) -> int:
+        """Add the certificates of one record; return the number of the last one."""
+        number = 0
+        for raw in raws:
+            self._lineage.add(raw, trusted=True)
+            made = self._lineage.step(hash_of(self._run, raw))
+            if made is None:
+                raise PeerFault("bad_certificate", "its parent is not among those before it")
+            if checkpoint is not None and made.tip.hash == checkpoint.tip:
+                self._lineage.stand(made.tip)
+            number = max(number, made.tip.number)
+        return number
+
+    async def other_checkpoints(self, tip: Tip) -> OtherCheckpoints:
+        """Sort the other checkpoints on disk by where they stand.
+
+        A tip that is neither in the ancestry of `tip` nor on a branch that was left is not known
+        here; its checkpoint stays.
+        """
+        superseded: set[Digest] = set()
+        left: set[Digest] = set()
+        for number, other in await self._disk.checkpoints(self._run):
+            known = self._lineage.tip(other)
+            if known is not None and self._lineage.descends(tip, known):
+                superseded.add(other)
+            elif known is not None and not self._lineage.descends(known, tip):
+                left.add(other)
+            elif (
+                known is None
+                and number < tip.number
+                and other in await self._hashes_on_disk(number)
+            ):
+                superseded.add(other)
+        return OtherCheckpoints(superseded=superseded, left=left)
+
+    async def _hashes_on_disk(self, number: int) -> set[Digest]:
+        """The names of the certificates in the record of that number."""
+        records = await self._disk.certificates(self._run, number, 1)
+        return {hash_of(self._run, raw) for record in records for raw in unpack_record(record)}

@@ -1,0 +1,196 @@
+"""The ledger with its record on disk.
+
+An offer's ledger is durable before the offer is made. A ledger that is older than the chain is
+settled against the certificates that it missed. Where it no longer knows what was certified, it
+drops its pending work and reports that: a restart may lose the last steps, but never counts them
+twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import trio
+
+from daemon.services.training.native.exchange.buffers import Buffers
+from daemon.services.training.native.exchange.result_buffer import EncodingLosses
+from daemon.swarm.lineage import Lineage
+from protocol.averaging.vector_layout import Vector
+from protocol.certificates.certificate import OpenCertificate, Tip
+from protocol.codec import codec_named
+from protocol.contribution.ledger import NOTHING, Ledger, Offer
+from protocol.digest import Digest
+from protocol.identity import PeerId
+from protocol.journal import JournalEvent, WorkDropped
+from protocol.ports.disk import Disk
+from protocol.ports.offload import Offload
+from protocol.run.manifest import Manifest
+
+# Part of the reason for work that no certificate counted in time.
+PASSED_BY = "moved the anchor without this work"
+
+
+class LedgerStore:
+    """One node's ledger in one run, in memory and on disk."""
+
+    def __init__(
+        self,
+        *,
+        me: PeerId,
+        manifest: Manifest,
+        parameters: int,
+        lineage: Lineage,
+        disk: Disk,
+        offload: Offload,
+        record: Callable[[JournalEvent], None],
+    ) -> None:
+        self.ledger = Ledger(
+            parameters,
+            codec_named(manifest.codec),
+            manifest.limits.max_samples,
+            manifest.limits.max_carry_rounds,
+        )
+        # The certificate that the ledger was settled with last.
+        self.tip = lineage.root.hash
+        self._run, self._me, self._manifest = lineage.root.hash, me, manifest
+        self._parameters, self._lineage = parameters, lineage
+        self._disk, self._offload, self._record = disk, offload, record
+        self._lock = trio.Lock()
+        # The encodings of offers, until they are settled.
+        self._buffers = Buffers()
+
+    async def resume(self, tip: Tip, *, view_taken: Callable[[Digest], bool]) -> str:
+        """Read the ledger from disk and settle it up to `tip`.
+
+        `view_taken` tells whether this node took a view of the round after a certificate.
+
+        Returns:
+            Words about pending samples, for the end of a sentence.
+        """
+        record = await self._disk.load_ledger(self._run)
+        self.tip = tip.hash
+        if record is None:
+            self.ledger.next_seq = tip.last_seq.get(self._me, 0) + 1
+            return ""
+        # A node takes a view before it scatters: where it took none, it offered this to nobody.
+        self.ledger.restore(record, given=view_taken(record.tip))
+        settled_tip = self._lineage.tip(record.tip)
+        if settled_tip is None:
+            self._report_dropped(
+                self.ledger.drop(tip.last_seq.get(self._me, 0) + 1),
+                "the ledger on disk stands at a certificate that is not known",
+            )
+            return ""
+        self.ledger.settled = settled_tip.last_seq.get(self._me, 0)
+        if settled_tip.hash != tip.hash:
+            path = self._lineage.path(settled_tip, tip)
+            self.settle(settled_tip, path)
+            if not path:
+                self.ledger.rest()
+        return f", {self.ledger.pending} samples pending" if self.ledger.pending else ""
+
+    async def make_offer(self, delta: Vector, samples: int) -> Offer:
+        """Add what was trained, encode the next offer and make it durable.
+
+        An offer that cannot be encoded (its sum is not finite) is dropped and reported; the offer
+        returned is empty then.
+
+        Raises:
+            DiskFull: The offer is not durable, and must not be made.
+        """
+        self._buffers.next_round()
+        memory = self._buffers.take(self.ledger.codec.size(self._parameters))
+
+        def work() -> tuple[Offer, str]:
+            self.ledger.add(delta, samples)
+            try:
+                return self.ledger.make_offer(memory), ""
+            except ValueError as unfit:
+                return NOTHING, str(unfit)
+
+        async with self._lock:
+            offer, unfit = await self._offload(work)
+            if unfit:
+                self._report_dropped(self.ledger.drop(self.ledger.next_seq), unfit)
+            await self._disk.save_ledger(self.ledger.record(self._run, self.tip))
+            return offer
+
+    async def add(self, delta: Vector, samples: int) -> None:
+        """Add what was trained to what the next offer will hold."""
+        async with self._lock:
+            await self._offload(lambda: self.ledger.add(delta, samples))
+
+    async def save(self, tip: Tip) -> None:
+        """Write the ledger under `tip`.
+
+        Where the anchor has moved meanwhile, the ledger counts a certificate that is not on disk
+        yet. The older record is right for what is on disk; the next write follows.
+        """
+        async with self._lock:
+            if self.tip == tip.hash:
+                await self._disk.save_ledger(self.ledger.record(self._run, tip.hash))
+
+    async def move_to(
+        self, before: Tip, tip: Tip, path: list[OpenCertificate], losses: EncodingLosses
+    ) -> None:
+        """Settle every certificate from `before` to `tip`, and credit what encoding lost.
+
+        `losses` belong to the last certificate of `path`.
+        """
+
+        def work() -> None:
+            self.settle(before, path)
+            for start, error in losses:
+                self.ledger.credit(start, error / np.float32(path[-1].rounds))
+            self.tip = tip.hash
+
+        async with self._lock:
+            await self._offload(work)
+
+    def settle(self, before: Tip, path: list[OpenCertificate]) -> None:
+        """Settle every certificate of `path`, which begins after `before`."""
+        if path and before.hash == self._lineage.root.hash and not self._began_the_run(path[0]):
+            self._report_dropped(
+                self.ledger.drop(self.ledger.next_seq),
+                "it was trained from the run's initial parameters, and the run is further",
+            )
+        if path and any(self._lineage.tip(parent) is None for parent in path[0].outcome.parents):
+            self._report_dropped(
+                self.ledger.drop(self.ledger.next_seq),
+                "the run went on by more certificates than are kept, which may count it",
+            )
+        for certificate in path:
+            last = certificate is path[-1]
+            step = self._lineage.step(certificate.hash)
+            beside = not last and (step is None or not self._lineage.descends(step.tip, before))
+            listed = certificate.listed.get(self._me)
+            known = listed is None or self.ledger.knows(listed)
+            dropped = self.ledger.settle(listed, beside=beside, share=1 / certificate.rounds)
+            self._report_dropped(dropped, self._reason(certificate, listed is not None, known))
+
+    def _began_the_run(self, first: OpenCertificate) -> bool:
+        """Whether this node began the run with the others.
+
+        What a joiner trained before it had an anchor of the run fits no later one: counted in a
+        certificate, it threw a run back by five rounds.
+        """
+        return first.outcome.number == 1 and self._me in first.plan.index
+
+    def _reason(self, certificate: OpenCertificate, counted: bool, known: bool) -> str:
+        """Why settling a certificate dropped samples."""
+        number, limits = certificate.outcome.number, self._manifest.limits
+        if not known:
+            return (
+                f"certificate {number} counts later work of this node than its ledger on disk holds"
+            )
+        if counted:
+            return f"certificate {number} counts {limits.max_samples:,} samples of a member at most"
+        return (
+            f"certificate {number} {PASSED_BY}: what waits counts half as much,"
+            f" and nothing after {limits.max_carry_rounds} certificates"
+        )
+
+    def _report_dropped(self, samples: int, why: str) -> None:
+        if samples:
+            self._record(WorkDropped(samples=samples, reason=why))

@@ -1,0 +1,145 @@
+"""The training service: the worker, and the engine that the run's manifest names."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+import trio
+
+from daemon.device.process.trainer import WorkerTrainer
+from daemon.device.settings import WorkerSettings
+from daemon.disk.task_file import save_task
+from daemon.services.service import ServiceContext, ServiceStatus
+from daemon.services.training.engine import Engine
+from daemon.services.training.hivemind.engine import HivemindEngine
+from daemon.services.training.hivemind.settings import peer_settings
+from daemon.services.training.native.engine import NativeEngine
+from daemon.system.trio_types import TaskStatus
+from protocol.errors import OurFault
+from protocol.identity import PeerId
+from protocol.journal import Warned
+from protocol.messages.offer import Binding
+from protocol.ports.disk import DiskFull
+from protocol.ports.network import Network
+from protocol.run.task_digest import TaskDigest
+
+
+class TrainingService:
+    """Satisfies `Service` for one run."""
+
+    def __init__(
+        self,
+        context: ServiceContext,
+        *,
+        binding: Binding | None,
+        exclusion_reason: Callable[[PeerId], str],
+        previous_task: TaskDigest | None,
+    ) -> None:
+        """Prepare the service; nothing is started.
+
+        Args:
+            context: What the node gives to each service.
+            binding: Names the wallet that the node's offers are paid to.
+            exclusion_reason: Why a peer may not be in this node's plans; "" if it may.
+            previous_task: The task of the model that the home holds, where it holds one.
+        """
+        self._context = context
+        self._binding, self._exclusion_reason = binding, exclusion_reason
+        self._engine: Engine | None = None
+        self._started = False
+        worker = context.config.worker
+        self._worker = WorkerTrainer(
+            context.manifest.open(),
+            context.signer.peer,
+            WorkerSettings(
+                device=worker.device,
+                threads=worker.threads,
+                nice=worker.nice,
+                precision=worker.precision,
+                allow_custom_task=worker.allow_custom_task,
+                data_folders=worker.data_folders,
+                load_timeout_s=worker.load_timeout_s,
+            ),
+            context.record,
+            before=previous_task,
+        )
+
+    def register(self, network: Network) -> None:
+        """Make the engine, which registers its protocols."""
+        uses_hivemind = self._context.manifest.open().engine == "hivemind"
+        self._engine = self._hivemind(network) if uses_hivemind else self._native(network)
+
+    @asynccontextmanager
+    async def resources(self) -> AsyncIterator[None]:
+        """Start the worker process, and end it on exit."""
+        async with self._worker.running():
+            yield
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run the engine until `finish` was called."""
+        engine = self._registered()
+        async with trio.open_nursery() as nursery:
+
+            async def run_engine(*, task_status: TaskStatus[None]) -> None:
+                await engine.run(task_status=task_status)
+                nursery.cancel_scope.cancel()
+
+            await nursery.start(run_engine)
+            self._started = True
+            task_status.started()
+            nursery.start_soon(self._save_task)
+
+    def finish(self) -> None:
+        """End the engine in order."""
+        self._registered().finish()
+
+    def status(self) -> ServiceStatus:
+        """Return "failed" where the task failed for good before any sample was trained."""
+        if self._worker.gave_up and not self._worker.trained:
+            return ServiceStatus(name="training", state="failed", detail="the task cannot run")
+        return ServiceStatus(name="training", state="running" if self._started else "starting")
+
+    def _registered(self) -> Engine:
+        if self._engine is None:
+            raise OurFault("the training service was used before its protocols were registered")
+        return self._engine
+
+    def _native(self, network: Network) -> Engine:
+        context = self._context
+        return NativeEngine(
+            name=context.config.node.name,
+            manifest=context.manifest,
+            signer=context.signer,
+            network=network,
+            trainer=self._worker,
+            disk=context.disk,
+            offload=context.offload,
+            record=context.record,
+            serial=context.next_serial,
+            binding=self._binding,
+            left_out=self._exclusion_reason,
+        )
+
+    def _hivemind(self, network: Network) -> Engine:
+        """Raises `UserError` for a run that hivemind cannot do."""
+        context, given = self._context, self._context.config.network
+        peer = peer_settings(given.listen_host, given.hivemind_port, given.advertise)
+        return HivemindEngine(context, network, self._worker, peer)
+
+    async def _save_task(self) -> None:
+        """Write down the task, so that the next start knows whether its task fits the model."""
+        context = self._context
+        task = (await self._worker.describe()).task
+        try:
+            await context.offload(
+                partial(save_task, context.config.home, context.manifest.run, task)
+            )
+        except DiskFull as full:
+            context.record(
+                Warned(
+                    code="DISK_FULL",
+                    message=f"The next start cannot check that its task is the same: {full}",
+                )
+            )

@@ -1,0 +1,76 @@
+"""When a view's leader plans, and with whom."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from protocol.identity import PeerId, short
+from protocol.planning.plan import make_plan
+from protocol.round import actions as a
+from protocol.round.phase import Phase
+from protocol.round.state import RoundState
+from protocol.round.transitions import Transition, train_alone
+from protocol.round.views import pass_view
+
+
+def try_plan(state: RoundState, now: float, *, final: bool) -> Transition:
+    """Plan when all expected nodes are ready.
+
+    With `final`, plan with the nodes that are ready; where they are too few, pass the view or train
+    on alone.
+    """
+    if state.phase is not Phase.READY or not state.leads:
+        return state, []
+    context, least = state.context, state.context.manifest.group.min_peers
+    offers = [entry for entry in state.readies.values() if entry[1].view == state.view]
+    ready = {signed.peer for signed, _ in offers}
+    expected = (state.live - state.lost - state.in_later_view) | {context.me}
+    avoided = _avoided(state, ready)
+    kept = [entry for entry in offers if entry[0].peer not in avoided]
+    ready, expected = ready - avoided, expected - avoided
+    all_ready = expected - state.passed_over <= ready and len(ready) >= least
+    if context.me in ready and len(ready) >= least and (all_ready or final):
+        plan = make_plan(
+            state.parent,
+            state.view,
+            state.number,
+            kept,
+            context.manifest,
+            context.chunks,
+            leader=context.me,
+            before=state.group_history,
+        )
+        members = tuple(signed.peer for signed in plan.offers)
+        # The leader may not carry the plan out either. The deadline bounds how often it tries.
+        state = replace(state, deadline=now + context.manifest.round.ready_s)
+        return state, [
+            a.PersistView(parent=state.parent, view=state.view),
+            a.Send(to=(*sorted(avoided), *self_last(members, context.me)), message=plan),
+        ]
+    if not final:
+        return state, []
+    if len(expected) >= least:
+        missing = ", ".join(short(peer) for peer in sorted(expected - ready))
+        return pass_view(
+            state,
+            now,
+            f"no plan in view {state.view}: {missing or 'no other node'} not ready within {context.manifest.round.ready_s:g} s",
+        )
+    return train_alone(state, now)
+
+
+def _avoided(state: RoundState, ready: set[PeerId]) -> frozenset[PeerId]:
+    """The ready nodes that wait, because most of their rounds with this node failed.
+
+    A leader chooses whose offers it waits for. It leaves nobody out where the others would be few:
+    a plan without them might not come to a certificate at all.
+    """
+    avoided = (state.avoided & ready) - {state.context.me}
+    rest = len(ready) - len(avoided)
+    enough = rest >= state.context.manifest.group.min_peers and 2 * rest > len(ready)
+    return frozenset(avoided) if enough else frozenset()
+
+
+def self_last(members: tuple[PeerId, ...], me: PeerId) -> tuple[PeerId, ...]:
+    """All members with this node last: it acts on a message when the others' copies are sent."""
+    return (*(peer for peer in members if peer != me), me)

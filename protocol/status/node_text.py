@@ -1,0 +1,58 @@
+"""Sentences about the node itself, its disk and its chain."""
+
+from __future__ import annotations
+
+from protocol import journal
+from protocol.status.figures import count, duration, size, tail, tokens
+from protocol.status.text_parts import LeveledText, NameOf, because
+
+_CHAIN = {
+    "none": ("warning", "This node trains unpaid: it has no wallet for this run"),
+    "waiting": (
+        "info",
+        "Not registered with the chain yet; this happens when training begins",
+    ),
+    "locked": ("warning", "This node trains unpaid: its wallet is locked"),
+    "down": ("warning", "Training continues unpaid: the chain is unreachable"),
+    "refused": ("warning", "Training continues unpaid: the chain refused"),
+    "wrong": (
+        "bad",
+        "Training continues unpaid: the endpoint serves another chain than the run's",
+    ),
+}
+
+
+def node_started(event: journal.NodeStarted, name_of: NameOf) -> LeveledText:
+    what = "Observing" if event.role == "observer" else "Started"
+    text = f"{what} as {event.name or tail(event.peer)} in run {event.run_name or event.run[:8]}."
+    return "info", " ".join([text, *event.assumed])
+
+
+def node_stopped(event: journal.NodeStopped, name_of: NameOf) -> LeveledText:
+    return "info", f"Stopped{because(event.reason)}"
+
+
+def warned(event: journal.Warned, name_of: NameOf) -> LeveledText:
+    return "warning", f"{event.message} [{event.code}]"
+
+
+def trouble(event: journal.Trouble, name_of: NameOf) -> LeveledText:
+    if not event.message:
+        return "info", f"Resolved [{event.code}]"
+    return ("bad" if event.level == "bad" else "warning"), f"{event.message} [{event.code}]"
+
+
+def checkpoint_written(event: journal.CheckpointWritten, name_of: NameOf) -> LeveledText:
+    took = duration(event.seconds)
+    return "info", f"Round {event.number} is on disk: {size(event.size_bytes)} in {took}."
+
+
+def chain_report(event: journal.ChainReport, name_of: NameOf) -> LeveledText:
+    if event.state != "live":
+        level, what = _CHAIN.get(event.state, ("info", event.state))
+        reason = event.reason.strip().rstrip(".")
+        return level, f"{what} ({reason})." if reason else f"{what}."
+    paid = f" to {event.payout}" if event.payout else ""
+    samples = f"{count(event.samples)} {'sample' if event.samples == 1 else 'samples'}"
+    claimed = f"; {tokens(int(event.claimed))} tokens claimed" if event.claimed.isdecimal() else ""
+    return "good", f"Paid on {event.profile}{paid}: {samples} reported to the chain{claimed}."

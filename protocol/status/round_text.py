@@ -1,0 +1,69 @@
+"""Sentences about rounds."""
+
+from __future__ import annotations
+
+from protocol import journal
+from protocol.status.figures import duration, loss, of, phase_words, size
+from protocol.status.text_parts import LeveledText, NameOf, because
+
+_OUTCOMES = {
+    "late": ("warning", "Your work was late and counts in a later round"),
+    "lost": ("warning", "Your work did not arrive and is offered again"),
+    "idle": ("info", "You had nothing to offer"),
+}
+
+_AVERAGED = {
+    "averaged": ("info", "was averaged"),
+    "partial": ("warning", "was averaged only in part; your work waits for the next round"),
+    "apart": ("warning", "was skipped: this node's parameters diverge from the majority's"),
+    "failed": ("warning", "failed; your work waits for the next round"),
+}
+
+
+def phase_entered(event: journal.PhaseEntered, name_of: NameOf) -> LeveledText:
+    return "info", f"Round {event.number}, {phase_words(event.phase)}{because(event.reason)}"
+
+
+def planned(event: journal.Planned, name_of: NameOf) -> LeveledText:
+    leader, members = name_of(event.leader), of(len(event.members), "member")
+    reason = f"; {event.reason.strip().rstrip('.')}" if event.reason.strip() else ""
+    return "info", f"Plan of {leader} for round {event.number}: {members}{reason}."
+
+
+def view_passed(event: journal.ViewPassed, name_of: NameOf) -> LeveledText:
+    again = "" if event.view == 0 else f" (try {event.view + 1})"
+    return "warning", f"Round {event.number} failed{again}{because(event.reason)} Retrying."
+
+
+def round_certified(event: journal.RoundCertified, name_of: NameOf) -> LeveledText:
+    part = f"{len(event.shares)} of {of(len(event.members), 'member')} counted"
+    at_loss = f", loss {loss(event.loss)}" if event.loss is not None else ""
+    text = f"Round {event.number} is certified: {part}, {of(event.samples, 'sample')}{at_loss}."
+    if event.outcome == "counted":
+        return "good", f"{text} Your work counted."
+    if event.outcome == "observed":
+        return "info", f"{text} {event.reason}" if event.reason else text
+    level, yours = _OUTCOMES.get(event.outcome, ("info", event.outcome))
+    return level, f"{text} {yours}{because(event.reason)}" if yours else text
+
+
+def round_averaged(event: journal.RoundAveraged, name_of: NameOf) -> LeveledText:
+    level, what = _AVERAGED.get(event.outcome, ("info", event.outcome))
+    has_loss = event.loss is not None and event.outcome == "averaged"
+    at_loss = f", loss {loss(event.loss)}" if has_loss else ""
+    return level, f"Round {event.number} {what}{at_loss}{because(event.reason)}"
+
+
+def alone(event: journal.Alone, name_of: NameOf) -> LeveledText:
+    kept = of(event.samples_pending, "sample is kept and counts", "samples are kept and count")
+    return "warning", f"Waiting for more nodes. {kept} once enough of them join."
+
+
+def caught_up(event: journal.CaughtUp, name_of: NameOf) -> LeveledText:
+    what, source = size(event.size_bytes), name_of(event.source)
+    took = duration(event.seconds)
+    return "good", f"Caught up with round {event.number}: {what} from {source} in {took}."
+
+
+def stuck(event: journal.Stuck, name_of: NameOf) -> LeveledText:
+    return "bad", f"Cannot continue{because(event.reason)}"

@@ -1,0 +1,48 @@
+"""The status at one instant, from the state that the fold keeps."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from protocol.identity import PeerId
+from protocol.status.records import PeerSummary, RunSummary, Status
+from protocol.status.state import StatusState
+from protocol.status.verdict import recently_heard, verdict_of
+
+NO_REWARDS = "this run pays nothing: it has no chain"
+NOT_CERTIFIED = "nothing: rounds of the engine hivemind carry no certificates and earn nothing"
+
+
+def _order(peer: PeerSummary) -> tuple[bool, bool, str, PeerId]:
+    return (not peer.connected, peer.role != "node", peer.name, peer.peer)
+
+
+def _run_now(state: StatusState, now: float) -> RunSummary:
+    training = recently_heard(list(state.peers.values()), now)
+    is_node = state.you.role == "node" and bool(state.you.peer) and state.stopped is None
+    speed = sum(peer.samples_per_second for peer in training) + (
+        state.you.samples_per_second if is_node else 0.0
+    )
+    return replace(state.run, nodes=len(training) + is_node, samples_per_second=speed)
+
+
+def status_at(state: StatusState, now: float) -> Status:
+    """Return the status at `now`, in unix seconds by the clock of the events' `at`.
+
+    Pure: more events may be folded into the state afterwards.
+    """
+    level, sentence = verdict_of(state, now)
+    return Status(
+        as_of=now,
+        verdict=sentence,
+        level=level,
+        you=state.you,
+        run=_run_now(state, now),
+        rounds=tuple(state.rounds),
+        peers=tuple(sorted(state.peers.values(), key=_order)),
+        network=state.network,
+        refusals=dict(state.refusals),
+        rewards=NOT_CERTIFIED if state.run.engine == "hivemind" else state.rewards or NO_REWARDS,
+        events=state.newest_lines(),
+        curve=state.curve(),
+    )

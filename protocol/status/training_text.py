@@ -1,0 +1,70 @@
+"""Sentences about the trainer and its work."""
+
+from __future__ import annotations
+
+from protocol import journal
+from protocol.status.figures import count, duration, loss, of, rate, whole
+from protocol.status.text_parts import LeveledText, NameOf, because
+
+
+def trainer_ready(event: journal.TrainerReady, name_of: NameOf) -> LeveledText:
+    return "good", f"The trainer is ready on {event.device}: {count(event.parameters)} parameters."
+
+
+def trainer_stopped(event: journal.TrainerStopped, name_of: NameOf) -> LeveledText:
+    if not event.limit:
+        restart = f"restart {count(event.restarts)}"
+        return "bad", f"The trainer died and restarts ({restart}){because(event.reason)}"
+    what = event.reason.rstrip(".")
+    if event.for_good:
+        return "bad", f"{what}. {not_training(event.limit)}{_hint(event.fix)}"
+    return "bad", f"{what}. Restart {event.failures} of {event.limit}.{_hint(event.fix)}"
+
+
+def not_training(restarts: int) -> str:
+    """Return what a node says of itself after the last restart."""
+    return (
+        f"Training stopped: {of(restarts, 'restart')} did not help. "
+        "Correct the task, then start this node again."
+    )
+
+
+def _hint(fix: str) -> str:
+    return f" To fix it: {fix.rstrip('.')}." if fix else ""
+
+
+def batch_skipped(event: journal.BatchSkipped, name_of: NameOf) -> LeveledText:
+    counted = f"{count(event.skipped)} of {of(event.drawn, 'batch', 'batches')} so far"
+    what, where = event.what.rstrip("."), event.where.rstrip(".")
+    return "warning", f"Skipped a batch ({counted}): {what}; {where}."
+
+
+def task_differs(event: journal.TaskDiffers, name_of: NameOf) -> LeveledText:
+    peer = name_of(event.peer)
+    if not event.difference:
+        return "info", f"{peer} has the same task now."
+    return "warning", f"{peer} has another task, so you do not average{because(event.difference)}"
+
+
+def trained(event: journal.Trained, name_of: NameOf) -> LeveledText:
+    if not event.samples:
+        return "info", f"Nothing was trained for round {event.number}."
+    speed = (
+        f" ({rate(whole(event.samples) / event.seconds)} samples/s)" if event.seconds > 0 else ""
+    )
+    took, at_loss = duration(event.seconds), _at_loss(event.loss)
+    samples = of(event.samples, "sample")
+    return "info", f"Trained {samples} in {took}{speed} for round {event.number}{at_loss}."
+
+
+def training_progress(event: journal.TrainingProgress, name_of: NameOf) -> LeveledText:
+    samples, speed = of(event.samples, "sample"), rate(event.samples_per_second)
+    return "info", f"Training: {samples} so far, {speed} samples/s, loss {loss(event.loss)}."
+
+
+def work_dropped(event: journal.WorkDropped, name_of: NameOf) -> LeveledText:
+    return "warning", f"{of(event.samples, 'sample')} discarded{because(event.reason)}"
+
+
+def _at_loss(value: float | None) -> str:
+    return f", loss {loss(value)}" if value is not None else ""

@@ -1,0 +1,320 @@
+"""The verdict: one sentence for each situation a node or an observer can be in."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import msgspec
+
+from protocol import journal
+from protocol.status import status_at
+from tests.story import (
+    AT,
+    ME,
+    PEERS,
+    ROUND_S,
+    certified,
+    day,
+    folded,
+    report,
+    started,
+    trainer_ready,
+)
+
+
+def verdict(*events: journal.JournalEvent, now: float = AT) -> tuple[str, str]:
+    """Level and sentence after `events`."""
+    status = status_at(folded(list(events)), now)
+    return status.level, status.verdict
+
+
+def test_before_anything() -> None:
+    assert verdict() == ("info", "Starting")
+    assert verdict(started()) == ("info", "Starting: waiting for the trainer")
+
+
+def test_training_before_the_first_certificate() -> None:
+    phase = journal.PhaseEntered(number=1, view=0, phase="train", reason="")
+    assert verdict(started(), trainer_ready(), phase, report(1)) == (
+        "info",
+        "Training, round 1, with 1 other node; no round is certified yet",
+    )
+
+
+def test_alone_says_how_others_join() -> None:
+    level, sentence = verdict(
+        started(), trainer_ready(), journal.Alone(number=1, samples_pending=1240, reason="")
+    )
+    assert level == "warning"
+    assert sentence.startswith(
+        "Alone; 1,240 samples are waiting. Invite others with: hypergpud start --join /ip4/"
+    )
+    level, sentence = verdict(
+        started(min_peers=4), journal.Alone(number=1, samples_pending=1, reason="")
+    )
+    assert "1 sample is waiting for 3 more nodes" in sentence
+
+
+def test_a_connected_peer_that_is_not_ready_is_counted_instead_of_called_absent() -> None:
+    up = journal.PeerUp(peer=PEERS[1], address="", path="direct")
+    waits = journal.Alone(number=1, samples_pending=1240, reason="")
+    assert verdict(started(), trainer_ready(), up, report(1), waits) == (
+        "warning",
+        "Waiting: 1 other node is connected but not ready; 1,240 samples are waiting. "
+        "To see what each node does: hypergpud peers",
+    )
+    assert verdict(started(min_peers=4), up, report(1), waits)[1].startswith("Alone; ")
+
+
+def test_a_trouble_that_lasts_goes_with_the_verdict_until_it_is_over() -> None:
+    port = journal.Trouble(code="PORT", level="warning", message="port 4001 is taken")
+    key = journal.Trouble(code="KEY", level="bad", message="another node has this key")
+    assert verdict(started(), port) == (
+        "warning",
+        "Starting: waiting for the trainer. Port 4001 is taken",
+    )
+    assert verdict(started(), port, key) == (
+        "bad",
+        "Another node has this key. Starting: waiting for the trainer. Port 4001 is taken",
+    )
+    over = journal.Trouble(code="KEY", level="bad", message="")
+    assert verdict(started(), port, key, over)[0] == "warning"
+    assert verdict(started(), key, over) == ("info", "Starting: waiting for the trainer")
+    assert verdict(started(), key, journal.NodeStopped(reason="asked"))[1].startswith("Stopped")
+
+
+def test_alone_ends_with_a_plan() -> None:
+    alone = journal.Alone(number=1, samples_pending=10, reason="")
+    plan = journal.Planned(number=1, view=0, leader="a", members=("a", "b"), reason="")
+    assert not verdict(started(), trainer_ready(), alone, plan)[1].startswith("Alone")
+
+
+def test_rounds_that_counted() -> None:
+    events = [certified(n, "counted", at=AT - 1) for n in range(1, 38)]
+    events += [certified(38, "late"), certified(39, "late"), certified(40, "lost")]
+    assert verdict(started(), trainer_ready(), *events) == (
+        "good",
+        "37 of your last 40 rounds counted; 2 late, 1 lost",
+    )
+
+
+def test_all_rounds_counted() -> None:
+    assert verdict(started(), certified(1), certified(2)) == (
+        "good",
+        "All of your last 2 rounds counted",
+    )
+    assert verdict(started(), certified(1)) == ("good", "Your first round counted")
+
+
+def test_running_fine_and_earning_nothing_is_bad() -> None:
+    level, sentence = verdict(started(), *[certified(n, "late") for n in range(1, 7)])
+    assert level == "bad"
+    assert sentence == "0 of your last 6 rounds counted; 6 late"
+
+
+def test_nothing_to_offer_is_not_a_failure() -> None:
+    level, sentence = verdict(started(), certified(1, "idle"), certified(2, "counted"))
+    assert level == "good"
+    assert sentence == "1 of your last 2 rounds counted; 1 with nothing to offer"
+
+
+def test_stuck_until_something_moves() -> None:
+    stuck = journal.Stuck(reason="the disk is full: 3 MB free, 80 MB needed.")
+    assert verdict(started(), certified(1), stuck) == (
+        "bad",
+        "Cannot continue: the disk is full: 3 MB free, 80 MB needed.",
+    )
+    assert verdict(started(), stuck, certified(1))[0] == "good"
+
+
+def test_the_trainer_died() -> None:
+    level, sentence = verdict(
+        started(), trainer_ready(), journal.TrainerStopped(reason="killed by signal 9", restarts=2)
+    )
+    assert (level, sentence) == (
+        "bad",
+        "The trainer died and restarts (restart 2): killed by signal 9.",
+    )
+
+
+def test_silence_is_noticed_when_the_rhythm_is_known() -> None:
+    events = [started(), certified(1, at=AT - ROUND_S), certified(2, at=AT)]
+    assert verdict(*events, now=AT + 50)[0] == "good"
+    level, sentence = verdict(*events, now=AT + 200)
+    assert level == "bad"
+    assert sentence == "No round was certified for 3 min; the last one was round 2."
+    passed = journal.ViewPassed(number=3, view=0, reason="the leader was silent")
+    assert verdict(*events, passed, now=AT + 200)[1].endswith("Last try: the leader was silent.")
+    # One certificate has no rhythm yet.
+    assert verdict(started(), certified(1), now=AT + 9000)[0] == "good"
+
+
+def test_many_failed_tries_do_not_hide_the_last_certificate() -> None:
+    passed = [
+        journal.ViewPassed(at=AT, number=3, view=view, reason="nobody answered")
+        for view in range(60)
+    ]
+    level, sentence = verdict(
+        started("observer"),
+        certified(1, "observed", at=AT - 14),
+        certified(2, "observed"),
+        *passed,
+        now=AT + 100,
+    )
+    assert level == "bad"
+    assert "the last one was round 2" in sentence
+
+
+def test_stopped() -> None:
+    assert verdict(started(), journal.NodeStopped(reason="asked to by hypergpud stop")) == (
+        "info",
+        "Stopped: asked to by hypergpud stop.",
+    )
+
+
+def test_an_observer_judges_the_run() -> None:
+    assert verdict(started("observer")) == (
+        "warning",
+        "No node is training yet; waiting for the nodes of this run",
+    )
+    assert verdict(started("observer"), report(1)) == (
+        "info",
+        "1 node is training; no round is certified yet",
+    )
+    level, sentence = verdict(*day("observer"))
+    assert level == "good"
+    assert sentence == (
+        "6 rounds certified, the last with 4 of 4 members; loss 5.950 → 5.700; a round every 14 s; 1 try failed"
+    )
+    level, sentence = verdict(*day("observer"), now=AT + 40)
+    assert level == "warning"
+    assert sentence.endswith("no node is training now")
+
+
+def averaged(number: int, outcome: str = "averaged", reason: str = "") -> journal.RoundAveraged:
+    return journal.RoundAveraged(
+        at=AT + number,
+        number=number,
+        outcome=outcome,
+        shares=(journal.Contributor(peer=ME, samples=100, loss=3.0),),
+        samples=100,
+        loss=3.0 - number / 10,
+        phase_seconds={"reduce": 0.2},
+        reason=reason,
+    )
+
+
+def test_rounds_without_certificates_are_told_for_what_they_are() -> None:
+    begun = msgspec.structs.replace(started(), engine="hivemind")
+    level, sentence = verdict(begun, trainer_ready(), averaged(1), averaged(2))
+    assert level == "info"
+    assert (
+        sentence
+        == "2 of your last 2 rounds were averaged; hivemind's rounds carry no certificates and earn nothing"
+    )
+    level, sentence = verdict(
+        begun, trainer_ready(), averaged(1), averaged(2, "partial"), averaged(2, "failed")
+    )
+    assert level == "warning"
+    assert sentence.startswith(
+        "1 of your last 3 rounds were averaged (1 only in part, 1 failed); hivemind's rounds carry"
+    )
+    state = folded(
+        [
+            begun,
+            trainer_ready(),
+            averaged(1),
+            averaged(2, "partial", "26% of the values are this node's own"),
+        ]
+    )
+    status = status_at(state, AT)
+    assert (status.run.number, status.run.rounds_certified, status.run.samples_certified) == (
+        1,
+        0,
+        0,
+    )
+    assert status.you.rounds_counted == 0
+    assert "earn nothing" in status.rewards
+    assert [known.outcome for known in status.rounds] == ["partial", "averaged"]
+    assert status.rounds[0].contributors == ()
+    assert status.curve == ()
+    assert "26%" in status.events[0].text
+
+
+def test_an_observer_of_such_a_run_says_that_nothing_is_certified() -> None:
+    begun = msgspec.structs.replace(started("observer"), engine="hivemind")
+    level, sentence = verdict(begun, report(1))
+    assert level == "info"
+    assert "(self-reported); the engine hivemind has no certificates" in sentence
+
+
+def test_the_verdict_does_not_change_with_every_second() -> None:
+    state = folded(day())
+    assert len({status_at(state, AT + second).verdict for second in range(10)}) == 1
+
+
+def test_reading_a_status_loads_neither_cryptography_nor_numpy() -> None:
+    code = "import sys, protocol.status; print(*[m for m in ('cryptography', 'numpy', 'trio', 'protocol.journal') if m in sys.modules])"
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert found.stdout.strip() == ""
+
+
+FULL = journal.Warned(
+    code=journal.DISK_FULL,
+    message=f"{journal.NOT_OFFERED}: /h/ledger needs 9 bytes, 0 bytes are free",
+)
+
+
+def at(event: journal.JournalEvent, when: float) -> journal.JournalEvent:
+    return msgspec.structs.replace(event, at=when)
+
+
+def test_a_full_disk_is_told_before_being_alone() -> None:
+    alone = at(journal.Alone(number=1, samples_pending=5, reason=""), AT - 20)
+    offering = at(journal.PhaseEntered(number=1, view=0, phase="offer", reason=""), AT - 11)
+    level, sentence = verdict(
+        started(), trainer_ready(), alone, offering, at(FULL, AT - 10), at(FULL, AT)
+    )
+    assert level == "bad"
+    assert sentence == (
+        "The disk refuses to write: nothing can be offered: /h/ledger needs 9 bytes, 0 bytes are free. "
+        "Free some space there; the node then continues by itself"
+    )
+    assert (
+        len(
+            [
+                event
+                for event in status_at(
+                    folded([offering, at(FULL, AT - 10), at(FULL, AT)]), AT
+                ).events
+                if "DISK_FULL" in event.text
+            ]
+        )
+        == 1
+    )
+
+
+def test_a_disk_that_takes_the_offer_is_full_no_more() -> None:
+    on = at(journal.PhaseEntered(number=1, view=0, phase="train", reason=""), AT)
+    assert "disk" not in verdict(started(), trainer_ready(), at(FULL, AT - 1), on)[1]
+    assert "disk" not in verdict(started(), trainer_ready(), at(FULL, AT - 31))[1]
+
+
+def test_a_checkpoint_that_was_not_written_is_a_warning_until_the_next_is() -> None:
+    full = at(
+        journal.Warned(
+            code=journal.DISK_FULL, message="checkpoint 3 was not written: /h/3 needs 9 bytes"
+        ),
+        AT,
+    )
+    on = at(journal.PhaseEntered(number=1, view=0, phase="train", reason=""), AT)
+    assert verdict(started(), trainer_ready(), full, on) == (
+        "warning",
+        "The disk refuses to write: checkpoint 3 was not written: /h/3 needs 9 bytes. "
+        "Free some space there; the node then continues by itself",
+    )
+    written = at(journal.CheckpointWritten(number=4, size_bytes=1, seconds=0.1), AT)
+    assert "disk" not in verdict(started(), trainer_ready(), full, written)[1]

@@ -18,7 +18,7 @@ from contracts.endpoints import RpcError
 from contracts.signers import signer_of
 from protocol.chain.port import NO_HASH, ChainRefused, ChainUnreachable, Proposal, WrongChain
 from tests.contracts.ground import EvmGround
-from tests.ports.chain_suite import ANNA, BERT, done, fund, settle
+from tests.ports.chain_kit import ANNA, BERT, done, fund, settle
 
 
 class Changed:

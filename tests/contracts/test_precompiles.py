@@ -17,7 +17,7 @@ from contracts.devnet.genesis import dev_account
 from protocol.chain.keccak import Address
 from protocol.chain.port import NO_HASH, ChainRefused
 from tests.contracts.levers import Levers, called
-from tests.ports.chain_suite import ANNA, BERT, CERTIFICATE, done
+from tests.ports.chain_kit import ANNA, BERT, CERTIFICATE, done
 
 WORD = bytes(32)
 

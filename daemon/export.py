@@ -15,7 +15,7 @@ import numpy.typing as npt
 from daemon.chain.home_runs import run_folder
 from daemon.disk.atomic import write_atomically
 from daemon.disk.checkpoint_file import checkpoints_in, read_checkpoint
-from daemon.disk.file_disk import CHECKPOINTS
+from daemon.disk.run_folder import CHECKPOINTS
 from daemon.disk.tensors import DamagedFile, encode
 from protocol.digest import SHOWN_DIGITS
 from protocol.errors import UserError

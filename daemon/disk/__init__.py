@@ -1,3 +1,1 @@
-"""What survives a restart: checkpoints, the ledger and the chain of certificates, as files in the
-node's home.
-"""
+"""Stores a run's checkpoints, ledger, view records, certificates and proofs in a node's home."""

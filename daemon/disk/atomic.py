@@ -1,8 +1,8 @@
-"""Writing a file so that a crash at any instant leaves the old one or the new one, whole.
+"""Writes a file so that a crash at any instant leaves the whole old file or the whole new one.
 
-Write a draft beside it, fsync the draft, rename it over the old one, fsync the directory: rename is
-atomic, but without the first fsync the new name may come back with no bytes behind it, and without
-the second the old name may come back (https://lwn.net/Articles/457667/).
+`write_atomically` writes a draft beside the file, syncs the draft, renames it over the file, and
+syncs the directory. The rename is atomic. Without the first sync, the new name may have no bytes
+after a crash; without the second, the old file may come back (https://lwn.net/Articles/457667/).
 """
 
 from __future__ import annotations
@@ -17,42 +17,43 @@ from pathlib import Path
 from protocol.ports.disk import DiskFull
 
 WriteStep = str
-"""What is about to happen: "write" (each part), "sync", "rename", "sync_dir", "append", "cut" or "remove"."""
+"""The next step: "write" (of a part), "sync", "rename", "sync_dir", "append", "cut" or "remove"."""
 
 FaultHook = Callable[[WriteStep], None]
-"""Called before each step; a test raises from it, and nothing after that point happens, as with a power cut."""
+"""Called before each step. A test raises from it to simulate a power cut at that point."""
 
 DRAFT_PREFIX = ".draft-"
-# One call's worth; Linux itself stops at 2 GB.
+# The size of one call to write(2). Linux writes 2 GB at most.
 WRITE_BYTES = 64 << 20
 
 
 def no_fault(_step: WriteStep) -> None:
-    """The world as it should be."""
+    """Do nothing."""
 
 
 def free_bytes(path: Path) -> int:
-    """What an ordinary user may still write where `path` is."""
+    """Return how many bytes an ordinary user may still write on the file system of `path`."""
     about = os.statvfs(path)
     return about.f_bavail * about.f_frsize
 
 
 def disk_full(path: Path, needed: int, error: OSError | None = None) -> DiskFull:
-    """The exception for a medium that did not take `needed` bytes; how many are free is said where
-    that may be why.
+    """Return the exception for a file system that refused to write `needed` bytes.
+
+    The message names the free space where a lack of space may be the reason.
     """
     if error is not None and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return DiskFull(f"{path} cannot be written: {error.strerror or error}")
     try:
         free = f"{free_bytes(path.parent):,} bytes are free"
     except OSError as unknown:
-        free = f"what is free cannot be told ({unknown.strerror})"
+        free = f"the free space is unknown ({unknown.strerror})"
     why = f": {error.strerror}" if error is not None and error.strerror else ""
     return DiskFull(f"{path} needs {needed:,} bytes, {free}{why}")
 
 
 def write_all(handle: int, data: memoryview) -> None:
-    """All of `data`, in as many writes as it takes; no copy."""
+    """Write all of `data` without copying it."""
     for start in range(0, len(data), WRITE_BYTES):
         rest = data[start : start + WRITE_BYTES]
         while rest:
@@ -60,6 +61,7 @@ def write_all(handle: int, data: memoryview) -> None:
 
 
 def sync_directory(directory: Path) -> None:
+    """Make the directory's names durable."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
@@ -68,7 +70,7 @@ def sync_directory(directory: Path) -> None:
 
 
 def make_private_directory(directory: Path) -> None:
-    """The directory and what is missing above it, 0700, durable."""
+    """Make the directory and its missing parents with mode 0700, durably."""
     missing = []
     while not directory.is_dir():
         missing.append(directory)
@@ -85,19 +87,20 @@ def write_atomically(
     *,
     written_ns: int | None = None,
 ) -> int:
-    """Put `parts`, one after the other, at `path` (0600), dated `written_ns` where given.
+    """Write `parts`, one after the other, to `path` with mode 0600.
 
-    Durable on return; returns the size in bytes.
+    `written_ns` is the file's date, where it is given. The file is durable on return. Returns its
+    size in bytes.
 
-    Raises `DiskFull` when the medium does not take it; the old file is then untouched and no draft
-    is left.
+    Raises `DiskFull` when the file system refuses. The old file is then untouched, and no draft is
+    left.
     """
     size = sum(part.nbytes for part in parts)
     draft = path.with_name(DRAFT_PREFIX + path.name)
     try:
         make_private_directory(path.parent)
         if free_bytes(path.parent) < size:
-            # Before the last free byte is taken from everybody else.
+            # Refuse before other programs lose the last free byte.
             raise disk_full(path, size)
         handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
@@ -116,7 +119,7 @@ def write_atomically(
         sync_directory(path.parent)
     except OSError as error:
         full = disk_full(path, size, error)
-        # A medium that refuses everything: the next start clears it.
+        # The next start clears a draft that cannot be removed now.
         with suppress(OSError):
             draft.unlink(missing_ok=True)
         raise full from error
@@ -124,12 +127,9 @@ def write_atomically(
 
 
 def set_aside(path: Path) -> Path:
-    """Give a file another name beside its own, so that nothing reads it and nothing is written over
-    it.
+    """Rename a damaged file, so that nothing reads or overwrites it. Returns its new path.
 
-    Returns where it is now.
-
-    Where the medium takes no change, that is where it was.
+    Where the file system refuses the rename, that is the old path.
     """
     taken = {path.name, *(other.name for other in path.parent.glob(f"{path.name}.damaged*"))}
     name = next(
@@ -146,11 +146,12 @@ def set_aside(path: Path) -> Path:
 
 
 def remove_drafts(directory: Path) -> None:
-    """What writes that never ended have left.
+    """Remove the drafts that broken-off writes have left.
 
-    Only for whoever holds the home: another writer's draft would go too.
+    Only the process that holds the home may call this: it removes every writer's drafts.
     """
-    # Nothing there, or nothing that can be changed: a draft is never read.
+    # Drafts are never read, so a failure does not matter.
+
     with suppress(OSError):
         for draft in directory.glob(DRAFT_PREFIX + "*"):
             draft.unlink(missing_ok=True)

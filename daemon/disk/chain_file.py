@@ -1,12 +1,12 @@
-"""A run's chain of certificates in one file that only grows, so that adding one is one small write.
+"""Stores a run's chain of certificates in one append-only file.
 
-A record is its body's length, its number, a digest over both and the body, and the body. Read from
-the start, a record with a number not above the last one's cuts the chain back to it: a branch is
-left by one append, and there is no instant at which neither branch is on disk.
+A record holds its body's length, its number, a digest over both and the body, and the body. A
+record whose number is not above the last one's cuts the chain back to that number. One append thus
+switches branches, and at every instant one of the two branches is on disk.
 
-The first record that is not whole ends the chain. An append that a power cut broke off leaves such
-a record at the end of the file: the next append writes over it. Anything else is damage, and
-nothing is written over it: the file is as it was until a person decides.
+The first record that is not whole ends the chain. A power cut during an append leaves such a record
+at the end of the file, and the next append overwrites it. Any other damage is never overwritten:
+the file stays as it is until a person decides.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ from daemon.disk.atomic import (
 from protocol.digest import digest
 from protocol.ports.disk import DiskFull
 
-_HEAD = Struct("<IQ32s")  # length of the body, number, digest
+# The length of the body, the number, the digest.
+_HEAD = Struct("<IQ32s")
 _SIGNED = Struct("<IQ")
-# One append holds one record at most (`MAX_RECORD_BYTES` in `daemon/swarm/chain_sync.py`).
+# An append writes one record at most (`MAX_RECORD_BYTES` in `daemon/swarm/chain_sync.py`).
 MOST_TORN_BYTES = 16 << 20
-# Of branches left behind, before the file is written anew.
+# When the records of abandoned branches are larger than this, the file is compacted.
 MOST_WASTE_BYTES = 4 << 20
 
 
@@ -43,8 +44,9 @@ def _record(number: int, body: bytes) -> bytes:
 
 
 def _is_torn(path: Path, start: int, size: int) -> bool:
-    """Whether the bytes from `start` on are what a power cut leaves of one append: a record that
-    ends too early, or nothing but zeros.
+    """Whether the bytes from `start` on look like an append that a power cut broke off.
+
+    That is a record that ends too early, or nothing but zeros.
     """
     with path.open("rb") as file:
         file.seek(start)
@@ -56,7 +58,7 @@ def _is_torn(path: Path, start: int, size: int) -> bool:
 
 
 def write_chain(path: Path, records: Sequence[tuple[int, bytes]]) -> None:
-    """A file of these records, by (number, body), in the place of the one that is there.
+    """Replace the file by one with these records, by (number, body).
 
     Durable on return. Raises `DiskFull`.
     """
@@ -64,33 +66,36 @@ def write_chain(path: Path, records: Sequence[tuple[int, bytes]]) -> None:
 
 
 class ChainFile:
-    """Blocking; used by one thread at a time. `report` is told, in words, what was passed over."""
+    """One run's chain of certificates. Blocking; one thread at a time may use it."""
 
     def __init__(self, path: Path, fault: FaultHook, report: Callable[[str], None]) -> None:
+        """Read the index of the file; `report` gets a sentence for each damage."""
         self._path = path
         self._report = report
         self._fault = fault
         self._numbers: list[int] = []
-        self._places: list[tuple[int, int]] = []  # offset and length of each body
-        self._end = 0  # of the last whole record
+        # The offset and the length of each body.
+        self._places: list[tuple[int, int]] = []
+        # Where the last whole record ends.
+        self._end = 0
         self._live_bytes = 0
-        # Why the file's rest cannot be read, and where it begins; empty for a whole file and for a
-        # torn append.
+        # Why the rest of the file cannot be read; empty for a whole file and for a torn append.
         self.damage = ""
         self._read_index()
 
     @property
     def last(self) -> int:
-        """The number of the last certificate that can be read; 0 for none."""
+        """The number of the last certificate that can be read, or 0."""
         return self._numbers[-1] if self._numbers else 0
 
     def append(self, number: int, body: bytes) -> None:
-        """Durable on return. Raises `DiskFull`; the chain is then as it was."""
+        """Append a certificate, durable on return.
+
+        Raises `DiskFull`; the chain is then unchanged.
+        """
         record = _record(number, body)
         if self.damage:
-            raise DiskFull(
-                f"{self._path} is damaged, and nothing is written over it: {self.damage}"
-            )
+            raise DiskFull(f"{self._path} is damaged and is not overwritten: {self.damage}")
         try:
             make_private_directory(self._path.parent)
             if free_bytes(self._path.parent) < len(record):
@@ -103,7 +108,7 @@ class ChainFile:
                     self._forget_lost(size, number)
                 if size != self._end:
                     self._fault("cut")
-                    # A torn tail, or a branch of a write that failed.
+                    # A torn append, or the record of a write that failed.
                     os.ftruncate(handle, self._end)
                 os.lseek(handle, self._end, os.SEEK_SET)
                 self._fault("append")
@@ -121,14 +126,14 @@ class ChainFile:
                 sync_directory(self._path.parent)
         except OSError as error:
             raise disk_full(self._path, len(record), error) from error
-        self._take(number, self._end + _HEAD.size, len(body))
+        self._add_to_index(number, self._end + _HEAD.size, len(body))
         if self._end - self._live_bytes > max(MOST_WASTE_BYTES, self._live_bytes):
-            # The certificate itself is safe. A file that cannot be read or written is tried again.
+            # The certificate is durable. The next append tries again.
             with suppress(DiskFull, OSError):
                 self._compact()
 
     def read(self, first: int, limit: int) -> list[bytes]:
-        """Up to `limit` bodies from number `first` on.
+        """Return up to `limit` bodies from number `first` on.
 
         Raises `OSError` where the file cannot be read.
         """
@@ -147,8 +152,8 @@ class ChainFile:
                 body = record[_HEAD.size :]
                 if record != _record(number, body):
                     self._report(
-                        f"Certificate {number} does not match its digest. Members who ask get those before it; a start asks them for more: "
-                        f"{self._path}"
+                        f"Certificate {number} does not match its digest. Members who ask get the"
+                        f" ones before it; the next start asks them for the rest: {self._path}"
                     )
                     break
                 bodies.append(body)
@@ -157,7 +162,7 @@ class ChainFile:
         return bodies
 
     def records(self) -> list[tuple[int, bytes]]:
-        """Every record up to the first that cannot be read, by (number, body)."""
+        """Return every record up to the first that cannot be read, by (number, body)."""
         found: list[tuple[int, bytes]] = []
         for number in self._numbers:
             try:
@@ -192,21 +197,26 @@ class ChainFile:
                 body = file.read(length)
                 if digest(_SIGNED.pack(length, number), body) != expected:
                     break
-                self._take(number, self._end + _HEAD.size, length)
+                self._add_to_index(number, self._end + _HEAD.size, length)
             if self._end < size:
-                good = f"behind number {self.last}" if self._numbers else "from the first on"
-                if _is_torn(self._path, self._end, size):
-                    self._report(
-                        f"The certificates are damaged {good}: an append was broken off. Other members are asked for what follows, and it is"
-                        f" written anew: {self._path}"
-                    )
-                else:
-                    self.damage = f"what follows number {self.last}, at byte {self._end:,} of {size:,}, does not match its digest"
-                    self._report(
-                        f"The certificates are damaged {good}, at byte {self._end:,}: {self._path}"
-                    )
+                self._report_tail(size)
 
-    def _take(self, number: int, offset: int, length: int) -> None:
+    def _report_tail(self, size: int) -> None:
+        """Report the bytes behind the last whole record of a file of `size` bytes."""
+        where = f"behind number {self.last}" if self._numbers else "from the first on"
+        if _is_torn(self._path, self._end, size):
+            self._report(
+                f"The certificates are damaged {where}: an append was broken off. The node gets the"
+                f" rest from other members and writes it again: {self._path}"
+            )
+            return
+        self.damage = (
+            f"the record behind number {self.last}, at byte {self._end:,} of {size:,}, does not"
+            " match its digest"
+        )
+        self._report(f"The certificates are damaged {where}, at byte {self._end:,}: {self._path}")
+
+    def _add_to_index(self, number: int, offset: int, length: int) -> None:
         keep = bisect_left(self._numbers, number)
         self._live_bytes -= sum(_HEAD.size + size for _, size in self._places[keep:])
         del self._numbers[keep:], self._places[keep:]
@@ -216,29 +226,27 @@ class ChainFile:
         self._end = offset + length
 
     def _forget_lost(self, size: int, number: int) -> None:
-        """Somebody removed the file or cut it to `size` bytes while it was in use.
+        """Continue after the records that are left in a file that was cut to `size` bytes.
 
-        Go on behind what is left.
-
-        A hole of zeros in its place would be damage that stops the next start. A chain with a gap
-        is read from the checkpoint on, as that of a node that joined late.
+        Another program removed or cut the file while it was in use. Writing at the old offset would
+        leave a hole of zeros, which is damage that stops the next start. A chain with a gap is read
+        from the checkpoint on, like the chain of a node that joined late.
         """
         kept = sum(offset + length <= size for offset, length in self._places)
         del self._numbers[kept:], self._places[kept:]
         self._live_bytes = sum(_HEAD.size + length for _, length in self._places)
         self._end = sum(self._places[-1]) if self._places else 0
         self._report(
-            f"The certificates were removed or cut short while the node ran. Those up to number {self.last} are left, and the file goes on"
-            f" with number {number}. The members of the run hold the others: {self._path}"
+            "The certificates were removed or cut short while the node ran. Those up to number"
+            f" {self.last} are left, and the file goes on with number {number}. The members of the"
+            f" run hold the others: {self._path}"
         )
 
     def _compact(self) -> None:
-        """Write the living records into a new file: the branches left behind have grown larger than
-        the chain.
-        """
+        """Write the records of the chain into a new file, without those of abandoned branches."""
         bodies = self.read(0, len(self._numbers))
         if len(bodies) != len(self._numbers):
-            # Damage found just now: nothing is thrown away.
+            # `read` has just found damage, so nothing may be dropped.
             return
         numbers = list(self._numbers)
         records = [_record(number, body) for number, body in zip(numbers, bodies, strict=True)]
@@ -247,4 +255,4 @@ class ChainFile:
         self._places.clear()
         self._end = self._live_bytes = 0
         for number, body in zip(numbers, bodies, strict=True):
-            self._take(number, self._end + _HEAD.size, len(body))
+            self._add_to_index(number, self._end + _HEAD.size, len(body))

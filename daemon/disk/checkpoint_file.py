@@ -1,5 +1,7 @@
-"""A checkpoint as a safetensors file: `anchor`, `momentum` and `inner`, and in the metadata of
-which run, where in it, under which certificate.
+"""Reads and writes a checkpoint as a safetensors file.
+
+The tensors are `anchor`, `momentum` and `inner`. The metadata names the run, the round and the
+certificate.
 """
 
 from __future__ import annotations
@@ -19,18 +21,19 @@ from protocol.ports.disk_records import Checkpoint
 
 FORMAT = "hypergpu/checkpoint/1"
 SHAPES = "shapes"
-# Half of what a header may have (`tensors.py`): a model of more than 5,000 tensors goes without.
+# Half of the largest header (`tensors.py`). Models of more than 5,000 tensors are saved without
+# names and shapes.
 MOST_SHAPES_BYTES = 512 << 10
 STOOD = "stood"
-# A run in which more than 4,000 members were counted goes without.
+# Runs with more than 4,000 members are saved without the tip.
 MOST_STOOD_BYTES = 384 << 10
 _NAME = re.compile(r"(\d{10,20})-([0-9a-f]{64})\.safetensors")
 
 
 class CheckpointEntry(msgspec.Struct, frozen=True, order=True):
-    """A checkpoint on disk; the greatest is the newest.
+    """A checkpoint file. The greatest entry is the newest checkpoint.
 
-    Two of one number are branches: the one written last counts.
+    Two entries of one number are of different branches; the one written later counts.
     """
 
     number: int
@@ -40,7 +43,7 @@ class CheckpointEntry(msgspec.Struct, frozen=True, order=True):
 
 
 def checkpoints_in(directory: Path) -> list[CheckpointEntry]:
-    """Every checkpoint there by its name, whole or not, oldest first.
+    """Return the checkpoints in the directory by their names, damaged or not, oldest first.
 
     Raises `OSError` where the directory cannot be read.
     """
@@ -49,7 +52,7 @@ def checkpoints_in(directory: Path) -> list[CheckpointEntry]:
         parts = _NAME.fullmatch(name)
         if parts is not None:
             path = directory / name
-            # Removed while we looked: there is a newer one.
+            # Another process removed it meanwhile, so a newer one exists.
             with suppress(FileNotFoundError):
                 kept.append(
                     CheckpointEntry(
@@ -67,7 +70,7 @@ def _names(directory: Path) -> list[str]:
 
 
 def checkpoint_name(number: int, tip: Digest) -> str:
-    """As `checkpoints_in` reads it."""
+    """Return the file name that `checkpoints_in` reads."""
     return f"{number:010d}-{tip.hex()}.safetensors"
 
 
@@ -76,7 +79,7 @@ def _metadata(run: Digest, tip: Digest, number: int) -> dict[str, str]:
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint, fault: FaultHook, written_ns: int) -> None:
-    """Durable on return. Raises `DiskFull`."""
+    """Write a checkpoint, durable on return. Raises `DiskFull`."""
     tensors = {
         "anchor": checkpoint.anchor,
         "momentum": checkpoint.momentum,
@@ -93,7 +96,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, fault: FaultHook, writt
 
 
 def read_checkpoint(path: Path, run: Digest, tip: Digest, number: int) -> Checkpoint:
-    """Raises `DamagedFile`, or `FileNotFoundError` where there is none."""
+    """Read a checkpoint. Raises `DamagedFile` or `FileNotFoundError`."""
     tensors, metadata = read(path)
     expected = _metadata(run, tip, number)
     if {key: metadata.get(key) for key in expected} != expected:
@@ -115,7 +118,8 @@ def read_checkpoint(path: Path, run: Digest, tip: Digest, number: int) -> Checkp
 
 
 def _shapes(text: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """Raises `DamagedFile`."""
+    """Decode the names and shapes of the tensors. Raises `DamagedFile`."""
+
     try:
         return msgspec.json.decode(text, type=tuple[tuple[str, tuple[int, ...]], ...])
     except msgspec.DecodeError as error:

@@ -1,7 +1,7 @@
-"""The contributor's ledger as a safetensors file.
+"""Reads and writes the contributor's ledger as a safetensors file.
 
-Tensors: `residue`; `displacement` and `later` of the trajectory; `offered`; `sent-<seq>` for each
-offer of an earlier parent. Metadata: the counts.
+The tensors are `residue`, the trajectory's `displacement` and `later`, `offered`, and `sent-<seq>`
+for each offer with an earlier parent. The metadata holds the counts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SENT = "sent-"
 
 
 def write_ledger(path: Path, record: LedgerRecord, fault: FaultHook) -> None:
-    """Durable on return. Raises `DiskFull`; the old one is then untouched."""
+    """Write the ledger, durable on return. Raises `DiskFull`; the old file is then untouched."""
     metadata = {
         "format": FORMAT,
         "run": record.run.hex(),
@@ -47,24 +47,29 @@ def write_ledger(path: Path, record: LedgerRecord, fault: FaultHook) -> None:
         "offered": np.frombuffer(record.offered, np.uint8),
     }
     for sent in record.sent:
-        name = f"{SENT}{sent.seq:020d}"  # they sort by seq
+        # Zeros in front let the names sort by sequence number.
+        name = f"{SENT}{sent.seq:020d}"
         metadata[name] = f"{sent.weight} {sent.digest.hex()} {sent.factor!r} {sent.left}"
         tensors[name] = np.frombuffer(sent.encoded, np.uint8)
     write_atomically(path, encode(tensors, metadata), fault)
 
 
 def read_ledger(path: Path, run: Digest) -> LedgerRecord:
-    """Raises `DamagedFile`, `UserError("LEDGER")` for that of another version, or `FileNotFoundError`
-    where there is none.
+    """Read the ledger of a run.
+
+    Raises `DamagedFile`, `FileNotFoundError`, or `UserError("LEDGER")` for the file of another
+    version.
     """
     tensors, metadata = read(path)
     version = metadata.get("format", "")
     if version.startswith(_FORMATS) and version != FORMAT:
         raise UserError(
             "LEDGER",
-            f"The work that waits in {path} was written by another version of HyperGPU.",
-            why=f"The file has format {version.removeprefix(_FORMATS)}, this version reads and writes {FORMAT.removeprefix(_FORMATS)}",
-            fix="Start the version that wrote it, or start with another --home. The file is left as it is",
+            f"Another version of HyperGPU wrote the pending work in {path}.",
+            why=f"the file has format {version.removeprefix(_FORMATS)}, but this version reads and"
+            f" writes format {FORMAT.removeprefix(_FORMATS)}",
+            fix="start the version that wrote it, or start with another --home; the file stays"
+            " unchanged",
             exit_code=2,
         )
     if metadata.get("format") != FORMAT or metadata.get("run") != run.hex():

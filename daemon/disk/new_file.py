@@ -1,12 +1,11 @@
-"""Putting a whole file under a name that is free, and never over another file, on every kind of
-file system.
+"""Creates a whole file under a free name, and never replaces another file, on any file system.
 
-    link(2)                        where there are hard links: fails where the name is taken
-    renameat2(RENAME_NOREPLACE)    FAT, exFAT, SMB: no hard links, and the same promise
-    open(O_EXCL)                   what is left (many FUSE file systems): the name is ours, then it is filled
+    link(2)                        where hard links exist; fails where the name is in use
+    renameat2(RENAME_NOREPLACE)    FAT, exFAT, SMB: no hard links, and the same guarantee
+    open(O_EXCL)                   the rest (many FUSE file systems): create the name, then fill it
 
-The first two make a file that is absent or whole after a crash at any instant. The third may leave
-a part of it after a power cut; an error removes what it made.
+With the first two, a crash at any instant leaves no file or a whole file. With the third, a power
+cut may leave a part of the file. An error removes that part.
 """
 
 from __future__ import annotations
@@ -21,17 +20,15 @@ from pathlib import Path
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1  # linux/fs.h
 
-# The answers of file systems whose directories cannot be synced.
+# The errors of file systems whose directories cannot be synced.
 _NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EACCES)
 
 
 def write_new(path: Path, data: bytes) -> bool:
-    """Write a private (0600) file durably, unless one of that name exists.
+    """Write a file with mode 0600 durably, unless one of that name exists.
 
-    Returns whether it was this call that made it.
-
-    Exactly one of two calls at once returns True. Raises `OSError`; there is then no file of that
-    name from this call.
+    Returns whether this call made the file. Of two concurrent calls, exactly one returns True.
+    Raises `OSError`; this call has then made no file of that name.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     _fill(draft, data)
@@ -47,9 +44,9 @@ def write_new(path: Path, data: bytes) -> bool:
 
 
 def _fill(path: Path, data: bytes) -> None:
-    """Make `path`, which must be free, and write all of `data`.
+    """Create `path`, which must be free, and write all of `data`.
 
-    On an error it is removed. Raises `OSError`.
+    Raises `OSError`, and then removes the file.
     """
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -61,7 +58,8 @@ def _fill(path: Path, data: bytes) -> None:
         finally:
             os.close(handle)
     except OSError:
-        with suppress(OSError):  # the first error is the one to tell
+        # The caller needs the first error.
+        with suppress(OSError):
             path.unlink(missing_ok=True)
         raise
 
@@ -72,9 +70,9 @@ def _fill_in_place(path: Path, data: bytes) -> bool:
 
 
 def _move(draft: Path, path: Path) -> bool:
-    """Give the whole draft its name.
+    """Give the draft its name. Returns False where the file system has no safe way to do so.
 
-    False where this file system can do so in no safe way. Raises `FileExistsError`.
+    Raises `FileExistsError`.
     """
     try:
         os.link(draft, path)
@@ -82,17 +80,18 @@ def _move(draft: Path, path: Path) -> bool:
     except FileExistsError:
         raise
     except OSError:
-        # EPERM on FAT, EOPNOTSUPP on SMB, ENOSYS on FUSE, and others: whatever it is, the next way
-        # has its own error.
+        # EPERM on FAT, EOPNOTSUPP on SMB, ENOSYS on FUSE, and others. The next way reports its own
+        # error.
         return _rename_unless_taken(draft, path)
 
 
 def _rename_unless_taken(draft: Path, path: Path) -> bool:
-    """rename(2) that fails where the name is taken.
+    """Rename the draft unless the name is in use. Returns False where the system cannot do that.
 
-    False where kernel or file system have none. Raises `FileExistsError`.
+    Raises `FileExistsError`.
     """
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # glibc 2.28
+    # glibc has the function from version 2.28 on.
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:
         return False
     if (
@@ -106,7 +105,8 @@ def _rename_unless_taken(draft: Path, path: Path) -> bool:
 
 
 def _sync_directory(directory: Path) -> None:
-    """The name is durable too, where the file system has a way to make it so."""
+    """Make the name durable, where the file system supports it."""
+
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""A checkpoint's state, open for reading: a removed file stays readable for as long as it is open."""
+"""Keeps a checkpoint's state open for reading. An open file stays readable after its removal."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from protocol.ports.offload import Offload
 class OpenState:
     """Satisfies `ports.KeptState` over a file descriptor, which it owns."""
 
-    def __init__(self, handle: int, start: int, stop: int, apart: Offload) -> None:
-        self._handle, self._start, self._stop, self._apart = handle, start, stop, apart
+    def __init__(self, handle: int, start: int, stop: int, offload: Offload) -> None:
+        self._handle, self._start, self._stop, self._offload = handle, start, stop, offload
         self._readers = 0
         self._closing = False
 
@@ -24,7 +24,7 @@ class OpenState:
             return None
         self._readers += 1
         try:
-            return await self._apart(lambda: self._read(offset, size))
+            return await self._offload(lambda: self._read(offset, size))
         finally:
             self._readers -= 1
             self._close_unused()
@@ -40,8 +40,10 @@ class OpenState:
             return None
 
     async def aclose(self) -> None:
-        """Closed when the last read that is under way has ended: the number of a closed descriptor
-        may be another file's.
+        """Close the file when its last read has ended.
+
+        A read in another thread must not use the number of a closed descriptor, which may name
+        another file by then.
         """
         self._closing = True
         self._close_unused()
@@ -52,12 +54,13 @@ class OpenState:
             self._handle = -1
 
 
-def open_state(path: Path, apart: Offload) -> OpenState:
-    """Raises `OSError`, or `Damaged` when it is no checkpoint."""
+def open_state(path: Path, offload: Offload) -> OpenState:
+    """Open a checkpoint's state. Raises `OSError`, or `DamagedFile` for a file without a state."""
+
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         start, stop = place_of(handle, ("anchor", "momentum"))
     except BaseException:
         os.close(handle)
         raise
-    return OpenState(handle, start, stop, apart)
+    return OpenState(handle, start, stop, offload)

@@ -1,9 +1,9 @@
-"""A run's proofs that somebody lied, one file each, named by when it came and by its digest.
+"""Stores a run's fraud proofs, one file each, named by their order of arrival and their digest.
 
     <order>-<digest>.proof      whole when its bytes have that digest
-    <order>-<digest>.damaged    set aside, since they had not: for a person to look at, never read again
+    <order>-<digest>.damaged    set aside for a person because its bytes have another digest
 
-Both count towards what is kept: the oldest go, whatever they are.
+Both count towards the limits. The oldest files are removed first.
 """
 
 from __future__ import annotations
@@ -21,18 +21,23 @@ _NAME = re.compile(r"(\d{10})-([0-9a-f]{64})\.(proof|damaged)")
 
 
 class ProofFiles:
-    """Blocking; used by one thread at a time. `report` is told, in words, what was set aside."""
+    """The fraud proofs of one run. Blocking; one thread at a time may use it.
+
+    `report` gets a sentence for each file that is set aside.
+    """
 
     def __init__(self, directory: Path, fault: FaultHook, report: Callable[[str], None]) -> None:
         self._directory, self._fault, self._report = directory, fault, report
 
     def save(self, proof: bytes) -> None:
-        """Durable on return.
+        """Write a proof, durable on return.
 
-        Raises `DiskFull`, and `ValueError` for one that is larger than all may be.
+        Raises `DiskFull`, and `ValueError` for a proof that is larger than the limit of all proofs.
         """
         if len(proof) > PROOFS_BYTES:
-            raise ValueError(f"a proof of {len(proof)} bytes where {PROOFS_BYTES} are kept of all")
+            raise ValueError(
+                f"a proof of {len(proof)} bytes where {PROOFS_BYTES} are kept of all proofs"
+            )
         name, entries = digest(proof), self._entries()
         if any(kept == name for _, kept, path in entries if path.suffix == ".proof"):
             return
@@ -57,7 +62,8 @@ class ProofFiles:
                         return proof
                     self._set_aside(path, "does not match its digest any more")
                 except FileNotFoundError:
-                    return None  # it was the oldest, and another has come
+                    # A newer proof has replaced it.
+                    return None
                 except OSError as error:
                     self._set_aside(path, f"cannot be read ({error.strerror})")
         return None
@@ -68,26 +74,29 @@ class ProofFiles:
             path.rename(aside)
             done, where = "it was set aside", aside
         except OSError as error:
-            # A medium that takes no change: it is found damaged again the next time.
+            # The next read finds the damage again.
             done, where = f"it cannot be set aside ({error.strerror})", path
         self._report(
-            f"A proof {why}; {done}. Whom it convicts may work with this node until that is proved again: {where}"
+            f"A fraud proof {why}; {done}. Until the fraud is proved again, this node works with"
+            f" the peer that the proof convicts: {where}"
         )
 
     def _entries(self) -> list[tuple[int, Digest, Path]]:
-        """Order, digest and place of each file, the oldest first; none while the folder cannot be
-        read.
+        """Return the order, digest and path of each file, oldest first.
+
+        Returns none while the folder cannot be read.
         """
         entries = []
         try:
             paths = list(self._directory.glob("*"))
         except OSError as error:
             self._report(
-                f"The proofs cannot be listed now ({error.strerror}). It is tried again: {self._directory}"
+                f"The proofs cannot be listed now ({error.strerror}). It is tried again:"
+                f" {self._directory}"
             )
             return []
         for path in paths:
-            # A directory of that name, too: it is set aside like anything that is no proof.
+            # A directory of that name is set aside too.
             if name := _NAME.fullmatch(path.name):
                 entries.append((int(name[1]), bytes.fromhex(name[2]), path))
         return sorted(entries)
@@ -95,11 +104,12 @@ class ProofFiles:
     def _prune(self) -> None:
         size = 0
         for kept, (_, _, path) in enumerate(reversed(self._entries()), start=1):
-            # What cannot be looked at now counts the next time.
+            # A file whose size is unknown counts the next time.
             with suppress(OSError):
                 size += path.stat().st_size
             if kept > PROOFS_KEPT or size > PROOFS_BYTES:
                 self._fault("remove")
-                # The new one is safe; tried again with the next.
+                # The new proof is durable. The next one tries again.
+
                 with suppress(OSError):
                     path.unlink(missing_ok=True)

@@ -1,10 +1,10 @@
-"""A small record that is replaced often, in one file with room for two: the new one is written over
-the older, so that the last one stays whole.
+"""Stores a small record that is replaced often, in a file with two slots.
 
-A slot is the body's length, a serial, a digest over both and the body, and the body. The whole slot
-with the greater serial counts. Nothing is renamed and the file never grows, so that making a record
-durable is one write of data and no change of the file system's own books: 0.15 ms where a file
-beside it and a rename take 1 to 16 (ext4 on a virtual disk).
+A new record overwrites the older slot, so the last record stays whole. A slot holds the body's
+length, a serial number, a digest over both and the body, and the body. Of the whole slots, the one
+with the greater serial number counts. No file is renamed or grows, so a durable write changes no
+metadata of the file system. It takes 0.15 ms, where a draft and a rename take 1 to 16 ms (ext4 on a
+virtual disk).
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ from struct import Struct
 from daemon.disk.atomic import FaultHook, disk_full, write_all, write_atomically
 from protocol.digest import digest
 
-_HEAD = Struct("<IQ32s")  # length of the body, serial, digest
+# The length of the body, the serial number, the digest.
+_HEAD = Struct("<IQ32s")
 _SIGNED = Struct("<IQ")
-# A page: no write to one slot touches the other.
+# The size of a page. A write to one slot does not touch the other.
 SLOT_BYTES = 4096
 MAX_BODY_BYTES = SLOT_BYTES - _HEAD.size
-LOST = "What this node had said in a round under way is forgotten, and others may refuse it in that one"
+LOST = (
+    "The node's votes in a round that has not ended are lost, and other members may refuse its"
+    " messages in that round"
+)
 
 
 def _slot(serial: int, body: bytes) -> bytes:
@@ -31,7 +35,7 @@ def _slot(serial: int, body: bytes) -> bytes:
 
 
 def _read(slot: bytes) -> tuple[int, bytes] | None:
-    """(serial, body) of a whole slot."""
+    """Return the serial number and the body of a whole slot, None for a damaged one."""
     if len(slot) < SLOT_BYTES:
         return None
     length, serial, expected = _HEAD.unpack_from(slot)
@@ -41,18 +45,19 @@ def _read(slot: bytes) -> tuple[int, bytes] | None:
 
 
 class SlotsFile:
-    """Blocking; used by one thread at a time.
+    """One small record on disk. Blocking; one thread at a time may use it.
 
-    `body` is what was last written, empty when nothing was; `exists` says whether the file does.
+    `body` is the last record, or empty. `exists` says whether the file exists.
     """
 
     def __init__(self, path: Path, fault: FaultHook, report: Callable[[str], None]) -> None:
         self.body = b""
         self._path, self._fault = path, fault
         self._serial = 0
-        self._next = 0  # the slot that the next record goes to
+        # The slot of the next record.
+        self._next = 0
         self.exists = True
-        # Why the system does not give the file's bytes; empty where it does.
+        # Why the file cannot be read; empty where it can.
         self.unreadable = ""
         try:
             data = path.read_bytes()
@@ -68,14 +73,15 @@ class SlotsFile:
                 self._serial, self.body = slot
                 self._next = 1 - place
         if self._serial == 0:
-            report(f"The stands hold no whole record. {LOST}: {path}")
+            report(f"The view records are damaged. {LOST}: {path}")
 
     def write(self, body: bytes) -> None:
-        """Durable on return.
+        """Replace the record, durable on return.
 
-        Raises `DiskFull`; the last record is then still there, and `ValueError` for more than a
-        slot holds.
+        Raises `DiskFull`; the last record is then unchanged. Raises `ValueError` for a body that is
+        larger than a slot.
         """
+
         if len(body) > MAX_BODY_BYTES:
             raise ValueError(f"{len(body)} bytes in a slot for {MAX_BODY_BYTES}")
         slot = _slot(self._serial + 1, body)

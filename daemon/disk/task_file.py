@@ -1,7 +1,7 @@
-"""What the task was when this home last trained a run: `<home>/runs/<run>/task`.
+"""Stores the digest of the task that last trained a run: `<home>/runs/<run>/task`.
 
-A model on disk is a vector. When the task's parameters have other names, shapes or another order
-than then, the same vector would be read as another model, without a sign.
+A model on disk is a flat vector. A task whose parameters have other names, shapes or another order
+would read the same vector as another model, and no error would show it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ TASK_FILE = "task"
 
 
 def load_task(home: Path, run: Digest) -> TaskDigest | None:
-    """The task of this run's model in `home`; None where there is no model, or it was not written
-    down, or cannot be read.
+    """Return the task of this run's model in `home`.
+
+    Returns None where the home has no model, or where the file is missing or unreadable.
     """
     folder = home / "runs" / run.hex()
     if not any(folder.glob("**/*.safetensors")):
@@ -30,7 +31,8 @@ def load_task(home: Path, run: Digest) -> TaskDigest | None:
 
 
 def save_task(home: Path, run: Digest, task: TaskDigest) -> None:
-    """Durable on return. Raises `DiskFull`."""
+    """Write the task's digest, durable on return. Raises `DiskFull`."""
+
     folder = home / "runs" / run.hex()
     make_private_directory(folder)
     write_atomically(folder / TASK_FILE, [memoryview(encode_task(task))])

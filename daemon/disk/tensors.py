@@ -1,9 +1,9 @@
-"""Records as safetensors files (https://huggingface.co/docs/safetensors): 8 bytes of header length,
-a JSON header, the raw tensors.
+"""Reads and writes safetensors files with a digest (https://huggingface.co/docs/safetensors).
 
-Written by hand, because the library offers no way to fsync, to say which step failed, or to keep
-its own drafts apart; read by the library, so that what is written here is what everybody else calls
-safetensors. The header's metadata carries a digest over all the rest.
+A file is the header's length in 8 bytes, a JSON header, and the raw tensors. The header's metadata
+holds a digest over everything else. This module writes the format itself: the library can neither
+sync a file nor say which step failed. It reads with the library, which proves that the files are
+safetensors.
 """
 
 from __future__ import annotations
@@ -23,23 +23,22 @@ from protocol.digest import digest
 Tensors = Mapping[str, npt.NDArray[np.generic]]
 """One-dimensional, float32 or uint8."""
 
-MAX_HEADER_BYTES = 1 << 20  # ours have about 500
+# Our headers have about 500 bytes.
+MAX_HEADER_BYTES = 1 << 20
 _DTYPES = {"F32": np.dtype("<f4"), "U8": np.dtype("u1")}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 class DamagedFile(Exception):
-    """The file is not a whole record of ours; the message says what it is or does instead."""
+    """The file is not a whole record. The message is a predicate, such as "lacks 'anchor'"."""
 
 
 class UnreadableFile(DamagedFile):
-    """The system does not give the file's bytes: they may be whole, and come back with a permission
-    or a medium.
-    """
+    """The system does not let this process read the file, which may be whole."""
 
 
 def _raw(tensor: npt.NDArray[np.generic]) -> memoryview:
-    """The tensor's bytes, without a copy when it is contiguous."""
+    """Return the tensor's bytes, without a copy where the tensor is contiguous."""
     return np.ascontiguousarray(tensor).data.cast("B")
 
 
@@ -51,9 +50,9 @@ def _digest_of(tensors: Tensors, metadata: Mapping[str, str]) -> str:
 
 
 def encode(tensors: Tensors, metadata: Mapping[str, str]) -> list[memoryview]:
-    """The file's parts in order, tensors in the order given.
+    """Return the parts of the file, with the tensors in the order given.
 
-    They are views: the tensors must not change until they are written.
+    The parts are views: the tensors must not change until the parts are written.
     """
     header: dict[str, object] = {
         "__metadata__": {**metadata, "digest": _digest_of(tensors, metadata)}
@@ -75,15 +74,13 @@ def encode(tensors: Tensors, metadata: Mapping[str, str]) -> list[memoryview]:
 
 
 def read(path: Path) -> tuple[dict[str, npt.NDArray[np.generic]], dict[str, str]]:
-    """Tensors and metadata of a whole file.
+    """Return the tensors and the metadata of a file.
 
-    Raises `DamagedFile`, or `FileNotFoundError` where there is none.
-
-    Reads with pread, not through a memory map: a bad sector is then an exception and not a dead
-    process.
+    Uses pread instead of a memory map: a bad sector is then an exception, and not a signal that
+    ends the process. Raises `DamagedFile` or `FileNotFoundError`.
     """
     try:
-        # Safetensors tells a file that is refused from a damaged one by its words alone.
+        # safetensors raises the same exception for an unreadable file and a damaged one.
         with path.open("rb") as first:
             first.read(1)
         with safe_open(path, framework="np", backend="pread") as file:
@@ -107,10 +104,11 @@ class _Place(msgspec.Struct, frozen=True):
 
 
 def place_of(handle: int, names: tuple[str, ...]) -> tuple[int, int]:
-    """Where in the open file the named tensors, which must follow each other, begin and end.
+    """Return the offsets at which the named tensors begin and end in the open file.
 
-    Raises `DamagedFile`.
+    The tensors must follow each other. Raises `DamagedFile`.
     """
+
     try:
         length = int.from_bytes(os.pread(handle, 8, 0), "little")
         if not 0 < length <= MAX_HEADER_BYTES:

@@ -14,8 +14,8 @@ from pathlib import Path
 from daemon.disk.atomic import no_fault, set_aside
 from daemon.disk.chain_file import ChainFile, write_chain
 from daemon.disk.checkpoint_file import checkpoints_in, read_checkpoint
-from daemon.disk.file_disk import CERTIFICATES, CHECKPOINTS, LEDGER, STANDS
 from daemon.disk.ledger_file import read_ledger
+from daemon.disk.run_folder import CERTIFICATES, CHECKPOINTS, LEDGER, VIEW_RECORDS
 from daemon.disk.slots_file import SlotsFile
 from daemon.disk.tensors import DamagedFile
 from daemon.swarm.chain_sync import unpack_record
@@ -37,7 +37,7 @@ def repair(folder: Path, signed: SignedManifest) -> list[str]:
     states = _certificates(folder, signed, said) if certified else {}
     _checkpoints(folder / CHECKPOINTS, run, states if certified else None, said)
     _ledger(folder / LEDGER, run, states if certified else None, said)
-    _stands(folder / STANDS, said)
+    _stands(folder / VIEW_RECORDS, said)
     return said
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from protocol.chain.port import (
-    ChainRefused,
-    Proposal,
-)
+from protocol.chain.errors import ChainRefused
+from protocol.chain.port import Proposal
 from tests.ports.chain_kit import (
     ANNA,
     DELAY_S,

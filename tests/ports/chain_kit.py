@@ -5,12 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from protocol.chain.keccak import Address, address_of
-from protocol.chain.port import (
-    Chain,
-    Proposal,
-    SentTransaction,
-    SettledTransaction,
-)
+from protocol.chain.port import Chain, Proposal, SentTransaction, SettledTransaction
 from protocol.settlement.merkle_tree import SettlementTree
 
 EPOCH_S, DELAY_S = 1000, 100

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from protocol.chain.port import (
-    NO_HASH,
-    ChainRefused,
-    Proposal,
-)
+from protocol.chain.errors import ChainRefused
+from protocol.chain.port import NO_HASH, Proposal
 from tests.ports.chain_kit import (
     ANNA,
     BERT,

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from protocol.chain.port import (
-    NO_HASH,
-    ChainPending,
-    ChainRefused,
-    ChainUnreachable,
-)
+from protocol.chain.errors import ChainPending, ChainRefused, ChainUnreachable
+from protocol.chain.port import NO_HASH
 from tests.ports.chain_kit import (
     ANNA,
     BERT,

@@ -52,7 +52,7 @@ async def test_a_ledger_of_another_version_is_named_and_stays(tmp_path: Path) ->
         )
     )
     before = path.read_bytes()
-    with pytest.raises(UserError, match="another version") as refused:
+    with pytest.raises(UserError, match="Another version") as refused:
         await FileDisk(tmp_path, inline).load_ledger(RUN)
     assert str(path) in str(refused.value)
     assert "format 1" in refused.value.why
@@ -144,7 +144,7 @@ async def test_certificate_that_rots_stops_the_next_start_and_stays(
             await use
         assert caught.value.code == "DAMAGED"
         assert (
-            f"what follows number {start // record}, at byte {start} of {len(whole)}, does not match its digest"
+            f"the record behind number {start // record}, at byte {start} of {len(whole)}, does not match its digest"
             in caught.value.what
         )
         assert caught.value.why == str(path)

@@ -137,7 +137,7 @@ def test_export_says_why_it_cannot_export(hypergpud: Hypergpud, home: Path, tmp_
     made.checkpoints[-1].write_bytes(b"")
     done = hypergpud("export", str(file))
     assert done.returncode == 0
-    assert "Number 4 is taken instead" in done.stderr
+    assert "Number 4 is used instead" in done.stderr
     for path in made.checkpoints:
         path.write_bytes(b"")
     done = hypergpud("export", str(file), "--force")
@@ -165,7 +165,7 @@ def test_repair_sets_damaged_files_aside_and_names_them(hypergpud: Hypergpud, ho
         assert "already runs" in hypergpud("repair").stderr
     done = hypergpud("repair", made.run.hex()[:12])
     assert done.returncode == 0
-    assert "what follows number 2, at byte" in done.stdout
+    assert "the record behind number 2, at byte" in done.stdout
     assert "Checkpoint 5 stands on a certificate that is not on disk. Set aside: " in done.stdout
     assert (
         f"Nothing was deleted. hypergpud start --run {made.run.hex()[:12]} fetches" in done.stdout

@@ -327,8 +327,7 @@ async def test_damaged_stands_are_said(tmp_path: Path, ruin: str) -> None:
     RUINS[ruin](path, 0.004 if ruin == "flipped" else 0.3)
     node = await resumed(home)
     assert [
-        "What this node had said in a round under way is forgotten" in words
-        for words in node.disk.damaged
+        "votes in a round that has not ended are lost" in words for words in node.disk.damaged
     ] == [True]
 
 

@@ -1,0 +1,40 @@
+"""Names the files of a run in a home.
+
+    <home>/runs/<run>/checkpoints/<number>-<tip>.safetensors    `checkpoint_file`; the last few
+    <home>/runs/<run>/checkpoints/left/                         the last few of abandoned branches
+    <home>/runs/<run>/ledger.safetensors                        `ledger_file`
+    <home>/runs/<run>/stands                                    view records, in a `slots_file`
+    <home>/runs/<run>/certificates                              `chain_file`
+    <home>/runs/<run>/proofs/                                   `proof_files`
+
+These names are part of the format of a home: a later version opens the homes of an earlier one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from protocol.digest import Digest
+
+CHECKPOINTS = "checkpoints"
+ABANDONED = "left"
+LEDGER = "ledger.safetensors"
+VIEW_RECORDS = "stands"
+CERTIFICATES = "certificates"
+PROOFS = "proofs"
+# The checkpoints of every run with this tip. The name starts with a digit, so that drafts do not
+# match.
+CHECKPOINT_PATTERN = "runs/*/checkpoints/[0-9]*-{tip}.safetensors"
+
+
+class RunFolder:
+    """The paths of one run in one home."""
+
+    def __init__(self, home: Path, run: Digest) -> None:
+        self.path = home / "runs" / run.hex()
+        self.checkpoints = self.path / CHECKPOINTS
+        self.abandoned = self.checkpoints / ABANDONED
+        self.ledger = self.path / LEDGER
+        self.view_records = self.path / VIEW_RECORDS
+        self.certificates = self.path / CERTIFICATES
+        self.proofs = self.path / PROOFS

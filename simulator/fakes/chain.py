@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from contracts.calldata import name_word
+from protocol.chain.errors import ChainRefused
 from protocol.chain.keccak import ZERO_ADDRESS, Address
 from protocol.chain.port import (
     NO_HASH,
     AgentStatus,
     ChainHead,
-    ChainRefused,
     Hash,
     PoolStatus,
     Proposal,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from protocol.chain.errors import ChainRefused
 from protocol.chain.keccak import Address
-from protocol.chain.port import NO_HASH, ChainRefused, Hash, Proposal
+from protocol.chain.port import NO_HASH, Hash, Proposal
 from protocol.settlement.merkle_tree import leads_to, leaf_of
 from simulator.fakes.ledger import FakeChainState, FakeLedger
 

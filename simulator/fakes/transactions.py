@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from protocol.chain.errors import ChainPending, ChainRefused, ChainUnreachable
 from protocol.chain.keccak import Address
-from protocol.chain.port import (
-    ChainPending,
-    ChainRefused,
-    ChainUnreachable,
-    SentTransaction,
-    SettledTransaction,
-)
+from protocol.chain.port import SentTransaction, SettledTransaction
 from simulator.fakes.ledger import FakeLedger
 
 

@@ -15,13 +15,13 @@ from contracts.artifacts import (
 from contracts.calldata import number_word
 from contracts.chain_client import ChainClient
 from contracts.devnet.genesis import dev_account
+from protocol.chain.errors import ChainRefused
 from protocol.chain.keccak import account_bytes, address_of, checked_address, keccak256
-from protocol.chain.port import ChainRefused
 from protocol.settlement.merkle_tree import SettlementTree
 from tests.contracts.ground import EvmGround
 from tests.contracts.levers import Levers, called
 from tests.contracts.roots import activate_root, call_as
-from tests.ports.chain_suite import ANNA, BERT, COLD, done, fund, settle
+from tests.ports.chain_kit import ANNA, BERT, COLD, done, fund, settle
 
 VECTORS = Path(__file__).parents[1] / "protocol" / "vectors" / "merkle_tree.json"
 

@@ -5,17 +5,19 @@ test in virtual time.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
 from simulator.fakes.clock import run_virtual
 
-# The suites are shared modules, not test files, which pytest would not rewrite by itself.
+# Pytest rewrites the assertions of test files only, and the suites are shared modules.
 pytest.register_assert_rewrite(
-    "tests.ports.network_suite",
-    "tests.ports.trainer_suite",
-    "tests.ports.disk_suite",
-    "tests.ports.chain_suite",
+    *(
+        f"tests.ports.{module.stem}"
+        for pattern in ("*_suite.py", "*_kit.py")
+        for module in sorted(Path(__file__).parent.glob(pattern))
+    )
 )
 
 

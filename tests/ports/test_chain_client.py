@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.contracts.ground import ANVIL, NO_ANVIL, AnvilGround, EvmGround, anvil
-from tests.ports.chain_suite import ChainSuite, Ground
+from tests.ports.chain_kit import Ground
+from tests.ports.chain_suite import ChainSuite
 
 
 class TestOnTheEmbeddedEvm(ChainSuite):

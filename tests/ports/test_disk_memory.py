@@ -8,7 +8,8 @@ import trio
 from protocol.ports.disk import Disk
 from simulator.fakes.disk import MemoryDisk
 from simulator.fakes.medium import MemoryMedium, PowerCut
-from tests.ports.disk_suite import KEPT, RUN, DiskSuite, MediumFactory, checkpoint, content
+from tests.ports.disk_kit import KEPT, RUN, MediumFactory, checkpoint, content
+from tests.ports.disk_suite import DiskSuite
 
 pytestmark = pytest.mark.virtual_time
 

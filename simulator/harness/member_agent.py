@@ -135,15 +135,15 @@ class MemberAgent:
     def _entered(self, event: journal.PhaseEntered) -> None:
         engine = self.engine
         assert engine is not None
-        state, keeper = engine.state, engine.state_store
+        state, store = engine.state, engine.state_store
         # When the first phase of a life is entered, its state is in place.
-        if not self._resumed and keeper is not None:
+        if not self._resumed and store is not None:
             self._resumed = True
-            ledger = keeper.ledger
+            ledger = store.ledger
             self.say(
                 Resumed,
-                number=keeper.tip.number,
-                hash=keeper.tip.hash.hex(),
+                number=store.tip.number,
+                hash=store.tip.hash.hex(),
                 weight=ledger.pending,
                 offered_seq=ledger.offer.seq,
                 given=ledger.given,
@@ -246,13 +246,13 @@ class MemberAgent:
             self._dumps.append(command)
 
     def _dump(self, dump: Dump) -> None:
-        keeper = self.engine.state_store if self.engine else None
-        if keeper is None:
+        store = self.engine.state_store if self.engine else None
+        if store is None:
             self.say(Remark, text="no anchor to dump yet")
             return
-        anchor = keeper.anchor
+        anchor = store.anchor
         # The file is complete before it is announced: only this thread changes the anchor.
         with Path(dump.path).open("wb") as file:
             file.write(anchor.value.astype("<f4", copy=False).data)
             file.write(anchor.momentum.astype("<f4", copy=False).data)
-        self.say(Dumped, number=keeper.tip.number, hash=keeper.tip.hash.hex(), path=dump.path)
+        self.say(Dumped, number=store.tip.number, hash=store.tip.hash.hex(), path=dump.path)

@@ -105,9 +105,9 @@ def test_a_certificate_whose_state_nobody_serves_stops_no_rounds() -> None:
             await world.until(
                 lambda: min(world.number(0), world.number(1)) >= 1, 30.0, "the first round"
             )
-            keeper = world.nodes[0].engine.state_store if world.nodes[0].engine else None
-            assert keeper is not None
-            tip = keeper.tip
+            store = world.nodes[0].engine.state_store if world.nodes[0].engine else None
+            assert store is not None
+            tip = store.tip
             # One after the other: a new one each time that the last is done without.
             for number in range(6):
                 strangers = people(2 + number)
@@ -177,11 +177,11 @@ def test_a_state_that_comes_a_chunk_in_nine_seconds_stops_few_rounds() -> None:
             await world.until(
                 lambda: min(world.number(0), world.number(1)) >= 1, 30.0, "the first round"
             )
-            keeper = world.nodes[0].engine.state_store if world.nodes[0].engine else None
-            assert keeper is not None
+            store = world.nodes[0].engine.state_store if world.nodes[0].engine else None
+            assert store is not None
             strangers = people(2)
             assert forger.peer in {stranger.peer for stranger in strangers}
-            led = replace(keeper.tip, members=tuple(stranger.peer for stranger in strangers))
+            led = replace(store.tip, members=tuple(stranger.peer for stranger in strangers))
             made = Made(
                 strangers, led, run=run, manifest=manifest, chunks=chunk_count(parameters), view=7
             )

@@ -30,12 +30,12 @@ def _full_round(nodes: int) -> StoryPlayer:
     played = play(scenario("many", nodes, 1))
     assert played.report is not None
     assert played.report.ok, played.report.reason
-    keepers = _keepers(played)
-    assert len(keepers) == nodes
-    assert {keeper.tip.number for keeper in keepers} == {1}
-    assert len({keeper.tip.hash for keeper in keepers}) == 1
-    assert len({keeper.anchor.value.tobytes() for keeper in keepers}) == 1
-    assert len(keepers[0].tip.members) == 64, "as many as one row may have"
+    stores = _keepers(played)
+    assert len(stores) == nodes
+    assert {store.tip.number for store in stores} == {1}
+    assert len({store.tip.hash for store in stores}) == 1
+    assert len({store.anchor.value.tobytes() for store in stores}) == 1
+    assert len(stores[0].tip.members) == 64, "as many as one row may have"
     assert all(node.trainer is not None and node.trainer.collected for node in played.world.nodes)
     return played
 

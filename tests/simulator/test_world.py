@@ -206,10 +206,10 @@ def _keeper(world: World, index: int) -> StateStore:
 
 def test_an_anchor_that_differs_is_seen() -> None:
     def harm(world: World) -> None:
-        keeper = _keeper(world, 1)
-        keeper.anchor.adopt = lambda tip, adopt=keeper.anchor.adopt: (
+        store = _keeper(world, 1)
+        store.anchor.adopt = lambda tip, adopt=store.anchor.adopt: (
             adopt(tip),
-            keeper.anchor.value.__setitem__(0, 7.0),
+            store.anchor.value.__setitem__(0, 7.0),
         )[0]  # type: ignore[method-assign]
 
     assert "agreement" in harmed(harm)

@@ -230,13 +230,13 @@ class CertifiedDriver:
         )
 
     async def prepare(self, number: int, vector: Vector) -> None:
-        keeper = self.engine.state_store
-        assert keeper is not None
+        store = self.engine.state_store
+        assert store is not None
         await self._together()
         self.trainer.give(vector)
         # The codec's error of the last round belongs to another scale.
-        keeper.ledger.residue[:] = 0.0
-        self._before[:] = keeper.anchor.value
+        store.ledger.residue[:] = 0.0
+        self._before[:] = store.anchor.value
         self._journal.clear()
 
     async def average(self) -> None:
@@ -247,9 +247,9 @@ class CertifiedDriver:
         raise AveragingFailure(f"no certificate within {TIMEOUT_S:.0f} s")
 
     async def result(self) -> Vector:
-        keeper = self.engine.state_store
-        assert keeper is not None
-        moved: Vector = self._before - keeper.anchor.value
+        store = self.engine.state_store
+        assert store is not None
+        moved: Vector = self._before - store.anchor.value
         return moved
 
 

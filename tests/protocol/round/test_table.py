@@ -248,7 +248,7 @@ def test_a_plan_of_another_parent_view_or_leader_changes_nothing() -> None:
     ]
 
 
-def test_two_cuts_of_one_number_are_equivocation() -> None:
+def test_two_inclusions_of_one_number_are_equivocation() -> None:
     state = replace(
         node(),
         phase=Phase.REDUCE,

@@ -41,28 +41,11 @@ from simulator.harness.wire import (
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 
 
-class ObservedEngine(NativeEngine):
-    """The native engine unchanged. `observe` receives each event before the engine does."""
-
-    def __init__(self, *, observe: Callable[[e.Event], None], **parts: Any) -> None:
-        self._observe = observe
-        super().__init__(**parts)
-
-    def _emit(self, event: e.Event, first: bool = False) -> None:
-        self._observe(event)
-        super()._emit(event, first)
-
-    def raw_certificate(self, name: bytes) -> bytes:
-        """The bytes of a certificate that was just adopted."""
-        step = self._lineage.step(name)
-        return step.certificate.raw if step is not None else b""
-
-
 class MemberAgent:
     """Reports the engine's events as lines, and carries out strikes and dumps."""
 
     def __init__(self, output: int) -> None:
-        self.engine: ObservedEngine | None = None
+        self.engine: NativeEngine | None = None
         self._output = output
         self._strike: Strike | None = None
         # When the strike's step was entered.
@@ -164,7 +147,8 @@ class MemberAgent:
     def _certified(self, event: journal.RoundCertified) -> None:
         engine = self.engine
         assert engine is not None
-        raw = engine.raw_certificate(bytes.fromhex(event.certificate))
+        entry = engine.peers.lineage.step(bytes.fromhex(event.certificate))
+        raw = entry.certificate.raw if entry is not None else b""
         self.say(
             Certified,
             number=event.number,

@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import trio
@@ -19,6 +18,7 @@ from daemon.network.settings import NetworkSettings
 from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import announce
 from daemon.services.training.native.engine import NativeEngine
+from daemon.services.training.native.node_context import NodePorts, node_context
 from daemon.system.offload import in_thread
 from protocol.averaging.vector_layout import Vector
 from protocol.digest import Digest
@@ -156,28 +156,6 @@ class VectorTrainer:
         return Progress(steps=0, samples=0, loss=None, samples_per_second=0.0)
 
 
-class BenchmarkEngine(NativeEngine):
-    """The native engine unchanged, except that the benchmark ends its rounds."""
-
-    def __init__(self, **parts: Any) -> None:
-        self.adopted = trio.Event()
-        super().__init__(**parts)
-
-    async def _step(self, event: e.Event) -> None:
-        await super()._step(event)
-        if isinstance(event, e.CertificateAdopted):
-            self.adopted.set()
-
-    def end_training(self) -> None:
-        self.adopted = trio.Event()
-        self._emit(e.TrainingFinished())
-
-    @property
-    def others(self) -> int:
-        """Other members at this node's tip."""
-        return len(self._state.live) if self._state is not None else 0
-
-
 class CertifiedDriver:
     """The whole engine in one peer.
 
@@ -197,18 +175,31 @@ class CertifiedDriver:
         self.signed = seal(manifest)
         self.trainer = VectorTrainer(settings.elements)
         self._journal: list[JournalEvent] = []
-        self.engine = BenchmarkEngine(
-            name=f"peer {settings.index}",
-            manifest=self.signed,
-            signer=Signer(secret_of(settings.index)),
-            network=network,
+        self._adopted = trio.Event()
+        self.engine = NativeEngine(
+            context=node_context(self.signed, Signer(secret_of(settings.index))),
+            ports=NodePorts(
+                network=network,
+                disk=NullDisk(),
+                offload=in_thread,
+                record=self._journal.append,
+            ),
             trainer=self.trainer,
-            disk=NullDisk(),
-            offload=in_thread,
-            record=self._journal.append,
+            name=f"peer {settings.index}",
             serial=time.time_ns,
+            on_event=self._watch,
         )
         self._before: Vector = np.zeros(settings.elements, np.float32)
+
+    def _watch(self, event: e.Event) -> None:
+        if isinstance(event, e.CertificateAdopted):
+            self._adopted.set()
+
+    @property
+    def _others(self) -> int:
+        """Members at this peer's tip."""
+        state = self.engine.state
+        return len(state.live) if state is not None else 0
 
     async def info(self) -> str:
         return self._network.addresses[0]
@@ -222,11 +213,11 @@ class CertifiedDriver:
         A round that began earlier would be one of the members known by then.
         """
         with trio.move_on_after(MEET_S):
-            while self.engine.others < self._settings.peers - 1:
+            while self._others < self._settings.peers - 1:
                 await trio.sleep(0.05)
             return
         raise RuntimeError(
-            f"{self.engine.others} of {self._settings.peers - 1} others within {MEET_S:.0f} s"
+            f"{self._others} of {self._settings.peers - 1} others within {MEET_S:.0f} s"
         )
 
     async def prepare(self, number: int, vector: Vector) -> None:
@@ -240,9 +231,10 @@ class CertifiedDriver:
         self._journal.clear()
 
     async def average(self) -> None:
+        self._adopted = trio.Event()
         self.engine.end_training()
         with trio.move_on_after(TIMEOUT_S):
-            await self.engine.adopted.wait()
+            await self._adopted.wait()
             return
         raise AveragingFailure(f"no certificate within {TIMEOUT_S:.0f} s")
 

@@ -59,8 +59,8 @@ class HivemindTrialResult(msgspec.Struct, frozen=True, kw_only=True):
     exact: bool
     successes: int
     false_successes: int
-    # Of the false successes, those in which hivemind's own counts show a hole. hivemind does not
-    # report these counts.
+    # False successes in which hivemind's own counts show a hole. hivemind does not report these
+    # counts.
     seen_false: int
     after_s: float
     late_s: float

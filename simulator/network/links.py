@@ -56,7 +56,8 @@ class NetworkLinks(msgspec.Struct, frozen=True, kw_only=True):
     jitter_s: float
     region: Ints  # shape (nodes,)
     between_bits: (
-        Floats  # shape (regions, regions): shared by everything between two; infinite inside one
+        # Shape (regions, regions): shared by all traffic between two regions, infinite inside one.
+        Floats
     )
 
     @property

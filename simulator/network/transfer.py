@@ -145,7 +145,8 @@ class _Exchange:
         self._most = links.flow_bits[lanes.source, lanes.target]
         self._late = links.rtt_s[lanes.source, lanes.target] / 2
         self._at = np.zeros(len(lanes.source), np.int64)  # which of its parcels a lane is at
-        self._opens = np.full((5, nodes), np.inf)  # by what a parcel waits for, and by sender
+        # Indexed by what a parcel waits for, and by sender.
+        self._opens = np.full((5, nodes), np.inf)
         self._opens[AT_ONCE] = 0.0
         self._busy = np.zeros(nodes)  # until when a node handles parcels
         self._slice_s = np.full((nodes, nodes), np.nan)

@@ -192,7 +192,8 @@ class SimulatedNode:
             with trio.CancelScope() as self._scope:
                 async with network.running():
                     await self.engine.run()
-        except Exception as error:  # noqa: BLE001  # the composition root of a simulated node
+        except Exception as error:  # noqa: BLE001
+            # This is the composition root of a simulated node.
             witness.crashed(self, error)
         finally:
             self.alive = False

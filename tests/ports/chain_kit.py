@@ -22,13 +22,13 @@ class Ground(Protocol):
     def account(self, name: str) -> Address: ...
 
     def advance(self, seconds: int) -> None:
-        """The chain's clock moves on, and a block is made."""
+        """Move the chain's clock on, and make a block."""
 
     def stop(self, stopped: bool) -> None:
-        """It answers, and makes no blocks."""
+        """Stop or resume the making of blocks. The chain still answers."""
 
     def cut(self, unreachable: bool) -> None:
-        """It does not answer."""
+        """Make the chain unreachable or reachable."""
 
 
 def done(chain: Chain, sent: SentTransaction) -> SettledTransaction:
@@ -50,7 +50,7 @@ def proposal_of(ground: Ground, totals: dict[str, int]) -> tuple[SettlementTree,
 
 
 def propose(ground: Ground, totals: dict[str, int]) -> SettlementTree:
-    """In the next epoch, by enough settlers: pending."""
+    """Propose a root in the next epoch, by enough settlers to make it pending."""
     ground.advance(EPOCH_S)
     tree, proposal = proposal_of(ground, totals)
     for name in SETTLERS[:2]:
@@ -60,7 +60,7 @@ def propose(ground: Ground, totals: dict[str, int]) -> SettlementTree:
 
 
 def settle(ground: Ground, totals: dict[str, int]) -> SettlementTree:
-    """And active."""
+    """Propose a root and activate it."""
     tree = propose(ground, totals)
     ground.advance(DELAY_S)
     anna = ground.chain(ANNA)

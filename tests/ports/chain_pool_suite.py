@@ -42,7 +42,7 @@ class ChainPoolSuite:
             anna.claim(anna.account, 300, tree.proof(anna.account))
 
     def test_a_stranger_does_not_claim_before_the_payout_is_changed(self, ground: Ground) -> None:
-        """A stranger who sees that a payout is about to change could have the old one paid."""
+        """A stranger who sees that a payout is about to change could claim to the old one."""
         anna, bert = ground.chain(ANNA), ground.chain(BERT)
         fund(ground, 1000)
         tree = settle(ground, {ANNA: 300, BERT: 700})

@@ -1,10 +1,8 @@
-"""What every `Chain` must do, whoever implements it.
+"""What every `Chain` must do. The fake and the real client on the real contracts run these tests.
 
-The fake and the real client on the real contracts run exactly these tests.
-
-A test module subclasses `ChainSuite` and gives a fixture `ground` with a fresh chain: epochs of
-`EPOCH_S`, a dispute delay of `DELAY_S`, two of three settlers needed, an owner, and accounts with
-money.
+A test module subclasses `ChainSuite` and provides the fixture `ground` with a fresh chain: epochs
+of `EPOCH_S`, a dispute delay of `DELAY_S`, two of three settlers needed, an owner, and accounts
+with money.
 """
 
 from __future__ import annotations

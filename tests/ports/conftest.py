@@ -1,6 +1,4 @@
-"""What the port suites need of pytest: assertions that show their values, and a marker that runs a
-test in virtual time.
-"""
+"""The pytest setup of the port suites: rewritten assertions, and tests in virtual time."""
 
 from __future__ import annotations
 
@@ -34,9 +32,7 @@ def in_virtual_time(main: Callable[[], Awaitable[object]], **_settings: object) 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """pytest-trio takes the first marker's `run`, and its own trio mode has put one there: ours
-    goes before it.
-    """
+    """Put this `run` before the one of pytest-trio's own trio mode: pytest-trio takes the first."""
     for item in items:
         if item.get_closest_marker("virtual_time") and item.get_closest_marker("trio"):
             item.add_marker(pytest.mark.trio(run=in_virtual_time), append=False)

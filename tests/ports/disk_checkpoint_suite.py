@@ -68,11 +68,12 @@ class DiskCheckpointSuite:
         assert kept == [9, 10, 11]
         assert await reopened.checkpoints(RUN) == [(number, tip_of(number)) for number in kept]
 
-    async def test_nothing_goes_whose_certificate_is_not_known(
+    async def test_checkpoints_of_unknown_certificates_stay(
         self, make_medium: MediumFactory
     ) -> None:
-        """A node that began at genesis, for it could not read its certificates, deleted what it had
-        trained with its first certificate.
+        """Once a node that could not read its certificates began at genesis.
+
+        With its first certificate it deleted what it had trained.
         """
         medium = make_medium()
         disk = medium.open()
@@ -100,7 +101,7 @@ class DiskCheckpointSuite:
             await disk.save_checkpoint(checkpoint(number))
         await disk.leave_checkpoints(RUN, [tip_of(5), tip_of(6), tip_of(99)])
         assert content(await medium.open().load_checkpoint(RUN)) == content(checkpoint(4)), (
-            "also before the other branch has one"
+            "even before the other branch has a checkpoint"
         )
         await disk.save_checkpoint(checkpoint(5, branch=1))
         assert content(await medium.open().load_checkpoint(RUN)) == content(checkpoint(5, branch=1))
@@ -130,7 +131,9 @@ class DiskCheckpointSuite:
             checkpoint(2, run=OTHER_RUN, branch=1)
         )
 
-    async def test_what_is_saved_is_what_it_was_then(self, make_medium: MediumFactory) -> None:
+    async def test_saved_checkpoint_does_not_follow_later_changes(
+        self, make_medium: MediumFactory
+    ) -> None:
         disk = make_medium().open()
         mutable = checkpoint(1)
         await disk.save_checkpoint(mutable)
@@ -144,7 +147,7 @@ class DiskCheckpointSuite:
     async def test_an_open_state_stays_readable_when_its_checkpoint_is_removed(
         self, make_medium: MediumFactory
     ) -> None:
-        """A download that takes longer than a disk keeps checkpoints could never be finished."""
+        """Otherwise a download that takes longer than checkpoints are kept could never finish."""
         disk = make_medium().open()
         await disk.save_checkpoint(checkpoint(1))
         state = await disk.open_state(tip_of(1))

@@ -52,12 +52,12 @@ class DiskFailureSuite:
                 assert await new.matches(reopened) or (not ended and await old.matches(reopened)), (
                     f"{write} cut at step {step}"
                 )
-                await perform(reopened, write)  # and the disk can be written to again
+                await perform(reopened, write)  # The disk can be written to again.
                 assert await new.matches(medium.open())
                 if ended:
                     break
                 cuts += 1
-            assert 2 <= cuts < MOST_STEPS, "a test that cuts nothing proves nothing"
+            assert 2 <= cuts < MOST_STEPS, "the test must cut at least two steps"
 
     async def test_first_write_ever_may_be_cut(self, make_medium: MediumFactory) -> None:
         for write in (
@@ -118,7 +118,7 @@ class DiskFailureSuite:
         assert await model.matches(medium.open())
 
     async def test_writers_and_readers_at_once(self, make_medium: MediumFactory) -> None:
-        """Each sees whole records, and the last of each kind is what stays."""
+        """Readers see whole records, and the last record of each kind stays."""
         medium = make_medium()
         disk = medium.open()
 
@@ -126,7 +126,7 @@ class DiskFailureSuite:
             for number in range(1, 9):
                 await disk.save_checkpoint(checkpoint(number))
 
-        async def keep_books() -> None:
+        async def save_ledgers() -> None:
             for number in range(1, 9):
                 await disk.save_ledger(ledger(number))
 
@@ -142,14 +142,14 @@ class DiskFailureSuite:
             for _ in range(8):
                 loaded = await disk.load_checkpoint(RUN)
                 assert loaded is None or content(loaded) == content(checkpoint(loaded.number))
-                books = await disk.load_ledger(RUN)
-                assert books is None or content(books) == content(ledger(books.next_seq))
+                found = await disk.load_ledger(RUN)
+                assert found is None or content(found) == content(ledger(found.next_seq))
                 where = await disk.load_view_records(RUN)
                 assert where in [[], *(stands(number) for number in range(1, 9))]
                 await disk.read_state(tip_of(8), 0, 100)
 
         async with trio.open_nursery() as nursery:
-            for task in (save, keep_books, stand, chain, look, look):
+            for task in (save, save_ledgers, stand, chain, look, look):
                 nursery.start_soon(task)
         reopened = medium.open()
         assert content(await reopened.load_checkpoint(RUN)) == content(checkpoint(8))
@@ -159,8 +159,8 @@ class DiskFailureSuite:
             b"%d" % number for number in range(1, 9)
         ]
 
-    # Each disk runs the same stories every time, so that several classes may inherit the test; a
-    # busy machine is no failure either.
+    # Each disk runs the same stories every time, so that several classes can inherit the test. A
+    # busy machine is not a failure either.
     @settings(
         max_examples=40,
         deadline=None,
@@ -169,7 +169,7 @@ class DiskFailureSuite:
         suppress_health_check=list(HealthCheck),
     )
     @given(story=operations)
-    def test_any_story_reads_back_as_the_model_says(
+    def test_any_operations_read_back_as_the_model_says(
         self, make_medium: MediumFactory, story: list[Operation]
     ) -> None:
         trio.run(replay, make_medium(), story)

@@ -14,29 +14,26 @@ from simulator.fakes.medium import PowerCut
 
 RUN, OTHER_RUN = b"r" * 32, b"o" * 32
 KEPT = 3
-MOST_STEPS = 40  # no write has more
+# No write has more steps.
+MOST_STEPS = 40
 
 
 class Medium(Protocol):
-    """What a disk is on.
-
-    It outlives the disk objects, which are opened as a process starts and forgotten as it dies.
-    """
+    """The medium of a disk. It outlives the disk objects of each process."""
 
     def open(self) -> Disk: ...
 
     def cut_power_at(self, step: int | None) -> None:
-        """Step number `step` (from 0) of writing, counted from now, raises `PowerCut`, and nothing
-        of it happens.
+        """Make the step number `step` of writing (from 0, from now) raise `PowerCut`, undone.
 
-        None: no cut.
+        None removes the cut.
         """
 
     def fill(self) -> None:
-        """From now on no write fits."""
+        """Make every further write too large."""
 
     def free(self) -> None:
-        """Everything fits again."""
+        """Make everything fit again."""
 
 
 MediumFactory = Callable[[], Medium]
@@ -49,7 +46,7 @@ def tip_of(number: int, branch: int = 0) -> bytes:
 def checkpoint(
     number: int, *, run: bytes = RUN, branch: int = 0, size: int = 100, inner: int = 7
 ) -> Checkpoint:
-    """One whose content follows from its name."""
+    """A checkpoint whose content follows from its number."""
     generator = np.random.Generator(np.random.PCG64([number, branch, run[0]]))
     anchor, momentum, state = (
         generator.random(length, dtype=np.float32) for length in (size, size, inner)
@@ -65,8 +62,9 @@ def checkpoint(
 
 
 def ledger(next_seq: int, *, run: bytes = RUN, offered: bytes = b"encoded") -> LedgerRecord:
-    """One whose content follows from its name; every third has given out two offers before, every
-    second has steps after its offer.
+    """A ledger whose content follows from its number.
+
+    Every third has given out two offers before. Every second has steps after its offer.
     """
     sent = tuple(
         SentOffer(
@@ -103,7 +101,7 @@ def ledger(next_seq: int, *, run: bytes = RUN, offered: bytes = b"encoded") -> L
 
 
 def stands(number: int) -> list[ViewRecord]:
-    """As many as are kept at most, sooner or later."""
+    """View records: for a large number as many as are kept at most."""
     return [
         ViewRecord(parent=tip_of(number - i), view=number * (i + 1))
         for i in range(min(number, VIEW_RECORDS_KEPT))
@@ -111,12 +109,12 @@ def stands(number: int) -> list[ViewRecord]:
 
 
 def proof(number: int) -> bytes:
-    """One whose content follows from its name."""
+    """A proof whose content follows from its number."""
     return b"proof %d " % number * (number % 5 + 1)
 
 
 def content(record: Checkpoint | LedgerRecord | None) -> tuple[object, ...] | None:
-    """The record as something that compares."""
+    """The record as a value that can be compared."""
     if record is None:
         return None
     values = (getattr(record, name) for name in record.__struct_fields__)
@@ -127,8 +125,9 @@ def content(record: Checkpoint | LedgerRecord | None) -> tuple[object, ...] | No
 
 
 async def attempt(medium: Medium, steps: int, write: Callable[[Disk], object]) -> bool:
-    """Do `write` on a disk whose power is cut before that step; whether it ended before the cut
-    came.
+    """Run `write` on a disk whose power is cut before that step.
+
+    Returns whether the write ended before the cut.
     """
     disk = medium.open()
     medium.cut_power_at(steps)
@@ -142,7 +141,7 @@ async def attempt(medium: Medium, steps: int, write: Callable[[Disk], object]) -
 
 
 Operation = tuple[str, int, int]
-"""What, a number, and a branch or a step."""
+"""A kind, a number, and a branch or a step."""
 operations = st.lists(
     st.one_of(
         st.tuples(st.just("checkpoint"), st.integers(0, 6), st.integers(0, 1)),
@@ -161,9 +160,7 @@ operations = st.lists(
 
 
 class Model:
-    """What must be read back, as a set of possibilities for what was being written when the power
-    went.
-    """
+    """What must be read back after a series of operations."""
 
     def __init__(self) -> None:
         self.checkpoints: list[Checkpoint] = []
@@ -185,7 +182,7 @@ class Model:
         if what == "checkpoint":
             added = checkpoint(number, branch=branch)
             others = [old for old in self.checkpoints if old.tip != added.tip]
-            # Of equals the one saved last is the newest.
+            # Among equals the one saved last is the newest.
             new.checkpoints = sorted([*others, added], key=lambda kept: kept.number)
         elif what == "leave":
             new.checkpoints = [old for old in self.checkpoints if old.tip != tip_of(number, branch)]

@@ -30,8 +30,8 @@ class DiskRecordSuite:
             await medium.open().save_ledger(record)
             assert content(await medium.open().load_ledger(RUN)) == content(record)
 
-    async def test_where_a_node_stood_comes_back(self, make_medium: MediumFactory) -> None:
-        """However often it changes, and for as many rounds as may be kept."""
+    async def test_view_records_come_back(self, make_medium: MediumFactory) -> None:
+        """They come back after any number of changes, and for as many rounds as are kept."""
         medium = make_medium()
         disk = medium.open()
         for number in (1, 2, 30, 3, 4):

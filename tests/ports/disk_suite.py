@@ -1,8 +1,6 @@
-"""What every `Disk` must do, whoever implements it.
+"""What every `Disk` must do. The fake and the real disk run exactly these tests.
 
-The fake and the real one run exactly these tests.
-
-A test module subclasses `DiskSuite` and gives a fixture `make_medium` whose value makes an empty
+A test module subclasses `DiskSuite` and provides the fixture `make_medium`, which makes an empty
 `Medium` at each call.
 """
 

@@ -17,6 +17,8 @@ from tests.ports.disk_kit import (
 
 
 class OnFiles:
+    """A directory as the medium of a disk."""
+
     def __init__(self, root: Path, offload: Offload = inline) -> None:
         self.root = root
         self._offload = offload

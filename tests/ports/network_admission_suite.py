@@ -9,7 +9,7 @@ import trio
 from protocol.errors import Unreachable
 from tests.ports.network_kit import (
     ECHO,
-    PATIENCE_S,
+    TIMEOUT_S,
     Handlers,
     SwarmFactory,
     another_certificate,
@@ -22,9 +22,9 @@ from tests.ports.network_kit import (
 class NetworkAdmissionSuite:
     """Part of `NetworkSuite`."""
 
-    async def test_bulk_takes_only_who_was_admitted(self, make_swarm: SwarmFactory) -> None:
+    async def test_bulk_accepts_only_admitted_peers(self, make_swarm: SwarmFactory) -> None:
         handlers = Handlers()
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             async with make_swarm(3, handlers.prepare) as swarm:
                 friend, stranger, server = swarm.networks
                 server.admit(friend.endpoint)
@@ -35,11 +35,11 @@ class NetworkAdmissionSuite:
                 await stream.aclose()
                 assert {came for _, came in handlers.came} == {friend.peer}
 
-    async def test_admission_goes_by_the_exact_certificate_and_the_last_one_counts(
+    async def test_admission_needs_the_exact_last_certificate(
         self, make_swarm: SwarmFactory
     ) -> None:
         handlers = Handlers()
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             async with make_swarm(2, handlers.prepare) as swarm:
                 client, server = swarm.networks
                 server.admit(client.endpoint)
@@ -50,11 +50,11 @@ class NetworkAdmissionSuite:
                 assert await ask(stream, b"in") == b"in"
                 await stream.aclose()
 
-    async def test_bulk_server_must_show_the_certificate_we_know(
+    async def test_bulk_server_must_show_the_known_certificate(
         self, make_swarm: SwarmFactory
     ) -> None:
         handlers = Handlers()
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             async with make_swarm(3, handlers.prepare) as swarm:
                 client, server, other = swarm.networks
                 server.admit(client.endpoint)
@@ -71,7 +71,7 @@ class NetworkAdmissionSuite:
 
     async def test_bulk_where_nobody_listens_is_unreachable(self, make_swarm: SwarmFactory) -> None:
         handlers = Handlers()
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             async with make_swarm(2, handlers.prepare) as swarm:
                 nowhere = msgspec.structs.replace(
                     swarm.networks[1].endpoint, hosts=("127.0.0.1",), port=1

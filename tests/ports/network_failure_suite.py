@@ -13,7 +13,7 @@ from tests.ports.network_kit import (
     ECHO,
     HOLD,
     LOSS_NOTICED_S,
-    PATIENCE_S,
+    TIMEOUT_S,
     Handlers,
     Opener,
     SwarmFactory,
@@ -33,7 +33,7 @@ class NetworkFailureSuite:
         self, make_swarm: SwarmFactory, opener: Opener
     ) -> None:
         handlers = Handlers()
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             async with make_swarm(2, handlers.prepare) as swarm:
                 here, there = swarm.networks
                 stream = await opener(here, there, HOLD)
@@ -46,7 +46,7 @@ class NetworkFailureSuite:
                         await second.send_all(bytes(100_000))
                     finally:
                         await second.aclose()
-                await eventually(lambda: handlers.held == 0)  # the other side noticed both
+                await eventually(lambda: handlers.held == 0)  # The other side noticed both.
                 third = await opener(here, there, ECHO)
                 assert await ask(third, b"unharmed") == b"unharmed"
                 await third.aclose()
@@ -55,10 +55,10 @@ class NetworkFailureSuite:
         self, make_swarm: SwarmFactory, opener: Opener
     ) -> None:
         handlers = Handlers()
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             async with make_swarm(2, handlers.prepare) as swarm:
                 here, there = swarm.networks
-                # Nobody reads the echo: the send must block in its middle.
+                # Nobody reads the echo, so the send must block in its middle.
                 stream = await opener(here, there, ECHO)
                 with trio.move_on_after(1.0) as scope:
                     while True:
@@ -69,17 +69,17 @@ class NetworkFailureSuite:
                 assert await ask(other, b"unharmed") == b"unharmed"
                 await other.aclose()
 
-    async def test_broken_stream_is_unreachable_for_who_survives(
+    async def test_broken_stream_is_unreachable_for_the_survivor(
         self, make_swarm: SwarmFactory, opener: Opener
     ) -> None:
         handlers = Handlers()
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             async with make_swarm(3, handlers.prepare) as swarm:
                 first, second, third = swarm.networks
-                # The one who opened it loses the one who served it.
+                # The opener loses the server...
                 outgoing = await opener(first, third, HOLD)
                 assert await outgoing.receive_some(1) == b"!"
-                incoming = await opener(third, second, HOLD)  # and the other way round
+                incoming = await opener(third, second, HOLD)  # ...and the server loses the opener.
                 assert await incoming.receive_some(1) == b"!"
                 await swarm.kill(2)
                 with trio.fail_after(LOSS_NOTICED_S), pytest.raises(Unreachable):
@@ -98,7 +98,7 @@ class NetworkFailureSuite:
     ) -> None:
         handlers = Handlers()
         refused = 0
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             async with make_swarm(2, handlers.prepare) as swarm:
                 here, there = swarm.networks
                 streams: list[ByteStream] = []
@@ -122,7 +122,7 @@ class NetworkFailureSuite:
 
     async def test_unknown_peer_is_unreachable(self, make_swarm: SwarmFactory) -> None:
         handlers = Handlers()
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             async with make_swarm(2, handlers.prepare) as swarm:
                 with pytest.raises(Unreachable):
                     await swarm.networks[0].open_stream(
@@ -131,7 +131,7 @@ class NetworkFailureSuite:
 
     async def test_traffic_is_counted_per_plane(self, make_swarm: SwarmFactory) -> None:
         handlers = Handlers()
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             async with make_swarm(2, handlers.prepare) as swarm:
                 here, there = swarm.networks
                 before = here.traffic()

@@ -11,7 +11,7 @@ from protocol.ports.network import MAX_GOSSIP_BYTES, Network, Subscription
 from tests.ports.network_kit import (
     ECHO,
     LOSS_NOTICED_S,
-    PATIENCE_S,
+    TIMEOUT_S,
     TOPIC,
     Handlers,
     SwarmFactory,
@@ -29,7 +29,7 @@ class NetworkGossipSuite:
         handlers = Handlers()
         count = 5
         got: dict[int, set[tuple[PeerId, bytes]]] = {index: set() for index in range(count)}
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             async with make_swarm(count, handlers.prepare) as swarm, trio.open_nursery() as nursery:
                 said = {
                     (network.peer, b"from %d" % index)
@@ -57,7 +57,7 @@ class NetworkGossipSuite:
         self, make_swarm: SwarmFactory
     ) -> None:
         handlers = Handlers()
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             async with make_swarm(3, handlers.prepare) as swarm:
                 speaker = swarm.networks[0]
                 await speaker.publish(TOPIC, b"bad news")
@@ -90,7 +90,7 @@ class NetworkGossipSuite:
 
             unread[index] = network.subscribe(f"{TOPIC}/unread", accept, keep=False)
 
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             async with make_swarm(2, prepare) as swarm:
                 await swarm.networks[0].publish(f"{TOPIC}/unread", b"news")
                 await eventually(lambda: heard[1] == [b"news"])
@@ -105,19 +105,19 @@ class NetworkGossipSuite:
     ) -> None:
         handlers = Handlers()
         large = pattern(MAX_GOSSIP_BYTES // 2)[: MAX_GOSSIP_BYTES // 2]
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             async with make_swarm(2, handlers.prepare) as swarm:
                 await swarm.networks[0].publish(TOPIC, bytes(MAX_GOSSIP_BYTES + 1))
                 await swarm.networks[0].publish(TOPIC, large)
                 async for _, data in handlers.subscriptions[1]:
-                    assert data == large, "what is above the limit must not arrive"
+                    assert data == large, "a message above the limit must not arrive"
                     break
 
     async def test_slow_reader_loses_the_oldest_and_knows_how_many(
         self, make_swarm: SwarmFactory
     ) -> None:
         handlers = Handlers()
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             async with make_swarm(2, handlers.prepare) as swarm:
                 said = 0
                 subscription = handlers.subscriptions[1]
@@ -125,8 +125,8 @@ class NetworkGossipSuite:
                     assert said < 100_000, "a queue that is never full has no bound"
                     await swarm.networks[0].publish(TOPIC, b"%d" % said)
                     said += 1
-                    # paced by arrival, a few under way, so that the queue is what loses, not the
-                    # swarm
+                    # Arrivals set the pace, with a few messages under way, so that the queue drops
+                    # messages, not the swarm.
                     with trio.move_on_after(2.0):
                         await eventually(lambda least=said - 8: len(handlers.offered) >= least)
                 async for _, data in subscription:
@@ -136,12 +136,12 @@ class NetworkGossipSuite:
     async def test_find_providers_finds_all_the_others(self, make_swarm: SwarmFactory) -> None:
         handlers = Handlers()
         key = bytes(range(32))
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             async with make_swarm(5, handlers.prepare) as swarm:
                 for network in swarm.networks[:4]:
                     await network.provide(key)
                 everybody = {network.peer for network in swarm.networks[:4]}
-                # Those that provide it themselves, and one that does not.
+                # Nodes that provide the key, and one that does not.
                 for network in swarm.networks:
                     found: set[PeerId] = set()
                     while found != everybody - {network.peer}:
@@ -152,19 +152,20 @@ class NetworkGossipSuite:
 
     async def test_links_say_who_is_connected(self, make_swarm: SwarmFactory) -> None:
         handlers = Handlers()
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             async with make_swarm(4, handlers.prepare) as swarm:
                 for network in swarm.networks:
                     others = {other.peer for other in swarm.networks} - {network.peer}
                     assert {link.peer for link in network.links()} == others
                     assert len(network.links()) == len(others), "one link for each peer"
-                    assert all(link.path in ("direct", "relay") for link in network.links())
+                    assert all(link.path in ("direct", "relayed") for link in network.links())
                     assert network.addresses
                     assert all(
                         address.endswith(f"/p2p/{network.peer}") for address in network.addresses
                     )
                     assert network.endpoint.peer == network.peer
-                    # measured continuously, so sooner or later there is a measurement of each
+                    # Round trips are measured continuously, so each link gets a measurement sooner
+                    # or later.
                     await eventually(
                         lambda network=network: all(
                             (link.rtt_s or 0.0) > 0.0 for link in network.links()
@@ -175,7 +176,7 @@ class NetworkGossipSuite:
         self, make_swarm: SwarmFactory
     ) -> None:
         handlers = Handlers()
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             async with make_swarm(4, handlers.prepare) as swarm, trio.open_nursery() as nursery:
                 ups: dict[int, set[PeerId]] = {0: set(), 1: set(), 2: set()}
                 knows_all = {index: trio.Event() for index in ups}

@@ -20,16 +20,17 @@ ECHO = "/hypergpu/test/echo/1"
 HOLD = "/hypergpu/test/hold/1"
 FAULT = "/hypergpu/test/fault/1"
 TOPIC = "hypergpu/test"
-# Far above what anything here takes, connecting several real hosts on a busy machine included.
-PATIENCE_S = 60.0
-# What the port's users count on: a peer that is gone is reported within this.
+# Far above the time of anything here, even connecting several real hosts on a busy machine.
+TIMEOUT_S = 60.0
+# The port promises that the loss of a peer is reported within this time.
 LOSS_NOTICED_S = 15.0
 SIZES = (0, 1, 2, 1000, 65_535, 65_536, 65_537, 1_000_003)
 
 
 class Swarm:
-    """Networks that are started and connected to each other; `kill(i)` ends number i as if its
-    process died: no goodbye.
+    """Started networks that are connected to each other.
+
+    `kill(i)` ends number i as the death of its process would, without a goodbye.
     """
 
     def __init__(self, networks: Sequence[Network], kill: Callable[[int], Awaitable[None]]) -> None:
@@ -38,11 +39,11 @@ class Swarm:
 
 
 class SwarmFactory(Protocol):
-    """`prepare(network, index)` is called for each network before it starts, to register handlers
-    and subscriptions.
+    """Makes a swarm.
 
-    Entering waits until every network has a link to every other one. Leaving stops them all, those
-    killed in between included.
+    `prepare(network, index)` is called for each network before it starts, to register handlers and
+    subscriptions. Entering waits until every network has a link to every other one. Leaving stops
+    all networks, the killed ones too.
     """
 
     def __call__(
@@ -51,9 +52,7 @@ class SwarmFactory(Protocol):
 
 
 async def receive_all(stream: ByteStream, *, at_most: int = 1 << 16) -> bytes:
-    """Everything up to the other side's end, read in pieces of `at_most` bytes, each of which has a
-    legal size.
-    """
+    """Everything up to the other side's end, read in pieces of at most `at_most` bytes."""
     received = bytearray()
     while piece := await stream.receive_some(at_most):
         assert len(piece) <= at_most
@@ -62,16 +61,14 @@ async def receive_all(stream: ByteStream, *, at_most: int = 1 << 16) -> bytes:
 
 
 async def echo(stream: ByteStream) -> None:
-    """A handler: sends back what arrives, then ends."""
+    """A handler that sends back what arrives, then ends."""
     while piece := await stream.receive_some(1 << 16):
         await stream.send_all(piece)
     await stream.send_eof()
 
 
 async def ask(stream: ByteStream, data: bytes) -> bytes:
-    """Send `data` and its end while reading the answer: works for any size, whatever the buffers
-    between.
-    """
+    """Send `data` and its end while reading the answer: works for any size and any buffers."""
     async with trio.open_nursery() as nursery:
 
         async def send() -> None:
@@ -83,15 +80,13 @@ async def ask(stream: ByteStream, data: bytes) -> bytes:
 
 
 async def send_without_end(stream: ByteStream) -> None:
-    """A broken stream must say so, if not on the first send (TCP learns it from the answer) then
-    soon.
-    """
+    """Send until the broken stream fails: TCP learns of the break from the first answer."""
     while True:
         await stream.send_all(bytes(65_536))
 
 
 async def eventually(is_so: Callable[[], bool]) -> None:
-    """Wait for a counter that nobody announces."""
+    """Wait for a counter that has no event."""
     while not is_so():
         await trio.sleep(0.01)
 
@@ -104,9 +99,9 @@ def pattern(size: int, salt: int = 0) -> bytes:
 
 
 class Handlers:
-    """What the tests serve on every network: an echo, a handler that holds, one that accuses.
+    """What the tests serve on every network: an echo, a handler that holds, and one that accuses.
 
-    Records who came.
+    It records who connected.
     """
 
     def __init__(self) -> None:
@@ -164,10 +159,11 @@ async def open_admitted_bulk(here: Network, there: Network, protocol: str) -> By
 
 
 async def must_fail(opening: Callable[[], Awaitable[ByteStream]]) -> None:
-    """The stream does not open, or breaks before one byte comes back (TLS 1.3 clients finish before
-    the server has judged them).
+    """Check that the stream does not open, or breaks before one byte comes back.
+
+    TLS 1.3 clients finish before the server has judged them.
     """
-    with pytest.raises(Unreachable):  # noqa: PT012 (any of these may be the one that says no)
+    with pytest.raises(Unreachable):  # noqa: PT012
         stream = await opening()
         try:
             await stream.send_all(b"?")
@@ -178,8 +174,9 @@ async def must_fail(opening: Callable[[], Awaitable[ByteStream]]) -> None:
 
 
 def another_certificate(endpoint: Endpoint) -> Endpoint:
-    """The same place with one bit of the certificate's signature turned: still DER, not the one
-    pinned.
+    """The same endpoint with one bit of the certificate's signature flipped.
+
+    The certificate is still DER, but not the pinned one.
     """
     certificate = bytearray(endpoint.certificate)
     certificate[-1] ^= 1

@@ -12,8 +12,8 @@ from tests.ports.network_kit import (
     ECHO,
     FAULT,
     HOLD,
-    PATIENCE_S,
     SIZES,
+    TIMEOUT_S,
     Handlers,
     Opener,
     SwarmFactory,
@@ -39,7 +39,7 @@ class NetworkStreamSuite:
         self, make_swarm: SwarmFactory, opener: Opener
     ) -> None:
         handlers = Handlers()
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             async with make_swarm(2, handlers.prepare) as swarm:
                 here, there = swarm.networks
                 for size in SIZES:
@@ -52,7 +52,7 @@ class NetworkStreamSuite:
         self, make_swarm: SwarmFactory, opener: Opener
     ) -> None:
         handlers = Handlers()
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             async with make_swarm(3, handlers.prepare) as swarm:
                 assert len({network.peer for network in swarm.networks}) == 3
                 for number, here in enumerate(swarm.networks[:2]):
@@ -66,13 +66,13 @@ class NetworkStreamSuite:
         self, make_swarm: SwarmFactory, opener: Opener
     ) -> None:
         handlers = Handlers()
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             async with make_swarm(2, handlers.prepare) as swarm:
                 here, there = swarm.networks
                 stream = await opener(here, there, HOLD)
                 assert await stream.receive_some(10) == b"!"
                 assert handlers.held == 1
-                # The handler reads its end, and ends its own side.
+                # The handler reads the end, and ends its own side.
                 await stream.send_eof()
                 assert await stream.receive_some(10) == b""
                 assert await stream.receive_some(10) == b"", "the end is the end for good"
@@ -82,7 +82,7 @@ class NetworkStreamSuite:
     async def test_streams_run_side_by_side(self, make_swarm: SwarmFactory, opener: Opener) -> None:
         handlers = Handlers()
         answers: dict[int, bytes] = {}
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             async with make_swarm(2, handlers.prepare) as swarm:
                 here, there = swarm.networks
 
@@ -111,7 +111,7 @@ class NetworkStreamSuite:
             network.serve("/hypergpu/test/deaf/1", deaf)
             network.serve_bulk("/hypergpu/test/deaf/1", deaf)
 
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             async with make_swarm(2, prepare) as swarm, trio.open_nursery() as nursery:
                 here, there = swarm.networks
                 stuck = await opener(here, there, "/hypergpu/test/deaf/1")
@@ -120,14 +120,14 @@ class NetworkStreamSuite:
                 async def flood() -> None:
                     with trio.CancelScope() as scope:
                         while True:
-                            with trio.move_on_after(2.0) as patience:
+                            with trio.move_on_after(2.0) as timeout:
                                 await stuck.send_all(bytes(1 << 20))
-                            if patience.cancelled_caught:
+                            if timeout.cancelled_caught:
                                 blocked.set()
                                 scope.cancel()
 
                 nursery.start_soon(flood)
-                # Back-pressure reached the sender: nothing in between grows for ever.
+                # Back-pressure reached the sender: no buffer in between grows without limit.
                 await blocked.wait()
                 stream = await opener(here, there, ECHO)
                 assert await ask(stream, b"still here") == b"still here"
@@ -138,7 +138,7 @@ class NetworkStreamSuite:
         self, make_swarm: SwarmFactory, opener: Opener
     ) -> None:
         handlers = Handlers()
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             async with make_swarm(2, handlers.prepare) as swarm:
                 here, there = swarm.networks
                 await must_fail(lambda: opener(here, there, "/hypergpu/test/nobody-serves-this/1"))
@@ -150,7 +150,7 @@ class NetworkStreamSuite:
         self, make_swarm: SwarmFactory, opener: Opener
     ) -> None:
         handlers = Handlers()
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             async with make_swarm(2, handlers.prepare) as swarm:
                 here, there = swarm.networks
                 other = await opener(here, there, HOLD)
@@ -160,7 +160,7 @@ class NetworkStreamSuite:
                     await stream.send_all(b"x")
                     assert await receive_all(stream) == b""
                 except Unreachable:
-                    pass  # closed or broken: either way it is over
+                    pass  # closed or broken: the stream is over
                 await stream.aclose()
                 assert handlers.held == 1, "the other stream was touched"
                 await other.send_eof()

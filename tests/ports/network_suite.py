@@ -1,10 +1,8 @@
-"""What every `Network` must do, whoever implements it.
+"""What every `Network` must do. The fake and the real network run exactly these tests.
 
-The fake and the real one run exactly these tests.
-
-A test module subclasses `NetworkSuite`, and gives a fixture `make_swarm` that returns a
-`SwarmFactory`. The suite measures no time and sleeps only while it polls a counter that has no
-event; it works in virtual time and on loopback alike.
+A test module subclasses `NetworkSuite` and provides the fixture `make_swarm`, a `SwarmFactory`. The
+suite measures no time, and sleeps only while it polls a counter that has no event. So it works in
+virtual time and on loopback alike.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""The real client on the real contracts passes the suite of `Chain`: on the embedded EVM, and on
-anvil where it is installed.
+"""The real client on the real contracts passes the suite of `Chain`.
+
+The chains are the embedded EVM, and anvil where it is installed.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from tests.ports.disk_kit import (
 from tests.ports.file_medium import FOLDER, checkpoints_in, everything_in, files_in
 
 
-async def test_a_damaged_proof_is_said_and_set_aside_and_the_others_stay(tmp_path: Path) -> None:
+async def test_damaged_proof_is_reported_and_set_aside(tmp_path: Path) -> None:
     disk = FileDisk(tmp_path, inline)
     for number in (1, 2, 3):
         await disk.save_proof(RUN, proof(number))
@@ -44,13 +44,13 @@ async def test_a_damaged_proof_is_said_and_set_aside_and_the_others_stay(tmp_pat
     assert str(second.with_suffix(".damaged")) in reopened.damaged[0]
     assert await reopened.proofs(RUN) == [digest(proof(1)), digest(proof(3))]
     assert [path.read_bytes() for path in folder.glob("*.damaged")] == [proof(2)[:-1]]
-    await reopened.save_proof(RUN, proof(2))  # and it may come again
+    await reopened.save_proof(RUN, proof(2))  # The proof may come again.
     assert await FileDisk(tmp_path, inline).proofs(RUN) == [
         digest(proof(number)) for number in (1, 3, 2)
     ]
 
 
-async def test_a_directory_that_is_named_like_a_proof_is_set_aside_with_what_is_in_it(
+async def test_directory_named_like_a_proof_is_set_aside_whole(
     tmp_path: Path,
 ) -> None:
     disk = FileDisk(tmp_path, inline)
@@ -59,31 +59,32 @@ async def test_a_directory_that_is_named_like_a_proof_is_set_aside_with_what_is_
     (file,) = folder.iterdir()
     file.unlink()
     file.mkdir()
-    (file / "of somebody").touch()
+    (file / "other file").touch()
     reopened = FileDisk(tmp_path, inline)
     assert await reopened.load_proof(RUN, digest(proof(1))) is None
     assert "Is a directory" in reopened.damaged[0]
     assert "set aside" in reopened.damaged[0]
     assert await reopened.proofs(RUN) == []
-    assert (file.with_suffix(".damaged") / "of somebody").exists()
+    assert (file.with_suffix(".damaged") / "other file").exists()
     await reopened.save_proof(RUN, proof(1))
     assert await reopened.load_proof(RUN, digest(proof(1))) == proof(1)
 
 
-async def test_a_damaged_proof_that_cannot_be_set_aside_is_said_to_stay(tmp_path: Path) -> None:
+async def test_damaged_proof_that_cannot_be_set_aside_is_reported_to_stay(tmp_path: Path) -> None:
     disk = FileDisk(tmp_path, inline)
     await disk.save_proof(RUN, proof(1))
     (file,) = (tmp_path / "runs" / RUN.hex() / "proofs").iterdir()
     file.write_bytes(b"garbage")
-    file.with_suffix(".damaged").mkdir()  # a file cannot take a directory's name
+    file.with_suffix(".damaged").mkdir()  # A file cannot replace a directory.
     assert await disk.load_proof(RUN, digest(proof(1))) is None
     assert "cannot be set aside (Is a directory)" in disk.damaged[0]
     assert disk.damaged[0].endswith(str(file))
 
 
-async def test_what_is_damaged_is_told_once_and_by_whoever_asked(tmp_path: Path) -> None:
-    """Each kind of file, found damaged in a thread, is told in the loop before the answer: which
-    file, what was done.
+async def test_damage_is_reported_once_by_the_reader(tmp_path: Path) -> None:
+    """The disk finds each kind of damage in a thread and reports it in the loop before it answers.
+
+    The report names the file and what was done.
     """
     whole = FileDisk(tmp_path, trio.to_thread.run_sync)
     await whole.save_checkpoint(checkpoint(1))
@@ -94,13 +95,14 @@ async def test_what_is_damaged_is_told_once_and_by_whoever_asked(tmp_path: Path)
     files = files_in(tmp_path)
     for path in files:
         path.write_bytes(b"garbage")
-    await whole.save_checkpoint(checkpoint(0))  # where none is whole, none is passed over
-    told: list[str] = []
+    # Where no checkpoint is whole, none is skipped.
+    await whole.save_checkpoint(checkpoint(0))
+    reports: list[str] = []
     loop = threading.get_ident()
 
     def hear(words: str) -> None:
         assert threading.get_ident() == loop
-        told.append(words)
+        reports.append(words)
 
     disk = FileDisk(tmp_path, trio.to_thread.run_sync, report=hear)
     for _ in range(3):
@@ -110,14 +112,14 @@ async def test_what_is_damaged_is_told_once_and_by_whoever_asked(tmp_path: Path)
         assert await disk.certificates(RUN, 1, 10) == []
         assert await disk.load_proof(RUN, digest(proof(1))) is None
         assert await disk.read_state(tip_of(1), 0, 10) is None
-    assert len(told) == len(files) + 1, (
-        "the checkpoint twice: it cannot be taken up, and it cannot be handed out"
+    assert len(reports) == len(files) + 1, (
+        "the checkpoint twice: it can be neither loaded nor served"
     )
-    assert told == disk.damaged
+    assert reports == disk.damaged
     for path in files:
         place = str(path.with_suffix(".damaged")) if path.suffix == ".proof" else str(path)
         place += ".damaged" if path.name.startswith("ledger") else ""
-        assert any(words.endswith(place) for words in told), path
+        assert any(words.endswith(place) for words in reports), path
 
 
 READS: dict[str, Callable[[FileDisk], Awaitable[object]]] = {
@@ -130,7 +132,7 @@ READS: dict[str, Callable[[FileDisk], Awaitable[object]]] = {
 
 
 async def refused(disk: FileDisk, name: str) -> UserError:
-    """Reading it stops the node, again and again, with a command that works."""
+    """Check that reading the file stops the node each time, and names a command that works."""
     for _ in range(2):
         with pytest.raises(UserError) as caught:
             await READS[name](disk)
@@ -149,12 +151,10 @@ async def filled(root: Path) -> FileDisk:
 
 
 @pytest.mark.parametrize("name", READS)
-async def test_what_the_system_does_not_give_stops_the_node_and_is_not_written_over(
+async def test_unreadable_file_stops_the_node_and_is_not_overwritten(
     tmp_path: Path, name: str
 ) -> None:
-    """A folder in the place of a file, and a file in the place of a folder, are refused to root as
-    well.
-    """
+    """A directory in place of a file, and a file in place of a directory, stop root too."""
     await filled(tmp_path)
     path = tmp_path / FOLDER / name
     path.rename(path.with_name("elsewhere"))
@@ -172,7 +172,7 @@ async def test_what_the_system_does_not_give_stops_the_node_and_is_not_written_o
 
 @pytest.mark.parametrize("name", READS)
 @pytest.mark.skipif(os.getuid() == 0, reason="root reads everything")
-async def test_what_its_owner_may_not_read_stops_the_node(tmp_path: Path, name: str) -> None:
+async def test_file_without_read_permission_stops_the_node(tmp_path: Path, name: str) -> None:
     await filled(tmp_path)
     path = tmp_path / FOLDER / name
     path.chmod(0)
@@ -185,7 +185,7 @@ async def test_what_its_owner_may_not_read_stops_the_node(tmp_path: Path, name: 
     assert await READS[name](FileDisk(tmp_path, inline)), "nothing was lost"
 
 
-async def test_a_run_whose_every_checkpoint_is_damaged_does_not_begin_anew(tmp_path: Path) -> None:
+async def test_run_with_only_damaged_checkpoints_does_not_restart(tmp_path: Path) -> None:
     disk = FileDisk(tmp_path, inline)
     for number in (1, 2):
         await disk.save_checkpoint(checkpoint(number))
@@ -201,7 +201,7 @@ async def test_a_run_whose_every_checkpoint_is_damaged_does_not_begin_anew(tmp_p
 
 
 @pytest.mark.parametrize("where", ["header", "metadata", "data", "tail", "empty", "longer"])
-async def test_damaged_checkpoint_is_passed_over_and_named(tmp_path: Path, where: str) -> None:
+async def test_damaged_checkpoint_is_skipped_and_named(tmp_path: Path, where: str) -> None:
     disk = FileDisk(tmp_path, inline)
     for number in (1, 2):
         await disk.save_checkpoint(checkpoint(number))
@@ -226,12 +226,12 @@ async def test_damaged_checkpoint_is_passed_over_and_named(tmp_path: Path, where
     assert len(disk.damaged) == 1
     assert "Checkpoint 2" in disk.damaged[0]
     await disk.load_checkpoint(RUN)
-    assert len(disk.damaged) == 1, "said once"
+    assert len(disk.damaged) == 1, "reported once"
     await disk.save_checkpoint(checkpoint(2))
     assert content(await FileDisk(tmp_path, inline).load_checkpoint(RUN)) == content(checkpoint(2))
 
 
-async def test_checkpoint_under_a_wrong_name_is_passed_over(tmp_path: Path) -> None:
+async def test_checkpoint_under_a_wrong_name_is_skipped(tmp_path: Path) -> None:
     disk = FileDisk(tmp_path, inline)
     await disk.save_checkpoint(checkpoint(1))
     (path,) = checkpoints_in(tmp_path)

@@ -44,7 +44,7 @@ class TestFileDisk(DiskSuite):
 
 
 class TestFileDiskInThreads(DiskSuite):
-    """As a real node uses it."""
+    """The disk as a real node uses it."""
 
     @pytest.fixture
     def make_medium(self, numbered: Iterator[Path]) -> MediumFactory:
@@ -91,7 +91,7 @@ async def test_everything_is_private(tmp_path: Path) -> None:
     } == {0o700}
 
 
-async def test_drafts_of_a_dead_process_go_with_the_first_write_and_not_by_reading(
+async def test_first_write_removes_drafts_of_a_dead_process(
     tmp_path: Path,
 ) -> None:
     disk = FileDisk(tmp_path, inline)
@@ -105,10 +105,10 @@ async def test_drafts_of_a_dead_process_go_with_the_first_write_and_not_by_readi
     assert not draft.exists()
 
 
-async def test_a_checkpoint_that_is_being_written_is_given_to_nobody(tmp_path: Path) -> None:
-    """A draft ends as its checkpoint does.
+async def test_checkpoint_that_is_being_written_is_not_served(tmp_path: Path) -> None:
+    """A draft's name ends as its checkpoint's name does.
 
-    A member that downloaded from it got too few bytes, and asked that node no more.
+    Once a member that downloaded from a draft got too few bytes, and never asked that node again.
     """
     disk = FileDisk(tmp_path, inline)
     await disk.save_checkpoint(checkpoint(1))
@@ -128,7 +128,7 @@ async def test_refused_write_leaves_no_draft(tmp_path: Path) -> None:
         assert words in str(caught.value)
 
 
-async def test_of_branches_that_were_left_the_last_few_are_kept_apart(tmp_path: Path) -> None:
+async def test_last_few_checkpoints_of_left_branches_are_kept_apart(tmp_path: Path) -> None:
     disk = FileDisk(tmp_path, inline)
     for number in range(1, 6):
         await disk.save_checkpoint(checkpoint(number))

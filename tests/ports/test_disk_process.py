@@ -34,7 +34,10 @@ async def main():
     await disk.append_certificate(RUN, 1, b"one")
     if len(sys.argv) > 3:
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
-    for write in (lambda: disk.save_checkpoint(checkpoint(2, size=100_000)), lambda: disk.append_certificate(RUN, 2, bytes(600_000))):
+    for write in (
+        lambda: disk.save_checkpoint(checkpoint(2, size=100_000)),
+        lambda: disk.append_certificate(RUN, 2, bytes(600_000)),
+    ):
         try:
             await write()
         except DiskFull as full:
@@ -51,10 +54,10 @@ trio.run(main)
 
 
 @pytest.mark.real
-def test_write_that_the_kernel_breaks_off_in_its_middle_leaves_what_was_there(
+def test_write_that_the_kernel_interrupts_leaves_the_old_record(
     tmp_path: Path,
 ) -> None:
-    """By a file size limit: half the draft is on disk when the kernel refuses the rest."""
+    """A file size limit: half the draft is on disk when the kernel refuses the rest."""
     subprocess.run(
         [sys.executable, "-c", REFUSED, tmp_path, "File too large", "20000"],
         check=True,
@@ -64,8 +67,8 @@ def test_write_that_the_kernel_breaks_off_in_its_middle_leaves_what_was_there(
 
 
 @pytest.mark.real
-def test_file_system_that_is_full_leaves_what_was_there(tmp_path: Path) -> None:
-    """On a file system of 512 KB in a mount namespace of its own, which ends with the child."""
+def test_full_file_system_leaves_the_old_record(tmp_path: Path) -> None:
+    """A file system of 512 KB in its own mount namespace, which ends with the child."""
     mount = f"mount -t tmpfs -o size=512k none {tmp_path}"
     unshare = shutil.which("unshare")
     if (
@@ -90,7 +93,7 @@ def test_file_system_that_is_full_leaves_what_was_there(tmp_path: Path) -> None:
     subprocess.run(command, check=True, timeout=60, cwd=ROOT)
 
 
-def test_what_cannot_fit_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_record_that_cannot_fit_is_refused_before_the_write(tmp_path: Path) -> None:
     floats = free_bytes(tmp_path) // 4 + 1
     with pytest.raises(DiskFull, match="are free"):
         write_atomically(tmp_path / "x", [memoryview(np.broadcast_to(np.float32(0), (floats,)))])
@@ -111,25 +114,27 @@ async def main():
     for number in itertools.count(last.number + 1 if last else 1):
         tip, values = number.to_bytes(32, "big"), vector(number)
         await disk.append_certificate(RUN, number, b"%d" % number)
-        await disk.save_ledger(LedgerRecord(run=RUN, tip=tip, next_seq=number, weight=0, carried=0, offered_seq=0, offered_weight=0,
-            offered_digest=b"", offered=b"x" * number, residue=values))
-        await disk.save_checkpoint(Checkpoint(run=RUN, tip=tip, number=number, anchor=values, momentum=values, inner=values))
+        await disk.save_ledger(LedgerRecord(
+            run=RUN, tip=tip, next_seq=number, weight=0, carried=0, offered_seq=0,
+            offered_weight=0, offered_digest=b"", offered=b"x" * number, residue=values,
+        ))
+        await disk.save_checkpoint(Checkpoint(
+            run=RUN, tip=tip, number=number, anchor=values, momentum=values, inner=values,
+        ))
         print(number, flush=True)
 trio.run(main)
 """
 
 
 def killed_writer(root: Path, delay_s: float) -> int:
-    """Let a real process write, kill it that long after its first record, and return the last one
-    it said was durable.
-    """
+    """Let a real process write, kill it after `delay_s`, and return the last durable record."""
     with subprocess.Popen(
         [sys.executable, "-c", WRITER, root], stdout=subprocess.PIPE, cwd=ROOT
     ) as writer:
         assert writer.stdout is not None
         try:
             lines = writer.stdout.readline()
-            # No event to await: the point is to hit any instant.
+            # No event marks the moment: any instant must do.
             time.sleep(delay_s)
         finally:
             writer.kill()
@@ -139,8 +144,10 @@ def killed_writer(root: Path, delay_s: float) -> int:
 
 @pytest.mark.real
 async def test_kill_9_at_any_instant_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
-    """Twenty real processes (fewer, but five, where the machine is slow) die at random instants of
-    writing; what they said was durable is whole.
+    """Up to twenty real processes die at random instants of writing, on a slow machine at least
+    five.
+
+    Records that they reported as durable are whole.
     """
     generator = np.random.Generator(np.random.PCG64(5))
     start = trio.current_time()
@@ -154,7 +161,7 @@ async def test_kill_9_at_any_instant_leaves_a_whole_checkpoint(tmp_path: Path) -
         chain = await disk.certificates(RUN, 1, 1_000_000)
         assert loaded is not None
         assert books is not None
-        assert loaded.number >= said, "what was durable is gone"
+        assert loaded.number >= said, "a durable record is gone"
         assert all(
             np.all(vector == loaded.number) and vector.size == 50_000
             for vector in (loaded.anchor, loaded.momentum, loaded.inner)
@@ -169,7 +176,7 @@ async def test_kill_9_at_any_instant_leaves_a_whole_checkpoint(tmp_path: Path) -
 
 @pytest.mark.real
 def test_large_vectors_are_not_copied(tmp_path: Path) -> None:
-    """A child saves 3 x 60 MB: its peak memory grows by far less than one of them."""
+    """A child saves 3 x 60 MB. Its peak memory grows by far less than one of them."""
     script = """
 import resource, sys, trio, numpy as np
 from pathlib import Path
@@ -179,7 +186,12 @@ from protocol.ports.offload import inline
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 vectors = [np.ones(15_000_000, np.float32) for _ in range(3)]
 disk = FileDisk(Path(sys.argv[1]), inline)
-def saved(number): return Checkpoint(run=b"r" * 32, tip=b"t" * 32, number=number, anchor=vectors[0], momentum=vectors[1], inner=vectors[2])
+def saved(number):
+    anchor, momentum, inner = vectors
+    return Checkpoint(
+        run=b"r" * 32, tip=b"t" * 32, number=number,
+        anchor=anchor, momentum=momentum, inner=inner,
+    )
 async def main():
     before = peak()
     await disk.save_checkpoint(saved(1))

@@ -39,8 +39,8 @@ async def test_damaged_ledger_is_none_and_named(tmp_path: Path) -> None:
         assert content(await disk.load_ledger(RUN)) == content(ledger(5))
 
 
-async def test_a_ledger_of_another_version_is_named_and_stays(tmp_path: Path) -> None:
-    """What waits in it is somebody's work: it is neither taken for damaged nor written over."""
+async def test_ledger_of_another_version_is_named_and_stays(tmp_path: Path) -> None:
+    """The ledger holds work: it must be neither treated as damaged nor overwritten."""
     path = tmp_path / "runs" / RUN.hex() / "ledger.safetensors"
     path.parent.mkdir(parents=True)
     path.write_bytes(
@@ -60,11 +60,12 @@ async def test_a_ledger_of_another_version_is_named_and_stays(tmp_path: Path) ->
     assert path.read_bytes() == before
 
 
-async def test_where_a_node_stood_is_overwritten_in_place_and_the_last_but_one_stays(
+async def test_view_records_are_overwritten_in_place_and_the_last_but_one_stays(
     tmp_path: Path,
 ) -> None:
-    """The file does not grow; a torn or rotten slot leaves the other; and when both are gone that
-    is said.
+    """The file does not grow, and a torn or damaged slot leaves the other one.
+
+    The loss of both is reported.
     """
     disk = FileDisk(tmp_path, inline)
     path = tmp_path / "runs" / RUN.hex() / "stands"
@@ -88,7 +89,7 @@ async def test_where_a_node_stood_is_overwritten_in_place_and_the_last_but_one_s
         await lost.save_view_records(RUN, stands(8))
         assert await FileDisk(tmp_path, inline).load_view_records(RUN) == stands(8)
     path.unlink()
-    path.mkdir()  # a file that cannot be read
+    path.mkdir()  # This file cannot be read.
     unreadable = FileDisk(tmp_path, inline)
     for use in (unreadable.load_view_records(RUN), unreadable.save_view_records(RUN, stands(9))):
         with pytest.raises(UserError, match="cannot be read"):
@@ -110,16 +111,14 @@ async def test_torn_tail_of_the_chain_reads_as_if_it_had_not_been_written(tmp_pa
         ]
         assert bool(torn.damaged) == (cut < record)
         await torn.append_certificate(RUN, 4, b"certificate 4")
-        assert path.read_bytes() == whole, "the next one is written over the torn one"
+        assert path.read_bytes() == whole, "the next record overwrites the torn one"
 
 
 @pytest.mark.parametrize("kind", ["body", "digest", "number", "last body", "noise behind the last"])
-async def test_certificate_that_rots_stops_the_next_start_and_stays(
+async def test_damaged_certificate_stops_the_next_start_and_stays(
     tmp_path: Path, kind: str
 ) -> None:
-    """Nothing is written over what cannot be read; a node that runs gives what comes before it to
-    those who ask.
-    """
+    """An unreadable record is not overwritten. A running node serves the records before it."""
     disk = FileDisk(tmp_path, inline)
     for number in range(1, 5):
         await disk.append_certificate(RUN, number, b"certificate %d" % number)
@@ -144,8 +143,8 @@ async def test_certificate_that_rots_stops_the_next_start_and_stays(
             await use
         assert caught.value.code == "DAMAGED"
         assert (
-            f"the record behind number {start // record}, at byte {start} of {len(whole)}, does not match its digest"
-            in caught.value.what
+            f"the record behind number {start // record}, at byte {start} of {len(whole)}, "
+            "does not match its digest" in caught.value.what
         )
         assert caught.value.why == str(path)
     assert path.read_bytes() == whole

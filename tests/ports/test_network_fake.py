@@ -26,14 +26,14 @@ class TestGoodLinks(NetworkSuite):
 
 
 class TestBadLinks(NetworkSuite):
-    """Half a second away, 8 Mbit/s, and a tenth of everything sent twice."""
+    """Half a second there and back, and 8 Mbit/s."""
 
     @pytest.fixture
     def make_swarm(self) -> SwarmFactory:
         return factory(LinkModel(latency_s=0.25, jitter_s=0.05, bandwidth_bps=8e6, loss=0.0))
 
 
-async def test_bytes_take_the_time_that_bandwidth_and_latency_say() -> None:
+async def test_bytes_take_the_time_of_bandwidth_and_latency() -> None:
     handlers = Handlers()
     async with started(world(latency_s=0.05, bandwidth_bps=8e6), 2, handlers.prepare) as (
         here,

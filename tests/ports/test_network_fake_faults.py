@@ -95,7 +95,7 @@ async def test_paused_node_is_missed_and_comes_back() -> None:
                 if not change.up:
                     assert change.peer == sleeper.peer
                     break
-        assert len(sleeper.links()) > 0, "a stopped process has noticed nothing"
+        assert len(sleeper.links()) > 0, "a stopped process notices nothing"
         swarm.resume(sleeper.peer)
         with trio.fail_after(5.0):
             async for change in changes:

@@ -40,8 +40,8 @@ faults = st.lists(
 )
 
 
-# Not shrunk: a story has a dozen steps at most, and the minutes that shrinking takes would hit the
-# test's own time limit.
+# Not shrunk: a story has a dozen steps at most, and shrinking takes minutes, beyond the test's time
+# limit.
 @settings(
     max_examples=30,
     deadline=None,
@@ -51,11 +51,13 @@ faults = st.lists(
     phases=[Phase.explicit, Phase.generate],
 )
 @given(plan=faults, seed=st.integers(0, 1000))
-def test_whatever_breaks_streams_end_in_order_or_unreachable_and_links_come_back(
+def test_streams_stay_in_order_under_random_faults_and_links_return(
     plan: list[tuple[str, int, float]], seed: int
 ) -> None:
-    """Six nodes talk while anything happens: nobody reads what was not sent, nobody waits for ever,
-    and afterwards all are linked again.
+    """Six nodes talk while anything fails.
+
+    No stream delivers other bytes than were sent, none waits for ever, and at the end all nodes are
+    linked.
     """
     run_virtual(under_faults, plan, seed, seed=seed)
 
@@ -83,7 +85,7 @@ async def under_faults(plan: list[tuple[str, int, float]], seed: int) -> None:
             await trio.sleep(chance.random())
             received = b""
             stream = None
-            # A partition, a pause and a slow link one after the other; never for ever.
+            # A partition, a pause and a slow link may follow each other, but not for ever.
             with trio.fail_after(120.0):
                 try:
                     other = swarm.nodes[
@@ -99,7 +101,7 @@ async def under_faults(plan: list[tuple[str, int, float]], seed: int) -> None:
                     await stream.send_eof()
                     while piece := await stream.receive_some(10_000):
                         received += piece
-                    assert received == data[:100_000], "an end that is not the end"
+                    assert received == data[:100_000], "the stream ended early"
                 except Unreachable:
                     assert data.startswith(received)
                 finally:
@@ -147,7 +149,7 @@ async def under_faults(plan: list[tuple[str, int, float]], seed: int) -> None:
 
 
 def story(seed: int) -> list[object]:
-    """A noisy minute: what everybody received, when."""
+    """What every node received and when, in a noisy minute."""
     seen: list[object] = []
 
     async def main() -> None:
@@ -190,7 +192,7 @@ def test_same_seed_same_story() -> None:
 def test_deliveries_are_cheap() -> None:
     """A budget, not a benchmark: thousands of nodes are simulated on it.
 
-    The bound leaves room for a busy machine.
+    The limit leaves room for a busy machine.
     """
     deliveries = 0
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.real
 
 
 def nothing(network: Network, index: int) -> None:
-    """Registers no handlers."""
+    """Register no handlers."""
 
 
 class TestLibP2PNetwork(NetworkSuite):

@@ -74,7 +74,8 @@ class HivemindDriver:
         try:
             self._attempt.wait_for_group(GROUP_S)
         except AveragingFailed:
-            self._attempt = None  # The failure is reported when the round begins.
+            # `average` reports the failure.
+            self._attempt = None
 
     async def average(self) -> None:
         if self._attempt is None:

@@ -60,7 +60,8 @@ class TcpDriver:
     async def result(self) -> Vector:
         return exact_mean(self._settings.peers, self._settings.elements) * scale_of(
             self._number
-        )  # Nothing was averaged that could be wrong.
+            # Nothing was averaged that could be wrong.
+        )
 
 
 async def live(pipe: CommandPipe, settings: DriverSettings) -> None:

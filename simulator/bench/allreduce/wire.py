@@ -19,7 +19,7 @@ class PeerListens(PeerLine, frozen=True, kw_only=True, tag=True, forbid_unknown_
 
 
 class MeetPeers(PeerLine, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """Command: meet the peers, whose `info` is here in order. The answer is `Acknowledged`."""
+    """Command: meet the peers that `infos` names in order. The answer is `Acknowledged`."""
 
     infos: tuple[str, ...]
 

@@ -30,7 +30,7 @@ def load_everything() -> None:
     from daemon.chain import client_setup  # noqa: F401, PLC0415
     from daemon.cli import failure  # noqa: F401, PLC0415
     from daemon.cli.chain import devnet_server  # noqa: F401, PLC0415
-    from daemon.demo import supervisor  # noqa: F401, PLC0415
+    from daemon.demo import runner  # noqa: F401, PLC0415
     from simulator.playback import output  # noqa: F401, PLC0415
 
     context = click.Context(cli)

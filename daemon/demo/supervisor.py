@@ -17,7 +17,7 @@ from daemon.demo.process import DemoProcess, Lifeline
 from daemon.demo.progress_output import ProgressOutput
 from daemon.demo.result import ClaimedReward, RewardSummary, RoundTally
 from daemon.demo.stop_request import StopRequest
-from protocol.chain.port import ChainError
+from protocol.chain.errors import ChainError
 from protocol.errors import UserError
 from protocol.status import Status
 

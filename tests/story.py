@@ -155,7 +155,7 @@ def day(role: str = "node", rounds: int = 6) -> list[JournalEvent]:
                 at=AT - 20, number=rounds + 1, view=0, phase="train", reason="12.0 s to go"
             )
         )
-    events += [report(1), report(2, path="relay"), report(3), report(4, path="")]
+    events += [report(1), report(2, path="relayed"), report(3), report(4, path="")]
     events.append(
         InputRefused(at=AT - 5, reason="unsigned", peer="", detail="random bytes", count=3)
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import resource
 
-# What strangers and members may hold together (ARCHITECTURE, "What a stranger may take") is about
+# What strangers and members may hold together (docs/internals/limits.md) is about
 # a thousand sockets, and 1,024 is the limit of most shells. Eight times that leaves room.
 MOST_OPEN_FILES = 8192
 

@@ -654,7 +654,7 @@ class NetworkSuite:
                     others = {other.peer for other in swarm.networks} - {network.peer}
                     assert {link.peer for link in network.links()} == others
                     assert len(network.links()) == len(others), "one link for each peer"
-                    assert all(link.path in ("direct", "relay") for link in network.links())
+                    assert all(link.path in ("direct", "relayed") for link in network.links())
                     assert network.addresses
                     assert all(
                         address.endswith(f"/p2p/{network.peer}") for address in network.addresses

@@ -18,7 +18,7 @@ from protocol.identity import PeerId
 from simulator.fakes.link import LinkMap, LinkModel, same_link
 
 
-class LinkQuality(msgspec.Struct, frozen=True, kw_only=True):
+class ConnectionQuality(msgspec.Struct, frozen=True, kw_only=True):
     """A kind of connection. Latencies are round trips."""
 
     round_trip_s: tuple[float, float]
@@ -27,20 +27,20 @@ class LinkQuality(msgspec.Struct, frozen=True, kw_only=True):
     jitter_s: float
 
 
-QUALITIES: dict[str, LinkQuality] = {
-    "perfect": LinkQuality(
+QUALITIES: dict[str, ConnectionQuality] = {
+    "perfect": ConnectionQuality(
         round_trip_s=(0.0, 0.001), loss=0.0, bits_per_second=math.inf, jitter_s=0.0
     ),
-    "good": LinkQuality(
+    "good": ConnectionQuality(
         round_trip_s=(0.010, 0.050), loss=0.001, bits_per_second=100e6, jitter_s=0.005
     ),
-    "average": LinkQuality(
+    "average": ConnectionQuality(
         round_trip_s=(0.050, 0.150), loss=0.01, bits_per_second=50e6, jitter_s=0.020
     ),
-    "poor": LinkQuality(
+    "poor": ConnectionQuality(
         round_trip_s=(0.150, 0.300), loss=0.05, bits_per_second=10e6, jitter_s=0.050
     ),
-    "unstable": LinkQuality(
+    "unstable": ConnectionQuality(
         round_trip_s=(0.050, 0.500), loss=0.10, bits_per_second=20e6, jitter_s=0.100
     ),
 }
@@ -81,7 +81,7 @@ def _share(*parts: str) -> float:
     return int.from_bytes(digest(*(part.encode() for part in parts))[:7], "big") / (1 << 56)
 
 
-def of_quality(quality: LinkQuality) -> LinkMap:
+def of_quality(quality: ConnectionQuality) -> LinkMap:
     """Give every path this quality. The names of its ends draw its latency from the range."""
 
     @cache

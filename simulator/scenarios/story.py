@@ -76,7 +76,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     marked: bool = True
     starts: tuple[int, ...] | None = None
     wanted: Wanted = Wanted()
-    patience_s: float | None = (
+    settle_timeout_s: float | None = (
         # After the last fault, until every live node must have moved on. With None, `ProgressCheck`
         # computes it from the deadlines.
         None

@@ -17,7 +17,7 @@ from tests.e2e.swarm import RUN, Daemon, Machine, Swarm, certified
 CLUSTERS, SIZE = 3, 4
 NODES = CLUSTERS * SIZE
 # 80 ms there and back; newcomers get the anchor over it in less than a round.
-FAR = ClusterLink(delay_s=0.04, bits=8e6)
+FAR = ClusterLink(delay_s=0.04, rate_bps=8e6)
 UP_BITS, DOWN_BITS = 10e6, 40e6  # a home's link
 # Certificates before the kill, and after it.
 FOLLOWED = 3

@@ -1,12 +1,13 @@
-"""Calldata of the precompile addresses: raw 32-byte words, no selector, byte for byte as Plumise
-reads them.
+"""Calldata of the contracts at the precompile addresses: 32-byte words without a selector.
 
     0x21 register    name, model hash, number of capabilities, capabilities ... [, agent]
-    0x22 heartbeat   nothing | agent            ours also: agent, certified samples, last certificate
-    0x23 claim       nothing | account          ours also: account, total ever earned, proof ...
+    0x22 heartbeat   nothing, or the agent
+    0x23 claim       nothing, or the account
 
-Accounts are left-padded. An account is only there when somebody else sends the transaction, or when
-ours has words behind it.
+The bytes are those that Plumise reads. This project's contracts also accept more words behind the
+address: for 0x22 the certified samples and the last certificate, for 0x23 the total ever earned and
+its proof. Addresses are left-padded. They are present only if another account sends the
+transaction, or if more words follow.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ WORD_BYTES = 32
 
 
 def name_word(name: str) -> bytes:
-    """UTF-8, right-padded with zeros; a longer name is cut between two characters, never inside
-    one.
+    """Encode a name as UTF-8, padded with zeros on the right.
+
+    A longer name is cut between two characters.
     """
     return name.encode()[:WORD_BYTES].decode("utf-8", "ignore").encode().ljust(WORD_BYTES, b"\0")
 
@@ -31,12 +33,12 @@ def account_word(account: Address) -> bytes:
 
 
 def number_word(number: int) -> bytes:
-    """Raises `OverflowError` for what is no uint256."""
+    """Encode a uint256. Raises `OverflowError` for any other number."""
     return number.to_bytes(WORD_BYTES, "big")
 
 
 def hash_word(digest: Hash) -> bytes:
-    """Raises `ValueError` unless it has 32 bytes."""
+    """Encode a hash. Raises `ValueError` unless it has 32 bytes."""
     if len(digest) != WORD_BYTES:
         raise ValueError(f"a hash has {WORD_BYTES} bytes, not {len(digest)}")
     return bytes(digest)
@@ -45,7 +47,7 @@ def hash_word(digest: Hash) -> bytes:
 def register_calldata(
     name: str, model: Hash, capabilities: Sequence[Hash], agent: Address | None = None
 ) -> bytes:
-    """For 0x21. `agent` is who is registered when it is not the sender."""
+    """Encode a call of 0x21. `agent` is the account to register if it is not the sender."""
     words = [
         name_word(name),
         hash_word(model),
@@ -56,20 +58,20 @@ def register_calldata(
 
 
 def heartbeat_calldata(agent: Address | None = None) -> bytes:
-    """For 0x22, as on Plumise."""
+    """Encode a call of 0x22 as on Plumise."""
     return b"" if agent is None else account_word(agent)
 
 
 def heartbeat_figures_calldata(agent: Address, samples: int, certificate: Hash) -> bytes:
-    """For our 0x22: what was certified, behind the agent."""
+    """Encode a call of 0x22 with certified samples and the last certificate."""
     return account_word(agent) + number_word(samples) + hash_word(certificate)
 
 
 def claim_calldata(account: Address | None = None) -> bytes:
-    """For 0x23, as on Plumise."""
+    """Encode a call of 0x23 as on Plumise."""
     return b"" if account is None else account_word(account)
 
 
 def claim_proof_calldata(account: Address, total: int, proof: Sequence[Hash]) -> bytes:
-    """For our 0x23: the proof behind the account."""
+    """Encode a call of 0x23 with the account's total and its proof."""
     return account_word(account) + number_word(total) + b"".join(hash_word(each) for each in proof)

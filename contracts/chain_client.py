@@ -29,15 +29,9 @@ from contracts.transaction_broadcaster import TransactionBroadcaster, Transactio
 from contracts.transaction_sender import TransactionSender
 from contracts.transaction_tracker import TransactionTracker
 from contracts.verification import check_chain, effect_of
+from protocol.chain.errors import ChainRefused
 from protocol.chain.keccak import ZERO_ADDRESS, Address, checked_address
-from protocol.chain.port import (
-    NO_HASH,
-    ChainRefused,
-    Hash,
-    Proposal,
-    SentTransaction,
-    SettledTransaction,
-)
+from protocol.chain.port import NO_HASH, Hash, Proposal, SentTransaction, SettledTransaction
 
 # String[96] in the contracts.
 MAX_REASON_BYTES = 96
@@ -101,7 +95,7 @@ class ChainClient(ChainReader):
         )
 
     def approve_sponsor(self, sponsor: Address) -> SentTransaction:
-        """Let `sponsor` register, send heartbeats and claim for this account, at its own expense."""
+        """Let `sponsor` register, send heartbeats and claim for this account, and pay for it."""
         self._require_contracts("sponsors")
         data = call_data("approve_sponsor(address)", sponsor)
         return self._send(

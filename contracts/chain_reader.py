@@ -14,12 +14,12 @@ from contracts.chain_settings import HYPERGPU, PLUMISE, ChainSettings
 from contracts.liveness import heard_between
 from contracts.node_rpc import NodeRpc, number_of
 from contracts.verification import plumise_agent
+from protocol.chain.errors import ChainRefused
 from protocol.chain.keccak import Address, checked_address
 from protocol.chain.port import (
     NO_HASH,
     AgentStatus,
     ChainHead,
-    ChainRefused,
     Hash,
     PoolStatus,
     Proposal,

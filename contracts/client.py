@@ -1,6 +1,4 @@
-"""The one importer of web3: an RPC endpoint over its HTTP provider, and what makes a whole client
-from settings.
-"""
+"""Makes chain clients from settings. Only this module imports web3, for its HTTP provider."""
 
 from __future__ import annotations
 
@@ -14,6 +12,7 @@ from requests.exceptions import ConnectionError as NoConnection
 from requests.exceptions import HTTPError, RequestException, Timeout
 from web3 import HTTPProvider
 from web3.exceptions import Web3Exception
+from web3.types import RPCEndpoint
 
 from contracts.bounded_session import BoundedSession
 from contracts.chain_client import ChainClient
@@ -22,12 +21,13 @@ from contracts.endpoints import RPC_TIMEOUT_S, RpcError, Transport
 from contracts.pending_transactions import PendingFile
 from contracts.secret_mask import Masker, mask_libraries, masked_url
 from contracts.transaction_broadcaster import TransactionSigner
-from protocol.chain.port import ChainUnreachable
+from protocol.chain.errors import ChainUnreachable
 
 
 class HttpTransport:
-    """One endpoint over HTTP. web3's own retries are off: which endpoint is asked next is ours to
-    say.
+    """One endpoint over HTTP.
+
+    web3's own retries are off, since `Endpoints` decides which endpoint to ask next.
     """
 
     def __init__(self, url: str, timeout_s: float = RPC_TIMEOUT_S) -> None:
@@ -42,40 +42,41 @@ class HttpTransport:
         self._masker = Masker([url])
 
     def __call__(self, method: str, parameters: Sequence[Any]) -> Any:
-        """Raises as `Transport` says."""
+        """Ask the endpoint. Raises what `Transport` says."""
         try:
-            answer = self._provider.make_request(method, list(parameters))  # type: ignore[arg-type]  # a method's name is text
+            answer = self._provider.make_request(RPCEndpoint(method), list(parameters))
         except (RequestException, Web3Exception, ValueError, OSError) as error:
             raise ChainUnreachable(self._masker(_in_words(error)[:300])) from None
         return result_of(answer, method)
 
 
 def _in_words(error: Exception) -> str:
-    """What went wrong, without the libraries' own names for it where it is one of the usual things."""
+    """Describe an error. The usual errors are described without names of the libraries."""
     if isinstance(error, Timeout):
         return "no answer in time"
     if isinstance(error, HTTPError):
-        return str(error).partition(" for url")[0]  # "429 Client Error: Too Many Requests"
+        # For example: "429 Client Error: Too Many Requests".
+        return str(error).partition(" for url")[0]
     if isinstance(error, json.JSONDecodeError):
-        return "its answer is no JSON"
+        return "its answer is not JSON"
     if isinstance(error, NoConnection) and error.args:
-        # Behind "HTTPConnection(host='...', port=...): ".
+        # The reason follows "HTTPConnection(host='...', port=...): ".
         return str(getattr(error.args[0], "reason", error)).rpartition("): ")[2]
     return f"{type(error).__name__}: {error}"
 
 
 def result_of(answer: Any, method: str) -> Any:
-    """What a JSON-RPC answer holds.
+    """Return the result in a JSON-RPC answer.
 
-    Raises `RpcError` for an error, `ChainUnreachable` for what is no answer.
+    Raises `RpcError` for an error, and `ChainUnreachable` for anything else.
     """
     if not isinstance(answer, dict) or ("result" not in answer) == ("error" not in answer):
-        raise ChainUnreachable(f"{method} was answered with what is no JSON-RPC")
+        raise ChainUnreachable(f"the answer to {method} is not JSON-RPC")
     if "result" in answer:
         return answer["result"]
     error = answer["error"]
     if not isinstance(error, dict) or not isinstance(error.get("code"), int):
-        raise ChainUnreachable(f"{method} was answered with what is no JSON-RPC error")
+        raise ChainUnreachable(f"the answer to {method} is not a JSON-RPC error")
     data = error.get("data")
     try:
         output = bytes.fromhex(data.removeprefix("0x")) if isinstance(data, str) else b""
@@ -93,16 +94,15 @@ def connect(
     sleep: Callable[[float], None] = time.sleep,
     transports: Sequence[Transport] | None = None,
 ) -> ChainClient:
-    """A client of the chain that `settings` name.
+    """Make a client of the chain in `settings`, without asking any node.
 
-    `kept` is the directory for what is in flight; without `signer` it only reads. Asks nobody yet.
-
-    Raises `ValueError` for a profile that is none or an address that is no URL.
+    `kept` is the directory for transactions in flight. Without a `signer` the client only reads.
+    Raises `ValueError` for an address that is not a URL.
     """
     for url in settings.urls:
         if not url.startswith(("http://", "https://")):
             raise ValueError(
-                f"{masked_url(url)} is no address of an RPC endpoint: http:// or https://"
+                f"{masked_url(url)} is not the URL of an RPC endpoint: http:// or https://"
             )
     mask_libraries(Masker(settings.urls))
     file = None

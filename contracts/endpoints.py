@@ -1,9 +1,10 @@
-"""Several RPC endpoints as one: the one that answers is kept, one that does not is left alone for a
-while, and each is checked before it is believed.
+"""Several RPC endpoints as one.
 
-An error that a node answers (a revert, a nonce too low) is an answer. No connection, no JSON, a
-limit that was reached: the next one is asked. The last error names every endpoint and what was
-wrong with it, without its secrets.
+The client stays with the endpoint that answers, and leaves one that fails alone for a while. Each
+endpoint is checked before its answers are believed. An error that a node answers (a revert, a nonce
+that is too low) is an answer. After a failed connection, an answer that is not JSON, or a rate
+limit, the next endpoint is asked. The final error names every endpoint and its problem, without
+secrets.
 """
 
 from __future__ import annotations
@@ -13,19 +14,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from contracts.secret_mask import Masker, masked_url
-from protocol.chain.port import ChainUnreachable, WrongChain
+from protocol.chain.errors import ChainUnreachable, WrongChain
 
-# An endpoint that failed is not asked first again before that: a restarting node needs about as
-# long.
+# How long a failed endpoint is not asked first: a restarting node needs about as long.
 REST_S = 15.0
-# "limit exceeded" as Infura, Alchemy and others number it.
+# The codes of "limit exceeded" at Infura, Alchemy and others.
 BUSY = frozenset({-32005, -32016, -32097, 429})
-# For one answer; estimateGas on a busy node takes seconds.
+# The time limit for one answer. On a busy node, estimateGas takes seconds.
 RPC_TIMEOUT_S = 10.0
 
 
 class RpcError(Exception):
-    """A node answered with an error. `data` is what a contract returned when it reverted."""
+    """An error that a node answered. `data` is what a contract returned when it reverted."""
 
     def __init__(self, code: int, message: str, data: bytes = b"") -> None:
         super().__init__(message)
@@ -37,7 +37,8 @@ class RpcError(Exception):
 class Transport(Protocol):
     """One endpoint.
 
-    Raises `RpcError` for an error it answers, `ChainUnreachable` for everything else.
+    A call raises `RpcError` for an error that the endpoint answers, and `ChainUnreachable` for any
+    other failure.
     """
 
     @property
@@ -47,10 +48,9 @@ class Transport(Protocol):
 
 
 class Endpoints:
-    """Asks the first that answers.
+    """Asks the first endpoint that answers.
 
-    `check` is called with each endpoint before its first answer is believed, and again after it
-    failed.
+    `check` verifies an endpoint before its first question, and again after each failure.
     """
 
     def __init__(
@@ -71,8 +71,12 @@ class Endpoints:
         self._masker = Masker(transport.url for transport in transports)
 
     def ask(self, method: str, *parameters: Any) -> Any:
-        """Raises `RpcError` for the answer of a node, `WrongChain` where those that answer are all
-        of another chain, else `ChainUnreachable`.
+        """Ask one question.
+
+        Raises:
+            RpcError: a node answered with an error.
+            WrongChain: all endpoints belong to another chain.
+            ChainUnreachable: no endpoint gave an answer.
         """
         with self._lock:
             problems: list[str] = []
@@ -102,8 +106,9 @@ class Endpoints:
         raise (WrongChain if wrong == len(problems) else ChainUnreachable)("; ".join(problems))
 
     def _order(self) -> list[int]:
-        """The current one first, then the others round; those that rest go last, since even they
-        are better than none.
+        """Return the current endpoint first, then the others in turn.
+
+        Endpoints that failed lately come last.
         """
         count = len(self._transports)
         around = [(self._current + step) % count for step in range(count)]

@@ -1,11 +1,9 @@
-"""What a transaction offers for its gas, and how much more when it is stuck.
+"""The fee that a transaction offers, and a higher one when it is stuck.
 
-Pure; amounts in base units per gas.
-
-With EIP-1559 the most that is paid is twice the base fee and a tip: enough for six full blocks in a
-row (1.125 ** 6 = 2.03). A chain whose blocks name no base fee gets a legacy gas price. A
-replacement must offer a tenth more for geth to take it; an eighth more is offered, and never less
-than the market asks now.
+Amounts are base units per gas. With EIP-1559 a transaction offers at most twice the base fee plus a
+tip, which is enough for six full blocks in a row (1.125 ** 6 = 2.03). On a chain without base fees
+it offers a legacy gas price. geth accepts a replacement that offers a tenth more. An eighth
+more is offered here, and never less than the market asks.
 """
 
 from __future__ import annotations
@@ -13,13 +11,13 @@ from __future__ import annotations
 import msgspec
 
 GWEI = 10**9
-# Where the node does not say; what geth suggests on a quiet chain.
+# The tip if the node does not suggest one: geth's suggestion on a quiet chain.
 DEFAULT_TIP = GWEI
 RAISE_NUMERATOR, RAISE_DENOMINATOR = 9, 8
 
 
 class Fees(msgspec.Struct, frozen=True, kw_only=True):
-    """`tip` None: a legacy gas price, which is `most`."""
+    """A fee offer. Without a `tip`, `most` is a legacy gas price."""
 
     most: int
     tip: int | None = None
@@ -30,7 +28,7 @@ class Fees(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Market(msgspec.Struct, frozen=True, kw_only=True):
-    """What the chain asks now. `base` None: no EIP-1559; then `price` is the gas price."""
+    """What the chain asks now. Without a `base` fee, `price` is the legacy gas price."""
 
     base: int | None
     tip: int = DEFAULT_TIP
@@ -38,7 +36,7 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def fees_for(market: Market) -> Fees:
-    """What a new transaction offers."""
+    """Return the offer of a new transaction."""
     if market.base is None:
         return Fees(most=market.price)
     return Fees(most=2 * market.base + market.tip, tip=market.tip)
@@ -49,9 +47,9 @@ def _raise(amount: int) -> int:
 
 
 def raised(fees: Fees, market: Market) -> Fees:
-    """What takes the place of a transaction that offered `fees`, and has a chance now."""
+    """Return the offer of a replacement for a transaction that offered `fees`."""
     asked = fees_for(market)
-    # A transaction stays of its kind, or of the kind the chain knows now.
+    # The replacement has the kind of the first transaction if the chain still has that kind.
     if fees.tip is None or asked.tip is None:
         return Fees(
             most=max(_raise(fees.most), asked.most), tip=asked.tip if fees.tip is not None else None
@@ -59,7 +57,7 @@ def raised(fees: Fees, market: Market) -> Fees:
     return Fees(most=max(_raise(fees.most), asked.most), tip=max(_raise(fees.tip), asked.tip))
 
 
-def capped(fees: Fees, ceiling: int) -> Fees:
-    """Never more than the owner allows."""
-    most = min(fees.most, ceiling)
+def capped(fees: Fees, limit: int) -> Fees:
+    """Limit an offer to what the owner allows."""
+    most = min(fees.most, limit)
     return Fees(most=most, tip=None if fees.tip is None else min(fees.tip, most))

@@ -1,9 +1,8 @@
-"""Who was heard of between two instants, by the registry's own events: the same answer to whoever
-asks, whenever they ask.
+"""Finds the accounts that the registry heard from between two instants, by its events.
 
-The registry keeps an agent's last heartbeat alone; the chain keeps the events of all of them.
-Blocks are found by their time (bisection), events asked for in pieces, and no longer than until
-everybody that is asked about was heard.
+The registry itself keeps only an agent's last heartbeat, and the chain keeps all events. So
+everyone gets the same answer at any time. The block range is found by bisection over block times,
+and events are read in pieces until each account was found.
 """
 
 from __future__ import annotations
@@ -14,26 +13,24 @@ from contracts.abi import topic
 from contracts.artifacts import AGENT_REGISTRY
 from contracts.endpoints import RpcError
 from contracts.node_rpc import NodeRpc, number_of
+from protocol.chain.errors import ChainUnreachable
 from protocol.chain.keccak import Address, account_bytes, address_of
-from protocol.chain.port import ChainUnreachable
 
 REGISTERED = topic("Registered(address,address,bytes32,bytes32,bytes32[])")
 HEARTBEAT = topic("Heartbeat(address,address,uint256,bytes32)")
-LOG_BLOCKS = (
-    # Of one eth_getLogs: a thousand nodes' heartbeats in 256 blocks of 3 s are 5 MB of JSON; public
-    # endpoints refuse 2,000 and more.
-    256
-)
-# So many are named in the question, more are picked out of the answer.
+# The range of one eth_getLogs. The heartbeats of a thousand nodes in 256 blocks of 3 s are 5 MB of
+# JSON, and public endpoints refuse 2,000 blocks and more.
+LOG_BLOCKS = 256
+# Up to this many accounts are named in the question. More are picked out of the answer.
 NAMED_AGENTS = 64
 
 
 def heard_between(
     node: NodeRpc, accounts: Iterable[Address], since_s: int, until_s: int
 ) -> frozenset[Address]:
-    """Those of `accounts` that registered or beat in a block with since_s <= time < until_s.
+    """Return the `accounts` heard from in [since_s, until_s), in chain time.
 
-    Raises `ChainUnreachable`.
+    A registration and a heartbeat both count. Raises `ChainUnreachable`.
     """
     missing = {account_bytes(account): account for account in accounts}
     heard: set[Address] = set()
@@ -53,8 +50,9 @@ def heard_between(
 
 
 def _agents(node: NodeRpc, first: int, last: int, named: list[bytes]) -> set[bytes]:
-    """The agents of the events in blocks `first` to `last`; where the node finds that too much, in
-    two halves.
+    """Return the agents in the events of blocks `first` to `last`.
+
+    If the node refuses the range, each half is read by itself.
     """
     agents: list[str] | None = ["0x" + account.hex().rjust(64, "0") for account in named] or None
     try:
@@ -62,7 +60,7 @@ def _agents(node: NodeRpc, first: int, last: int, named: list[bytes]) -> set[byt
     except RpcError as error:
         if first == last:
             raise ChainUnreachable(
-                f"eth_getLogs of block {first} was answered with error {error.code}: {error.message}"
+                f"eth_getLogs failed for block {first} with error {error.code}: {error.message}"
             ) from None
         middle = (first + last) // 2
         return _agents(node, first, middle, named) | _agents(node, middle + 1, last, named)
@@ -76,7 +74,7 @@ def _agents(node: NodeRpc, first: int, last: int, named: list[bytes]) -> set[byt
 
 
 def _block_at(node: NodeRpc, at_s: int) -> int:
-    """The first block whose time is not before `at_s`; one past the head where there is none yet."""
+    """Return the first block at or after `at_s`, or the number after the head's."""
     low, high = 0, number_of(node.block().number, "number") + 1
     while low < high:
         middle = (low + high) // 2

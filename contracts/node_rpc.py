@@ -1,5 +1,6 @@
-"""The calls a client makes of a node, typed: what comes back is checked to be what was asked for,
-so that garbage is `ChainUnreachable`.
+"""The calls that a client makes of a node, with typed answers.
+
+Each answer is checked to be what was asked for. Anything else is `ChainUnreachable`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import msgspec
 from contracts.abi import call_data, refusal, returned
 from contracts.endpoints import Endpoints, RpcError
 from contracts.fees import DEFAULT_TIP, Market
+from protocol.chain.errors import ChainUnreachable
 from protocol.chain.keccak import Address
-from protocol.chain.port import ChainUnreachable
 
 NO_METHOD = -32601
 ZERO = "0x" + "0" * 40
@@ -21,7 +22,7 @@ T = TypeVar("T")
 
 
 class RpcBlock(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What is read of a block."""
+    """The fields of a block that clients read."""
 
     number: str
     hash: str
@@ -36,7 +37,7 @@ class RpcLog(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TransactionReceipt(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What is read of a receipt."""
+    """The fields of a receipt that clients read."""
 
     transaction_hash: str
     block_number: str
@@ -48,7 +49,7 @@ class TransactionReceipt(msgspec.Struct, frozen=True, kw_only=True, rename="came
 
 
 class NodeRpc:
-    """Over some endpoints.
+    """One node, behind some endpoints.
 
     Raises `ChainUnreachable`, `ChainRefused` (estimates and calls) and `RpcError` (sending).
     """
@@ -57,12 +58,12 @@ class NodeRpc:
         self._endpoints = endpoints
 
     def ask(self, method: str, *parameters: Any) -> Any:
-        """The bare answer; a node's error that nobody expected becomes `ChainUnreachable`."""
+        """Ask a question that no node refuses. Raises `ChainUnreachable` for any error."""
         try:
             return self._endpoints.ask(method, *parameters)
         except RpcError as error:
             raise ChainUnreachable(
-                f"{method} was answered with error {error.code}: {error.message}"
+                f"{method} failed with error {error.code}: {error.message}"
             ) from None
 
     def number(self, method: str, *parameters: Any) -> int:
@@ -71,7 +72,7 @@ class NodeRpc:
     def call(
         self, to: Address, signature: str, *arguments: Any, returns: list[str]
     ) -> tuple[Any, ...]:
-        """Reads. Raises `ChainRefused` where the contract reverts."""
+        """Call a contract without a transaction. Raises `ChainRefused` if it reverts."""
         data = "0x" + call_data(signature, *arguments).hex()
         try:
             answer = self._endpoints.ask("eth_call", {"to": to, "data": data}, "latest")
@@ -80,21 +81,21 @@ class NodeRpc:
         return returned(returns, answer)
 
     def replay(self, asked: dict[str, Any], block: str) -> None:
-        """Calls as a transaction did in an earlier block. Raises `ChainRefused` with the reason."""
+        """Repeat a call in an earlier block. Raises `ChainRefused` with the reason."""
         try:
             self._endpoints.ask("eth_call", asked, block)
         except RpcError as error:
             raise refusal(error) from None
 
     def estimate(self, asked: dict[str, Any]) -> int:
-        """Gas. Raises `ChainRefused` where it would fail."""
+        """Estimate the gas of a transaction. Raises `ChainRefused` if it would fail."""
         try:
             return number_of(self._endpoints.ask("eth_estimateGas", asked), "eth_estimateGas")
         except RpcError as error:
             raise refusal(error) from None
 
     def offer(self, raw: str) -> None:
-        """Raises `RpcError` in the node's words."""
+        """Offer a signed transaction. Raises `RpcError` with the node's message."""
         self._endpoints.ask("eth_sendRawTransaction", raw)
 
     def block(self, at: str = "latest") -> RpcBlock:
@@ -106,7 +107,7 @@ class NodeRpc:
         return found
 
     def block_hash(self, number: int) -> str | None:
-        """None where the chain is not that long."""
+        """Return the hash of a block; None beyond the head."""
         found = record_of(
             self.ask("eth_getBlockByNumber", hex(number), False), RpcBlock, "eth_getBlockByNumber"
         )
@@ -120,12 +121,12 @@ class NodeRpc:
         )
         if found is not None and found.transaction_hash.lower() != transaction.lower():
             raise ChainUnreachable(
-                "eth_getTransactionReceipt was answered with another transaction's"
+                "eth_getTransactionReceipt returned another transaction's receipt"
             )
         return found
 
     def logs(self, address: Address, topics: list[Any], first: int, last: int) -> list[RpcLog]:
-        """Raises `RpcError` in the node's words: it may be too much at once."""
+        """Read events. Raises `RpcError`, for example if the range has too many blocks."""
         asked = {
             "address": address,
             "topics": topics,
@@ -134,7 +135,7 @@ class NodeRpc:
         }
         found = record_of(self._endpoints.ask("eth_getLogs", asked), list[RpcLog], "eth_getLogs")
         if found is None:
-            raise ChainUnreachable("eth_getLogs was answered with nothing")
+            raise ChainUnreachable("the answer to eth_getLogs is empty")
         return found
 
     def knows(self, transaction: str) -> bool:
@@ -144,7 +145,7 @@ class NodeRpc:
         return self.number("eth_getTransactionCount", account, at)
 
     def market(self) -> Market:
-        """What the chain asks for gas now."""
+        """Return what the chain asks for gas now."""
         base = self.block().base_fee_per_gas
         if base is None:
             return Market(base=None, price=self.number("eth_gasPrice"))
@@ -158,20 +159,20 @@ class NodeRpc:
 
 
 def number_of(answer: Any, what: str) -> int:
-    """A hex quantity. Raises `ChainUnreachable` for anything else."""
+    """Decode a hex quantity. Raises `ChainUnreachable` for anything else."""
     try:
         if isinstance(answer, str) and answer.startswith("0x") and len(answer) <= 66:
             return int(answer, 16)
     except ValueError:
         pass
-    raise ChainUnreachable(f"{what} was answered with what is no number: {str(answer)[:80]}")
+    raise ChainUnreachable(f"the answer to {what} is not a number: {str(answer)[:80]}")
 
 
 def record_of(answer: Any, kind: type[T], what: str) -> T | None:
-    """A record, or None for null. Raises `ChainUnreachable` for anything else."""
+    """Decode a record; null gives None. Raises `ChainUnreachable` for anything else."""
     if answer is None:
         return None
     try:
         return msgspec.convert(answer, kind)
     except msgspec.ValidationError as error:
-        raise ChainUnreachable(f"{what} was answered with something else: {error}") from None
+        raise ChainUnreachable(f"the answer to {what} is malformed: {error}") from None

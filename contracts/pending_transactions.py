@@ -1,8 +1,8 @@
-"""What was signed and is not settled, on disk: written before it is offered to the chain, so that a
-restart at any instant knows of it.
+"""The transactions that are signed and not settled, on disk.
 
-The file is locked while it is used, since the daemon and a command may hold the same wallet:
-together they are one owner of the nonce.
+A transaction is written before it is offered to the chain, so a restart at any moment knows about
+it. The file is locked while it is used: the daemon and a command may hold the same wallet, and
+together they own its nonce.
 """
 
 from __future__ import annotations
@@ -22,14 +22,12 @@ from protocol.errors import UserError
 
 
 class PendingTransaction(msgspec.Struct, frozen=True, kw_only=True):
-    """One nonce's transaction.
+    """The transaction of one nonce.
 
-    `hashes` are all that were signed for it, the first one first: any of them may be the one that
-    is included.
-
-    `subject` is whom or what it is about: one kind of thing about one subject is in flight once.
-    `proof` is the topic of the event that shows its effect, "" where state is read instead. `raw`
-    is the last signed transaction. Times in unix seconds, `block` the head at the last offer.
+    `hashes` are the hashes of all versions that were signed, the first one first. Any of them may
+    be included. One kind of transaction about one `subject` is in flight once. `proof` is the topic
+    of the event that shows its effect; "" if state is read instead. `raw` is the last signed
+    version. Times are unix seconds. `block` is the head at the last offer.
     """
 
     kind: str
@@ -53,9 +51,7 @@ class PendingTransaction(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WatchedTransaction(msgspec.Struct, frozen=True, kw_only=True):
-    """What was told to be done, and the block it is in: a deep reorganization may still take it
-    out.
-    """
+    """A transaction that is done, and its block. A deep reorganization may still take it out."""
 
     transaction: PendingTransaction
     block: int
@@ -63,9 +59,9 @@ class WatchedTransaction(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PendingTransactions(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything pending of one account on one chain, by nonce, and what ended lately.
+    """What is pending of one account on one chain, by nonce, and what ended lately.
 
-    `chain` is the hash of block 0: another chain of the same id has other nonces.
+    `chain` is the hash of block 0, since another chain of the same id has other nonces.
     """
 
     chain: str = ""
@@ -74,9 +70,9 @@ class PendingTransactions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PendingFile:
-    """The book's place.
+    """The file of pending transactions.
 
-    Without a path it lives in memory, for tests and for chains that are only read.
+    Without a path they are in memory, for tests and for clients that only read.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -87,9 +83,9 @@ class PendingFile:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Nobody else, in this process or another, reads or writes meanwhile.
+        """Exclude all other readers and writers, in this process and in others.
 
-        May be entered again by the same thread.
+        The same thread may enter again.
         """
         with self._thread:
             self._depth += 1
@@ -105,13 +101,15 @@ class PendingFile:
                     fcntl.flock(handle, fcntl.LOCK_EX)
                     yield
                 finally:
-                    os.close(handle)  # and with it the lock
+                    # This releases the lock.
+                    os.close(handle)
             finally:
                 self._depth -= 1
 
     def load(self) -> PendingTransactions:
-        """Raises `UserError("PENDING_FILE")` for a file that is damaged: what it held may still be
-        in flight, so it is not passed over.
+        """Read the file. Raises `UserError("PENDING_FILE")` for a damaged one.
+
+        A damaged file is not skipped, since its transactions may still be in flight.
         """
         if self._path is None:
             return self._memory
@@ -123,14 +121,16 @@ class PendingFile:
             raise UserError(
                 "PENDING_FILE",
                 f"{self._path} is damaged.",
-                why=f"it says which transactions of this wallet are on their way, and they may be paid twice where that is forgotten ({error})",
-                fix=f"wait until none is (a few minutes), then: mv {self._path} {self._path}.damaged",
+                why="it lists this wallet's transactions in flight, and without it they could be "
+                f"sent twice ({error})",
+                fix="wait a few minutes until no transaction is in flight, then: "
+                f"mv {self._path} {self._path}.damaged",
             ) from None
 
     def save(self, book: PendingTransactions) -> None:
-        """Durable on return, whole or not at all.
+        """Write the file, as a whole or not at all. It is durable on return.
 
-        Raises `OSError` when the medium refuses; then nothing may be sent.
+        Raises `OSError` if the disk refuses; then nothing may be sent.
         """
         if self._path is None:
             self._memory = book

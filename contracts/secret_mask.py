@@ -1,5 +1,6 @@
-"""What is secret in the address of an RPC endpoint stays out of logs, errors and the status: keys
-live in its path, query and user part.
+"""Keeps the secrets of RPC endpoints' URLs out of logs, errors and the status.
+
+The keys are in a URL's path, query and user part.
 """
 
 from __future__ import annotations
@@ -8,14 +9,14 @@ import logging
 from collections.abc import Iterable
 from urllib.parse import unquote, urlsplit
 
-# Whose own log lines name the addresses they ask.
+# Libraries whose log lines contain URLs.
 LIBRARIES = ("web3", "urllib3", "requests")
-# Characters; a shorter piece of a path is no key, and would blank out ordinary words.
+# In characters. A shorter piece of a path is not a key, and masking it would hide ordinary words.
 SHORTEST = 4
 
 
 def masked_url(url: str) -> str:
-    """Scheme, host and port; "/..." where there was more."""
+    """Return a URL's scheme, host and port, and "/..." for the rest."""
     parts = urlsplit(url)
     host = parts.hostname or "?"
     host = f"[{host}]" if ":" in host else host
@@ -28,7 +29,7 @@ def masked_url(url: str) -> str:
 
 
 class Masker:
-    """Takes the secrets of some addresses out of any text."""
+    """Replaces the secrets of some URLs in any text."""
 
     def __init__(self, urls: Iterable[str]) -> None:
         pieces: set[str] = set()
@@ -52,7 +53,7 @@ class Masker:
 
 
 class MaskingFilter(logging.Filter):
-    """Masks every record of the loggers it is put on."""
+    """Masks the records of a logger."""
 
     def __init__(self, masker: Masker) -> None:
         super().__init__()
@@ -67,8 +68,9 @@ class MaskingFilter(logging.Filter):
 
 
 def mask_libraries(masker: Masker) -> None:
-    """Put the filter where these libraries log: a filter on a parent does not see what its children
-    log, so each logger gets it.
+    """Add the filter to each logger of these libraries.
+
+    A filter of a parent logger does not see the records of its children.
     """
     for name in list(logging.root.manager.loggerDict):
         if name.partition(".")[0] in LIBRARIES:

@@ -1,4 +1,4 @@
-"""Keys of a wallet as signers of transactions and of claims (EIP-712)."""
+"""A wallet's key as a signer of transactions, and of claims (EIP-712)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from protocol.chain.keccak import Address
 
 
 def signer_of(key: bytes) -> TransactionSigner:
-    """The wallet of a 32-byte private key. Raises `ValueError` for what is none."""
+    """Return the signer of a 32-byte private key. Raises `ValueError` for any other key."""
     signer: TransactionSigner = Account.from_key(key)
     return signer
 
@@ -27,8 +27,9 @@ def claim_message(
     *,
     pool: Address = REWARD_POOL,
 ) -> dict[str, Any]:
-    """What `account` signs to have its rewards paid to `payout`: good for one total, on one chain,
-    at one contract, until the deadline.
+    """Make the message that `account` signs to have its rewards paid to `payout`.
+
+    The signature is valid for one total, on one chain, at one contract, until the deadline.
     """
     return {
         "types": {
@@ -57,5 +58,5 @@ def claim_message(
 
 
 def sign_claim(key: bytes, message: dict[str, Any]) -> bytes:
-    """65 bytes over a `claim_message`."""
+    """Sign a `claim_message`. Returns 65 bytes."""
     return bytes(Account.sign_message(encode_typed_data(full_message=message), key).signature)

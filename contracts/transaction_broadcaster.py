@@ -10,8 +10,8 @@ from contracts.endpoints import RpcError
 from contracts.fees import Fees
 from contracts.node_rpc import NodeRpc
 from contracts.pending_transactions import PendingTransaction
+from protocol.chain.errors import ChainRefused, ChainUnreachable
 from protocol.chain.keccak import Address, keccak256
-from protocol.chain.port import ChainRefused, ChainUnreachable
 
 # geth, nethermind and erigon say one of these about a transaction that they have already.
 ALREADY_KNOWN = ("already known", "known transaction", "already imported")

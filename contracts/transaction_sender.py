@@ -31,8 +31,9 @@ from contracts.pending_transactions import (
 )
 from contracts.reorganization_watch import ReorganizationWatch
 from contracts.transaction_broadcaster import TransactionBroadcaster
+from protocol.chain.errors import ChainRefused, ChainUnreachable
 from protocol.chain.keccak import Address
-from protocol.chain.port import ChainRefused, ChainUnreachable, SentTransaction, SettledTransaction
+from protocol.chain.port import SentTransaction, SettledTransaction
 
 # A node sends one of each kind. More in flight means that a program sends in a loop.
 MAX_PENDING = 32

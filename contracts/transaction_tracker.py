@@ -1,7 +1,7 @@
 """How transactions end, for those who wait and for those who ask later.
 
-Several callers share one account, and whoever looks first learns how a transaction ended. The
-tracker keeps the ends, so that each caller learns its own.
+Several callers share one account, and the first look finds how a transaction ended. The tracker
+keeps the ends, so that each caller learns its own.
 """
 
 from __future__ import annotations
@@ -10,13 +10,8 @@ from collections import deque
 from collections.abc import Callable
 
 from contracts.transaction_sender import TransactionSender
-from protocol.chain.port import (
-    ChainPending,
-    ChainRefused,
-    ChainUnreachable,
-    SentTransaction,
-    SettledTransaction,
-)
+from protocol.chain.errors import ChainPending, ChainRefused, ChainUnreachable
+from protocol.chain.port import SentTransaction, SettledTransaction
 
 # Between two looks of a caller that waits; blocks come every 2 to 3 s.
 POLL_S = 1.0

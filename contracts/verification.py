@@ -1,9 +1,9 @@
-"""When a node is believed: it shows that it is the chain, and after a transaction that there was an
-effect, on each profile in its own way.
+"""Decides whether to believe a node.
 
-A receipt with status 1 proves nothing: a plain EVM takes calldata to an empty address. Our
-contracts say an event for every change, and only a contract that is there can; on plumise the state
-is read.
+An endpoint must show that it belongs to the right chain. After a transaction it must show an
+effect, since a receipt with status 1 proves nothing: a plain EVM accepts calldata for an empty
+address. This project's contracts log an event for every change. On Plumise, the client reads the
+state.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from contracts.chain_settings import PLUMISE
 from contracts.endpoints import RpcError, Transport
 from contracts.node_rpc import NodeRpc, TransactionReceipt, number_of, record_of
 from contracts.pending_transactions import PendingTransaction
+from protocol.chain.errors import ChainUnreachable, WrongChain
 from protocol.chain.keccak import Address, checked_address
-from protocol.chain.port import AgentStatus, ChainUnreachable, WrongChain
+from protocol.chain.port import AgentStatus
 
 
 class PlumiseStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What `agent_getStatus` says. Numbers come as numbers or as text, decimal or hex."""
+    """The answer to `agent_getStatus`. Numbers are JSON numbers or text, decimal or hex."""
 
     registered: bool
     active: bool = False
@@ -31,7 +32,10 @@ class PlumiseStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 def check_chain(profile: str, chain_id: int, account: Address, transport: Transport) -> None:
-    """Whether this endpoint is the chain. Raises `WrongChain`, or as a transport does."""
+    """Check that an endpoint belongs to the chain.
+
+    Raises `WrongChain`, or what a transport raises.
+    """
     found = number_of(transport("eth_chainId", ()), "eth_chainId")
     if found != chain_id:
         raise WrongChain(f"expected chain {chain_id}, found chain {found}")
@@ -40,11 +44,12 @@ def check_chain(profile: str, chain_id: int, account: Address, transport: Transp
             known = transport("agent_isAgentAccount", (account, "latest"))
         except RpcError as error:
             raise WrongChain(
-                f"chain {found} has no agents (agent_isAgentAccount: {error.message}): its addresses 0x21 to 0x23 do nothing"
+                f"chain {found} has no agents (agent_isAgentAccount: {error.message}): "
+                "its addresses 0x21 to 0x23 do nothing"
             ) from None
         if not isinstance(known, bool):
             raise WrongChain(
-                f"chain {found} answers agent_isAgentAccount with what is neither true nor false"
+                f"chain {found} answers agent_isAgentAccount with neither true nor false"
             )
         return
     for contract, place in PLACES.items():
@@ -55,16 +60,16 @@ def check_chain(profile: str, chain_id: int, account: Address, transport: Transp
 def effect_of(
     profile: str, node: NodeRpc, each: PendingTransaction, receipt: TransactionReceipt
 ) -> str:
-    """Why a transaction with a good receipt did nothing, "" where it did what it was sent for."""
+    """Say why a transaction with status 1 had no effect; "" if it had its effect."""
     ours = {place.lower() for place in PLACES.values()}
-    said = {
+    logged = {
         log.topics[0].lower() for log in receipt.logs if log.topics and log.address.lower() in ours
     }
-    if each.proof in said:
+    if each.proof in logged:
         return ""
     if profile == PLUMISE:
         return _plumise_effect(node, each, receipt)
-    return "the receipt is good and no contract said anything: nothing happened"
+    return "the receipt has status 1, but no contract logged an event: nothing happened"
 
 
 def _plumise_effect(node: NodeRpc, each: PendingTransaction, receipt: TransactionReceipt) -> str:
@@ -77,19 +82,19 @@ def _plumise_effect(node: NodeRpc, each: PendingTransaction, receipt: Transactio
         return (
             ""
             if left == 0 and plumise_agent(node, each.subject).registered
-            else "the receipt is good and the reward is still pending"
+            else "the receipt has status 1, but the reward is still pending"
         )
     agent = plumise_agent(node, each.subject)
     if not agent.registered:
-        return "the receipt is good and the account is not registered: nothing happened"
+        return "the receipt has status 1, but the account is not registered: nothing happened"
     at = number_of(node.block(receipt.block_number).timestamp, "timestamp")
     if each.kind == "heartbeat" and agent.last_heartbeat_s < at:
-        return "the receipt is good and the last heartbeat is an older one: nothing happened"
+        return "the receipt has status 1, but the last heartbeat is older: nothing happened"
     return ""
 
 
 def plumise_agent(node: NodeRpc, address: Address) -> AgentStatus:
-    """What Plumise's node says of an account. Raises `ChainUnreachable` for garbage."""
+    """Read an account's status on Plumise. Raises `ChainUnreachable` for garbage."""
     found = record_of(node.ask("agent_getStatus", address), PlumiseStatus, "agent_getStatus")
     if found is None or not found.registered:
         return AgentStatus(address=checked_address(address), payout=checked_address(address))
@@ -106,10 +111,10 @@ def plumise_agent(node: NodeRpc, address: Address) -> AgentStatus:
 
 
 def _plain(number: int | str) -> int:
-    """Raises `ChainUnreachable` for text that is no number."""
+    """Decode a number. Raises `ChainUnreachable` for other text."""
     try:
         return number if isinstance(number, int) else int(number, 0)
     except ValueError:
         raise ChainUnreachable(
-            f"agent_getStatus was answered with {str(number)[:40]!r} for a number"
+            f"the answer to agent_getStatus has {str(number)[:40]!r} for a number"
         ) from None

@@ -24,8 +24,10 @@ PLACES = {
     "agent_registry": AGENT_REGISTRY,
     "sessions": SESSIONS,
 }
-"""The address of each contract. The genesis fixes them, and the contracts that call each other contain
-them."""
+"""The address of each contract.
+
+The genesis fixes the addresses, and contracts that call each other contain them.
+"""
 
 
 class Artifact(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,1 +1,1 @@
-"""A chain of one's own: an embedded EVM with the precompile addresses populated, behind JSON-RPC."""
+"""A development chain: an embedded EVM with the contracts in its genesis, behind JSON-RPC."""

@@ -1,4 +1,4 @@
-"""Plumise's own calls, `agent_*`, as its node would answer them from our registry and pool."""
+"""Plumise's own calls, `agent_*`, answered from this project's registry and pool."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from protocol.chain.keccak import Address, account_bytes, address_of, keccak256
 _AGENT = "(bytes32,bytes32,uint256,uint256,uint256,bytes32)"
 
 Call = Callable[[Address, bytes], bytes]
-"""What a contract returns for calldata, now."""
+"""Calls a contract with calldata and returns its answer."""
 
 
 def is_agent(call: Call, who: str) -> bool:
-    """`agent_isAgentAccount`."""
+    """Answer `agent_isAgentAccount`."""
     return bool(_read(call, AGENT_REGISTRY, "is_registered(address)", who, ["bool"])[0])
 
 
 def agent_status(call: Call, who: str) -> dict[str, Any]:
-    """`agent_getStatus`."""
+    """Answer `agent_getStatus`."""
     (name, model, since, last, samples, certificate), active, payout = _read(
         call, AGENT_REGISTRY, "status(address)", who, [_AGENT, "bool", "address"]
     )

@@ -1,6 +1,6 @@
-"""Foundry's anvil in place of the embedded EVM: another program's Ethereum, from the same genesis.
+"""Runs Foundry's anvil instead of the embedded EVM: another Ethereum, from the same genesis.
 
-It keeps nothing, and knows neither Plumise's `agent_*` nor a faucet.
+anvil keeps nothing, has no faucet, and does not know Plumise's `agent_*` calls.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from contracts.devnet.genesis import HARDFORK
 
-# It listens within a second on an idle machine, after 31 s on one with ten programs to a core.
+# anvil listens within a second on an idle machine, and after 31 s with ten programs to a core.
 UP_S = 60.0
 LOOK_S = 0.05
 END_S = 5.0
@@ -29,7 +29,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def found_anvil() -> Path | None:
-    """The program on this machine's PATH."""
+    """Find the program on this machine's PATH."""
     found = shutil.which("anvil")
     return None if found is None else Path(found)
 
@@ -43,19 +43,28 @@ def anvil_serving(
     port: int = 0,
     block_s: float = 0,
 ) -> Iterator[str]:
-    """Its URL, until the block ends. anvil ends with this process, however that ends.
+    """Run anvil until the block ends, and yield its URL.
 
-    `port` 0: any. `block_s` 0: a block for each transaction.
-
-    Raises `OSError` where it cannot be started or does not come up, with the end of what it said.
+    anvil ends with this process, even if this process is killed. Port 0 means any free port. With
+    `block_s` 0, each transaction gets a block. Raises `OSError` with the end of anvil's output if
+    anvil does not start.
     """
     with tempfile.TemporaryDirectory(prefix="hypergpu-anvil-") as directory:
         file, log = Path(directory) / "genesis.json", Path(directory) / "log"
         file.write_text(json.dumps(genesis), encoding="utf-8")
-        command = [program, "--init", file, "--host", host, "--hardfork", HARDFORK, "--quiet"]
+        command = [
+            str(program),
+            "--init",
+            str(file),
+            "--host",
+            host,
+            "--hardfork",
+            HARDFORK,
+            "--quiet",
+        ]
         command += ["--block-time", f"{block_s:g}"] if block_s else []
         chosen = _free_port(host, port)
-        # Looked up here: between fork and exec nothing may be loaded.
+        # Looked up here, since nothing may be loaded between fork and exec.
         dies_with_us = ctypes.CDLL(None).prctl
         with log.open("wb") as out:
             process = subprocess.Popen(
@@ -63,9 +72,9 @@ def anvil_serving(
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                # SIGTERM: npm's package starts anvil through a script that hands this on and
-                # nothing else.
-                preexec_fn=lambda: dies_with_us(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0),  # noqa: PLW1509  # one system call, no lock
+                # npm's package starts anvil through a script, which passes on SIGTERM only.
+                # The function makes one system call and takes no lock.
+                preexec_fn=lambda: dies_with_us(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0),  # noqa: PLW1509
             )
         try:
             _wait_for(process, host, chosen, log)
@@ -80,7 +89,7 @@ def anvil_serving(
 
 
 def _wait_for(process: subprocess.Popen[bytes], host: str, port: int, log: Path) -> None:
-    """Raises `OSError` when it ends, or does not listen in time."""
+    """Wait until anvil listens. Raises `OSError` if it ends or is too slow."""
     deadline = time.monotonic() + UP_S
     while process.poll() is None and time.monotonic() < deadline:
         with socket.socket() as probe:
@@ -94,10 +103,10 @@ def _wait_for(process: subprocess.Popen[bytes], host: str, port: int, log: Path)
 
 
 def _free_port(host: str, port: int) -> int:
-    """It, or for 0 one that was free a moment ago: anvil says what the system gave it only among
-    lines that `--quiet` leaves out.
+    """Return `port`, or for 0 a port that was free a moment ago.
 
-    Raises `OSError` where it is taken: whoever has it would be taken for anvil.
+    anvil prints the port that the system gave it only without `--quiet`. Raises `OSError` if the
+    port is in use: the program that uses it would be mistaken for anvil.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

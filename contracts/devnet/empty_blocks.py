@@ -1,8 +1,8 @@
 """Old empty blocks, kept as their times.
 
-A devnet makes a block every 2 s, and nearly all of them are empty. Measured over 3,000 empty blocks,
-py-evm's own format takes 44 MB a day. anvil's state file takes 76 MB a day; anvil keeps all of that
-in memory and writes it only when it ends. This module takes 0.24 MB a day.
+A devnet makes a block every 2 s, and nearly all of them are empty. Measured over 3,000 empty
+blocks, py-evm's own format takes 44 MB a day. anvil's state file takes 76 MB a day; anvil keeps all
+of that in memory and writes it only when it ends. This module takes 0.24 MB a day.
 
 An empty block follows from its parent and its time: the state is the same, and the next base fee is
 computed. So of `SEGMENT` blocks this module keeps how many seconds each came after its parent. The

@@ -1,8 +1,8 @@
-"""The embedded EVM: a chain on py-evm that makes blocks. Only modules of this folder import py-evm.
+"""The embedded EVM: a chain that makes blocks. Only modules of this folder import py-evm.
 
-The rules are Cancun's. A block's time is at least a second after its parent's, and follows the given
-clock plus an offset that a test may add. As in geth, a waiting transaction is replaced by one with
-the same sender and nonce that offers a tenth more.
+The rules are Cancun's. A block's time is at least a second after its parent's, and follows the
+given clock plus an offset that a test may add. As in geth, a waiting transaction is replaced by one
+with the same sender and nonce that offers a tenth more.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Devnet(EvmChain):
             self._store.commit()
 
     def advance(self, seconds: int) -> None:
-        """Advance the chain's clock by `seconds`, from its own time or the last block's if later."""
+        """Advance the chain's clock by `seconds`, and past the last block's time."""
         with self.lock:
             now_s = int(self._now())
             self._offset_s = max(self.head.timestamp, now_s + self._offset_s) + seconds - now_s

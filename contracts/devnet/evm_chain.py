@@ -27,7 +27,7 @@ Hash = bytes
 class MinedTransaction(msgspec.Struct, frozen=True, kw_only=True):
     """A transaction in a block of the canonical chain.
 
-    `receipt` is py-evm's, with the gas of the whole block up to it.
+    `receipt` is py-evm's, whose gas counts the block's transactions before it, too.
     """
 
     block: Any
@@ -177,7 +177,7 @@ class EvmChain:
         gas: int,
         number: int | None = None,
     ) -> bytes:
-        """Return what a call would return in the block after the head, or at the end of block `number`.
+        """Return what a call would return in the next block, or at the end of block `number`.
 
         Raises `RpcRefusal`.
         """

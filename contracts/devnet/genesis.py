@@ -1,9 +1,8 @@
-"""The devnet's genesis, in geth's format: our contracts at the precompile addresses, as their
-constructors leave them.
+"""The devnet's genesis, in geth's format: the contracts at their addresses, as constructed.
 
-Constructors are run once, in a throwaway EVM, and the code and storage they leave are copied: so
-owner, settlers and times are set by the contract's own rules, and nobody computes slots by hand.
-The same file starts anvil (`anvil --init FILE`) and geth.
+Each constructor runs once in a temporary EVM, and the code and storage that it leaves are copied.
+So the contracts' own rules set the owner, the settlers and the times, and no code computes storage
+slots. The same file starts anvil (`anvil --init FILE`) and geth.
 """
 
 from __future__ import annotations
@@ -18,10 +17,11 @@ from contracts.artifacts import PLACES, artifact, slots_of
 from contracts.devnet.genesis_block import deployed
 from protocol.chain.keccak import Address, account_bytes, address_of, keccak256
 
-COIN = 10**18  # base units
+# In base units.
+COIN = 10**18
 GAS_LIMIT = 30_000_000
 FIRST_BASE_FEE = 10**9
-# Nobody's on chainlist; ours, so that a transaction for the devnet is worth nothing elsewhere.
+# chainlist has no chain with this id, so a transaction for the devnet is worth nothing elsewhere.
 DEVNET_CHAIN_ID = 4195600
 FAUCET = "faucet"
 # The rules of the genesis, by anvil's name for them.
@@ -29,20 +29,20 @@ HARDFORK = "cancun"
 
 
 def dev_key(name: str) -> bytes:
-    """The private key of one of the devnet's own accounts.
+    """Return the private key of one of the devnet's accounts.
 
-    Everybody knows it: worth nothing on any other chain.
+    The key is public, so the account is worthless on any other chain.
     """
     return keccak256(b"hypergpu devnet " + name.encode())
 
 
 def dev_account(name: str) -> Address:
-    """The account of `dev_key(name)`."""
+    """Return the account of `dev_key(name)`."""
     return address_of(keys.PrivateKey(dev_key(name)).public_key.to_canonical_address())
 
 
 class GenesisSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What can be chosen of a devnet. Times in seconds; `funded` maps accounts to base units."""
+    """The choices of a devnet. Times are seconds; `funded` maps accounts to base units."""
 
     chain_id: int = DEVNET_CHAIN_ID
     owner: Address
@@ -55,14 +55,14 @@ class GenesisSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def foreign_contracts(genesis: dict[str, Any]) -> tuple[str, ...]:
-    """Those of our contracts whose code in `genesis` is not what this version compiles.
+    """Return the contracts whose code in `genesis` differs from this version's.
 
-    Raises `KeyError`, `ValueError`, `TypeError` for what is no genesis of ours.
+    Raises `KeyError`, `ValueError` or `TypeError` for a file that is not a devnet's genesis.
     """
 
     def differs(contract: str, place: str) -> bool:
         code = bytes.fromhex(genesis["alloc"][place]["code"].removeprefix("0x"))
-        # Behind the code stand the values that the constructor fixed.
+        # The values that the constructor fixed follow the code.
         return not code.startswith(
             bytes.fromhex(artifact(contract).bytecode_runtime.removeprefix("0x"))
         )
@@ -71,7 +71,7 @@ def foreign_contracts(genesis: dict[str, Any]) -> tuple[str, ...]:
 
 
 def genesis_of(settings: GenesisSettings) -> dict[str, Any]:
-    """The genesis as geth writes it. Raises `ValueError` for settlers that the pool refuses."""
+    """Make a genesis in geth's format. Raises `ValueError` for settlers that the pool refuses."""
     alloc: dict[str, dict[str, Any]] = {}
     for contract, place in PLACES.items():
         found = artifact(contract)

@@ -1,6 +1,4 @@
-"""How a chain begins on py-evm: its rules, its first block, and what a contract's constructor
-leaves for it.
-"""
+"""The beginning of a chain on py-evm: its rules, its first block, and deployed contracts."""
 
 from __future__ import annotations
 
@@ -18,14 +16,14 @@ _MERGED: dict[str, Any] = {"receipt_root": BLANK_ROOT_HASH, "transaction_root": 
 
 
 def chain_class(chain_id: int) -> Any:
-    """py-evm's chain with these rules from its first block on."""
+    """Return py-evm's class of a chain that has these rules from its first block on."""
     return MiningChain.configure(
         __name__="Devnet", vm_configuration=((0, CancunVM),), chain_id=chain_id
     )
 
 
 def first_header(genesis: dict[str, Any]) -> dict[str, Any]:
-    """Block 0 in py-evm's words."""
+    """Convert block 0 to py-evm's format."""
     return {
         "difficulty": 0,
         "gas_limit": int(genesis["gasLimit"], 16),
@@ -38,7 +36,7 @@ def first_header(genesis: dict[str, Any]) -> dict[str, Any]:
 
 
 def first_state(genesis: dict[str, Any]) -> dict[bytes, dict[str, Any]]:
-    """The accounts before any transaction, in py-evm's words."""
+    """Convert the first accounts to py-evm's format."""
     return {
         bytes.fromhex(account[2:]): {
             "balance": int(entry.get("balance", "0x0"), 16),
@@ -55,9 +53,9 @@ def first_state(genesis: dict[str, Any]) -> dict[bytes, dict[str, Any]]:
 def deployed(
     init_code: bytes, chain_id: int, at_s: int, slots: int
 ) -> tuple[bytes, dict[int, int]]:
-    """The code and the storage in the first `slots` slots that a constructor leaves.
+    """Run a constructor. Returns the code, and the first `slots` slots of storage.
 
-    Raises `ValueError` when it refuses.
+    Raises `ValueError` if the constructor refuses.
     """
     key = keys.PrivateKey(b"\x01" * 32)
     account = key.public_key.to_canonical_address()

@@ -1,6 +1,4 @@
-"""`eth_feeHistory`: base fees, how full blocks were, and the tips that were paid, as wallets ask
-for them before they choose a fee.
-"""
+"""Answers `eth_feeHistory`: base fees, how full blocks were, and the tips that were paid."""
 
 from __future__ import annotations
 
@@ -13,23 +11,23 @@ from contracts.devnet.reverts import RpcRefusal
 from contracts.devnet.shapes import price_of
 
 # geth answers about as many blocks at once.
-MOST_BLOCKS = 1024
+MAX_BLOCKS = 1024
 
 
 def fee_history(
     devnet: Devnet, count: int, last: int | None, percentiles: Sequence[float] | None
 ) -> dict[str, Any]:
-    """The fees in `count` blocks up to number `last` (None: the head).
+    """Return the fees in `count` blocks up to number `last`, or up to the head.
 
     Raises `RpcRefusal` for bad percentiles.
     """
     asked = [float(one) for one in percentiles or ()]
     if asked != sorted(asked) or any(not 0 <= one <= 100 for one in asked):
-        raise RpcRefusal("invalid reward percentile: they are numbers from 0 to 100 that rise")
+        raise RpcRefusal("invalid reward percentile: percentiles are rising numbers from 0 to 100")
     with devnet.lock:
         head = devnet.head.block_number
         newest = head if last is None else min(last, head)
-        numbers = range(max(0, newest - min(max(count, 0), MOST_BLOCKS) + 1), newest + 1)
+        numbers = range(max(0, newest - min(max(count, 0), MAX_BLOCKS) + 1), newest + 1)
         blocks = [block for number in numbers if (block := devnet.block(number)) is not None]
         after = devnet.header(newest + 1)
         next_fee = devnet.base_fee() if after is None else int(after.base_fee_per_gas)
@@ -45,7 +43,7 @@ def fee_history(
 
 
 def _tips(inside: Sequence[MinedTransaction], percentiles: Sequence[float]) -> list[str]:
-    """The tip at each percentile of the block's gas, in wei; 0 for an empty block."""
+    """Return the tip at each percentile of a block's gas, in wei; 0 for an empty block."""
     paid = sorted(
         (price_of(found) - found.block.header.base_fee_per_gas, found.gas) for found in inside
     )
@@ -54,8 +52,9 @@ def _tips(inside: Sequence[MinedTransaction], percentiles: Sequence[float]) -> l
 
 
 def _tip_at(paid: Sequence[tuple[int, int]], gas_wanted: float) -> int:
-    """The tip of the transaction that holds the unit of gas `gas_wanted`, of (tip, gas) in order; 0
-    where there is none.
+    """Return the tip of the transaction that used unit `gas_wanted` of the block's gas.
+
+    `paid` is pairs of tip and gas, in order.
     """
     passed = 0
     for tip, gas in paid:

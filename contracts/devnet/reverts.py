@@ -1,4 +1,4 @@
-"""What the EVM does not take, and why, in geth's words."""
+"""Refusals of transactions and calls, in geth's words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from eth.exceptions import Revert
 
 
 class RpcRefusal(Exception):
-    """A transaction or call that the EVM does not take.
+    """The EVM refuses a transaction or a call.
 
     `output` is what a contract returned when it reverted.
     """
@@ -17,7 +17,7 @@ class RpcRefusal(Exception):
 
 
 def refused(error: Exception, output: bytes) -> RpcRefusal:
-    """A computation's error with what it returned."""
+    """Make the refusal of a failed computation."""
     if isinstance(error, Revert):
         reason = revert_reason(output)
         return RpcRefusal("execution reverted" + (f": {reason}" if reason else ""), output)
@@ -25,7 +25,7 @@ def refused(error: Exception, output: bytes) -> RpcRefusal:
 
 
 def revert_reason(output: bytes) -> str:
-    """The text of a revert, "" where there is none: Error(string), whose selector is 0x08c379a0."""
+    """Return the text of Error(string), whose selector is 0x08c379a0; "" for other output."""
     if output[:4] != bytes.fromhex("08c379a0") or len(output) < 68:
         return ""
     size = int.from_bytes(output[36:68], "big")

@@ -1,8 +1,7 @@
-"""The devnet's JSON-RPC: what geth answers to the calls that clients of ours make, Plumise's
-`agent_*`, a faucet, and the levers that tests pull.
+"""The devnet's JSON-RPC: one request in, one answer out, without sockets.
 
-One request in, one answer out; no sockets here. Unknown methods and wrong parameters are answered
-with JSON-RPC's own error codes.
+It answers the calls that our clients make as geth does, Plumise's `agent_*`, a faucet, and calls
+for tests. Unknown methods and wrong parameters get JSON-RPC's own error codes.
 """
 
 from __future__ import annotations
@@ -29,12 +28,13 @@ from contracts.devnet.shapes import (
 )
 from protocol.chain.keccak import Address, account_bytes, address_of
 
-# Of one eth_getLogs, as public endpoints limit it.
-MOST_LOG_BLOCKS = 10_000
+# The range of one eth_getLogs, which public endpoints limit, too.
+MAX_LOG_BLOCKS = 10_000
 FAUCET_COINS = 100
 CALL_GAS = 30_000_000
 NO_BLOCK = -1
-HASH_DIGITS = 2 + 64  # 0x and 32 bytes
+# "0x" and 32 bytes.
+HASH_DIGITS = 2 + 64
 
 INVALID_REQUEST, NO_METHOD, INVALID_PARAMS, SERVER_ERROR, REVERTED = (
     -32600,
@@ -46,9 +46,9 @@ INVALID_REQUEST, NO_METHOD, INVALID_PARAMS, SERVER_ERROR, REVERTED = (
 
 
 class Rpc:
-    """The methods over one `Devnet`.
+    """The methods of one `Devnet`.
 
-    With `auto_mine` each transaction gets a block of its own at once.
+    With `auto_mine`, each transaction gets a block of its own at once.
     """
 
     def __init__(self, devnet: Devnet, *, auto_mine: bool) -> None:
@@ -109,11 +109,11 @@ class Rpc:
         }
 
     def answer(self, request: bytes) -> bytes:
-        """The answer to one request or a batch. Never raises for what the request says."""
+        """Answer one request or a batch. No request makes this raise."""
         try:
             asked = json.loads(request)
         except ValueError:
-            return json.dumps(_error(None, -32700, "that is not JSON")).encode()
+            return json.dumps(_error(None, -32700, "the request is not JSON")).encode()
         if isinstance(asked, list):
             return json.dumps([self._one(each) for each in asked]).encode()
         return json.dumps(self._one(asked)).encode()
@@ -139,7 +139,7 @@ class Rpc:
     # ---------------------------------------------------------------- calls and transactions
 
     def _number(self, at: Any) -> int | None:
-        """A block number; None for the head. Raises `ValueError` for what names no block."""
+        """Decode a block number; the head is None. Raises `ValueError` for other text."""
         if at in ("latest", "pending", "safe", "finalized"):
             return None
         return 0 if at == "earliest" else int_of(at)
@@ -179,12 +179,12 @@ class Rpc:
         return None if waiting is None else transaction_shape(waiting, None)
 
     def _hashed(self, block_hash: str) -> int:
-        """The number of the block with that hash; one that no block has, where there is none."""
+        """Return the number of the block with this hash, or `NO_BLOCK`."""
         number = self._devnet.number_of(bytes_of(block_hash))
         return NO_BLOCK if number is None else number
 
     def _named(self, at: Any) -> int | None:
-        """As `_number`, for a parameter that may be a block's hash as well."""
+        """Decode a parameter that is a block's number or hash."""
         return (
             self._hashed(at) if isinstance(at, str) and len(at) == HASH_DIGITS else self._number(at)
         )
@@ -227,8 +227,8 @@ class Rpc:
                 self._number(asked.get(key, "latest")) for key in ("fromBlock", "toBlock")
             )
             first, last = head if begin is None else begin, head if end is None else min(end, head)
-        if last - first >= MOST_LOG_BLOCKS:
-            raise RpcRefusal(f"query exceeds max block range {MOST_LOG_BLOCKS}")
+        if last - first >= MAX_LOG_BLOCKS:
+            raise RpcRefusal(f"query exceeds max block range {MAX_LOG_BLOCKS}")
         addresses = asked.get("address")
         wanted = {
             account.lower()
@@ -254,7 +254,7 @@ class Rpc:
         )
 
     def _faucet(self, who: str) -> str:
-        """Sends coins that are worth nothing; returns the transaction's hash."""
+        """Send worthless coins. Returns the transaction's hash."""
         account = Account.from_key(dev_key(FAUCET))
         with self._devnet.lock:
             raw = account.sign_transaction(

@@ -1,6 +1,4 @@
-"""The devnet's HTTP side: JSON-RPC on loopback, and a thread that makes a block at every block
-time.
-"""
+"""The devnet's HTTP server on loopback, and a thread that makes a block at every block time."""
 
 from __future__ import annotations
 
@@ -15,8 +13,10 @@ from contracts.devnet.evm import Devnet
 from contracts.devnet.rpc import Rpc
 from contracts.devnet.store import SqliteStore
 
-MOST_BODY_BYTES = 1 << 20  # a transaction has at most 128 KB in geth
-IDLE_S = 60.0  # a connection on which nothing is asked
+# geth's limit for a transaction is 128 KB.
+MAX_BODY_BYTES = 1 << 20
+# A connection without requests is closed after this time.
+IDLE_S = 60.0
 
 
 @contextmanager
@@ -29,11 +29,11 @@ def serving(
     block_s: float,
     now: Callable[[], float],
 ) -> Iterator[tuple[str, Devnet]]:
-    """A devnet that answers until the block ends: its URL and the chain.
+    """Serve a devnet until the block ends, and yield its URL and the chain.
 
-    `kept` None: in memory. `block_s` 0: a block for each transaction, at once.
-
-    Raises `OSError` when the port is taken, `ValueError` when `kept` began with another genesis.
+    Without `kept` the chain is in memory. With `block_s` 0, each transaction gets a block at once.
+    Raises `OSError` if the port is in use, and `ValueError` if the chain in `kept` began with
+    another genesis.
     """
     devnet = Devnet(genesis, SqliteStore(kept), now)
     rpc = Rpc(devnet, auto_mine=block_s == 0)
@@ -45,7 +45,7 @@ def serving(
 
     try:
         server = ThreadingHTTPServer((host, port), _handler_for(rpc))
-        # A client that keeps its connection open does not hold up the end.
+        # A client with an open connection does not delay the end.
         server.daemon_threads = True
         threads = [
             threading.Thread(
@@ -74,19 +74,19 @@ def _handler_for(rpc: Rpc) -> type[BaseHTTPRequestHandler]:
         timeout = IDLE_S
 
         def do_POST(self) -> None:
-            # A page in a browser may send this only with a content type that needs the server's
-            # leave, which is never given.
+            # A web page may send this content type only with the server's permission, which the
+            # server never gives.
             if self.headers.get("Content-Type", "").partition(";")[0].strip() != "application/json":
-                self._say(415, b"application/json, please\n", "text/plain")
+                self._say(415, b"The content type must be application/json.\n", "text/plain")
                 return
             try:
                 size = int(self.headers.get("Content-Length", ""))
             except ValueError:
-                self._say(411, b"Content-Length, please\n", "text/plain")
+                self._say(411, b"Content-Length is required.\n", "text/plain")
                 return
-            if not 0 <= size <= MOST_BODY_BYTES:
+            if not 0 <= size <= MAX_BODY_BYTES:
                 self.close_connection = True
-                self._say(413, b"too long\n", "text/plain")
+                self._say(413, b"The body is too long.\n", "text/plain")
                 return
             self._say(200, rpc.answer(self.rfile.read(size)), "application/json")
 
@@ -98,6 +98,6 @@ def _handler_for(rpc: Rpc) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Requests are not worth a line each."""
+            """Log no requests."""
 
     return Handler

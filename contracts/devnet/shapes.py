@@ -1,9 +1,8 @@
-"""Blocks, transactions, receipts and logs as geth writes them in JSON: the execution-apis
-specification, for Cancun.
+"""Blocks, transactions, receipts and logs in geth's JSON, after the execution-apis specification.
 
 Every field that the specification requires is present, since clients read more than they need:
-ethers parses the signature of each transaction in a block. Fields that only some types of
-transaction have appear in those types alone.
+ethers, for example, parses the signature of each transaction in a block. Fields that only some
+types of transaction have appear in those types alone.
 """
 
 from __future__ import annotations
@@ -15,18 +14,17 @@ import rlp
 from contracts.devnet.evm_chain import MinedTransaction
 from protocol.chain.keccak import Address, address_of, keccak256
 
-LEGACY, ACCESS_LIST, FEE_MARKET, BLOB = 0, 1, 2, 3  # EIP-2718's types
+# The types of EIP-2718.
+LEGACY, ACCESS_LIST, FEE_MARKET, BLOB = 0, 1, 2, 3
 
 
 def hex_of(data: bytes) -> str:
-    """0x and two digits for each byte."""
+    """Encode bytes as 0x and two digits for each byte."""
     return "0x" + bytes(data).hex()
 
 
 def block_shape(block: Any, inside: list[MinedTransaction] | None) -> dict[str, Any]:
-    """A block with its transactions' hashes, or with the transactions themselves, `inside`, where
-    they are asked for.
-    """
+    """Encode a block with its transactions `inside`, or without them with their hashes."""
     header = block.header
     return {
         "number": hex(header.block_number),
@@ -61,9 +59,9 @@ def block_shape(block: Any, inside: list[MinedTransaction] | None) -> dict[str, 
 
 
 def transaction_shape(transaction: Any, found: MinedTransaction | None) -> dict[str, Any]:
-    """A transaction in its block, or one that waits for a block (None)."""
+    """Encode a transaction in its block; one that waits for a block has no `found`."""
     kind = _kind(transaction)
-    shape = {
+    shape: dict[str, Any] = {
         "hash": hex_of(transaction.hash),
         "type": hex(kind),
         "chainId": hex(transaction.chain_id),
@@ -98,7 +96,7 @@ def transaction_shape(transaction: Any, found: MinedTransaction | None) -> dict[
 
 
 def receipt_shape(found: MinedTransaction) -> dict[str, Any]:
-    """How a transaction went."""
+    """Encode a receipt."""
     transaction = found.transaction
     return {
         "transactionHash": hex_of(transaction.hash),
@@ -119,7 +117,7 @@ def receipt_shape(found: MinedTransaction) -> dict[str, Any]:
 
 
 def logs_shape(found: MinedTransaction) -> list[dict[str, Any]]:
-    """The logs of one transaction, in order."""
+    """Encode the logs of one transaction, in order."""
     return [
         {
             "address": address_of(log.address),
@@ -138,13 +136,13 @@ def logs_shape(found: MinedTransaction) -> list[dict[str, Any]]:
 
 
 def price_of(found: MinedTransaction) -> int:
-    """What each unit of gas cost, in wei."""
+    """Return the price of each unit of gas, in wei."""
     transaction, base_fee = found.transaction, found.block.header.base_fee_per_gas
     return int(min(transaction.max_fee_per_gas, base_fee + transaction.max_priority_fee_per_gas))
 
 
 def created_address(transaction: Any) -> Address:
-    """Where a transaction without receiver puts its contract."""
+    """Return the address of the contract that a transaction without receiver creates."""
     return address_of(keccak256(rlp.encode([transaction.sender, transaction.nonce]))[12:])
 
 

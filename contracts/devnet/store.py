@@ -1,5 +1,6 @@
-"""Where the devnet's blocks and state are kept: a SQLite file, one transaction per block, so that a
-kill at any instant leaves whole blocks.
+"""Stores the devnet's blocks and state in a SQLite file.
+
+Each block is one database transaction, so a kill at any moment leaves whole blocks.
 """
 
 from __future__ import annotations
@@ -11,31 +12,32 @@ from eth.db.backends.base import BaseDB
 
 
 class SqliteStore(BaseDB):
-    """py-evm's key-value store over SQLite; without a path in memory.
+    """py-evm's key-value store in SQLite; without a path, in memory.
 
-    Whoever uses it holds the devnet's lock: it serves one thread at a time.
+    The store serves one thread at a time, so the caller holds the devnet's lock.
     """
 
     def __init__(self, path: Path | None) -> None:
-        """Raises `sqlite3.DatabaseError` for a file that is no database."""
+        """Open the store. Raises `sqlite3.DatabaseError` for a file that is not a database."""
         self._base = sqlite3.connect(
             path or ":memory:", check_same_thread=False, isolation_level=None
         )
         self._base.execute("PRAGMA journal_mode=WAL")
-        # A block that was told of survives a power cut.
+        # A block that the devnet reported survives a power failure.
         self._base.execute("PRAGMA synchronous=FULL")
         self._base.execute(
-            "CREATE TABLE IF NOT EXISTS kept (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
+            "CREATE TABLE IF NOT EXISTS kept"
+            " (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
         )
         self._base.execute("BEGIN")
 
     def commit(self) -> None:
-        """Everything up to here is durable."""
+        """Make everything written so far durable."""
         self._base.execute("COMMIT")
         self._base.execute("BEGIN")
 
     def roll_back(self) -> None:
-        """Forget what was written since the last commit."""
+        """Undo everything since the last commit."""
         self._base.execute("ROLLBACK")
         self._base.execute("BEGIN")
 

@@ -16,16 +16,15 @@ import msgspec
 import trio
 
 from daemon.chain.certified_totals import HeartbeatFigures
-from protocol.chain.keccak import ZERO_ADDRESS, Address
-from protocol.chain.port import (
-    Chain,
+from protocol.chain.errors import (
     ChainError,
     ChainPending,
     ChainRefused,
     ChainUnreachable,
-    SentTransaction,
     WrongChain,
 )
+from protocol.chain.keccak import ZERO_ADDRESS, Address
+from protocol.chain.port import Chain, SentTransaction
 from protocol.errors import UserError
 from protocol.journal import ChainReport, JournalEvent
 from protocol.ports.offload import Offload

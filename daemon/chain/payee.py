@@ -30,8 +30,9 @@ from daemon.disk.atomic import write_atomically
 from daemon.oracle.reporter import OracleEndpoint, OracleReporter, ReportSigner
 from daemon.wallet.password import Password
 from protocol.chain.account_binding import check_binding
+from protocol.chain.errors import ChainError
 from protocol.chain.keccak import Address, account_bytes
-from protocol.chain.port import Chain, ChainError, Proposal
+from protocol.chain.port import Chain, Proposal
 from protocol.errors import PeerFault, UserError
 from protocol.identity import PeerId
 from protocol.journal import ChainReport, JournalEvent, Warned

@@ -18,8 +18,9 @@ import trio
 from msgspec import Meta
 
 from daemon.swarm.frames import FrameReader, frame
+from protocol.chain.errors import ChainError
 from protocol.chain.keccak import address_of
-from protocol.chain.port import Chain, ChainError
+from protocol.chain.port import Chain
 from protocol.chain.registration import (
     NONCE_BYTES,
     VALID_S,

@@ -14,15 +14,9 @@ from daemon.chain.home_runs import HomeRun, certificates_of
 from daemon.chain.offences import SanctionSummary, sanctions_of
 from daemon.chain.settlement import RootCheck, check_root
 from protocol.chain.account_binding import wallet_of_offer
+from protocol.chain.errors import ChainPending, ChainRefused
 from protocol.chain.keccak import Address, account_bytes
-from protocol.chain.port import (
-    Chain,
-    ChainPending,
-    ChainRefused,
-    PoolStatus,
-    Proposal,
-    SettledTransaction,
-)
+from protocol.chain.port import Chain, PoolStatus, Proposal, SettledTransaction
 from protocol.errors import UserError
 from protocol.settlement.dataset import Dataset, proof_for, work_of
 from protocol.settlement.receipts import receipts_of

@@ -14,17 +14,9 @@ import msgspec
 from daemon.chain.client_setup import CHAIN_EXIT_CODE
 from daemon.chain.rewards import WAIT_S
 from protocol.certificates.certificate import OpenCertificate
+from protocol.chain.errors import ChainError, ChainPending, ChainRefused
 from protocol.chain.keccak import ZERO_ADDRESS, Address
-from protocol.chain.port import (
-    NO_HASH,
-    Chain,
-    ChainError,
-    ChainPending,
-    ChainRefused,
-    RunStatus,
-    SentTransaction,
-    SettledTransaction,
-)
+from protocol.chain.port import NO_HASH, Chain, RunStatus, SentTransaction, SettledTransaction
 from protocol.digest import SHOWN_DIGITS
 from protocol.errors import UserError
 from protocol.run.manifest import SignedManifest

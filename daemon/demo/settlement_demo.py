@@ -30,8 +30,9 @@ from daemon.demo.result import ClaimedReward
 from daemon.demo.stop_request import StopRequest
 from daemon.wallet import files
 from daemon.wallet.keystore import UnlockedWallet, new_key, wallet_of
+from protocol.chain.errors import ChainError, ChainRefused
 from protocol.chain.keccak import Address
-from protocol.chain.port import Chain, ChainError, ChainRefused, SentTransaction
+from protocol.chain.port import Chain, SentTransaction
 from protocol.errors import UserError
 from protocol.status.figures import tokens
 

@@ -26,7 +26,7 @@ from daemon.demo.progress_output import ProgressOutput, open_output
 from daemon.demo.result import RewardSummary, RoundTally, result_text
 from daemon.demo.stop_request import StopRequest, until_signalled
 from daemon.node.run_choice import bundled_text, load_or_bundled_manifest
-from protocol.chain.port import ChainError
+from protocol.chain.errors import ChainError
 from protocol.errors import UserError
 from protocol.status import Status
 

@@ -1,8 +1,8 @@
-"""The observer's web side: a page, JSON and metrics, all of them renderings of one
-`protocol.status.Status`.
+"""The observer's web side: a page, JSON and metrics, all rendered from one `Status`.
 
     trio (the swarm) ── publish(Status) ──▶ Bridge ──▶ snapshot, at most one a second ──▶ aiohttp (its own thread)
 
-Nothing is awaited across that border but the server's start and stop. The only package that imports
-aiohttp and prometheus_client.
+Only the start and the stop of the server are awaited across the two threads. `endpoints.py` lists
+what is served and says how to add an endpoint. Only this package imports aiohttp and
+prometheus_client.
 """

@@ -1,8 +1,8 @@
-"""The loss curve as SVG: drawn on the server, readable without JavaScript, the same in any width.
+"""The loss curve as SVG, drawn on the server and readable without JavaScript.
 
-The picture is stretched to its box (`preserveAspectRatio="none"`) with strokes that do not scale,
-and the labels are HTML around it: so they keep their size on a telephone. Its own text (title,
-description) says what it shows to those who cannot see it.
+The picture is stretched to its box (`preserveAspectRatio="none"`) with strokes that do not scale.
+Its labels are HTML around it, so that they keep their size on a telephone. Its title and
+description are for screen readers.
 """
 
 from __future__ import annotations
@@ -16,29 +16,30 @@ import msgspec
 from protocol.status import KEPT_POINTS, LossPoint
 from protocol.status.figures import compact, loss, of
 
-# Of the view box; as many columns as points are kept.
+# Size of the view box; it has at least as many columns as the status has points.
 WIDTH = 600
 HEIGHT = 200
-# Points that show their figures under the mouse: five pixels each.
+# Points with a tooltip; each is five pixels wide.
 MAX_HOVERED = 120
 assert KEPT_POINTS <= WIDTH
 
 
 class Axis(msgspec.Struct, frozen=True, kw_only=True):
-    """From `low` to `high` in `steps` equal steps, all of them round numbers."""
+    """An axis from `low` to `high` in `steps` equal steps, all of them round numbers."""
 
     low: float
     high: float
     steps: int
 
     def labels(self) -> list[float]:
-        """Lowest first."""
+        """The labels, lowest first."""
         return [self.low + (self.high - self.low) * i / self.steps for i in range(self.steps + 1)]
 
 
 def nice_axis(low: float, high: float, most: int = 5) -> Axis:
-    """The shortest axis with at most `most` steps of 1, 2, 2.5 or 5 times a power of ten that holds
-    both ends.
+    """The shortest axis that contains `low` and `high`.
+
+    It has at most `most` steps, each 1, 2, 2.5 or 5 times a power of ten.
     """
     if high - low < max(abs(high), 1e-9) * 1e-6:
         pad = max(abs(high) * 0.1, 1e-3)
@@ -59,7 +60,7 @@ def _figures(point: LossPoint) -> str:
 
 
 def _hover(places: Sequence[tuple[float, float]], points: Sequence[LossPoint]) -> str:
-    """Unseen columns whose tooltips say the figures."""
+    """Invisible columns whose tooltips show the figures."""
     every = max(1, math.ceil(len(points) / MAX_HOVERED))
     chosen = range((len(points) - 1) % every, len(points), every)
     wide = WIDTH / max(1, len(chosen))
@@ -71,14 +72,15 @@ def _hover(places: Sequence[tuple[float, float]], points: Sequence[LossPoint]) -
 
 
 def loss_chart(points: Sequence[LossPoint]) -> str:
-    """The figure with its caption, as HTML."""
+    """The curve with its caption, as HTML."""
     caption = '<figcaption>Loss <span class="dim">against samples certified</span></figcaption>'
     if not points:
         return f'<figure class="chart">{caption}<p class="empty">The curve begins with the first certified round.</p></figure>'
     low, high = min(point.loss for point in points), max(point.loss for point in points)
     vertical = nice_axis(low, high)
-    least, most = points[0].samples, max(points[-1].samples, 1)  # they only grow
-    # Begin at zero unless that would waste the width.
+    # Samples only grow, so the first point has the fewest.
+    least, most = points[0].samples, max(points[-1].samples, 1)
+    # The axis begins at zero unless that would waste a fifth of the width.
     left = 0 if least < most * 0.2 else least
     span = max(most - left, 1)
     places = [

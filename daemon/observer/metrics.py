@@ -1,8 +1,8 @@
 """`/metrics`: the status in Prometheus' text format.
 
-Names, units and labels follow https://prometheus.io/docs/practices/naming/. Every label's values
-are known beforehand and start at zero; no peer's id, name or address is ever a label (strangers
-choose those, and each would be a new time series).
+Names, units and labels follow https://prometheus.io/docs/practices/naming/. All values of a label
+are known in advance and start at zero. A peer's id, name or address is never a label: strangers
+choose them, and each would be a new time series.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _of_rounds(status: Status) -> Iterator[Metric]:
     }
     yield _labelled(
         CounterMetricFamily(
-            "hypergpu_rounds", "Rounds by what became of this node's part.", labels=["result"]
+            "hypergpu_rounds", "Rounds by the outcome of this node's work.", labels=["result"]
         ),
         results,
     )
@@ -58,7 +58,7 @@ def _of_rounds(status: Status) -> Iterator[Metric]:
         "hypergpu_rounds_certified", "Certificates verified.", run.rounds_certified
     )
     failures = {reason: results[reason] for reason in ("late", "lost", "missed")}
-    text = "Rounds in which averaging did not take this node's work."
+    text = "Rounds in which this node's work was not averaged."
     yield _labelled(
         CounterMetricFamily("hypergpu_averaging_failures", text, labels=["reason"]), failures
     )
@@ -75,11 +75,17 @@ def _of_rounds(status: Status) -> Iterator[Metric]:
     )
     interval.add_metric([], _number(run.round_seconds))
     yield interval
-    text = "How far plans' predicted seconds were from what exchanges took, as a share, median of the last rounds; NaN before the first."
+    text = (
+        "Relative error of the predicted exchange time, median of the last rounds;"
+        " NaN before the first."
+    )
     error = GaugeMetricFamily("hypergpu_prediction_error_ratio", text)
     error.add_metric([], _number(run.prediction_error))
     yield error
-    text = "When a certificate last counted this node's work (an observer: when it last verified one); 0 for never."
+    text = (
+        "When a certificate last counted this node's work (observer: when it last verified"
+        " one); 0 for never."
+    )
     yield GaugeMetricFamily(
         "hypergpu_last_counted_round_timestamp_seconds", text, you.last_counted_at
     )
@@ -97,12 +103,12 @@ def _of_training(status: Status) -> Iterator[Metric]:
     )
     yield CounterMetricFamily(
         "hypergpu_dropped_samples",
-        "Samples of this node that became too old to be offered.",
+        "Samples of this node that became too old to offer.",
         you.samples_dropped,
     )
     yield GaugeMetricFamily(
         "hypergpu_pending_samples",
-        "Samples of this node that no certificate lists yet.",
+        "Samples of this node that are not certified yet.",
         you.samples_pending,
     )
     yield GaugeMetricFamily(
@@ -110,7 +116,7 @@ def _of_training(status: Status) -> Iterator[Metric]:
     )
     yield GaugeMetricFamily(
         "hypergpu_run_samples_per_second",
-        "Samples a second of all nodes, by their own word.",
+        "Samples a second of all nodes, self-reported.",
         run.samples_per_second,
     )
     loss = GaugeMetricFamily(
@@ -118,7 +124,7 @@ def _of_training(status: Status) -> Iterator[Metric]:
     )
     loss.add_metric([], _number(run.loss))
     yield loss
-    text = "Times the worker died alone and was restarted."
+    text = "Restarts of the worker after it died."
     restarts = CounterMetricFamily("hypergpu_worker_restarts", text, labels=["reason"])
     yield _labelled(restarts, {"died": you.worker_restarts})
 
@@ -129,16 +135,14 @@ def _of_network(status: Status) -> Iterator[Metric]:
     for peer in status.peers:
         peers[PATHS.get(peer.path, "none")] += 1
     yield _labelled(
-        GaugeMetricFamily(
-            "hypergpu_peers", "Peers known, by how they are reached.", labels=["path"]
-        ),
+        GaugeMetricFamily("hypergpu_peers", "Known peers, by path.", labels=["path"]),
         peers,
     )
     standings = {
         name: float(sum(peer.standing == name for peer in status.peers))
         for name in (TRUSTED, PROBATION, QUARANTINED)
     }
-    text = "Peers known, by what their rounds with this node made of them."
+    text = "Known peers, by standing."
     yield _labelled(
         GaugeMetricFamily("hypergpu_peer_standings", text, labels=["standing"]), standings
     )
@@ -155,7 +159,7 @@ def _of_network(status: Status) -> Iterator[Metric]:
     moved.add_metric(["received", "bulk"], network.bulk_received)
     yield moved
     refused = CounterMetricFamily(
-        "hypergpu_refusals", "What came from outside and was refused.", labels=["reason"]
+        "hypergpu_refusals", "Data from other peers that was refused.", labels=["reason"]
     )
     yield _labelled(refused, {reason: float(count) for reason, count in status.refusals.items()})
 
@@ -196,7 +200,7 @@ class StatusCollector(Collector):
 
 
 def metrics_text(status: Status) -> bytes:
-    """The whole exposition."""
+    """Render all metrics."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(StatusCollector(status))
     return generate_latest(registry)

@@ -1,9 +1,8 @@
-"""The page: one status as an HTML document, complete on first paint and readable without
-JavaScript.
+"""The page: one status as an HTML document that is complete without JavaScript.
 
-Whatever a peer says of itself goes through `escape`; nothing here builds markup from a status in
-any other way. No inline script or style: the Content-Security-Policy would refuse them. The script
-replaces what changed with what this module renders anew, so there is one rendering and not two.
+All text from a status goes through `escape`. The page has no inline script or style, since the
+Content-Security-Policy refuses them. The script fetches the page again and replaces what differs,
+so that only this module renders a status.
 """
 
 from __future__ import annotations
@@ -33,7 +32,8 @@ LEVELS = {
     "warning": ("!", "Warning"),
     "bad": ("✕", "Bad"),
 }
-Row = tuple[str, str, str]  # what, figure, remark
+Row = tuple[str, str, str]
+"""(label, figure, remark) of one line of a card."""
 
 
 def _card(title: str, big: str, unit: str, rows: Iterable[Row]) -> str:
@@ -86,17 +86,17 @@ def _swarm_card(status: Status) -> str:
             run.plan or MISSING,
             f"predictions {100 * error:.0f}% off" if error is not None else "",
         ),
-        ("Speed", rate(run.samples_per_second), "samples/s together"),
+        ("Speed", rate(run.samples_per_second), "samples/s in total"),
         ("Links", f"{direct} direct", f"{relayed} through a relay"),
         (
             "Sent",
             size(network.control_sent + network.bulk_sent),
-            f"{size(network.bulk_sent)} of it gradients",
+            f"of which gradients: {size(network.bulk_sent)}",
         ),
         (
             "Received",
             size(network.control_received + network.bulk_received),
-            f"{size(network.bulk_received)} of it gradients",
+            f"of which gradients: {size(network.bulk_received)}",
         ),
     ]
     return _card(
@@ -114,7 +114,7 @@ def _you_card(status: Status) -> str:
             ("Version", you.version or MISSING, ""),
         ]
         return _card("This observer", "Watching", "no GPU, no wallet", rows)
-    missed = f"{you.rounds_late} too slow, {you.rounds_lost} lost, {you.rounds_idle} idle"
+    missed = f"{you.rounds_late} late, {you.rounds_lost} lost, {you.rounds_idle} idle"
     rows = [
         ("Doing", phase_words(you.phase), you.phase_reason),
         ("Rounds counted", count(you.rounds_counted), missed),
@@ -140,7 +140,7 @@ def _you_card(status: Status) -> str:
 
 
 def page_html(status: Status) -> str:
-    """The document."""
+    """Render the whole document."""
     glyph, meaning = LEVELS.get(status.level, LEVELS["info"])
     name = status.run.name or "HyperGPU"
     title = f"{name} · round {status.run.number}" if status.run.rounds_certified else name

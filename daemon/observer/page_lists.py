@@ -1,6 +1,6 @@
-"""The page's lists: the strip of last rounds, the peers, the last events, what was refused.
+"""The lists of the page as HTML: the last rounds, the peers, the last events, the refusals.
 
-As HTML, every text escaped.
+Every text is escaped.
 """
 
 from __future__ import annotations
@@ -12,21 +12,23 @@ from protocol.network.peer_health import TRUSTED
 from protocol.status import PeerSummary, RoundSummary, Status
 from protocol.status.figures import MISSING, count, duration, loss, of, phase_words, rate, tail
 
-# Rows of the table; the rest is in /api/v1/peers.
+# Rows of the table; /api/v1/peers has all peers.
 SHOWN_PEERS = 200
-SHOWN_NAMES = 12  # of one round
-LATEST = 253402300799.0  # the last second that a date can show
+# Contributors of a round that the strip names.
+SHOWN_NAMES = 12
+# The last second that a `datetime` can show.
+LATEST = 253402300799.0
 
 OUTCOMES = {
     "counted": ("✓", "counted"),
     "observed": ("●", "certified"),
-    "late": ("◔", "too slow"),
-    "lost": ("✕", "lost on the way"),
+    "late": ("◔", "late"),
+    "lost": ("✕", "lost"),
     "idle": ("–", "nothing to offer"),
     "missed": ("!", "no certificate"),
     "averaged": ("≈", "averaged, not certified"),
-    "partial": ("!", "averaged in part, not taken"),
-    "apart": ("!", "others stood elsewhere"),
+    "partial": ("!", "averaged in part, not applied"),
+    "apart": ("!", "diverged from the majority"),
     "failed": ("✕", "not averaged"),
 }
 _LEVELS = {
@@ -38,7 +40,7 @@ _LEVELS = {
 
 
 def when(at: float) -> str:
-    """A time of day; the script turns it into "12 s ago"."""
+    """A time of day in HTML; the script turns it into "12 s ago"."""
     moment = datetime.fromtimestamp(min(max(at, 0.0), LATEST), UTC)
     iso = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return f'<time datetime="{iso}" title="{moment:%Y-%m-%d %H:%M:%S} UTC">{moment:%H:%M:%S}</time>'
@@ -50,7 +52,7 @@ def _names(status: Status) -> dict[str, str]:
 
 
 def _described(known: RoundSummary, names: dict[str, str]) -> str:
-    """A round in one or two sentences, for the strip's hover and for readers."""
+    """A round in one or two sentences, for the tooltip and for screen readers."""
     _, meaning = OUTCOMES.get(known.outcome, ("?", known.outcome))
     head = f"Round {known.number}{f' (try {known.view + 1})' if known.view else ''}: {meaning}"
     if known.outcome != "missed":
@@ -70,7 +72,7 @@ def _described(known: RoundSummary, names: dict[str, str]) -> str:
 
 
 def rounds_strip(status: Status) -> str:
-    """Oldest left, newest right; what became of each is a shape, a colour and a sentence."""
+    """The last rounds, oldest first; each outcome has a shape, a colour and a sentence."""
     if not status.rounds:
         return '<p class="empty">No round has been certified yet.</p>'
     names = _names(status)
@@ -126,7 +128,7 @@ def _path(peer: PeerSummary) -> str:
 
 
 def _standing(peer: PeerSummary) -> str:
-    """With its reason in sight where it is not what it should be."""
+    """The standing of a peer, with its reason in plain sight unless the peer is trusted."""
     if not peer.standing:
         return MISSING
     if peer.standing == TRUSTED:
@@ -167,9 +169,9 @@ def _peer_row(peer: PeerSummary) -> str:
 
 
 def peers_table(status: Status) -> str:
-    """One row for each peer, the connected ones first."""
+    """The peers, one in each row, connected ones first."""
     if not status.peers:
-        return '<p class="empty">Nobody has been heard of yet.</p>'
+        return '<p class="empty">No peer is known yet.</p>'
     heads = "".join(
         f'<th scope="col">{head}</th>'
         for head in (
@@ -196,7 +198,7 @@ def peers_table(status: Status) -> str:
 
 
 def events_list(status: Status) -> str:
-    """Newest first."""
+    """The last events, newest first."""
     if not status.events:
         return '<p class="empty">Nothing has happened yet.</p>'
     lines = []
@@ -211,7 +213,7 @@ def events_list(status: Status) -> str:
 
 
 def refusals_line(status: Status) -> str:
-    """What strangers sent and the rules refused, in one line."""
+    """One line that counts the refusals of data from other peers, by reason."""
     refused = {reason: number for reason, number in status.refusals.items() if number}
     if not refused:
         return "Nothing from outside was refused."

@@ -1,10 +1,9 @@
-"""Who is answered: checks on a request before anything is looked up, and the headers of every
-answer.
+"""Checks each request before it is answered, and defines the headers of every answer.
 
-What is guarded against: a stranger's web page that reads this one through the visitor's browser, by
-pointing its own name at our address (Host), by asking across origins (Origin, Sec-Fetch-Site), or
-by framing it; and whatever a peer's name may contain, if it ever got past the escaping
-(Content-Security-Policy: nothing is loaded or run but our own files).
+It guards against a stranger's web page that reads this one through the visitor's browser: by
+pointing its own name at our address (Host), by a request across origins (Origin, Sec-Fetch-Site),
+or in a frame. It also guards against markup in a peer's name that the escaping might miss: the
+Content-Security-Policy lets a browser load and run only our own files.
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ from daemon.observer.settings import BoundAddress, ObserverSettings
 
 ALWAYS = ("localhost", "127.0.0.1", "::1")
 METHODS = ("GET", "HEAD")
-MAX_TARGET_CHARS = 2048  # our longest path has 16
+# Our longest path has 22 characters.
+MAX_TARGET_CHARS = 2048
 
 SECURITY_HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'",
@@ -25,12 +25,13 @@ SECURITY_HEADERS: Mapping[str, str] = {
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Server": "hypergpu",  # not which versions of what
+    # Not the versions of our libraries.
+    "Server": "hypergpu",
 }
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a request is not answered: `code` is stable, `what` and `fix` are sentences."""
+    """Why a request is refused: `code` is stable, `what` and `fix` are sentences."""
 
     status: int
     code: str
@@ -39,9 +40,9 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def host_name(value: str) -> str:
-    """The name in a Host header: lower case, without port, brackets or a last dot.
+    """The name in a Host header: lower case, without port, brackets and final dot.
 
-    Empty for what is no host.
+    It is empty for a header that is not a host.
     """
     value = value.strip().lower()
     if value.startswith("["):
@@ -64,22 +65,22 @@ class RequestGuard:
     def check(
         self, method: str, target: str, headers: Mapping[str, str], local_address: str
     ) -> Refusal | None:
-        """None for a request that may be answered.
+        """Why to refuse a request; None to answer it.
 
-        `local_address` is where it was received: on a wildcard address, the machine's own address
-        is a fine host to ask for (a rebinding page always comes with a name).
+        `local_address` is the address that received the request. A server on a wildcard address
+        answers to the machine's own address too: a rebinding page always asks by a name.
         """
         if method not in METHODS:
             return Refusal(
                 status=405,
                 code="METHOD",
-                what=f"Only {' and '.join(METHODS)} are served: nothing can be changed here.",
+                what=f"Only {' and '.join(METHODS)} are allowed: this server is read-only.",
             )
         if len(target) > MAX_TARGET_CHARS:
             return Refusal(
                 status=414,
                 code="TARGET",
-                what=f"The address asked for has {len(target)} characters; {MAX_TARGET_CHARS} are allowed.",
+                what=f"The path has {len(target)} characters; {MAX_TARGET_CHARS} are allowed.",
             )
         host = headers.get("Host", "")
         name = host_name(host)
@@ -87,13 +88,15 @@ class RequestGuard:
             return Refusal(
                 status=421,
                 code="HOST",
-                what="This server does not answer to that name: a page elsewhere could use it to read what is shown here.",
-                fix="open it by the address it printed, or add the name to observer.hosts in config.toml",
+                what="This server does not answer to that host name, because a web page"
+                " elsewhere could use the name to read this one.",
+                fix="open the address that hypergpud printed,"
+                " or add the name to observer.hosts in config.toml",
             )
         origin = headers.get("Origin")
         if origin is not None and origin.partition("://")[2].lower() != host.strip().lower():
             return Refusal(
-                status=403, code="ORIGIN", what="Pages of another origin may not read this server."
+                status=403, code="ORIGIN", what="Pages of another origin must not read this server."
             )
         if (
             headers.get("Sec-Fetch-Site") == "cross-site"
@@ -102,6 +105,6 @@ class RequestGuard:
             return Refusal(
                 status=403,
                 code="ORIGIN",
-                what="Pages of another site may link to this server but not load from it.",
+                what="Pages of another site can link to this server, but must not load from it.",
             )
         return None

@@ -1,8 +1,8 @@
 """The web thread: aiohttp in one asyncio loop, under the trio nursery.
 
-The socket is bound on the trio side, before there is a thread, so that "the port is taken" is a
-plain exception of the caller's. Stopping is one message into the loop; open connections get
-`GRACE_S` and are dropped.
+The socket is bound on the trio side before the thread starts, so that a port in use is an exception
+in the caller. To stop, the trio side sends one message into the loop; open connections get
+`GRACE_S` and are then closed.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from contextlib import asynccontextmanager, suppress
 import trio
 
 from daemon.observer.bridge import Bridge
+from daemon.observer.http_server import make_server
 from daemon.observer.report_queue import ReportQueue
 from daemon.observer.request_guard import RequestGuard
 from daemon.observer.settings import BoundAddress, ObserverSettings
-from daemon.observer.web import make_server
 from protocol.errors import UserError
 
-# For answers under way when the server stops; they are ready bytes.
+# Time for answers that are being sent when the server stops.
 GRACE_S = 0.5
 BACKLOG = 128
 
@@ -32,8 +32,11 @@ def _why(error: OSError, settings: ObserverSettings) -> UserError:
     where = f"{settings.host} port {settings.port}"
     what = f"Cannot serve the page on {where}."
     if error.errno == errno.EADDRINUSE:
-        fix = "stop the other program, or choose another port: --port PORT, or port under [observer] in config.toml (0 takes any free one)"
-        return UserError("PORT_IN_USE", what, why="another program listens there already", fix=fix)
+        fix = (
+            "stop that program, or start with --port 0 to use a free port"
+            " (or set port under [observer] in config.toml)"
+        )
+        return UserError("PORT_IN_USE", what, why="another program uses this port", fix=fix)
     if error.errno == errno.EACCES:
         return UserError(
             "PORT_DENIED",
@@ -48,7 +51,7 @@ def _why(error: OSError, settings: ObserverSettings) -> UserError:
 
 
 def bind(settings: ObserverSettings) -> socket.socket:
-    """A listening socket. Raises `UserError` that says what to type."""
+    """Bind a listening socket. Raises `UserError` that says what to type."""
     try:
         found = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -58,7 +61,7 @@ def bind(settings: ObserverSettings) -> socket.socket:
     except OSError as error:
         raise _why(error, settings) from None
     try:
-        # A restart must not wait for old connections' TIME_WAIT.
+        # Without this a restart waits until old connections have left TIME_WAIT.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
@@ -70,19 +73,19 @@ def bind(settings: ObserverSettings) -> socket.socket:
 
 
 class _Thread:
-    """The asyncio side. `stop` may be called from the trio side at any time."""
+    """The asyncio side. The trio side may call `stop` at any time."""
 
     def __init__(
         self,
         bridge: Bridge,
         guard: RequestGuard,
         listener: socket.socket,
-        intake: ReportQueue | None,
+        reports: ReportQueue | None,
     ) -> None:
         self._bridge = bridge
         self._guard = guard
         self._listener = listener
-        self._intake = intake
+        self._reports = reports
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         self._asked_to_stop = False
@@ -90,9 +93,10 @@ class _Thread:
     async def _serve(self, token: trio.lowlevel.TrioToken, started: trio.Event) -> None:
         self._stopping = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        if self._asked_to_stop:  # before there was a loop to tell
+        if self._asked_to_stop:
+            # `stop` was called before this loop existed.
             return
-        server = make_server(self._bridge, self._guard, self._intake)
+        server = make_server(self._bridge, self._guard, self._reports)
         listening = await self._loop.create_server(server, sock=self._listener)
         token.run_sync_soon(started.set)
         try:
@@ -103,19 +107,19 @@ class _Thread:
             await server.shutdown(GRACE_S)
 
     def run(self, token: trio.lowlevel.TrioToken, started: trio.Event) -> None:
-        """The thread's whole life."""
+        """Serve until `stop`; this is what the thread runs."""
         try:
             asyncio.run(self._serve(token, started))
         finally:
             self._listener.close()
-            if self._intake is not None:
-                self._intake.close()
+            if self._reports is not None:
+                self._reports.close()
 
     def stop(self) -> None:
-        """Ask the loop to end; the thread is gone within `GRACE_S` and a little."""
+        """Ask the loop to end; the thread ends a little after `GRACE_S`."""
         self._asked_to_stop = True
         if self._loop is not None and self._stopping is not None:
-            # The loop is closed: it has ended by itself.
+            # A RuntimeError means that the loop has ended by itself.
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._stopping.set)
 
@@ -124,18 +128,20 @@ class _Thread:
 async def web_server(bridge: Bridge, settings: ObserverSettings) -> AsyncIterator[BoundAddress]:
     """Serve the bridge's snapshots while the block runs.
 
-    Guarantees: inside the block the address answers; after it, cancelled or not, the port is free
-    and the thread has ended, within a second. Raises `UserError` when the address cannot be had.
-    Should the thread fail, the block is cancelled and the failure raised.
+    Inside the block the address answers. Within a second after the block, cancelled or not, the
+    port is free and the thread has ended. If the thread fails, the block is cancelled and the
+    failure is raised.
+
+    Raises `UserError` where the address cannot be bound.
     """
     listener = bind(settings)
     host, port = listener.getsockname()[:2]
     bound = BoundAddress(host=host, port=port)
-    intake = ReportQueue(settings.reports) if settings.reports is not None else None
-    thread = _Thread(bridge, RequestGuard(settings, bound), listener, intake)
+    reports = ReportQueue(settings.reports) if settings.reports is not None else None
+    thread = _Thread(bridge, RequestGuard(settings, bound), listener, reports)
     started = trio.Event()
     token = trio.lowlevel.current_trio_token()
-    # It runs as long as the program: it takes no place from those that come and go.
+    # The thread lives as long as the program, so it must not use a place of trio's shared limiter.
     limiter = trio.CapacityLimiter(math.inf)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(

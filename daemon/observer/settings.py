@@ -12,24 +12,23 @@ DEFAULT_PORT = 8765
 
 
 class ObserverSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`host` is the address to listen on; loopback unless somebody decides otherwise.
+    """Where to listen, and which host names to answer.
 
-    `port` 0 takes any free one.
-
-    `hosts` are further names under which the page may be asked for (of a reverse proxy, say). A
-    request for any other name is refused: a stranger's web page could otherwise point its own name
-    at this machine and read everything (DNS rebinding).
+    `host` is the address to listen on; `port` 0 chooses a free port. `hosts` are further names of
+    this server, such as that of a reverse proxy. A request for any other name is refused: a
+    stranger's web page could otherwise point its own name at this machine and read everything (DNS
+    rebinding).
     """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = DEFAULT_PORT
     hosts: tuple[str, ...] = ()
-    # The database of usage reports; None takes none.
+    # The database of usage reports; None refuses reports.
     reports: Path | None = None
 
 
 class BoundAddress(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the web side really listens."""
+    """The address that the web side listens on."""
 
     host: str
     port: int
@@ -37,6 +36,6 @@ class BoundAddress(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def url(self) -> str:
         """What to type into a browser on this machine."""
-        # The wildcard is no place to go to.
+        # A browser cannot open a wildcard address.
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"

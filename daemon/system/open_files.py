@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import resource
 
-# Members and strangers together may hold about a thousand sockets, and most shells set a limit of
-# 1,024. Eight times that leaves room.
+# What strangers and members may hold together (docs/internals/limits.md) is about
+# a thousand sockets, and 1,024 is the limit of most shells. Eight times that leaves room.
 MOST_OPEN_FILES = 8192
 
 _log = logging.getLogger(__name__)

@@ -1,15 +1,8 @@
-"""The `Chain` port: what is said to a chain and what it says, and what can go wrong with one.
+"""The `Chain` port: the requests to a chain, and its answers.
 
-The real one is in `contracts/`, the fake in `simulator/`; both pass the suite in `tests/ports/`, as
-those of `protocol/ports/` do.
-
-ChainError
-├── ChainUnreachable   no endpoint answers, or what it answers is no answer; nothing is known, ask again later
-├── ChainRefused       the chain says no, with a reason "module: reason"; saying the same again helps nobody
-├── WrongChain         it answers, and it is not the chain the run names (id, or no code behind an address): nothing was sent
-└── ChainPending       it was sent and is not settled yet; it may still be, and nothing may be sent twice for it
-
-Amounts are integers in the chain's base units. Times are the chain's, in unix seconds.
+The real chain is in `contracts/`, the fake in `simulator/`. Both pass the suite in `tests/ports/`.
+Errors are in `errors.py`. Amounts are integers in the chain's base units. Times are the chain's, in
+unix seconds.
 """
 
 from __future__ import annotations
@@ -20,45 +13,11 @@ from typing import Protocol
 import msgspec
 
 from protocol.chain.keccak import ZERO_ADDRESS, Address
-from protocol.errors import HyperGPUError
 
 Hash = bytes
 """32 bytes."""
 
 NO_HASH: Hash = bytes(32)
-
-
-class ChainError(HyperGPUError):
-    """Base of what a chain can do to us. Training goes on, unpaid and saying so."""
-
-
-class ChainUnreachable(ChainError):
-    """No endpoint gave an answer that can be understood."""
-
-
-class ChainRefused(ChainError):
-    """The chain would not do it.
-
-    `reason` is the contract's own "module: reason", or the node's words where it has none.
-    """
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"the chain refused: {reason}")
-        self.reason = reason
-
-
-class WrongChain(ChainError):
-    """Not the chain that was named; the message says what was expected and what was found."""
-
-
-class ChainPending(ChainError):
-    """Sent, and not settled within the time that was given. `sent` is what to ask for again."""
-
-    def __init__(self, sent: SentTransaction, waited_s: float) -> None:
-        super().__init__(
-            f"{sent.kind} ({sent.hash}) is not settled after {waited_s:g} s; it may still be"
-        )
-        self.sent = sent
 
 
 class ChainHead(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,13 +30,12 @@ class ChainHead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What the registry says of an account.
+    """What the registry says of an account. All zero if the account is not registered.
 
-    `active`: registered, and heard of within the heartbeat timeout. All zero when it is not
-    registered.
+    `active`: registered, and heard from within the heartbeat timeout.
 
-    `samples` and `certificate` are what its last heartbeat carried; 0 and zeros where the chain
-    keeps neither (plumise).
+    `samples` and `certificate` are those of its last heartbeat; 0 and zeros on a chain that keeps
+    neither (plumise).
     """
 
     address: Address
@@ -89,13 +47,14 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
     payout: Address = ZERO_ADDRESS
     samples: int = 0
     certificate: Hash = NO_HASH
-    rewards: int = 0  # paid so far, base units
+    # Paid so far, in base units.
+    rewards: int = 0
 
 
 class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     """A cumulative root: everything earned up to the end of `epoch`.
 
-    `total` is the sum of its leaves, `data` digests the published data set.
+    `total` is the sum of its leaves. `data` is the digest of the published data set.
     """
 
     epoch: int
@@ -105,25 +64,28 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def subject(self) -> str:
-        """All of it as text: two proposals are the same thing to send only where nothing differs."""
+        """All fields as text. Two proposals are the same transaction only if nothing differs."""
         return f"{self.epoch} {self.root.hex()} {self.total} {self.data.hex()}"
 
 
 class PoolStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The reward pool.
 
-    `pending` has the settlers' majority and waits until `ready_at_s`, when anyone may activate it;
-    while `paused` that moment moves on with the clock.
+    `pending` has the majority of settlers and waits until `ready_at_s`, when anyone may activate
+    it. While the pool is `paused`, that time moves on with the clock.
     """
 
     balance: int
-    claimed: int  # paid out in all
-    # The one that is running; only earlier ones can be settled.
+    # Paid out in all.
+    claimed: int
+    # The current epoch. Only earlier ones can be settled.
     epoch: int
-    epoch_s: int  # length
+    # The length of an epoch.
+    epoch_s: int
     epoch_ends_at_s: int
     paused: bool
-    needed: int  # settlers that must propose the same root
+    # Settlers that must propose the same root.
+    needed: int
     settlers: tuple[Address, ...]
     active: Proposal | None = None
     pending: Proposal | None = None
@@ -144,13 +106,10 @@ class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SentTransaction(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that was signed and written down, and so will be seen through, also by the next
-    process.
+    """A transaction that is signed and recorded, and so completed even by a later process.
 
-    `kind` is the port's method.
-
-    `hash` is the first transaction's ("0x" and 64 digits); another one with the same nonce may take
-    its place at a higher fee.
+    `kind` is the port's method. `hash` is that of the first transaction ("0x" and 64 digits).
+    Another one with the same nonce and a higher fee may replace it.
     """
 
     kind: str
@@ -159,35 +118,36 @@ class SentTransaction(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SettledTransaction(msgspec.Struct, frozen=True, kw_only=True):
-    """How something sent ended.
+    """How a transaction ended.
 
-    `done`: it is in the chain and its effect was read back. Otherwise `reason` says what became of
+    `done`: it is in the chain, and its effect was read back. Otherwise `reason` says what became of
     it.
     """
 
     sent: SentTransaction
     done: bool
-    hash: str = ""  # of the transaction that made it
+    # The hash of the transaction that was included.
+    hash: str = ""
     block: int = 0
     gas: int = 0
-    fee: int = 0  # base units
+    fee: int = 0
     reason: str = ""
 
 
 class Chain(Protocol):
-    """Where contributions are settled.
+    """The chain on which contributions are settled.
 
-    `none` is a working default: training never waits for a chain.
+    `none` is a working default: training never waits for a chain. Every method blocks (web3 does):
+    a node calls them through its `Offload`, the command line directly. One instance owns its
+    account's nonce, and several threads may call it. Methods raise `ChainUnreachable`,
+    `ChainRefused` or `WrongChain`, and nothing else for what a chain does.
 
-    Every method blocks (web3 does): a node calls them through its `Offload`, the command line
-    directly. One instance owns its account's nonce, and may be called from several threads. Raises
-    `ChainUnreachable`, `ChainRefused` or `WrongChain`, and nothing else for what a chain does.
-
-    What changes the chain returns as soon as it is signed, written down and offered to the chain;
-    whether it came to pass is learnt from `reconcile` or `wait`. Guarantees: what was sent is not
-    sent again under another nonce, also by the next process; `SettledTransaction.done` means that the effect
-    was read back, not that there was a receipt; what a deep reorganization takes out afterwards is
-    in `pending` again, and told again. Does not guarantee that anything sent is ever settled.
+    A method that changes the chain returns as soon as its transaction is signed, recorded and
+    offered to the chain. `reconcile` and `wait` return the outcome. Guarantees that nothing is sent
+    again under another nonce, not even by a later process. `SettledTransaction.done` means that the
+    effect was read back, not that a receipt exists. A transaction that a deep reorganization
+    removes later is in `pending` again and is reported again. Does not guarantee that any
+    transaction is ever settled.
     """
 
     @property
@@ -196,18 +156,18 @@ class Chain(Protocol):
 
     @property
     def account(self) -> Address:
-        """The wallet that signs; `ZERO_ADDRESS` for a chain that can only be read."""
+        """The wallet that signs; `ZERO_ADDRESS` for a read-only chain."""
 
     def head(self) -> ChainHead: ...
 
     def agent(self, address: Address) -> AgentStatus: ...
 
     def heard(self, accounts: Sequence[Address], since_s: int, until_s: int) -> frozenset[Address]:
-        """Those of `accounts` that registered or beat at a time of the chain from `since_s` on and
-        before `until_s`.
+        """Return the accounts that were heard from in [since_s, until_s), in chain time.
 
-        From what the chain keeps for ever, so that everybody is told the same, at any time. Raises
-        `ChainRefused` on plumise, which says no events of ours.
+        Registrations and heartbeats count. The answer comes from what the chain keeps for ever, so
+        everyone gets the same answer at any time. Raises `ChainRefused` on plumise, which emits no
+        such events.
         """
 
     def balance(self, address: Address) -> int: ...
@@ -215,17 +175,18 @@ class Chain(Protocol):
     def pool(self) -> PoolStatus: ...
 
     def run(self, run: Hash, owner: Address) -> RunStatus:
-        """The session that `owner` created of this run: others may have their own, which say
-        nothing of this one.
+        """Return the session that `owner` created for this run.
+
+        Others may have their own sessions of the run, which say nothing of this one.
         """
 
     def claimed(self, address: Address) -> int:
-        """Paid out for this account so far."""
+        """Return what was paid out for this account so far."""
 
     def claimable(self, address: Address, total: int, proof: Sequence[Hash]) -> int:
-        """What a claim would pay now; 0 when the proof does not lead to the active root.
+        """Return what a claim would pay now; 0 if the proof does not lead to the active root.
 
-        On plumise what the pool says, whatever is given.
+        On plumise this is what the pool says, whatever the arguments are.
         """
 
     def register(
@@ -236,37 +197,39 @@ class Chain(Protocol):
         capabilities: Sequence[Hash] = (),
         agent: Address | None = None,
     ) -> SentTransaction:
-        """Once per account. `name` is cut to 32 bytes of UTF-8 between two characters.
-        `agent`: somebody else, who approved this account as sponsor."""
+        """Register once per account.
+
+        `name` is cut to 32 bytes of UTF-8 between two characters. `agent` is another account that
+        approved this one as its sponsor.
+        """
 
     def set_payout(self, payout: Address) -> SentTransaction:
-        """Where this account's claims are paid; itself until it says otherwise."""
+        """Set where this account's claims are paid. The default is the account itself."""
 
     def heartbeat(
         self, samples: int, certificate: Hash, *, agent: Address | None = None
     ) -> SentTransaction:
-        """Alive, with cumulative certified samples (never fewer than before) and the last
-        certificate's hash. plumise: alive, no more.
+        """Report that the agent is alive, with its cumulative samples and last certificate.
+
+        `samples` never decrease. On plumise the heartbeat carries neither.
         """
 
     def propose(self, proposal: Proposal) -> SentTransaction:
-        """For settlers: vote for this root. With enough equal votes it is pending."""
+        """Vote for a root. For settlers. A root with enough equal votes is pending."""
 
     def dispute(self, proposal: Proposal, reason: str, evidence: Hash = NO_HASH) -> SentTransaction:
-        """For settlers and the pool's owner, before the delay is over: `proposal` is dropped if it
-        is the pending one, and the last active root stays.
+        """Drop `proposal` if it is the pending one and its delay is not over.
 
-        Refused where another one is pending by then, also of the same epoch.
-
-        A settler has one until the next root is active, the owner as many as it wants. `reason` has
-        up to 96 bytes.
+        The last active root stays. For settlers and the pool's owner. A settler has one dispute
+        until the next root is active, the owner any number. The chain refuses if another proposal
+        is pending by then, even one of the same epoch. `reason` has up to 96 bytes.
         """
 
     def activate(self) -> SentTransaction:
-        """For anyone, after the delay."""
+        """Activate the pending root after its delay. For anyone."""
 
     def claim(self, address: Address, total: int, proof: Sequence[Hash]) -> SentTransaction:
-        """What `address` has earned and not been paid goes to its payout address.
+        """Pay what `address` has earned and not received to its payout address.
 
         For the account itself and its sponsor.
         """
@@ -274,12 +237,13 @@ class Chain(Protocol):
     def fund(self, amount: int) -> SentTransaction: ...
 
     def pause(self, paused: bool) -> SentTransaction:
-        """For the pool's owner: no proposals, activations or claims until it is lifted, and the
-        delay of a pending root stands still.
+        """Stop proposals, activations and claims, and the delay of a pending root.
+
+        For the pool's owner.
         """
 
     def create_run(self, run: Hash, manifest: Hash) -> SentTransaction:
-        """This account's session of the run; the other three move it."""
+        """Create this account's session of a run. The next three methods change its state."""
 
     def activate_run(self, run: Hash) -> SentTransaction: ...
 
@@ -288,15 +252,19 @@ class Chain(Protocol):
     def cancel_run(self, run: Hash, reason: str) -> SentTransaction: ...
 
     def pending(self) -> tuple[SentTransaction, ...]:
-        """What was sent, by this process or an earlier one, and is not settled. Asks no one."""
+        """Return what was sent, by this process or an earlier one, and is not settled.
+
+        Asks no endpoint.
+        """
 
     def reconcile(self) -> tuple[SettledTransaction, ...]:
-        """Look after everything pending: notice what was settled (each is told once), offer again
-        what was dropped, raise fees of what is stuck.
+        """Process everything pending, and return each settled transaction once.
+
+        Dropped transactions are offered again, and the fees of stuck ones are raised.
         """
 
     def wait(self, sent: SentTransaction, timeout_s: float) -> SettledTransaction:
         """Reconcile until `sent` is settled.
 
-        Raises `ChainPending` when it is not within `timeout_s`.
+        Raises `ChainPending` if that takes longer than `timeout_s`.
         """

@@ -1,13 +1,18 @@
-"""Registration of a peer, as another node sees it: a challenge with an expiry, answered by the
-wallet that the peer works for, and the chain's word.
+"""The registration of a peer, as another node sees it.
 
-    pending     seen, and not asked yet                    rejected    its answer was wrong
-    challenged  asked, with a number used once             expired     no answer in time; asked again later
-    verified    its wallet answered in time                suspended   registered, and the chain has not heard of it lately
+A node challenges a peer with an expiry. The wallet that the peer works for answers, and the chain
+says whether it knows that wallet.
+
+    pending     seen, and not challenged yet
+    challenged  challenged with a number that is used once
+    verified    its wallet answered in time
     approved    and the chain has that wallet registered
+    rejected    its answer was wrong
+    expired     it did not answer in time; it is challenged again later
+    suspended   registered, but the chain has not heard from it lately
 
-A binding proves that a wallet once signed for a peer; an answer proves that the wallet is there
-now. The answer is EIP-712 typed data for the run's chain and contract, so it is good for nothing
+A binding proves that a wallet once signed for a peer. An answer proves that the peer has the wallet
+now. The answer is EIP-712 typed data for the run's chain and contract, so it is valid for nothing
 else.
 """
 
@@ -24,15 +29,17 @@ from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
 
 CHALLENGE_TYPE = b"Challenge(string peer,bytes32 nonce,uint256 expires)"
-# For an answer: two round trips and a wallet on a busy machine.
 VALID_S = 60.0
-# Before one that did not answer, or answered wrong, is asked again.
+"""Seconds for an answer: two round trips and a wallet on a busy machine."""
+
 AGAIN_S = 600.0
+"""Seconds before a peer that did not answer, or answered wrong, is challenged again."""
+
 NONCE_BYTES = 32
 
 
 class RegistrationState(enum.Enum):
-    """Where a peer stands."""
+    """The states of a registration."""
 
     PENDING = "pending"
     CHALLENGED = "challenged"
@@ -67,13 +74,14 @@ TABLE: Mapping[tuple[RegistrationState, RegistrationEvent], RegistrationState] =
     **{(state, H.INACTIVE): S.SUSPENDED for state in (S.VERIFIED, S.APPROVED, S.SUSPENDED)},
     **{(state, H.OFF_CHAIN): S.VERIFIED for state in (S.VERIFIED, S.APPROVED, S.SUSPENDED)},
 }
-"""What is not here changes nothing."""
+"""The transitions. Anything else changes nothing."""
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True):
-    """One peer's.
+    """The registration of one peer.
 
-    `expires_s` is unix seconds, of the challenge that is out; `wallet` the 20 bytes that answered.
+    `expires_s` is the expiry of the open challenge, in unix seconds. `wallet` has the 20 bytes that
+    answered.
     """
 
     peer: PeerId
@@ -86,16 +94,16 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def barred(self) -> bool:
-        """Whether a run that takes registered nodes only leaves it out.
+        """Whether a run that admits registered nodes only leaves the peer out.
 
-        One that is on its way is let in, and so is a suspended one: heartbeats come with
-        certificates, and who is in no plan gets none, so that all could wait for each other for
-        ever.
+        A peer on its way to registration is admitted. So is a suspended one: heartbeats follow
+        certificates, and a peer outside all plans gets none, so that all could wait for each other
+        for ever.
         """
         return self.state is RegistrationState.REJECTED
 
     def due(self, now_s: float) -> bool:
-        """Whether it should be asked now."""
+        """Return whether the peer should be challenged now."""
         waiting = self.state in {RegistrationState.EXPIRED, RegistrationState.REJECTED}
         return self.state is RegistrationState.PENDING or (
             waiting and now_s >= self.since_s + AGAIN_S
@@ -104,13 +112,13 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
 
 def moved(
     known: Registration,
-    happening: RegistrationEvent,
+    event: RegistrationEvent,
     now_s: float,
     reason: str = "",
     **changes: object,
 ) -> Registration:
-    """The registration after something happened. Pure."""
-    state = TABLE.get((known.state, happening))
+    """Return the registration after an event. Pure."""
+    state = TABLE.get((known.state, event))
     if state is None:
         return known
     return msgspec.structs.replace(
@@ -125,7 +133,7 @@ def moved(
 def challenge_digest(
     peer: PeerId, nonce: bytes, expires_s: int, chain_id: int, contract: bytes
 ) -> bytes:
-    """The 32 bytes that the wallet of `peer` signs."""
+    """Return the 32 bytes that the wallet of `peer` signs."""
     body = struct_hash(
         CHALLENGE_TYPE, keccak256(peer.encode()), nonce, expires_s.to_bytes(32, "big")
     )
@@ -140,7 +148,12 @@ def judge_answer(
     chain_id: int,
     contract: bytes,
 ) -> Registration:
-    """The registration after an answer: a compressed key and r ‖ s over the challenge that is out."""
+    """Return the registration after an answer to the open challenge.
+
+    Args:
+        public_key: the compressed key.
+        signature: r ‖ s.
+    """
     if now_s > known.expires_s:
         return moved(
             known,

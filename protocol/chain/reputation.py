@@ -1,16 +1,20 @@
 """Reputation: how reliably a peer's work was certified lately, for eligibility and for display.
 
-Nothing is paid by it.
+Reputation decides no payment.
 
-    figure    certified rounds that counted the peer's work, per 1,000 rounds certified since it first appeared, over the last 7 days
-    gate      0 for a peer that was in fewer than a fifth of the hours in which the run certified anything
-    alert     more samples in the last hour than twice its mean over the last 24: a machine that grew, or one that lies
-    pool      high-performance, standard or basic, by its certified samples per round against the median peer's: measured by its peers,
-              not told by itself
+    figure  certified rounds that counted the peer's work, per 1,000 rounds certified since it
+            appeared, over the last 7 days
+    gate    the figure is 0 for a peer that was present in fewer than a fifth of the hours in which
+            the run certified
+    alert   more samples in the last hour than twice the mean of the last 24: the machine grew, or
+            it cheats
+    pool    high-performance, standard or basic, by the peer's certified samples per round against
+            the median peer's. Its peers measure this.
 
-It is each node's own view, from the certificates it saw and when it saw them: certificates carry no
-time. A (peer, seq) counts once, however many branches list it, as it is paid once. Kept in hours,
-so that a week of any peer is 168 small counts whatever the length of a round.
+Reputation is each node's own view, from the certificates that it saw and when it saw them:
+certificates carry no time. A (peer, seq) counts once, however many branches list it, as it is paid
+once. Counts are kept by the hour, so a week of any peer is 168 small counts, whatever the length of
+a round.
 """
 
 from __future__ import annotations
@@ -27,22 +31,26 @@ WINDOW_HOURS = 7 * 24
 DAY_HOURS = 24
 UPTIME_GATE = 0.2
 JUMP = 2.0
-# Certified since a peer appeared, before anything is said of it.
 MIN_ROUNDS = 5
-# As many as a status shows; keys are free, so the one unseen longest goes.
+"""Rounds that must be certified after a peer appeared, before it has a figure."""
+
 KEPT_PEERS = 4096
-# The last counted offers. Branches meet within 512 rounds, and a plan has 64 members.
+"""As many as a status shows. Keys are free, so the peer unseen for longest is dropped."""
+
 KEPT_KEYS = 65_536
-# Of the median: below and above are half and twice its pace.
+"""Counted offers that are remembered. Branches meet within 512 rounds, and a plan has 64 members.
+"""
+
 HIGH, LOW = 2.0, 0.5
+"""Multiples of the median peer's pace that bound the standard pool."""
 
 
 Key = tuple[PeerId, int]
-"""A counted offer: whose, and its seq."""
+"""A counted offer: its peer and its seq."""
 
 
 class Reputation(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of one peer. `figure` is 0 to 1,000, None before `MIN_ROUNDS`."""
+    """What is known of one peer. `figure` is 0 to 1,000, or None before `MIN_ROUNDS`."""
 
     figure: int | None
     uptime: float
@@ -59,7 +67,7 @@ class _Hour(msgspec.Struct):
 
 
 class _Peer:
-    """One peer's hours, and their sums."""
+    """One peer's hours and their sums."""
 
     def __init__(self) -> None:
         self.hours: OrderedDict[int, _Hour] = OrderedDict()
@@ -79,14 +87,15 @@ class _Peer:
 
     @property
     def pace(self) -> float:
-        """Certified samples in a round that counted it."""
+        """Certified samples in a round that counted the peer."""
         return self.samples / self.counted if self.counted else 0.0
 
 
 class Reputations:
     """The run's peers as this node saw them.
 
-    Fed with certificates in the order they were seen; bounded whatever the clock does.
+    Certificates are added in the order in which they were seen. The size is bounded whatever the
+    clock does.
     """
 
     def __init__(self) -> None:
@@ -97,10 +106,15 @@ class Reputations:
         self._numbers: OrderedDict[int, None] = OrderedDict()
 
     def saw(self, at_s: float, number: int, samples_of: Mapping[Key, int]) -> None:
-        """Certificate `number` of a branch counted these samples of each (peer, seq).
+        """Count a certificate.
 
-        A certificate without anything new (a merge, or one seen before) changes nothing. Two
-        branches that certify round `number` make one round of it: no peer can be in both.
+        A certificate without a new offer (a merge, or one seen before) changes nothing. Two
+        branches that certify one round number make one round: no peer can be in both.
+
+        Args:
+            at_s: when this node saw the certificate, unix seconds.
+            number: the certificate's round.
+            samples_of: samples of each counted (peer, seq).
         """
         fresh = {key: samples for key, samples in samples_of.items() if key not in self._keys}
         if not fresh:
@@ -122,7 +136,7 @@ class Reputations:
             self._peers.popitem(last=False)
 
     def of(self, peer: PeerId, at_s: float) -> Reputation:
-        """What is known of a peer now."""
+        """Return what is known of a peer now."""
         hour, known = int(at_s // HOUR_S), self._peers.get(peer)
         hours = (
             {one: entry for one, entry in known.hours.items() if hour - WINDOW_HOURS < one <= hour}
@@ -161,8 +175,9 @@ class Reputations:
 
 
 def _outside(hours: OrderedDict[int, _Hour] | OrderedDict[int, int], hour: int) -> list[int]:
-    """What is older than the window, and the first ones in, should a clock that jumps have made
-    more of them than it holds.
+    """Return the hours that are older than the window.
+
+    If a clock that jumps made more hours than the window holds, the first ones are among them.
     """
     old = [known for known in hours if known <= hour - WINDOW_HOURS]
     more = max(0, len(hours) - len(old) - WINDOW_HOURS)
@@ -170,7 +185,7 @@ def _outside(hours: OrderedDict[int, _Hour] | OrderedDict[int, int], hour: int) 
 
 
 def _jump(hours: Mapping[int, _Hour], hour: int) -> str:
-    """A sentence where the last hour is above twice the mean of the day before it."""
+    """Return a sentence if the last hour is above twice the mean of the day before."""
     before: defaultdict[int, int] = defaultdict(int)
     for known, entry in hours.items():
         if hour - DAY_HOURS <= known < hour:
@@ -178,7 +193,7 @@ def _jump(hours: Mapping[int, _Hour], hour: int) -> str:
     now = hours[hour].samples if hour in hours else 0
     mean = sum(before.values()) / len(before) if before else 0.0
     return (
-        f"{now:,} samples in this hour, where {mean:,.0f} were usual in the last day"
+        f"{now:,} samples in this hour; {mean:,.0f} were usual in the last day"
         if before and now > JUMP * mean
         else ""
     )

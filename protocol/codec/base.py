@@ -94,7 +94,8 @@ def check_room(out: memoryview, expected: int) -> None:
     """Raises `ValueError` when an encoding cannot be written there."""
     if out.nbytes != expected or out.readonly or not out.c_contiguous:
         raise ValueError(
-            f"{out.nbytes} bytes, {'read-only' if out.readonly else 'writable'}, for an encoding of {expected}"
+            f"{out.nbytes} bytes, {'read-only' if out.readonly else 'writable'}, for an "
+            f"encoding of {expected}"
         )
 
 
@@ -109,7 +110,8 @@ def check_vector(vector: Vector, *, written: bool = False) -> None:
         or (written and not vector.flags.writeable)
     ):
         raise ValueError(
-            f"a codec works on contiguous float32, not on {vector.dtype} of shape {vector.shape} with {vector.strides} strides"
+            f"a codec works on contiguous float32, not on {vector.dtype} of shape "
+            f"{vector.shape} with {vector.strides} strides"
         )
 
 

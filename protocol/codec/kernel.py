@@ -155,7 +155,10 @@ def load(path: Path | None, trusted: Sequence[Codec]) -> KernelStatus:
     if revision != REVISION:
         return KernelStatus(
             None,
-            f"numpy: the compiled loops are of revision {revision}, but this version needs {REVISION}; install again",
+            (
+                f"numpy: the compiled loops are of revision {revision}, but this version needs "
+                f"{REVISION}; install again"
+            ),
         )
     for codec in trusted:
         if not loops.has(codec):

@@ -1,8 +1,10 @@
-"""What is known of the network: what a node measures of its neighbours, says of them in Ready, and
-what a plan may believe of all that.
+"""What is known of the network: what nodes measure, and what a plan concludes from it.
 
-`coordinate.py` where nodes are, so that two that never met have an estimate; `samples.py` what a
-window of measurements comes to; `sight.py` what one node says of others; `views.py` what follows
-from what everybody says, `flows.py` of it what a path carries; `quality.py` how good a connection
-is; `standing.py` whom to leave out for a while.
+coordinate.py        where a node is, so that two nodes that never met have an estimated round trip
+samples.py           what a window of measurements comes to
+peer_observation.py  what one node reports of another in its Ready
+network_snapshot.py  what follows from the reports of all members
+flows.py             how much one path carries, by its round trip
+quality.py           how good a connection is
+peer_health.py       which peers are left out for a while
 """

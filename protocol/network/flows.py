@@ -1,13 +1,13 @@
-"""What one path carries, by its round trip: from what everybody together lost.
+"""How much one path carries, by its round trip, from the losses that all members counted together.
 
 A flow carries at most 1.22 x MSS / (RTT x sqrt(loss)) (Mathis et al. 1997,
-https://doi.org/10.1145/263932.264023). The losses of one path are few: of two hundred packets none
-are lost at a thousandth, or one, which would be five times the truth. So everybody says counts, and
-they are added up, octave of round trips by octave; an octave in which little was sent leans on the
-others. The median of several groups of members counts, so that a member that makes up counts spoils
-one group.
+https://doi.org/10.1145/263932.264023). One path alone tells little: of two hundred packets at a
+loss of a thousandth, none is lost, or one, which would be five times the true rate. So every member
+reports counts. They are added up for each octave of round trips, and an octave with few packets
+leans on the others. The median over several groups of members decides, so that a member that
+invents counts spoils one group.
 
-Integers, the four operations and the square root, which is exact everywhere: the same on every
+Only integers, the four operations and the square root are used, which give the same result on every
 machine.
 """
 
@@ -21,39 +21,48 @@ import msgspec
 from protocol.network.peer_observation import PeerObservation
 from protocol.network.samples import median
 
-MATHIS_BITS = 1.22 * 8 * 1448  # of a segment, with the paper's constant
-# So many groups at least where there are members enough, and of about so many members each.
+MATHIS_BITS = 1.22 * 8 * 1448
+"""The paper's constant times the bits of a segment."""
+
 GROUPS, GROUP = 7, 8
+"""The least number of groups if there are enough members, and the members of a group."""
+
 SECOND_US = 1_000_000
 MOST_PRODUCT = 1 << 62
 
 
 def product_of(loss: float) -> int:
-    """What a flow carries at most, bits a second x the round trip in microseconds, where a share
-    `loss` > 0 of its packets is lost.
+    """Return the most that a flow carries times its round trip, in bits a second x microseconds.
+
+    Args:
+        loss: the share of packets that are lost, above 0.
     """
     return min(MOST_PRODUCT, int(MATHIS_BITS * SECOND_US / sqrt(loss)))
 
 
-def leaned(segments: int, again: int, all_segments: int, all_again: int, losses: int = 1) -> float:
-    """The loss of some packets, leaning on as many as `losses` losses of all: where little was
-    sent, it is mostly theirs.
+def leaned(
+    segments: int, retransmits: int, all_segments: int, all_retransmits: int, losses: int = 1
+) -> float:
+    """Return the loss of some packets, leaning on the loss of all packets.
 
-    `all_again` > 0.
+    The estimate adds as many packets as hold `losses` losses of all. If few packets were sent, it
+    is mostly the loss of all. `all_retransmits` is above 0.
     """
-    return (again + losses) / (segments + losses * all_segments / all_again)
+    return (retransmits + losses) / (segments + losses * all_segments / all_retransmits)
 
 
 class Flows(msgspec.Struct, frozen=True, kw_only=True):
-    """What one path carries, by its round trip: rate x round trip is much the same for paths of one
-    length; its median is kept for each octave.
+    """How much one path carries, by its round trip.
+
+    The rate times the round trip is much the same for paths of one length. `octaves` has its median
+    for each octave, ascending: the bits of the round trip in microseconds, then bits a second x
+    microseconds.
     """
 
-    # Bits of the round trip in microseconds; bits a second x microseconds. Ascending.
     octaves: tuple[tuple[int, int], ...]
 
     def bits(self, rtt_us: int) -> float:
-        """Bits a second; infinite where no flow was ever found to be bounded."""
+        """Return bits a second; infinite if no flow was found to be bounded."""
         if not self.octaves:
             return float("inf")
         octave = rtt_us.bit_length()
@@ -61,41 +70,46 @@ class Flows(msgspec.Struct, frozen=True, kw_only=True):
         return product / max(rtt_us, 1)
 
 
-def flows_of(said: Sequence[Sequence[PeerObservation]], members: Collection[bytes]) -> Flows:
-    """From what each member said of others; of `members` alone, by their short names."""
-    groups = max(min(GROUPS, len(said)), len(said) // GROUP)
+def flows_of(reports: Sequence[Sequence[PeerObservation]], members: Collection[bytes]) -> Flows:
+    """Compute the flows from what each member reported of others.
+
+    Args:
+        reports: the observations of each member.
+        members: short names. Observations of other peers do not count.
+    """
+    groups = max(min(GROUPS, len(reports)), len(reports) // GROUP)
     counts: list[dict[int, tuple[int, int]]] = [{} for _ in range(groups)]
     carried: dict[int, list[int]] = {}
-    for by, sights in enumerate(said):
+    for by, observations in enumerate(reports):
         group = counts[by % groups]
-        for sight in {
-            sight.who: sight for sight in sights if sight.who in members and sight.rtt_us
+        for seen in {
+            seen.who: seen for seen in observations if seen.who in members and seen.rtt_us
         }.values():
-            octave = sight.rtt_us.bit_length()
-            segments, again = group.get(octave, (0, 0))
+            octave = seen.rtt_us.bit_length()
+            segments, retransmits = group.get(octave, (0, 0))
             group[octave] = (
-                segments + sight.segments,
-                again + min(sight.retransmits, sight.segments),
+                segments + seen.segments,
+                retransmits + min(seen.retransmits, seen.segments),
             )
-            if sight.flow_bits:
-                carried.setdefault(octave, []).append(sight.flow_bits * sight.rtt_us)
+            if seen.flow_bits:
+                carried.setdefault(octave, []).append(seen.flow_bits * seen.rtt_us)
     products = []
     for octave in sorted({octave for group in counts for octave in group}):
-        told = [loss for group in counts if (loss := _loss(group, octave)) is not None]
-        loss = sorted(told)[(len(told) - 1) // 2] if told else 0.0
+        losses = [loss for group in counts if (loss := _loss(group, octave)) is not None]
+        loss = sorted(losses)[(len(losses) - 1) // 2] if losses else 0.0
         if loss:
             products.append((octave, max(product_of(loss), median(carried.get(octave, [0])))))
     return Flows(octaves=tuple(products))
 
 
 def _loss(group: dict[int, tuple[int, int]], octave: int) -> float | None:
-    """Of paths of one length, as one group of members has it, leaning on all paths that it has."""
-    all_segments, all_again = (
+    """Return the loss of one octave in one group of members, leaning on all its paths."""
+    all_segments, all_retransmits = (
         sum(segments for segments, _ in group.values()),
-        sum(again for _, again in group.values()),
+        sum(retransmits for _, retransmits in group.values()),
     )
     if not all_segments:
         return None
-    if not all_again:
+    if not all_retransmits:
         return 0.0
-    return leaned(*group.get(octave, (0, 0)), all_segments, all_again)
+    return leaned(*group.get(octave, (0, 0)), all_segments, all_retransmits)

@@ -1,13 +1,13 @@
-"""What a plan may believe of its members' links: what others saw of them, before what they say of
-themselves.
+"""What a plan concludes of its members' links.
 
-A member that claims a fast link, or a slow one to be spared, is measured by those that received
-from it and sent to it: the median of their sights counts, and its own word only while nobody has
-seen it, and then never for more than the median of all. A coordinate that most of those who
-measured its owner contradict is replaced by the place that they saw. So a lie about oneself changes
-nothing as soon as two others have looked, and a false sight of another is one of several.
+The observations of others come before a member's own claims. A member that claims a fast link, or a
+slow one to be spared, is measured by those that received from it and sent to it. The median of
+their observations counts. Its own claim counts only until somebody has measured it, and never for
+more than the median of all. A coordinate that most observers contradict is replaced by the place
+that they measured. So a lie about oneself has no effect once two others have measured, and a false
+observation of another member is one of several.
 
-Integers and the median alone: the same on every machine.
+Only integers and the median are used, which give the same result on every machine.
 """
 
 from __future__ import annotations
@@ -31,22 +31,32 @@ from protocol.network.peer_observation import PeerObservation, short_name
 from protocol.network.samples import median
 
 UNKNOWN = 0
-# Sights that must have looked, before their majority overrules a coordinate.
 CONTRADICTED = 2
-# Sights not bounded by their path, before those that were do not count: one alone could be a
-# friend.
+"""Observers that must exist before their majority overrules a coordinate."""
+
 SEVERAL = 2
+"""Observations that no path bounded, before only those count.
+
+One alone could come from a friend.
+"""
+
 NEAR_ONES = 4  # one of so many who looked
-# Estimates this close are not called wrong: jitter of an access, and a row's time does not feel it.
+"""So many observers that measured a much smaller distance suffice: one in this many."""
+
 LEAST_DOUBT_US = 10_000
-# Of the members must have been seen before a time is predicted.
+"""Estimates this close are not called wrong.
+
+The jitter of an access is as large, and a round does not take noticeably longer.
+"""
+
 ENOUGH = 0.5
+"""The share of members that must be measured before a time is predicted."""
 
 
 class MemberLink(msgspec.Struct, frozen=True, kw_only=True):
-    """One member as a plan takes it.
+    """One member's link as a plan uses it.
 
-    0 bits a second: unknown. `at` None: nobody knows where it is.
+    0 bits a second means unknown. `at` is None if nobody knows where the member is.
     """
 
     uplink_bps: int
@@ -55,23 +65,27 @@ class MemberLink(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NetworkSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a plan knows of the network, in the order of its members."""
+    """All that a plan knows of the network, in the order of its members.
+
+    `failure_rate` is of one member in one round. `measured` says whether enough is measured to
+    predict anything. `longest_us` is the longest round trip that anybody measured: longer estimates
+    are errors of coordinates.
+    """
 
     members: tuple[MemberLink, ...]
     flows: Flows
-    failure_rate: float  # of one member in one round
-    measured: bool  # enough to predict anything
-    # The longest round trip that anybody measured: estimates beyond it are errors of coordinates.
+    failure_rate: float
+    measured: bool
     longest_us: int = FAR_US
 
 
 def snapshot_of(offers: Sequence[tuple[PeerId, Ready]]) -> NetworkSnapshot:
-    """What the Readies of these members come to."""
+    """Combine the members' Readies."""
     index = {short_name(peer): i for i, (peer, _) in enumerate(offers)}
     seen: list[list[tuple[int, PeerObservation]]] = [[] for _ in offers]
     for by, (_, ready) in enumerate(offers):
-        # One word on each, however often it is said.
-        for who in {sight.who: sight for sight in ready.observations}.values():
+        # Each member has one observation of another, however often it is repeated.
+        for who in {observation.who: observation for observation in ready.observations}.values():
             of = index.get(who.who)
             if of is not None and of != by:
                 seen[of].append((by, who))
@@ -83,12 +97,14 @@ def snapshot_of(offers: Sequence[tuple[PeerId, Ready]]) -> NetworkSnapshot:
         [_links(views, "downlink_bps") for views in seen],
     )
     places = _places([ready.coordinate for _, ready in offers], seen)
-    rounds = sum(sight.rounds for views in seen for _, sight in views)
-    failed = sum(min(sight.failed, sight.rounds) for views in seen for _, sight in views)
-    told = sum(
+    rounds = sum(observation.rounds for views in seen for _, observation in views)
+    failed = sum(
+        min(observation.failed, observation.rounds) for views in seen for _, observation in views
+    )
+    located = sum(
         1
         for views, place in zip(seen, places, strict=True)
-        if place is not None and any(sight.uplink_bps for _, sight in views)
+        if place is not None and any(observation.uplink_bps for _, observation in views)
     )
     return NetworkSnapshot(
         members=tuple(
@@ -97,32 +113,35 @@ def snapshot_of(offers: Sequence[tuple[PeerId, Ready]]) -> NetworkSnapshot:
         ),
         flows=flows_of([ready.observations for _, ready in offers], index.keys()),
         failure_rate=failed / rounds if rounds else 0.0,
-        longest_us=max((sight.rtt_us for views in seen for _, sight in views), default=FAR_US),
-        measured=told > 0 and told >= ENOUGH * len(offers),
+        longest_us=max(
+            (observation.rtt_us for views in seen for _, observation in views), default=FAR_US
+        ),
+        measured=located > 0 and located >= ENOUGH * len(offers),
     )
 
 
 def _links(views: Sequence[tuple[int, PeerObservation]], name: str) -> tuple[list[int], list[int]]:
-    """What was seen of a link: by those whose own path did not bound it, and by all."""
+    """Return the observed rates of a link: those that no other path bounded, and all."""
     known = [
-        (getattr(sight, name), sight.bounded)
-        for _, sight in views
-        if getattr(sight, name) != UNKNOWN
+        (getattr(observation, name), observation.bounded)
+        for _, observation in views
+        if getattr(observation, name) != UNKNOWN
     ]
     return [bits for bits, bounded in known if not bounded], [bits for bits, _ in known]
 
 
 def _believed(claims: Sequence[int], seen: Sequence[tuple[list[int], list[int]]]) -> list[int]:
-    """Several free sights are a measurement.
+    """Return the rates that count.
 
-    Bounded ones say what a link carries at least: beyond that it counts as the typical one. No link
-    counts for less than `SEVERAL` saw it carry, up to the typical one: each sees no more than an
-    exchange asked of it, and may not know what bounded it.
+    Several unbounded observations are a measurement. Bounded ones are lower bounds: beyond them a
+    link counts as the typical one. No link counts for less than `SEVERAL` observers saw it carry,
+    up to the typical rate: each of them sees no more than an exchange needed, and may not know what
+    bounded it.
     """
     free_ones = [median(free) for free, _ in seen if len(free) >= SEVERAL]
     at_least = [sorted(known)[-min(SEVERAL, len(known))] for _, known in seen if known]
     typical = (
-        max(median(told) for told in (free_ones, at_least) if told)
+        max(median(rates) for rates in (free_ones, at_least) if rates)
         if free_ones or at_least
         else None
     )
@@ -149,8 +168,8 @@ def _places(
             places.append(claim)
             continue
         near = [
-            (sight.rtt_us, by)
-            for by, sight in seen[i]
+            (observation.rtt_us, by)
+            for by, observation in seen[i]
             if claims[by] is not None and not contradicted[by]
         ]
         places.append(_beside(claims[min(near)[1]], min(near)[0]) if near else None)
@@ -162,28 +181,33 @@ def _contradicted(
     views: Sequence[tuple[int, PeerObservation]],
     claims: Sequence[Coordinate | None],
 ) -> bool:
-    """Whether most of those who measured its owner are further from it, or nearer, than half of
-    what they measured.
+    """Return whether most observers measured another distance than a coordinate claims.
+
+    An observer contradicts if the estimate is off by more than half of its measurement.
     """
     if claim is None:
         return False
-    wrong, nearer, looked = 0, 0, 0
-    for by, sight in views:
+    wrong, nearer, observers = 0, 0, 0
+    for by, observation in views:
         other = claims[by]
         if other is not None:
-            looked += 1
+            observers += 1
             estimate = estimate_us(claim, other)
-            wrong += abs(estimate - sight.rtt_us) > max(sight.rtt_us // 2, LEAST_DOUBT_US)
-            nearer += estimate > ASTRAY * sight.rtt_us and estimate - sight.rtt_us > ASTRAY_US
-    # Whoever answers in 15 ms is near, wherever the springs put it: several who saw that need not
-    # be the most.
-    return looked >= CONTRADICTED and (
-        2 * wrong > looked or (nearer >= CONTRADICTED and NEAR_ONES * nearer >= looked)
+            wrong += abs(estimate - observation.rtt_us) > max(
+                observation.rtt_us // 2, LEAST_DOUBT_US
+            )
+            nearer += (
+                estimate > ASTRAY * observation.rtt_us and estimate - observation.rtt_us > ASTRAY_US
+            )
+    # A node that answers in 15 ms is near, wherever its coordinate is. So the observers that
+    # measured this need not be the majority.
+    return observers >= CONTRADICTED and (
+        2 * wrong > observers or (nearer >= CONTRADICTED and NEAR_ONES * nearer >= observers)
     )
 
 
 def _beside(near: Coordinate | None, rtt_us: int) -> Coordinate | None:
-    """Where a node is of which one other knows how far away it is: above that other."""
+    """Return the place of a node whose distance to one other node is known: above that node."""
     if near is None:
         return None
     return msgspec.structs.replace(

@@ -1,8 +1,9 @@
-"""Whom to leave out for a while: quarantine and probation, as one node keeps them of another.
+"""Which peers a node leaves out for a while: quarantine and probation.
 
-trusted ── more than 70% of at least 5 rounds failed ──▶ quarantined ── 300 s ──▶ probation ── 3 successes ──▶ trusted
-                                                              ▲                       │
-                                                              └────── a failure ──────┘
+trusted      ── more than 70% of at least 5 rounds failed ──▶  quarantined
+quarantined  ── 300 s ──▶  probation
+probation    ── 3 successes ──▶  trusted
+probation    ── a failure ──▶  quarantined
 """
 
 from __future__ import annotations
@@ -10,22 +11,26 @@ from __future__ import annotations
 import msgspec
 
 QUARANTINE_S = 300.0
-FAILING = 0.7  # of the rounds remembered, and more
+FAILING = 0.7
+"""The share of the remembered rounds above which a peer is quarantined."""
+
 LEAST_ROUNDS = 5
-REMEMBERED = 10  # rounds: what was long ago is forgiven
+REMEMBERED = 10
+"""Rounds that count. Older failures are forgiven."""
+
 SUCCESSES = 3
 
 TRUSTED, QUARANTINED, PROBATION = "trusted", "quarantined", "probation"
 
 
 class PeerHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node makes of a peer, and why.
+    """What a node concludes of a peer, and why.
 
-    `outcomes` are of the last rounds, the newest last; True is a success.
+    `outcomes` are those of the last rounds, the newest last; True is a success.
     """
 
     name: str = TRUSTED
-    reason: str = "nothing speaks against it"
+    reason: str = "no failures"
     outcomes: tuple[bool, ...] = ()
     until_s: float = 0.0
     successes: int = 0
@@ -35,20 +40,24 @@ class PeerHealth(msgspec.Struct, frozen=True, kw_only=True):
         return sum(not ok for ok in self.outcomes)
 
 
-def saw(standing: PeerHealth, ok: bool, now: float) -> PeerHealth:
-    """The standing after one more round in which the peer did what it owed, or did not (`now` in
-    seconds, monotonic).
+def saw(health: PeerHealth, ok: bool, now: float) -> PeerHealth:
+    """Return the health after one more round.
+
+    Args:
+        health: the health before the round.
+        ok: whether the peer delivered what it owed.
+        now: seconds, monotonic.
     """
-    standing = look(standing, now)
-    outcomes = (*standing.outcomes, ok)[-REMEMBERED:]
+    health = look(health, now)
+    outcomes = (*health.outcomes, ok)[-REMEMBERED:]
     failed = sum(not one for one in outcomes)
-    if standing.name == QUARANTINED:
-        # It is in no plan of ours: what is heard of it counts when it is over.
-        return standing
-    if standing.name == PROBATION:
+    if health.name == QUARANTINED:
+        # This node plans nothing with the peer now: its rounds count after the quarantine.
+        return health
+    if health.name == PROBATION:
         if not ok:
             return _quarantined(outcomes, "it failed again on probation", now)
-        done = standing.successes + 1
+        done = health.successes + 1
         if done < SUCCESSES:
             return PeerHealth(
                 name=PROBATION,
@@ -61,22 +70,18 @@ def saw(standing: PeerHealth, ok: bool, now: float) -> PeerHealth:
         )
     if len(outcomes) >= LEAST_ROUNDS and failed > FAILING * len(outcomes):
         return _quarantined(outcomes, f"{failed} of its last {len(outcomes)} rounds failed", now)
-    reason = (
-        f"{failed} of its last {len(outcomes)} rounds failed"
-        if failed
-        else "nothing speaks against it"
-    )
+    reason = f"{failed} of its last {len(outcomes)} rounds failed" if failed else "no failures"
     return PeerHealth(reason=reason, outcomes=outcomes)
 
 
-def look(standing: PeerHealth, now: float) -> PeerHealth:
-    """The standing as time alone changes it."""
-    if standing.name == QUARANTINED and now >= standing.until_s:
+def look(health: PeerHealth, now: float) -> PeerHealth:
+    """Return the health as time alone changes it."""
+    if health.name == QUARANTINED and now >= health.until_s:
         return PeerHealth(
             name=PROBATION,
-            reason=f"{QUARANTINE_S:g} s of quarantine are over; {SUCCESSES} successes are wanted",
+            reason=f"{QUARANTINE_S:g} s of quarantine are over; {SUCCESSES} successes are needed",
         )
-    return standing
+    return health
 
 
 def _quarantined(outcomes: tuple[bool, ...], why: str, now: float) -> PeerHealth:

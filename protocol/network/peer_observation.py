@@ -1,8 +1,8 @@
-"""What a node says in Ready of others: what it measured of them, as seen from its side.
+"""What a node reports of others in its Ready: what it measured of them, from its side.
 
-A node's word about itself can pay; its word about others pays nobody but them. Plans therefore go
-by sights (`views.py`). A Ready has room for a few, drawn so that everybody is seen by several: a
-plan carries all of its members' Readies.
+A node's report about itself can pay; its report about another node pays only the other. So plans go
+by observations of others (`network_snapshot.py`). A Ready has room for a few observations, drawn so
+that several nodes report every node: a plan carries the Readies of all its members.
 """
 
 from __future__ import annotations
@@ -17,15 +17,24 @@ from protocol.digest import Digest, digest
 from protocol.identity import PeerId
 from protocol.network.coordinate import Microseconds
 
-MAX_OBSERVATIONS = 8  # of about 40 bytes: a third of a Ready
-# Of the digest of a peer id: nobody finds another key for one by trying, and the whole id takes six
-# times as much.
+MAX_OBSERVATIONS = 8
+"""Observations of a Ready, of about 40 bytes each: a third of its size."""
+
 NAME_BYTES = 8
-MOST_BITS = 1 << 40  # a second: a terabit
+"""Bytes of the digest of a peer id.
+
+Nobody finds another key with the same bytes by trying, and the whole id would take six times as
+much.
+"""
+
+MOST_BITS = 1 << 40
+"""One terabit a second."""
+
 
 Bits = Annotated[int, Meta(ge=0, le=MOST_BITS)]
-# 1.5 GB: what a longer connection lost is told in proportion.
 MOST_SEGMENTS = 1 << 20
+"""1.5 GB. The losses of a longer connection are reported in proportion."""
+
 Count = Annotated[int, Meta(ge=0, le=MOST_SEGMENTS)]
 Few = Annotated[int, Meta(ge=0, le=16)]
 
@@ -33,14 +42,17 @@ Few = Annotated[int, Meta(ge=0, le=16)]
 class PeerObservation(
     msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
 ):
-    """What one node measured of another. 0 bits is not measured.
+    """What one node measured of another. 0 bits a second means "not measured".
 
-    `uplink_bps`: all that the other had to send in a transfer, over the time until the part for me was
-    here: its whole uplink, told by who received. `downlink_bps`: all that it had to receive, over the
-    time until mine was taken: its downlink, told by who sent. `flow_bits`: the most that the path
-    between us was seen to carry. `again` of `segments` had to be sent again: counts and no rate,
-    since a hundred packets tell little of a loss of a thousandth, and those of everybody together
-    tell it well.
+    `uplink_bps`: all that the other node sent in one transfer, over the time from its start to the
+    arrival of this node's part. So the receiver measures the whole uplink. `downlink_bps`: all that
+    the other node received, over the time until it accepted this node's part. So the sender
+    measures the whole downlink. `flow_bits`: the most that the path between the two was seen to
+    carry. `retransmits`: how many of `segments` were sent again. These are counts and not a rate: a
+    hundred packets say little about a loss of a thousandth, but the counts of all members together
+    determine it well. `rounds`: the last rounds in which both were in one plan. In `failed` of them
+    the other node was lost, or its part did not arrive in time. `bounded`: whether the path, or
+    this node's own link, carried no more. `uplink_bps` and `downlink_bps` are then lower bounds.
     """
 
     who: Annotated[bytes, Meta(min_length=NAME_BYTES, max_length=NAME_BYTES)]
@@ -50,25 +62,22 @@ class PeerObservation(
     flow_bits: Bits = 0
     segments: Count = 0
     retransmits: Count = 0
-    # The last ones in which we were in one plan.
     rounds: Few = 0
-    # Of them: it was lost, or what it owed did not come in time.
     failed: Few = 0
-    # The path carried no more, or my own link did not: `uplink_bps` and `downlink_bps` are the least that
-    # its links carry.
     bounded: bool = False
 
 
 def short_name(peer: PeerId) -> bytes:
-    """What a sight calls a peer."""
+    """Return the name by which observations refer to a peer."""
     return digest(b"sight", peer.encode())[:NAME_BYTES]
 
 
 def choose(
-    mine: PeerId, sights: Iterable[tuple[PeerId, PeerObservation]], parent: Digest
+    own: PeerId, observations: Iterable[tuple[PeerId, PeerObservation]], parent: Digest
 ) -> tuple[PeerObservation, ...]:
-    """The sights to send in a round: a draw that changes with every round and differs from node to
-    node.
+    """Return the observations to send in a round.
+
+    They are drawn. The draw changes with every round and differs from node to node.
     """
-    drawn = sorted(sights, key=lambda entry: digest(parent, mine.encode(), entry[0].encode()))
-    return tuple(sight for _, sight in drawn[:MAX_OBSERVATIONS])
+    drawn = sorted(observations, key=lambda entry: digest(parent, own.encode(), entry[0].encode()))
+    return tuple(observation for _, observation in drawn[:MAX_OBSERVATIONS])

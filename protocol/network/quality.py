@@ -1,8 +1,7 @@
-"""How good a connection is: a score of 0 to 100 from what was measured, and a class that changes
-only when three measurements agree.
+"""How good a connection is: a score of 0 to 100, and a class.
 
-The score is the mean of four, each read off the table of qualities (`facts` of the first HyperGPU):
-its bounds between two classes are worth 75, 50, 25 and 0. Classes are named as in that table.
+The score is the mean of up to four parts, each read from a table of bounds: at the bounds between
+two classes a part is worth 75, 50, 25 and 0. The class changes only when three measurements agree.
 """
 
 from __future__ import annotations
@@ -20,8 +19,9 @@ CLASSES: tuple[tuple[str, float], ...] = (
 )
 """Names and the least score of each, the best first."""
 
-# Measurements in a row that must name one class before it is taken.
 AGREEING = 3
+"""Consecutive measurements that must name one class before the class changes."""
+
 
 RTT_MS = ((1.0, 100.0), (50.0, 75.0), (150.0, 50.0), (300.0, 25.0), (500.0, 0.0))
 LOSS_PERCENT = ((0.0, 100.0), (0.1, 75.0), (1.0, 50.0), (5.0, 25.0), (10.0, 0.0))
@@ -30,19 +30,22 @@ MBIT = ((1.0, 0.0), (10.0, 25.0), (50.0, 50.0), (100.0, 75.0), (1000.0, 100.0))
 
 
 class LinkMeasurement(msgspec.Struct, frozen=True, kw_only=True):
-    """One measurement of a connection; None for what this one could not tell, which then does not
-    count.
+    """One measurement of a connection.
+
+    A value is None if this measurement could not determine it; it then does not count.
     """
 
     rtt_s: float
     jitter_s: float
-    loss: float | None = None  # a share, 0 to 1
+    # A share, 0 to 1.
+    loss: float | None = None
     bits_per_second: float | None = None
 
 
 class LinkQuality(msgspec.Struct, frozen=True, kw_only=True):
-    """The class of a connection, why, and which other class the last measurements named, how often
-    in a row.
+    """The class of a connection and the reason for it.
+
+    `leaning` is another class that the last `times` measurements named.
     """
 
     name: str = "unknown"
@@ -53,7 +56,7 @@ class LinkQuality(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def score(measured: LinkMeasurement) -> float:
-    """0 to 100."""
+    """Return the score of a measurement, 0 to 100."""
     parts = [_read(RTT_MS, 1000 * measured.rtt_s), _read(JITTER_MS, 1000 * measured.jitter_s)]
     if measured.loss is not None:
         parts.append(_read(LOSS_PERCENT, 100 * measured.loss))
@@ -63,7 +66,7 @@ def score(measured: LinkMeasurement) -> float:
 
 
 def observe(quality: LinkQuality, measured: LinkMeasurement) -> LinkQuality:
-    """The quality after another measurement."""
+    """Return the quality after another measurement."""
     points = score(measured)
     named = next((name for name, least in CLASSES if points >= least), CLASSES[-1][0])
     if named == quality.name:
@@ -85,18 +88,18 @@ def observe(quality: LinkQuality, measured: LinkMeasurement) -> LinkQuality:
 
 
 def _words(measured: LinkMeasurement) -> str:
-    said = f"{1000 * measured.rtt_s:.0f} ms, jitter {1000 * measured.jitter_s:.0f} ms"
+    words = f"{1000 * measured.rtt_s:.0f} ms, jitter {1000 * measured.jitter_s:.0f} ms"
     if measured.loss is not None:
-        said += f", loss {100 * measured.loss:.2g}%"
+        words += f", loss {100 * measured.loss:.2g}%"
     return (
-        said
+        words
         if measured.bits_per_second is None
-        else f"{said}, {measured.bits_per_second / 1e6:.3g} Mbit/s"
+        else f"{words}, {measured.bits_per_second / 1e6:.3g} Mbit/s"
     )
 
 
 def _read(table: tuple[tuple[float, float], ...], value: float) -> float:
-    """Between two points of the table a straight line, outside its ends."""
+    """Return the value of a piecewise linear table, constant beyond its ends."""
     if not value > table[0][0]:
         return table[0][1]
     for (x0, y0), (x1, y1) in pairwise(table):

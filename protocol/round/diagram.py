@@ -1,5 +1,5 @@
 """The picture of a round, drawn from the transition table: `python -m protocol.round.diagram`
-prints what ARCHITECTURE.md shows.
+prints what docs/internals/round.md shows.
 
 A Mermaid state diagram (https://mermaid.js.org/syntax/stateDiagram.html) with one arrow for each
 pair of phases; the events that can lead along it are its label. Events that leave a node in its
@@ -73,7 +73,7 @@ def label(events: Iterable[type[Event]]) -> str:
 
 
 def block() -> str:
-    """What stands in ARCHITECTURE.md, markers included."""
+    """The part of docs/internals/round.md between the markers, markers included."""
     return f"{BEGIN}\n{draw()}\n{END}"
 
 

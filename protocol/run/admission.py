@@ -1,12 +1,13 @@
 """Who may take part in a run, as its manifest says.
 
     open         everybody
-    registered   whoever names a wallet in its offers: the wallet signed for that peer, so peers cannot be made up by the thousand unbound
+    registered   nodes that name a wallet in their offers. The wallet signed for the peer, so peers
+                 cannot be invented by the thousand.
     allowlist    the peers that the manifest lists
 
-These two are in every offer or in the manifest, so everybody checks them alike, in offers, plans
-and certificates. A minimum reputation is each leader's own view: it leaves out of its plans whoever
-is known to fall short of it. Who is new is not known, and let in.
+These rules depend only on offers and the manifest, so everyone applies them alike to offers, plans
+and certificates. A minimum reputation is each leader's own view: a leader leaves a peer out of its
+plans if it knows that the peer falls short. An unknown peer is admitted.
 """
 
 from __future__ import annotations
@@ -20,25 +21,34 @@ from protocol.run.manifest import Manifest
 
 
 def check_admission(manifest: Manifest, peer: PeerId, offer: Ready) -> None:
-    """Raises `PeerFault("not_admitted")`. A binding is checked elsewhere."""
+    """Check that an offer's peer may take part. Bindings are checked elsewhere.
+
+    Raises `PeerFault("not_admitted")` otherwise.
+    """
     admission = manifest.admission
     if admission is UNSET:
         return
     if admission.policy == "registered" and not isinstance(offer, BoundReady):
         raise PeerFault(
             "not_admitted",
-            f"{short(peer)} names no wallet, and this run takes registered nodes only",
+            f"{short(peer)} names no wallet, but this run admits registered nodes only",
         )
     if admission.policy == "allowlist" and peer not in admission.allowed:
-        raise PeerFault("not_admitted", f"{short(peer)} is not on this run's list")
+        raise PeerFault("not_admitted", f"{short(peer)} is not on this run's allowlist")
 
 
 def falls_short(manifest: Manifest, peer: PeerId, figure: int | None) -> str:
-    """Why a leader leaves `peer` out; empty when it does not.
+    """Return why a leader leaves `peer` out, or an empty string.
 
-    `figure` is its reputation, None while it is new.
+    Args:
+        manifest: the run's manifest.
+        peer: the peer.
+        figure: its reputation; None while the peer is new.
     """
     admission = manifest.admission
     if admission is UNSET or figure is None or figure >= admission.min_reputation:
         return ""
-    return f"{short(peer)} has a reputation of {figure}, and this run asks for {admission.min_reputation}"
+    return (
+        f"{short(peer)} has a reputation of {figure}, but this run requires "
+        f"{admission.min_reputation}"
+    )

@@ -1,15 +1,15 @@
-"""Which samples are drawn when: a keyed permutation of the data set for every pass over it.
+"""Which samples are drawn when: a keyed permutation of the data set for every pass.
 
 A position counts samples through the whole run. Pass `position // dataset_size` has its own
-permutation, keyed by (seed, pass), and a node draws the positions of its lane
-(`protocol.ports.trainer.Lane`). Two lanes with one base and stride and different indices share no position,
-so within a pass no two nodes draw the same sample; and since a draw is a pure function of (seed,
-position), anybody can replay a step.
+permutation, keyed by (seed, pass), and a node draws the positions of its lane (`Lane`). Two lanes
+with one base and stride but different indices share no position, so no two nodes draw the same
+sample within a pass. A draw is a pure function of (seed, position), so anyone can replay a step.
 
 The permutation is a Feistel network over the smallest even number of bits that holds the data set,
-walked until it lands inside (cycle walking: Black and Rogaway, "Ciphers with Arbitrary Finite
-Domains", 2002). Nothing is stored and nothing is shuffled: a position costs the same in a data set
-of a thousand samples or a billion. It is no cipher; it only has to look shuffled.
+repeated until the result lands inside (cycle walking: Black and Rogaway, "Ciphers with Arbitrary
+Finite Domains", 2002). Nothing is stored and nothing is shuffled: a position costs the same in a
+data set of a thousand samples or a billion. The permutation is not a cipher; it only has to look
+shuffled.
 """
 
 from __future__ import annotations
@@ -25,15 +25,20 @@ Indices = npt.NDArray[np.int64]
 
 MAX_POSITION = (1 << 63) - 1
 _DOMAIN = b"hypergpu/order/1\0"
-# Four make a good permutation of a large domain (Luby and Rackoff); small domains need a few more.
 _ROUNDS = 6
-# splitmix64's finalizer (Steele, Lea and Flood, 2014).
+"""Rounds of the network.
+
+Four suffice for a large domain (Luby and Rackoff). Small domains need more.
+"""
+
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+"""The constants of splitmix64's finalizer (Steele, Lea and Flood, 2014)."""
+
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
 def lane_positions(lane: Lane, first: int, count: int) -> Indices:
-    """Positions `base + index + k * stride` for k in [first, first + count).
+    """Return the positions `base + index + k * stride` for k in [first, first + count).
 
     Raises `ValueError` for a lane that leaves 63 bits.
     """
@@ -60,7 +65,7 @@ def _mix(value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 def _feistel(
     value: npt.NDArray[np.uint64], half_bits: int, keys: npt.NDArray[np.uint64]
 ) -> npt.NDArray[np.uint64]:
-    """One permutation of [0, 4**half_bits)."""
+    """Apply one permutation of [0, 4**half_bits)."""
     shift = np.uint64(half_bits)
     mask = np.uint64((1 << half_bits) - 1)
     left, right = value >> shift, value & mask
@@ -74,8 +79,8 @@ def _permute(
 ) -> npt.NDArray[np.uint64]:
     half_bits = max(1, ((dataset_size - 1).bit_length() + 1) // 2)
     walked = _feistel(offsets, half_bits, keys)
-    # The domain is less than four times the data set (or has four elements), so a walk takes under
-    # four steps on average.
+    # The domain has less than four times as many elements as the data set (or four in all), so a
+    # walk takes fewer than four steps on average.
     outside = np.flatnonzero(walked >= dataset_size)
     while outside.size:
         walked[outside] = _feistel(walked[outside], half_bits, keys)
@@ -84,9 +89,9 @@ def _permute(
 
 
 def sample_indices(seed: int, dataset_size: int, positions: Indices) -> Indices:
-    """The samples drawn at `positions`, each in [0, dataset_size), in the same order.
+    """Return the samples at `positions`, each in [0, dataset_size), in the same order.
 
-    Shape (count,) to shape (count,).
+    Both arrays have shape (count,).
     """
     if dataset_size < 1:
         raise ValueError("a data set has at least one sample")

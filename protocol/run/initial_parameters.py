@@ -1,12 +1,13 @@
-"""The parameters a run begins with, computed from the task's specs and the manifest's seed.
+"""The initial parameters of a run, computed from the task's specs and the manifest's seed.
 
-Guarantees: the same specs and seed give the same bytes on every machine, so that genesis needs no
-download and no trust. That leaves only operations whose result a standard fixes: Philox's integers
+Guarantees that the same specs and seed give the same bytes on every machine, so that genesis needs
+no download and no trust. Only operations are used whose result a standard fixes: Philox's integers
 (numpy keeps the streams of its bit generators, NEP 19), their top 24 bits as an exact float32, and
-one IEEE multiplication. No normal distribution: logarithm and cosine differ between math libraries.
+one IEEE multiplication. A normal distribution is not among them: logarithm and cosine differ
+between math libraries.
 
-Does not guarantee: anything about a model whose specs changed order. A tensor's values depend on
-its place among the specs, not its name.
+Does not guarantee anything for specs in another order: a tensor's values depend on its place among
+the specs, not on its name.
 """
 
 from __future__ import annotations
@@ -22,16 +23,17 @@ from protocol.errors import UserError
 from protocol.ports.trainer import ParameterSpec
 
 _DOMAIN = b"hypergpu/initial/1\0"
-# Raw integers drawn at a time: 8 MB of scratch whatever the model's size.
 _CHUNK = 1 << 20
-# 24 bits, the width of a float32's significand, centred on zero.
+"""Raw integers that are drawn at a time: 8 MB of scratch, whatever the model's size."""
+
 _HALF = 1 << 23
+"""The middle of 24 bits, the width of a float32's significand."""
 
 
 def _fill_uniform(out: Vector, bound: float, key: bytes) -> None:
     """Fill `out` with values in [-bound, bound).
 
-    Each 64-bit integer gives two of them, low half first.
+    Each 64-bit integer gives two values, the low half first.
     """
     source = np.random.Philox(key=int.from_bytes(key, "little"))
     scale = np.float32(bound / _HALF)
@@ -44,9 +46,9 @@ def _fill_uniform(out: Vector, bound: float, key: bytes) -> None:
 
 
 def initial_parameters(specs: Sequence[ParameterSpec], seed: int) -> Vector:
-    """The flat vector, shape (sum of the specs' sizes,), in the specs' order.
+    """Return the flat vector of all parameters in the order of the specs, shape (parameters,).
 
-    Raises `UserError("TASK")` for a rule it does not know.
+    Raises `UserError("TASK")` for an unknown rule.
     """
     sizes = [prod(spec.shape) for spec in specs]
     flat: Vector = np.zeros(sum(sizes), dtype=np.float32)
@@ -69,6 +71,7 @@ def initial_parameters(specs: Sequence[ParameterSpec], seed: int) -> Vector:
                 raise UserError(
                     "TASK",
                     f"The task starts {spec.name!r} with {spec.init!r} (bound {spec.bound}).",
-                    why="a tensor starts as zeros, ones or uniform with a finite bound, because only these are the same bytes on every machine",
+                    why="a tensor must start as zeros, ones or uniform with a finite bound: only these "
+                    "are the same bytes on every machine",
                 )
     return flat

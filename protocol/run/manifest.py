@@ -1,10 +1,8 @@
-"""The manifest: everything the members of a run agree on before they meet.
+"""The manifest: everything that the members of a run agree on before they meet.
 
-Its digest is the run id.
-
-A manifest is written as TOML (`configs/runs/*.toml`), becomes canonical bytes (`encode`), is hashed
-into the run id and signed by the run's owner. What is not in it a node may choose for itself; what
-is in it nobody may change without making another run.
+A manifest is written as TOML (`configs/runs/*.toml`), becomes canonical bytes, is hashed into the
+run id, and is signed by the run's owner. A node may choose for itself whatever is not in the
+manifest. Changing what is in it makes another run.
 """
 
 from __future__ import annotations
@@ -22,10 +20,12 @@ from protocol.rules.versions import CURRENT_RULES, FIRST_RULES, KNOWN_RULES, MAX
 from protocol.settlement.rules import Settlement
 from protocol.text.toml_document import key_lines, mistakes_in, read_toml, toml_text
 
-# A page of settings; the largest shipped one has 1 KB.
 MAX_MANIFEST_BYTES = 64 << 10
-# One row carries its offers in each certificate: 64 of them are about 25 KB of gossip.
+"""A page of settings. The largest shipped manifest has 1 KB."""
+
 MAX_GROUP_LIMIT = 64
+"""A certificate carries the offers of its members: 64 of them are about 25 KB of gossip."""
+
 _DOMAIN = b"hypergpu/manifest/1\0"
 _PUBLISHED_DOMAIN = b"hypergpu/published-manifest/1\0"
 
@@ -38,7 +38,7 @@ class ManifestPart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Inner(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The worker's own optimizer (AdamW, https://arxiv.org/abs/1711.05101) and its batch."""
+    """The trainer's own optimizer (AdamW, https://arxiv.org/abs/1711.05101) and its batch."""
 
     learning_rate: Positive = 1e-3
     weight_decay: Annotated[float, Meta(ge=0)] = 0.0
@@ -49,8 +49,9 @@ class Inner(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class Outer(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Nesterov momentum on the averaged pseudo-gradient (DiLoCo, https://arxiv.org/abs/2311.08105,
-    whose constants are the defaults).
+    """Nesterov momentum on the averaged pseudo-gradient.
+
+    The defaults are those of DiLoCo (https://arxiv.org/abs/2311.08105).
     """
 
     learning_rate: Positive = 0.7
@@ -58,11 +59,11 @@ class Outer(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class RoundRules(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a round ends and how long each of its steps may take.
+    """When a round ends, and how long each of its steps may take.
 
     `steps` above 0 ends local training after that many steps instead of after `seconds`
-    (synchronous, for comparisons). The deadlines are what a crash that nobody notices costs; a lost
-    connection is noticed at once.
+    (synchronous, for comparisons). The deadlines are the cost of a crash that nobody notices; a
+    lost connection is noticed at once.
     """
 
     seconds: Annotated[float, Meta(gt=0, le=86400)] = 60.0
@@ -74,8 +75,10 @@ class RoundRules(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Group(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`min_peers` bounds who may certify; `min_group` and `max_group` how many members a row may
-    have, between which the plan chooses.
+    """How many members certify and average.
+
+    `min_peers` is the least number of members that may certify. The plan chooses group sizes
+    between `min_group` and `max_group`.
     """
 
     min_peers: Annotated[int, Meta(ge=2, le=MAX_GROUP_LIMIT)] = 2
@@ -86,8 +89,8 @@ class Group(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class Limits(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`max_samples` caps the weight of one offer, never its displacement.
 
-    Work that no certificate counts waits: each certificate without it halves it, and after
-    `max_carry_rounds` in a row it is dropped.
+    Work that no certificate counts waits. Each certificate without it halves it, and after
+    `max_carry_rounds` consecutive ones it is dropped.
     """
 
     max_samples: Count = 1_000_000
@@ -104,46 +107,46 @@ class Admission(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=T
     def __post_init__(self) -> None:
         if bool(self.allowed) != (self.policy == "allowlist"):
             raise ValueError(
-                'admission.allowed lists peers for policy = "allowlist", and for no other'
+                'admission.allowed must list peers if, and only if, policy = "allowlist"'
             )
 
 
 class Manifest(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A training job. Field by field what `configs/runs/*.toml` says."""
+    """A training job. Its fields are those of `configs/runs/*.toml`."""
 
     name: Annotated[str, Meta(min_length=1, max_length=64)]
     task: Annotated[str, Meta(min_length=1, max_length=256)]
     task_options: dict[str, int | float | str | bool] = {}
-    # By which version of the rules the members plan and average (`protocol/rules`). Bytes without
+    # The version of the rules by which members plan and average (`protocol/rules`). Bytes without
     # it mean the first version.
     rules: Annotated[int, Meta(ge=1, le=MAX_RULES)] = CURRENT_RULES
     seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 0
     engine: str = "native"
     codec: str = "float32"
     chain: str = "none"
-    owner: PeerId = ""  # empty: nobody may pause or stop the run
+    # Empty if nobody may pause or stop the run.
+    owner: PeerId = ""
     inner: Inner = Inner()
     outer: Outer = Outer()
     round: RoundRules = RoundRules()
     group: Group = Group()
     limits: Limits = Limits()
-    # Left out of the bytes where there is none, so that a run without a chain keeps its id.
+    # Not part of the bytes if unset, so that a run without a chain keeps its id.
     settlement: Settlement | UnsetType = UNSET
     admission: Admission | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         for field in ("name", "task", "engine", "codec", "chain"):
             if not getattr(self, field).isprintable():
-                raise ValueError(
-                    f"{field} has characters that do not print: {getattr(self, field)!a}"
-                )
+                raise ValueError(f"{field} has unprintable characters: {getattr(self, field)!a}")
         if (
             self.admission is not UNSET
             and self.admission.policy == "registered"
             and self.settlement is UNSET
         ):
             raise ValueError(
-                'admission.policy = "registered" needs a [settlement]: bindings are signed for its contract'
+                'admission.policy = "registered" needs a [settlement]: bindings are signed '
+                "for its contract"
             )
         if self.group.max_group < self.group.min_peers:
             raise ValueError(
@@ -154,22 +157,22 @@ class Manifest(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 f"max_group {self.group.max_group} is below min_group {self.group.min_group}"
             )
         if self.chain == "none" and self.settlement is not UNSET:
-            raise ValueError(
-                'a run with a [settlement] names its chain; chain = "none" is settled nowhere'
-            )
+            raise ValueError('a run with a [settlement] must name its chain; it has chain = "none"')
 
 
 class _Version(msgspec.Struct, frozen=True):
-    """The one field of a manifest that is read before all others: the version says which other
-    fields there are.
+    """The one field of a manifest that is read before all others.
+
+    The version says which other fields exist.
     """
 
     rules: Annotated[int, Meta(ge=1, le=MAX_RULES)] = FIRST_RULES
 
 
 class SignedManifest(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """The manifest as it travels: its canonical bytes and the owner's signature (empty for a run
-    nobody owns).
+    """The manifest as it travels: canonical bytes and the owner's signature.
+
+    The signature is empty for a run without an owner.
     """
 
     body: bytes
@@ -182,18 +185,21 @@ class SignedManifest(msgspec.Struct, frozen=True, kw_only=True, array_like=True)
 
     @property
     def published(self) -> Digest:
-        """The hash of the whole record, signature included: what a session on the chain says of it."""
+        """The hash of the whole record, signature included.
+
+        A session on the chain names the manifest by it.
+        """
         return digest(_PUBLISHED_DOMAIN, msgspec.msgpack.encode(self))
 
     def open(self) -> Manifest:
-        """The manifest inside, checked.
+        """Decode and check the manifest.
 
-        A manifest of any version opens, so that a run can be read and named. Whoever takes part in
-        it calls `check_rules` first.
+        A manifest of any version can be decoded, so that a run can be read and named. A program
+        that takes part in the run calls `check_rules` first.
 
         Raises:
-            UserError: "MANIFEST" for anything that is not a manifest signed by its owner; "RULES" for a manifest of newer rules
-                with fields that this program does not know.
+            UserError: "MANIFEST" for bytes that are not a manifest signed by its owner. "RULES" for
+                newer rules whose fields this program does not know.
         """
         if len(self.body) > MAX_MANIFEST_BYTES:
             raise UserError(
@@ -222,7 +228,10 @@ class SignedManifest(msgspec.Struct, frozen=True, kw_only=True, array_like=True)
         if manifest.owner and not self._is_signed_by(manifest.owner):
             raise UserError(
                 "MANIFEST",
-                f"The manifest of run {manifest.name!r} is not signed by its owner {manifest.owner}.",
+                (
+                    f"The manifest of run {manifest.name!r} is not signed by its owner "
+                    f"{manifest.owner}."
+                ),
                 exit_code=2,
             )
         return manifest
@@ -231,22 +240,22 @@ class SignedManifest(msgspec.Struct, frozen=True, kw_only=True, array_like=True)
         try:
             return verify(owner, self.signature, _DOMAIN + self.body)
         except PeerFault:
-            return False  # text that is no peer id signs nothing
+            # Text that is not a peer id signs nothing.
+            return False
 
 
 def seal(manifest: Manifest, owner: Signer | None = None) -> SignedManifest:
-    """The manifest's bytes, signed by `owner` where the manifest names one."""
+    """Encode a manifest, and sign it with `owner` if the manifest names one."""
     if (owner.peer if owner else "") != manifest.owner:
-        raise ValueError("a manifest is sealed by the owner it names")
+        raise ValueError("only the owner that a manifest names can seal it")
     body = msgspec.msgpack.encode(manifest)
     return SignedManifest(body=body, signature=owner.sign(_DOMAIN + body) if owner else b"")
 
 
 def parse_manifest(text: str, where: str) -> Manifest:
-    """A manifest from TOML.
+    """Parse a manifest from TOML.
 
-    Raises `UserError("MANIFEST")` that names every wrong key and, for an unknown one, the nearest
-    known.
+    Raises `UserError("MANIFEST")` that names every wrong key and the nearest known one.
     """
     try:
         tables = read_toml(text)
@@ -266,7 +275,7 @@ def parse_manifest(text: str, where: str) -> Manifest:
 
 
 def names_rules(path: Path) -> bool:
-    """Whether a file that `load_manifest` has read names the version of the rules itself."""
+    """Return whether a file that `load_manifest` has read names the version of the rules."""
     return "rules" in read_toml(toml_text(path.read_bytes()))
 
 

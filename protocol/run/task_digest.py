@@ -1,13 +1,11 @@
-"""What a task is, in a few named parts, so that the members of a run can tell whether they train
-the same thing.
+"""What a task is, in a few named parts, so that members can tell whether they train the same task.
 
 Every member describes the task as its own machine has it. Two descriptions are compared part by
 part, and the first difference is a sentence for people. A description is named by its digest, which
-travels in beacons and offers; the description itself is asked for only where the names differ.
+travels in beacons and offers. The description itself is requested only if the names differ.
 
-Names may differ where tasks do not: the last bits of a sine or a normal draw depend on the
-processor. Such contents carry a sketch beside their digest, and contents whose sketches agree count
-as equal.
+Names may differ for equal tasks: the last bits of a sine or a normal draw depend on the processor.
+Such contents carry a sketch beside their digest, and contents whose sketches agree count as equal.
 """
 
 from __future__ import annotations
@@ -22,32 +20,39 @@ from msgspec import Meta
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
 
-# 4,096 tensors of about 100 bytes, and some: the most that a peer is read for.
 MAX_TASK_BYTES = 1 << 20
-# Described one by one; models with more are described by the digest of the rest.
+"""The most that is read from a peer: 4,096 tensors of about 100 bytes, and a reserve."""
+
 MAX_TENSORS = 4096
-# Of a tensor's name or a file's: PyTorch's longest published ones have about 100.
+"""Tensors that are described one by one. The rest are described by one digest."""
+
 MAX_LABEL_CHARS = 256
-# Of the largest value in the sketch; math libraries differ by 1e-7, other contents by about 1.
+"""Characters of a tensor's or file's name. PyTorch's longest published names have about 100."""
+
 SKETCH_TOLERANCE = 1e-5
+"""The tolerance of sketches, as a share of their largest value.
+
+Math libraries differ by 1e-7, different contents by about 1.
+"""
+
 _DOMAIN = b"hypergpu/task/1\0"
 
 Label = Annotated[str, Meta(max_length=MAX_LABEL_CHARS)]
 Text = Annotated[str, Meta(max_length=4096)]
 Name = Annotated[bytes, Meta(max_length=32)]
-"""A digest, or empty where there is nothing to name."""
+"""A digest, or empty if there is nothing to name."""
 
 
 class TaskPart(
     msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
 ):
-    """Base of the parts."""
+    """Base of the parts of a description."""
 
 
 class TensorContent(
     TaskPart, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
 ):
-    """What a tensor holds.
+    """The values of a tensor.
 
     `sketch` is empty for values that every machine computes alike (integers, text).
     """
@@ -59,7 +64,7 @@ class TensorContent(
 class TensorPart(TaskPart, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
     """A parameter or buffer.
 
-    `content` is None for a parameter that is trained: its values come from the run.
+    `content` is None for a trained parameter: its values come from the run.
     """
 
     name: Label
@@ -78,7 +83,7 @@ class SourcePart(TaskPart, frozen=True, kw_only=True, array_like=True, forbid_un
 class TaskDigest(TaskPart, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
     """A task as one machine has it.
 
-    `private` says that every node has data of its own: data are not compared then.
+    If `private`, every node has data of its own, and data are not compared.
     """
 
     parameters: Annotated[tuple[TensorPart, ...], Meta(max_length=MAX_TENSORS + 1)] = ()
@@ -92,7 +97,7 @@ class TaskDigest(TaskPart, frozen=True, kw_only=True, array_like=True, forbid_un
 
     @property
     def name(self) -> Digest:
-        """The 32 bytes that stand for it in beacons and offers."""
+        """The 32 bytes that name the task in beacons and offers."""
         return digest(_DOMAIN, encode_task(self))
 
 
@@ -105,15 +110,18 @@ def encode_task(task: TaskDigest) -> bytes:
 
 
 def decode_task(data: bytes) -> TaskDigest:
-    """Raises `PeerFault("malformed")`."""
+    """Decode a description. Raises `PeerFault("malformed")`."""
     try:
         return _decoder.decode(data)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise PeerFault("malformed", f"not a description of a task: {error}") from None
+        raise PeerFault("malformed", f"bytes that do not describe a task: {error}") from None
 
 
 def bounded(parts: Sequence[TensorPart]) -> tuple[TensorPart, ...]:
-    """The parts, those above `MAX_TENSORS` as one whose content is their digest."""
+    """Return the parts, at most `MAX_TENSORS` + 1.
+
+    The last part stands for all others: its content is their digest.
+    """
     if len(parts) <= MAX_TENSORS:
         return tuple(parts)
     rest = parts[MAX_TENSORS:]
@@ -126,7 +134,10 @@ def bounded(parts: Sequence[TensorPart]) -> tuple[TensorPart, ...]:
 
 
 def difference(ours: TaskDigest, theirs: TaskDigest) -> str:
-    """The first difference as a sentence without its full stop; empty where the two are one task."""
+    """Return the first difference, as a sentence without its full stop.
+
+    The sentence is empty for equal tasks.
+    """
     return (
         _tensors("parameter", ours.parameters, theirs.parameters)
         or _tensors("frozen parameter", ours.frozen, theirs.frozen)
@@ -138,8 +149,9 @@ def difference(ours: TaskDigest, theirs: TaskDigest) -> str:
 
 
 def changed_parameters(before: TaskDigest, now: TaskDigest) -> str:
-    """How the trained parameters differ from those of a model that was made before; empty where
-    that model is still one of the task.
+    """Return how the trained parameters differ from those of an older model of the task.
+
+    The result is empty if the model still fits.
     """
     words = _tensors("parameter", now.parameters, before.parameters)
     for old, new in (
@@ -196,7 +208,10 @@ def _same(mine: TensorContent | None, other: TensorContent | None) -> bool:
 def _options(ours: TaskDigest, theirs: TaskDigest) -> str:
     if ours.options == theirs.options:
         return ""
-    return f"the other node's task has the options {theirs.options or 'none'}, ours {ours.options or 'none'}"
+    return (
+        f"the other node's task has the options {theirs.options or 'none'}, ours "
+        f"{ours.options or 'none'}"
+    )
 
 
 def _data(ours: TaskDigest, theirs: TaskDigest) -> str:
@@ -206,15 +221,24 @@ def _data(ours: TaskDigest, theirs: TaskDigest) -> str:
     if ours.private:
         return ""
     if ours.dataset_size != theirs.dataset_size:
-        return f"the other node's data set has {theirs.dataset_size:,} samples, ours {ours.dataset_size:,}"
+        return (
+            f"the other node's data set has {theirs.dataset_size:,} samples, ours "
+            f"{ours.dataset_size:,}"
+        )
     if not ours.sample or not theirs.sample:
-        # One of them is drawn at random, or could not be read: there is nothing to compare.
+        # One sample is drawn at random or could not be read, so there is nothing to compare.
         return ""
     if len(ours.sample) != len(theirs.sample):
-        return f"the other node's batch has {_counted(len(theirs.sample), 'tensor')}, ours {len(ours.sample)}"
+        return (
+            f"the other node's batch has {_counted(len(theirs.sample), 'tensor')}, ours "
+            f"{len(ours.sample)}"
+        )
     for number, (mine, other) in enumerate(zip(ours.sample, theirs.sample, strict=True), start=1):
         if not _same(mine, other):
-            return f"the other node's data set has other content: tensor {number} of the same samples differs (inputs or labels)"
+            return (
+                f"the other node's data set has other content: tensor {number} of the same "
+                "samples differs (inputs or labels)"
+            )
     return ""
 
 

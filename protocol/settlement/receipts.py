@@ -83,7 +83,10 @@ def ancestry(
         if name not in parents:
             raise UserError(
                 "CERTIFICATES_MISSING",
-                f"Certificate {name.hex()[:12]} is not on this disk, and what it counted cannot be added up without it.",
+                (
+                    f"Certificate {name.hex()[:12]} is not on this disk, and what it counted "
+                    "cannot be added up without it."
+                ),
                 why="this node joined on another branch, or has not caught up yet",
                 fix="let hypergpud start run until its round is that of the others, then ask again",
             )

@@ -12,14 +12,12 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from contracts.calldata import name_word
+from protocol.chain.errors import ChainPending, ChainRefused, ChainUnreachable
 from protocol.chain.keccak import ZERO_ADDRESS, Address
 from protocol.chain.port import (
     NO_HASH,
     AgentStatus,
     ChainHead,
-    ChainPending,
-    ChainRefused,
-    ChainUnreachable,
     Hash,
     PoolStatus,
     Proposal,

@@ -12,12 +12,11 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from protocol.chain.errors import ChainRefused, ChainUnreachable
 from protocol.chain.keccak import Address, keccak256
 from protocol.chain.port import (
     AgentStatus,
     ChainHead,
-    ChainRefused,
-    ChainUnreachable,
     Hash,
     Proposal,
     RunStatus,

@@ -29,11 +29,13 @@ from daemon.network.network import LibP2PNetwork
 from daemon.network.settings import NetworkSettings
 from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import announce
+from daemon.services.training.native.engine import NativeEngine
+from daemon.services.training.native.node_context import NodePorts, node_context
 from daemon.system.offload import in_thread
 from protocol.journal import Warned
 from protocol.run.manifest import SignedManifest
 from simulator.harness.content import ContentTrainer
-from simulator.harness.member_agent import MemberAgent, ObservedEngine
+from simulator.harness.member_agent import MemberAgent
 from simulator.harness.wire import MemberUp, StretchCollected
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -66,20 +68,21 @@ async def live(settings: argparse.Namespace, output: int) -> None:
             StretchCollected, life=settings.life, stretch=stretch, samples=samples
         ),
     )
-    member.engine = ObservedEngine(
-        told=member.told,
-        name=home.name,
-        manifest=signed,
-        signer=signer,
-        network=network,
-        trainer=trainer,
-        disk=FileDisk(
-            home,
-            in_thread,
-            report=lambda words: member.record(Warned(code="DAMAGED", message=words)),
+    member.engine = NativeEngine(
+        context=node_context(signed, signer),
+        ports=NodePorts(
+            network=network,
+            disk=FileDisk(
+                home,
+                in_thread,
+                report=lambda words: member.record(Warned(code="DAMAGED", message=words)),
+            ),
+            offload=in_thread,
+            record=member.record,
         ),
-        offload=in_thread,
-        record=member.record,
+        trainer=trainer,
+        name=home.name,
+        on_event=member.told,
         serial=time.time_ns,
     )
     async with network.running(), trio.open_nursery() as nursery:

@@ -42,28 +42,11 @@ from simulator.harness.wire import (
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 
 
-class ObservedEngine(NativeEngine):
-    """The native engine as it is; `told` hears of each of its events before the engine does."""
-
-    def __init__(self, *, told: Callable[[e.Event], None], **parts: Any) -> None:
-        self._told = told
-        super().__init__(**parts)
-
-    def _emit(self, event: e.Event, first: bool = False) -> None:
-        self._told(event)
-        super()._emit(event, first)
-
-    def raw_certificate(self, name: bytes) -> bytes:
-        """The bytes of a certificate that was just adopted."""
-        step = self._lineage.step(name)
-        return step.certificate.raw if step is not None else b""
-
-
 class MemberAgent:
     """Turns the engine's events into lines, and carries out strikes and dumps."""
 
     def __init__(self, output: int) -> None:
-        self.engine: ObservedEngine | None = None
+        self.engine: NativeEngine | None = None
         self._output = output
         self._strike: Strike | None = None
         # Of the strike's step, when it was entered.
@@ -163,7 +146,8 @@ class MemberAgent:
     def _certified(self, event: journal.RoundCertified) -> None:
         engine = self.engine
         assert engine is not None
-        raw = engine.raw_certificate(bytes.fromhex(event.certificate))
+        entry = engine.peers.lineage.step(bytes.fromhex(event.certificate))
+        raw = entry.certificate.raw if entry is not None else b""
         self.say(
             Certified,
             number=event.number,

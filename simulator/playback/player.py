@@ -205,7 +205,7 @@ class StoryPlayer:
             and peers & {*event.members}
         ]
         for node in world.nodes:
-            convictions = node.engine.convictions.guilty if node.engine else {}
+            convictions = node.engine.peers.fraud_proofs.guilty if node.engine else {}
             if node.index not in liars and not peers <= convictions.keys():
                 found.append(f"node {node.index} does not know who lied")
         return found

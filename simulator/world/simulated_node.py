@@ -11,9 +11,9 @@ from functools import partial
 
 import numpy as np
 import trio
-from msgspec.structs import replace
 
 from daemon.services.training.native.engine import NativeEngine
+from daemon.services.training.native.node_context import NodePorts, node_context
 from daemon.swarm.chain_sync import fetch_run
 from protocol.averaging.vector_layout import Vector
 from protocol.errors import UserError
@@ -176,14 +176,15 @@ class SimulatedNode:
         )
         self.trainer = CountingTrainer(quadratic)
         self.engine = NativeEngine(
-            name=f"n{self.index}",
-            manifest=manifest,
-            signer=self.signer,
-            network=FaultyNetwork(network, self.injector, swarm.schedule.at),
+            context=node_context(manifest, self.signer),
+            ports=NodePorts(
+                network=FaultyNetwork(network, self.injector, swarm.schedule.at),
+                disk=RecordingDisk(self.medium, lambda record: witness.saved(self, record)),
+                offload=inline,
+                record=partial(witness.happened, self),
+            ),
             trainer=self.trainer,
-            disk=RecordingDisk(self.medium, lambda record: witness.saved(self, record)),
-            offload=inline,
-            record=partial(witness.happened, self),
+            name=f"n{self.index}",
             serial=self.wall_clock_ns,
         )
         try:
@@ -220,10 +221,8 @@ class SimulatedNode:
 
         No fault of a port does this. All nodes share one clock, so the deadline itself moves.
         """
-        engine = self.engine
-        if engine is not None and engine._state is not None and engine._state.phase is Phase.TRAIN:
-            engine._state = replace(engine._state, deadline=engine._state.deadline + by_s)
-            engine._inbox.wake()
+        if self.engine is not None:
+            self.engine.extend_training(by_s)
 
     def end(self) -> None:
         """End the process at once, whatever it is doing."""

@@ -31,8 +31,8 @@ from contracts.devnet.store import SqliteStore
 from contracts.endpoints import Transport
 from contracts.fees import GWEI
 from contracts.signers import signer_of
+from protocol.chain.errors import ChainUnreachable
 from protocol.chain.keccak import Address
-from protocol.chain.port import ChainUnreachable
 
 ANVIL = Path(__file__).parents[2] / ".anvil" / "node_modules" / ".bin" / "anvil"
 NO_ANVIL = "anvil is not installed; type: make anvil (it needs node 18 or later)"

@@ -16,7 +16,7 @@ import pytest
 
 from contracts import bounded_session
 from contracts.client import HttpTransport
-from protocol.chain.port import ChainUnreachable
+from protocol.chain.errors import ChainUnreachable
 
 pytestmark = pytest.mark.real
 
@@ -74,7 +74,7 @@ def test_an_answer_without_end_is_given_up_at_the_limit(monkeypatch: pytest.Monk
 
     with answering(endless) as url, pytest.raises(ChainUnreachable, match="more than 16 MB"):
         HttpTransport(url)("eth_chainId", ())
-    assert sent[0] < bounded_session.MOST_ANSWER_BYTES + (32 << 20)  # what sockets hold, at most
+    assert sent[0] < bounded_session.MAX_ANSWER_BYTES + (32 << 20)  # what sockets hold, at most
 
 
 def test_an_answer_that_drips_is_given_up_in_time() -> None:

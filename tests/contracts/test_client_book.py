@@ -20,7 +20,7 @@ import pytest
 from contracts.endpoints import RpcError
 from contracts.pending_transactions import PendingFile
 from contracts.transaction_sender import MAX_PENDING, MISSING_S, RAISE_AFTER_BLOCKS, RAISE_AFTER_S
-from protocol.chain.port import ChainRefused, ChainUnreachable
+from protocol.chain.errors import ChainRefused, ChainUnreachable
 from protocol.errors import UserError
 from tests.contracts.ground import EvmGround
 from tests.contracts.levers import Levers, blocks, book_of, nonce_of, over

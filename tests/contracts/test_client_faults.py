@@ -15,7 +15,7 @@ import pytest
 from contracts.fees import GWEI
 from contracts.reorganization_watch import WATCHED_BLOCKS
 from contracts.transaction_sender import RAISE_AFTER_BLOCKS, RAISE_AFTER_S
-from protocol.chain.port import ChainPending, ChainUnreachable
+from protocol.chain.errors import ChainPending, ChainUnreachable
 from tests.contracts.ground import DELAY_S
 from tests.contracts.levers import Levers, blocks, book_of, over
 from tests.ports.chain_suite import fund, propose

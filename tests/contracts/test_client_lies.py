@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from contracts.artifacts import AGENT_REGISTRY, REWARD_POOL
 from contracts.endpoints import RpcError
 from contracts.liveness import HEARTBEAT
-from protocol.chain.port import ChainRefused, ChainUnreachable, SettledTransaction, WrongChain
+from protocol.chain.errors import ChainRefused, ChainUnreachable, WrongChain
+from protocol.chain.port import SettledTransaction
 from tests.contracts.ground import EvmGround
 from tests.contracts.levers import Changing, blocks, book_of, over
 

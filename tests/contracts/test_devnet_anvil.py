@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from contracts.client import HttpTransport
-from protocol.chain.port import ChainUnreachable
+from protocol.chain.errors import ChainUnreachable
 from tests.contracts.ground import ANVIL, NO_ANVIL
 
 REPOSITORY = Path(__file__).parents[2]

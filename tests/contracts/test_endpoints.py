@@ -13,7 +13,7 @@ import pytest
 from contracts.client import HttpTransport, result_of
 from contracts.endpoints import REST_S, Endpoints, RpcError, Transport
 from contracts.secret_mask import Masker, mask_libraries, masked_url
-from protocol.chain.port import ChainUnreachable, WrongChain
+from protocol.chain.errors import ChainUnreachable, WrongChain
 
 SECRET_URL = "http://user:hunter2secret@127.0.0.1:9/v3/0123456789abcdef?apikey=s3cr3tkey"
 SECRETS = ("hunter2secret", "0123456789abcdef", "s3cr3tkey")

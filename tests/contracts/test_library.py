@@ -10,8 +10,8 @@ from contracts.artifacts import REWARD_POOL
 from contracts.chain_client import ChainClient
 from contracts.devnet.genesis import dev_account, dev_key
 from contracts.signers import claim_message, sign_claim
+from protocol.chain.errors import ChainRefused
 from protocol.chain.keccak import ZERO_ADDRESS, Address, account_bytes
-from protocol.chain.port import ChainRefused
 from tests.contracts.levers import Levers, called
 from tests.ports.chain_suite import ANNA, BERT, COLD, done, fund, settle
 

@@ -16,7 +16,8 @@ from contracts.client import connect
 from contracts.devnet.genesis import dev_key
 from contracts.endpoints import RpcError
 from contracts.signers import signer_of
-from protocol.chain.port import NO_HASH, ChainRefused, ChainUnreachable, Proposal, WrongChain
+from protocol.chain.errors import ChainRefused, ChainUnreachable, WrongChain
+from protocol.chain.port import NO_HASH, Proposal
 from tests.contracts.ground import EvmGround
 from tests.ports.chain_suite import ANNA, BERT, done, fund, settle
 
@@ -103,7 +104,7 @@ def test_a_chain_that_knows_no_agents_is_refused_before_anything_is_sent() -> No
     ("changed", "why"),
     [
         ({"registered": False}, "is not registered"),
-        ({"lastHeartbeat": 1}, "the last heartbeat is an older one"),
+        ({"lastHeartbeat": 1}, "the last heartbeat is older"),
     ],
 )
 def test_a_good_receipt_with_an_unchanged_state_is_not_done(

@@ -14,8 +14,9 @@ from contracts.artifacts import (
 from contracts.calldata import number_word, register_calldata
 from contracts.chain_client import ChainClient
 from contracts.devnet.genesis import dev_account
+from protocol.chain.errors import ChainRefused
 from protocol.chain.keccak import Address
-from protocol.chain.port import NO_HASH, ChainRefused
+from protocol.chain.port import NO_HASH
 from tests.contracts.levers import Levers, called
 from tests.ports.chain_suite import ANNA, BERT, CERTIFICATE, done
 

@@ -11,8 +11,9 @@ from contracts.artifacts import AGENT_REGISTRY, REWARD_POOL, SESSIONS
 from contracts.chain_client import ChainClient
 from contracts.devnet.genesis import GenesisSettings, dev_account, dev_key, genesis_of
 from contracts.signers import claim_message, sign_claim, signer_of
+from protocol.chain.errors import ChainRefused
 from protocol.chain.keccak import ZERO_ADDRESS, Address, account_bytes, keccak256
-from protocol.chain.port import NO_HASH, ChainRefused
+from protocol.chain.port import NO_HASH
 from protocol.settlement.merkle_tree import SettlementTree
 from tests.contracts.ground import EPOCH_S, START_S, EvmGround
 from tests.contracts.levers import Levers, called

@@ -15,8 +15,8 @@ from contracts.artifacts import (
 from contracts.calldata import number_word
 from contracts.chain_client import ChainClient
 from contracts.devnet.genesis import dev_account
+from protocol.chain.errors import ChainRefused
 from protocol.chain.keccak import account_bytes, address_of, checked_address, keccak256
-from protocol.chain.port import ChainRefused
 from protocol.settlement.merkle_tree import SettlementTree
 from tests.contracts.ground import EvmGround
 from tests.contracts.levers import Levers, called

@@ -13,8 +13,8 @@ from contracts.calldata import account_word, claim_proof_calldata
 from contracts.chain_client import ChainClient
 from contracts.devnet.genesis import dev_key
 from contracts.signers import claim_message, sign_claim
+from protocol.chain.errors import ChainRefused
 from protocol.chain.keccak import Address, address_of
-from protocol.chain.port import ChainRefused
 from tests.contracts.levers import Levers, called
 from tests.ports.chain_suite import ANNA, BERT, COLD, done, fund, settle
 

@@ -188,7 +188,7 @@ def test_the_worker_loads_no_network() -> None:
 
 
 def test_the_observers_web_side_loads_no_torch_and_no_libp2p() -> None:
-    loaded = loaded_by("import daemon.observer.server, daemon.observer.web")
+    loaded = loaded_by("import daemon.observer.server, daemon.observer.http_server")
     assert loaded & {"torch", "hivemind", "libp2p", "sklearn"} == set()
 
 

@@ -14,17 +14,9 @@ from typing import Protocol
 import pytest
 from msgspec.structs import replace
 
+from protocol.chain.errors import ChainPending, ChainRefused, ChainUnreachable
 from protocol.chain.keccak import Address, address_of
-from protocol.chain.port import (
-    NO_HASH,
-    Chain,
-    ChainPending,
-    ChainRefused,
-    ChainUnreachable,
-    Proposal,
-    SentTransaction,
-    SettledTransaction,
-)
+from protocol.chain.port import NO_HASH, Chain, Proposal, SentTransaction, SettledTransaction
 from protocol.settlement.merkle_tree import SettlementTree
 
 EPOCH_S, DELAY_S = 1000, 100

@@ -65,7 +65,7 @@ def test_another_setting_is_another_run() -> None:
 
 def test_only_the_owner_seals() -> None:
     for manifest, signer in ((OWNED, None), (OWNED, STRANGER), (PLAIN, OWNER)):
-        with pytest.raises(ValueError, match="sealed by the owner"):
+        with pytest.raises(ValueError, match="only the owner that a manifest names"):
             seal(manifest, signer)
 
 

@@ -106,7 +106,7 @@ def test_a_jump_above_twice_the_days_mean_is_an_alert() -> None:
         seen.counts(hour * HOUR_S, {"p": 100, "q": 100})
     seen.counts(10 * HOUR_S, {"p": 200, "q": 201})
     assert seen.of("p", 10 * HOUR_S).alert == ""
-    assert "201 samples in this hour, where 100 were usual" in seen.of("q", 10 * HOUR_S).alert
+    assert "201 samples in this hour; 100 were usual" in seen.of("q", 10 * HOUR_S).alert
 
 
 def test_pools_follow_what_was_certified() -> None:
@@ -167,12 +167,12 @@ def test_an_allowlist_is_checked_in_offers_and_plans() -> None:
     run = seal(listed).run
     tip = genesis(run)
     check_admission(listed, A.peer, ready(tip, A))
-    with pytest.raises(PeerFault, match="not on this run's list") as caught:
+    with pytest.raises(PeerFault, match="not on this run's allowlist") as caught:
         check_admission(listed, C.peer, ready(tip, C))
     assert caught.value.reason == "not_admitted"
     offers = [(sign(person, run, ready(tip, person)), ready(tip, person)) for person in (A, C)]
     plan = make_plan(tip.hash, 0, 1, offers, listed, CHUNKS, leader=A.peer)
-    with pytest.raises(PeerFault, match="not on this run's list"):
+    with pytest.raises(PeerFault, match="not on this run's allowlist"):
         open_plan(sign(A, run, plan), run, listed, CHUNKS)
 
 
@@ -201,5 +201,5 @@ def test_a_manifest_without_admission_keeps_its_id_and_a_wrong_one_is_refused() 
     assert MANIFEST.admission is UNSET
     assert seal(admitting(MANIFEST)).run != seal(MANIFEST).run
     for wrong in ({"policy": "allowlist"}, {"allowed": (A.peer,)}):
-        with pytest.raises(ValueError, match="allowed lists peers"):
+        with pytest.raises(ValueError, match="allowed must list peers"):
             Admission(**wrong)  # type: ignore[arg-type]

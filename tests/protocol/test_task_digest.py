@@ -35,7 +35,7 @@ def test_a_description_survives_the_wire() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\xc0", b"\x91" * 100_000, encode_task(TaskDigest())[:-3]])
 def test_garbage_is_a_fault(data: bytes) -> None:
-    with pytest.raises(PeerFault, match="not a description"):
+    with pytest.raises(PeerFault, match="do not describe a task"):
         decode_task(data)
 
 

@@ -12,14 +12,13 @@ from pathlib import Path
 
 import pytest
 import trio
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from daemon import swarm
 from daemon.services.training import service
-from daemon.services.training.native import engine as engine_module
 from daemon.services.training.native.engine import NativeEngine
 from daemon.services.training.native.exchange import all_reduce
-from daemon.services.training.native.rounds import message_translator
+from daemon.services.training.native.rounds import message_translator, round_loop
 from daemon.services.training.native.state import anchor
 from daemon.services.training.native.state.state_store import StateStore
 from protocol.averaging import outer_step, reduction
@@ -70,7 +69,10 @@ def test_the_world_runs_the_modules_of_the_real_node() -> None:
         assert type(engine.state_store) is StateStore
         assert type(engine.state_store.ledger) is Ledger
         assert engine.state_store.ledger.codec is codec_named("float32")
-        parts = [type(part) for part in vars(engine).values()]
+        parts = [
+            type(part)
+            for part in (*vars(engine).values(), *astuple(engine.peers), *astuple(engine._ports))
+        ]
         own = [kind for kind in parts if kind.__module__.startswith(("daemon.", "simulator."))]
         assert {kind.__module__.split(".")[0] for kind in own} <= {"daemon", "simulator"}
         ports = {kind.__name__ for kind in own if kind.__module__.startswith("simulator.")}
@@ -81,14 +83,14 @@ def test_the_world_runs_the_modules_of_the_real_node() -> None:
     for module, name in (
         (all_reduce, "rule_set"),
         (anchor, "rules_of"),
-        (engine_module, "step"),
+        (round_loop, "step"),
         (swarm.lineage, "extend"),
     ):
         assert getattr(module, name).__module__.startswith("protocol.")
     rules = rules_of(played.story.manifest())
     assert rules.weighted_mean is reduction.weighted_mean
     assert rules.outer_step is outer_step.outer_step
-    assert engine_module.step is step
+    assert round_loop.step is step
 
 
 def test_a_signature_is_checked_once_and_a_forged_one_never_passes() -> None:

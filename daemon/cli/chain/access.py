@@ -20,7 +20,8 @@ from daemon.config.settings import Config
 from daemon.wallet import files
 from daemon.wallet.keystore import UnlockedWallet
 from daemon.wallet.password import find_password
-from protocol.chain.port import Chain, ChainError, ChainRefused, ChainUnreachable, WrongChain
+from protocol.chain.errors import ChainError, ChainRefused, ChainUnreachable, WrongChain
+from protocol.chain.port import Chain
 from protocol.errors import UserError
 
 

@@ -18,7 +18,7 @@ from contracts.devnet.anvil import anvil_serving, found_anvil
 from contracts.devnet.server import serving
 from daemon.cli.chain.devnet_terms import pasteable, terms_of
 from daemon.cli.invocation import Invocation
-from protocol.chain.port import ChainError
+from protocol.chain.errors import ChainError
 from protocol.errors import UserError
 
 _ADDRESS_FIX = "name an address of this machine: hypergpud devnet --host 127.0.0.1"

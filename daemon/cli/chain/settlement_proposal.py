@@ -14,8 +14,9 @@ from daemon.chain.offences import filed_offences
 from daemon.chain.rewards import WAIT_S, missing_dataset
 from daemon.cli.chain.access import RunAccess
 from daemon.cli.invocation import Invocation
+from protocol.chain.errors import ChainRefused
 from protocol.chain.keccak import address_of
-from protocol.chain.port import Chain, ChainRefused, PoolStatus, Proposal, SentTransaction
+from protocol.chain.port import Chain, PoolStatus, Proposal, SentTransaction
 from protocol.errors import PeerFault, UserError
 from protocol.settlement.dataset import (
     MAX_DATASET_BYTES,

@@ -11,7 +11,8 @@ import msgspec
 
 from daemon.cli.invocation import Invocation, global_options, invocation, is_terminal
 from daemon.cli.terminal.columns import output_width
-from daemon.cli.terminal.status_text import peers_text, status_text
+from daemon.cli.terminal.peers_text import peers_text
+from daemon.cli.terminal.status_text import status_text
 from daemon.control.client import call
 from protocol.status import Status
 

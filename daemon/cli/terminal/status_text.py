@@ -1,18 +1,16 @@
-"""A status as text for a terminal: `hypergpud status` and `hypergpud peers`.
+"""A status as text: `hypergpud status`.
 
-Pure, and quick to import (no rich, no journal).
-
-Nothing is said by colour alone: every level has a mark of its own. Times are ages, counted from the
-status' own `as_of`.
+This module is pure and quick to import (no rich, no journal). Colour alone carries no meaning:
+every level has a mark of its own. Times are ages, counted from the status' own `as_of`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from daemon.cli.terminal.columns import columns, cut, fitted, wrapped
-from protocol.network.peer_health import TRUSTED
-from protocol.status import PeerSummary, Status
+from daemon.cli.terminal.columns import wrapped
+from daemon.cli.terminal.ink import Ink, ago
+from protocol.status import Status
 from protocol.status.figures import (
     MISSING,
     compact,
@@ -28,29 +26,27 @@ from protocol.status.figures import (
 
 MARKS = {"good": "✓", "info": "i", "warning": "!", "bad": "✕"}
 OUTCOMES = {"counted": "✓", "observed": "●", "late": "◔", "lost": "✕", "idle": "–", "missed": "!"}
-# Of an engine without certificates.
+# Outcomes of an engine without certificates.
 OUTCOMES |= {"averaged": "≈", "partial": "!", "apart": "!", "failed": "✕"}
 MEANINGS = {
     "counted": "counted",
     "observed": "certified",
-    "late": "too slow",
+    "late": "late",
     "lost": "lost",
     "idle": "idle",
     "missed": "no certificate",
     "averaged": "averaged, not certified",
-    "partial": "averaged in part, not taken",
-    "apart": "others stood elsewhere",
+    "partial": "averaged in part, not applied",
+    "apart": "diverged from the majority",
     "failed": "not averaged",
 }
 SHOWN_EVENTS = 8
-MARGIN = 13  # columns of an event's age and mark
-LABEL = 10  # columns of the left-hand words
-# Lines of prose are wrapped here, and earlier on a narrower terminal.
+# All of these are in terminal columns: an event's age and mark, and the labels on the left.
+MARGIN = 13
+LABEL = 10
+# Prose is wrapped here, or at the terminal's width if that is less.
 WIDTH = 110
-GAP = 2  # columns between those of a table
-LEAST = 8  # columns of a cell that is cut
 
-_CODES = {"good": "32", "info": "36", "warning": "33", "bad": "31", "dim": "2", "bold": "1"}
 _OUTCOME_STYLES = {
     "counted": "good",
     "observed": "info",
@@ -61,27 +57,7 @@ _OUTCOME_STYLES = {
 }
 
 
-class _Ink:
-    """Colours, or none."""
-
-    def __init__(self, color: bool) -> None:
-        self._color = color
-
-    def __call__(self, style: str, text: str) -> str:
-        code = _CODES.get(style)
-        return f"\x1b[{code}m{text}\x1b[0m" if self._color and code and text else text
-
-
-def ago(at: float, now: float) -> str:
-    """12 s ago, 3 min ago; "now" for less than a second, also when the clocks disagree."""
-    seconds = int(now - at)
-    for unit_s, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
-        if seconds >= unit_s:
-            return f"{seconds // unit_s} {unit} ago"
-    return "now"
-
-
-def _lines(ink: _Ink, label: str, lines: Sequence[str]) -> list[str]:
+def _lines(ink: Ink, label: str, lines: Sequence[str]) -> list[str]:
     head = ink("bold", label) + " " * (LABEL - len(label))
     return [
         (head if i == 0 else " " * LABEL) + line
@@ -89,7 +65,7 @@ def _lines(ink: _Ink, label: str, lines: Sequence[str]) -> list[str]:
     ]
 
 
-def _you(status: Status, ink: _Ink, width: int) -> list[str]:
+def _you(status: Status, ink: Ink, width: int) -> list[str]:
     you = status.you
     if not you.peer:
         return []
@@ -125,7 +101,7 @@ def _you(status: Status, ink: _Ink, width: int) -> list[str]:
     return _lines(ink, "You", [*prose, *where])
 
 
-def _run(status: Status, ink: _Ink, width: int) -> list[str]:
+def _run(status: Status, ink: Ink, width: int) -> list[str]:
     run = status.run
     figures = [
         f"round {count(run.number)}",
@@ -142,7 +118,7 @@ def _run(status: Status, ink: _Ink, width: int) -> list[str]:
     return _lines(ink, "Run", [wrapped(line, width, LABEL) for line in lines])
 
 
-def _network(status: Status, ink: _Ink, width: int) -> list[str]:
+def _network(status: Status, ink: Ink, width: int) -> list[str]:
     network, run = status.network, status.run
     sent, received = (
         network.control_sent + network.bulk_sent,
@@ -173,7 +149,7 @@ def _how_far_off(error: float | None) -> str:
     return f" (predictions are {100 * error:.0f}% off)" if error is not None else ""
 
 
-def _rounds(status: Status, ink: _Ink, width: int) -> list[str]:
+def _rounds(status: Status, ink: Ink, width: int) -> list[str]:
     if not status.rounds:
         return []
     strip = "".join(
@@ -191,7 +167,7 @@ def _rounds(status: Status, ink: _Ink, width: int) -> list[str]:
     )
 
 
-def _events(status: Status, ink: _Ink, width: int) -> list[str]:
+def _events(status: Status, ink: Ink, width: int) -> list[str]:
     lines = []
     for event in status.events[:SHOWN_EVENTS]:
         age = ago(event.at, status.as_of)
@@ -202,95 +178,23 @@ def _events(status: Status, ink: _Ink, width: int) -> list[str]:
     return _lines(ink, "Events", lines)
 
 
-def _failure(status: Status, ink: _Ink, width: int) -> list[str]:
-    """The traceback of a task that fails, in its own lines; what it comes to is in the verdict or
-    the events.
-    """
+def _failure(status: Status, ink: Ink, width: int) -> list[str]:
+    """The traceback of a task that fails. The verdict or the events say what follows from it."""
     return _lines(ink, "Failure", status.you.failure_trace)
 
 
 def verdict_line(status: Status, color: bool) -> str:
     """The verdict with its mark."""
-    return _Ink(color)(status.level, f"{MARKS.get(status.level, 'i')} {status.verdict}")
+    return Ink(color)(status.level, f"{MARKS.get(status.level, 'i')} {status.verdict}")
 
 
 def status_text(status: Status, color: bool, width: int | None = None) -> str:
-    """The whole status, the verdict first, prose in at most `width` columns; without a last line
-    feed.
+    """The whole status, the verdict first, without a final line feed.
+
+    Prose takes at most `width` columns.
     """
-    ink, room = _Ink(color), min(width or WIDTH, WIDTH)
+    ink, room = Ink(color), min(width or WIDTH, WIDTH)
     parts = [part(status, ink, room) for part in (_failure, _you, _run, _network, _rounds)]
     rewards = _lines(ink, "Rewards", [wrapped(status.rewards, room, LABEL)])
     blocks = [[verdict_line(status, color)], *parts, rewards, _events(status, ink, room)]
     return "\n".join("\n".join(block) for block in blocks if block)
-
-
-def _peer_cells(peer: PeerSummary, now: float) -> tuple[str, ...]:
-    return (
-        peer.name or "unnamed",
-        tail(peer.peer),
-        peer.path or "none",
-        duration(peer.rtt_s),
-        peer.quality or MISSING,
-        MISSING if peer.standing in ("", TRUSTED) else f"{peer.standing}: {peer.standing_reason}",
-        peer.role or "stranger",
-        phase_words(peer.phase) or MISSING,
-        f"round {count(peer.number)}" if peer.tip else MISSING,
-        f"{rate(peer.samples_per_second)}/s" if peer.role == "node" else MISSING,
-        (f"{peer.reputation}" if peer.reputation is not None else "new")
-        + (" !" if peer.alert else "")
-        if peer.role == "node"
-        else MISSING,
-        peer.pool or MISSING,
-        peer.registration or MISSING,
-        ago(peer.last_seen, now),
-    )
-
-
-def peers_text(status: Status, color: bool, width: int | None = None) -> str:
-    """One line for each peer, the connected ones first, cells cut where a line would be wider than
-    `width`; without a last line feed.
-    """
-    ink = _Ink(color)
-    if not status.peers:
-        return "Nobody has been heard of yet."
-    heads = (
-        "PEER",
-        "ID",
-        "PATH",
-        "RTT",
-        "LINK",
-        "STANDING",
-        "ROLE",
-        "DOING",
-        "ROUND",
-        "SAMPLES",
-        "REPUTATION",
-        "POOL",
-        "REGISTERED",
-        "LAST SEEN",
-    )
-    cells = [_peer_cells(peer, status.as_of) for peer in status.peers]
-    # A run without a chain has no wallets to tell of.
-    told = [i for i in range(len(heads)) if any(row[i] != MISSING for row in cells)]
-    rows = [tuple(row[i] for i in told) for row in (heads, *cells)]
-    widths = [max(columns(row[i]) for row in rows) for i in range(len(told))]
-    if width is not None:
-        widths = fitted(widths, width, GAP, LEAST)
-        rows = [
-            tuple(cut(cell, wide) for cell, wide in zip(row, widths, strict=True)) for row in rows
-        ]
-    gap = " " * GAP
-    lines = [
-        gap.join(
-            cell + " " * (wide - columns(cell)) for cell, wide in zip(row, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    ]
-    styles = ["bold", *("" if peer.connected else "dim" for peer in status.peers)]
-    alerts = [
-        f"! {peer.name or tail(peer.peer)}: {peer.alert}" for peer in status.peers if peer.alert
-    ]
-    return "\n".join(
-        [*(ink(style, line) for style, line in zip(styles, lines, strict=True)), *alerts]
-    )

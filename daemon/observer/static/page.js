@@ -1,5 +1,6 @@
-// Keeps the page current: asks once a second whether the status changed, and if so takes the server's own rendering of it.
-// Only what differs is touched, so that a hover, a selection, an open table and the scroll position survive.
+// Keeps the page current. Once a second it asks whether the status changed, and if so it fetches
+// the page that the server rendered. It changes only what differs, so that a hover, a selection,
+// an open table and the scroll position survive.
 "use strict";
 
 const EVERY_MS = 1000;
@@ -8,7 +9,8 @@ const TIMEOUT_MS = 8000;
 
 let etag = null;
 let contactAt = Date.now();
-let skewMs = 0; // the server's clock minus ours: ages are told by the server's clock
+// The server's clock minus ours. Ages are shown by the server's clock.
+let skewMs = 0;
 
 function ago(seconds) {
   if (seconds < 1) return "now";
@@ -22,7 +24,7 @@ function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-function tellAges() {
+function showAges() {
   const now = Date.now() + skewMs;
   for (const time of document.querySelectorAll("main time")) {
     const at = Date.parse(time.dateTime);
@@ -38,7 +40,7 @@ function sameKind(a, b) {
   return a.nodeType === b.nodeType && a.nodeName === b.nodeName;
 }
 
-function become(node, wanted) {
+function morph(node, wanted) {
   if (node.nodeType !== Node.ELEMENT_NODE) {
     if (node.nodeValue !== wanted.nodeValue) node.nodeValue = wanted.nodeValue;
     return;
@@ -49,12 +51,13 @@ function become(node, wanted) {
   for (const { name, value } of [...wanted.attributes]) {
     if (node.getAttribute(name) !== value) node.setAttribute(name, value);
   }
-  if (node.nodeName === "TIME") return; // its text is its age
+  // The text of a time is its age, which showAges writes.
+  if (node.nodeName === "TIME") return;
   const have = [...node.childNodes];
   const want = [...wanted.childNodes];
   want.forEach((child, i) => {
     if (i >= have.length) node.append(document.importNode(child, true));
-    else if (sameKind(have[i], child)) become(have[i], child);
+    else if (sameKind(have[i], child)) morph(have[i], child);
     else have[i].replaceWith(document.importNode(child, true));
   });
   have.slice(want.length).forEach((child) => child.remove());
@@ -76,7 +79,7 @@ async function refresh() {
   const answer = await ask("/");
   if (!answer.ok) return;
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-  become(document.getElementById("main"), fresh.getElementById("main"));
+  morph(document.getElementById("main"), fresh.getElementById("main"));
   document.title = fresh.title;
   etag = answer.headers.get("ETag");
   contactAt = Date.now();
@@ -86,14 +89,14 @@ async function keepCurrent() {
   try {
     if (!document.hidden) await refresh();
   } catch {
-    // the server is away or slow: `tellAges` says so, and the next second asks again
+    // The server is away or slow: showAges says so, and the next second asks again.
   }
-  tellAges();
+  showAges();
   setTimeout(keepCurrent, EVERY_MS);
 }
 
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden) contactAt = Date.now();
 });
-setInterval(tellAges, EVERY_MS);
+setInterval(showAges, EVERY_MS);
 keepCurrent();

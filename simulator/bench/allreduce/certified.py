@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import trio
@@ -20,6 +19,7 @@ from daemon.network.settings import NetworkSettings
 from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import announce
 from daemon.services.training.native.engine import NativeEngine
+from daemon.services.training.native.node_context import NodePorts, node_context
 from daemon.system.offload import in_thread
 from protocol.averaging.vector_layout import Vector
 from protocol.digest import Digest
@@ -156,28 +156,6 @@ class VectorTrainer:
         return Progress(steps=0, samples=0, loss=None, samples_per_second=0.0)
 
 
-class BenchmarkEngine(NativeEngine):
-    """The engine as it is, with its round's end in our hands."""
-
-    def __init__(self, **parts: Any) -> None:
-        self.adopted = trio.Event()
-        super().__init__(**parts)
-
-    async def _step(self, event: e.Event) -> None:
-        await super()._step(event)
-        if isinstance(event, e.CertificateAdopted):
-            self.adopted.set()
-
-    def end_training(self) -> None:
-        self.adopted = trio.Event()
-        self._emit(e.TrainingFinished())
-
-    @property
-    def others(self) -> int:
-        """Members at our tip."""
-        return len(self._state.live) if self._state is not None else 0
-
-
 class CertifiedDriver:
     """One peer.
 
@@ -197,18 +175,31 @@ class CertifiedDriver:
         self.signed = seal(manifest)
         self.trainer = VectorTrainer(settings.elements)
         self._said: list[JournalEvent] = []
-        self.engine = BenchmarkEngine(
-            name=f"peer {settings.index}",
-            manifest=self.signed,
-            signer=Signer(secret_of(settings.index)),
-            network=network,
+        self._adopted = trio.Event()
+        self.engine = NativeEngine(
+            context=node_context(self.signed, Signer(secret_of(settings.index))),
+            ports=NodePorts(
+                network=network,
+                disk=NullDisk(),
+                offload=in_thread,
+                record=self._said.append,
+            ),
             trainer=self.trainer,
-            disk=NullDisk(),
-            offload=in_thread,
-            record=self._said.append,
+            name=f"peer {settings.index}",
             serial=time.time_ns,
+            on_event=self._watch,
         )
         self._before: Vector = np.zeros(settings.elements, np.float32)
+
+    def _watch(self, event: e.Event) -> None:
+        if isinstance(event, e.CertificateAdopted):
+            self._adopted.set()
+
+    @property
+    def _others(self) -> int:
+        """Members at this peer's tip."""
+        state = self.engine.state
+        return len(state.live) if state is not None else 0
 
     async def info(self) -> str:
         return self._network.addresses[0]
@@ -221,11 +212,11 @@ class CertifiedDriver:
         those who are heard of.
         """
         with trio.move_on_after(MEET_S):
-            while self.engine.others < self._settings.peers - 1:
+            while self._others < self._settings.peers - 1:
                 await trio.sleep(0.05)
             return
         raise RuntimeError(
-            f"{self.engine.others} of {self._settings.peers - 1} others within {MEET_S:.0f} s"
+            f"{self._others} of {self._settings.peers - 1} others within {MEET_S:.0f} s"
         )
 
     async def prepare(self, number: int, vector: Vector) -> None:
@@ -239,9 +230,10 @@ class CertifiedDriver:
         self._said.clear()
 
     async def average(self) -> None:
+        self._adopted = trio.Event()
         self.engine.end_training()
         with trio.move_on_after(PATIENCE_S):
-            await self.engine.adopted.wait()
+            await self._adopted.wait()
             return
         raise AveragingFailure(f"no certificate within {PATIENCE_S:.0f} s")
 

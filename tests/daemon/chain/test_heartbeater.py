@@ -14,7 +14,8 @@ from trio.testing import MockClock
 from contracts.devnet.genesis import COIN, dev_account
 from daemon.chain.certified_totals import HeartbeatFigures
 from daemon.chain.heartbeater import HEARTBEAT_S, HEARTBEAT_TIMEOUT_S, AgentIdentity, Heartbeater
-from protocol.chain.port import Chain, ChainRefused, ChainUnreachable, WrongChain
+from protocol.chain.errors import ChainRefused, ChainUnreachable, WrongChain
+from protocol.chain.port import Chain
 from protocol.journal import ChainReport, JournalEvent
 from protocol.ports.offload import inline
 from protocol.status import StatusState, fold, status_at

@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from daemon.chain.home_runs import keep_manifest, run_folder
 from daemon.chain.sessions import REFUSALS, explained
 from daemon.wallet import password
-from protocol.chain.port import NO_HASH, ChainRefused, RunStatus
+from protocol.chain.errors import ChainRefused
+from protocol.chain.port import NO_HASH, RunStatus
 from protocol.run.manifest import seal
 from tests.daemon.chain import homes
 from tests.daemon.chain.stage import ROUNDS, Said, Stage

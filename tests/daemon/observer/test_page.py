@@ -1,6 +1,4 @@
-"""The page and its parts as markup: complete without JavaScript, nothing of a stranger's unescaped,
-no inline script or style.
-"""
+"""The page as markup: complete without JavaScript, all text escaped, no inline script or style."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from daemon.cli.terminal.status_text import peers_text
+from daemon.cli.terminal.peers_text import peers_text
 from daemon.observer.chart import loss_chart, nice_axis
 from daemon.observer.metrics import metrics_text
 from daemon.observer.page import page_html
@@ -26,7 +24,7 @@ VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
 class Markup(HTMLParser):
-    """Collects tags, attributes and text, and checks that what opens also closes."""
+    """Collects tags, attributes and text, and checks that every opened tag is closed."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -56,7 +54,7 @@ class Markup(HTMLParser):
 
 
 @pytest.mark.parametrize("role", ["node", "observer"])
-def test_the_page_says_it_all_without_javascript(role: str) -> None:
+def test_page_is_complete_without_javascript(role: str) -> None:
     status = status_at(folded(day(role)), AT)
     page = Markup(page_html(status))
     for words in (
@@ -75,11 +73,11 @@ def test_the_page_says_it_all_without_javascript(role: str) -> None:
     assert "You" in page.words if role == "node" else "This observer" in page.words
 
 
-def test_an_empty_status_is_a_page_too() -> None:
+def test_page_of_an_empty_status_says_starting() -> None:
     assert "Starting" in Markup(page_html(status_at(StatusState(), AT))).words
 
 
-def test_everything_strangers_choose_is_escaped() -> None:
+def test_page_escapes_all_text_of_other_peers() -> None:
     events = day()
     for i in (1, 2, 3, 4):
         hostile = {
@@ -118,7 +116,7 @@ def test_everything_strangers_choose_is_escaped() -> None:
     assert "alert(" in page.words
 
 
-def test_nothing_inline_and_nothing_from_elsewhere() -> None:
+def test_page_has_nothing_inline_and_nothing_from_other_sites() -> None:
     page = Markup(page_html(status_at(folded(day()), AT)))
     assert "style" not in page.tags
     for tag, name, value in page.attributes:
@@ -128,7 +126,7 @@ def test_nothing_inline_and_nothing_from_elsewhere() -> None:
             assert value.startswith("/"), (tag, value)
 
 
-def test_a_crowd_is_cut_off_and_counted() -> None:
+def test_peers_table_is_cut_and_counts_the_rest() -> None:
     state = folded([started()])
     for i in range(SHOWN_PEERS + 7):
         fold(state, msgspec.structs.replace(report(1), peer=f"peer-{i}"))
@@ -137,7 +135,7 @@ def test_a_crowd_is_cut_off_and_counted() -> None:
     assert page.tags.count("tr") == SHOWN_PEERS + 1
 
 
-def test_every_outcome_has_a_glyph_and_a_word() -> None:
+def test_rounds_strip_has_a_glyph_and_a_word_for_each_outcome() -> None:
     outcomes = ("counted", "late", "lost", "idle", "observed")
     status = status_at(
         folded(
@@ -148,8 +146,8 @@ def test_every_outcome_has_a_glyph_and_a_word() -> None:
     page = Markup(page_html(status))
     for word in (
         "✓ counted",
-        "◔ too slow",
-        "✕ lost on the way",
+        "◔ late",
+        "✕ lost",
         "– nothing to offer",
         "● certified",
     ):
@@ -157,12 +155,12 @@ def test_every_outcome_has_a_glyph_and_a_word() -> None:
 
 
 @pytest.mark.parametrize("at", [-1e300, 0.0, AT, 1e300])
-def test_times_are_always_dates(at: float) -> None:
+def test_when_of_any_number_is_a_date(at: float) -> None:
     assert when(at).startswith("<time ")
 
 
 @given(st.floats(-1e12, 1e12), st.floats(-1e12, 1e12))
-def test_axes_hold_their_values_between_few_round_numbers(a: float, b: float) -> None:
+def test_nice_axis_contains_its_values_with_few_steps(a: float, b: float) -> None:
     low, high = min(a, b), max(a, b)
     axis = nice_axis(low, high)
     slack = max(abs(low), abs(high), 1e-3) * 1e-6
@@ -174,7 +172,7 @@ def test_axes_hold_their_values_between_few_round_numbers(a: float, b: float) ->
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.floats(-1e6, 1e6)), max_size=50))
-def test_any_curve_is_drawn(values: list[tuple[int, float]]) -> None:
+def test_loss_chart_draws_any_curve(values: list[tuple[int, float]]) -> None:
     samples = sorted(samples for samples, _ in values)
     points = [
         LossPoint(number=i, at=AT, samples=total, loss=loss)
@@ -186,7 +184,7 @@ def test_any_curve_is_drawn(values: list[tuple[int, float]]) -> None:
     assert "inf" not in html
 
 
-def test_metrics_begin_at_zero_and_never_name_a_peer() -> None:
+def test_metrics_begin_at_zero_and_have_no_peer_as_label() -> None:
     empty, full = (
         metrics_text(status_at(StatusState(), AT)).decode(),
         metrics_text(status_at(folded(day()), AT)).decode(),
@@ -226,7 +224,7 @@ def test_metrics_begin_at_zero_and_never_name_a_peer() -> None:
     assert series(empty) == series(full)
 
 
-def test_the_error_of_predictions_and_who_is_in_quarantine_are_metrics() -> None:
+def test_metrics_have_prediction_error_and_standings() -> None:
     rounds = [replace(certified(1), phase_seconds={"scatter": 1.0, "reduce": 1.0}, predicted_s=2.5)]
     empty, full = (
         metrics_text(status_at(StatusState(), AT)).decode(),

@@ -1,6 +1,4 @@
-"""The page in a real browser: a round arrives without a reload, nothing breaks the policy, the lost
-server is told.
-"""
+"""The page in a real browser: updates without a reload, the security policy, a lost server."""
 
 from __future__ import annotations
 
@@ -28,17 +26,17 @@ pytestmark = [
 
 
 async def browse(story: Callable[[Browser], Any]) -> None:
-    """Run a story with a browser in a thread of its own; the server goes on meanwhile."""
+    """Run a story with a browser in a thread of its own while the server runs."""
 
-    def told() -> None:
+    def run_story() -> None:
         with chromium() as browser:
             story(browser)
             assert browser.problems == []
 
-    await trio.to_thread.run_sync(told)
+    await trio.to_thread.run_sync(run_story)
 
 
-async def test_a_round_arrives_without_a_reload() -> None:
+async def test_page_shows_a_new_round_without_a_reload() -> None:
     state = folded(day("observer"))
     bridge = Bridge()
     bridge.publish(status_at(state, AT))
@@ -73,7 +71,7 @@ async def test_a_round_arrives_without_a_reload() -> None:
         await browse(story)
 
 
-async def test_hostile_names_do_nothing_and_no_width_overflows() -> None:
+async def test_page_with_hostile_names_runs_no_script_and_fits_each_width() -> None:
     bridge = Bridge()
     bridge.publish(status_at(folded(day()), AT))
     async with web_server(bridge, ObserverSettings(port=0)) as bound:
@@ -92,7 +90,7 @@ async def test_hostile_names_do_nothing_and_no_width_overflows() -> None:
         await browse(story)
 
 
-async def test_readable_without_javascript() -> None:
+async def test_page_is_readable_without_javascript() -> None:
     bridge = Bridge()
     status = status_at(folded(day()), AT)
     bridge.publish(status)
@@ -108,11 +106,11 @@ async def test_readable_without_javascript() -> None:
         await browse(story)
 
 
-async def test_the_page_says_when_its_server_is_gone() -> None:
+async def test_page_says_that_its_server_is_gone() -> None:
     bridge = Bridge()
     bridge.publish(status_at(folded(day()), AT))
 
-    def told(bound: BoundAddress) -> None:
+    def watch(bound: BoundAddress) -> None:
         with chromium() as browser:
             browser.open(bound.url)
             trio.from_thread.run_sync(leave.set)
@@ -127,5 +125,5 @@ async def test_the_page_says_when_its_server_is_gone() -> None:
         trio.open_nursery() as nursery,
         web_server(bridge, ObserverSettings(port=0)) as bound,
     ):
-        nursery.start_soon(trio.to_thread.run_sync, told, bound)
+        nursery.start_soon(trio.to_thread.run_sync, watch, bound)
         await leave.wait()

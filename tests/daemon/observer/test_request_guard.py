@@ -1,4 +1,4 @@
-"""Who is answered: names, origins, methods."""
+"""The request guard: host names, origins, methods."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_host_name(header: str, name: str) -> None:
 @pytest.mark.parametrize(
     "host", ["localhost", "localhost:8765", "127.0.0.1:8765", "[::1]:8765", "LocalHost:1"]
 )
-def test_own_names_are_answered(host: str) -> None:
+def test_guard_allows_own_host_names(host: str) -> None:
     assert code(guard(), {"Host": host}) == ""
 
 
@@ -57,25 +57,25 @@ def test_own_names_are_answered(host: str) -> None:
         "@localhost",
     ],
 )
-def test_other_names_are_not(host: str) -> None:
+def test_guard_refuses_other_host_names(host: str) -> None:
     assert code(guard(), {"Host": host}) == "HOST"
 
 
-def test_configured_names() -> None:
+def test_guard_allows_configured_host_names() -> None:
     assert code(guard(hosts=("gpu.example",)), {"Host": "GPU.example"}) == ""
     assert code(guard(hosts=("",)), {"Host": ""}) == "HOST"
 
 
-def test_on_a_wildcard_the_receiving_address_is_a_fine_name_but_the_wildcard_is_none() -> None:
+def test_guard_on_a_wildcard_address_allows_the_receiving_address_only() -> None:
     open_guard = guard("0.0.0.0")
     assert code(open_guard, {"Host": "192.0.2.7:8765"}, local="192.0.2.7") == ""
     assert code(open_guard, {"Host": "192.0.2.8:8765"}, local="192.0.2.7") == "HOST"
-    # Browsers have let pages reach it as if it were their own.
+    # Some browsers let a page reach 0.0.0.0 as if it were the page's own host.
     assert code(open_guard, {"Host": "0.0.0.0:8765"}) == "HOST"
     assert code(open_guard, {"Host": "evil.example"}, local="192.0.2.7") == "HOST"
 
 
-def test_origins() -> None:
+def test_guard_refuses_other_origins() -> None:
     own = {"Host": "localhost:8765"}
     assert code(guard(), {**own, "Origin": "http://localhost:8765"}) == ""
     for origin in ("http://evil.example", "null", "", "http://localhost:8766", "http://localhost"):
@@ -91,5 +91,5 @@ def test_origins() -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "get", "BREW"])
-def test_nothing_but_reading(method: str) -> None:
+def test_guard_allows_get_and_head_only(method: str) -> None:
     assert code(guard(), {"Host": "localhost"}, method=method) == "METHOD"

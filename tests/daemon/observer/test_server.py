@@ -1,4 +1,4 @@
-"""The web side over real sockets: what it answers, what it refuses, how it starts and stops."""
+"""The web side over real sockets: answers, refusals, start and stop."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import pytest
 import trio
 import trio.testing
 
-from daemon.observer import web
-from daemon.observer.bridge import REFRESH_S, Bridge, publish_regularly, render
+from daemon.observer import http_server
+from daemon.observer.bridge import Bridge
 from daemon.observer.server import web_server
 from daemon.observer.settings import BoundAddress, ObserverSettings
 from protocol.errors import UserError
-from protocol.status import Status, fold, status_at
-from tests.story import AT, certified, day, folded
+from protocol.status import Status, status_at
+from tests.story import AT, day, folded
 
 pytestmark = pytest.mark.real
 ANY_PORT = ObserverSettings(port=0)
@@ -64,7 +64,7 @@ def bridge_of(role: str = "node", clock: Callable[[], float] = time.monotonic) -
     return bridge
 
 
-async def test_every_route_answers() -> None:
+async def test_every_endpoint_answers() -> None:
     async with web_server(bridge_of(), ANY_PORT) as bound:
         page = await aask(bound, "/")
         assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
@@ -82,7 +82,7 @@ async def test_every_route_answers() -> None:
             assert (await aask(bound, path)).status == 200
 
 
-async def test_headers_on_every_answer() -> None:
+async def test_every_answer_has_the_security_headers() -> None:
     async with web_server(bridge_of(), ANY_PORT) as bound:
         for path in ("/", "/api/v1/status", "/metrics", "/healthz", "/static/page.js", "/nothing"):
             headers = (await aask(bound, path)).headers
@@ -92,7 +92,7 @@ async def test_headers_on_every_answer() -> None:
             assert headers["cache-control"] == ("no-cache" if "etag" in headers else "no-store")
 
 
-async def test_head_and_etag() -> None:
+async def test_head_and_etag_revalidation() -> None:
     bridge = bridge_of()
     async with web_server(bridge, ANY_PORT) as bound:
         full, head = (
@@ -111,7 +111,7 @@ async def test_head_and_etag() -> None:
         assert (await aask(bound, "/api/v1/status", If_None_Match='"other"')).status == 200
 
 
-async def test_refusals_over_the_wire() -> None:
+async def test_server_refuses_other_hosts_origins_methods_and_paths() -> None:
     async with web_server(bridge_of(), ANY_PORT) as bound:
         for expected, code, headers in (
             (421, "HOST", {"Host": "evil.example"}),
@@ -126,7 +126,7 @@ async def test_refusals_over_the_wire() -> None:
         assert (missing.status, missing.json()["error"]["code"]) == (404, "NOT_FOUND")
         assert "/metrics" in missing.json()["error"]["fix"]
         assert (await aask(bound, "/?" + "x" * 3000)).status == 414
-        # Aiohttp's own limit, before us.
+        # aiohttp refuses a longer path before our guard sees it.
         assert (await aask(bound, "/?" + "x" * 9000)).status == 400
 
 
@@ -142,7 +142,7 @@ def garbage(bound: BoundAddress, data: bytes) -> None:
             pass
 
 
-async def test_garbage_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+async def test_server_survives_garbage(caplog: pytest.LogCaptureFixture) -> None:
     async with web_server(bridge_of(), ANY_PORT) as bound:
         before = (await aask(bound, "/api/v1/status")).body
         for data in (
@@ -160,8 +160,8 @@ async def test_garbage_changes_nothing(caplog: pytest.LogCaptureFixture) -> None
     assert "Traceback" not in caplog.text
 
 
-async def test_a_connection_that_says_nothing_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "IDLE_S", 0.2)
+async def test_silent_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "IDLE_S", 0.2)
     async with web_server(bridge_of(), ANY_PORT) as bound:
         for opening in (b"", b"GET / HTTP/1.1\r\nHost: loc"):
             stream = await trio.open_tcp_stream(bound.host, bound.port)
@@ -171,8 +171,8 @@ async def test_a_connection_that_says_nothing_is_closed(monkeypatch: pytest.Monk
                 assert await stream.receive_some() == b""
 
 
-async def test_connections_above_the_limit_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "MAX_CONNECTIONS", 2)
+async def test_connection_above_the_limit_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 2)
     async with web_server(bridge_of(), ANY_PORT) as bound:
         first = [await trio.open_tcp_stream(bound.host, bound.port) for _ in range(2)]
         for stream in first:
@@ -185,30 +185,7 @@ async def test_connections_above_the_limit_are_turned_away(monkeypatch: pytest.M
             await stream.aclose()
 
 
-def test_a_snapshot_is_made_once_a_second_and_only_when_something_changed() -> None:
-    now = 0.0
-    bridge = bridge_of(clock=lambda: now)
-    state = folded(day())
-    first = bridge.snapshot()
-    assert bridge.snapshot() is first
-    fold(state, certified(7, at=AT))
-    bridge.publish(status_at(state, AT))
-    assert bridge.snapshot() is first
-    now = REFRESH_S
-    second = bridge.snapshot()
-    assert second.source.run.number == 7
-    assert second.etag != first.etag
-    now = 100.0
-    assert bridge.snapshot() is second
-
-
-def test_the_etag_stands_for_everything_but_the_time() -> None:
-    state = folded(day())
-    assert render(status_at(state, AT)).etag == render(status_at(state, AT + 1)).etag
-    assert render(status_at(state, AT)).status != render(status_at(state, AT + 1)).status
-
-
-async def test_healthz_says_when_the_swarm_side_hangs() -> None:
+async def test_healthz_reports_a_hanging_swarm_side() -> None:
     now = 0.0
     bridge = bridge_of(clock=lambda: now)
     async with web_server(bridge, ANY_PORT) as bound:
@@ -219,7 +196,7 @@ async def test_healthz_says_when_the_swarm_side_hangs() -> None:
         assert "60 s" in hung.json()["reason"]
 
 
-async def test_readyz_waits_for_the_start() -> None:
+async def test_readyz_reports_a_node_that_is_starting() -> None:
     bridge = Bridge()
     async with web_server(bridge, ANY_PORT) as bound:
         assert (await aask(bound, "/readyz")).status == 503
@@ -232,20 +209,7 @@ async def test_readyz_waits_for_the_start() -> None:
         assert (await aask(bound, "/readyz")).status == 200
 
 
-async def test_publish_regularly(autojump_clock: trio.testing.MockClock) -> None:
-    bridge, published = Bridge(), []
-
-    def source() -> Status:
-        published.append(trio.current_time())
-        return status_at(folded(day()), AT)
-
-    with trio.move_on_after(3.5):
-        await publish_regularly(bridge, source)
-    assert len(published) == 4
-    assert bridge.snapshot().source.run.number == 6
-
-
-async def test_a_taken_port_says_what_to_do() -> None:
+async def test_web_server_on_a_used_port_says_what_to_do() -> None:
     async with web_server(bridge_of(), ANY_PORT) as bound:
         with pytest.raises(UserError) as caught:
             async with web_server(bridge_of(), ObserverSettings(port=bound.port)):
@@ -256,21 +220,21 @@ async def test_a_taken_port_says_what_to_do() -> None:
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no such host"])
-async def test_an_address_that_is_not_ours(host: str) -> None:
+async def test_web_server_on_an_address_of_another_machine_is_refused(host: str) -> None:
     with pytest.raises(UserError) as caught:
         async with web_server(bridge_of(), ObserverSettings(host=host, port=0)):
             pass
     assert caught.value.code == "OBSERVER_ADDRESS"
 
 
-async def test_ipv6_loopback() -> None:
+async def test_web_server_on_ipv6_loopback() -> None:
     async with web_server(bridge_of(), ObserverSettings(host="::1", port=0)) as bound:
         assert bound.url == f"http://[::1]:{bound.port}/"
         assert (await aask(bound, "/healthz")).status == 200
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
-async def test_it_stops_within_a_second_with_clients_connected(cancelled: bool) -> None:
+async def test_web_server_with_clients_stops_within_a_second(cancelled: bool) -> None:
     threads = set(threading.enumerate())
     began = 0.0
     with trio.CancelScope() as scope:
@@ -294,7 +258,7 @@ async def test_it_stops_within_a_second_with_clients_connected(cancelled: bool) 
     assert left == []
 
 
-async def test_a_failing_block_is_told_and_the_port_is_free_again() -> None:
+async def test_web_server_raises_the_failure_of_its_block_and_frees_the_port() -> None:
     with pytest.RaisesGroup(ValueError):
         async with web_server(bridge_of(), ANY_PORT) as bound:
             raise ValueError("ours")

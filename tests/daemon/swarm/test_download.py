@@ -46,7 +46,7 @@ class Holder:
         self.medium = MemoryMedium()
         self.disk = MemoryDisk(self.medium)
         self.leaves: dict[Digest, list[Digest]] = {}
-        self.given = StateServer(self.disk, self.leaves, lambda: PARAMETERS)
+        self.given = StateServer(self.disk, self.leaves.get, lambda: PARAMETERS)
         serve_state(self.network, self.given)
 
     async def keep(self, tip: Digest = TIP, number: int = 1, value: Vector = VALUE) -> None:
@@ -222,7 +222,7 @@ def test_given_states_come_from_memory_before_the_checkpoint_is_written() -> Non
         whole = VALUE.tobytes() + MOMENTUM.tobytes()
         given = StateServer(
             MemoryDisk(MemoryMedium()),
-            {TIP: LEAVES},
+            {TIP: LEAVES}.get,
             lambda: PARAMETERS,
             lambda tip, offset, size: whole[offset : offset + size],
         )

@@ -105,7 +105,7 @@ class Scene:
                 )
             )
             leaves[step.tip.hash] = state_leaves(value, momentum)
-        serve_state(self.there, StateServer(disk, leaves, lambda: PARAMETERS))
+        serve_state(self.there, StateServer(disk, leaves.get, lambda: PARAMETERS))
 
 
 async def _live(network: FakeNetwork, *, task_status: trio.TaskStatus[None]) -> None:
@@ -175,7 +175,7 @@ def test_downloads_of_a_branch_that_is_not_merged_do_not_pile_up() -> None:
             await trio.sleep(2.0)
             for step in scene.further:
                 assert await scene.downloads.fetch(step) == ""
-                assert scene.downloads.look(step.tip.hash) is not None
+                assert scene.downloads.get(step.tip.hash) is not None
             nursery.cancel_scope.cancel()
 
     run_virtual(main)

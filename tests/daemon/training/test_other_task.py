@@ -15,6 +15,7 @@ import pytest
 import trio
 
 from daemon.services.training.native.engine import NativeEngine
+from daemon.services.training.native.node_context import NodePorts, node_context
 from daemon.swarm.task_agreement import (
     PROTOCOL,
     TOLD_AT_MOST,
@@ -73,14 +74,15 @@ class Node:
             seed=3, peer=self.signer.peer, parameters=parameters, version=version
         )
         self.engine = NativeEngine(
-            name=f"n{number}",
-            manifest=RUN,
-            signer=self.signer,
-            network=self.network,
+            context=node_context(RUN, self.signer),
+            ports=NodePorts(
+                network=self.network,
+                disk=MemoryDisk(MemoryMedium()),
+                offload=inline,
+                record=self.events.append,
+            ),
             trainer=self.trainer,
-            disk=MemoryDisk(MemoryMedium()),
-            offload=inline,
-            record=self.events.append,
+            name=f"n{number}",
             serial=lambda: int(1e9 * trio.current_time()),
         )
 
@@ -173,7 +175,7 @@ async def test_an_offer_for_another_task_is_refused_whatever_the_beacon_says() -
                 downlink_bps=0,
                 task=named("another task"),
             )
-            two.engine._messenger.send(one.signer.peer, sign(two.signer, RUN.run, ready))
+            two.engine.peers.messenger.send(one.signer.peer, sign(two.signer, RUN.run, ready))
     assert "other_task" in {
         event.reason for event in one.of(InputRefused) if isinstance(event, InputRefused)
     }

@@ -118,7 +118,7 @@ def test_probation_comes_with_time_and_ends_with_three_successes_or_a_failure() 
     assert saw(quarantined, True, 11.0).name == QUARANTINED, "nothing shortens it"
     probation = look(quarantined, 10.0 + QUARANTINE_S)
     assert probation.name == PROBATION
-    assert "3 successes are wanted" in probation.reason
+    assert "3 successes are needed" in probation.reason
     at = 10.0 + QUARANTINE_S
     assert rounds(probation, "++", at).reason == "2 of 3 successes on probation"
     trusted = rounds(probation, "+++", at)

@@ -81,19 +81,19 @@ class BeaconBuilder:
         )
 
     async def chain(
-        self, state: RoundState | None, moving: StateSync | None, first: int, limit: int
+        self, state: RoundState | None, state_sync: StateSync | None, first: int, limit: int
     ) -> tuple[ChainReply, list[bytes]]:
         """Records from number `first` on: those on disk, then those on their way there."""
-        if state is None or moving is None:
+        if state is None or state_sync is None:
             return ChainReply(tip=self._run, number=0, age_s=0.0, count=0), []
         stored = await readable_records(self._disk, self._run, max(first, 1), limit)
         waiting = [
             record
-            for number, record in moving.unwritten
+            for number, record in state_sync.unwritten
             if number >= first and record not in stored
         ]
         records = [*stored, *waiting][:limit]
-        age_s = trio.current_time() - moving.adopted_at
+        age_s = trio.current_time() - state_sync.adopted_at
         return ChainReply(
             tip=state.tip.hash, number=state.tip.number, age_s=age_s, count=len(records)
         ), records

@@ -10,7 +10,9 @@ import msgspec
 import pytest
 
 from daemon.cli.terminal.columns import columns
-from daemon.cli.terminal.status_text import ago, peers_text, status_text
+from daemon.cli.terminal.ink import ago
+from daemon.cli.terminal.peers_text import peers_text
+from daemon.cli.terminal.status_text import status_text
 from protocol.status import StatusState, status_at
 from tests.story import AT, HOSTILE, day, folded, report, started
 
@@ -18,7 +20,7 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @pytest.mark.parametrize("role", ["node", "observer"])
-def test_the_verdict_comes_first_and_colour_changes_no_word(role: str) -> None:
+def test_status_text_begins_with_the_verdict_and_colour_changes_no_word(role: str) -> None:
     status = status_at(folded(day(role)), AT)
     plain, colored = status_text(status, color=False), status_text(status, color=True)
     assert plain.splitlines()[0].endswith(status.verdict)
@@ -29,13 +31,13 @@ def test_the_verdict_comes_first_and_colour_changes_no_word(role: str) -> None:
         assert words in plain
 
 
-def test_an_empty_status() -> None:
+def test_status_text_and_peers_text_of_an_empty_status() -> None:
     status = status_at(StatusState(), AT)
     assert status_text(status, color=False).startswith("i Starting")
-    assert peers_text(status, color=False) == "Nobody has been heard of yet."
+    assert peers_text(status, color=False) == "No peer is known yet."
 
 
-def test_peers_are_one_line_each_in_columns() -> None:
+def test_peers_text_has_one_line_for_each_peer_in_columns() -> None:
     status = status_at(folded(day()), AT)
     lines = peers_text(status, color=False).splitlines()
     assert len(lines) == 1 + len(status.peers)
@@ -49,7 +51,7 @@ def test_peers_are_one_line_each_in_columns() -> None:
     assert ANSI.sub("", peers_text(status, color=True)).splitlines() == lines
 
 
-def test_a_stranger_cannot_write_to_the_terminal() -> None:
+def test_status_text_has_no_control_characters_of_other_peers() -> None:
     wild = msgspec.structs.replace(
         report(3), name=HOSTILE, phase=HOSTILE, role=HOSTILE, device=HOSTILE
     )
@@ -69,13 +71,14 @@ def test_a_stranger_cannot_write_to_the_terminal() -> None:
         (2e5, "2 d ago"),
     ],
 )
-def test_ages(seconds: float, words: str) -> None:
+def test_ago(seconds: float, words: str) -> None:
     assert ago(AT - seconds, AT) == words
 
 
-def test_it_loads_nothing_heavy() -> None:
+def test_status_text_imports_nothing_heavy() -> None:
     heavy = ("rich", "cryptography", "numpy", "trio", "aiohttp", "asyncio")
-    code = f"import sys, daemon.cli.terminal.status_text; print(*[m for m in {heavy!r} if m in sys.modules])"
+    code = "import sys, daemon.cli.terminal.status_text; "
+    code += f"print(*[m for m in {heavy!r} if m in sys.modules])"
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
     )
@@ -83,7 +86,7 @@ def test_it_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 260])
-def test_prose_and_peers_fit_the_terminal(width: int) -> None:
+def test_status_text_and_peers_text_fit_the_terminal(width: int) -> None:
     wide = "日本" * 32
     status = status_at(folded(day()), AT)
     addresses = [

@@ -8,17 +8,18 @@ found is in `convictions.py`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import trio
 
+from daemon.services.training.native.audit.fraud_proofs import FraudProofs
 from daemon.services.training.native.exchange.inter_group_reduce import GroupSumSample
 from daemon.services.training.native.exchange.result_buffer import ReceivedResults
+from daemon.services.training.native.node_context import NodeContext, NodePorts
 from daemon.swarm.frames import FrameReader, decode_as, frame
-from daemon.swarm.messenger import Refuse
 from daemon.swarm.reply_limiter import ReplyLimiter
-from protocol.averaging.judgment import Judgment, claim_of, hands, is_right
+from protocol.averaging.judgment import claim_of, hands, is_right
 from protocol.averaging.sum_audit import (
     MAX_PIECE_BYTES,
     MAX_PROOF,
@@ -34,13 +35,10 @@ from protocol.codec import codec_named
 from protocol.contribution.ledger import NOTHING, Offer
 from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
-from protocol.identity import PeerId, Signer
-from protocol.journal import JournalEvent, Warned
+from protocol.identity import PeerId
+from protocol.journal import Warned
 from protocol.messages.base import Hash, Natural, Signed
 from protocol.ports.byte_stream import ByteStream
-from protocol.ports.network import Network
-from protocol.ports.offload import Offload
-from protocol.run.manifest import SignedManifest
 
 PROTOCOL = "/hypergpu/audit/1"
 REQUEST_BYTES = 128
@@ -49,8 +47,6 @@ PIECE_BYTES = MAX_PIECE_BYTES + MAX_PROOF * 40
 HANDED_AT_ONCE, HANDED_TO_PEER = 32, 4
 # For one chunk: a peer that takes longer is left out.
 ANSWER_S = 20.0
-
-Convict = Callable[[Evidence, OpenCertificate], Awaitable[None]]
 
 
 class PieceRequest(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -66,42 +62,31 @@ class Auditor:
     def __init__(
         self,
         *,
-        manifest: SignedManifest,
-        signer: Signer,
-        network: Network,
-        offload: Offload,
-        refuse: Refuse,
-        record: Callable[[JournalEvent], None],
+        context: NodeContext,
+        ports: NodePorts,
+        fraud_proofs: FraudProofs,
         parameters: Callable[[], int],
-        guilty: Mapping[PeerId, Judgment],
-        convict: Convict,
     ) -> None:
-        """`parameters` is 0 until the model is known.
-
-        At the `guilty` nobody need look any more; `convict` is told of others, with the proof.
-        """
-        self._guilty, self._convict = guilty, convict
-        self._run, self._manifest, self._signer = manifest.run, manifest.open(), signer
-        self._codec = codec_named(self._manifest.codec)
-        self._network = network
-        self._offload = offload
-        self._refuse = refuse
-        self._parameters = parameters
-        self._record = record
+        """`parameters` returns the size of the model, 0 until it is known."""
+        self._run, self._signer = context.run, context.signer
+        self._codec = codec_named(context.manifest.codec)
+        self._network, self._offload = ports.network, ports.offload
+        self._refuse, self._record = ports.refuse, ports.record
+        self._fraud_proofs, self._parameters = fraud_proofs, parameters
         self._plan: Digest = b""
         self._offer: Offer = NOTHING
-        self._turns = ReplyLimiter(HANDED_TO_PEER, HANDED_AT_ONCE, network.source_of)
-        network.serve(PROTOCOL, self._hand_out)
+        self._turns = ReplyLimiter(HANDED_TO_PEER, HANDED_AT_ONCE, ports.network.source_of)
+        ports.network.serve(PROTOCOL, self._hand_out)
 
     # -------------------------------------------------------------------------------------------- what we offered
 
-    def offered(self, plan: Digest, offer: Offer) -> None:
+    def keep_offer(self, plan: Digest, offer: Offer) -> None:
         """From now on this offer's chunks are handed out, and no other's."""
         self._plan, self._offer = plan, offer
 
-    def let_go(self) -> None:
+    def release_offer(self) -> None:
         """A new offer is about to take the last one's place in memory."""
-        self.offered(b"", NOTHING)
+        self.keep_offer(b"", NOTHING)
 
     async def _hand_out(self, stream: ByteStream) -> None:
         with trio.move_on_after(ANSWER_S):
@@ -124,7 +109,7 @@ class Auditor:
 
     # -------------------------------------------------------------------------------------------- looking
 
-    async def look(
+    async def audit(
         self,
         certificate: OpenCertificate,
         results: ReceivedResults,
@@ -153,7 +138,7 @@ class Auditor:
     async def _examine(
         self, certificate: OpenCertificate, chunk: int, signed: Signed, reduced: Piece
     ) -> None:
-        if signed.peer in self._guilty:
+        if signed.peer in self._fraud_proofs.guilty:
             return
         try:
             claim = claim_of(certificate, signed, self._run)
@@ -170,7 +155,7 @@ class Auditor:
             if is_right(certificate, claim, self._codec, self._parameters(), evidence):
                 return
             if claim.alone:
-                await self._convict(evidence, certificate)
+                await self._fraud_proofs.convict(evidence, certificate)
             else:
                 self._suspect(certificate, claim.slice)
         except PeerFault as fault:

@@ -18,10 +18,10 @@ import msgspec
 import trio
 from msgspec.structs import replace
 
+from daemon.services.training.native.node_context import NodePorts
 from daemon.services.training.native.state.disk_queries import readable_certificates
 from daemon.swarm.frames import FrameReader, decode_as, frame
 from daemon.swarm.lineage import Lineage
-from daemon.swarm.messenger import Refuse
 from protocol.averaging.judgment import Judgment, judge
 from protocol.averaging.sum_audit import (
     MAX_EVIDENCE_BYTES,
@@ -33,12 +33,10 @@ from protocol.certificates.certificate import OpenCertificate, open_certificate
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
-from protocol.journal import JournalEvent, Warned
+from protocol.journal import Warned
 from protocol.messages.base import Hash, Id, Natural
 from protocol.ports.byte_stream import ByteStream
-from protocol.ports.disk import PROOFS_KEPT, Disk, DiskFull
-from protocol.ports.network import Network
-from protocol.ports.offload import Offload
+from protocol.ports.disk import PROOFS_KEPT, DiskFull
 from protocol.rate_limiter import KEPT_PEERS, RateLimiters
 from protocol.run.manifest import SignedManifest
 
@@ -72,19 +70,16 @@ class FraudProofs:
         self,
         *,
         me: PeerId,
-        manifest: SignedManifest,
-        network: Network,
+        signed: SignedManifest,
+        ports: NodePorts,
         lineage: Lineage,
-        disk: Disk,
-        offload: Offload,
-        refuse: Refuse,
-        record: Callable[[JournalEvent], None],
         parameters: Callable[[], int],
     ) -> None:
-        """`parameters` is 0 until the model is known."""
-        self._me, self._run, self._manifest = me, manifest.run, manifest.open()
-        self._network, self._lineage, self._disk, self._offload = network, lineage, disk, offload
-        self._refuse, self._record, self._parameters = refuse, record, parameters
+        """`parameters` returns the size of the model, 0 until it is known."""
+        self._me, self._run, self._manifest = me, signed.run, signed.open()
+        self._lineage, self._parameters = lineage, parameters
+        self._network, self._disk, self._offload = ports.network, ports.disk, ports.offload
+        self._refuse, self._record = ports.refuse, ports.record
         self._guilty: OrderedDict[PeerId, Judgment] = OrderedDict()
         self._kept: dict[PeerId, Digest] = {}  # under which name the proof is on disk
         self._unwritten: dict[PeerId, bytes] = {}  # proofs that the disk did not take
@@ -94,7 +89,7 @@ class FraudProofs:
         self._hearing: set[PeerId] = set()
         self._telling = trio.Lock()
         self._allowances = RateLimiters(per_s=CHARGES_PER_S, burst=CHARGES_AT_ONCE)
-        network.serve(PROTOCOL, self._hear)
+        ports.network.serve(PROTOCOL, self._hear)
 
     @property
     def guilty(self) -> Mapping[PeerId, Judgment]:

@@ -8,6 +8,7 @@ before it, but not for long: no flood may stop the clock.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 import trio
 
@@ -20,19 +21,26 @@ OVERDUE_S = 0.5
 INBOX_FULL = 2048
 
 
+def _ignore(event: Event) -> None:
+    """Nobody watches the events."""
+
+
 class EventQueue:
     """The events of one node, taken one at a time by one task.
 
     `len` counts those that came from others and from its own work.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_event: Callable[[Event], None] = _ignore) -> None:
+        """`on_event` receives each event as it is put."""
+        self._on_event = on_event
         self._waiting: deque[Event] = deque()
         self._ours: deque[Event] = deque()
         self._news = trio.Event()
 
-    def put(self, event: Event, *, first: bool = False) -> None:
+    def put(self, event: Event, first: bool = False) -> None:
         """`first` is for what the node told itself."""
+        self._on_event(event)
         (self._ours if first else self._waiting).append(event)
         self._news.set()
 

@@ -51,7 +51,7 @@ class MessageTranslator:
         self._guilty = guilty
         self._early: deque[Signed] = deque(maxlen=EARLY_OFFERS)
 
-    def take(
+    def translate(
         self, state: RoundState, signed: Signed, message: Message, *, ours: bool = False
     ) -> None:
         """`ours`: we said it ourselves, and nothing may come between saying a thing and acting on
@@ -118,8 +118,8 @@ class MessageTranslator:
             self._early.remove(of_peer[0])
         self._early.append(signed)
 
-    def look_again(self, state: RoundState) -> None:
+    def retry_early(self, state: RoundState) -> None:
         """The round goes by another parent now: what was early may be in time."""
         early, self._early = list(self._early), deque(maxlen=EARLY_OFFERS)
         for signed in early:
-            self.take(state, signed, open_as(Ready, signed, self._run, trusted=True))
+            self.translate(state, signed, open_as(Ready, signed, self._run, trusted=True))

@@ -159,11 +159,11 @@ class Downloads:
         leaves = await self._offload(lambda: state_leaves(download.value, download.momentum))
         return "" if download.leaves == leaves else "its bytes changed in memory"
 
-    def take(self, name: Digest) -> StateDownload | None:
+    def pop(self, name: Digest) -> StateDownload | None:
         """A complete state, once. Its vectors belong to whoever takes it."""
         return self._arrived.pop(name, None)
 
-    def look(self, name: Digest) -> StateDownload | None:
+    def get(self, name: Digest) -> StateDownload | None:
         """A complete state, to be read. It stays here."""
         return self._arrived.get(name)
 

@@ -11,8 +11,8 @@ this module that it failed (`protocol/round/views.py`, `pass_view` and `go_alone
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import islice
+from typing import Protocol
 
 from daemon.services.training.native.state.downloads import ADVANCING_S
 from daemon.swarm.lineage import Lineage
@@ -32,6 +32,18 @@ FREE_PER_HELD = 10.0
 REMEMBERED = 64  # certificates that nobody gave
 
 
+class DownloadProgress(Protocol):
+    """What the fork choice asks about downloads. `Downloads` implements it."""
+
+    @property
+    def underway(self) -> Digest | None:
+        """The certificate whose state is being downloaded, while that advances."""
+
+    @property
+    def arrived(self) -> frozenset[Digest]:
+        """The certificates whose states are here, complete."""
+
+
 class ForkChoice:
     """One node's. Times are seconds of one monotonic clock."""
 
@@ -39,16 +51,11 @@ class ForkChoice:
         self,
         lineage: Lineage,
         members: Members,
-        underway: Callable[[], Digest | None] = lambda: None,
-        arrived: Callable[[], frozenset[Digest]] = frozenset,
+        downloads: DownloadProgress,
     ) -> None:
-        """`underway` names the certificate whose state is coming, `arrived` those whose states are
-        here.
-        """
         self._lineage = lineage
         self._members = members
-        self._underway = underway
-        self._arrived = arrived
+        self._downloads = downloads
         # Certificates whose state nobody gave: until when to do without, and who was there to ask.
         self._without: dict[Digest, tuple[float, frozenset[PeerId]]] = {}
         # Until then no certificate stops this node's rounds before its state is here.
@@ -71,7 +78,7 @@ class ForkChoice:
         if wanted is not None:
             return (
                 CertificateReceived(certificate=wanted)
-                if now >= self._wary_until or wanted.hash in self._arrived()
+                if now >= self._wary_until or wanted.hash in self._downloads.arrived
                 else None
             )
         if now >= self._merge_after:
@@ -91,13 +98,17 @@ class ForkChoice:
 
         Else the next one.
         """
-        near = [name for name in (*sorted(self._arrived()), self._underway()) if name is not None]
+        near = [
+            name
+            for name in (*sorted(self._downloads.arrived), self._downloads.underway)
+            if name is not None
+        ]
         for head in self._lineage.all_ahead(tip):
             on_the_way = [name for name in near if self._is_between(name, tip, head)]
             for name in (*on_the_way, head.hash):
                 made = self._lineage.step(name)
                 if made is not None and (
-                    name in self._arrived() or not self._is_without(name, now)
+                    name in self._downloads.arrived or not self._is_without(name, now)
                 ):
                     return made.certificate
         return None
@@ -116,12 +127,12 @@ class ForkChoice:
         until, asked = self._without.get(name, (0.0, frozenset()))
         return now < until and self._members.live_at(name) <= asked
 
-    def nobody_gave(self, name: Digest, now: float, held_s: float = 0.0) -> None:
+    def state_unavailable(self, name: Digest, now: float, held_s: float = 0.0) -> None:
         """The state of this certificate could not be had, did not come on, or comes so slowly that
         it kept this node out of rounds for `held_s` seconds: then it is sought beside them."""
         free_s = max(WITHOUT_S, FREE_PER_HELD * held_s)
         self._wary_until = max(self._wary_until, now + free_s)
-        if name == self._underway() and held_s > ADVANCING_S:
+        if name == self._downloads.underway and held_s > ADVANCING_S:
             # Older than that, it counts as coming for the bytes that it brought.
             return
         self._without.pop(name, None)

@@ -37,24 +37,21 @@ class StateSync:
         lineage: Lineage,
         follower: Follower,
         state_store: StateStore,
-        training: TrainerLink,
+        trainer_link: TrainerLink,
         offload: Offload,
-        logbook: RoundLog,
-        leaves: dict[Digest, list[Digest]],
+        round_log: RoundLog,
         record: Callable[[JournalEvent], None],
     ) -> None:
-        """`leaves` is what downloaders are served from: the leaves of the last few states, by tip."""
         self.adopted_at = trio.current_time()
         # Records of the lineage that are not on disk yet, by number.
         self.unwritten: list[tuple[int, bytes]] = []
         self._lineage, self._follower = lineage, follower
         self._state_store = state_store
-        self._training = training
+        self._trainer_link = trainer_link
         self._offload = offload
-        self._logbook = logbook
-        self._leaves, self._record = leaves, record
+        self._round_log = round_log
+        self._record = record
         self._writing = trio.Lock()
-        self._share_leaves(state_store.tip)
 
     async def adopt(
         self,
@@ -64,7 +61,7 @@ class StateSync:
     ) -> CertificateAdopted:
         """The certificate names the state in the spare buffers, or the one that was downloaded."""
         made, state_store = self._step_of(certificate), self._state_store
-        async with self._training.lock:
+        async with self._trainer_link.lock:
             if arrived is None:
                 return await self._move(made.tip, credits, 0.0)
             assert arrived.leaves is not None
@@ -86,7 +83,7 @@ class StateSync:
 
         Returns the digest of the result.
         """
-        async with self._training.lock:
+        async with self._trainer_link.lock:
             ours = self._state_store.tip
             first = merge_parents(ours.hash, other.hash)[0] == ours.hash
             weights = self._lineage.weights(*((ours, other) if first else (other, ours)))
@@ -108,10 +105,9 @@ class StateSync:
                     message=f"following another branch from certificate {where} on: more was certified there",
                 )
             )
-        await self._training.gather_loose()
+        await self._trainer_link.gather_loose()
         had_offer = state_store.ledger.pending > 0
         await state_store.move_to(tip, path, credits)
-        self._share_leaves(tip)
         self.unwritten.extend(_records(path, above))
         self.adopted_at = trio.current_time() - age_s
         steps = [
@@ -119,17 +115,11 @@ class StateSync:
             for certificate in path
             if (made := self._lineage.step(certificate.hash)) is not None
         ]
-        self._logbook.adopted(
+        self._round_log.adopted(
             steps, merkle_root(state_store.anchor.leaves[tip.hash]).hex(), had_offer
         )
-        await self._training.from_local()
+        await self._trainer_link.from_local()
         return CertificateAdopted(tip=tip, age_s=age_s)
-
-    def _share_leaves(self, tip: Tip) -> None:
-        kept = self._state_store.anchor.leaves
-        self._leaves[tip.hash] = kept[tip.hash]
-        for gone in [name for name in self._leaves if name not in kept]:
-            del self._leaves[gone]
 
     async def write(self) -> None:
         """Certificates, ledger and checkpoint to disk."""

@@ -160,7 +160,7 @@ class TrainerLink:
                 )
         self._life = life
 
-    async def go_on(self) -> None:
+    async def resume(self) -> None:
         """Train on from the local parameters.
 
         Nothing where the trainer is at work: it must not begin its stretch anew.

@@ -15,7 +15,7 @@ import trio
 from protocol.run.manifest import Manifest, RoundRules, seal
 from simulator.harness.cohort import MemberProcess, cohort_of
 from simulator.harness.trial import TrialRunner
-from simulator.harness.wire import Certified, PeerLost, Remark
+from simulator.harness.wire import Certified, LinkLost, Remark
 from tests.e2e.processes import Process, process, still_running
 
 MEMBERS = 8
@@ -105,7 +105,7 @@ def _tell(
         for killed, _ in kills
         for times in certified
     ]
-    lost = sum(isinstance(line, PeerLost) for member in lived for line in member.lines)
+    lost = sum(isinstance(line, LinkLost) for member in lived for line in member.lines)
     dropped = [
         line.text
         for member in members
@@ -116,7 +116,8 @@ def _tell(
         f"{len(kills)} kills ({', '.join(phase for _, phase in kills)}); rounds {first} to {last}"
     )
     print(
-        f"from a kill to a long-lived member's next certificate: median {sorted(after)[len(after) // 2]:.2f} s, most {max(after):.2f} s"
+        f"from a kill to a long-lived member's next certificate: median"
+        f" {sorted(after)[len(after) // 2]:.2f} s, most {max(after):.2f} s"
     )
     print(f"connections lost by long-lived members: {lost}; dropped work: {dropped}")
     print("memory in MB:", {index: [size >> 20 for size in seen] for index, seen in memory.items()})

@@ -147,8 +147,7 @@ class Schedule:
         self._error: BaseException | None = None
 
     def at(self, when_s: float, act: Callable[[Any], None], argument: Any) -> None:
-        """Call `act(argument)` at `when_s` on trio's clock; if that has passed, when every task
-        waits.
+        """Call `act(argument)` at `when_s` on trio's clock, or as soon as every task waits.
 
         `act` must not raise. The clock may then be a rounding error short of `when_s`: a task that
         waits for a time waits for its act and does not read the clock.

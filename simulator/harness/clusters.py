@@ -39,8 +39,8 @@ END_S = 5.0
 class ClusterLink(msgspec.Struct, frozen=True, kw_only=True):
     """The path from any cluster to any other.
 
-    `delay_s` is one way. `rate_bps` is what a cluster sends to all others together, bits per second;
-    None is unlimited.
+    `delay_s` is one way. `rate_bps` is what a cluster sends to all others together, bits per
+    second; None is unlimited.
     """
 
     delay_s: float

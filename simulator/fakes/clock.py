@@ -84,7 +84,8 @@ class _Deadline:
         new = math.inf if scope._cancel_status is None or scope._cancel_called else scope._deadline
         if old != new:
             scope._registered_deadline = new
-            deadlines = trio._core._run.GLOBAL_RUN_CONTEXT.runner.deadlines  # type: ignore[attr-defined]
+            internals: Any = trio._core._run  # type: ignore[attr-defined]
+            deadlines = internals.GLOBAL_RUN_CONTEXT.runner.deadlines
             if old != math.inf:
                 deadlines.remove(old, scope)
             if new != math.inf:

@@ -124,7 +124,14 @@ def plain(
 
     def make(nodes: int | None, seed: int) -> Story:
         n = nodes or count
-        return Story(name=name, nodes=n, seed=seed, seconds=seconds, schedule=schedule(n), **more)  # type: ignore[arg-type]
+        return Story(
+            name=name,
+            nodes=n,
+            seed=seed,
+            seconds=seconds,
+            schedule=schedule(n),
+            **more,  # type: ignore[arg-type]
+        )
 
     return make
 

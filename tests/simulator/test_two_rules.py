@@ -140,7 +140,7 @@ def test_node_that_upgrades_in_mid_run_keeps_the_runs_rules() -> None:
             world.kill(index)
             before = world.number(index)
             node = world.nodes[index]
-            await world.until(lambda node=node: not node.alive, 10.0, "its end")  # type: ignore[misc]
+            await world.until(lambda node=node: not node.alive, 10.0, "its end")
             world.nodes[index].supported_rules = NEWER
             world.start(index)
             wanted = before + 2

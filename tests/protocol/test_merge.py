@@ -8,15 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from protocol.certificates.certificate import (
-    OpenCertificate,
-    Tip,
-    extend,
-    genesis,
-    merge,
-    open_certificate,
-)
+from protocol.certificates.certificate import OpenCertificate, open_certificate
 from protocol.certificates.merge import merge_parents, merge_round, merge_vectors
+from protocol.certificates.tip import Tip, extend, genesis, merge
 from protocol.errors import PeerFault
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, chain, named, people
 

@@ -17,7 +17,8 @@ from daemon.services.training.native.exchange.buffers import Buffers
 from daemon.services.training.native.exchange.result_buffer import EncodingLosses
 from daemon.swarm.lineage import Lineage
 from protocol.averaging.vector_layout import Vector
-from protocol.certificates.certificate import OpenCertificate, Tip
+from protocol.certificates.certificate import OpenCertificate
+from protocol.certificates.tip import Tip
 from protocol.codec import codec_named
 from protocol.contribution.ledger import NOTHING, Ledger, Offer
 from protocol.digest import Digest

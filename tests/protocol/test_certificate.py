@@ -167,7 +167,9 @@ def test_another_cut_or_plan_than_was_voted_for() -> None:
     made = Made(people(4))
     raw = made.raw()
     other_inclusion = made.signed(replace(made.inclusion, reason="another"))
-    assert "the votes name another plan or inclusion" in refused(again(raw, inclusion=other_inclusion))
+    assert "the votes name another plan or inclusion" in refused(
+        again(raw, inclusion=other_inclusion)
+    )
     other_plan = made.signed(replace(made.plan, reason="another"))
     assert "the votes name another plan or inclusion" in refused(again(raw, plan=other_plan))
     assert "the votes name another plan or inclusion" in refused(

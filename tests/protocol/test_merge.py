@@ -102,8 +102,12 @@ def test_two_branches_become_one() -> None:
 
 def test_what_is_no_merge_of_these_two() -> None:
     first, second = fork()
-    assert "not two in order" in refused(merging(first, second, parents=(second.hash, first.hash)))
-    assert "not two in order" in refused(merging(first, first, parents=(first.hash, first.hash)))
+    assert "two parents in order" in refused(
+        merging(first, second, parents=(second.hash, first.hash))
+    )
+    assert "two parents in order" in refused(
+        merging(first, first, parents=(first.hash, first.hash))
+    )
     assert "another round than the plan" in refused(
         merging(first, second, parents=merge_parents(first.hash, named("third")))
     )

@@ -17,7 +17,7 @@ from daemon.swarm.lineage import Lineage
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.merge import merge_parents, merge_round
 from protocol.certificates.tip import Tip
-from protocol.contribution.ledger import NOTHING
+from protocol.contribution.offer import NOTHING
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.messages.offer import MAX_DRAWN, MAX_ROUNDS, Trajectory

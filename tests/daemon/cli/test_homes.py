@@ -22,7 +22,7 @@ pytestmark = pytest.mark.real
     [
         ("lock", 2, "name another directory with --home PATH"),
         ("config.toml", 2, "let hypergpud start write a new one: mv "),
-        ("node.key", 5, "it is no file"),
+        ("node.key", 5, "it is not a file"),
     ],
 )
 def test_a_home_with_a_directory_where_a_file_belongs_is_told_with_its_fix(

@@ -381,7 +381,11 @@ def test_a_late_listing_takes_out_what_is_left_of_it() -> None:
     ledger.make_offer()
     ledger.give_out()
     assert ledger.settle(None) == 19
-    assert (ledger.weight, ledger.sent.pending[first.seq].factor, ledger.sent.pending[first.seq].left) == (
+    assert (
+        ledger.weight,
+        ledger.sent.pending[first.seq].factor,
+        ledger.sent.pending[first.seq].left,
+    ) == (
         19,
         0.25,
         15,

@@ -247,7 +247,7 @@ async def test_the_newest_checkpoint_may_be_damaged_and_the_one_before_goes_on(
     node = await resumed(home)
     assert node.state_store.tip == home.tips[ROUNDS - 1]
     assert len(node.disk.damaged) == 1
-    assert "Number 8 is taken instead" in node.disk.damaged[0]
+    assert "Number 8 is used instead" in node.disk.damaged[0]
     assert node.lineage.ahead(node.state_store.tip) == home.tips[ROUNDS], (
         "and the members are asked for the newest state"
     )

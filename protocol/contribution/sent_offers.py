@@ -42,7 +42,7 @@ class SentOffers:
         """Keep an offer whose parent is over, and forget the oldest above `SENT_KEPT`."""
         self.pending[offer.seq] = PendingOffer(offer=offer, factor=1.0, left=offer.weight)
         while len(self.pending) > SENT_KEPT:
-            del self.pending[min(self._pending)]
+            del self.pending[min(self.pending)]
 
     def scale(self, factor: float) -> None:
         """Let a later listing take out less, because what waits counts less."""

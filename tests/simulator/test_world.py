@@ -19,6 +19,7 @@ from daemon.services.training.native.rounds import message_translator, round_loo
 from daemon.services.training.native.state import anchor
 from daemon.services.training.native.state.state_store import StateStore
 from protocol.averaging import outer_step, reduction
+from protocol.certificates import certificate
 from protocol.codec import codec_named
 from protocol.contribution.ledger import Ledger
 from protocol.errors import PeerFault

@@ -200,7 +200,7 @@ def test_votes_for_another_round_than_the_plan(changes: dict[str, object]) -> No
         ({"contributors": (0, 0, 1)}, "in order"),
         ({"contributors": (0, 4)}, "not members"),
         ({"present": (0, 1, 2, 9)}, "not members"),
-        ({"contributors": ()}, "or nobody"),
+        ({"contributors": ()}, "of nobody"),
         (
             {"contributors": (0, 3), "present": (0, 1, 2), "owners": (0, 1, 2, 0)},
             "2 contributors among 3 present",

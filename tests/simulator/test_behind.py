@@ -13,7 +13,7 @@ from daemon.swarm.frames import FrameReader, frame
 from daemon.swarm.state_transfer import PROTOCOL, StateReply, StateRequest
 from protocol.averaging.outer_step import state_digest, state_leaves
 from protocol.averaging.vector_layout import STATE_CHUNK_BYTES, chunk_count
-from protocol.certificates.certificate import genesis
+from protocol.certificates.tip import genesis
 from protocol.digest import digest
 from protocol.journal import CaughtUp, PhaseEntered, RoundCertified, Trained
 from protocol.ports.byte_stream import ByteStream

@@ -33,8 +33,8 @@ class TrainFromAnchor(ChildMessage, frozen=True, kw_only=True, tag=True):
 class ContinueTraining(ChildMessage, frozen=True, kw_only=True, tag=True):
     """Continue to train.
 
-    `received` says that the caller got the work of the last `WorkCollected`. Otherwise that work stays
-    part of the next one.
+    `received` says that the caller got the work of the last `WorkCollected`. Otherwise that work
+    stays part of the next one.
     """
 
     id: int

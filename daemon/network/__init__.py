@@ -1,11 +1,21 @@
-"""The real `Network` port: py-libp2p for control, gossip and discovery, TLS 1.3 for bulk.
+"""The real `Network` port: py-libp2p for control, gossip and discovery, TLS 1.3 for bulk bytes.
 
-Nothing outside imports libp2p.
+- `network`: `LibP2PNetwork`, which composes the parts below; `settings` configures it,
+  `running_parts` holds what exists only while it runs.
+- `paths/`: how bulk bytes reach a peer, one file per transport, and the selector.
+- `tls/`: the sessions of direct bulk streams.
+- `libp2p/`: the host, its connections and streams, gossip and the DHT.
+- `peers/`: which peers are known, where they are, and which are connected.
+- `limits/`: what strangers may use of this node, and who makes room.
+- `addresses`, `listeners`, `tcp`, `tcp_info`, `port_holder`: addresses and sockets.
+- `error_boundary`, `graceful_close`, `byte_counter`: shared by both planes.
+
+No other package imports libp2p.
 """
 
 import sys
 
-# libp2p can ask for certificates of a public authority, which nothing here does, and imports httpx
-# for it, whose own command line takes a tenth of a node's start with pygments and rich. httpx goes
-# without it where it cannot be imported, which is what None says (Python's import system).
+# libp2p can ask a public authority for certificates, which no node does, and imports httpx for it.
+# The command line of httpx takes a tenth of a node's start, with pygments and rich. None in
+# `sys.modules` makes the import of that module fail, and httpx works without it.
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]

@@ -11,10 +11,11 @@ from contextlib import asynccontextmanager, nullcontext
 import msgspec
 import trio
 
-from daemon.network.addresses import PeerAddress, advertised_hosts, parse_join_address
+from daemon.network.addresses import parse_join_address
 from daemon.network.byte_counter import ByteCounter
 from daemon.network.error_boundary import Refusals
 from daemon.network.graceful_close import BackgroundCloser
+from daemon.network.libp2p.connection import MeasuredYamux
 from daemon.network.libp2p.control_stream import ControlStream
 from daemon.network.libp2p.dht import Dht
 from daemon.network.libp2p.gossip import Gossip
@@ -23,35 +24,24 @@ from daemon.network.libp2p.library_settings import number_own_records_from
 from daemon.network.libp2p.service_manager import run_service
 from daemon.network.libp2p.stream_server import StreamServer
 from daemon.network.libp2p.topic_subscription import TopicSubscription
-from daemon.network.limits.prefixes import prefix_of
+from daemon.network.listeners import Listeners
 from daemon.network.paths.admission import AdmittedPeers
 from daemon.network.paths.path import Path, TransportContext
 from daemon.network.paths.selector import PathSelector, make_transports
 from daemon.network.peers.address_book import AddressBook
-from daemon.network.peers.change_signal import ChangeSignal
-from daemon.network.peers.dial_targets import DialTargets
-from daemon.network.peers.exchange import PEERS_PROTOCOL, RecordExchange
+from daemon.network.peers.exchange import PEERS_PROTOCOL
 from daemon.network.peers.live_connections import LiveConnections
-from daemon.network.peers.manager import PeerManager
 from daemon.network.peers.own_record import OwnRecord
+from daemon.network.peers.priority import PeerPriority
+from daemon.network.peers.services import PeerServices
+from daemon.network.running_parts import RunningParts, WhileRunning
 from daemon.network.settings import NetworkSettings
-from daemon.network.tcp import listen
 from daemon.network.tls.certificate import BulkCertificate
 from daemon.system.trio_types import TaskStatus
-from protocol.errors import Unreachable
 from protocol.identity import PeerId, Signer
 from protocol.ports.byte_stream import ByteStream, StreamHandler
-from protocol.ports.endpoint import MAX_HOSTS, Endpoint
+from protocol.ports.endpoint import Endpoint
 from protocol.ports.network import Link, LinkChange, Source, Traffic
-
-
-class _Running(msgspec.Struct, frozen=True, kw_only=True):
-    """The parts that exist only while the network runs."""
-
-    host: Host
-    manager: PeerManager
-    targets: DialTargets
-    nursery: trio.Nursery
 
 
 class LibP2PNetwork:
@@ -78,27 +68,26 @@ class LibP2PNetwork:
         self._control = ByteCounter()
         self._bulk_traffic = ByteCounter()
         self._closer = BackgroundCloser()
-        self._kept: frozenset[PeerId] = frozenset()
+        self._running = running = WhileRunning()
         self._book = AddressBook(self.peer, map(parse_join_address, settings.join))
-        self._server = StreamServer(self._refusals, self._control, self._closer, self._matters)
+        self._connections = LiveConnections(self._connection_ended)
+        self._priority = PeerPriority(self._book, self._connections)
+        matters, prefix_of = self._priority.matters, self._priority.prefix_of
+        self._server = StreamServer(self._refusals, self._control, self._closer, matters)
         self._gossip = Gossip(
             self.peer,
             self._refusals,
             self._control,
-            self._crash,
-            self._is_known,
-            self._prefix_of,
-            self._matters,
+            running.crash,
+            self._priority.is_known,
+            prefix_of,
+            matters,
         )
-        self._connections = LiveConnections(self._gossip.connection_ended)
-        self._dht = Dht(self._learn, self._connect_at, self._matters, self._prefix_of)
+        self._dht = Dht(running.learn, running.connect_at, matters, prefix_of)
         self._handlers: dict[str, StreamHandler] = {}
-        self._admitted = AdmittedPeers(self._matters)
+        self._admitted = AdmittedPeers(matters)
         self._paths = PathSelector(make_transports(self._transport_context()))
-        self._addresses: tuple[PeerAddress, ...] = ()
-        self._bulk_port = 0
-        self._lost_port = 0
-        self._running: _Running | None = None
+        self._listeners: Listeners | None = None
 
     def _transport_context(self) -> TransportContext:
         return TransportContext(
@@ -108,8 +97,8 @@ class LibP2PNetwork:
             closer=self._closer,
             traffic=self._bulk_traffic,
             run_handler=self._server.run_handler,
-            hosts_of=self._bulk_hosts,
-            on_met=self._met_for_bulk,
+            hosts_of=self._running.bulk_hosts,
+            on_met=self._running.met_for_bulk,
             open_stream=self.open_stream,
             serve_stream=self.serve,
         )
@@ -124,66 +113,41 @@ class LibP2PNetwork:
             UserError: "PORT" when a port cannot be used.
         """
         given = self._settings
-        control = listen(given.listen_host, given.listen_port, given.usual_port)
-        bulk = listen(given.listen_host, given.bulk_port) if given.bulk else None
-        self._note_own_addresses(control, bulk)
+        self._listeners = listeners = Listeners(given, self.peer)
         number_own_records_from(given.serials())
-        host = Host(self._secret, self._addresses, self._refusals, self._matters)
-        targets = DialTargets(self._book, self._connections, self._addresses)
-        changed = ChangeSignal()
-        exchange = RecordExchange(
-            self._book,
-            self._connections,
-            self._dht,
-            OwnRecord(self._signer, self._addresses, given.serials, given.on_key_observed),
-            self._refusals,
-            self.open_stream,
-            changed,
-        )
-        manager = PeerManager(
+        host = Host(self._secret, listeners.addresses, self._refusals, self._priority.matters)
+        own = OwnRecord(self._signer, listeners.addresses, given.serials, given.on_key_observed)
+        peers = PeerServices(
             host,
             self._dht,
             self._connections,
             self._book,
-            targets,
-            exchange,
-            changed,
+            own,
+            self._refusals,
+            self.open_stream,
             min_connections=given.min_connections,
         )
-        for protocol, handler in {**self._handlers, PEERS_PROTOCOL: exchange.serve}.items():
+        handlers = {**self._handlers, PEERS_PROTOCOL: peers.exchange.serve}
+        for protocol, handler in handlers.items():
             host.serve(protocol, self._server.acceptor(handler))
         host.swarm.register_notifee(self._connections)
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._run, host, manager, targets, control, bulk)
+            await nursery.start(self._run, host, peers, listeners)
             try:
                 yield
             finally:
                 nursery.cancel_scope.cancel()
 
-    def _note_own_addresses(
-        self, control: trio.SocketListener, bulk: trio.SocketListener | None
-    ) -> None:
-        given = self._settings
-        port = control.socket.getsockname()[1]
-        wanted_another = given.usual_port not in (0, port) and not given.listen_port
-        self._lost_port = given.usual_port if wanted_another else 0
-        self._addresses = tuple(
-            PeerAddress.of_host(host, port, self.peer)
-            for host in advertised_hosts(given.listen_host, given.advertise)
-        )
-        self._bulk_port = bulk.socket.getsockname()[1] if bulk else 0
-
     async def _run(
         self,
         host: Host,
-        manager: PeerManager,
-        targets: DialTargets,
-        control: trio.SocketListener,
-        bulk: trio.SocketListener | None,
+        peers: PeerServices,
+        listeners: Listeners,
         task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Run everything until cancelled, in the order in which the parts need each other."""
-        async with control, bulk or nullcontext(), run_service(host.swarm):
+        bulk = listeners.bulk
+        async with listeners.control, bulk or nullcontext(), run_service(host.swarm):
             await host.swarm.event_background_nursery_created.wait()
             async with (
                 self._gossip.running(host.basic, self._settings.serials()),
@@ -191,30 +155,22 @@ class LibP2PNetwork:
                 trio.open_nursery() as nursery,
                 self._paths.listening(bulk),
             ):
-                self._running = _Running(
-                    host=host, manager=manager, targets=targets, nursery=nursery
-                )
+                self._running.parts = RunningParts(host=host, peers=peers, nursery=nursery)
                 self._server.nursery = nursery
                 nursery.start_soon(self._closer.run)
-                nursery.start_soon(host.listen, control)
-                nursery.start_soon(manager.run)
+                nursery.start_soon(host.listen, listeners.control)
+                nursery.start_soon(peers.manager.run)
                 task_status.started()
                 try:
                     await trio.sleep_forever()
                 finally:
-                    self._running = self._server.nursery = None
+                    self._running.parts = self._server.nursery = None
                     with trio.CancelScope(shield=True):
                         for connection in self._connections.connections():
                             await connection.cut("this node is leaving")
 
-    def _crash(self, error: BaseException) -> None:
-        """End the whole network with an error of our own that the library would hide."""
-
-        async def fail() -> None:
-            raise error
-
-        if self._running is not None:
-            self._running.nursery.start_soon(fail)
+    def _connection_ended(self, connection: MeasuredYamux) -> None:
+        self._gossip.connection_ended(connection)
 
     # ---------------------------------------------------------------------------------- this node
 
@@ -224,24 +180,22 @@ class LibP2PNetwork:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        return tuple(map(str, self._addresses))
+        return tuple(map(str, self._listeners.addresses)) if self._listeners else ()
 
     @property
     def port(self) -> int:
         """The port on which others call; 0 before the network listens."""
-        return self._addresses[0].port if self._addresses else 0
+        return self._listeners.addresses[0].port if self._listeners else 0
 
     @property
     def lost_port(self) -> int:
         """The port of the last run of this node, where another program has it now; else 0."""
-        return self._lost_port
+        return self._listeners.lost_port if self._listeners else 0
 
     @property
     def endpoint(self) -> Endpoint:
-        hosts = tuple(one.host for one in self._addresses)[:MAX_HOSTS] if self._bulk_port else ()
-        return Endpoint(
-            peer=self.peer, hosts=hosts, port=self._bulk_port, certificate=self._certificate.der
-        )
+        hosts, port = self._listeners.bulk_address if self._listeners else ((), 0)
+        return Endpoint(peer=self.peer, hosts=hosts, port=port, certificate=self._certificate.der)
 
     def members(self) -> tuple[str, ...]:
         """Multiaddrs of other members of what this node provides, connected now or a while ago.
@@ -253,32 +207,16 @@ class LibP2PNetwork:
         )
         return tuple(map(str, known))
 
-    # ---------------------------------------------------------------------------------- who matters
-
     def keep(self, peers: frozenset[PeerId]) -> None:
-        self._kept = peers
-
-    def _matters(self, peer: PeerId) -> bool:
-        """Whether this peer never makes room for a stranger."""
-        return peer in self._kept or self._book.is_named(peer)
+        self._priority.keep(peers)
 
     def source_of(self, peer: PeerId) -> Source:
-        return Source(prefix=self._prefix_of(peer), matters=self._matters(peer))
-
-    def _is_known(self, peer: PeerId) -> bool:
-        return peer in self._connections or self._matters(peer)
-
-    def _prefix_of(self, peer: PeerId) -> str:
-        return prefix_of(self._connections.host_of(peer))
+        return self._priority.source_of(peer)
 
     # ---------------------------------------------------------------------------------- streams
 
     async def open_stream(self, peer: PeerId, protocol: str) -> ByteStream:
-        running = self._running
-        if running is None:
-            raise Unreachable("the network is not running")
-        await running.manager.connect(peer)
-        stream = await running.host.open_stream(peer, protocol)
+        stream = await self._running.open_stream(peer, protocol)
         return ControlStream(stream, peer, self._control, self._closer)
 
     async def open_bulk(self, endpoint: Endpoint, protocol: str) -> ByteStream:
@@ -287,7 +225,7 @@ class LibP2PNetwork:
     def serve(self, protocol: str, handler: StreamHandler) -> None:
         if protocol in self._handlers or protocol == PEERS_PROTOCOL:
             raise ValueError(f"{protocol} is served already")
-        if self._running is not None:
+        if self._running.parts is not None:
             raise RuntimeError("protocols are served before the network starts")
         self._handlers[protocol] = handler
 
@@ -296,13 +234,6 @@ class LibP2PNetwork:
 
     def admit(self, endpoint: Endpoint) -> None:
         self._admitted.admit(endpoint)
-
-    def _bulk_hosts(self, endpoint: Endpoint) -> tuple[str, ...]:
-        return self._running.targets.bulk_hosts(endpoint) if self._running is not None else ()
-
-    def _met_for_bulk(self, peer: PeerId, host: str) -> None:
-        if self._running is not None:
-            self._running.targets.met_for_bulk(peer, host)
 
     # ---------------------------------------------------------------------------------- gossip, DHT
 
@@ -319,17 +250,6 @@ class LibP2PNetwork:
 
     async def find_providers(self, key: bytes) -> list[PeerId]:
         return await self._dht.find_providers(key)
-
-    def _learn(self, addresses: list[PeerAddress]) -> None:
-        if self._running is not None:
-            self._running.manager.learn(addresses)
-
-    async def _connect_at(self, peer: PeerId, addresses: list[PeerAddress]) -> None:
-        """Connect to a peer that the DHT named. Raises `Unreachable`."""
-        if self._running is None:
-            raise Unreachable("the network is not running")
-        self._running.manager.learn(addresses)
-        await self._running.manager.connect(peer)
 
     # ---------------------------------------------------------------------------------- measured
 

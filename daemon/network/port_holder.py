@@ -1,4 +1,4 @@
-"""Which program listens on a TCP port of this machine, as the kernel tells it."""
+"""Finds the program that listens on a TCP port of this machine."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-_LISTENING = "0A"  # the state in proc(5)'s net/tcp
+# A state in net/tcp, see proc(5).
+_LISTENING = "0A"
 
 
 def port_holder(port: int) -> str:
-    """The process in words; empty where it is another user's, or cannot be told."""
+    """The process in words; empty when it is unknown or belongs to another user."""
     inodes = _listening_inodes(port)
     if not inodes:
         return ""
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
-        with suppress(OSError):  # another user's, or gone
+        # The process may be another user's, or gone.
+        with suppress(OSError):
             for descriptor in os.listdir(f"/proc/{entry}/fd"):
                 with suppress(OSError):
                     if os.readlink(f"/proc/{entry}/fd/{descriptor}") in inodes:

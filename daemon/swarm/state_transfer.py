@@ -12,7 +12,7 @@ until nobody has asked for a while.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import msgspec
 import trio
@@ -84,11 +84,11 @@ class StateServer:
     def __init__(
         self,
         disk: Disk,
-        leaves: Mapping[Digest, list[Digest]],
+        leaves: Callable[[Digest], list[Digest] | None],
         parameters: Callable[[], int],
         current: Current = lambda *_: None,
     ) -> None:
-        """`leaves` has those of the last few states, by tip."""
+        """`leaves` returns the leaves of the state of a tip, if it is one of the last few."""
         self._disk = disk
         self._leaves = leaves
         self._parameters = parameters
@@ -104,7 +104,7 @@ class StateServer:
         """
         await self._begin(request.tip)
         held = self._open.get(request.tip)
-        leaves = held.leaves if held is not None else self._leaves.get(request.tip)
+        leaves = held.leaves if held is not None else self._leaves(request.tip)
         if leaves is None:
             return None
         if request.count == 0:
@@ -131,7 +131,7 @@ class StateServer:
         """
         now = trio.current_time()
         async with self._opening:
-            if tip not in self._open and (leaves := self._leaves.get(tip)) is not None:
+            if tip not in self._open and (leaves := self._leaves(tip)) is not None:
                 state = await self._disk.open_state(tip)
                 if state is not None:
                     self._open[tip] = _Open(state, leaves, now)

@@ -11,9 +11,9 @@ from functools import partial
 
 import numpy as np
 import trio
-from msgspec.structs import replace
 
 from daemon.services.training.native.engine import NativeEngine
+from daemon.services.training.native.node_context import NodePorts, node_context
 from daemon.swarm.chain_sync import fetch_run
 from protocol.averaging.vector_layout import Vector
 from protocol.errors import UserError
@@ -26,7 +26,8 @@ from protocol.round.phase import Phase
 from protocol.round.state import RoundState
 from protocol.rules.versions import KNOWN_RULES
 from protocol.run.manifest import SignedManifest
-from simulator.fakes.disk import MemoryDisk, MemoryMedium
+from simulator.fakes.disk import MemoryDisk
+from simulator.fakes.medium import MemoryMedium
 from simulator.fakes.network import FakeNetwork
 from simulator.fakes.swarm import FakeSwarm
 from simulator.fakes.trainer import QuadraticTrainer
@@ -116,7 +117,7 @@ class SimulatedNode:
         self.speed = 1.0
         self.clock_skew_s = 0.0
         # The versions of the rules that its program supports.
-        self.knows = KNOWN_RULES
+        self.supported_rules = KNOWN_RULES
         # Why its last life did not begin.
         self.refused: UserError | None = None
         self.paused = False
@@ -176,21 +177,23 @@ class SimulatedNode:
         )
         self.trainer = CountingTrainer(quadratic)
         self.engine = NativeEngine(
-            name=f"n{self.index}",
-            manifest=manifest,
-            signer=self.signer,
-            network=FaultyNetwork(network, self.injector, swarm.schedule.at),
+            context=node_context(manifest, self.signer),
+            ports=NodePorts(
+                network=FaultyNetwork(network, self.injector, swarm.schedule.at),
+                disk=RecordingDisk(self.medium, lambda record: witness.saved(self, record)),
+                offload=inline,
+                record=partial(witness.happened, self),
+            ),
             trainer=self.trainer,
-            disk=RecordingDisk(self.medium, lambda record: witness.saved(self, record)),
-            offload=inline,
-            record=partial(witness.happened, self),
+            name=f"n{self.index}",
             serial=self.wall_clock_ns,
         )
         try:
             with trio.CancelScope() as self._scope:
                 async with network.running():
                     await self.engine.run()
-        except Exception as error:  # noqa: BLE001  # the composition root of a simulated node
+        except Exception as error:  # noqa: BLE001
+            # This is the composition root of a simulated node.
             witness.crashed(self, error)
         finally:
             self.alive = False
@@ -211,7 +214,7 @@ class SimulatedNode:
 
     async def _join(self, network: FakeNetwork, member: PeerId) -> None:
         try:
-            await fetch_run(network, member, self.knows)
+            await fetch_run(network, member, self.supported_rules)
         except UserError as error:
             self.refused = error
 
@@ -220,10 +223,8 @@ class SimulatedNode:
 
         No fault of a port does this. All nodes share one clock, so the deadline itself moves.
         """
-        engine = self.engine
-        if engine is not None and engine._state is not None and engine._state.phase is Phase.TRAIN:
-            engine._state = replace(engine._state, deadline=engine._state.deadline + by_s)
-            engine._inbox.wake()
+        if self.engine is not None:
+            self.engine.extend_training(by_s)
 
     def end(self) -> None:
         """End the process at once, whatever it is doing."""

@@ -1,6 +1,4 @@
-"""The profile `plumise`: its exact bytes leave the client, and a chain whose addresses answer
-nothing is refused.
-"""
+"""The profile `plumise`: the client sends the exact bytes, and refuses a chain without agents."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ from contracts.signers import signer_of
 from protocol.chain.errors import ChainRefused, ChainUnreachable, WrongChain
 from protocol.chain.port import NO_HASH, Proposal
 from tests.contracts.ground import EvmGround
-from tests.ports.chain_suite import ANNA, BERT, done, fund, settle
+from tests.ports.chain_kit import ANNA, BERT, done, fund, settle
 
 
 class Changed:

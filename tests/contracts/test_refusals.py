@@ -1,5 +1,6 @@
-"""What the contracts refuse beyond the port's suite: empty values, a signature without a proof, a
-payout that comes back for more.
+"""Refusals of the contracts beyond the port's suite.
+
+They are empty values, a signature without a proof, and a payout that calls again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from protocol.settlement.merkle_tree import SettlementTree
 from tests.contracts.ground import EPOCH_S, START_S, EvmGround
 from tests.contracts.levers import Levers, called
 from tests.contracts.roots import activate_root
-from tests.ports.chain_suite import ANNA, BERT, COLD, SETTLERS, done, fund, propose, settle
+from tests.ports.chain_kit import ANNA, BERT, COLD, SETTLERS, done, fund, propose, settle
 
 ANYTHING = b"x" * 32
 

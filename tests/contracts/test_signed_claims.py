@@ -16,7 +16,7 @@ from contracts.signers import claim_message, sign_claim
 from protocol.chain.errors import ChainRefused
 from protocol.chain.keccak import Address, address_of
 from tests.contracts.levers import Levers, called
-from tests.ports.chain_suite import ANNA, BERT, COLD, done, fund, settle
+from tests.ports.chain_kit import ANNA, BERT, COLD, done, fund, settle
 
 
 def test_a_signed_claim_pays_where_its_signer_said_once_here_and_nowhere_else(
@@ -107,7 +107,7 @@ def test_a_signed_claim_is_not_overtaken_by_a_plain_one(ground: Levers) -> None:
         for sender in (BERT, "owner"):
             with pytest.raises(ChainRefused, match=reason):
                 called(ground, to, data, sender=sender)
-    done(owner, owner.claim_to(anna.account, COLD, 300, deadline, proof, signed))  # type: ignore[attr-defined]  # the real client's own
+    done(owner, owner.claim_to(anna.account, COLD, 300, deadline, proof, signed))  # type: ignore[attr-defined]
     assert anna.balance(COLD) == 300
 
 

@@ -27,7 +27,7 @@ from daemon.network.error_boundary import contain_errors
 
 # Peers of which the library keeps addresses: those of the routing table and of connections.
 MAX_PEERS = 512
-# Of one peer. Our own records hold as many at most.
+# Addresses of one peer. Our own records hold as many at most.
 MAX_ADDRESSES = 8
 # One address: a DNS name of 63 characters, a port and a peer id.
 MAX_ADDRESS_BYTES = 160

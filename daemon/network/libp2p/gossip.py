@@ -6,13 +6,13 @@ happened otherwise:
 - Gossip must exist before the first connection: peers never open the gossip stream to a latecomer.
 - The heartbeat is 120 s by default, and a mesh would need minutes to heal.
 - Its rate limit per topic drops everything above 10 messages/s, and its rules on addresses refuse
-  peers that share an address, as all do in a lab. Both are off. Our limits are on messages and
-  bytes of each peer that brings them.
+  peers that share an address, as all do in a lab. Both are off. Our limits count the messages and
+  bytes that each peer brings.
 - It remembers up to 1,000 whole messages to notice a signer that repeats a number, which is 1 GB
-  of large messages. This is off. The layers above sign what may be said only once with its round.
-- Sequence numbers start at the clock's second, so that a restarted node would repeat the numbers
-  of its last minutes and be ignored. Here they start at `first_serial`, above those of all earlier
-  runs.
+  of large messages. This is off. The layers above sign the round of each message that must be
+  unique.
+- Sequence numbers start at the clock's second, so that a restarted node would repeat recent numbers
+  and be ignored. Here they start at `first_serial`, above those of all earlier runs.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Gossip:
         Messages are numbered from `first_serial` on.
         """
         router = GossipRouter(
-            # Version 1.2 adds an IDONTWANT for every message, which doubles the packets of small ones.
+            # Version 1.2 adds an IDONTWANT per message, which doubles the packets of small ones.
             [PROTOCOL_ID_V11],
             DEGREE,
             DEGREE_LOW,

@@ -56,7 +56,7 @@ class ThrottledStream:
         return getattr(self._stream, name)
 
     def supersede(self) -> None:
-        """End the stream for its reader, even while the reader waits: the peer opened a newer one."""
+        """End the stream for its reader, because the peer opened a newer one."""
         self.superseded = True
         self._scope.cancel()
 

@@ -27,7 +27,7 @@ from daemon.network.tcp import disable_nagle
 from protocol.identity import PeerId
 from protocol.rate_limiter import RateLimiters
 
-# Of all peers. A member of the largest group talks to 31 others; a bootstrap node carries more.
+# A member of the largest group talks to 31 others. A bootstrap node carries more.
 MAX_CONNECTIONS = 192
 # Unfinished at once, from all addresses: each holds a socket, a task and 30 KB.
 MAX_HANDSHAKES = 128

@@ -23,7 +23,7 @@ from protocol.identity import PeerId
 MAX_KEYS = 1024
 # Keys under which one peer is kept: the runs that a node can be in, four keys each.
 MAX_KEYS_OF_PEER = 16
-# Of one key. A few live ones are enough to enter a swarm.
+# A few live providers of a key are enough to enter a swarm.
 MAX_PROVIDERS = 64
 # Providers of one key from one prefix that is not loopback.
 MAX_OF_PREFIX = 32

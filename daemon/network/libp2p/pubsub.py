@@ -1,4 +1,4 @@
-"""py-libp2p's gossip with bounded input, and with streams that survive coming and going connections.
+"""py-libp2p's gossip with bounded input, on streams that survive a change of connections.
 
 - A peer above its rates is not read, and what it sent before that is dropped unchecked.
 - A peer may open any number of gossip streams, each with a message of the largest size. The newest

@@ -1,4 +1,4 @@
-"""Runs the handlers of streams that others open: bounded by peer and in all, each in its own task."""
+"""Runs the handlers of incoming streams: bounded by peer and in all, each in its own task."""
 
 from __future__ import annotations
 

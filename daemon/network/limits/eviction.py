@@ -1,7 +1,7 @@
 """Chooses which established connection makes room when a node has as many as it may hold.
 
-Keys are free, so a stranger can bring as many authenticated connections as it likes. Three kinds
-of connection are never dropped: those to peers that matter (members whose work was certified,
+Keys are free, so a stranger can bring any number of authenticated connections. Three kinds are
+never dropped: connections to peers that matter (members whose work was certified,
 addresses that the user named), those that this node made itself, and the older half of the rest. A
 member that has been connected for hours does not leave for a newcomer. Of the younger half, a
 connection of the most crowded prefix is dropped by chance, since a predictable rule can be

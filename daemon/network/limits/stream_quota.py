@@ -31,7 +31,11 @@ class StreamQuota:
         return self._count >= (self._in_all if matters else self._in_all * 3 // 4)
 
     def acquire(self, peer: PeerId) -> Callable[[], None]:
-        """Count one handler. Returns the function that gives it back; a second call does nothing."""
+        """Count one handler.
+
+        Returns:
+            The function that gives the place back. Its second call does nothing.
+        """
         self._held[peer] += 1
         self._count += 1
         held = True

@@ -1,4 +1,4 @@
-"""Whose bulk streams are accepted: peers whose exact certificate arrived in something they signed."""
+"""Admission to bulk streams: a peer's exact certificate arrived in something that it signed."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
     client                                    server
     TCP, TLS handshake, both certificates ->  whose certificate is it? unknown: refuse ("tls")
-    length (1 byte), protocol (ASCII)     ->  is it served, is there room? 1 byte back: 0 or why not
+    length (1 byte), protocol (ASCII)     ->  served, and room left? 1 byte back: 0, or why not
     the protocol's own bytes follow in both directions, each ended by its own close_notify
 
 The server's byte proves to the client that it was let in: a TLS 1.3 client finishes its handshake

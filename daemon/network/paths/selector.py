@@ -96,7 +96,7 @@ class PathSelector:
         return self._kinds.index(fallback.kind)
 
     def _remember(self, peer: PeerId, kind: PathKind, failures: str) -> None:
-        """Note that `kind` works; `failures` says why better kinds do not, where they were tried."""
+        """Note that `kind` works. `failures` says why the better kinds that were tried do not."""
         if kind == self._kinds[0]:
             self._fallbacks.pop(peer, None)
         elif failures:

@@ -23,7 +23,7 @@ from protocol.identity import PeerId
 MAX_ENTRIES = 1024
 # Hosts at which one peer was met.
 MAX_PROVEN = 4
-# Peers that one source told of and that this node never met. One exchange brings as many.
+# Peers that one source named and that this node never met. One exchange brings as many.
 MAX_OF_SOURCE = 32
 # Addresses of one peer that the next start of this node remembers. They are called again and
 # again, so a peer must not be able to name many.
@@ -46,7 +46,7 @@ class AddressEntry:
     """What is known of one peer. Times are on the network's monotonic clock."""
 
     def __init__(self, peer: PeerId, source: PeerId = "") -> None:
-        """`source` is the peer that told of this one first; empty for the user."""
+        """`source` is the peer that named this one first; empty for the user."""
         self.peer = peer
         self.source = source
         # Addresses that the user gave.
@@ -253,9 +253,9 @@ class AddressBook:
     ) -> list[PeerAddress]:
         """Addresses of recent peers of our run, `REMEMBERED_ADDRESSES` each, connected ones first.
 
-        Only hosts at which the peer was met or that the user named are included. The next start
-        of this node treats them as the user's own and calls them without the limits of
-        `dial_policy.py`, and what a peer says of itself could name any host.
+        Only hosts at which the peer was met or that the user named are included. A node treats
+        these addresses as the user's own at its next start, and calls them without the limits of
+        `dial_policy.py`. An address that a peer claims could name any host.
         """
         recent = [
             entry

@@ -5,14 +5,14 @@ signature says who speaks and proves nothing about the address. These rules keep
 used as a tool against others:
 
 - Addresses that the user named are free, and so are hosts at which the peer proved its key.
-- Every other address is tried on behalf of the peer that told of it. It must be an IPv4 address,
+- Every other address is tried on behalf of the peer that named it. It must be an IPv4 address,
   since names would be resolved for strangers. Its port must be 1024 or above: no mail, no web. Its
   host must be in a scope in which this node hears the network.
 - The internet is always in scope. Loopback is in scope where this node is known on loopback alone,
   as in a demo. A private network is in scope where this node has an address in it or hears a peer
   in it. Link-local, multicast and reserved addresses never are.
-- A try on behalf of others is charged to three rate limiters: of the peer that told of the
-  address, of the target's prefix, and of all tries. A connection that proves the key gives the
+- A try on behalf of others is charged to three rate limiters: one for the peer that named the
+  address, one for the target's prefix, and one for all. A connection that proves the key gives the
   charge back, so that true addresses cost nothing.
 
 Pure: time is an argument.
@@ -115,7 +115,7 @@ class DialPolicy:
         )
 
     def spend(self, host: str, source: PeerId, now: float) -> bool:
-        """Charge a try of an address that `source` told of. False when the try is not allowed now."""
+        """Charge a try of an address that `source` named. False when it is not allowed now."""
         buckets = self._buckets(host, source, now)
         if any(bucket.left(now) < 1.0 for bucket in buckets):
             return False
@@ -124,7 +124,7 @@ class DialPolicy:
         return True
 
     def proved(self, host: str, source: PeerId, now: float) -> None:
-        """Give back what a try cost: the peer was there."""
+        """Give back what a try cost, since the peer proved its key at this host."""
         for bucket in self._buckets(host, source, now):
             bucket.give_back(1.0, now)
 

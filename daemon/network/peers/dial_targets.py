@@ -70,7 +70,7 @@ class DialTargets:
                 yield address, entry.source
 
     def proved(self, address: PeerAddress, source: PeerId) -> None:
-        """Give back what the try cost: the peer was at an address that `source` told of."""
+        """Give back what the try cost, since the peer proved its key at this address."""
         if source:
             self._policy.proved(address.host, source, trio.current_time())
 

@@ -31,8 +31,8 @@ PEERS_PROTOCOL = "/hypergpu/peers/1"
 EXCHANGE_S = (1.0, 30.0)
 EXCHANGE_TIMEOUT_S = 10.0
 LENGTH_BYTES = 4
-# Neighbours that are told at once when another node uses our key.
-TOLD_AT_ONCE = 4
+# Neighbours asked at once when another node uses our key.
+ASKED_AT_ONCE = 4
 
 
 class RecordExchange:
@@ -66,7 +66,7 @@ class RecordExchange:
             with trio.move_on_after(pause * random.uniform(0.7, 1.3)):
                 await self._sealed_anew.wait()
             up = sorted(self._connections.peers())
-            count = TOLD_AT_ONCE if self._sealed_anew.is_set() else 1
+            count = ASKED_AT_ONCE if self._sealed_anew.is_set() else 1
             asked = random.sample(up, min(len(up), count))
             self._sealed_anew = trio.Event()
             for peer in asked:

@@ -5,7 +5,7 @@
 - While fewer connections are up than wanted, peers of the address book are dialed, several at
   once, each with its own backoff. Join addresses are tried for ever.
 - Where no other peer is left to try, the DHT is asked for providers of this node's keys.
-- Addresses that others told of are tried as `dial_policy.py` allows.
+- Addresses that others named are tried as `dial_policy.py` allows.
 """
 
 from __future__ import annotations

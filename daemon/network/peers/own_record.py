@@ -5,11 +5,11 @@ was signed by an earlier process of this node, or by another node that holds the
 home. Numbers tell them apart. A process numbers its records `first`, `first + 2`, `first + 4` and
 so on. The first number of a process is greater than all numbers of every process before it:
 
-    number                               meaning                           relation
-    made by this process                 our own record                    none
-    another one within our range         an older node answers our record  "answered": ours is the copy
-    greater than our first               a younger node's record           "younger": we answer
-    smaller than our first               an earlier process or older node  "earlier": call its address
+    number                         signer                      relation
+    made by this process           this process                none
+    another within our range       an older node, in answer    "answered": this node is the copy
+    greater than our first         a younger node              "younger": this node answers
+    smaller than our first         an earlier process or node  "earlier": call its address
 
 An answer lies in the range of the younger process, between the numbers that the younger process
 uses itself, and so does every later record of the node that answered. So of two nodes with one key
@@ -62,7 +62,8 @@ class OwnRecord:
         on_observed: Callable[[KeyObservation], None],
     ) -> None:
         """`serial` gives numbers that grow."""
-        self._signer, self._addresses = signer, tuple(addresses)
+        self.addresses = tuple(addresses)
+        self._signer = signer
         self._serial, self._on_observed = serial, on_observed
         self._first = self._begin = serial()
         self._next = self._first
@@ -110,7 +111,7 @@ class OwnRecord:
 
     def _seal(self, keys: frozenset[bytes], number: int) -> SignedPeerRecord:
         _remember(self._made, number, RANGE_NUMBERS)
-        sealed = seal_record(self._signer, self._addresses, keys, number)
+        sealed = seal_record(self._signer, self.addresses, keys, number)
         self._sealed, self._keys = sealed, keys
         self._next = number + 2
         if self._begin <= number < self._begin + RANGE_NUMBERS <= self._next:

@@ -1,9 +1,8 @@
-"""The node's bulk certificate: self-signed, known to others byte for byte, made on first use and
-kept beside the key.
+"""The node's bulk certificate: self-signed, made on first use, and kept beside the key.
 
-It names nobody and is signed by nobody: a peer believes it because it arrived inside something the
-node signed. It is backdated and long-lived, so that a clock wrong by months does not matter;
-freshness comes from rounds, not from certificates.
+The certificate proves no name. A peer believes it, byte for byte, because it arrived inside
+something that the node signed. It is backdated and long-lived, so that a wrong clock does not
+matter. Freshness comes from rounds, not from certificates.
 """
 
 from __future__ import annotations
@@ -22,27 +21,28 @@ from cryptography.x509.oid import NameOID
 from protocol.errors import UserError
 from protocol.status.figures import clean
 
-# Peers pin the certificate itself. TLS looks at its dates nevertheless, with the clocks of two
-# strangers, one of which may be decades off: the first year of the format, and the date that RFC
-# 5280 (4.1.2.5) gives to what does not end.
+# Peers pin the certificate itself. TLS nevertheless checks its dates against the clocks of two
+# machines, one of which may be decades off. So validity begins in the first year of the format and
+# ends at the date that RFC 5280 (4.1.2.5) gives to certificates without an end.
 VALID_FROM = datetime.datetime(1950, 1, 1, tzinfo=datetime.UTC)
 VALID_TO = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
-# cryptography bounds a common name at 64 bytes of UTF-8 (X.520). The other 17 make it unique:
-# OpenSSL looks trusted certificates up by name.
+# cryptography bounds a common name at 64 bytes of UTF-8 (X.520). The other 17 bytes make the name
+# unique, since OpenSSL looks trusted certificates up by name.
 MAX_NAME_BYTES = 47
 
 
 class BulkCertificate(msgspec.Struct, frozen=True, kw_only=True):
-    """`path` holds the key and the certificate in PEM (what `ssl` wants), `der` is what peers pin."""
+    """A certificate: `path` holds key and certificate in PEM, `der` is what peers pin."""
 
     path: Path
     der: bytes
 
 
 def load_or_make(path: Path, name: str) -> BulkCertificate:
-    """The certificate at `path`, made first when there is none.
+    """Load the certificate at `path`, and make it first when the file does not exist.
 
-    Raises `UserError("CERTIFICATE")` when the file is damaged, or none can be made.
+    Raises:
+        UserError: "CERTIFICATE" when the file is damaged or cannot be made.
     """
     try:
         if path.exists():
@@ -55,7 +55,8 @@ def load_or_make(path: Path, name: str) -> BulkCertificate:
             "CERTIFICATE",
             f"Cannot read or make the bulk certificate {path}.",
             why=error.strerror or str(error),
-            fix=f"see that you own {path.parent} and that it has space; what is at {path.name} may be moved away, a new one is made then",
+            fix=f"check that you own {path.parent} and that its disk has space; "
+            f"you may move {path.name} away, and the next start makes a new certificate",
         ) from None
     try:
         serialization.load_pem_private_key(pem, password=None)
@@ -71,10 +72,10 @@ def load_or_make(path: Path, name: str) -> BulkCertificate:
 
 
 def _make(name: str) -> bytes:
-    """Key and certificate in PEM.
+    """A new key and certificate in PEM.
 
-    Ed25519: a mutual TLS 1.3 handshake costs both sides together 1.14 ms of one core, with P-256
-    1.18.
+    With Ed25519 a mutual TLS 1.3 handshake costs both sides together 1.14 ms of one core, with
+    P-256 1.18 ms.
     """
     key = Ed25519PrivateKey.generate()
     shown = clean(name, MAX_NAME_BYTES).encode()[:MAX_NAME_BYTES].decode(errors="ignore")
@@ -97,7 +98,7 @@ def _make(name: str) -> bytes:
 
 
 def _write_private(path: Path, content: bytes) -> None:
-    """All of it or nothing, readable by the owner alone from the first moment."""
+    """Write a whole file or nothing, readable by the owner alone from the first moment."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

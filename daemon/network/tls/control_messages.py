@@ -1,30 +1,32 @@
-"""What a TLS 1.3 session says beside data: alerts, tickets and key updates (RFC 8446, 4.6 and 6)."""
+"""The alerts, tickets and key updates of a TLS 1.3 session (RFC 8446, 4.6 and 6)."""
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
 
-ALERT, HANDSHAKE, DATA = 21, 22, 23  # content types (RFC 8446, 5.1)
+# Content types (RFC 8446, 5.1).
+ALERT, HANDSHAKE, DATA = 21, 22, 23
 CLOSE_NOTIFY, USER_CANCELED = 0, 90
 TICKET, KEY_UPDATE = 4, 24
 
-# Alerts that tell the other side what it did (RFC 8446, 6.2).
+# Alerts that tell the other side what it did wrong (RFC 8446, 6.2).
 UNEXPECTED_MESSAGE, BAD_RECORD_MAC, RECORD_OVERFLOW = 10, 20, 22
 ILLEGAL_PARAMETER, DECODE_ERROR = 47, 50
 
+# A handshake message after the handshake. The tickets of all servers that we know have below 400.
 MAX_MESSAGE_BYTES = 1 << 16
-"""Of a handshake message after the handshake: the tickets of all servers we know have below 400."""
 
-_CERTIFICATE_REQUIRED = 116  # Python 3.11's `ssl` has no name for it
+# Python 3.11's `ssl` has no name for this alert.
+_CERTIFICATE_REQUIRED = 116
 
 
 class RecordError(Exception):
-    """What came is no record of this session, or says that the other side gave up.
+    """The bytes are not a record of this session, or the other side gave up.
 
     Attributes:
-        alert: The code that tells the other side what it did wrong (RFC 8446, 6.2). None where the
-            other side sent an alert itself, which nothing answers.
+        alert: The code that tells the other side what it did wrong (RFC 8446, 6.2). None after
+            an alert of the other side, which has no answer.
     """
 
     def __init__(self, text: str, alert: int | None) -> None:
@@ -33,12 +35,12 @@ class RecordError(Exception):
 
 
 class ControlMessages:
-    """The other side's alerts and handshake messages, which may come in parts."""
+    """Reads the other side's alerts and handshake messages, which may arrive in parts."""
 
     def __init__(self, update: Callable[[], None], *, from_server: bool) -> None:
         """
         Args:
-            update: Called where the other side goes on under its next key.
+            update: Called when the other side changes to its next key.
             from_server: Whether the other side is a server: only a server sends tickets.
         """
         self.ended = False
@@ -49,7 +51,7 @@ class ControlMessages:
 
     @property
     def partial(self) -> bool:
-        """Whether a part of a handshake message came. Its next part must follow (5.1)."""
+        """Whether a part of a handshake message arrived. Its next part must follow (5.1)."""
         return bool(self._messages)
 
     def pop_key_request(self) -> bool:
@@ -58,10 +60,10 @@ class ControlMessages:
         return asked
 
     def read(self, kind: int, content: bytes) -> None:
-        """Take one record's content.
+        """Process one record's content.
 
         Raises:
-            RecordError: For what the RFC forbids, and for an alert that ends the session.
+            RecordError: For content that the RFC forbids, and for an alert that ends the session.
         """
         if self._messages and kind != HANDSHAKE:
             what = f"a record of kind {kind} between two parts of a handshake message"
@@ -97,7 +99,7 @@ class ControlMessages:
             if kind == KEY_UPDATE:
                 self._follow_update(body)
             elif kind != TICKET or not self._from_server:
-                # Sessions are never resumed: a ticket is of no use, and no reason to give up.
+                # A ticket is ignored, since sessions are never resumed.
                 what = f"a handshake message of kind {kind} after the handshake"
                 raise RecordError(what, UNEXPECTED_MESSAGE)
 
@@ -107,7 +109,8 @@ class ControlMessages:
             raise RecordError(what, DECODE_ERROR)
         if body[0] > 1:
             raise RecordError(what, ILLEGAL_PARAMETER)
-        if self._messages:  # a key update must end its record (5.1)
+        # A key update must end its record (5.1).
+        if self._messages:
             raise RecordError(what + ", with more behind it", UNEXPECTED_MESSAGE)
         self._key_asked = self._key_asked or body == b"\1"
         self._update()

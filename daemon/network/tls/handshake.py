@@ -1,9 +1,9 @@
 """The handshake of a TLS 1.3 session, by OpenSSL between two memory buffers.
 
 A handshake ends with the other side's certificate and the keys of both directions. pyOpenSSL gives
-both: it reports the secrets to a callback, so that they touch no file, and it lets a node name the
-cipher suites of TLS 1.3, which Python 3.11's `ssl` does not. Suites that `tls_records` cannot use
-are therefore never agreed on.
+both: it reports the secrets to a callback, so that they touch no file. It also lets a node name the
+cipher suites of TLS 1.3, which Python 3.11's `ssl` does not. So the two sides never agree on a
+suite that `traffic_keys` cannot use.
 """
 
 from __future__ import annotations
@@ -42,15 +42,13 @@ class HandshakeFailed(Exception):
 
 
 class HandshakeResult(msgspec.Struct, frozen=True):
-    """What a handshake ends with.
+    """The outcome of a handshake."""
 
-    `certificate` is the other side's, in DER. `early` came behind the handshake and is still
-    encrypted.
-    """
-
+    # The other side's certificate in DER.
     certificate: bytes
     sealer: RecordSealer
     opener: RecordOpener
+    # Bytes that arrived behind the handshake, still encrypted.
     early: bytes
 
 
@@ -70,7 +68,8 @@ class TlsContext:
         context.set_max_proto_version(SSL.TLS1_3_VERSION)
         context.set_tls13_ciphersuites(":".join(CIPHER_SUITES).encode())
         context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_TICKET)
-        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)  # sessions are never resumed
+        # Sessions are never resumed.
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         context.use_privatekey_file(str(pem))
         context.use_certificate_file(str(pem))
         context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _is_trusted)
@@ -78,14 +77,14 @@ class TlsContext:
         self._context = context
 
     def begin(self, trusts: Callable[[bytes], bool]) -> TlsHandshake:
-        """Begin a handshake. `trusts` says of a certificate in DER whether it is acceptable."""
+        """Begin a handshake. `trusts` says whether a certificate, in DER, is acceptable."""
         return TlsHandshake(
             SSL.Connection(self._context, None), trusts, server_side=self.server_side
         )
 
 
 class _Session(msgspec.Struct):
-    """What the callbacks of one connection need: whom to trust, and where secrets go."""
+    """The data of one connection's callbacks: whom to trust, and the secrets so far."""
 
     trusts: Callable[[bytes], bool]
     secrets: dict[bytes, bytes] = {}
@@ -94,7 +93,7 @@ class _Session(msgspec.Struct):
 def _is_trusted(
     connection: SSL.Connection, certificate: crypto.X509, _error: int, _depth: int, _ok: int
 ) -> bool:
-    """OpenSSL asks this for each certificate of a chain, whatever it thinks of it itself.
+    """Judge one certificate of a chain; OpenSSL asks in every case.
 
     Names, dates and issuers do not count: certificates are compared byte for byte. OpenSSL checks
     that the other side holds the private key.
@@ -104,13 +103,13 @@ def _is_trusted(
 
 
 def _keep_secret(connection: SSL.Connection, line: bytes) -> None:
-    """A line of NSS's key log format: label, client random, secret."""
+    """Keep the secret of a line in NSS's key log format: label, client random, secret."""
     label, _, secret = line.split()
     connection.get_app_data().secrets[label] = bytes.fromhex(secret.decode())
 
 
 class TlsHandshake:
-    """Moves no byte itself: `feed` it what came, `step`, and send what is `unsent`."""
+    """One handshake without I/O: `feed` received bytes, `step`, and send what is `unsent`."""
 
     def __init__(
         self, connection: SSL.Connection, trusts: Callable[[bytes], bool], *, server_side: bool
@@ -122,20 +121,20 @@ class TlsHandshake:
             connection.set_accept_state()
         else:
             connection.set_connect_state()
-        # What OpenSSL has not read: it is given whole records.
+        # Bytes that OpenSSL has not read yet. OpenSSL is given whole records.
         self._came = bytearray()
         self._hello = ClientHello()
         self._failed = self._spoke = False
 
     def feed(self, data: bytes | memoryview) -> None:
-        """Take what came. No bytes mean that the connection has ended."""
+        """Add received bytes. No bytes mean that the connection has ended."""
         if data:
             self._came += data
         else:
             self._tls.bio_shutdown()
 
     def step(self) -> bool:
-        """Read the records that came, one at a time, and answer them.
+        """Read the received records one at a time, and answer them.
 
         A record behind the handshake's last one is left alone: its keys are not OpenSSL's.
 
@@ -143,8 +142,8 @@ class TlsHandshake:
             Whether the handshake is done.
 
         Raises:
-            HandshakeFailed: For what is no TLS or not a trusted certificate. What is unsent then
-                tells the other side why.
+            HandshakeFailed: When the other side does not speak TLS or is not trusted. The unsent
+                bytes then tell the other side why.
         """
         try:
             while not self._advance():
@@ -168,13 +167,14 @@ class TlsHandshake:
         return True
 
     def _next_record(self) -> bytes:
-        """The next whole record that came, or nothing. What is no TLS goes to OpenSSL as it is."""
+        """The next whole received record, or nothing. Bytes that are not TLS count as a record."""
         came = self._came
         if len(came) < HEADER_BYTES:
             return b""
         size = int.from_bytes(came[3:HEADER_BYTES], "big")
         if not 20 <= came[0] <= DATA or came[1] != 3 or size > MAX_PROTECTED_BYTES:
-            end = len(came)  # OpenSSL says what is wrong with it
+            # OpenSSL finds out what is wrong.
+            end = len(came)
         elif len(came) < (end := HEADER_BYTES + size):
             return b""
         record = bytes(came[:end])
@@ -184,22 +184,22 @@ class TlsHandshake:
         return record
 
     def unsent(self) -> bytes:
-        """Take what is to be sent now. After a failure this is an alert."""
+        """Remove and return the bytes to send now. After a failure they are an alert."""
         sent = bytearray()
         while True:
             try:
                 sent += self._tls.bio_read(1 << 16)
             except SSL.Error:
-                # WantReadError with an empty buffer; the buffer has no other error.
+                # This is WantReadError for an empty buffer, which has no other error.
                 break
         if self._failed and not sent and not self._spoke:
-            # OpenSSL has no word for a peer that speaks no TLS.
+            # OpenSSL sends no alert to a peer that does not speak TLS.
             return UNEXPECTED_MESSAGE
         self._spoke = self._spoke or bool(sent)
         return bytes(sent)
 
     def result(self, unsent: bytes) -> HandshakeResult:
-        """The outcome, after the last step. `unsent` is what that step had to send.
+        """The outcome, after the last step. `unsent` are the bytes that the step had to send.
 
         Raises:
             HandshakeFailed: Where OpenSSL did not report the keys.
@@ -212,8 +212,7 @@ class TlsHandshake:
         certificate = self._tls.get_peer_certificate()
         if suite is None or certificate is None or not {ours, theirs} <= secrets.keys():
             raise HandshakeFailed("OpenSSL did not report what it agreed on")
-        # A server's last step sends tickets, under the first numbers of the keys that we go on
-        # with.
+        # A server's last step sends tickets, which use up the first record numbers of our keys.
         used = count_data_records(unsent) if self._server_side else 0
         return HandshakeResult(
             certificate=crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate),

@@ -17,7 +17,7 @@ from daemon.network.tls.traffic_keys import CipherSuite, TrafficKeys
 # Records under one key. The bound for AES-GCM is 2^24.5 full records (RFC 8446, 5.5).
 MAX_KEY_RECORDS = 1 << 24
 
-# Levels of alerts. TLS 1.3 goes by the code alone.
+# Levels of alerts. In TLS 1.3 only the code matters.
 _WARNING, _FATAL = 1, 2
 
 

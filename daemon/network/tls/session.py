@@ -55,7 +55,7 @@ class TlsSession:
         self._ended = False
         # The alert to send as soon as no record is under way.
         self._alert: int | None = None
-        # Whether we told the other side that we give up.
+        # Whether we sent the other side an alert.
         self.refused = False
 
     @property
@@ -70,8 +70,8 @@ class TlsSession:
             The other side's certificate in DER.
 
         Raises:
-            HandshakeFailed: When the other side does not speak TLS or is not trusted. The other
-                side was told; `linger` sees that it can read that.
+            HandshakeFailed: When the other side does not speak TLS or is not trusted. An alert was
+                sent; `linger` waits until the other side can have read it.
         """
         handshake = self._context.begin(self._trusts)
         try:

@@ -16,6 +16,7 @@ from daemon.services.training.engine import Engine
 from daemon.services.training.hivemind.engine import HivemindEngine
 from daemon.services.training.hivemind.settings import peer_settings
 from daemon.services.training.native.engine import NativeEngine
+from daemon.services.training.native.node_context import NodePorts, node_context
 from daemon.system.trio_types import TaskStatus
 from protocol.errors import OurFault
 from protocol.identity import PeerId
@@ -63,7 +64,7 @@ class TrainingService:
                 load_timeout_s=worker.load_timeout_s,
             ),
             context.record,
-            before=previous_task,
+            previous_task=previous_task,
         )
 
     def register(self, network: Network) -> None:
@@ -109,16 +110,16 @@ class TrainingService:
     def _native(self, network: Network) -> Engine:
         context = self._context
         return NativeEngine(
-            name=context.config.node.name,
-            manifest=context.manifest,
-            signer=context.signer,
-            network=network,
+            context=node_context(context.manifest, context.signer, self._binding),
+            ports=NodePorts(
+                network=network,
+                disk=context.disk,
+                offload=context.offload,
+                record=context.record,
+            ),
             trainer=self._worker,
-            disk=context.disk,
-            offload=context.offload,
-            record=context.record,
+            name=context.config.node.name,
             serial=context.next_serial,
-            binding=self._binding,
             left_out=self._exclusion_reason,
         )
 

@@ -1,7 +1,6 @@
-"""Whole certified rounds of the native engine: offer, digests, plan, scatter, cut, sum, outer step,
-votes, certificate, ledger.
+"""Whole certified rounds of the native engine, from the offer to the ledger.
 
-Only trainer and disk are not there.
+Only trainer and disk are missing.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import tempfile
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import trio
@@ -20,6 +18,7 @@ from daemon.network.settings import NetworkSettings
 from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import announce
 from daemon.services.training.native.engine import NativeEngine
+from daemon.services.training.native.node_context import NodePorts, node_context
 from daemon.system.offload import in_thread
 from protocol.averaging.vector_layout import Vector
 from protocol.digest import Digest
@@ -33,15 +32,16 @@ from protocol.run.manifest import Limits, Manifest, Outer, RoundRules, seal
 from simulator.bench.allreduce.driver import AveragingFailure, CommandPipe, DriverSettings, serve
 from simulator.bench.allreduce.native import secret_of
 
-ROUND_S = 86400.0  # rounds end when the benchmark says so
-MEET_S = 60.0  # until all know all
-PATIENCE_S = 120.0  # for one round
+# Rounds end when the benchmark says so.
+ROUND_S = 86400.0
+# Until all peers know each other.
+MEET_S = 60.0
+# The time for one round.
+TIMEOUT_S = 120.0
 
 
 class NullDisk:
-    """A `Disk` that keeps the chain's records and nothing else: what a round costs without the
-    medium it is written to.
-    """
+    """A `Disk` that keeps the chain's records only: a round's cost without the medium."""
 
     def __init__(self) -> None:
         self._records: dict[int, bytes] = {}
@@ -109,7 +109,7 @@ class NullDisk:
 
 
 class VectorTrainer:
-    """A `Trainer` that hands over the vector it was given, once."""
+    """A `Trainer` that hands over the vector that it was given, once."""
 
     restarts = 0
 
@@ -128,7 +128,7 @@ class VectorTrainer:
             parameters=self._elements,
             specs=(spec,),
             dataset_size=1 << 20,
-            device="made up",
+            device="simulated",
             threads=1,
         )
 
@@ -156,32 +156,10 @@ class VectorTrainer:
         return Progress(steps=0, samples=0, loss=None, samples_per_second=0.0)
 
 
-class BenchmarkEngine(NativeEngine):
-    """The engine as it is, with its round's end in our hands."""
-
-    def __init__(self, **parts: Any) -> None:
-        self.adopted = trio.Event()
-        super().__init__(**parts)
-
-    async def _step(self, event: e.Event) -> None:
-        await super()._step(event)
-        if isinstance(event, e.CertificateAdopted):
-            self.adopted.set()
-
-    def end_training(self) -> None:
-        self.adopted = trio.Event()
-        self._emit(e.TrainingFinished())
-
-    @property
-    def others(self) -> int:
-        """Members at our tip."""
-        return len(self._state.live) if self._state is not None else 0
-
-
 class CertifiedDriver:
-    """One peer.
+    """The whole engine in one peer.
 
-    The outer optimizer moves by the mean itself, so that the anchor's step shows it.
+    The outer optimizer moves by the mean itself, so that the anchor's step shows the mean.
     """
 
     def __init__(self, settings: DriverSettings, network: LibP2PNetwork) -> None:
@@ -196,19 +174,32 @@ class CertifiedDriver:
         )
         self.signed = seal(manifest)
         self.trainer = VectorTrainer(settings.elements)
-        self._said: list[JournalEvent] = []
-        self.engine = BenchmarkEngine(
-            name=f"peer {settings.index}",
-            manifest=self.signed,
-            signer=Signer(secret_of(settings.index)),
-            network=network,
+        self._journal: list[JournalEvent] = []
+        self._adopted = trio.Event()
+        self.engine = NativeEngine(
+            context=node_context(self.signed, Signer(secret_of(settings.index))),
+            ports=NodePorts(
+                network=network,
+                disk=NullDisk(),
+                offload=in_thread,
+                record=self._journal.append,
+            ),
             trainer=self.trainer,
-            disk=NullDisk(),
-            offload=in_thread,
-            record=self._said.append,
+            name=f"peer {settings.index}",
             serial=time.time_ns,
+            on_event=self._watch,
         )
         self._before: Vector = np.zeros(settings.elements, np.float32)
+
+    def _watch(self, event: e.Event) -> None:
+        if isinstance(event, e.CertificateAdopted):
+            self._adopted.set()
+
+    @property
+    def _others(self) -> int:
+        """Members at this peer's tip."""
+        state = self.engine.state
+        return len(state.live) if state is not None else 0
 
     async def info(self) -> str:
         return self._network.addresses[0]
@@ -217,42 +208,44 @@ class CertifiedDriver:
         await self._together()
 
     async def _together(self) -> None:
-        """Until beacons say that all others hold our tip: a round that begins before that is one of
-        those who are heard of.
+        """Wait until beacons report that all others hold this node's tip.
+
+        A round that began earlier would be one of the members known by then.
         """
         with trio.move_on_after(MEET_S):
-            while self.engine.others < self._settings.peers - 1:
+            while self._others < self._settings.peers - 1:
                 await trio.sleep(0.05)
             return
         raise RuntimeError(
-            f"{self.engine.others} of {self._settings.peers - 1} others within {MEET_S:.0f} s"
+            f"{self._others} of {self._settings.peers - 1} others within {MEET_S:.0f} s"
         )
 
     async def prepare(self, number: int, vector: Vector) -> None:
-        keeper = self.engine.state_store
-        assert keeper is not None
+        store = self.engine.state_store
+        assert store is not None
         await self._together()
         self.trainer.give(vector)
-        # What the codec lost last time belongs to another scale.
-        keeper.ledger.residue[:] = 0.0
-        self._before[:] = keeper.anchor.value
-        self._said.clear()
+        # The codec's error of the last round belongs to another scale.
+        store.ledger.residue[:] = 0.0
+        self._before[:] = store.anchor.value
+        self._journal.clear()
 
     async def average(self) -> None:
+        self._adopted = trio.Event()
         self.engine.end_training()
-        with trio.move_on_after(PATIENCE_S):
-            await self.engine.adopted.wait()
+        with trio.move_on_after(TIMEOUT_S):
+            await self._adopted.wait()
             return
-        raise AveragingFailure(f"no certificate within {PATIENCE_S:.0f} s")
+        raise AveragingFailure(f"no certificate within {TIMEOUT_S:.0f} s")
 
     async def result(self) -> Vector:
-        keeper = self.engine.state_store
-        assert keeper is not None
-        moved: Vector = self._before - keeper.anchor.value
+        store = self.engine.state_store
+        assert store is not None
+        moved: Vector = self._before - store.anchor.value
         return moved
 
 
-async def live(talk: CommandPipe, settings: DriverSettings) -> None:
+async def live(pipe: CommandPipe, settings: DriverSettings) -> None:
     joins: tuple[str, ...] = (settings.join,) if settings.join else ()
     with tempfile.TemporaryDirectory(prefix="hypergpu-bench-") as folder:
         certificate = load_or_make(Path(folder) / "bulk.pem", f"peer {settings.index}")
@@ -266,13 +259,13 @@ async def live(talk: CommandPipe, settings: DriverSettings) -> None:
             await nursery.start(driver.engine.run)
             nursery.start_soon(announce, network, driver.signed)
             await serve(
-                talk,
+                pipe,
                 settings,
                 driver,
-                lambda: trio.to_thread.run_sync(talk.next, abandon_on_cancel=True),
+                lambda: trio.to_thread.run_sync(pipe.next, abandon_on_cancel=True),
             )
             nursery.cancel_scope.cancel()
 
 
-def run(talk: CommandPipe, settings: DriverSettings) -> None:
-    trio.run(live, talk, settings)
+def run(pipe: CommandPipe, settings: DriverSettings) -> None:
+    trio.run(live, pipe, settings)

@@ -1,4 +1,4 @@
-"""Of two nodes with one key, exactly one learns that it is the younger."""
+"""Exactly one of two nodes with one key learns that it is the younger one."""
 
 from __future__ import annotations
 

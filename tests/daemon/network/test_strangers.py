@@ -109,8 +109,8 @@ async def test_many_keys_hold_no_more_than_all_places(
             await crowd.enter_async_context(node.running())
             await until_linked(node, 1)
         with trio.fail_after(JOINED_S):
-            assert target._running is not None
-            inbound = target._running.host.inbound
+            assert target._running.parts is not None
+            inbound = target._running.parts.host.inbound
             while target.refusals()["busy"] < 3 or inbound.open_connections() > 4:
                 await trio.sleep(0.05)
         assert {link.peer: link.since_s for link in target.links()}.get(member.peer) == since, (

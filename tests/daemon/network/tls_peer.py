@@ -1,4 +1,4 @@
-"""A TLS client made with OpenSSL that can send any record, and a session of ours to send them to."""
+"""A TLS client made with OpenSSL that can send any record to a session of ours."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ from protocol.averaging.vector_layout import STATE_CHUNK_BYTES, Vector
 from protocol.digest import Digest, merkle_root
 from protocol.ports.disk_records import Checkpoint
 from simulator.fakes.clock import run_virtual
-from simulator.fakes.disk import KEPT, MemoryDisk, MemoryMedium
+from simulator.fakes.disk import KEPT, MemoryDisk
+from simulator.fakes.medium import MemoryMedium
 from simulator.fakes.network import FakeNetwork
 from simulator.fakes.swarm import FakeSwarm
 
@@ -46,7 +47,7 @@ class Holder:
         self.medium = MemoryMedium()
         self.disk = MemoryDisk(self.medium)
         self.leaves: dict[Digest, list[Digest]] = {}
-        self.given = StateServer(self.disk, self.leaves, lambda: PARAMETERS)
+        self.given = StateServer(self.disk, self.leaves.get, lambda: PARAMETERS)
         serve_state(self.network, self.given)
 
     async def keep(self, tip: Digest = TIP, number: int = 1, value: Vector = VALUE) -> None:
@@ -222,7 +223,7 @@ def test_given_states_come_from_memory_before_the_checkpoint_is_written() -> Non
         whole = VALUE.tobytes() + MOMENTUM.tobytes()
         given = StateServer(
             MemoryDisk(MemoryMedium()),
-            {TIP: LEAVES},
+            {TIP: LEAVES}.get,
             lambda: PARAMETERS,
             lambda tip, offset, size: whole[offset : offset + size],
         )

@@ -24,6 +24,7 @@ from daemon.network.libp2p.gossip_limits import BURST_MESSAGES, RATE_MESSAGES_PE
 from daemon.network.network import LibP2PNetwork
 from daemon.services.training.native.audit.fraud_proofs import PROTOCOL as EVIDENCE
 from daemon.services.training.native.audit.fraud_proofs import SEND, Accusation, FraudProofs
+from daemon.services.training.native.node_context import NodePorts
 from daemon.swarm.frames import frame
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.messenger import (
@@ -42,7 +43,8 @@ from protocol.messages.envelope import AnyMessage, encode_signed, sign
 from protocol.messages.round import HoldReport
 from protocol.ports.offload import inline
 from protocol.run.manifest import seal
-from simulator.fakes.disk import MemoryDisk, MemoryMedium
+from simulator.fakes.disk import MemoryDisk
+from simulator.fakes.medium import MemoryMedium
 from tests.daemon.network.nodes import make_node, until_linked
 from tests.protocol.rounds import CHUNKS
 from tests.protocol.summed import FOUR, PARAMETERS, SLICE, Summed, shifted
@@ -73,15 +75,16 @@ class Victim:
         self.network.subscribe(TOPIC, self._judge, keep=False)
         lineage = Lineage(LIED.run, LIED.manifest, CHUNKS)
         lineage.add(LIED.certificate.raw)
-        self.convictions = FraudProofs(
+        self.fraud_proofs = FraudProofs(
             me=self.network.peer,
-            manifest=seal(LIED.manifest),
-            network=self.network,
+            signed=seal(LIED.manifest),
+            ports=NodePorts(
+                network=self.network,
+                disk=MemoryDisk(MemoryMedium()),
+                offload=inline,
+                record=self.said.append,
+            ),
             lineage=lineage,
-            disk=MemoryDisk(MemoryMedium()),
-            offload=inline,
-            refuse=self._refuse,
-            record=self.said.append,
             parameters=lambda: PARAMETERS,
         )
 
@@ -219,6 +222,6 @@ async def test_a_flood_is_rationed_and_others_are_heard(tmp_path: Path) -> None:
             assert victim.network.traffic().control_received - received < len(proof), (
                 "not one more was read"
             )
-            assert not victim.convictions.guilty
+            assert not victim.fraud_proofs.guilty
 
             assert resident_bytes() - before < GROWTH_BYTES

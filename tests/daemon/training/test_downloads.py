@@ -22,7 +22,8 @@ from protocol.ports.offload import inline
 from protocol.ports.trainer import ParameterSpec, TaskInfo
 from protocol.round.events import Event, StateReceived
 from simulator.fakes.clock import run_virtual
-from simulator.fakes.disk import MemoryDisk, MemoryMedium
+from simulator.fakes.disk import MemoryDisk
+from simulator.fakes.medium import MemoryMedium
 from simulator.fakes.network import FakeNetwork
 from simulator.fakes.swarm import FakeSwarm
 from tests.daemon.certified_home import vector
@@ -105,7 +106,7 @@ class Scene:
                 )
             )
             leaves[step.tip.hash] = state_leaves(value, momentum)
-        serve_state(self.there, StateServer(disk, leaves, lambda: PARAMETERS))
+        serve_state(self.there, StateServer(disk, leaves.get, lambda: PARAMETERS))
 
 
 async def _live(network: FakeNetwork, *, task_status: trio.TaskStatus[None]) -> None:
@@ -175,7 +176,7 @@ def test_downloads_of_a_branch_that_is_not_merged_do_not_pile_up() -> None:
             await trio.sleep(2.0)
             for step in scene.further:
                 assert await scene.downloads.fetch(step) == ""
-                assert scene.downloads.look(step.tip.hash) is not None
+                assert scene.downloads.get(step.tip.hash) is not None
             nursery.cancel_scope.cancel()
 
     run_virtual(main)

@@ -12,8 +12,8 @@ from daemon.services.training.native.state.fork_choice import (
 )
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
-from protocol.certificates.certificate import Tip
 from protocol.certificates.leader_order import leader_of, leader_order
+from protocol.certificates.tip import Tip
 from protocol.digest import Digest
 from protocol.messages.beacon import Beacon
 from protocol.round.events import CertificateReceived, ForkFound
@@ -24,7 +24,7 @@ SERIALS = count(1)
 
 
 class Node:
-    """A lineage, a table of members, and the course from them."""
+    """A lineage, a table of members, and the fork choice over them."""
 
     def __init__(self, *made: Made) -> None:
         self.lineage = Lineage(RUN, MANIFEST, CHUNKS)
@@ -33,9 +33,7 @@ class Node:
         self.members = Members(ME.peer, lambda event: None, lambda endpoint: None)
         self.underway: Digest | None = None
         self.arrived: frozenset[Digest] = frozenset()
-        self.course = ForkChoice(
-            self.lineage, self.members, lambda: self.underway, lambda: self.arrived
-        )
+        self.fork_choice = ForkChoice(self.lineage, self.members, self)
 
     def hears_of(self, tip: Tip) -> None:
         """Somebody says that it holds this tip."""
@@ -69,28 +67,30 @@ SIBLING = Made(people(3), FIRST.next_tip(), seq=2, view=LED_BY_ONE_OF_THREE)
 
 def test_it_leads_to_the_end_of_the_own_branch() -> None:
     node = Node(FIRST, SECOND)
-    leads = node.course.leads(node.lineage.root, 0.0)
+    leads = node.fork_choice.leads(node.lineage.root, 0.0)
     assert isinstance(leads, CertificateReceived)
     assert leads.certificate.hash == SECOND.next_tip().hash
-    assert node.course.leads(SECOND.next_tip(), 0.0) is None
+    assert node.fork_choice.leads(SECOND.next_tip(), 0.0) is None
 
 
-def test_a_certificate_that_nobody_gave_is_only_sought_beside_the_own_rounds() -> None:
+def test_a_certificate_that_state_unavailable_is_only_sought_beside_the_own_rounds() -> None:
     """It held a node for 48 s and more, whoever made it."""
     node, tip = Node(FIRST), FIRST.next_tip()
-    node.course.nobody_gave(tip.hash, 100.0)
-    assert node.course.leads(node.lineage.root, 100.0) is None
-    assert node.course.seeks(node.lineage.root, 100.0) is None
-    assert isinstance(node.course.leads(node.lineage.root, 100.0 + WITHOUT_S), CertificateReceived)
+    node.fork_choice.state_unavailable(tip.hash, 100.0)
+    assert node.fork_choice.leads(node.lineage.root, 100.0) is None
+    assert node.fork_choice.seeks(node.lineage.root, 100.0) is None
+    assert isinstance(
+        node.fork_choice.leads(node.lineage.root, 100.0 + WITHOUT_S), CertificateReceived
+    )
     node.hears_of(tip)
-    assert node.course.leads(node.lineage.root, 100.0) is None, (
+    assert node.fork_choice.leads(node.lineage.root, 100.0) is None, (
         "that somebody says so stops no rounds"
     )
-    sought = node.course.seeks(node.lineage.root, 100.0)
+    sought = node.fork_choice.seeks(node.lineage.root, 100.0)
     assert sought is not None
     assert sought.hash == tip.hash
     node.arrived = frozenset({tip.hash})
-    assert isinstance(node.course.leads(node.lineage.root, 100.0), CertificateReceived), (
+    assert isinstance(node.fork_choice.leads(node.lineage.root, 100.0), CertificateReceived), (
         "its state is here"
     )
 
@@ -99,30 +99,30 @@ def test_a_state_that_comes_slowly_goes_on_beside_the_own_rounds() -> None:
     """In FETCH it held up a node for as long as its bytes came, one chunk in 10 s."""
     node, tip = Node(FIRST, SECOND), SECOND.next_tip()
     node.underway, held_s = tip.hash, 180.0
-    node.course.nobody_gave(tip.hash, 1000.0, held_s)
+    node.fork_choice.state_unavailable(tip.hash, 1000.0, held_s)
     for now in (1000.0, 1000.0 + WITHOUT_S, 999.0 + FREE_PER_HELD * held_s):
-        assert node.course.leads(node.lineage.root, now) is None
-        sought = node.course.seeks(node.lineage.root, now)
+        assert node.fork_choice.leads(node.lineage.root, now) is None
+        sought = node.fork_choice.seeks(node.lineage.root, now)
         assert sought is not None
         assert sought.hash == tip.hash
-    node.course.nobody_gave(named("another, that ended at once"), 1001.0)
-    assert node.course.leads(node.lineage.root, 1002.0 + WITHOUT_S) is None
+    node.fork_choice.state_unavailable(named("another, that ended at once"), 1001.0)
+    assert node.fork_choice.leads(node.lineage.root, 1002.0 + WITHOUT_S) is None
     node.arrived = frozenset({tip.hash})
-    assert isinstance(node.course.leads(node.lineage.root, 1003.0), CertificateReceived), (
+    assert isinstance(node.fork_choice.leads(node.lineage.root, 1003.0), CertificateReceived), (
         "it is here"
     )
     node.arrived = frozenset()
-    node.course.moved(downloaded=True)
-    assert isinstance(node.course.leads(node.lineage.root, 1003.0), CertificateReceived)
+    node.fork_choice.moved(downloaded=True)
+    assert isinstance(node.fork_choice.leads(node.lineage.root, 1003.0), CertificateReceived)
 
 
-def test_after_a_certificate_that_nobody_gave_another_one_stops_no_rounds_either() -> None:
+def test_after_a_certificate_that_state_unavailable_another_one_stops_no_rounds_either() -> None:
     """One key more makes one certificate more."""
     node = Node(FIRST, SECOND)
-    node.course.nobody_gave(SECOND.next_tip().hash, 100.0)
+    node.fork_choice.state_unavailable(SECOND.next_tip().hash, 100.0)
     node.lineage.add(SIBLING.raw())
-    assert node.course.leads(node.lineage.root, 101.0) is None
-    sought = node.course.seeks(node.lineage.root, 101.0)
+    assert node.fork_choice.leads(node.lineage.root, 101.0) is None
+    sought = node.fork_choice.seeks(node.lineage.root, 101.0)
     assert sought is not None
     assert sought.hash == SIBLING.next_tip().hash, "the next one, not the one that nobody gave"
 
@@ -133,11 +133,11 @@ def test_a_state_that_is_coming_is_finished_before_a_newer_one_of_its_branch() -
     """
     node = Node(FIRST, SECOND)
     node.underway = FIRST.next_tip().hash
-    leads = node.course.leads(node.lineage.root, 0.0)
+    leads = node.fork_choice.leads(node.lineage.root, 0.0)
     assert isinstance(leads, CertificateReceived)
     assert leads.certificate.hash == FIRST.next_tip().hash
     node.underway = named("of another branch")
-    leads = node.course.leads(node.lineage.root, 0.0)
+    leads = node.fork_choice.leads(node.lineage.root, 0.0)
     assert isinstance(leads, CertificateReceived)
     assert leads.certificate.hash == SECOND.next_tip().hash
 
@@ -146,14 +146,14 @@ def test_a_branch_is_merged_with_while_somebody_lives_on_it_and_a_failure_is_tri
     None
 ):
     node, ours, theirs = Node(FIRST, SECOND, SIBLING), SECOND.next_tip(), SIBLING.next_tip()
-    assert node.course.leads(ours, 0.0) is None, "nobody lives there"
+    assert node.fork_choice.leads(ours, 0.0) is None, "nobody lives there"
     node.hears_of(theirs)
-    assert node.course.leads(ours, 0.0) == ForkFound(other=theirs)
-    node.course.merge_failed(100.0)
-    assert node.course.leads(ours, 100.0) is None
-    assert node.course.leads(ours, 100.0 + MERGE_RETRY_S) == ForkFound(other=theirs)
-    node.course.merge_failed(200.0)
-    assert node.course.leads(ours, 200.0 + MERGE_RETRY_S) is None, (
+    assert node.fork_choice.leads(ours, 0.0) == ForkFound(other=theirs)
+    node.fork_choice.merge_failed(100.0)
+    assert node.fork_choice.leads(ours, 100.0) is None
+    assert node.fork_choice.leads(ours, 100.0 + MERGE_RETRY_S) == ForkFound(other=theirs)
+    node.fork_choice.merge_failed(200.0)
+    assert node.fork_choice.leads(ours, 200.0 + MERGE_RETRY_S) is None, (
         "rounds go on for longer each time"
     )
-    assert node.course.leads(ours, 200.0 + 2 * MERGE_RETRY_S) == ForkFound(other=theirs)
+    assert node.fork_choice.leads(ours, 200.0 + 2 * MERGE_RETRY_S) == ForkFound(other=theirs)

@@ -13,16 +13,18 @@ import trio
 from msgspec.structs import replace
 
 from daemon.services.training.native.audit.fraud_proofs import FraudProofs
+from daemon.services.training.native.node_context import NodePorts
 from daemon.swarm.lineage import Lineage
 from protocol.averaging.sum_audit import Evidence, encode_evidence
 from protocol.identity import PeerId
-from protocol.journal import JournalEvent, Warned
+from protocol.journal import InputRefused, JournalEvent, Warned
 from protocol.ports.disk import PROOFS_KEPT
 from protocol.ports.offload import inline
 from protocol.run.manifest import seal
 from simulator.fakes.clock import run_virtual
-from simulator.fakes.disk import MemoryDisk, MemoryMedium
+from simulator.fakes.disk import MemoryDisk
 from simulator.fakes.link import LinkModel, same_link
+from simulator.fakes.medium import MemoryMedium
 from simulator.fakes.swarm import FakeSwarm
 from tests.protocol.rounds import CHUNKS, people
 from tests.protocol.summed import FOUR, PARAMETERS, SLICE, Summed, shifted
@@ -44,27 +46,33 @@ class Member:
         medium: MemoryMedium | None = None,
     ) -> None:
         self.medium = medium or MemoryMedium()
-        self.refused: list[tuple[str, PeerId]] = []
         self.said: list[JournalEvent] = []
         self.network = swarm.network(bytes([name]) * 32)
         self.lineage = Lineage(LIED.run, LIED.manifest, CHUNKS)
         if knows is not None:
             self.lineage.add(knows.certificate.raw)
-        self.convictions = FraudProofs(
+        self.fraud_proofs = FraudProofs(
             me=self.network.peer,
-            manifest=seal(LIED.manifest),
-            network=self.network,
+            signed=seal(LIED.manifest),
+            ports=NodePorts(
+                network=self.network,
+                disk=MemoryDisk(self.medium),
+                offload=inline,
+                record=self.said.append,
+            ),
             lineage=self.lineage,
-            disk=MemoryDisk(self.medium),
-            offload=inline,
-            refuse=lambda reason, peer, _detail: self.refused.append((reason, peer)),
-            record=self.said.append,
             parameters=lambda: PARAMETERS,
         )
 
     @property
+    def refused(self) -> list[tuple[str, PeerId]]:
+        return [
+            (event.reason, event.peer) for event in self.said if isinstance(event, InputRefused)
+        ]
+
+    @property
     def guilty(self) -> list[PeerId]:
-        return list(self.convictions.guilty)
+        return list(self.fraud_proofs.guilty)
 
 
 @asynccontextmanager
@@ -96,7 +104,7 @@ def test_a_liar_is_out_here_and_at_every_neighbour_and_after_a_restart() -> None
     async def story(swarm: FakeSwarm) -> None:
         first, second = Member(swarm, 1), Member(swarm, 2)
         async with together(swarm, first, second):
-            await first.convictions.convict(LIED.evidence(CHUNK), LIED.certificate)
+            await first.fraud_proofs.convict(LIED.evidence(CHUNK), LIED.certificate)
             await trio.sleep(5)
         for member in (first, second):
             assert member.guilty == [LIAR]
@@ -107,10 +115,10 @@ def test_a_liar_is_out_here_and_at_every_neighbour_and_after_a_restart() -> None
                 knows=None,
                 medium=member.medium,
             )
-            await again.convictions.recall()
+            await again.fraud_proofs.recall()
             assert again.guilty == [LIAR]
             assert again.refused == [("wrong_sum", LIAR)]
-            assert str(again.convictions.guilty[LIAR]) == str(first.convictions.guilty[LIAR])
+            assert str(again.fraud_proofs.guilty[LIAR]) == str(first.fraud_proofs.guilty[LIAR])
 
     virtually(story)
 
@@ -119,17 +127,17 @@ def test_a_newcomer_hears_of_it_when_it_has_caught_up_and_once() -> None:
     async def story(swarm: FakeSwarm) -> None:
         old, new = Member(swarm, 1), Member(swarm, 2, knows=None)
         async with together(swarm, old, new):
-            await old.convictions.convict(LIED.evidence(CHUNK), LIED.certificate)
+            await old.fraud_proofs.convict(LIED.evidence(CHUNK), LIED.certificate)
             await trio.sleep(5)
             assert new.guilty == []
             new.lineage.add(LIED.certificate.raw)
-            await old.convictions.tell()
+            await old.fraud_proofs.tell()
             await trio.sleep(5)
             assert new.guilty == [LIAR]
-            await old.convictions.tell()
+            await old.fraud_proofs.tell()
             received = new.network.traffic().control_received
             for _ in range(3):
-                await old.convictions.tell()
+                await old.fraud_proofs.tell()
                 await trio.sleep(5)
             assert new.network.traffic().control_received == received, "who knows is told nothing"
 
@@ -143,8 +151,8 @@ class Accuser(Member):
         """As if we had convicted them."""
         proof = encode_evidence(evidence)
         verdict = replace(LIED.judge(LIED.evidence(CHUNK)), peer=peer)
-        self.convictions._guilty[peer], self.convictions._unwritten[peer] = verdict, proof
-        await self.convictions.tell()
+        self.fraud_proofs._guilty[peer], self.fraud_proofs._unwritten[peer] = verdict, proof
+        await self.fraud_proofs.tell()
         await trio.sleep(5)
 
 
@@ -164,10 +172,10 @@ def test_who_brings_what_proves_nothing_is_not_heard_again() -> None:
                 assert victim.guilty == []
                 assert victim.medium.proofs == {}
                 assert victim.refused == [("bad_proof", accuser.network.peer)]
-                assert "accused" in victim.convictions.distrusted(accuser.network.peer)
+                assert "accused" in victim.fraud_proofs.distrusted(accuser.network.peer)
                 before = victim.network.traffic().control_received
-                accuser.convictions._told.clear()
-                accuser.convictions._guilty.pop(accused)
+                accuser.fraud_proofs._told.clear()
+                accuser.fraud_proofs._guilty.pop(accused)
                 await accuser.accuse(LIAR, LIED.evidence(CHUNK))  # now the truth
                 assert victim.guilty == []
                 assert victim.network.traffic().control_received - before < 300, (
@@ -194,10 +202,10 @@ def test_charges_are_rationed() -> None:
         victim, accuser = Member(swarm, 1, knows=None), Accuser(swarm, 2)
         async with together(swarm, victim, accuser):
             for _ in range(2 * PROOFS_KEPT + 40):
-                accuser.convictions._told.clear()
+                accuser.fraud_proofs._told.clear()
                 await accuser.accuse(
                     LIAR, LIED.evidence(CHUNK)
-                ) if not accuser.guilty else await accuser.convictions.tell()
+                ) if not accuser.guilty else await accuser.fraud_proofs.tell()
             assert victim.network.refusals()["busy"] >= 20
 
     virtually(story)
@@ -213,7 +221,7 @@ def test_a_proof_on_disk_that_proves_nothing_is_said_and_the_others_count() -> N
         )
         await disk.save_proof(LIED.run, encode_evidence(LIED.evidence(CHUNK)))
         member = Member(swarm, 1, medium=medium)
-        await member.convictions.recall()
+        await member.fraud_proofs.recall()
         assert member.guilty == [LIAR]
         warned = [event.message for event in member.said if isinstance(event, Warned)]
         assert len(warned) == 2
@@ -227,13 +235,13 @@ def test_a_full_disk_is_said_and_the_proof_written_later() -> None:
     async def story(swarm: FakeSwarm) -> None:
         member = Member(swarm, 1, medium=MemoryMedium(capacity_bytes=10))
         async with together(swarm, member):
-            await member.convictions.convict(LIED.evidence(CHUNK), LIED.certificate)
+            await member.fraud_proofs.convict(LIED.evidence(CHUNK), LIED.certificate)
             assert [event.code for event in member.said if isinstance(event, Warned)] == [
                 "EVIDENCE"
             ]
             assert member.medium.proofs == {}
             member.medium.capacity_bytes = float("inf")
-            await member.convictions.tell()
+            await member.fraud_proofs.tell()
             assert len(member.medium.proofs[LIED.run]) == 1
 
     virtually(story)
@@ -244,10 +252,10 @@ def test_only_so_many_are_remembered() -> None:
         member = Member(swarm, 1)
         verdict = LIED.judge(LIED.evidence(CHUNK))
         for person in people(PROOFS_KEPT + 5):
-            member.convictions._guilty[person.peer] = replace(verdict, peer=person.peer)
-        member.convictions._guilty.pop(LIAR)
+            member.fraud_proofs._guilty[person.peer] = replace(verdict, peer=person.peer)
+        member.fraud_proofs._guilty.pop(LIAR)
         async with together(swarm, member):
-            await member.convictions.convict(LIED.evidence(CHUNK), LIED.certificate)
+            await member.fraud_proofs.convict(LIED.evidence(CHUNK), LIED.certificate)
         assert len(member.guilty) == PROOFS_KEPT
         assert member.guilty[-1] == LIAR
 

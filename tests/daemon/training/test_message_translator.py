@@ -17,15 +17,15 @@ def offer(peer: str, number: int) -> Signed:
 
 
 def test_early_offers_of_one_peer_push_out_no_others() -> None:
-    incoming = MessageTranslator(
+    translator = MessageTranslator(
         RUN, DecodedPlans(RUN, MANIFEST), lambda _event, _first: None, lambda *_: None, {}
     )
     honest = offer("honest", 0)
-    incoming._keep_early(honest)
+    translator._keep_early(honest)
     for number in range(2 * EARLY_OFFERS):
-        incoming._keep_early(offer("flooder", number))
-    assert honest in incoming._early
-    assert [one for one in incoming._early if one.peer == "flooder"] == [
+        translator._keep_early(offer("flooder", number))
+    assert honest in translator._early
+    assert [one for one in translator._early if one.peer == "flooder"] == [
         offer("flooder", number)
         for number in range(2 * EARLY_OFFERS - EARLY_OF_PEER, 2 * EARLY_OFFERS)
     ]

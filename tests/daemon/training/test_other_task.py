@@ -15,6 +15,7 @@ import pytest
 import trio
 
 from daemon.services.training.native.engine import NativeEngine
+from daemon.services.training.native.node_context import NodePorts, node_context
 from daemon.swarm.task_agreement import (
     PROTOCOL,
     TOLD_AT_MOST,
@@ -39,7 +40,8 @@ from protocol.ports.offload import inline
 from protocol.run.manifest import Manifest, RoundRules, seal
 from protocol.run.task_digest import MAX_TASK_BYTES, TaskDigest, TensorContent, TensorPart
 from simulator.fakes.clock import run_virtual
-from simulator.fakes.disk import MemoryDisk, MemoryMedium
+from simulator.fakes.disk import MemoryDisk
+from simulator.fakes.medium import MemoryMedium
 from simulator.fakes.network import FakeNetwork
 from simulator.fakes.swarm import FakeSwarm
 from simulator.fakes.trainer import QuadraticTrainer
@@ -73,14 +75,15 @@ class Node:
             seed=3, peer=self.signer.peer, parameters=parameters, version=version
         )
         self.engine = NativeEngine(
-            name=f"n{number}",
-            manifest=RUN,
-            signer=self.signer,
-            network=self.network,
+            context=node_context(RUN, self.signer),
+            ports=NodePorts(
+                network=self.network,
+                disk=MemoryDisk(MemoryMedium()),
+                offload=inline,
+                record=self.events.append,
+            ),
             trainer=self.trainer,
-            disk=MemoryDisk(MemoryMedium()),
-            offload=inline,
-            record=self.events.append,
+            name=f"n{number}",
             serial=lambda: int(1e9 * trio.current_time()),
         )
 
@@ -115,7 +118,7 @@ async def lived(nodes: list[Node], seconds: float = ROUNDS_S) -> None:
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        ({"version": 2}, "another version of task made up"),
+        ({"version": 2}, "another version of simulated task"),
         ({"parameters": 128}, "of shape (128,), ours (64,)"),
     ],
 )
@@ -173,7 +176,7 @@ async def test_an_offer_for_another_task_is_refused_whatever_the_beacon_says() -
                 downlink_bps=0,
                 task=named("another task"),
             )
-            two.engine._messenger.send(one.signer.peer, sign(two.signer, RUN.run, ready))
+            two.engine.peers.messenger.send(one.signer.peer, sign(two.signer, RUN.run, ready))
     assert "other_task" in {
         event.reason for event in one.of(InputRefused) if isinstance(event, InputRefused)
     }

@@ -1,4 +1,4 @@
-"""Certificates of a run that is settled: everybody has a wallet, and names it in each offer."""
+"""Certificates of a run with a settlement: every peer names its wallet in each offer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from daemon.wallet.binding import bind
 from daemon.wallet.keystore import UnlockedWallet, wallet_of
-from protocol.certificates.certificate import OpenCertificate, Tip, extend, open_certificate
+from protocol.certificates.certificate import OpenCertificate, open_certificate
+from protocol.certificates.tip import Tip, extend
 from protocol.chain.account_binding import with_binding
 from protocol.digest import digest
 from protocol.identity import PeerId

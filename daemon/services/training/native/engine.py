@@ -1,15 +1,12 @@
-"""The native engine: feeds the round machine what happens and does what it asks for.
+"""The native engine: composes the parts of a node's training and runs them.
 
-One loop takes events in order and steps the machine; whatever takes time runs in a task of its own
-and reports back as an event. What a view started is cancelled when the view ends. All decisions are
-in `protocol/round`; this module only acts.
+The parts that talk with peers exist from the start, since protocols are registered before the
+network starts. The parts that work on the model follow when the trainer has described it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import Any
+from collections.abc import Callable
 
 import trio
 
@@ -17,531 +14,284 @@ from daemon.services.training.native.audit.auditor import Auditor
 from daemon.services.training.native.audit.fraud_proofs import FraudProofs
 from daemon.services.training.native.beacon_builder import BeaconBuilder
 from daemon.services.training.native.exchange.data_plane import DataPlane
-from daemon.services.training.native.rounds.event_queue import EventQueue
+from daemon.services.training.native.node_context import NodeContext, NodePorts
+from daemon.services.training.native.parts import ModelParts, PeerParts
+from daemon.services.training.native.rounds.event_queue import EventQueue, ignore_event
 from daemon.services.training.native.rounds.message_translator import MessageTranslator
-from daemon.services.training.native.rounds.round_executor import RoundExecutor
 from daemon.services.training.native.rounds.round_log import RoundLog
+from daemon.services.training.native.rounds.round_loop import RoundLoop
+from daemon.services.training.native.stage import Stage, Starting
 from daemon.services.training.native.state.downloads import Downloads
 from daemon.services.training.native.state.fork_choice import ForkChoice
 from daemon.services.training.native.state.state_store import StateStore
+from daemon.services.training.native.state.state_sync import StateSync
+from daemon.services.training.native.training.trainer_link import TrainerLink
 from daemon.swarm.chain_sync import ChainReply, serve_chain, serve_manifest
 from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage, LineageEntry
-from daemon.swarm.members import Members, stranger_patience_s
+from daemon.swarm.members import Members
 from daemon.swarm.messenger import Messenger
 from daemon.swarm.state_transfer import StateServer, serve_state
 from daemon.swarm.task_agreement import serve_task
 from daemon.system.trio_types import TaskStatus
 from protocol.averaging.vector_layout import chunk_count
-from protocol.certificates.certificate import OpenCertificate, Tip, certificate_hash
 from protocol.digest import Digest
-from protocol.errors import PeerFault
-from protocol.identity import PeerId, Signer
-from protocol.journal import InputRefused, JournalEvent, Warned
-from protocol.messages.base import Message, Signed
-from protocol.messages.envelope import AnyMessage, payload_of, sign
-from protocol.messages.offer import Binding, Ready
-from protocol.messages.round import Announce
-from protocol.ports.disk import Disk, DiskFull
-from protocol.ports.network import Network
-from protocol.ports.offload import Offload
+from protocol.identity import PeerId
+from protocol.messages.base import Signed
+from protocol.messages.beacon import Beacon
+from protocol.messages.envelope import AnyMessage
+from protocol.messages.offer import Ready
 from protocol.ports.trainer import TaskInfo, Trainer
-from protocol.round import actions as a
 from protocol.round import events as e
-from protocol.round.machine import begin, step
-from protocol.round.phase import Phase
-from protocol.round.state import RoundState, RunContext
-from protocol.run.manifest import SignedManifest
+from protocol.round.state import RoundState
 
-SEEKING = {
-    Phase.TRAIN,
-    Phase.OFFER,
-    Phase.READY,
-    Phase.SCATTER,
-    Phase.REDUCE,
-    Phase.VOTE,
-    Phase.WATCH,
-}
-"""Phases of a node's own rounds, beside which it looks for states that it has done without so far."""
+# Between looks at whether the node can take a message that waits.
+DELIVERY_POLL_S = 0.05
 
 
 class NativeEngine:
-    """A node's part in a run of `engine = "native"`."""
+    """A node's part in a run of `engine = "native"`. Implements `Engine`."""
 
     def __init__(
         self,
         *,
-        name: str,
-        manifest: SignedManifest,
-        signer: Signer,
-        network: Network,
+        context: NodeContext,
+        ports: NodePorts,
         trainer: Trainer,
-        disk: Disk,
-        offload: Offload,
-        record: Callable[[JournalEvent], None],
+        name: str,
         serial: Callable[[], int],
-        binding: Binding | None = None,
         left_out: Callable[[PeerId], str] = lambda _: "",
+        on_event: Callable[[e.Event], None] = ignore_event,
     ) -> None:
-        """`serial` gives a growing number for beacons, across restarts too (the wall clock in
-        nanoseconds in a real node).
+        """Register the node's protocols; the network has not started yet.
 
-        `binding` names the wallet that this node works for, in each of its offers. `left_out` says
-        why a peer is not let into this node's plans, or nothing.
+        Args:
+            name: The node's name in its beacons.
+            serial: Returns a growing number for beacons, across restarts too.
+            left_out: Why a peer is not let into this node's plans, or nothing.
+            on_event: Receives each event before the round machine does.
         """
-        self._run, self._signer, self._me = manifest.run, signer, signer.peer
-        self._manifest = manifest.open()
-        self._network, self._trainer, self._disk, self._offload = network, trainer, disk, offload
-        self._record = record
-        self._binding = binding
-        self._standing = BeaconBuilder(
-            name=name, run=manifest.run, network=network, trainer=trainer, disk=disk, serial=serial
+        self._context, self._ports, self._trainer = context, ports, trainer
+        self._queue = EventQueue(on_event)
+        self._finish = trio.Event()
+        self._stage: Stage = Starting()
+        self._round_log = RoundLog(context.me, ports.record)
+        self._beacons = BeaconBuilder(
+            name=name,
+            run=context.run,
+            network=ports.network,
+            trainer=trainer,
+            disk=ports.disk,
+            serial=serial,
         )
-        self._lineage = Lineage(self._run, self._manifest)
-        self._members = Members(self._me, record, network.admit)
-        self._downloads: Downloads | None = None
-        self._course = ForkChoice(
-            self._lineage,
-            self._members,
-            lambda: self._downloads.underway if self._downloads else None,
-            lambda: self._downloads.arrived if self._downloads else frozenset(),
-        )
-        self._messenger = Messenger(network, self._run, self._deliver, self._refuse)
-        self._exchanging = DataPlane(
-            network=network,
-            run=self._run,
-            signer=signer,
-            codec=self._manifest.codec,
-            members=self._members,
-            offload=offload,
-            emit=self._emit,
-            refuse=self._refuse,
-        )
-        self.convictions = FraudProofs(
-            me=self._me,
-            manifest=manifest,
-            network=network,
-            lineage=self._lineage,
-            disk=disk,
-            offload=offload,
-            refuse=self._refuse,
-            record=record,
-            parameters=lambda: self._parameters,
-        )
-        guilty = self.convictions.guilty
-        self._auditing = Auditor(
-            manifest=manifest,
-            signer=signer,
-            network=network,
-            offload=offload,
-            refuse=self._refuse,
-            record=record,
-            parameters=lambda: self._parameters,
-            guilty=guilty,
-            convict=self.convictions.convict,
-        )
-        untrusted = self.convictions.distrusted
-        self._incoming = MessageTranslator(
-            self._run,
-            self._lineage.plans,
-            self._emit,
-            self._refuse,
-            guilty,
-            lambda peer: left_out(peer) or untrusted(peer),
-            self._members.tasks,
-        )
-        self._lineage.refuses_task = self._members.tasks.refusal
-        self._follower = Follower(
-            network=network,
-            run=self._run,
-            signer=signer,
-            lineage=self._lineage,
-            members=self._members,
-            refuse=self._refuse,
-            on_steps=self._certified,
-            on_members=self._members_changed,
-            on_gone=lambda peer: self._emit(e.PeerLost(peer=peer)),
-            beacon=lambda: self._standing.beacon(
-                self._state, self._info, self._members.tasks.name, self._arriving
-            ),
-            send=self._messenger.send,
-        )
-        self._leaves: dict[Digest, list[Digest]] = {}
-        self.state_store: StateStore | None = None
-        self._work: RoundExecutor | None = None
-        self._info: TaskInfo | None = None
-        self._state: RoundState | None = None
-        self._inbox = EventQueue()
-        self._nursery: trio.Nursery | None = None
-        self._finishing = False
-        self._logbook = RoundLog(self._me, record)
-        serve_chain(network, self._run, self._answer_chain)
-        serve_manifest(network, manifest, self._refuse, record)
-        serve_task(network, lambda: self._members.tasks.ours)
-        self._given = StateServer(disk, self._leaves, lambda: self._parameters, self._current_state)
-        serve_state(network, self._given)
-
-    # -------------------------------------------------------------------------------------------- the loop
-
-    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until cancelled or finished; started when training has begun."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            await nursery.start(self._messenger.run)
-            await nursery.start(self._exchanging.sender.run)
-            self._info = await self._trainer.describe()
-            self._members.tasks.begin(self._info.task)
-            self._members.compare_again()
-            chunks = chunk_count(self._info.parameters)
-            self._lineage.chunks = chunks
-            self.state_store = StateStore(
-                run=self._run,
-                me=self._me,
-                manifest=self._manifest,
-                info=self._info,
-                lineage=self._lineage,
-                disk=self._disk,
-                offload=self._offload,
-                record=self._record,
-            )
-            said = await self.state_store.resume()
-            await self.convictions.recall()
-            self._downloads = Downloads(
-                network=self._network,
-                lineage=self._lineage,
-                members=self._members,
-                state_store=self.state_store,
-                offload=self._offload,
-                emit=self._emit,
-                record=self._record,
-                refuse=self._refuse,
-            )
-            work = self._work = RoundExecutor(
-                me=self._me,
-                manifest=self._manifest,
-                network=self._network,
-                trainer=self._trainer,
-                lineage=self._lineage,
-                members=self._members,
-                course=self._course,
-                downloads=self._downloads,
-                follower=self._follower,
-                exchanging=self._exchanging,
-                state_store=self.state_store,
-                offload=self._offload,
-                logbook=self._logbook,
-                leaves=self._leaves,
-                binding=self._binding,
-                emit=self._emit,
-                record=self._record,
-            )
-            context = RunContext(run=self._run, me=self._me, manifest=self._manifest, chunks=chunks)
-            self._state = begin(
-                context,
-                self.state_store.tip,
-                trio.current_time(),
-                view_records=self.state_store.views.records,
-            )
-            self._follower.stand(self.state_store.tip)
-            self._logbook.began(self._state, said, trio.current_time())
-            await work.training.begin()
-            nursery.start_soon(work.training.attend)
-            await nursery.start(self._follower.run)
-            nursery.start_soon(self._watch_steps)
-            # What came in while the trainer was starting.
-            self._certified([])
-            task_status.started()
-            while not self._finishing:
-                event = await self._inbox.next(self._state.deadline)
-                if event is not None:
-                    await self._step(event)
-                if self._inbox.ready:
-                    # With nothing left to step, the wait for news gives others their turn.
-                    await trio.lowlevel.checkpoint()
-            self._exchanging.abandon()
-            await work.leave()
-            nursery.cancel_scope.cancel()
-
-    async def _step(self, event: e.Event) -> None:
-        before = self._state
-        assert before is not None
-        now = trio.current_time()
-        if isinstance(event, e.DeadlinePassed) and before.phase is Phase.READY:
-            event = e.DeadlinePassed(training=self._members.training_at(before.tip.hash))
-        self._state, actions = step(before, event, now)
-        self._logbook.moved(before, self._state, now)
-        for action in actions:
-            if not isinstance(action, a.PersistView):
-                self._act(action)
-            elif not await self._persist_view(action):
-                break
-        if isinstance(event, e.PeerLost):
-            self._exchanging.lost(event.peer)
-        if isinstance(event, e.CertificateAdopted):
-            self._remember(before.target)
-            self._after_adopted()
-        elif before.parent != self._state.parent:
-            self._look_again()
-        if before.phase is not self._state.phase or (
-            isinstance(event, e.StateBytesReceived) and self._arriving is not None
-        ):
-            self._follower.poke()
-
-    async def _persist_view(self, action: a.PersistView) -> bool:
-        """Waited for by everything else: what comes in meanwhile waits in the inbox."""
-        assert self.state_store is not None
-        try:
-            await self.state_store.views.persist(action.parent, action.view)
-        except DiskFull as full:
-            self._emit(e.ViewNotPersisted(reason=str(full)), first=True)
-            return False
-        return True
-
-    def _emit(self, event: e.Event, first: bool = False) -> None:
-        self._inbox.put(event, first=first)
-
-    @property
-    def _parameters(self) -> int:
-        return self._info.parameters if self._info else 0
+        self.peers = self._peer_parts(left_out)
+        network = ports.network
+        serve_chain(network, context.run, self._answer_chain)
+        serve_manifest(network, context.signed, ports.refuse, ports.record)
+        serve_task(network, lambda: self.peers.members.tasks.ours)
+        serve_state(network, self.peers.state_server)
 
     @property
     def state(self) -> RoundState | None:
-        """Where this node stands in its round; None before it has begun."""
-        return self._state
+        """Where this node stands in its round; None before its state is here."""
+        return self._stage.state
+
+    @property
+    def state_store(self) -> StateStore | None:
+        """The node's durable state; None before it is here."""
+        return self._stage.state_store
 
     @property
     def waiting(self) -> int:
-        """Events that wait to be stepped."""
-        return len(self._inbox)
+        """Events that wait for the round machine."""
+        return len(self._queue)
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled or finished; started when training has begun."""
+        context, peers = self._context, self.peers
+        async with trio.open_nursery() as nursery:
+            await nursery.start(peers.messenger.run)
+            await nursery.start(peers.data_plane.sender.run)
+            info = await self._trainer.describe()
+            self._stage = Starting(info)
+            peers.members.tasks.begin(info.task)
+            peers.members.compare_again()
+            peers.lineage.chunks = chunk_count(info.parameters)
+            model, said = await self._model_parts(info)
+            rounds = RoundLoop(
+                context=context,
+                ports=self._ports,
+                peers=peers,
+                model=model,
+                info=info,
+                round_log=self._round_log,
+                queue=self._queue,
+                nursery=nursery,
+            )
+            self._stage = rounds
+            peers.follower.stand(model.state_store.tip)
+            self._round_log.began(rounds.state, said, trio.current_time())
+            await model.trainer_link.begin()
+            nursery.start_soon(model.trainer_link.attend)
+            await nursery.start(peers.follower.run)
+            nursery.start_soon(rounds.watch_steps, self._trainer)
+            # Certificates may have come while the trainer was starting.
+            rounds.lineage_changed()
+            task_status.started()
+            await rounds.run(self._finish)
+            nursery.cancel_scope.cancel()
 
     def finish(self) -> None:
-        self._finishing = True
-        self._inbox.wake()
+        """Make what was learned durable and return from `run`."""
+        self._finish.set()
+        self._queue.wake()
 
-    # -------------------------------------------------------------------------------------------- acting
+    def end_training(self) -> None:
+        """End the current training now. A benchmark drives its rounds with this."""
+        self._queue.put(e.TrainingFinished())
 
-    def _act(self, action: a.Action) -> None:
-        work, state_store = self._work, self.state_store
-        assert work is not None
-        assert state_store is not None
-        match action:
-            case a.RecordEvent(event=event):
-                self._record(event)
-            case a.Send(to=to, message=message):
-                self._send(to, message)
-            case a.Forward(to=to, signed=signed):
-                for peer in to:
-                    self._messenger.send(peer, signed)
-            case a.MakeOffer():
-                self._auditing.let_go()
-                self._start(work.make_offer)
-            case a.ResumeTraining():
-                self._start(work.train_on)
-            case a.Scatter(plan=plan, offer=offer):
-                state_store.ledger.give_out()
-                self._auditing.offered(plan.digest, offer)
-                self._exchanging.scatter(plan, offer, state_store.anchor)
-            case a.Reduce(inclusion=cut, digest=name):
-                self._start(self._exchanging.reduce, cut, name, state_store.anchor)
-            case a.ServeInclusion(inclusion=cut, digest=name):
-                self._start(self._exchanging.serve, cut, name)
-            case a.ForwardResults(plan=plan_digest, slices=slices, to=members):
-                self._exchanging.hand_on(plan_digest, slices, members)
-            case a.AbandonExchange():
-                self._exchanging.abandon()
-            case a.RequestCertificate(peers=peers):
-                self._start(self._follower.ask, peers)
-            case a.PublishCertificate(certificate=certificate, to=to, gossip=gossip):
-                self._publish(certificate, to, gossip)
-            case a.AdoptCertificate(certificate=certificate, downloaded=downloaded):
-                self._start(partial(work.adopt, certificate, downloaded=downloaded))
-            case a.AuditReducers(certificate=certificate, disputed=disputed):
-                received, samples = (
-                    self._exchanging.received(certificate),
-                    self._exchanging.samples(certificate),
-                )
-                self._start(self._auditing.look, certificate, received, samples, disputed)
-                self._start(self.convictions.tell)
-            case a.FetchState(certificate=certificate):
-                self._start(work.fetch, certificate)
-            case a.GiveUpState(certificate=name, merging=merging, held_s=held_s):
-                work.give_up(name, merging=merging, held_s=held_s)
-            case a.FetchBranch(other=other):
-                if (made := self._lineage.step(other.hash)) is not None:
-                    self._start(work.fetch, made.certificate)
-                else:
-                    self._emit(
-                        e.StateUnavailable(
-                            certificate=other.hash,
-                            reason=f"certificate {other.number} is not known any more",
-                        )
-                    )
-            case a.AverageBranches(other=other):
-                self._start(work.average, other)
-            case a.Refuse(peer=peer, reason=reason, detail=detail):
-                self._refuse(reason, peer, detail)
+    def extend_training(self, by_s: float) -> None:
+        """End the current training later. A simulated fault does this; nothing else does."""
+        if isinstance(self._stage, RoundLoop):
+            self._stage.extend_training(by_s)
 
-    def _start(self, work: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
-        assert self._nursery is not None
-        self._nursery.start_soon(work, *arguments)
+    # ---------------------------------------------------------------- composing
 
-    def _refuse(self, reason: str, peer: PeerId, detail: str) -> None:
-        self._record(InputRefused(reason=reason, peer=peer, detail=detail))
+    def _peer_parts(self, left_out: Callable[[PeerId], str]) -> PeerParts:
+        context, ports = self._context, self._ports
+        lineage = Lineage(context.run, context.manifest)
+        members = Members(context.me, ports.record, ports.network.admit)
+        lineage.refuses_task = members.tasks.refusal
+        messenger = Messenger(ports.network, context.run, self._deliver, ports.refuse)
+        fraud_proofs = FraudProofs(
+            me=context.me,
+            signed=context.signed,
+            ports=ports,
+            lineage=lineage,
+            parameters=self._parameters,
+        )
+        return PeerParts(
+            lineage=lineage,
+            members=members,
+            messenger=messenger,
+            follower=Follower(
+                network=ports.network,
+                run=context.run,
+                signer=context.signer,
+                lineage=lineage,
+                members=members,
+                refuse=ports.refuse,
+                on_steps=self._lineage_grew,
+                on_members=self._members_changed,
+                on_gone=lambda peer: self._queue.put(e.PeerLost(peer=peer)),
+                beacon=self._beacon,
+                send=messenger.send,
+            ),
+            translator=MessageTranslator(
+                context.run,
+                lineage.plans,
+                self._queue.put,
+                ports.refuse,
+                fraud_proofs.guilty,
+                lambda peer: left_out(peer) or fraud_proofs.distrusted(peer),
+                members.tasks,
+            ),
+            data_plane=DataPlane(
+                network=ports.network,
+                run=context.run,
+                signer=context.signer,
+                codec=context.manifest.codec,
+                members=members,
+                offload=ports.offload,
+                emit=self._queue.put,
+                refuse=ports.refuse,
+            ),
+            auditor=Auditor(
+                context=context, ports=ports, fraud_proofs=fraud_proofs, parameters=self._parameters
+            ),
+            fraud_proofs=fraud_proofs,
+            state_server=StateServer(ports.disk, self._leaves, self._parameters, self._read_state),
+        )
 
-    def _send(self, to: tuple[PeerId, ...], message: Message) -> None:
-        signed = sign(self._signer, self._run, message)
-        for peer in to:
-            if peer == self._me:
-                self._happened(signed, message, ours=True)
-            else:
-                self._messenger.send(peer, signed)
+    async def _model_parts(self, info: TaskInfo) -> tuple[ModelParts, str]:
+        """Resume from disk. Returns the parts, and a sentence about where the node resumes."""
+        context, ports, peers = self._context, self._ports, self.peers
+        state_store = StateStore(
+            run=context.run,
+            me=context.me,
+            manifest=context.manifest,
+            info=info,
+            lineage=peers.lineage,
+            disk=ports.disk,
+            offload=ports.offload,
+            record=ports.record,
+        )
+        said = await state_store.resume()
+        await peers.fraud_proofs.recall()
+        downloads = Downloads(
+            network=ports.network,
+            lineage=peers.lineage,
+            members=peers.members,
+            state_store=state_store,
+            offload=ports.offload,
+            emit=self._queue.put,
+            record=ports.record,
+            refuse=ports.refuse,
+        )
+        trainer_link = TrainerLink(
+            self._trainer, state_store, context.manifest, context.me, ports.record
+        )
+        parts = ModelParts(
+            state_store=state_store,
+            downloads=downloads,
+            fork_choice=ForkChoice(peers.lineage, peers.members, downloads),
+            trainer_link=trainer_link,
+            state_sync=StateSync(
+                lineage=peers.lineage,
+                follower=peers.follower,
+                state_store=state_store,
+                trainer_link=trainer_link,
+                offload=ports.offload,
+                round_log=self._round_log,
+                record=ports.record,
+            ),
+        )
+        return parts, said
 
-    def _publish(self, certificate: OpenCertificate, to: tuple[PeerId, ...], gossip: bool) -> None:
-        """Add a certificate that was assembled here to the lineage and send it out.
+    # ---------------------------------------------------------------- what the parts ask
 
-        The machine adopts it by itself. A lineage that refuses it refuses `adopt` as well.
-        """
-        try:
-            self._follower.take_certificate(certificate.raw)
-        except PeerFault as fault:
-            self._record(
-                Warned(
-                    code="CERTIFICATE",
-                    message=f"a certificate assembled here does not verify: {fault}",
-                )
-            )
-            return
-        signed = sign(self._signer, self._run, Announce(certificate=certificate.raw))
-        for peer in to:
-            self._messenger.send(peer, signed)
-        if gossip:
-            self._start(self._follower.publish_certificate, certificate.raw)
-
-    # -------------------------------------------------------------------------------------------- what comes in
+    def _parameters(self) -> int:
+        """The size of the model; 0 until the trainer has described it."""
+        info = self._stage.info
+        return info.parameters if info is not None else 0
 
     async def _deliver(self, signed: Signed, message: AnyMessage) -> None:
-        """A verified message from a peer."""
-        while self._inbox.full or self._state is None:
-            # The sender waits with us: its stream is not read on.
-            await trio.sleep(0.05)
+        """Receive a verified message from a peer. Its sender waits while this node cannot."""
+        while self._queue.full or not isinstance(stage := self._stage, RoundLoop):
+            await trio.sleep(DELIVERY_POLL_S)
         if isinstance(message, Ready):
-            self._members.took_part(signed.peer, trio.current_time())
-        if not self._follower.take(signed, message):
-            self._happened(signed, message)
+            self.peers.members.took_part(signed.peer, trio.current_time())
+        if not self.peers.follower.take(signed, message):
+            stage.receive(signed, message)
 
-    def _happened(self, signed: Signed, message: Message, *, ours: bool = False) -> None:
-        assert self._state is not None
-        self._incoming.take(self._state, signed, message, ours=ours)
-
-    def _certified(self, steps: list[LineageEntry]) -> None:
-        """Certificates joined the lineage, or there is time for those that did before: go where it
-        leads now.
-        """
-        for made in steps:
-            self._exchanging.certified(made.certificate.plan.digest)
-        state = self._state
-        if state is None:
-            return
-        now = trio.current_time()
-        event = self._course.leads(
-            state.tip,
-            now,
-            certificate_hash(self._run, payload_of(state.spare)) if state.spare else None,
-        )
-        if event is not None:
-            self._emit(event)
-        elif (wanted := self._course.seeks(state.tip, now)) is not None and state.phase in SEEKING:
-            assert self._work is not None
-            self._start(self._work.fetch, wanted)
-
-    @property
-    def _arriving(self) -> Tip | None:
-        """Where this node will stand in a moment, with all of a state here or nearly."""
-        state = self._state
-        if (
-            state is None
-            or state.phase is not Phase.FETCH
-            or state.target is None
-            or self._downloads is None
-        ):
-            return None
-        eta_s = self._downloads.eta_s(state.target.hash)
-        return (
-            self._lineage.tip(state.target.hash) if eta_s <= self._manifest.round.ready_s else None
-        )
-
-    def _current_state(self, tip: Digest, offset: int, size: int) -> bytes | None:
-        """Bytes of the anchor, for those who download it, while it is that of `tip`."""
-        state_store = self.state_store
-        return (
-            state_store.anchor.read(offset, size)
-            if state_store is not None
-            and state_store.tip.hash == tip
-            and tip in state_store.anchor.leaves
-            else None
-        )
+    def _lineage_grew(self, entries: list[LineageEntry]) -> None:
+        for entry in entries:
+            self.peers.data_plane.certified(entry.certificate.plan.digest)
+        self._stage.lineage_changed()
 
     def _members_changed(self) -> None:
-        state = self._state
-        if state is not None:
-            now, patience_s = trio.current_time(), stranger_patience_s(self._manifest.round)
-            live = self._members.awaited_at(state.tip.hash, now, patience_s)
-            if state.merge is not None:
-                live |= self._members.awaited_at(state.merge.other.hash, now, patience_s)
-            avoided = self._members.neighbours.avoided(live, now)
-            if live != state.live or avoided != state.avoided:
-                changed = e.LivePeersChanged(live=live, avoided=avoided)
-                if changed not in self._inbox:
-                    self._emit(changed)
-            # A branch may have found somebody to give its anchor.
-            self._certified([])
+        self._stage.members_changed()
 
-    async def _watch_steps(self) -> None:
-        """With rounds counted in steps, training ends when the trainer has done them."""
-        wanted = self._manifest.round.steps
-        while wanted:
-            await trio.sleep(0.05)
-            state = self._state
-            if (
-                state is not None
-                and state.phase is Phase.TRAIN
-                and self._trainer.progress().steps >= wanted
-            ):
-                self._emit(e.TrainingFinished())
-                await trio.sleep(0.2)
+    def _leaves(self, tip: Digest) -> list[Digest] | None:
+        return self._stage.leaves(tip)
+
+    def _read_state(self, tip: Digest, offset: int, size: int) -> bytes | None:
+        return self._stage.read_state(tip, offset, size)
+
+    def _beacon(self) -> Beacon:
+        stage, tasks = self._stage, self.peers.members.tasks
+        return self._beacons.beacon(stage.state, stage.info, tasks.name, stage.arriving)
 
     async def _answer_chain(self, first: int, limit: int) -> tuple[ChainReply, list[bytes]]:
-        return await self._standing.chain(
-            self._state, self._work.moving if self._work else None, first, limit
-        )
-
-    # -------------------------------------------------------------------------------------------- moving on
-
-    def _remember(self, certificate: OpenCertificate | None) -> None:
-        """Who of a plan with us was there to the end."""
-        plan = certificate.plan if certificate is not None else None
-        if (
-            certificate is not None
-            and plan is not None
-            and self._me in plan.index
-            and len(certificate.outcome.parents) == 1
-        ):
-            there = frozenset(plan.members[i] for i in certificate.inclusion.present)
-            self._members.neighbours.together(plan.members, there, trio.current_time())
-
-    def _after_adopted(self) -> None:
-        self._exchanging.release()
-        assert self._state is not None
-        self._follower.stand(self._state.tip)
-        self._follower.poke()
-        assert self._work is not None
-        self._start(self._work.moving.write)
-        self._start(self._given.sweep)
-        self._look_again()
-
-    def _look_again(self) -> None:
-        """The round goes by another parent now: what was early may be in time."""
-        assert self._state is not None
-        self._incoming.look_again(self._state)
-        self._members_changed()
-        self._certified([])
+        stage = self._stage
+        return await self._beacons.chain(stage.state, stage.state_sync, first, limit)

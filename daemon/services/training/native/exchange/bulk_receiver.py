@@ -41,8 +41,12 @@ class ExpectedParcel:
         self.memory = memory
 
 
+async def discard(data: memoryview) -> None:
+    """Drop a payload that is not needed any more."""
+
+
 AcceptParcel = Callable[[PeerId, BulkHeader], Awaitable[ExpectedParcel]]
-"""Waits until the exchange of a header exists. Raises `PeerFault` for a parcel that it does not want."""
+"""Waits until the exchange of a header exists. Raises `PeerFault` for an unwanted parcel."""
 
 
 def serve_bulk(
@@ -80,7 +84,7 @@ def serve_bulk(
             raise PeerFault(
                 "malformed", f"{header.size} bytes announced where {expected.size} belong"
             )
-        data = buffers.take(expected.size) if expected.memory is None else expected.memory()
+        data = buffers.acquire(expected.size) if expected.memory is None else expected.memory()
         received = 0
         meter.begin()
         try:

@@ -17,7 +17,11 @@ from daemon.services.training.native.exchange.bulk_headers import (
     ResultHeader,
     SliceHeader,
 )
-from daemon.services.training.native.exchange.bulk_receiver import ExpectedParcel, serve_bulk
+from daemon.services.training.native.exchange.bulk_receiver import (
+    ExpectedParcel,
+    discard,
+    serve_bulk,
+)
 from daemon.services.training.native.exchange.bulk_sender import BulkSender
 from daemon.services.training.native.exchange.exchange_context import (
     ExchangeContext,
@@ -25,6 +29,7 @@ from daemon.services.training.native.exchange.exchange_context import (
     PartArrival,
 )
 from daemon.services.training.native.exchange.inter_group_reduce import GroupSumSample
+from daemon.services.training.native.exchange.link_meter import link_use
 from daemon.services.training.native.exchange.result_buffer import EncodingLosses, ReceivedResults
 from daemon.services.training.native.exchange.signal import Signal
 from daemon.services.training.native.state.anchor import Anchor
@@ -33,7 +38,7 @@ from daemon.swarm.messenger import Refuse
 from protocol.averaging.reduction import GROUP_CODEC
 from protocol.certificates.certificate import OpenCertificate
 from protocol.codec import codec_named
-from protocol.contribution.ledger import Offer
+from protocol.contribution.offer import Offer
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer, short
@@ -75,7 +80,7 @@ class DataPlane:
         self._codec = codec_named(codec)
         self._members = members
         self._offload, self._emit = offload, emit
-        # Of the model; 0 until the first plan.
+        # The model's size; 0 until the first plan.
         self._parameters = 0
         self._current: AllReduce | None = None
         self._changed = Signal()
@@ -126,10 +131,9 @@ class DataPlane:
         current.scatter()
 
     async def reduce(self, inclusion: Inclusion, name: Digest, anchor: Anchor) -> None:
-        """Carry out an inclusion of the current plan in place of an earlier one.
+        """Carry out an inclusion in place of an earlier one; then `OutcomeComputed`.
 
-        Emits `Computed` with a vote for the state that the results lead to. `name` is the digest
-        of the signed inclusion.
+        `name` is the digest of the signed inclusion.
         """
         current = self._current
         self._reducing.cancel()
@@ -223,7 +227,7 @@ class DataPlane:
                 codec.size(self._parameters)
                 for codec in (self._codec, self._codec.result, codec_named(GROUP_CODEC))
             )
-            return ExpectedParcel(min(header.size, longest), _discard)
+            return ExpectedParcel(min(header.size, longest), discard)
         assert self._current is not None
         return await self._current.accept(peer, header)
 
@@ -255,17 +259,17 @@ class DataPlane:
     # ---------------------------------------------------------------- measuring
 
     def _on_part(self, arrival: PartArrival) -> None:
-        """A contributor's part is here: tell how fast it sends, and how busy this node's link was."""
+        """Report how fast a contributor sent its part, and how busy this node's link was."""
         self._members.neighbours.sent_us(
             arrival.peer,
             arrival.sent_to_all_bytes,
             arrival.size_bytes,
             arrival.seconds,
-            _busy(arrival.received_bytes, arrival.seconds, self.downlink_bps),
+            link_use(arrival.received_bytes, arrival.seconds, self.downlink_bps),
         )
 
     def _on_sent(self, peer: PeerId, size_bytes: int, seconds: float) -> None:
-        """A stream has come to rest: tell how fast its peer receives.
+        """Report how fast a peer received.
 
         Every member of a group sends the peer about as much as this node does, and this node sent
         the other members about as much meanwhile.
@@ -278,13 +282,8 @@ class DataPlane:
                 size_bytes * others,
                 size_bytes,
                 seconds,
-                _busy(size_bytes * others, seconds, self.uplink_bps),
+                link_use(size_bytes * others, seconds, self.uplink_bps),
             )
-
-
-def _busy(size_bytes: int, seconds: float, most_bps: int) -> float:
-    """The share of a link's measured rate that a transfer used; 0 where no rate was measured."""
-    return 8 * size_bytes / seconds / most_bps if most_bps and seconds > 0 else 0.0
 
 
 def _vote(plan: OpenPlan, inclusion: Digest, result: Digest, state: Digest) -> Vote:
@@ -298,7 +297,3 @@ def _vote(plan: OpenPlan, inclusion: Digest, result: Digest, state: Digest) -> V
         result=result,
         state=state,
     )
-
-
-async def _discard(data: memoryview) -> None:
-    """Drop the bytes of a view that is over."""

@@ -102,7 +102,7 @@ class InterGroupReduce:
             size = codec.size(stop - start)
             shares = [(weight, data[at : at + size]) for weight, data in weighted]
             owner = self._inclusion.owners[j]
-            memory = self._ports.buffers.take(_CODEC.size(stop - start))
+            memory = self._ports.buffers.acquire(_CODEC.size(stop - start))
             encoded, root = await self._ports.offload(partial(self._sum, shares, memory))
             del memory
             if owner == self._me:
@@ -122,7 +122,7 @@ class InterGroupReduce:
     ) -> tuple[memoryview, Digest]:
         mean = np.frombuffer(memory, np.float32)
         rule_set(self._plan.rules).weighted_mean(shares, self._context.codec, mean)
-        encoded = memoryview(mean.astype("<f4", copy=False)).cast("B")
+        encoded = mean.astype("<f4", copy=False).data.cast("B")
         return encoded, self._ports.commitment.root(encoded, chunk_bytes(_CODEC))
 
     # ---------------------------------------------------------------- the other groups' sums

@@ -1,0 +1,48 @@
+"""The parts that keep a node connected to its peers, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from daemon.network.error_boundary import Refusals
+from daemon.network.libp2p.dht import Dht
+from daemon.network.libp2p.host import Host
+from daemon.network.peers.address_book import AddressBook
+from daemon.network.peers.change_signal import ChangeSignal
+from daemon.network.peers.dial_targets import DialTargets
+from daemon.network.peers.exchange import RecordExchange
+from daemon.network.peers.live_connections import LiveConnections
+from daemon.network.peers.manager import PeerManager
+from daemon.network.peers.own_record import OwnRecord
+from protocol.identity import PeerId
+from protocol.ports.byte_stream import ByteStream
+
+
+class PeerServices:
+    """The peer manager, the record exchange and the dial targets of one run of a node."""
+
+    def __init__(
+        self,
+        host: Host,
+        dht: Dht,
+        connections: LiveConnections,
+        book: AddressBook,
+        own: OwnRecord,
+        refusals: Refusals,
+        open_stream: Callable[[PeerId, str], Awaitable[ByteStream]],
+        *,
+        min_connections: int,
+    ) -> None:
+        changed = ChangeSignal()
+        self.targets = DialTargets(book, connections, own.addresses)
+        self.exchange = RecordExchange(book, connections, dht, own, refusals, open_stream, changed)
+        self.manager = PeerManager(
+            host,
+            dht,
+            connections,
+            book,
+            self.targets,
+            self.exchange,
+            changed,
+            min_connections=min_connections,
+        )

@@ -1,0 +1,69 @@
+"""What a network can do only while it runs: connect, open streams, fail."""
+
+from __future__ import annotations
+
+import msgspec
+import trio
+from libp2p.network.stream.net_stream import NetStream
+
+from daemon.network.addresses import PeerAddress
+from daemon.network.libp2p.host import Host
+from daemon.network.peers.services import PeerServices
+from protocol.errors import Unreachable
+from protocol.identity import PeerId
+from protocol.ports.endpoint import Endpoint
+
+
+class RunningParts(msgspec.Struct, frozen=True, kw_only=True):
+    """The parts that exist only while the network runs."""
+
+    host: Host
+    peers: PeerServices
+    nursery: trio.Nursery
+
+
+class WhileRunning:
+    """Operations on the running parts. Before and after, they do nothing or raise `Unreachable`."""
+
+    def __init__(self) -> None:
+        self.parts: RunningParts | None = None
+
+    def learn(self, addresses: list[PeerAddress]) -> None:
+        """Note addresses that the DHT gave."""
+        if self.parts is not None:
+            self.parts.peers.manager.learn(addresses)
+
+    async def connect_at(self, peer: PeerId, addresses: list[PeerAddress]) -> None:
+        """Connect to a peer that the DHT named. Raises `Unreachable`."""
+        parts = self._required()
+        parts.peers.manager.learn(addresses)
+        await parts.peers.manager.connect(peer)
+
+    async def open_stream(self, peer: PeerId, protocol: str) -> NetStream:
+        """Open a stream to a known peer, and connect first where needed. Raises `Unreachable`."""
+        parts = self._required()
+        await parts.peers.manager.connect(peer)
+        return await parts.host.open_stream(peer, protocol)
+
+    def bulk_hosts(self, endpoint: Endpoint) -> tuple[str, ...]:
+        """The hosts to call for a bulk stream."""
+        return self.parts.peers.targets.bulk_hosts(endpoint) if self.parts is not None else ()
+
+    def met_for_bulk(self, peer: PeerId, host: str) -> None:
+        """Note that the peer showed its certificate at `host`."""
+        if self.parts is not None:
+            self.parts.peers.targets.met_for_bulk(peer, host)
+
+    def crash(self, error: BaseException) -> None:
+        """End the whole network with an error of our own that the library would hide."""
+
+        async def fail() -> None:
+            raise error
+
+        if self.parts is not None:
+            self.parts.nursery.start_soon(fail)
+
+    def _required(self) -> RunningParts:
+        if self.parts is None:
+            raise Unreachable("the network is not running")
+        return self.parts

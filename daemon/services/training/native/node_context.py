@@ -1,0 +1,56 @@
+"""What every part of the engine is given: which run, as whom, and through which ports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from protocol.digest import Digest
+from protocol.identity import PeerId, Signer
+from protocol.journal import InputRefused, JournalEvent
+from protocol.messages.offer import Binding
+from protocol.ports.disk import Disk
+from protocol.ports.network import Network
+from protocol.ports.offload import Offload
+from protocol.run.manifest import Manifest, SignedManifest
+
+
+class NodeContext(msgspec.Struct, frozen=True, kw_only=True):
+    """The run that a node takes part in, and as whom."""
+
+    signed: SignedManifest
+    manifest: Manifest
+    signer: Signer
+    # Names the wallet that this node works for, in each of its offers.
+    binding: Binding | None = None
+
+    @property
+    def run(self) -> Digest:
+        """Names the run."""
+        return self.signed.run
+
+    @property
+    def me(self) -> PeerId:
+        """This node."""
+        return self.signer.peer
+
+
+def node_context(
+    signed: SignedManifest, signer: Signer, binding: Binding | None = None
+) -> NodeContext:
+    """The context of a node in the run of a manifest that was checked."""
+    return NodeContext(signed=signed, manifest=signed.open(), signer=signer, binding=binding)
+
+
+class NodePorts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node works through: the network, the disk, a thread for long work, and the journal."""
+
+    network: Network
+    disk: Disk
+    offload: Offload
+    record: Callable[[JournalEvent], None]
+
+    def refuse(self, reason: str, peer: PeerId, detail: str) -> None:
+        """Record that a peer's input was refused."""
+        self.record(InputRefused(reason=reason, peer=peer, detail=detail))

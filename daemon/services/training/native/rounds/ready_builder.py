@@ -1,0 +1,41 @@
+"""The message that announces an offer."""
+
+from __future__ import annotations
+
+from daemon.services.training.native.exchange.data_plane import DataPlane, fingerprint_of
+from daemon.swarm.members import Members
+from protocol.chain.account_binding import with_binding
+from protocol.contribution.offer import Offer
+from protocol.digest import Digest
+from protocol.messages.offer import Binding, Ready, TaskReady
+from protocol.ports.network import Network
+
+
+class ReadyBuilder:
+    """Builds the `Ready` of one node from what it offers and what it measured."""
+
+    def __init__(
+        self, network: Network, members: Members, data_plane: DataPlane, binding: Binding | None
+    ) -> None:
+        self._network, self._members = network, members
+        self._data_plane, self._binding = data_plane, binding
+
+    def ready(self, parent: Digest, number: int, offer: Offer, loss: float | None) -> Ready:
+        """The announcement of `offer` for the round after `parent`, for view 0."""
+        neighbours = self._members.neighbours
+        ready = TaskReady(
+            task=self._members.tasks.name,
+            parent=parent,
+            view=0,
+            number=number,
+            seq=offer.seq,
+            samples=offer.weight,
+            contribution=offer.digest,
+            loss=loss,
+            fingerprint=fingerprint_of(self._network.endpoint),
+            uplink_bps=self._data_plane.uplink_bps,
+            downlink_bps=self._data_plane.downlink_bps,
+            coordinate=neighbours.coordinate,
+            observations=neighbours.sights(parent),
+        )
+        return ready if self._binding is None else with_binding(ready, self._binding)

@@ -1,0 +1,258 @@
+"""The loop that drives the round machine: one event after the other, in order.
+
+The loop steps the machine and hands its actions to the dispatcher. All decisions are in
+`protocol/round`.
+"""
+
+from __future__ import annotations
+
+import trio
+from msgspec.structs import replace
+
+from daemon.services.training.native.node_context import NodeContext, NodePorts
+from daemon.services.training.native.parts import ModelParts, PeerParts
+from daemon.services.training.native.rounds.action_dispatcher import ActionDispatcher
+from daemon.services.training.native.rounds.event_queue import EventQueue
+from daemon.services.training.native.rounds.ready_builder import ReadyBuilder
+from daemon.services.training.native.rounds.round_executor import RoundExecutor
+from daemon.services.training.native.rounds.round_log import RoundLog
+from daemon.swarm.members import stranger_patience_s
+from protocol.averaging.vector_layout import chunk_count
+from protocol.certificates.certificate import OpenCertificate, certificate_hash
+from protocol.certificates.tip import Tip
+from protocol.digest import Digest
+from protocol.messages.base import Message, Signed
+from protocol.messages.envelope import payload_of
+from protocol.ports.disk import DiskFull
+from protocol.ports.trainer import TaskInfo, Trainer
+from protocol.round import actions as a
+from protocol.round import events as e
+from protocol.round.machine import begin, step
+from protocol.round.phase import Phase
+from protocol.round.state import RoundState, RunContext
+
+# Phases of a node's own rounds. Beside these it downloads a state that it did without so far.
+FETCHING_PHASES = frozenset(
+    {
+        Phase.TRAIN,
+        Phase.OFFER,
+        Phase.READY,
+        Phase.SCATTER,
+        Phase.REDUCE,
+        Phase.VOTE,
+        Phase.WATCH,
+    }
+)
+# Between looks at whether the trainer has done a round's steps.
+STEPS_POLL_S = 0.05
+# After a round's steps are done: the trainer stops and begins the next round in this time.
+STEPS_DONE_S = 0.2
+
+
+class RoundLoop:
+    """One node's rounds, from when its state is here. The second stage of an engine's life."""
+
+    def __init__(
+        self,
+        *,
+        context: NodeContext,
+        ports: NodePorts,
+        peers: PeerParts,
+        model: ModelParts,
+        info: TaskInfo,
+        round_log: RoundLog,
+        queue: EventQueue,
+        nursery: trio.Nursery,
+    ) -> None:
+        """Tasks run in `nursery`; `queue` may hold events that came before the state was here."""
+        self.info = info
+        self.state_store = model.state_store
+        self.state_sync = model.state_sync
+        self._manifest, self._peers, self._model = context.manifest, peers, model
+        self._round_log, self._queue, self._run = round_log, queue, context.run
+        self._me = context.me
+        run_context = RunContext(
+            run=context.run,
+            me=context.me,
+            manifest=context.manifest,
+            chunks=chunk_count(info.parameters),
+        )
+        self._state = begin(
+            run_context,
+            model.state_store.tip,
+            trio.current_time(),
+            view_records=model.state_store.views.records,
+        )
+        ready_builder = ReadyBuilder(
+            ports.network, peers.members, peers.data_plane, context.binding
+        )
+        self._executor = RoundExecutor(
+            model=model,
+            lineage=peers.lineage,
+            data_plane=peers.data_plane,
+            ready_builder=ready_builder,
+            emit=queue.put,
+        )
+        self._dispatcher = ActionDispatcher(
+            context=context,
+            ports=ports,
+            peers=peers,
+            state_store=model.state_store,
+            executor=self._executor,
+            nursery=nursery,
+            on_own_message=self._receive_own,
+        )
+
+    @property
+    def state(self) -> RoundState:
+        """Where this node stands in its round."""
+        return self._state
+
+    # ---------------------------------------------------------------- the loop
+
+    async def run(self, finish: trio.Event) -> None:
+        """Step the machine until `finish` is set; then leave everything durable."""
+        while not finish.is_set():
+            event = await self._queue.next(self._state.deadline)
+            if event is not None:
+                await self._step(event)
+            if self._queue.ready:
+                # With nothing left to step, the wait for events gives other tasks their turn.
+                await trio.lowlevel.checkpoint()
+        self._peers.data_plane.abandon()
+        await self._executor.leave()
+
+    async def _step(self, event: e.Event) -> None:
+        before = self._state
+        now = trio.current_time()
+        if isinstance(event, e.DeadlinePassed) and before.phase is Phase.READY:
+            training = self._peers.members.training_at(before.tip.hash)
+            event = e.DeadlinePassed(training=training)
+        self._state, actions = step(before, event, now)
+        self._round_log.moved(before, self._state, now)
+        for action in actions:
+            if not isinstance(action, a.PersistView):
+                self._dispatcher.act(action)
+            elif not await self._persist_view(action):
+                break
+        if isinstance(event, e.PeerLost):
+            self._peers.data_plane.lost(event.peer)
+        if isinstance(event, e.CertificateAdopted):
+            self._note_attendance(before.target)
+            self._after_adopted()
+        elif before.parent != self._state.parent:
+            self._parent_changed()
+        if before.phase is not self._state.phase or (
+            isinstance(event, e.StateBytesReceived) and self.arriving is not None
+        ):
+            self._peers.follower.poke()
+
+    async def _persist_view(self, action: a.PersistView) -> bool:
+        """Make a view durable. The loop waits for it, and events wait in the queue."""
+        try:
+            await self._model.state_store.views.persist(action.parent, action.view)
+        except DiskFull as full:
+            self._queue.put(e.ViewNotPersisted(reason=str(full)), first=True)
+            return False
+        return True
+
+    def extend_training(self, by_s: float) -> None:
+        """End the current training later. A simulated fault does this; nothing else does."""
+        if self._state.phase is Phase.TRAIN:
+            self._state = replace(self._state, deadline=self._state.deadline + by_s)
+            self._queue.wake()
+
+    async def watch_steps(self, trainer: Trainer) -> None:
+        """End training when the trainer has done a round's steps, if the run counts steps."""
+        wanted = self._manifest.round.steps
+        while wanted:
+            await trio.sleep(STEPS_POLL_S)
+            if self._state.phase is Phase.TRAIN and trainer.progress().steps >= wanted:
+                self._queue.put(e.TrainingFinished())
+                await trio.sleep(STEPS_DONE_S)
+
+    # ---------------------------------------------------------------- what comes in
+
+    def receive(self, signed: Signed, message: Message) -> None:
+        """A verified message from a peer."""
+        self._peers.translator.translate(self._state, signed, message)
+
+    def _receive_own(self, signed: Signed, message: Message) -> None:
+        self._peers.translator.translate(self._state, signed, message, ours=True)
+
+    def lineage_changed(self) -> None:
+        """Go where the lineage leads now."""
+        state, now = self._state, trio.current_time()
+        # The certificate that would have the state which this node computed.
+        computed = certificate_hash(self._run, payload_of(state.spare)) if state.spare else None
+        event = self._model.fork_choice.leads(state.tip, now, computed)
+        if event is not None:
+            self._queue.put(event)
+        elif state.phase in FETCHING_PHASES:
+            wanted = self._model.fork_choice.seeks(state.tip, now)
+            if wanted is not None:
+                self._dispatcher.start(self._executor.fetch, wanted)
+
+    def members_changed(self) -> None:
+        """Tell the machine who is alive, and look at the lineage again."""
+        state, members = self._state, self._peers.members
+        now, patience_s = trio.current_time(), stranger_patience_s(self._manifest.round)
+        live = members.awaited_at(state.tip.hash, now, patience_s)
+        if state.merge is not None:
+            live |= members.awaited_at(state.merge.other.hash, now, patience_s)
+        avoided = members.neighbours.avoided(live, now)
+        if live != state.live or avoided != state.avoided:
+            changed = e.LivePeersChanged(live=live, avoided=avoided)
+            if changed not in self._queue:
+                self._queue.put(changed)
+        # A peer that can give the anchor of another branch may have come.
+        self.lineage_changed()
+
+    # ---------------------------------------------------------------- what peers ask
+
+    @property
+    def arriving(self) -> Tip | None:
+        """Where this node will stand in a moment, with nearly all of a state here."""
+        state = self._state
+        if state.phase is not Phase.FETCH or state.target is None:
+            return None
+        eta_s = self._model.downloads.eta_s(state.target.hash)
+        soon = eta_s <= self._manifest.round.ready_s
+        return self._peers.lineage.tip(state.target.hash) if soon else None
+
+    def leaves(self, tip: Digest) -> list[Digest] | None:
+        """The leaves of the state of `tip`, if it is one of the last few."""
+        return self._model.state_store.anchor.leaves.get(tip)
+
+    def read_state(self, tip: Digest, offset: int, size: int) -> bytes | None:
+        """Bytes of the anchor, while it is that of `tip`."""
+        store = self._model.state_store
+        is_current = store.tip.hash == tip and tip in store.anchor.leaves
+        return store.anchor.read(offset, size) if is_current else None
+
+    # ---------------------------------------------------------------- after a certificate
+
+    def _note_attendance(self, certificate: OpenCertificate | None) -> None:
+        """Note which members of a plan with this node stayed to the end."""
+        if (
+            certificate is not None
+            and self._me in certificate.plan.index
+            and len(certificate.outcome.parents) == 1
+        ):
+            plan = certificate.plan
+            present = frozenset(plan.members[i] for i in certificate.inclusion.present)
+            self._peers.members.neighbours.together(plan.members, present, trio.current_time())
+
+    def _after_adopted(self) -> None:
+        self._peers.data_plane.release()
+        self._peers.follower.stand(self._state.tip)
+        self._peers.follower.poke()
+        self._dispatcher.start(self._model.state_sync.write)
+        self._dispatcher.start(self._peers.state_server.sweep)
+        self._parent_changed()
+
+    def _parent_changed(self) -> None:
+        """The round has another parent now: a message that was early may be in time."""
+        self._peers.translator.retry_early(self._state)
+        self.members_changed()
+        self.lineage_changed()

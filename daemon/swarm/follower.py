@@ -22,7 +22,7 @@ from daemon.swarm.lineage import OTHER_TASK, TIPS_KEPT, Lineage, LineageEntry
 from daemon.swarm.members import Members, beacon_s, poke_gap_s, settling_s
 from daemon.swarm.messenger import Refuse
 from daemon.system.trio_types import TaskStatus
-from protocol.certificates.certificate import Tip
+from protocol.certificates.tip import Tip
 from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer

@@ -18,16 +18,9 @@ from functools import cmp_to_key
 
 import msgspec
 
-from protocol.certificates.certificate import (
-    OpenCertificate,
-    Tip,
-    extend,
-    genesis,
-    merge,
-    open_certificate,
-    prefer,
-)
+from protocol.certificates.certificate import OpenCertificate, open_certificate
 from protocol.certificates.decoded_plans import DecodedPlans
+from protocol.certificates.tip import Tip, extend, genesis, merge, prefer
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.messages.offer import task_of

@@ -15,8 +15,8 @@ import resource
 import time
 
 from daemon.swarm.members import Members, beacon_s
-from protocol.certificates.certificate import genesis
 from protocol.certificates.leader_order import leader_of
+from protocol.certificates.tip import genesis
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, Signer

@@ -30,7 +30,7 @@ from daemon.system.offload import in_thread
 from protocol.averaging.group_layout import even_groups
 from protocol.averaging.vector_layout import Vector, chunk_count, share_out
 from protocol.codec import codec_named
-from protocol.contribution.ledger import Offer
+from protocol.contribution.offer import Offer
 from protocol.digest import EMPTY_ROOT, Buffer, Digest, Levels, digest
 from protocol.identity import PeerId, Signer
 from protocol.messages.base import Signed
@@ -156,7 +156,7 @@ class NativeDriver:
         return OpenPlan(plan=plan, digest=name, leader=peers[0], members=peers, offers=tuple(ready))
 
     async def average(self) -> None:
-        encoded = self._offers.take(self._codec.size(self._settings.elements))
+        encoded = self._offers.acquire(self._codec.size(self._settings.elements))
         await in_thread(lambda: self._codec.encode_into(self._vector, 1.0, encoded))
         plan = self._plan()
         exchange = AllReduce(

@@ -1,6 +1,4 @@
-"""What a node adds to be paid: its binding, the sentences it says when something is missing, and
-data sets through the swarm.
-"""
+"""The payee: its binding, its sentences about missing parts, and data sets through the swarm."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ from daemon.config.settings import ChainConfig, OracleConfig
 from daemon.swarm.frames import frame
 from daemon.wallet import files
 from daemon.wallet.password import Password
-from protocol.certificates.certificate import genesis
+from protocol.certificates.tip import genesis
 from protocol.chain.account_binding import check_binding
 from protocol.chain.keccak import account_bytes, address_of
 from protocol.errors import UserError

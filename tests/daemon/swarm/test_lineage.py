@@ -10,7 +10,7 @@ import pytest
 
 from daemon.swarm import lineage as lineage_module
 from daemon.swarm.lineage import ORPHANS_KEPT, ORPHANS_OF_ONE, TOLD_BY_ONE, TOLD_KEPT, Lineage
-from protocol.certificates.certificate import Tip, genesis
+from protocol.certificates.tip import Tip, genesis
 from protocol.digest import digest
 from protocol.identity import Signer
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, people

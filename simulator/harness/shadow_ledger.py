@@ -204,10 +204,10 @@ class ShadowLedger:
     def certified(
         self, listed_seq: int | None, *, beside: bool, rounds: float, forgets: bool
     ) -> None:
-        """Settle a certificate on the member's way; `beside` and `rounds` are those of
-        `Ledger.settle`.
+        """Settle a certificate on the member's way.
 
-        `forgets` says that the member was no founder.
+        `beside` and `rounds` are those of `Ledger.settle`. `forgets` says that the member was no
+        founder.
         """
         if forgets:
             self._ledger.drop(self._ledger.next_seq)

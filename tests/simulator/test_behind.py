@@ -144,9 +144,7 @@ def test_certificate_whose_state_nobody_serves_stops_no_rounds() -> None:
 
 
 def test_state_served_a_chunk_in_nine_seconds_stops_few_rounds() -> None:
-    """Once a forged certificate held a node in fetch for as long as its chunks came, 40 minutes and
-    more.
-    """
+    """Once a forged certificate held a node in fetch for 40 minutes, as long as its chunks came."""
     manifest = Manifest(
         name="slow", task="quadratic", seed=3, round=QUICK, group=Group(min_peers=2)
     )

@@ -13,7 +13,7 @@ place. Everything else belongs to whoever brought it, and each of them has a sha
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cmp_to_key
 
 import msgspec
@@ -219,9 +219,9 @@ class Lineage:
             self._forget(next(iter(share)))
         told = [kept for by, kept in self._shares.items() if by and not by.endswith(ASKED)]
         if sum(map(len, told)) > TOLD_KEPT:
-            self._forget(next(iter(max(told, key=len))))
+            self._forget(_oldest_of_the_largest(told))
         if sum(map(len, self._shares.values())) > OTHERS_KEPT:
-            self._forget(next(iter(max(self._shares.values(), key=len))))
+            self._forget(_oldest_of_the_largest(self._shares.values()))
 
     def _forget(self, name: Digest) -> None:
         self._front = None
@@ -334,9 +334,7 @@ class Lineage:
 
     @staticmethod
     def _ordered(tips: list[Tip]) -> list[Tip]:
-        return sorted(
-            tips, key=cmp_to_key(lambda a, b: 0 if a is b else -1 if prefer(a, b) is a else 1)
-        )
+        return sorted(tips, key=cmp_to_key(_compare))
 
     def _ancestry(self, tip: Tip) -> dict[Digest, LineageEntry]:
         """The kept certificates that led to `tip`, its own among them."""
@@ -348,3 +346,16 @@ class Lineage:
                 found[step.tip.hash] = step
                 open_ends.extend(step.certificate.outcome.parents)
         return found
+
+
+def _compare(a: Tip, b: Tip) -> int:
+    """Order tips as `sorted` wants it: the preferred one first."""
+    if a is b:
+        return 0
+    return -1 if prefer(a, b) is a else 1
+
+
+def _oldest_of_the_largest(shares: Iterable[OrderedDict[Digest, None]]) -> Digest:
+    """Name what has to go when the certificates that others brought are too many."""
+    largest = max(shares, key=lambda share: len(share))  # noqa: PLW0108  # mypy needs the type
+    return next(iter(largest))

@@ -74,7 +74,7 @@ def _certificates(folder: Path, signed: SignedManifest, said: list[str]) -> dict
             raws = unpack_record(body)
             gap = any(lineage.tip(parent) is None for raw in raws[:1] for parent in parents_of(raw))
             if gap and stood is not None and lineage.tip(stood.hash) is None:
-                lineage.stand(stood)
+                lineage.adopt(stood)
                 states[stood.hash], behind = stood.state, stood.number
             for raw in raws:
                 if number <= behind:
@@ -82,7 +82,7 @@ def _certificates(folder: Path, signed: SignedManifest, said: list[str]) -> dict
                     states[opened.hash] = opened.outcome.state
                     continue
                 lineage.add(raw, trusted=True)
-                made = lineage.step(hash_of(signed.run, raw))
+                made = lineage.entry(hash_of(signed.run, raw))
                 if made is None:
                     raise PeerFault("bad_certificate", "its parent is not among those before it")
                 states[made.tip.hash] = made.tip.state

@@ -53,7 +53,7 @@ def test_a_leader_does_not_plan_with_the_offer_of_a_member_that_went_on() -> Non
         villager.see(e.TrainingFinished())
     village.flow()
     assert {villager.state.tip.number for villager in others} == {2}, "nobody waited for a deadline"
-    made = leader.lineage.step(leader.state.tip.hash)
+    made = leader.lineage.entry(leader.state.tip.hash)
     assert made is not None
     assert early.me not in made.certificate.plan.members
     assert made.certificate.outcome.view == 0
@@ -71,7 +71,7 @@ def test_a_member_that_gets_a_plan_for_a_view_that_it_left_says_so_and_is_not_wa
     for villager in others:
         villager.see(e.TrainingFinished())
     village.flow()
-    made = leader.lineage.step(leader.state.tip.hash)
+    made = leader.lineage.entry(leader.state.tip.hash)
     assert made is not None
     assert early.me in made.certificate.plan.members
     assert early.me not in {

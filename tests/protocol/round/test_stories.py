@@ -243,7 +243,7 @@ def test_the_certificate_of_the_own_tip_is_no_news() -> None:
     village = Village(3, settled=3)
     heal(village, rounds=1, ticks=8)
     villager: Villager = village.villagers[0]
-    made = villager.lineage.step(villager.state.tip.hash)
+    made = villager.lineage.entry(villager.state.tip.hash)
     assert made is not None
     villager.see(e.CertificateReceived(certificate=made.certificate))
     assert villager.state.phase is Phase.TRAIN

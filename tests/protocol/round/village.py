@@ -138,8 +138,12 @@ class Village:
         """Whether every anchor this one may be asked for is held by somebody else: what only a dead
         node held cannot come back.
         """
-        heads = [villager.state.tip, villager.tip, *villager.lineage.beside(villager.state.tip)]
-        ahead = villager.lineage.ahead(villager.state.tip)
+        heads = [
+            villager.state.tip,
+            villager.tip,
+            *villager.lineage.other_branches(villager.state.tip),
+        ]
+        ahead = villager.lineage.preferred_descendant(villager.state.tip)
         return all(self.holds(tip.hash, villager) for tip in [*heads, *([ahead] if ahead else [])])
 
     def post(self, sender: PeerId, to: PeerId, content: Content) -> None:
@@ -244,7 +248,7 @@ class Village:
                     villager.lost.discard(other.me)
             for other in self.alive():
                 for certificate in other.lineage.path(villager.lineage.root, other.state.tip):
-                    if villager.lineage.step(certificate.hash) is None:
+                    if villager.lineage.entry(certificate.hash) is None:
                         villager.learn(certificate.raw)
             villager.hear_beacons()
             villager.run()

@@ -203,12 +203,12 @@ class Villager:
 
     def look(self) -> None:
         """Go where the lineage leads, or meet another branch."""
-        ahead = self.lineage.ahead(self.state.tip)
-        made = self.lineage.step(ahead.hash) if ahead is not None else None
+        ahead = self.lineage.preferred_descendant(self.state.tip)
+        made = self.lineage.entry(ahead.hash) if ahead is not None else None
         if made is not None:
             self.inbox.append(e.CertificateReceived(certificate=made.certificate))
             return
-        for other in self.lineage.beside(self.state.tip):
+        for other in self.lineage.other_branches(self.state.tip):
             if any(villager.state.tip.hash == other.hash for villager in self.known()):
                 self.inbox.append(e.ForkFound(other=other))
                 return
@@ -255,7 +255,7 @@ class Villager:
             case a.FetchState(certificate=certificate):
                 self._download(certificate)
             case a.FetchBranch(other=other):
-                made = self.lineage.step(other.hash)
+                made = self.lineage.entry(other.hash)
                 assert made is not None
                 self._download(made.certificate)
             case a.AverageBranches(other=other):
@@ -272,7 +272,7 @@ class Villager:
             return
         if self.village.downloads(certificate.hash, self):
             self.inbox.append(e.StateBytesReceived(certificate=certificate.hash))
-            made = self.lineage.step(certificate.hash)
+            made = self.lineage.entry(certificate.hash)
             assert made is not None
             ahead = self.lineage.descends(made.tip, self.tip)
             here = e.StateReceived(certificate=certificate, tip=self.tip.hash, ahead=ahead)
@@ -283,7 +283,7 @@ class Villager:
             )
 
     def _move(self, name: Digest) -> None:
-        made = self.lineage.step(name)
+        made = self.lineage.entry(name)
         assert made is not None
         assert self.lineage.descends(made.tip, self.tip), "moving to another branch without merging"
         self.tip, self.spare = made.tip, b""

@@ -203,7 +203,7 @@ class FraudProofs:
 
     async def _certificate(self, charge: Accusation) -> OpenCertificate | None:
         """The one that the charge names, when it is in our lineage or was in an earlier life's."""
-        made = self._lineage.step(charge.certificate)
+        made = self._lineage.entry(charge.certificate)
         if made is not None:
             return made.certificate
         for raw in await readable_certificates(self._disk, self._run, charge.number):

@@ -1,6 +1,6 @@
-"""The one import for people who write training tasks: `from hypergpu import Task, TaskOptions`.
+"""The only import for authors of training tasks: `from hypergpu import Task, TaskOptions`.
 
-Does not import torch.
+It does not import torch.
 """
 
 from daemon.device.tasks.task import ONES, ZEROS, Batch, Init, Task, TaskOptions, uniform

@@ -1,4 +1,4 @@
-"""`hypergpud simulate`: plays worlds of nodes that run the real code while everything goes wrong."""
+"""`hypergpud simulate`: plays swarms that run the node's real code while things go wrong."""
 
 from __future__ import annotations
 

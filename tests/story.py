@@ -1,6 +1,6 @@
-"""A node's day as events: what tests of the status, the page and the terminal read.
+"""The events of a node's day, for tests of the status, the page and the terminal.
 
-The same every time; `AT` is its last second.
+They are always the same; `AT` is the time of the last one.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def started(role: str = "node", min_peers: int = 2) -> NodeStarted:
 
 
 def trainer_ready() -> TrainerReady:
-    """The device is there."""
+    """The worker is ready."""
     return TrainerReady(at=AT - 999, device="cpu (2 threads)", parameters=1_234_567, threads=2)
 
 

@@ -1,4 +1,4 @@
-"""The daemon's half of the chain: heartbeats, settling, claiming, and the records both need.
+"""The daemon's part of the chain: heartbeats, settlements, claims, and the records they need.
 
-All of it works on the `Chain` port.
+All modules work on the `Chain` port.
 """

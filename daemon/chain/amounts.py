@@ -1,6 +1,6 @@
-"""Amounts that people type: tokens, exact.
+"""Exact amounts of tokens that people type.
 
-On the wire and in JSON they are base units, as text; `protocol.status.figures` writes them.
+On the wire and in JSON, amounts are base units as text, which `protocol.status.figures` writes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from protocol.status.figures import DECIMALS
 
 
 def parse_tokens(text: str) -> int:
-    """Base units of "12.5". Raises `UserError("AMOUNT")`."""
+    """Convert an amount such as "12.5" to base units. Raises `UserError("AMOUNT")`."""
     whole, dot, part = text.replace(",", "").partition(".")
     if (
         not (whole + part).isascii()
@@ -20,8 +20,8 @@ def parse_tokens(text: str) -> int:
     ):
         raise UserError(
             "AMOUNT",
-            f"{text!r} is no amount.",
-            why=f"an amount is digits, with at most {DECIMALS} after the point",
+            f"{text!r} is not an amount.",
+            why=f"an amount has digits only, at most {DECIMALS} of them after the point",
             exit_code=2,
         )
     return int((whole or "0") + part.ljust(DECIMALS, "0"))

@@ -1,9 +1,9 @@
-"""The certificates of this node's lineage, read back from its disk: what figures of money and
-reputation are computed from.
+"""Reads the certificates of this node's lineage back from its disk.
 
-A node appends each certificate that it adopts to its chain on disk, and the record of a merge
-carries the other branch's certificates. Numbers only grow there, so a reader that goes on from the
-last number misses nothing and reads nothing twice, across restarts and merges.
+Figures of money and reputation are computed from them. A node appends each certificate that it
+adopts to its chain on disk, and the record of a merge contains the other branch's certificates.
+Record numbers only grow. So a reader that continues after the last number misses nothing and reads
+nothing twice, across restarts and merges.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ from protocol.ports.offload import Offload
 from protocol.run.manifest import SignedManifest
 
 # Records. Opening one takes 15 us with four members, and the event loop shares the interpreter with
-# it.
+# the reader.
 READ_AT_ONCE = 64
 
-# Between looks for new certificates. A heartbeat comes every 100 s and a report every minute.
+# The interval between looks for new certificates. A heartbeat comes every 100 s, and a report every
+# minute.
 LOOK_S = 2.0
 
 CertificateHandler = Callable[[Sequence[OpenCertificate]], None]
 
 
 class _Read(msgspec.Struct, frozen=True, kw_only=True):
-    """What one look found.
+    """The result of one look.
 
-    `unreadable` says why the reading ends before the last record; empty when it does not.
+    `unreadable` says why reading ended before the last record; "" if it did not.
     """
 
     certificates: tuple[OpenCertificate, ...]
@@ -42,8 +43,9 @@ class _Read(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CertifiedFeed:
-    """Hands the certificates of one run to each of `takers`: those on disk first, then each one as
-    it is written.
+    """Passes the certificates of one run to each of `handlers`, in order.
+
+    The certificates on disk come first, and each later one once it is written.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class CertifiedFeed:
         signed: SignedManifest,
         offload: Offload,
         record: Callable[[JournalEvent], None],
-        takers: Sequence[CertificateHandler],
+        handlers: Sequence[CertificateHandler],
     ) -> None:
         self._disk, self._run, self._manifest, self._offload = (
             disk,
@@ -60,31 +62,32 @@ class CertifiedFeed:
             signed.open(),
             offload,
         )
-        self._record, self._takers = record, tuple(takers)
+        self._record, self._handlers = record, tuple(handlers)
         self._next = 1
-        self._waiting = False  # for a disk that cannot be read now
+        # Set while the disk cannot be read.
+        self._waiting = False
         self.caught_up = trio.Event()
-        """Set once the takers have everything that was on disk at the start."""
+        """Set once the handlers have all certificates that were on disk at the start."""
 
     async def run(self) -> None:
-        """Until cancelled.
+        """Read until cancelled.
 
-        Stops at a certificate that does not read back, with a warning: what follows from it is not
-        known.
+        At a certificate that cannot be read, the feed warns and ends, since later figures would
+        lack what that certificate counts.
         """
         while await self._read_or_wait():
             await trio.sleep(LOOK_S)
         self.caught_up.set()
 
     async def _read_or_wait(self) -> bool:
-        """As `_read`. A disk that cannot be read now is read again later, with one warning."""
+        """Read as `_read` does, and try again later, with one warning, if the disk fails."""
         try:
             more = await self._read()
         except UserError as unread:
             if unread.code != "DAMAGED":
                 raise
             if not self._waiting:
-                self._warn(f"{unread.what} It is tried again ({unread.why}).")
+                self._warn(f"{unread.what} Retrying ({unread.why}).")
             self._waiting = True
             return True
         self._waiting = False
@@ -95,20 +98,21 @@ class CertifiedFeed:
         self._record(
             Warned(
                 code="FIGURES",
-                message=f"{what} Samples and reputation count up to certificate {self._next - 1}.",
+                message=f"{what} Samples and reputation are counted up to certificate "
+                f"{self._next - 1}.",
             )
         )
 
     async def _read(self) -> bool:
-        """Hand over what is new. Whether there may be more later."""
+        """Pass on new certificates. Returns whether more may come later."""
         while records := await self._disk.certificates(self._run, self._next, READ_AT_ONCE):
             found = await self._offload(lambda batch=tuple(records): self._open(batch))
             if found.certificates:
                 self._next = max(self._next, found.certificates[-1].outcome.number + 1)
-                for take in self._takers:
-                    take(found.certificates)
+                for handle in self._handlers:
+                    handle(found.certificates)
             if found.unreadable:
-                self._warn(f"A certificate on disk does not read back ({found.unreadable}).")
+                self._warn(f"A certificate on disk cannot be read ({found.unreadable}).")
                 return False
             if len(records) < READ_AT_ONCE or not found.certificates:
                 break

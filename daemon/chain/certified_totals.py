@@ -1,10 +1,9 @@
-"""The figures of a heartbeat: certified samples of this node, cumulative, and the last
-certificate's hash.
+"""The figures of a heartbeat: this node's certified samples, cumulative, and the last certificate.
 
-The certificates of this node's lineage are the only source. Neither a process's counters nor the
-journal's events are: counters begin again with a process, and an event names a peer's samples
-without the seq that they are paid under. A (peer, seq) counts once, as settlement pays it once
-(`protocol/settlement/receipts.py`), in whatever order certificates come and however often.
+They are computed from the certificates of this node's lineage alone. A process's counters begin
+anew with each process, and a journal event lacks the sequence number under which samples are paid.
+Each pair of peer and sequence number counts once, as settlement pays it once
+(`protocol/settlement/receipts.py`), in whatever order certificates come, and however often.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from protocol.identity import PeerId
 
 
 class HeartbeatFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """What one heartbeat says."""
+    """The figures of one heartbeat."""
 
     samples: int
     certificate: Digest
@@ -30,13 +29,13 @@ class CertifiedTotals:
 
     def __init__(self, me: PeerId) -> None:
         self._me = me
-        # The seqs of this node's offers that a certificate lists.
+        # The sequence numbers of this node's offers that a certificate lists.
         self._counted: set[int] = set()
         self._samples = 0
         self._newest: tuple[int, Digest] | None = None
 
     def add(self, certificates: Iterable[OpenCertificate]) -> None:
-        """Count certificates of this node's lineage. One that was added before changes nothing."""
+        """Count certificates of this node's lineage. A repeated certificate changes nothing."""
         for certificate in certificates:
             if self._newest is None or certificate.outcome.number >= self._newest[0]:
                 self._newest = (certificate.outcome.number, certificate.hash)
@@ -47,12 +46,12 @@ class CertifiedTotals:
 
     @property
     def totals(self) -> tuple[int, int]:
-        """Certified samples and the rounds that counted them, cumulative."""
+        """Certified samples, and the number of rounds that counted them; both cumulative."""
         return self._samples, len(self._counted)
 
     @property
     def now(self) -> HeartbeatFigures | None:
-        """None before there is a certificate."""
+        """The figures to report now; None before the first certificate."""
         return (
             None
             if self._newest is None

@@ -1,6 +1,4 @@
-"""Opening the chain that a run names, from this node's settings: which profile, which endpoints,
-whose wallet.
-"""
+"""Opens the chain that a run names, with this node's endpoints and wallet."""
 
 from __future__ import annotations
 
@@ -23,24 +21,27 @@ from protocol.run.manifest import Manifest
 if TYPE_CHECKING:
     from daemon.wallet.keystore import UnlockedWallet
 
-OURS = "hypergpu"  # any chain with this project's contracts
+# Any chain with this project's contracts.
+OURS = "hypergpu"
 PROFILES = ("none", OURS, "plumise")
 STATE_FOLDER = "chain"
 TURN_FILE = "turn"
 CHAIN_EXIT_CODE = 6
-# Its main network, for runs that pay nothing themselves and only beat there.
+# Plumise's main network, for runs that only send heartbeats there and pay nothing themselves.
 PLUMISE_CHAIN_ID = 41956
 
 
 def check_profile(manifest: Manifest) -> None:
-    """Raises `UserError("CHAIN")` for a run whose chain this version does not know."""
+    """Raise `UserError("CHAIN")` if this version does not know the run's chain."""
     if manifest.chain not in PROFILES:
+        names = f"{', '.join(PROFILES[:-1])} or {PROFILES[-1]}"
         raise UserError(
             "CHAIN",
-            f"The run wants the chain {manifest.chain!r}.",
-            why=f"`chain` names a kind of chain, and this version knows: {', '.join(PROFILES)}; which chain it is stands under [settlement]",
-            fix=f'write chain = "{OURS}" in the run\'s file and the [settlement] that hypergpud devnet prints, also for anvil; '
-            "in a run of somebody else's, ask its owner which version of hypergpu it needs",
+            f"Unknown chain {manifest.chain!r}; use {names}.",
+            why="`chain` names a kind of chain, and [settlement] names the chain itself",
+            fix=f'for a devnet or anvil, write chain = "{OURS}" and the [settlement] that '
+            "hypergpud devnet prints into the run's file; for the run of another person, ask its "
+            "owner which version of hypergpu it needs",
             exit_code=2,
         )
 
@@ -48,9 +49,9 @@ def check_profile(manifest: Manifest) -> None:
 def open_chain(
     settings: ChainConfig, manifest: Manifest, home: Path, wallet: UnlockedWallet | None
 ) -> Chain:
-    """The run's chain; without a wallet it can only be read.
+    """Open the run's chain, without asking any node. Without a wallet the chain is read-only.
 
-    Asks nobody yet. Raises `UserError("CHAIN" | "RPC" | "SETTLEMENT")`.
+    Raises `UserError("CHAIN" | "RPC" | "SETTLEMENT")`.
     """
     # Late, since web3 takes a second to import, and only nodes with a chain need it.
     from contracts.chain_settings import ChainSettings  # noqa: PLC0415
@@ -69,7 +70,7 @@ def open_chain(
     if manifest.settlement is UNSET and manifest.chain != "plumise":
         raise UserError(
             "SETTLEMENT",
-            f"The run {manifest.name!r} does not say which chain it is settled on.",
+            f"The run {manifest.name!r} does not name the chain that it is settled on.",
             exit_code=2,
         )
     return connect(
@@ -88,12 +89,11 @@ def open_chain(
 
 @contextmanager
 def account_turn(home: Path) -> Iterator[None]:
-    """From sending to knowing how it ended, for one process of this home at a time; blocks until it
-    is our turn.
+    """Exclude other processes of this home from sending a transaction until its end is known.
 
-    The client's own file keeps two processes from taking one nonce, but how a transaction ended is
-    told to whoever looks first: a command would never learn what became of its claim while the
-    daemon beats with the same wallet (seen in the demo).
+    Blocks until the lock is free. The client's own file keeps two processes from using one nonce.
+    But the process that looks first learns how a transaction ended. Without this lock, a command
+    would not learn the end of its claim while the daemon sends heartbeats with the same wallet.
     """
     folder = home / STATE_FOLDER
     make_private_directory(folder)

@@ -1,8 +1,7 @@
-"""Published data sets: kept in the home under their digest, given to whoever asks, fetched from
-whoever has them.
+"""Published data sets: kept in the home under their digest, and exchanged with peers.
 
-One request, one answer, one stream: the 32 bytes of the name, then a frame with the data set, or an
-empty one where the peer has none.
+Each request has its own stream: the name's 32 bytes in one direction, then one frame with the data
+set in the other. The frame is empty if the peer does not have the data set.
 """
 
 from __future__ import annotations
@@ -32,13 +31,14 @@ from protocol.settlement.dataset import (
 PROTOCOL = "/hypergpu/settlement/1"
 FOLDER = "settlements"
 NAME_BYTES = 32
-# Data sets on their way, to all peers and to one: each is held whole.
+# Data sets in transfer, to all peers and to one. Each is in memory as a whole.
 SERVED_AT_ONCE, SERVED_TO_PEER = 4, 1
-ANSWER_S = 20.0  # for one peer, as with certificates
+# The time limit for one peer, as for certificates.
+ANSWER_S = 20.0
 
 
 def keep_dataset(home: Path, dataset: Dataset) -> Digest:
-    """Durable on return. Returns its name. Raises `DiskFull`."""
+    """Write a data set, durably. Returns its name. Raises `DiskFull`."""
     raw = encode_dataset(dataset)
     name = dataset_name(raw)
     write_atomically(_path(home, name), [memoryview(raw)])
@@ -46,7 +46,7 @@ def keep_dataset(home: Path, dataset: Dataset) -> Digest:
 
 
 def load_dataset(home: Path, name: Digest) -> Dataset | None:
-    """None when it is not here. Raises `UserError("DATASET")` when it is damaged."""
+    """Read a data set; None if the home lacks it. Raises `UserError("DATASET")` for damage."""
     raw = _read(home, name)
     if raw is None:
         return None
@@ -62,11 +62,10 @@ def load_dataset(home: Path, name: Digest) -> Dataset | None:
 
 
 def serve_datasets(network: Network, home: Path, offload: Offload) -> None:
-    """Answer those who ask. Before the network starts."""
-
+    """Serve data sets to peers. Must be called before the network starts."""
     turns = ReplyLimiter(SERVED_TO_PEER, SERVED_AT_ONCE, network.source_of)
 
-    async def take(stream: ByteStream) -> None:
+    async def answer(stream: ByteStream) -> None:
         with trio.move_on_after(ANSWER_S):
             name = await FrameReader(stream).expect_frame(NAME_BYTES)
             async with turns.slot(stream.peer):
@@ -74,17 +73,19 @@ def serve_datasets(network: Network, home: Path, offload: Offload) -> None:
                 await stream.send_all(frame(raw or b""))
                 await stream.send_eof()
             return
-        raise PeerFault("timeout", f"a data set was not asked for and taken within {ANSWER_S:g} s")
+        raise PeerFault(
+            "timeout", f"the peer did not request and receive a data set within {ANSWER_S:g} s"
+        )
 
-    network.serve(PROTOCOL, take)
+    network.serve(PROTOCOL, answer)
 
 
 async def fetch_dataset(
     network: Network, peers: Iterable[PeerId], home: Path, name: Digest, offload: Offload
 ) -> Dataset:
-    """From the first peer that has it; then it is kept here and given on.
+    """Fetch a data set from the first peer that has it, and keep it.
 
-    Raises `UserError("DATASET")` when nobody does.
+    Raises `UserError("DATASET")` if no peer has it.
     """
     asked = 0
     for peer in peers:
@@ -102,12 +103,13 @@ async def fetch_dataset(
                     await offload(lambda found=dataset: keep_dataset(home, found))
                     return dataset
         except (Unreachable, PeerFault):
-            continue  # somebody else may have it
+            # Another peer may have it.
+            continue
     raise UserError(
         "DATASET",
         f"None of {asked} connected peers has the data set {name.hex()[:12]}.",
-        why="a settler publishes it, and whoever fetched it gives it on",
-        fix="ask again when more peers are connected",
+        why="a settler publishes it, and each node that fetched it serves it, too",
+        fix="try again when more peers are connected",
     )
 
 

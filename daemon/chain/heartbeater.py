@@ -2,9 +2,9 @@
 
 A heartbeat registers the node's wallet, sets its payout account, and reports that the node is alive
 and what it did. Heartbeats come at a third of the chain's timeout, in a task of their own, so that
-training never waits for the chain. Every failure of the chain becomes a sentence in the journal, and
-the next try follows. Figures that the chain has already are not sent again, not even by the next
-process: the heartbeater reads first what the chain holds.
+training never waits for the chain. Every failure of the chain becomes a sentence in the journal,
+and the next try follows. Figures that the chain has already are not sent again, not even by the
+next process: the heartbeater reads first what the chain holds.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What a home holds of its runs, for commands beside a running daemon: manifests and certificates.
-
-Only reads, but for the manifest.
-"""
+"""The runs of a home, for commands that run beside a daemon: manifests and certificates."""
 
 from __future__ import annotations
 
@@ -21,8 +18,8 @@ from protocol.messages.base import UNREADABLE
 from protocol.run.manifest import MAX_MANIFEST_BYTES, Manifest, SignedManifest
 
 MANIFEST_FILE = "manifest"
-# At the certificates: a running daemon may be in the middle of a write, which looks like damage
-# once and not twice.
+# How often the certificates are read. A daemon in the middle of a write looks like damage once, and
+# not twice.
 LOOKS = 2
 
 
@@ -34,25 +31,22 @@ class HomeRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def keep_manifest(home: Path, signed: SignedManifest) -> None:
-    """So that commands can read what this run's certificates mean; what is there already stays,
-    unless it is damaged.
-
-    Raises `DiskFull`.
-    """
+    """Keep a run's manifest, which commands need to read its certificates. Raises `DiskFull`."""
     path = run_folder(home, signed.run) / MANIFEST_FILE
     whole = msgspec.msgpack.encode(signed)
     try:
         with path.open("rb") as stream:
-            # It is named by its digest: it never changes.
+            # The folder is named after the manifest's digest, so an intact manifest never changes.
             if stream.read(len(whole) + 1) == whole:
                 return
     except OSError:
-        pass  # missing, or not to be read: written anew
+        # It is missing or unreadable, so it is written again.
+        pass
     write_atomically(path, [memoryview(whole)])
 
 
 def runs_of(home: Path) -> list[HomeRun]:
-    """Every run of the home whose manifest can be read, the one written to last first."""
+    """Return every run whose manifest can be read, the most recently written first."""
     found: list[tuple[float, HomeRun]] = []
     for path in home.glob(f"runs/*/{MANIFEST_FILE}"):
         try:
@@ -65,14 +59,13 @@ def runs_of(home: Path) -> list[HomeRun]:
             if signed.run.hex() == path.parent.name:
                 found.append((written, HomeRun(run=signed.run, manifest=signed.open())))
         except (OSError, UserError, *UNREADABLE):
-            # Another version's, or damaged: the daemon of that run says so.
+            # Another version wrote the manifest, or it is damaged. That run's daemon reports it.
             continue
     return [run for _, run in sorted(found, key=lambda one: one[0], reverse=True)]
 
 
 def settled_run(home: Path, named: str | None) -> HomeRun:
-    """The run that is meant: the one whose id begins with `named`, else the last one that is
-    settled on a chain.
+    """Return the run whose id begins with `named`, or else the last one settled on a chain.
 
     Raises `UserError("RUN")`.
     """
@@ -84,14 +77,15 @@ def settled_run(home: Path, named: str | None) -> HomeRun:
         raise UserError(
             "RUN",
             f"The run {runs[0].manifest.name!r} pays nothing: its manifest names no settlement.",
-            fix="join a run that is settled on a chain, or write chain and [settlement] into your own run's file",
+            fix="join a run that is settled on a chain, or write chain and [settlement] into your "
+            "own run's file",
             exit_code=2,
         )
     which = f" whose id begins with {named!r}" if named else ""
     raise UserError(
         "RUN",
         f"There is no run{which} in {home}.",
-        fix="hypergpud start, then ask again",
+        fix="hypergpud start, then try again",
         exit_code=2,
     )
 
@@ -99,12 +93,12 @@ def settled_run(home: Path, named: str | None) -> HomeRun:
 def certificates_of(
     home: Path, run: HomeRun, report: Callable[[str], None]
 ) -> list[OpenCertificate]:
-    """As `certificates_on_disk`. Raises `UserError("NO_CERTIFICATES")` where there is none."""
+    """Read a run's certificates. Raises `UserError("NO_CERTIFICATES")` if there is none."""
     opened = certificates_on_disk(home, run, report)
     if not opened:
         raise UserError(
             "NO_CERTIFICATES",
-            f"No round of run {run.manifest.name!r} is certified yet.",
+            f"No round of the run {run.manifest.name!r} is certified yet.",
             why="there is nothing to add up",
         )
     return opened
@@ -113,20 +107,20 @@ def certificates_of(
 def certificates_on_disk(
     home: Path, run: HomeRun, report: Callable[[str], None]
 ) -> list[OpenCertificate]:
-    """All certificates that can be read, oldest first. They were verified before they were written.
+    """Read all certificates, oldest first. The node verified them before it wrote them.
 
-    `report` is told, in words, where some are damaged: those from there on are not among them.
+    `report` receives a sentence about damage. The certificates from the damage on are left out.
     """
-    told: list[str] = []
+    damage: list[str] = []
     records: list[bytes] = []
     for _ in range(LOOKS):
-        told.clear()
-        records = ChainFile(run_folder(home, run.run) / "certificates", no_fault, told.append).read(
-            1, 1 << 40
-        )
-        if not told:
+        damage.clear()
+        records = ChainFile(
+            run_folder(home, run.run) / "certificates", no_fault, damage.append
+        ).read(1, 1 << 40)
+        if not damage:
             break
-    for words in told:
+    for words in damage:
         report(words)
     return [
         certificate
@@ -136,10 +130,9 @@ def certificates_on_disk(
 
 
 def opened_record(record: bytes, run: Digest, manifest: Manifest) -> list[OpenCertificate]:
-    """The certificates of one record of a chain on disk; they were verified before they were
-    written.
+    """Decode the certificates in one record of the chain on disk.
 
-    Raises `PeerFault` for other bytes.
+    The node verified them before it wrote them. Raises `PeerFault` for other bytes.
     """
     return [
         open_certificate(raw, run, manifest, None, trusted=True) for raw in unpack_record(record)
@@ -147,5 +140,5 @@ def opened_record(record: bytes, run: Digest, manifest: Manifest) -> list[OpenCe
 
 
 def run_folder(home: Path, run: Digest) -> Path:
-    """Where a run's files are."""
+    """Return the folder of a run's files."""
     return home / "runs" / run.hex()

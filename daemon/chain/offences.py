@@ -1,9 +1,9 @@
-"""Offences that a settler filed: kept in the home until a settlement carries them, each with its
-reason and the digest of its evidence.
+"""Offences that a settler filed, kept in the home until a settlement carries them.
 
-What a node can prove from certificates alone (two offers under one number) needs no filing.
-Everything else is a settler's word, and other settlers see it, with the digest, before they agree:
-the evidence itself is kept beside the filing, under that digest, to be shown to whoever asks.
+Each has its reason and the digest of its evidence. An offence that certificates prove (two offers
+under one number) needs no filing. Any other offence is a settler's word. The other settlers see it,
+with the digest, before they agree to a root. The evidence is kept under its digest, so that it can
+be shown to anyone.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from protocol.settlement.totals import settle
 
 FILE = "offences"
 EVIDENCE_FOLDER = "evidence"
-# The signed pieces that prove a wrong sum are 20 MB in the largest group.
+# In the largest group, the signed pieces that prove a wrong sum have 20 MB.
 MAX_EVIDENCE_BYTES = 64 << 20
-# A data set carries them for ever, 100 bytes each.
+# A data set carries them for ever, and each has 100 bytes.
 MAX_FILED = 1024
 _EVIDENCE = b"hypergpu/evidence/filed/1\0"
 
 
 class FiledOffence(msgspec.Struct, frozen=True, kw_only=True):
-    """One offence as a settler tells it.
+    """One offence that a settler filed.
 
-    `evidence` is the digest in hex, `samples` what is to be taken off.
+    `evidence` is the digest in hex, and `samples` is the number of samples to deduct.
     """
 
     account: str
@@ -49,14 +49,14 @@ class FiledOffence(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def term(self) -> tuple[bytes, Digest, str, int]:
-        """As an epoch's terms carry it."""
+        """The offence in the form of an epoch's terms."""
         return account_bytes(self.account), bytes.fromhex(self.evidence), self.reason, self.samples
 
 
 class SanctionSummary(msgspec.Struct, frozen=True, kw_only=True):
     """A sanction as `rewards` shows it.
 
-    `epoch` is the chain's; `state` says how long it lasts from the last settlement on.
+    `epoch` is the chain's epoch. `state` says how long it lasts after the last settlement.
     """
 
     account: str
@@ -69,7 +69,7 @@ class SanctionSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def filed_offences(folder: Path) -> list[FiledOffence]:
-    """Those of one run, the oldest first. Raises `UserError("OFFENCES")` for a damaged file."""
+    """Read the offences of a run, oldest first. Raises `UserError("OFFENCES")` for damage."""
     path = folder / FILE
     try:
         return msgspec.json.decode(path.read_bytes(), type=list[FiledOffence])
@@ -80,16 +80,16 @@ def filed_offences(folder: Path) -> list[FiledOffence]:
             "OFFENCES",
             f"{path} is damaged.",
             why=str(error),
-            fix="mend or remove it, and file them again",
+            fix="repair or remove it, and file the offences again",
         ) from None
 
 
 def file_offence(
     home: Path, folder: Path, account: Address, reason: str, evidence: Path, samples: int
 ) -> FiledOffence:
-    """Keep it, with its evidence.
+    """File an offence with its evidence.
 
-    Filing one again changes its reason and samples. Raises `UserError`, `DiskFull`.
+    Filing it again changes its reason and samples. Raises `UserError` or `DiskFull`.
     """
     try:
         with evidence.open("rb") as stream:
@@ -101,7 +101,7 @@ def file_offence(
     if not 0 < len(raw) <= MAX_EVIDENCE_BYTES:
         raise UserError(
             "EVIDENCE",
-            f"{evidence} is no evidence: 1 byte to {MAX_EVIDENCE_BYTES >> 20} MB.",
+            f"{evidence} must have 1 byte to {MAX_EVIDENCE_BYTES >> 20} MB.",
             exit_code=2,
         )
     name = digest(_EVIDENCE, raw).hex()
@@ -112,7 +112,7 @@ def file_offence(
         )
     except msgspec.ValidationError as error:
         raise UserError(
-            "SANCTION", "That offence cannot be filed.", why=str(error), exit_code=2
+            "SANCTION", "The offence cannot be filed.", why=str(error), exit_code=2
         ) from None
     others = [
         one
@@ -131,7 +131,7 @@ def file_offence(
 
 
 def withdraw(folder: Path, evidence: str) -> list[FiledOffence]:
-    """Forget those whose evidence begins so, and return them.
+    """Remove the offences whose evidence begins with `evidence`, and return them.
 
     What a settlement carries already stays there.
     """
@@ -143,7 +143,7 @@ def withdraw(folder: Path, evidence: str) -> list[FiledOffence]:
     if not found:
         raise UserError(
             "SANCTION",
-            f"Nothing is filed whose evidence begins with {evidence!r}.",
+            f"No filed offence has evidence that begins with {evidence!r}.",
             fix="hypergpud sanction",
             exit_code=2,
         )
@@ -154,14 +154,15 @@ def withdraw(folder: Path, evidence: str) -> list[FiledOffence]:
 def not_settled(
     offences: Sequence[FiledOffence], epochs: Sequence[EpochTerms]
 ) -> tuple[FiledOffence, ...]:
-    """Those that no earlier epoch carries."""
-    told = {(account, evidence) for epoch in epochs for account, evidence, _, _ in epoch.offences}
-    return tuple(one for one in offences if one.term[:2] not in told)
+    """Return the offences that no earlier epoch carries."""
+    carried = {
+        (account, evidence) for epoch in epochs for account, evidence, _, _ in epoch.offences
+    }
+    return tuple(one for one in offences if one.term[:2] not in carried)
 
 
 def account_of(who: str, manifest: Manifest, certificates: Sequence[OpenCertificate]) -> Address:
-    """The account of an address, or of the node whose peer id begins so and whose offers named a
-    wallet.
+    """Find an account by its address, or by the beginning of the peer id that worked for it.
 
     Raises `UserError`.
     """
@@ -170,7 +171,7 @@ def account_of(who: str, manifest: Manifest, certificates: Sequence[OpenCertific
             return checked_address(who)
         except ValueError as error:
             raise UserError(
-                "ADDRESS", f"{who!r} is no address.", why=str(error), exit_code=2
+                "ADDRESS", f"{who!r} is not an address.", why=str(error), exit_code=2
             ) from None
     receipts = [
         receipt
@@ -182,7 +183,7 @@ def account_of(who: str, manifest: Manifest, certificates: Sequence[OpenCertific
     ]
     accounts = {receipt.account for receipt in receipts if receipt.account}
     if len(accounts) != 1:
-        what = "No certificate counts work" if not accounts else f"{len(accounts)} accounts worked"
+        what = "No certificate counts work" if not accounts else f"{len(accounts)} accounts work"
         raise UserError(
             "SANCTION",
             f"{what} for a peer that begins with {who!r}.",
@@ -195,7 +196,7 @@ def account_of(who: str, manifest: Manifest, certificates: Sequence[OpenCertific
 def sanctions_of(
     run: Digest, manifest: Manifest, dataset: Dataset, certificates: Sequence[OpenCertificate]
 ) -> tuple[SanctionSummary, ...]:
-    """Every sanction of a settlement, the oldest first.
+    """Return every sanction of a settlement, oldest first.
 
     Raises `UserError("CERTIFICATES_MISSING")`.
     """
@@ -212,7 +213,7 @@ def _shown(one: Sanction, dataset: Dataset) -> SanctionSummary:
     if one.until == NEVER:
         state = "for ever"
     elif one.until == 0:
-        state = "samples taken off"
+        state = "samples deducted"
     else:
         state = f"earns nothing in the next {left} epochs" if left > 0 else "over, on probation"
     return SanctionSummary(

@@ -1,10 +1,8 @@
-"""Being paid: what a node adds to its training when its run is settled on a chain.
+"""The payee: what a node adds to training when its run is settled on a chain.
 
-Nothing of it is waited for by training.
-
-Three things, each missing without harm: the binding that its offers carry, the heartbeat, and the
-data sets of settlements, which every node keeps and gives on. What is missing is said in one
-sentence, with what mends it.
+The payee adds the binding that the node's offers carry, heartbeats, and the data sets of
+settlements, which every node keeps and serves. Training never waits for any of them, and the node
+trains without them. A missing part is reported in one sentence, with its remedy.
 """
 
 from __future__ import annotations
@@ -47,22 +45,23 @@ if TYPE_CHECKING:
     from daemon.wallet.keystore import UnlockedWallet
 
 BINDINGS_FOLDER = "bindings"
-# Between looks for a settlement's data set; a root waits for its delay, which is longer.
+# The interval between looks for a settlement's data set. A root's delay is longer.
 LOOK_S = 60.0
 LOCKED = "start with --password-file PATH, or HYPERGPU_PASSWORD_FILE=PATH"
 
 
 async def in_chain_thread(work: Callable[[], object]) -> object:
-    """The chain's `Offload`: a thread of its own that a node which leaves does not wait for; what
-    was sent is on disk, and looked after next time.
+    """Run the chain's blocking work in a thread that a leaving node does not wait for.
+
+    Transactions in flight are on disk, and the next process sees them through.
     """
     return await trio.to_thread.run_sync(work, abandon_on_cancel=True)
 
 
 class Payee:
-    """One node's part in being paid.
+    """One node as a payee.
 
-    Made before its network starts; blocking work is done in `prepare`.
+    The payee is made before the node's network starts. `prepare` does the blocking work.
     """
 
     def __init__(
@@ -95,25 +94,26 @@ class Payee:
 
     @property
     def wanted(self) -> bool:
-        """Whether the run names a chain at all."""
+        """Whether the run names a chain."""
         return self._run.manifest.chain != "none"
 
     def prepare(self) -> Binding | None:
-        """Unlock the wallet and give the binding for this node's offers.
+        """Unlock the wallet, and return the binding for this node's offers.
 
-        Blocking, about two seconds. Raises nothing that a person could mend.
+        Blocks for about two seconds. Problems that the user can solve are reported, not raised.
         """
         if not self.wanted:
             return None
-        from daemon.wallet import files  # noqa: PLC0415  # eth-account is half a second that runs without a chain do not pay
+        # Late, since eth-account takes half a second to import, and only paid runs need it.
+        from daemon.wallet import files  # noqa: PLC0415
 
         profile = self._run.manifest.chain
         try:
             if not files.has_wallet(self._home):
-                self._say(
+                self._report(
                     profile,
                     "none",
-                    "this home has no wallet; make one with hypergpud wallet new, then start again",
+                    "this home has no wallet; type: hypergpud wallet new, then start again",
                 )
                 return None
             info = files.wallet_info(self._home)
@@ -127,32 +127,38 @@ class Payee:
                 else self._binding(settlement, account_bytes(info.payout))
             )
         except UserError as error:
-            self._say(
+            self._report(
                 profile,
                 "locked" if error.exit_code == 5 else "none",
                 f"{error.what} {error.why}".strip(),
             )
             return None
         if self._wallet is None:
-            self._say(profile, "locked", LOCKED)
+            self._report(profile, "locked", LOCKED)
         elif not self._settings.rpc:
-            self._say(
+            self._report(
                 profile,
                 "none",
-                'no endpoint of the chain is known; write rpc = ["https://..."] under [chain] of config.toml',
+                "no endpoint of the chain is known; "
+                'write rpc = ["https://..."] under [chain] in config.toml',
             )
         else:
-            self._say(profile, "waiting", "its first heartbeat comes once the node trains")
+            self._report(
+                profile,
+                "waiting",
+                "not registered with the chain yet; this happens when training begins",
+            )
         return binding
 
     def _binding(self, settlement: Settlement, payout: bytes) -> Binding | None:
-        """A fresh one where the wallet is open; else the one it signed before, when it still fits."""
+        """Sign a binding, or load a valid earlier one if the wallet is locked."""
         path = (
             self._home
             / BINDINGS_FOLDER
             / f"{settlement.chain_id}-{settlement.contract_bytes.hex()}"
         )
         if self._wallet is not None:
+            # Late for the same reason as above.
             from daemon.wallet.binding import bind  # noqa: PLC0415
 
             made = bind(
@@ -168,14 +174,14 @@ class Payee:
         return kept if kept.payout == payout else None
 
     def serve(self, network: Network, offload: Offload) -> None:
-        """Give data sets to those who ask, and answer challenges. Before the network starts."""
+        """Serve data sets and answer challenges. Must be called before the network starts."""
         if self.wanted:
             serve_datasets(network, self._home, offload)
         if self._registrar is not None:
             self._registrar.serve(network, lambda: self._wallet)
 
     def left_out(self, peer: PeerId) -> str:
-        """Why a run that takes registered nodes only leaves this one out; empty when it does not."""
+        """Say why a run of registered nodes excludes a peer; "" if it does not."""
         known = self._registrar.of(peer) if self._registrar is not None else None
         return (
             f"its registration is {known.state.value}: {known.reason}"
@@ -184,9 +190,9 @@ class Payee:
         )
 
     async def run(self, network: Network, counted: trio.Event, offload: Offload) -> None:
-        """Heartbeats and data sets, until cancelled. Returns at once where there is nothing to do.
+        """Send heartbeats and fetch data sets until cancelled, if there is a chain or an oracle.
 
-        `counted` is set once `figures` has the certificates that were on disk at the start: nothing
+        `counted` is set once `figures` has the certificates that were on disk at the start. Nothing
         is reported before.
         """
         if not self.wanted or not (self._settings.rpc or self._oracle.url):
@@ -202,14 +208,15 @@ class Payee:
             if self._registrar is not None:
                 nursery.start_soon(self._registrar.run, network, self._opened, offload)
             if self._wallet is not None:
-                nursery.start_soon(self._heart().run)
+                nursery.start_soon(self._heartbeater().run)
 
-    def _heart(self) -> Heartbeater:
+    def _heartbeater(self) -> Heartbeater:
         return Heartbeater(
             open_chain=self._opened,
             identity=AgentIdentity(name=self._name, payout=self._payout),
             figures=lambda: self.figures.now,
-            offload=in_chain_thread,  # type: ignore[arg-type]  # an Offload whose threads may be left behind
+            # An `Offload` whose threads may outlive the node.
+            offload=in_chain_thread,  # type: ignore[arg-type]
             record=self._record,
             jitter=random.random,
             every_s=self._settings.heartbeat_s,
@@ -231,7 +238,7 @@ class Payee:
         return self._chain
 
     async def _follow_settlements(self, network: Network, offload: Offload) -> None:
-        """Keep the data set of every root that the chain shows, from whichever peer has it."""
+        """Fetch the data set of every root on the chain, and keep it."""
         while True:
             proposals = await in_chain_thread(self._proposals)
             assert isinstance(proposals, tuple)
@@ -253,9 +260,9 @@ class Payee:
         try:
             pool = self._opened().pool()
         except (ChainError, UserError):
-            # The heartbeat says what is wrong with the chain.
+            # The heartbeat reports the problem.
             return ()
         return tuple(one for one in (pool.active, pool.pending) if one is not None)
 
-    def _say(self, profile: str, state: str, reason: str) -> None:
+    def _report(self, profile: str, state: str, reason: str) -> None:
         self._record(ChainReport(profile=profile, state=state, reason=reason))

@@ -1,9 +1,9 @@
-"""Asking peers whether the wallet they work for is there, and answering when asked
-(`protocol/chain/registration.py`).
+"""Asks peers to prove that they hold the wallet they work for, and answers their challenges.
 
-One request, one answer, one stream: the challenge, then a frame with the wallet's key and
-signature, or an empty one from a peer whose wallet is locked. Challenges go to connected peers, few
-at a time; nothing waits for them.
+The rules are in `protocol/chain/registration.py`. Each challenge has its own stream: the challenge
+in one direction, then one frame with the wallet's key and signature in the other. The frame is
+empty if the peer's wallet is locked. Challenges go to connected peers, a few at a time, and nothing
+waits for them.
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ T = TypeVar("T")
 
 PROTOCOL = "/hypergpu/registration/1"
 MAX_BYTES = 256
-# Between looks at who is connected; a registration is not urgent.
+# The interval between looks at the connected peers. A registration is not urgent.
 LOOK_S = 30.0
-KEPT = 4096  # as many as a status shows
+# As many as a status shows.
+MAX_KEPT = 4096
 
 
 class RegistrationChallenge(
@@ -65,7 +66,10 @@ class RegistrationReply(msgspec.Struct, frozen=True, array_like=True, forbid_unk
 
 
 class Registrar:
-    """One node's view of who is registered. Bounded; a peer is asked again only when it is due."""
+    """One node's view of which peers are registered.
+
+    The view is bounded. A peer is asked again only when its registration is due.
+    """
 
     def __init__(
         self,
@@ -82,9 +86,9 @@ class Registrar:
         return self._known.get(peer) or Registration(peer=peer)
 
     def serve(self, network: Network, wallet: Callable[[], UnlockedWallet | None]) -> None:
-        """Answer challenges with this node's wallet while it is open. Before the network starts."""
+        """Answer challenges while the wallet is unlocked. Call this before the network starts."""
 
-        async def take(stream: ByteStream) -> None:
+        async def answer_challenge(stream: ByteStream) -> None:
             challenge = _decode(
                 await FrameReader(stream).expect_frame(MAX_BYTES), RegistrationChallenge
             )
@@ -99,10 +103,10 @@ class Registrar:
             await stream.send_all(frame(answer))
             await stream.send_eof()
 
-        network.serve(PROTOCOL, take)
+        network.serve(PROTOCOL, answer_challenge)
 
     async def run(self, network: Network, chain: Callable[[], Chain], offload: Offload) -> None:
-        """Until cancelled."""
+        """Look at all connected peers, again and again, until cancelled."""
         while True:
             for peer in [link.peer for link in network.links()]:
                 await self.look_at(network, peer, chain, offload)
@@ -111,7 +115,7 @@ class Registrar:
     async def look_at(
         self, network: Network, peer: PeerId, chain: Callable[[], Chain], offload: Offload
     ) -> None:
-        """Ask a peer where that is due, and the chain about one whose wallet answered."""
+        """Challenge a peer if that is due, and look up its wallet on the chain if it answered."""
         known = self.of(peer)
         if known.due(self._wall_s()):
             now_s = self._wall_s()
@@ -166,7 +170,7 @@ class Registrar:
         try:
             agent = chain().agent(address_of(known.wallet))
         except (ChainError, UserError):
-            # The heartbeat says what is wrong with the chain.
+            # The heartbeat reports the problem.
             return known
         if not agent.registered:
             return moved(
@@ -180,7 +184,7 @@ class Registrar:
                 known,
                 RegistrationEvent.INACTIVE,
                 self._wall_s(),
-                "the chain has not heard of it lately",
+                "its last heartbeat is too old",
             )
         return moved(known, RegistrationEvent.ON_CHAIN, self._wall_s())
 
@@ -188,7 +192,7 @@ class Registrar:
         before = self.of(found.peer)
         self._known[found.peer] = found
         self._known.move_to_end(found.peer)
-        while len(self._known) > KEPT:
+        while len(self._known) > MAX_KEPT:
             self._known.popitem(last=False)
         if before.state is not found.state:
             wallet = address_of(found.wallet) if found.wallet else ""
@@ -203,4 +207,4 @@ def _decode(data: bytes, kind: type[T]) -> T:
     try:
         return msgspec.msgpack.decode(data, type=kind)
     except UNREADABLE as error:
-        raise PeerFault("malformed", f"not a registration's {kind.__name__}: {error}") from None
+        raise PeerFault("malformed", f"not a {kind.__name__}: {error}") from None

@@ -1,5 +1,7 @@
-"""What `hypergpud rewards` answers: what an account has earned, what of it is claimable, and
-whether the chain's roots follow from certificates.
+"""The answers of `hypergpud rewards`.
+
+They say what an account earned, how much of it is claimable, and whether the chain's roots follow
+from certificates.
 """
 
 from __future__ import annotations
@@ -23,15 +25,18 @@ from protocol.settlement.receipts import receipts_of
 from protocol.settlement.totals import settle
 from protocol.status.figures import tokens
 
-# The end of the contracts' reason when a stranger sends a claim.
+# How the contracts' reason ends if an unrelated account sends a claim.
 NOT_OURS = "not the account or its sponsor"
-WAIT_S = 120.0  # for a claim: 40 blocks of Plumise
+# The time limit for a transaction: 40 blocks of Plumise.
+WAIT_S = 120.0
 
 
 class Rewards(msgspec.Struct, frozen=True, kw_only=True):
-    """An account's money, in base units as text; what `rewards --json` prints.
+    """An account's money, as `rewards --json` prints it.
 
-    `certified` is what no settlement has seen yet, in samples.
+    Amounts are base units as text. `earned` is the total in the active root, and `pending` is what
+    the pending root adds. `certified` counts the samples that no settlement contains yet.
+    `sanctions` are those of all accounts in the run.
     """
 
     account: str
@@ -39,22 +44,21 @@ class Rewards(msgspec.Struct, frozen=True, kw_only=True):
     profile: str
     epoch: int
     active_epoch: int
-    earned: str  # in the active root
+    earned: str
     claimed: str
     claimable: str
-    # What a root that waits for its delay adds.
     pending: str
     pending_at_s: int
     locked: str
     certified: int
-    sanctions: tuple[SanctionSummary, ...]  # of everybody in the run
+    sanctions: tuple[SanctionSummary, ...]
     note: str
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
-    """How a claim went.
+    """The result of a claim.
 
-    `id` is the same for the same claim, however often it is made: the account and its total.
+    `id` is the account and its total, so it is the same however often the claim is made.
     """
 
     id: str
@@ -71,7 +75,7 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
 def rewards_of(
     chain: Chain, home: Path, run: HomeRun, account: Address, tell: Callable[[str], None]
 ) -> Rewards:
-    """`tell` hears of certificates that cannot be read. Raises `ChainError`."""
+    """Return an account's money. `tell` receives damage. Raises `ChainError`."""
     pool = chain.pool()
     active = _dataset(home, pool.active)
     pending = _dataset(home, pool.pending)
@@ -105,9 +109,9 @@ def rewards_of(
 
 
 def verify(chain: Chain, home: Path, run: HomeRun, tell: Callable[[str], None]) -> list[RootCheck]:
-    """The active and the pending root, each computed again.
+    """Compute the active and the pending root again, and compare.
 
-    `tell` hears of certificates that cannot be read. Raises `ChainError`, `UserError`.
+    `tell` receives a sentence about damaged certificates. Raises `ChainError` or `UserError`.
     """
     pool = chain.pool()
     proposals = [
@@ -118,8 +122,8 @@ def verify(chain: Chain, home: Path, run: HomeRun, tell: Callable[[str], None]) 
     if not proposals:
         raise UserError(
             "NO_ROOT",
-            "There is no root on the chain yet: nothing has been settled.",
-            fix="hypergpud settle, for a settler",
+            "Nothing is settled yet: the chain has no root.",
+            fix="a settler types: hypergpud settle",
         )
     certificates = certificates_of(home, run, tell)
     checks = []
@@ -144,15 +148,14 @@ def claim(
 ) -> Claimed:
     """Claim what the active root gives `account`.
 
-    The account's wallet sends it, or its sponsor's; the payout address is paid.
-
-    Raises `UserError`, `ChainError`. Claiming what was claimed pays nothing and sends nothing.
+    The account's own wallet sends the claim, or its sponsor's. The payout address is paid. A second
+    claim sends nothing and pays nothing. Raises `UserError` or `ChainError`.
     """
     pool = chain.pool()
     if pool.active is None:
         raise UserError(
             "NO_ROOT",
-            "There is nothing to claim: no root is active yet.",
+            "Nothing is claimable: no root is active yet.",
             why="earnings are claimable once a settlement is active",
         )
     dataset = load_dataset(home, pool.active.data)
@@ -174,7 +177,7 @@ def claim(
     )
     if not amount:
         why = (
-            f"all of {tokens(total)} earned up to epoch {pool.active.epoch} is claimed"
+            f"all {tokens(total)} earned up to epoch {pool.active.epoch} are claimed"
             if total
             else f"nothing is earned up to epoch {pool.active.epoch}"
         )
@@ -184,7 +187,7 @@ def claim(
             answer, reason=f"{tokens(amount)} is below the threshold of {tokens(threshold)}"
         )
     if dry_run:
-        return msgspec.structs.replace(answer, reason="only shown: nothing was sent")
+        return msgspec.structs.replace(answer, reason="dry run: nothing was sent")
     before = chain.claimed(account)
     try:
         sent = chain.claim(account, total, proof)
@@ -200,27 +203,29 @@ def claim(
             answer,
             sent=True,
             transaction=sent.hash,
-            reason="not settled yet; rewards shows when it is",
+            reason="not settled yet; type: hypergpud rewards, in a while",
         )
-    return _told(answer, settled, chain.claimed(account) - before)
+    return _settled(answer, settled, chain.claimed(account) - before)
 
 
 def _not_ours(account: Address, wallet: Address) -> UserError:
     return UserError(
         "CLAIM",
-        f"What {account} earned is claimed by its own wallet.",
-        why=f"this home's wallet is {wallet}; a stranger who chose the moment could have a payout paid that is about to change",
-        fix="hypergpud rewards claim in the home of that wallet, or call the agent registry's approve_sponsor with that wallet",
+        f"Only the wallet of {account} can claim its rewards.",
+        why=f"this home's wallet is {wallet}; another wallet could claim just before the "
+        "account changes its payout address",
+        fix="type hypergpud rewards claim in the home of that wallet, or let that wallet call the "
+        "agent registry's approve_sponsor for this one",
     )
 
 
-def _told(answer: Claimed, settled: SettledTransaction, paid: int) -> Claimed:
+def _settled(answer: Claimed, settled: SettledTransaction, paid: int) -> Claimed:
     if not settled.done:
-        raise ChainRefused(settled.reason or "it was not taken")
+        raise ChainRefused(settled.reason or "the transaction was not included")
     reason = (
         "paid"
         if paid == int(answer.amount)
-        else f"paid {tokens(paid)}: somebody else had claimed the rest"
+        else f"paid {tokens(paid)}: the rest was claimed before"
     )
     return msgspec.structs.replace(
         answer,
@@ -234,12 +239,12 @@ def _told(answer: Claimed, settled: SettledTransaction, paid: int) -> Claimed:
 
 
 def missing_dataset(proposal: Proposal) -> UserError:
-    """The error of everything that needs a data set which is not here."""
+    """Make the error for a data set that the home lacks."""
     return UserError(
         "DATASET",
         f"The data set of epoch {proposal.epoch} ({proposal.data.hex()[:12]}) is not in this home.",
-        why="it is published by the settlers through the swarm, and a running node fetches it",
-        fix="let hypergpud start run for a minute with the chain up, then ask again",
+        why="the settlers publish data sets to the swarm, and a running node fetches them",
+        fix="run hypergpud start for a minute while the chain is reachable, then try again",
     )
 
 
@@ -250,13 +255,13 @@ def _dataset(home: Path, proposal: Proposal | None) -> Dataset | None:
 def _beyond(
     home: Path, run: HomeRun, dataset: Dataset | None, account: Address, tell: Callable[[str], None]
 ) -> tuple[int, int, tuple[SanctionSummary, ...]]:
-    """What is locked by the last data set, the samples certified since, and the sanctions in it."""
+    """Return what the last data set locks, the samples certified since, and its sanctions."""
     rules, own = run.manifest.settlement, account_bytes(account)
     try:
         certificates = certificates_of(home, run, tell)
         work = work_of(run.run, run.manifest, dataset.epochs if dataset else (), certificates)
     except UserError:
-        # No certificates here yet, or not all: what the chain says is shown without them.
+        # The home lacks certificates. The chain's own figures are shown without them.
         return 0, 0, ()
     if isinstance(rules, msgspec.UnsetType):
         return 0, 0, ()
@@ -284,5 +289,5 @@ def _note(pool: PoolStatus, missing: list[str], registered: bool) -> str:
     if not registered:
         notes.append("this account is not registered: start the node with its wallet unlocked")
     if missing:
-        notes.append(f"data set {', '.join(missing)} is not here yet, so its amounts show as 0")
+        notes.append(f"this home lacks data set {', '.join(missing)}, so its amounts show as 0")
     return "; ".join(notes)

@@ -1,8 +1,7 @@
-"""A run's session on the chain: what it says beside what this home knows, one step of its owner,
-and what a refusal means.
+"""A run's session on the chain: its state beside this home's, one step of its owner, and refusals.
 
-The contract alone judges a step: what it refuses is explained from what the chain then says, so
-that words and rules cannot part.
+The contract alone decides whether a step is allowed. A refusal is explained from what the chain
+says afterwards, so that the explanation cannot differ from the rules.
 """
 
 from __future__ import annotations
@@ -22,28 +21,29 @@ from protocol.errors import UserError
 from protocol.run.manifest import SignedManifest
 from protocol.status.figures import count
 
-# String[96] in sessions.vy; a longer sentence would be cut in the middle.
-MOST_REASON_BYTES = 96
+# String[96] in sessions.vy. A longer sentence would be cut.
+MAX_REASON_BYTES = 96
 
 
 class RunSession(msgspec.Struct, frozen=True, kw_only=True):
-    """A run on the chain beside what this home holds of it.
+    """A run's session beside what this home has of the run.
 
-    Hashes have 64 digits; what there is not, hash or owner, is empty.
+    Hashes have 64 digits. A missing hash or owner is "". `is_own` says whether this home's wallet
+    owns the session. `certificate_round` is None if the final certificate is missing, on the chain
+    or in this home. `last_certificate` and `last_round` are this home's.
     """
 
     run: str
     name: str
     state: str
     owner: str
-    is_own: bool  # the owner is this home's wallet
+    is_own: bool
     manifest: str
     own_manifest: str
     same_manifest: bool
     certificate: str
-    # None: there is none, or it is not among this home's certificates.
     certificate_round: int | None
-    last_certificate: str  # of this home
+    last_certificate: str
     last_round: int | None
 
 
@@ -53,8 +53,9 @@ def session_of(
     account: Address | None,
     held: Sequence[OpenCertificate],
 ) -> RunSession:
-    """`account` is this home's wallet, None where it has none; `held` are its certificates, oldest
-    first.
+    """Put a session beside this home's state.
+
+    `account` is this home's wallet, and None without one. `held` is its certificates, oldest first.
     """
     final = next((one for one in held if one.hash == status.certificate), None)
     return RunSession(
@@ -76,25 +77,26 @@ def session_of(
 def final_certificate(
     held: Sequence[OpenCertificate], named: str | None, damage: Sequence[str]
 ) -> OpenCertificate:
-    """The certificate that a run is completed with: the last one of this home, or the one whose
-    hash begins with `named`.
+    """Return the certificate that completes a run: this home's last, or the one that is `named`.
 
-    `damage` is what was found damaged while they were read. Raises `UserError`.
+    `named` is the beginning of its hash. `damage` is what was damaged on disk. Raises `UserError`.
     """
     if named is None:
         if damage:
             raise UserError(
                 "CERTIFICATES",
-                "Which certificate is the last one cannot be told.",
+                "Cannot determine the final certificate.",
                 why=damage[0],
-                fix="hypergpud start fetches what is missing; or name the certificate: hypergpud session complete --certificate HASH",
+                fix="hypergpud start, to fetch what is missing, or "
+                "hypergpud session complete --certificate HASH",
             )
         if not held:
             raise UserError(
                 "NO_CERTIFICATES",
                 "No round of this run is certified in this home.",
-                why="a run is completed with its final certificate",
-                fix="complete it from a home that took part, or end it without one: hypergpud session cancel --reason TEXT",
+                why="the final certificate completes a run",
+                fix="complete the run from a home that took part, or end it without a certificate: "
+                "hypergpud session cancel --reason TEXT",
             )
         return held[-1]
     digits = named.lower().removeprefix("0x")
@@ -102,39 +104,40 @@ def final_certificate(
     if len(meant) == 1:
         return meant[0]
     last = (
-        f"; the last one, of round {count(held[-1].outcome.number)}, is {held[-1].hash.hex()[:SHOWN_DIGITS]}"
+        f"; the last one, of round {count(held[-1].outcome.number)}, "
+        f"is {held[-1].hash.hex()[:SHOWN_DIGITS]}"
         if held
         else ""
     )
     raise UserError(
         "CERTIFICATE",
-        f"{'Several certificates' if meant else 'No certificate'} of this home's chain {'have' if meant else 'has'} "
+        f"{'Several certificates have' if meant else 'No certificate has'} "
         f"a hash that begins with {named!r}.",
-        why=f"it holds {count(len(held))} of this run{last}",
-        fix="name more of the hash" if meant else "leave --certificate away to take the last one",
+        why=f"this home holds {count(len(held))} certificates of this run{last}",
+        fix="name more of the hash" if meant else "leave out --certificate to use the last one",
         exit_code=2,
     )
 
 
 def checked_reason(text: str) -> str:
-    """Why a run is cancelled, as the chain keeps it for ever. Raises `UserError("REASON")`."""
+    """Check the reason of a cancellation. Raises `UserError("REASON")`."""
     reason = " ".join(text.split())
     size = len(reason.encode())
-    if 0 < size <= MOST_REASON_BYTES:
+    if 0 < size <= MAX_REASON_BYTES:
         return reason
     raise UserError(
         "REASON",
-        "A run is cancelled with one short sentence.",
-        why=f"the chain keeps 1 to {MOST_REASON_BYTES} bytes, and this has {size}",
+        "The reason must be one short sentence.",
+        why=f"the chain keeps 1 to {MAX_REASON_BYTES} bytes for ever, and this has {size}",
         fix="hypergpud session cancel --reason TEXT",
         exit_code=2,
     )
 
 
 def send_step(chain: Chain, run: bytes, send: Callable[[], SentTransaction]) -> SettledTransaction:
-    """Send one step and see it through.
+    """Send one step and wait until it is settled.
 
-    Raises `UserError` that says what a refusal means, `ChainError`.
+    Raises `ChainError`, or a `UserError` that explains a refusal.
     """
     try:
         settled = chain.wait(send(), WAIT_S)
@@ -143,88 +146,90 @@ def send_step(chain: Chain, run: bytes, send: Callable[[], SentTransaction]) -> 
     except ChainPending as error:
         raise UserError(
             "CHAIN_PENDING",
-            "It was sent, and the chain has not settled it yet.",
+            "The transaction is sent, and not settled yet.",
             why=str(error),
-            fix="hypergpud session show, in a while; nothing is sent twice for it",
+            fix="hypergpud session show, in a while; repeating the command sends nothing twice",
             exit_code=CHAIN_EXIT_CODE,
         ) from None
     if not settled.done:
-        raise explained(settled.reason or "it was not taken", chain.run(run, chain.account))
+        raise explained(
+            settled.reason or "the transaction was not included", chain.run(run, chain.account)
+        )
     return settled
 
 
 def explained(reason: str, now: RunStatus) -> UserError | ChainError:
-    """A refusal of the sessions' contract in plain words; anybody else's as it is."""
+    """Explain a refusal of the sessions' contract; other refusals stay as they are."""
     if reason not in REFUSALS:
         return ChainRefused(reason)
     what, why, fix = REFUSALS[reason](now)
     return UserError("SESSION", what, why=why, fix=fix)
 
 
-Words = tuple[str, str, str]
-"""What, why, fix."""
+Explanation = tuple[str, str, str]
+"""What happened, why, and what to type."""
 
 
-def _no_such_run(now: RunStatus) -> Words:
+def _no_such_run(now: RunStatus) -> Explanation:
     return (
-        "This home's wallet has not put this run on the chain.",
-        "a session is moved by the account that created it",
-        "hypergpud session create, or use the home with the owner's wallet: hypergpud --home PATH session ...",
+        "This home's wallet has no session for this run.",
+        "only the account that created a session changes it",
+        "hypergpud session create, or use the owner's home: hypergpud --home PATH session ...",
     )
 
 
-def _already_created(now: RunStatus) -> Words:
+def _already_created(now: RunStatus) -> Explanation:
     return (
-        "This run's session is created already.",
-        f"this home's wallet owns it, and it is {now.state}",
+        "This run's session exists already.",
+        f"this home's wallet owns the session, which is {now.state}",
         _next(now),
     )
 
 
-def _not_created(now: RunStatus) -> Words:
-    """Of activating: it was created, and has gone further."""
+def _not_created(now: RunStatus) -> Explanation:
+    """Explain why a session cannot be activated: its state is past `created`."""
     if now.state == "active":
         return "This run is active already.", "a session is activated once", _next(now)
     return _ended(now)
 
 
-def _not_active(now: RunStatus) -> Words:
-    """Of completing."""
+def _not_active(now: RunStatus) -> Explanation:
+    """Explain why a session cannot be completed."""
     if now.state == "created":
         return (
             "This run is not active yet.",
-            "only a run that was active can be completed",
+            "only an active run can be completed",
             _next(now),
         )
     return _ended(now)
 
 
-def _ended(now: RunStatus) -> Words:
-    with_what = (
+def _ended(now: RunStatus) -> Explanation:
+    ended = (
         f", with certificate {now.certificate.hex()[:SHOWN_DIGITS]}"
         if now.certificate != NO_HASH
         else ""
     )
     return (
         f"This run is {now.state} already.",
-        f"it has ended{with_what}, and nothing changes that",
+        f"it ended{ended}, which is final",
         _next(now),
     )
 
 
-def _no_certificate(now: RunStatus) -> Words:
+def _no_certificate(now: RunStatus) -> Explanation:
     return (
-        "A run is not completed without a certificate.",
-        "its hash is zero",
+        "A run cannot be completed without a certificate.",
+        "the certificate's hash is zero",
         "hypergpud session cancel --reason TEXT",
     )
 
 
-def _no_run(now: RunStatus) -> Words:
-    return "The chain takes no run of this id.", "it is zero", "name another run"
+def _no_run(now: RunStatus) -> Explanation:
+    return "This run's id is not valid.", "the id is zero", "name another run"
 
 
-REFUSALS: dict[str, Callable[[RunStatus], Words]] = {
+REFUSALS: dict[str, Callable[[RunStatus], Explanation]] = {
     "sessions: no run": _no_run,
     "sessions: no such run": _no_such_run,
     "sessions: already created": _already_created,
@@ -236,11 +241,11 @@ REFUSALS: dict[str, Callable[[RunStatus], Words]] = {
 
 
 def _next(now: RunStatus) -> str:
-    """What the owner may do from there."""
+    """Return what the owner may do next."""
     return {
         "created": "hypergpud session activate",
         "active": "hypergpud session complete, when it is over",
-    }.get(now.state, "another session needs another run: a manifest that differs")
+    }.get(now.state, "for another session, make another run: a manifest that differs")
 
 
 def _digits(value: bytes) -> str:

@@ -1,10 +1,9 @@
-"""What a settler proposes, and what everybody checks of it: certificates on disk against what the
-chain says.
+"""A settler's proposal, and everyone's check of it: certificates on disk against the chain.
 
-Nothing here sends anything. What a proposal contains beyond certificates is named in it (the
-epoch's pool, its last certificate, the silent accounts, offences that were filed), and each of
-these is checked as far as it can be: pools against what the chain holds, the silent against the
-chain's own events, totals and root by computing them.
+Nothing here sends a transaction. A proposal names everything that certificates do not contain: the
+epoch's pool, its last certificate, the silent accounts, and filed offences. Each is checked as far
+as possible: pools against what the contract holds, silent accounts against the chain's events, and
+totals and roots by computing them again.
 """
 
 from __future__ import annotations
@@ -34,18 +33,16 @@ from protocol.status.figures import tokens
 
 
 class SettlementDraft(msgspec.Struct, frozen=True, kw_only=True):
-    """A settlement ready to be proposed. `name` of the data set is what the proposal carries."""
+    """A settlement that is ready to be proposed. `pool` is what the epoch hands out."""
 
     proposal: Proposal
     dataset: Dataset
     settled: SettlementTotals
-    pool: int  # what this epoch hands out
+    pool: int
 
 
 class _Known(msgspec.Struct, frozen=True, kw_only=True):
-    """What one settlement is computed from and checked by: a run's certificates, and the chain that
-    it is settled on.
-    """
+    """The inputs of one settlement: a run's certificates, and the chain it is settled on."""
 
     chain: Chain
     status: PoolStatus
@@ -55,7 +52,7 @@ class _Known(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RootCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether a root on the chain follows from the certificates.
+    """The result of checking whether a root on the chain follows from the certificates.
 
     `state` is "active" or "pending".
     """
@@ -70,7 +67,7 @@ class RootCheck(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def epoch_to_settle(pool: PoolStatus, wanted: int | None = None) -> int:
-    """The last epoch that is over, or `wanted`. Raises `UserError("EPOCH" | "PAUSED")`."""
+    """Return `wanted`, or the last epoch that is over. Raises `UserError("EPOCH" | "PAUSED")`."""
     if pool.paused:
         raise UserError(
             "PAUSED",
@@ -83,21 +80,21 @@ def epoch_to_settle(pool: PoolStatus, wanted: int | None = None) -> int:
     if last < 0 and wanted is None:
         raise UserError(
             "EPOCH",
-            "Nothing can be settled yet: the chain is in its first epoch, 0.",
-            fix="settle it when it is over",
+            "Nothing can be settled yet: the chain is in its first epoch.",
+            fix="try again when the epoch is over",
         )
     if epoch > last:
         raise UserError(
             "EPOCH",
-            f"Epoch {epoch} is not over: the chain is in epoch {pool.epoch}.",
-            fix="settle it when it is over",
+            f"Epoch {epoch} is not over yet: the chain is in epoch {pool.epoch}.",
+            fix="try again when the epoch is over",
         )
     if epoch <= settled:
         raise UserError(
             "EPOCH",
             f"Epoch {epoch} is settled already.",
             why=f"the active root covers everything up to epoch {settled}",
-            fix=f"settle epoch {last + 1} when it is over"
+            fix=f"settle epoch {last + 1} once it is over"
             if epoch == last
             else "name a later --epoch, or none",
         )
@@ -105,7 +102,7 @@ def epoch_to_settle(pool: PoolStatus, wanted: int | None = None) -> int:
 
 
 def epoch_began_s(pool: PoolStatus, epoch: int) -> int:
-    """Unix seconds on the chain's clock."""
+    """Return when an epoch began, in unix seconds of the chain's clock."""
     return pool.epoch_ends_at_s - pool.epoch_s * (pool.epoch - epoch + 1)
 
 
@@ -120,27 +117,31 @@ def draft_settlement(
     pool: int | None,
     offences: Sequence[FiledOffence] = (),
 ) -> SettlementDraft:
-    """The settlement of `epoch` on top of `before` (the active one's data set; None for the first),
-    with the `offences` that none before carries.
+    """Draft the settlement of `epoch`.
 
-    `pool` None hands out everything that the contract holds and has promised to nobody. Raises
-    `UserError`, `ChainError`.
+    Args:
+        before: the active settlement's data set; None for the first settlement.
+        pool: what the epoch hands out; None hands out everything that is not allocated yet.
+        offences: filed offences; those that an earlier settlement carries are left out.
+
+    Raises `UserError` or `ChainError`.
     """
     status = chain.pool()
     earlier = before.epochs if before else ()
-    promised = _promised(run, manifest, earlier, certificates)
-    free = status.balance + status.claimed - promised
+    allocated = _allocated(run, manifest, earlier, certificates)
+    free = status.balance + status.claimed - allocated
     hands_out = free if pool is None else pool
     if hands_out <= 0 or hands_out > free:
         raise UserError(
             "POOL",
             f"The pool cannot hand out {tokens(hands_out)} in epoch {epoch}.",
-            why=f"it holds {tokens(status.balance)}, of which {tokens(status.balance - free)} is promised already",
+            why=f"it holds {tokens(status.balance)}, and {tokens(status.balance - free)} are "
+            "allocated to earlier epochs",
             fix="hypergpud settle --fund TOKENS, or name a smaller --pool",
         )
-    told = tuple(one.term for one in not_settled(offences, earlier))
+    fresh = tuple(one.term for one in not_settled(offences, earlier))
     terms = EpochTerms(
-        epoch=epoch, pool=amount_bytes(hands_out), tip=certificates[-1].hash, offences=told
+        epoch=epoch, pool=amount_bytes(hands_out), tip=certificates[-1].hash, offences=fresh
     )
     known = _Known(
         chain=chain, status=status, run=run, manifest=manifest, certificates=certificates
@@ -171,18 +172,18 @@ def check_root(
     manifest: Manifest,
     certificates: Sequence[OpenCertificate],
 ) -> RootCheck:
-    """Compute the root again, and who was silent, and compare.
+    """Compute a root and its silent accounts again, and compare.
 
-    Raises `UserError("CERTIFICATES_MISSING")`, `ChainError`.
+    Raises `UserError("CERTIFICATES_MISSING")` or `ChainError`.
     """
     computed = ""
     if dataset.run != run:
-        reason = "its data set is of another run"
+        reason = "its data set belongs to another run"
     else:
         try:
             again, _ = make_dataset(run, manifest, dataset.epochs, certificates)
         except ValueError as error:
-            reason = f"it pays, and by the certificates {error}"
+            reason = f"it pays, but by the certificates {error}"
         else:
             computed = again.root.hex()
             known = _Known(
@@ -197,7 +198,8 @@ def check_root(
         total=proposal.total,
         agrees=not reason,
         reason=reason
-        or f"{len(dataset.totals)} accounts, recomputed from {len(certificates)} certificates and the chain's heartbeats: the same root",
+        or f"the same root: {len(dataset.totals)} accounts, recomputed from "
+        f"{len(certificates)} certificates and the chain's heartbeats",
     )
 
 
@@ -210,23 +212,31 @@ def _difference(proposal: Proposal, dataset: Dataset, again: Dataset) -> str:
         ]
         if wrong:
             account, amount = wrong[0]
-            said = dataset.total_of(account)
-            return f"{address_of(account)} has earned {int.from_bytes(amount, 'big')} by the certificates, and the data set says {said}"
-        return "the data set pays accounts that earned nothing, or is for another chain or contract"
+            return (
+                f"{address_of(account)} earned {int.from_bytes(amount, 'big')} by the "
+                f"certificates, but the data set says {dataset.total_of(account)}"
+            )
+        return (
+            "the data set pays accounts that earned nothing, "
+            "or belongs to another chain or contract"
+        )
     if (proposal.root, proposal.total) != (again.root, again.total):
-        return "the root on the chain is not that of its data set"
+        return "the root on the chain is not its data set's"
     if proposal.epoch != again.epochs[-1].epoch:
-        return f"the chain says epoch {proposal.epoch}, the data set ends with {again.epochs[-1].epoch}"
+        return (
+            f"the chain says epoch {proposal.epoch}, but the data set ends with "
+            f"{again.epochs[-1].epoch}"
+        )
     return ""
 
 
-def _promised(
+def _allocated(
     run: Digest,
     manifest: Manifest,
     epochs: Sequence[EpochTerms],
     certificates: Sequence[OpenCertificate],
 ) -> int:
-    """What earlier epochs gave, locked or not. What they could not hand out is free again."""
+    """Return what earlier epochs gave, locked or not. What they could not hand out is free."""
     if not epochs or isinstance(manifest.settlement, msgspec.UnsetType):
         return 0
     settled = settle(work_of(run, manifest, epochs, certificates), manifest.settlement.rules)
@@ -234,11 +244,11 @@ def _promised(
 
 
 def _silent_by_chain(known: _Known, epochs: Sequence[EpochTerms]) -> Iterator[tuple[bytes, ...]]:
-    """For each epoch, the accounts with work in it, or with work that may still wait, that neither
-    registered nor beat since the settlement before.
+    """Yield each epoch's silent accounts: those with work that the chain did not hear from.
 
-    From the end of the last settled epoch (the pool's begin, for the first) to the end of this one,
-    by the chain's events: whoever asks, and whenever, gets the same. Raises `ChainError`.
+    Work counts in its epoch and while it may still be held. The chain's events count from the end
+    of the epoch settled before (or the pool's start) to the end of this one. So everyone gets the
+    same answer at any time. Raises `ChainError`.
     """
     settlement = known.manifest.settlement
     held = 0 if isinstance(settlement, msgspec.UnsetType) else settlement.rules.held_epochs
@@ -260,13 +270,19 @@ def _silent_by_chain(known: _Known, epochs: Sequence[EpochTerms]) -> Iterator[tu
 
 
 def _wrong_silence(known: _Known, epochs: Sequence[EpochTerms]) -> str:
-    """What a data set says wrongly of who was silent, "" where the chain agrees."""
+    """Say where a data set's silent accounts differ from the chain's; "" if they agree."""
     numbers = [terms.epoch for terms in epochs]
     if numbers != sorted(set(numbers)):
         return f"its epochs are not in order: {numbers}"
     for terms, silent in zip(epochs, _silent_by_chain(known, epochs), strict=True):
         if heard := set(terms.silent) - set(silent):
-            return f"epoch {terms.epoch}: {address_of(min(heard))} is called silent, and the chain heard of it or it did not work"
+            return (
+                f"epoch {terms.epoch}: {address_of(min(heard))} is listed as silent, but the chain "
+                "heard from it, or it did no work"
+            )
         if missed := set(silent) - set(terms.silent):
-            return f"epoch {terms.epoch}: {address_of(min(missed))} is paid, and the chain did not hear of it"
+            return (
+                f"epoch {terms.epoch}: {address_of(min(missed))} is paid, but the chain did not "
+                "hear from it"
+            )
     return ""

@@ -1,3 +1,1 @@
-"""The demo: real daemons on loopback, watched through the same status that every other reader gets,
-and judged by their files.
-"""
+"""The demo: real daemons on loopback, watched through their status, compared by their files."""

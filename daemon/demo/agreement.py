@@ -1,9 +1,8 @@
-"""Whether nodes hold the same model: their checkpoint files are read and their anchors compared,
-byte for byte.
+"""Checks whether nodes hold the same model: compares the anchors in their checkpoint files.
 
-On purpose this trusts nothing that a daemon says, and shares no code with what wrote the files: the
-safetensors format is an 8-byte little-endian length, that many bytes of JSON with each tensor's
-place, then the tensors (https://github.com/huggingface/safetensors#format).
+It compares byte for byte, trusts nothing that a daemon reports, and shares no code with the writer
+of the files. A safetensors file is an 8-byte little-endian length, that many bytes of JSON with the
+place of each tensor, and then the tensors (https://github.com/huggingface/safetensors#format).
 """
 
 from __future__ import annotations
@@ -22,8 +21,9 @@ CHUNK_BYTES = 1 << 20
 
 
 class Agreement(msgspec.Struct, frozen=True, kw_only=True):
-    """`agreed` is whether the anchors are identical; `number` is the round they were compared at,
-    None when there was none to compare.
+    """Whether the anchors of all nodes are identical.
+
+    `number` is the round that was compared; None where no round could be.
     """
 
     agreed: bool
@@ -32,14 +32,16 @@ class Agreement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare_anchors(homes: Sequence[Path], run: str) -> Agreement:
-    """Compare the anchors of the last checkpoint that all `homes` have of the run (its id in hex).
+    """Compare the anchors of the last checkpoint that all `homes` have of `run` (its id in hex).
 
-    Not agreed, too, when a home has no checkpoint of a number that the others have, when a file
-    cannot be read, or with fewer than two homes.
+    The nodes do not agree either if no checkpoint is common to all homes, if a file cannot be read,
+    or with fewer than two homes.
     """
     if len(homes) < 2:
         return Agreement(
-            agreed=False, number=None, reason=f"only {len(homes)} was left, and agreement takes two"
+            agreed=False,
+            number=None,
+            reason=f"only {len(homes)} node was left, and a comparison needs two",
         )
     kept = [_checkpoints(home, run) for home in homes]
     common = set(kept[0]).intersection(*kept[1:])
@@ -60,7 +62,7 @@ def compare_anchors(homes: Sequence[Path], run: str) -> Agreement:
             return Agreement(
                 agreed=False,
                 number=number,
-                reason=f"the checkpoint {files[number]} cannot be read: {error}",
+                reason=f"cannot read the checkpoint {files[number]}: {error}",
             )
     if len(set(digests.values())) > 1:
         held = ", ".join(f"{name} {digest[:12]}" for name, digest in digests.items())
@@ -75,9 +77,9 @@ def compare_anchors(homes: Sequence[Path], run: str) -> Agreement:
 
 
 def anchor_digest(file: Path) -> str:
-    """SHA-256 of the anchor's bytes in one checkpoint file, with its type and shape.
+    """SHA-256 of the anchor in a checkpoint file: its type, its shape and its bytes.
 
-    Raises `ValueError` for what is no checkpoint.
+    Raises `ValueError` for a file that is not a checkpoint.
     """
     with file.open("rb") as stream:
         header = _header(stream.read(8), stream)
@@ -108,8 +110,9 @@ def _header(length: bytes, stream: Any) -> dict[str, Any]:
 
 
 def _checkpoints(home: Path, run: str) -> dict[int, Path]:
-    """The home's checkpoint files of the run by number; of two with one number (siblings) the
-    newer.
+    """The home's checkpoint files of the run by number.
+
+    Two certificates of one number are siblings; their newer file counts.
     """
     files = sorted(
         home.glob(f"runs/{run}/checkpoints/*.safetensors"), key=lambda file: file.stat().st_mtime_ns

@@ -1,5 +1,6 @@
-"""A child of the demo: a real `hypergpud` in its own session and home, which ends when the demo
-does, however the demo ends.
+"""A process of the demo: a real `hypergpud` in its own session and home.
+
+It ends when the demo ends, however the demo ends.
 """
 
 from __future__ import annotations
@@ -22,26 +23,28 @@ from protocol.errors import HyperGPUError
 from protocol.status import Status
 
 OUTPUT_FILE = "output.log"
-TAIL_LINES = 12  # enough for a traceback's end
+# Enough for the end of a traceback.
+TAIL_LINES = 12
 TAIL_BYTES = 16 << 10
-# A child prints where it serves among its first lines.
+# A process prints the address of its page among its first lines.
 URL_BYTES = 64 << 10
 _URL = re.compile(r"http://127\.0\.0\.1:\d+")
-# A daemon too busy (or stopped) to answer is asked again at the next look.
+# A daemon that is too busy to answer, or stopped, is asked again at the next look.
 STATUS_TIMEOUT_S = 1.0
 
 
 class Lifeline:
-    """A pipe that only this process holds open: its children see it close when this process ends,
-    also by SIGKILL.
+    """A pipe that only this process holds open.
+
+    Its children see the pipe close when this process ends, even by SIGKILL.
     """
 
     def __init__(self) -> None:
-        # Neither end is inheritable unless passed on.
+        # A child inherits an end only if it is passed on explicitly.
         self.read_end, self._write_end = os.pipe()
 
     def close(self) -> None:
-        """End what still holds on to it."""
+        """Close both ends, which ends every child that still runs."""
         os.close(self._write_end)
         os.close(self.read_end)
 
@@ -52,7 +55,7 @@ class DemoProcess:
     def __init__(self, name: str, home: Path, prefix: Sequence[str] = ()) -> None:
         """Starts nothing.
 
-        `prefix` goes before its command and keeps its process number, as `nsenter` does.
+        `prefix` comes before the command. It must keep the process number, as `nsenter` does.
         """
         self.name = name
         self.home = home
@@ -67,10 +70,8 @@ class DemoProcess:
     ) -> None:
         """Write the home's config and run `hypergpud *arguments` on it.
 
-        The caller's `HYPERGPU_*` settings do not reach it.
-
-        One that ended may be started again: its home, and the config in it, are then taken as they
-        are.
+        The child does not get the caller's `HYPERGPU_*` variables. A process that ended can be
+        started again: it keeps its home and the config in it.
         """
         self.home.mkdir(mode=0o700, exist_ok=True)
         write_new(self.home / CONFIG_FILE, _toml(settings).encode())
@@ -84,13 +85,13 @@ class DemoProcess:
                 stderr=subprocess.STDOUT,
                 env=environ,
                 pass_fds=(lifeline.read_end,),
-                # Ctrl-C in the terminal is the demo's alone to handle.
+                # Only the demo handles Ctrl-C of the terminal.
                 start_new_session=True,
             )
 
     @property
     def pid(self) -> int:
-        """Its process number, after it was started."""
+        """The process number. Only after `start`."""
         assert self._process is not None
         return self._process.pid
 
@@ -100,7 +101,7 @@ class DemoProcess:
 
     @property
     def ending(self) -> str:
-        """How it ended, in words."""
+        """How the process ended, as the end of a sentence."""
         code = None if self._process is None else self._process.poll()
         if code is None:
             return "has not ended"
@@ -109,7 +110,7 @@ class DemoProcess:
         return f"ended with exit code {code}"
 
     def status(self) -> Status | None:
-        """What it says of itself; None where it does not answer, or does not know its run yet."""
+        """The daemon's status; None if it does not answer, or does not know its run yet."""
         try:
             status = msgspec.json.decode(
                 call(self.home, "status", timeout_s=STATUS_TIMEOUT_S), type=Status
@@ -119,7 +120,7 @@ class DemoProcess:
         return status if status.you.peer else None
 
     def ask_to_stop(self) -> None:
-        """Through the control socket, as a person would; by signal where nobody listens there."""
+        """Ask through the control socket; send SIGTERM if the process does not answer there."""
         if not self.alive:
             return
         try:
@@ -128,7 +129,7 @@ class DemoProcess:
             self._signal(signal.SIGTERM)
 
     def wait(self, timeout_s: float) -> bool:
-        """Whether it ended within `timeout_s`."""
+        """Wait at most `timeout_s`. Returns whether the process has ended."""
         if self._process is None:
             return True
         try:
@@ -138,13 +139,13 @@ class DemoProcess:
         return True
 
     def kill(self) -> None:
-        """End it and its session now. Does nothing to one that ended."""
+        """Kill the process and its session, if it still runs."""
         if self.alive:
             self._signal(signal.SIGKILL)
             self.wait(5.0)
 
     def tail(self) -> str:
-        """The last lines it printed."""
+        """The last lines that the process printed."""
         try:
             with (self.home / OUTPUT_FILE).open("rb") as output:
                 output.seek(max(0, os.fstat(output.fileno()).st_size - TAIL_BYTES))
@@ -154,9 +155,10 @@ class DemoProcess:
         return "\n".join(f"    {line}" for line in lines[-TAIL_LINES:])
 
     def url(self) -> str:
-        """Where it serves, once it has printed that. It chose its port itself, so the port is free.
+        """The address of its page; empty until the process has printed it.
 
-        A port that the demo looked for could belong to another program by the time it is used.
+        The process chooses a free port by itself. A port that the demo chose could be in use by the
+        time the process binds it.
         """
         try:
             with (self.home / OUTPUT_FILE).open("rb") as output:
@@ -167,7 +169,7 @@ class DemoProcess:
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.poll() is None:
-            # Not reaped, so the number is still its own.
+            # The process is not reaped yet, so no other process has its number.
             os.killpg(self._process.pid, number)
 
 

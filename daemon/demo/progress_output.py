@@ -1,8 +1,4 @@
-"""Who watches a demo: a terminal gets the live view, anything else one plain line for each
-certified round.
-
-All of it is talk (stderr).
-"""
+"""The progress of a demo on stderr: a live view on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,23 +14,23 @@ from protocol.status import RoundSummary, Status
 
 
 class ProgressOutput(Protocol):
-    """What the demo tells while it runs."""
+    """Where a demo reports its progress."""
 
     def tell(self, line: str) -> None:
-        """A sentence."""
+        """Print a sentence."""
 
     def certified(self, certified: RoundSummary, peers: int) -> None:
-        """A round that was not told before."""
+        """Report a newly certified round."""
 
     def show(self, statuses: Mapping[str, Status | None]) -> None:
-        """Everything as it stands, several times a second."""
+        """Show the statuses of all daemons. Called several times a second."""
 
-    def leave(self) -> None:
-        """Nothing more will come."""
+    def close(self) -> None:
+        """End the output."""
 
 
 class PlainOutput:
-    """Plain lines."""
+    """One plain line for each sentence and each certified round."""
 
     def __init__(self, talk: Invocation) -> None:
         self._talk = talk
@@ -46,17 +42,18 @@ class PlainOutput:
         self._talk.say(round_line(certified, peers))
 
     def show(self, statuses: Mapping[str, Status | None]) -> None:
-        """Nothing: lines are for what stays true."""
+        """Do nothing: a line cannot be updated."""
 
-    def leave(self) -> None:
-        """Nothing is open."""
+    def close(self) -> None:
+        """Do nothing: nothing is open."""
 
 
 class LiveOutput:
-    """The live view at the bottom of the terminal; sentences scroll past above it."""
+    """The live view at the bottom of a terminal; sentences scroll above it."""
 
     def __init__(self, color: bool) -> None:
-        from rich.console import Console  # noqa: PLC0415  # 60 ms that plain lines do without
+        # rich takes 60 ms, which plain lines do not need.
+        from rich.console import Console  # noqa: PLC0415
         from rich.live import Live  # noqa: PLC0415
 
         from daemon.demo.swarm_view import live_view  # noqa: PLC0415
@@ -70,17 +67,17 @@ class LiveOutput:
         self._console.print(line, markup=False, highlight=False)
 
     def certified(self, certified: RoundSummary, peers: int) -> None:
-        """The view shows the rounds itself."""
+        """Do nothing: the view shows the rounds."""
 
     def show(self, statuses: Mapping[str, Status | None]) -> None:
         self._live.update(self._view(statuses), refresh=True)
 
-    def leave(self) -> None:
+    def close(self) -> None:
         self._live.stop()
 
 
 def _sized(environ: Mapping[str, str]) -> dict[str, str]:
-    """Without a size of 0, which rich believes and draws nothing in."""
+    """The environment without a size of 0, in which rich would draw nothing."""
     return {
         name: value
         for name, value in environ.items()
@@ -90,13 +87,13 @@ def _sized(environ: Mapping[str, str]) -> dict[str, str]:
 
 @contextmanager
 def open_output(talk: Invocation) -> Iterator[ProgressOutput]:
-    """The one that fits where stderr goes."""
-    seats: ProgressOutput = (
+    """The live view if stderr is a terminal, else plain lines."""
+    output: ProgressOutput = (
         LiveOutput(talk.color(sys.stderr))
         if is_terminal(sys.stderr) and not talk.quiet
         else PlainOutput(talk)
     )
     try:
-        yield seats
+        yield output
     finally:
-        seats.leave()
+        output.close()

@@ -1,8 +1,4 @@
-"""What came out of a demo: certified rounds gathered from the daemons' statuses, and the figures
-drawn from them.
-
-Pure.
-"""
+"""The result of a demo, from the statuses of its daemons. Pure."""
 
 from __future__ import annotations
 
@@ -18,19 +14,20 @@ MISSED = "missed"
 
 
 class ClaimedReward(msgspec.Struct, frozen=True, kw_only=True):
-    """One volunteer's reward: what arrived at its payout address, in base units as text."""
+    """What arrived at the payout address of one daemon, in base units as text."""
 
     name: str
     account: str
     payout: str
-    samples: int  # as it told the chain
+    # As its heartbeat reported to the chain.
+    samples: int
     amount: str
-    # It computed the root from its own certificates, and it was the chain's.
+    # Whether the root that it computed from its own certificates is the chain's.
     verified: bool
 
 
 class RewardSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What a demo with a chain paid, and whether it adds up."""
+    """What a demo with a chain paid, and whether the sum is right."""
 
     pool: str
     paid: tuple[ClaimedReward, ...]
@@ -45,10 +42,7 @@ class RewardSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DemoResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The demo's result, field for field what `demo --json` prints.
-
-    `payout` is there when the demo had a chain.
-    """
+    """What `demo --json` prints. `payout` is present if the demo had a chain."""
 
     peers: int
     rounds_certified: int
@@ -69,7 +63,7 @@ class DemoResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RoundTally:
-    """Everything certified while the demo looked, each round once, and each daemon's last word."""
+    """The certified rounds that the demo saw, each once, and each daemon's last status."""
 
     def __init__(self, began_at: float) -> None:
         """`began_at` is when training could begin (unix seconds)."""
@@ -79,24 +73,24 @@ class RoundTally:
 
     @property
     def rounds(self) -> int:
-        """How many rounds were certified, as far as any daemon has verified."""
+        """Rounds certified, as far as any daemon has verified."""
         return max((status.run.number for status in self._last.values()), default=0)
 
     @property
     def run(self) -> str:
-        """The run's id in hex; empty before any daemon answered."""
+        """The run's id in hex; empty until a daemon answers."""
         return next((status.run.run for status in self._last.values()), "")
 
     def reached(self, name: str) -> int:
-        """How far the daemon `name` has come."""
+        """The last round that the daemon `name` has verified."""
         return self._last[name].run.number if name in self._last else 0
 
     def heard(self, name: str) -> bool:
         """Whether the daemon `name` ever answered."""
         return name in self._last
 
-    def take(self, statuses: Mapping[str, Status | None]) -> list[RoundSummary]:
-        """Look at what the daemons say; returns the rounds not seen before, oldest first."""
+    def update(self, statuses: Mapping[str, Status | None]) -> list[RoundSummary]:
+        """Add the statuses. Returns the rounds that are new, oldest first."""
         fresh: dict[int, RoundSummary] = {}
         for name, status in statuses.items():
             if status is None:
@@ -108,7 +102,7 @@ class RoundTally:
         self._rounds |= fresh
         return [fresh[number] for number in sorted(fresh)]
 
-    def verdict(
+    def result(
         self, peers: int, agreement: Agreement, payout: RewardSummary | None = None
     ) -> DemoResult:
         rounds = [self._rounds[number] for number in sorted(self._rounds)]
@@ -128,7 +122,7 @@ class RoundTally:
         )
 
     def _samples_per_second(self, rounds: list[RoundSummary]) -> float:
-        """Certified samples over the time they took, exchanging included."""
+        """Certified samples over the time that they took, communication included."""
         if not rounds:
             return 0.0
         counted, began_at = (
@@ -139,39 +133,40 @@ class RoundTally:
 
 
 def round_line(certified: RoundSummary, peers: int) -> str:
-    """One certified round in one line."""
-    loss = "no loss told" if certified.loss is None else f"loss {certified.loss:.4f}"
+    """A certified round as one line."""
+    loss = "loss unknown" if certified.loss is None else f"loss {certified.loss:.4f}"
     seconds = sum(certified.phase_seconds.values())
     took = f", {seconds:.1f} s" if seconds else ""
-    return f"round {certified.number}: {len(certified.contributors)} of {peers} contributed {certified.samples:,} samples, {loss}{took}"
+    who = f"{len(certified.contributors)} of {peers} contributed"
+    return f"round {certified.number}: {who} {certified.samples:,} samples, {loss}{took}"
 
 
-def result_text(verdict: DemoResult, agreement: Agreement) -> str:
-    """The verdict for people, the answer first."""
-    if verdict.rounds_certified == 0:
-        first = f"No round was certified by {verdict.peers} peers."
-    elif not verdict.agreement:
-        first = f"{_rounds(verdict)} certified by {verdict.peers} peers, but they do NOT agree: {agreement.reason}."
+def result_text(result: DemoResult, agreement: Agreement) -> str:
+    """The result as text, the most important fact first."""
+    if result.rounds_certified == 0:
+        first = f"No round was certified by {result.peers} peers."
+    elif not result.agreement:
+        first = f"{_rounds(result)} certified by {result.peers} peers, but they do NOT agree: {agreement.reason}."
     else:
-        first = f"{_rounds(verdict)} certified by {verdict.peers} peers, and they agree byte for byte: {agreement.reason}."
+        first = f"{_rounds(result)} certified by {result.peers} peers, and they agree byte for byte: {agreement.reason}."
     loss = (
         "unknown"
-        if verdict.loss_first is None
-        else f"{verdict.loss_first:.4f} -> {verdict.loss_last:.4f}"
+        if result.loss_first is None
+        else f"{result.loss_first:.4f} -> {result.loss_last:.4f}"
     )
     return "\n".join(
         [
             first,
             f"  loss        {loss}",
-            f"  samples/s   {verdict.samples_per_second:,.1f}",
-            f"  bytes sent  {verdict.bytes_sent:,}",
-            *(_payout_lines(verdict.payout) if verdict.payout else []),
+            f"  samples/s   {result.samples_per_second:,.1f}",
+            f"  bytes sent  {result.bytes_sent:,}",
+            *(_payout_lines(result.payout) if result.payout else []),
         ]
     )
 
 
 def _payout_lines(payout: RewardSummary) -> list[str]:
-    """What each claimed, and the sum beside the pool."""
+    """What each daemon claimed, and the sum beside the pool."""
     wide = max((len(one.name) for one in payout.paid), default=0)
     lines = [
         f"    {one.name:<{wide}}  {tokens(int(one.amount)):>24}  at {one.payout}"
@@ -185,9 +180,7 @@ def _payout_lines(payout: RewardSummary) -> list[str]:
     return ["  claimed", *lines, f"    {'sum':<{wide}}  {tokens(payout.total):>24}  {adds}"]
 
 
-def _rounds(verdict: DemoResult) -> str:
+def _rounds(result: DemoResult) -> str:
     return (
-        "1 round was"
-        if verdict.rounds_certified == 1
-        else f"{verdict.rounds_certified} rounds were"
+        "1 round was" if result.rounds_certified == 1 else f"{result.rounds_certified} rounds were"
     )

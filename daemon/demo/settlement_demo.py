@@ -1,9 +1,8 @@
-"""A demo that pays: a chain of its own, a wallet for each volunteer, and at the end one settlement
-that everybody checks and claims.
+"""A demo that pays: a chain, a wallet for each daemon, and one settlement at the end.
 
-Nothing here is pretended but time: the chain's clock is set forward past the epoch and past the
-delay in which a root can be disputed. Daemons register, beat and fetch the data set by themselves;
-settling and claiming is what `hypergpud settle` and `hypergpud rewards` do.
+Only time is simulated: the demo moves the chain's clock past the epoch, and past the delay in which
+a root can be disputed. The daemons register, send heartbeats and fetch the data set by themselves.
+The demo settles and claims with the code of `hypergpud settle` and `hypergpud rewards`.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,17 +36,19 @@ from protocol.chain.port import Chain, SentTransaction
 from protocol.errors import UserError
 from protocol.status.figures import tokens
 
-POOL = 1_000 * 10**18  # base units
+# Base units.
+POOL = 1_000 * 10**18
 EPOCH_S, DELAY_S = 3600, 600
-BLOCK_S = 0  # a block for each transaction, at once
-# A demo is over before a real beat would come.
+# A block for each transaction, at once.
+BLOCK_S = 0
+# A demo is shorter than the interval of a real heartbeat.
 HEARTBEAT_S = 2.0
-# Wallets that live for a minute; a real one takes a second to open.
+# These wallets live for a minute. A real wallet takes a second to unlock.
 QUICK_SCRYPT_N = 1 << 12
-# Py-evm takes 3 s to import on an idle machine, and anvil may take 60 s beside that on a busy one.
-UP_S = 90.0
+# py-evm takes 3 s to import on an idle machine. anvil takes up to 60 s more on a busy one.
+UP_TIMEOUT_S = 90.0
 # For a transaction or a data set, on a machine that is busy training.
-PATIENCE_S = 120.0
+WAIT_TIMEOUT_S = 120.0
 LOOK_S = 0.5
 CHAIN_ID = 4195600
 REWARD_POOL = "0x0000000000000000000000000000000000001000"
@@ -56,24 +58,25 @@ T = TypeVar("T")
 
 
 class SettlementDemo:
-    """The money of one demo. Starts nothing before `begin`."""
+    """The chain, wallets and settlement of one demo. Starts nothing before `begin`."""
 
     def __init__(
         self,
         root: Path,
         names: Sequence[str],
-        leave: StopRequest,
+        stop: StopRequest,
         tell: Callable[[str], None],
         *,
         anvil: bool = False,
     ) -> None:
-        self._root, self._leave, self._tell, self._anvil = root, leave, tell, anvil
+        self._root, self._stop, self._tell, self._anvil = root, stop, tell, anvil
         self._wallets: dict[str, UnlockedWallet] = {name: wallet_of(new_key()) for name in names}
-        # cold: nobody here keeps these keys.
+        # Cold addresses: their keys are not kept.
         self._payouts: dict[str, Address] = {name: wallet_of(new_key()).address for name in names}
         self._settler = next(iter(names))
         self._password = root / "password"
         self._url = ""
+        self.pool = POOL
         self.devnet = DemoProcess("devnet", root / "devnet")
 
     def begin(self, lifeline: Lifeline) -> None:
@@ -105,45 +108,42 @@ class SettlementDemo:
             home = self._root / name
             files.create(home, wallet.private_key(), password, scrypt_n=QUICK_SCRYPT_N)
             files.set_payout(home, self._payouts[name])
-        if not self._until(self._answers, UP_S) and not self._leave.is_set():
+        if not self._until(self._answers, UP_TIMEOUT_S) and not self._stop.is_set():
             raise UserError(
                 "DEMO_CHAIN",
-                "The demo's chain did not come up.",
+                "The demo's chain did not start.",
                 why=f"it {self.devnet.ending}:\n{self.devnet.tail()}",
             )
 
     def run_file(self, text: str) -> Path:
-        """The run with its settlement, as a file.
-
-        Raises `UserError("MANIFEST")` for a run that names a chain of its own.
-        """
+        """Write the run with its settlement, and return the path."""
         path = self._root / "run.toml"
         path.write_text('chain = "hypergpu"\n' + text + TERMS, encoding="utf-8")
         return path
 
     def settings(self) -> dict[str, object]:
-        """A daemon's `[chain]`."""
+        """The `[chain]` of a daemon."""
         return {"rpc": [self._url], "confirmations": 1, "heartbeat_s": HEARTBEAT_S}
 
     def arguments(self) -> list[str]:
-        """Of `hypergpud start`."""
+        """Arguments of `hypergpud start`."""
         return ["--password-file", str(self._password)]
 
     def pay(self, names: Sequence[str]) -> tuple[ClaimedReward, ...]:
-        """Settle what was certified, while the daemons `names` still run, and let each of them
-        claim.
+        """Settle what was certified, while the daemons `names` run, and let each of them claim.
 
         Raises `UserError`, `ChainError`.
         """
         chains = {name: self._open(name) for name in names}
         settler = chains.get(self._settler)
         if settler is None:
-            raise UserError("DEMO_CHAIN", f"{self._settler}, which settles, is gone.")
-        self._see(settler, lambda: settler.fund(POOL))
+            raise UserError("DEMO_CHAIN", f"The settler {self._settler} has ended.")
+        self._send_and_wait(settler, lambda: settler.fund(POOL))
         for name, chain in chains.items():
-            if self._until(lambda chain=chain: chain.agent(chain.account).samples or None) is None:
+            if self._until(partial(_reported_samples, chain)) is None:
                 raise UserError(
-                    "DEMO_CHAIN", f"{name} told the chain nothing within {PATIENCE_S:.0f} s."
+                    "DEMO_CHAIN",
+                    f"{name} sent the chain no heartbeat within {WAIT_TIMEOUT_S:.0f} s.",
                 )
         homes = {name: self._root / name for name in names}
         run = settled_run(homes[self._settler], None)
@@ -155,7 +155,7 @@ class SettlementDemo:
             for one in certificates_of(homes[self._settler], run, self._tell)
             if all(one.hash in hashes for hashes in held)
         ]
-        self._later(EPOCH_S)
+        self._move_clock(EPOCH_S)
         made = draft_settlement(
             settler,
             run.run,
@@ -165,20 +165,21 @@ class SettlementDemo:
             epoch=epoch_to_settle(settler.pool()),
             pool=POOL,
         )
-        name = keep_dataset(homes[self._settler], made.dataset)
-        self._see(settler, lambda: settler.propose(made.proposal))
+        dataset = keep_dataset(homes[self._settler], made.dataset)
+        self._send_and_wait(settler, lambda: settler.propose(made.proposal))
         self._tell(
-            f"Epoch {made.proposal.epoch} is proposed: {len(certificates)} certificates, {tokens(made.proposal.total)} tokens."
+            f"Epoch {made.proposal.epoch} is proposed: {len(certificates)} certificates,"
+            f" {tokens(made.proposal.total)} tokens."
         )
-        self._later(DELAY_S)
-        self._see(settler, settler.activate)
-        return tuple(self._claim(who, chain, homes[who], name) for who, chain in chains.items())
+        self._move_clock(DELAY_S)
+        self._send_and_wait(settler, settler.activate)
+        return tuple(self._claim(who, chain, homes[who], dataset) for who, chain in chains.items())
 
     def _claim(self, name: str, chain: Chain, home: Path, dataset: bytes) -> ClaimedReward:
         if self._until(lambda: load_dataset(home, dataset)) is None:
             raise UserError(
                 "DEMO_CHAIN",
-                f"{name} did not get the settlement's data set from the swarm within {PATIENCE_S:.0f} s.",
+                f"{name} did not fetch the settlement's data set within {WAIT_TIMEOUT_S:.0f} s.",
             )
         verified = all(
             check.agrees for check in verify(chain, home, settled_run(home, None), self._tell)
@@ -196,7 +197,8 @@ class SettlementDemo:
             verified=verified,
         )
         self._tell(
-            f"{name}: {tokens(amount)} tokens claimed to {paid.payout}, after checking the root against its own certificates."
+            f"{name}: {tokens(amount)} tokens claimed to {paid.payout}, after it verified the root"
+            " with its own certificates."
         )
         return paid
 
@@ -205,19 +207,19 @@ class SettlementDemo:
         settings = msgspec.convert(self.settings(), ChainConfig)
         return open_chain(settings, run.manifest, self._root / name, self._wallets[name])
 
-    def _see(self, settler: Chain, send: Callable[[], SentTransaction]) -> None:
+    def _send_and_wait(self, settler: Chain, send: Callable[[], SentTransaction]) -> None:
         with account_turn(self._root / self._settler):
-            settled = settler.wait(send(), PATIENCE_S)
+            settled = settler.wait(send(), WAIT_TIMEOUT_S)
         if not settled.done:
             raise ChainRefused(settled.reason)
 
-    def _later(self, seconds: int) -> None:
-        """The chain's clock, set forward."""
+    def _move_clock(self, seconds: int) -> None:
+        """Move the chain's clock forward."""
         self._ask("evm_increaseTime", seconds)
         self._ask("evm_mine")
 
     def _answers(self) -> bool | None:
-        """Whether the chain answers; None where it may do so later."""
+        """True if the chain answers, False if its process ended, None to try again later."""
         self._url = self._url or self.devnet.url()
         if not self._url:
             return None if self.devnet.alive else False
@@ -238,13 +240,18 @@ class SettlementDemo:
             raise ChainError(f"the demo's chain did not answer {method}: {error}") from None
         return found.get("result") if isinstance(found, dict) else None
 
-    def _until(self, look: Callable[[], T | None], patience_s: float = PATIENCE_S) -> T | None:
-        """What `look` finds in the end; None when it does not, or the demo is left."""
-        deadline = time.monotonic() + patience_s
+    def _until(self, look: Callable[[], T | None], timeout_s: float = WAIT_TIMEOUT_S) -> T | None:
+        """Call `look` until it finds something. None after the timeout."""
+        deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             found = look()
             if found is not None:
                 return found
-            if self._leave.wait(LOOK_S) and patience_s == UP_S:
+            if self._stop.wait(LOOK_S) and timeout_s == UP_TIMEOUT_S:
                 return None
         return None
+
+
+def _reported_samples(chain: Chain) -> int | None:
+    """The samples that the account's heartbeats reported; None before the first."""
+    return chain.agent(chain.account).samples or None

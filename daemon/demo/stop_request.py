@@ -1,8 +1,8 @@
-"""The wish to leave a demo, as a signal brings it.
+"""A request to stop the demo, set by a signal handler.
 
-Not a `threading.Event`: its `set` takes the lock that `wait` holds for most of its bytecodes, and a
-handler runs in the thread that it interrupts, so that Ctrl-C in the wrong microsecond would end
-nothing and hold everything.
+A `threading.Event` does not work here. Its `set` acquires the lock that `wait` holds for most of
+its bytecodes, and a signal handler runs in the thread that it interrupts. Ctrl-C in the wrong
+microsecond would deadlock.
 """
 
 from __future__ import annotations
@@ -16,50 +16,53 @@ from types import FrameType
 
 
 class StopRequest:
-    """Set once, from a signal's handler or from anywhere else, without a lock."""
+    """A flag that a signal handler can set without a lock, and that wakes the waiting thread."""
 
     def __init__(self) -> None:
-        self._heard, self._told = os.pipe()
-        os.set_blocking(self._told, False)
-        self._wished = False
+        self._read_end, self._write_end = os.pipe()
+        os.set_blocking(self._write_end, False)
+        self._set = False
 
     def is_set(self) -> bool:
-        return self._wished
+        return self._set
 
     def set(self) -> None:
-        self._wished = True
-        # The pipe is full of wishes: the one who waits wakes all the same.
+        self._set = True
+        # If the pipe is full, the waiting thread wakes up anyway.
         with suppress(BlockingIOError):
-            os.write(self._told, b"\0")
+            os.write(self._write_end, b"\0")
 
     def wait(self, timeout_s: float) -> bool:
-        """Whether it is wished, at the latest after `timeout_s`."""
-        if not self._wished:
-            select.select([self._heard], [], [], timeout_s)
-        return self._wished
+        """Wait until the flag is set, at most `timeout_s`. Returns whether it is set."""
+        if not self._set:
+            select.select([self._read_end], [], [], timeout_s)
+        return self._set
 
     def close(self) -> None:
-        os.close(self._heard)
-        os.close(self._told)
+        os.close(self._read_end)
+        os.close(self._write_end)
 
 
 @contextmanager
 def until_signalled() -> Iterator[StopRequest]:
-    """A wish that the first SIGINT, SIGTERM or SIGHUP makes; the second raises `KeyboardInterrupt`."""
-    leave = StopRequest()
+    """A request that the first SIGINT, SIGTERM or SIGHUP sets.
+
+    The second signal raises `KeyboardInterrupt`.
+    """
+    stop = StopRequest()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        if leave.is_set():
+        if stop.is_set():
             raise KeyboardInterrupt
-        leave.set()
+        stop.set()
 
     before = {
         number: signal.signal(number, on_signal)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     }
     try:
-        yield leave
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        leave.close()
+        stop.close()

@@ -1,328 +1,261 @@
-"""The demo from curtain to curtain: start real daemons, watch them, stop them, judge.
+"""The processes of one demo: starts real daemons, watches them, and stops them.
 
-The first daemon is up before the others are told to join it; the observer comes last, since it has
-nothing to show before. Whatever ends the demo (enough rounds, Ctrl-C, nothing happening, an error
-of ours), the same steps end the children, and the lifeline ends them when the demo itself is
-killed.
+The first daemon must be up before the others join it. The observer starts last, since it has
+nothing to show before. However the demo ends (enough rounds, Ctrl-C, a stall, a bug of ours), the
+same steps end the processes. If the demo itself is killed, its lifeline ends them.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-import msgspec
-
-from daemon.cli.invocation import Invocation
-from daemon.demo.agreement import compare_anchors
 from daemon.demo.process import DemoProcess, Lifeline
-from daemon.demo.progress_output import ProgressOutput, open_output
-from daemon.demo.result import RewardSummary, RoundTally, result_text
-from daemon.demo.stop_request import StopRequest, until_signalled
-from daemon.node.run_choice import bundled_text, load_or_bundled_manifest
+from daemon.demo.progress_output import ProgressOutput
+from daemon.demo.result import ClaimedReward, RewardSummary, RoundTally
+from daemon.demo.stop_request import StopRequest
 from protocol.chain.errors import ChainError
 from protocol.errors import UserError
 from protocol.status import Status
 
-if TYPE_CHECKING:
-    from daemon.demo.settlement_demo import SettlementDemo
-
-LOOK_S = 0.5  # training progress changes twice a second
-# A daemon is up in 3 s on an idle machine; a loaded one with a cold disk took 40.
+# Training progress changes twice a second.
+LOOK_S = 0.5
+# A daemon is up in 3 s on an idle machine. A loaded one with a cold disk took 40 s.
 UP_TIMEOUT_S = 90.0
-# Without a new certified round, beyond what the run's own round takes; the first one must come
-# within 60 s.
-PATIENCE_S = 180.0
-# A daemon itself leaves within 20 s of being asked, whatever it was doing.
+# A daemon stops within 20 s of a request, whatever it does.
 STOP_TIMEOUT_S = 25.0
 LOOPBACK = "127.0.0.1"
-INTERRUPTED = 130
+
+Settings = dict[str, dict[str, object]]
 
 
-def run_demo(
-    talk: Invocation,
-    *,
-    peers: int,
-    rounds: int,
-    run_file: Path | None,
-    chain: bool = False,
-    anvil: bool = False,
-) -> int:
-    """Show the swarm until `rounds` are certified everywhere (0: until Ctrl-C), print the verdict,
-    and return the exit code.
+class Settlement(Protocol):
+    """The chain of a demo that pays. `settlement_demo.py` has the implementation."""
 
-    Guarantees that nothing it started is running when it returns. Raises `UserError` where the
-    run's file is wrong or the first daemon does not come up.
-    """
-    manifest = load_or_bundled_manifest(run_file)
-    patience_s = PATIENCE_S + 4 * manifest.round.seconds
-    with ExitStack() as stack:
-        leave = stack.enter_context(until_signalled())
-        root = Path(tempfile.mkdtemp(prefix="hypergpu-demo-"))
-        seats = stack.enter_context(open_output(talk))
-        try:
-            chosen = run_file.absolute() if run_file else None
-            payday = _payday(root, chosen, peers, leave, seats, anvil) if chain else None
-            with DemoSupervisor(
-                root, payday.run_file(_text_of(chosen)) if payday else chosen, peers, seats, payday
-            ) as stage:
-                reason = stage.play(rounds, patience_s, leave)
-                paid = stage.pay()
-                stage.close()
-                agreement = compare_anchors(
-                    [child.home for child in stage.members()], stage.tally.run
-                )
-                verdict = stage.tally.verdict(peers, agreement, paid)
-        except UserError:
-            seats.tell(f"The logs are kept in {root}")
-            raise
-        except KeyboardInterrupt:  # the second Ctrl-C: no verdict, no files
-            shutil.rmtree(root, ignore_errors=True)
-            raise
-        if reason:
-            seats.tell(reason)
-        seats.leave()
-        talk.result(
-            msgspec.json.encode(verdict).decode()
-            if talk.as_json
-            else result_text(verdict, agreement)
-        )
-        # Without --rounds, Ctrl-C is how a demo ends.
-        interrupted = leave.is_set() and rounds > 0
-        if interrupted or (verdict.good and not reason):
-            shutil.rmtree(root, ignore_errors=True)
-            return INTERRUPTED if interrupted else 0
-        talk.say(f"The logs and checkpoints are kept in {root}")
-        return 1
+    devnet: DemoProcess
+    pool: int
+
+    def begin(self, lifeline: Lifeline) -> None:
+        """Start the chain and make the wallets."""
+
+    def run_file(self, text: str) -> Path:
+        """Write the run with its settlement."""
+
+    def settings(self) -> dict[str, object]:
+        """The `[chain]` of a daemon."""
+
+    def arguments(self) -> list[str]:
+        """Arguments of `hypergpud start`."""
+
+    def pay(self, names: Sequence[str]) -> tuple[ClaimedReward, ...]:
+        """Settle, and let the daemons `names` claim."""
 
 
 class DemoSupervisor:
-    """The children of one demo. Leaving the block ends every one of them."""
+    """The processes of one demo. Leaving the block ends every one of them."""
 
     def __init__(
         self,
         root: Path,
         run_file: Path | None,
         peers: int,
-        seats: ProgressOutput,
-        payday: SettlementDemo | None = None,
+        output: ProgressOutput,
+        settlement: Settlement | None = None,
     ) -> None:
+        """`root` gets the homes. Starts nothing."""
         self._root = root
         self._run_file = run_file
         self._peers = peers
-        self._seats = seats
-        self._payday = payday
+        self._output = output
+        self._settlement = settlement
         self._lifeline = Lifeline()
         self._daemons: list[DemoProcess] = []
         self._observer: DemoProcess | None = None
-        self._page_told = False
-        self._mourned: set[str] = set()
+        self._page_announced = False
+        self._dead: set[str] = set()
         self.tally = RoundTally(time.time())
 
     def __enter__(self) -> DemoSupervisor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for child in self._children():
-            child.kill()
+        for process in self._processes():
+            process.kill()
         self._lifeline.close()
 
     @property
     def finishers(self) -> list[DemoProcess]:
-        """The daemons that did not die before they were asked to stop."""
-        return [child for child in self._daemons if child.name not in self._mourned]
+        """The daemons that did not die before the demo asked them to stop."""
+        return [process for process in self._daemons if process.name not in self._dead]
 
     def members(self) -> list[DemoProcess]:
         """The finishers that took part in a certificate.
 
-        One that never did holds no anchor to compare, and is told of.
+        Any other finisher has no anchor to compare, which this reports.
         """
-        newcomers = [child.name for child in self.finishers if not self.tally.reached(child.name)]
+        newcomers = [one.name for one in self.finishers if not self.tally.reached(one.name)]
         if newcomers and self.tally.rounds:
-            self._seats.tell(
-                f"{', '.join(newcomers)} had no certified round yet, and no anchor to compare."
+            self._output.tell(
+                f"{', '.join(newcomers)} had no certified round yet, and so no anchor to compare."
             )
-        return [child for child in self.finishers if child.name not in newcomers]
+        return [process for process in self.finishers if process.name not in newcomers]
 
-    def play(self, rounds: int, patience_s: float, leave: StopRequest) -> str:
-        """Start and watch. Returns why it ended early, or an empty sentence."""
-        self._seats.tell(f"Starting {self._peers} daemons on this machine, in {self._root}")
-        if self._payday:
-            self._seats.tell("Starting a chain, with a wallet for each of them.")
-            self._payday.begin(self._lifeline)
-        addresses = self._first(leave)
-        if leave.is_set():
+    def run(self, rounds: int, stall_timeout_s: float, stop: StopRequest) -> str:
+        """Start and watch the swarm. Returns why it ended early, or an empty string."""
+        self._output.tell(f"Starting {self._peers} daemons on this machine, in {self._root}")
+        if self._settlement:
+            self._output.tell("Starting a chain, with a wallet for each daemon.")
+            self._settlement.begin(self._lifeline)
+        addresses = self._start_first(stop)
+        if stop.is_set():
             return ""
         for number in range(2, self._peers + 1):
-            self._spawn(number, addresses)
+            self._start_daemon(number, addresses)
         moved: dict[str, tuple[int, float]] = {}
-        while not leave.wait(LOOK_S):
+        while not stop.wait(LOOK_S):
             self._look()
-            living = [child for child in self.finishers if child.alive]
+            living = [process for process in self.finishers if process.alive]
             if not living:
                 return "Every daemon died."
             missing = (
-                [child for child in living if self.tally.reached(child.name) < rounds]
+                [one for one in living if self.tally.reached(one.name) < rounds]
                 if rounds
                 else living
             )
             if not missing:
                 return ""
-            late = self._late(missing, moved, patience_s)
-            # With a goal, one that does not get there would keep all waiting for ever; without one,
-            # the others are still worth watching.
-            if late and (rounds or len(late) == len(living)):
-                tails = "\n".join(f"  {child.name}:\n{child.tail()}" for child in self._children())
-                return f"{', '.join(late)} certified no round for {patience_s:.0f} s. The ends of the logs:\n{tails}"
-            self._open_observer(addresses)
+            stalled = self._stalled(missing, moved, stall_timeout_s)
+            # With a goal, one stalled daemon would make the demo wait for ever. Without a goal, the
+            # demo continues as long as any daemon makes progress.
+            if stalled and (rounds or len(stalled) == len(living)):
+                tails = "\n".join(f"  {one.name}:\n{one.tail()}" for one in self._processes())
+                return (
+                    f"{', '.join(stalled)} certified no round for {stall_timeout_s:.0f} s."
+                    f" The ends of the logs:\n{tails}"
+                )
+            self._start_observer(addresses)
         return ""
 
     def pay(self) -> RewardSummary | None:
-        """Settle and claim what those who took part earned; None in a demo without a chain."""
-        if self._payday is None:
+        """Settle and claim what the members earned; None in a demo without a chain."""
+        if self._settlement is None:
             return None
-        from daemon.demo.settlement_demo import POOL  # noqa: PLC0415  # as in `_payday`
-
-        earners = [
-            child.name for child in self.members() if child.alive and self.tally.reached(child.name)
-        ]
+        earners = [one.name for one in self.members() if one.alive]
         try:
-            paid = self._payday.pay(earners)
+            paid = self._settlement.pay(earners)
         except (UserError, ChainError) as error:
-            self._seats.tell(f"The settlement failed: {error}")
+            self._output.tell(f"The settlement failed: {error}")
             paid = ()
-        return RewardSummary(pool=str(POOL), paid=paid)
+        return RewardSummary(pool=str(self._settlement.pool), paid=paid)
 
     def close(self) -> None:
-        """Look once more, then let everybody leave in peace; who does not is killed."""
+        """Look once more, then ask every process to stop; kill any that does not."""
         self._look()
-        for child in self._children():
-            child.ask_to_stop()
+        for process in self._processes():
+            process.ask_to_stop()
         deadline = time.monotonic() + STOP_TIMEOUT_S
-        for child in self._children():
-            if not child.wait(deadline - time.monotonic()):
-                self._seats.tell(
-                    f"{child.name} did not leave within {STOP_TIMEOUT_S:.0f} s and was killed. The end of its log:\n{child.tail()}"
+        for process in self._processes():
+            if not process.wait(deadline - time.monotonic()):
+                self._output.tell(
+                    f"{process.name} did not stop within {STOP_TIMEOUT_S:.0f} s and was killed."
+                    f" The end of its log:\n{process.tail()}"
                 )
-                child.kill()
+                process.kill()
 
-    def _late(
-        self, children: list[DemoProcess], moved: dict[str, tuple[int, float]], patience_s: float
+    def _stalled(
+        self,
+        processes: list[DemoProcess],
+        moved: dict[str, tuple[int, float]],
+        stall_timeout_s: float,
     ) -> list[str]:
-        """Who has not moved for too long. `moved` keeps how far each was, and since when."""
+        """The daemons without progress for too long. `moved` keeps their last progress."""
         now = time.monotonic()
-        for child in children:
-            reached = self.tally.reached(child.name)
-            if child.name not in moved or moved[child.name][0] != reached:
-                moved[child.name] = (reached, now)
-        return [child.name for child in children if now - moved[child.name][1] > patience_s]
+        for process in processes:
+            reached = self.tally.reached(process.name)
+            if process.name not in moved or moved[process.name][0] != reached:
+                moved[process.name] = (reached, now)
+        return [one.name for one in processes if now - moved[one.name][1] > stall_timeout_s]
 
-    def _children(self) -> list[DemoProcess]:
-        others = [self._observer, self._payday.devnet if self._payday else None]
-        return [*self._daemons, *(child for child in others if child is not None)]
+    def _processes(self) -> list[DemoProcess]:
+        others = [self._observer, self._settlement.devnet if self._settlement else None]
+        return [*self._daemons, *(process for process in others if process is not None)]
 
-    def _spawn(self, number: int, join: tuple[str, ...]) -> DemoProcess:
+    def _start_daemon(self, number: int, join: tuple[str, ...]) -> DemoProcess:
         name = f"node-{number}"
-        child = DemoProcess(name, self._root / name)
-        self._daemons.append(child)
-        settings: dict[str, dict[str, object]] = {
+        process = DemoProcess(name, self._root / name)
+        self._daemons.append(process)
+        settings: Settings = {
             "node": {"name": name},
             "network": {"listen_host": LOOPBACK},
             "worker": {"threads": max(1, (os.cpu_count() or 1) // self._peers)},
         }
-        if self._payday:
-            settings["chain"] = self._payday.settings()
-        arguments = ["start", *(part for address in join for part in ("--join", address))]
+        if self._settlement:
+            settings["chain"] = self._settlement.settings()
+        arguments = ["start", *_joins(join)]
         if self._run_file and not join:
             arguments += ["--run", str(self._run_file)]
-        if self._payday:
-            arguments += self._payday.arguments()
-        child.start(self._lifeline, settings, arguments)
-        return child
+        if self._settlement:
+            arguments += self._settlement.arguments()
+        process.start(self._lifeline, settings, arguments)
+        return process
 
-    def _first(self, leave: StopRequest) -> tuple[str, ...]:
-        """Start the first daemon; returns the addresses that the others join."""
-        child = self._spawn(1, ())
+    def _start_first(self, stop: StopRequest) -> tuple[str, ...]:
+        """Start the first daemon. Returns the addresses that the others join."""
+        process = self._start_daemon(1, ())
         deadline = time.monotonic() + UP_TIMEOUT_S
-        while not leave.wait(LOOK_S / 4):
-            status = child.status()
+        while not stop.wait(LOOK_S / 4):
+            status = process.status()
             if status is not None and status.you.addresses:
-                return (
-                    tuple(address for address in status.you.addresses if f"/{LOOPBACK}/" in address)
-                    or status.you.addresses
-                )
-            if not child.alive or time.monotonic() > deadline:
+                local = tuple(one for one in status.you.addresses if f"/{LOOPBACK}/" in one)
+                return local or status.you.addresses
+            if not process.alive or time.monotonic() > deadline:
                 how = (
-                    f"it {child.ending}"
-                    if not child.alive
-                    else f"it was not up after {UP_TIMEOUT_S:.0f} s"
+                    f"it was not up after {UP_TIMEOUT_S:.0f} s"
+                    if process.alive
+                    else f"it {process.ending}"
                 )
                 raise UserError(
                     "DEMO_START",
-                    "The first daemon did not come up.",
-                    why=f"{how}; the end of its log:\n{child.tail()}",
+                    "The first daemon did not start.",
+                    why=f"{how}; the end of its log:\n{process.tail()}",
                 )
         return ()
 
     def _look(self) -> None:
         statuses: Mapping[str, Status | None] = {
-            child.name: child.status() if child.alive else None for child in self._daemons
+            process.name: process.status() if process.alive else None for process in self._daemons
         }
-        for certified in self.tally.take(statuses):
-            self._seats.certified(certified, self._peers)
-        for child in self._daemons:
-            if not child.alive and child.name not in self._mourned:
-                self._mourned.add(child.name)
-                self._seats.tell(
-                    f"{child.name} {child.ending}; the others go on. The end of its log:\n{child.tail()}"
+        for certified in self.tally.update(statuses):
+            self._output.certified(certified, self._peers)
+        for process in self._daemons:
+            if not process.alive and process.name not in self._dead:
+                self._dead.add(process.name)
+                self._output.tell(
+                    f"{process.name} {process.ending}; the others continue."
+                    f" The end of its log:\n{process.tail()}"
                 )
-        if self._observer and not self._page_told and (page := self._observer.url()):
-            self._seats.tell(f"The page of this swarm: {page}/")
-            self._page_told = True
-        self._seats.show(statuses)
+        if self._observer and not self._page_announced and (page := self._observer.url()):
+            self._output.tell(f"The page of this swarm: {page}/")
+            self._page_announced = True
+        self._output.show(statuses)
 
-    def _open_observer(self, join: tuple[str, ...]) -> None:
-        """Once every living daemon has said something: the machine's cores are theirs until then."""
-        if self._observer or not all(self.tally.heard(child.name) for child in self.finishers):
+    def _start_observer(self, join: tuple[str, ...]) -> None:
+        """Start the observer once every living daemon has answered.
+
+        Until then the daemons need the machine's cores.
+        """
+        if self._observer or not all(self.tally.heard(one.name) for one in self.finishers):
             return
         self._observer = DemoProcess("observer", self._root / "observer")
-        settings: dict[str, dict[str, object]] = {
+        settings: Settings = {
             "network": {"listen_host": LOOPBACK},
             "observer": {"host": LOOPBACK, "port": 0},
         }
-        arguments = ["observe", *(part for address in join for part in ("--join", address))]
-        self._observer.start(self._lifeline, settings, arguments)
+        self._observer.start(self._lifeline, settings, ["observe", *_joins(join)])
 
 
-def _payday(
-    root: Path,
-    run_file: Path | None,
-    peers: int,
-    leave: StopRequest,
-    seats: ProgressOutput,
-    anvil: bool,
-) -> SettlementDemo:
-    """Raises `UserError("MANIFEST")` for a run that names a chain of its own."""
-    from daemon.demo.settlement_demo import SettlementDemo  # noqa: PLC0415  # web3: two seconds that a demo without a chain does not pay
-
-    if load_or_bundled_manifest(run_file).chain != "none":
-        raise UserError(
-            "MANIFEST",
-            "That run names a chain of its own.",
-            why="a demo settles on one that it starts itself",
-            fix="leave out --chain",
-            exit_code=2,
-        )
-    return SettlementDemo(
-        root, [f"node-{number}" for number in range(1, peers + 1)], leave, seats.tell, anvil=anvil
-    )
-
-
-def _text_of(run_file: Path | None) -> str:
-    return run_file.read_text(encoding="utf-8") if run_file else bundled_text()
+def _joins(addresses: Sequence[str]) -> list[str]:
+    return [part for address in addresses for part in ("--join", address)]

@@ -1,7 +1,7 @@
-"""The live view of a whole swarm on one machine: what `hypergpud demo` shows while it runs.
+"""The live view of a swarm on one machine, which `hypergpud demo` shows while it runs.
 
-One row for each daemon, the last rounds with who was in each, the loss as a line of blocks. Pure:
-statuses in, a rich renderable out.
+It has a row for each daemon, the last rounds with their members, and the loss as a line of blocks.
+Pure: it turns statuses into a rich renderable.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ Statuses = Mapping[str, Status | None]
 
 
 def sparkline(values: Sequence[float], width: int = SPARK_COLUMNS) -> str:
-    """The last value of each of up to `width` equal stretches, as blocks from the lowest to the
-    highest of them.
+    """The values as a line of at most `width` blocks, scaled from the lowest to the highest.
+
+    Each block shows the last value of an equal part of the values.
     """
     if not values:
         return ""
@@ -42,7 +43,7 @@ def sparkline(values: Sequence[float], width: int = SPARK_COLUMNS) -> str:
 
 
 def furthest(statuses: Statuses) -> Status | None:
-    """The status of whoever has verified the most; None while nobody answers."""
+    """The status of the daemon that has verified the most; None while no daemon answers."""
     known = [status for status in statuses.values() if status is not None]
     return max(
         known, key=lambda status: (status.run.number, status.run.rounds_certified), default=None
@@ -50,7 +51,7 @@ def furthest(statuses: Statuses) -> Status | None:
 
 
 def _summary(statuses: Statuses, best: Status) -> Text:
-    """Two lines: where training is, and what it took."""
+    """Two lines: the progress of training, and what was transferred for it."""
     run = best.run
     nodes = [
         status for status in statuses.values() if status is not None and status.you.role == "node"
@@ -82,7 +83,7 @@ def _peer_rows(statuses: Statuses, best: Status | None) -> Table:
             continue
         you, run = status.you, status.run
         agrees = best is not None and run.number == best.run.number and run.tip == best.run.tip
-        # As that daemon computed it; an observer computes none.
+        # The digest that this daemon computed. An observer computes none.
         digest = run.state_digest[:8] or MISSING
         doing = phase_words(you.phase) if you.role == "node" else "observing"
         own = you.rounds_counted + you.rounds_late + you.rounds_lost
@@ -151,10 +152,10 @@ def _round_rows(statuses: Statuses, best: Status) -> Table:
 
 
 def live_view(statuses: Statuses, *, title: str = "HyperGPU", note: str = "") -> RenderableType:
-    """The view.
+    """Render the view.
 
-    `statuses` maps a daemon's name to its status, None while it does not answer; `note` is a last
-    line (the page's address).
+    `statuses` maps a daemon's name to its status; None while the daemon does not answer. `note` is
+    the last line.
     """
     best = furthest(statuses)
     if best is None:

@@ -1,3 +1,1 @@
-"""Usage reports as a Plumise-style oracle takes them: made byte for byte, sent until taken, and
-received by the observer.
-"""
+"""The oracle: reports of certified work, sent by nodes and received by the observer."""

@@ -1,12 +1,14 @@
-"""Taking reports: each is checked for size, rate, form, time, order and signature, in this order,
-and refused with a status and a reason.
+"""Receives reports, and checks each one's size, rate, form, time, order and signature.
 
-    413  too large                    400  no report, too old or too new, or not newer than the wallet's last one
-    429  too many, try again later    401  not signed by the wallet it names
+The checks come in this order, and a refusal has a status and a reason:
 
-The last timestamp of each wallet is on disk before the answer is given, and kept for longer than a
-report may be old: a signature that is still within its time can never be used twice, whatever is
-restarted in between.
+    413  the report is too large
+    429  there are too many reports; try again later
+    400  it is malformed, too old or too new, or not newer than the wallet's last report
+    401  the wallet that it names did not sign it
+
+Each wallet's last timestamp is on disk before the answer is sent, and is kept longer than a report
+may be old. So no signature is accepted twice, not even across restarts.
 """
 
 from __future__ import annotations
@@ -21,21 +23,22 @@ import msgspec
 from daemon.oracle.reports import MAX_BODY_BYTES, BadReport, read_report
 from protocol.chain.keccak import account_bytes, address_of
 
-SKEW_S = 60  # the API's own
-# How long a wallet's last timestamp outlives the last instant at which a replay could be taken.
+# The API's own limit.
+SKEW_S = 60
+# How long a wallet's last timestamp is kept, far longer than a report may be old.
 KEPT_S = 10 * SKEW_S
-# Reports of one sender at once, and seconds until it may send another.
+# How many reports a sender may send at once, and after how many seconds it may send another.
 BURST, REFILL_S = 20, 1.0
-MOST_SENDERS = 4096
-# 5 MB; above it new wallets wait until old ones are forgotten.
-MOST_WALLETS = 100_000
+MAX_SENDERS = 4096
+# 5 MB. New wallets beyond this number wait until old ones are forgotten.
+MAX_WALLETS = 100_000
 
 Recover = Callable[[str, bytes], str | None]
-"""The address that signed a text (EIP-191) with 65 bytes, None where none did."""
+"""Returns the address that signed a text (EIP-191), or None for an invalid signature."""
 
 
 class ReportReply(msgspec.Struct, frozen=True, kw_only=True):
-    """What becomes of a report. `reason` is one word that does not change, `what` a sentence."""
+    """The answer to a report. `reason` is one fixed word, and `what` is a sentence."""
 
     status: int
     reason: str
@@ -57,24 +60,25 @@ class ReportReceiver:
             ":memory:" if path is None else path, isolation_level=None, check_same_thread=False
         )
         self._database.execute("PRAGMA journal_mode=WAL")
-        # The timestamp must outlive a power cut, or the report could be taken again.
+        # The timestamp must survive a power failure, or the report could be accepted again.
         self._database.execute("PRAGMA synchronous=FULL")
         self._database.execute(
-            "CREATE TABLE IF NOT EXISTS reports (wallet BLOB PRIMARY KEY, last INTEGER NOT NULL, tokens TEXT NOT NULL)"
+            "CREATE TABLE IF NOT EXISTS reports"
+            " (wallet BLOB PRIMARY KEY, last INTEGER NOT NULL, tokens TEXT NOT NULL)"
         )
 
     def close(self) -> None:
         self._database.close()
 
     def accept(self, path: str, body: bytes, sender: str) -> ReportReply:
-        """What to answer. `sender` is who is counted for the rate: the client's address."""
+        """Check and count a report. The rate is limited for each `sender`, the client's address."""
         if len(body) > MAX_BODY_BYTES:
             return ReportReply(
                 status=413, reason="oversized", what=f"A report has at most {MAX_BODY_BYTES} bytes."
             )
         if not self._allowed(sender):
             return ReportReply(
-                status=429, reason="rate", what=f"One report a second, {BURST} at once."
+                status=429, reason="rate", what=f"One report a second is accepted, {BURST} at once."
             )
         try:
             report = read_report(path, body)
@@ -85,7 +89,8 @@ class ReportReceiver:
             return ReportReply(
                 status=400,
                 reason="skew",
-                what=f"The timestamp is {report.timestamp - now:+.0f} s from now; {SKEW_S} s are allowed.",
+                what=f"The timestamp is {report.timestamp - now:+.0f} s from now; "
+                f"{SKEW_S} s are allowed.",
             )
         wallet = account_bytes("0x" + report.wallet[2:].lower())
         last = self._last(wallet)
@@ -93,7 +98,7 @@ class ReportReceiver:
             return ReportReply(
                 status=400,
                 reason="replay",
-                what=f"The timestamp is not after {last}, that of the wallet's last report.",
+                what=f"The timestamp is not later than the wallet's last one, {last}.",
             )
         if self._recover(report.message, report.signature) != address_of(wallet):
             return ReportReply(
@@ -105,10 +110,11 @@ class ReportReceiver:
             return ReportReply(
                 status=429,
                 reason="full",
-                what="Too many wallets have reported lately; try again later.",
+                what="Too many wallets reported lately; try again later.",
             )
         self._database.execute(
-            "INSERT INTO reports VALUES (?, ?, ?) ON CONFLICT(wallet) DO UPDATE SET last = excluded.last, tokens = ?",
+            "INSERT INTO reports VALUES (?, ?, ?)"
+            " ON CONFLICT(wallet) DO UPDATE SET last = excluded.last, tokens = ?",
             (
                 wallet,
                 report.timestamp,
@@ -119,7 +125,7 @@ class ReportReceiver:
         return ACCEPTED
 
     def tokens(self, wallet: str) -> int:
-        """What a wallet has reported in all, as far as it is kept."""
+        """Return everything that a wallet reported, as far as it is kept."""
         row = self._database.execute(
             "SELECT tokens FROM reports WHERE wallet = ?",
             (account_bytes("0x" + wallet[2:].lower()),),
@@ -134,11 +140,11 @@ class ReportReceiver:
 
     def _room(self, now: float) -> bool:
         (count,) = self._database.execute("SELECT COUNT(*) FROM reports").fetchone()
-        if count < MOST_WALLETS:
+        if count < MAX_WALLETS:
             return True
         self._database.execute("DELETE FROM reports WHERE last < ?", (int(now) - KEPT_S,))
         (count,) = self._database.execute("SELECT COUNT(*) FROM reports").fetchone()
-        return int(count) < MOST_WALLETS
+        return int(count) < MAX_WALLETS
 
     def _allowed(self, sender: str) -> bool:
         now = self._now()
@@ -146,7 +152,7 @@ class ReportReceiver:
         allowance = min(float(BURST), allowance + max(0.0, now - at) / REFILL_S)
         allowed = allowance >= 1.0
         self._senders[sender] = (allowance - 1.0 if allowed else allowance, now)
-        while len(self._senders) > MOST_SENDERS:
-            # The one that was silent longest: its allowance is full again, or nearly.
+        while len(self._senders) > MAX_SENDERS:
+            # This sender was silent longest, so its allowance is full again, or nearly.
             self._senders.popitem(last=False)
         return allowed

@@ -1,11 +1,14 @@
-"""The two generations of the oracle's report: their bodies and the exact bytes that are signed.
+"""The two generations of the oracle's report: their bodies, and the exact bytes that are signed.
 
-    metrics   POST /api/v1/metrics/report   a flat body; EIP-191 over {"agent":..,"processed_tokens":..,"timestamp":..}, keys in that order
-    legacy    POST /api/v1/report           {"payload": {...}, "signature": ..}; EIP-191 over the payload as compact JSON with sorted keys
+    metrics  POST /api/v1/metrics/report
+             a flat body; EIP-191 over {"agent":..,"processed_tokens":..,"timestamp":..} in this
+             order
+    legacy   POST /api/v1/report
+             {"payload": {...}, "signature": ..}
+             EIP-191 over the payload as compact JSON with sorted keys
 
-Numbers are signed as they were sent, so a body is read with its own spelling of them kept: 1.5
-stays 1.5, and 2.0 stays 2.0. Unknown fields are refused: what is not signed for could be anybody's
-addition.
+Numbers are signed as they were sent, so a body keeps its own spelling of them: 1.5 stays 1.5, and
+2.0 stays 2.0. Unknown fields are refused, since the signature does not cover them.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from protocol.chain.keccak import Address
 
 METRICS_PATH = "/api/v1/metrics/report"
 LEGACY_PATH = "/api/v1/report"
-# A report has 400 bytes; proofs are a few words each.
+# A report has 400 bytes, and each proof has a few words.
 MAX_BODY_BYTES = 16 << 10
 
 Count = Annotated[int, Meta(ge=0, le=(1 << 53) - 1)]
@@ -30,7 +33,7 @@ SignatureText = Annotated[str, Meta(pattern=r"^(0x)?[0-9a-fA-F]{130}$")]
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """What is reported: work since the last report that was taken."""
+    """The content of a report: the work since the last accepted report."""
 
     tokens: int
     requests: int
@@ -39,10 +42,10 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MetricsBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The flat body."""
+    """The flat body, with the API's names."""
 
     wallet: AddressText
-    tokensProcessed: Count  # the API's names
+    tokensProcessed: Count
     avgLatencyMs: Amount
     requestCount: Count
     uptimeSeconds: Count
@@ -54,7 +57,7 @@ class MetricsBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class LegacyPayload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is signed in the older API."""
+    """The part that is signed in the older API."""
 
     agent: AddressText
     processed_tokens: Count
@@ -70,7 +73,7 @@ class _Legacy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class SignedReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A report as it was read: whose, how much, when, and what its signature must be over."""
+    """A decoded report, and the text that its signature must cover."""
 
     wallet: str
     tokens: int
@@ -80,21 +83,21 @@ class SignedReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BadReport(Exception):
-    """Not a report; the message says what is wrong with it."""
+    """A body is not a report. The message says why."""
 
 
 def metrics_message(wallet: str, tokens: int, timestamp: int) -> str:
-    """The text that is signed for the flat body. `wallet` as it is sent: its capitals count."""
+    """Return the text to sign for the flat body. The capitals of `wallet` count."""
     return f'{{"agent":{json.dumps(wallet)},"processed_tokens":{tokens},"timestamp":{timestamp}}}'
 
 
 def legacy_message(payload: dict[str, Any]) -> str:
-    """The text that is signed for a payload."""
+    """Return the text to sign for a payload."""
     return json.dumps(payload, sort_keys=True, separators=(",", ":"))
 
 
 def metrics_body(wallet: Address, usage: Usage, timestamp: int, signature: bytes) -> bytes:
-    """The flat body as JSON."""
+    """Encode the flat body."""
     return msgspec.json.encode(
         MetricsBody(
             wallet=wallet,
@@ -103,14 +106,14 @@ def metrics_body(wallet: Address, usage: Usage, timestamp: int, signature: bytes
             requestCount=usage.requests,
             uptimeSeconds=usage.uptime_s,
             timestamp=timestamp,
-            # hex() has no 0x, and a server that asks for one takes nothing else.
+            # Some servers accept only a signature with 0x, which hex() leaves out.
             signature="0x" + signature.hex(),
         )
     )
 
 
 def legacy_payload(wallet: Address, usage: Usage, timestamp: int) -> dict[str, Any]:
-    """The payload of the older API."""
+    """Make the payload of the older API."""
     return {
         "agent": wallet,
         "processed_tokens": usage.tokens,
@@ -122,12 +125,12 @@ def legacy_payload(wallet: Address, usage: Usage, timestamp: int) -> dict[str, A
 
 
 def legacy_body(payload: dict[str, Any], signature: bytes) -> bytes:
-    """The older body as JSON."""
+    """Encode the older body."""
     return msgspec.json.encode({"payload": payload, "signature": "0x" + signature.hex()})
 
 
 def read_report(path: str, body: bytes) -> SignedReport:
-    """The report in a body that came to `path`. Raises `BadReport`."""
+    """Decode the report in a body sent to `path`. Raises `BadReport`."""
     try:
         if path == METRICS_PATH:
             flat = msgspec.json.decode(body, type=MetricsBody)

@@ -17,7 +17,8 @@ from functools import cmp_to_key
 
 import msgspec
 
-from daemon.swarm.certificate_shares import TIPS_KEPT, CertificateShares
+from daemon.swarm import certificate_shares
+from daemon.swarm.certificate_shares import CertificateShares
 from protocol.certificates.certificate import (
     OpenCertificate,
     Tip,
@@ -105,7 +106,7 @@ class Lineage:
             if name not in self._own:
                 self._own[name] = None
                 self._shares.discard(name)
-        while len(self._own) > TIPS_KEPT:
+        while len(self._own) > certificate_shares.TIPS_KEPT:
             self._forget(next(iter(self._own)))
 
     def add(

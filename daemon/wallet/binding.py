@@ -1,5 +1,6 @@
-"""Making a binding: the wallet signs for this node once, and the node carries that in every offer
-(`protocol/chain/account_binding.py`).
+"""Signs the binding of a node to its wallet (`protocol/chain/account_binding.py`).
+
+The wallet signs once, and the node carries the binding in every offer.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from protocol.messages.offer import Binding
 def bind(
     wallet: UnlockedWallet, peer: PeerId, payout: bytes, chain_id: int, contract: bytes
 ) -> Binding:
-    """`payout` and `contract` are 20 bytes."""
+    """Sign a binding. `payout` and `contract` have 20 bytes."""
     signature = wallet.sign_digest(
         binding_digest(peer, wallet.raw_address, payout, chain_id, contract)
     )

@@ -1,8 +1,7 @@
-"""The wallet in a home: `wallet.json` (a keystore v3, never overwritten) and `payout` (the address
-that is paid, where it is another one).
+"""The wallet's files in a home: `wallet.json` (a keystore v3) and `payout` (the address to pay).
 
-The payout address may be anybody's: a cold wallet whose key is nowhere near this machine is only
-named here. Files are 0600 and written whole.
+`wallet.json` is never overwritten. The payout address may be any account, such as a cold wallet
+whose key is kept elsewhere. Files have permissions 0600 and are written as a whole.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ PAYOUT_FILE = "payout"
 
 
 class WalletInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What anybody may know of a home's wallet; what `wallet show --json` prints."""
+    """The public facts of a home's wallet, as `wallet show --json` prints them."""
 
     address: str
     payout: str
@@ -50,7 +49,10 @@ def has_wallet(home: Path) -> bool:
 
 
 def wallet_info(home: Path) -> WalletInfo:
-    """Raises `UserError("NO_WALLET" | "WALLET_NOT_OURS" | "WALLET_UNREADABLE" | "PAYOUT")`."""
+    """Return the wallet's public facts.
+
+    Raises `UserError("NO_WALLET" | "WALLET_NOT_OURS" | "WALLET_UNREADABLE" | "PAYOUT")`.
+    """
     address = address_in_home(home)
     payout = payout_of(home) or address
     return WalletInfo(
@@ -62,7 +64,7 @@ def wallet_info(home: Path) -> WalletInfo:
 
 
 def address_in_home(home: Path) -> str:
-    """The wallet's EIP-55 address; no password is needed."""
+    """Return the wallet's EIP-55 address, without a password."""
     try:
         return address_in(_document(home))
     except BadKeystore as error:
@@ -70,7 +72,7 @@ def address_in_home(home: Path) -> str:
 
 
 def unlock(home: Path, password: Password) -> UnlockedWallet:
-    """Takes about a second, on purpose. Raises `UserError` (exit code 5)."""
+    """Unlock the wallet, which takes about a second by design. Raises `UserError` (exit code 5)."""
     try:
         return unseal(_document(home), password.text)
     except WrongPassword:
@@ -84,15 +86,16 @@ def unlock(home: Path, password: Password) -> UnlockedWallet:
 def create(home: Path, key: bytes, password: str, *, scrypt_n: int = SCRYPT_N) -> str:
     """Put a key into the home, encrypted. Returns its address.
 
-    Raises `UserError`: "WALLET_EXISTS" (a wallet is never overwritten), "WALLET_PERMISSIONS" where
-    it could not be kept private, "WALLET_WRITE".
+    Raises `UserError` with "WALLET_EXISTS" (a wallet is never overwritten), "WALLET_PERMISSIONS"
+    (the file system cannot keep it private) or "WALLET_WRITE".
     """
     ensure_home(home)
     refuse_second(home)
     wallet, path = wallet_of(key), home / WALLET_FILE
     try:
         if not write_new(path, seal(key, password, scrypt_n=scrypt_n)):
-            raise _exists(home)  # another command was quicker
+            # Another command was faster.
+            raise _exists(home)
     except OSError as error:
         raise UserError(
             "WALLET_WRITE",
@@ -102,13 +105,14 @@ def create(home: Path, key: bytes, password: str, *, scrypt_n: int = SCRYPT_N) -
             exit_code=KEY_EXIT_CODE,
         ) from None
     mode = stat.S_IMODE(path.stat().st_mode)
-    # FAT and its kind have the permissions of the mount, and no command would open this wallet.
+    # On FAT and similar file systems, the mount sets the permissions, and no command would open
+    # this wallet.
     if mode & 0o077:
         path.unlink()
         raise UserError(
             "WALLET_PERMISSIONS",
-            f"A wallet in {home} could be read by others, so none was made.",
-            why=f"this file system makes files with permissions {mode:04o}, whatever is asked for",
+            f"No wallet was made: other users could read a wallet in {home}.",
+            why=f"this file system gives every file the permissions {mode:04o}",
             fix="mount it with umask=077, or name another home with --home PATH",
             exit_code=KEY_EXIT_CODE,
         )
@@ -116,15 +120,15 @@ def create(home: Path, key: bytes, password: str, *, scrypt_n: int = SCRYPT_N) -
 
 
 def refuse_second(home: Path) -> None:
-    """Before a password is asked for: raises `UserError("WALLET_EXISTS")` where there is a wallet."""
+    """Raise `UserError("WALLET_EXISTS")` for a home with a wallet, before any password is asked."""
     if has_wallet(home):
         raise _exists(home)
 
 
 def back_up(home: Path, target: Path) -> Path:
-    """A copy of the keystore, still encrypted.
+    """Copy the encrypted keystore to a file or into a directory. Returns the copy's path.
 
-    `target` may be a directory. Never overwrites. Returns where it is.
+    A backup never overwrites a file.
     """
     document = _document(home)
     path = target / f"hypergpu-wallet-{address_in_home(home)}.json" if target.is_dir() else target
@@ -137,7 +141,7 @@ def back_up(home: Path, target: Path) -> Path:
     if not made:
         raise UserError(
             "BACKUP",
-            f"There is a file {path} already.",
+            f"The file {path} exists already.",
             why="a backup never overwrites",
             fix="name another file",
         )
@@ -145,9 +149,9 @@ def back_up(home: Path, target: Path) -> Path:
 
 
 def set_payout(home: Path, text: str) -> str:
-    """From now on this address is paid.
+    """Set the address that is paid from now on.
 
-    Returns it as EIP-55 text. Raises `UserError("ADDRESS")` (exit code 2).
+    Returns the address as EIP-55 text. Raises `UserError("ADDRESS")` (exit code 2).
     """
     try:
         address = checked_address(text)
@@ -158,7 +162,7 @@ def set_payout(home: Path, text: str) -> str:
     if address == ZERO_ADDRESS:
         raise UserError(
             "ADDRESS",
-            "Nobody has the key of the zero address; what is paid there is lost.",
+            "Payments to the zero address are lost: nobody has its key.",
             exit_code=2,
         )
     ensure_home(home)
@@ -172,9 +176,9 @@ def set_payout(home: Path, text: str) -> str:
 
 
 def payout_of(home: Path) -> str | None:
-    """The payout address that was set, or None.
+    """Return the payout address that was set, or None.
 
-    Raises `UserError("PAYOUT")` for a damaged file: money must not go astray silently.
+    Raises `UserError("PAYOUT")` for a damaged file, so that no payment goes astray silently.
     """
     path = home / PAYOUT_FILE
     try:
@@ -185,7 +189,7 @@ def payout_of(home: Path) -> str | None:
     except (OSError, ValueError) as error:
         raise UserError(
             "PAYOUT",
-            f"{path} holds no address.",
+            f"{path} contains no address.",
             why=str(error),
             fix="hypergpud wallet set-payout ADDRESS",
             exit_code=2,
@@ -209,13 +213,13 @@ def _document(home: Path) -> bytes:
         raise _unreadable(home, error.strerror or str(error)) from None
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise _unreadable(home, "it is no file")
+            raise _unreadable(home, "it is not a file")
         mode = stat.S_IMODE(os.fstat(handle).st_mode)
         if mode & 0o077:
             raise UserError(
                 "WALLET_PERMISSIONS",
-                f"The wallet {path} can be read by others.",
-                why=f"its permissions are {mode:04o}; whoever has it can try passwords",
+                f"Other users can read the wallet {path}.",
+                why=f"its permissions are {mode:04o}, and anyone with the file can try passwords",
                 fix=f"chmod 600 {path}",
                 exit_code=KEY_EXIT_CODE,
             )
@@ -225,21 +229,21 @@ def _document(home: Path) -> bytes:
 
 
 def _not_ours(path: Path, why: str) -> UserError:
-    """A wallet that this user may not read: nothing is wrong with it, so a backup mends nothing."""
+    """Make the error for a wallet of another user. The wallet is intact, so no backup is needed."""
     owner, fix = (
         "",
-        "run hypergpud as the user that the wallet belongs to, or name another home with --home PATH",
+        "run hypergpud as the user who owns the wallet, or name another home with --home PATH",
     )
-    # What is in the directory may be hidden too.
+    # The directory may be unreadable, too.
     with suppress(OSError):
         uid = path.stat().st_uid
         if uid == os.geteuid():
             fix = f"chmod 600 {path}"
         else:
-            owner = f"; it belongs to the user {_user(uid)}, and this is {_user(os.geteuid())}"
+            owner = f"; the user {_user(uid)} owns it, and you are {_user(os.geteuid())}"
     return UserError(
         "WALLET_NOT_OURS",
-        f"The wallet {path} may not be read.",
+        f"You may not read the wallet {path}.",
         why=why + owner,
         fix=fix,
         exit_code=KEY_EXIT_CODE,
@@ -266,7 +270,7 @@ def _unreadable(home: Path, why: str) -> UserError:
 def _exists(home: Path) -> UserError:
     return UserError(
         "WALLET_EXISTS",
-        f"There is a wallet in {home} already: {address_in_home(home)}.",
+        f"{home} has a wallet already: {address_in_home(home)}.",
         why="a wallet is never overwritten",
         fix=f"hypergpud wallet backup FILE, then move {home / WALLET_FILE} away",
         exit_code=KEY_EXIT_CODE,

@@ -1,9 +1,8 @@
-"""The keystore: an account's key, encrypted as Web3 Secret Storage (v3), and what it signs.
+"""The keystore: an account's key, encrypted as Web3 Secret Storage (v3), and its signatures.
 
-The one importer of eth-account.
-
-Source: https://ethereum.org/en/developers/docs/data-structures-and-encoding/web3-secret-storage/.
-Nothing in here prints or logs, and the key is in no `repr` and in no exception.
+Only this module imports eth-account. It prints and logs nothing, and the key is in no `repr` and in
+no exception. Source of the format:
+https://ethereum.org/en/developers/docs/data-structures-and-encoding/web3-secret-storage/
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from daemon.wallet.document import KEY_BYTES, BadKeystore, Keystore, read_keysto
 from daemon.wallet.text import forms_of, normalized
 from protocol.chain.keccak import Address
 
-# Of the format's own description: about a second and 256 MB for whoever guesses a password, each
-# time.
+# The value in the format's own description. Each guess of a password takes about a second and
+# 256 MB.
 SCRYPT_N = 1 << 18
 _HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
 
@@ -31,72 +30,70 @@ class WrongPassword(Exception):
 
 
 class UnlockedWallet:
-    """An account that can sign. `repr` shows the address alone."""
+    """An account that can sign. Its `repr` shows only the address."""
 
     def __init__(self, account: LocalAccount) -> None:
         self._account = account
         self.address: Address = account.address
         self.raw_address = bytes.fromhex(account.address[2:])
-        self.public_key: bytes = account._key_obj.public_key.to_compressed_bytes()  # 33 bytes
+        # 33 bytes.
+        self.public_key: bytes = account._key_obj.public_key.to_compressed_bytes()
 
     def __repr__(self) -> str:
         return f"UnlockedWallet({self.address})"
 
     def sign_digest(self, digest: bytes) -> bytes:
-        """65 bytes r ‖ s ‖ v (27 or 28) over a 32-byte digest that the caller computed (EIP-712).
+        """Sign a 32-byte digest (EIP-712). Returns r, s and v: 65 bytes, where v is 27 or 28.
 
-        Deterministic (RFC 6979), s in the lower half.
+        The signature is deterministic (RFC 6979), and s is in the lower half.
         """
         return bytes(self._account.unsafe_sign_hash(digest).signature)
 
     def sign_text(self, text: str) -> bytes:
-        """65 bytes over the text as EIP-191 wraps it (personal_sign)."""
+        """Sign a text as EIP-191 wraps it (personal_sign). Returns 65 bytes."""
         return bytes(self._account.sign_message(encode_defunct(text=text)).signature)
 
     def private_key(self) -> bytes:
-        """The 32 bytes of the key, for whoever signs transactions. Never to be shown or kept."""
+        """Return the key's 32 bytes, to sign transactions. Never show or keep them."""
         return bytes(self._account.key)
 
 
 def new_key() -> bytes:
-    """32 random bytes that are a key."""
+    """Make a random key of 32 bytes."""
     return bytes(Account.create(secrets.token_hex(32)).key)
 
 
 def wallet_of(key: bytes) -> UnlockedWallet:
-    """The account of a key.
+    """Return the account of a key.
 
-    Raises `BadKeystore` for 32 bytes that are none (0, or not below the curve's order).
+    Raises `BadKeystore` for 0, and for numbers that are not below the curve's order.
     """
     try:
         return UnlockedWallet(Account.from_key(key))
-    except Exception:  # noqa: BLE001  # eth-keys raises several kinds, and their texts may quote the key: none of that goes on
+    # eth-keys raises several kinds of errors. Their texts may quote the key, so they end here.
+    except Exception:  # noqa: BLE001
         raise BadKeystore("these are not the 32 bytes of a secp256k1 key") from None
 
 
 def seal(key: bytes, password: str, *, scrypt_n: int = SCRYPT_N) -> bytes:
-    """The key as a keystore document (JSON), which geth, ethers and web3 open with the same
-    password.
-    """
+    """Encrypt a key as a keystore (JSON), which geth, ethers and web3 open, too."""
     document = Account.encrypt(key, normalized(password), kdf="scrypt", iterations=scrypt_n)
     return json.dumps(document, indent=1).encode() + b"\n"
 
 
 def address_in(document: bytes) -> Address:
-    """The EIP-55 address that a keystore says it holds; no password is needed.
+    """Return the EIP-55 address in a keystore, without a password.
 
-    Raises `BadKeystore`, also where it names none.
+    Raises `BadKeystore`, too, if the keystore has no address.
     """
     address = read_keystore(document).address
     if address is None:
-        raise BadKeystore(
-            "it names no address; hypergpud wallet import takes it over, and adds one"
-        )
+        raise BadKeystore("it has no address; hypergpud wallet import imports it and adds one")
     return address
 
 
 def unseal(document: bytes, password: str) -> UnlockedWallet:
-    """Open a keystore, with any form of the password (`daemon.wallet.text`).
+    """Open a keystore with any form of the password (`daemon.wallet.text`).
 
     Raises `WrongPassword` or `BadKeystore`.
     """
@@ -108,15 +105,18 @@ def unseal(document: bytes, password: str) -> UnlockedWallet:
     else:
         raise WrongPassword
     if not 0 < len(key) <= KEY_BYTES:
-        raise BadKeystore(f"it holds {len(key)} bytes, and a key has {KEY_BYTES}")
-    wallet = wallet_of(key.rjust(KEY_BYTES, b"\0"))  # old programs left out the zeros in front
+        raise BadKeystore(f"it contains {len(key)} bytes, and a key has {KEY_BYTES}")
+    # Old programs left out leading zeros.
+    wallet = wallet_of(key.rjust(KEY_BYTES, b"\0"))
     if keystore.address not in (None, wallet.address):
-        raise BadKeystore(f"it says it holds {keystore.address}, and holds {wallet.address}")
+        raise BadKeystore(
+            f"its address is {keystore.address}, but its key is that of {wallet.address}"
+        )
     return wallet
 
 
 def _decrypted(keystore: Keystore, password: str) -> bytes | None:
-    """None where the password is another one. Raises `BadKeystore`."""
+    """Decrypt a key; None for a wrong password. Raises `BadKeystore`."""
     try:
         return bytes(Account.decrypt(keystore.fields, password))
     except ValueError as error:
@@ -130,9 +130,9 @@ def _decrypted(keystore: Keystore, password: str) -> bytes | None:
 
 
 def recover_text(text: str, signature: bytes) -> Address | None:
-    """Who signed `text` as EIP-191 wraps it, with 65 bytes; None for what is no signature.
+    """Recover the account that signed `text` (EIP-191); None for an invalid signature.
 
-    A second spelling of one signature (s in the upper half) is none.
+    A signature whose s is in the upper half is invalid, since it is a second form of another one.
     """
     if len(signature) != 65 or int.from_bytes(signature[32:64], "big") > _HALF_ORDER:
         return None

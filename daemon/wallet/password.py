@@ -1,7 +1,7 @@
-"""Where the wallet's password comes from, in this order: `--password-file`,
-`HYPERGPU_PASSWORD_FILE`, a systemd credential, the OS keyring, a prompt.
+"""Finds the wallet's password: in a file, a systemd credential, the OS keyring, or at a prompt.
 
-Never from an argument or a variable itself: both can be read by others.
+The order is `--password-file`, `HYPERGPU_PASSWORD_FILE`, the credential, the keyring, the prompt.
+The password itself is never an argument or an environment variable, since others can read both.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Prompt = Callable[[str], str]
 
 
 class Password(msgspec.Struct, frozen=True, kw_only=True):
-    """A password and where it came from. The password is in no `repr`."""
+    """A password and its source. The `repr` does not show the password."""
 
     text: str
     source: str
@@ -40,12 +40,13 @@ class Password(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def locked(why: str) -> UserError:
-    """The error of every command that needs the key and has no password."""
+    """Make the error of a command that needs the key and has no password."""
     return UserError(
         "WALLET_LOCKED",
         "The wallet is locked.",
         why=why,
-        fix="name a file that only you can read: --password-file PATH, or HYPERGPU_PASSWORD_FILE=PATH",
+        fix="name a file that only you can read: --password-file PATH, or "
+        "HYPERGPU_PASSWORD_FILE=PATH",
         exit_code=KEY_EXIT_CODE,
     )
 
@@ -59,10 +60,10 @@ def find_password(
     twice: bool = False,
     may_ask: bool = True,
 ) -> Password:
-    """The first source that has one.
+    """Return the password of the first source that has one.
 
-    `account` names the wallet in the keyring. `prompt` None: ask at the terminal, where there is
-    one. Without `may_ask` nobody is asked.
+    `account` names the wallet in the keyring. Without a `prompt` function, the user is asked at the
+    terminal. Without `may_ask`, nobody is asked.
 
     Raises `UserError("WALLET_LOCKED" | "PASSWORD_FILE")`, exit code 5.
     """
@@ -87,11 +88,9 @@ def find_password(
 
 
 def read_password_file(path: Path, source: str, *, private: bool = True) -> str:
-    """The file's first line, without a byte order mark and without its end, whichever system wrote
-    them.
+    """Read a file's first line, without a byte order mark and a line end of any system.
 
-    Raises `UserError("PASSWORD_FILE")` when others can read the file too, or its first line is
-    empty.
+    Raises `UserError("PASSWORD_FILE")` if other users can read the file, or if the line is empty.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -121,7 +120,7 @@ def read_password_file(path: Path, source: str, *, private: bool = True) -> str:
         raise _file_error(
             path,
             source,
-            "it is neither UTF-8 text nor UTF-16 with its mark",
+            "it is neither UTF-8 text nor UTF-16 text with a byte order mark",
             "put the password alone on its first line",
         ) from None
     if not text:
@@ -142,11 +141,13 @@ def _file_error(path: Path, source: str, why: str, fix: str) -> UserError:
 
 
 def _from_keyring(account: str) -> str | None:
-    """None without the extra `hypergpu[keyring]`, without a keyring that is unlocked, and without
-    an entry.
+    """Read the password from the keyring.
+
+    Returns None without the extra `hypergpu[keyring]`, an unlocked keyring, or an entry.
     """
     try:
-        import keyring  # noqa: PLC0415  # an extra: most servers have no keyring
+        # An extra, since most servers have no keyring.
+        import keyring  # noqa: PLC0415
         from keyring.errors import KeyringError  # noqa: PLC0415
     except ImportError:
         return None
@@ -161,12 +162,12 @@ def _ask(prompt: Prompt | None, *, twice: bool) -> str:
     if prompt is None:
         if not sys.stdin.isatty():
             raise locked(
-                "there is no password file, no credential, no keyring entry, and no terminal to ask at"
+                "there is no password file, no credential, no keyring entry, and no terminal"
             )
         prompt = getpass.getpass
     text = prompt("Password of the wallet: ")
     if not text:
-        raise locked("an empty password protects nothing")
-    if twice and prompt("The same again: ") != text:
-        raise locked("the two passwords are not the same")
+        raise locked("the password is empty")
+    if twice and prompt("Repeat the password: ") != text:
+        raise locked("the two passwords differ")
     return text

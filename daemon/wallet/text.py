@@ -14,12 +14,10 @@ _MARKS = (
 
 
 def text_of(raw: bytes) -> str:
-    """UTF-8, or what a byte order mark at the beginning says: Windows' Notepad and PowerShell write
-    one.
+    """Decode UTF-8, or the encoding that a byte order mark names.
 
-    The mark is no part of the text.
-
-    Raises `UnicodeDecodeError`.
+    Windows' Notepad and PowerShell write such a mark. It is not part of the text. Raises
+    `UnicodeDecodeError`.
     """
     for mark, encoding in _MARKS:
         if raw.startswith(mark):
@@ -28,19 +26,19 @@ def text_of(raw: bytes) -> str:
 
 
 def normalized(password: str) -> str:
-    """The one form under which a new wallet is kept: NFKC, as ethers has it.
+    """Return a password in the form that new wallets use: NFKC, as in ethers.
 
-    The same letters typed on another system open it.
+    So the same letters typed on another system open the wallet.
     """
     return unicodedata.normalize("NFKC", password)
 
 
 def forms_of(password: str) -> tuple[str, ...]:
-    """What may have been meant by a password, the likeliest first.
+    """Return the forms of a password that may open a wallet, the likeliest first.
 
-    Other programs (geth, web3) and earlier versions of this one took the password as it was typed,
-    which on some systems is decomposed, and earlier versions took a byte order mark in a password
-    file for a part of the password.
+    geth, web3 and earlier versions of this program use a password as it is typed, which on some
+    systems is decomposed. Earlier versions also read a byte order mark in a password file as part
+    of the password.
     """
     forms = [normalized(password), password]
     forms += [unicodedata.normalize(form, password) for form in ("NFC", "NFD")]

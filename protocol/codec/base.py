@@ -1,10 +1,9 @@
-"""What a codec is, and the checks that all of them share.
+"""What a codec is, and the checks that all codecs share.
 
-Encoders are made of operations that IEEE 754 fixes to the bit (compare, add, multiply, divide,
-round to integer) and of integers, one numpy operation at a time: no transcendental function, no sum
-whose order a processor chooses, no fused operation. So the encoding, too, is the same bytes on
-every machine, which is what lets a substitute reducer make the bytes that the lost one would have
-made.
+Encoders use only operations that IEEE 754 fixes to the bit (compare, add, multiply, divide, round
+to integer) and integers, one numpy operation at a time: no transcendental function, no sum whose
+order a processor chooses, no fused operation. So an encoding has the same bytes on every machine,
+and a substitute reducer makes the bytes that the lost one would have made.
 """
 
 from __future__ import annotations
@@ -31,17 +30,17 @@ as fast as the float maximum, which has to look for NaNs.
 """
 
 INFINITE = 0x7F800000
-"""Magnitudes from here on are no numbers."""
+"""Magnitudes from here on are infinite or NaN."""
 
 
 class Codec(Protocol):
     """How a float32 vector travels.
 
-    Guarantees: all of it are pure functions of the values, the same on every machine; an encoding
-    can be cut at chunk borders, and a run of whole chunks encodes to the same bytes alone as within
-    a vector; encoding a decoded vector loses nothing more. Vectors are contiguous, shape
-    (elements,), else `ValueError`. Whatever reads an encoding raises `PeerFault("malformed")` for a
-    wrong size, value, scale or index.
+    Guarantees that all methods are pure functions of the values, the same on every machine. An
+    encoding can be cut at chunk borders: a run of whole chunks encodes to the same bytes alone as
+    within a vector. Encoding a decoded vector loses nothing more. Vectors are contiguous, shape
+    (elements,), else `ValueError`. Methods that read an encoding raise `PeerFault("malformed")` for
+    a wrong size, value, scale or index.
     """
 
     name: str
@@ -49,49 +48,52 @@ class Codec(Protocol):
 
     @property
     def result(self) -> Codec:
-        """The codec of the mean of vectors that came in this one. Most often the same."""
+        """The codec in which the mean of such vectors travels, usually the same one."""
 
     def size(self, elements: int) -> int:
-        """Bytes of an encoding of `elements` elements that begin at a chunk border."""
+        """Return the bytes of an encoding of `elements` elements that begin at a chunk border."""
 
     def encode(self, values: Vector, over: float = 1.0) -> bytes:
-        """Encode `values` / `over`, a run of whole chunks (the last one may be short).
+        """Encode `values` / `over`, a run of whole chunks whose last one may be short.
 
-        Raises `ValueError` when a value is not finite: it must not leave the node.
+        Raises `ValueError` if a value is not finite: such a value must not leave the node.
         """
 
     def encode_into(self, values: Vector, over: float, out: memoryview) -> None:
-        """As `encode`, into memory of the right size; what it holds after `ValueError` is worth
-        nothing.
+        """Encode into memory of the right size.
+
+        After a `ValueError` the contents of the memory are undefined.
         """
 
     def check(self, data: Buffer, elements: int) -> None:
-        """Raises what decoding would raise, and writes nothing."""
+        """Raise what decoding would raise, and write nothing."""
 
     def decode(self, data: Buffer, out: Vector) -> None:
         """Decode into `out`."""
 
     def add(self, data: Buffer, weight: float, out: Vector) -> None:
-        """`out` += `weight` x decoded, in float32; with a negative weight it is taken away, to the
-        same bit.
+        """Add `weight` x the decoded vector to `out`, in float32.
 
-        Nothing is added when it is refused.
+        A negative weight subtracts the same values, bit by bit. If the encoding is refused, nothing
+        is added.
         """
 
     def mean(self, parts: Sequence[tuple[int, Buffer]], out: Vector) -> None:
-        """The sum of `parts` that `protocol/averaging/reduction.py` defines, over the sum of their
-        weights, which is not 0, into `out`.
+        """Write the mean of encoded `parts` (weight, data) to `out`.
+
+        The mean is the sum that `protocol/averaging/reduction.py` defines, over the sum of the
+        weights, which is not 0.
         """
 
 
 def check_size(data: Buffer, expected: int) -> None:
-    """Raises `PeerFault("malformed")`."""
+    """Raise `PeerFault("malformed")` for an encoding of another size."""
     if len(data) != expected:
-        raise PeerFault("malformed", f"an encoding of {len(data)} bytes where {expected} belong")
+        raise PeerFault("malformed", f"an encoding of {len(data)} bytes; {expected} are expected")
 
 
 def check_room(out: memoryview, expected: int) -> None:
-    """Raises `ValueError` when an encoding cannot be written there."""
+    """Raise `ValueError` if an encoding cannot be written to `out`."""
     if out.nbytes != expected or out.readonly or not out.c_contiguous:
         raise ValueError(
             f"{out.nbytes} bytes, {'read-only' if out.readonly else 'writable'}, for an "
@@ -100,8 +102,9 @@ def check_room(out: memoryview, expected: int) -> None:
 
 
 def check_vector(vector: Vector, *, written: bool = False) -> None:
-    """Raises `ValueError` for what a codec cannot walk over: it works on contiguous float32 of
-    shape (elements,).
+    """Raise `ValueError` unless a vector is contiguous float32 of shape (elements,).
+
+    With `written` it must be writable too.
     """
     if (
         vector.dtype != np.float32
@@ -116,16 +119,16 @@ def check_vector(vector: Vector, *, written: bool = False) -> None:
 
 
 def not_finite() -> PeerFault:
-    """What a decoder raises on meeting NaN or infinity."""
+    """Return what a decoder raises for NaN or infinity."""
     return PeerFault("malformed", "an encoding with a value that is not finite")
 
 
 def check_peak(peak: int, first: int) -> None:
-    """`peak` is the greatest magnitude, as bits, among elements of which `first` is the first.
+    """Raise `ValueError` if the greatest magnitude of a piece is not finite.
 
-    Raises `ValueError` when it is no number.
+    Args:
+        peak: the greatest magnitude, as bits.
+        first: the place of the piece's first element in the vector.
     """
     if peak >= INFINITE:
-        raise ValueError(
-            f"a value near element {first} is not finite: it cannot be offered to anybody"
-        )
+        raise ValueError(f"a value near element {first} is not finite, so it cannot be offered")

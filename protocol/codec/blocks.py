@@ -1,16 +1,17 @@
-"""Blockwise integers: a block of elements shares one scale, an element is a small integer times it.
+"""Blockwise integers: the elements of a block share one scale.
 
-A chunk is its blocks' scales, then its blocks' levels. The scale is a bfloat16. Measured on
-pseudo-gradients of the byte GPT, scaled so that their root mean square is 1e-9 to 100: the relative
-error of int8 is 0.475% with bfloat16 scales everywhere; with float16 scales it is 0.474% from 1e-3
-up, 1.5% at 1e-5 and 100% at 1e-6 and below, where the scales fall under float16's smallest number;
-with float32 scales 0.474%. And a bfloat16 scale times an integer of 8 bits is exact in float32: a
-decoder never rounds.
+An element is a small integer times its block's scale. A chunk is the scales of its blocks, then
+their levels. The scale is a bfloat16. Measured on pseudo-gradients of the byte GPT, scaled so that
+their root mean square is 1e-9 to 100: the relative error of int8 is 0.475% with bfloat16 scales
+everywhere. With float16 scales it is 0.474% from 1e-3 up, 1.5% at 1e-5, and 100% at 1e-6 and below,
+where the scales fall below float16's smallest number. With float32 scales it is 0.474%. A bfloat16
+scale times an integer of 8 bits is exact in float32, so a decoder never rounds.
 
-What helped, in microseconds for 65,536 elements: the maxima of blocks with `maximum.reduceat` on
-the bits 8 (256) and 11 (64), against 24 and 68 for `max(axis=1)` on floats; int4's one level too
-many taken back by comparing 5, against 25 for `minimum` with a scalar; nibbles two at a time as
-16-bit integers 14, against 22 for a table of pairs. The whole: `hypergpud bench codecs`.
+Times that decided the numpy code, in microseconds for 65,536 elements: maxima of blocks take 8
+(256) and 11 (64) with `maximum.reduceat` on the bits, and 24 and 68 with `max(axis=1)` on floats.
+Removing int4's one level too many takes 5 with a comparison, and 25 with `minimum` and a scalar.
+Nibbles take 14 as 16-bit integers, two at a time, and 22 with a table of pairs. `hypergpud bench
+codecs` measures the whole.
 """
 
 from __future__ import annotations
@@ -33,19 +34,24 @@ numbers to zero decodes the same. A block of smaller values becomes zeros: the e
 and stays in the ledger.
 """
 
-_NEUTRAL_SCALE = 0x3F80  # 1.0, for blocks beyond the vector's end
-# Whole numbers below it, times a bfloat16, are exact in float32.
+_NEUTRAL_SCALE = 0x3F80
+"""1.0 as a bfloat16, for blocks beyond the vector's end."""
+
 _EXACT_WEIGHTS = 1 << 16
+"""Integers below it, times a bfloat16, are exact in float32."""
 
 
 class _Blocks(NumpyCodec):
-    """Cutting into chunks, and the short last chunk: as a whole one padded with zeros, of which the
-    beginning travels.
+    """Division into chunks.
+
+    A short last chunk is a whole one padded with zeros, of which the beginning travels.
     """
 
-    block: int  # elements that share a scale
-    level_bits: int  # of an element
-    # As bfloat16 bits: the largest whose product with the largest level is finite.
+    # Elements that share a scale.
+    block: int
+    # Bits of one element.
+    level_bits: int
+    # The bits of the largest bfloat16 whose product with the largest level is finite.
     largest_scale: int
 
     def size(self, elements: int) -> int:
@@ -53,7 +59,7 @@ class _Blocks(NumpyCodec):
         return whole * sum(self._parts(CHUNK_ELEMENTS)) + sum(self._parts(rest))
 
     def _parts(self, elements: int) -> tuple[int, int]:
-        """Bytes of scales and of levels in a chunk of so many elements."""
+        """Return the bytes of scales and of levels in a chunk of `elements` elements."""
         return 2 * -(-elements // self.block), -(-elements * self.level_bits // 8)
 
     def _encode(self, values: Vector, first: int, out: Bytes8) -> None:
@@ -77,8 +83,9 @@ class _Blocks(NumpyCodec):
         self._weighted(data, 1, out)
 
     def _weighted(self, data: Bytes8, weight: float, out: Vector) -> None:
-        """Multiplies the scales, one of a block, where that rounds nothing: bfloat16 has 8 bits,
-        and a weight below 2**16 leaves 24 at most.
+        """Multiply the scales, one per block, where that rounds nothing.
+
+        A bfloat16 has 8 bits, and a weight below 2**16 leaves at most 24.
         """
         whole, rest = divmod(out.size, CHUNK_ELEMENTS)
         grid, tail = self._cut(data, whole)
@@ -95,18 +102,18 @@ class _Blocks(NumpyCodec):
             )
 
     def _short(self, tail: Bytes8, elements: int) -> Vector:
-        """The short last chunk, decoded."""
+        """Return the short last chunk, decoded."""
         chunk = np.zeros((1, sum(self._parts(CHUNK_ELEMENTS))), np.uint8)
         self._split(chunk)[0][:] = _NEUTRAL_SCALE
         chunk[0, self._travels(elements)] = tail
         padded = np.empty(CHUNK_ELEMENTS, np.float32)
         self._decode_chunks(*self._checked(chunk), padded)
         if padded[elements:].any():
-            raise PeerFault("malformed", "an encoding that goes on behind its last element")
+            raise PeerFault("malformed", "an encoding with data behind its last element")
         return padded[:elements]
 
     def _check(self, data: Bytes8, scratch: Vector) -> None:
-        """What may be wrong shows without decoding, but for the short chunk."""
+        """Check without decoding, except for the short chunk."""
         whole, rest = divmod(scratch.size, CHUNK_ELEMENTS)
         grid, tail = self._cut(data, whole)
         if whole:
@@ -115,7 +122,10 @@ class _Blocks(NumpyCodec):
             self._short(tail, rest)
 
     def _cut(self, data: Bytes8, whole: int) -> tuple[Bytes8, Bytes8]:
-        """The whole chunks of an encoding, shape (chunks, bytes), and the bytes of the short one."""
+        """Return the whole chunks of an encoding, and the bytes of the short one.
+
+        The shape of the whole chunks is (chunks, bytes).
+        """
         size = sum(self._parts(CHUNK_ELEMENTS))
         return data[: whole * size].reshape(whole, size), data[whole * size :]
 
@@ -131,12 +141,15 @@ class _Blocks(NumpyCodec):
         )
 
     def _split(self, chunks: Bytes8) -> tuple[Bits16, Bytes8]:
-        """Views of the scales, shape (chunks, blocks), and of the levels, shape (chunks, bytes)."""
+        """Return views of the scales and of the levels.
+
+        Their shapes are (chunks, blocks) and (chunks, bytes).
+        """
         behind = self._parts(CHUNK_ELEMENTS)[0]
         return chunks[:, :behind].view("<u2"), chunks[:, behind:]
 
     def _checked(self, chunks: Bytes8) -> tuple[Vector, Bytes8]:
-        """The scales of received chunks, shape (blocks, 1), and their levels.
+        """Return the scales of received chunks, shape (blocks, 1), and their levels.
 
         Raises `PeerFault` for scales that no encoder makes.
         """
@@ -149,27 +162,28 @@ class _Blocks(NumpyCodec):
         return from_bfloat16(ordered).reshape(-1, 1), levels
 
     def _check_levels(self, levels: Bytes8) -> None:
-        """Raises `PeerFault` for levels that no encoder makes, if there are any."""
+        """Raise `PeerFault` for levels that no encoder makes, if there are any."""
 
     @abstractmethod
     def _scale_size(self, scales: Bits16) -> Bits16:
-        """What of a scale's bits must be between the smallest and the largest."""
+        """Return the bits of scales that must lie between the smallest and the largest."""
 
     @abstractmethod
     def _encode_chunks(
         self, values: Vector, first: int, scratch: Vector, scales: Bits16, levels: Bytes8
     ) -> None:
-        """Encode whole chunks, `first` being their place in the vector; `scratch` is as long as
-        `values`.
+        """Encode whole chunks.
+
+        `first` is their place in the vector. `scratch` is as long as `values`.
         """
 
     @abstractmethod
     def _decode_chunks(self, scales: Vector, levels: Bytes8, out: Vector) -> None:
-        """Decode whole chunks. `scales` shape (blocks, 1)."""
+        """Decode whole chunks. `scales` has shape (blocks, 1)."""
 
 
 def _with_weight(scales: Vector, weight: float) -> tuple[Vector, bool]:
-    """Scales that hold the weight, and whether it is still to be multiplied with every element."""
+    """Return scales that include the weight, and whether every element must still be multiplied."""
     if weight == 1:
         return scales, False
     if abs(weight) < _EXACT_WEIGHTS and weight == int(weight):
@@ -181,33 +195,31 @@ def _with_weight(scales: Vector, weight: float) -> tuple[Vector, bool]:
 
 
 def _of_blocks(scales: Vector, out: Vector) -> None:
-    """Each block's scale for each of its elements, `out` shape (blocks, elements).
+    """Write each block's scale to each of its elements; `out` has shape (blocks, elements).
 
-    Multiplying with what is written out so takes less than letting numpy stretch the scales as it
-    multiplies, where the factor is not in the first cache: encoding gains 15%, decoding nothing.
+    Multiplying with these copies takes less time than letting numpy stretch the scales, if the
+    factor is not in the first cache: encoding gains 15%, decoding nothing.
     """
     np.copyto(out, scales.reshape(-1, 1))
 
 
 class Int8(_Blocks):
-    """Blocks of 256, levels -127 to 127: 8.0625 bits an element.
+    """Blocks of 256, levels -127 to 127: 8.0625 bits per element.
 
-    The block's greatest magnitude is 127 steps.
-
-    An element's error is at most half a step: 1/254 of the block's greatest magnitude, and up to
-    1/256 more of that by the scale's rounding. Rounding the scale down cannot make more than
-    127.497 steps of the greatest magnitude, so that no level needs limiting.
+    The block's greatest magnitude is 127 steps. An element's error is at most half a step: 1/254 of
+    the block's greatest magnitude, and up to 1/256 more of that by the scale's rounding. Rounding
+    the scale down makes at most 127.497 steps of the greatest magnitude, so no level needs a limit.
     """
 
     name = "int8"
     block = 256
     level_bits = 8
-    # 127 times it is the largest such product below float32's end; the nearest scale is never above
-    # it.
+    # 127 times it is the largest such product that float32 holds. No encoder makes a larger scale.
     largest_scale = 0x7C01
 
     def _scale_size(self, scales: Bits16) -> Bits16:
-        return scales  # a set sign is above the largest
+        # A set sign makes a scale larger than the largest.
+        return scales
 
     def _encode_chunks(
         self, values: Vector, first: int, scratch: Vector, scales: Bits16, levels: Bytes8
@@ -224,7 +236,7 @@ class Int8(_Blocks):
         np.copyto(levels.view(np.int8), scratch.reshape(levels.shape), casting="unsafe")
 
     def _check_levels(self, levels: Bytes8) -> None:
-        # No encoder makes it, and 128 times the largest scale is infinite.
+        # No encoder makes level -128, and 128 times the largest scale is infinite.
         if levels.view(np.int8).min() == -128:
             raise PeerFault("malformed", "an encoding with a level that is out of range")
 
@@ -235,21 +247,21 @@ class Int8(_Blocks):
 
 
 class Int4(_Blocks):
-    """Blocks of 64, levels -8 to 7, the earlier element in the low half of a byte: 4.25 bits an
-    element.
+    """Blocks of 64 with levels -8 to 7: 4.25 bits per element.
 
-    The scale is signed so that the block's greatest magnitude is level -8, whichever sign it has:
-    all 16 levels are used, and the error is a tenth below that of -7 to 7 (on the byte GPT's
-    pseudo-gradients of the first and sixth round 7.0 and 9.3% against 7.7 and 10.6%; 4-bit normal
-    floats have 9.0 and 9.3%). An element's error is at most half a step, a sixteenth of the block's
-    greatest magnitude; for those nearest to the opposite of the greatest it is up to about one
-    step, an eighth.
+    The earlier element is in the low half of a byte. The scale is signed, so that the block's
+    greatest magnitude is level -8, whichever sign it has. All 16 levels are used, and the error is
+    a tenth below that of levels -7 to 7: on the byte GPT's pseudo-gradients of the first and sixth
+    round 7.0 and 9.3% against 7.7 and 10.6%. 4-bit normal floats have 9.0 and 9.3%.
+
+    An element's error is at most half a step, a sixteenth of the block's greatest magnitude. For
+    elements near the opposite of the greatest it is up to about one step, an eighth.
     """
 
     name = "int4"
     block = 64
     level_bits = 4
-    # 8 times it is the largest bfloat16, 16 sixteenths of it are itself.
+    # 8 times it is the largest bfloat16.
     largest_scale = 0x7DFF
     _AS_IS = np.uint16(0x7FFF)
 
@@ -277,7 +289,8 @@ class Int4(_Blocks):
         np.multiply(values, scratch, out=scratch)
         np.rint(scratch, out=scratch)
         whole = scratch.astype(np.int8)
-        whole -= (whole == 8).view(np.int8)  # the opposite of the peak
+        # The opposite of the peak would be level 8.
+        whole -= (whole == 8).view(np.int8)
         pairs = whole.view("<u2")
         packed = pairs >> np.uint16(4)
         packed &= np.uint16(0x00F0)
@@ -292,6 +305,7 @@ class Int4(_Blocks):
         pairs <<= np.uint16(8)
         pairs |= lower
         pairs &= np.uint16(0xF0F0)
-        out[:] = pairs.reshape(-1).view(np.int8)  # 16 times the level, sign and all
+        # 16 times the level, with its sign.
+        out[:] = pairs.reshape(-1).view(np.int8)
         blocks = out.reshape(-1, self.block)
         np.multiply(blocks, scales * np.float32(0.0625), out=blocks)

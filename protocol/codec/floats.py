@@ -1,11 +1,9 @@
-"""The codecs that keep every element: float32 as it is, and its two halves, float16 and bfloat16.
+"""The codecs that keep every element: float32 itself, and its halves float16 and bfloat16.
 
 float16 is finer (11 bits of significand against 8) between 6e-5 and 65504, and loses everything
-below 3e-8: the codec for a run whose pseudo-gradients are known to lie there. bfloat16 has
-float32's range.
-
-In numpy the float16 conversion takes one value at a time, six times as long as compiled (`hypergpud
-bench codecs`).
+below 3e-8. It suits a run whose pseudo-gradients are known to lie there. bfloat16 has float32's
+range. In numpy the float16 conversion handles one value at a time and takes six times as long as
+compiled (`hypergpud bench codecs`).
 """
 
 from __future__ import annotations
@@ -16,16 +14,20 @@ from protocol.averaging.vector_layout import Vector
 from protocol.codec.base import INFINITE, MAGNITUDE, Bits16, Bits32, Bytes8, check_peak, not_finite
 from protocol.codec.numpy_codec import NumpyCodec
 
-# Magnitudes from here on would round to infinity: 0x7F7F is the largest finite bfloat16.
 _BFLOAT16_OVERFLOWS = 0x7F7F8000
+"""Magnitudes from here on would round to infinity.
+
+The largest finite bfloat16 is 0x7F7F.
+"""
+
 _FLOAT16_MAX = np.float32(65504.0)
 _FLOAT16_MAX_BITS = 0x477FE000
 
 
 def _peak(bits: Bits32, first: int) -> int:
-    """The greatest magnitude of a piece, as bits; of `first` on in the vector.
+    """Return the greatest magnitude of a piece, as bits.
 
-    Raises `ValueError` when it is no number.
+    Raises `ValueError` if it is not finite. `first` is the place of the piece in the vector.
     """
     peak = int((bits & MAGNITUDE).max())
     check_peak(peak, first)
@@ -33,8 +35,9 @@ def _peak(bits: Bits32, first: int) -> int:
 
 
 def to_bfloat16(bits: Bits32, peak: int = INFINITE) -> Bits16:
-    """The upper halves of float32 `bits`, rounded to nearest, ties to even; what would become
-    infinite (only where `peak` may) saturates.
+    """Return the upper halves of float32 `bits`, rounded to nearest, ties to even.
+
+    Values that would become infinite saturate. That is only possible if `peak` may overflow.
     """
     rounded = bits >> np.uint32(16)
     rounded &= np.uint32(1)
@@ -47,12 +50,12 @@ def to_bfloat16(bits: Bits32, peak: int = INFINITE) -> Bits16:
 
 
 def from_bfloat16(halves: Bits16) -> Vector:
-    """The float32 that each bfloat16 is, shape as given."""
+    """Return the float32 of each bfloat16, in the same shape."""
     return (halves.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
 class Float32(NumpyCodec):
-    """Little-endian float32 as it is. 32 bits an element."""
+    """Little-endian float32 as it is: 32 bits per element."""
 
     name = "float32"
     lossless = True
@@ -71,8 +74,9 @@ class Float32(NumpyCodec):
 
 
 class BFloat16(NumpyCodec):
-    """The upper half of a float32, rounded to nearest, ties to even; the largest finite values
-    saturate instead of becoming infinite.
+    """The upper half of a float32, rounded to nearest, ties to even.
+
+    The largest finite values saturate instead of becoming infinite.
     """
 
     name = "bfloat16"
@@ -94,8 +98,9 @@ class BFloat16(NumpyCodec):
 
 
 class Float16(NumpyCodec):
-    """IEEE half precision, rounded to nearest, ties to even; magnitudes above 65504 saturate (the
-    ledger keeps the rest).
+    """IEEE half precision, rounded to nearest, ties to even.
+
+    Magnitudes above 65504 saturate, and the ledger keeps the rest.
     """
 
     name = "float16"

@@ -1,8 +1,8 @@
 """Fresh memory for an encoding, filled in place.
 
-A page that is touched for the first time costs a fault, 3.5 microseconds on the test machine's
-virtual CPUs: 40 MB of fresh bytes take 37 ms, which is six times as long as encoding into them.
-Asked for large pages (as numpy asks for its arrays) they take 8.
+The first access to a page costs a fault, 3.5 microseconds on the test machine's virtual CPUs. So 40
+MB of fresh bytes take 37 ms, six times as long as encoding into them. With large pages, which numpy
+uses for its arrays, they take 8 ms.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import numpy as np
 
 from protocol.codec.base import Bytes8
 
-# From here on large pages are asked for, as numpy does: two of 2 MiB.
 LARGE_BYTES = 1 << 22
+"""From this size on, large pages are requested, as numpy does: two of 2 MiB."""
+
 
 _new_bytes = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_char_p, ctypes.c_ssize_t)(
     ("PyBytes_FromStringAndSize", ctypes.pythonapi)
@@ -31,14 +32,14 @@ _view_of = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t
 
 
 def fresh_bytes(size: int) -> tuple[bytes, Bytes8]:
-    """Bytes of unspecified contents and a view to fill them through, shape (size,), which does not
-    keep them alive.
+    """Return bytes with unspecified contents, and a view to fill them, shape (size,).
 
-    Give the bytes away only when they are filled, and the view to nobody.
+    The view does not keep the bytes alive. Fill the bytes before you pass them on, and keep the
+    view to yourself.
     """
-    # CPython shares the bytes of length 0 and 1.
+    # CPython shares all bytes objects of length 0 and 1.
     if size < 2:
-        raise ValueError(f"no encoding has {size} bytes to be filled")
+        raise ValueError(f"an encoding of {size} bytes cannot be filled in place")
     data: bytes = _new_bytes(None, size)
     address = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value
     assert address is not None
@@ -48,7 +49,7 @@ def fresh_bytes(size: int) -> tuple[bytes, Bytes8]:
 
 
 def _ask_for_large_pages(address: int, size: int) -> None:
-    """Advice to the kernel, Linux's alone: whether it takes it makes no difference but in time."""
+    """Advise Linux's kernel to use large pages. Only the speed depends on its answer."""
     advise = _madvise()
     if advise is not None:
         start = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE

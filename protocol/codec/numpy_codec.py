@@ -1,8 +1,8 @@
-"""What the numpy codecs share: they work piece by piece, and check, add and average by decoding a
-piece at a time.
+"""The base of all codecs, in numpy: it works piece by piece.
 
-They are the definition. The compiled loops (`kernel.py`) make the same bytes faster, and step aside
-where there was no compiler.
+A subclass encodes and decodes one piece. Checking, adding and averaging decode a piece at a time.
+The numpy codecs define the bytes. The compiled loops (`kernel.py`) make the same bytes faster, if
+they exist.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 class NumpyCodec(ABC):
-    """A codec in numpy: its subclasses encode and decode one piece."""
+    """A codec in numpy, whose subclasses encode and decode one piece."""
 
     name: str
     lossless = False
@@ -42,28 +42,28 @@ class NumpyCodec(ABC):
 
     @abstractmethod
     def size(self, elements: int) -> int:
-        """See `Codec`."""
+        """See `Codec.size`."""
 
     @abstractmethod
     def _encode(self, values: Vector, first: int, out: Bytes8) -> None:
-        """Encode a piece, at least one element; `first` is its place in the vector, for the
-        refusal.
+        """Encode a piece of at least one element.
 
-        Raises `ValueError`.
+        `first` is its place in the vector, for the message of the `ValueError`.
         """
 
     @abstractmethod
     def _decode(self, data: Bytes8, out: Vector) -> None:
-        """Decode a piece, at least one element. Raises `PeerFault`."""
+        """Decode a piece of at least one element. Raises `PeerFault`."""
 
     def _check(self, data: Bytes8, scratch: Vector) -> None:
-        """Raises what decoding a piece would; `scratch` is as long as it, and of use to who must
-        decode for that.
+        """Raise what decoding a piece would raise.
+
+        `scratch` has the length of the piece, for codecs that must decode to check.
         """
         self._decode(data, scratch)
 
     def _weighted(self, data: Bytes8, weight: float, out: Vector) -> None:
-        """Decode a piece and multiply it with the weight, which rounds once."""
+        """Decode a piece and multiply it by the weight, which rounds once."""
         self._decode(data, out)
         np.multiply(out, np.float32(weight), out=out)
 
@@ -86,7 +86,8 @@ class NumpyCodec(ABC):
         for piece, where in self._pieces(values.size):
             part = values[piece]
             if over != 1.0:
-                with np.errstate(invalid="ignore"):  # a NaN is looked for next
+                # The encoder looks for NaNs.
+                with np.errstate(invalid="ignore"):
                     part = np.divide(part, np.float32(over), out=quotient[: part.size])
             self._encode(part, piece.start, out[where])
 
@@ -104,12 +105,14 @@ class NumpyCodec(ABC):
 
     def add(self, data: Buffer, weight: float, out: Vector) -> None:
         check_vector(out, written=True)
-        self.check(data, out.size)  # before anything is added
+        # If the encoding is refused, nothing may be added.
+        self.check(data, out.size)
         source = self._source(data, out.size)
         value = np.empty(_scratch(out.size), np.float32)
         for piece, where in self._pieces(out.size):
             part = value[: piece.stop - piece.start]
-            with np.errstate(over="ignore", invalid="ignore"):  # what a peer sends may overflow
+            # The values of a peer may overflow.
+            with np.errstate(over="ignore", invalid="ignore"):
                 self._weighted(source[where], weight, part)
                 out[piece] += part
 
@@ -120,7 +123,8 @@ class NumpyCodec(ABC):
         value = np.empty(_scratch(out.size), np.float32)
         for piece, where in self._pieces(out.size):
             mean = out[piece]
-            with np.errstate(over="ignore", invalid="ignore"):  # looked for once, in the mean
+            # The mean is checked once, below.
+            with np.errstate(over="ignore", invalid="ignore"):
                 for i, (weight, source) in enumerate(sources):
                     part = value[: mean.size] if i else mean
                     self._weighted(source[where], weight, part)
@@ -134,7 +138,7 @@ class NumpyCodec(ABC):
         return np.frombuffer(data, np.uint8)
 
     def _pieces(self, elements: int) -> Iterator[tuple[slice, slice]]:
-        """Where the elements of each piece are, and where its bytes."""
+        """Yield the slice of elements and the slice of bytes of each piece."""
         for start in range(0, elements, PIECE_ELEMENTS):
             stop = min(start + PIECE_ELEMENTS, elements)
             yield slice(start, stop), slice(self.size(start), self.size(stop))

@@ -1,35 +1,33 @@
-"""Top-k: of every chunk the elements with the greatest magnitudes travel, the rest waits in the
-ledger.
+"""Top-k: only the elements with the greatest magnitudes of every chunk travel.
 
-Of 4096 elements 64 travel in 84 bytes, 195 times smaller than float32 (12-bit indices and 2-bit
-values without any scale make 146 times):
+The rest stays in the ledger. Of 4096 elements 64 travel in 84 bytes, 195 times smaller than
+float32. 12-bit indices and 2-bit values without a scale would be 146 times smaller.
 
   bytes 0 to 3     two magnitudes, bfloat16, the lesser first
-  10 bits times k  packed from the lowest bit of each byte on: 2k bits of where, 6k bits of where
-                   exactly, k signs, k choices of magnitude
+  10 bits times k  packed from the lowest bit of each byte on: 2k bits of buckets, 6k bits of places
+                   inside the buckets, k signs, k choices of magnitude
 
-*Where* is Elias-Fano coding (https://doi.org/10.1145/321812.321820): the chunk is seen as k buckets
-of 64, and for each bucket its number of chosen elements stands in unary, a one for each and a zero
-behind, so that bit (bucket + rank) is set for every element; the place inside the bucket follows in
-6 bits. That is 8 bits an index, always, where the entropy of such a choice is 7.4. A short last
-chunk of n elements sends k = ceil(n / 64).
+*Buckets* are Elias-Fano coded (https://doi.org/10.1145/321812.321820): the chunk is divided into k
+buckets of 64, and each bucket's number of chosen elements is written in unary, a one for each and a
+zero behind. So bit (bucket + index) is set for every element. The place inside the bucket follows
+in 6 bits. An index always takes 8 bits; the entropy of such a choice is 7.4. A short last chunk of
+n elements sends k = ceil(n / 64).
 
-*Values*: a sign and one of two magnitudes, chosen so that their squared error is the least possible
-(all k - 1 ways to part the sorted magnitudes are compared). On the byte GPT's pseudo-gradients 64
-exact values hold 18.4% of a chunk's square sum, two magnitudes 18.2%, one magnitude 17.9%, eight
-18.3%: finer values are not worth their bits, and the ledger keeps the difference.
+*Values* are a sign and one of two magnitudes. The magnitudes minimize the squared error: all k - 1
+ways to divide the sorted magnitudes are compared. On the byte GPT's pseudo-gradients, 64 exact
+values hold 18.4% of a chunk's square sum, two magnitudes 18.2%, one magnitude 17.9%, eight 18.3%.
+Finer values are not worth their bits, and the ledger keeps the difference.
 
-A mean of such contributions has elements in as many places as it has contributors. `result`
-therefore sends one element of 16, in 260 bytes a chunk: with it the byte GPT learns among 4 and
-among 8 peers as it does with results in int4, which are 8 times longer, to within a third of a
-round in eight.
+A mean of such contributions has elements in as many places as it has contributors. So `result`
+sends one element of 16, in 260 bytes a chunk. With it the byte GPT learns among 4 and among 8 peers
+as it does with results in int4, which are 8 times longer, within a third of a round in eight.
 
-The ledger keeps all of it, undecayed: SparseLoCo (https://arxiv.org/abs/2508.15706) decays its
-error by 0.95 a round and steps without momentum, because what is sent late was meant for another
-place. A run with this codec should say `outer.momentum = 0` and `outer.learning_rate = 1`.
+The ledger keeps everything, without decay. SparseLoCo (https://arxiv.org/abs/2508.15706) decays its
+error by 0.95 a round and steps without momentum, because late elements were meant for another
+place. A run with this codec should set `outer.momentum = 0` and `outer.learning_rate = 1`.
 
-What helped, in microseconds for 65,536 elements: `partition` on magnitudes as integers 26, on
-floats 60, `argpartition` 94.
+Times that decided the numpy code, in microseconds for 65,536 elements: `partition` on magnitudes
+takes 26 as integers and 60 as floats, `argpartition` takes 94.
 """
 
 from __future__ import annotations
@@ -45,22 +43,25 @@ from protocol.codec.floats import from_bfloat16, to_bfloat16
 from protocol.codec.numpy_codec import NumpyCodec
 from protocol.errors import PeerFault
 
-_HEAD_BYTES = 4  # two magnitudes
-# As a bfloat16; with a sign it is greater still.
+_HEAD_BYTES = 4
+"""Bytes of the two magnitudes."""
+
 _INFINITE_HALF = 0x7F80
+"""Infinity as a bfloat16. Values with a set sign are greater still."""
+
 
 Flags = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]
 
 
 class TopK(NumpyCodec):
-    """One element of every `bucket` (a power of two, 2 to 64) travels: with 64, 0.164 bits an
-    element.
+    """One element of every `bucket` travels.
 
-    Of a chunk of n elements k = ceil(n / bucket) travel, none smaller than one that stays; of equal
-    ones the first. The square sum of what an encoding loses is at most 1 - k/2n of the chunk's: the
-    k greatest hold k/n of it, and two magnitudes never hold less than half of that (in the worst
-    case known, magnitudes that fall like 1 / sqrt(rank), 90%).
+    `bucket` is a power of two, 2 to 64; with 64 an element takes 0.164 bits. Of a chunk of n
+    elements k = ceil(n / bucket) travel, none smaller than one that stays; of equal ones the first.
+    The square sum of what an encoding loses is at most 1 - k/2n of the chunk's: the k greatest hold
+    k/n of it, and two magnitudes never hold less than half of that. The worst case known,
+    magnitudes that fall like 1 / sqrt(index), holds 90%.
     """
 
     def __init__(self, name: str, bucket: int, result: Codec | None = None) -> None:
@@ -78,7 +79,7 @@ class TopK(NumpyCodec):
         return whole * self._chunk_size(CHUNK_ELEMENTS) + self._chunk_size(rest)
 
     def kept(self, elements: int) -> int:
-        """Elements that travel of a chunk."""
+        """Return how many elements of a chunk travel."""
         return -(-elements // self._bucket)
 
     def _chunk_size(self, elements: int) -> int:
@@ -95,8 +96,9 @@ class TopK(NumpyCodec):
             self._decode_rows(where, part)
 
     def _rows(self, values: Vector, data: Bytes8) -> Iterator[tuple[Vector, Bytes8, int]]:
-        """Chunks of one length: the whole ones, shapes (chunks, elements) and (chunks, bytes), and
-        the short one; with their first element.
+        """Yield chunks of one length with their first element: the whole ones, then the short one.
+
+        Shapes are (chunks, elements) and (chunks, bytes).
         """
         whole, rest = divmod(values.size, CHUNK_ELEMENTS)
         start, at = whole * CHUNK_ELEMENTS, self.size(whole * CHUNK_ELEMENTS)
@@ -106,8 +108,9 @@ class TopK(NumpyCodec):
             yield values[start:].reshape(1, -1), data[at:].reshape(1, -1), start
 
     def _encode_rows(self, values: Vector, first: int) -> Bytes8:
-        """Shape (chunks, elements) to (chunks, bytes); `first` is the place of the first element in
-        the vector.
+        """Encode chunks, shape (chunks, elements) to (chunks, bytes).
+
+        `first` is the place of the first element in the vector.
         """
         magnitudes = values.view(np.uint32) & MAGNITUDE
         check_peak(int(magnitudes.max()), first)
@@ -115,8 +118,11 @@ class TopK(NumpyCodec):
         return self.pack(places, np.take_along_axis(values, places, axis=1))
 
     def pack(self, places: Places, values: Vector) -> Bytes8:
-        """Encode what was chosen of each chunk: ascending places and the values there, shapes
-        (chunks, kept).
+        """Encode the chosen elements of each chunk.
+
+        Args:
+            places: ascending places, shape (chunks, kept).
+            values: the values there, shape (chunks, kept).
         """
         chosen = np.ascontiguousarray(values).view(np.uint32)
         chunks, kept = chosen.shape
@@ -135,9 +141,9 @@ class TopK(NumpyCodec):
         )
 
     def _decode_rows(self, data: Bytes8, out: Vector) -> None:
-        """Shape (chunks, bytes) to (chunks, elements).
+        """Decode chunks, shape (chunks, bytes) to (chunks, elements).
 
-        Raises `PeerFault` for what `_encode_rows` does not make.
+        Raises `PeerFault` for bytes that `_encode_rows` does not make.
         """
         chunks, elements = out.shape
         kept = self.kept(elements)
@@ -167,16 +173,15 @@ class TopK(NumpyCodec):
 
 
 def _greatest(magnitudes: Bits32, kept: int) -> Places:
-    """Where each row has its `kept` greatest, ascending, shape (rows, kept); of equal ones the
-    first.
+    """Return where each row has its `kept` greatest values, ascending, shape (rows, kept).
 
-    The values alone decide.
+    Of equal values the first ones count, so the values alone decide.
     """
     elements = magnitudes.shape[1]
     least = np.partition(magnitudes, elements - kept, axis=1)[:, elements - kept, None]
     chosen = magnitudes >= least
     tied = np.flatnonzero(np.count_nonzero(chosen, axis=1) > kept)
-    # Equal ones at the border: in real gradients a chunk with few elements that are not zero.
+    # Equal values at the border. In real gradients these are chunks that are mostly zero.
     if tied.size:
         above = magnitudes[tied] > least[tied]
         equal = magnitudes[tied] == least[tied]
@@ -187,23 +192,24 @@ def _greatest(magnitudes: Bits32, kept: int) -> Places:
 
 
 def _two_magnitudes(values: Vector) -> tuple[Bits16, Flags]:
-    """The two magnitudes that leave the least squared error of `values`, shape (rows, kept), and
-    which of these take the greater one.
+    """Return the two magnitudes with the least squared error.
 
+    Also return which values take the greater one. `values` and this result have shape (rows, kept).
     The magnitudes are bfloat16, shape (rows, 2).
     """
     rows, kept = values.shape
     ordered = np.sort(values, axis=1)
-    # One after the other by definition, unlike `sum`.
+    # `cumsum` adds in order by definition, unlike `sum`.
     sums = np.cumsum(ordered, axis=1, dtype=np.float64)
     below = np.arange(1, kept + 1)
     above = np.maximum(kept - below, 1)
     explained = sums**2 / below + (sums[:, -1:] - sums) ** 2 / above
-    split = explained.argmax(axis=1)  # the last of the lesser ones
+    # The last of the lesser values.
+    split = explained.argmax(axis=1)
     row = np.arange(rows)
     lesser = sums[row, split] / below[split]
     greater = (sums[:, -1] - sums[row, split]) / above[split]
-    # All in one class: the other's mean is 0.
+    # If all values are in one class, the mean of the other is 0.
     means = np.stack([lesser, np.maximum(lesser, greater)], axis=1).astype(np.float32)
     levels = to_bfloat16(means.view(np.uint32))
     border = ordered[row, np.minimum(split + 1, kept - 1)]

@@ -39,6 +39,11 @@ def collectors_of(state: RoundState) -> tuple[PeerId, ...]:
     return vote_collectors(order, start)
 
 
+def _first_collector(state: RoundState, absent: frozenset[PeerId]) -> PeerId | None:
+    """The first vote collector that is not absent; None where all are."""
+    return next((peer for peer in collectors_of(state) if peer not in absent), None)
+
+
 def cast(state: RoundState, event: e.OutcomeComputed, now: float) -> Transition:
     """Vote for the outcome computed here; adopt it when its certificate is here already."""
     if (
@@ -160,7 +165,7 @@ def _forward_results(state: RoundState) -> list[a.Action]:
     ):
         return []
     me = state.context.me
-    first = next((peer for peer in collectors_of(state) if peer not in absent), None)
+    first = _first_collector(state, absent)
     slices = tuple(
         i
         for i in range(len(plan.members))
@@ -270,8 +275,7 @@ def certify(state: RoundState, key: bytes, now: float) -> Transition:
     # within a beacon what gossip lost. In an earlier view, this node does not know who else comes
     # to the certificate.
     late = state.plan is None or state.plan.digest != outcome.plan.digest
-    present = (peer for peer in collectors_of(state) if peer not in state.lost)
-    gossips = late or next(present, me) == me
+    gossips = late or _first_collector(state, state.lost) in {None, me}
     publish = a.PublishCertificate(certificate=certificate, to=others, gossip=gossips)
     state, adopting = fetch_phase.adopt(state, certificate, now)
     return state, [publish, *adopting]

@@ -1,4 +1,12 @@
-"""What is paid to whom: pure, in integers, from certificates alone.
+"""What is paid to whom: a pure function of certificates, in integers.
 
-Everybody who holds the certificates gets the same totals.
+Everyone who holds the certificates computes the same totals.
+
+receipts.py     which offers a certificate counted, and in which epoch they are paid
+sanctions.py    what follows from offences
+totals.py       what each account has earned
+shares.py       how a pool is divided in whole units
+merkle_tree.py  the tree whose root the chain stores
+dataset.py      the published record from which anyone recomputes the root
+rules.py        what the manifest says of it
 """

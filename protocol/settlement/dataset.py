@@ -1,10 +1,10 @@
-"""The published data set of a settlement: everything that, with the certificates, gives the root
-again.
+"""The published data set of a settlement.
 
-It travels as the canonical bytes of one record, named by their digest, which the proposal carries
-to the chain. What it says of totals and root is only there to be read; whoever checks it computes
-them and compares. What cannot be computed from certificates is short and named: each epoch's pool
-and last certificate, the accounts that sent no heartbeat, and the offences that were told.
+Together with the certificates it gives the root again. It travels as the canonical bytes of one
+record, named by their digest, which the proposal carries to the chain. Its totals and root are
+there only to be read: a verifier computes them and compares. What certificates do not say is short
+and named: each epoch's pool and last certificate, the accounts that sent no heartbeat, and the
+reported offences.
 """
 
 from __future__ import annotations
@@ -27,20 +27,23 @@ from protocol.settlement.receipts import by_epoch
 from protocol.settlement.sanctions import Offence
 from protocol.settlement.totals import EpochWork, SettlementTotals, settle
 
-# 1,000 accounts are 60 KB, and each epoch adds 100 bytes: a century of daily epochs.
 MAX_DATASET_BYTES = 16 << 20
+"""1,000 accounts are 60 KB, and each epoch adds 100 bytes: enough for a century of daily epochs."""
+
 _DOMAIN = b"hypergpu/settlement/1\0"
 
 Account = Annotated[bytes, Meta(min_length=20, max_length=20)]
-# big-endian: amounts outgrow msgpack's integers.
 Amount = Annotated[bytes, Meta(max_length=32)]
+"""An amount, big-endian: amounts exceed the integers of msgpack."""
 
 
 class EpochTerms(
     msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
 ):
-    """One epoch: its number on the chain, what it hands out, its last certificate, and what
-    certificates do not say.
+    """One epoch of a settlement, with what certificates do not say of it.
+
+    `epoch` is its number on the chain, `tip` its last certificate. `silent` are the accounts that
+    sent no heartbeat. An offence is (account, evidence, reason, samples).
     """
 
     epoch: Annotated[int, Meta(ge=0)]
@@ -57,7 +60,7 @@ class Dataset(
 ):
     """A settlement up to the last of `epochs`.
 
-    `totals` are in order of account, without those that earned nothing.
+    `totals` are in the order of accounts, without those that earned nothing.
     """
 
     run: Hash
@@ -72,20 +75,20 @@ class Dataset(
         return sum(int.from_bytes(amount, "big") for _, amount in self.totals)
 
     def total_of(self, account: bytes) -> int:
-        """What the account may claim in all; 0 for one that is not in it."""
+        """Return what the account may claim in all; 0 for an unknown account."""
         return next(
             (int.from_bytes(amount, "big") for name, amount in self.totals if name == account), 0
         )
 
     def tree(self) -> SettlementTree:
-        """Raises `ValueError` where nobody earned anything."""
+        """Return the Merkle tree. Raises `ValueError` if nobody earned anything."""
         return SettlementTree(
             (address_of(account), int.from_bytes(amount, "big")) for account, amount in self.totals
         )
 
 
 def amount_bytes(amount: int) -> bytes:
-    """As few bytes as hold it."""
+    """Encode an amount in as few bytes as hold it."""
     return amount.to_bytes((amount.bit_length() + 7) // 8, "big")
 
 
@@ -94,13 +97,16 @@ def encode_dataset(dataset: Dataset) -> bytes:
 
 
 def dataset_name(raw: bytes) -> Digest:
-    """What the proposal carries."""
+    """Return the digest that the proposal carries."""
     return digest(_DOMAIN, raw)
 
 
 def decode_dataset(raw: bytes, name: Digest) -> Dataset:
-    """Raises `PeerFault("bad_proof")` for other bytes than those named, `PeerFault("malformed")`
-    for what is no data set.
+    """Decode a data set and check its name.
+
+    Raises:
+        PeerFault: "bad_proof" for other bytes than those named, "malformed" for bytes that are not
+            a data set, "oversized" for too many.
     """
     if len(raw) > MAX_DATASET_BYTES:
         raise PeerFault("oversized", f"a data set of {len(raw)} bytes")
@@ -109,7 +115,7 @@ def decode_dataset(raw: bytes, name: Digest) -> Dataset:
     try:
         return msgspec.msgpack.decode(raw, type=Dataset)
     except UNREADABLE as error:
-        raise PeerFault("malformed", f"not a data set: {error}") from None
+        raise PeerFault("malformed", f"bytes that are not a data set: {error}") from None
 
 
 def work_of(
@@ -118,7 +124,7 @@ def work_of(
     epochs: Iterable[EpochTerms],
     certificates: Iterable[OpenCertificate],
 ) -> list[EpochWork]:
-    """The input of `settle`. Raises `UserError("CERTIFICATES_MISSING")`."""
+    """Return the input of `settle`. Raises `UserError("CERTIFICATES_MISSING")`."""
     terms = list(epochs)
     receipts = by_epoch(
         certificates,
@@ -146,20 +152,19 @@ def make_dataset(
     epochs: Iterable[EpochTerms],
     certificates: Iterable[OpenCertificate],
 ) -> tuple[Dataset, SettlementTotals]:
-    """The data set for these epochs, computed from the certificates, and how it came about.
+    """Compute the data set for these epochs from the certificates, and the totals behind it. Pure.
 
-    A pure function of its arguments.
-
-    Raises `ValueError` for a run that is settled nowhere or where nobody earned anything yet,
-    `UserError("CERTIFICATES_MISSING")`.
+    Raises:
+        ValueError: if the run has no settlement, or nobody has earned anything yet.
+        UserError: "CERTIFICATES_MISSING".
     """
     settlement = manifest.settlement
     if settlement is UNSET:
-        raise ValueError("this run is settled nowhere: its manifest has no [settlement]")
+        raise ValueError("this run has no settlement: its manifest has no [settlement]")
     terms = tuple(epochs)
     settled = settle(work_of(run, manifest, terms, certificates), settlement.rules)
     if not settled.totals:
-        raise ValueError("nobody has earned anything that is not locked any more")
+        raise ValueError("no account has unlocked earnings yet")
     totals = tuple((account, amount_bytes(amount)) for account, amount in settled.totals.items())
     tree = SettlementTree(
         (address_of(account), amount) for account, amount in settled.totals.items()
@@ -176,6 +181,6 @@ def make_dataset(
 
 
 def proof_for(dataset: Dataset, address: Address) -> tuple[int, tuple[bytes, ...]]:
-    """An account's total and its proof; (0, ()) for one that earned nothing."""
+    """Return an account's total and its proof; (0, ()) if it earned nothing."""
     total = dataset.total_of(account_bytes(address))
     return (total, dataset.tree().proof(address)) if total else (0, ())

@@ -1,10 +1,10 @@
-"""Receipts: which offer of whom a certificate counted, and in which epoch it is paid.
+"""Receipts: which offers a certificate counted, and in which epoch they are paid.
 
 A receipt is named by (peer, seq). The certificate is the witness: a majority of its plan signed
-that the work was included, so nothing here is the worker's own word but the number of its samples,
-which the manifest caps. An epoch is the ancestry of its last certificate without the ancestries of
-the epochs before: no clock decides where an epoch ends, and a branch that is merged later is paid
-in the epoch that it came back in.
+that the work was included. So nothing here is self-reported but the number of samples, which the
+manifest caps. An epoch is the ancestry of its last certificate without the ancestries of the epochs
+before. No clock decides where an epoch ends, and a branch that is merged later is paid in the epoch
+that merged it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Key = tuple[PeerId, int]
 class Receipt(msgspec.Struct, frozen=True, kw_only=True, order=True):
     """One counted offer.
 
-    `account` is None where the offer carried no binding: there is nobody to pay.
+    `account` is None if the offer carried no binding: it counts but earns nothing.
     """
 
     peer: PeerId
@@ -43,16 +43,16 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, order=True):
 
     @property
     def rank(self) -> tuple[int, Digest, Account]:
-        """Orders receipts of one key whatever order they came in: the smallest counts."""
+        """Orders the receipts of one key whatever order they came in. The smallest counts."""
         return self.samples, self.contribution, self.account or b""
 
 
 def receipts_of(
     certificate: OpenCertificate, account_of: Callable[[PeerId, Ready], Account | None]
 ) -> list[Receipt]:
-    """Those of one certificate, in the plan's order.
+    """Return the receipts of one certificate, in the order of the plan.
 
-    `account_of` says whom an offer's binding names.
+    `account_of` returns the account that an offer's binding names.
     """
     plan = certificate.plan
     return [
@@ -70,9 +70,9 @@ def receipts_of(
 def ancestry(
     tip: Digest, parents: Mapping[Digest, Sequence[Digest]], root: Digest
 ) -> frozenset[Digest]:
-    """`tip` and all certificates before it.
+    """Return `tip` and all certificates before it.
 
-    Raises `UserError("CERTIFICATES_MISSING")` where one of them is not at hand.
+    Raises `UserError("CERTIFICATES_MISSING")` if one of them is unknown.
     """
     seen: set[Digest] = set()
     waiting = [tip]
@@ -87,8 +87,11 @@ def ancestry(
                     f"Certificate {name.hex()[:12]} is not on this disk, and what it counted "
                     "cannot be added up without it."
                 ),
-                why="this node joined on another branch, or has not caught up yet",
-                fix="let hypergpud start run until its round is that of the others, then ask again",
+                why="this node joined on another branch, or it has not caught up yet",
+                fix=(
+                    "run `hypergpud start` until this node's round is that of the others, then "
+                    "try again"
+                ),
             )
         seen.add(name)
         waiting.extend(parents[name])
@@ -101,7 +104,7 @@ def by_epoch(
     root: Digest,
     account_of: Callable[[PeerId, Ready], Account | None],
 ) -> list[tuple[Receipt, ...]]:
-    """The receipts of each epoch, whose last certificates are `tips`, oldest epoch first.
+    """Return the receipts of each epoch, whose last certificates are `tips`, oldest epoch first.
 
     The order of `certificates` does not matter.
     """
@@ -110,10 +113,10 @@ def by_epoch(
     epochs: list[tuple[Receipt, ...]] = []
     before: frozenset[Digest] = frozenset()
     for tip in tips:
-        here = ancestry(tip, parents, root)
-        fresh = sorted(here - before)
+        included = ancestry(tip, parents, root)
+        fresh = sorted(included - before)
         epochs.append(
             tuple(receipt for name in fresh for receipt in receipts_of(known[name], account_of))
         )
-        before |= here
+        before |= included
     return epochs

@@ -1,4 +1,4 @@
-"""What a run's manifest says of how it is settled."""
+"""What a manifest says of a run's settlement."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ ADDRESS_BYTES = 20
 
 
 class SettlementRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Epochs are counted, not timed.
+    """Periods of a settlement. Epochs are counted, not timed.
 
     `lock_epochs`: how long earnings stay locked before they are in a root. Volunteers have no stake
-    to lose; they can lose these. `held_epochs`: how long work waits for an account that shows no
-    sign of life.
+    to lose, but they can lose these. `held_epochs`: how long work waits for an account that sends
+    no heartbeat.
     """
 
     lock_epochs: Annotated[int, Meta(ge=0, le=1000)] = 1
@@ -25,7 +25,7 @@ class SettlementRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class Settlement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where a run is settled: the chain's id and the contract of the pool.
+    """Where a run is settled: the id of the chain and the contract of the pool.
 
     A binding is signed for exactly these two.
     """
@@ -37,12 +37,13 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def __post_init__(self) -> None:
         if len(self.contract_bytes) != ADDRESS_BYTES:
             raise ValueError(
-                f"settlement.contract {self.contract!r} is no address: 0x and 40 hexadecimal digits"
+                f"settlement.contract {self.contract!r} is not an address: 0x and 40 "
+                "hexadecimal digits"
             )
 
     @property
     def contract_bytes(self) -> bytes:
-        """20 bytes."""
+        """The 20 bytes of the contract."""
         try:
             return bytes.fromhex(self.contract.removeprefix("0x"))
         except ValueError:

@@ -1,14 +1,14 @@
-"""Sanctions in steps, as a pure function of the offences that were found: subtract, quarantine with
-probation, forfeit, ban.
+"""Sanctions in steps, a pure function of the offences that were found.
 
-    step 1  subtract    the offence's samples are taken off what the account earns from then on; nothing that was paid is touched
-    step 2  quarantine  and nothing is earned for `quarantine_epochs`; what was done in them is never paid
-    step 3  forfeit     and the locked window, earned but not claimable yet, is lost
-    step 4  ban         and nothing is earned any more
+    step 1  subtract    the offence's samples are subtracted from later earnings; what was paid
+            stays
+    step 2  quarantine  and work of the next `quarantine_epochs` is never paid
+    step 3  forfeit     and the locked earnings are lost
+    step 4  ban         and the account earns nothing any more
 
-An account without an offence for `probation_epochs` after its last one (after its quarantine, where
-it was in one) begins at step 1 again; nobody comes back from a ban. Every sanction carries its
-reason and the hash of its evidence, so that whoever has the evidence can check it.
+An account without an offence for `probation_epochs` after its last one, or after its quarantine,
+begins at step 1 again. A ban is final. Every sanction carries its reason and the hash of its
+evidence, so that anyone with the evidence can check it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ from protocol.settlement.receipts import Account, Key, Receipt
 from protocol.settlement.rules import SettlementRules
 
 NEVER = -1
+"""The `until` of a ban."""
+
 _EVIDENCE = b"hypergpu/evidence/equivocation/1\0"
 
 
 class SanctionStep(enum.IntEnum):
-    """How far it has gone with an account."""
+    """How severe the sanctions of an account are."""
 
     SUBTRACT = 1
     QUARANTINE = 2
@@ -37,9 +39,9 @@ class SanctionStep(enum.IntEnum):
 
 
 class Offence(msgspec.Struct, frozen=True, kw_only=True, order=True):
-    """Something provable that an account's node did.
+    """A provable offence of an account's node.
 
-    `samples` is what it concerned; `evidence` names what proves it.
+    `samples` is the work that it concerns. `evidence` names the proof.
     """
 
     epoch: int
@@ -50,25 +52,27 @@ class Offence(msgspec.Struct, frozen=True, kw_only=True, order=True):
 
 
 class Sanction(msgspec.Struct, frozen=True, kw_only=True, order=True):
-    """What follows from an offence."""
+    """The consequence of an offence.
+
+    `until` is the first epoch in which the account earns again; 0 if it does not stop earning,
+    `NEVER` for a ban.
+    """
 
     epoch: int
     account: Account
     step: SanctionStep
     samples: int
-    # The first epoch in which the account earns again; 0 where it does not stop earning, NEVER for
-    # a ban.
     until: int
     reason: str
     evidence: Digest
 
 
 def judge(offences: Iterable[Offence], rules: SettlementRules) -> list[Sanction]:
-    """The sanctions that follow, in order of epoch and account.
+    """Return the sanctions that follow, in the order of epochs and accounts.
 
-    The order of `offences` does not matter; one told twice counts once.
+    The order of `offences` does not matter, and a repeated one counts once.
     """
-    # How far, and the epoch from which on the probation counts.
+    # The last step, and the epoch from which the probation counts.
     steps: dict[Account, tuple[int, int]] = {}
     sanctions: list[Sanction] = []
     seen: set[tuple[Account, Digest]] = set()
@@ -106,11 +110,15 @@ def judge(offences: Iterable[Offence], rules: SettlementRules) -> list[Sanction]
 def equivocations(
     epoch: int, receipts: Iterable[Receipt], before: Mapping[Key, Receipt]
 ) -> list[Offence]:
-    """Offers of one (peer, seq) that say two things: a node makes an offer durable before it gives
-    it out, and repeats it byte for byte.
+    """Return the offences of peers that signed two different offers under one (peer, seq).
 
-    `before` has what was counted in earlier epochs. The evidence is in the two signed offers that
-    the certificates carry.
+    An honest node cannot do that: it makes an offer durable before it sends it, and repeats it byte
+    for byte. The evidence is the two signed offers, which the certificates carry.
+
+    Args:
+        epoch: the current epoch.
+        receipts: what is counted in it.
+        before: what was counted in earlier epochs.
     """
     first: dict[Key, Receipt] = {}
     found: list[Offence] = []
@@ -121,14 +129,14 @@ def equivocations(
             receipt.contribution,
             receipt.samples,
         ) and account is not None:
-            said = sorted(
+            offers = sorted(
                 (one.contribution, one.samples.to_bytes(8, "big")) for one in (known, receipt)
             )
             evidence = digest(
                 _EVIDENCE,
                 receipt.peer.encode(),
                 receipt.seq.to_bytes(8, "big"),
-                *(part for one in said for part in one),
+                *(part for one in offers for part in one),
             )
             reason = f"{short(receipt.peer)} signed two different offers as seq {receipt.seq}"
             samples = max(known.samples, receipt.samples)

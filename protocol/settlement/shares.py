@@ -1,5 +1,6 @@
-"""Dividing a pool in whole units: the largest remainder method
-(https://en.wikipedia.org/wiki/Largest_remainders_method).
+"""Division of a pool in whole units by the largest remainder method.
+
+https://en.wikipedia.org/wiki/Largest_remainders_method
 """
 
 from __future__ import annotations
@@ -8,12 +9,11 @@ from collections.abc import Mapping
 
 
 def share_pool(pool: int, weights: Mapping[bytes, int]) -> dict[bytes, int]:
-    """`pool` units in proportion to `weights`, all of them handed out, as long as any weight is
-    above 0.
+    """Divide `pool` units in proportion to `weights`, without a rest if any weight is above 0.
 
-    Everybody gets the whole part of its share; the units left over go to the largest remainders, of
-    equal ones to the smaller name. Integers only, so that every machine divides alike. Raises
-    `ValueError` for a negative pool or weight.
+    Each name gets the whole part of its share. The units left over go to the largest remainders;
+    among equal remainders, to the smaller names. Only integers are used, so that every machine
+    divides alike. Raises `ValueError` for a negative pool or weight.
     """
     if pool < 0 or any(weight < 0 for weight in weights.values()):
         raise ValueError("neither a pool nor a weight is below 0")

@@ -1,11 +1,12 @@
 """Cumulative totals: what each account has earned up to an epoch, and may claim.
 
-Rules. Certified samples are the only thing that is paid: not time, not what a heartbeat says, not
-the size of a gradient. A (peer, seq) is paid once, however many certificates list it and whenever
-its node was started anew. Work without a binding is nobody's. Work of an account that shows no sign
-of life waits, and is paid in the epoch in which there is one, or lapses. What an epoch's pool gave
-is never divided again: a total only grows, and a claim pays the total less what was claimed, so
-claims are no input here.
+- Only certified samples are paid: not time, not what a heartbeat says, not the size of a gradient.
+- A (peer, seq) is paid once, however many certificates list it and however often its node restarts.
+- Work without a binding counts but earns nothing.
+- Work of an account that sends no heartbeat waits. It is paid in the next epoch with a heartbeat,
+  or it lapses.
+- A pool is never divided again. Totals only grow, and a claim pays the total less what was claimed.
+  So claims are no input here.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from protocol.settlement.shares import share_pool
 
 
 class EpochWork(msgspec.Struct, frozen=True, kw_only=True):
-    """One epoch's input.
+    """The input of one epoch.
 
-    `silent` are the accounts that worked in it and sent no heartbeat: those few, and not the many
+    `silent` are the accounts that worked in it and sent no heartbeat. They are few, unlike those
     that did.
     """
 
@@ -42,7 +43,7 @@ class EpochWork(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Withheld(msgspec.Struct, frozen=True, kw_only=True):
-    """Why counted work is not paid (yet), for the person it belongs to."""
+    """Why counted work is not paid, or not yet, for the person to whom it belongs."""
 
     account: Account | None
     samples: int
@@ -50,14 +51,15 @@ class Withheld(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SettlementTotals(msgspec.Struct, frozen=True, kw_only=True):
-    """Where everybody stands after the last epoch.
+    """The result after the last epoch.
 
-    `totals` is what goes into the root: claimable for ever.
+    `totals` goes into the root and is claimable for ever. `paid_in_epochs` has the earnings of each
+    epoch after sanctions.
     """
 
     totals: dict[Account, int]
     locked: dict[Account, int]
-    paid_in_epochs: tuple[dict[Account, int], ...]  # after sanctions, by epoch
+    paid_in_epochs: tuple[dict[Account, int], ...]
     sanctions: tuple[Sanction, ...]
     withheld: tuple[Withheld, ...]
 
@@ -71,17 +73,20 @@ class _Books:
 
     def __init__(self, rules: SettlementRules) -> None:
         self.rules = rules
-        # Everything that was ever counted, paid or not.
+        # The first receipt of each key that was ever counted, paid or not.
         self.first: dict[Key, Receipt] = {}
-        self.waiting: dict[Key, tuple[int, Receipt]] = {}  # with the epoch it came in
+        # Unpaid receipts, with the epoch in which they were counted.
+        self.waiting: dict[Key, tuple[int, Receipt]] = {}
         self.earned: list[dict[Account, int]] = []
-        self.debts: defaultdict[Account, int] = defaultdict(int)  # samples to be taken off
+        # Samples to subtract from later earnings.
+        self.debts: defaultdict[Account, int] = defaultdict(int)
         self.offences: list[Offence] = []
         self.sanctions: list[Sanction] = []
 
     def stopped(self, epoch: int) -> dict[Account, Sanction]:
-        """The accounts that earn nothing in `epoch`, each with the sanction that says so (the last
-        one: steps only rise).
+        """Return the accounts that earn nothing in `epoch`, each with the sanction that says so.
+
+        Later sanctions replace earlier ones, because steps only rise.
         """
         return {
             one.account: one for one in self.sanctions if one.until == NEVER or one.until > epoch
@@ -99,17 +104,17 @@ class _Books:
 
 
 def settle(epochs: Sequence[EpochWork], rules: SettlementRules) -> SettlementTotals:
-    """All epochs from the first on, oldest first.
+    """Settle all epochs, oldest first.
 
-    Deterministic; the order of receipts within an epoch does not matter.
+    Deterministic: the order of receipts within an epoch does not matter.
     """
     books = _Books(rules)
     withheld: list[Withheld] = []
     for epoch, work in enumerate(epochs):
-        # An offence counts in the epoch it was found in: judged late, it must not change what
-        # earlier epochs gave.
-        told = tuple(msgspec.structs.replace(one, epoch=epoch) for one in work.offences)
-        books.sanction(epoch, [*equivocations(epoch, work.receipts, books.first), *told])
+        # An offence counts in the epoch in which it was found: a late judgment must not change what
+        # earlier epochs paid.
+        reported = tuple(msgspec.structs.replace(one, epoch=epoch) for one in work.offences)
+        books.sanction(epoch, [*equivocations(epoch, work.receipts, books.first), *reported])
         stopped = books.stopped(epoch)
         for receipt in sorted(work.receipts, key=lambda one: (one.key, one.rank)):
             if receipt.key not in books.first:
@@ -139,20 +144,20 @@ def settle(epochs: Sequence[EpochWork], rules: SettlementRules) -> SettlementTot
                 weights[account] += receipt.samples
             elif epoch - since >= rules.held_epochs:
                 del books.waiting[key]
-                reason = f"no heartbeat for {epoch - since + 1} epochs; the work lapsed"
+                reason = f"no heartbeat for {epoch - since + 1} epochs: the work lapsed"
                 withheld.append(Withheld(account=account, samples=receipt.samples, reason=reason))
             else:
                 withheld.append(
                     Withheld(
                         account=account,
                         samples=receipt.samples,
-                        reason="no heartbeat in this epoch; the work waits",
+                        reason="no heartbeat in this epoch: the work waits",
                     )
                 )
         for account in weights:
-            taken = min(weights[account], books.debts[account])
-            weights[account] -= taken
-            books.debts[account] -= taken
+            subtracted = min(weights[account], books.debts[account])
+            weights[account] -= subtracted
+            books.debts[account] -= subtracted
         books.earned.append(
             {
                 account: amount

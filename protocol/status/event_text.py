@@ -1,7 +1,7 @@
-"""Every event in plain words, as one sentence that a person can read without knowing the code.
+"""Every event as one sentence that a person can read without knowing the code.
 
-`describe(event, name_of)` covers every event of `protocol.journal.AnyEvent`; a test holds it to that.
-It passes on reasons that their author already put into words: plans, views, refusals.
+`describe(event, name_of)` covers every event of `protocol.journal.AnyEvent`; a test holds it to
+that. It passes on reasons that their author already put into words: plans, views, refusals.
 
 training_text.py  the trainer and its work
 round_text.py     rounds, plans, certificates

@@ -1,8 +1,8 @@
-"""How figures and names are written for people: the same in sentences, terminal, page.
+"""How figures and names are written for people: the same in sentences, terminal and page.
 
-Pure text, standard library only. `clean` is what makes a stranger's text fit to show: what it
-returns has one line, only printable characters (so no terminal escapes, no bidirectional overrides,
-no lone surrogates) and a bounded length.
+Pure text, standard library only. `clean` makes a stranger's text fit to show: one line, bounded,
+and only printable characters. So there are no terminal escapes, bidirectional overrides or lone
+surrogates.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from __future__ import annotations
 import math
 
 MISSING = "–"
-# The largest integer that JSON readers in JavaScript keep exact.
 BIGGEST = 1 << 53
-# Of a token, as of every coin on an EVM: a base unit is the last of them.
+"""The largest integer that JSON readers in JavaScript keep exact."""
+
 DECIMALS = 18
+"""Decimals of a token, as of every coin on an EVM."""
 
 
 def clean(text: str, limit: int) -> str:
-    """`text` on one line, without anything unprintable, at most `limit` characters."""
+    """Return `text` on one line of at most `limit` printable characters."""
     cut = text[: limit + 1]
     if not cut.isprintable():
         cut = "".join(
@@ -28,39 +29,39 @@ def clean(text: str, limit: int) -> str:
 
 
 def finite(value: float | None) -> float | None:
-    """`value`, or None where it is not a number that JSON can carry."""
+    """Return `value`, or None if it is not a number that JSON can carry."""
     return value if value is not None and math.isfinite(value) else None
 
 
 def natural(value: float, limit: float = BIGGEST) -> float:
-    """`value` between 0 and `limit`; 0 for what is not a number."""
+    """Return `value` between 0 and `limit`; 0 for what is not a number."""
     return min(max(value, 0.0), limit) if math.isfinite(value) else 0.0
 
 
 def whole(value: int) -> int:
-    """`value` between 0 and `BIGGEST`."""
+    """Return `value` between 0 and `BIGGEST`."""
     return min(max(value, 0), BIGGEST)
 
 
 def count(number: int) -> str:
-    """12,345"""
+    """Write a number with separators: 12,345."""
     return f"{number:,}"
 
 
 def tokens(amount: int) -> str:
-    """Base units as 12.5 or 0.000000000000000001: every digit that is there, none that is not."""
+    """Write base units as tokens, exactly: 12.5 or 0.000000000000000001."""
     whole, part = divmod(amount, 10**DECIMALS)
     text = f"{whole:,}"
     return f"{text}.{part:018d}".rstrip("0") if part else text
 
 
 def of(number: int, one: str, many: str = "") -> str:
-    """1 round, 12,345 rounds."""
+    """Write a number with its noun: 1 round, 12,345 rounds."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def compact(number: float) -> str:
-    """940, 12.3 k, 4.56 M: at most four figures, for narrow columns."""
+    """Write a number with at most four figures, for narrow columns: 940, 12.3 k, 4.56 M."""
     for scale, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(number) >= scale:
             scaled = number / (1e3 if unit == "k" else scale)
@@ -69,12 +70,12 @@ def compact(number: float) -> str:
 
 
 def rate(per_second: float) -> str:
-    """Samples a second: 0.5, 12.3, 1,234."""
+    """Write samples a second: 0.5, 12.3, 1,234."""
     return f"{per_second:,.0f}" if per_second >= 100 or per_second == 0 else f"{per_second:.3g}"
 
 
 def loss(value: float | None) -> str:
-    """Four figures, as far as a loss is worth reading."""
+    """Write a loss with four figures, as far as it is worth reading."""
     if value is None:
         return MISSING
     if value and (abs(value) >= 1000 or abs(value) < 0.001):
@@ -83,7 +84,7 @@ def loss(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """820 ms, 8.2 s, 41 s, 3 min 5 s, 2 h 10 min, 4 d 3 h."""
+    """Write a duration: 820 ms, 8.2 s, 41 s, 3 min 5 s, 2 h 10 min, 4 d 3 h."""
     if seconds is None or not math.isfinite(seconds):
         return MISSING
     seconds = max(seconds, 0.0)
@@ -110,7 +111,7 @@ def duration(seconds: float | None) -> str:
 
 
 def size(size_bytes: float) -> str:
-    """512 B, 1.5 kB, 3.2 MB, 1.1 GB (powers of 1,000, as disks and links are sold)."""
+    """Write bytes in powers of 1,000, as disks are sold: 512 B, 1.5 kB, 3.2 MB, 1.1 GB."""
     for scale, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if size_bytes >= scale:
             return f"{size_bytes / scale:.1f} {unit}"
@@ -118,7 +119,7 @@ def size(size_bytes: float) -> str:
 
 
 def tail(identity: str) -> str:
-    """The last eight characters of a peer id: the first ones are the same for everybody."""
+    """Return the last eight characters of a peer id: the first ones are the same for everybody."""
     return identity[-8:]
 
 
@@ -130,12 +131,15 @@ PHASES = {
     "reduce": "averaging",
     "vote": "voting",
     "watch": "waiting for the others",
-    "adopt": "taking the new anchor",
+    "adopt": "applying the new anchor",
     "fetch": "catching up",
 }
-"""What a node does in each `protocol.round.phase.Phase`; a phase of another version is shown by its own name."""
+"""What a node does in each `protocol.round.phases.Phase`.
+
+A phase of another version is shown by its own name.
+"""
 
 
 def phase_words(phase: str) -> str:
-    """What a node in `phase` is doing."""
+    """Say what a node in `phase` is doing."""
     return PHASES.get(phase, phase)

@@ -1,4 +1,4 @@
-"""The fold's part about peers: who is there, what each says of itself, and which of them are kept."""
+"""How events of peers change the state behind a status, and which peers are kept."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from protocol.status.state import MAX_NAME_CHARS, MAX_TEXT_CHARS, StatusState
 
 
 def _keep_peer(state: StatusState, peer: PeerSummary) -> None:
-    """Put a peer at the young end; when there are too many the one longest unheard of goes,
-    unconnected ones first.
+    """Put a peer at the end of the kept ones.
+
+    If there are too many, the peer that was not heard from for longest is dropped, unconnected ones
+    first.
     """
     state.peers.pop(peer.peer, None)
     if len(state.peers) >= KEPT_PEERS:
@@ -65,7 +67,7 @@ def peer_down(state: StatusState, event: journal.PeerDown) -> None:
     known = state.peers.get(event.peer)
     if known is None:
         return
-    # Never sent a beacon: it was a passer-by, not a member.
+    # A peer that never sent a beacon was no member.
     if not known.tip:
         del state.peers[event.peer]
         return

@@ -1,23 +1,29 @@
-"""The status records: a contract.
+"""The status records, which are a contract.
 
 Their field names are those of `/api/v1/status` and of `hypergpud status --json`.
 
-Nothing of ours is imported here: `hypergpud status` reads these records and must answer at once,
-and `protocol.identity`, where `PeerId` lives, brings a cryptography library with it.
+This module imports nothing else of the project: `hypergpud status` reads these records and must
+answer at once, but `protocol.identity`, where `PeerId` lives, loads a cryptography library.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-PeerId = str  # the alias of protocol.identity
+# The same as protocol.identity.PeerId.
+PeerId = str
 
-KEPT_ROUNDS = 40  # the page's strip of rounds
-KEPT_EVENTS = 50  # the page's list of last events
-# Points of the loss curve: one for each pixel column of its widest drawing.
+KEPT_ROUNDS = 40
+"""Rounds of the page's strip."""
+
+KEPT_EVENTS = 50
+"""Lines of the page's list of events."""
+
 KEPT_POINTS = 600
-# Peers shown; beacons are free to make, so somebody could sign them with any number of keys.
+"""Points of the loss curve: one for each pixel column of its widest drawing."""
+
 KEPT_PEERS = 4096
+"""Peers in a status. Beacons are free, so somebody could sign them with any number of keys."""
 
 
 class EventLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +35,15 @@ class EventLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """This node."""
+    """This node.
+
+    `rounds_missed` counts views without a certificate. `samples_dropped` counts work that was too
+    old to be offered. `last_counted_at` is when a certificate last counted this node's work; for an
+    observer, when it last verified a certificate. `batches_skipped` counts since the worker
+    started. `failure` says why the task fails and is empty while it trains; `failure_trace` has the
+    lines of the traceback. `computing` is the share of the last round's time in which steps were
+    computed.
+    """
 
     peer: PeerId
     name: str
@@ -49,21 +63,23 @@ class NodeSummary(msgspec.Struct, frozen=True, kw_only=True):
     rounds_idle: int
     worker_restarts: int
     started_at: float
-    rounds_missed: int = 0  # views that passed without a certificate
-    samples_dropped: int = 0  # work too old to be offered
-    # When a certificate last counted our work (an observer: when one was last verified).
+    rounds_missed: int = 0
+    samples_dropped: int = 0
     last_counted_at: float = 0.0
-    # That raised or were not finite, since the worker started.
     batches_skipped: int = 0
-    # Why the task fails, or trains nothing; empty while it trains.
     failure: str = ""
-    failure_trace: tuple[str, ...] = ()  # the lines of its traceback
-    # The share of the last round's time in which steps were computed.
+    failure_trace: tuple[str, ...] = ()
     computing: float | None = None
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """The training job, as far as this node has verified its certificates."""
+    """The training job, as far as this node has verified its certificates.
+
+    `nodes` counts the nodes that train, this one included, heard from in the last `HEARD_S`
+    seconds. `samples_per_second` is the sum that these nodes report. `plan` says why the last plan
+    formed its groups. `prediction_error` is the median error of the kept rounds' predictions, as a
+    share of the time that the exchange took.
+    """
 
     run: str
     name: str
@@ -79,21 +95,17 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     loss_first: float | None
     loss: float | None
     round_seconds: float | None
-    # That train, this one included, heard of in the last `HEARD_S` seconds.
     nodes: int = 0
-    # Of those nodes together, by their own word.
     samples_per_second: float = 0.0
-    plan: str = ""  # why the last round's plan was as it was
-    prediction_error: float | None = (
-        # Of what plans said their exchange would take: the median of the rounds kept, as a share of
-        # what it took.
-        None
-    )
+    plan: str = ""
+    prediction_error: float | None = None
 
 
 class RoundSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """One certified or missed round; `outcome` is RoundCertified's, or "missed" for a view that
-    passed.
+    """One certified or failed round.
+
+    `outcome` is that of `RoundCertified`, or "missed" for a view that passed. `group_sizes` has the
+    members of each group. `predicted_s` is for scatter and reduce together.
     """
 
     number: int
@@ -109,17 +121,20 @@ class RoundSummary(msgspec.Struct, frozen=True, kw_only=True):
     phase_seconds: dict[str, float]
     reason: str
     plan: str = ""
-    group_sizes: tuple[int, ...] = ()  # members of each group
-    predicted_s: float | None = None  # of scatter and reduce together
+    group_sizes: tuple[int, ...] = ()
+    predicted_s: float | None = None
 
     @property
     def exchange_s(self) -> float:
-        """Seconds that scatter and reduce took this node; 0 where it was not there."""
+        """Seconds of scatter and reduce on this node; 0 if it took no part."""
         return self.phase_seconds.get("scatter", 0.0) + self.phase_seconds.get("reduce", 0.0)
 
 
 class LossPoint(msgspec.Struct, frozen=True, kw_only=True):
-    """One point of the loss curve; `samples` is how many were certified up to and with this round."""
+    """One point of the loss curve.
+
+    `samples` is how many were certified up to and with this round.
+    """
 
     number: int
     at: float
@@ -128,10 +143,17 @@ class LossPoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PeerSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """Another node or observer, from its signed beacons and our link to it.
+    """Another node or observer, from its signed beacons and this node's link to it.
 
-    `path` is "direct", "relayed", "libp2p" (connected, but gradients go over that connection, for
-    want of a direct path for them) or "" for no link of ours.
+    `path` is "direct", "relayed", "stream" (connected, but gradients share the control connection
+    because no direct path exists), or "" without a link. `loss_share` is the share of packets that
+    were sent again. `bits_per_second` is the most that the link was seen to carry, 0 before its
+    first use. `quality` is a class of `protocol.network.quality`, or "" without a link. `standing`
+    is "trusted", "quarantined" or "probation". `reputation` is 0 to 1,000: how many of 1,000 rounds
+    of the last week counted its work; None while the peer is new. `pool` is "high-performance",
+    "standard" or "basic", by certified samples per round, or empty. `registration` is a value of
+    `RegistrationState`, or empty if the run has no chain. `alert` is a sentence if the peer
+    suddenly does much more than before.
     """
 
     peer: PeerId
@@ -150,31 +172,21 @@ class PeerSummary(msgspec.Struct, frozen=True, kw_only=True):
     last_seen: float
     connected: bool
     jitter_s: float | None = None
-    # Of what was sent to it, what had to be sent again.
     loss_share: float | None = None
-    # The most that its link was seen to carry; 0 when not seen at work.
     bits_per_second: int = 0
-    # Of our connection: perfect, good, average, poor, unstable, unknown; "" without one.
     quality: str = ""
     quality_reason: str = ""
-    # Trusted, quarantined, or probation, by the rounds of plans with us.
     standing: str = ""
     standing_reason: str = ""
-    # 0 to 1,000: of 1,000 rounds of the last week, how many counted its work; None while it is new.
     reputation: int | None = None
-    # "high-performance", "standard" or "basic", by certified samples a round; empty while none is
-    # certified.
     pool: str = ""
-    registration: str = (
-        # "pending", "challenged", "verified", "approved", "rejected", "expired", "suspended"; empty
-        # where the run has no chain.
-        ""
-    )
-    # A sentence, when it suddenly does much more than before.
+    registration: str = ""
     alert: str = ""
 
 
 class NetworkFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes sent and received since the start, and the open connections."""
+
     connections: int = 0
     control_sent: int = 0
     control_received: int = 0
@@ -183,20 +195,22 @@ class NetworkFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything there is to show, at one instant."""
+    """Everything there is to show, at one instant.
+
+    `rounds` and `events` begin with the newest. `peers` begin with the connected ones. `refusals`
+    has every word of `REFUSALS`. `rewards` is a sentence. `curve` begins with the oldest point and
+    is evenly thinned over the whole run.
+    """
 
     as_of: float
     verdict: str
     level: str
     you: NodeSummary
     run: RunSummary
-    rounds: tuple[RoundSummary, ...]  # newest first, at most KEPT_ROUNDS
-    # At most KEPT_PEERS, the connected ones first.
+    rounds: tuple[RoundSummary, ...]
     peers: tuple[PeerSummary, ...]
     network: NetworkFigures
-    refusals: dict[str, int]  # every word of REFUSALS
-    # A sentence; "no chain: this run pays nothing" until a run names one.
+    refusals: dict[str, int]
     rewards: str
-    events: tuple[EventLine, ...]  # newest first, at most KEPT_EVENTS
-    # Oldest first, at most KEPT_POINTS, evenly thinned over the whole run.
+    events: tuple[EventLine, ...]
     curve: tuple[LossPoint, ...] = ()

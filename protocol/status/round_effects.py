@@ -1,6 +1,4 @@
-"""The fold's part about rounds: what a plan, a view that passed and a certificate change in the
-state behind a status.
-"""
+"""How plans, views, certificates and averages change the state behind a status."""
 
 from __future__ import annotations
 
@@ -15,11 +13,18 @@ from protocol.status.figures import clean, finite, natural, whole
 from protocol.status.records import LossPoint, RoundSummary
 from protocol.status.state import MAX_NAME_CHARS, MAX_TEXT_CHARS, StatusState
 
-MAX_MEMBERS = 64  # shown of one round; one row has no more
-# Certificates closer together than that were heard of at once, by a node that was away: that is no
-# round's length.
+MAX_MEMBERS = 64
+"""Members of one round that are shown. A group has no more."""
+
 TOGETHER_S = 0.05
-MAX_PHASES = 16  # of one round; there are eight
+"""The least time between two certificates that counts as the length of a round.
+
+A node that was away learns of several at once.
+"""
+
+MAX_PHASES = 16
+"""Phases of one round. There are eight."""
+
 
 _COUNTERS = {
     "counted": "rounds_counted",
@@ -144,8 +149,9 @@ def round_certified(state: StatusState, event: journal.RoundCertified) -> None:
 
 
 def _prediction_error(rounds: Iterable[RoundSummary]) -> float | None:
-    """The median, over rounds whose plan predicted their exchange and in which this node took part,
-    of how far off that was, as a share of what it took; None without any.
+    """Return the median relative error of the rounds' predictions, or None without any.
+
+    Only rounds in which this node took part count.
     """
     errors = [
         abs(one.predicted_s - one.exchange_s) / one.exchange_s
@@ -156,8 +162,9 @@ def _prediction_error(rounds: Iterable[RoundSummary]) -> float | None:
 
 
 def round_averaged(state: StatusState, event: journal.RoundAveraged) -> None:
-    """No certificate: it shows among the rounds and counts as none of those that are verified or
-    paid.
+    """Show a round without a certificate.
+
+    It counts as none of the verified or paid rounds.
     """
     outcome, averaged = clean(event.outcome, MAX_NAME_CHARS), event.outcome == "averaged"
     peers = _ids(tuple(share.peer for share in event.shares))

@@ -1,21 +1,21 @@
-"""The known name that somebody most likely meant: near in typing errors, or none."""
+"""The known name that a mistyped name most likely means."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-# Letters of a beginning that stands for the whole name.
 SHORTEST = 4
-# Letters compared: a name above this is none of ours.
+"""Letters of a prefix that stands for the whole name."""
+
 LONGEST = 64
+"""Longer names are not compared."""
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """The known name that `name` begins, or that has the fewest typing errors to it; empty where
-    none is near.
+    """Return the known name that `name` is a prefix of, or the one with the fewest typing errors.
 
-    Near means: at most two errors, and at most one for every four letters. A suggestion that is not
-    near misleads.
+    A name is near if it has at most two errors, and at most one for every four letters. The result
+    is empty if no name is near, because a wrong suggestion misleads.
     """
     beginning = (
         [candidate for candidate in known if candidate.startswith(name)]
@@ -34,10 +34,10 @@ def nearest(name: str, known: Collection[str]) -> str:
 
 
 def _typing_errors(one: str, other: str) -> int:
-    """Letters inserted, left out, replaced, or exchanged with their neighbour: the optimal string
-    alignment distance.
+    """Count letters inserted, left out, replaced, or exchanged with their neighbour.
 
-    https://en.wikipedia.org/wiki/Damerau-Levenshtein_distance
+    This is the optimal string alignment distance,
+    https://en.wikipedia.org/wiki/Damerau-Levenshtein_distance.
     """
     before: list[int] = []
     row = list(range(len(other) + 1))

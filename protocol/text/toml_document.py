@@ -1,8 +1,7 @@
-"""TOML files that people write: read whatever an editor made of them, and every mistake found at
-once, with its line and the nearest name.
+"""TOML files that people write: every mistake at once, with its line and the nearest known name.
 
-`read_toml` takes what editors add (a byte order mark, line ends of Windows) and names what it
-cannot take (UTF-16, other encodings). `mistakes_in` compares the tables with the records that they
+`toml_text` accepts what editors add (a byte order mark, line ends of Windows) and names what it
+cannot read (UTF-16, other encodings). `mistakes_in` compares the tables with the records that they
 become.
 """
 
@@ -22,11 +21,11 @@ _HEADER = re.compile(r"\s*\[\s*([\w-]+)\s*\]\s*(#.*)?")
 _KEY = re.compile(r"""\s*["']?([\w-]+)["']?\s*(?:\.\s*["']?([\w-]+)["']?\s*)?=""")
 _WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 Lines = Mapping[str, int]
-"""Where a key stands, by its dotted name; keys whose line is not certain are left out."""
+"""The line of each key, by its dotted name, without keys whose line is not certain."""
 
 
 def toml_text(raw: bytes) -> str:
-    """The text of a file. Raises `ValueError` that says what to do with one that is no UTF-8."""
+    """Return the text of a file. Raises `ValueError` that says what to do if it is not UTF-8."""
     if raw.startswith(_WIDE) or b"\0" in raw[:4]:
         raise ValueError("it is UTF-16 text; save it as UTF-8")
     try:
@@ -37,7 +36,7 @@ def toml_text(raw: bytes) -> str:
 
 
 def read_toml(text: str) -> dict[str, Any]:
-    """The tables in it. Raises `ValueError`."""
+    """Return the tables of a document. Raises `ValueError`."""
     try:
         return tomllib.loads(text)
     except RecursionError:
@@ -45,8 +44,9 @@ def read_toml(text: str) -> dict[str, Any]:
 
 
 def key_lines(text: str) -> Lines:
-    """The line, from 1, of each key of the file and of its tables; tables within tables are not
-    looked into.
+    """Return the line, from 1, of each key of the document and of its tables.
+
+    Tables within tables are not searched.
     """
     found: dict[str, int] = {}
     twice: set[str] = set()
@@ -64,28 +64,28 @@ def key_lines(text: str) -> Lines:
             if name in found:
                 twice.add(name)
             found[name] = number
-    # Also met inside a string of several lines: then the line of neither is certain.
+    # A name that occurs twice may be inside a string of several lines: its line is not certain.
     return {name: number for name, number in found.items() if name not in twice}
 
 
 class TomlMistake(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that is wrong, and the name that was meant, where one is near."""
+    """One mistake, and the name that was meant if one is near."""
 
     why: str
     meant: str = ""
 
     def line(self) -> str:
-        """All of it in one sentence."""
+        """Return the mistake as one sentence."""
         return f"{self.why}; did you mean {self.meant!r}?" if self.meant else self.why
 
 
 def mistakes_in(
     tables: Mapping[str, Any], record: type[msgspec.Struct], lines: Lines
 ) -> list[TomlMistake]:
-    """Each thing that keeps `tables` from becoming a `record`; empty where nothing does."""
+    """Return each reason why `tables` do not become a `record`; none if they do."""
     found = list(_mistakes(tables, record, lines, list(_names(record)), ""))
     if not found:
-        # What only the record as a whole sees.
+        # Some rules concern the record as a whole.
         try:
             msgspec.convert(tables, record)
         except (msgspec.ValidationError, ValueError) as error:
@@ -105,13 +105,13 @@ def _mistakes(
         if key not in fields:
             name = f"{prefix}{key}"
             meant = suggestion(name, known)
-            # Within its own table a key is written without the table's name.
+            # A key is written without its own table's name.
             own = (
                 meant.removeprefix(prefix)
                 if meant.rpartition(".")[0] == prefix.rstrip(".")
                 else meant
             )
-            yield TomlMistake(why=f"{place(lines, name)}there is no setting {name!r}", meant=own)
+            yield TomlMistake(why=f"{place(lines, name)}unknown setting {name!r}", meant=own)
     for name, field in fields.items():
         full = f"{prefix}{name}"
         if name not in tables:
@@ -129,16 +129,16 @@ def _mistakes(
 
 
 def place(lines: Lines, name: str) -> str:
-    """`line 4: `, or nothing where the line is not certain."""
+    """Return `line 4: `, or nothing if the line is not certain."""
     return f"line {lines[name]}: " if name in lines else ""
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """The dotted name that was most likely meant, or nothing."""
+    """Return the dotted name that was most likely meant, or nothing."""
     known = list(known)
     own = name.rpartition(".")[2]
-    # The right key in the wrong table, then a typing error in the whole name, then one in the key
-    # alone.
+    # First the right key in the wrong table, then a typing error in the whole name, then a typing
+    # error in the key alone.
     same = [full for full in known if full.rpartition(".")[2] == own]
     meant = (same[0] if same else "") or nearest(name, known)
     if not meant:
@@ -148,7 +148,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def _record_of(kind: Any) -> type[msgspec.Struct] | None:
-    """The record in a field's type, which may be optional."""
+    """Return the record in a field's type, which may be optional."""
     for part in (kind, *get_args(kind)):
         if isinstance(part, type) and issubclass(part, msgspec.Struct):
             return part

@@ -1,1 +1,1 @@
-"""The benchmarks behind `hypergpud bench`."""
+"""`hypergpud bench`: measurements of this version in real processes on this machine."""

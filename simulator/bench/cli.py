@@ -1,4 +1,4 @@
-"""`bench`: how HyperGPU does, measured on real processes on this machine."""
+"""The commands of `hypergpud bench`."""
 
 from __future__ import annotations
 
@@ -16,25 +16,29 @@ def bench() -> None:
 
 
 @bench.command()
-@click.option("--kind", type=click.Choice(KINDS), help="What happens to the victim. Default: both.")
-@click.option("--step", type=click.Choice(STEPS), help="Where in the round. Default: everywhere.")
+@click.option("--kind", type=click.Choice(KINDS), help="The fault. Default: both.")
+@click.option("--step", type=click.Choice(STEPS), help="The step of the round. Default: all.")
 @click.option(
     "--engines",
     type=NAMES,
     default="native",
     show_default=True,
     metavar="NAMES",
-    help="Which engines, with commas between.",
+    help="The engines, separated by commas.",
 )
 @click.option(
-    "--runs", type=click.IntRange(1, 1000), default=10, show_default=True, help="How often each."
+    "--runs",
+    type=click.IntRange(1, 1000),
+    default=10,
+    show_default=True,
+    help="Trials of each combination.",
 )
 @click.option(
     "--elements",
     type=click.IntRange(1 << 14, 1 << 28),
     default=1_000_000,
     show_default=True,
-    help="Of the model, float32.",
+    help="Size of the model, in float32 values.",
 )
 @global_options(hidden=True)
 @click.pass_context
@@ -46,18 +50,18 @@ def faults(
     runs: int,
     elements: int,
 ) -> int:
-    """Kill or stop one of four members in mid-round; compare and recompute what the others hold.
+    """Kill or stop one of four members in mid-round, and check what the others hold.
 
-    Fails when anything was wrong with the native engine, or late. What hivemind makes of the same
+    Fails when a result of the native engine was wrong or late. What hivemind makes of the same
     faults is a finding, not a failure.
     """
     import msgspec  # noqa: PLC0415
 
-    from simulator.bench import faults as measuring  # noqa: PLC0415  # the whole node, for this command alone
+    from simulator.bench import faults as measurement  # noqa: PLC0415
     from simulator.bench.fault_record import table  # noqa: PLC0415
 
     call = invocation(context)
-    records = measuring.bench_faults(
+    records = measurement.bench_faults(
         kinds=[one for one in KINDS if kind in (None, one)],
         steps=[one for one in STEPS if step in (None, one)],
         engines=list(engines),
@@ -79,14 +83,14 @@ def faults(
     type=click.IntRange(2, 16),
     default=4,
     show_default=True,
-    help="Processes of each engine and codec.",
+    help="Peer processes for each engine and codec.",
 )
 @click.option(
     "--elements",
     type=click.IntRange(1 << 12, 1 << 28),
     default=10_000_000,
     show_default=True,
-    help="Of the vector, float32.",
+    help="Size of the vector, in float32 values.",
 )
 @click.option(
     "--codecs",
@@ -103,27 +107,27 @@ def faults(
     default="none",
     show_default=True,
     metavar="RATE",
-    help="Of each peer's link, each way: 100mbit, 1gbit. Needs root.",
+    help="Rate of each peer's link, each way, such as 100mbit or 1gbit. Needs root.",
 )
 @click.option(
     "--rtt",
     type=FiniteRange(0.0, 1000.0),
     default=0.0,
     show_default=True,
-    help="Milliseconds between any two and back. Needs root.",
+    help="Round trip between any two peers, in milliseconds. Needs root.",
 )
 @click.option(
     "--repeat",
     type=click.IntRange(1, 100),
     default=5,
     show_default=True,
-    help="Rounds of each, interleaved.",
+    help="Rounds of each combination, interleaved.",
 )
 @click.option(
     "--certified/--no-certified",
     default=True,
     show_default=True,
-    help="Also whole certified rounds, beside native alone.",
+    help="Also play whole certified rounds of the native engine.",
 )
 @global_options(hidden=True)
 @click.pass_context
@@ -138,17 +142,17 @@ def allreduce(
     repeat: int,
     certified: bool,
 ) -> int:
-    """Average one vector with every engine, side by side, each peer its own process.
+    """Average one vector with every engine, side by side, each peer in its own process.
 
-    A wrong result is no figure.
-
-    Seconds run from the first peer that begins to the last that holds the mean. Fails when a result
-    of native was wrong, and when an engine has no right round at all: a group that does not form is
-    tried three times.
+    Only right results count. Seconds run from the first peer that begins to the last that holds the
+    mean. Fails when a result of native was wrong, and when an engine has no right round: a group
+    that does not form is tried three times.
     """
     import msgspec  # noqa: PLC0415
 
     from simulator.bench.allreduce import benchmark  # noqa: PLC0415
+    from simulator.bench.allreduce.cell_record import without_figure  # noqa: PLC0415
+    from simulator.bench.allreduce.peer_hosts import parse_rate  # noqa: PLC0415
     from simulator.bench.allreduce.table import table  # noqa: PLC0415
 
     call = invocation(context)
@@ -157,14 +161,14 @@ def allreduce(
         elements=elements,
         codecs=codecs,
         engines=engines,
-        rate_bps=benchmark.parse_rate(rate),
+        rate_bps=parse_rate(rate),
         rtt_s=rtt / 1000,
         repeat=repeat,
         certified=certified,
         say=call.say,
     )
     call.result(msgspec.json.encode(records).decode() if call.as_json else table(records))
-    missing = benchmark.without_figure(records)
+    missing = without_figure(records)
     for line in missing:
         click.echo(line, err=True)
     right = all(
@@ -179,28 +183,30 @@ def allreduce(
     type=click.IntRange(1, 1 << 28),
     default=10_000_000,
     show_default=True,
-    help="Of the vector, float32.",
+    help="Size of the vector, in float32 values.",
 )
 @click.option(
     "--repeat",
     type=click.IntRange(1, 1000),
     default=5,
     show_default=True,
-    help="How often each; the median counts.",
+    help="Repetitions; the median counts.",
 )
 @global_options(hidden=True)
 @click.pass_context
 def codecs(context: click.Context, elements: int, repeat: int) -> None:
-    """Time each codec on one core, compiled and in numpy, and what it loses."""
+    """Time each codec on one core, compiled and in numpy, and measure its error."""
     import msgspec  # noqa: PLC0415
 
     from protocol.codec import implementation  # noqa: PLC0415
-    from simulator.bench import codecs as measuring  # noqa: PLC0415
+    from simulator.bench import codecs as measurement  # noqa: PLC0415
 
     call = invocation(context)
     call.say(f"codecs: {implementation()}")
-    records = measuring.bench_codecs(elements, repeat)
-    call.result(msgspec.json.encode(records).decode() if call.as_json else measuring.table(records))
+    records = measurement.bench_codecs(elements, repeat)
+    call.result(
+        msgspec.json.encode(records).decode() if call.as_json else measurement.table(records)
+    )
 
 
 @bench.command()
@@ -209,25 +215,25 @@ def codecs(context: click.Context, elements: int, repeat: int) -> None:
     type=click.IntRange(10, 100_000),
     default=500,
     show_default=True,
-    help="Moved in each try.",
+    help="Megabytes sent in each repetition.",
 )
 @click.option(
     "--repeat",
     type=click.IntRange(1, 1000),
     default=5,
     show_default=True,
-    help="How often each; the median counts.",
+    help="Repetitions; the median counts.",
 )
 @global_options(hidden=True)
 @click.pass_context
 def tls(context: click.Context, mb: int, repeat: int) -> None:
-    """Time one stream between two processes: in the clear, through a blocking TLS socket, and as
-    bulk streams do it.
-    """
+    """Time one stream between two processes: TCP, a blocking TLS socket, and a bulk stream."""
     import msgspec  # noqa: PLC0415
 
-    from simulator.bench import tls as measuring  # noqa: PLC0415
+    from simulator.bench import tls as measurement  # noqa: PLC0415
 
     call = invocation(context)
-    records = measuring.bench_tls(mb * 1_000_000, repeat)
-    call.result(msgspec.json.encode(records).decode() if call.as_json else measuring.table(records))
+    records = measurement.bench_tls(mb * 1_000_000, repeat)
+    call.result(
+        msgspec.json.encode(records).decode() if call.as_json else measurement.table(records)
+    )

@@ -1,8 +1,9 @@
-"""`hypergpud bench codecs`: what each codec costs and what it loses, compiled and in numpy, on one core.
+"""`hypergpud bench codecs`: what each codec costs and loses, compiled and in numpy, on one core.
 
-Rates are gigabytes of float32, before encoding or after decoding, per CPU second of the thread that does the work. Fresh memory counts;
-what other processes take from the core does not. `encode` makes an offer from sums of weighted gradients (it divides by the weight).
-`reduce` makes the mean of four members' encodings.
+Gigabytes are of float32, before encoding or after decoding, over the CPU seconds of the thread:
+fresh memory counts, and time that other processes take does not. `encode` makes an offer out of
+sums of weighted gradients (it divides by the weight). `reduce` makes the mean of four members'
+encodings.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
 from protocol.codec import Codec, codec_named, entries, implementation
 from protocol.errors import InvariantBroken
 
-WEIGHTS = (70, 101, 333, 64)  # samples of four members
+# The samples of four members.
+WEIGHTS = (70, 101, 333, 64)
 
 
 class CodecRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One codec in one implementation.
 
-    `size_ratio` is encoded bytes over float32 bytes; `max_error` the greatest error over the
+    `size_ratio` is encoded bytes over float32 bytes. `max_error` is the greatest error over the
     greatest value.
     """
 
@@ -95,7 +97,7 @@ def _cpu_seconds(work: Callable[[], object]) -> float:
 
 
 def table(records: Sequence[CodecRecord]) -> str:
-    """For a terminal."""
+    """The records as a table for a terminal."""
     rows: list[tuple[str, ...]] = [
         (
             "codec",

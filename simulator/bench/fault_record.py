@@ -1,4 +1,4 @@
-"""What `hypergpud bench faults` says of each combination, and how a terminal shows it."""
+"""The records of `hypergpud bench faults`, and their table."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import msgspec
 
 from simulator.harness.steps import Kind, Step
 
-# At default settings, whatever the fault: a member that is silent costs a round no more than that.
+# At default settings, for any fault: a silent member costs a round no more than this.
 NOTICED_WITHIN_S = 5.0
 
 
 class FaultRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One combination.
+    """One combination of engine, fault and step.
 
-    Seconds are medians over its trials, of the slowest survivor, training not counted.
+    Seconds are medians over its trials, of the slowest survivor, without training.
+    `seconds_after_fault_median` runs from the signal to the next certificate, and
+    `following_seconds_median` from there to the one after it. `within_bound` counts the trials
+    whose first certificate came within twice the fault-free exchange and the detection.
 
-    `seconds_after_fault_median` runs from the signal to the next certificate,
-    `following_seconds_median` from there to the one after it; `within_bound` counts trials whose
-    first certificate came within twice the fault-free exchange and the detection. For an engine
-    without certificates `seconds_after_fault_median` runs to the last survivor's answer, a failure
-    too, and what it has not is None or 0.
+    For an engine without certificates `seconds_after_fault_median` runs to the last survivor's
+    answer, also a failure. What that engine does not have is None or 0.
     """
 
     engine: str
@@ -43,7 +43,7 @@ class FaultRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def perfect(self) -> bool:
-        """Whether nothing at all was wrong."""
+        """Whether nothing was wrong."""
         return (
             self.runs_survivors_agree == self.runs
             and self.runs_exact == self.runs
@@ -52,9 +52,9 @@ class FaultRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def in_time(self) -> bool:
-        """Whether every trial was noticed and over when it should be.
+        """Whether every trial was noticed and over in time.
 
-        What else the machine does counts here.
+        Other load on the machine counts here.
         """
         return (
             self.within_bound == self.runs
@@ -63,7 +63,7 @@ class FaultRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def table(records: Sequence[FaultRecord]) -> str:
-    """For a terminal."""
+    """The records as a table for a terminal."""
     head = (
         "engine",
         "kind",
@@ -79,7 +79,7 @@ def table(records: Sequence[FaultRecord]) -> str:
         "back s",
         "in bound",
     )
-    rows = [head]
+    rows: list[tuple[str, ...]] = [head]
     for record in records:
         seconds = (
             record.seconds_after_fault_median,

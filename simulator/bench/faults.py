@@ -1,10 +1,9 @@
-"""`hypergpud bench faults`: real processes, one of them killed or stopped in mid-round, the
-survivors' anchors compared and made once more.
+"""`hypergpud bench faults`: real members, one killed or stopped in mid-round, the others audited.
 
-Of each combination of kind and step a number of trials: the victim is a member and the view's
-leader alternately, struck on entering the step in two trials and somewhere in its first
-milliseconds in the next two. One cohort serves all trials: the victim is woken, or started again on
-its disk, and must be in a certificate again before the next.
+Each combination of kind and step has a number of trials. The victim is a member and the view's
+leader alternately. It is struck on entering the step in two trials, and somewhere in the step's
+first milliseconds in the next two. One cohort serves all trials: the victim is resumed, or
+restarted on its disk, and must be in a certificate again before the next trial.
 """
 
 from __future__ import annotations
@@ -31,25 +30,25 @@ from simulator.harness.wire import Strike
 ENGINES = ("native", "hivemind")
 MEMBERS = 4
 SEED = 20
-# Of a round: time to audit what was certified before, between exchanges; all deadlines are the
-# defaults.
+# The training time of a round: time to audit earlier certificates between exchanges. All deadlines
+# are the defaults.
 TRAINING_S = 1.0
-# The most that a strike waits in its step: a third of what a step takes with a million elements.
+# The most that a strike waits in its step: a third of a step with a million elements.
 LATE_S = 0.03
-# Cohorts that came to nothing, before the benchmark gives up.
+# Failed cohorts before the benchmark gives up.
 FAILURES_ALLOWED = 3
 
 Say = Callable[[str], None]
 
 
 def check_engines(engines: Sequence[str]) -> None:
-    """Raises `UserError("ENGINE")`."""
+    """Raises `UserError("ENGINE")` for an unknown engine."""
     for engine in engines:
         if engine not in ENGINES:
             raise UserError(
                 "ENGINE",
-                f"There is no engine {engine!r}.",
-                why=f"this version has: {', '.join(ENGINES)}",
+                f"Unknown engine {engine!r}.",
+                why=f"known engines: {', '.join(ENGINES)}",
                 exit_code=2,
             )
 
@@ -63,7 +62,11 @@ def bench_faults(
     elements: int = 1_000_000,
     say: Say,
 ) -> list[FaultRecord]:
-    """All combinations, one after the other. Raises `UserError` for an engine that is not there."""
+    """Measure all combinations, one after the other.
+
+    Raises:
+        UserError: With code ENGINE, for an unknown engine.
+    """
     check_engines(engines)
     with tempfile.TemporaryDirectory(prefix="hypergpu-faults-") as folder:
         records: list[FaultRecord] = []
@@ -107,14 +110,12 @@ async def _measure(
             await _with_one_cohort(home, rest, done, elements, say)
         except Unreachable as error:
             failures += 1
-            say(f"a cohort came to nothing: {error}")
+            say(f"a cohort failed: {error}")
             with suppress(IndexError):
                 one = rest.pop(0)
                 done[one.kind, one.step].append(str(error).splitlines()[0])
     for one in rest:
-        done[one.kind, one.step].append(
-            f"not tried: {FAILURES_ALLOWED} cohorts came to nothing before"
-        )
+        done[one.kind, one.step].append(f"not tried: {FAILURES_ALLOWED} cohorts failed before")
     return [_record(kind, step, runs, trials) for (kind, step), trials in done.items()]
 
 
@@ -125,9 +126,10 @@ async def _with_one_cohort(
     elements: int,
     say: Say,
 ) -> None:
-    """Trials, taken off `rest` as they are done.
+    """Run trials, removing each from `rest` when it is done.
 
-    Raises `Unreachable` when one does not come to its end.
+    Raises:
+        Unreachable: When a trial does not reach its end.
     """
     rng = random.Random(SEED)
     signed = seal(

@@ -1,5 +1,6 @@
-"""hivemind's part of `hypergpud bench faults`: the same faults at the same steps, as far as its
-all-reduce has them, to the engine's processes.
+"""hivemind's part of `hypergpud bench faults`: the same faults at the same steps.
+
+hivemind has no vote, so that step is struck at the nearest moment.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ MEMBERS = 4
 SEED = 20
 # The most that a strike waits in its step, as for the native engine.
 LATE_S = 0.03
-# Cohorts that came to nothing, before the benchmark gives up.
+# Failed cohorts before the benchmark gives up.
 FAILURES_ALLOWED = 3
 
 VOTE_NOTE = (
@@ -37,7 +38,7 @@ async def measure_hivemind(
     elements: int,
     say: Callable[[str], None],
 ) -> list[FaultRecord]:
-    """All combinations, one after the other; a cohort that comes to nothing is replaced."""
+    """Measure all combinations, one after the other. A cohort that fails is replaced."""
     rng = random.Random(SEED)
     rest = [(kind, step, run) for kind in kinds for step in steps for run in range(runs)]
     done: dict[tuple[Kind, Step], list[HivemindTrialResult | str]] = {
@@ -54,7 +55,7 @@ async def measure_hivemind(
                     trial = await cohort.strike(kind, step, after_s, victim=run % MEMBERS)
                 except Unreachable as error:
                     failures += 1
-                    say(f"a hivemind cohort came to nothing: {error}")
+                    say(f"a hivemind cohort failed: {error}")
                     done[kind, step].append(f"not measured: {error}")
                     rest.pop(0)
                     break
@@ -63,7 +64,7 @@ async def measure_hivemind(
                 say(_words(kind, step, run, trial))
         await trio.lowlevel.checkpoint()
     for kind, step, _ in rest:
-        done[kind, step].append(f"not tried: {FAILURES_ALLOWED} cohorts came to nothing before")
+        done[kind, step].append(f"not tried: {FAILURES_ALLOWED} cohorts failed before")
     return [_record(kind, step, runs, trials) for (kind, step), trials in done.items()]
 
 
@@ -84,20 +85,20 @@ def _record(
 ) -> FaultRecord:
     good = [trial for trial in trials if isinstance(trial, HivemindTrialResult)]
     settings = bench_settings(SEED)
-    told = sum(trial.successes for trial in good)
+    successes = sum(trial.successes for trial in good)
     false, seen = (
         sum(trial.false_successes for trial in good),
         sum(trial.seen_false for trial in good),
     )
     survivors = len(good) * (MEMBERS - 1)
     summary = (
-        f"{told} of {survivors} survivors were told of a success (sender {settings.chunk_s:g} "
+        f"{successes} of {survivors} survivors reported a success (sender {settings.chunk_s:g} "
         f"s, whole all-reduce {settings.all_reduce_s:g} s)"
     )
     if false:
         summary += (
             f", {false} of them falsely; in {seen} of these hivemind's own counts show a hole, "
-            "and the engine takes no such mean"
+            "and the engine rejects such a mean"
         )
     usual = median([trial.fault_free_s for trial in good]) if good else None
     return FaultRecord(

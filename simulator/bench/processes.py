@@ -1,6 +1,4 @@
-"""Processes in sessions of their own that a benchmark tells and asks things, a line at a time, and
-that are gone with it, children and all.
-"""
+"""Processes of a benchmark: it sends them lines and reads lines, and all of them end with it."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from typing import IO, Self
 
 from protocol.errors import Unreachable
 
-# An endpoint with its certificate has 1 KB; hivemind's addresses less.
+# An endpoint with its certificate has 1 KB; hivemind's addresses are shorter.
 MAX_LINE_BYTES = 1 << 20
 GONE_S = 5.0
 LOG_TAIL_BYTES = 2000
@@ -25,7 +23,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class BenchProcesses:
-    """A context manager: what was started is there inside it.
+    """A context manager: its processes live inside the block.
 
     `name` is what a process is called when it fails.
     """
@@ -50,11 +48,9 @@ class BenchProcesses:
         return len(self._processes)
 
     def start(self, module: str, argument: str, prefix: Sequence[str] = ()) -> None:
-        """One more: `module` as a program with one argument, run by the command `prefix` where
-        there is one.
-        """
+        """Start one process: `module` as a program with one argument, run by `prefix` if given."""
         command = [*prefix, sys.executable, "-m", module, argument]
-        log = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the others
+        log = tempfile.TemporaryFile()  # noqa: SIM115
         self._logs.append(log)
         self._processes.append(
             subprocess.Popen(
@@ -68,15 +64,16 @@ class BenchProcesses:
             )
         )
 
-    def tell(self, index: int, line: bytes) -> None:
+    def send(self, index: int, line: bytes) -> None:
         pipe = self._processes[index].stdin
         assert pipe is not None
         pipe.write(line)
 
-    def hear(self, index: int, limit_s: float) -> bytes:
-        """Its next line, the line feed included.
+    def read_line(self, index: int, limit_s: float) -> bytes:
+        """Read the next line of a process, with its line feed.
 
-        Raises `Unreachable` when it died or fell silent.
+        Raises:
+            Unreachable: When the process died or fell silent.
         """
         pipe = self._processes[index].stdout
         assert pipe is not None
@@ -85,7 +82,7 @@ class BenchProcesses:
             ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
             piece = os.read(pipe.fileno(), MAX_LINE_BYTES) if ready else b""
             if not piece:
-                why = "died" if ready else f"said nothing for {limit_s:.0f} s"
+                why = "died" if ready else f"was silent for {limit_s:.0f} s"
                 raise Unreachable(f"peer {index} of {self._name} {why}: {self._tail(index)}")
             data += piece
         return data
@@ -103,7 +100,7 @@ class BenchProcesses:
         return ticks / TICKS
 
     def close(self) -> None:
-        """End every process of every session: hivemind's children outlive a peer that is killed."""
+        """End every process of every session: hivemind's children outlive a killed peer."""
         for process in self._processes:
             if process.stdin is not None:
                 process.stdin.close()
@@ -132,7 +129,7 @@ class BenchProcesses:
 
 
 def _session(leader: int) -> list[int]:
-    """The living processes of a session."""
+    """The live processes of a session."""
     members = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -146,7 +143,5 @@ def _session(leader: int) -> list[int]:
 
 
 def _environment() -> dict[str, str]:
-    """One thread for numeric libraries: the peers share the machine's cores as they would in a
-    benchmark of one thread each.
-    """
+    """One thread for numeric libraries: the peers share the machine's cores."""
     return {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -1,6 +1,4 @@
-"""`hypergpud bench tls`: one stream between two processes, in the clear, through a blocking TLS
-socket, and as bulk streams do it.
-"""
+"""`hypergpud bench tls`: one stream between two processes: TCP, blocking TLS, and bulk."""
 
 from __future__ import annotations
 
@@ -16,14 +14,15 @@ from simulator.bench.tls_endpoint import PARCEL_BYTES, TlsEndpoint, TransferTime
 
 WAYS = ("tcp", "blocking", "bulk")
 ENDS = "simulator.bench.tls_endpoint"
-ANSWER_S = 120.0  # a gigabyte at 10 MB/s
+# A gigabyte at 10 MB/s.
+ANSWER_S = 120.0
 
 
 class TlsRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One way.
+    """One way to send.
 
-    Rates are of payload; CPU seconds for each GB (10^9 bytes), sender and receiver together;
-    medians.
+    Rates are of payload. CPU seconds are for each GB (10^9 bytes), of sender and receiver together.
+    All are medians.
     """
 
     way: str
@@ -35,7 +34,7 @@ class TlsRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def bench_tls(size_bytes: int, repeat: int) -> list[TlsRecord]:
-    """All ways in turn, `repeat` times."""
+    """Measure all ways in turn, `repeat` times."""
     parcels = max(1, size_bytes // PARCEL_BYTES)
     tries: dict[str, list[TransferTime]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory(prefix="hypergpu-tls-") as folder:
@@ -59,7 +58,7 @@ def _record(way: str, size: int, made: list[TransferTime]) -> TlsRecord:
 
 
 def table(records: list[TlsRecord]) -> str:
-    """For a terminal."""
+    """The records as a table for a terminal."""
     lines = ["way       GB/s   min    max    CPU s/GB"]
     lines += [
         f"{one.way:<9} {one.gb_per_s_median:<6.2f} {one.gb_per_s_min:<6.2f} "
@@ -77,14 +76,14 @@ def _once(way: str, parcels: int, certificate: BulkCertificate) -> TransferTime:
                 TlsEndpoint(way=way, port=0, parcels=parcels, certificate=str(certificate.path))
             ),
         )
-        port = int(ends.hear(0, ANSWER_S))
+        port = int(ends.read_line(0, ANSWER_S))
         ends.start(
             ENDS,
             words_of(
                 TlsEndpoint(way=way, port=port, parcels=parcels, certificate=str(certificate.path))
             ),
         )
-        sent, received = (made_of(ends.hear(index, ANSWER_S)) for index in (0, 1))
+        sent, received = (made_of(ends.read_line(index, ANSWER_S)) for index in (0, 1))
     return TransferTime(
         seconds=max(sent.seconds, received.seconds),
         cpu_seconds=sent.cpu_seconds + received.cpu_seconds,

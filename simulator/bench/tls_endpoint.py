@@ -1,6 +1,4 @@
-"""One end of `bench tls`, a process of its own: sends what it listens for somebody to take, or
-takes it, and says how long that took.
-"""
+"""One end of `bench tls`, in a process of its own: sends or receives, and reports the time."""
 
 from __future__ import annotations
 
@@ -20,17 +18,17 @@ from daemon.network.tls.handshake import TlsContext
 from daemon.network.tls.records import PIECE_BYTES
 from daemon.network.tls.session import TlsSession
 
-# What is sent at once: a slice of 10 million float32 among four.
+# The bytes sent at once: a slice of 10 million float32 among four members.
 PARCEL_BYTES = 10 << 20
 DONE = b"."
 HOST = "127.0.0.1"
 
 
 class TlsEndpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What an end is to do.
+    """What an end does.
 
-    With `port` 0 it listens, says where, and sends; else it takes what is sent there. `certificate`
-    is a file.
+    With `port` 0 it listens, prints its port, and sends. Otherwise it receives what is sent on that
+    port. `certificate` is a file.
     """
 
     way: str
@@ -47,12 +45,12 @@ class TransferTime(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def words_of(end: TlsEndpoint) -> str:
-    """The program's one argument."""
+    """The one argument of the program."""
     return msgspec.json.encode(end).decode()
 
 
 def made_of(line: bytes) -> TransferTime:
-    """What an end says last."""
+    """Decode an end's last line."""
     return msgspec.json.decode(line, type=TransferTime)
 
 
@@ -60,7 +58,8 @@ def _context(certificate: str, *, server: bool) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # who it is costs nothing by the byte
+    # The identity check costs nothing per byte.
+    context.verify_mode = ssl.CERT_NONE
     context.load_cert_chain(certificate)
     return context
 

@@ -1,3 +1,1 @@
-"""The ports in a made-up world: network, trainer and disk in virtual time, seeded, breakable at any
-moment.
-"""
+"""The ports in memory: network, trainer, disk and chain in virtual time, seeded, with faults."""

@@ -1,8 +1,7 @@
-"""One account's client of a chain in memory: the rules of our contracts in plain Python, over the
-blocks of `ledger.py`.
+"""`FakeChain`: one account's client of a chain in memory, with the contracts' rules in Python.
 
-The property suite holds this and the real client on the real contracts to the same behaviour and
-reasons.
+`ledger.py` makes the blocks. The property suite holds this and the real client on the real
+contracts to the same behaviour and the same reasons.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from contracts.calldata import name_word
-from protocol.chain.errors import ChainPending, ChainRefused, ChainUnreachable
+from protocol.chain.errors import ChainRefused
 from protocol.chain.keccak import ZERO_ADDRESS, Address
 from protocol.chain.port import (
     NO_HASH,
@@ -25,15 +24,23 @@ from protocol.chain.port import (
     SentTransaction,
     SettledTransaction,
 )
-from protocol.settlement.merkle_tree import leads_to, leaf_of
+from simulator.fakes.chain_rules import (
+    apply_claim,
+    apply_proposal,
+    check,
+    check_covered,
+    proves,
+    start_next_attempt,
+)
 from simulator.fakes.ledger import Change, FakeChainState, FakeLedger
+from simulator.fakes.transactions import FakeTransactions
 
 HEARTBEAT_TIMEOUT_S = 300
 MOST_SAMPLES = (1 << 53) - 1
 
 
 class FakeChain:
-    """Satisfies `protocol.chain.port.Chain` for one account.
+    """A `protocol.chain.port.Chain` for one account.
 
     `sleep` moves the clock on while something waits.
     """
@@ -50,10 +57,8 @@ class FakeChain:
     ) -> None:
         self.account = account
         self._ledger = ledger
-        self._sleep = sleep
         self._chain_id = chain_id
-        self._ended: list[SettledTransaction] = []
-        self._untold: list[SettledTransaction] = []
+        self._transactions = FakeTransactions(ledger, account, sleep)
 
     # ---------------------------------------------------------------- reading
 
@@ -111,7 +116,7 @@ class FakeChain:
 
     def claimable(self, address: Address, total: int, proof: Sequence[Hash]) -> int:
         state = self._state()
-        if state.paused or not _proves(state, address, total, proof):
+        if state.paused or not proves(state, address, total, proof):
             return 0
         return max(0, total - state.claimed.get(address, 0))
 
@@ -128,8 +133,8 @@ class FakeChain:
         who = agent or self.account
 
         def change(state: FakeChainState, at_s: int) -> None:
-            _check(who == self.account, "registry: not a sponsor")
-            _check(who not in state.agents, "registry: already registered")
+            check(who == self.account, "registry: not a sponsor")
+            check(who not in state.agents, "registry: already registered")
             cut = name_word(name).rstrip(b"\0").decode()
             state.agents[who] = AgentStatus(
                 address=who, registered=True, name=cut, last_heartbeat_s=at_s, registered_at_s=at_s
@@ -140,7 +145,7 @@ class FakeChain:
 
     def set_payout(self, payout: Address) -> SentTransaction:
         def change(state: FakeChainState, _: int) -> None:
-            _check(payout != ZERO_ADDRESS, "registry: no payout")
+            check(payout != ZERO_ADDRESS, "registry: no payout")
             state.payouts[self.account] = payout
 
         return self._send("set_payout", payout, change)
@@ -151,10 +156,10 @@ class FakeChain:
         who = agent or self.account
 
         def change(state: FakeChainState, at_s: int) -> None:
-            _check(who == self.account, "registry: not a sponsor")
-            _check(who in state.agents, "registry: not registered")
-            _check(samples >= state.agents[who].samples, "registry: samples went back")
-            _check(samples <= MOST_SAMPLES, "registry: too many samples")
+            check(who == self.account, "registry: not a sponsor")
+            check(who in state.agents, "registry: not registered")
+            check(samples >= state.agents[who].samples, "registry: samples went back")
+            check(samples <= MOST_SAMPLES, "registry: too many samples")
             state.agents[who] = msgspec.structs.replace(
                 state.agents[who], samples=samples, certificate=certificate, last_heartbeat_s=at_s
             )
@@ -166,78 +171,49 @@ class FakeChain:
 
     def propose(self, proposal: Proposal) -> SentTransaction:
         def change(state: FakeChainState, at_s: int) -> None:
-            _check(not state.paused, "pausable: paused")
-            _check(self.account in self._ledger.settlers, "pool: not a settler")
-            _check(state.pending is None, "pool: another root is pending")
-            _check(proposal.root != NO_HASH, "pool: no root")
-            _check(
-                state.active is None or proposal.epoch > state.active.epoch,
-                "pool: epoch already settled",
-            )
-            _check(proposal.epoch < self._ledger.epoch(), "pool: epoch is not over")
-            _check(
-                state.active is None or proposal.total >= state.active.total,
-                "pool: total went back",
-            )
-            _check_covered(state, proposal)
-            state.votes[self.account] = proposal
-            if sum(vote == proposal for vote in state.votes.values()) >= self._ledger.needed:
-                state.pending, state.ends_at_s = proposal, at_s + self._ledger.delay_s
+            apply_proposal(state, at_s, self._ledger, self.account, proposal)
 
         return self._send("propose", proposal.subject, change)
 
     def dispute(self, proposal: Proposal, reason: str, evidence: Hash = NO_HASH) -> SentTransaction:
         def change(state: FakeChainState, at_s: int) -> None:
-            _check(
+            check(
                 self.account in (*self._ledger.settlers, self._ledger.owner),
                 "pool: may not dispute",
             )
-            _check(state.pending is not None, "pool: no root is pending")
-            _check(state.pending == proposal, "pool: not the pending root")
-            _check(at_s < state.ready_at_s(at_s), "pool: dispute is over")
+            check(state.pending is not None, "pool: no root is pending")
+            check(state.pending == proposal, "pool: not the pending root")
+            check(at_s < state.ready_at_s(at_s), "pool: dispute is over")
             if self.account != self._ledger.owner:
-                _check(self.account not in state.disputed, "pool: dispute is used up")
+                check(self.account not in state.disputed, "pool: dispute is used up")
                 state.disputed.add(self.account)
-            _next_attempt(state)
+            start_next_attempt(state)
 
         return self._send("dispute", proposal.subject, change)
 
     def activate(self) -> SentTransaction:
         def change(state: FakeChainState, at_s: int) -> None:
-            _check(not state.paused, "pausable: paused")
+            check(not state.paused, "pausable: paused")
             if state.pending is None:
                 raise ChainRefused("pool: no root is pending")
-            _check(at_s >= state.ends_at_s, "pool: delay is not over")
-            _check_covered(state, state.pending)
+            check(at_s >= state.ends_at_s, "pool: delay is not over")
+            check_covered(state, state.pending)
             state.active = state.pending
             state.disputed.clear()
-            _next_attempt(state)
+            start_next_attempt(state)
 
         return self._send("activate", "", change)
 
     def claim(self, address: Address, total: int, proof: Sequence[Hash]) -> SentTransaction:
         def change(state: FakeChainState, _: int) -> None:
-            _check(address == self.account, "claim: not the account or its sponsor")
-            _check(_proves(state, address, total, proof), "pool: wrong proof")
-            _check(not state.paused, "pausable: paused")
-            amount = total - state.claimed.get(address, 0)
-            _check(amount > 0, "pool: nothing to claim")
-            covered = (
-                state.active is not None
-                and sum(state.claimed.values()) + amount <= state.active.total
-            )
-            _check(covered, "pool: beyond the root's total")
-            payout = state.payouts.get(address, address)
-            state.claimed[address] = total
-            state.pool -= amount
-            state.balances[payout] = state.balances.get(payout, 0) + amount
+            apply_claim(state, self.account, address, total, proof)
 
         return self._send("claim", address, change)
 
     def fund(self, amount: int) -> SentTransaction:
         def change(state: FakeChainState, _: int) -> None:
-            _check(amount > 0, "pool: nothing sent")
-            _check(state.balances.get(self.account, 0) >= amount, "insufficient funds for transfer")
+            check(amount > 0, "pool: nothing sent")
+            check(state.balances.get(self.account, 0) >= amount, "insufficient funds for transfer")
             state.balances[self.account] -= amount
             state.pool += amount
 
@@ -245,8 +221,8 @@ class FakeChain:
 
     def pause(self, paused: bool) -> SentTransaction:
         def change(state: FakeChainState, at_s: int) -> None:
-            _check(self.account == self._ledger.owner, "ownable: not the owner")
-            _check(
+            check(self.account == self._ledger.owner, "ownable: not the owner")
+            check(
                 state.paused != paused,
                 "pausable: paused" if paused else "pausable: not paused",
             )
@@ -262,7 +238,7 @@ class FakeChain:
 
     def create_run(self, run: Hash, manifest: Hash) -> SentTransaction:
         def change(state: FakeChainState, _: int) -> None:
-            _check((self.account, run) not in state.runs, "sessions: already created")
+            check((self.account, run) not in state.runs, "sessions: already created")
             state.runs[self.account, run] = RunStatus(
                 run=run, state="created", owner=self.account, manifest=manifest
             )
@@ -293,9 +269,9 @@ class FakeChain:
     ) -> SentTransaction:
         def change(state: FakeChainState, _: int) -> None:
             named = self.account, run
-            _check(named in state.runs, "sessions: no such run")
-            _check(state.runs[named].state in out_of, otherwise)
-            _check(to != "completed" or certificate != NO_HASH, "sessions: no certificate")
+            check(named in state.runs, "sessions: no such run")
+            check(state.runs[named].state in out_of, otherwise)
+            check(to != "completed" or certificate != NO_HASH, "sessions: no certificate")
             state.runs[named] = msgspec.structs.replace(
                 state.runs[named], state=to, certificate=certificate
             )
@@ -305,57 +281,13 @@ class FakeChain:
     # ---------------------------------------------------------------- what is in flight
 
     def pending(self) -> tuple[SentTransaction, ...]:
-        return self._ledger.flying(self.account)
+        return self._transactions.pending()
 
     def reconcile(self) -> tuple[SettledTransaction, ...]:
-        ended = self._look()
-        told = (*self._untold, *ended)
-        self._untold.clear()
-        return told
+        return self._transactions.reconcile()
 
     def wait(self, sent: SentTransaction, timeout_s: float) -> SettledTransaction:
-        waited = 0.0
-        while True:
-            problem: ChainUnreachable | None = None
-            try:
-                self._untold.extend(self._look())
-            except ChainUnreachable as error:
-                problem = error
-            for each in self._ended:
-                if each.sent == sent:
-                    return each
-            if problem is None and sent not in self.pending():
-                raise ChainRefused(
-                    f"client: {sent.kind} ({sent.hash}) is not in flight, and how it ended "
-                    "is forgotten"
-                )
-            if waited >= timeout_s:
-                raise problem or ChainPending(sent, timeout_s)
-            self._sleep(1.0)
-            waited += 1.0
-
-    def _look(self) -> tuple[SettledTransaction, ...]:
-        ended = self._ledger.ended(self.account)
-        self._ended.extend(ended)
-        return ended
+        return self._transactions.wait(sent, timeout_s)
 
     def _send(self, kind: str, subject: str, change: Change) -> SentTransaction:
         return self._ledger.send(self.account, kind, subject, change)
-
-
-def _check(holds: bool, reason: str) -> None:
-    if not holds:
-        raise ChainRefused(reason)
-
-
-def _check_covered(state: FakeChainState, proposal: Proposal) -> None:
-    _check(proposal.total <= state.pool + sum(state.claimed.values()), "pool: not covered")
-
-
-def _next_attempt(state: FakeChainState) -> None:
-    state.pending, state.ends_at_s = None, 0
-    state.votes.clear()
-
-
-def _proves(state: FakeChainState, account: Address, total: int, proof: Sequence[Hash]) -> bool:
-    return state.active is not None and leads_to(state.active.root, leaf_of(account, total), proof)

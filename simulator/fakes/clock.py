@@ -1,11 +1,12 @@
-"""Virtual time: a world whose clock jumps to the next deadline, and a schedule of many small future
-acts that the clock itself does.
+"""Virtual time: a clock that jumps to the next deadline, and a schedule of future acts.
 
 A world replays exactly for a seed only if trio's choice among runnable tasks is seeded too. Trio
 shuffles them on purpose and has no public switch for that, hence the private names below
-(https://github.com/python-trio/trio/issues/890); a test compares two runs. The jump itself is
-trio's `MockClock._autojump`, which is private as well: a task that woke for every act cost three
-times what the act itself does. So is the way in which a scope tells of its deadline (`_Deadline`).
+(https://github.com/python-trio/trio/issues/890). A test compares two runs.
+
+The jump is trio's `MockClock._autojump`, which is private as well: a task that woke for every act
+cost three times what the act itself costs. Also private is the way in which a scope reports its
+deadline (`_Deadline`).
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ def run_virtual(
     seed: int = 0,
     instruments: Sequence[Instrument] = (),
 ) -> T:
-    """`trio.run` in virtual time: starts at second 0, never waits, and does the same thing for the
-    same seed.
+    """Run like `trio.run`, but in virtual time.
 
-    Nothing in it may use threads or sockets: the clock would jump past them.
+    The run starts at second 0, never waits, and does the same for the same seed. Nothing in it may
+    use threads or sockets: the clock would jump past them.
     """
     internals: Any = trio._core._run  # type: ignore[attr-defined]
     scope: Any = trio.CancelScope
@@ -48,8 +49,8 @@ def run_virtual(
 
     async def begin() -> T:
         if not instruments:
-            # A plain dict: trio asks it three times a turn and twice a step whether anybody
-            # watches, and its own is a slow `UserDict`.
+            # A plain dict. Trio looks three times a turn and twice a step whether anybody watches,
+            # and its own `UserDict` is slow.
             internals.GLOBAL_RUN_CONTEXT.runner.instruments = {}
         return await main(*args)
 
@@ -64,10 +65,10 @@ def run_virtual(
 
 
 class _Deadline:
-    """Around a change of a scope: its deadline is noted or forgotten by trio's loop.
+    """A context around a change of a scope: trio's loop records or forgets the scope's deadline.
 
-    What trio does in a generator, which is made anew twice for every scope; a world has tens of
-    thousands of them in a minute.
+    Trio does this with a generator that it makes twice for every scope. A world has tens of
+    thousands of scopes in a minute.
     """
 
     __slots__ = ("_scope",)
@@ -91,15 +92,14 @@ class _Deadline:
 
 
 def _changing(scope: trio.CancelScope) -> _Deadline:
-    """A method of `CancelScope`: a class set in its place would not be given the scope."""
+    """A function, since a class in this place would not receive the scope."""
     return _Deadline(scope)
 
 
 class _Jumper:
-    """Where the clock goes when every task waits: to the next act or the next deadline, whichever
-    is first.
+    """Moves the clock when every task waits: to the next act or deadline, whichever is first.
 
-    Takes the place of two methods of one `MockClock`, which may not be subclassed.
+    It replaces two methods of one `MockClock`, which may not be subclassed.
     """
 
     def __init__(self, clock: MockClock) -> None:
@@ -111,14 +111,13 @@ class _Jumper:
         patched.jumper = self
 
     def _jump(self) -> None:
-        """Called by trio's loop with nothing to run: do what comes next, until a task has something
-        to do.
-        """
+        """Run the next acts until a task can run. Trio's loop calls this when none can."""
         runner: Any = trio._core._run.GLOBAL_RUN_CONTEXT.runner  # type: ignore[attr-defined]
         while True:
             deadline_s = runner.deadlines.next_deadline()
             first_s, first = math.inf, None
-            for schedule in self.schedules:  # nearly always one
+            # There is nearly always one schedule.
+            for schedule in self.schedules:
                 if (next_s := schedule.next_s()) < first_s:
                     first_s, first = next_s, schedule
             if first is None or first_s > deadline_s:
@@ -132,28 +131,27 @@ class _Jumper:
 
 
 class Schedule:
-    """Acts to come, done in order of time and, within one tick, in the order they were entered.
+    """Future acts, run in order of time and, within one tick, in the order of entry.
 
-    Times are rounded up to ticks, so that what they wake runs together: each different instant at
-    which a task runs costs a turn of trio's loop, several times what delivering a message costs.
-    One millisecond is below every latency that a simulation asks about.
+    Times are rounded up to ticks, so that tasks woken by one tick run together. Each different
+    instant at which a task runs costs a turn of trio's loop, several times the cost of delivering a
+    message. One millisecond is below every latency that a simulation uses.
     """
 
     def __init__(self, tick_s: float = 0.001) -> None:
         self._tick_s = tick_s
-        self._ticks: list[int] = []  # a heap of the keys of `_acts`
+        # A heap of the keys of `_acts`.
+        self._ticks: list[int] = []
         self._acts: dict[int, list[tuple[Callable[[Any], None], Any]]] = {}
         self._failed = trio.Event()
         self._error: BaseException | None = None
 
     def at(self, when_s: float, act: Callable[[Any], None], argument: Any) -> None:
-        """Call `act(argument)` at `when_s` on trio's clock, or as soon as every task waits when
-        that has passed.
+        """Call `act(argument)` at `when_s` on trio's clock; if that has passed, when every task
+        waits.
 
-        `act` must not raise.
-
-        The clock may then be a rounding error short of `when_s`: what waits for a time waits for
-        its act, and does not look at the clock.
+        `act` must not raise. The clock may then be a rounding error short of `when_s`: a task that
+        waits for a time waits for its act and does not read the clock.
         """
         tick = math.ceil(when_s / self._tick_s - 1e-6)
         acts = self._acts.get(tick)
@@ -168,16 +166,17 @@ class Schedule:
         return self._ticks[0] * self._tick_s if self._ticks else math.inf
 
     def do_next(self) -> None:
-        """Do the acts of the next tick."""
+        """Run the acts of the next tick."""
         try:
             for act, argument in self._acts.pop(heappop(self._ticks)):
                 act(argument)
-        except BaseException as error:  # noqa: BLE001  # out of the clock it would end trio's own loop; `run` raises it where it belongs
+        except BaseException as error:  # noqa: BLE001
+            # An exception here would end trio's own loop. `run` raises it instead.
             self._error = error
             self._failed.set()
 
     async def run(self) -> None:
-        """While this runs, acts are done. Needs `run_virtual`. Raises what an act raised."""
+        """Run acts while this runs. It needs `run_virtual`, and raises what an act raised."""
         jumper: _Jumper = trio.lowlevel.current_clock().jumper  # type: ignore[attr-defined]
         jumper.schedules.append(self)
         try:

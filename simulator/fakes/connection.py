@@ -183,7 +183,8 @@ class FakeConnection:
 
     def _flush(self, generation: int) -> None:
         if generation != self._generation:
-            return  # The path was cut again before the pieces landed.
+            # The path was cut again before the pieces landed.
+            return
         self._flushing = False
         held, self._held = self._held, []
         for piece in held:

@@ -1,7 +1,4 @@
-"""A disk in memory.
-
-The medium outlives the disk object as a disk outlives its process, and fails where it is told to.
-"""
+"""A disk in memory: its medium outlives it, as a real disk outlives its process, and can fail."""
 
 from __future__ import annotations
 
@@ -15,71 +12,16 @@ from protocol.digest import Digest, digest
 from protocol.errors import UserError
 from protocol.ports.disk import PROOFS_BYTES, PROOFS_KEPT, DiskFull
 from protocol.ports.disk_records import Checkpoint, LedgerRecord, ViewRecord
+from simulator.fakes.medium import (
+    STANDS_BYTES,
+    MemoryMedium,
+    PowerCut,
+    checkpoint_bytes,
+    ledger_bytes,
+)
 
-KEPT = 3  # as the real one does
-STANDS_BYTES = 4096  # of the real one's slot
-
-
-class PowerCut(Exception):
-    """Everything stops here. What was not durable is gone."""
-
-
-class MemoryMedium:
-    """What survives. Give it to the `MemoryDisk` of each of a node's lives.
-
-    `capacity_bytes` bounds what is kept together with what is being written; `write_s` is how long
-    a write takes in virtual time (a node that is cancelled in it has not written); `cut_at` n makes
-    the n-th step from now (from 0) of writing raise `PowerCut` instead of being done. A write has
-    three: the draft, putting it in place, and making that durable. A cut before the last leaves the
-    old or the new record, as `keeps_unsynced` says.
-    """
-
-    def __init__(
-        self,
-        *,
-        capacity_bytes: float = float("inf"),
-        write_s: float = 0.0,
-        keeps_unsynced: bool = False,
-    ) -> None:
-        self.capacity_bytes = capacity_bytes
-        self.write_s = write_s
-        self.keeps_unsynced = keeps_unsynced
-        self.cut_at: int | None = None
-        self.checkpoints: dict[Digest, list[Checkpoint]] = {}
-        self.ledgers: dict[Digest, LedgerRecord] = {}
-        self.view_records: dict[Digest, list[ViewRecord]] = {}
-        self.chains: dict[Digest, list[tuple[int, bytes]]] = {}
-        self.proofs: dict[Digest, list[bytes]] = {}
-
-    def used_bytes(self) -> int:
-        kept: int = sum(
-            _size(checkpoint)
-            for checkpoints in self.checkpoints.values()
-            for checkpoint in checkpoints
-        )
-        kept += sum(_ledger_size(record) for record in self.ledgers.values())
-        kept += STANDS_BYTES * len(self.view_records)
-        kept += sum(len(proof) for proofs in self.proofs.values() for proof in proofs)
-        return kept + sum(len(body) for chain in self.chains.values() for _, body in chain)
-
-    def step(self) -> None:
-        """One step of a write is about to be done."""
-        if self.cut_at is not None:
-            self.cut_at -= 1
-            if self.cut_at < 0:
-                self.cut_at = None
-                raise PowerCut
-
-
-def _size(checkpoint: Checkpoint) -> int:
-    return sum(
-        int(part.nbytes) for part in (checkpoint.anchor, checkpoint.momentum, checkpoint.inner)
-    )
-
-
-def _ledger_size(record: LedgerRecord) -> int:
-    vectors = int(record.residue.nbytes + record.displacement.nbytes + record.later.nbytes)
-    return vectors + len(record.offered) + sum(len(sent.encoded) for sent in record.sent)
+# As many as the real disk keeps.
+KEPT = 3
 
 
 def _copied(checkpoint: Checkpoint) -> Checkpoint:
@@ -103,7 +45,7 @@ def _copied_ledger(record: LedgerRecord) -> LedgerRecord:
 
 
 class MemoryDisk:
-    """Satisfies `ports.Disk` over a medium. `damaged` is always empty: memory does not rot."""
+    """A `ports.Disk` over a medium. `damaged` is always empty: memory does not rot."""
 
     def __init__(self, medium: MemoryMedium, keep: int = KEPT) -> None:
         self.damaged: list[str] = []
@@ -125,7 +67,7 @@ class MemoryDisk:
             self._medium.checkpoints[new.run] = sorted([*stays, new], key=lambda kept: kept.number)
             return lambda: self._medium.checkpoints.__setitem__(new.run, old)
 
-        await self._write(f"checkpoint {new.number}", _size(new), put)
+        await self._write(f"checkpoint {new.number}", checkpoint_bytes(new), put)
 
     async def leave_checkpoints(self, run: Digest, tips: Collection[Digest]) -> None:
         def put() -> Callable[[], None]:
@@ -162,7 +104,7 @@ class MemoryDisk:
 
             return take_back
 
-        await self._write("the ledger", _ledger_size(new), put)
+        await self._write("the ledger", ledger_bytes(new), put)
 
     async def load_ledger(self, run: Digest) -> LedgerRecord | None:
         await trio.lowlevel.checkpoint()
@@ -182,7 +124,7 @@ class MemoryDisk:
 
             return take_back
 
-        await self._write("where it stands", STANDS_BYTES, put)
+        await self._write("the view records", STANDS_BYTES, put)
 
     async def load_view_records(self, run: Digest) -> list[ViewRecord]:
         await trio.lowlevel.checkpoint()
@@ -250,7 +192,7 @@ class MemoryDisk:
         return None
 
     async def _write(self, what: str, size: int, put: Callable[[], Callable[[], None]]) -> None:
-        """`put` puts the new record in place and returns how to take it back."""
+        """Write a record: `put` puts it in place and returns a function that takes it back."""
         async with self._writing:
             free = (
                 self._medium.capacity_bytes - self._medium.used_bytes()
@@ -275,7 +217,7 @@ class MemoryDisk:
 
 
 class OpenCheckpoint:
-    """Satisfies `ports.KeptState`."""
+    """A checkpoint in memory, as `ports.KeptState` promises it."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
@@ -291,7 +233,7 @@ class OpenCheckpoint:
 
 
 def _slice(checkpoint: Checkpoint, start: int, stop: int) -> bytes:
-    """Bytes [start, stop) of anchor then momentum."""
+    """Bytes [start, stop) of the anchor followed by the momentum."""
     anchor, momentum = (
         np.ascontiguousarray(part).data.cast("B")
         for part in (checkpoint.anchor, checkpoint.momentum)

@@ -1,8 +1,8 @@
-"""A chain in memory without its contracts: blocks, waiting transactions and their ends, with a
-clock that is given and faults that are told.
+"""A chain in memory without its contracts: blocks and transactions, with a clock that the test
+sets.
 
-Blocks come by themselves every `block_s` of the clock, whenever somebody looks. What a transaction
-does is the client's (`chain.py`).
+A block comes every `block_s` of the clock, whenever somebody looks. What a transaction does is
+defined by the client (`chain.py`). A test can also make the chain fail.
 """
 
 from __future__ import annotations
@@ -24,27 +24,30 @@ from protocol.chain.port import (
     SettledTransaction,
 )
 
-# Of everything: what a real heartbeat costs.
+# The gas of every transaction: what a real heartbeat costs.
 GAS = 50_000
 
 
 class FakeChainState(msgspec.Struct, kw_only=True):
-    """All that the chain holds."""
+    """All that the chain stores."""
 
     agents: dict[Address, AgentStatus] = {}
-    heard: dict[Address, tuple[int, ...]] = {}  # when each registered and beat
+    # When each account registered and sent heartbeats.
+    heard: dict[Address, tuple[int, ...]] = {}
     payouts: dict[Address, Address] = {}
     balances: dict[Address, int] = {}
-    runs: dict[tuple[Address, Hash], RunStatus] = {}  # by owner and run
+    # By owner and run.
+    runs: dict[tuple[Address, Hash], RunStatus] = {}
     pool: int = 0
     claimed: dict[Address, int] = {}
     votes: dict[Address, Proposal] = {}
     active: Proposal | None = None
     pending: Proposal | None = None
-    # When the pending root's delay ends. It stands still while paused, since `paused_at_s`.
+    # When the pending root's delay ends. The delay stops while the pool is paused, since
+    # `paused_at_s`.
     ends_at_s: int = 0
     paused_at_s: int = 0
-    # Settlers whose dispute is used up until the next root is active.
+    # Settlers that cannot dispute again before the next root is active.
     disputed: set[Address] = set()
     paused: bool = False
 
@@ -58,7 +61,7 @@ Change = Callable[[FakeChainState, int], None]
 """Applies a transaction at a time; raises `ChainRefused` where a contract would revert."""
 
 
-class _Flying(msgspec.Struct, kw_only=True):
+class _PendingTransaction(msgspec.Struct, kw_only=True):
     sent: SentTransaction
     subject: str
     sender: Address
@@ -67,7 +70,11 @@ class _Flying(msgspec.Struct, kw_only=True):
 
 
 class FakeLedger:
-    """`unreachable`: nobody answers. `stopped`: it answers and makes no blocks."""
+    """Blocks and pending transactions.
+
+    While `unreachable` is set, nobody answers. While `stopped` is set, the chain answers and makes
+    no blocks.
+    """
 
     def __init__(
         self,
@@ -94,7 +101,7 @@ class FakeLedger:
         self._block_s = block_s
         self._number = 0
         self._at_s = int(now())
-        self._flying: list[_Flying] = []
+        self._pending: list[_PendingTransaction] = []
         self._ended: dict[SentTransaction, tuple[Address, SettledTransaction]] = {}
         self._nonces: dict[Address, int] = {}
 
@@ -104,8 +111,8 @@ class FakeLedger:
             raise ChainUnreachable("nobody answers")
         if self.stopped:
             return
-        for each in [each for each in self._flying if self._now() >= each.at_s + self._block_s]:
-            self._flying.remove(each)
+        for each in [each for each in self._pending if self._now() >= each.at_s + self._block_s]:
+            self._pending.remove(each)
             self._number += 1
             about = SettledTransaction(
                 sent=each.sent, done=True, hash=each.sent.hash, block=self._number, gas=GAS, fee=GAS
@@ -141,22 +148,25 @@ class FakeLedger:
 
     def send(self, sender: Address, kind: str, subject: str, change: Change) -> SentTransaction:
         self.look()
-        for each in self._flying:
+        for each in self._pending:
             if (each.sender, each.sent.kind, each.subject) == (sender, kind, subject):
                 return each.sent
-        change(copy.deepcopy(self.state), self.now_s())  # what an estimate of its gas finds out
+        # A real client estimates the gas, which fails in the same way.
+        change(copy.deepcopy(self.state), self.now_s())
         nonce = self._nonces.get(sender, 0)
         self._nonces[sender] = nonce + 1
         sent = SentTransaction(
             kind=kind, nonce=nonce, hash="0x" + keccak256(f"{sender} {nonce}".encode()).hex()
         )
-        self._flying.append(
-            _Flying(sent=sent, subject=subject, sender=sender, change=change, at_s=self._now())
+        self._pending.append(
+            _PendingTransaction(
+                sent=sent, subject=subject, sender=sender, change=change, at_s=self._now()
+            )
         )
         return sent
 
-    def flying(self, sender: Address) -> tuple[SentTransaction, ...]:
-        return tuple(each.sent for each in self._flying if each.sender == sender)
+    def pending(self, sender: Address) -> tuple[SentTransaction, ...]:
+        return tuple(each.sent for each in self._pending if each.sender == sender)
 
     def ended(self, sender: Address) -> tuple[SettledTransaction, ...]:
         self.look()

@@ -1,4 +1,4 @@
-"""What a path through the made-up network is like, and when something sent over it arrives."""
+"""What a path through the fake network is like, and when what is sent over it arrives."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ import msgspec
 
 from protocol.identity import PeerId
 
-# Linux's lower bound of a TCP retransmission timeout.
+# Linux's lower bound for a TCP retransmission timeout.
 LEAST_RETRANSMISSION_S = 0.2
 
 
 class LinkModel(msgspec.Struct, frozen=True, kw_only=True):
     """One direction between two nodes.
 
-    `bandwidth_bps` is shared by everything that goes this way.
+    Everything that goes this way shares `bandwidth_bps`.
     """
 
     latency_s: float = 0.02
-    # Up to so much is added to each piece, uniformly.
+    # Each piece is up to this much later, uniformly distributed.
     jitter_s: float = 0.0
     bandwidth_bps: float = math.inf
-    # Of a gossip message; a stream's piece is sent again, which costs time.
+    # The share of gossip messages that is lost. A lost piece of a stream is retransmitted, which
+    # costs time.
     loss: float = 0.0
 
     def __post_init__(self) -> None:
@@ -34,22 +35,23 @@ class LinkModel(msgspec.Struct, frozen=True, kw_only=True):
             or self.bandwidth_bps <= 0
             or not 0 <= self.loss < 1
         ):
-            raise ValueError(f"no such link: {self}")
+            raise ValueError(f"impossible link: {self}")
 
 
 LinkMap = Callable[[PeerId, PeerId], LinkModel]
-"""The link from the first peer to the second. Asked for every piece sent, so that it may change with time; must be cheap."""
+"""The link from the first peer to the second.
+
+It is called for every piece that is sent, so it may change with time, and it must be cheap.
+"""
 
 
 def same_link(model: LinkModel) -> LinkMap:
-    """Every path is like this."""
+    """Give every path this model."""
     return lambda _source, _target: model
 
 
 class Pipe:
-    """Something of limited bandwidth that serves in order of arrival: one direction of a path, a
-    node's uplink, its downlink.
-    """
+    """Limited bandwidth that serves in order of arrival: a path, an uplink or a downlink."""
 
     __slots__ = ("bandwidth_bps", "free_at")
 
@@ -58,8 +60,9 @@ class Pipe:
         self.free_at = 0.0
 
     def pass_through(self, size: int, earliest: float) -> float:
-        """When the last bit of `size` bytes that come at `earliest` is through; the pipe is taken
-        until then.
+        """Send bytes that come at `earliest`. Returns when the last bit has passed.
+
+        The pipe is busy until then.
         """
         if self.bandwidth_bps == math.inf:
             return earliest
@@ -70,7 +73,7 @@ class Pipe:
 def flight_time(model: LinkModel, rng: random.Random, *, reliable: bool) -> float:
     """Seconds from leaving to arriving.
 
-    A `reliable` piece that is lost is sent again after a timeout, as often as it takes.
+    A lost `reliable` piece is retransmitted after a timeout until it arrives.
     """
     seconds = model.latency_s
     if model.jitter_s:

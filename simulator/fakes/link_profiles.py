@@ -1,16 +1,15 @@
-"""What networks are like: the five qualities of `latency / loss / bandwidth / jitter`, and clusters
-or regions far apart.
+"""Named links: five qualities of `latency / loss / bandwidth / jitter`, and clusters or regions.
 
-The qualities are those by which the first HyperGPU judged a connection. Latency here is one way,
-drawn once for each path from the quality's range of round trips; a path keeps it, as a path between
-two homes does.
+The first HyperGPU judged connections by these qualities. A latency is one way. It is drawn once for
+each path from the quality's range of round trips, and a path keeps it, as a path between two homes
+does.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import msgspec
 
@@ -46,9 +45,10 @@ QUALITIES: dict[str, LinkQuality] = {
     ),
 }
 NEAR = LinkModel(latency_s=0.02)
-FAR = LinkModel(latency_s=0.25)  # half a second there and back
+# Half a second there and back.
+FAR = LinkModel(latency_s=0.25)
 FARTHEST = LinkModel(latency_s=0.5)
-# So that a vector of a megabyte takes long enough for links to be measured.
+# Narrow enough for a vector of a megabyte to take long enough for measurements.
 NARROW = LinkModel(latency_s=0.01, bandwidth_bps=4e6)
 
 CITIES: tuple[tuple[str, float, float], ...] = (
@@ -59,17 +59,20 @@ CITIES: tuple[tuple[str, float, float], ...] = (
     ("Tokyo", 35.7, 139.7),
 )
 EARTH_KM = 6371.0
-FIBRE_KM_PER_S = 200_000.0  # light in glass
-# Cables are not great circles: measured round trips are about this much longer
+# The speed of light in glass.
+FIBRE_KM_PER_S = 200_000.0
+# Cables are not great circles. Measured round trips are longer by about this factor
 # (https://wondernetwork.com/pings).
 DETOUR = 1.6
-LAST_MILE_S = 0.008  # one way, both homes together
+# One way, for both homes together.
+LAST_MILE_S = 0.008
 
 REGIONS = 4
-INSIDE_S, BETWEEN_S = 0.015, (0.120, 0.220)  # round trips
+# Round trips.
+INSIDE_S, BETWEEN_S = 0.015, (0.120, 0.220)
 INSIDE_LOSS, BETWEEN_LOSS = 0.0001, 0.005
 ACCESS_BPS = 20e6
-# Over RTT x sqrt(loss): what one flow carries, bits a second.
+# One flow carries this many bits per second over RTT x sqrt(loss).
 FLOW_BITS = 1.22 * 8 * 1460
 
 
@@ -79,7 +82,7 @@ def _share(*parts: str) -> float:
 
 
 def of_quality(quality: LinkQuality) -> LinkMap:
-    """Every path of that quality, its latency drawn from the range by the names of its ends."""
+    """Give every path this quality. The names of its ends draw its latency from the range."""
 
     @cache
     def link(source: PeerId, target: PeerId) -> LinkModel:
@@ -97,7 +100,7 @@ def of_quality(quality: LinkQuality) -> LinkMap:
 
 @cache
 def city_of(peer: PeerId) -> int:
-    """Which of `CITIES` a node lives in."""
+    """The index in `CITIES` of the city in which a node lives."""
     return int(_share("city", peer) * len(CITIES))
 
 
@@ -120,7 +123,7 @@ def _between(a: int, b: int) -> LinkModel:
 
 
 def around_the_world(source: PeerId, target: PeerId) -> LinkModel:
-    """Five clusters in five cities; latency follows the distance."""
+    """Five clusters in five cities: the latency follows the distance."""
     return _between(city_of(source), city_of(target))
 
 
@@ -140,13 +143,13 @@ def _between_regions(one: int, other: int) -> LinkModel:
 
 @cache
 def region_of(peer: PeerId) -> int:
-    """Which of four regions a node lives in."""
+    """The region, of four, in which a node lives."""
     return int(_share("region", peer) * REGIONS)
 
 
 def four_regions(source: PeerId, target: PeerId) -> LinkModel:
-    """The paths of `simulate network --profile regions`: near ones inside a region, far and lossy
-    ones between.
+    """The paths of `simulate network --profile regions`: near inside a region, far and lossy
+    between.
     """
     return _between_regions(region_of(source), region_of(target))
 
@@ -158,6 +161,6 @@ LINKS: dict[str, Callable[[], LinkMap]] = {
     "narrow": lambda: same_link(NARROW),
     "world": lambda: around_the_world,
     "regions": lambda: four_regions,
-    **{name: (lambda quality=quality: of_quality(quality)) for name, quality in QUALITIES.items()},
+    **{name: partial(of_quality, quality) for name, quality in QUALITIES.items()},
 }
-"""Link maps by the names that stories use. Called once for each world."""
+"""Makes the link map of a name that stories use. It is called once for each world."""

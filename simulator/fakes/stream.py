@@ -1,4 +1,4 @@
-"""`FakeStream`: one end of a byte stream on a fake connection, as `ports.ByteStream` promises it."""
+"""`FakeStream`: one end of a byte stream on a fake connection, a `ports.ByteStream`."""
 
 from __future__ import annotations
 

@@ -1,13 +1,12 @@
-"""A trainer without a device: it walks towards a point, a step every so many virtual seconds, the
-same way every time.
+"""A trainer without a device: it moves towards a point, one step per so many virtual seconds.
 
-The loss is |x - target|^2 / parameters, the target a point all peers share plus a little of each
-peer's own, the gradient noisy in a way that follows from the sample's position alone. With momentum
-as its inner state it behaves as a real one does towards everything outside: what it does depends on
-the anchor, the lane, the inner state and the time it is given, and on nothing else.
+The loss is |x - target|^2 / parameters. The target is a point that all peers share, plus a small
+offset of each peer. The gradient's noise follows from the sample's position alone. Its inner state
+is momentum, as in a real trainer: what it does depends on the anchor, the lane, the inner state and
+the time it is given, and on nothing else.
 
 With `marked=True` a stretch moves the parameters by a constant that names peer and stretch
-(`mark_of`), so that a test can tell whose work is in a mean.
+(`mark_of`), so that a test can recognize whose work is in a mean.
 """
 
 from __future__ import annotations
@@ -27,46 +26,46 @@ from protocol.run.task_digest import SourcePart, TaskDigest, TensorPart
 
 LEARNING_RATE = np.float32(0.05)
 MOMENTUM = np.float32(0.5)
-# Of the peers' own targets around the shared one, which lies within [-1, 1].
+# The spread of the peers' own targets around the shared one, which lies within [-1, 1].
 PEER_SPREAD = np.float32(0.05)
 NOISE = np.float32(0.05)
-# Positions share so many rows of noise: cheap, and still different from step to step.
+# Positions share this many rows of noise: cheap, and still different from step to step.
 NOISE_ROWS = 64
 DATASET_SIZE = 1 << 20
-RESTART_S = 1.0  # the real supervisor's first backoff
-# Marks are multiples of it up to 2^12: exact in float32.
+# The first backoff of the real supervisor.
+RESTART_S = 1.0
+# Marks are multiples of this unit, up to 2^12 in value: exact in float32.
 MARK_UNIT = 2.0**-12
 
 
 def mark_of(peer: PeerId, stretch: int) -> float:
-    """The constant that stands for stretch number `stretch` (from 0) of `peer`."""
+    """The constant that marks stretch number `stretch` (from 0) of `peer`."""
     return MARK_UNIT * (1 + zlib.crc32(peer.encode()) % 4093 + 4096 * (stretch % 4096))
 
 
 @lru_cache(maxsize=4)
 def _target(seed: int, parameters: int) -> Vector:
-    """The point that all peers of a run share.
-
-    The same for every trainer of a world, so made once.
-    """
+    """The point that all peers of a run share, made once for all trainers of a world."""
     shared = np.random.Generator(np.random.PCG64(seed))
     return (shared.random(parameters, dtype=np.float32) - np.float32(0.5)) * np.float32(2.0)
 
 
 @lru_cache(maxsize=4)
 def _noise(seed: int, parameters: int) -> Vector:
-    """The rows of noise, shape (NOISE_ROWS, parameters): as large as 64 models, and nothing that a
-    marked world needs.
+    """The rows of noise, shape (NOISE_ROWS, parameters), as large as 64 models.
+
+    A marked world does not need them.
     """
     shared = np.random.Generator(np.random.PCG64(seed))
-    shared.random(parameters, dtype=np.float32)  # the target's
+    # Skip the target's numbers.
+    shared.random(parameters, dtype=np.float32)
     return shared.standard_normal((NOISE_ROWS, parameters), dtype=np.float32) * NOISE
 
 
 class QuadraticTrainer:
-    """Satisfies `ports.Trainer`.
+    """A `ports.Trainer` in virtual time.
 
-    `samples_per_second` may be changed; it counts from the next `train` or `resume`.
+    A change of `samples_per_second` counts from the next `train` or `resume`.
     """
 
     def __init__(
@@ -80,7 +79,7 @@ class QuadraticTrainer:
         marked: bool = False,
         version: int = 1,
     ) -> None:
-        """`version` is the task's: trainers of different ones are not to be averaged."""
+        """Make a trainer. Work of trainers with different `version`s must not be averaged."""
         self.samples_per_second = samples_per_second
         self.restarts = 0
         self._seed = seed
@@ -96,37 +95,40 @@ class QuadraticTrainer:
             parameters=parameters,
             specs=(ParameterSpec(name="point", shape=(parameters,), init="uniform", bound=1.0),),
             dataset_size=DATASET_SIZE,
-            device="made up",
+            device="simulated",
             threads=1,
             task=TaskDigest(
                 parameters=(TensorPart(name="point", shape=(parameters,), dtype="float32"),),
                 dataset_size=DATASET_SIZE,
-                source=(SourcePart(name="task made up", digest=str(version).encode()),),
+                source=(SourcePart(name="simulated task", digest=str(version).encode()),),
             ),
         )
         self._start = np.zeros(parameters, np.float32)
         self._now = np.zeros(parameters, np.float32)
         self._velocity = np.zeros(parameters, np.float32)
-        self._loss_now: float | None = None  # at `_now`; every beacon asks for it
+        # The loss at `_now`, cached because every beacon asks for it.
+        self._loss_now: float | None = None
         self._stretches = 0
-        self._lane: Lane | None = None  # None: paused
+        # None while the trainer is paused.
+        self._lane: Lane | None = None
         self._max_steps: int | None = None
         self._began_s = 0.0
         self._rate = samples_per_second
         self._life = 0
         self._lost: str | None = None
-        self._drawn = 0  # samples of the last lane that were used
+        # Samples of the last lane that were used.
+        self._drawn = 0
         self._last_lane: Lane | None = None
         self._anchored = False
         self._up_again_s = 0.0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Nothing to start; here so that it is used as the real one is."""
+        """Do nothing: it exists so that callers use this trainer like the real one."""
         yield
 
-    def crash(self, reason: str = "the simulation said so") -> None:
-        """The trainer dies: everything not collected is gone, and it is up again after `RESTART_S`."""
+    def crash(self, reason: str = "the simulation crashed it") -> None:
+        """Lose everything that was not collected. The trainer is up again after `RESTART_S`."""
         self._life += 1
         self.restarts += 1
         self._lost = reason
@@ -149,7 +151,8 @@ class QuadraticTrainer:
             raise TrainerLost(f"the trainer is being restarted: {self._lost}")
         if anchor.shape != self._now.shape or anchor.dtype != np.float32:
             raise ValueError(
-                f"an anchor of {anchor.shape} {anchor.dtype} does not fit {self._now.shape} float32"
+                f"an anchor of {anchor.shape} {anchor.dtype} does not match "
+                f"{self._now.shape} float32"
             )
         self._lost = None
         self._anchored = True
@@ -163,7 +166,7 @@ class QuadraticTrainer:
         await trio.lowlevel.checkpoint()
         self._check_alive()
         if not self._anchored:
-            raise TrainerLost("there is nothing to resume: no anchor was given")
+            raise TrainerLost("cannot resume: no anchor was given")
         if lane != self._last_lane:
             self._last_lane, self._drawn = lane, 0
         self._go(lane, max_steps)
@@ -177,7 +180,9 @@ class QuadraticTrainer:
         life, began, step_s = self._life, self._began_s, self._step_s()
         steps = self._steps_at(trio.current_time())
         if (self._max_steps is None or steps < self._max_steps) and self._rate > 0:
-            await trio.sleep_until(began + (steps + 1) * step_s)  # the step under way is finished
+            await trio.sleep_until(
+                began + (steps + 1) * step_s
+            )  # The current step is finished first.
             steps += 1
         if life != self._life:
             self._check_alive()
@@ -198,7 +203,7 @@ class QuadraticTrainer:
             raise TrainerLost(f"the trainer is being restarted: {self._lost}")
         self._check_paused()
         if state.shape != self._velocity.shape:
-            raise ValueError(f"a state of {state.shape} does not fit {self._velocity.shape}")
+            raise ValueError(f"a state of {state.shape} does not match {self._velocity.shape}")
         self._velocity[:] = state
 
     def progress(self) -> Progress:
@@ -212,7 +217,7 @@ class QuadraticTrainer:
 
     def _check_paused(self) -> None:
         if self._lane is not None:
-            raise TrainerLost("it is training: collect first")
+            raise TrainerLost("the trainer is running: collect first")
 
     def _check_alive(self) -> None:
         if self._lost is not None:
@@ -227,7 +232,7 @@ class QuadraticTrainer:
         return self._batch_size / self._rate if self._rate > 0 else float("inf")
 
     def _steps_at(self, when_s: float) -> int:
-        """Whole steps done by then: they are only walked when somebody collects."""
+        """Whole steps done at that time. They are computed only when somebody collects."""
         steps = int((when_s - self._began_s) / self._step_s() + 1e-9)
         return steps if self._max_steps is None else min(steps, self._max_steps)
 
@@ -239,7 +244,7 @@ class QuadraticTrainer:
 
     def _walk(self, lane: Lane, steps: int) -> float | None:
         if self._marked:
-            return self._loss() if steps else None  # where it walks is not kept
+            return self._loss() if steps else None
         losses = 0.0
         noise = _noise(self._seed, self._now.size)
         for step in range(steps):

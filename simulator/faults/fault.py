@@ -31,7 +31,7 @@ Node = Annotated[int, Meta(ge=WHOEVER)]
 
 
 class FaultTrigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A step of the protocol: the first time that a node of that role enters that phase.
+    """A step of the protocol: the first time that a node of a role enters a phase.
 
     `node` None is any node. The fault strikes `after_s` later; 0 is before anything of that step
     has left the node. `number` limits the trigger to the round that would make that certificate.
@@ -60,7 +60,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Kill(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """Kill a node as `kill -9` does. With `back_s`, it starts again from its disk that much later."""
+    """Kill a node as `kill -9` does. With `back_s`, it restarts from its disk that much later."""
 
     node: Node
     back_s: Seconds | None = None

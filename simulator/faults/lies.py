@@ -8,25 +8,18 @@ from __future__ import annotations
 
 import random
 
-import numpy as np
 from msgspec.structs import replace
 
-from daemon.services.training.native.exchange.bulk_headers import (
-    GroupSumHeader,
-    ResultHeader,
-    SliceHeader,
-)
 from daemon.swarm.frames import LENGTH_BYTES, frame
-from protocol.averaging.reduction import GROUP_CODEC
-from protocol.codec import chunk_bytes, codec_named
-from protocol.digest import Digest, leaves_of, merkle_root
+from protocol.digest import Digest
 from protocol.identity import PeerId, Signer
 from protocol.messages.base import Message, Signed
 from protocol.messages.beacon import Beacon
 from protocol.messages.envelope import AnyMessage, decode_signed, encode_signed, open_as, sign
 from protocol.messages.offer import Ready
-from protocol.messages.round import Announce, GroupSum, HoldReport, Inclusion, Plan, Vote
+from protocol.messages.round import Announce, HoldReport, Inclusion, Plan, Vote
 from protocol.run.manifest import Manifest
+from simulator.faults.data_lies import SplitSum, WrongBytes, WrongDigest, WrongSum
 from simulator.faults.liar import Liar
 
 # The length prefix announces a gigabyte.
@@ -78,63 +71,6 @@ class Oversize(Liar):
 
     def said(self, to: PeerId, signed: Signed, message: AnyMessage) -> list[bytes]:
         return [TOO_LONG]
-
-
-class WrongBytes(Liar):
-    """Contributes other bytes than it offered."""
-
-    def slice(self, to: PeerId, header: SliceHeader, payload: bytes) -> tuple[SliceHeader, bytes]:
-        return header, self.shifted(payload)
-
-
-class WrongSum(Liar):
-    """Signs a wrong sum of its slice and of its group, the same for everybody."""
-
-    wrong_sums = True
-
-    def result(
-        self, to: PeerId, header: ResultHeader, payload: bytes
-    ) -> tuple[ResultHeader, bytes]:
-        wrong = self.shifted(payload)
-        return self.signed_result(header, wrong), wrong
-
-    def row(
-        self, to: PeerId, header: GroupSumHeader, payload: bytes
-    ) -> tuple[GroupSumHeader, bytes]:
-        wrong = (np.frombuffer(payload, "<f4") + np.float32(1.0)).astype("<f4").tobytes()
-        summed = open_as(GroupSum, header.summed, self.run, trusted=True)
-        root = merkle_root(leaves_of(wrong, chunk_bytes(codec_named(GROUP_CODEC))))
-        return GroupSumHeader(
-            summed=sign(self.signer, self.run, replace(summed, root=root)), size=len(wrong)
-        ), wrong
-
-
-class SplitSum(Liar):
-    """Signs a wrong sum of its slice for some of the members."""
-
-    wrong_sums = True
-
-    def result(
-        self, to: PeerId, header: ResultHeader, payload: bytes
-    ) -> tuple[ResultHeader, bytes]:
-        if to.encode()[-1] % 3:
-            return header, payload
-        wrong = self.shifted(payload)
-        return self.signed_result(header, wrong), wrong
-
-
-class WrongDigest(Liar):
-    """Sends a result, its own or another's, that does not match the signed digest."""
-
-    def result(
-        self, to: PeerId, header: ResultHeader, payload: bytes
-    ) -> tuple[ResultHeader, bytes]:
-        return header, self.shifted(payload)
-
-    def handed_on(
-        self, to: PeerId, header: ResultHeader, payload: bytes
-    ) -> tuple[ResultHeader, bytes]:
-        return header, self.shifted(payload)
 
 
 class WrongVote(Liar):
@@ -290,13 +226,13 @@ LIES: dict[str, type[Liar]] = {
     "wrong_digest": WrongDigest,
     "wrong_vote": WrongVote,
     "double_vote": DoubleVote,
-    "two_cuts": TwoInclusions,
+    "two_inclusions": TwoInclusions,
     "bad_plan": BadPlan,
     "usurp": Usurp,
     "inflate": Inflate,
     "old_seq": OldSeq,
     "fake_certificate": FakeCertificate,
-    "false_held": FalseHoldReport,
+    "false_hold_report": FalseHoldReport,
     "bad_state": BadState,
-    "braggart": FalseHeight,
+    "false_height": FalseHeight,
 }

@@ -1,3 +1,1 @@
-"""Real processes under fault: members that say what happens in them, links that can be cut and
-shaped, and an audit of what was certified.
-"""
+"""Real member processes under fault, and the audit of every certificate they make."""

@@ -1,15 +1,15 @@
-"""The audit: every certificate's state made once more from nothing but what it lists.
+"""The audit: computes every certificate's state again, from only what the certificate lists.
 
-The harness knows what each stretch of each member contains (`content`), and hears which stretches
-went into which offer. From the first certificate on it follows every ledger and every state by
-itself. A certificate is exact when
+The harness knows the content of each member's stretches (`content`), and hears which stretches went
+into which offer. From the first certificate on it follows every ledger and every state by itself. A
+certificate is exact when:
 
-- each contribution it lists is, by the Merkle root its contributor signed, bit for bit what that
-  contributor's stretches make,
-- the state it names is, bit for bit, the outer step from its parent's state with the weighted mean
-  of those contributions, and
-- that state is, within float32 rounding, the one that float64 arithmetic makes of the stretches
-  themselves, without ledger, codec or reduction.
+* each listed contribution is, by the Merkle root that its contributor signed, bit for bit what the
+contributor's stretches make,
+* the state that it names is, bit for bit, the outer step from its parent's state with the weighted
+mean of those contributions, and
+* that state is, within float32 rounding, the one that float64 arithmetic makes of the stretches
+themselves, without ledger, codec or reduction.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ from simulator.harness.wire import (
 
 # States of recent certificates: a later one may branch off any of them.
 STATES_KEPT = 8
-# Of each member: one certificate lists the newest or, in a branch, one just before.
+# Offers kept of each member. A certificate lists the newest, or in a branch the one before.
 OFFERS_KEPT = 4
-# Relative to the largest value: four float32 additions, a division and the outer step stay below
+# Relative to the largest value. Four float32 additions, a division and the outer step stay below
 # 2^-19.
 ROUNDING = 1e-5
 
@@ -54,9 +54,9 @@ State = tuple[Vector, Vector]
 
 
 class Audit:
-    """Hears all lines of all members, those of one member in order.
+    """Follows the lines of all members, those of one member in order.
 
-    `findings` has a sentence for each certificate: empty when it is exact.
+    `findings` has a sentence for each certificate; it is empty when the certificate is exact.
     """
 
     def __init__(self, signed: SignedManifest, elements: int) -> None:
@@ -66,7 +66,7 @@ class Audit:
         self._manifest = signed.open()
         self._codec = codec_named(self._manifest.codec)
         self._lineage = Lineage(signed.run, self._manifest, chunk_count(elements))
-        self._books: dict[int, ShadowLedger] = {}
+        self._shadows: dict[int, ShadowLedger] = {}
         self._offers: dict[PeerId, OrderedDict[int, ShadowOffer]] = {}
         self._waiting: OrderedDict[Digest, LineageEntry] = OrderedDict()
         genesis = initial_parameters(task_info(elements).specs, self._manifest.seed)
@@ -74,24 +74,24 @@ class Audit:
             {signed.run: (genesis, np.zeros_like(genesis))}
         )
 
-    def take(self, member: int, line: AnyLine) -> None:
-        """One line. Certificates whose contributions are all known by then are audited at once."""
-        book = self._books.get(member)
-        if book is None:
-            book = self._books[member] = ShadowLedger(member, self._signed, self._elements)
+    def receive(self, member: int, line: AnyLine) -> None:
+        """Handle one line. Certificates whose contributions are then known are audited at once."""
+        shadow = self._shadows.get(member)
+        if shadow is None:
+            shadow = self._shadows[member] = ShadowLedger(member, self._signed, self._elements)
         match line:
             case MemberUp(peer=peer):
-                book.peer = peer
+                shadow.peer = peer
             case Resumed():
-                book.resumed(line)
+                shadow.resumed(line)
             case StretchCollected():
-                book.collected(line)
+                shadow.collected(line)
             case Entered(phase="scatter"):
-                book.gave_out()
+                shadow.gave_out()
             case Offered():
-                made = book.offered(line)
+                made = shadow.offered(line)
                 if made is not None:
-                    kept = self._offers.setdefault(book.peer, OrderedDict())
+                    kept = self._offers.setdefault(shadow.peer, OrderedDict())
                     kept[line.seq] = made
                     while len(kept) > OFFERS_KEPT:
                         kept.popitem(last=False)
@@ -100,44 +100,43 @@ class Audit:
                 self._learn(line)
                 step = self.steps.get(line.hash)
                 if step is None:
-                    book.doubts.append(
+                    shadow.doubts.append(
                         f"it adopted certificate {line.number}, which does not verify"
                     )
                 else:
-                    self._settle(book, step, last=bool(line.state))
+                    self._settle(shadow, step, last=bool(line.state))
                 self._look()
             case _:
                 pass
 
-    def _settle(self, book: ShadowLedger, step: LineageEntry, *, last: bool) -> None:
-        """As `daemon.services.training.native.state.ledger_store` does along a path."""
-        certificate, before = step.certificate, self._lineage.tip(book.tip)
-        founded = certificate.outcome.number == 1 and book.peer in certificate.plan.index
-        book.certified(
-            certificate.listed.get(book.peer),
+    def _settle(self, shadow: ShadowLedger, step: LineageEntry, *, last: bool) -> None:
+        """Settle a certificate as the native engine's ledger store does along a path."""
+        certificate, before = step.certificate, self._lineage.tip(shadow.tip)
+        founded = certificate.outcome.number == 1 and shadow.peer in certificate.plan.index
+        shadow.certified(
+            certificate.listed.get(shadow.peer),
             beside=not last and before is not None and not self._lineage.descends(step.tip, before),
             rounds=certificate.rounds,
-            forgets=not book.on_its_way and book.tip == self._signed.run and not founded,
+            forgets=not shadow.on_its_way and shadow.tip == self._signed.run and not founded,
         )
-        book.on_its_way = not last
+        shadow.on_its_way = not last
         if last:
-            book.arrived(step.tip.hash)
+            shadow.arrived(step.tip.hash)
 
     @property
     def doubts(self) -> list[str]:
-        """Where a member's ledger was not what its own lines make it; its contributions are then
-        not what they should be either.
+        """Where a member's ledger was not what its own lines make it.
+
+        The member's contributions are then not what they should be either.
         """
         return [
             f"member {member}: {doubt}"
-            for member, book in self._books.items()
-            for doubt in book.doubts
+            for member, shadow in self._shadows.items()
+            for doubt in shadow.doubts
         ]
 
     def finish(self) -> None:
-        """Nothing more will be heard of the certificates so far: what could not be audited is not
-        exact.
-        """
+        """Close the audit: a certificate that could not be audited so far is not exact."""
         for name, step in self._waiting.items():
             known = all(parent in self._states for parent in step.certificate.outcome.parents)
             missing = ", ".join(
@@ -165,7 +164,8 @@ class Audit:
             self._waiting[step.tip.hash] = step
 
     def _offer(self, peer: PeerId, seq: int) -> ShadowOffer | None:
-        return self._offers.get(peer, {}).get(seq)
+        offers = self._offers.get(peer)
+        return offers.get(seq) if offers is not None else None
 
     def _look(self) -> None:
         progress = True
@@ -224,21 +224,19 @@ class Audit:
         return wrong
 
     def _apart(self, offers: list[ShadowOffer], rounds: float, before: State, after: State) -> str:
-        """How far the anchor is from what float64 makes of the stretches; empty when that is
-        rounding.
-        """
+        """How far the anchor is from what float64 makes of the stretches; empty within rounding."""
         mean: npt.NDArray[np.float64] = np.zeros(self._elements)
         counted = sum(offer.samples for offer in offers)
         walks = [(offer.member, walk) for offer in offers for walk in offer.walks]
         for member, walk in walks:
-            # Steps along a trajectory add up, at the weight of all of them.
+            # Steps along a trajectory add up, with the weight of all of them.
             for part in walk.stretches:
                 moved = vector_of(
                     self._manifest.seed, member, part.life, part.stretch, self._elements
                 ).astype(np.float64)
                 mean += walk.factor * walk.samples * moved
         total = sum(walk.factor * walk.samples for _, walk in walks)
-        # A half of an odd number is rounded down.
+        # Half of an odd number is rounded down.
         if abs(total - counted) > sum(walk.factor < 1 for _, walk in walks):
             return f"{total} samples were handed over, {counted} are counted"
         mean /= counted

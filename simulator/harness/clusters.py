@@ -1,13 +1,13 @@
-"""Clusters of network namespaces far apart: several bridges, each with members on shaped cables,
-and long, narrow ways between them.
+"""Clusters of network namespaces far apart: bridges with members, and long, narrow paths between.
 
-    hub of cluster 0 (bridge) ── veth ── member 0, 1, ...      10.213.0.10, .11, ...
-        └ far ──┐
-                ├── distance: a process that holds every packet
-        ┌ far ──┘
-    hub of cluster 1 (bridge) ── veth ── ...                    10.213.1.10, ...
+hub of cluster 0 (bridge) ── veth ── member 0, 1, ...      10.213.0.10, .11, ...
+      └ far ──┐
+              ├── packet_delay: a process that holds every packet
+      ┌ far ──┘
+  hub of cluster 1 (bridge) ── veth ── ...                    10.213.1.10, ...
 
-Needs root, and nothing of it outlives whoever made it, as with one cluster (`netns`).
+Clusters need root. Nothing of them outlives the process that made them, as with one cluster
+(`netns`).
 """
 
 from __future__ import annotations
@@ -37,8 +37,10 @@ END_S = 5.0
 
 
 class ClusterLink(msgspec.Struct, frozen=True, kw_only=True):
-    """The way from any cluster to any other: how long it takes once, and what a cluster sends to
-    all the others together, bits a second; None is unlimited.
+    """The path from any cluster to any other.
+
+    `delay_s` is one way. `bits` is what a cluster sends to all others together, bits per second;
+    None is unlimited.
     """
 
     delay_s: float
@@ -46,14 +48,14 @@ class ClusterLink(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def missing_for_clusters() -> str:
-    """Why there can be none here; empty when there can."""
+    """Why there can be no clusters on this machine; empty when there can."""
     return missing_for_namespaces() or ("" if TUN.exists() else f"no {TUN}")
 
 
 class Clusters:
-    """Members are numbered through: those of the first cluster, then those of the second.
+    """The members of all clusters, numbered through: first those of cluster 0, then of cluster 1.
 
-    Made by `clusters`.
+    `clusters` makes it.
     """
 
     def __init__(self, parts: Sequence[Namespaces]) -> None:
@@ -65,7 +67,7 @@ class Clusters:
         return self._parts[self.cluster(member)].host(member % self._size)
 
     def prefix(self, member: int) -> tuple[str, ...]:
-        """What to put before a command so that it runs in the member's namespace."""
+        """The words that make a command run in the member's namespace."""
         return self._parts[self.cluster(member)].prefix(member % self._size)
 
     def run(self, member: int, *command: str) -> str:
@@ -80,11 +82,13 @@ class Clusters:
 def clusters(
     count: int, size: int, far: ClusterLink, *, uplink_bps: float | None, downlink_bps: float | None
 ) -> Iterator[Clusters]:
-    """`count` clusters of `size` members. Raises `UserError("NETNS")` where that is impossible."""
+    """Make `count` clusters of `size` members. Raises `UserError("NETNS")` where that is
+    impossible.
+    """
     if reason := missing_for_clusters():
         raise UserError(
             "NETNS",
-            "There can be no clusters of network namespaces here.",
+            "Cannot make clusters of network namespaces.",
             why=reason,
             fix="run as root",
         )
@@ -102,7 +106,7 @@ def clusters(
 
 
 def _lead_out(part: Namespaces, far: ClusterLink) -> None:
-    """From the bridge to `far`, in the same namespace."""
+    """Route from the bridge to the device `far`, in the same namespace."""
     part.run_in_hub("ip", "address", "add", f"{part.subnet}.{GATEWAY}/24", "dev", "hub")
     part.run_in_hub("ip", "tuntap", "add", packet_delay.DEVICE, "mode", "tun")
     part.run_in_hub("ip", "link", "set", packet_delay.DEVICE, "up")
@@ -115,7 +119,7 @@ def _lead_out(part: Namespaces, far: ClusterLink) -> None:
 
 @contextmanager
 def _ways(parts: Sequence[Namespaces], far: ClusterLink) -> Iterator[None]:
-    """The process between them, as long as the block."""
+    """Run the process between the clusters for as long as the block."""
     command = [
         sys.executable,
         "-m",
@@ -133,8 +137,8 @@ def _ways(parts: Sequence[Namespaces], far: ClusterLink) -> Iterator[None]:
         if between.stdout.readline() != packet_delay.READY:
             raise UserError(
                 "NETNS",
-                "The ways between clusters could not be opened.",
-                why="its last words are above",
+                "Cannot open the paths between clusters.",
+                why="its output above has the reason",
             )
         yield
     finally:

@@ -1,9 +1,9 @@
-"""Members as processes: started, struck, woken, started again, and listened to.
+"""Members as processes: started, struck, resumed, restarted, and read from.
 
-Whatever happens to the harness, nothing of them is left.
+Whatever happens to the harness, no process survives it.
 
 async with cohort_of(4, root, manifest, elements) as cohort:
-    await cohort.until(lambda: cohort.whole_house(1), "all four are in a certificate", 60.0)
+      await cohort.until(lambda: cohort.whole_house(1), "all four are in a certificate", 60.0)
 """
 
 from __future__ import annotations
@@ -36,14 +36,15 @@ from simulator.harness.wire import (
 
 OUTPUT_FILE = "output.log"
 MANIFEST_FILE = "manifest.bin"
-# To listen: 1.5 s on an idle machine, imports for the most part.
+# Until a member listens: 1.5 s on an idle machine, mostly for imports.
 UP_S = 60.0
-GONE_S = 5.0  # for a killed process to be gone
+# Until a killed process is gone.
+GONE_S = 5.0
 LOG_TAIL_BYTES = 3000
 
 
 class MemberProcess:
-    """One process. `lines` are those of all its lives; the current life's begin at `life_began`."""
+    """One member. `lines` are those of all its lives; the current life starts at `life_began`."""
 
     def __init__(self, index: int, home: Path) -> None:
         self.index = index
@@ -53,7 +54,7 @@ class MemberProcess:
         self.address = ""
         self.lines: list[AnyLine] = []
         self.life_began = 0
-        # The last certificate whose state it says it holds, in this life.
+        # The last certificate whose state the member reports to hold, in this life.
         self.tip: Certified | None = None
         self.phase = ""
         self.process: subprocess.Popen[bytes] | None = None
@@ -69,7 +70,7 @@ class MemberProcess:
         return self.process.pid
 
     def tail(self) -> str:
-        """The end of what it printed beside its lines."""
+        """The end of what it printed besides its lines."""
         try:
             data = (self.home / OUTPUT_FILE).read_bytes()
         except OSError:
@@ -85,7 +86,8 @@ class Cohort:
     ) -> None:
         self.signed, self.elements = signed, elements
         self.members = [MemberProcess(index, root / f"member-{index}") for index in range(count)]
-        self.heard: list[tuple[int, AnyLine]] = []  # what nobody has taken yet
+        # Lines that `drain` has not returned yet.
+        self.heard: list[tuple[int, AnyLine]] = []
         self._root, self._nursery = root, nursery
         self._news = trio.Event()
         (root / MANIFEST_FILE).write_bytes(msgspec.msgpack.encode(signed))
@@ -93,9 +95,10 @@ class Cohort:
     # ---------------------------------------------------------------- lives
 
     async def start(self, member: MemberProcess, *extra: str, prefix: Sequence[str] = ()) -> None:
-        """A life of a member, to where it listens.
+        """Start a life of a member and wait until it listens.
 
-        It joins those that are up. `prefix` is a command that runs the member's (`nsenter ...`).
+        The member joins those that are up. `prefix` is a command that runs the member's command
+        (`nsenter ...`).
         """
         member.home.mkdir(mode=0o700, exist_ok=True)
         member.life += 1
@@ -129,8 +132,9 @@ class Cohort:
             *extra,
         ]
         with (member.home / OUTPUT_FILE).open("ab") as output:
-            # From this thread: the kernel ends a member when the *thread* that started it ends.
-            member.process = subprocess.Popen(  # noqa: ASYNC220  # a fork, some milliseconds
+            # The kernel ends a member when the *thread* that started it ends, so this thread starts
+            # it.
+            member.process = subprocess.Popen(  # noqa: ASYNC220
                 [*prefix, *command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -139,7 +143,7 @@ class Cohort:
             )
         self._nursery.start_soon(self._listen, member, member.process)
         await self.until(
-            lambda: any(isinstance(line, MemberUp) for line in self.said(member)),
+            lambda: any(isinstance(line, MemberUp) for line in self.lines_of(member)),
             f"member {member.index} listens",
             UP_S,
         )
@@ -175,20 +179,20 @@ class Cohort:
         self._news.set()
         self._news = trio.Event()
 
-    def tell(self, member: MemberProcess, command: AnyCommand) -> None:
-        """A command: a line in a pipe, read when the member gets to it."""
+    def send(self, member: MemberProcess, command: AnyCommand) -> None:
+        """Send a command: a line in a pipe, read when the member gets to it."""
         assert member.process is not None
         assert member.process.stdin is not None
         os.write(member.process.stdin.fileno(), encode(command))
 
     def wake(self, member: MemberProcess) -> None:
-        """Let a stopped member go on."""
+        """Resume a stopped member."""
         if member.alive:
             os.kill(member.pid, signal.SIGCONT)
         member.stopped = False
 
     def end(self, member: MemberProcess) -> None:
-        """kill -9, and wait for the body."""
+        """Kill a member and wait for its end."""
         process = member.process
         if process is None:
             return
@@ -199,23 +203,22 @@ class Cohort:
             if pipe is not None:
                 pipe.close()
 
-    # ---------------------------------------------------------------- what was said
+    # ---------------------------------------------------------------- lines
 
-    def said(self, member: MemberProcess) -> list[AnyLine]:
-        """What it said in its current life."""
+    def lines_of(self, member: MemberProcess) -> list[AnyLine]:
+        """The lines of the member's current life."""
         return member.lines[member.life_began :]
 
-    def take(self) -> list[tuple[int, AnyLine]]:
-        """What all said since the last call, in the order in which it happened (one clock:
-        `lines`).
-        """
+    def drain(self) -> list[tuple[int, AnyLine]]:
+        """The lines of all members since the last call, in order of time."""
         heard, self.heard = self.heard, []
         return sorted(heard, key=lambda one: one[1].at_s)
 
     async def until(self, happened: Callable[[], object], what: str, limit_s: float) -> None:
         """Wait for lines to make `happened` true.
 
-        Raises `Unreachable` when they do not in time, or a member dies that nobody struck.
+        Raises:
+            Unreachable: When they do not in time, or when a member dies without a strike.
         """
         with trio.move_on_after(limit_s):
             while not happened():
@@ -223,13 +226,15 @@ class Cohort:
                     if (
                         member.process is not None
                         and not member.alive
-                        and not any(isinstance(line, StrikeReport) for line in self.said(member))
+                        and not any(
+                            isinstance(line, StrikeReport) for line in self.lines_of(member)
+                        )
                     ):
                         raise Unreachable(
                             f"member {member.index} died while waiting until "
                             f"{what}:\n{member.tail()}"
                         )
-                with trio.move_on_after(1.0):  # a death is no line
+                with trio.move_on_after(1.0):  # A death writes no line.
                     await self._news.wait()
             return
         where = ", ".join(
@@ -243,12 +248,12 @@ class Cohort:
 async def cohort_of(
     count: int, root: Path, signed: SignedManifest, elements: int
 ) -> AsyncIterator[Cohort]:
-    """A cohort, none of it started. All of it is gone when the block is left."""
+    """A cohort, not started. All its processes are gone when the block ends."""
     if not sys.platform.startswith("linux"):
         raise UserError(
             "PLATFORM",
-            "Real members are put under fault on Linux alone.",
-            why="they are bound to their parent's life by prctl(2)",
+            "Real members can be put under fault on Linux only.",
+            why="prctl(2) ends them with their parent",
         )
     async with trio.open_nursery() as nursery:
         cohort = Cohort(root, signed, elements, count, nursery)

@@ -1,9 +1,8 @@
-"""Contributions that can be recognized: which vector a member hands over follows from who it is and
-which stretch of training it was.
+"""Contributions that can be recognized: a vector follows from its member and its stretch.
 
 Nothing is learned. A stretch is a vector of random float32 in [-1, 1) that anybody can make again
-from (seed, member, life, stretch), so that what a certificate claims to have averaged can be
-averaged once more by somebody who only read the certificate.
+from (seed, member, life, stretch). So the mean that a certificate claims can be computed again by a
+process that only read the certificate.
 """
 
 from __future__ import annotations
@@ -18,9 +17,12 @@ from protocol.averaging.vector_layout import Vector
 from protocol.ports.trainer import Lane, ParameterSpec, Progress, TaskInfo, Work
 
 SAMPLES = (96, 61, 128, 33)
-"""Samples of one stretch, by member modulo four: different, so that wrong weights show; not all powers of two, so that rounding is there."""
+"""Samples of one stretch, by member modulo four.
 
-# Vectors kept to be asked for again: an audit needs each twice.
+They differ, so that wrong weights show. Not all are powers of two, so that rounding occurs.
+"""
+
+# The number of vectors that are cached: an audit needs each twice.
 STRETCHES_KEPT = 12
 
 
@@ -28,7 +30,7 @@ def task_info(elements: int) -> TaskInfo:
     """A task of one tensor."""
     spec = ParameterSpec(name="content", shape=(elements,), init="uniform", bound=1.0)
     return TaskInfo(
-        parameters=elements, specs=(spec,), dataset_size=1 << 20, device="made up", threads=1
+        parameters=elements, specs=(spec,), dataset_size=1 << 20, device="simulated", threads=1
     )
 
 
@@ -39,8 +41,9 @@ def samples_of(member: int) -> int:
 
 @lru_cache(maxsize=STRETCHES_KEPT)
 def vector_of(seed: int, member: int, life: int, stretch: int, elements: int) -> Vector:
-    """The pseudo-gradient of one stretch, shape (elements,); read-only. numpy keeps the streams of
-    its bit generators (NEP 19).
+    """The pseudo-gradient of one stretch, shape (elements,), read-only.
+
+    numpy keeps the streams of its bit generators stable (NEP 19).
     """
     values = np.random.Generator(np.random.PCG64([seed, member, life, stretch])).random(
         elements, dtype=np.float32
@@ -52,23 +55,30 @@ def vector_of(seed: int, member: int, life: int, stretch: int, elements: int) ->
 
 
 class ContentTrainer:
-    """Satisfies `ports.Trainer` in real time, without a thread or a device.
+    """A `ports.Trainer` in real time, without a thread or a device.
 
-    `told(stretch, samples)` is called before a stretch is handed over.
+    `report(stretch, samples)` is called before a stretch is handed over.
     """
 
     restarts = 0
 
     def __init__(
-        self, *, seed: int, member: int, life: int, elements: int, told: Callable[[int, int], None]
+        self,
+        *,
+        seed: int,
+        member: int,
+        life: int,
+        elements: int,
+        report: Callable[[int, int], None],
     ) -> None:
         self._seed = seed
         self._member = member
         self._life = life
         self._elements = elements
-        self._told = told
+        self._report = report
         self._stretch = 0
-        self._began_s: float | None = None  # None: paused
+        # None while the trainer is paused.
+        self._began_s: float | None = None
         self._nothing = np.zeros(elements, np.float32)
 
     async def describe(self) -> TaskInfo:
@@ -89,7 +99,7 @@ class ContentTrainer:
         seconds, self._began_s = trio.current_time() - self._began_s, None
         self._stretch += 1
         samples = samples_of(self._member)
-        self._told(self._stretch, samples)
+        self._report(self._stretch, samples)
         delta = vector_of(self._seed, self._member, self._life, self._stretch, self._elements)
         return Work(delta=delta, samples=samples, steps=1, loss=1.0, seconds=seconds)
 

@@ -1,8 +1,8 @@
-"""A hivemind process that can be struck in mid-round: the engine's own
-(`daemon/services/training/hivemind/main.py`), with somebody who listens to its moments.
+"""A hivemind process that can be struck in mid-round.
 
-What it is to be struck by is a file in its folder, read at each moment of a round. The signal goes
-to the whole process group, hivemind's averager, DHT and daemon with it, as a machine's end or sleep
+It is the engine's own process (`daemon/services/training/hivemind/main.py`) with a listener to its
+moments. The strike is a file in its folder, read at each moment of a round. The signal goes to the
+whole process group, with hivemind's averager, DHT and daemon, as the end or the sleep of a machine
 would.
 """
 
@@ -28,36 +28,36 @@ MOMENT_OF: dict[Step, str] = {
     "gather": "gather",
     "vote": "whole",
 }
-"""The native engine's steps in hivemind's all-reduce, which moves a vector in parts of half a megabyte, all steps at once:
+"""The native engine's steps in hivemind's all-reduce.
+
+hivemind moves a vector in parts of half a megabyte, with all steps at once:
 
 scatter: the member is about to send its first part.
-reduce: the first part from another member arrived here to be summed.
-gather: the first part of its own slice is summed and nobody was told.
-vote: hivemind has none; the nearest is when the member holds its whole result and has not said so to its caller, while others may still be
-taking from it.
+reduce: the first part from another member arrived to be summed.
+gather: the first part of its own slice is summed and not sent yet.
+vote: hivemind has none. The nearest moment is when the member holds its whole result and has not
+  returned it to its caller, while others may still receive from it.
 """
 
 
 class HivemindStrike(msgspec.Struct, frozen=True, kw_only=True):
-    """Strike this member the first time it comes to `step`, `after_s` into it, or when the step
-    ends before.
-    """
+    """Strike this member at `step`, `after_s` into it, or when the step ends before."""
 
     kind: Kind
     step: Step
     after_s: float
-    # The file that gets the time of the signal, CLOCK_MONOTONIC.
+    # The file that receives the time of the signal, CLOCK_MONOTONIC.
     report: str
 
 
 class Striker:
-    """Runs in the averager's process, which hivemind forks."""
+    """Strikes inside the averager's process, which hivemind forks."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / STRIKE_FILE
         self._due: HivemindStrike | None = None
 
-    def told(self, moment: str) -> None:
+    def reached(self, moment: str) -> None:
         if self._due is not None:
             self._strike(self._due)
         try:
@@ -76,11 +76,11 @@ class Striker:
         self._due = None
         written = Path(strike.report + ".part")
         written.write_text(f"{time.monotonic()}", encoding="ascii")
-        # Whoever waits for the file finds it whole.
+        # The rename makes the file appear complete.
         written.rename(strike.report)
         self._file.unlink(missing_ok=True)
         os.killpg(0, signal.SIGKILL if strike.kind == "kill" else signal.SIGSTOP)
 
 
 if __name__ == "__main__":
-    main(Striker(Path(sys.argv[4])).told)
+    main(Striker(Path(sys.argv[4])).reached)

@@ -1,6 +1,4 @@
-"""Four hivemind members in real processes, the engine's own; one is struck in mid-round, and what
-the others then hold is compared and made again.
-"""
+"""Four real hivemind members: one is struck in mid-round, and the others are compared."""
 
 from __future__ import annotations
 
@@ -36,29 +34,33 @@ from simulator.harness.hivemind_member import STRIKE_FILE, HivemindStrike
 from simulator.harness.steps import Kind, Step
 
 MODULE = "simulator.harness.hivemind_member"
-UP_S = 180.0  # four imports of torch at once
-# For a group: matchmaking among four takes 0.1 to 1 s.
+# Four imports of torch at once.
+UP_S = 180.0
+# To form a group: matchmaking among four takes 0.1 to 1 s.
 FIND_S = 20.0
-# After the survivors' last answer, for the victim to come to its step.
+# After the survivors' last answer, until the victim reaches its step.
 STRUCK_S = 10.0
-# At a whole fault-free round, before the cohort is given up.
+# Attempts at a whole fault-free round before the cohort is given up.
 ATTEMPTS = 5
 TOLERANCE = 1e-5
-"""How far apart two tensors may be, or a tensor and its mean, and still count as the same: values are below 1, hivemind adds in the order of
-arrival and hands out differences, which rounding moves some 1e-7 apart even when nothing goes wrong. Bit for bit nobody would ever agree.
+"""The largest difference at which two tensors, or a tensor and its mean, count as equal.
+
+Values are below 1. hivemind adds in the order of arrival and distributes differences, and rounding
+moves results some 1e-7 apart even without a fault. Bit for bit, members would never agree.
 """
 
 
 class HivemindTrialResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of one fault, from the survivors' answers and tensors."""
+    """The result of one fault, from the survivors' answers and tensors."""
 
-    # All hold one mean, or all were told of a failure and hold what they gave.
+    # All survivors hold one mean, or all report a failure and hold what they gave.
     agree: bool
-    # All were told of a success and hold the mean of the members they were told of.
+    # All survivors report a success and hold the mean of the members that they name.
     exact: bool
     successes: int
     false_successes: int
-    # Of those, in how many hivemind's own counts, which it does not report, show a hole.
+    # False successes in which hivemind's own counts show a hole. hivemind does not report these
+    # counts.
     seen_false: int
     after_s: float
     late_s: float
@@ -73,7 +75,7 @@ def bench_settings(seed: int) -> AveragerSettings:
 
 
 class HivemindCohort:
-    """The members, all up once `whole` was awaited."""
+    """The members. All are up once `whole` has returned."""
 
     def __init__(
         self, processes: Sequence[HivemindProcess], root: Path, elements: int, seed: int
@@ -84,11 +86,11 @@ class HivemindCohort:
         self._met: dict[int, int] = {}
 
     async def _ready(self) -> None:
-        """Everybody is up and knows everybody."""
-        with trio.move_on_after(UP_S) as patience:
+        """Wait until all members are up and know each other."""
+        with trio.move_on_after(UP_S) as timeout:
             for process in self.processes:
                 await process.up()
-        if patience.cancelled_caught:
+        if timeout.cancelled_caught:
             raise Unreachable(f"not all hivemind processes were up within {UP_S:.0f} s")
         first, *others = self.processes
         for index, process in enumerate(others, 1):
@@ -104,8 +106,9 @@ class HivemindCohort:
     async def _round(
         self, victim: int | None = None
     ) -> tuple[list[HivemindReport | None], list[Vector], list[float]]:
-        """One round of all, over when everybody but `victim` has answered: the answers (None for
-        one that died), what each gave, and when each answered.
+        """Play one round of all members, which ends when all but `victim` have answered.
+
+        Returns the answers (None for a member that died), what each gave, and when each answered.
         """
         self._stretch += 1
         given = [
@@ -136,7 +139,7 @@ class HivemindCohort:
                 )
             at[index] = time.monotonic()
             if all(answer is not None for other, answer in enumerate(answers) if other != victim):
-                scope.cancel()  # a stopped member never answers
+                scope.cancel()  # A stopped member never answers.
 
         async with trio.open_nursery() as nursery:
             for index, process in enumerate(self.processes):
@@ -144,9 +147,10 @@ class HivemindCohort:
         return answers, given, at
 
     async def whole(self) -> None:
-        """A round without a fault, in which all four are whole and exact.
+        """Play a round without a fault, in which all members are whole and exact.
 
-        Raises `Unreachable` when it does not come to that.
+        Raises:
+            Unreachable: When that does not succeed.
         """
         why = ""
         for _ in range(ATTEMPTS):
@@ -177,7 +181,7 @@ class HivemindCohort:
     async def strike(
         self, kind: Kind, step: Step, after_s: float, victim: int
     ) -> HivemindTrialResult:
-        """A fault, and what the survivors hold afterwards; then the victim is started again."""
+        """Strike a member, and judge what the survivors hold. Then the victim is started again."""
         await self.whole()
         report = self._root / f"struck-{self._stretch}"
         folder, pid = Path(self.processes[victim].folder), self.processes[victim].pid
@@ -185,7 +189,7 @@ class HivemindCohort:
         (folder / STRIKE_FILE).write_bytes(msgspec.json.encode(order))
         answers, given, at = await self._round(victim)
         with trio.move_on_after(STRUCK_S):
-            # To the last step it may come when the others are through.
+            # The victim may reach the last step only after the others are through.
             while not report.exists():
                 await trio.sleep(0.05)
         if not report.exists():
@@ -194,7 +198,7 @@ class HivemindCohort:
         survivors = [index for index in range(len(self.processes)) if index != victim]
         held = {index: self.processes[index].vector.copy() for index in survivors}
         if kind == "stop" and pid is not None:
-            # A member that overslept its round is started again: what it would do is not asked
+            # A member that slept through its round is started again: what it would do is not tested
             # here.
             os.killpg(pid, signal.SIGKILL)
         return self._judge(
@@ -229,7 +233,7 @@ class HivemindCohort:
                 seen += not answer.whole
                 local = np.mean(np.abs(held[index] - given[index]) <= TOLERANCE)
                 notes.append(
-                    f"{index} was told of a success with {len(included)} members, is off by "
+                    f"{index} reports a success with {len(included)} members, is off by "
                     f"{error:.2g}, {100 * local:.0f}% its own values"
                 )
         tensors = list(held.values())
@@ -256,7 +260,8 @@ def _mean(given: Sequence[Vector], included: Sequence[int]) -> Vector:
     total = np.zeros(given[0].size, np.float64)
     for index, weight in zip(included, weights, strict=True):
         total += weight * given[index]
-    return (total / weights.sum()).astype(np.float32)
+    mean: Vector = (total / weights.sum()).astype(np.float32)
+    return mean
 
 
 def _apart(one: Vector, other: Vector) -> float:
@@ -267,7 +272,7 @@ def _apart(one: Vector, other: Vector) -> float:
 async def hivemind_cohort(
     count: int, root: Path, elements: int, seed: int
 ) -> AsyncIterator[HivemindCohort]:
-    """Members that start now; all of them are gone when the block is left."""
+    """Members that start now. All are gone when the block ends."""
     settings = msgspec.structs.replace(bench_settings(seed), group_size=count)
     make = partial(
         HivemindProcess, PeerSettings(), settings, elements, lambda _why: None, module=MODULE

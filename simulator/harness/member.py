@@ -1,9 +1,10 @@
-"""One real member of a swarm under test: `python -m simulator.harness.member --home DIR --index N
---elements N --manifest FILE`.
+"""One real member of a swarm under test.
 
-Network, bulk plane, disk and engine are those of `hypergpud start`; only the trainer is made up
-(`content`), so that what it contributes can be recognized. It prints what happens as JSON lines
-(`lines`), takes commands on its standard input, and dies when that closes.
+Usage: `python -m simulator.harness.member --home DIR --index N --elements N --manifest FILE`
+
+Network, bulk plane, disk and engine are those of `hypergpud start`. Only the trainer is fake
+(`content`), so that its contributions can be recognized. The member prints what happens as JSON
+lines (`wire`), reads commands on its standard input, and dies when that closes.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 async def live(settings: argparse.Namespace, output: int) -> None:
-    """A member's whole life."""
+    """Run a member until its standard input closes."""
     home: Path = settings.home
     signed = msgspec.msgpack.decode(settings.manifest.read_bytes(), type=SignedManifest)
     seed = signed.open().seed
@@ -64,7 +65,7 @@ async def live(settings: argparse.Namespace, output: int) -> None:
         member=settings.index,
         life=settings.life,
         elements=settings.elements,
-        told=lambda stretch, samples: member.say(
+        report=lambda stretch, samples: member.say(
             StretchCollected, life=settings.life, stretch=stretch, samples=samples
         ),
     )
@@ -82,8 +83,8 @@ async def live(settings: argparse.Namespace, output: int) -> None:
         ),
         trainer=trainer,
         name=home.name,
-        on_event=member.told,
         serial=time.time_ns,
+        on_event=member.observe,
     )
     async with network.running(), trio.open_nursery() as nursery:
         nursery.start_soon(member.obey, 0)
@@ -96,19 +97,22 @@ async def live(settings: argparse.Namespace, output: int) -> None:
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m simulator.harness.member", description=__doc__)
     parser.add_argument(
-        "--home", type=Path, required=True, help="directory with key, state and log; it exists"
+        "--home", type=Path, required=True, help="existing directory for key, state and log"
     )
     parser.add_argument(
         "--manifest", type=Path, required=True, help="file with the sealed manifest"
     )
     parser.add_argument(
-        "--index", type=int, required=True, help="which member this is: decides what it contributes"
+        "--index",
+        type=int,
+        required=True,
+        help="the member's number, which determines its contributions",
     )
     parser.add_argument(
         "--life",
         type=int,
         default=0,
-        help="how often it was started before: no stretch is contributed twice",
+        help="how often the member was started before, so that no stretch repeats",
     )
     parser.add_argument("--elements", type=int, required=True)
     parser.add_argument("--join", action="append", default=[], metavar="MULTIADDR")
@@ -118,20 +122,20 @@ def main(arguments: Sequence[str]) -> None:
         action="append",
         default=[],
         metavar="HOST",
-        help="where others reach it, if not where it listens",
+        help="where others reach the member, if not at --listen",
     )
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--bulk-port", type=int, default=0)
     settings = parser.parse_args(arguments)
     settings.join, settings.advertise = tuple(settings.join), tuple(settings.advertise)
-    # A stopped process does not notice that its standard input closed: the kernel must end it with
-    # its parent.
+    # A stopped process does not notice that its standard input closed. So the kernel must end it
+    # with its parent.
     parent = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit(1)
     output = os.dup(1)
-    # Whatever a library prints must not come between our lines.
+    # The output of libraries must not mix with the JSON lines.
     os.dup2(2, 1)
     set_up_logging(file=settings.home / "member.log")
     trio.run(partial(live, settings, output))

@@ -1,7 +1,6 @@
-"""Inside a member: what the engine does becomes lines, and strikes and dumps are carried out where
-the engine stands.
+"""Inside a member: reports what the engine does, and carries out strikes and dumps.
 
-A strike is a real signal that the process sends to itself at an exact step: from outside, a step of
+A strike is a real signal that the process sends to itself at an exact step. From outside, a step of
 some milliseconds could not be hit.
 """
 
@@ -43,30 +42,32 @@ SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 
 
 class MemberAgent:
-    """Turns the engine's events into lines, and carries out strikes and dumps."""
+    """Reports the engine's events as lines, and carries out strikes and dumps."""
 
     def __init__(self, output: int) -> None:
         self.engine: NativeEngine | None = None
         self._output = output
         self._strike: Strike | None = None
-        # Of the strike's step, when it was entered.
+        # When the strike's step was entered.
         self._in_step_since: float | None = None
         self._timer = trio.Event()
         self._dumps: list[Dump] = []
         self._resumed = False
 
     def say(self, line: Callable[..., AnyLine], **fields: Any) -> None:
-        """Blocks while the harness does not read: what was said is in the pipe before anything else
+        """Write a line.
+
+        It blocks while the harness does not read: the line is in the pipe before anything else
         happens.
         """
         data = memoryview(encode(line(at_s=time.monotonic(), **fields)))
         while data:
             data = data[os.write(self._output, data) :]
 
-    # ---------------------------------------------------------------- what happens
+    # ---------------------------------------------------------------- events
 
-    def told(self, event: e.Event) -> None:
-        """An event of the round machine, before the machine takes it."""
+    def observe(self, event: e.Event) -> None:
+        """Report an event of the round machine, before the machine handles it."""
         state = self.engine.state if self.engine else None
         if isinstance(event, e.OfferMade):
             ready = event.ready
@@ -89,7 +90,7 @@ class MemberAgent:
                 self._came_to("gather", state.number)
 
     def record(self, event: journal.JournalEvent) -> None:
-        """The engine's journal."""
+        """Report an event of the engine's journal."""
         match event:
             case journal.PhaseEntered():
                 self._entered(event)
@@ -117,15 +118,15 @@ class MemberAgent:
     def _entered(self, event: journal.PhaseEntered) -> None:
         engine = self.engine
         assert engine is not None
-        state, keeper = engine.state, engine.state_store
-        # The first phase of a life is entered when its state is in place.
-        if not self._resumed and keeper is not None:
+        state, store = engine.state, engine.state_store
+        # When the first phase of a life is entered, its state is in place.
+        if not self._resumed and store is not None:
             self._resumed = True
-            ledger = keeper.ledger
+            ledger = store.ledger
             self.say(
                 Resumed,
-                number=keeper.tip.number,
-                hash=keeper.tip.hash.hex(),
+                number=store.tip.number,
+                hash=store.tip.hash.hex(),
                 weight=ledger.pending,
                 offered_seq=ledger.offer.seq,
                 given=ledger.given,
@@ -156,7 +157,7 @@ class MemberAgent:
             seconds=event.phase_seconds,
             raw=raw,
         )
-        # The last of the path: the anchor is that of this certificate now.
+        # This is the last certificate of the path: the anchor is that of this certificate now.
         if event.state_digest:
             for dump in [dump for dump in self._dumps if dump.number <= event.number]:
                 self._dumps.remove(dump)
@@ -196,7 +197,7 @@ class MemberAgent:
         os.kill(os.getpid(), SIGNALS[strike.kind])
 
     async def strike_late(self) -> None:
-        """Strikes that wait for some time to pass in their step."""
+        """Carry out strikes that wait for some time in their step."""
         while True:
             await self._timer.wait()
             self._timer = trio.Event()
@@ -209,7 +210,7 @@ class MemberAgent:
     # ---------------------------------------------------------------- commands
 
     async def obey(self, source: int) -> None:
-        """Commands, until whoever gives them is gone."""
+        """Carry out commands until the harness is gone."""
         buffer = b""
         async with trio.lowlevel.FdStream(source) as pipe:
             while data := await pipe.receive_some(MAX_LINE_BYTES):
@@ -217,7 +218,7 @@ class MemberAgent:
                 *commands, buffer = buffer.split(b"\n")
                 for command in commands:
                     self._obey(decode_command(command))
-        # Nobody is left to say goodbye to, and what is durable is durable.
+        # Nobody is left to notify, and what is durable is durable.
         os._exit(0)
 
     def _obey(self, command: Strike | Dump) -> None:
@@ -229,13 +230,13 @@ class MemberAgent:
             self._dumps.append(command)
 
     def _dump(self, dump: Dump) -> None:
-        keeper = self.engine.state_store if self.engine else None
-        if keeper is None:
-            self.say(Remark, text="there is no anchor to dump yet")
+        store = self.engine.state_store if self.engine else None
+        if store is None:
+            self.say(Remark, text="no anchor to dump yet")
             return
-        anchor = keeper.anchor
-        # Whole before it is announced: this thread is the one that changes the anchor.
+        anchor = store.anchor
+        # The file is complete before it is announced: only this thread changes the anchor.
         with Path(dump.path).open("wb") as file:
             file.write(anchor.value.astype("<f4", copy=False).data)
             file.write(anchor.momentum.astype("<f4", copy=False).data)
-        self.say(Dumped, number=keeper.tip.number, hash=keeper.tip.hash.hex(), path=dump.path)
+        self.say(Dumped, number=store.tip.number, hash=store.tip.hash.hex(), path=dump.path)

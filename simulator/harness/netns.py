@@ -1,15 +1,14 @@
-"""Network namespaces with shaped links, where root is there: every member a machine of its own
-behind a cable of its own.
+"""Network namespaces with shaped links: every member is a machine behind a cable of its own.
 
-    hub (bridge) ── veth ── member 0    10.213.0.10
-                 ── veth ── member 1    10.213.0.11  ...
+hub (bridge) ── veth ── member 0    10.213.0.10
+               ── veth ── member 1    10.213.0.11  ...
 
-No namespace has a name and nothing is made outside of them: each exists through one process that
-sleeps in it until its standard input closes. When whoever made them ends, however it ends, those
-processes end, and the kernel removes namespaces, bridge, cables and queues with them.
+Namespaces need root. No namespace has a name, and nothing is made outside of them: each exists
+through one process that sleeps in it until its standard input closes. When the process that made
+them ends, those processes end too, and the kernel removes namespaces, bridge, cables and queues.
 
-Bandwidth comes from `tbf` on both ends of a cable. netem is not in every kernel: latency comes from
-`relay`, or for whole machines from `distance`.
+Bandwidth comes from `tbf` on both ends of a cable. netem is not in every kernel, so latency comes
+from `relay`, or for whole machines from `packet_delay`.
 """
 
 from __future__ import annotations
@@ -22,23 +21,24 @@ from contextlib import contextmanager
 
 from protocol.errors import UserError
 
-MAX_MEMBERS = 64  # addresses 10.213.0.10 to .73
+# The addresses run from 10.213.0.10 to .73.
+MAX_MEMBERS = 64
 SUBNET = "10.213.0"
 FIRST_HOST = 10
 READY = b"in\n"
-# For one `ip` or `tc`: milliseconds, unless the machine is in trouble.
+# The time for one `ip` or `tc` command: milliseconds, unless the machine is in trouble.
 COMMAND_S = 10.0
-# On their way at once: 1 Gbit/s for a second.
+# Packets under way at once: 1 Gbit/s for a second.
 NETEM_PACKETS = "100000"
-# What a queue may hold before it drops: a home router's, not a data centre's.
+# What a queue may hold before it drops packets: a home router's queue, not a data centre's.
 LATENCY = "100ms"
-# Tbf passes no packet larger than its bucket, and veth has segments of up to 64 KB cut to the MTU
-# below.
+# tbf passes no packet that is larger than its bucket. Below this size veth cuts segments of up to
+# 64 KB to the MTU.
 LEAST_BURST_BYTES = 16_384
 
 
 def missing_for_namespaces() -> str:
-    """Why there can be no namespaces here; empty when there can."""
+    """Why there can be no namespaces on this machine; empty when there can."""
     missing = [tool for tool in ("unshare", "nsenter", "ip", "tc") if shutil.which(tool) is None]
     if missing:
         return f"{', '.join(missing)} not installed (Debian: util-linux, iproute2)"
@@ -51,8 +51,9 @@ def missing_for_namespaces() -> str:
 
 
 def missing_for_netem() -> str:
-    """Why the kernel cannot hold packets on a cable; empty when it can, and where there can be no
-    namespaces at all.
+    """Why the kernel cannot hold packets on a cable.
+
+    Empty when it can, and where there can be no namespaces at all.
     """
     if missing_for_namespaces():
         return ""
@@ -62,7 +63,7 @@ def missing_for_netem() -> str:
 
 
 class Namespaces:
-    """One namespace for each member and the hub between them. Made by `namespaces`."""
+    """One namespace for each member, and the hub between them. `namespaces` makes it."""
 
     def __init__(self, subnet: str = SUBNET) -> None:
         self.subnet = subnet
@@ -77,8 +78,9 @@ class Namespaces:
         return f"{self.subnet}.{FIRST_HOST + member}"
 
     def prefix(self, member: int) -> tuple[str, ...]:
-        """What to put before a command so that it runs in the member's namespace; the command keeps
-        its process number.
+        """The words that make a command run in the member's namespace.
+
+        The command keeps its process number.
         """
         return ("nsenter", f"--net=/proc/{self._pid(member)}/ns/net", "--")
 
@@ -92,24 +94,23 @@ class Namespaces:
         return self._hub
 
     def run_in_hub(self, *command: str) -> str:
-        """Run a short command where the bridge is. Raises `UserError("NETNS")`."""
+        """Run a short command in the bridge's namespace. Raises `UserError("NETNS")`."""
         return _in(self._hub, *command)
 
     def shape(self, member: int, *, uplink_bps: float | None, downlink_bps: float | None) -> None:
-        """Bandwidth of the member's cable: what it sends and what it receives, bits a second; None
-        is unlimited.
-        """
+        """Set the bandwidth of the member's cable each way, bits per second; None is unlimited."""
         _shape(self._pid(member), "eth0", uplink_bps)
         _shape(self._hub, f"m{member}", downlink_bps)
 
     def delay(self, member: int, seconds: float) -> None:
-        """Hold every packet on the member's cable for so long, each way.
+        """Hold every packet on the member's cable for this long, each way.
 
-        Raises `UserError("NETNS")` where the kernel has no netem.
+        Raises:
+            UserError: With code NETNS, where the kernel has no netem.
         """
         for pid, device in ((self._pid(member), "eth0"), (self._hub, f"m{member}")):
             try:
-                # Under the rate's own queue where there is one: tbf takes one child.
+                # Where the cable has a rate, netem goes under its queue: tbf has one child.
                 shaped = "tbf" in _in(pid, "tc", "qdisc", "show", "dev", device)
                 place = ("parent", "1:1") if shaped else ("root",)
                 _in(
@@ -129,18 +130,21 @@ class Namespaces:
             except UserError as error:
                 fix = "leave --rtt out; hypergpud simulate has latencies in virtual time"
                 raise UserError(
-                    "NETNS", "Links cannot be given a latency here.", why=f"netem: {error}", fix=fix
+                    "NETNS",
+                    "Cannot give links a latency on this machine.",
+                    why=f"netem: {error}",
+                    fix=fix,
                 ) from None
 
     def cut(self, member: int) -> None:
-        """Pull the cable: packets vanish, nobody is told."""
+        """Pull the cable: packets vanish without a notice."""
         _in(self._hub, "ip", "link", "set", f"m{member}", "nomaster")
 
     def mend(self, member: int) -> None:
-        """Put it back."""
+        """Put the cable back."""
         _in(self._hub, "ip", "link", "set", f"m{member}", "master", "hub")
 
-    # ---------------------------------------------------------------- making them
+    # ---------------------------------------------------------------- setup
 
     def _pid(self, member: int) -> int:
         return self._holders[1 + member].pid
@@ -171,9 +175,7 @@ class Namespaces:
             _in(inside, "ip", "link", "set", "lo", "up")
 
     def _hold(self) -> int:
-        """A process in a namespace of its own: says when it is in it, and ends when its standard
-        input does.
-        """
+        """Start a process in a namespace of its own, which ends when its standard input closes."""
         holder = subprocess.Popen(
             ["unshare", "--net", "sh", "-c", "echo in; exec cat >/dev/null"],
             stdin=subprocess.PIPE,
@@ -184,7 +186,7 @@ class Namespaces:
         assert holder.stdout is not None
         if holder.stdout.readline() != READY:
             raise UserError(
-                "NETNS", "A network namespace could not be made.", why=missing_for_namespaces()
+                "NETNS", "Cannot make a network namespace.", why=missing_for_namespaces()
             )
         return holder.pid
 
@@ -204,17 +206,17 @@ class Namespaces:
 
 @contextmanager
 def namespaces(count: int, subnet: str = SUBNET) -> Iterator[Namespaces]:
-    """Namespaces for `count` members, connected and not shaped; `subnet` is the first three parts
-    of their addresses.
+    """Make namespaces for `count` members, connected and not shaped.
 
-    Raises `UserError("NETNS")` where that is impossible.
+    `subnet` is the first three parts of their addresses. Raises `UserError("NETNS")` where
+    namespaces are impossible.
     """
     if not 1 <= count <= MAX_MEMBERS:
         raise ValueError(f"{count} namespaces: 1 to {MAX_MEMBERS} fit the subnet")
     if reason := missing_for_namespaces():
         raise UserError(
             "NETNS",
-            "There can be no network namespaces here.",
+            "Cannot make network namespaces.",
             why=reason,
             fix="run as root, or use the relay",
         )
@@ -231,10 +233,10 @@ def _shape(pid: int, device: str, bits: float | None) -> None:
         ["nsenter", f"--net=/proc/{pid}/ns/net", "--", "tc", "qdisc", "del", "dev", device, "root"],
         capture_output=True,
         timeout=COMMAND_S,
-        check=False,  # there may be none
+        check=False,  # There may be no queue.
     )
     if bits is not None:
-        burst = max(LEAST_BURST_BYTES, int(bits / 8 / 100))  # 10 ms: a kernel tick's worth and more
+        burst = max(LEAST_BURST_BYTES, int(bits / 8 / 100))  # 10 ms: more than a kernel tick.
         _in(
             pid,
             "tc",

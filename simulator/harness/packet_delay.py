@@ -1,14 +1,15 @@
-"""What lies between clusters of namespaces: takes every packet that leaves one, holds it for as
-long as the way takes, hands it to the one it is for.
+"""A process between clusters of namespaces that holds every packet for as long as the path takes.
 
-netem is not in every kernel, tun devices are nearly. In each cluster's hub such a device, `far`,
-leads into this process; what bandwidth a cluster has towards the others is `far`'s own queue to say
-(`tbf`, as on the members' cables). The members see a longer way and nothing else: their own TCP
-fills it, waits for it and loses on it.
+netem is not in every kernel, but tun devices nearly are. In each cluster's hub such a device,
+`far`, leads into this process. The bandwidth of a cluster towards the others is the matter of
+`far`'s own queue (`tbf`, as on the members' cables). The members see a longer path and nothing
+else: their own TCP fills it, waits for it and loses on it.
 
-    python -m simulator.harness.packet_delay --delay-s 0.04 10.213.0=PID 10.213.1=PID ...      until its standard input closes
+Usage, until its standard input closes:
 
-PID is any process in the hub's namespace. Says `far` on standard output when the ways are open.
+python -m simulator.harness.packet_delay --delay-s 0.04 10.213.0=PID 10.213.1=PID ...
+
+PID is any process in the hub's namespace. The process prints `far` when the paths are open.
 """
 
 from __future__ import annotations
@@ -30,16 +31,17 @@ READY = b"far\n"
 TUNSETIFF = 0x400454CA  # linux/if_tun.h
 IFF_TUN, IFF_NO_PI = 0x0001, 0x1000
 CLONE_NEWNET = 0x40000000  # linux/sched.h
-LONGEST_BYTES = 1 << 16  # of a packet
-# Under way at most: 240 Mbit/s for a second; what comes beyond is dropped, as routers do.
+# The longest packet.
+LONGEST_BYTES = 1 << 16
+# Packets under way at most: 240 Mbit/s for a second. Further packets are dropped, as routers do.
 HELD_PACKETS = 20_000
 IPV4 = 4
-# Of an IPv4 header: the first three parts of the address.
+# The first three parts of the destination address in an IPv4 header.
 DESTINATION = slice(16, 19)
 
 
 def main(arguments: list[str]) -> None:
-    """Open the ways and carry packets."""
+    """Open the paths and carry packets."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--delay-s", type=float, required=True)
     parser.add_argument("clusters", nargs="+", metavar="SUBNET=PID")
@@ -53,9 +55,9 @@ def main(arguments: list[str]) -> None:
 
 
 def attach(pid: int) -> int:
-    """The descriptor of `far` in the namespace of a process.
+    """Open `far` in the namespace of a process. Returns its descriptor.
 
-    Leaves this one there. Raises `OSError`.
+    It leaves this process in that namespace. Raises `OSError`.
     """
     with Path(f"/proc/{pid}/ns/net").open("rb") as namespace:
         # os.setns comes with Python 3.12.
@@ -67,15 +69,15 @@ def attach(pid: int) -> int:
 
 
 def carry(ways: dict[bytes, int], delay_s: float) -> None:
-    """Every packet to the way of its subnet, `delay_s` after it came; until standard input closes."""
-    looking = select.poll()
+    """Carry every packet to the path of its subnet, `delay_s` after it came, until stdin closes."""
+    poller = select.poll()
     stop = sys.stdin.fileno()
     for descriptor in (stop, *ways.values()):
-        looking.register(descriptor, select.POLLIN)
+        poller.register(descriptor, select.POLLIN)
     held: deque[tuple[float, int, bytes]] = deque()
     while True:
         wait_ms = max(0.0, 1e3 * (held[0][0] - time.monotonic())) if held else None
-        ready = [descriptor for descriptor, _ in looking.poll(wait_ms)]
+        ready = [descriptor for descriptor, _ in poller.poll(wait_ms)]
         if stop in ready:
             return
         now = time.monotonic()
@@ -86,7 +88,7 @@ def carry(ways: dict[bytes, int], delay_s: float) -> None:
                 held.append((now + delay_s, target, packet))
         while held and held[0][0] <= now:
             _, target, packet = held.popleft()
-            with suppress(BlockingIOError):  # its cluster's queue is full: dropped
+            with suppress(BlockingIOError):  # The cluster's queue is full: drop.
                 os.write(target, packet)
 
 

@@ -1,15 +1,15 @@
-"""A TCP relay between members, for links that are cut, late or narrow, without root.
+"""A TCP relay between members, to cut, delay or narrow their links without root.
 
 All of 127.0.0.0/8 is this machine. A member listens on an address of its own and is advertised
-under another one, where the relay listens on the same ports: every connection to it passes through
-here, in both planes. Who calls is known from the kernel (whose socket has that port,
-`/proc/net/tcp`), so a link has two ends and each direction of it its own condition.
+under another one, where the relay listens on the same ports. So every connection to it passes
+through the relay, in both planes. The kernel knows the caller: the process whose socket has that
+port (`/proc/net/tcp`). So a link has two ends, and each direction has its own condition.
 
-    relay between      a ----> 127.88.0.2 (advertised) --relay--> 127.87.0.2 (b listens)
+relay between      a ----> 127.88.0.2 (advertised) --relay--> 127.87.0.2 (b listens)
 
-Guarantees: bytes arrive in order or the connection breaks; a cut link breaks its connections and
-refuses new ones; a frozen one keeps them and delivers nothing, as a cable that was pulled does.
-Does not guarantee more of timing than a busy event loop can.
+Guarantees: bytes arrive in order or the connection breaks. A cut link breaks its connections and
+refuses new ones. A frozen link keeps its connections and delivers nothing, as a pulled cable does.
+The timing is only as exact as a busy event loop allows.
 """
 
 from __future__ import annotations
@@ -23,18 +23,20 @@ import msgspec
 import trio
 
 PIECE_BYTES = 1 << 16
-# On its way in one direction of one connection: 10 MB/s over 100 ms; then the sender waits.
+# The bytes under way in one direction of one connection: 10 MB/s over 100 ms. Beyond that the
+# sender waits.
 BUFFERED_BYTES = 1 << 20
-# What a bucket holds, in seconds of its rate: finer than the round trips that are made up here.
+# The capacity of a bucket, in seconds of its rate. It is finer than the round trips that are
+# simulated here.
 BURST_S = 0.02
 CONNECT_S = 5.0
 
 
 class LinkCondition(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one direction of a link.
+    """The condition of one direction of a link.
 
-    `bytes_per_second` None is as fast as it goes. Cut refuses, frozen swallows nothing and delivers
-    nothing.
+    `bytes_per_second` None means no limit. A cut link refuses connections, and a frozen link
+    delivers nothing.
     """
 
     delay_s: float = 0.0
@@ -53,8 +55,10 @@ class TokenBucket:
         self._tokens = 0.0
         self._filled_s = trio.current_time()
 
-    async def take(self, size: int, rate: float) -> None:
-        """Wait until `size` bytes may pass. In order for one caller; several share."""
+    async def acquire(self, size: int, rate: float) -> None:
+        """Wait until `size` bytes may pass. Several callers share the rate, and each is served in
+        order.
+        """
         now = trio.current_time()
         self._tokens = min(self._tokens + (now - self._filled_s) * rate, rate * BURST_S) - size
         self._filled_s = now
@@ -65,7 +69,7 @@ class TokenBucket:
 class Relay:
     """Forwards to members by name.
 
-    `condition(a, b)` is that of what a sends to b; unknown callers are named "".
+    `condition(a, b)` applies to what a sends to b. Unknown callers have the name "".
     """
 
     def __init__(self, nursery: trio.Nursery) -> None:
@@ -78,23 +82,23 @@ class Relay:
         self._changed = trio.Event()
 
     def introduce(self, name: str, pid: Callable[[], int | None]) -> None:
-        """Whose connections are those of `name`: the process with this number now, None while there
-        is none.
+        """Give a name to the connections of the process with this number. None means no process
+        now.
         """
         self._pids[name] = pid
 
     async def forward(self, name: str, host: str, to_host: str, port: int = 0) -> int:
-        """Listen for `name` on `host` and pass on to `to_host`, on the same port.
+        """Listen for `name` on `host`, and forward to `to_host` on the same port.
 
-        Returns the port. Raises `OSError` when it is taken.
+        Returns the port. Raises `OSError` when the port is in use.
         """
         (listener,) = await trio.open_tcp_listeners(port, host=host)
         taken: int = listener.socket.getsockname()[1]
 
-        async def take(stream: trio.SocketStream) -> None:
+        async def accept(stream: trio.SocketStream) -> None:
             await self._connect(stream, name, to_host, taken)
 
-        self._nursery.start_soon(trio.serve_listeners, take, [listener])
+        self._nursery.start_soon(trio.serve_listeners, accept, [listener])
         return taken
 
     # ---------------------------------------------------------------- conditions
@@ -103,10 +107,9 @@ class Relay:
         return self._conditions.get((sender, receiver), CLEAR)
 
     def set(self, sender: str, receiver: str, condition: LinkCondition) -> None:
-        """One direction.
+        """Set the condition of one direction, also for bytes under way.
 
-        From now on, for bytes under way too; a cut breaks both directions, since TCP has no one-way
-        connections.
+        A cut breaks both directions, since TCP has no one-way connections.
         """
         self._conditions[sender, receiver] = condition
         if condition.cut:
@@ -116,13 +119,14 @@ class Relay:
         self._changed = trio.Event()
 
     def between(self, one: str, other: str, condition: LinkCondition) -> None:
-        """Both directions."""
+        """Set the condition of both directions."""
         self.set(one, other, condition)
         self.set(other, one, condition)
 
     def split(self, groups: list[list[str]], condition: LinkCondition) -> None:
-        """The same condition on every link between different groups: `LinkCondition(cut=True)` is a
-        partition, `CLEAR` its end.
+        """Set the condition of every link between different groups.
+
+        `LinkCondition(cut=True)` makes a partition, and `CLEAR` ends it.
         """
         for i, group in enumerate(groups):
             for others in groups[i + 1 :]:
@@ -153,8 +157,8 @@ class Relay:
                         self._pass, onward, stream, (name, caller), nursery.cancel_scope
                     )
             except (OSError, trio.TooSlowError):
-                # Nobody listens there: the caller sees its connection break, as it would without
-                # us.
+                # Nobody listens there. The caller sees its connection break, as it would without
+                # the relay.
                 pass
             finally:
                 self._open.get(link, set()).discard(scope)
@@ -168,7 +172,7 @@ class Relay:
         way: tuple[str, str],
         broken: trio.CancelScope,
     ) -> None:
-        """One direction of one connection: read, hold for as long as the way takes, write."""
+        """Forward one direction of one connection: read, hold for the delay, write."""
         put, get = trio.open_memory_channel[tuple[float, bytes]](BUFFERED_BYTES // PIECE_BYTES)
 
         async def read() -> None:
@@ -183,7 +187,7 @@ class Relay:
                     await self._changed.wait()
                 rate = self.condition(*way).bytes_per_second
                 if rate is not None:
-                    await self._buckets.setdefault(way, TokenBucket()).take(len(data), rate)
+                    await self._buckets.setdefault(way, TokenBucket()).acquire(len(data), rate)
                 await target.send_all(data)
                 self.bytes_moved += len(data)
             await target.send_eof()
@@ -196,7 +200,7 @@ class Relay:
             broken.cancel()
 
     async def _caller(self, port: int) -> str:
-        """Whose socket has this local port. The kernel knows; nobody has to say."""
+        """The name of the process whose socket has this local port; empty when unknown."""
         inode = _inode_of(port)
         if inode is None:
             return ""
@@ -210,9 +214,9 @@ class Relay:
 
 
 async def _close(stream: trio.SocketStream) -> None:
-    """Now, whoever is being cancelled."""
+    """Close at once, also during cancellation."""
     with trio.CancelScope(shield=True):
-        await trio.aclose_forcefully(stream)  # waits for nobody
+        await trio.aclose_forcefully(stream)
 
 
 def _inode_of(port: int) -> int | None:
@@ -230,7 +234,7 @@ def _has(pid: int, wanted: str) -> bool:
     except OSError:
         return False
     for handle in handles:
-        with suppress(OSError):  # closed while we looked
+        with suppress(OSError):  # The descriptor may close meanwhile.
             if os.readlink(f"/proc/{pid}/fd/{handle}") == wanted:
                 return True
     return False

@@ -1,9 +1,8 @@
-"""A member's ledger, kept by somebody else: what is in each of its offers, bit for bit, through
-kills and returns.
+"""A copy of a member's ledger that the harness keeps: each offer's content, bit for bit.
 
-It runs `protocol.contribution.ledger` on the stretches that the member said it handed over, in the order in
-which it said so. A member that comes back must come back with a ledger that it had a moment before;
-anything else is a doubt.
+It runs `protocol.contribution.ledger` on the stretches that the member reported, in the order of
+its reports, through kills and returns. A member that comes back must come back with a ledger that
+it had a moment before. Anything else is a doubt.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ import msgspec
 
 from protocol.codec import codec_named
 from protocol.contribution.ledger import Ledger
-from protocol.digest import Digest, digest
+from protocol.digest import Buffer, Digest, digest
 from protocol.identity import PeerId
 from protocol.ports.disk_records import LedgerRecord
 from protocol.run.manifest import SignedManifest
 from simulator.harness.content import vector_of
 from simulator.harness.wire import Offered, Resumed, StretchCollected
 
-# Of each member: its disk is a round behind at most, and a round writes two.
+# Snapshots kept of each member. Its disk is at most a round behind, and a round writes two.
 SNAPSHOTS_KEPT = 6
 
 
@@ -34,7 +33,7 @@ class Stretch(msgspec.Struct, frozen=True):
 
 
 class LocalTrajectory(msgspec.Struct, frozen=True, kw_only=True):
-    """A trajectory: its stretches, and by how much their weight was cut since it ended."""
+    """The stretches of one trajectory, and by how much its weight was cut since it ended."""
 
     stretches: tuple[Stretch, ...]
     factor: float = 1.0
@@ -49,17 +48,17 @@ class ShadowOffer(msgspec.Struct, frozen=True, kw_only=True):
 
     member: int
     samples: int
-    encoded: bytes
+    encoded: Buffer
     contribution: Digest
     walks: tuple[LocalTrajectory, ...]
 
 
 class LedgerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """A book as it stood when its member's ledger may have gone to disk."""
+    """The ledger at a time when its member may have written it to disk."""
 
     record: LedgerRecord
     digest: str
-    # What the certificate it stood at says of the member's last seq.
+    # What the certificate of that time says of the member's last seq.
     settled: int
     waiting: tuple[LocalTrajectory, ...]
     present: tuple[Stretch, ...]
@@ -68,26 +67,27 @@ class LedgerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ShadowLedger:
-    """One member's ledger, kept by somebody else: same deltas, same order, same arithmetic."""
+    """A copy of one member's ledger: same deltas, same order, same arithmetic."""
 
     def __init__(self, member: int, signed: SignedManifest, elements: int) -> None:
         self.peer: PeerId = ""
-        # Why this book may not be the member's own ledger any more.
+        # Why this copy may differ from the member's own ledger.
         self.doubts: list[str] = []
         self._run, self._manifest = signed.run, signed.open()
         self._member, self._seed, self._elements = member, self._manifest.seed, elements
-        # The certificate that its member stands at.
+        # The certificate whose anchor the member holds.
         self.tip: Digest = signed.run
-        # Whether it hears of certificates on the way to a later one.
+        # Whether the member is learning of certificates on the way to a later one.
         self.on_its_way = False
         self._ledger = self._empty()
-        # Certified in the ancestry of the certificate it stands at.
+        # The last seq certified in the ancestry of the member's certificate.
         self._last_seq = 0
         # Trajectories that ended and are not certified.
         self._waiting: tuple[LocalTrajectory, ...] = ()
         self._present: tuple[Stretch, ...] = ()
-        self._later: tuple[Stretch, ...] = ()  # after the offer that was given out
-        # By seq: what is in offers that may still be certified.
+        # Stretches after the offer that was sent.
+        self._later: tuple[Stretch, ...] = ()
+        # By seq: the content of offers that may still be certified.
         self._offers: dict[int, tuple[LocalTrajectory, ...]] = {}
         self._kept: deque[LedgerSnapshot] = deque(maxlen=SNAPSHOTS_KEPT)
         self._keep()
@@ -123,24 +123,23 @@ class ShadowLedger:
         )
 
     def resumed(self, line: Resumed) -> None:
-        """The member's ledger came back from its disk: one that it had a moment ago, whole,
-        rounding and all.
+        """Restore the ledger that the member read from its disk: one that it recently had.
 
-        What came after it is lost.
+        It must match whole, with its rounding. What came after it is lost.
         """
         self.tip = bytes.fromhex(line.hash)
-        told = (line.offered_seq, line.vectors)
+        reported = (line.offered_seq, line.vectors)
         found = next(
             (
                 kept
                 for kept in reversed(self._kept)
-                if (kept.record.offered_seq, kept.digest) == told
+                if (kept.record.offered_seq, kept.digest) == reported
             ),
             None,
         )
         if found is None:
             self.doubts.append(
-                f"it came back with a ledger that it never had: {line.weight} samples, seq "
+                f"it came back with an unknown ledger: {line.weight} samples, seq "
                 f"{line.offered_seq} on offer"
             )
             return
@@ -204,7 +203,8 @@ class ShadowLedger:
     def certified(
         self, listed_seq: int | None, *, beside: bool, rounds: float, forgets: bool
     ) -> None:
-        """A certificate on its member's way; `beside` and `rounds` as for `Ledger.settle`.
+        """Settle a certificate on the member's way; `beside` and `rounds` are those of
+        `Ledger.settle`.
 
         `forgets` says that the member was no founder.
         """
@@ -239,13 +239,13 @@ class ShadowLedger:
         self._offers = {seq: walks for seq, walks in self._offers.items() if seq > self._last_seq}
 
     def arrived(self, tip: Digest) -> None:
-        """It holds the anchor of `tip`: only now anything is written."""
+        """The member holds the anchor of `tip`. It writes only now."""
         self.tip = tip
         self._keep()
 
 
 def digest_of(ledger: Ledger) -> str:
-    """Of all its vectors, to the bit."""
+    """The digest of all the ledger's vectors, to the bit."""
     later = ledger.residue[:0] if ledger.later is None else ledger.later
     return digest(
         *(vector.data.cast("B") for vector in (ledger.residue, ledger.displacement, later))

@@ -1,6 +1,6 @@
-"""What can be done to a member and where in its round.
+"""What can be done to a member, and where in its round.
 
-Imports nothing: the command line shows these words without loading a swarm.
+This module imports nothing, so the command line shows these words without loading a swarm.
 """
 
 from __future__ import annotations
@@ -8,10 +8,13 @@ from __future__ import annotations
 from typing import Literal
 
 Kind = Literal["kill", "stop"]
-"""SIGKILL, and SIGSTOP: a crash, and a closed lid."""
+"""SIGKILL is a crash, SIGSTOP a closed lid."""
 
 Step = Literal["scatter", "reduce", "gather", "vote"]
-"""On entering a phase of the round, or ("gather") when the member has summed its own slice and told nobody yet."""
+"""A phase of the round, struck on entry.
+
+"gather" is when the member has summed its own slice and has sent it to nobody yet.
+"""
 
 KINDS: tuple[Kind, ...] = ("kill", "stop")
 STEPS: tuple[Step, ...] = ("scatter", "reduce", "gather", "vote")

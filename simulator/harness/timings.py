@@ -1,6 +1,4 @@
-"""What members' lines tell: when they adopted, how long they exchanged, when they noticed that
-somebody was gone.
-"""
+"""Timings from members' lines: when they adopted, how long they exchanged, when they noticed."""
 
 from __future__ import annotations
 
@@ -13,7 +11,10 @@ from simulator.harness.wire import AnyLine, Certified, Entered, Passed, PeerLost
 def certified(
     lines: Sequence[AnyLine], since: float, *, with_passed: bool = False
 ) -> list[Certified]:
-    """Certificates adopted after `since`; those passed on the way to a later one too, if wanted."""
+    """Certificates adopted after `since`.
+
+    With `with_passed`, those passed on the way to a later one count too.
+    """
     return [
         line
         for line in lines
@@ -22,7 +23,7 @@ def certified(
 
 
 def exchanging_s(lines: Sequence[AnyLine], start: float, end: float) -> float:
-    """The time from `start` to `end`, training left out."""
+    """The time from `start` to `end`, without training."""
     entered = [line for line in lines if isinstance(line, Entered)]
     trained = 0.0
     for i, line in enumerate(entered):
@@ -53,8 +54,9 @@ def exchange_s(lines: Sequence[AnyLine], number: int) -> float | None:
 
 
 def noticed_s(lines: Sequence[AnyLine], since: float, victim: PeerId) -> float | None:
-    """When this member first acted on somebody's absence: a broken connection, a cut that names who
-    was lost, a view that was given up.
+    """When this member first acted on the victim's absence.
+
+    That is a broken connection, an inclusion that names who was lost, or a view that was given up.
     """
     for line in lines:
         if line.at_s <= since:

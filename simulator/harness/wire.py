@@ -1,8 +1,7 @@
-"""What a member and its harness say to each other: one JSON object a line, lines from the member
-stamped with the machine's monotonic clock.
+"""The protocol between a member and its harness: one JSON object per line.
 
-CLOCK_MONOTONIC is one clock for all processes of a machine, so times of different members can be
-subtracted from each other.
+A member's lines have the time of CLOCK_MONOTONIC. That is one clock for all processes of a machine,
+so times of different members can be subtracted.
 """
 
 from __future__ import annotations
@@ -12,26 +11,28 @@ import msgspec
 from protocol.identity import PeerId
 from simulator.harness.steps import Kind, Step
 
-MAX_LINE_BYTES = 1 << 20  # a certificate of 64 members has 25 KB
+# A certificate of 64 members has 25 KB.
+MAX_LINE_BYTES = 1 << 20
 
 
 class MemberLine(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Base of what a member says. `at_s` is CLOCK_MONOTONIC."""
+    """The base of a member's lines. `at_s` is CLOCK_MONOTONIC."""
 
     at_s: float
 
 
 class MemberUp(MemberLine, frozen=True, kw_only=True, tag=True):
-    """It listens; others join it at `address`."""
+    """The member listens. Others join it at `address`."""
 
     peer: PeerId
     address: str
 
 
 class Resumed(MemberLine, frozen=True, kw_only=True, tag=True):
-    """Its state is in place (of certificate `hash`, the run id at genesis), the ledger as it came
-    from disk: `vectors` is the digest of what it holds, `offered_seq` 0 when nothing is on
-    offer, `given` whether that may have been given out.
+    """The member's state is in place, and its ledger as it came from disk.
+
+    `hash` is the certificate, the run id at genesis. `vectors` is the digest of the ledger's
+    content. `offered_seq` is 0 without an offer. `given` says whether the offer may have been sent.
     """
 
     number: int
@@ -43,7 +44,7 @@ class Resumed(MemberLine, frozen=True, kw_only=True, tag=True):
 
 
 class Entered(MemberLine, frozen=True, kw_only=True, tag=True):
-    """A phase of the round; `leads` is whether this member leads the view as far as it knows."""
+    """The member entered a phase. `leads` says whether it leads the view as far as it knows."""
 
     number: int
     view: int
@@ -53,7 +54,7 @@ class Entered(MemberLine, frozen=True, kw_only=True, tag=True):
 
 
 class Summed(MemberLine, frozen=True, kw_only=True, tag=True):
-    """Its own slice is summed."""
+    """The member has summed its own slice."""
 
     number: int
 
@@ -67,9 +68,7 @@ class StretchCollected(MemberLine, frozen=True, kw_only=True, tag=True):
 
 
 class Offered(MemberLine, frozen=True, kw_only=True, tag=True):
-    """What is in the ledger is offered; `contribution` is the root that the signed offer commits
-    to.
-    """
+    """The ledger is offered. `contribution` is the root that the signed offer commits to."""
 
     number: int
     seq: int
@@ -78,10 +77,10 @@ class Offered(MemberLine, frozen=True, kw_only=True, tag=True):
 
 
 class Certified(MemberLine, frozen=True, kw_only=True, tag=True):
-    """A certificate joined its ancestry.
+    """A certificate joined the member's ancestry.
 
-    `state` is the digest of the anchor and momentum as the member holds them, empty for
-    certificates passed on the way to a later one. `seconds` is how long its phases took.
+    `state` is the digest of the anchor and momentum that the member holds. It is empty for
+    certificates passed on the way to a later one. `seconds` is how long the phases took.
     """
 
     number: int
@@ -99,7 +98,7 @@ class PeerLost(MemberLine, frozen=True, kw_only=True, tag=True):
 
 
 class Passed(MemberLine, frozen=True, kw_only=True, tag=True):
-    """A view came to nothing."""
+    """A view failed."""
 
     number: int
     view: int
@@ -107,7 +106,7 @@ class Passed(MemberLine, frozen=True, kw_only=True, tag=True):
 
 
 class StrikeReport(MemberLine, frozen=True, kw_only=True, tag=True):
-    """The last thing it says before the signal; `late_s` is how far into the step."""
+    """The member's last line before the signal. `late_s` is how far into the step it is."""
 
     kind: Kind
     step: Step
@@ -117,8 +116,9 @@ class StrikeReport(MemberLine, frozen=True, kw_only=True, tag=True):
 
 
 class Dumped(MemberLine, frozen=True, kw_only=True, tag=True):
-    """The anchor and the momentum behind it are at `path`, little-endian float32, as of certificate
-    `hash` (the run id at genesis).
+    """The anchor and the momentum behind it are at `path`, in little-endian float32.
+
+    `hash` is the certificate, the run id at genesis.
     """
 
     number: int
@@ -127,7 +127,7 @@ class Dumped(MemberLine, frozen=True, kw_only=True, tag=True):
 
 
 class Remark(MemberLine, frozen=True, kw_only=True, tag=True):
-    """Anything a person may want to read afterwards."""
+    """Anything that a person may want to read afterwards."""
 
     text: str
 
@@ -149,10 +149,9 @@ AnyLine = (
 
 
 class Strike(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """To a member: send yourself the signal the first time you come to `step` in round `number` or
-    later, `after_s` into it.
+    """Command: send yourself the signal at `step` of round `number` or later, `after_s` into it.
 
-    A step that is over sooner is struck at its end, before anything of the next one has left the
+    A step that ends sooner is struck at its end, before anything of the next step has left the
     member.
     """
 
@@ -163,8 +162,9 @@ class Strike(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Dump(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """To a member: write your anchor to `path`, now, or (`number` above 0) when you come to hold
-    certificate `number` or a later one.
+    """Command: write the anchor to `path`.
+
+    The member does it now, or with `number` above 0 when it holds that certificate or a later one.
     """
 
     path: str
@@ -179,17 +179,20 @@ _commands: msgspec.json.Decoder[AnyCommand] = msgspec.json.Decoder(AnyCommand)
 
 
 def encode(item: AnyLine | AnyCommand) -> bytes:
-    """One line, with its end."""
+    """One line with its line feed."""
     return _encoder.encode(item) + b"\n"
 
 
 def decode_line(data: bytes) -> AnyLine:
-    """Raises `msgspec.DecodeError`."""
+    """Decode a member's line. Raises `msgspec.DecodeError`."""
     return _lines.decode(data)
 
 
 def decode_command(data: bytes) -> AnyCommand:
-    """Raises `msgspec.DecodeError`. `dump PATH` is understood too, for a person at the keyboard."""
+    """Decode a command. Raises `msgspec.DecodeError`.
+
+    `dump PATH` is accepted too, for a person at the keyboard.
+    """
     if data.startswith(b"dump "):
         return Dump(path=data[5:].strip().decode())
     return _commands.decode(data)

@@ -1,3 +1,1 @@
-"""The network alone: how long a plan's bytes take on links that are made up but stated, and which
-plan is best on them.
-"""
+"""How long a plan's bytes take on stated links, and which plan is best on them."""

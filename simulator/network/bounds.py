@@ -32,7 +32,7 @@ class LowerBounds(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def speed_up(self) -> float:
-        """How much faster the better layout may be than the flat one; 1 where groups do not help."""
+        """How much faster the better layout may be than the flat one; 1 without a gain."""
         return max(1.0, self.flat_s / self.two_level_s)
 
 

@@ -1,6 +1,4 @@
-"""Policies side by side: rounds of one network, planned from what its nodes measured, played on the
-links.
-"""
+"""Compares policies: rounds of one network, planned from its nodes' measurements and played."""
 
 from __future__ import annotations
 
@@ -25,14 +23,14 @@ from simulator.network.transfer import TransferResult, transfer
 
 ROUNDS = 12
 LEAST_GROUP = 2
-# Of each round, as the manifest's default has it.
+# The training time of a round in the manifest's default.
 COMPUTING_S = 60.0
 SIZES = VectorSizes(offer=VECTOR_BYTES, partial=VECTOR_BYTES, result=VECTOR_BYTES)
 ADAPTIVE, FIXED = "adaptive", "fixed:"
 
 
 class PlayedRound(msgspec.Struct, frozen=True, kw_only=True):
-    """One exchange: as it was planned and as it went."""
+    """One exchange as it was planned and as it went."""
 
     group_size: int
     groups: int
@@ -45,8 +43,8 @@ class PlayedRound(msgspec.Struct, frozen=True, kw_only=True):
 class PolicyRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One policy on one network.
 
-    `seconds_mean` counts the rounds spent adapting; `goodput` is the share of time computing, those
-    included.
+    `seconds_mean` counts the rounds in which the policy still adapted. `goodput` is the share of
+    time that computes, with those rounds.
     """
 
     profile: str
@@ -56,16 +54,17 @@ class PolicyRecord(msgspec.Struct, frozen=True, kw_only=True):
     group_size_median: float
     round_seconds_median: float
     predicted_seconds_median: float | None
-    # Relative, of the rounds in which something was predicted.
+    # The relative error, of the rounds with a prediction.
     prediction_error_median: float | None
-    inter_region_bytes: float  # of a round, median
+    # The median of a round.
+    inter_region_bytes: float
     goodput: float
     seconds_mean: float
     rounds: tuple[PlayedRound, ...]
 
 
 class PathChange(msgspec.Struct, frozen=True, kw_only=True):
-    """From round `at` on, every path of a share of the nodes takes so many times as long."""
+    """From round `at` on, every path of a share of the nodes takes `times` times as long."""
 
     at: int
     share: float
@@ -73,7 +72,11 @@ class PathChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_policy(policy: str) -> int | None:
-    """The size that a policy fixes; None for `adaptive`. Raises `UserError("USAGE")`."""
+    """The group size that a policy fixes; None for `adaptive`.
+
+    Raises:
+        UserError: With code USAGE, for an unknown policy.
+    """
     if policy == ADAPTIVE:
         return None
     if (
@@ -84,30 +87,30 @@ def parse_policy(policy: str) -> int | None:
         return int(policy[len(FIXED) :])
     raise UserError(
         "USAGE",
-        f"No such policy: {policy!r}.",
-        fix="adaptive, or fixed:G with rows of G members, 2 or more",
+        f"Unknown policy {policy!r}.",
+        fix="use adaptive, or fixed:G with groups of G members, 2 or more",
         exit_code=2,
     )
 
 
 @lru_cache(4)
-def _course(
+def _network_rounds(
     profile: str, nodes: int, seed: int, rounds: int, change: PathChange | None
 ) -> list[tuple[NetworkLinks, list[Coordinate]]]:
-    """Of every round the links, and where the nodes believe to be when it is planned.
+    """For every round the links, and where the nodes estimate themselves to be at planning time.
 
     No policy changes either.
     """
     links, settling = links_of(profile, nodes, seed), CoordinateFit(nodes, seed)
-    course: list[tuple[NetworkLinks, list[Coordinate]]] = []
+    history: list[tuple[NetworkLinks, list[Coordinate]]] = []
     for number in range(rounds):
-        believed = settling.round(links)
-        # While the exchange runs, before anybody has measured it.
+        estimated = settling.round(links)
+        # The change comes while the exchange runs, before anybody has measured it.
         if change is not None and number == change.at:
             slow = np.random.default_rng([seed, nodes]).permutation(nodes) < change.share * nodes
             links = links.slowed(slow, change.times)
-        course.append((links, believed))
-    return course
+        history.append((links, estimated))
+    return history
 
 
 def run_policy(
@@ -118,26 +121,34 @@ def run_policy(
     rounds: int = ROUNDS,
     change: PathChange | None = None,
 ) -> PolicyRecord:
-    """So many rounds under one policy."""
-    size, measuring, played = parse_policy(policy), NodeMeasurements(nodes, seed), _Played()
+    """Play so many rounds under one policy."""
+    size, measurements, played = (
+        parse_policy(policy),
+        NodeMeasurements(nodes, seed),
+        _ExchangeCache(),
+    )
     bounds, before = GroupBounds(least=LEAST_GROUP, most=nodes), None
-    gone: list[PlayedRound] = []
-    for number, (links, believed) in enumerate(_course(profile, nodes, seed, rounds, change)):
-        view = snapshot_of(measuring.readies(digest(b"round", number.to_bytes(8, "big")), believed))
+    played_rounds: list[PlayedRound] = []
+    for number, (links, estimated) in enumerate(
+        _network_rounds(profile, nodes, seed, rounds, change)
+    ):
+        view = snapshot_of(
+            measurements.readies(digest(b"round", number.to_bytes(8, "big")), estimated)
+        )
         layout = (
             choose(view, bounds, SIZES, before)
             if size is None
             else fixed(view, size, bounds, SIZES)
         )
         went = played.transfer(layout, links)
-        gone.append(_round(layout, went))
-        measuring.took_part(links, went, layout.groups, layout.shares)
+        played_rounds.append(_round(layout, went))
+        measurements.took_part(links, went, layout.groups, layout.shares)
         before = layout.after
-    return _record(profile, nodes, policy, seed, gone)
+    return _record(profile, nodes, policy, seed, played_rounds)
 
 
-class _Played:
-    """Exchanges of one network that were played before: the same layout takes the same time."""
+class _ExchangeCache:
+    """The last exchange that was played: the same layout takes the same time."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[object, ...], TransferResult] = {}
@@ -145,7 +156,7 @@ class _Played:
     def transfer(self, layout: GroupChoice, links: NetworkLinks) -> TransferResult:
         key = (layout.groups, layout.shares, id(links))
         if key not in self._known:
-            # The last one alone: a matrix of all pairs is large.
+            # Only the last result is kept: a matrix of all pairs is large.
             self._known = {key: transfer(layout.groups, layout.shares, links)}
         return self._known[key]
 
@@ -173,11 +184,11 @@ def _record(
         seed=seed,
         group_size_median=statistics.median(one.group_size for one in rounds),
         round_seconds_median=statistics.median(one.seconds for one in rounds),
-        predicted_seconds_median=statistics.median(told for told, _ in predicted)
+        predicted_seconds_median=statistics.median(estimate for estimate, _ in predicted)
         if predicted
         else None,
         prediction_error_median=statistics.median(
-            abs(told - real) / real for told, real in predicted
+            abs(estimate - real) / real for estimate, real in predicted
         )
         if predicted
         else None,
@@ -189,7 +200,7 @@ def _record(
 
 
 def fixed_sizes(nodes: int) -> list[int]:
-    """The sizes that adaptive is held against: powers of two up to everybody."""
+    """The sizes that adaptive is compared with: powers of two, up to all nodes."""
     sizes = [LEAST_GROUP]
     while sizes[-1] * 2 < nodes:
         sizes.append(sizes[-1] * 2)

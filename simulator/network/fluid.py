@@ -1,10 +1,9 @@
-"""Max-min fair sharing: what each flow gets of the links that it crosses, as many TCP flows come to
-share them.
+"""Max-min fair sharing of links among flows, as many TCP flows come to share them.
 
-All rates grow together until a link is full or a flow has all that it can take; those stay, the
-others grow on (Bertsekas and Gallager, Data Networks, 6.5.2). A link is full of flows for good as
-soon as it leaves each of them no more than any other link of theirs does; all such links are
-settled in one pass, so that the passes are few however many flows there are.
+All rates grow together until a link is full or a flow has its maximum. Those flows keep their
+rates, and the others grow on (Bertsekas and Gallager, Data Networks, 6.5.2). A link is full for
+good as soon as it leaves each of its flows no more than any of the flow's other links does. All
+such links are settled in one pass, so the passes are few however many flows there are.
 """
 
 from __future__ import annotations
@@ -14,12 +13,15 @@ import numpy as np
 
 from simulator.network.links import Floats, Ints
 
-EQUAL = 1 + 1e-9  # what rounding makes of equal shares
+# Two shares within this factor count as equal: they differ by rounding.
+EQUAL = 1 + 1e-9
 
 
 class LinkKind(msgspec.Struct, frozen=True, kw_only=True):
-    """One kind of link: which one each flow crosses (shape (flows,)), and what each carries (shape
-    (links,)).
+    """One kind of link.
+
+    `which` is the link that each flow crosses, shape (flows,). `bits` is what each link carries per
+    second, shape (links,).
     """
 
     which: Ints
@@ -27,7 +29,7 @@ class LinkKind(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def share_out(most: Floats, kinds: tuple[LinkKind, ...]) -> Floats:
-    """Bits a second for each flow, shape (flows,), when flow i takes at most `most[i]` by itself."""
+    """Bits per second of each flow, shape (flows,). Flow i needs at most `most[i]`."""
     rates = np.zeros_like(most)
     open_ = np.arange(len(most))
     free = [kind.bits.copy() for kind in kinds]

@@ -1,17 +1,17 @@
-"""The link model: which networks plans are judged on.
+"""The link model: the networks that plans are judged on.
 
-Stated before there was a planner, and not bent to it afterwards.
+The model was stated before the planner existed, and it was not fitted to the planner.
 
-`regions`: four equal regions. A round trip takes 15 ms inside one and 120 to 220 ms between two,
-drawn once for each pair of regions. Access is 100 Mbit/s down, 20 up. Loss is 0.01% inside and 0.5%
-between; a flow carries at most 1.22 x MSS / (RTT x sqrt(loss)) (Mathis et al. 1997,
+`regions`: four equal regions. A round trip takes 15 ms inside a region and 120 to 220 ms between
+two, drawn once for each pair of regions. Access is 100 Mbit/s down and 20 Mbit/s up. Loss is 0.01%
+inside and 0.5% between. A flow carries at most 1.22 x MSS / (RTT x sqrt(loss)) (Mathis et al. 1997,
 https://doi.org/10.1145/263932.264023), and parallel flows of one pair in one direction share that.
 Two regions share 1 Gbit/s each way.
 
-The others are the qualities that the first HyperGPU defined: a range of round trips, loss, bits a
-second each way, jitter. Nodes lie in a plane, so that some are near each other, and the range is
-that of the shortest to the longest way across; a tenth is drawn for each path beside it, since real
-paths follow no plane. The same bound on a flow holds for them.
+The other profiles are the qualities that the first HyperGPU defined: a range of round trips, loss,
+bits per second each way, and jitter. Nodes lie in a plane, so that some are near each other. The
+shortest and the longest path across the plane take the ends of the range. A tenth is drawn for each
+path in addition, since real paths do not follow a plane. The bound on a flow is the same.
 """
 
 from __future__ import annotations
@@ -24,15 +24,17 @@ from simulator.fakes.link_profiles import QUALITIES
 
 MSS_BYTES = 1460
 MATHIS = 1.22
-VECTOR_BYTES = 40_000_000  # 10 million parameters in float32
+# 10 million parameters in float32.
+VECTOR_BYTES = 40_000_000
 REGIONS = 4
 INSIDE_S, BETWEEN_S = 0.015, (0.120, 0.220)
 INSIDE_LOSS, BETWEEN_LOSS = 0.0001, 0.005
 REGION_UP, REGION_DOWN = 20e6, 100e6
 BETWEEN_BITS = 1e9
-# Of a round trip: how far a path may be from what the plane says.
+# How far a round trip may be from the plane's, relative.
 DETOUR = 0.1
-MOST_BITS = 10e9  # of a link without a bound of its own
+# A link without a bound of its own carries this much.
+MOST_BITS = 10e9
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -41,9 +43,9 @@ PROFILES = (*QUALITIES, "regions")
 
 
 class NetworkLinks(msgspec.Struct, frozen=True, kw_only=True):
-    """What connects `nodes` nodes.
+    """The links between `nodes` nodes.
 
-    Bits and seconds; matrices are [from, to] and of shape (nodes, nodes).
+    Units are bits per second and seconds. Matrices are [from, to] with shape (nodes, nodes).
     """
 
     nodes: int
@@ -54,18 +56,20 @@ class NetworkLinks(msgspec.Struct, frozen=True, kw_only=True):
     jitter_s: float
     region: Ints  # shape (nodes,)
     between_bits: (
-        Floats  # shape (regions, regions): shared by everything between two; infinite inside one
+        # Shape (regions, regions): shared by all traffic between two regions, infinite inside one.
+        Floats
     )
 
     @property
     def flow_bits(self) -> Floats:
-        """The most that all flows from one node to another carry together."""
+        """The most that all flows from one node to another carry together, bits per second."""
         with np.errstate(divide="ignore"):
             most = MATHIS * MSS_BYTES * 8 / (self.rtt_s * np.sqrt(self.loss))
-        return np.minimum(most, MOST_BITS)
+        limited: Floats = np.minimum(most, MOST_BITS)
+        return limited
 
     def slowed(self, nodes: npt.NDArray[np.bool_], times: float) -> NetworkLinks:
-        """The same network after every path of those nodes has become so many times as long."""
+        """The same network after every path of those nodes has become `times` times as long."""
         return msgspec.structs.replace(
             self, rtt_s=np.where(nodes[:, None] | nodes[None, :], self.rtt_s * times, self.rtt_s)
         )
@@ -82,7 +86,7 @@ def links_of(profile: str, nodes: int, seed: int) -> NetworkLinks:
 
 
 def _regions(nodes: int, rng: np.random.Generator) -> NetworkLinks:
-    # Who is where says nothing of a node's place in the order of peers.
+    # A node's region does not follow from its place in the order of peers.
     region = rng.permutation(np.arange(nodes) % REGIONS)
     apart = np.triu(rng.uniform(*BETWEEN_S, (REGIONS, REGIONS)), 1)
     apart += apart.T

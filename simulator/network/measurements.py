@@ -1,8 +1,7 @@
-"""What made-up nodes measure of a made-up network, said as real ones say it: pings, transfers,
-losses, and the Readies that follow.
+"""The measurements of simulated nodes, reported as real nodes do: pings, transfers, losses, offers.
 
-Every figure has the error that a measurement has: a ping comes with jitter, a loss is counted among
-the packets that were sent, a link is seen only as busy as the exchange made it.
+Every figure has the error that a measurement has. A ping has jitter, loss is counted among the
+packets that were sent, and a link is seen only as busy as the exchange made it.
 """
 
 from __future__ import annotations
@@ -24,22 +23,24 @@ from protocol.ports.network import Link
 from simulator.network.links import MSS_BYTES, VECTOR_BYTES, Floats, Ints, NetworkLinks
 from simulator.network.transfer import TransferResult
 
-# Of each neighbour in a round: one every 7.5 s in a round of a minute.
+# Pings to each neighbour in a round: one every 7.5 s in a round of a minute.
 PINGS = 8
-NEIGHBOURS = 24  # that a node is connected to all the time
-# Of its rank that a node measures in a round.
+# A node is always connected to this many others.
+NEIGHBOURS = 24
+# A node measures this many counterparts in a round.
 PARTNERS = 2
 
 
 def round_trip_us(links: NetworkLinks, i: int, j: int, rng: random.Random) -> int:
-    """One ping."""
-    return max(1, round(1e6 * (links.rtt_s[i, j] + links.jitter_s * abs(rng.gauss(0, 0.5)))))
+    """The result of one ping, in microseconds."""
+    rtt_s = float(links.rtt_s[i, j]) + links.jitter_s * abs(rng.gauss(0, 0.5))
+    return max(1, round(1e6 * rtt_s))
 
 
 class CoordinateFit:
-    """Coordinates as the pings of neighbours settle them, round after round.
+    """Network coordinates, fitted to the pings of neighbours round after round.
 
-    They are the same whatever the plans are.
+    They do not depend on the plans.
     """
 
     def __init__(self, nodes: int, seed: int) -> None:
@@ -56,7 +57,7 @@ class CoordinateFit:
         ]
 
     def round(self, links: NetworkLinks) -> list[Coordinate]:
-        """Where everybody is after a round's pings."""
+        """Where every node estimates itself to be after a round's pings."""
         for _ in range(PINGS):
             for i in self._rng.sample(range(links.nodes), links.nodes):
                 for j, window in self._windows[i].items():
@@ -69,40 +70,42 @@ class CoordinateFit:
         return list(self.coordinates)
 
 
-class _Lost(msgspec.Struct):
-    """Of the packets on one path, from its beginning."""
+class _PathLoss(msgspec.Struct):
+    """The packets on one path, from the start."""
 
     packets: int = 0
     again: int = 0
 
 
 class NodeMeasurements:
-    """All nodes and what each has measured, kept as real ones keep it.
+    """All nodes and what each has measured, kept as real nodes keep it.
 
-    Node i is `peers[i]`, in ascending order, as a plan's members are.
+    Node i is `peers[i]`. Peers are in ascending order, as a plan's members are.
     """
 
     def __init__(self, nodes: int, seed: int) -> None:
         self._rng = random.Random(f"measuring {nodes} {seed}")
         self.peers: tuple[PeerId, ...] = tuple(f"node-{i:05d}" for i in range(nodes))
         self._known = [LinkEstimates(peer) for peer in self.peers]
-        self._paths: list[dict[int, _Lost]] = [{} for _ in range(nodes)]
-        # Bits a second that a node saw its own links carry.
+        self._paths: list[dict[int, _PathLoss]] = [{} for _ in range(nodes)]
+        # The most bits per second that each node saw its own links carry.
         self._most_up, self._most_down = np.zeros(nodes), np.zeros(nodes)
 
     def took_part(
         self,
         links: NetworkLinks,
         moved_: TransferResult,
-        rows: Sequence[Sequence[int]],
+        groups: Sequence[Sequence[int]],
         shares: Sequence[float],
     ) -> None:
-        """What members learned in an exchange of those whose slices they got."""
+        """Record what members of an exchange measured of the peers whose slices they received."""
         owned, others, even = np.zeros(links.nodes), np.zeros(links.nodes), np.zeros(links.nodes)
-        for row in rows:
-            owned[list(row[: len(shares)])] = shares
-            others[list(row)] = len(row) - 1
-            even[list(row)] = np.minimum(owned[list(row)][:, None], np.asarray(shares)).sum(axis=1)
+        for group in groups:
+            owned[list(group[: len(shares)])] = shares
+            others[list(group)] = len(group) - 1
+            even[list(group)] = np.minimum(owned[list(group)][:, None], np.asarray(shares)).sum(
+                axis=1
+            )
         took, sent = VECTOR_BYTES * owned * others, VECTOR_BYTES * (1 - owned)
         with np.errstate(invalid="ignore"):
             self._most_down = np.fmax(
@@ -117,14 +120,14 @@ class NodeMeasurements:
                 self._met(links, i, j, links.loss[j, i], owned[i])
                 seconds = moved_.slice_s[j, i] / self._rng.uniform(0.97, 1.0)
                 busy = 8 * took[i] / seconds / self._most_down[i]
-                # Lanes share an uplink evenly: longer ones have had as much.
+                # Lanes share an uplink evenly: the longer ones have had as much.
                 by_then = VECTOR_BYTES * (even[i] - min(owned[i], owned[j]))
                 known.note_uplink(
                     self.peers[j], int(by_then), int(owned[i] * VECTOR_BYTES), seconds, busy
                 )
             for j in self._drawn(np.flatnonzero(np.isfinite(moved_.slice_s[i]))):
                 self._met(links, i, j, links.loss[i, j], owned[j])
-                # Until it was acknowledged: half a round trip after it was there.
+                # Until the acknowledgement: half a round trip after the arrival.
                 seconds = (moved_.slice_s[i, j] + links.rtt_s[i, j] / 2) / self._rng.uniform(
                     0.97, 1.0
                 )
@@ -132,18 +135,18 @@ class NodeMeasurements:
                 known.note_downlink(
                     self.peers[j], int(took[j]), int(owned[j] * VECTOR_BYTES), seconds, busy
                 )
-        for k in range(len(shares) if len(rows) > 1 else 0):
-            owners = [row[k] for row in rows]
+        for k in range(len(shares) if len(groups) > 1 else 0):
+            owners = [group[k] for group in groups]
             for i in owners:
                 for j in self._drawn([other for other in owners if other != i])[:PARTNERS]:
-                    self._met(links, i, j, links.loss[i, j], shares[k] / len(rows))
+                    self._met(links, i, j, links.loss[i, j], shares[k] / len(groups))
 
     def _drawn(self, some: Sequence[int] | Ints) -> list[int]:
         return self._rng.sample([int(j) for j in some], min(MAX_OBSERVATIONS, len(some)))
 
     def _met(self, links: NetworkLinks, i: int, j: int, loss: float, share: float) -> None:
-        """A round's pings, and what was lost of a share of the vector."""
-        path = self._paths[i].setdefault(j, _Lost())
+        """Record a round's pings, and what was lost of a share of the vector."""
+        path = self._paths[i].setdefault(j, _PathLoss())
         packets = int(share * VECTOR_BYTES / MSS_BYTES) + 1
         path.packets += packets
         path.again += int(np.random.default_rng(self._rng.getrandbits(32)).binomial(packets, loss))
@@ -163,7 +166,7 @@ class NodeMeasurements:
     def readies(
         self, parent: bytes, coordinates: Sequence[Coordinate]
     ) -> list[tuple[PeerId, Ready]]:
-        """What everybody says of itself and of others in a round."""
+        """What every node reports of itself and of others in a round."""
         return [
             (peer, self._ready(i, parent, at))
             for i, (peer, at) in enumerate(zip(self.peers, coordinates, strict=True))
@@ -187,6 +190,6 @@ class NodeMeasurements:
 
 
 def _with_none(slice_s: Floats, axis: int) -> Floats:
-    """With an endless time where a node got, or sent, nothing at all."""
+    """The matrix with infinite times for a node that received, or sent, nothing at all."""
     none = np.isnan(slice_s).all(axis=axis, keepdims=True)
     return np.where(none, np.inf, slice_s)

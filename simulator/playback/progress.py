@@ -129,16 +129,16 @@ class ProgressCheck:
             return "too few live"
         best = max(world.number(node.index) for node in honest)
         reference = next(node for node in honest if world.number(node.index) == best)
-        keeper = reference.engine.state_store if reference.engine else None
-        if keeper is None:
+        store = reference.engine.state_store if reference.engine else None
+        if store is None:
             return "nobody has begun"
         for node in honest:
             mine = node.engine.state_store if node.engine else None
             where = f"node {node.index} ({node.phase.value if node.phase else 'starting'}"
             if mine is None or mine.tip.number <= before[node.index]:
                 return f"{where}) is still at certificate {mine.tip.number if mine else 0}"
-            if not keeper.lineage.descends(keeper.tip, mine.tip) and not mine.lineage.descends(
-                mine.tip, keeper.tip
+            if not store.lineage.descends(store.tip, mine.tip) and not mine.lineage.descends(
+                mine.tip, store.tip
             ):
                 return (
                     f"{where}) is on another branch than node {reference.index}, at "

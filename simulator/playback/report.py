@@ -93,7 +93,7 @@ def goodput(world: World) -> tuple[float | None, float | None]:
     collected = world.collected_before + sum(
         node.trainer.collected for node in world.nodes if node.trainer is not None
     )
-    keepers = [
+    stores = [
         node.engine.state_store
         for node in world.nodes
         if node.engine is not None and node.engine.state_store is not None
@@ -103,9 +103,9 @@ def goodput(world: World) -> tuple[float | None, float | None]:
         for node in world.nodes
         if node.alive and node.engine and node.engine.state_store
     )
-    if not keepers:
+    if not stores:
         return None, None
-    best = max(keepers, key=lambda keeper: (keeper.tip.samples, keeper.tip.hash))
+    best = max(stores, key=lambda store: (store.tip.samples, store.tip.hash))
     computed = collected + world.lost_samples - pending
     if computed <= 0:
         return None, None

@@ -25,7 +25,9 @@ MOST_ROUNDS = 20
 # "near" appears twice: half of what goes wrong needs no bad link.
 LINKS = ("near", "near", "perfect", "good", "average", "poor", "far", "world")
 FUZZED_LIES = tuple(
-    name for name, lie in LIES.items() if not lie.unnoticed or name in ("false_held", "braggart")
+    name
+    for name, lie in LIES.items()
+    if not lie.unnoticed or name in ("false_hold_report", "false_height")
 )
 FAULTED_STEPS = ("ready", "scatter", "reduce", "vote", "adopt", "offer", "fetch", "merge")
 # The most runs that shrinking may use.

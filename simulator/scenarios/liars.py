@@ -20,7 +20,7 @@ NAMED: dict[str, tuple[str, ...]] = {
     "wrong_digest": ("bad_proof",),
     "wrong_vote": ("bad_proof",),
     "double_vote": ("equivocation",),
-    "two_cuts": ("equivocation",),
+    "two_inclusions": ("equivocation",),
     "bad_plan": ("bad_plan",),
     "usurp": ("not_leader",),
     "inflate": ("malformed",),
@@ -33,14 +33,14 @@ NAMED: dict[str, tuple[str, ...]] = {
 A lie that is missing here cannot be distinguished from bad luck, or from the messages it replays.
 """
 
-LEADERS_LIES = ("bad_plan", "two_cuts")
+LEADERS_LIES = ("bad_plan", "two_inclusions")
 """Lies that only a leader can tell. Whichever node leads tells them.
 
 A given node of five leads none of ten rounds in one world of nine.
 """
 
 FOUND_BY_AUDIT = ("wrong_sum",)
-"""Lies that an audit finds by chance: with three nodes, in two of three rounds, within three minutes."""
+"""Lies that an audit finds by chance: in two of three rounds of three nodes, in three minutes."""
 
 LYING_S = 60.0
 

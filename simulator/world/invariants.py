@@ -116,13 +116,13 @@ class Invariants:
 
     def entered(self, node: SimulatedNode, now: float) -> None:
         """The node entered a phase."""
-        keeper = node.engine.state_store if node.engine else None
-        if keeper is None or node.trainer is None:
+        store = node.engine.state_store if node.engine else None
+        if store is None or node.trainer is None:
             return
         key = (node.index, node.life)
         if key not in self._baseline:
-            self._begun(node, keeper, now)
-        self._bounds(node, keeper, now)
+            self._begun(node, store, now)
+        self._bounds(node, store, now)
         self._one_voice(node, now)
 
     def _one_voice(self, node: SimulatedNode, now: float) -> None:
@@ -141,18 +141,18 @@ class Invariants:
 
     def moved(self, node: SimulatedNode, now: float) -> None:
         """The node holds the anchor of its state store's tip."""
-        keeper = node.engine.state_store if node.engine else None
-        if keeper is None:
+        store = node.engine.state_store if node.engine else None
+        if store is None:
             return
-        self._agreement(node, keeper, now)
-        self._nothing_twice(keeper, now)
+        self._agreement(node, store, now)
+        self._nothing_twice(store, now)
         if node.index not in self.liars:
-            self._nothing_lost(node, keeper, now)
+            self._nothing_lost(node, store, now)
 
     # ---------------------------------------------------------------- agreement and content
 
-    def _agreement(self, node: SimulatedNode, keeper: StateStore, now: float) -> None:
-        tip, anchor = keeper.tip, keeper.anchor
+    def _agreement(self, node: SimulatedNode, store: StateStore, now: float) -> None:
+        tip, anchor = store.tip, store.anchor
         state = state_digest(anchor.value, anchor.momentum)
         known = self._states.setdefault(tip.hash, state)
         if known != state or (tip.state and tip.state != state):
@@ -163,15 +163,15 @@ class Invariants:
             )
         if self._contents.knows(tip.hash):
             return
-        step = keeper.lineage.entry(tip.hash)
+        step = store.lineage.entry(tip.hash)
         if step is None:
             return
         parents = [
             parent
             for name in step.certificate.outcome.parents
-            if (parent := keeper.lineage.tip(name)) is not None
+            if (parent := store.lineage.tip(name)) is not None
         ]
-        weights = keeper.lineage.weights(parents[0], parents[1]) if len(parents) == 2 else (0, 0)
+        weights = store.lineage.weights(parents[0], parents[1]) if len(parents) == 2 else (0, 0)
         wrong = self._contents.check(step.certificate, weights, anchor.value, anchor.momentum)
         if wrong and self._lying_reducer():
             self.unnoticed += 1
@@ -185,12 +185,12 @@ class Invariants:
         """
         return any(LIES[kind].wrong_sums for kind in self.liars.values())
 
-    def _nothing_twice(self, keeper: StateStore, now: float) -> None:
-        if keeper.tip.hash in self._twice:
+    def _nothing_twice(self, store: StateStore, now: float) -> None:
+        if store.tip.hash in self._twice:
             return
         seen: set[tuple[str, int]] = set()
-        path = keeper.lineage.path(keeper.lineage.root, keeper.tip)
-        self._twice[keeper.tip.hash] = True
+        path = store.lineage.path(store.lineage.root, store.tip)
+        self._twice[store.tip.hash] = True
         if any(len(certificate.outcome.parents) == 2 for certificate in path):
             # The documented exception: work that both branches certified.
             return
@@ -201,14 +201,14 @@ class Invariants:
                         "nothing twice",
                         now,
                         f"seq {listed[1]} of {short(listed[0])} appears twice in the "
-                        f"ancestry of {keeper.tip.number}",
+                        f"ancestry of {store.tip.number}",
                     )
                 seen.add(listed)
 
     # ---------------------------------------------------------------- nothing lost
 
     def _certified(
-        self, node: SimulatedNode, keeper: StateStore, path: list[OpenCertificate]
+        self, node: SimulatedNode, store: StateStore, path: list[OpenCertificate]
     ) -> int:
         certified = 0
         for certificate in path:
@@ -217,25 +217,25 @@ class Invariants:
                 certified += certificate.plan.offers[index].samples
         return certified
 
-    def _begun(self, node: SimulatedNode, keeper: StateStore, now: float) -> None:
+    def _begun(self, node: SimulatedNode, store: StateStore, now: float) -> None:
         """Start the accounts of a life from its disk: the ledger, and what was certified since."""
         key = (node.index, node.life)
-        root = keeper.lineage.root
-        if not self._contents.knows(keeper.tip.hash) and keeper.tip.hash == root.hash:
-            self._contents.keep(root.hash, keeper.anchor.value, keeper.anchor.momentum)
-        path = keeper.lineage.path(root, keeper.tip)
+        root = store.lineage.root
+        if not self._contents.knows(store.tip.hash) and store.tip.hash == root.hash:
+            self._contents.keep(root.hash, store.anchor.value, store.anchor.momentum)
+        path = store.lineage.path(root, store.tip)
         accounted = (
-            self._certified(node, keeper, path) + keeper.ledger.pending + self._dropped.get(key, 0)
+            self._certified(node, store, path) + store.ledger.pending + self._dropped.get(key, 0)
         )
         collected = node.trainer.collected if node.trainer else 0
         self._baseline[key] = accounted - collected
-        record = node.medium.ledgers.get(keeper.lineage.root.hash)
-        stood_at = keeper.lineage.tip(record.tip) if record is not None else None
+        record = node.medium.ledgers.get(store.lineage.root.hash)
+        stood_at = store.lineage.tip(record.tip) if record is not None else None
         if record is not None and stood_at is None:
             self._began_anew.add(key)
         if record is None or stood_at is None or node.index in self.liars:
             return
-        had = self._certified(node, keeper, keeper.lineage.path(root, stood_at))
+        had = self._certified(node, store, store.lineage.path(root, stood_at))
         had += record.weight + record.samples + record.later_samples
         if accounted - collected < had and not any(len(c.outcome.parents) == 2 for c in path):
             self.fail(
@@ -245,14 +245,14 @@ class Invariants:
                 f"its disk held {had}",
             )
 
-    def _nothing_lost(self, node: SimulatedNode, keeper: StateStore, now: float) -> None:
+    def _nothing_lost(self, node: SimulatedNode, store: StateStore, now: float) -> None:
         trainer = node.trainer
         key = (node.index, node.life)
         if trainer is None or key not in self._baseline:
             return
-        path = keeper.lineage.path(keeper.lineage.root, keeper.tip)
+        path = store.lineage.path(store.lineage.root, store.tip)
         accounted = (
-            self._certified(node, keeper, path) + keeper.ledger.pending + self._dropped.get(key, 0)
+            self._certified(node, store, path) + store.ledger.pending + self._dropped.get(key, 0)
         )
         expected = self._baseline[key] + trainer.collected
         # Where branches merged, both may have certified the same work. That makes more than was
@@ -273,7 +273,7 @@ class Invariants:
 
     # ---------------------------------------------------------------- bounds
 
-    def _bounds(self, node: SimulatedNode, keeper: StateStore, now: float) -> None:
+    def _bounds(self, node: SimulatedNode, store: StateStore, now: float) -> None:
         engine, state = node.engine, node.state
         if engine is None or state is None:
             return
@@ -281,8 +281,8 @@ class Invariants:
             "events wait": (engine.waiting, INBOX_FULL + INBOX_SLACK),
             "offers are kept": (len(state.readies), PEERS_KEPT),
             "outcomes are voted for": (len(state.votes), OUTCOMES_KEPT),
-            "certificates are kept": (len(keeper.lineage._entries), TIPS_KEPT),
-            "certificates wait for their parents": (len(keeper.lineage._orphans), ORPHANS_KEPT),
+            "certificates are kept": (len(store.lineage._entries), TIPS_KEPT),
+            "certificates wait for their parents": (len(store.lineage._orphans), ORPHANS_KEPT),
             "checkpoints are kept": (
                 max((len(kept) for kept in node.medium.checkpoints.values()), default=0),
                 KEPT,

@@ -26,7 +26,8 @@ from protocol.round.phase import Phase
 from protocol.round.state import RoundState
 from protocol.rules.versions import KNOWN_RULES
 from protocol.run.manifest import SignedManifest
-from simulator.fakes.disk import MemoryDisk, MemoryMedium
+from simulator.fakes.disk import MemoryDisk
+from simulator.fakes.medium import MemoryMedium
 from simulator.fakes.network import FakeNetwork
 from simulator.fakes.swarm import FakeSwarm
 from simulator.fakes.trainer import QuadraticTrainer
@@ -191,7 +192,8 @@ class SimulatedNode:
             with trio.CancelScope() as self._scope:
                 async with network.running():
                     await self.engine.run()
-        except Exception as error:  # noqa: BLE001  # the composition root of a simulated node
+        except Exception as error:  # noqa: BLE001
+            # This is the composition root of a simulated node.
             witness.crashed(self, error)
         finally:
             self.alive = False

@@ -89,7 +89,7 @@ class World(NodeListener):
     # ---------------------------------------------------------------- lives
 
     def start(self, *indices: int) -> None:
-        """Begin a life for each of these nodes that is not alive; for all nodes without arguments."""
+        """Begin a life for each of these nodes, or for all, unless it is alive."""
         assert self._nursery is not None
         for index in indices or range(len(self.nodes)):
             node = self.nodes[index]

@@ -12,7 +12,7 @@ from protocol.chain.keccak import Address
 from protocol.chain.port import Proposal
 from tests.contracts.ground import DELAY_S, EPOCH_S
 from tests.contracts.levers import Levers
-from tests.ports.chain_suite import ANNA, SETTLERS, done
+from tests.ports.chain_kit import ANNA, SETTLERS, done
 
 
 def activate_root(ground: Levers, root: bytes, total: int) -> None:

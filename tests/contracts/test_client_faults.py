@@ -18,7 +18,7 @@ from contracts.transaction_sender import RAISE_AFTER_BLOCKS, RAISE_AFTER_S
 from protocol.chain.errors import ChainPending, ChainUnreachable
 from tests.contracts.ground import DELAY_S
 from tests.contracts.levers import Levers, blocks, book_of, over
-from tests.ports.chain_suite import fund, propose
+from tests.ports.chain_kit import fund, propose
 
 
 @pytest.fixture

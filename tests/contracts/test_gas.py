@@ -12,7 +12,7 @@ from protocol.chain.port import NO_HASH
 from protocol.settlement.merkle_tree import SettlementTree
 from tests.contracts.levers import Levers
 from tests.contracts.roots import activate_root
-from tests.ports.chain_suite import ANNA, BERT, CERTIFICATE, done, fund
+from tests.ports.chain_kit import ANNA, BERT, CERTIFICATE, done, fund
 
 GAS_SNAPSHOT = Path(__file__).parent / "gas.json"
 

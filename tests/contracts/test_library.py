@@ -13,7 +13,7 @@ from contracts.signers import claim_message, sign_claim
 from protocol.chain.errors import ChainRefused
 from protocol.chain.keccak import ZERO_ADDRESS, Address, account_bytes
 from tests.contracts.levers import Levers, called
-from tests.ports.chain_suite import ANNA, BERT, COLD, done, fund, settle
+from tests.ports.chain_kit import ANNA, BERT, COLD, done, fund, settle
 
 # The order of secp256k1's group (SEC 2, section 2.4.1).
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141

@@ -19,7 +19,7 @@ from contracts.signers import signer_of
 from protocol.chain.errors import ChainRefused, ChainUnreachable, WrongChain
 from protocol.chain.port import NO_HASH, Proposal
 from tests.contracts.ground import EvmGround
-from tests.ports.chain_suite import ANNA, BERT, done, fund, settle
+from tests.ports.chain_kit import ANNA, BERT, done, fund, settle
 
 
 class Changed:

@@ -18,7 +18,7 @@ from protocol.chain.errors import ChainRefused
 from protocol.chain.keccak import Address
 from protocol.chain.port import NO_HASH
 from tests.contracts.levers import Levers, called
-from tests.ports.chain_suite import ANNA, BERT, CERTIFICATE, done
+from tests.ports.chain_kit import ANNA, BERT, CERTIFICATE, done
 
 WORD = bytes(32)
 

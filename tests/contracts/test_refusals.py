@@ -18,7 +18,7 @@ from protocol.settlement.merkle_tree import SettlementTree
 from tests.contracts.ground import EPOCH_S, START_S, EvmGround
 from tests.contracts.levers import Levers, called
 from tests.contracts.roots import activate_root
-from tests.ports.chain_suite import ANNA, BERT, COLD, SETTLERS, done, fund, propose, settle
+from tests.ports.chain_kit import ANNA, BERT, COLD, SETTLERS, done, fund, propose, settle
 
 ANYTHING = b"x" * 32
 

@@ -21,7 +21,7 @@ from protocol.settlement.merkle_tree import SettlementTree
 from tests.contracts.ground import EvmGround
 from tests.contracts.levers import Levers, called
 from tests.contracts.roots import activate_root, call_as
-from tests.ports.chain_suite import ANNA, BERT, COLD, done, fund, settle
+from tests.ports.chain_kit import ANNA, BERT, COLD, done, fund, settle
 
 VECTORS = Path(__file__).parents[1] / "protocol" / "vectors" / "merkle_tree.json"
 

@@ -16,7 +16,7 @@ from contracts.signers import claim_message, sign_claim
 from protocol.chain.errors import ChainRefused
 from protocol.chain.keccak import Address, address_of
 from tests.contracts.levers import Levers, called
-from tests.ports.chain_suite import ANNA, BERT, COLD, done, fund, settle
+from tests.ports.chain_kit import ANNA, BERT, COLD, done, fund, settle
 
 
 def test_a_signed_claim_pays_where_its_signer_said_once_here_and_nowhere_else(

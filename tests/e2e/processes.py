@@ -1,6 +1,6 @@
-"""Processes as the kernel sees them: who belongs to whom, what is left, what they cost.
+"""Processes as the kernel sees them: their parents, their cost, and whether they run.
 
-Nothing here believes what a process says of itself.
+Nothing here trusts what a process reports about itself.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
-# The processes of others tell nobody what they do: look often, with a limit.
+# Other processes do not notify this one, so `until` polls.
 POLL_S = 0.1
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -22,20 +22,21 @@ T = TypeVar("T")
 
 
 class Process(msgspec.Struct, frozen=True):
-    """One process, told apart from a later one that was given the same number."""
+    """One process; the start time distinguishes it from a later one with the same number."""
 
     pid: int
-    started: int  # in clock ticks since boot
+    # Clock ticks since boot.
+    started: int
 
     @property
     def running(self) -> bool:
-        """Whether it is still there; a zombie has ended."""
+        """Whether the process runs; a zombie has ended."""
         fields = _fields(self.pid)
         return fields is not None and int(fields[19]) == self.started and fields[0] not in "ZX"
 
     @property
     def cpu_s(self) -> float:
-        """Processor time it has used so far, its children not included."""
+        """Processor time so far, without its children."""
         fields = _fields(self.pid)
         assert fields is not None, f"process {self.pid} ended"
         return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
@@ -49,7 +50,7 @@ class Process(msgspec.Struct, frozen=True):
 
 
 def _fields(pid: int) -> list[str] | None:
-    """/proc/PID/stat from the third field on (proc(5)): the second, the name, may hold anything."""
+    """The fields of /proc/PID/stat from the third on (proc(5)); the name may contain anything."""
     try:
         return (
             Path(f"/proc/{pid}/stat")
@@ -64,14 +65,14 @@ def _fields(pid: int) -> list[str] | None:
 def process(pid: int) -> Process:
     """The process that has this number now."""
     fields = _fields(pid)
-    assert fields is not None, f"there is no process {pid}"
+    assert fields is not None, f"process {pid} does not exist"
     return Process(pid, int(fields[19]))
 
 
 def descendants(pid: int) -> list[Process]:
-    """All that `pid` started, and what those started.
+    """All processes that `pid` started, and that those started.
 
-    Look before it ends: orphans are given to another parent.
+    Call this before `pid` ends, since orphans get another parent.
     """
     children: dict[int, list[Process]] = {}
     for entry in Path("/proc").iterdir():
@@ -88,18 +89,19 @@ def descendants(pid: int) -> list[Process]:
 
 
 def still_running(processes: Iterable[Process]) -> list[str]:
-    """Those of `processes` that have not ended, with what they are."""
+    """The number and command of each of `processes` that still runs."""
     return [f"{one.pid} {_command(one.pid)}" for one in processes if one.running]
 
 
 def listening_ports(pid: int) -> list[int]:
-    """The TCP ports on which the process takes connections, as /proc/net/tcp has them (proc(5))."""
+    """The TCP ports on which the process listens, from /proc/net/tcp (proc(5))."""
     sockets = set()
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         try:
             sockets.add(os.readlink(descriptor))
         except OSError:
-            continue  # closed while we looked
+            # The descriptor was closed meanwhile.
+            continue
     ports = []
     for line in Path(f"/proc/{pid}/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
         local, state, inode = (line.split()[i] for i in (1, 3, 9))
@@ -121,9 +123,9 @@ def _command(pid: int) -> str:
 
 
 def until(look: Callable[[], T], what: str, limit_s: float) -> T:
-    """The first true thing `look` returns.
+    """Call `look` until it returns something true, and return that.
 
-    Raises `AssertionError` that says what did not happen.
+    Raises `AssertionError` with `what` after `limit_s`.
     """
     deadline = time.monotonic() + limit_s
     while not (seen := look()):

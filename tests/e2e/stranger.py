@@ -1,6 +1,4 @@
-"""Somebody who speaks every protocol of a run, and speaks it wrongly: a network of our own in the
-test's process, beside a daemon under test.
-"""
+"""A peer that speaks every protocol of a run, and breaks its rules, beside a daemon under test."""
 
 from __future__ import annotations
 
@@ -33,11 +31,12 @@ from protocol.ports.endpoint import Endpoint
 from protocol.run.manifest import Manifest
 from tests.e2e.swarm import LOOPBACK, Daemon
 
-HEAR_S = 30.0  # a beacon comes every five seconds
+# A beacon arrives every five seconds.
+HEAR_S = 30.0
 
 
 class Stranger:
-    """Connected to `target`, knows its run and its bulk endpoint."""
+    """A peer that is connected to `target`, and knows its run and its bulk endpoint."""
 
     def __init__(self, target: Daemon, network: LibP2PNetwork, signer: Signer, run: Digest) -> None:
         self.target, self.network, self.signer, self.run = target, network, signer, run
@@ -47,7 +46,7 @@ class Stranger:
         self._serial = 0
 
     def listen(self, peer: PeerId, data: bytes) -> bool:
-        """Gossip: only the target's own beacon is of interest."""
+        """Receive gossip; only the target's own beacon matters."""
         try:
             signed = decode_signed(data)
             if signed.peer == self.peer:
@@ -66,7 +65,7 @@ class Stranger:
         return f"hypergpu/{self.run.hex()}/certificates"
 
     def beacon(self, *, tip: Digest | None = None, number: int = 0) -> Beacon:
-        """One that claims to be a node at `tip`; by default at genesis, where nobody waits for it."""
+        """A beacon that claims to be a node at `tip`; by default at genesis."""
         self._serial += 1
         return Beacon(
             serial=self._serial,
@@ -89,12 +88,13 @@ class Stranger:
     def signed(
         self, message: Message, *, signer: Signer | None = None, run: Digest | None = None
     ) -> bytes:
-        """The message as it travels."""
+        """The signed message as bytes on the wire."""
         return encode_signed(sign(signer or self.signer, run or self.run, message))
 
     async def say(self, *frames: bytes, protocol: str = PROTOCOL) -> None:
-        """Send raw bytes on one stream, and wait until the target ended it; it may do so while we
-        still send.
+        """Send raw bytes on one stream, and wait until the target ends it.
+
+        The target may end the stream while this still sends.
         """
         stream: ByteStream = await self.network.open_stream(self.peer, protocol)
         try:
@@ -109,19 +109,19 @@ class Stranger:
             await stream.aclose()
 
     async def tell(self, message: Message) -> None:
-        """Send a message that is signed as it should be."""
+        """Send a message with a valid signature."""
         await self.say(frame(self.signed(message)))
 
     async def forged_certificate(self) -> bytes:
-        """The newest real certificate, for another state than the one that was voted for."""
+        """The newest real certificate with another state than the one in its votes."""
         certificates: list[bytes] = []
 
-        async def take(raw: bytes) -> bool:
+        async def keep(raw: bytes) -> bool:
             certificates.append(raw)
             return True
 
         await read_chain(
-            self.network, self.peer, self.run, max(1, self.target.now().run.number), take
+            self.network, self.peer, self.run, max(1, self.target.now().run.number), keep
         )
         certificate = msgspec.msgpack.decode(certificates[-1], type=Certificate)
         vote = msgspec.msgpack.decode(certificate.outcome, type=Vote)
@@ -130,13 +130,13 @@ class Stranger:
         )
 
     async def count(self, reason: str) -> int:
-        """How often the target refused something for `reason`, as its status has it."""
+        """How often the target refused something for `reason`, by its status."""
         return (await trio.to_thread.run_sync(self.target.now)).refusals[reason]
 
 
 @asynccontextmanager
 async def stranger_at(target: Daemon, root: Path) -> AsyncIterator[Stranger]:
-    """A stranger that is connected, has heard the target, and was heard by it."""
+    """A stranger that has exchanged beacons with the target."""
     secret = os.urandom(32)
     status = await trio.to_thread.run_sync(target.now)
     settings = NetworkSettings(listen_host=LOOPBACK, join=(status.you.addresses[0],))

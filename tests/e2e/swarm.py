@@ -1,13 +1,12 @@
-"""A swarm of real daemons for a test: started, killed, restarted and watched from outside, as
-somebody with terminals could.
+"""A swarm of real daemons for a test: started, killed, restarted and watched from outside.
 
     with Swarm(tmp_path) as swarm:
         first = swarm.begin()
         second = swarm.join("second", first)
         swarm.until_round(3, first, second)
 
-Leaving the block stops whatever still runs; a test that failed is told the end of every log, and
-one that left a process behind fails.
+Leaving the block kills what still runs. A test that failed prints the end of every log. A test that
+leaves a process behind fails.
 """
 
 from __future__ import annotations
@@ -28,12 +27,11 @@ from protocol.status import RoundSummary, Status
 from tests.e2e.processes import Process, descendants, process, still_running, until
 
 LOOPBACK = "127.0.0.1"
-# To the worker's first step: 4 s on an idle machine, and torch alone takes 10 s of a busy one's
-# cores.
+# Until the worker's first step: 4 s on an idle machine; on a busy one, torch alone takes 10 s.
 UP_S = 90.0
-# For something that takes a round or two; rounds have 2 s here, a failed view costs up to 10.
+# Time for a round or two. Rounds last 2 s here, and a failed view costs up to 10 s.
 ROUND_S = 60.0
-# A daemon leaves within 20 s of being asked, whatever it was doing.
+# A daemon stops within 20 s of a request, whatever it does.
 STOP_S = 25.0
 
 RUN = """
@@ -52,27 +50,27 @@ scatter_s = 6.0
 gather_s = 6.0
 vote_s = 3.0
 """
-"""10,000 parameters: one chunk border, thousands of steps a round. The deadlines are what lost peers cost, short enough for a test."""
+"""10,000 parameters: one chunk border, thousands of steps a round, short deadlines."""
 
 
 class Daemon(DemoProcess):
-    """One `hypergpud` process and what is known of it from outside."""
+    """One `hypergpud` process, observed from outside."""
 
     def process(self) -> Process:
         """The node process."""
         return process(self.pid)
 
     def family(self) -> list[Process]:
-        """It and everything it started."""
+        """The node process and everything that it started."""
         return [self.process(), *descendants(self.pid)]
 
     def now(self) -> Status:
-        """What it says of itself now, or as soon as it has started."""
+        """Its status now, or as soon as it has started."""
 
         def look() -> Status | None:
             assert self.alive, f"{self.name} {self.ending}"
             status = self.status()
-            # It answers before it listens.
+            # The daemon answers before it listens, and then has no address.
             return status if status is not None and status.you.addresses else None
 
         status = until(look, f"{self.name} answers", UP_S)
@@ -80,11 +78,11 @@ class Daemon(DemoProcess):
         return status
 
     def runs_on(self, machine: Machine) -> None:
-        """From its next start on."""
+        """Run on `machine` from the next start on."""
         self._prefix = machine.prefix
 
     def kill_alone(self) -> None:
-        """`kill -9` of the node process, and of nothing else."""
+        """`kill -9` the node process alone."""
         os.kill(self.pid, signal.SIGKILL)
         assert self.wait(10.0)
 
@@ -96,19 +94,19 @@ class Daemon(DemoProcess):
         )
 
     def log(self) -> str:
-        """Everything it printed."""
+        """Everything that it printed."""
         return (self.home / "output.log").read_text(encoding="utf-8", errors="replace")
 
 
 class Machine(NamedTuple):
-    """Where a daemon runs: its address there, and what to put before a command that runs there."""
+    """Where a daemon runs: its address, and the prefix of a command that runs there."""
 
     host: str = LOOPBACK
     prefix: tuple[str, ...] = ()
 
 
 class Swarm:
-    """Daemons on loopback, or each on a machine of its own, in homes under `root`."""
+    """Daemons in homes under `root`, on loopback or each on a machine of its own."""
 
     def __init__(
         self,
@@ -119,10 +117,10 @@ class Swarm:
         nice: int = 10,
         machines: Sequence[Machine] = (),
     ) -> None:
-        """`nice` is the workers': they leave the processor to the nodes, of which there are more
-        here than cores.
+        """`nice` is the niceness of the workers.
 
-        `machines` are taken in order.
+        A test has more nodes than cores, so workers leave the cores to the nodes. The daemons use
+        `machines` in order.
         """
         self.root = root
         self.run_file = root / "run.toml"
@@ -153,35 +151,34 @@ class Swarm:
                 if not daemon.home.exists():
                     continue
                 print(f"--- {daemon.name} {daemon.ending}\n{daemon.log()[-6000:]}")
-        until(lambda: not still_running(self._seen), "all that was started has ended", 10.0)
-
-    # -------------------------------------------------------------------------------------------- who is there
+        until(lambda: not still_running(self._seen), "all processes of the swarm have ended", 10.0)
 
     def begin(self, name: str = "first", **settings: Mapping[str, object]) -> Daemon:
-        """A daemon that begins the run and joins nobody."""
+        """Start a daemon that begins the run and joins no peer."""
         return self._start(name, ["start", "--run", str(self.run_file)], settings)
 
     def join(self, name: str, *others: Daemon, **settings: Mapping[str, object]) -> Daemon:
-        """A daemon that knows nothing but the others' addresses."""
+        """Start a daemon that knows only the addresses of others."""
         return self._start(name, ["start", *self._addresses(others)], settings)
 
-    def again(self, daemon: Daemon, *others: Daemon) -> None:
-        """Start a daemon that ended once more, in its own home; without others it begins as it did
-        before.
+    def restart(self, daemon: Daemon, *others: Daemon) -> None:
+        """Restart a daemon that ended, in its own home.
+
+        Without `others` it begins the run again.
         """
         arguments = self._addresses(others) if others else ["--run", str(self.run_file)]
         daemon.start(self._lifeline, {}, ["start", *arguments])
 
-    def alone_again(self, daemon: Daemon) -> None:
-        """Start a daemon that ended, with `start` and not a word more."""
+    def restart_without_arguments(self, daemon: Daemon) -> None:
+        """Restart a daemon that ended with `hypergpud start` and no arguments."""
         daemon.start(self._lifeline, {}, ["start"])
 
-    def again_at(self, daemon: Daemon, address: str) -> None:
-        """Start a daemon that ended once more, joining whoever may be at an address."""
+    def restart_joining(self, daemon: Daemon, address: str) -> None:
+        """Restart a daemon that ended, joining `address`, where a peer may not answer."""
         daemon.start(self._lifeline, {}, ["start", "--join", address])
 
     def observe(self, name: str, *others: Daemon) -> Daemon:
-        """An observer; its page is somewhere `page_of` finds it."""
+        """Start an observer; it prints the address of its page."""
         return self._start(
             name, ["observe", *self._addresses(others)], {"observer": {"host": LOOPBACK, "port": 0}}
         )
@@ -203,10 +200,8 @@ class Swarm:
         daemon.start(self._lifeline, usual | settings, arguments)
         return daemon
 
-    # -------------------------------------------------------------------------------------------- what happens
-
     def until(self, happened: Callable[[], object], what: str, limit_s: float = ROUND_S) -> None:
-        """Wait for something; a daemon that dies meanwhile is reported at once."""
+        """Wait until `happened` returns something true. A daemon that dies fails the test at once."""
         living = [daemon for daemon in self.daemons if daemon.alive]
 
         def look() -> object:
@@ -217,7 +212,7 @@ class Swarm:
         until(look, what, limit_s)
 
     def until_round(self, number: int, *daemons: Daemon, limit_s: float = UP_S) -> None:
-        """Until all of `daemons` hold the anchor of certificate `number` or a later one."""
+        """Wait until all `daemons` hold the anchor of certificate `number` or a later one."""
 
         def reached() -> bool:
             return all(
@@ -230,18 +225,23 @@ class Swarm:
         )
 
     def stop(self, *daemons: Daemon) -> None:
-        """Ask them to leave; they do, cleanly, and leave nothing behind."""
+        """Stop `daemons`; assert that they end with exit code 0 and leave no process behind."""
         family = [one for daemon in daemons for one in daemon.family()]
         for daemon in daemons:
             daemon.ask_to_stop()
         for daemon in daemons:
-            assert daemon.wait(STOP_S), f"{daemon.name} did not leave"
+            assert daemon.wait(STOP_S), f"{daemon.name} did not stop"
             assert daemon.ending == "ended with exit code 0", f"{daemon.name} {daemon.ending}"
-        until(lambda: not still_running(family), "nothing of the stopped daemons is left", 5.0)
+        until(
+            lambda: not still_running(family),
+            "all processes of the stopped daemons have ended",
+            5.0,
+        )
 
     def agreement(self, *daemons: Daemon) -> Agreement:
-        """Their anchors, compared byte for byte from the files; the daemons must have been stopped,
-        or be slower than the comparison.
+        """Compare the anchors of `daemons` byte for byte, from their files.
+
+        Stop the daemons first, so that no file changes during the comparison.
         """
         return compare_anchors([daemon.home for daemon in daemons], self.run_id(daemons[0]))
 
@@ -252,14 +252,14 @@ class Swarm:
 
 
 def certified(status: Status) -> dict[int, RoundSummary]:
-    """The certified rounds a status shows, by number."""
+    """The certified rounds that a status shows, by number."""
     return {known.number: known for known in status.rounds if known.certificate}
 
 
 def hypergpud(
     *arguments: str, home: Path, timeout_s: float = 60.0
 ) -> subprocess.CompletedProcess[str]:
-    """A command as a person types it."""
+    """Run a command as a user types it."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     command = [sys.executable, "-m", "daemon.cli.main", *arguments, "--home", str(home)]
     return subprocess.run(

@@ -1,6 +1,4 @@
-"""A node alone learns, says that it is alone, forgets nothing, and brings what it learned to the
-first certificate it is in.
-"""
+"""A node alone learns, reports that it is alone, and keeps what it learned for its first certificate."""
 
 from __future__ import annotations
 
@@ -14,15 +12,16 @@ import pytest
 from protocol.journal import AnyEvent, RoundCertified, Trained, Warned, decode_event
 from tests.e2e.swarm import UP_S, Daemon, Swarm, certified, hypergpud
 
-STATUS_S = 0.3  # from the process's start to its end
-# At five answers: one that another program's burst made slow says nothing.
+# From the start of the process to its end.
+STATUS_S = 0.3
+# Series of five answers; another program may slow one series down.
 TRIES = 3
 
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(240)]
 
 
 def journal(daemon: Daemon) -> list[AnyEvent]:
-    """What its journal says, all its lives together; a line being written is left out."""
+    """All events of its journal, without a line that is being written."""
     return [
         decode_event(line)
         for line in (daemon.home / "journal.jsonl").read_bytes().split(b"\n")[:-1]
@@ -30,7 +29,7 @@ def journal(daemon: Daemon) -> list[AnyEvent]:
 
 
 def alone(daemon: Daemon, pending: int) -> bool:
-    """Whether it says that it is alone, with more than `pending` samples waiting."""
+    """Whether it reports that it is alone, with more than `pending` samples waiting."""
     status = daemon.status()
     return (
         status is not None
@@ -39,7 +38,7 @@ def alone(daemon: Daemon, pending: int) -> bool:
     )
 
 
-def test_what_a_lone_node_learns_is_its_first_offer(tmp_path: Path) -> None:
+def test_work_of_a_lone_node_is_its_first_offer(tmp_path: Path) -> None:
     with Swarm(tmp_path) as swarm:
         hermit = swarm.begin("hermit")
         swarm.until(lambda: alone(hermit, 0), "the node says that it is alone", UP_S)
@@ -58,13 +57,11 @@ def test_what_a_lone_node_learns_is_its_first_offer(tmp_path: Path) -> None:
         (ledger,) = hermit.home.glob("runs/*/ledger.safetensors")
         torn = ledger.with_name("certificates")
         torn.write_bytes(b"torn")
-        swarm.again(hermit)
-        swarm.until(
-            lambda: alone(hermit, learned), "what it learned is there after a restart", UP_S
-        )
+        swarm.restart(hermit)
+        swarm.until(lambda: alone(hermit, learned), "its work is kept across a restart", UP_S)
         learned = hermit.now().you.samples_pending
 
-        # Only an address is known to the second one: the run comes from the first.
+        # The second node gets only an address, and learns the run from the first.
         second = swarm.join("second", hermit)
         swarm.until_round(1, hermit, second)
         (first_round,) = (known for number, known in certified(hermit.now()).items() if number == 1)
@@ -88,12 +85,12 @@ def test_what_a_lone_node_learns_is_its_first_offer(tmp_path: Path) -> None:
             f"alone it had learned from {learned} samples; its first offer carried {share.samples} of {trained} trained"
         )
         assert share.samples >= learned
-        assert share.samples <= trained, "nothing twice"
+        assert share.samples <= trained, "no sample counts twice"
         assert swarm.agreement(hermit, second).agreed
 
 
 def commands_answer(daemon: Daemon) -> None:
-    """`status` and `peers` as a person types them, and how long the answer takes."""
+    """Run `status` and `peers`, and measure how long the answer takes."""
     shown = hypergpud("status", home=daemon.home)
     assert shown.returncode == 0, shown.stderr
     assert "Alone; " in shown.stdout
@@ -119,7 +116,7 @@ def status_takes_s(daemon: Daemon) -> float:
 
 
 @pytest.mark.parametrize("command", ["status", "peers", "stop"])
-def test_without_a_daemon_the_commands_say_so(command: str, tmp_path: Path) -> None:
+def test_commands_without_a_daemon_say_so(command: str, tmp_path: Path) -> None:
     said = hypergpud(command, home=tmp_path / "nobody")
     assert said.returncode == 3
     assert "No daemon is running" in said.stderr

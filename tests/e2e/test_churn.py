@@ -1,5 +1,6 @@
-"""Five minutes of eight real members, one of them killed every twenty seconds and started again:
-one lineage, exact, without leaks or orphans.
+"""Five minutes of eight real members, one of which is killed and restarted every twenty seconds.
+
+There must be one lineage with exact results, without leaks and orphans.
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ from simulator.harness.wire import Certified, PeerLost, Remark
 from tests.e2e.processes import Process, process, still_running
 
 MEMBERS = 8
-# Of them: nobody kills these, and their memory is watched.
+# Members that are not killed, and whose memory is watched.
 LONG_LIVED = 2
-ELEMENTS = 100_000  # 25 chunks
+# 25 chunks.
+ELEMENTS = 100_000
 CHURN_S = 300.0
 EVERY_S = 20.0
-# From a kill to the start of the next life.
+# From a kill to the restart.
 AWAY_S = 4.0
-# Kills before memory is measured for the first time: buffers and caches have their size by then.
+# Kills before the first measurement of memory, when buffers and caches have reached their size.
 SETTLED = 3
-# Of a long-lived member in the four minutes after: a leak of one vector a round would be 60 MB.
+# Limit for a long-lived member in four minutes; a leak of one vector a round would be 60 MB.
 GROWTH_BYTES = 24 << 20
 
 SIGNED = seal(Manifest(name="churn", task="content", seed=31, round=RoundRules(seconds=1.5)))
@@ -51,7 +53,7 @@ async def test_eight_members_one_killed_every_twenty_seconds(tmp_path: Path) -> 
             victim = rng.choice(cohort.members[LONG_LIVED:])
             kills.append((time.monotonic(), victim.phase))
             cohort.end(victim)
-            # The story is about time: members are away, not waited for.
+            # The test kills by the clock and does not wait for the members.
             await trio.sleep(AWAY_S)
             await cohort.start(victim)
             bodies.append(process(victim.pid))
@@ -78,7 +80,7 @@ async def test_eight_members_one_killed_every_twenty_seconds(tmp_path: Path) -> 
             states.setdefault(line.hash, set()).add(line.state)
         assert all(len(held) == 1 for held in states.values()), "one certificate, one state"
         assert last.tip.number - first.tip.number >= CHURN_S / EVERY_S, (
-            "at least a round for every kill"
+            "at least one round for each kill"
         )
         for index, seen in memory.items():
             assert max(seen[-3:]) - max(seen[:3]) < GROWTH_BYTES, f"member {index} grew: {seen}"
@@ -92,7 +94,7 @@ def _tell(
     first: int,
     last: int,
 ) -> None:
-    """The figures, for whoever runs this by hand."""
+    """Print the figures for a manual run."""
     lived = members[:LONG_LIVED]
     certified = [
         [line.at_s for line in member.lines if isinstance(line, Certified) and line.state]

@@ -1,6 +1,4 @@
-"""The life of a swarm: rounds, a daemon killed in the middle of one, a newcomer, the return of the
-killed one, an orderly end.
-"""
+"""A swarm with a daemon that is killed during a round, a newcomer, a return, and an orderly end."""
 
 from __future__ import annotations
 
@@ -13,16 +11,16 @@ from tests.e2e.processes import still_running, until
 from tests.e2e.swarm import ROUND_S, UP_S, Daemon, Swarm, certified
 
 EXCHANGING = ("scatter", "reduce", "vote")
-# Fifteen rounds in which to see one exchange, which takes 20 to 100 ms; a status takes one.
+# Fifteen rounds, in one of which an exchange of 20 to 100 ms is seen; a status takes 1 ms.
 CAUGHT_S = 30.0
 
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(300)]
 
 
 def in_the_middle_of_a_round(daemon: Daemon) -> str:
-    """Wait until the daemon exchanges; returns the phase it was seen in."""
+    """Wait until the daemon is in an exchange. Returns the phase."""
     deadline = time.monotonic() + CAUGHT_S
-    # Without a pause: what is waited for is over in a blink.
+    # No pause: the phase may be over in 20 ms.
     while True:
         status = daemon.status()
         if status is not None and status.you.phase in EXCHANGING:
@@ -30,13 +28,13 @@ def in_the_middle_of_a_round(daemon: Daemon) -> str:
         assert time.monotonic() < deadline, f"{daemon.name} was never seen exchanging"
 
 
-def test_a_swarm_outlives_a_killed_daemon_and_takes_in_a_newcomer(tmp_path: Path) -> None:
+def test_swarm_survives_a_killed_daemon_and_admits_a_newcomer(tmp_path: Path) -> None:
     with Swarm(tmp_path) as swarm:
         first = swarm.begin()
         others = [swarm.join(name, first) for name in ("second", "third", "fourth")]
         four = [first, *others]
         swarm.until_round(3, *four)
-        # The first rounds may have been certified by those who were up first, and without one who
+        # The first rounds may be certified without daemons that started late, or without one that
         # was in a later view already.
         swarm.until(
             lambda: any(len(known.contributors) == 4 for known in certified(first.now()).values()),
@@ -53,7 +51,7 @@ def test_a_swarm_outlives_a_killed_daemon_and_takes_in_a_newcomer(tmp_path: Path
             "one certificate, one state"
         )
 
-        # The one that the others joined through is killed: nobody may depend on it.
+        # Kill the daemon that the others joined through: none may depend on it.
         family = first.family()
         assert len(family) == 3, "a node process, and its worker behind a guard"
         phase = in_the_middle_of_a_round(first)
@@ -67,22 +65,20 @@ def test_a_swarm_outlives_a_killed_daemon_and_takes_in_a_newcomer(tmp_path: Path
         after = certified(others[0].now())
         assert set(after[killed_at + 3].contributors) == {peers[daemon.name] for daemon in others}
 
-        # A newcomer in the middle of the run, through one that is no longer new itself; the killed
-        # one comes back from its own home.
+        # A newcomer joins through a daemon that itself joined, and the killed daemon restarts from
+        # its own home.
         joined_at = others[1].now().run.number
         assert joined_at >= 3
         checkpoint = max(first.anchors(swarm.run_id(first)))
         newcomer = swarm.join("newcomer", others[1])
-        swarm.again(first, others[2])
+        swarm.restart(first, others[2])
         swarm.until(lambda: _counts(newcomer), "the newcomer's work counts", UP_S)
         swarm.until(lambda: _counts(first), "the killed daemon's work counts again", UP_S)
         assert any("Caught up with round" in event.text for event in newcomer.now().events), (
             "it downloaded the anchor"
         )
         assert first.now().you.peer == peers["first"]
-        assert min(certified(first.now())) == checkpoint + 1, (
-            "it went on from its checkpoint, not from nothing"
-        )
+        assert min(certified(first.now())) == checkpoint + 1, "it continued from its checkpoint"
 
         five = [*others, newcomer, first]
         settled = max(daemon.now().run.number for daemon in five) + 1

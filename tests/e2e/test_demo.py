@@ -1,6 +1,4 @@
-"""`hypergpud demo` with everything real: its verdict, and that nothing is left of it however it
-ends.
-"""
+"""`hypergpud demo` with real training: its result, and that no process is left however it ends."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ from protocol.status import Status
 from tests.e2e.processes import Process, descendants, still_running, until
 from tests.e2e.swarm import RUN, UP_S
 
-GONE_S = 10.0
+END_TIMEOUT_S = 10.0
 INTERRUPTED = 130
 
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(180)]
@@ -34,7 +32,7 @@ class Demo:
     """A running `hypergpud demo`."""
 
     def __init__(self, root: Path, *arguments: str, bundled: bool) -> None:
-        """`bundled` is the run that comes with HyperGPU; the other one is small and quick."""
+        """`bundled`: use the run that comes with HyperGPU instead of a small and fast one."""
         run_file = root / "run.toml"
         run_file.write_text(RUN.format(seconds=2.0), encoding="utf-8")
         chosen = [] if bundled else ["--run", str(run_file)]
@@ -57,7 +55,7 @@ class Demo:
         self.said.extend(self.process.stderr)
 
     def family(self) -> list[Process]:
-        """Everything it started: nodes, their workers, the observer."""
+        """All processes that it started: nodes, their workers, the observer."""
         return descendants(self.process.pid)
 
     def until_said(self, words: str) -> None:
@@ -70,7 +68,7 @@ class Demo:
         until(look, f"the demo says {words!r}", UP_S)
 
     def statuses_until_said(self, words: str) -> list[Status]:
-        """What the observer's page is made of, looked at all the time until a line with `words`."""
+        """The observer's statuses, polled until a line with `words`."""
         page = next(
             line.split(": ", 1)[1].strip() for line in self.said if "The page of this swarm" in line
         )
@@ -79,12 +77,12 @@ class Demo:
             assert self.process.poll() is None, self.said
             with urlopen(f"{page}api/v1/status", timeout=5) as answer:
                 found.append(msgspec.json.decode(answer.read(), type=Status))
-            # The page itself is made anew once a second.
+            # The observer renders a status at most once a second.
             time.sleep(0.2)
         return found
 
     def end(self) -> str:
-        """Wait for its end; returns what it printed as its result."""
+        """Wait for its end. Returns what it printed to stdout."""
         assert self.process.stdout is not None
         result = self.process.stdout.read()
         self.process.wait(60)
@@ -94,7 +92,7 @@ class Demo:
 
 @contextmanager
 def demo(root: Path, *arguments: str, bundled: bool = False) -> Iterator[Demo]:
-    """A demo that is killed at the latest when the block ends, with all that it started."""
+    """A demo; the end of the block kills it and all its processes."""
     running = Demo(root, *arguments, bundled=bundled)
     try:
         yield running
@@ -107,7 +105,7 @@ def demo(root: Path, *arguments: str, bundled: bool = False) -> Iterator[Demo]:
                 os.kill(one.pid, signal.SIGKILL)
 
 
-def test_it_ends_by_itself_with_its_verdict(tmp_path: Path) -> None:
+def test_demo_ends_by_itself_with_its_result(tmp_path: Path) -> None:
     with demo(tmp_path, "--peers", "2", "--rounds", "3", "--json") as running:
         running.until_said("round 1:")
         statuses = running.statuses_until_said("round 3:")
@@ -130,9 +128,9 @@ def test_it_ends_by_itself_with_its_verdict(tmp_path: Path) -> None:
         assert verdict["loss_last"] < verdict["loss_first"]
         assert min(verdict["samples_per_second"], verdict["bytes_sent"]) > 0
         assert not still_running(family)
-        assert not list(tmp_path.glob("hypergpu-demo-*")), "a demo that went well leaves no files"
-        # Half of what the page showed was 0 samples/s and no loss, and six refusals of an unknown
-        # kind, all from the demo's own nodes.
+        assert not list(tmp_path.glob("hypergpu-demo-*")), "a good demo leaves no files"
+        # A regression: the page showed 0 samples/s and no loss half of the time, and refusals of
+        # messages of the demo's own nodes.
         trained = [[peer for peer in status.peers if peer.role == "node"] for status in statuses]
         first = next(
             i
@@ -148,9 +146,9 @@ def test_it_ends_by_itself_with_its_verdict(tmp_path: Path) -> None:
         assert {reason: count for reason, count in statuses[-1].refusals.items() if count} == {}
 
 
-# tests/daemon/demo interrupts one whose training is pretended.
+# tests/daemon/demo interrupts a demo with simulated training.
 @pytest.mark.slow
-def test_ctrl_c_before_its_rounds_are_done_exits_130_and_leaves_nothing(tmp_path: Path) -> None:
+def test_demo_interrupted_before_its_rounds_exits_130_and_leaves_nothing(tmp_path: Path) -> None:
     with demo(tmp_path, "--peers", "2", "--rounds", "500", "--json") as running:
         running.until_said("round 1")
         family = running.family()
@@ -161,11 +159,15 @@ def test_ctrl_c_before_its_rounds_are_done_exits_130_and_leaves_nothing(tmp_path
         assert not still_running(family)
 
 
-def test_kill_9_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_kill_9_of_the_demo_leaves_nothing(tmp_path: Path) -> None:
     with demo(tmp_path, "--peers", "2") as running:
         running.until_said("The page of this swarm")
         running.until_said("round 1")
         family = running.family()
         assert len(family) == 7, "two nodes, two workers, each behind its guard, an observer"
         running.process.kill()
-        until(lambda: not still_running(family), "all of the demo's processes have ended", GONE_S)
+        until(
+            lambda: not still_running(family),
+            "all of the demo's processes have ended",
+            END_TIMEOUT_S,
+        )

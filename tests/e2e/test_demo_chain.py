@@ -1,8 +1,4 @@
-"""`hypergpud demo --chain`: four volunteers register, beat, train, are settled and claim, and the
-money adds up.
-
-On py-evm and on anvil.
-"""
+"""`hypergpud demo --chain` on py-evm and on anvil: what four volunteers claim is exactly the pool."""
 
 from __future__ import annotations
 
@@ -27,7 +23,7 @@ pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark
     "chain",
     ["evm", pytest.param("anvil", marks=pytest.mark.skipif(not ANVIL.exists(), reason=NO_ANVIL))],
 )
-def test_what_four_volunteers_claim_adds_up_to_the_pool(tmp_path: Path, chain: str) -> None:
+def test_claims_of_four_volunteers_are_exactly_the_pool(tmp_path: Path, chain: str) -> None:
     run_file = tmp_path / "run.toml"
     run_file.write_text(RUN.format(seconds=2.0), encoding="utf-8")
     environ = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)} | {
@@ -64,7 +60,7 @@ def test_what_four_volunteers_claim_adds_up_to_the_pool(tmp_path: Path, chain: s
     )
 
 
-def test_a_run_with_a_chain_of_its_own_is_refused(tmp_path: Path) -> None:
+def test_demo_with_chain_refuses_a_run_with_its_own_chain(tmp_path: Path) -> None:
     run_file = tmp_path / "run.toml"
     run_file.write_text('chain = "plumise"\n' + RUN.format(seconds=2.0), encoding="utf-8")
     command = [

@@ -1,6 +1,4 @@
-"""A volunteer whose task fails: the status says why with the traceback, the node stays, and its
-exit status tells a service manager.
-"""
+"""A task that fails: the status shows the traceback, the node stays up, and its exit code is 1."""
 
 from __future__ import annotations
 
@@ -21,8 +19,10 @@ seconds = {seconds}
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(240)]
 
 
-def test_a_task_that_fails_at_every_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three restarts take 7 s of pauses and three imports of torch."""
+def test_task_that_fails_at_every_batch_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three restarts take 7 s of pauses, and three imports of torch."""
     monkeypatch.setenv("PYTHONPATH", str(TASKS))
     worker = {"threads": 1, "device": "cpu", "allow_custom_task": True}
     with Swarm(tmp_path, run=RUN) as swarm:

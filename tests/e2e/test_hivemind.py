@@ -1,6 +1,4 @@
-"""Two daemons with `engine = "hivemind"`: they average, say that nothing is certified, come back
-from disk, and leave nothing behind.
-"""
+"""Two daemons with `engine = "hivemind"`: they average, certify nothing, and restart from disk."""
 
 from __future__ import annotations
 
@@ -28,14 +26,14 @@ batch_size = 8
 seconds = {seconds}
 """
 ROUND_S = 5.0
-# Two imports of torch in each of two daemons, on a machine that has other things to do.
+# Each of two daemons imports torch twice, on a busy machine.
 LIMIT_S = 120.0
 
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def averaged(status: Status | None) -> dict[int, set[str]]:
-    """The rounds that a status calls averaged, with their members."""
+    """The averaged rounds of a status, with their members."""
     rounds = status.rounds if status else ()
     return {
         known.number: set(known.contributors) for known in rounds if known.outcome == "averaged"
@@ -49,7 +47,7 @@ def newest_anchor(swarm: Swarm, daemon: Daemon, number: int) -> np.ndarray:
     return load_file(file)["anchor"]
 
 
-def test_two_daemons_average_through_hivemind_and_say_that_nothing_is_certified(
+def test_hivemind_daemons_average_and_report_that_nothing_is_certified(
     tmp_path: Path,
 ) -> None:
     with Swarm(tmp_path, round_s=ROUND_S, run=RUN) as swarm:
@@ -72,7 +70,7 @@ def test_two_daemons_average_through_hivemind_and_say_that_nothing_is_certified(
             assert "earn nothing" in status.rewards
             assert any(peer.role == "node" and peer.connected for peer in status.peers)
 
-        # Where both took the same rounds, they hold the same up to rounding: hivemind promises no
+        # After the same rounds both hold the same parameters up to rounding. hivemind guarantees no
         # more.
         swarm.stop(second)
         common = set(first.anchors(swarm.run_id(first))) & set(second.anchors(swarm.run_id(second)))
@@ -80,7 +78,7 @@ def test_two_daemons_average_through_hivemind_and_say_that_nothing_is_certified(
         ours, theirs = (newest_anchor(swarm, daemon, max(common)) for daemon in (first, second))
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
-        # kill -9 of the node: hivemind's own processes and its daemon go with it.
+        # kill -9 of the node must end hivemind's processes and its libp2p daemon too.
         family = first.family()
         assert len(family) >= 8, "node, guard, worker, hivemind process, guard, DHT, averager, p2pd"
         reached = max(first.anchors(swarm.run_id(first)))
@@ -91,7 +89,7 @@ def test_two_daemons_average_through_hivemind_and_say_that_nothing_is_certified(
             10.0,
         )
 
-        swarm.again(first)
+        swarm.restart(first)
         status = first.now()
         swarm.until(
             lambda: (status := first.status()) is not None and status.you.phase == "train",

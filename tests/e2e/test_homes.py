@@ -1,4 +1,4 @@
-"""What happens to a home and to a clock under real nodes that train together."""
+"""A home that is removed, and a clock that jumps, under real nodes that train together."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(240)]
 
 SHIM = Path(__file__).with_name("shifted_clock")
 HOUR_S = 3600
-# A look at the home each second, and the end of a worker on a busy machine.
+# The node checks its home each second, and a worker on a busy machine takes a while to end.
 ENDS_S = 20.0
 
 
@@ -23,14 +23,14 @@ def furthest(*daemons: Daemon) -> int:
 
 
 def shifted(by_s: int) -> Machine:
-    """This machine with another wall clock."""
+    """This machine with a shifted wall clock."""
     return Machine(prefix=("env", f"PYTHONPATH={SHIM}", f"CLOCK_SHIFT_S={by_s}"))
 
 
-def test_a_node_is_heard_whatever_its_clock_said_before_and_whatever_happens_to_its_socket(
+def test_node_survives_a_clock_jump_and_a_removed_socket_but_not_a_removed_home(
     tmp_path: Path,
 ) -> None:
-    """The second node's first life is an hour ahead of its second."""
+    """The clock of the second node is an hour ahead before its restart."""
     with Swarm(tmp_path, machines=[Machine(), shifted(HOUR_S)]) as swarm:
         first = swarm.begin()
         second = swarm.join("second", first)
@@ -40,7 +40,7 @@ def test_a_node_is_heard_whatever_its_clock_said_before_and_whatever_happens_to_
         swarm.stop(second)
 
         second.runs_on(Machine())
-        swarm.alone_again(second)
+        swarm.restart_without_arguments(second)
         before = furthest(first, second)
         swarm.until_round(before + 2, first, second)
         swarm.until(lambda: first.now().you.rounds_counted >= 2, "their rounds count")

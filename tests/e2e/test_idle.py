@@ -1,4 +1,4 @@
-"""What a node costs while its worker trains: next to nothing."""
+"""A node uses almost no processor time while its worker trains."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import pytest
 from tests.e2e.swarm import UP_S, Swarm
 
 WATCHED_S = 20.0
-# Connections are made, members are found, the first beacons went around.
+# Time for connections, members and the first beacons.
 SETTLED_S = 5.0
-SHARE = 0.02  # of one core
+# A share of one core.
+SHARE = 0.02
 
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -36,7 +37,7 @@ def test_a_node_between_rounds_uses_less_than_two_percent_of_a_core(tmp_path: Pa
         time.sleep(SETTLED_S)
         processes = [node.process() for node in nodes]
         before = [one.cpu_s for one in processes]
-        # Nothing is asked meanwhile: being asked is not idling.
+        # The test asks for no status meanwhile, since a status costs time.
         time.sleep(WATCHED_S)
         shares = [
             (one.cpu_s - used) / WATCHED_S for one, used in zip(processes, before, strict=True)

@@ -1,4 +1,4 @@
-"""Many daemons on one machine: one swarm, in which every certificate reaches every node."""
+"""Many daemons on one machine form one swarm, and every certificate reaches every node."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tests.e2e.test_demo import demo
 
 NODES = 16
 CONNECTIONS = 8
-# Rounds in which all must have been told of the same certificate.
+# Rounds of which all nodes must have the same certificate.
 FOLLOWED = 4
-# Sixteen workers on two cores need a minute to import torch.
-PATIENCE_S = 300.0
+# Sixteen workers on two cores take a minute to import torch.
+TIMEOUT_S = 300.0
 
-PATIENT = (
+SLOW_RUN = (
     RUN.replace("_s = 6.0", "_s = 20.0")
     .replace("ready_s = 1.5", "ready_s = 10.0")
     .replace("vote_s = 3.0", "vote_s = 10.0")
 )
-"""The deadlines of a run whose members share two cores between sixteen of them."""
+"""Deadlines for sixteen members on two cores."""
 
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -33,23 +33,23 @@ def is_up(daemon: Daemon) -> bool:
     return status is not None and bool(status.you.device)
 
 
-def test_sixteen_daemons_are_one_swarm(tmp_path: Path) -> None:
+def test_sixteen_daemons_form_one_swarm(tmp_path: Path) -> None:
     began = time.monotonic()
-    with Swarm(tmp_path, round_s=10.0, run=PATIENT, nice=5) as swarm:
+    with Swarm(tmp_path, round_s=10.0, run=SLOW_RUN, nice=5) as swarm:
         first = swarm.begin("node-1")
         nodes = [first]
-        # Each joins through another one: nobody is the centre.
+        # Each joins through another node, so that no node is a centre.
         for number in range(2, NODES + 1):
             nodes.append(swarm.join(f"node-{number}", nodes[(number - 2) // 2]))
-        swarm.until(lambda: all(is_up(node) for node in nodes), "all workers are up", PATIENCE_S)
+        swarm.until(lambda: all(is_up(node) for node in nodes), "all workers are up", TIMEOUT_S)
         print(f"all {NODES} up after {time.monotonic() - began:.0f} s")
         swarm.until(
             lambda: all(node.now().network.connections >= CONNECTIONS for node in nodes),
             f"all hold {CONNECTIONS} connections",
-            PATIENCE_S,
+            TIMEOUT_S,
         )
         joined = max(node.now().run.number for node in nodes) + 1
-        swarm.until_round(joined + FOLLOWED - 1, *nodes, limit_s=PATIENCE_S)
+        swarm.until_round(joined + FOLLOWED - 1, *nodes, limit_s=TIMEOUT_S)
         statuses = [node.now() for node in nodes]
         print(f"round {joined + FOLLOWED - 1} everywhere after {time.monotonic() - began:.0f} s")
         print("connections: " + ", ".join(str(status.network.connections) for status in statuses))
@@ -62,8 +62,8 @@ def test_sixteen_daemons_are_one_swarm(tmp_path: Path) -> None:
             assert len(known) == 1
         swarm.until(
             lambda: all(node.now().you.rounds_counted > 0 for node in nodes),
-            "everybody's work counts",
-            PATIENCE_S,
+            "the work of all counts",
+            TIMEOUT_S,
         )
         swarm.stop(*nodes)
         agreement = swarm.agreement(*nodes)
@@ -72,7 +72,7 @@ def test_sixteen_daemons_are_one_swarm(tmp_path: Path) -> None:
             assert "Traceback" not in node.log()
 
 
-def test_a_demo_of_eight(tmp_path: Path) -> None:
+def test_demo_with_eight_daemons(tmp_path: Path) -> None:
     with demo(tmp_path, "--peers", "8", "--rounds", "5", "--json", bundled=True) as running:
         result = running.end()
         assert running.process.returncode == 0, running.said

@@ -1,5 +1,6 @@
-"""Strangers attack a pair of real daemons in every way at once: rounds go on, memory stays, and a
-newcomer gets in.
+"""Strangers attack two real daemons in many ways at once.
+
+Rounds continue, memory does not grow, and a newcomer can join.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ from tests.e2e.swarm import LOOPBACK, Daemon, Swarm
 pytestmark = [pytest.mark.real, pytest.mark.alone]
 
 ATTACK_S = 8.0
-# Certified meanwhile; nine on an idle machine.
+# Rounds that must be certified meanwhile; nine on an idle machine.
 ROUNDS = 3
-# 20 on an idle machine, what an allocator keeps of a newcomer's and a flood's buffers included.
+# 20 MB on an idle machine. The limit includes buffers that an allocator keeps.
 GROWTH_BYTES = 60 << 20
 KEYS = 1000
 LONG_HOSTS = tuple(f"{'x' * 200}.{n}.example" for n in range(2000))
@@ -57,7 +58,7 @@ async def now(daemon: Daemon) -> Status:
 
 
 async def gossip(stranger: Stranger, messages: list[tuple[int, bytes]], number: int) -> None:
-    """One frame of gossip signed by many keys."""
+    """Send one frame of gossip with messages signed by many keys."""
     rpc = rpc_pb2.RPC()
     for place, (one, data) in enumerate(messages):
         keys = Ed25519PrivateKey.from_bytes(key(one))
@@ -75,7 +76,7 @@ async def gossip(stranger: Stranger, messages: list[tuple[int, bytes]], number: 
 
 
 async def beacons(stranger: Stranger) -> None:
-    """Of keys without end, at the target's tip, some of them with thousands of host names."""
+    """Send beacons of ever new keys at the target's tip, some with thousands of host names."""
     number = 0
     while True:
         status = await now(stranger.target)
@@ -95,7 +96,7 @@ async def beacons(stranger: Stranger) -> None:
 
 
 async def connections(stranger: Stranger) -> None:
-    """Silent ones, and some that speak the first words, on both ports."""
+    """Open silent and half-started connections on both ports."""
     status = await now(stranger.target)
     assert stranger.endpoint is not None
     held: list[trio.SocketStream] = []
@@ -114,7 +115,7 @@ async def connections(stranger: Stranger) -> None:
 
 
 async def streams(stranger: Stranger) -> None:
-    """More than may be, half of them full and never read on."""
+    """Open more streams than allowed, half of them full of unread data."""
 
     async def one(protocol: str, data: bytes) -> None:
         stream = await stranger.network.open_stream(stranger.peer, protocol)
@@ -130,7 +131,7 @@ async def streams(stranger: Stranger) -> None:
 
 
 async def addresses(stranger: Stranger, port: int) -> None:
-    """Records of made-up members who all live at one port of somebody else's."""
+    """Send records of invented members that all point at one port of a victim."""
     number = 0
     while True:
         records = []
@@ -152,7 +153,7 @@ async def addresses(stranger: Stranger, port: int) -> None:
 
 
 async def suppressed(attack: Callable[[], Awaitable[None]]) -> None:
-    """Again and again: being cut off is what the stranger expects."""
+    """Repeat an attack forever; the stranger expects to be disconnected."""
     while True:
         try:
             await attack()
@@ -160,7 +161,7 @@ async def suppressed(attack: Callable[[], Awaitable[None]]) -> None:
             await trio.sleep(0.5)
 
 
-async def test_a_pair_under_attack_goes_on_and_a_newcomer_gets_in(tmp_path: Path) -> None:
+async def test_daemons_under_attack_continue_and_admit_a_newcomer(tmp_path: Path) -> None:
     called = 0
 
     async def count(stream: trio.SocketStream) -> None:

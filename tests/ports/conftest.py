@@ -1,21 +1,21 @@
-"""What the port suites need of pytest: assertions that show their values, and a marker that runs a
-test in virtual time.
-"""
+"""The pytest setup of the port suites: rewritten assertions, and tests in virtual time."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
 from simulator.fakes.clock import run_virtual
 
-# The suites are shared modules, not test files, which pytest would not rewrite by itself.
+# Pytest rewrites the assertions of test files only, and the suites are shared modules.
 pytest.register_assert_rewrite(
-    "tests.ports.network_suite",
-    "tests.ports.trainer_suite",
-    "tests.ports.disk_suite",
-    "tests.ports.chain_suite",
+    *(
+        f"tests.ports.{module.stem}"
+        for pattern in ("*_suite.py", "*_kit.py")
+        for module in sorted(Path(__file__).parent.glob(pattern))
+    )
 )
 
 
@@ -32,9 +32,7 @@ def in_virtual_time(main: Callable[[], Awaitable[object]], **_settings: object) 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """pytest-trio takes the first marker's `run`, and its own trio mode has put one there: ours
-    goes before it.
-    """
+    """Put this `run` before the one of pytest-trio's own trio mode: pytest-trio takes the first."""
     for item in items:
         if item.get_closest_marker("virtual_time") and item.get_closest_marker("trio"):
             item.add_marker(pytest.mark.trio(run=in_virtual_time), append=False)

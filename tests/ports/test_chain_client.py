@@ -1,5 +1,6 @@
-"""The real client on the real contracts passes the suite of `Chain`: on the embedded EVM, and on
-anvil where it is installed.
+"""The real client on the real contracts passes the suite of `Chain`.
+
+The chains are the embedded EVM, and anvil where it is installed.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.contracts.ground import ANVIL, NO_ANVIL, AnvilGround, EvmGround, anvil
-from tests.ports.chain_suite import ChainSuite, Ground
+from tests.ports.chain_kit import Ground
+from tests.ports.chain_suite import ChainSuite
 
 
 class TestOnTheEmbeddedEvm(ChainSuite):

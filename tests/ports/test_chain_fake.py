@@ -8,7 +8,8 @@ from protocol.chain.keccak import Address, address_of, keccak256
 from protocol.chain.port import Chain
 from simulator.fakes.chain import FakeChain
 from simulator.fakes.ledger import FakeLedger
-from tests.ports.chain_suite import DELAY_S, EPOCH_S, OWNER, SETTLERS, ChainSuite, Ground
+from tests.ports.chain_kit import DELAY_S, EPOCH_S, OWNER, SETTLERS, Ground
+from tests.ports.chain_suite import ChainSuite
 
 
 class InMemory:

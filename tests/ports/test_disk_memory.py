@@ -6,8 +6,10 @@ import pytest
 import trio
 
 from protocol.ports.disk import Disk
-from simulator.fakes.disk import MemoryDisk, MemoryMedium, PowerCut
-from tests.ports.disk_suite import KEPT, RUN, DiskSuite, MediumFactory, checkpoint, content
+from simulator.fakes.disk import MemoryDisk
+from simulator.fakes.medium import MemoryMedium, PowerCut
+from tests.ports.disk_kit import KEPT, RUN, MediumFactory, checkpoint, content
+from tests.ports.disk_suite import DiskSuite
 
 pytestmark = pytest.mark.virtual_time
 
@@ -35,7 +37,7 @@ class TestMemoryDisk(DiskSuite):
         return lambda: InMemory(keeps_unsynced=request.param)
 
 
-async def test_node_that_is_cancelled_while_it_writes_has_not_written() -> None:
+async def test_node_cancelled_in_a_write_has_not_written() -> None:
     medium = MemoryMedium(write_s=2.0)
     await MemoryDisk(medium).save_checkpoint(checkpoint(1))
     with trio.move_on_after(1.0) as scope:

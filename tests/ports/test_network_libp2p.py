@@ -13,13 +13,14 @@ from daemon.network.network import LibP2PNetwork
 from daemon.network.settings import NetworkSettings
 from daemon.network.tls.certificate import load_or_make
 from protocol.ports.network import Network
-from tests.ports.network_suite import NetworkSuite, Swarm, SwarmFactory
+from tests.ports.network_kit import Swarm, SwarmFactory
+from tests.ports.network_suite import NetworkSuite
 
 pytestmark = pytest.mark.real
 
 
 def nothing(network: Network, index: int) -> None:
-    """Registers no handlers."""
+    """Register no handlers."""
 
 
 class TestLibP2PNetwork(NetworkSuite):

@@ -1,4 +1,4 @@
-"""The made-up trainer passes the suite of `Trainer`, in virtual time, and dies when told to."""
+"""The fake trainer passes the suite of `Trainer` in virtual time, and dies on request."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TestQuadraticTrainer(TrainerSuite):
         return make
 
 
-async def test_does_as_many_samples_as_its_speed_says() -> None:
+async def test_speed_sets_the_number_of_samples() -> None:
     trainer = QuadraticTrainer(seed=3, peer="a", samples_per_second=50.0, batch_size=5)
     await trainer.train(await anchor_for(trainer), LANE)
     await trio.sleep(10.01)
@@ -42,7 +42,7 @@ async def test_learns() -> None:
     losses = []
     await trainer.train(await anchor_for(trainer), LANE)
     for _ in range(4):
-        # After some seconds it walks among the noise of its samples.
+        # After some seconds the loss is at the noise of the samples.
         await trio.sleep(1)
         losses.append((await trainer.collect()).loss)
         await trainer.resume(LANE)
@@ -50,7 +50,7 @@ async def test_learns() -> None:
     assert losses[-1] < 0.2 * losses[0]
 
 
-async def test_death_takes_what_was_not_collected() -> None:
+async def test_death_loses_what_was_not_collected() -> None:
     trainer = QuadraticTrainer(seed=3, peer="a")
     anchor = await anchor_for(trainer)
     await trainer.train(anchor, LANE)
@@ -80,7 +80,7 @@ async def test_death_in_the_middle_of_a_collect() -> None:
             trainer.crash()
 
 
-async def test_marks_tell_whose_work_it_is() -> None:
+async def test_marks_identify_the_worker() -> None:
     trainer = QuadraticTrainer(seed=3, peer="a", marked=True)
     anchor = await anchor_for(trainer)
     for stretch in range(3):

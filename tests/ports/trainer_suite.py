@@ -1,10 +1,6 @@
-"""What every `Trainer` must do, whoever implements it.
+"""What every `Trainer` must do. The fake and the real trainer run exactly these tests.
 
-The fake and the worker process run exactly these tests.
-
-A test module subclasses `TrainerSuite` and gives a fixture `make_trainer` that returns a
-`TrainerFactory` for a tiny task. Progress has no event, so it is polled; nothing here measures
-time.
+A test module subclasses `TrainerSuite` and provides the fixture `make_trainer`.
 """
 
 from __future__ import annotations
@@ -20,16 +16,16 @@ from protocol.averaging.vector_layout import Vector
 from protocol.ports.trainer import Lane, Trainer, TrainerLost, Work
 
 TrainerFactory = Callable[[], AbstractAsyncContextManager[Trainer]]
-"""Each call gives a running trainer of the same task, seed and peer."""
+"""Each call makes a running trainer of the same task, seed and peer."""
 
 # A worker process that imports its framework on a busy machine takes many seconds.
-PATIENCE_S = 90.0
+TIMEOUT_S = 90.0
 LANE = Lane(base=0, index=1, stride=3)
 OTHER_LANE = Lane(base=512, index=0, stride=2)
 
 
 async def anchor_for(trainer: Trainer, salt: int = 0) -> Vector:
-    """Parameters to start from: small, and the same for every trainer of the task."""
+    """Start parameters: small, and the same for every trainer of the task."""
     info = await trainer.describe()
     generator = np.random.Generator(np.random.PCG64(7 + salt))
     return (generator.random(info.parameters, dtype=np.float32) - np.float32(0.5)) * np.float32(0.1)
@@ -42,8 +38,9 @@ async def steps_done(trainer: Trainer, steps: int) -> None:
 
 
 async def collected(trainer: Trainer) -> tuple[Work, Vector]:
-    """`collect`, checked for what holds always, and a copy of its delta (the next call overwrites
-    it).
+    """`collect` with its general checks, and a copy of its delta.
+
+    The next call overwrites the delta.
     """
     work = await trainer.collect()
     assert work.delta.dtype == np.float32
@@ -53,7 +50,7 @@ async def collected(trainer: Trainer) -> tuple[Work, Vector]:
     assert (work.samples > 0) == (work.steps > 0)
     if work.samples == 0:
         assert work.loss is None
-        assert not np.any(work.delta), "nothing was done, so nothing moved"
+        assert not np.any(work.delta), "without a step nothing moves"
     else:
         assert work.loss is not None
         assert np.isfinite(work.loss)
@@ -61,10 +58,10 @@ async def collected(trainer: Trainer) -> tuple[Work, Vector]:
 
 
 class TrainerSuite:
-    """Inherit, provide `make_trainer`."""
+    """Inherit, and provide `make_trainer`."""
 
     async def test_describes_its_task(self, make_trainer: TrainerFactory) -> None:
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             async with make_trainer() as trainer:
                 info = await trainer.describe()
                 assert info.parameters == sum(int(np.prod(spec.shape)) for spec in info.specs) > 0
@@ -82,10 +79,10 @@ class TrainerSuite:
                 assert info.task.source
                 assert await trainer.describe() == info
 
-    async def test_trains_without_being_asked_and_hands_over_what_it_did(
+    async def test_trains_by_itself_and_hands_over_its_work(
         self, make_trainer: TrainerFactory
     ) -> None:
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             async with make_trainer() as trainer:
                 anchor = await anchor_for(trainer)
                 await trainer.train(anchor, LANE)
@@ -98,15 +95,15 @@ class TrainerSuite:
                 assert np.any(delta)
 
     async def test_no_steps_are_exactly_nothing(self, make_trainer: TrainerFactory) -> None:
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             async with make_trainer() as trainer:
                 anchor = await anchor_for(trainer)
                 await trainer.train(anchor, LANE, max_steps=0)
                 work, _ = await collected(trainer)
                 assert (work.samples, work.steps) == (0, 0)
 
-    async def test_stops_at_the_step_it_was_told(self, make_trainer: TrainerFactory) -> None:
-        with trio.fail_after(PATIENCE_S):
+    async def test_stops_after_max_steps(self, make_trainer: TrainerFactory) -> None:
+        with trio.fail_after(TIMEOUT_S):
             async with make_trainer() as trainer:
                 await trainer.train(await anchor_for(trainer), LANE, max_steps=4)
                 await steps_done(trainer, 4)
@@ -114,7 +111,7 @@ class TrainerSuite:
                 assert work.steps == 4
 
     async def test_collect_leaves_it_paused(self, make_trainer: TrainerFactory) -> None:
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             async with make_trainer() as trainer:
                 await trainer.train(await anchor_for(trainer), LANE)
                 await steps_done(trainer, 1)
@@ -125,8 +122,8 @@ class TrainerSuite:
     async def test_deltas_add_up_to_the_whole_displacement(
         self, make_trainer: TrainerFactory
     ) -> None:
-        """Three stretches resumed are one stretch of as many steps from the same lane's positions."""
-        with trio.fail_after(PATIENCE_S):
+        """Three resumed stretches equal one stretch of as many steps at the same positions."""
+        with trio.fail_after(TIMEOUT_S):
             async with make_trainer() as trainer:
                 anchor = await anchor_for(trainer)
                 await trainer.train(anchor, LANE, max_steps=2)
@@ -138,9 +135,8 @@ class TrainerSuite:
                 assert work.steps == 3
                 assert np.any(second)
                 assert not np.array_equal(first, second)
-                # Where it stands now is anchor - first - second. Training from exactly there, with
-                # no steps, must be nothing: and training one step from there must go on like
-                # training one step from here.
+                # The trainer is at anchor - first - second. Training from exactly there without a
+                # step must be nothing. One step from there must continue like one step from here.
                 state = await trainer.inner_state()
                 await trainer.resume(OTHER_LANE, max_steps=1)
                 await steps_done(trainer, 1)
@@ -149,16 +145,14 @@ class TrainerSuite:
                 await trainer.train((anchor - first) - second, OTHER_LANE, max_steps=1)
                 await steps_done(trainer, 1)
                 _, from_there = await collected(trainer)
-                # The two starts differ by float32 rounding alone. Compared as a whole: where a
-                # gradient is nothing but rounding noise, an inner optimizer that normalizes makes a
-                # full step of it, in either direction.
+                # The two starts differ by float32 rounding alone. They are compared as a whole:
+                # where a gradient is only rounding noise, an inner optimizer that normalizes makes
+                # a full step of it, in either direction.
                 assert np.linalg.norm(from_here - from_there) <= 0.05 * np.linalg.norm(from_here)
 
     async def test_train_takes_the_anchor_exactly(self, make_trainer: TrainerFactory) -> None:
-        """What was learned before an anchor leaves no trace in the parameters: only the inner
-        optimizer's state is kept.
-        """
-        with trio.fail_after(PATIENCE_S):
+        """Earlier work leaves no trace in the parameters, only in the inner optimizer's state."""
+        with trio.fail_after(TIMEOUT_S):
             async with make_trainer() as trainer:
                 anchor = await anchor_for(trainer)
                 state = await self._fresh_state(trainer, anchor)
@@ -168,7 +162,7 @@ class TrainerSuite:
                 _, expected = await collected(trainer)
                 await trainer.train(await anchor_for(trainer, salt=1), OTHER_LANE, max_steps=3)
                 await steps_done(trainer, 3)
-                # Also straight out of training, without a collect.
+                # The same straight out of training, without a collect.
                 await trainer.train(anchor, LANE, max_steps=0)
                 nothing, _ = await collected(trainer)
                 assert nothing.samples == 0
@@ -182,7 +176,7 @@ class TrainerSuite:
         self, make_trainer: TrainerFactory
     ) -> None:
         results = []
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             for _ in range(2):
                 async with make_trainer() as trainer:
                     await trainer.train(await anchor_for(trainer), LANE, max_steps=3)
@@ -192,7 +186,7 @@ class TrainerSuite:
         assert results[0] == results[1]
 
     async def test_another_lane_draws_other_samples(self, make_trainer: TrainerFactory) -> None:
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             async with make_trainer() as trainer:
                 anchor = await anchor_for(trainer)
                 state = await self._fresh_state(trainer, anchor)
@@ -204,10 +198,13 @@ class TrainerSuite:
                     deltas.append((await collected(trainer))[1])
                 assert not np.array_equal(deltas[0], deltas[1])
 
-    async def test_a_lane_goes_on_where_it_was_left(self, make_trainer: TrainerFactory) -> None:
-        """Resumed, or given again behind what was drawn: the same samples, and none of them twice."""
+    async def test_lane_continues_where_it_was_left(self, make_trainer: TrainerFactory) -> None:
+        """A resumed lane draws the same samples as one given again at its position.
+
+        No sample is drawn twice.
+        """
         deltas = []
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             for way in ("resumed", "behind", "from its beginning"):
                 async with make_trainer() as trainer:
                     anchor = await anchor_for(trainer)
@@ -231,8 +228,8 @@ class TrainerSuite:
         assert np.linalg.norm(resumed - again) > 4 * apart
 
     async def test_inner_state_survives_another_trainer(self, make_trainer: TrainerFactory) -> None:
-        """A restart that puts the state back goes on as if it had not happened."""
-        with trio.fail_after(PATIENCE_S):
+        """A trainer that is restarted with the saved state continues as if nothing had happened."""
+        with trio.fail_after(TIMEOUT_S):
             async with make_trainer() as trainer:
                 anchor = await anchor_for(trainer)
                 await trainer.train(anchor, LANE, max_steps=3)
@@ -244,7 +241,7 @@ class TrainerSuite:
                 await trainer.train(anchor, OTHER_LANE, max_steps=2)
                 await steps_done(trainer, 2)
                 _, expected = await collected(trainer)
-                assert state.tobytes() == kept.tobytes(), "inner_state gives a copy"
+                assert state.tobytes() == kept.tobytes(), "inner_state returns a copy"
             async with make_trainer() as restarted:
                 await restarted.describe()
                 await restarted.restore_inner_state(kept)
@@ -255,18 +252,18 @@ class TrainerSuite:
                 assert again.tobytes() == expected.tobytes()
 
     async def test_state_that_does_not_fit_is_refused(self, make_trainer: TrainerFactory) -> None:
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(TIMEOUT_S):
             async with make_trainer() as trainer:
                 state = await self._fresh_state(trainer, await anchor_for(trainer))
-                with pytest.raises(ValueError):  # noqa: PT011 (the port promises no words)
+                with pytest.raises(ValueError):  # noqa: PT011
                     await trainer.restore_inner_state(np.zeros(state.size + 1, np.float32))
                 assert (await trainer.inner_state()).tobytes() == state.tobytes()
 
-    async def test_a_command_in_the_wrong_state_is_refused_and_changes_nothing(
+    async def test_command_in_the_wrong_state_is_refused_and_changes_nothing(
         self, make_trainer: TrainerFactory
     ) -> None:
-        """Whoever commands it may be behind: a refusal must never cost more than the command."""
-        with trio.fail_after(PATIENCE_S):
+        """The caller may be behind: a refusal must never cost more than the command."""
+        with trio.fail_after(TIMEOUT_S):
             async with make_trainer() as trainer:
                 anchor = await anchor_for(trainer)
                 with pytest.raises(TrainerLost):
@@ -283,8 +280,8 @@ class TrainerSuite:
                 assert work.steps >= before + 2
                 assert trainer.restarts == 0
 
-    async def test_nobody_restarted(self, make_trainer: TrainerFactory) -> None:
-        with trio.fail_after(PATIENCE_S):
+    async def test_restarts_is_zero_without_a_crash(self, make_trainer: TrainerFactory) -> None:
+        with trio.fail_after(TIMEOUT_S):
             async with make_trainer() as trainer:
                 await trainer.describe()
                 assert trainer.restarts == 0

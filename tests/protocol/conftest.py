@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 # Deadlines are wall time: two cores share it.
 _QUIET = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
 
-pytest.register_assert_rewrite("tests.protocol.round.village")
+pytest.register_assert_rewrite("tests.protocol.round.cluster")
 settings.register_profile(
     "rules",
     max_examples=60,

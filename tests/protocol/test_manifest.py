@@ -170,8 +170,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def test_a_manifest_with_several_mistakes_tells_all_with_their_lines() -> None:
     error = refused('name = "run"\ntask = "t"\nsed = 1\n\n[round]\nsecnds = 3\nvote_s = -1.0\n')
-    assert "line 3: there is no setting 'sed'; did you mean 'seed'?" in error.why
-    assert "line 6: there is no setting 'round.secnds'; did you mean 'seconds'?" in error.why
+    assert "line 3: unknown setting 'sed'; did you mean 'seed'?" in error.why
+    assert "line 6: unknown setting 'round.secnds'; did you mean 'seconds'?" in error.why
     assert "line 7: round.vote_s" in error.why
 
 

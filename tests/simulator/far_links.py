@@ -1,5 +1,6 @@
-"""Two programs that move bytes from one namespace to another: `TAKE` first, then `SEND ADDRESS
-BYTES`, which says how long it took.
+"""Two programs that send bytes between namespaces: `RECEIVE`, then `SEND ADDRESS BYTES`.
+
+`SEND` prints how long it took.
 """
 
 SEND = """
@@ -11,7 +12,7 @@ stream.shutdown(socket.SHUT_WR)
 stream.recv(1)
 print(time.monotonic() - began)
 """
-TAKE = """
+RECEIVE = """
 import socket
 listener = socket.create_server(("", 5000))
 print("up", flush=True)

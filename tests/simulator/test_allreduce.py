@@ -1,5 +1,6 @@
-"""`bench allreduce`: real peers and real results, nothing wrong called a figure; what a node's
-averaging takes of memory and of its event loop.
+"""`bench allreduce` runs real peers and accepts only right results.
+
+It also bounds the memory and the event-loop time of averaging.
 """
 
 from __future__ import annotations
@@ -19,22 +20,23 @@ from daemon.network.network import LibP2PNetwork
 from daemon.network.settings import NetworkSettings
 from daemon.network.tls.certificate import load_or_make
 from protocol.errors import UserError
-from simulator.bench.allreduce.benchmark import is_right, measure, parse_rate
+from simulator.bench.allreduce.benchmark import measure
 from simulator.bench.allreduce.cell import CellRound
+from simulator.bench.allreduce.cell_record import is_right
 from simulator.bench.allreduce.driver import DriverSettings
 from simulator.bench.allreduce.native import NativeDriver, secret_of
+from simulator.bench.allreduce.peer_hosts import parse_rate
 from simulator.bench.allreduce.table import table
 from simulator.bench.allreduce.vectors import exact_mean, tolerance, vector_of
 from simulator.harness.netns import missing_for_namespaces
 
 PEERS = 4
 ELEMENTS = 4_000_000
-# Times the vector at float32: what averaging may hold beside anchor, momentum, ledger and spare
-# state.
+# What averaging may hold besides anchor, momentum, ledger and spare state, in float32 vectors.
 BUFFERS = 3.0
-# Of CPU time, between two checkpoints of the event loop.
+# The longest CPU time between two checkpoints of the event loop.
 HELD_S = 0.005
-# TLS pieces under way between four peers, numpy's scratch: it does not grow with the vector.
+# TLS pieces under way between four peers, and numpy's scratch. It does not grow with the vector.
 OTHER_BYTES = 6 << 20
 
 
@@ -122,8 +124,8 @@ def test_rates(text: str, bits: float | None) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "fast", "100", "-1mbit", "0gbit", "nanmbit", "1e99gbit"])
-def test_what_is_no_rate(text: str) -> None:
-    with pytest.raises(UserError, match="is no rate"):
+def test_parse_rate_refuses_other_text(text: str) -> None:
+    with pytest.raises(UserError, match="is not a rate"):
         parse_rate(text)
 
 
@@ -146,12 +148,12 @@ def test_unknown_engines_and_codecs_are_named() -> None:
             )
 
 
-# ------------------------------------------------------------------------------------------------ memory and the event loop
+# ---------------------------------------------------------------- memory and the event loop
 
 
 @asynccontextmanager
 async def peers_in_one_process(
-    tmp_path: Path, codec: str, row: int = PEERS
+    tmp_path: Path, codec: str, max_group: int = PEERS
 ) -> AsyncIterator[list[NativeDriver]]:
     async with trio.open_nursery() as nursery:
         drivers: list[NativeDriver] = []
@@ -164,7 +166,7 @@ async def peers_in_one_process(
                 elements=ELEMENTS,
                 host="127.0.0.1",
                 device="lo",
-                row=row,
+                max_group=max_group,
             )
             certificate = load_or_make(tmp_path / f"bulk-{index}.pem", f"peer {index}")
             network = LibP2PNetwork(
@@ -217,17 +219,17 @@ def traced() -> Iterator[None]:
 @pytest.mark.real
 @pytest.mark.alone
 @pytest.mark.parametrize(
-    ("codec", "row"), [("float32", PEERS), ("int8", PEERS), ("float32", PEERS // 2)]
+    ("codec", "max_group"), [("float32", PEERS), ("int8", PEERS), ("float32", PEERS // 2)]
 )
 async def test_averaging_holds_less_than_three_vectors(
-    tmp_path: Path, traced: None, codec: str, row: int
+    tmp_path: Path, traced: None, codec: str, max_group: int
 ) -> None:
     vectors = [vector_of(peer, ELEMENTS) for peer in range(PEERS)]
-    async with peers_in_one_process(tmp_path, codec, row) as drivers:
+    async with peers_in_one_process(tmp_path, codec, max_group) as drivers:
         await round_of(drivers, 0, vectors)
         await round_of(drivers, 4, vectors)
-        await prepare(drivers, 8, vectors)  # lets the last round's buffers go
-        # From one round to the next: a part of what averaging holds.
+        await prepare(drivers, 8, vectors)  # This frees the last round's buffers.
+        # A part of what averaging holds is kept from one round to the next.
         kept = sum(driver.kept_bytes for driver in drivers)
         before = tracemalloc.get_traced_memory()[0] - kept
         tracemalloc.reset_peak()

@@ -1,4 +1,4 @@
-"""Nodes that are behind: real engines in virtual time."""
+"""Nodes that are behind the others: real engines in virtual time."""
 
 from __future__ import annotations
 
@@ -26,21 +26,23 @@ from simulator.scenarios.story import QUICK
 from simulator.world.world import World
 from tests.protocol.rounds import Made, people
 
-# A round of these worlds, with its exchange.
+# The length of a round in these worlds, with its exchange.
 ROUND_S = QUICK.seconds + 2.0
 BEHIND = 1
 
 
-def test_a_member_whose_download_takes_three_rounds_from_one_holder_comes_back() -> None:
-    """Each newer certificate began the download anew, from one holder, with the trainer idle: it
-    never came back.
+def test_member_with_a_slow_download_comes_back() -> None:
+    """A download from one holder takes three rounds, so several holders must serve it.
+
+    Once each newer certificate restarted the download from one holder, with the trainer idle, and
+    the member never came back.
     """
     killed_s, back_s = 22.0, 34.0
     world = World(
         seed=1,
         nodes=6,
         manifest=Manifest(name="behind", task="quadratic", seed=1, codec="int8", round=QUICK),
-        # Between any two: 19 s for the state of 4.8 MB.
+        # The state of 4.8 MB takes 19 s between any two nodes.
         link=lambda one, other: LinkModel(latency_s=0.01, bandwidth_bps=2e6),
         parameters=600_000,
         samples_per_second=lambda index: 20.0,
@@ -49,7 +51,7 @@ def test_a_member_whose_download_takes_three_rounds_from_one_holder_comes_back()
     peer = world.nodes[BEHIND].peer
 
     def counted() -> list[float]:
-        """When certificates counted it after it was back."""
+        """When certificates counted the member after its return."""
         return [
             at
             for at, _, event in world.history
@@ -74,7 +76,7 @@ def test_a_member_whose_download_takes_three_rounds_from_one_holder_comes_back()
     assert not world.invariants.broken
     back = counted()[0]
     assert back - back_s < 2.5 * ROUND_S
-    # It trains on meanwhile, but for the exchanges that it is in.
+    # It trains on meanwhile, except during its exchanges.
     trained = sum(
         event.seconds
         for event in world.of(Trained, node=BEHIND, after=back_s)
@@ -88,10 +90,10 @@ def test_a_member_whose_download_takes_three_rounds_from_one_holder_comes_back()
     assert max(fetched) < 19.2 / 3, "from several holders at once"
 
 
-def test_a_certificate_whose_state_nobody_serves_stops_no_rounds() -> None:
-    """It held both nodes of a run in fetch for 48 s and more, without training.
+def test_certificate_whose_state_nobody_serves_stops_no_rounds() -> None:
+    """Two keys are enough to forge such a certificate.
 
-    Two keys are enough to make one.
+    Once it held both nodes of a run in fetch for 48 s and more, without training.
     """
     manifest = Manifest(
         name="unserved", task="quadratic", seed=3, round=QUICK, group=Group(min_peers=2)
@@ -105,10 +107,10 @@ def test_a_certificate_whose_state_nobody_serves_stops_no_rounds() -> None:
             await world.until(
                 lambda: min(world.number(0), world.number(1)) >= 1, 30.0, "the first round"
             )
-            keeper = world.nodes[0].engine.state_store if world.nodes[0].engine else None
-            assert keeper is not None
-            tip = keeper.tip
-            # One after the other: a new one each time that the last is done without.
+            store = world.nodes[0].engine.state_store if world.nodes[0].engine else None
+            assert store is not None
+            tip = store.tip
+            # One after the other: a new one each time that the nodes have given up the last.
             for number in range(6):
                 strangers = people(2 + number)
                 led = replace(tip, members=tuple(stranger.peer for stranger in strangers))
@@ -139,8 +141,8 @@ def test_a_certificate_whose_state_nobody_serves_stops_no_rounds() -> None:
     assert genesis(run).hash not in world.tips()
 
 
-def test_a_state_that_comes_a_chunk_in_nine_seconds_stops_few_rounds() -> None:
-    """A forged certificate held a node in fetch for as long as its chunks came, 40 minutes and
+def test_state_served_a_chunk_in_nine_seconds_stops_few_rounds() -> None:
+    """Once a forged certificate held a node in fetch for as long as its chunks came, 40 minutes and
     more.
     """
     manifest = Manifest(
@@ -153,7 +155,7 @@ def test_a_state_that_comes_a_chunk_in_nine_seconds_stops_few_rounds() -> None:
     sent: list[float] = []
 
     async def give(stream: ByteStream) -> None:
-        """The leaves at once, and then a chunk in 9 s."""
+        """Send the leaves at once, and then a chunk every 9 s."""
         reader = FrameReader(stream)
         while (data := await reader.next_frame(256)) is not None:
             request = msgspec.msgpack.decode(data, type=StateRequest)
@@ -177,11 +179,11 @@ def test_a_state_that_comes_a_chunk_in_nine_seconds_stops_few_rounds() -> None:
             await world.until(
                 lambda: min(world.number(0), world.number(1)) >= 1, 30.0, "the first round"
             )
-            keeper = world.nodes[0].engine.state_store if world.nodes[0].engine else None
-            assert keeper is not None
+            store = world.nodes[0].engine.state_store if world.nodes[0].engine else None
+            assert store is not None
             strangers = people(2)
             assert forger.peer in {stranger.peer for stranger in strangers}
-            led = replace(keeper.tip, members=tuple(stranger.peer for stranger in strangers))
+            led = replace(store.tip, members=tuple(stranger.peer for stranger in strangers))
             made = Made(
                 strangers, led, run=run, manifest=manifest, chunks=chunk_count(parameters), view=7
             )

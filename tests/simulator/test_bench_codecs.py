@@ -1,4 +1,4 @@
-"""`hypergpud bench codecs`: every codec in every implementation, with the ratios that are known."""
+"""`hypergpud bench codecs` measures every codec in every implementation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`bench tls`: every way moves what it says it moved."""
+"""`bench tls` measures every way to send."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Twelve real members in three clusters, far apart and on narrow links between: several rows, the
-same bytes on every node, and the exact mean.
-"""
+"""Twelve real members in three distant clusters on narrow links: all hold the same bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +15,8 @@ from simulator.harness.wire import Certified
 
 CLUSTERS, SIZE = 3, 4
 MEMBERS = CLUSTERS * SIZE
-ELEMENTS = 100_000  # 400 KB at float32
+# 400 KB in float32.
+ELEMENTS = 100_000
 NEAR = LinkCondition(delay_s=0.001, bytes_per_second=8e6)
 FAR = LinkCondition(delay_s=0.04, bytes_per_second=1e6)
 ROUNDS = 6
@@ -32,7 +31,7 @@ pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 async def start_behind(relay: Relay, cohort: Cohort) -> None:
-    """Every member behind an address of the relay, its links as its cluster has them."""
+    """Start every member behind an address of the relay, with the links of its cluster."""
     names = [member.home.name for member in cohort.members]
     for i, one in enumerate(names):
         for j in range(i + 1, MEMBERS):
@@ -71,12 +70,13 @@ async def test_twelve_in_three_clusters_end_with_the_same_bytes(tmp_path: Path) 
             )
 
         await cohort.until(lambda: reached(ROUNDS), f"all hold certificate {ROUNDS}", PATIENCE_S)
-        trials.catch_up()
+        trials.judge.catch_up()
         steps = sorted(trials.audit.steps.values(), key=lambda step: step.tip.number)
         for step in steps:
             plan = step.certificate.plan.plan
             print(
-                f"certificate {step.tip.number}: {len(plan.offers)} members in rows {[len(row) for row in plan.groups]}: {plan.reason}"
+                f"certificate {step.tip.number}: {len(plan.offers)} members in groups "
+                f"{[len(group) for group in plan.groups]}: {plan.reason}"
             )
         assert any(len(step.certificate.plan.plan.groups) >= CLUSTERS for step in steps)
         assert {step.tip.number for step in steps} >= set(range(1, ROUNDS + 1))

@@ -16,16 +16,16 @@ from simulator.scenarios.fuzz import random_story, shrink
 from simulator.scenarios.story import Story, read_story, write_story
 
 
-def test_a_story_survives_being_written(tmp_path: Path) -> None:
+def test_story_survives_writing_and_reading(tmp_path: Path) -> None:
     for seed in range(40):
         story = random_story(seed)
         write_story(story, tmp_path / "story.json")
         assert read_story(tmp_path / "story.json") == story
 
 
-def test_every_fault_can_be_placed_at_a_time_or_at_a_step() -> None:
+def test_fault_is_placed_at_a_time_or_at_a_step() -> None:
     drawn = {type(fault) for seed in range(300) for fault in random_story(seed).schedule}
-    assert drawn == set(f.AnyFault.__args__), "and random stories draw them all"
+    assert drawn == set(f.AnyFault.__args__), "random stories draw every kind of fault"
     with pytest.raises(ValueError, match="either at_s or when"):
         f.Kill(node=1)
     with pytest.raises(ValueError, match="either at_s or when"):
@@ -35,7 +35,7 @@ def test_every_fault_can_be_placed_at_a_time_or_at_a_step() -> None:
     assert set(f.STEPS) == {phase.value for phase in Phase}
 
 
-def test_a_file_that_is_no_story_says_so(tmp_path: Path) -> None:
+def test_read_story_refuses_other_files(tmp_path: Path) -> None:
     for text in (
         "",
         "{}",
@@ -47,7 +47,7 @@ def test_a_file_that_is_no_story_says_so(tmp_path: Path) -> None:
             read_story(tmp_path / "bad.json")
 
 
-def test_a_fault_happens_when_its_step_comes() -> None:
+def test_fault_strikes_at_its_step() -> None:
     when = f.FaultTrigger(enters="reduce", role="leader", number=2)
     played = play(
         Story(
@@ -64,7 +64,7 @@ def test_a_fault_happens_when_its_step_comes() -> None:
     assert entered[-1] == (struck.at_s, "reduce")
 
 
-def test_what_never_comes_is_told() -> None:
+def test_report_names_steps_that_never_came() -> None:
     story = Story(
         name="x",
         nodes=3,
@@ -77,7 +77,7 @@ def test_what_never_comes_is_told() -> None:
     assert "never came" in report.reason
 
 
-def test_shrinking_leaves_the_faults_that_it_takes() -> None:
+def test_shrink_leaves_the_needed_faults() -> None:
     story = random_story(4)
     many = tuple(f.CrashTrainer(node=i % 3, at_s=float(i)) for i in range(9))
     needed = (f.Kill(node=1, at_s=3.5), f.Pause(node=2, at_s=9.0, for_s=1.0))
@@ -85,7 +85,7 @@ def test_shrinking_leaves_the_faults_that_it_takes() -> None:
     assert shrink(story, lambda smaller: set(needed) <= set(smaller.schedule)).schedule == needed
 
 
-def test_reports_are_what_the_command_promises() -> None:
+def test_report_has_the_promised_fields() -> None:
     report = play(random_story(3)).report
     keys = set(msgspec.to_builtins(report))
     assert {

@@ -1,8 +1,8 @@
-"""The figures that averaging is held to, four peers and 10 million elements on two cores: ratios
-within one run, so that any machine may repeat them.
+"""The required speed of averaging, with four peers and 10 million elements on two cores.
 
-What is not reached stays here as a check that is expected to fail, with what was measured. A quiet
-machine is wanted: it takes five minutes.
+Ratios are within one run, so that any machine can repeat them.
+
+They measure real processes: run them alone (`pytest -m slow`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from collections.abc import Iterator
 import pytest
 
 from protocol.codec.kernel import SWITCH
-from simulator.bench.allreduce.benchmark import CellRecord, measure, parse_rate
+from simulator.bench.allreduce.benchmark import measure
+from simulator.bench.allreduce.cell_record import CellRecord
+from simulator.bench.allreduce.peer_hosts import parse_rate
 from simulator.harness.netns import missing_for_namespaces
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.real, pytest.mark.timeout(1200)]
@@ -45,7 +47,7 @@ def of(records: list[CellRecord], engine: str, codec: str) -> CellRecord:
 
 
 def over_fastest_hivemind(records: list[CellRecord], codec: str) -> float:
-    """How many times as fast as the fastest codec of hivemind's whose result was right every time."""
+    """The speedup over hivemind's fastest codec whose results were all right."""
     native = of(records, "native", codec)
     rivals = [
         record
@@ -81,7 +83,10 @@ def test_float32_over_tls_is_a_third_as_fast_as_gloo_in_the_clear(
 
 
 @pytest.mark.xfail(
-    reason="7.7 was measured (hivemind's float16 is its fastest): no part of a round takes more than a sixth of it",
+    reason=(
+        "7.7 was measured (hivemind's float16 is its fastest): no part of a round takes more "
+        "than a sixth of it"
+    ),
     strict=False,
 )
 def test_compiled_int8_is_ten_times_as_fast_as_hivemind(unshaped: list[CellRecord]) -> None:
@@ -89,7 +94,9 @@ def test_compiled_int8_is_ten_times_as_fast_as_hivemind(unshaped: list[CellRecor
 
 
 @pytest.mark.xfail(
-    reason="4.2 was measured: half of the CPU time is numpy's, in nine passes of encoding and decoding",
+    reason=(
+        "4.2 was measured: half of the CPU time is numpy's, in nine passes of encoding and decoding"
+    ),
     strict=False,
 )
 def test_int8_in_numpy_is_six_times_as_fast_as_hivemind(in_numpy: list[CellRecord]) -> None:
@@ -97,7 +104,10 @@ def test_int8_in_numpy_is_six_times_as_fast_as_hivemind(in_numpy: list[CellRecor
 
 
 @pytest.mark.xfail(
-    reason="0.18 to 0.19 was measured: two thirds of float32's CPU time are AES, calls of it, and the kernel's copies",
+    reason=(
+        "0.18 to 0.19 was measured: two thirds of float32's CPU time are AES, calls of it, and "
+        "the kernel's copies"
+    ),
     strict=False,
 )
 def test_float32_takes_a_sixth_of_the_cpu_time_of_hivemind(unshaped: list[CellRecord]) -> None:
@@ -110,7 +120,10 @@ def test_float32_takes_a_sixth_of_the_cpu_time_of_hivemind(unshaped: list[CellRe
 
 
 @pytest.mark.xfail(
-    reason="2.6 was measured: on two cores BLAKE3, the outer step and the ledger alone cost as much CPU time as averaging does",
+    reason=(
+        "2.6 was measured: on two cores BLAKE3, the outer step and the ledger alone cost as "
+        "much CPU time as averaging does"
+    ),
     strict=False,
 )
 def test_a_certified_round_takes_half_as_long_again_as_averaging(
@@ -123,8 +136,10 @@ def test_a_certified_round_takes_half_as_long_again_as_averaging(
 
 @needs_namespaces
 @pytest.mark.xfail(
-    reason="0.85 and 0.90 were measured at 100 Mbit/s where bare TCP itself reached 75% of the link, 0.99 where it reached it all; "
-    "0.80 and 0.88 at 1 Gbit/s, where two cores are the bound",
+    reason=(
+        "measured at 100 Mbit/s: 0.85 and 0.90 where plain TCP itself reached 75% of the link, "
+        "0.99 where it reached all of it; at 1 Gbit/s: 0.80 and 0.88, limited by two cores"
+    ),
     strict=False,
 )
 @pytest.mark.parametrize(("rate", "share"), [("100mbit", 0.95), ("1gbit", 0.85)])

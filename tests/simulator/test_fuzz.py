@@ -1,4 +1,4 @@
-"""Random schedules of all faults, and every seed that once broke something."""
+"""Random fault schedules, and every seed that once broke something."""
 
 from __future__ import annotations
 
@@ -12,29 +12,32 @@ from simulator.scenarios.story import read_story
 
 SCHEDULES = 300
 JOBS = 2
-# 120 s on two cores. Counted in processor time, which others that use the machine hardly change;
-# all are played in any case.
+# 120 s on two cores. Processor time hardly depends on other load, and all schedules are played in
+# any case.
 CPU_S = 240.0
 
 STORIES = sorted((Path(__file__).parent / "stories").glob("*.json"))
-"""Schedules that once broke something, as `hypergpud simulate --save` wrote them; each is named after what it broke."""
+"""Schedules that once broke something, as `hypergpud simulate --save` wrote them.
+
+Each is named after what it broke.
+"""
 
 
 @pytest.mark.parametrize("path", STORIES, ids=lambda path: path.stem)
-def test_what_once_broke_something_as_it_was(path: Path) -> None:
+def test_story_that_once_broke_something(path: Path) -> None:
     story, report = play_one(read_story(path))
     assert all(report.invariants.values()), f"{report.reason}\n{story.text()}"
 
 
 def _cpu_s() -> float:
-    """Of this process and of those it has waited for."""
+    """Processor time of this process and of the children that it has waited for."""
     return sum(
         sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
 
 
 def _play_all() -> float:
-    """All schedules, every one of which must be ok. Returns the seconds of processor time."""
+    """Play all schedules, each of which must pass. Returns the seconds of processor time."""
     began_s, played = _cpu_s(), 0
     for story, report in play_fuzz(1000, SCHEDULES, None, min(JOBS, jobs_here())):
         played += 1
@@ -43,7 +46,7 @@ def _play_all() -> float:
     return _cpu_s() - began_s
 
 
-# Ten times the budget, for a machine that does nine other things.
+# Ten times the budget, for a machine with nine other loads.
 @pytest.mark.timeout(1200)
 def test_random_schedules() -> None:
     _play_all()
@@ -53,6 +56,6 @@ def test_random_schedules() -> None:
 @pytest.mark.timeout(1200)
 def test_random_schedules_within_their_budget() -> None:
     # Measured: 172 s at low priority beside other work, 234 s within the whole test suite, on two
-    # threads of one core. Time of a processor whose other thread is busy depends on what that one
-    # does, so this is a check for a machine that does nothing else.
+    # threads of one core. A core's other thread changes these times, so this check is for an idle
+    # machine.
     assert _play_all() < CPU_S

@@ -1,4 +1,4 @@
-"""A reducer dies when all but one have its result: real engines in virtual time."""
+"""A reducer dies when all but one member have its result: real engines in virtual time."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from simulator.fakes.link import LinkModel
 from simulator.world.simulated_node import SimulatedNode
 from simulator.world.world import World
 
-# After the first vote: before any vote is anywhere else, on paths of 20 ms.
+# After the first vote, and before any vote has arrived, on paths of 20 ms.
 DIES_AFTER_S = 0.01
 
 
-def test_the_survivors_certify_in_the_same_view() -> None:
+def test_survivors_of_a_reducer_certify_in_the_same_view() -> None:
     world = World(
         seed=1,
         nodes=4,
@@ -32,7 +32,7 @@ def test_the_survivors_certify_in_the_same_view() -> None:
         if event.phase == "reduce" and not cast and node.state is not None and node.state.leads:
             dead, lacking = [other for other in world.nodes if other is not node][:2]
             cast.update(dead=dead, lacking=lacking)
-            world.swarm.sever(dead.peer, lacking.peer)  # so that its result does not come there
+            world.swarm.sever(dead.peer, lacking.peer)  # Its result does not arrive there.
         if event.phase == "vote" and cast and not died_at and node is not cast["dead"]:
             died_at.append(now + DIES_AFTER_S)
             world.swarm.schedule.at(

@@ -1,6 +1,4 @@
-"""The harness on real processes: faults that leave the survivors in agreement and exact, and an
-audit that notices when they are not.
-"""
+"""The harness with real processes: survivors agree and are exact, and no process is left over."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ from simulator.harness.trial import TrialRunner
 from simulator.harness.wire import AnyLine, Certified, Dump, Dumped, Remark, StretchCollected
 
 REPOSITORY = Path(__file__).parents[2]
-# Thirteen chunks: everybody of four reduces something.
+# Thirteen chunks: each of the four members reduces something.
 ELEMENTS = 50_000
 SIGNED = seal(Manifest(name="harness", task="content", seed=9, round=RoundRules(seconds=0.7)))
 
@@ -49,7 +47,7 @@ async def certified_pair(root: Path) -> AsyncIterator[TrialRunner]:
 def audited(lines: list[tuple[int, AnyLine]]) -> Audit:
     audit = Audit(SIGNED, ELEMENTS)
     for member, line in lines:
-        audit.take(member, line)
+        audit.receive(member, line)
     audit.finish()
     return audit
 
@@ -60,7 +58,7 @@ async def test_an_audit_finds_rounds_exact_and_notices_every_kind_of_difference(
     async with certified_pair(tmp_path) as trials:
         cohort = trials.cohort
         for member in cohort.members:
-            cohort.tell(member, Dump(path=str(tmp_path / f"anchor-{member.index}"), number=1))
+            cohort.send(member, Dump(path=str(tmp_path / f"anchor-{member.index}"), number=1))
         await cohort.until(
             lambda: all(
                 any(isinstance(line, Dumped) for line in member.lines) for member in cohort.members
@@ -108,7 +106,7 @@ def test_survivors_of_a_kill_and_of_a_stop_agree_and_are_exact() -> None:
         assert record.fault_free_seconds_median is not None
 
 
-def test_an_engine_that_is_not_there_is_refused_in_words() -> None:
+def test_bench_faults_refuses_an_unknown_engine() -> None:
     check_engines(["native", "hivemind"])
     with pytest.raises(UserError, match="no engine 'carrier-pigeon'"):
         check_engines(["native", "carrier-pigeon"])
@@ -129,10 +127,11 @@ def test_an_engine_that_is_not_there_is_refused_in_words() -> None:
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-def test_nothing_is_left_of_a_killed_harness(tmp_path: Path, stopped: bool) -> None:
-    """Its members end with it, also one that is stopped and cannot notice anything."""
+def test_killed_harness_leaves_no_member(tmp_path: Path, stopped: bool) -> None:
+    """The members end with the harness, even a stopped one that notices nothing."""
     code = (
-        "import sys, time, trio\nfrom pathlib import Path\nfrom tests.simulator.test_harness import SIGNED\n"
+        "import sys, time, trio\nfrom pathlib import Path\nfrom "
+        "tests.simulator.test_harness import SIGNED\n"
         "from simulator.harness.cohort import cohort_of\n"
         "async def main():\n"
         "    async with cohort_of(1, Path(sys.argv[1]), SIGNED, 50_000) as cohort:\n"
@@ -168,11 +167,11 @@ def _running(pid: int) -> bool:
         return False
 
 
-# Both halves need their deadlines, and a minute of a busy machine.
+# Both halves wait for their deadlines, on a busy machine for a minute.
 @pytest.mark.slow
-async def test_a_partition_through_the_relay_heals_into_one_exact_lineage(tmp_path: Path) -> None:
-    """Two pairs that cannot hear each other certify on; when they meet they are one run again, and
-    every state is what its list makes.
+async def test_partition_through_the_relay_heals_into_one_exact_lineage(tmp_path: Path) -> None:
+    """Two pairs that cannot hear each other certify on. When they meet, they are one run again, and
+    every certificate is exact.
     """
     async with trio.open_nursery() as nursery, cohort_of(4, tmp_path, SIGNED, ELEMENTS) as cohort:
         trials = TrialRunner(cohort, tmp_path)
@@ -195,7 +194,7 @@ async def test_a_partition_through_the_relay_heals_into_one_exact_lineage(tmp_pa
         await cohort.until(apart, "both halves certify on their own", 60.0)
         relay.split([names[:2], names[2:]], CLEAR)
         await trials.until_whole()
-        trials.catch_up()
+        trials.judge.catch_up()
         merges = [
             made
             for made in trials.audit.steps.values()
@@ -214,7 +213,7 @@ async def test_a_partition_through_the_relay_heals_into_one_exact_lineage(tmp_pa
 
 
 async def _start_behind(relay: Relay, cohort: Cohort) -> None:
-    """All members, each behind an address of the relay."""
+    """Start all members, each behind an address of the relay."""
     for member in cohort.members:
         listens, advertised = f"127.87.2.{member.index + 1}", f"127.88.2.{member.index + 1}"
         relay.introduce(

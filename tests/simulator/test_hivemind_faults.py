@@ -1,4 +1,4 @@
-"""hivemind under fault: how what the survivors hold is judged, and one real fault of a real cohort."""
+"""hivemind under fault: the judgment of what survivors hold, and one real fault."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def judged(answers: dict[int, HivemindReport], held: dict[int, Vector]) -> Hivem
     )
 
 
-def test_survivors_with_the_exact_mean_of_those_they_were_told_of_are_right() -> None:
+def test_judge_accepts_the_exact_mean_of_the_reported_members() -> None:
     for members in ((0, 1, 2, 3), (0, 1, 3)):
         rounding = np.float32(1e-7)
         trial = judged(
@@ -76,7 +76,7 @@ def test_survivors_with_the_exact_mean_of_those_they_were_told_of_are_right() ->
         assert trial.false_successes == 0
 
 
-def test_a_slice_of_own_values_under_a_success_is_a_false_success() -> None:
+def test_judge_finds_own_values_in_a_reported_success() -> None:
     held = {index: mean_of(0, 1, 2, 3) for index in SURVIVORS}
     held[1] = held[1].copy()
     held[1][:250] = GIVEN[1][:250]
@@ -92,7 +92,7 @@ def test_a_slice_of_own_values_under_a_success_is_a_false_success() -> None:
     assert "25% its own values" in trial.notes[0]
 
 
-def test_a_mean_without_the_victim_is_false_when_the_victim_is_said_to_be_in_it() -> None:
+def test_judge_finds_a_mean_that_lacks_a_reported_member() -> None:
     trial = judged(
         dict.fromkeys(SURVIVORS, success(0, 1, 2, 3)),
         {index: mean_of(0, 1, 3) for index in SURVIVORS},
@@ -102,7 +102,7 @@ def test_a_mean_without_the_victim_is_false_when_the_victim_is_said_to_be_in_it(
     assert trial.seen_false == 0
 
 
-def test_a_failure_that_everybody_was_told_of_is_agreement_and_no_mean() -> None:
+def test_judge_calls_a_failure_of_all_agreement() -> None:
     answers: dict[int, HivemindReport] = dict.fromkeys(SURVIVORS, CommandFailed(id=1, why="no"))
     trial = judged(answers, {index: GIVEN[index] for index in SURVIVORS})
     assert trial.agree
@@ -115,7 +115,7 @@ def test_a_failure_that_everybody_was_told_of_is_agreement_and_no_mean() -> None
     assert not mixed.agree
 
 
-def test_every_step_has_its_moment_and_the_timeouts_are_the_engines() -> None:
+def test_every_step_has_a_moment_and_the_engines_timeouts() -> None:
     assert set(MOMENT_OF) == set(STEPS)
     settings = bench_settings(20)
     assert (settings.chunk_s, settings.all_reduce_s) == (5.0, 40.0)
@@ -124,7 +124,7 @@ def test_every_step_has_its_moment_and_the_timeouts_are_the_engines() -> None:
 @pytest.mark.real
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-async def test_a_real_member_killed_in_mid_round_is_struck_there_and_the_survivors_are_judged(
+async def test_real_member_killed_in_mid_round_is_judged(
     tmp_path: Path,
 ) -> None:
     with trio.fail_after(300):

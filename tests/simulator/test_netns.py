@@ -1,6 +1,4 @@
-"""Network namespaces: separate machines on shaped cables, of which nothing is left afterwards,
-whatever became of whoever made them.
-"""
+"""Network namespaces are separate machines on shaped cables, and nothing of them is left over."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from simulator.harness.netns import missing_for_namespaces, namespaces
-from tests.simulator.far_links import SEND, TAKE
+from tests.simulator.far_links import RECEIVE, SEND
 
 REPOSITORY = Path(__file__).parents[2]
 REACH = """
@@ -44,7 +42,7 @@ pytestmark = [
 
 
 def interfaces() -> str:
-    """All that is to be seen from outside."""
+    """All interfaces that are visible outside the namespaces."""
     return subprocess.run(
         ["ip", "-brief", "link"], capture_output=True, text=True, check=True
     ).stdout
@@ -54,7 +52,7 @@ def test_a_cable_carries_its_bandwidth() -> None:
     with namespaces(2) as made:
         made.shape(0, uplink_bps=20e6, downlink_bps=None)
         taker = subprocess.Popen(
-            [*made.prefix(1), sys.executable, "-c", TAKE], stdout=subprocess.PIPE
+            [*made.prefix(1), sys.executable, "-c", RECEIVE], stdout=subprocess.PIPE
         )
         assert taker.stdout is not None
         assert taker.stdout.readline() == b"up\n"
@@ -71,10 +69,10 @@ def test_a_pulled_cable_carries_nothing_until_it_is_back() -> None:
         made.cut(1)
         assert made.run(0, *look) == "gone\n"
         assert made.run(0, sys.executable, "-c", REACH, made.host(2)) == "there\n", (
-            "other cables are as they were"
+            "other cables are unchanged"
         )
         made.mend(1)
-        # The bridge listens and learns for 30 s on some kernels.
+        # The bridge listens and learns for up to 30 s on some kernels.
         deadline = time.monotonic() + 45
         while made.run(0, *look) != "there\n":
             assert time.monotonic() < deadline
@@ -84,12 +82,12 @@ def test_nothing_is_left() -> None:
     before = interfaces()
     with namespaces(2) as made:
         pids = [int(re.findall(r"/proc/(\d+)/", made.prefix(member)[1])[0]) for member in range(2)]
-        assert interfaces() == before, "the outside is not touched at all"
+        assert interfaces() == before, "nothing outside changes"
     assert interfaces() == before
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
-def test_nothing_is_left_of_a_killed_maker() -> None:
+def test_killed_maker_leaves_no_namespace() -> None:
     environ = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     maker = subprocess.Popen(
         [sys.executable, "-c", MAKE], stdout=subprocess.PIPE, env=environ, text=True

@@ -1,6 +1,4 @@
-"""Clusters of namespaces: near members are near, far ones as far as was asked, on a way that
-carries what was asked.
-"""
+"""Clusters of namespaces: far members are as far, and the path as narrow, as requested."""
 
 from __future__ import annotations
 
@@ -9,9 +7,9 @@ import sys
 
 import pytest
 
-from simulator.bench.allreduce.benchmark import peer_hosts
+from simulator.bench.allreduce.peer_hosts import peer_hosts
 from simulator.harness.clusters import ClusterLink, clusters, missing_for_clusters
-from tests.simulator.far_links import SEND, TAKE
+from tests.simulator.far_links import RECEIVE, SEND
 
 FAR = ClusterLink(delay_s=0.04, bits=4e6)
 ROUND_TRIP = """
@@ -42,7 +40,7 @@ def test_clusters_are_as_far_apart_and_as_narrowly_joined_as_was_asked() -> None
             trip = float(made.run(0, sys.executable, "-c", ROUND_TRIP, made.host(other)))
             assert 2 * FAR.delay_s <= trip < 2 * FAR.delay_s + 0.05
         taker = subprocess.Popen(
-            [*made.prefix(4), sys.executable, "-c", TAKE], stdout=subprocess.PIPE
+            [*made.prefix(4), sys.executable, "-c", RECEIVE], stdout=subprocess.PIPE
         )
         assert taker.stdout is not None
         assert taker.stdout.readline() == b"up\n"

@@ -1,6 +1,4 @@
-"""Worlds of many: a full round with every node in it, and what ten thousand members make of each
-other.
-"""
+"""Worlds of many nodes: a full round with every node, and the membership of ten thousand."""
 
 from __future__ import annotations
 
@@ -11,13 +9,12 @@ from simulator.playback.membership import NODES, play_membership
 from simulator.playback.player import StoryPlayer, play
 from simulator.scenarios.catalog import scenario
 
-# For a thousand nodes on one core, in processor time: what a busy machine adds is not the
-# simulator's.
+# Processor time for a thousand nodes on one core. The load of a busy machine does not count.
 ROUND_CPU_S = 60.0
 MEMBERSHIP_CPU_S = 120.0
 
 
-def _keepers(played: StoryPlayer) -> list[StateStore]:
+def _stores(played: StoryPlayer) -> list[StateStore]:
     return [
         node.engine.state_store
         for node in played.world.nodes
@@ -26,16 +23,16 @@ def _keepers(played: StoryPlayer) -> list[StateStore]:
 
 
 def _full_round(nodes: int) -> StoryPlayer:
-    """Every node trained, and stands on one certificate with the state that it names."""
+    """Play a round in which every node trained and holds one certificate with its state."""
     played = play(scenario("many", nodes, 1))
     assert played.report is not None
     assert played.report.ok, played.report.reason
-    keepers = _keepers(played)
-    assert len(keepers) == nodes
-    assert {keeper.tip.number for keeper in keepers} == {1}
-    assert len({keeper.tip.hash for keeper in keepers}) == 1
-    assert len({keeper.anchor.value.tobytes() for keeper in keepers}) == 1
-    assert len(keepers[0].tip.members) == 64, "as many as one row may have"
+    stores = _stores(played)
+    assert len(stores) == nodes
+    assert {store.tip.number for store in stores} == {1}
+    assert len({store.tip.hash for store in stores}) == 1
+    assert len({store.anchor.value.tobytes() for store in stores}) == 1
+    assert len(stores[0].tip.members) == 64, "as many as one group may have"
     assert all(node.trainer is not None and node.trainer.collected for node in played.world.nodes)
     return played
 

@@ -1,6 +1,4 @@
-"""A world that stands still is seen to, at its beginning and after its last fault; where nothing is
-promised the report says why.
-"""
+"""The progress check fails a world that stands still, and says when nothing is promised."""
 
 from __future__ import annotations
 
@@ -18,8 +16,9 @@ def small(**changes: object) -> Story:
 
 
 def deaf(story: Story) -> StoryReport:
-    """The story in a world where from the beginning nobody hears anybody, which is no fault of the
-    schedule's.
+    """The report of a story in which no node hears another from the start.
+
+    This is no fault of the schedule.
     """
     played = StoryPlayer(story)
     played.world.swarm.paths.is_cut = lambda here, there: True  # type: ignore[method-assign]
@@ -28,7 +27,7 @@ def deaf(story: Story) -> StoryReport:
     return played.report
 
 
-def test_a_beginning_without_a_certificate_is_no_progress() -> None:
+def test_progress_check_fails_a_start_without_a_certificate() -> None:
     report = deaf(small(patience_s=20.0))
     assert not report.ok
     assert not report.invariants["progress"]
@@ -36,7 +35,7 @@ def test_a_beginning_without_a_certificate_is_no_progress() -> None:
     assert report.rounds_certified == 0
 
 
-def test_a_quiet_tail_without_a_certificate_is_no_progress() -> None:
+def test_progress_check_fails_a_quiet_end_without_a_certificate() -> None:
     report = deaf(
         small(seconds=10.0, patience_s=20.0, schedule=(f.CrashTrainer(node=0, at_s=1.0),))
     )
@@ -44,7 +43,7 @@ def test_a_quiet_tail_without_a_certificate_is_no_progress() -> None:
     assert "20 s after the last fault node 0 (train) is still at certificate 0" in report.reason
 
 
-def test_where_too_few_live_nothing_is_promised_and_the_report_says_so() -> None:
+def test_progress_check_promises_nothing_where_too_few_live() -> None:
     report = play(
         small(seconds=20.0, schedule=(f.Kill(node=0, at_s=1.0), f.Kill(node=1, at_s=1.0)))
     ).report
@@ -53,13 +52,14 @@ def test_where_too_few_live_nothing_is_promised_and_the_report_says_so() -> None
     assert report.rounds_certified == 0
     assert (
         report.excuse
-        == "nothing is promised: 1 honest nodes live after the last fault, a certificate takes 2"
+        == "nothing is promised: 1 honest nodes live after the last fault; a certificate needs 2"
     )
 
 
-def test_a_fault_that_comes_while_the_end_is_awaited_gives_everybody_as_long_again() -> None:
-    """Placed at a step of a round that only comes after the story's seconds: the swarm is cut apart
-    for longer than its patience.
+def test_progress_check_waits_again_after_a_late_fault() -> None:
+    """The fault is placed at a step of a round after the story's seconds.
+
+    The swarm is partitioned for longer than the story's `patience_s`.
     """
     when = f.FaultTrigger(enters="scatter", role="leader", number=2)
     apart = f.Partition(groups=((0,), (1,), (2,)), for_s=25.0, when=when)

@@ -1,6 +1,4 @@
-"""The relay: bytes arrive whole, and links are late, narrow, cut and frozen as they are told to be,
-each for itself.
-"""
+"""The relay delivers bytes whole, and delays, narrows, cuts and freezes links as set."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ async def echo(stream: trio.SocketStream) -> None:
 
 @asynccontextmanager
 async def relayed() -> AsyncIterator[tuple[Relay, int]]:
-    """An echo named "b" behind a relay; this process calls as "a"."""
+    """An echo named "b" behind a relay. This process calls as "a"."""
     with trio.fail_after(LIMIT_S):
         async with trio.open_nursery() as nursery:
             relay = Relay(nursery)
@@ -87,7 +85,7 @@ async def test_each_direction_has_its_own_delay() -> None:
         assert min([await round_trip_s(stream) for _ in range(5)]) < 0.15
 
 
-async def test_a_narrow_direction_carries_no_more_than_its_rate() -> None:
+async def test_narrow_direction_carries_no_more_than_its_rate() -> None:
     async with relayed() as (relay, port):
         stream = await trio.open_tcp_stream(ADVERTISED, port)
         relay.set("a", "b", LinkCondition(bytes_per_second=1e6))
@@ -97,7 +95,7 @@ async def test_a_narrow_direction_carries_no_more_than_its_rate() -> None:
         assert 0.4 <= time.monotonic() - began < 3.0
 
 
-async def test_a_cut_link_breaks_and_refuses_until_it_is_mended() -> None:
+async def test_cut_link_breaks_and_refuses_until_it_is_mended() -> None:
     async with relayed() as (relay, port):
         stream = await trio.open_tcp_stream(ADVERTISED, port)
         await round_trip_s(stream)
@@ -119,7 +117,7 @@ async def test_other_links_do_not_notice() -> None:
         assert await round_trip_s(stream) < 2.0
 
 
-async def test_a_frozen_link_keeps_what_was_sent() -> None:
+async def test_frozen_link_keeps_what_was_sent() -> None:
     async with relayed() as (relay, port):
         stream = await trio.open_tcp_stream(ADVERTISED, port)
         await round_trip_s(stream)
@@ -132,7 +130,7 @@ async def test_a_frozen_link_keeps_what_was_sent() -> None:
         assert await exactly(stream, 5) == b"later"
 
 
-async def test_a_member_that_does_not_listen_looks_as_it_would_without_a_relay() -> None:
+async def test_relay_breaks_calls_to_a_member_that_does_not_listen() -> None:
     with trio.fail_after(LIMIT_S):
         async with trio.open_nursery() as nursery:
             relay = Relay(nursery)

@@ -1,4 +1,4 @@
-"""A benchmark's group that does not form is begun anew, and a missing yardstick is a failure."""
+"""A benchmark's group that does not form is restarted, and a missing reference is a failure."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from click.testing import CliRunner
 from daemon.cli.main import cli
 from protocol.errors import Unreachable
 from simulator.bench.allreduce import retry
-from simulator.bench.allreduce.benchmark import measure, without_figure
+from simulator.bench.allreduce.benchmark import measure
 from simulator.bench.allreduce.cell import Cell, CellRound
+from simulator.bench.allreduce.cell_record import without_figure
 
 
 def round_of(*, grouped: bool) -> CellRound:
@@ -44,7 +45,7 @@ def cell_of() -> Cell:
     return Cell("hivemind", "float32", 2, 5000, hosts, "lo", ((), ()))
 
 
-def test_regroup_starts_on_new_ports_until_a_group_forms() -> None:
+def test_retry_starts_on_new_ports_until_a_group_forms() -> None:
     cell, said = cell_of(), list[str]()
     script = Script(cell, iter([False, True, True]), iter([False, False, True]))
     assert retry.play(cell, said.append).grouped
@@ -52,7 +53,7 @@ def test_regroup_starts_on_new_ports_until_a_group_forms() -> None:
     assert len(said) == 3
 
 
-def test_regroup_gives_up_after_three_tries() -> None:
+def test_retry_gives_up_after_three_tries() -> None:
     cell = cell_of()
     script = Script(cell, iter(()), iter([False] * 9))
     assert not retry.play(cell, lambda _: None).grouped
@@ -63,8 +64,8 @@ def test_regroup_gives_up_after_three_tries() -> None:
 
 
 @pytest.mark.real
-def test_allreduce_fails_without_its_yardstick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Native peers run; those of gloo have an engine that does not exist, so they die at once."""
+def test_allreduce_fails_without_its_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Native peers run. The peers of gloo have an unknown engine, so they die at once."""
     start = Cell._start
 
     def broken(self: Cell, index: int, join: str) -> None:
@@ -95,7 +96,7 @@ def test_allreduce_fails_without_its_yardstick(monkeypatch: pytest.MonkeyPatch) 
     assert sum("trying again on new ports" in line for line in said) == retry.REGROUPS
 
 
-def test_allreduce_exits_with_1_without_its_yardstick(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_allreduce_exits_with_1_without_its_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     def unable(cell: Cell) -> None:
         raise Unreachable(f"peer 0 of {cell.engine} died")
 

@@ -1,4 +1,4 @@
-"""Every named story reaches what it must, with every invariant held."""
+"""Every named story reaches what it wants, with every invariant held."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QUICK_IN_GROUPS = [
 ]
 
 
-def test_of_several_rows_whatever_is_said_of_one_and_more() -> None:
+def test_scenarios_in_groups_include_every_scenario() -> None:
     assert {f"groups-{name}" for name in SCENARIOS} < set(IN_GROUPS)
     assert not set(IN_GROUPS) & set(SCENARIOS)
 
@@ -43,23 +43,21 @@ def _reaches_what_it_must(name: str) -> None:
     assert all(played.report.invariants.values())
 
 
-def test_a_view_whose_votes_are_divided_ends_when_that_is_clear() -> None:
-    """A reducer died while it handed its result out: two voted under the first cut, two under the
-    second, three votes were needed, and all waited for the view's deadline.
+def test_view_with_divided_votes_ends_before_its_deadline() -> None:
+    """A reducer dies while it sends its result: two members vote under each of two inclusions.
+    Three votes are needed, and once all members waited for the view's deadline.
     """
     played = play(scenario("groups-crash-member-gather", None, 5))
     assert played.report is not None
     assert played.report.ok, played.report.reason
 
 
-def test_who_is_too_slow_costs_the_others_what_the_plan_predicts_and_not_what_the_manifest_allows() -> (
-    None
-):
-    """From 32 s to 72 s nothing comes from node 1 in time.
+def test_too_slow_node_costs_the_others_what_the_plan_predicts() -> None:
+    """From 32 s to 72 s nothing of node 1 arrives in time.
 
-    What it did before counts half as much after each certificate without it, and nothing after
-    three. A member that misses one round offers more in the next one. With this seed node 1 does
-    not lead its first slow round: a slow leader costs a view more, which is another story.
+    Its earlier work counts half as much after each certificate without it, and nothing after three.
+    A member that misses one round offers more in the next one. With this seed node 1 does not lead
+    its first slow round: a slow leader costs one more view, which is another story.
     """
     played = play(scenario("too-slow", None, 2))
     assert played.report is not None
@@ -83,7 +81,7 @@ def test_who_is_too_slow_costs_the_others_what_the_plan_predicts_and_not_what_th
     usual, back = counted[3], counted[without[-1].number + 1]
     assert 0 < back[slow] <= usual[slow], "nothing is carried past three certificates"
     (once,) = [peer for peer in usual if peer not in counted[5] and peer != slow]
-    assert counted[6][once] > usual[once], "what it did in the round that it missed came on top"
+    assert counted[6][once] > usual[once], "the work of the missed round was added"
     dropped = [event for event in world.of(WorkDropped, node=1) if isinstance(event, WorkDropped)]
     assert all("without this work" in event.reason for event in dropped)
     trained = sum(
@@ -93,22 +91,20 @@ def test_who_is_too_slow_costs_the_others_what_the_plan_predicts_and_not_what_th
     assert trained == paid + sum(event.samples for event in dropped), "every loss is reported"
 
 
-def test_every_lie_is_refused_by_name_or_says_why_it_is_not() -> None:
-    # Old words at the wrong time: nobody can tell them from late ones, and they change nothing.
+def test_lies_are_refused_by_name_or_explain_why_not() -> None:
+    # Replayed messages cannot be distinguished from late ones, and they change nothing.
     harmless = {"replay"}
     assert {kind for kind, lie in LIES.items() if not lie.unnoticed} == set(NAMED) | harmless
 
 
-def test_a_lying_reducer_is_the_one_thing_that_changes_a_mean() -> None:
-    """Written down in ARCHITECTURE: whoever held the contributions would see it, and here the world
-    does.
-    """
+def test_lying_reducer_changes_the_mean_and_the_world_sees_it() -> None:
+    """Anyone who held all contributions could detect the wrong mean, and the world does."""
     report = play(scenario("liar-wrong_sum", None, 1)).report
     assert report is not None
     assert report.unnoticed > 0
     assert report.invariants["agreement"]
 
 
-def test_an_unknown_scenario_names_the_known() -> None:
-    with pytest.raises(UserError, match="no scenario"):
+def test_scenario_refuses_an_unknown_name() -> None:
+    with pytest.raises(UserError, match="Unknown scenario"):
         scenario("nonsense", None, 1)

@@ -1,5 +1,6 @@
-"""What a node learns alone is not thrown away: not by a friend, not by a restart, not by the run's
-cap, and no sample is drawn twice.
+"""A node keeps what it learned alone, through friends, restarts and the run's limit.
+
+No sample is drawn twice.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ from simulator.fakes.clock import run_virtual
 from simulator.fakes.trainer import QuadraticTrainer
 from simulator.world.world import World
 
-ALONE = 8  # rounds of training before a friend comes
-# The losses of two rounds in a row differ by the samples' noise.
+# Rounds of training before a friend joins.
+ALONE = 8
+# The losses of two successive rounds differ by the samples' noise.
 JUMP = 1.1
-# Of what was learned alone, which may be given up when a friend with nothing learned yet joins the
+# The share of the progress made alone that may be lost when a friend without progress joins the
 # mean at a tenth of the weight.
 GIVEN_UP = 0.15
 MANIFEST = Manifest(
     name="slow-learners",
-    task="made up",
+    task="simulated",
     group=Group(min_peers=2, max_group=8),
     round=RoundRules(seconds=2.0, ready_s=0.5, scatter_s=2.0, gather_s=2.0, vote_s=1.0),
 )
@@ -34,7 +36,7 @@ DILOCO = Outer(learning_rate=0.7, momentum=0.9)
 def world(
     nodes: int = 2, *, outer: Outer = DIRECT, codec: str = "float32", max_samples: int = 1 << 20
 ) -> World:
-    """Nodes that make one or two steps a round: after eight rounds they are on their way still."""
+    """Nodes that make one or two steps a round: after eight rounds they are still learning."""
     manifest = Manifest(
         name=MANIFEST.name,
         task=MANIFEST.task,
@@ -54,7 +56,7 @@ def world(
 
 
 def losses(played: World, node: int, after: float = 0.0) -> list[float]:
-    """Of each stretch that was handed over."""
+    """The loss of each stretch that was handed over."""
     events = played.of(Trained, node=node, after=after)
     return [event.loss for event in events if isinstance(event, Trained) and event.loss is not None]
 
@@ -70,17 +72,15 @@ def dropped(played: World) -> list[WorkDropped]:
 
 
 async def alone(played: World, rounds: int) -> None:
-    """Node 0 trains by itself."""
+    """Let node 0 train alone."""
     played.start(0)
     await played.until(lambda: len(losses(played, 0)) >= rounds, 60, f"{rounds} rounds alone")
 
 
 @pytest.mark.parametrize("outer", [DIRECT, DILOCO], ids=["direct", "diloco"])
 @pytest.mark.parametrize("codec", ["float32", "int8", "int4"])
-def test_a_friend_does_not_undo_what_was_learned_alone(codec: str, outer: Outer) -> None:
-    """With increments averaged instead of added, and with momentum on the displacement of eight
-    rounds, the loss went back up.
-    """
+def test_friend_does_not_undo_what_a_node_learned_alone(codec: str, outer: Outer) -> None:
+    """Averaged increments once raised the loss, as did momentum on a large displacement."""
     played = world(codec=codec, outer=outer)
 
     async def story() -> None:
@@ -106,9 +106,9 @@ def test_a_friend_does_not_undo_what_was_learned_alone(codec: str, outer: Outer)
     assert not dropped(played)
 
 
-def test_the_first_anchor_is_the_mean_of_where_its_members_stand() -> None:
-    """Golden: with an outer step of rate 1 and no momentum, weighted by the samples of the whole
-    trajectory.
+def test_first_anchor_is_the_weighted_mean_of_its_members() -> None:
+    """Golden: with an outer step of rate 1 and no momentum, weighted by the whole trajectories'
+    samples.
     """
     played = world()
     stood: dict[int, tuple[float, float]] = {}
@@ -124,8 +124,8 @@ def test_the_first_anchor_is_the_mean_of_where_its_members_stand() -> None:
             stood[1] = (float(engine.state_store.anchor.value[7]), 0.0)
 
     def watch(_at: float, node: object, event: object) -> None:
-        """Where each member stands when it has handed over: the last before the certificate is what
-        it offered.
+        """Record each member's value when it has handed over. The last one before the certificate
+        is its offer.
         """
         if isinstance(event, Trained) and not certified(played, 0):
             index = played.nodes.index(node)  # type: ignore[arg-type]
@@ -143,9 +143,8 @@ def test_the_first_anchor_is_the_mean_of_where_its_members_stand() -> None:
     assert stood[1][0] == pytest.approx(mean, rel=1e-4)
 
 
-def test_a_restart_alone_goes_on_from_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed in the middle of a round, started again, killed again, asked to leave; then a friend
-    comes.
+def test_node_alone_continues_after_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lone node is killed twice in mid-round and asked to leave once; then a friend joins.
 
     No sample is drawn twice.
     """
@@ -194,9 +193,10 @@ def test_a_restart_alone_goes_on_from_where_it_was(monkeypatch: pytest.MonkeyPat
     assert not dropped(played)
 
 
-def test_the_cap_takes_weight_and_no_progress() -> None:
-    """A node that was alone for long has more samples than one offer may have: it brings where it
-    stands, once.
+def test_sample_limit_costs_weight_and_no_progress() -> None:
+    """A node that was alone for long has more samples than one offer may have.
+
+    It offers its whole displacement once.
     """
     played = world(max_samples=30)
 
@@ -216,17 +216,17 @@ def test_the_cap_takes_weight_and_no_progress() -> None:
     at = next(at for at, index, event in played.history if index == 0 and event is first)
     together = losses(played, 0, after=at)
     assert together == sorted(together, reverse=True), (
-        "a second offer of the same displacement would lead past the goal"
+        "a second offer of the same displacement would overshoot"
     )
     assert together[0] < 0.5 * losses(played, 0)[0], (
-        "the friend counts as much, and knows nothing yet"
+        "the friend has the same weight and no progress"
     )
 
 
-def test_a_joiner_brings_nothing_from_the_initial_parameters() -> None:
-    """It trains from them until it has an anchor of the run.
+def test_newcomer_offers_nothing_from_the_initial_parameters() -> None:
+    """A newcomer trains from the initial parameters until it has an anchor of the run.
 
-    Counted in a later certificate that threw the run back.
+    Once a later certificate counted that work, which threw the run back.
     """
     played = world(3)
 
@@ -236,7 +236,7 @@ def test_a_joiner_brings_nothing_from_the_initial_parameters() -> None:
             await played.until(lambda: played.number(0) >= 5, 60, "five rounds")
             played.start(2)
             await played.until(
-                lambda: len(played.of(Trained, node=2)) >= 4, 60, "the joiner's rounds"
+                lambda: len(played.of(Trained, node=2)) >= 4, 60, "the newcomer's rounds"
             )
 
     run_virtual(story, seed=5)

@@ -1,5 +1,6 @@
-"""Two releases in one world: one knows rules 2, one knows rules 2 and 3, which divides slices
-otherwise.
+"""Two releases in one world: one supports rules 2, the other rules 2 and 3.
+
+Rules 3 divide slices in another way.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from simulator.world.simulated_node import SimulatedNode
 from simulator.world.world import World
 
 OLDER, NEWER = frozenset({CURRENT_RULES}), frozenset({CURRENT_RULES, LATER_RULES})
-# Among three: two chunks go to somebody by the tie rule.
+# Among three members: the tie rule assigns two of the chunks.
 CHUNKS = 5
 
 
@@ -53,7 +54,7 @@ def played(world: World, story: Callable[[], Awaitable[None]]) -> None:
 
 
 def plans(world: World, node: SimulatedNode) -> list[Plan]:
-    """Of the rounds that a node has certificates of."""
+    """The plans of the rounds whose certificates a node has."""
     assert node.engine is not None
     steps = [
         node.engine.peers.lineage.entry(bytes.fromhex(event.certificate))
@@ -69,10 +70,8 @@ def certified(world: World, index: int) -> list[RoundCertified]:
 
 
 @pytest.mark.parametrize("rules", [CURRENT_RULES, LATER_RULES])
-def test_a_run_is_planned_by_its_own_rules_whatever_else_a_program_knows(rules: int) -> None:
-    """Both releases carry out each other's plans in a run of rules 2; in one of rules 3 the slices
-    are others.
-    """
+def test_run_is_planned_by_its_own_rules(rules: int) -> None:
+    """Both releases carry out each other's plans in a run of rules 2. Rules 3 make other slices."""
     world = world_of(rules, NEWER, OLDER if rules == CURRENT_RULES else NEWER, NEWER)
 
     async def story() -> None:
@@ -90,7 +89,7 @@ def test_a_run_is_planned_by_its_own_rules_whatever_else_a_program_knows(rules: 
     borders = rule_set(rules).share_out(CHUNKS, equal)
     assert {plan.borders for plan in together} == {borders}
     assert borders != rule_set(CURRENT_RULES + LATER_RULES - rules).share_out(CHUNKS, equal), (
-        "the other version would plan otherwise"
+        "the other version makes another plan"
     )
     assert world.of(InputRefused) == []
     assert (
@@ -106,7 +105,7 @@ def test_a_run_is_planned_by_its_own_rules_whatever_else_a_program_knows(rules: 
     )
 
 
-def test_a_run_of_later_rules_is_refused_by_the_older_release_in_words_on_both_sides() -> None:
+def test_older_release_refuses_a_run_of_later_rules() -> None:
     world = world_of(LATER_RULES, NEWER, NEWER, OLDER)
 
     async def story() -> None:
@@ -121,23 +120,21 @@ def test_a_run_of_later_rules_is_refused_by_the_older_release_in_words_on_both_s
     refused = world.nodes[2].refused
     assert refused is not None
     assert refused.what == "This run uses rules 3; this program knows rules 2. Upgrade hypergpu."
-    assert world.nodes[2].life == 0, "it never took part"
-    (told,) = world.of(InputRefused)
-    assert isinstance(told, InputRefused)
-    assert (told.reason, told.peer) == ("rules", world.nodes[2].peer)
-    assert told.detail == "it asked to join; it knows rules 2, and this run uses rules 3"
+    assert world.nodes[2].life == 0, "the older node never took part"
+    (refusal,) = world.of(InputRefused)
+    assert isinstance(refusal, InputRefused)
+    assert (refusal.reason, refusal.peer) == ("rules", world.nodes[2].peer)
+    assert refusal.detail == "it asked to join; it knows rules 2, and this run uses rules 3"
 
 
-def test_a_node_that_upgrades_in_mid_run_goes_on_by_the_runs_rules() -> None:
-    """Its new release would begin runs of rules 3; its run of rules 2 goes on from the checkpoint,
-    and so do the others with it.
-    """
+def test_node_that_upgrades_in_mid_run_keeps_the_runs_rules() -> None:
+    """The new release begins runs of rules 3, but the run of rules 2 continues as it was."""
     world = world_of(CURRENT_RULES, OLDER, OLDER, OLDER)
 
     async def story() -> None:
         world.start()
         await world.until(lambda: all(world.number(i) >= 3 for i in range(3)), 60.0, "round 3")
-        for index in range(3):  # one after the other, as people upgrade
+        for index in range(3):  # One after the other, as people upgrade.
             world.kill(index)
             before = world.number(index)
             await world.until(lambda index=index: not world.nodes[index].alive, 10.0, "its end")  # type: ignore[misc]
@@ -169,4 +166,4 @@ def test_a_node_that_upgrades_in_mid_run_goes_on_by_the_runs_rules() -> None:
     for index in range(3):
         numbers = [event.number for event in certified(world, index)]
         assert numbers == sorted(numbers)
-        assert len(set(numbers)) == len(numbers), "no round was begun a second time"
+        assert len(set(numbers)) == len(numbers), "no round began twice"

@@ -49,7 +49,7 @@ def demo(
     if anvil and not chain:
         raise click.UsageError("--anvil needs --chain.")
     # rich and the run's manifest take a while; a mistake in the options does not wait for them.
-    from daemon.demo.supervisor import run_demo  # noqa: PLC0415
+    from daemon.demo.runner import run_demo  # noqa: PLC0415
 
     return run_demo(
         invocation(context), peers=peers, rounds=rounds, run_file=run_file, chain=chain, anvil=anvil

@@ -187,7 +187,7 @@ def _text(found: RunSession, whose: Address) -> str:
     run = f"run          {found.name} ({found.run[:SHOWN_DIGITS]})"
     if found.state == "none":
         state = (
-            f"state        none: {whose} has not put this run on the chain;"
+            f"state        none: {whose} has no session for this run;"
             " type hypergpud session create, or show --owner ADDRESS"
         )
         return "\n".join([run, state, f"manifest     0x{found.own_manifest} in this home"])

@@ -1,3 +1,1 @@
-"""`hypergpud bench allreduce`: engines side by side, each peer its own process, every result held
-against the exact mean.
-"""
+"""`hypergpud bench allreduce`: engines side by side, every result compared with the exact mean."""

@@ -1,6 +1,4 @@
-"""The peers of one engine and codec: processes in sessions of their own, asked all at once and
-waited for.
-"""
+"""`Cell`: the peers of one engine and codec, each a process in its own session."""
 
 from __future__ import annotations
 
@@ -30,24 +28,29 @@ from simulator.bench.processes import BenchProcesses
 # Imports of torch on a busy machine, and 10 million random numbers for each peer.
 UP_S = 120.0
 ROUND_S = 400.0
-# Between telling all peers when to begin and that moment.
+# Between the command to start and the start.
 LEAD_S = 0.15
 
 
 class CellRound(msgspec.Struct, frozen=True, kw_only=True):
-    """One averaging by all peers. `seconds` from the first that began to the last that ended."""
+    """One averaging by all peers.
+
+    `seconds` run from the first peer that began to the last that ended.
+    """
 
     seconds: float
-    # Of all peers' sessions, children included.
+    # CPU time of all peers' sessions, with their children.
     cpu_seconds: float
     max_error: float
-    agree: bool  # whether all peers hold the same bytes
+    # Whether all peers hold the same bytes.
+    agree: bool
     failure: str
-    grouped: bool = True  # whether the peers found each other
+    # Whether the peers found each other.
+    grouped: bool = True
 
 
 class Cell:
-    """A context manager: the processes are there inside it."""
+    """A context manager: its processes live inside the block."""
 
     def __init__(
         self,
@@ -69,9 +72,10 @@ class Cell:
         return self
 
     def start(self) -> None:
-        """Start all peers, on ports of the system's choice. Ends those that were there before.
+        """Start all peers on ports that the system chooses, and end earlier ones.
 
-        Raises `Unreachable` when a peer died, fell silent or did not find the others.
+        Raises:
+            Unreachable: When a peer died, fell silent or did not find the others.
         """
         self.close()
         self._processes = BenchProcesses(f"{self.engine} {self.codec}")
@@ -81,7 +85,7 @@ class Cell:
             for index in range(self.peers):
                 self._start(index, infos[0] if infos else "")
                 if not infos:
-                    infos.append(self._here(0))  # the others may want to join it
+                    infos.append(self._here(0))  # The others may join it.
             infos += [self._here(index) for index in range(1, self.peers)]
             self._ask(MeetPeers(infos=tuple(infos)), UP_S)
         except BaseException:
@@ -114,7 +118,7 @@ class Cell:
         )
 
     def _here(self, index: int) -> str:
-        line = decode_answer(self._processes.hear(index, UP_S))
+        line = decode_answer(self._processes.read_line(index, UP_S))
         assert isinstance(line, PeerListens)
         return line.info
 
@@ -122,13 +126,14 @@ class Cell:
         self._processes.close()
 
     def round(self) -> CellRound:
-        """Prepare all, then begin at one moment.
+        """Prepare all peers, then start the averaging at one moment.
 
-        Raises `Unreachable` when a peer died or fell silent.
+        Raises:
+            Unreachable: When a peer died or fell silent.
         """
         self._number += 1
         self._ask(PrepareRound(number=self._number), ROUND_S)
-        before = self._processes.cpu_s()  # a round has tens of its ticks
+        before = self._processes.cpu_s()  # A round takes tens of its ticks.
         done = [
             line
             for line in self._ask(StartRound(at_s=time.monotonic() + LEAD_S), ROUND_S)
@@ -152,5 +157,7 @@ class Cell:
 
     def _ask(self, line: PeerLine, limit_s: float) -> list[Answer]:
         for index in range(self.peers):
-            self._processes.tell(index, encode(line))
-        return [decode_answer(self._processes.hear(index, limit_s)) for index in range(self.peers)]
+            self._processes.send(index, encode(line))
+        return [
+            decode_answer(self._processes.read_line(index, limit_s)) for index in range(self.peers)
+        ]

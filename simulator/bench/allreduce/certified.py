@@ -1,7 +1,6 @@
-"""Whole certified rounds of the native engine: offer, digests, plan, scatter, cut, sum, outer step,
-votes, certificate, ledger.
+"""Whole certified rounds of the native engine, from the offer to the ledger.
 
-Only trainer and disk are not there.
+Only trainer and disk are missing.
 """
 
 from __future__ import annotations
@@ -33,15 +32,16 @@ from protocol.run.manifest import Limits, Manifest, Outer, RoundRules, seal
 from simulator.bench.allreduce.driver import AveragingFailure, CommandPipe, DriverSettings, serve
 from simulator.bench.allreduce.native import secret_of
 
-ROUND_S = 86400.0  # rounds end when the benchmark says so
-MEET_S = 60.0  # until all know all
-PATIENCE_S = 120.0  # for one round
+# Rounds end when the benchmark says so.
+ROUND_S = 86400.0
+# Until all peers know each other.
+MEET_S = 60.0
+# The time for one round.
+TIMEOUT_S = 120.0
 
 
 class NullDisk:
-    """A `Disk` that keeps the chain's records and nothing else: what a round costs without the
-    medium it is written to.
-    """
+    """A `Disk` that keeps the chain's records only: a round's cost without the medium."""
 
     def __init__(self) -> None:
         self._records: dict[int, bytes] = {}
@@ -109,7 +109,7 @@ class NullDisk:
 
 
 class VectorTrainer:
-    """A `Trainer` that hands over the vector it was given, once."""
+    """A `Trainer` that hands over the vector that it was given, once."""
 
     restarts = 0
 
@@ -128,7 +128,7 @@ class VectorTrainer:
             parameters=self._elements,
             specs=(spec,),
             dataset_size=1 << 20,
-            device="made up",
+            device="simulated",
             threads=1,
         )
 
@@ -157,9 +157,9 @@ class VectorTrainer:
 
 
 class CertifiedDriver:
-    """One peer.
+    """The whole engine in one peer.
 
-    The outer optimizer moves by the mean itself, so that the anchor's step shows it.
+    The outer optimizer moves by the mean itself, so that the anchor's step shows the mean.
     """
 
     def __init__(self, settings: DriverSettings, network: LibP2PNetwork) -> None:
@@ -174,7 +174,7 @@ class CertifiedDriver:
         )
         self.signed = seal(manifest)
         self.trainer = VectorTrainer(settings.elements)
-        self._said: list[JournalEvent] = []
+        self._journal: list[JournalEvent] = []
         self._adopted = trio.Event()
         self.engine = NativeEngine(
             context=node_context(self.signed, Signer(secret_of(settings.index))),
@@ -182,7 +182,7 @@ class CertifiedDriver:
                 network=network,
                 disk=NullDisk(),
                 offload=in_thread,
-                record=self._said.append,
+                record=self._journal.append,
             ),
             trainer=self.trainer,
             name=f"peer {settings.index}",
@@ -208,8 +208,9 @@ class CertifiedDriver:
         await self._together()
 
     async def _together(self) -> None:
-        """Until beacons say that all others hold our tip: a round that begins before that is one of
-        those who are heard of.
+        """Wait until beacons report that all others hold this node's tip.
+
+        A round that began earlier would be one of the members known by then.
         """
         with trio.move_on_after(MEET_S):
             while self._others < self._settings.peers - 1:
@@ -220,31 +221,31 @@ class CertifiedDriver:
         )
 
     async def prepare(self, number: int, vector: Vector) -> None:
-        keeper = self.engine.state_store
-        assert keeper is not None
+        store = self.engine.state_store
+        assert store is not None
         await self._together()
         self.trainer.give(vector)
-        # What the codec lost last time belongs to another scale.
-        keeper.ledger.residue[:] = 0.0
-        self._before[:] = keeper.anchor.value
-        self._said.clear()
+        # The codec's error of the last round belongs to another scale.
+        store.ledger.residue[:] = 0.0
+        self._before[:] = store.anchor.value
+        self._journal.clear()
 
     async def average(self) -> None:
         self._adopted = trio.Event()
         self.engine.end_training()
-        with trio.move_on_after(PATIENCE_S):
+        with trio.move_on_after(TIMEOUT_S):
             await self._adopted.wait()
             return
-        raise AveragingFailure(f"no certificate within {PATIENCE_S:.0f} s")
+        raise AveragingFailure(f"no certificate within {TIMEOUT_S:.0f} s")
 
     async def result(self) -> Vector:
-        keeper = self.engine.state_store
-        assert keeper is not None
-        moved: Vector = self._before - keeper.anchor.value
+        store = self.engine.state_store
+        assert store is not None
+        moved: Vector = self._before - store.anchor.value
         return moved
 
 
-async def live(talk: CommandPipe, settings: DriverSettings) -> None:
+async def live(pipe: CommandPipe, settings: DriverSettings) -> None:
     joins: tuple[str, ...] = (settings.join,) if settings.join else ()
     with tempfile.TemporaryDirectory(prefix="hypergpu-bench-") as folder:
         certificate = load_or_make(Path(folder) / "bulk.pem", f"peer {settings.index}")
@@ -258,13 +259,13 @@ async def live(talk: CommandPipe, settings: DriverSettings) -> None:
             await nursery.start(driver.engine.run)
             nursery.start_soon(announce, network, driver.signed)
             await serve(
-                talk,
+                pipe,
                 settings,
                 driver,
-                lambda: trio.to_thread.run_sync(talk.next, abandon_on_cancel=True),
+                lambda: trio.to_thread.run_sync(pipe.next, abandon_on_cancel=True),
             )
             nursery.cancel_scope.cancel()
 
 
-def run(talk: CommandPipe, settings: DriverSettings) -> None:
-    trio.run(live, talk, settings)
+def run(pipe: CommandPipe, settings: DriverSettings) -> None:
+    trio.run(live, pipe, settings)

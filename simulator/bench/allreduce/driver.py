@@ -1,4 +1,4 @@
-"""A peer's side of the conversation, whatever engine it drives."""
+"""A peer's side of the protocol with the conductor, for any engine."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from simulator.bench.allreduce.wire import (
 )
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
-# Before the common moment: a sleep wakes up late, a loop does not.
+# Before the common start: a sleep wakes up late, a loop does not.
 SPIN_S = 0.0005
 
 
 class DriverSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """One peer."""
+    """The settings of one peer."""
 
     engine: str
     codec: str
@@ -46,15 +46,16 @@ class DriverSettings(msgspec.Struct, frozen=True, kw_only=True):
     peers: int
     elements: int
     host: str
-    device: str  # the network device that carries `host`
-    # Members of a row at most, where the engine knows rows.
-    row: int = 64
-    # Where an engine that finds its peers by itself begins.
+    # The network device that carries `host`.
+    device: str
+    # The largest group, where the engine knows groups.
+    max_group: int = 64
+    # The address at which an engine that finds its peers by itself begins.
     join: str = ""
 
 
 class AveragingFailure(Exception):
-    """The engine gave the round up, or says itself that its result is not the mean of all."""
+    """The engine gave the round up, or reports that its result is not the mean of all peers."""
 
 
 class GroupMissing(AveragingFailure):
@@ -65,21 +66,22 @@ class Driver(Protocol):
     """An engine in one peer."""
 
     async def info(self) -> str:
-        """What the others need to find us."""
+        """The text that the others need to find this peer."""
 
     async def meet(self, infos: tuple[str, ...]) -> None:
-        """All are up."""
+        """Meet the others: all peers are up."""
 
     async def prepare(self, number: int, vector: Vector) -> None:
-        """Whatever comes before averaging and is not part of it.
+        """Do what comes before averaging and is not timed.
 
-        `vector` stays as it is until the round is over.
+        `vector` does not change before the round is over.
         """
 
     async def average(self) -> None:
-        """What is timed: from the vector in memory to the mean in memory.
+        """Do what is timed: from the vector in memory to the mean in memory.
 
-        Raises `AveragingFailure`.
+        Raises:
+            AveragingFailure: When the engine gave up or its result is not the mean.
         """
 
     async def result(self) -> Vector:
@@ -87,7 +89,7 @@ class Driver(Protocol):
 
 
 class CommandPipe:
-    """Lines on the two pipes. Whatever a library prints goes to the log."""
+    """The lines on the two pipes. The output of libraries goes to the log."""
 
     def __init__(self) -> None:
         self._output = os.dup(1)
@@ -95,43 +97,43 @@ class CommandPipe:
         os.dup2(2, 1)
 
     def next(self) -> Command | None:
-        """The next command; None when the conductor is gone. Blocks."""
+        """Read the next command. Blocks. None when the conductor is gone."""
         line = self._input.readline()
         return decode_command(line) if line.endswith(b"\n") else None
 
-    def say(self, line: PeerLine) -> None:
+    def send(self, line: PeerLine) -> None:
         data = memoryview(encode(line))
         while data:
             data = data[os.write(self._output, data) :]
 
 
 async def serve(
-    talk: CommandPipe,
+    pipe: CommandPipe,
     settings: DriverSettings,
     driver: Driver,
     following: Callable[[], Awaitable[Command | None]],
 ) -> None:
-    """Until the conductor is gone. `following` gives the next command."""
+    """Carry out commands until the conductor is gone. `following` reads the next command."""
     own = vector_of(settings.index, settings.elements)
     mean = exact_mean(settings.peers, settings.elements)
     vector = np.empty_like(own)
     number = 0
-    talk.say(PeerListens(info=await driver.info()))
+    pipe.send(PeerListens(info=await driver.info()))
     while (command := await following()) is not None:
         match command:
             case MeetPeers(infos=infos):
                 await driver.meet(infos)
-                talk.say(Acknowledged())
+                pipe.send(Acknowledged())
             case PrepareRound(number=number):
                 np.multiply(own, scale_of(number), out=vector)
                 await driver.prepare(number, vector)
-                talk.say(Acknowledged())
+                pipe.send(Acknowledged())
             case StartRound(at_s=at_s):
-                talk.say(await _go(driver, at_s))
+                pipe.send(await _go(driver, at_s))
             case CheckMean():
                 result = await driver.result()
                 error = float(np.max(np.abs(result - mean * scale_of(number))))
-                talk.say(
+                pipe.send(
                     MeanChecked(
                         max_error=error if math.isfinite(error) else None,
                         result=digest(result.data.cast("B")).hex(),
@@ -140,7 +142,7 @@ async def serve(
 
 
 async def _go(driver: Driver, at_s: float) -> RoundDone:
-    time.sleep(max(0.0, at_s - SPIN_S - time.monotonic()))  # noqa: ASYNC251  # nothing else may run here until the common moment
+    time.sleep(max(0.0, at_s - SPIN_S - time.monotonic()))  # noqa: ASYNC251
     while (began := time.monotonic()) < at_s:
         pass
     failure, grouped = "", True
@@ -152,7 +154,7 @@ async def _go(driver: Driver, at_s: float) -> RoundDone:
 
 
 def at_once(work: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine that never waits: the loop above, for engines that block."""
+    """Run a coroutine that never waits: `serve`, for engines that block."""
     try:
         work.send(None)
     except StopIteration:
@@ -161,7 +163,7 @@ def at_once(work: Coroutine[Any, Any, None]) -> None:
 
 
 def die_with_parent() -> None:
-    """The kernel ends this process when the thread that started it ends."""
+    """Make the kernel end this process when the thread that started it ends."""
     parent = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:

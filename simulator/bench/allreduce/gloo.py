@@ -1,7 +1,6 @@
-"""gloo through torch.distributed: no encryption, no authentication, and no survivors when a peer
-dies.
+"""gloo through torch.distributed: the fastest this hardware allows.
 
-The speed of light for this hardware.
+It has no encryption and no authentication, and when a peer dies, no peer survives.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from simulator.bench.allreduce.wire import Command
 
 
 class GlooDriver:
-    """One peer."""
+    """gloo in one peer."""
 
     def __init__(self, settings: DriverSettings) -> None:
         self._settings = settings
@@ -56,9 +55,9 @@ def _free_port(host: str) -> int:
         return int(probe.getsockname()[1])
 
 
-def run(talk: CommandPipe, settings: DriverSettings) -> None:
+def run(pipe: CommandPipe, settings: DriverSettings) -> None:
     async def following() -> Command | None:
-        return talk.next()
+        return pipe.next()
 
-    at_once(serve(talk, settings, GlooDriver(settings), following))
+    at_once(serve(pipe, settings, GlooDriver(settings), following))
     torch.distributed.destroy_process_group()

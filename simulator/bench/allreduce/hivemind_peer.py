@@ -29,12 +29,12 @@ from simulator.bench.allreduce.wire import Command
 
 COMPRESSION = {"float32": "none", "float16": "float16", "int8": "uniform8"}
 MEET_S, MEET_PAUSE_S = 30.0, 0.5
-# To find each other: 5 s of matchmaking, and again when somebody came late.
+# To form a group: 5 s of matchmaking, and again when a peer came late.
 GROUP_S = 30.0
 
 
 class HivemindDriver:
-    """One peer. Matchmaking is preparation: only the all-reduce is timed."""
+    """hivemind in one peer. Matchmaking is preparation: only the all-reduce is timed."""
 
     def __init__(self, settings: DriverSettings, peer: HivemindPeer) -> None:
         self._settings, self._peer = settings, peer
@@ -59,7 +59,7 @@ class HivemindDriver:
         )
 
     def _meet(self, index: int, info: str) -> None:
-        """Two that call each other at one moment, and are far apart, can both fail: again, then."""
+        """Call a peer until it answers: two that call each other at once can both fail."""
         last = time.monotonic() + MEET_S
         while not self._peer.connect(info.split()):
             if time.monotonic() > last:
@@ -74,7 +74,8 @@ class HivemindDriver:
         try:
             self._attempt.wait_for_group(GROUP_S)
         except AveragingFailed:
-            self._attempt = None  # said when the round begins
+            # `average` reports the failure.
+            self._attempt = None
 
     async def average(self) -> None:
         if self._attempt is None:
@@ -86,7 +87,7 @@ class HivemindDriver:
             raise AveragingFailure(str(failed)) from None
         if len(outcome.group) != self._settings.peers or not outcome.whole:
             raise AveragingFailure(
-                f"a group of {len(outcome.group)}, {outcome.local_elements} elements of it local"
+                f"a group of {len(outcome.group)}, with {outcome.local_elements} local elements"
             )
         self._averager.read(into=self._mean)
 
@@ -94,10 +95,10 @@ class HivemindDriver:
         return self._mean
 
 
-def run(talk: CommandPipe, settings: DriverSettings) -> None:
+def run(pipe: CommandPipe, settings: DriverSettings) -> None:
     with HivemindPeer(PeerSettings(listen=(f"/ip4/{settings.host}/tcp/0",))) as peer:
 
         async def following() -> Command | None:
-            return talk.next()
+            return pipe.next()
 
-        at_once(serve(talk, settings, HivemindDriver(settings, peer), following))
+        at_once(serve(pipe, settings, HivemindDriver(settings, peer), following))

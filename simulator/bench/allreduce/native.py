@@ -1,5 +1,6 @@
-"""The native engine's data plane alone: its lanes, codecs and sums between real networks, without
-digests, cut, votes and outer step.
+"""The native engine's data plane alone: its lanes, codecs and sums between real networks.
+
+Digests, inclusion, votes and outer step are left out.
 """
 
 from __future__ import annotations
@@ -42,12 +43,12 @@ from simulator.bench.allreduce.driver import AveragingFailure, CommandPipe, Driv
 
 RUN = digest(b"hypergpu/bench/allreduce")
 _NONE: Vector = np.empty(0, np.float32)
-# For one round: at 10 Mbit/s 40 MB take a minute.
-PATIENCE_S = 300.0
+# The time for one round: at 10 Mbit/s, 40 MB take a minute.
+TIMEOUT_S = 300.0
 
 
 class NullCommitment:
-    """A `Commitment` to nothing: what averaging costs without proofs."""
+    """A `Commitment` to nothing: it shows what averaging costs without proofs."""
 
     def proof(self, tree: Levels, first: int, stop: int) -> tuple[Digest, ...]:
         return ()
@@ -68,12 +69,12 @@ class NullCommitment:
 
 
 def secret_of(index: int) -> bytes:
-    """A peer's key: for this benchmark and nothing else."""
+    """A peer's key, for this benchmark only."""
     return digest(b"hypergpu/bench/key", index.to_bytes(2, "big"))
 
 
 class NativeDriver:
-    """One peer."""
+    """The data plane in one peer."""
 
     def __init__(self, settings: DriverSettings, network: LibP2PNetwork) -> None:
         self._settings, self._network = settings, network
@@ -85,14 +86,14 @@ class NativeDriver:
         self._exchange: AllReduce | None = None
         self._changed = trio.Event()
         self._mean: Vector = _NONE
-        # What has to be decoded; touched by nobody else.
+        # Where a result is decoded. Nothing else writes to it.
         self._out: Vector = np.empty(settings.elements, np.float32)
         self.buffers, self._offers = Buffers(), Buffers()
         serve_bulk(network, self._accept, self._refuse, self.buffers)
 
     @property
     def kept_bytes(self) -> int:
-        """What is kept for the next round, and what is in use in one."""
+        """The bytes that are kept for the next round, and those in use."""
         return self.buffers.size_bytes + self._offers.size_bytes
 
     def _find(self, peer: PeerId, fingerprint: Digest) -> Endpoint:
@@ -117,7 +118,7 @@ class NativeDriver:
 
     async def prepare(self, number: int, vector: Vector) -> None:
         self._vector, self._exchange, self._number = vector, None, number
-        self._mean = _NONE  # its memory may serve again
+        self._mean = _NONE  # Its memory may be reused.
         self._out[:] = np.nan
         self.sender.clear(failed=False)
         self._offers.next_round()
@@ -139,7 +140,7 @@ class NativeDriver:
             )
             for peer in peers
         ]
-        rows = even_groups(len(peers), self._settings.row)
+        rows = even_groups(len(peers), self._settings.max_group)
         borders = share_out(chunk_count(self._settings.elements), [1.0] * len(rows[-1]))
         signed = tuple(Signed(b"", peer, b"") for peer in peers)
         plan = Plan(
@@ -188,7 +189,7 @@ class NativeDriver:
             reason="",
         )
         exchange.scatter()
-        with trio.move_on_after(PATIENCE_S):
+        with trio.move_on_after(TIMEOUT_S):
             await exchange.average(cut, digest(plan.digest))
             results, elements = exchange.results(), self._settings.elements
             there = results.vector(0, elements)
@@ -196,17 +197,17 @@ class NativeDriver:
                 there if there is not None else await in_thread(lambda: results.mean(0, self._out))
             )
             return
-        raise AveragingFailure(self._trouble or f"not within {PATIENCE_S:.0f} s")
+        raise AveragingFailure(self._trouble or f"not within {TIMEOUT_S:.0f} s")
 
     async def result(self) -> Vector:
         return self._mean
 
 
 def _nothing(event: Event) -> None:
-    """There is no round machine here that would want to know."""
+    """Ignore an event: there is no round machine here."""
 
 
-async def live(talk: CommandPipe, settings: DriverSettings) -> None:
+async def live(pipe: CommandPipe, settings: DriverSettings) -> None:
     with tempfile.TemporaryDirectory(prefix="hypergpu-bench-") as folder:
         certificate = load_or_make(Path(folder) / "bulk.pem", f"peer {settings.index}")
         given = NetworkSettings(listen_host=settings.host, min_connections=0)
@@ -215,13 +216,13 @@ async def live(talk: CommandPipe, settings: DriverSettings) -> None:
         async with network.running(), trio.open_nursery() as nursery:
             await nursery.start(driver.sender.run)
             await serve(
-                talk,
+                pipe,
                 settings,
                 driver,
-                lambda: trio.to_thread.run_sync(talk.next, abandon_on_cancel=True),
+                lambda: trio.to_thread.run_sync(pipe.next, abandon_on_cancel=True),
             )
             nursery.cancel_scope.cancel()
 
 
-def run(talk: CommandPipe, settings: DriverSettings) -> None:
-    trio.run(live, talk, settings)
+def run(pipe: CommandPipe, settings: DriverSettings) -> None:
+    trio.run(live, pipe, settings)

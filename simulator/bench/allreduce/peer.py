@@ -1,6 +1,6 @@
-"""One peer of the benchmark: `python -m simulator.bench.allreduce.peer SETTINGS`, settings as JSON.
+"""One peer of the benchmark, which ends when its standard input does.
 
-Ends when its standard input does.
+Usage: `python -m simulator.bench.allreduce.peer SETTINGS`, with settings as JSON.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import msgspec
 
 from simulator.bench.allreduce.driver import CommandPipe, DriverSettings, die_with_parent
 
-ROOMS = {
+MODULES = {
     "native": "native",
     "certified": "certified",
     "tcp": "tcp",
@@ -24,11 +24,11 @@ ROOMS = {
 def main(argument: str) -> None:
     settings = msgspec.json.decode(argument, type=DriverSettings)
     die_with_parent()
-    talk = CommandPipe()
-    # By name: hivemind and libp2p cannot be in one process, and each engine's libraries take a
-    # second to load.
-    importlib.import_module(f"simulator.bench.allreduce.{ROOMS[settings.engine]}").run(
-        talk, settings
+    pipe = CommandPipe()
+    # Imported by name: hivemind and libp2p cannot be in one process, and each engine's libraries
+    # take a second to load.
+    importlib.import_module(f"simulator.bench.allreduce.{MODULES[settings.engine]}").run(
+        pipe, settings
     )
 
 

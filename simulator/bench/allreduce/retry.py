@@ -1,7 +1,7 @@
-"""A group of peers that does not form is begun anew, on new ports.
+"""Restarts a group of peers that does not form, on new ports.
 
-hivemind's matchmaking fails now and then, above all on a busy machine. A benchmark that gave up at
-once would lack its yardstick; one that waited on would measure nothing for minutes.
+hivemind's matchmaking fails at times, above all on a busy machine. A benchmark that gave up at once
+would lack its reference. One that waited on would measure nothing for minutes.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Callable
 from protocol.errors import Unreachable
 from simulator.bench.allreduce.cell import Cell, CellRound
 
-# New tries after the first one: three failures in a row are a fault and no bad luck.
+# New tries after the first one. Three failures in a row are a fault, not bad luck.
 REGROUPS = 2
 
 
 def start(cell: Cell, say: Callable[[str], None]) -> None:
-    """Start a cell's peers. Raises `Unreachable` when they did not find each other in any try."""
+    """Start a cell's peers. Raises `Unreachable` when they found each other in no try."""
     for again in range(REGROUPS + 1):
         try:
             cell.start()

@@ -1,10 +1,10 @@
-"""The records for a terminal."""
+"""The records as a table for a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from simulator.bench.allreduce.benchmark import CellRecord
+from simulator.bench.allreduce.cell_record import CellRecord
 
 HEAD = (
     "engine",
@@ -25,7 +25,7 @@ HEAD = (
 
 
 def table(records: Sequence[CellRecord]) -> str:
-    """One line for each engine and codec, then how much faster which was, then what went wrong."""
+    """One line for each engine and codec, then the speedups, then what went wrong."""
     rows = [HEAD, *(_row(record) for record in records)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
     lines = [

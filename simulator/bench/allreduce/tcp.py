@@ -1,6 +1,4 @@
-"""Bare TCP that moves as many bytes both ways between every two peers as an all-reduce does: what
-the links give, at best.
-"""
+"""Plain TCP that moves as many bytes as an all-reduce does: the best that the links give."""
 
 from __future__ import annotations
 
@@ -17,10 +15,10 @@ READ_BYTES = 1 << 18
 
 
 class TcpDriver:
-    """One peer.
+    """Plain TCP in one peer.
 
-    Sends a share of its encoding to each other one, twice (the slice, then the result), and reads
-    as much. Averages nothing.
+    It sends a share of its encoding to each other peer twice (the slice, then the result) and reads
+    as much. It averages nothing.
     """
 
     def __init__(self, settings: DriverSettings, listener: trio.SocketListener) -> None:
@@ -62,18 +60,19 @@ class TcpDriver:
     async def result(self) -> Vector:
         return exact_mean(self._settings.peers, self._settings.elements) * scale_of(
             self._number
-        )  # nothing was averaged that could be wrong
+            # Nothing was averaged that could be wrong.
+        )
 
 
-async def live(talk: CommandPipe, settings: DriverSettings) -> None:
+async def live(pipe: CommandPipe, settings: DriverSettings) -> None:
     (listener,) = await trio.open_tcp_listeners(0, host=settings.host)
     await serve(
-        talk,
+        pipe,
         settings,
         TcpDriver(settings, listener),
-        lambda: trio.to_thread.run_sync(talk.next, abandon_on_cancel=True),
+        lambda: trio.to_thread.run_sync(pipe.next, abandon_on_cancel=True),
     )
 
 
-def run(talk: CommandPipe, settings: DriverSettings) -> None:
-    trio.run(live, talk, settings)
+def run(pipe: CommandPipe, settings: DriverSettings) -> None:
+    trio.run(live, pipe, settings)

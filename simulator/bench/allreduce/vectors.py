@@ -1,4 +1,4 @@
-"""What the peers average, and the exact mean of it."""
+"""The vectors that the peers average, and their exact mean."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from protocol.averaging.vector_layout import Vector
 from protocol.codec import entry_named
 
 SEED = 41
-# Rounds differ by a power of two, so that a result of an earlier round is a wrong one.
+# Rounds differ by a power of two, so that the result of an earlier round is wrong in a later one.
 SCALES = 4
 
 
 def vector_of(peer: int, elements: int) -> Vector:
-    """What a peer gives in round 0, float32 in [-1, 1), shape (elements,)."""
+    """What a peer gives in round 0: float32 in [-1, 1), shape (elements,)."""
     values = np.random.Generator(np.random.PCG64([SEED, peer])).random(elements, dtype=np.float32)
     values *= np.float32(2.0)
     values -= np.float32(1.0)
@@ -21,9 +21,7 @@ def vector_of(peer: int, elements: int) -> Vector:
 
 
 def scale_of(number: int) -> np.float32:
-    """What round `number` multiplies every vector by: exact in float32, and so is the mean's
-    multiple.
-    """
+    """The factor of every vector in round `number`, exact in float32 as is the mean's multiple."""
     return np.float32(2.0 ** -(number % SCALES))
 
 
@@ -40,10 +38,9 @@ HIVEMIND_INT8_ERROR = 2.5 / 127
 
 
 def tolerance(codec: str) -> float:
-    """Return the largest error of a right result, for vectors in [-1, 1).
+    """The greatest error of a right result, for vectors in [-1, 1).
 
-    The contributions and then the mean lose what the codec loses, and sums round. hivemind calls its uniform quantization int8 too: it
-    loses more than the codec of this name.
+    It is what the encodings of the contributions and of the mean may lose, and rounding.
     """
     bound = 2 * entry_named(codec).max_error + 2.0**-20
     return max(bound, HIVEMIND_INT8_ERROR) if codec == "int8" else bound

@@ -1,5 +1,6 @@
-"""What the conductor and a peer say to each other: one JSON object a line, commands on the peer's
-standard input, answers on its output.
+"""The protocol between the conductor and a peer: one JSON object per line.
+
+Commands are on the peer's standard input, answers on its output.
 """
 
 from __future__ import annotations
@@ -8,39 +9,45 @@ import msgspec
 
 
 class PeerLine(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """Base of all lines."""
+    """The base of all lines."""
 
 
 class PeerListens(PeerLine, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """The peer is up; `info` is what the others need to find it."""
+    """Answer: the peer is up. `info` is what the others need to find it."""
 
     info: str
 
 
 class MeetPeers(PeerLine, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """What all peers said in `PeerListens`, in order. Answered with `Acknowledged`."""
+    """Command: meet the peers that `infos` names in order. The answer is `Acknowledged`."""
 
     infos: tuple[str, ...]
 
 
 class PrepareRound(PeerLine, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """Get ready for a round, up to where only the averaging is left. Answered with `Acknowledged`."""
+    """Command: prepare a round up to its averaging. The answer is `Acknowledged`."""
 
     number: int
 
 
 class StartRound(PeerLine, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """Average, beginning at this moment of the machine's monotonic clock. Answered with `RoundDone`."""
+    """Command: average, starting at this moment of the monotonic clock.
+
+    The answer is `RoundDone`.
+    """
 
     at_s: float
 
 
 class Acknowledged(PeerLine, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """Done as asked."""
+    """Answer: done as asked."""
 
 
 class RoundDone(PeerLine, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """`failure` says why there is no result. `grouped`: whether the peers had found each other."""
+    """Answer: the round is over.
+
+    `failure` says why there is no result. `grouped` says whether the peers found each other.
+    """
 
     began_s: float
     ended_s: float
@@ -49,12 +56,14 @@ class RoundDone(PeerLine, frozen=True, kw_only=True, tag=True, forbid_unknown_fi
 
 
 class CheckMean(PeerLine, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """Hold the round's result against the exact mean. Answered with `MeanChecked`."""
+    """Command: compare the round's result with the exact mean. The answer is `MeanChecked`."""
 
 
 class MeanChecked(PeerLine, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """`max_error` is the greatest distance to the exact mean, None where a result is not a number
-    (JSON has none of those); `result` a digest of all bytes.
+    """Answer: the result's error and digest.
+
+    `max_error` is the greatest distance to the exact mean. It is None where a result is not a
+    number, which JSON lacks. `result` is a digest of all bytes.
     """
 
     max_error: float | None

@@ -132,7 +132,7 @@ async def test_a_certificate_that_does_not_read_back_ends_the_feed_with_a_warnin
     assert figures.totals == (5, 1)
     [warned] = events
     assert isinstance(warned, Warned)
-    assert "count up to certificate 1" in warned.message
+    assert "are counted up to certificate 1" in warned.message
 
 
 async def test_a_feed_of_certificates_that_cannot_be_read_now_reads_them_later(

@@ -51,7 +51,7 @@ def test_filings_are_bounded_and_a_damaged_file_is_said(
         file_offence(tmp_path, tmp_path, GUILTY, "x", evidence, 0)
     for content in (b"", b"123456789"):
         evidence.write_bytes(content)
-        with pytest.raises(UserError, match="is no evidence"):
+        with pytest.raises(UserError, match="must have 1 byte"):
             file_offence(tmp_path, tmp_path, GUILTY, "x", evidence, 0)
     (tmp_path / offences.FILE).write_bytes(b"[{]")
     with pytest.raises(UserError, match="is damaged"):

@@ -101,7 +101,7 @@ def test_every_refusal_says_why_and_what_to_type_and_changes_nothing(stage: Stag
         says(
             stage.say(ANNA, "session", name, *more),
             1,
-            "has not put this run on the chain",
+            "has no session for this run",
             "hypergpud session create",
             "[SESSION]",
         )
@@ -111,16 +111,16 @@ def test_every_refusal_says_why_and_what_to_type_and_changes_nothing(stage: Stag
     says(
         stage.say(ANNA, "session", "create"),
         1,
-        "created already",
-        "it is created",
+        "exists already",
+        "which is created",
         "hypergpud session activate",
     )
     for name, more in steps.items():
         says(
             stage.say(BERT, "session", name, *more),
             1,
-            "has not put this run on the chain",
-            "the home with the owner's wallet",
+            "has no session for this run",
+            "use the owner's home",
         )
     says(stage.say(ANNA, "session", "complete"), 1, "not active yet", "hypergpud session activate")
     assert on_chain(stage).state == "created"
@@ -134,7 +134,7 @@ def test_every_refusal_says_why_and_what_to_type_and_changes_nothing(stage: Stag
             1,
             "completed already",
             ROUNDS[1].hash.hex()[:12],
-            "another session needs another run",
+            "for another session, make another run",
         )
     assert (on_chain(stage).state, on_chain(stage).certificate) == ("completed", ROUNDS[1].hash)
 
@@ -174,7 +174,7 @@ def test_a_run_is_completed_with_a_certificate_of_this_homes_chain_alone(stage: 
             stage.say(ANNA, "session", "complete", "--certificate", wrong),
             2,
             "No certificate",
-            "it holds 3",
+            "this home holds 3",
             ROUNDS[2].hash.hex()[:12],
         )
 
@@ -192,7 +192,7 @@ def test_a_run_is_completed_with_a_certificate_of_this_homes_chain_alone(stage: 
     says(
         stage.say(ANNA, "session", "complete", "--certificate", ROUNDS[2].hash.hex()),
         2,
-        "it holds 2",
+        "this home holds 2",
     )
     says(stage.say(ANNA, "session", "show"), 0, "damaged behind number 2")
     assert on_chain(stage).state == "active"
@@ -210,7 +210,7 @@ def test_show_needs_no_wallet_and_sees_another_manifest(
     bert = stage.world.client(wallet(BERT).private_key())
     assert bert.wait(bert.create_run(PAID_RUN, b"m" * 32), 10).done
     nothing = stage.say(ANNA, "session", "show").out
-    assert f"none: {wallet(ANNA).address} has not put this run on the chain" in nothing, (
+    assert f"none: {wallet(ANNA).address} has no session for this run" in nothing, (
         "a stranger's session is not taken for this home's"
     )
     show = ("session", "show", "--owner", wallet(BERT).address)
@@ -307,7 +307,7 @@ def test_a_refusal_that_comes_with_the_block_is_told_in_the_same_words(stage: St
         stage.say(ANNA, "session", "activate"),
         1,
         "This run is cancelled already",
-        "another session needs another run",
+        "for another session, make another run",
     )
 
 

@@ -86,12 +86,12 @@ def test_from_heartbeat_to_money(stage: Stage) -> None:
     assert reader.balance(COLD) == 500 * COIN
     second = stage.say(1, "rewards", "claim", "--json").record
     assert (second["amount"], second["sent"], second["id"]) == ("0", False, paid["id"])
-    assert "all of 500 earned" in str(second["reason"])
+    assert "all 500 earned" in str(second["reason"])
     stage.share_dataset(0, 2)
     stranger = stage.say(2, "rewards", "claim", "--account", wallet(0).address)
     assert (
         stranger.code,
-        "is claimed by its own wallet" in stranger.err,
+        "can claim its rewards" in stranger.err,
         "[CLAIM]" in stranger.err,
     ) == (1, True, True)
     assert stage.say(0, "rewards", "claim").code == 0
@@ -170,7 +170,7 @@ def test_a_wrong_root_is_seen_and_disputed(stage: Stage) -> None:
     assert stage.say(0, "settle", "--json").record["root"] == honest["root"]
 
 
-@pytest.mark.parametrize("lie", ["called silent", "is paid"])
+@pytest.mark.parametrize("lie", ["listed as silent", "is paid"])
 def test_who_was_silent_is_checked_against_the_chains_own_events(stage: Stage, lie: str) -> None:
     """A settler's data set that fits its root, and says wrongly who sent no heartbeat."""
     for i in range(3):
@@ -188,7 +188,7 @@ def test_who_was_silent_is_checked_against_the_chains_own_events(stage: Stage, l
     dataset = decode_dataset(file.read_bytes(), bytes.fromhex(file.name))
     (terms,) = dataset.epochs
     assert terms.silent == (wallet(2).raw_address,)
-    silent = (*terms.silent, wallet(1).raw_address) if lie == "called silent" else ()
+    silent = (*terms.silent, wallet(1).raw_address) if lie == "listed as silent" else ()
     false, _ = make_dataset(PAID_RUN, PAID, [replace(terms, silent=silent)], ROUNDS[:2])
     name = keep_dataset(stage.homes[1], false)
     again = stage.say(
@@ -263,7 +263,7 @@ def test_an_offence_is_filed_with_evidence_settled_and_listed(stage: Stage) -> N
     assert (sanction["account"], sanction["step"], sanction["epoch"]) == (guilty, "subtract", 0)
     assert sanction["evidence"] == one["evidence"]
     assert (
-        "yours: subtract in epoch 0, samples taken off: it summed wrongly"
+        "yours: subtract in epoch 0, samples deducted: it summed wrongly"
         in stage.say(1, "rewards").out
     )
 

@@ -1,6 +1,4 @@
-"""Commands as a person types them: real processes with a home of their own; only the training
-behind `start` is pretended.
-"""
+"""Commands as real processes with a home of their own; only the training is simulated."""
 
 from __future__ import annotations
 

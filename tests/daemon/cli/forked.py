@@ -1,9 +1,8 @@
-"""Runs many calls of `hypergpud`, each in a fork of a process that has loaded every command: a
-hundredth of the time that real starts take.
+"""Runs many calls of `hypergpud`, each in a fork of a process that has loaded every command.
 
-Reads a JSON list of cases from stdin, writes a JSON list of outcomes to the file named by its
-argument. What a fork cannot show (the interpreter's own start and end) is the subject of the few
-real processes in `test_streams.py`.
+This takes a hundredth of the time of real starts. It reads a JSON list of cases from stdin, and
+writes a JSON list of outcomes to the file that its argument names. A fork cannot show the start and
+the end of the interpreter; `test_streams.py` tests those with a few real processes.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ CLOSED, FULL, LEFT = "closed", "full", "left"
 
 
 def load_everything() -> None:
-    """Every module that a command imports when it runs."""
+    """Import every module that a command imports when it runs."""
     from contracts.devnet import genesis, server  # noqa: F401, PLC0415
     from daemon.chain import client_setup  # noqa: F401, PLC0415
     from daemon.cli import failure  # noqa: F401, PLC0415
     from daemon.cli.chain import devnet_server  # noqa: F401, PLC0415
-    from daemon.demo import supervisor  # noqa: F401, PLC0415
+    from daemon.demo import runner  # noqa: F401, PLC0415
     from simulator.playback import output  # noqa: F401, PLC0415
 
     context = click.Context(cli)
@@ -39,7 +38,7 @@ def load_everything() -> None:
 
 
 def set_up(case: dict[str, Any], standard: dict[int, int]) -> None:
-    """Make this process what the case wants. `standard` has a file for each of the streams."""
+    """Set up this process for a case. `standard` has a file for each stream."""
     os.environ.clear()
     os.environ.update(case["environ"])
     os.chdir(case["directory"])
@@ -58,7 +57,7 @@ def set_up(case: dict[str, Any], standard: dict[int, int]) -> None:
             os.dup2(write_end, number)
         else:
             os.dup2(handle, number)
-    # As the interpreter would have found them at its start.
+    # The interpreter creates these objects at its start.
     sys.stdin = None if streams["0"] == CLOSED else open(0, closefd=False)  # type: ignore[assignment]  # noqa: SIM115
     for number, name in ((1, "stdout"), (2, "stderr")):
         closed = streams.get(str(number)) == CLOSED
@@ -68,7 +67,7 @@ def set_up(case: dict[str, Any], standard: dict[int, int]) -> None:
 
 
 def play(case: dict[str, Any]) -> dict[str, Any]:
-    """One call."""
+    """Run one call in a fork."""
     with (
         tempfile.TemporaryFile() as out,
         tempfile.TemporaryFile() as err,
@@ -85,7 +84,8 @@ def play(case: dict[str, Any]) -> dict[str, Any]:
                 main()
             except SystemExit as ended:
                 code = ended.code if isinstance(ended.code, int) else 98
-            except BaseException:  # noqa: BLE001  # the test reads it
+            # The test reads the traceback.
+            except BaseException:  # noqa: BLE001
                 os.write(err.fileno(), traceback.format_exc().encode())
             os._exit(code)
         _, status = os.waitpid(child, 0)

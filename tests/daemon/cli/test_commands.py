@@ -1,6 +1,4 @@
-"""The commands as a person runs them: real processes, real home, real control socket; only the
-training behind `start` is pretended.
-"""
+"""The commands as real processes; only the training behind `start` is simulated."""
 
 from __future__ import annotations
 
@@ -30,7 +28,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def start(environ: dict[str, str], tmp_path: Path) -> Iterator[Start]:
-    """Starts a daemon and waits for its Ready line; what it said is in `.said`."""
+    """Starts a daemon and waits for its Ready line; `.said` has its output."""
     started: list[subprocess.Popen[str]] = []
 
     def begin(*arguments: str) -> subprocess.Popen[str]:
@@ -65,7 +63,7 @@ def run_file(tmp_path: Path) -> str:
 @pytest.mark.parametrize(
     "arguments", [("status",), ("status", "--json"), ("--json", "peers"), ("stop",)]
 )
-def test_with_no_daemon_they_say_so_and_exit_3(
+def test_commands_without_a_daemon_say_so_and_exit_3(
     hypergpud: Hypergpud, home: Path, arguments: tuple[str, ...]
 ) -> None:
     done = hypergpud(*arguments)
@@ -75,7 +73,7 @@ def test_with_no_daemon_they_say_so_and_exit_3(
     assert not home.exists(), "asking creates nothing"
 
 
-def test_from_first_start_to_stop(
+def test_start_status_peers_and_stop(
     hypergpud: Hypergpud, start: Start, home: Path, run_file: str
 ) -> None:
     daemon = start("--run", run_file, "--name", "ada")
@@ -120,7 +118,7 @@ def test_status_and_peers_as_text(hypergpud: Hypergpud, start: Start, run_file: 
     assert hypergpud("peers").returncode == 0
 
 
-def test_watch_shows_again_until_interrupted(
+def test_status_watch_refreshes_until_interrupted(
     start: Start, environ: dict[str, str], run_file: str
 ) -> None:
     start("--run", run_file)
@@ -136,7 +134,7 @@ def test_watch_shows_again_until_interrupted(
     assert (watch.returncode, err.strip()) == (130, "")
 
 
-def test_a_restart_keeps_its_identity_and_says_what_it_assumed(
+def test_restart_keeps_its_identity_and_lists_the_defaults_used(
     hypergpud: Hypergpud, start: Start, run_file: str
 ) -> None:
     first = start("--run", run_file)
@@ -148,7 +146,7 @@ def test_a_restart_keeps_its_identity_and_says_what_it_assumed(
     assert not any("Wrote" in line for line in again.said)  # type: ignore[attr-defined]
 
 
-def test_joining_leaves_the_run_to_the_peer(start: Start) -> None:
+def test_start_with_join_gets_the_run_from_the_peer(start: Start) -> None:
     daemon = start("--join", "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWExample")
     assert "Assumed: the run of the node we join (--run)\n" in daemon.said  # type: ignore[attr-defined]
 
@@ -191,7 +189,7 @@ def test_joining_leaves_the_run_to_the_peer(start: Start) -> None:
         (("demo", "--peers", "1"), 2, "peers"),
     ],
 )
-def test_mistakes_are_told_with_their_fix(
+def test_usage_errors_are_reported_with_a_fix(
     hypergpud: Hypergpud, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
     done = hypergpud(*arguments)
@@ -200,12 +198,10 @@ def test_mistakes_are_told_with_their_fix(
     assert "Traceback" not in done.stderr
 
 
-def test_a_node_whose_listener_leaves_goes_on(
+def test_node_whose_reader_leaves_keeps_running(
     environ: dict[str, str], run_file: str, hypergpud: Hypergpud, home: Path
 ) -> None:
-    """`hypergpud start 2>&1 | head -1`, or a terminal that is gone: what it says nobody hears, and
-    it stays up.
-    """
+    """As in `hypergpud start 2>&1 | head -1`, or after a terminal was closed."""
     command = [sys.executable, "-m", "daemon.cli.main", "start", "--run", run_file]
     read_end, write_end = os.pipe()
     os.close(read_end)
@@ -219,9 +215,7 @@ def test_a_node_whose_listener_leaves_goes_on(
         daemon.kill()
 
 
-def test_a_setting_that_cannot_be_used_says_where_to_correct_it(
-    hypergpud: Hypergpud, home: Path
-) -> None:
+def test_invalid_setting_says_where_to_correct_it(hypergpud: Hypergpud, home: Path) -> None:
     assert (
         "unset HYPERGPU_WORKER_NICE"
         in hypergpud("config", "check", HYPERGPU_WORKER_NICE="99").stderr
@@ -256,7 +250,7 @@ def test_help_and_version(hypergpud: Hypergpud) -> None:
     assert hypergpud("--version").stdout == f"hypergpud {version()}\n"
 
 
-def test_quiet_prints_neither_talk_nor_warnings(
+def test_quiet_prints_neither_messages_nor_warnings(
     environ: dict[str, str], run_file: str, hypergpud: Hypergpud
 ) -> None:
     command = [sys.executable, "-m", "daemon.cli.main", "-q", "start", "--run", run_file]
@@ -272,7 +266,7 @@ def test_quiet_prints_neither_talk_nor_warnings(
         daemon.kill()
 
 
-def test_a_reader_that_leaves_is_not_an_error_worth_words(environ: dict[str, str]) -> None:
+def test_command_whose_reader_leaves_prints_no_error(environ: dict[str, str]) -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
     command = [sys.executable, "-m", "daemon.cli.main", "config", "show"]
@@ -289,9 +283,7 @@ def test_a_reader_that_leaves_is_not_an_error_worth_words(environ: dict[str, str
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_run_gives_the_exit_code_without_leaving_the_process(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_run_returns_the_exit_code(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run(["status", "--home", str(tmp_path)]) == 3
     assert run(["nothing"]) == 2
     assert run(["--help"]) == 0

@@ -1,6 +1,4 @@
-"""Homes that cannot be used: whatever is wrong with one, a volunteer is told what, why, and what to
-type.
-"""
+"""Homes that cannot be used: the message says what happened, why, and what to type."""
 
 from __future__ import annotations
 
@@ -22,10 +20,10 @@ pytestmark = pytest.mark.real
     [
         ("lock", 2, "name another directory with --home PATH"),
         ("config.toml", 2, "let hypergpud start write a new one: mv "),
-        ("node.key", 5, "it is no file"),
+        ("node.key", 5, "it is not a file"),
     ],
 )
-def test_a_home_with_a_directory_where_a_file_belongs_is_told_with_its_fix(
+def test_home_with_a_directory_instead_of_a_file_is_reported_with_a_fix(
     broken: str, code: int, said: str, hypergpud: Hypergpud, home: Path
 ) -> None:
     (home / broken).mkdir(parents=True, mode=0o700)
@@ -36,10 +34,10 @@ def test_a_home_with_a_directory_where_a_file_belongs_is_told_with_its_fix(
     assert "Traceback" not in done.stderr
 
 
-def test_a_home_of_somebody_else_is_told_whose_it_is(
+def test_home_of_another_user_is_reported_with_its_owner(
     home: Path, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """As root without the right to read everything: the file is another user's."""
+    """Root without the right to read all files meets a file of another user."""
     setpriv = shutil.which("setpriv")
     if setpriv is None or os.getuid() != 0:
         pytest.skip("needs root and setpriv: gives a home to somebody else")
@@ -67,10 +65,10 @@ def test_a_home_of_somebody_else_is_told_whose_it_is(
         assert "run this as the user whom it belongs to" in done.stderr
 
 
-def test_a_directory_in_the_place_of_the_control_socket_is_told_with_its_fix(
+def test_directory_instead_of_the_control_socket_is_reported_with_a_fix(
     home: Path, environ: dict[str, str]
 ) -> None:
-    """The real daemon, which gets as far as that."""
+    """The real daemon, since only it opens the control socket."""
     (home / "control.sock").mkdir(parents=True)
     command = [sys.executable, "-m", "daemon.cli.main", "start"]
     done = subprocess.run(
@@ -102,10 +100,10 @@ BROKEN_HOMES = {
 
 
 @pytest.mark.parametrize("state", BROKEN_HOMES)
-def test_a_home_that_takes_nothing_is_told_with_its_fix(
+def test_home_that_refuses_writes_is_reported_with_a_fix(
     state: str, home: Path, environ: dict[str, str]
 ) -> None:
-    """On a file system in a mount namespace of its own, which ends with the child."""
+    """Uses a file system in a mount namespace of its own, which ends with the child."""
     then, why, fix = BROKEN_HOMES[state]
     home.mkdir()
     mount = f"mount -t tmpfs -o size=64k none {home} || exit 77; "

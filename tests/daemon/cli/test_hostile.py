@@ -1,6 +1,4 @@
-"""Every command under every environment that a volunteer may give it: never a traceback, the right
-exit code, a sentence on stderr.
-"""
+"""Every command in hostile environments: no traceback, and the right exit code."""
 
 from __future__ import annotations
 
@@ -26,8 +24,7 @@ REPOSITORY = Path(__file__).parents[3]
 ADDRESS = "0x52908400098527886E0F7030069857D2E4169EE7"
 NO_USER = "54321"
 
-# Each command with arguments that end it at once, and how it ends where nothing is wrong with the
-# environment.
+# Each command with arguments that end it at once, and its exit code in a normal environment.
 ROWS: dict[str, tuple[tuple[str, ...], int]] = {
     "start": (("--run", "/missing.toml"), 2),
     "status": ((), 3),
@@ -35,6 +32,7 @@ ROWS: dict[str, tuple[tuple[str, ...], int]] = {
     "stop": ((), 3),
     "observe": ((), 2),
     "export": (("/missing/model",), 2),
+    "round": ((), 1),
     "repair": ((), 2),
     "demo": (("--run", "/missing.toml"), 2),
     "wallet new": ((), 5),
@@ -73,7 +71,7 @@ NEEDS_NO_HOME = {
 
 
 class Case(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One call: what `forked.py` reads, and what is expected."""
+    """One call, as `forked.py` reads it."""
 
     arguments: list[str]
     environ: dict[str, str]
@@ -83,7 +81,7 @@ class Case(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Outcome(msgspec.Struct, kw_only=True):
-    """What came of it."""
+    """How a call ended."""
 
     code: int
     out: str
@@ -93,7 +91,7 @@ class Outcome(msgspec.Struct, kw_only=True):
 def leaves(
     command: click.Command, context: click.Context, path: tuple[str, ...] = ()
 ) -> Iterator[str]:
-    """The full names of all commands that do something."""
+    """The full names of all commands that are not groups."""
     if isinstance(command, click.Group):
         if command.invoke_without_command:
             yield " ".join(path)
@@ -105,12 +103,12 @@ def leaves(
         yield " ".join(path)
 
 
-def test_the_table_has_every_command() -> None:
+def test_rows_have_every_command() -> None:
     assert set(leaves(cli, click.Context(cli))) == set(ROWS)
 
 
 def play(cases: list[Case], tmp_path: Path, prefix: tuple[str, ...] = ()) -> list[Outcome]:
-    """All of them, in one process that forks."""
+    """Run all cases in one process that forks."""
     found = tmp_path / "outcomes.json"
     found.touch()
     found.chmod(0o666)
@@ -138,7 +136,7 @@ def environ_of(home: Path, **more: str) -> dict[str, str]:
 
 
 def cases_of(tmp_path: Path, number: int, **more: Any) -> list[Case]:
-    """The whole table under one environment, each call with a home of its own."""
+    """The whole table in one environment, each call with a home of its own."""
     made = []
     for row, (name, (arguments, _)) in enumerate(ROWS.items()):
         home = tmp_path / f"{number}-{row}"
@@ -167,7 +165,7 @@ def is_printable(text: str) -> bool:
 
 
 def check(name: str, case: Case, outcome: Outcome, expected: int) -> None:
-    """The rules that hold for every call."""
+    """Check what holds for every call."""
     told = f"{name} {case}: {outcome}"
     assert "Traceback" not in outcome.err, told
     assert outcome.code == expected, told
@@ -179,7 +177,7 @@ def check(name: str, case: Case, outcome: Outcome, expected: int) -> None:
         ), told
 
 
-# Environments that change nothing: the codes of the table.
+# Environments that change no exit code of the table.
 HARMLESS: dict[str, dict[str, Any]] = {
     "as it should be": {},
     "a home that is no directory of ours": {
@@ -207,14 +205,14 @@ HARMLESS: dict[str, dict[str, Any]] = {
     "quiet": {"options": ("-q",)},
     "json": {"options": ("--json",)},
 }
-# Environments in which a result cannot be given: 1 where the table has 0.
+# Environments that refuse the result: 1 where the table has 0.
 MUTE: dict[str, dict[str, Any]] = {
     "stdout closed": {"streams": {"1": forked.CLOSED}},
     "stdout full": {"streams": {"1": forked.FULL}},
     "stdout left": {"streams": {"1": forked.LEFT}},
     "all closed": {"streams": {"0": forked.CLOSED, "1": forked.CLOSED, "2": forked.CLOSED}},
 }
-# Environments in which there is no usable home: 2, but where none is needed.
+# Environments without a usable home: 2, except for commands that need no home.
 HOMELESS: dict[str, dict[str, Any]] = {
     "a home that is empty text": {"options": ("--home", "")},
     "a home of nobody": {"options": ("--home", "~nosuchuser/x")},
@@ -237,22 +235,22 @@ def play_all(
         yield name, case, outcome
 
 
-def test_whatever_changes_nothing_changes_nothing(tmp_path: Path) -> None:
+def test_commands_in_harmless_environments_keep_their_exit_codes(tmp_path: Path) -> None:
     for name, case, outcome in play_all(tmp_path, HARMLESS):
         check(name, case, outcome, ROWS[name][1])
 
 
-def test_a_result_that_nobody_can_read_is_a_failure(tmp_path: Path) -> None:
+def test_commands_whose_result_cannot_be_written_fail(tmp_path: Path) -> None:
     for name, case, outcome in play_all(tmp_path, MUTE):
         check(name, case, outcome, ROWS[name][1] or 1)
 
 
-def test_without_a_usable_home_each_says_so(tmp_path: Path) -> None:
+def test_commands_without_a_usable_home_say_so(tmp_path: Path) -> None:
     for name, case, outcome in play_all(tmp_path, HOMELESS):
         check(name, case, outcome, ROWS[name][1] if name in NEEDS_NO_HOME else 2)
 
 
-def test_a_user_that_the_system_does_not_know(tmp_path: Path) -> None:
+def test_commands_of_a_user_without_a_passwd_entry(tmp_path: Path) -> None:
     setpriv = shutil.which("setpriv")
     if setpriv is None or os.getuid() != 0:
         pytest.skip(
@@ -261,7 +259,7 @@ def test_a_user_that_the_system_does_not_know(tmp_path: Path) -> None:
     for folder in (tmp_path, *tmp_path.parents[:3]):
         if folder.stat().st_uid == os.getuid() and folder != Path("/tmp"):
             folder.chmod(0o755)
-    # It may still read this checkout and its interpreter, wherever they are.
+    # That user must be able to read this checkout and the interpreter.
     rights = ("--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search")
     prefix = (setpriv, "--reuid", NO_USER, "--regid", NO_USER, "--clear-groups", *rights)
     nothing = {"HOME": "-"}

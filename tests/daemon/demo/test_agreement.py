@@ -1,4 +1,4 @@
-"""Comparing anchors: on files as safetensors itself writes them, and on files it would not."""
+"""The comparison of anchors, on valid safetensors files and on damaged ones."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_identical_anchors_agree_at_the_last_common_round(tmp_path: Path) -> Non
     assert (agreement.agreed, agreement.number) == (True, 10)
 
 
-def test_one_bit_is_enough_to_differ(tmp_path: Path) -> None:
+def test_anchors_that_differ_in_one_bit_do_not_agree(tmp_path: Path) -> None:
     value = np.array([1.0, 2.0, 3.0], np.float32)
     other = value.copy()
     other.view(np.uint32)[1] ^= 1
@@ -46,13 +46,13 @@ def test_one_bit_is_enough_to_differ(tmp_path: Path) -> None:
     assert "c " in agreement.reason
 
 
-def test_minus_zero_is_not_zero(tmp_path: Path) -> None:
+def test_minus_zero_and_zero_do_not_agree(tmp_path: Path) -> None:
     checkpoint(tmp_path, "a", 5, [0.0])
     checkpoint(tmp_path, "b", 5, [-0.0])
     assert not compare_anchors([tmp_path / "a", tmp_path / "b"], RUN).agreed
 
 
-def test_nothing_in_common_is_no_agreement(tmp_path: Path) -> None:
+def test_homes_without_a_common_checkpoint_do_not_agree(tmp_path: Path) -> None:
     checkpoint(tmp_path, "a", 1, [1])
     checkpoint(tmp_path, "b", 9, [1])
     agreement = compare_anchors([tmp_path / "a", tmp_path / "b"], RUN)
@@ -74,15 +74,15 @@ def test_nothing_in_common_is_no_agreement(tmp_path: Path) -> None:
         b"\x02\0\0\0\0\0\0\0{x",
     ],
 )
-def test_a_damaged_file_is_no_agreement(tmp_path: Path, damage: bytes) -> None:
+def test_damaged_file_does_not_agree(tmp_path: Path, damage: bytes) -> None:
     checkpoint(tmp_path, "a", 5, [1.0])
     checkpoint(tmp_path, "b", 5, [1.0]).write_bytes(damage)
     agreement = compare_anchors([tmp_path / "a", tmp_path / "b"], RUN)
     assert not agreement.agreed
-    assert "cannot be read" in agreement.reason
+    assert "cannot read the checkpoint" in agreement.reason
 
 
-def test_a_file_that_ends_early_is_no_agreement(tmp_path: Path) -> None:
+def test_truncated_file_does_not_agree(tmp_path: Path) -> None:
     file = checkpoint(tmp_path, "a", 5, np.arange(1000))
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(ValueError, match="ends"):

@@ -1,6 +1,4 @@
-"""The demo's own promises, with real processes around a pretended training: verdict, exit codes,
-and that nothing is left running.
-"""
+"""The demo with real processes and simulated training: result, exit codes, and no processes left."""
 
 from __future__ import annotations
 
@@ -37,7 +35,7 @@ Demo = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def demo(tmp_path: Path, bundled_run: Path) -> Iterator[Demo]:
-    """Starts `hypergpud demo`; its homes are under tmp_path, so that what it leaves can be found."""
+    """Starts `hypergpud demo`; its homes are under tmp_path, so that a test can find them."""
     started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: str, pretend: str = "") -> subprocess.Popen[str]:
@@ -75,7 +73,7 @@ def demo(tmp_path: Path, bundled_run: Path) -> Iterator[Demo]:
 
 
 def running(root: Path) -> list[int]:
-    """Processes that work under `root`, by their arguments."""
+    """The demo's processes with a home under `root`, found by their arguments."""
     found: list[int] = []
     for entry in Path("/proc").iterdir():
         try:
@@ -86,12 +84,13 @@ def running(root: Path) -> list[int]:
             ):
                 found.append(int(entry.name))
         except OSError:
-            continue  # it ended meanwhile
+            # The process ended meanwhile.
+            continue
     return found
 
 
 def until(happened: Callable[[], object], what: str, limit_s: float = 40.0) -> None:
-    """The processes of others tell nobody when they end: look often, with a limit."""
+    """Wait for something in other processes, which do not notify this one."""
     deadline = time.monotonic() + limit_s
     while not happened():
         assert time.monotonic() < deadline, f"not within {limit_s} s: {what}"
@@ -99,7 +98,7 @@ def until(happened: Callable[[], object], what: str, limit_s: float = 40.0) -> N
 
 
 def lines_until(process: subprocess.Popen[str], word: str) -> list[str]:
-    """stderr up to the line that holds `word`."""
+    """The lines of stderr up to the first that contains `word`."""
     assert process.stderr is not None
     seen: list[str] = []
     for line in process.stderr:
@@ -109,7 +108,7 @@ def lines_until(process: subprocess.Popen[str], word: str) -> list[str]:
     raise AssertionError(f"{word!r} was never said: {seen}")
 
 
-def test_a_good_end(demo: Demo, tmp_path: Path) -> None:
+def test_demo_with_enough_rounds_ends_well_and_leaves_nothing(demo: Demo, tmp_path: Path) -> None:
     process = demo("--peers", "3", "--rounds", "12", "--json")
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
@@ -134,7 +133,7 @@ def test_a_good_end(demo: Demo, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("hypergpu-demo-*")), "a good demo leaves no files"
 
 
-def test_the_verdict_in_words(demo: Demo) -> None:
+def test_demo_prints_its_result_as_text(demo: Demo) -> None:
     out, err = demo("--peers", "2", "--rounds", "2", "--quiet").communicate(timeout=120)
     assert out.startswith(
         tuple(
@@ -145,7 +144,7 @@ def test_the_verdict_in_words(demo: Demo) -> None:
     assert err == ""
 
 
-def test_a_terminal_gets_the_live_view(tmp_path: Path, bundled_run: Path) -> None:
+def test_demo_on_a_terminal_shows_the_live_view(tmp_path: Path, bundled_run: Path) -> None:
     """stderr is a real (pseudo) terminal; stdout carries the verdict alone."""
     ours, theirs = pty.openpty()
     environ = os.environ | {
@@ -171,7 +170,8 @@ def test_a_terminal_gets_the_live_view(tmp_path: Path, bundled_run: Path) -> Non
     )
     os.close(theirs)
     shown = bytearray()
-    with suppress(OSError):  # Linux: EIO once the other side is closed
+    # Linux raises EIO once the other side is closed.
+    with suppress(OSError):
         while chunk := os.read(ours, 65536):
             shown += chunk
     os.close(ours)
@@ -179,11 +179,11 @@ def test_a_terminal_gets_the_live_view(tmp_path: Path, bundled_run: Path) -> Non
     assert process.returncode == 0, shown.decode()
     assert json.loads(out)["agreement"] is True
     assert b"node-2" in shown
-    assert b"\x1b[" in shown, "nothing was drawn again in place"
-    assert b"round 1: " not in shown, "plain lines and the live view at once"
+    assert b"\x1b[" in shown, "the view was not redrawn in place"
+    assert b"round 1: " not in shown, "plain lines beside the live view"
 
 
-def test_anchors_that_differ_are_found(demo: Demo) -> None:
+def test_demo_finds_anchors_that_differ(demo: Demo) -> None:
     process = demo("--peers", "3", "--rounds", "2", pretend="differ:node-3")
     out, err = process.communicate(timeout=120)
     assert process.returncode == 1, err
@@ -192,16 +192,16 @@ def test_anchors_that_differ_are_found(demo: Demo) -> None:
     assert "are kept in" in err
 
 
-def test_one_daemon_that_dies_is_told_and_the_others_go_on(demo: Demo) -> None:
+def test_demo_continues_after_a_daemon_died(demo: Demo) -> None:
     process = demo("--peers", "3", "--rounds", "20", "--json", pretend="die:node-2")
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert json.loads(out)["rounds_certified"] >= 20
-    assert "node-2 ended with exit code 9; the others go on" in err
+    assert "node-2 ended with exit code 9; the others continue" in err
     assert "the sky fell on its head" in err
 
 
-def test_a_first_daemon_that_does_not_come_up_is_explained(demo: Demo) -> None:
+def test_demo_says_why_the_first_daemon_did_not_start(demo: Demo) -> None:
     process = demo("--peers", "2", "--rounds", "2", "--json", pretend="crash:node-1")
     out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (1, "")
@@ -210,7 +210,7 @@ def test_a_first_daemon_that_does_not_come_up_is_explained(demo: Demo) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_with_a_verdict(
+def test_demo_ends_with_a_result_on_a_signal(
     demo: Demo, tmp_path: Path, number: signal.Signals
 ) -> None:
     process = demo("--peers", "2", "--json")
@@ -223,7 +223,7 @@ def test_a_signal_ends_it_with_a_verdict(
     assert running(tmp_path) == []
 
 
-def test_interrupted_before_its_rounds_it_exits_130(demo: Demo, tmp_path: Path) -> None:
+def test_demo_interrupted_before_its_rounds_exits_130(demo: Demo, tmp_path: Path) -> None:
     process = demo("--peers", "2", "--rounds", "100000", "--json")
     lines_until(process, "round 9:")
     process.send_signal(signal.SIGINT)
@@ -233,7 +233,7 @@ def test_interrupted_before_its_rounds_it_exits_130(demo: Demo, tmp_path: Path) 
     assert running(tmp_path) == []
 
 
-def test_kill_9_of_the_demo_leaves_nothing_running(demo: Demo, tmp_path: Path) -> None:
+def test_kill_9_of_the_demo_ends_all_its_processes(demo: Demo, tmp_path: Path) -> None:
     process = demo("--peers", "3")
     lines_until(process, "page of this swarm")
     assert len(running(tmp_path)) == 4
@@ -242,9 +242,7 @@ def test_kill_9_of_the_demo_leaves_nothing_running(demo: Demo, tmp_path: Path) -
     until(lambda: not running(tmp_path), "all children ended")
 
 
-def test_kill_9_while_the_first_daemon_starts_leaves_nothing_running(
-    demo: Demo, tmp_path: Path
-) -> None:
+def test_kill_9_during_the_first_start_ends_all_its_processes(demo: Demo, tmp_path: Path) -> None:
     process = demo("--peers", "3")
     lines_until(process, "Starting")
     until(lambda: running(tmp_path), "the first daemon was started")
@@ -253,7 +251,7 @@ def test_kill_9_while_the_first_daemon_starts_leaves_nothing_running(
     until(lambda: not running(tmp_path), "it ended")
 
 
-def test_interrupted_while_the_first_daemon_starts_it_starts_no_others(
+def test_demo_interrupted_during_the_first_start_starts_no_other_daemon(
     demo: Demo, tmp_path: Path
 ) -> None:
     process = demo("--peers", "3", "--rounds", "5")
@@ -267,8 +265,8 @@ def test_interrupted_while_the_first_daemon_starts_it_starts_no_others(
 
 
 @pytest.mark.slow
-def test_a_stopped_daemon_is_killed_in_the_end(demo: Demo, tmp_path: Path) -> None:
-    """SIGSTOP: it answers nothing, asks for nothing, and must still be gone afterwards."""
+def test_demo_kills_a_suspended_daemon_at_its_end(demo: Demo, tmp_path: Path) -> None:
+    """A daemon that got SIGSTOP answers nothing; the demo must end it all the same."""
     process = demo("--peers", "2")
     lines_until(process, "round 2")
     victim = next(
@@ -277,5 +275,5 @@ def test_a_stopped_daemon_is_killed_in_the_end(demo: Demo, tmp_path: Path) -> No
     os.kill(victim, signal.SIGSTOP)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=90)
-    assert "node-2 did not leave within" in err
+    assert "node-2 did not stop within" in err
     assert running(tmp_path) == []

@@ -1,4 +1,4 @@
-"""The demo's figures, from statuses."""
+"""The result of a demo, from statuses."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def status(*events: RoundCertified | ViewPassed, sent: int = 0) -> Status:
     return status_at(fold(state, report), 200.0)
 
 
-def test_figures_of_two_daemons_that_saw_different_rounds() -> None:
+def test_tally_of_two_daemons_that_saw_different_rounds() -> None:
     tally = RoundTally(95.0)
     missed = ViewPassed(at=101.0, number=1, view=0, reason="nobody came")
-    first = tally.take(
+    first = tally.update(
         {"a": status(missed, certified(1, 4.0), certified(2, 3.0), sent=5), "b": None}
     )
     assert [seen.number for seen in first] == [1, 2]
-    fresh = tally.take(
+    fresh = tally.update(
         {
             "a": status(certified(1, 4.0), certified(2, 3.0), sent=5),
             "b": status(certified(2, 3.0), certified(3, 2.0, 30), sent=7),
@@ -56,7 +56,7 @@ def test_figures_of_two_daemons_that_saw_different_rounds() -> None:
     assert [seen.number for seen in fresh] == [3]
     assert (tally.reached("a"), tally.reached("b"), tally.reached("c")) == (2, 3, 0)
     assert (tally.heard("b"), tally.heard("c")) == (True, False)
-    verdict = tally.verdict(2, AGREED)
+    verdict = tally.result(2, AGREED)
     assert (verdict.rounds_certified, verdict.loss_first, verdict.loss_last) == (3, 4.0, 2.0)
     # 10 and 30 samples in the 10 s after the first certificate.
     assert verdict.samples_per_second == 4.0
@@ -67,14 +67,14 @@ def test_figures_of_two_daemons_that_saw_different_rounds() -> None:
     )
 
 
-def test_a_single_round_is_measured_from_the_beginning() -> None:
+def test_tally_of_one_round_measures_from_the_start() -> None:
     tally = RoundTally(95.0)
-    tally.take({"a": status(certified(1, 4.0, samples=50))})
-    assert tally.verdict(2, AGREED).samples_per_second == 5.0
+    tally.update({"a": status(certified(1, 4.0, samples=50))})
+    assert tally.result(2, AGREED).samples_per_second == 5.0
 
 
-def test_nothing_certified_is_a_bad_end_without_figures() -> None:
-    verdict = RoundTally(0.0).verdict(4, Agreement(agreed=False, number=None, reason="nothing"))
+def test_result_without_certified_rounds_is_bad_and_has_no_figures() -> None:
+    verdict = RoundTally(0.0).result(4, Agreement(agreed=False, number=None, reason="nothing"))
     assert msgspec.to_builtins(verdict) == {
         "peers": 4,
         "rounds_certified": 0,
@@ -88,12 +88,12 @@ def test_nothing_certified_is_a_bad_end_without_figures() -> None:
     assert result_text(verdict, AGREED).startswith("No round was certified by 4 peers.")
 
 
-def test_a_round_in_a_line() -> None:
+def test_round_line() -> None:
     assert (
         round_line(status(certified(7, 2.5, 1234)).rounds[0], 4)
         == "round 7: 1 of 4 contributed 1,234 samples, loss 2.5000, 4.5 s"
     )
-    assert round_line(status(certified(7)).rounds[0], 4).endswith("no loss told, 4.5 s")
+    assert round_line(status(certified(7)).rounds[0], 4).endswith("loss unknown, 4.5 s")
 
 
 def _paid(name: str, amount: int, *, verified: bool = True) -> ClaimedReward:
@@ -102,14 +102,14 @@ def _paid(name: str, amount: int, *, verified: bool = True) -> ClaimedReward:
     )
 
 
-def test_a_payout_is_good_when_it_adds_up_and_everybody_checked_it() -> None:
+def test_reward_summary_is_good_if_the_sum_is_right_and_all_verified() -> None:
     pool = 1000 * 10**18
     whole = RewardSummary(
         pool=str(pool), paid=(_paid("node-1", pool // 4), _paid("node-2", pool - pool // 4))
     )
     tally = RoundTally(100.0)
-    tally.take({"one": status(certified(1, 2.0)), "two": status(certified(1, 2.0))})
-    paid = tally.verdict(2, AGREED, whole)
+    tally.update({"one": status(certified(1, 2.0)), "two": status(certified(1, 2.0))})
+    paid = tally.result(2, AGREED, whole)
     assert paid.good
     assert "exactly the pool" in result_text(paid, AGREED)
     for wrong in (
@@ -117,5 +117,5 @@ def test_a_payout_is_good_when_it_adds_up_and_everybody_checked_it() -> None:
         msgspec.structs.replace(whole, paid=(_paid("node-1", pool, verified=False),)),
         msgspec.structs.replace(whole, paid=()),
     ):
-        assert not tally.verdict(2, AGREED, wrong).good
-    assert b"payout" not in msgspec.json.encode(tally.verdict(2, AGREED))
+        assert not tally.result(2, AGREED, wrong).good
+    assert b"payout" not in msgspec.json.encode(tally.result(2, AGREED))

@@ -1,4 +1,4 @@
-"""The demo's live view."""
+"""The live view of the demo."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def shown(statuses: dict[str, Status | None], width: int = 110) -> str:
     return capture.get()
 
 
-def test_rounds_loss_speed_and_who_was_in_each() -> None:
+def test_live_view_shows_rounds_loss_speed_and_members() -> None:
     text = shown(
         {
             "peer-1": status_at(folded(day()), AT),
@@ -40,18 +40,19 @@ def test_rounds_loss_speed_and_who_was_in_each() -> None:
     ):
         assert words in text
     lines = [line for line in text.splitlines() if line.split()[1:2] in (["6"], ["4"])]
-    assert ["●" in line for line in lines] == [True, False]  # round 4 was lost for peer-1
+    # Round 4 was lost for peer-1.
+    assert ["●" in line for line in lines] == [True, False]
     assert "○" in lines[1]
     assert "try 1 ended without a certificate" in text
 
 
-def test_before_anybody_answers() -> None:
+def test_live_view_before_a_daemon_answers() -> None:
     assert "Starting 4 daemons" in shown({f"peer-{i}": None for i in range(4)})
     assert "round 0" in shown({"peer-1": status_at(StatusState(), AT)})
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
-def test_it_fits_any_width(width: int) -> None:
+def test_live_view_fits_any_width(width: int) -> None:
     status = status_at(folded(day()), AT)
     assert all(
         len(line) <= width
@@ -60,7 +61,7 @@ def test_it_fits_any_width(width: int) -> None:
 
 
 @given(st.lists(st.floats(-1e9, 1e9), max_size=200), st.integers(1, 60))
-def test_sparklines_keep_their_ends(values: list[float], width: int) -> None:
+def test_sparkline_keeps_its_ends(values: list[float], width: int) -> None:
     line = sparkline(values, width)
     assert len(line) == min(width, len(values))
     assert set(line) <= set(SPARKS)

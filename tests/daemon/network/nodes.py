@@ -7,7 +7,7 @@ from pathlib import Path
 from daemon.network.network import LibP2PNetwork
 from daemon.network.settings import NetworkSettings
 from daemon.network.tls.certificate import load_or_make
-from tests.ports.network_suite import ECHO, echo
+from tests.ports.network_kit import ECHO, echo
 
 
 def make_node(home: Path, seed: int, *join: str, bulk: bool = True) -> LibP2PNetwork:

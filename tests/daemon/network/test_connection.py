@@ -14,7 +14,7 @@ from daemon.network.libp2p.connection import MeasuredYamux
 from daemon.network.libp2p.read_ahead_stream import READ_AHEAD_BYTES, ReadAheadStream
 from daemon.network.tcp import disable_nagle
 from tests.daemon.network.nodes import make_echo_node
-from tests.ports.network_suite import ECHO, ask, echo, pattern
+from tests.ports.network_kit import ECHO, ask, echo, pattern
 
 MESSAGES = 200
 MESSAGE_BYTES = 300

@@ -13,7 +13,7 @@ import trio
 from protocol.errors import Unreachable
 from protocol.ports.endpoint import Endpoint
 from tests.daemon.network.nodes import make_echo_node
-from tests.ports.network_suite import ECHO, ask, pattern
+from tests.ports.network_kit import ECHO, ask, pattern
 
 
 @pytest.fixture

@@ -236,7 +236,7 @@ def test_a_restart_forgets_no_timestamp(tmp_path: Path) -> None:
 def test_a_full_desk_forgets_only_what_can_never_come_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("daemon.oracle.receiver.MOST_WALLETS", 1)
+    monkeypatch.setattr("daemon.oracle.receiver.MAX_WALLETS", 1)
     desk = Desk()
     assert desk.take(flat(NOW + SKEW_S)) == (200, "ok")
     # Up to the last instant at which that report is in time.

@@ -43,7 +43,8 @@ from protocol.messages.envelope import AnyMessage, encode_signed, sign
 from protocol.messages.round import HoldReport
 from protocol.ports.offload import inline
 from protocol.run.manifest import seal
-from simulator.fakes.disk import MemoryDisk, MemoryMedium
+from simulator.fakes.disk import MemoryDisk
+from simulator.fakes.medium import MemoryMedium
 from tests.daemon.network.nodes import make_node, until_linked
 from tests.protocol.rounds import CHUNKS
 from tests.protocol.summed import FOUR, PARAMETERS, SLICE, Summed, shifted

@@ -160,7 +160,7 @@ def test_who_was_not_there_to_the_end_is_remembered_for_some_rounds() -> None:
     assert estimates.observations(PARENT)[0].failed == 0
 
 
-def test_whoever_fails_most_rounds_with_us_is_in_quarantine_and_then_on_probation() -> None:
+def test_a_peer_that_fails_most_rounds_is_quarantined_and_then_on_probation() -> None:
     estimates = LinkEstimates("me")
     both, alone = frozenset({"me", "a"}), frozenset({"me"})
     for there in (both, alone, alone, alone):
@@ -170,12 +170,12 @@ def test_whoever_fails_most_rounds_with_us_is_in_quarantine_and_then_on_probatio
     )
     estimates.note_round(["me", "a"], alone, 0.0)
     assert estimates.quarantined(["a", "stranger"], 1.0) == {"a"}
-    assert "4 of its last 5 rounds failed" in estimates.of("a").standing.reason
+    assert "4 of its last 5 rounds failed" in estimates.of("a").health.reason
     assert estimates.quarantined(["a"], QUARANTINE_S + 1) == frozenset()
-    assert estimates.of("a").standing.name == PROBATION
+    assert estimates.of("a").health.name == PROBATION
     for _ in range(SUCCESSES):
         estimates.note_round(["me", "a"], both, QUARANTINE_S + 2)
-    assert estimates.of("a").standing.name == TRUSTED
+    assert estimates.of("a").health.name == TRUSTED
 
 
 def test_among_many_links_all_have_their_turn_and_few_are_told_of() -> None:

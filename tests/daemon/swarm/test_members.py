@@ -9,7 +9,7 @@ import random
 import msgspec
 import pytest
 
-from daemon.swarm import members
+from daemon.swarm import beacon_schedule, members
 from daemon.swarm.beacon_schedule import beacon_s, poke_gap_s, settling_s, silence_s
 from daemon.swarm.members import Members
 from protocol.digest import Digest, digest
@@ -42,25 +42,28 @@ def table(events: list[JournalEvent] | None = None) -> Members:
     return Members("me", (events if events is not None else []).append, lambda _endpoint: None)
 
 
-def test_few_members_beacon_as_ever_and_many_so_that_what_each_hears_stays_the_same() -> None:
+def test_what_each_member_hears_stays_the_same_as_members_become_more() -> None:
     assert [beacon_s(n) for n in (0, 8, 125)] == [5.0, 5.0, 5.0]
     assert [poke_gap_s(n) for n in (0, 8, 25)] == [0.5, 0.5, 0.5]
-    assert settling_s(members.FEW_MEMBERS) == 0.0, "among few every change is acted on at once"
+    assert settling_s(beacon_schedule.FEW_MEMBERS) == 0.0, "few members act on every change at once"
     for n in (200, 1_000, 10_000):
-        assert n / beacon_s(n) == pytest.approx(members.BEACONS_PER_S)
-        assert n / poke_gap_s(n) <= members.CHANGES_TOLD * members.BEACONS_PER_S + 1e-9
+        assert n / beacon_s(n) == pytest.approx(beacon_schedule.BEACONS_PER_S)
+        assert (
+            n / poke_gap_s(n)
+            <= beacon_schedule.BEACONS_PER_CHANGE * beacon_schedule.BEACONS_PER_S + 1e-9
+        )
         assert silence_s(n) >= 3 * beacon_s(n), "three beacons may be lost"
         assert 0.0 < settling_s(n) <= 1.0
 
 
-def test_a_newcomer_forgets_nobody_while_it_learns_of_many() -> None:
+def test_a_newcomer_forgets_no_peer_while_it_learns_of_many() -> None:
     """It hears `BEACONS_PER_S` members a second, each of them once in `beacon_s(10_000)`, and at
     first knows few.
     """
     events: list[JournalEvent] = []
     known = table(events)
     for i in range(10_000):
-        now = i / members.BEACONS_PER_S
+        now = i / beacon_schedule.BEACONS_PER_S
         assert known.receive(f"peer {i}", beacon(1, TIPS[0]), now)
         known.expire(now)
     assert len(known) == 10_000

@@ -19,7 +19,8 @@ from protocol.averaging.vector_layout import STATE_CHUNK_BYTES, Vector
 from protocol.digest import Digest, merkle_root
 from protocol.ports.disk_records import Checkpoint
 from simulator.fakes.clock import run_virtual
-from simulator.fakes.disk import KEPT, MemoryDisk, MemoryMedium
+from simulator.fakes.disk import KEPT, MemoryDisk
+from simulator.fakes.medium import MemoryMedium
 from simulator.fakes.network import FakeNetwork
 from simulator.fakes.swarm import FakeSwarm
 

@@ -22,7 +22,8 @@ from protocol.ports.offload import inline
 from protocol.ports.trainer import ParameterSpec, TaskInfo
 from protocol.round.events import Event, StateReceived
 from simulator.fakes.clock import run_virtual
-from simulator.fakes.disk import MemoryDisk, MemoryMedium
+from simulator.fakes.disk import MemoryDisk
+from simulator.fakes.medium import MemoryMedium
 from simulator.fakes.network import FakeNetwork
 from simulator.fakes.swarm import FakeSwarm
 from tests.daemon.certified_home import vector

@@ -22,8 +22,9 @@ from protocol.ports.disk import PROOFS_KEPT
 from protocol.ports.offload import inline
 from protocol.run.manifest import seal
 from simulator.fakes.clock import run_virtual
-from simulator.fakes.disk import MemoryDisk, MemoryMedium
+from simulator.fakes.disk import MemoryDisk
 from simulator.fakes.link import LinkModel, same_link
+from simulator.fakes.medium import MemoryMedium
 from simulator.fakes.swarm import FakeSwarm
 from tests.protocol.rounds import CHUNKS, people
 from tests.protocol.summed import FOUR, PARAMETERS, SLICE, Summed, shifted

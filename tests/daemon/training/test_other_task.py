@@ -40,7 +40,8 @@ from protocol.ports.offload import inline
 from protocol.run.manifest import Manifest, RoundRules, seal
 from protocol.run.task_digest import MAX_TASK_BYTES, TaskDigest, TensorContent, TensorPart
 from simulator.fakes.clock import run_virtual
-from simulator.fakes.disk import MemoryDisk, MemoryMedium
+from simulator.fakes.disk import MemoryDisk
+from simulator.fakes.medium import MemoryMedium
 from simulator.fakes.network import FakeNetwork
 from simulator.fakes.swarm import FakeSwarm
 from simulator.fakes.trainer import QuadraticTrainer
@@ -117,7 +118,7 @@ async def lived(nodes: list[Node], seconds: float = ROUNDS_S) -> None:
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        ({"version": 2}, "another version of task made up"),
+        ({"version": 2}, "another version of simulated task"),
         ({"parameters": 128}, "of shape (128,), ours (64,)"),
     ],
 )

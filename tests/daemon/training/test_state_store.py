@@ -21,7 +21,7 @@ from daemon.services.training.native.state.disk_queries import (
     readable_records,
 )
 from daemon.services.training.native.state.state_store import StateStore
-from daemon.swarm import lineage
+from daemon.swarm import certificate_shares
 from daemon.swarm.chain_sync import pack_record
 from daemon.swarm.lineage import Lineage
 from protocol.averaging import slice_sizes, vector_layout
@@ -247,7 +247,7 @@ async def test_the_newest_checkpoint_may_be_damaged_and_the_one_before_goes_on(
     node = await resumed(home)
     assert node.state_store.tip == home.tips[ROUNDS - 1]
     assert len(node.disk.damaged) == 1
-    assert "Number 8 is taken instead" in node.disk.damaged[0]
+    assert "Number 8 is used instead" in node.disk.damaged[0]
     assert node.lineage.preferred_descendant(node.state_store.tip) == home.tips[ROUNDS], (
         "and the members are asked for the newest state"
     )
@@ -372,7 +372,7 @@ async def test_a_checkpoint_far_behind_its_certificates_is_resumed_from(
 
     The node began at genesis beside its own whole checkpoint.
     """
-    monkeypatch.setattr(lineage, "TIPS_KEPT", 4)
+    monkeypatch.setattr(certificate_shares, "TIPS_KEPT", 4)
     home = await CertifiedHome(tmp_path, 3).write()
     disk = FileDisk(home.root, inline)
     for number in range(4, ROUNDS + 4):
@@ -490,7 +490,7 @@ async def test_a_node_that_joined_a_long_run_resumes_from_its_checkpoint(
 
     Every restart of such a node ended with `DAMAGED`, and a repair set its whole run aside.
     """
-    monkeypatch.setattr(lineage, "TIPS_KEPT", 4)
+    monkeypatch.setattr(certificate_shares, "TIPS_KEPT", 4)
     members = await CertifiedHome(tmp_path / "members", ROUNDS).write()
     joiner = CertifiedHome(tmp_path / "joiner", ROUNDS)
     node = Resumed(joiner)
@@ -559,7 +559,7 @@ async def test_work_is_dropped_where_certificates_that_may_count_it_are_not_kept
     assert node.state_store.ledger.pending == 7
     before = node.state_store.tip
     node.lineage.adopt(before)
-    monkeypatch.setattr(lineage, "TIPS_KEPT", 2)
+    monkeypatch.setattr(certificate_shares, "TIPS_KEPT", 2)
     disk = FileDisk(tmp_path / "members", inline)
     for number in range(3, 8):
         await home.append(disk, number)

@@ -264,7 +264,7 @@ def test_a_keystore_of_another_kind_or_length_is_refused(
 
 def test_two_fields_of_one_name_are_refused() -> None:
     sealed, _, _ = GETH["31 bytes"]
-    with pytest.raises(BadKeystore, match="one name"):
+    with pytest.raises(BadKeystore, match="the same name"):
         unseal(json.dumps({"version": 3, "crypto": sealed, "Crypto": sealed}).encode(), "foo")
 
 

@@ -109,7 +109,7 @@ def test_a_keystore_that_asks_for_gigabytes_is_refused() -> None:
 def test_a_keystore_that_names_another_address_is_refused() -> None:
     document = json.loads(seal(ONE, "x", scrypt_n=QUICK))
     document["address"] = "00" * 20
-    with pytest.raises(BadKeystore, match="it says it holds"):
+    with pytest.raises(BadKeystore, match="its address is"):
         unseal(json.dumps(document).encode(), "x")
 
 
@@ -240,9 +240,9 @@ def test_a_password_file_that_others_can_read_or_that_is_empty_is_refused(
 
 def test_the_prompt_asks_twice_for_a_new_password() -> None:
     answers = iter(["one", "two"])
-    with pytest.raises(UserError, match="not the same"):
+    with pytest.raises(UserError, match="passwords differ"):
         find_password(None, {}, "", prompt=lambda _: next(answers), twice=True)
-    with pytest.raises(UserError, match="protects nothing"):
+    with pytest.raises(UserError, match="is empty"):
         find_password(None, {}, "", prompt=lambda _: "")
 
 
@@ -322,7 +322,7 @@ def test_a_key_comes_from_standard_input_too(
 @pytest.mark.parametrize(
     ("hidden", "said"),
     [
-        ("file", "it belongs to the user root"),
+        ("file", "the user root owns it"),
         ("directory", "Permission denied"),
         ("own", "chmod 600"),
     ],
@@ -351,4 +351,4 @@ def test_a_wallet_that_is_no_file_is_told(home: Path) -> None:
     (home / "wallet.json").mkdir(parents=True)
     with pytest.raises(UserError, match="WALLET_UNREADABLE") as caught:
         files.address_in_home(home)
-    assert caught.value.why == "it is no file"
+    assert caught.value.why == "it is not a file"

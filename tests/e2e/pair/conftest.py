@@ -1,8 +1,7 @@
-"""One small swarm for all tests that only look at or throw things at a swarm: two daemons and an
-observer, certifying a round every two seconds.
+"""One small swarm for all tests of this folder: two daemons and an observer.
 
-It ends with the last test of this folder: two workers that train are a load that no other test
-should have beside it.
+It certifies a round every two seconds. It ends with the last test of this folder, since two
+training workers are a load that no other test should have beside it.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ class Pair(Swarm):
 
     @property
     def page(self) -> str:
-        """Where the observer's page is."""
+        """The address of the observer's page."""
         (address,) = re.findall(r"Ready: the page is at (http\S+)", self.observer.log())
         return str(address)
 
@@ -46,9 +45,7 @@ def running_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 
 @pytest.fixture
 def pair(running_pair: Pair, request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """The swarm, found as a test expects it and left so: everybody alive, rounds going on, no
-    traceback in any log.
-    """
+    """The swarm. After the test all processes must run, rounds continue, and no log has a traceback."""
     yield running_pair
     for daemon in running_pair.daemons:
         assert daemon.alive, f"{daemon.name} {daemon.ending}:\n{daemon.tail()}"

@@ -1,6 +1,4 @@
-"""Peers that speak the run's protocols and break its rules: each breach is refused for its own
-reason, and the run does not notice.
-"""
+"""Peers that speak the run's protocols and break its rules: each breach is counted by its reason."""
 
 from __future__ import annotations
 
@@ -33,11 +31,11 @@ from tests.e2e.processes import POLL_S, Process
 from tests.e2e.stranger import Stranger, stranger_at
 from tests.e2e.swarm import ROUND_S
 
-# A frame's length that announces a gigabyte.
+# The length of a frame that announces a gigabyte.
 HUGE = (1 << 30).to_bytes(4, "big")
-# More than it may grow by: were they kept, it would show. A stranger's flood is read at 1 MB/s.
+# More than the daemon may grow by. The daemon reads a stranger's flood at 1 MB/s.
 READ_MEGABYTES = 16
-# Of a daemon under a flood of 100 MB: a few buffers of 1 MB, and what an allocator keeps.
+# Limit for a daemon under a flood of 100 MB: a few buffers of 1 MB, and allocator overhead.
 GROWTH_BYTES = 12 << 20
 
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(180)]
@@ -99,7 +97,7 @@ async def no_protocol(stranger: Stranger) -> None:
 
 
 async def bulk(stranger: Stranger, data: bytes, protocol: str = BULK) -> None:
-    """Bytes on a bulk stream that the stranger's true certificate opened."""
+    """Send bytes on a bulk stream that the stranger's real certificate opened."""
     assert stranger.endpoint is not None
     stream = await stranger.network.open_bulk(stranger.endpoint, protocol)
     try:
@@ -135,7 +133,7 @@ BREACHES: dict[Callable[[Stranger], Awaitable[None]], str] = {
     random_frame: "malformed",
     oversized_frame: "oversized",
     unsigned: "unsigned",
-    # The run is part of what is signed: a message of another run is one that nobody signed.
+    # The run is part of the signed bytes, so the signature of a message of another run is invalid.
     of_another_run: "unsigned",
     in_another_name: "identity",
     signed_nonsense: "malformed",
@@ -151,7 +149,7 @@ BREACHES: dict[Callable[[Stranger], Awaitable[None]], str] = {
 }
 
 
-async def test_each_breach_is_counted_under_its_reason(pair: Pair, tmp_path: Path) -> None:
+async def test_each_breach_is_counted_by_its_reason(pair: Pair, tmp_path: Path) -> None:
     missing = []
 
     async def is_counted(breach: Callable[[Stranger], Awaitable[None]], reason: str) -> None:
@@ -164,14 +162,14 @@ async def test_each_breach_is_counted_under_its_reason(pair: Pair, tmp_path: Pat
             missing.append(f"{breach.__name__} was not counted as {reason}")
 
     async with stranger_at(pair.target, tmp_path) as stranger, trio.open_nursery() as nursery:
-        # The daemon waits 15 s for the plan that it may belong to.
+        # The daemon waits 15 s for a plan that the slice may belong to.
         nursery.start_soon(is_counted, slice_of_no_plan, "stale")
         for breach, reason in BREACHES.items():
             await is_counted(breach, reason)
     assert not missing
 
 
-async def test_a_plan_from_somebody_who_does_not_lead(pair: Pair, tmp_path: Path) -> None:
+async def test_plan_of_a_peer_that_does_not_lead_is_refused(pair: Pair, tmp_path: Path) -> None:
     """A stranger that claims to stand at the newest certificate, offers nothing, and plans the
     round itself.
     """
@@ -197,7 +195,7 @@ async def test_a_plan_from_somebody_who_does_not_lead(pair: Pair, tmp_path: Path
 def false_plan(
     stranger: Stranger, tip: bytes, number: int, chunks: int, manifest: msgspec.Struct
 ) -> Plan:
-    """A plan that is right in everything but who made it."""
+    """A plan that is valid except for its author."""
     offers = []
     for signer in (stranger.signer, Signer(bytes(32))):
         offer = Ready(
@@ -216,10 +214,11 @@ def false_plan(
     return make_plan(tip, 0, number, offers, manifest, chunks)
 
 
-async def test_a_flood_costs_no_memory(pair: Pair, tmp_path: Path) -> None:
+async def test_flood_costs_no_memory(pair: Pair, tmp_path: Path) -> None:
     node: Process = pair.target.process()
     async with stranger_at(pair.target, tmp_path) as stranger:
-        await flood(stranger, megabytes=10, read=10)  # what the daemon makes once, it makes now
+        # The daemon makes its lasting buffers now.
+        await flood(stranger, megabytes=10, read=10)
         before = node.memory_bytes
         await flood(stranger, megabytes=100, read=READ_MEGABYTES)
         grown = node.memory_bytes - before

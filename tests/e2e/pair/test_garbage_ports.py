@@ -1,6 +1,4 @@
-"""Strangers at every open port of a real daemon and a real observer: they are refused and counted,
-and training goes on.
-"""
+"""Strangers at every open port of a real daemon and observer are refused and counted."""
 
 from __future__ import annotations
 
@@ -19,7 +17,8 @@ from tests.e2e.pair.test_observer import get
 from tests.e2e.processes import listening_ports, until
 from tests.e2e.swarm import LOOPBACK, ROUND_S
 
-PATIENCE_S = 1.0  # with one that waits for more
+# Limit for a peer that waits for the rest of a request.
+READ_TIMEOUT_S = 1.0
 
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(180)]
 
@@ -37,15 +36,15 @@ GARBAGE = {
 
 
 def throw(port: int, data: bytes) -> None:
-    """Send it all, as far as it is taken, and wait until the other side has had enough."""
-    with socket.create_connection((LOOPBACK, port), timeout=PATIENCE_S) as connection:
+    """Send as much as the other side accepts, and wait until it closes."""
+    with socket.create_connection((LOOPBACK, port), timeout=READ_TIMEOUT_S) as connection:
         try:
             connection.sendall(data)
             connection.shutdown(socket.SHUT_WR)
             while connection.recv(65536):
                 pass
         except OSError:
-            # It cut us off, or lets us wait for the rest of a request.
+            # The other side closed, or waits for the rest of a request.
             pass
 
 
@@ -58,7 +57,7 @@ def bulk_port(pair: Pair) -> int:
     return port
 
 
-def test_bytes_from_strangers(pair: Pair) -> None:
+def test_garbage_at_every_port_is_refused(pair: Pair) -> None:
     watched = listening_ports(pair.observer.pid)
     assert len(watched) == 2, "an observer listens for the swarm and for readers"
     before = pair.target.now().refusals["handshake"]
@@ -75,7 +74,7 @@ def test_bytes_from_strangers(pair: Pair) -> None:
 
 
 def greet(port: int, context: ssl.SSLContext) -> bytes:
-    """A TLS session to the bulk port that asks for the bulk protocol; returns the answer."""
+    """Open a TLS session to the bulk port and ask for the bulk protocol. Returns the answer."""
     name = b"/hypergpu/bulk/1"
     with (
         socket.create_connection((LOOPBACK, port), timeout=10.0) as connection,
@@ -85,11 +84,11 @@ def greet(port: int, context: ssl.SSLContext) -> bytes:
             session.sendall(bytes((len(name),)) + name)
             return session.recv(1)
         except OSError:
-            # A TLS 1.3 client hears only now that it was refused.
+            # A TLS 1.3 client learns only now that it was refused.
             return b""
 
 
-def test_tls_without_a_certificate_that_is_known(pair: Pair, tmp_path: Path) -> None:
+def test_tls_without_a_known_certificate_is_refused(pair: Pair, tmp_path: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -106,7 +105,7 @@ def test_tls_without_a_certificate_that_is_known(pair: Pair, tmp_path: Path) -> 
 
 
 def ask(pair: Pair, request: bytes) -> bytes:
-    """What the control socket answers."""
+    """The answer of the control socket."""
     answer = b""
     with socket_address(pair.target.home) as address, socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(10.0)
@@ -115,7 +114,8 @@ def ask(pair: Pair, request: bytes) -> bytes:
             connection.sendall(request)
             connection.shutdown(socket.SHUT_WR)
         except OSError:
-            pass  # it had enough
+            # The other side closed.
+            pass
         while piece := connection.recv(65536):
             answer += piece
     return answer
@@ -130,7 +130,7 @@ NONSENSE = {
 }
 
 
-def test_nonsense_at_the_control_socket(pair: Pair) -> None:
+def test_garbage_at_the_control_socket_is_refused(pair: Pair) -> None:
     for kind, request in NONSENSE.items():
         answer = msgspec.json.decode(ask(pair, request), type=ControlReply)
         assert (answer.ok, answer.code) == (False, "CONTROL"), kind

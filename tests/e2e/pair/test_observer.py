@@ -1,6 +1,4 @@
-"""The observer beside a real swarm: what it serves is what the daemons say, and a round arrives on
-the open page by itself.
-"""
+"""The observer beside a real swarm: it serves what the daemons report, and its page updates itself."""
 
 from __future__ import annotations
 
@@ -30,7 +28,7 @@ def seen_by_the_observer(pair: Pair) -> Status:
     return msgspec.json.decode(get(f"{pair.page}api/v1/status"), type=Status)
 
 
-def test_it_serves_what_it_verified(pair: Pair) -> None:
+def test_observer_serves_what_it_verified(pair: Pair) -> None:
     target = pair.target.now()
     until(
         lambda: seen_by_the_observer(pair).run.number > target.run.number,
@@ -62,7 +60,7 @@ def test_it_serves_what_it_verified(pair: Pair) -> None:
 @pytest.mark.skipif(
     chromium_path() is None, reason="chromium is not installed: apt-get install chromium"
 )
-def test_a_round_arrives_on_the_page_without_a_reload(pair: Pair) -> None:
+def test_page_shows_a_new_round_without_a_reload(pair: Pair) -> None:
     with chromium() as browser:
         browser.open(pair.page)
         browser.evaluate("window.never_reloaded = true")

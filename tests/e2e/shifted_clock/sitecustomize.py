@@ -1,5 +1,6 @@
-"""Python imports this at its start where its folder is on the path: the wall clock is
-`CLOCK_SHIFT_S` off, as after a battery ran out.
+"""Shifts the wall clock by `CLOCK_SHIFT_S`, as after an empty battery.
+
+Python imports this module at its start if this folder is on the path.
 """
 
 import os

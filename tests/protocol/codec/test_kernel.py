@@ -154,7 +154,7 @@ def test_what_is_no_number(
     for over in (1, 5):
         refused = both(kernel, name, lambda codec, over=over: codec.encode(values, over))
         assert isinstance(refused, tuple)
-        assert "not finite: it cannot be offered" in refused[1]
+        assert "not finite, so it cannot be offered" in refused[1]
 
 
 @EACH

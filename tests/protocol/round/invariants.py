@@ -44,7 +44,7 @@ def check_step(
         assert after.view >= before.view, "back to an earlier view"
 
 
-class Said:
+class Transcript:
     """What one node has said, in all its lives: of each thing once."""
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Said:
         self._scattered: set[tuple[Digest, int]] = set()
         self._reached: dict[Digest, int] = {}
 
-    def began_again(self) -> None:
+    def begin_new_life(self) -> None:
         """A new life goes back to a view in which nothing but an offer was said."""
         self._reached.clear()
 

@@ -16,43 +16,43 @@ from protocol.round import events as e
 from protocol.round.machine import begin, step
 from protocol.round.phase import Phase
 from protocol.round.state import RunContext
-from tests.protocol.round.test_stories import flow_without, kind_of, offers_made
-from tests.protocol.round.village import Letter, Village
-from tests.protocol.round.villager import Villager
+from tests.protocol.round.cluster import Packet, TestCluster
+from tests.protocol.round.cluster_control import content_type, flow_holding, make_offers
+from tests.protocol.round.node import TestNode
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, people
 
 
-def view_of(village: Village, letter: Letter) -> int:
+def view_of(cluster: TestCluster, packet: Packet) -> int:
     """The view that an offer on its way is for."""
-    assert isinstance(letter.content, Signed)
-    return open_as(Ready, letter.content, village.run_id, trusted=True).view
+    assert isinstance(packet.content, Signed)
+    return open_as(Ready, packet.content, cluster.run_id, trusted=True).view
 
 
-def gone_ahead(village: Village) -> tuple[Villager, Villager, list[Villager]]:
+def gone_ahead(cluster: TestCluster) -> tuple[TestNode, TestNode, list[TestNode]]:
     """One member waits in view 1 for a leader that has not ended its training.
 
     Returns that member, the leader of view 0, and the others.
     """
-    order = village.villagers[0].state.leader_order
-    leader = village.named(leader_of(order, 0))
-    early = next(v for v in village.villagers if v is not leader and v.me != leader_of(order, 1))
+    order = cluster.nodes[0].state.leader_order
+    leader = cluster.named(leader_of(order, 0))
+    early = next(v for v in cluster.nodes if v is not leader and v.me != leader_of(order, 1))
     early.see(e.TrainingFinished())
     early.finish()
     early.run()
     early.see(e.DeadlinePassed())  # nobody has planned
     assert (early.state.phase, early.state.view) == (Phase.READY, 1)
-    return early, leader, [v for v in village.villagers if v is not early]
+    return early, leader, [v for v in cluster.nodes if v is not early]
 
 
 def test_a_leader_does_not_plan_with_the_offer_of_a_member_that_went_on() -> None:
-    village = Village(5, settled=5)
-    early, leader, others = gone_ahead(village)
+    cluster = TestCluster(5, settled=5)
+    early, leader, others = gone_ahead(cluster)
     # Its offers reach the leaders of both views.
-    village.flow()
-    for villager in others:
-        villager.see(e.TrainingFinished())
-    village.flow()
-    assert {villager.state.tip.number for villager in others} == {2}, "nobody waited for a deadline"
+    cluster.flow()
+    for node in others:
+        node.see(e.TrainingFinished())
+    cluster.flow()
+    assert {node.state.tip.number for node in others} == {2}, "nobody waited for a deadline"
     made = leader.lineage.entry(leader.state.tip.hash)
     assert made is not None
     assert early.me not in made.certificate.plan.members
@@ -61,68 +61,66 @@ def test_a_leader_does_not_plan_with_the_offer_of_a_member_that_went_on() -> Non
 
 def test_a_member_that_gets_a_plan_for_a_view_that_it_left_says_so_and_is_not_waited_for() -> None:
     """The leader of the earlier view planned with its old offer, and scatter waited its whole time."""
-    village = Village(5, settled=5)
-    early, leader, others = gone_ahead(village)
+    cluster = TestCluster(5, settled=5)
+    early, leader, others = gone_ahead(cluster)
     # What it tells the leader of the view that it left is lost.
-    village.wire = [
-        letter for letter in village.wire if letter.to != leader.me or view_of(village, letter) == 0
+    cluster.wire = [
+        packet for packet in cluster.wire if packet.to != leader.me or view_of(cluster, packet) == 0
     ]
-    village.flow()
-    for villager in others:
-        villager.see(e.TrainingFinished())
-    village.flow()
+    cluster.flow()
+    for node in others:
+        node.see(e.TrainingFinished())
+    cluster.flow()
     made = leader.lineage.entry(leader.state.tip.hash)
     assert made is not None
     assert early.me in made.certificate.plan.members
     assert early.me not in {
         made.certificate.plan.members[i] for i in made.certificate.inclusion.present
     }
-    assert {villager.state.tip.number for villager in others} == {2}, "nobody waited for a deadline"
+    assert {node.state.tip.number for node in others} == {2}, "nobody waited for a deadline"
 
 
 def test_a_withdrawal_before_the_plan_counts_when_the_plan_comes() -> None:
-    village = Village(4, settled=4)
-    offers_made(village)
-    flow_without(village, lambda letter: kind_of(village, letter) is Plan)
-    plans, village.held = village.held, []
+    cluster = TestCluster(4, settled=4)
+    make_offers(cluster)
+    flow_holding(cluster, lambda packet: content_type(cluster, packet) is Plan)
+    plans, cluster.held = cluster.held, []
     plan = plans[0].content
     assert isinstance(plan, Signed)
-    member = village.named(plans[0].to)
-    elsewhere = next(
-        v for v in village.villagers if v is not member and v.me != member.state.leader
-    )
+    member = cluster.named(plans[0].to)
+    elsewhere = next(v for v in cluster.nodes if v is not member and v.me != member.state.leader)
     signed = sign(
-        elsewhere.signer, village.run_id, Withdrawal(plan=plan.digest, reason="in a later view")
+        elsewhere.signer, cluster.run_id, Withdrawal(plan=plan.digest, reason="in a later view")
     )
     member.receive(signed)
     member.run()
-    village.deliver(plans[0])
+    cluster.deliver(plans[0])
     assert member.state.phase is Phase.SCATTER
     assert elsewhere.me in member.state.absent
 
 
 def test_a_withdrawal_from_another_plan_says_nothing_of_this_one() -> None:
-    village = Village(4, settled=4)
-    offers_made(village)
-    flow_without(village, lambda letter: kind_of(village, letter) is Inclusion)
-    member, other = village.villagers[:2]
+    cluster = TestCluster(4, settled=4)
+    make_offers(cluster)
+    flow_holding(cluster, lambda packet: content_type(cluster, packet) is Inclusion)
+    member, other = cluster.nodes[:2]
     event = e.WithdrawalReceived(
         peer=other.me, withdrawal=Withdrawal(plan=b"x" * 32, reason="elsewhere")
     )
-    assert other.me not in step(member.state, event, village.now)[0].absent
+    assert other.me not in step(member.state, event, cluster.now)[0].absent
 
 
 def test_a_member_that_is_early_waits_while_most_others_train() -> None:
     """It went through the views, and the others planned in one that it had left: a fast member was
     in no round at all.
     """
-    village = Village(4, settled=4)
-    order = village.villagers[0].state.leader_order
-    early = next(v for v in village.villagers if v.me != leader_of(order, 0))
+    cluster = TestCluster(4, settled=4)
+    order = cluster.nodes[0].state.leader_order
+    early = next(v for v in cluster.nodes if v.me != leader_of(order, 0))
     early.see(e.TrainingFinished())
     early.finish()
     early.run()
-    others = frozenset(v.me for v in village.villagers if v is not early)
+    others = frozenset(v.me for v in cluster.nodes if v is not early)
     ready, now = early.state, early.state.deadline
     waiting, actions = step(ready, e.DeadlinePassed(training=others), now)
     assert (waiting.phase, waiting.view, actions) == (Phase.READY, 0, [])

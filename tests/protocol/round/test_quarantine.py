@@ -7,26 +7,25 @@ import pytest
 from protocol.certificates.leader_order import leader_of
 from protocol.round import events as e
 from protocol.round.phase import Phase
-from tests.protocol.round.test_stories import flow_without, offers_made
-from tests.protocol.round.test_village import heal
-from tests.protocol.round.village import Village
+from tests.protocol.round.cluster import TestCluster
+from tests.protocol.round.cluster_control import flow_holding, heal, make_offers
 
 
 @pytest.mark.parametrize(("size", "left_out"), [(5, True), (2, False)])
 def test_who_is_in_quarantine_waits_and_is_told_so(size: int, left_out: bool) -> None:
-    village = Village(size, settled=size)
-    leader = leader_of(village.villagers[0].state.leader_order, 0)
-    leading = village.named(leader)
-    other = next(villager for villager in village.villagers if villager is not leading)
+    cluster = TestCluster(size, settled=size)
+    leader = leader_of(cluster.nodes[0].state.leader_order, 0)
+    leading = cluster.named(leader)
+    other = next(node for node in cluster.nodes if node is not leading)
     before = leading.state.tip
     leading.see(e.LivePeersChanged(live=leading.state.live, avoided=frozenset({other.me})))
-    offers_made(village)
-    flow_without(village, lambda letter: False)
+    make_offers(cluster)
+    flow_holding(cluster, lambda packet: False)
     for _ in range(10):
         if leading.state.tip != before:
             break
-        village.tick_next()
-        village.flow()
+        cluster.pass_next_deadline()
+        cluster.flow()
     assert leading.state.tip.number == before.number + 1
     assert (other.me not in leading.state.tip.members) == left_out
     if left_out:
@@ -34,4 +33,4 @@ def test_who_is_in_quarantine_waits_and_is_told_so(size: int, left_out: bool) ->
         assert other.state.phase in {Phase.WATCH, Phase.FETCH, Phase.TRAIN}, (
             "it was told that the round goes on without it"
         )
-    heal(village, rounds=1, ticks=20)
+    heal(cluster, rounds=1, ticks=20)

@@ -11,17 +11,16 @@ from protocol.certificates.leader_order import leader_of
 from protocol.planning.plan import OpenPlan
 from protocol.round import timeouts
 from protocol.round.phase import Phase
-from tests.protocol.round.cargo import Slice
-from tests.protocol.round.test_stories import flow_without, offers_made
-from tests.protocol.round.test_village import heal
-from tests.protocol.round.village import Letter, Village
-from tests.protocol.round.villager import Villager
+from tests.protocol.round.cluster import Packet, TestCluster
+from tests.protocol.round.cluster_control import flow_holding, heal, make_offers
+from tests.protocol.round.exchange import Slice
+from tests.protocol.round.node import TestNode
 
 
-def slowest(village: Village) -> Villager:
+def slowest(cluster: TestCluster) -> TestNode:
     """One that does not lead."""
-    leader = leader_of(village.villagers[0].state.leader_order, 0)
-    return next(villager for villager in village.villagers if villager.me != leader)
+    leader = leader_of(cluster.nodes[0].state.leader_order, 0)
+    return next(node for node in cluster.nodes if node.me != leader)
 
 
 @pytest.mark.parametrize("down", [True, False])
@@ -29,72 +28,71 @@ def test_a_slow_link_costs_a_round_its_owner_alone(down: bool) -> None:
     """What it should have received emptied the cut: only what every owner holds can be in it, and
     it held its own alone.
     """
-    village = Village(5, settled=5)
-    slow = slowest(village)
-    before = village.villagers[0].state.tip
-    offers_made(village)
+    cluster = TestCluster(5, settled=5)
+    slow = slowest(cluster)
+    before = cluster.nodes[0].state.tip
+    make_offers(cluster)
 
-    def withheld(letter: Letter) -> bool:
-        return isinstance(letter.content, Slice) and slow.me == (
-            letter.to if down else letter.sender
+    def withheld(packet: Packet) -> bool:
+        return isinstance(packet.content, Slice) and slow.me == (
+            packet.to if down else packet.sender
         )
 
-    flow_without(village, withheld)
-    assert {villager.state.phase for villager in village.villagers} == {Phase.SCATTER}
+    flow_holding(cluster, withheld)
+    assert {node.state.phase for node in cluster.nodes} == {Phase.SCATTER}
     for _ in range(12):
-        if any(villager.state.tip != before for villager in village.villagers):
+        if any(node.state.tip != before for node in cluster.nodes):
             break
-        village.tick_next()
-        flow_without(village, withheld)
-    others = [villager for villager in village.villagers if villager is not slow]
-    tips = {villager.state.tip.hash: villager.state.tip for villager in others}
+        cluster.pass_next_deadline()
+        flow_holding(cluster, withheld)
+    others = [node for node in cluster.nodes if node is not slow]
+    tips = {node.state.tip.hash: node.state.tip for node in others}
     assert len(tips) == 1
     (tip,) = tips.values()
     assert tip.number == before.number + 1
-    assert set(tip.members) == {villager.me for villager in others}
-    assert {villager.state.view for villager in others} == {0}, "no view came to nothing"
+    assert set(tip.members) == {node.me for node in others}
+    assert {node.state.view for node in others} == {0}, "no view came to nothing"
     assert tip.last_seq.get(slow.me) == before.last_seq.get(slow.me), "it is not counted"
-    village.held = []
-    heal(village, rounds=1, ticks=20)
+    cluster.held = []
+    heal(cluster, rounds=1, ticks=20)
     assert {
-        villager.state.tip.last_seq[slow.me] > before.last_seq[slow.me]
-        for villager in village.villagers
+        node.state.tip.last_seq[slow.me] > before.last_seq[slow.me] for node in cluster.nodes
     } == {True}, "but a round later"
 
 
-def planned(village: Village, predicted_s: float | None, view: int = 0) -> OpenPlan:
-    plan = village.villagers[0].state.plan
+def planned(cluster: TestCluster, predicted_s: float | None, view: int = 0) -> OpenPlan:
+    plan = cluster.nodes[0].state.plan
     assert plan is not None
     return replace(plan, plan=replace(plan.plan, predicted_s=predicted_s, view=view))
 
 
 def test_a_plan_is_waited_for_as_long_as_it_predicts_within_the_manifests_limits() -> None:
-    village = Village(3, settled=3)
-    offers_made(village)
-    flow_without(village, lambda letter: isinstance(letter.content, Slice))
+    cluster = TestCluster(3, settled=3)
+    make_offers(cluster)
+    flow_holding(cluster, lambda packet: isinstance(packet.content, Slice))
     rules = replace(
-        village.villagers[0].state.context.manifest.round,
+        cluster.nodes[0].state.context.manifest.round,
         ready_s=3.0,
         scatter_s=20.0,
         gather_s=30.0,
     )
-    assert timeouts.scatter_s(planned(village, None), rules) == 20.0
-    assert timeouts.scatter_s(planned(village, 0.1), rules) == rules.ready_s
-    assert timeouts.scatter_s(planned(village, 4.0), rules) == timeouts.PREDICTION_MARGIN * 4.0
-    assert timeouts.gather_s(planned(village, 4.0), rules) == timeouts.PREDICTION_MARGIN * 4.0
-    assert timeouts.scatter_s(planned(village, 60.0), rules) == 20.0
-    assert timeouts.gather_s(planned(village, 60.0), rules) == 30.0
+    assert timeouts.scatter_s(planned(cluster, None), rules) == 20.0
+    assert timeouts.scatter_s(planned(cluster, 0.1), rules) == rules.ready_s
+    assert timeouts.scatter_s(planned(cluster, 4.0), rules) == timeouts.PREDICTION_MARGIN * 4.0
+    assert timeouts.gather_s(planned(cluster, 4.0), rules) == timeouts.PREDICTION_MARGIN * 4.0
+    assert timeouts.scatter_s(planned(cluster, 60.0), rules) == 20.0
+    assert timeouts.gather_s(planned(cluster, 60.0), rules) == 30.0
 
 
 def test_a_prediction_that_is_wrong_costs_few_views() -> None:
-    village = Village(3, settled=3)
-    offers_made(village)
-    flow_without(village, lambda letter: isinstance(letter.content, Slice))
-    rules = replace(village.villagers[0].state.context.manifest.round, ready_s=3.0, scatter_s=20.0)
-    assert [timeouts.scatter_s(planned(village, 1.0, view), rules) for view in range(4)] == [
+    cluster = TestCluster(3, settled=3)
+    make_offers(cluster)
+    flow_holding(cluster, lambda packet: isinstance(packet.content, Slice))
+    rules = replace(cluster.nodes[0].state.context.manifest.round, ready_s=3.0, scatter_s=20.0)
+    assert [timeouts.scatter_s(planned(cluster, 1.0, view), rules) for view in range(4)] == [
         3.0,
         6.0,
         12.0,
         20.0,
     ]
-    assert timeouts.scatter_s(planned(village, 1.0, 10**6), rules) == 20.0
+    assert timeouts.scatter_s(planned(cluster, 1.0, 10**6), rules) == 20.0

@@ -24,7 +24,7 @@ from protocol.planning.group_size_history import GroupSizeHistory
 from protocol.rules.registry import RULE_SETS, RuleSet
 from protocol.rules.versions import CURRENT_RULES, FIRST_RULES, KNOWN_RULES
 from protocol.run.manifest import Outer
-from tests.protocol.planning.test_choice import SIZES, regions
+from tests.protocol.planning.test_group_choice import SIZES, regions
 from tests.protocol.rounds import named, people
 
 

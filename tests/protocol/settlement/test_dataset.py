@@ -88,7 +88,7 @@ def test_a_missing_certificate_is_named() -> None:
 
 
 def test_a_run_without_a_chain_is_settled_nowhere() -> None:
-    with pytest.raises(ValueError, match="settled nowhere"):
+    with pytest.raises(ValueError, match="no settlement"):
         make_dataset(RUN, MANIFEST, [FIRST], [])
 
 

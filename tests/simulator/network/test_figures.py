@@ -1,6 +1,6 @@
 """The figures that adaptive groups must reach, on networks drawn from seeds.
 
-The whole matrix is slow; what is cheap is here for every change.
+The whole matrix is slow. Every change runs the cheap part.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ PROFILES = ("good", "average", "poor", "unstable", "regions")
 
 
 def against_fixed(profile: str, nodes: int, seed: int, rounds: int) -> tuple[float, PolicyRecord]:
-    """Adaptive's mean round, those spent adapting included, over that of the best fixed size in
-    hindsight.
+    """Adaptive's mean round over that of the best fixed size, with the rounds that adapted.
+
+    Also returns adaptive's record.
     """
     adaptive = run_policy(profile, nodes, "adaptive", seed, rounds)
     best = min(
@@ -36,7 +37,7 @@ def test_eight_nodes_are_never_slower_than_the_best_fixed_size(profile: str) -> 
     assert adaptive.prediction_error_median <= PREDICTED
 
 
-# Of a busy machine; it is a few seconds of processor time.
+# The time limit is for a busy machine: the test takes a few seconds of processor time.
 pytestmark = pytest.mark.timeout(900)
 
 
@@ -47,20 +48,21 @@ def regions128() -> tuple[PolicyRecord, PolicyRecord]:
     )
 
 
-def test_rows_reach_the_speed_up_that_the_links_allow(
+def test_groups_reach_the_speed_up_that_the_links_allow(
     regions128: tuple[PolicyRecord, PolicyRecord],
 ) -> None:
     adaptive, flat = regions128
     allowed = bounds_of(links_of("regions", 128, 1))
     print(
-        f"flat {allowed.flat_s:.2f} s, two levels {allowed.two_level_s:.2f} s in rows of {allowed.row}"
+        f"flat {allowed.flat_s:.2f} s, two levels {allowed.two_level_s:.2f} s in groups of "
+        f"{allowed.group_size}"
     )
     assert flat.round_seconds_median >= allowed.flat_s
     assert adaptive.round_seconds_median >= min(allowed.flat_s, allowed.two_level_s)
     assert flat.round_seconds_median / adaptive.round_seconds_median >= 0.9 * allowed.speed_up
 
 
-def test_a_quarter_of_the_bytes_between_regions(
+def test_groups_send_a_quarter_of_the_bytes_between_regions(
     regions128: tuple[PolicyRecord, PolicyRecord],
 ) -> None:
     adaptive, flat = regions128
@@ -89,9 +91,9 @@ def test_after_a_tenfold_latency_rise_groups_settle_within_three_rounds(nodes: i
 @pytest.mark.parametrize(
     "seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3, 4))]
 )
-def test_a_size_that_the_rise_made_slow_is_left_within_three_rounds_and_for_good(seed: int) -> None:
-    """Rows of few are best on short paths; on long ones each carries so little that one row of all
-    is, by far.
+def test_slow_group_size_is_left_within_three_rounds_for_good(seed: int) -> None:
+    """Small groups are best on short paths. On long paths each carries so little that one group is
+    best.
     """
     change = PathChange(at=2, share=1 / 3, times=10.0)
     went = run_policy("good", 64, "adaptive", seed, 7, change).rounds

@@ -1,4 +1,4 @@
-"""The link model is what was stated."""
+"""The link model is what its documentation states."""
 
 from __future__ import annotations
 

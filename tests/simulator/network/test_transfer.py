@@ -1,4 +1,4 @@
-"""The judge: fair sharing, and exchanges whose time can be told by hand."""
+"""The transfer model: fair sharing, and exchanges whose time arithmetic gives."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ from msgspec.structs import replace
 
 from simulator.network.fluid import LinkKind, share_out
 from simulator.network.links import NetworkLinks, links_of
-from simulator.network.transfer import TAKING_S, transfer
+from simulator.network.transfer import HANDLING_S, transfer
 
 
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(0, 10**6))
 @settings(max_examples=40, deadline=None)
 def test_shares_are_max_min_fair(flows: int, links: int, seed: int) -> None:
-    """No link carries more than it can, and every flow has all it takes or crosses a full link on
-    which nobody has more.
-    """
+    """No link carries more than it can, and every flow has its maximum or crosses a full link."""
     rng = np.random.default_rng(seed)
     kinds = tuple(
         LinkKind(which=rng.integers(0, links, flows), bits=rng.uniform(1, 10, links))
@@ -51,13 +49,11 @@ def even(nodes: int, bits: float, rtt_s: float = 0.0) -> NetworkLinks:
     )
 
 
-def test_one_row_takes_what_arithmetic_says() -> None:
-    """Nine tenths of 40 MB over 10 Mbit/s twice, half a round trip four times, nine messages taken
-    twice.
-    """
+def test_one_group_takes_the_time_of_arithmetic() -> None:
+    """Nine tenths of 40 MB over 10 Mbit/s twice, four one-way trips, and nine messages."""
     went = transfer([list(range(10))], [0.1] * 10, even(10, 10e6, 0.1))
     assert went.seconds == pytest.approx(
-        2 * 0.9 * 320e6 / 10e6 + 4 * 0.05 + 2 * 9 * TAKING_S, rel=1e-3
+        2 * 0.9 * 320e6 / 10e6 + 4 * 0.05 + 2 * 9 * HANDLING_S, rel=1e-3
     )
     assert went.sent_bytes == pytest.approx(10 * 2 * 0.9 * 40e6)
 
@@ -86,8 +82,8 @@ def test_bytes_between_regions_are_counted() -> None:
     assert rows == pytest.approx(2 * 4 * 3 / 4 * 40e6)
 
 
-def test_who_owns_nothing_sends_and_gets_all_the_same() -> None:
-    """A longer row has members behind the last rank."""
+def test_member_that_owns_nothing_sends_and_receives() -> None:
+    """A longer group has members behind the last position."""
     went = transfer([[0, 1], [2, 3, 4]], [0.5, 0.5], even(5, 10e6))
     assert np.isfinite(went.slice_s[4, [2, 3]]).all()
     assert not np.isfinite(went.slice_s[[2, 3], 4]).any()

@@ -11,7 +11,7 @@ from daemon.cli.terminal.columns import MISSING, columns, cut, fitted, output_wi
 TEXTS = st.text(st.sampled_from("ab /日本é\u0301😀"), max_size=80)
 
 
-def test_wide_letters_take_two_columns_and_marks_none() -> None:
+def test_columns_of_wide_letters_and_marks() -> None:
     assert columns("ab") == 2
     assert columns("日本") == 4
     assert columns("e\u0301") == 1
@@ -19,14 +19,14 @@ def test_wide_letters_take_two_columns_and_marks_none() -> None:
 
 
 @given(TEXTS, st.integers(1, 40))
-def test_cut_text_takes_no_more_than_its_columns(text: str, width: int) -> None:
+def test_cut_takes_at_most_its_columns(text: str, width: int) -> None:
     shown = cut(text, width)
     assert columns(shown) <= width
     assert shown == text or shown.endswith(MISSING)
 
 
 @given(TEXTS, st.integers(4, 40), st.integers(0, 3))
-def test_wrapped_text_loses_nothing_and_keeps_its_width(text: str, width: int, indent: int) -> None:
+def test_wrapped_loses_nothing_and_keeps_its_width(text: str, width: int, indent: int) -> None:
     shown = wrapped(text, width, indent)
     assert shown.replace("\n", "").replace(" ", "") == text.replace(" ", "").replace("\n", "")
     for at, line in enumerate(shown.split("\n")):
@@ -35,7 +35,7 @@ def test_wrapped_text_loses_nothing_and_keeps_its_width(text: str, width: int, i
         assert columns(own) <= width - indent or " " not in own
 
 
-def test_wrapped_words_are_never_broken_but_between_wide_letters() -> None:
+def test_wrapped_breaks_words_only_between_wide_letters() -> None:
     assert (
         wrapped("see /a/very/long/path/of/a/file here", 12, 2)
         == "see\n  /a/very/long/path/of/a/file\n  here"
@@ -43,7 +43,7 @@ def test_wrapped_words_are_never_broken_but_between_wide_letters() -> None:
     assert wrapped("日本日本日本", 6, 0) == "日本日\n本日本"
 
 
-def test_fitted_columns_take_from_the_widest() -> None:
+def test_fitted_narrows_the_widest_column() -> None:
     assert fitted([30, 10, 5], 40, 2, 8) == [21, 10, 5]
     assert fitted([30, 10, 5], 10, 2, 8) == [8, 8, 5]
     assert fitted([], 10, 2, 8) == []

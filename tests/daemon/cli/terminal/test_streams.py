@@ -1,6 +1,4 @@
-"""Standard streams that are closed, full or left: what only a process of its own shows, from the
-interpreter's start to its end.
-"""
+"""Standard streams that are closed, full or left by their reader, in real processes."""
 
 from __future__ import annotations
 
@@ -48,11 +46,11 @@ def shell(
         ("{} config show | head -1; exit ${{PIPESTATUS[0]}}", None, ""),
     ],
 )
-def test_the_exit_code_says_how_the_command_went(
+def test_exit_code_with_unusable_streams(
     line: str, code: int | None, said: str, unbuffered: str, environ: dict[str, str]
 ) -> None:
     done = shell(line.format(COMMAND), environ | {"PYTHONUNBUFFERED": unbuffered})
-    # A reader that leaves is quicker than the command, or is not.
+    # The reader may leave before or after the command writes.
     assert done.returncode == code if code is not None else done.returncode in (0, 1), done
     assert said in done.stderr
     assert "Traceback" not in done.stderr
@@ -62,7 +60,7 @@ def test_the_exit_code_says_how_the_command_went(
 @pytest.mark.parametrize(
     "locale", [{"LC_ALL": "C"}, {"LC_ALL": "POSIX"}, {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}]
 )
-def test_a_locale_without_letters_changes_no_name(
+def test_ascii_locale_changes_no_name(
     locale: dict[str, str], environ: dict[str, str], tmp_path: Path
 ) -> None:
     home = tmp_path / "日本-Ünïcode"
@@ -78,13 +76,13 @@ def test_a_locale_without_letters_changes_no_name(
     assert f'"home":"{home}"' in shown.stdout
 
 
-def test_an_output_in_ascii_has_stand_ins(environ: dict[str, str], tmp_path: Path) -> None:
+def test_ascii_output_replaces_our_marks(environ: dict[str, str], tmp_path: Path) -> None:
     done = shell(f"{COMMAND} --home {tmp_path}/é status", environ | {"PYTHONIOENCODING": "ascii"})
     assert done.returncode == 3
     assert f"{tmp_path}/?" in done.stderr
 
 
-def test_a_node_started_without_any_stream_lives_and_leaves(
+def test_node_without_any_stream_starts_and_stops(
     environ: dict[str, str], hypergpud: Hypergpud, tmp_path: Path
 ) -> None:
     run_file = tmp_path / "run.toml"
@@ -97,9 +95,7 @@ def test_a_node_started_without_any_stream_lives_and_leaves(
     assert done.returncode == 0, done
 
 
-def test_a_tilde_is_the_users_home_wherever_it_is_written(
-    environ: dict[str, str], tmp_path: Path
-) -> None:
+def test_tilde_is_the_users_home_in_every_place(environ: dict[str, str], tmp_path: Path) -> None:
     del environ["HYPERGPU_HOME"]
     more = environ | {"HOME": str(tmp_path)}
     (tmp_path / "other.toml").write_text(
@@ -115,7 +111,7 @@ def test_a_tilde_is_the_users_home_wherever_it_is_written(
         assert f'"data_folders":["{tmp_path}/data"]' in shown.stdout
 
 
-def test_completion_still_answers_a_shell(environ: dict[str, str]) -> None:
+def test_completion_answers_a_shell(environ: dict[str, str]) -> None:
     done = shell(
         f"COMP_WORDS='hypergpud sta' COMP_CWORD=1 _HYPERGPUD_COMPLETE=bash_complete {COMMAND}",
         environ,
@@ -123,7 +119,7 @@ def test_completion_still_answers_a_shell(environ: dict[str, str]) -> None:
     assert done.stdout.splitlines() == ["plain,start", "plain,status"]
 
 
-def test_bytes_that_are_no_text_are_told(environ: dict[str, str]) -> None:
+def test_argument_that_is_not_utf8_is_reported(environ: dict[str, str]) -> None:
     done = subprocess.run(
         [
             sys.executable,
@@ -145,8 +141,8 @@ def test_bytes_that_are_no_text_are_told(environ: dict[str, str]) -> None:
     assert "is not UTF-8 text" in done.stderr
 
 
-def test_a_pipe_that_somebody_made_non_blocking_takes_everything(environ: dict[str, str]) -> None:
-    """More than the pipe holds, to a reader that comes late."""
+def test_non_blocking_pipe_gets_the_whole_output(environ: dict[str, str]) -> None:
+    """Writes more than the pipe holds, to a reader that starts late."""
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
     process = subprocess.Popen(
@@ -164,8 +160,8 @@ def test_a_pipe_that_somebody_made_non_blocking_takes_everything(environ: dict[s
     assert process.wait(timeout=30) == 0
 
 
-def test_ctrl_c_is_heard_while_the_command_line_loads(environ: dict[str, str]) -> None:
-    """Before any command is known: a stand-in for click sends the signal while it is imported."""
+def test_ctrl_c_while_the_command_line_loads_exits_130(environ: dict[str, str]) -> None:
+    """A fake finder for click sends the signal during the import, before any command exists."""
     code = "import os, signal, sys, types; from importlib.abc import MetaPathFinder\n"
     code += "class Press(MetaPathFinder):\n def find_spec(self, name, path, target=None):\n"
     code += "  if name == 'click': signal.raise_signal(signal.SIGINT)\n"
@@ -182,7 +178,7 @@ def test_ctrl_c_is_heard_while_the_command_line_loads(environ: dict[str, str]) -
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def test_the_console_script_is_the_entry(environ: dict[str, str]) -> None:
+def test_console_script_is_the_entry(environ: dict[str, str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "daemon.cli.entry", "--version"],
         env=environ,

@@ -16,7 +16,7 @@ from protocol.planning.plan import OpenPlan
 from protocol.round import events as e
 
 if TYPE_CHECKING:
-    from tests.protocol.round.village import Villager
+    from tests.protocol.round.cluster import TestNode
 
 
 class Slice(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,10 +42,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     slice: int
 
 
-class Cargo:
-    """One villager's part in the exchange of the current view."""
+class FakeExchange:
+    """One node's part in the exchange of the current view."""
 
-    def __init__(self, owner: Villager) -> None:
+    def __init__(self, owner: TestNode) -> None:
         self._owner = owner
         self._plan: OpenPlan | None = None
         self._cut: Inclusion | None = None
@@ -86,14 +86,14 @@ class Cargo:
     def abandon(self) -> None:
         self._plan = self._cut = None
 
-    def hand_on(self, slices: tuple[int, ...], to: tuple[int, ...]) -> None:
+    def forward_results(self, slices: tuple[int, ...], to: tuple[int, ...]) -> None:
         """Results that others made go to members that may lack them."""
         if self._plan is not None:
             for index in slices:
                 result = Result(inclusion=self._name, slice=index)
                 assert result in self._results, "handing on what is not here"
                 for member in to:
-                    self._owner.village.post(self._owner.me, self._plan.members[member], result)
+                    self._owner.cluster.send(self._owner.me, self._plan.members[member], result)
 
     def lost(self) -> None:
         """A connection broke: what that member would have handed on goes to its row from here."""
@@ -119,7 +119,7 @@ class Cargo:
             if owner == me:
                 self._slices.add(item)
             else:
-                self._owner.village.post(self._owner.me, plan.members[owner], item)
+                self._owner.cluster.send(self._owner.me, plan.members[owner], item)
 
     def _holds(self, index: int, contributor: int) -> bool:
         assert self._plan is not None
@@ -152,7 +152,7 @@ class Cargo:
             ):
                 if (result, member) not in self._passed:
                     self._passed.add((result, member))
-                    self._owner.village.post(self._owner.me, plan.members[member], result)
+                    self._owner.cluster.send(self._owner.me, plan.members[member], result)
         for result in sorted(wanted & self._results - self._told, key=lambda result: result.slice):
             self._told.add(result)
             inbox.append(e.ResultReceived(inclusion=self._name, slice=result.slice))
@@ -175,7 +175,7 @@ class Cargo:
                     if summed not in self._sums:
                         self._sums.add(summed)
                         if inclusion.owners[j] != me:
-                            self._owner.village.post(
+                            self._owner.cluster.send(
                                 self._owner.me, plan.members[inclusion.owners[j]], summed
                             )
         for i in ours:

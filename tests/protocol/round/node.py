@@ -1,4 +1,4 @@
-"""One node of a village: its machine, and what an engine keeps for it, in the shortest form that
+"""One node of a cluster: its machine, and what an engine keeps for it, in the shortest form that
 keeps the engine's order of events.
 """
 
@@ -22,10 +22,10 @@ from protocol.round import events as e
 from protocol.round.machine import begin, step
 from protocol.round.state import RunContext
 from tests.protocol.round import invariants
-from tests.protocol.round.cargo import Cargo, Result, Slice, Sum
+from tests.protocol.round.exchange import FakeExchange, Result, Slice, Sum
 
 if TYPE_CHECKING:
-    from tests.protocol.round.village import Village
+    from tests.protocol.round.cluster import TestCluster
 
 CHUNKS = 5
 STATES_KEPT = 3  # anchors a node can give to others
@@ -33,18 +33,18 @@ Content = Signed | bytes | Slice | Sum | Result
 """What travels: a signed message, a certificate, a slice or a result."""
 
 
-class Villager:
+class TestNode:
     """One node: its machine, and what an engine keeps for it."""
 
-    def __init__(self, village: Village, signer: Signer, lineage: Lineage) -> None:
-        self.village, self.signer, self.me = village, signer, signer.peer
+    def __init__(self, cluster: TestCluster, signer: Signer, lineage: Lineage) -> None:
+        self.cluster, self.signer, self.me = cluster, signer, signer.peer
         self.lineage = lineage
         # Of the anchor; the machine's own tip follows with `Adopted`.
         self.tip = lineage.best
         self.state = begin(
-            RunContext(run=village.run_id, me=self.me, manifest=village.manifest, chunks=CHUNKS),
+            RunContext(run=cluster.run_id, me=self.me, manifest=cluster.manifest, chunks=CHUNKS),
             self.tip,
-            village.now,
+            cluster.now,
         )
         self.spare: Digest = b""  # the state in the spare buffers
         self.kept: list[Digest] = [self.tip.hash]
@@ -55,8 +55,8 @@ class Villager:
         self.samples = 10  # of each offer
         self.lost: set[PeerId] = set()
         self.alive = True
-        self.cargo = Cargo(self)
-        self.said = invariants.Said()
+        self.exchange = FakeExchange(self)
+        self.transcript = invariants.Transcript()
         # durable: by parent, the first view that is not taken.
         self.view_records: dict[Digest, int] = {}
         self.disk_full = False
@@ -73,60 +73,60 @@ class Villager:
         )
 
     def see(self, event: e.Event) -> None:
-        before, now = self.state, self.village.now
+        before, now = self.state, self.cluster.now
         self.state, actions = step(before, event, now)
         invariants.check_step(before, event, self.state, actions)
-        self.said.check_view(self.state)
+        self.transcript.check_view(self.state)
         for action in actions:
             if isinstance(action, a.PersistView) and self.disk_full:
                 self.inbox.appendleft(e.ViewNotPersisted(reason="the disk is full"))
                 break
             self.act(action)
         if isinstance(event, e.PeerLost):
-            self.cargo.lost()
+            self.exchange.lost()
         if isinstance(event, e.CertificateAdopted) or before.parent != self.state.parent:
             early, self.early = self.early, []
             for signed in early:
                 self.open(signed)
-            self.hear_beacons()
+            self.update_live()
 
     def act(self, action: a.Action) -> None:
         match action:
             case a.Send(to=to, message=message):
-                self.said.check(message)
-                self.said.check_durable(message, self.view_records)
-                signed = sign(self.signer, self.village.run_id, message)
+                self.transcript.check(message)
+                self.transcript.check_durable(message, self.view_records)
+                signed = sign(self.signer, self.cluster.run_id, message)
                 for peer in to:
                     if peer == self.me:
                         self.open(signed, ours=True)
                     else:
-                        self.village.post(self.me, peer, signed)
+                        self.cluster.send(self.me, peer, signed)
             case a.Forward(to=to, signed=signed):
                 for peer in to:
-                    self.village.post(self.me, peer, signed)
+                    self.cluster.send(self.me, peer, signed)
             case a.PersistView(parent=parent, view=view):
                 self.view_records[parent] = max(self.view_records.get(parent, 0), view + 1)
             case a.Scatter(plan=plan):
-                self.said.check_scatter(plan)
-                self.cargo.scatter(plan)
+                self.transcript.check_scatter(plan)
+                self.exchange.scatter(plan)
             case a.Reduce(inclusion=inclusion, digest=name):
-                self.cargo.reduce(inclusion, name)
+                self.exchange.reduce(inclusion, name)
             case a.ServeInclusion(inclusion=inclusion, digest=name):
-                self.cargo.serve(inclusion, name)
+                self.exchange.serve(inclusion, name)
             case a.ForwardResults(slices=slices, to=to):
-                self.cargo.hand_on(slices, to)
+                self.exchange.forward_results(slices, to)
             case a.AbandonExchange():
-                self.cargo.abandon()
+                self.exchange.abandon()
             case a.RequestCertificate(peers=peers):
                 for peer in peers:
-                    self.village.inquire(self, peer)
+                    self.cluster.send_chain(self, peer)
             case a.PublishCertificate(certificate=certificate, to=to, gossip=gossip):
                 if gossip:
-                    self.village.gossiped.append(self.me)
-                self.village.check_certificate(certificate.raw)
+                    self.cluster.gossiped.append(self.me)
+                self.cluster.check_certificate(certificate.raw)
                 self.learn(certificate.raw)
                 for peer in to:
-                    self.village.post(self.me, peer, certificate.raw)
+                    self.cluster.send(self.me, peer, certificate.raw)
             case (
                 a.MakeOffer()
                 | a.AdoptCertificate()
@@ -136,7 +136,7 @@ class Villager:
             ):
                 self.work.append(action)
             case a.Refuse(peer=peer, reason=reason, detail=detail):
-                self.village.refused.append((self.me, peer, reason, detail))
+                self.cluster.refused.append((self.me, peer, reason, detail))
             case a.ResumeTraining() | a.RecordEvent() | a.AuditReducers() | a.GiveUpState():
                 pass
             case _:
@@ -151,26 +151,26 @@ class Villager:
         self.early.clear()
         self.lost.clear()
         self.spare = b""
-        self.cargo = Cargo(self)
-        self.said.began_again()
+        self.exchange = FakeExchange(self)
+        self.transcript.begin_new_life()
         self.state = begin(
-            self.state.context, self.tip, self.village.now, view_records=dict(self.view_records)
+            self.state.context, self.tip, self.cluster.now, view_records=dict(self.view_records)
         )
-        self.hear_beacons()
+        self.update_live()
         self.run()
 
     def receive(self, content: Content) -> None:
-        """A letter arrived."""
+        """A packet arrived."""
         match content:
             case Signed():
                 self.open(content)
             case bytes():
                 self.learn(content)
             case _:
-                self.cargo.take(content)
+                self.exchange.take(content)
 
     def open(self, signed: Signed, *, ours: bool = False) -> None:
-        message = open_signed(signed, self.village.run_id, trusted=True)
+        message = open_signed(signed, self.cluster.run_id, trusted=True)
         event: e.Event
         match message:
             case Ready():
@@ -179,7 +179,7 @@ class Villager:
                     return
                 event = e.ReadyReceived(signed=signed, ready=message)
             case Plan():
-                event = e.PlanReceived(signed=signed, plan=self.village.opened(signed))
+                event = e.PlanReceived(signed=signed, plan=self.cluster.checked_plan(signed))
             case HoldReport():
                 event = e.HoldReportReceived(peer=signed.peer, report=message)
             case Withdrawal():
@@ -209,19 +209,19 @@ class Villager:
             self.inbox.append(e.CertificateReceived(certificate=made.certificate))
             return
         for other in self.lineage.other_branches(self.state.tip):
-            if any(villager.state.tip.hash == other.hash for villager in self.known()):
+            if any(node.state.tip.hash == other.hash for node in self.known()):
                 self.inbox.append(e.ForkFound(other=other))
                 return
 
-    def known(self) -> list[Villager]:
+    def known(self) -> list[TestNode]:
         """Who is alive as far as beacons say."""
         return [
             other
-            for other in self.village.alive()
+            for other in self.cluster.alive()
             if other is not self and other.me not in self.lost
         ]
 
-    def hear_beacons(self) -> None:
+    def update_live(self) -> None:
         tips = {self.state.tip.hash} | (
             {self.state.merge.other.hash} if self.state.merge else set()
         )
@@ -234,7 +234,7 @@ class Villager:
         """The connection broke."""
         self.lost.add(peer)
         self.inbox.append(e.PeerLost(peer=peer))
-        self.hear_beacons()
+        self.update_live()
 
     def finish(self) -> None:
         """The oldest piece of work is done."""
@@ -270,7 +270,7 @@ class Villager:
         """There is one download at a time."""
         if any(isinstance(later, a.FetchState | a.FetchBranch) for later in self.work):
             return
-        if self.village.downloads(certificate.hash, self):
+        if self.cluster.downloads(certificate.hash, self):
             self.inbox.append(e.StateBytesReceived(certificate=certificate.hash))
             made = self.lineage.entry(certificate.hash)
             assert made is not None

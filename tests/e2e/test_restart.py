@@ -1,6 +1,4 @@
-"""Whoever starts a node again types `hypergpud start` and nothing else, and it goes on where it
-was.
-"""
+"""A restarted node needs only `hypergpud start`: it continues its last run with its last peers."""
 
 from __future__ import annotations
 
@@ -17,8 +15,8 @@ def furthest(*daemons: Daemon) -> int:
     return max(daemon.now().run.number for daemon in daemons)
 
 
-def test_two_nodes_meet_again_without_being_told_where(tmp_path: Path) -> None:
-    """First the one that everybody joined by, then both: neither is told the run nor an address."""
+def test_restarted_nodes_find_each_other_without_arguments(tmp_path: Path) -> None:
+    """First the node that the other joined restarts, then both; neither gets a run or an address."""
     with Swarm(tmp_path) as swarm:
         first = swarm.begin()
         second = swarm.join("second", first)
@@ -29,25 +27,25 @@ def test_two_nodes_meet_again_without_being_told_where(tmp_path: Path) -> None:
                 (daemon.home / "remembered.json").read_text().count("/p2p/")
                 for daemon in (first, second)
             ),
-            "they note where",
+            "both remember addresses",
         )
 
         first.kill_alone()
-        swarm.alone_again(first)
+        swarm.restart_without_arguments(first)
         swarm.until(first.status, "it is back", UP_S)
         assert first.now().you.addresses[0] == address
         swarm.until_round(furthest(first, second) + 2, first, second)
 
         swarm.stop(first, second)
-        swarm.alone_again(first)
-        swarm.alone_again(second)
+        swarm.restart_without_arguments(first)
+        swarm.restart_without_arguments(second)
         swarm.until_round(furthest(first, second) + 2, first, second)
         assert "that this home was in last" in second.log()
         swarm.stop(first, second)
         assert swarm.agreement(first, second).agreed
 
 
-def test_who_joins_by_an_address_where_nobody_answers_goes_on_where_it_was_with_them(
+def test_restart_with_an_unreachable_join_address_continues_the_last_run(
     tmp_path: Path,
 ) -> None:
     with Swarm(tmp_path) as swarm:
@@ -55,17 +53,18 @@ def test_who_joins_by_an_address_where_nobody_answers_goes_on_where_it_was_with_
         second = swarm.join("second", first)
         swarm.until_round(1, first, second)
         swarm.until(
-            lambda: (second.home / "remembered.json").read_text().count("/p2p/"), "it notes where"
+            lambda: (second.home / "remembered.json").read_text().count("/p2p/"),
+            "it remembers addresses",
         )
         address = first.now().you.addresses[0]
         swarm.stop(first, second)
-        swarm.again_at(second, address)
+        swarm.restart_joining(second, address)
         swarm.until(
             lambda: "Going on with the run that this home was in with them" in second.log(),
-            "nobody answers",
+            "it gives up on the address",
             UP_S,
         )
-        swarm.until(second.status, "it goes on", UP_S)
+        swarm.until(second.status, "it continues", UP_S)
         reached = second.now().run.number
-        swarm.alone_again(first)
+        swarm.restart_without_arguments(first)
         swarm.until_round(reached + 1, first, second)

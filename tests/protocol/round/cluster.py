@@ -1,7 +1,7 @@
-"""A village: a few pure round machines with real signers, and a wire between them that a test may
+"""A cluster: a few pure round machines with real signers, and a wire between them that a test may
 reorder, cut, double and lose.
 
-Nothing runs by itself: the test carries letters, finishes work and lets deadlines pass, in whatever
+Nothing runs by itself: the test carries packets, finishes work and lets deadlines pass, in whatever
 order it likes.
 """
 
@@ -20,11 +20,11 @@ from protocol.messages.base import Signed
 from protocol.planning.plan import OpenPlan, open_plan
 from protocol.round import events as e
 from protocol.run.manifest import Group, Manifest, seal
-from tests.protocol.round.villager import CHUNKS, Content, Villager
+from tests.protocol.round.node import CHUNKS, Content, TestNode
 from tests.protocol.rounds import Made
 
 
-class Letter(msgspec.Struct, frozen=True, kw_only=True):
+class Packet(msgspec.Struct, frozen=True, kw_only=True):
     """Content on its way."""
 
     sender: PeerId
@@ -32,7 +32,7 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     content: Content
 
 
-class Village:
+class TestCluster:
     """Everybody, the wire between them, and what must always hold."""
 
     def __init__(
@@ -44,23 +44,23 @@ class Village:
         Another `seed` is another run.
         """
         self.manifest = Manifest(
-            name="village",
+            name="cluster",
             task="nothing",
             seed=seed,
             group=Group(min_peers=min_peers, max_group=max_group),
         )
         self.run_id = seal(self.manifest).run
         self.now = 0.0
-        self.wire: list[Letter] = []
-        self.held: list[Letter] = []  # kept back, for as long as the test likes
-        self.apart: frozenset[PeerId] = frozenset()  # one side of a partition
+        self.wire: list[Packet] = []
+        self.held: list[Packet] = []  # kept back, for as long as the test likes
+        self.partition: frozenset[PeerId] = frozenset()  # one side of a partition
         self.downloads_that_fail = 0
         self.gossiped: list[PeerId] = []  # who told everybody of a certificate
         self.refused: list[tuple[PeerId, PeerId, str, str]] = []
         self.certificates: dict[tuple[Digest, int], Digest] = {}
         self._opened: dict[tuple[Digest, PeerId], OpenPlan] = {}
         signers = sorted(
-            (Signer(digest(b"villager", bytes([i]))) for i in range(size)),
+            (Signer(digest(b"node", bytes([i]))) for i in range(size)),
             key=lambda signer: signer.peer,
         )
         first = b""
@@ -68,96 +68,92 @@ class Village:
             first = Made(
                 signers[:settled], run=self.run_id, manifest=self.manifest, chunks=CHUNKS
             ).raw()
-        self.villagers: list[Villager] = []
+        self.nodes: list[TestNode] = []
         for signer in signers:
             lineage = Lineage(self.run_id, self.manifest, CHUNKS)
             if first:
                 lineage.add(first)
-            self.villagers.append(Villager(self, signer, lineage))
-            self.villagers[-1].seq = 1
-        for villager in self.villagers:
-            villager.hear_beacons()
-            villager.run()
+            self.nodes.append(TestNode(self, signer, lineage))
+            self.nodes[-1].seq = 1
+        for node in self.nodes:
+            node.update_live()
+            node.run()
 
-    def alive(self) -> list[Villager]:
-        return [villager for villager in self.villagers if villager.alive]
+    def alive(self) -> list[TestNode]:
+        return [node for node in self.nodes if node.alive]
 
-    def holds(self, name: Digest, but: Villager) -> bool:
+    def holds(self, name: Digest, but: TestNode) -> bool:
         """Whether somebody whom `but` can reach gives the anchor of `name`."""
         return any(
             name in other.kept
             for other in self.alive()
-            if other is not but and not self.parted(other.me, but.me)
+            if other is not but and not self.is_partitioned(other.me, but.me)
         )
 
-    def named(self, peer: PeerId) -> Villager:
-        return next(villager for villager in self.villagers if villager.me == peer)
+    def named(self, peer: PeerId) -> TestNode:
+        return next(node for node in self.nodes if node.me == peer)
 
-    def downloads(self, name: Digest, villager: Villager) -> bool:
+    def downloads(self, name: Digest, node: TestNode) -> bool:
         """Whether an attempt to get an anchor succeeds."""
         if self.downloads_that_fail:
             self.downloads_that_fail -= 1
             return False
-        return self.holds(name, villager)
+        return self.holds(name, node)
 
-    def parted(self, one: PeerId, other: PeerId) -> bool:
-        return (one in self.apart) != (other in self.apart)
+    def is_partitioned(self, one: PeerId, other: PeerId) -> bool:
+        return (one in self.partition) != (other in self.partition)
 
-    def part(self, side: frozenset[PeerId]) -> None:
-        """A partition, or its end: connections across it break and letters across it are lost."""
-        self.apart = side
-        self.wire = [letter for letter in self.wire if not self.parted(letter.sender, letter.to)]
-        for villager in self.alive():
-            villager.lost = {
-                other.me for other in self.villagers if self.parted(other.me, villager.me)
-            }
-            for peer in sorted(villager.lost):
-                villager.inbox.append(e.PeerLost(peer=peer))
-            villager.hear_beacons()
-            villager.run()
+    def set_partition(self, side: frozenset[PeerId]) -> None:
+        """A partition, or its end: connections across it break and packets across it are lost."""
+        self.partition = side
+        self.wire = [
+            packet for packet in self.wire if not self.is_partitioned(packet.sender, packet.to)
+        ]
+        for node in self.alive():
+            node.lost = {other.me for other in self.nodes if self.is_partitioned(other.me, node.me)}
+            for peer in sorted(node.lost):
+                node.inbox.append(e.PeerLost(peer=peer))
+            node.update_live()
+            node.run()
 
-    def restart(self, villager: Villager) -> None:
+    def restart(self, node: TestNode) -> None:
         """A node dies and comes back at once: the others' connections to it broke, and there are
         new ones.
         """
         others = [
             other
             for other in self.alive()
-            if other is not villager and not self.parted(other.me, villager.me)
+            if other is not node and not self.is_partitioned(other.me, node.me)
         ]
         for other in others:
-            other.lose(villager.me)
+            other.lose(node.me)
             other.run()
-        villager.restart()
+        node.restart()
         for other in others:
-            other.lost.discard(villager.me)
-            other.hear_beacons()
+            other.lost.discard(node.me)
+            other.update_live()
             other.run()
 
-    def can_spare(self, villager: Villager) -> bool:
+    def can_spare(self, node: TestNode) -> bool:
         """Whether every anchor this one may be asked for is held by somebody else: what only a dead
         node held cannot come back.
         """
-        heads = [
-            villager.state.tip,
-            villager.tip,
-            *villager.lineage.other_branches(villager.state.tip),
-        ]
-        ahead = villager.lineage.preferred_descendant(villager.state.tip)
-        return all(self.holds(tip.hash, villager) for tip in [*heads, *([ahead] if ahead else [])])
+        heads = [node.state.tip, node.tip, *node.lineage.other_branches(node.state.tip)]
+        ahead = node.lineage.preferred_descendant(node.state.tip)
+        return all(self.holds(tip.hash, node) for tip in [*heads, *([ahead] if ahead else [])])
 
-    def post(self, sender: PeerId, to: PeerId, content: Content) -> None:
-        if not self.parted(sender, to):
-            self.wire.append(Letter(sender=sender, to=to, content=content))
+    def send(self, sender: PeerId, to: PeerId, content: Content) -> None:
+        if not self.is_partitioned(sender, to):
+            self.wire.append(Packet(sender=sender, to=to, content=content))
 
-    def deliver(self, letter: Letter, *, run: bool = True) -> None:
-        villager = self.named(letter.to)
-        if villager.alive:
-            villager.receive(letter.content)
+    def deliver(self, packet: Packet, *, run: bool = True) -> None:
+        node = self.named(packet.to)
+        if node.alive:
+            node.receive(packet.content)
             if run:
-                villager.run()
+                node.run()
 
-    def opened(self, signed: Signed) -> OpenPlan:
+    def checked_plan(self, signed: Signed) -> OpenPlan:
         """A plan, checked once for everybody. An honest leader's plan is never refused."""
         # At genesis two leaders can make the same plan.
         key = (signed.digest, signed.peer)
@@ -165,15 +161,15 @@ class Village:
             self._opened[key] = open_plan(signed, self.run_id, self.manifest, CHUNKS)
         return self._opened[key]
 
-    def inquire(self, villager: Villager, peer: PeerId) -> None:
+    def send_chain(self, node: TestNode, peer: PeerId) -> None:
         """The chain of `peer` comes by post."""
         other = self.named(peer)
         for certificate in (
             other.lineage.path(other.lineage.root, other.state.tip)
-            if not self.parted(peer, villager.me)
+            if not self.is_partitioned(peer, node.me)
             else ()
         ):
-            self.post(peer, villager.me, certificate.raw)
+            self.send(peer, node.me, certificate.raw)
 
     def check_certificate(self, raw: bytes) -> None:
         """It verifies, there is one for each parent and view, and its state exists somewhere."""
@@ -185,7 +181,7 @@ class Village:
         )
         held = [
             v
-            for v in self.villagers
+            for v in self.nodes
             if v.spare == certificate.outcome.state or certificate.hash in v.kept
         ]
         assert held, "a certificate whose state nobody holds"
@@ -197,58 +193,58 @@ class Village:
         What is certified apart there is merged.
         """
         tips = [
-            villager.lineage.tip(parent)
+            node.lineage.tip(parent)
             for parent in certificate.outcome.parents
-            for villager in self.villagers
+            for node in self.nodes
         ]
         members = {peer for tip in tips if tip is not None for peer in tip.members}
-        return certificate.outcome.view < len(members) or len(members) == len(self.villagers)
+        return certificate.outcome.view < len(members) or len(members) == len(self.nodes)
 
     # -------------------------------------------------------------------------------------------- the passing of time
 
     def flow(self, limit: int = 100_000) -> None:
         """Everything that needs no deadline happens, in the order in which it was begun."""
         while limit:
-            busy = [villager for villager in self.alive() if villager.inbox or villager.work]
+            busy = [node for node in self.alive() if node.inbox or node.work]
             if not self.wire and not busy:
                 return
-            for villager in busy:
-                villager.run()
-                if villager.work:
-                    villager.finish()
-                    villager.run()
-            for letter in self.wire[:limit] if limit < len(self.wire) else list(self.wire):
-                self.wire.remove(letter)
-                self.deliver(letter)
+            for node in busy:
+                node.run()
+                if node.work:
+                    node.finish()
+                    node.run()
+            for packet in self.wire[:limit] if limit < len(self.wire) else list(self.wire):
+                self.wire.remove(packet)
+                self.deliver(packet)
                 limit -= 1
 
-    def tick(self, villager: Villager) -> None:
+    def pass_deadline(self, node: TestNode) -> None:
         """A deadline passes. Whoever has something in the inbox sees that first."""
-        villager.run()
-        if villager.alive and villager.state.deadline < math.inf:
-            self.now = max(self.now, villager.state.deadline)
-            villager.see(e.DeadlinePassed())
-            villager.run()
+        node.run()
+        if node.alive and node.state.deadline < math.inf:
+            self.now = max(self.now, node.state.deadline)
+            node.see(e.DeadlinePassed())
+            node.run()
 
-    def tick_next(self) -> None:
+    def pass_next_deadline(self) -> None:
         """The earliest deadline passes."""
-        waiting = [villager for villager in self.alive() if villager.state.deadline < math.inf]
+        waiting = [node for node in self.alive() if node.state.deadline < math.inf]
         assert waiting, (
-            f"nothing will ever happen again: {[villager.state.phase.value for villager in self.alive()]}"
+            f"nothing will ever happen again: {[node.state.phase.value for node in self.alive()]}"
         )
-        self.tick(min(waiting, key=lambda villager: (villager.state.deadline, villager.me)))
+        self.pass_deadline(min(waiting, key=lambda node: (node.state.deadline, node.me)))
 
     def catch_up(self) -> None:
         """Beacons reach everybody, and whoever is behind asks."""
-        for villager in self.alive():
-            for other in self.villagers:
-                if not other.alive and other.me not in villager.lost:
-                    villager.lose(other.me)
+        for node in self.alive():
+            for other in self.nodes:
+                if not other.alive and other.me not in node.lost:
+                    node.lose(other.me)
                 elif other.alive:
-                    villager.lost.discard(other.me)
+                    node.lost.discard(other.me)
             for other in self.alive():
-                for certificate in other.lineage.path(villager.lineage.root, other.state.tip):
-                    if villager.lineage.entry(certificate.hash) is None:
-                        villager.learn(certificate.raw)
-            villager.hear_beacons()
-            villager.run()
+                for certificate in other.lineage.path(node.lineage.root, other.state.tip):
+                    if node.lineage.entry(certificate.hash) is None:
+                        node.learn(certificate.raw)
+            node.update_live()
+            node.run()

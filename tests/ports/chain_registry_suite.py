@@ -1,0 +1,95 @@
+"""Registration and heartbeats."""
+
+from __future__ import annotations
+
+import pytest
+
+from protocol.chain.errors import ChainRefused
+from protocol.chain.port import NO_HASH
+from tests.ports.chain_kit import (
+    ANNA,
+    BERT,
+    CERTIFICATE,
+    OWNER,
+    Ground,
+    done,
+)
+
+
+class ChainRegistrySuite:
+    """Part of `ChainSuite`."""
+
+    def test_registered_once_alive_until_the_timeout(self, ground: Ground) -> None:
+        anna = ground.chain(ANNA)
+        assert not anna.agent(anna.account).registered
+        with pytest.raises(ChainRefused, match="registry: not registered"):
+            anna.heartbeat(1, CERTIFICATE)
+        done(anna, anna.register("ü" * 40))
+        found = anna.agent(anna.account)
+        assert (found.registered, found.active, found.name, found.payout) == (
+            True,
+            True,
+            "ü" * 16,
+            anna.account,
+        )
+        with pytest.raises(ChainRefused, match="registry: already registered"):
+            anna.register("again")
+        ground.advance(301)
+        assert not anna.agent(anna.account).active
+        done(anna, anna.heartbeat(7, CERTIFICATE))
+        found = anna.agent(anna.account)
+        assert (found.active, found.samples, found.certificate) == (True, 7, CERTIFICATE)
+        assert ground.chain(BERT).agent(anna.account) == found
+
+    def test_counters_that_went_back_are_refused(self, ground: Ground) -> None:
+        anna = ground.chain(ANNA)
+        done(anna, anna.register(""))
+        done(anna, anna.heartbeat(7, CERTIFICATE))
+        done(anna, anna.heartbeat(7, NO_HASH))
+        with pytest.raises(ChainRefused, match="registry: samples went back"):
+            anna.heartbeat(6, CERTIFICATE)
+        assert anna.agent(anna.account).samples == 7
+
+    def test_samples_that_nobody_can_have_certified_are_refused(self, ground: Ground) -> None:
+        anna = ground.chain(ANNA)
+        done(anna, anna.register(""))
+        for samples in (1 << 53, (1 << 256) - 1):
+            with pytest.raises(ChainRefused, match="registry: too many samples"):
+                anna.heartbeat(samples, CERTIFICATE)
+        done(anna, anna.heartbeat((1 << 53) - 1, CERTIFICATE))
+
+    def test_everybody_is_told_the_same_of_who_was_heard_and_when(self, ground: Ground) -> None:
+        anna, bert = ground.chain(ANNA), ground.chain(BERT)
+        both = (anna.account, bert.account)
+        began_s = anna.head().at_s
+        done(anna, anna.register("anna"))
+        ground.advance(200)
+        between_s = anna.head().at_s
+        ground.advance(200)
+        done(bert, bert.register("bert"))
+        ground.advance(200)
+        later_s = anna.head().at_s
+        ground.advance(200)
+        done(anna, anna.heartbeat(1, CERTIFICATE))
+        ground.advance(10)
+        ended_s = anna.head().at_s + 1
+        reader = ground.chain(OWNER)
+        for since_s, until_s, expected in (
+            (began_s, ended_s, set(both)),
+            (began_s, between_s, {anna.account}),
+            (between_s, later_s, {bert.account}),
+            (later_s, ended_s, {anna.account}),
+            (ended_s, ended_s + 10**6, set()),
+            (0, began_s, set()),
+        ):
+            assert reader.heard(both, since_s, until_s) == expected
+        assert reader.heard((anna.account,), between_s, later_s) == set()
+        assert reader.heard((), began_s, ended_s) == set()
+
+    def test_nobody_registers_or_beats_for_another_without_leave(self, ground: Ground) -> None:
+        anna, bert = ground.chain(ANNA), ground.chain(BERT)
+        with pytest.raises(ChainRefused, match="registry: not a sponsor"):
+            bert.register("anna", agent=anna.account)
+        done(anna, anna.register("anna"))
+        with pytest.raises(ChainRefused, match="registry: not a sponsor"):
+            bert.heartbeat(1, CERTIFICATE, agent=anna.account)

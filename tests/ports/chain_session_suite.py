@@ -1,0 +1,105 @@
+"""Runs on the chain, and transactions in flight."""
+
+from __future__ import annotations
+
+import pytest
+
+from protocol.chain.errors import ChainPending, ChainRefused, ChainUnreachable
+from protocol.chain.port import NO_HASH
+from tests.ports.chain_kit import (
+    ANNA,
+    BERT,
+    CERTIFICATE,
+    RUN,
+    Ground,
+    done,
+)
+
+
+class ChainSessionSuite:
+    """Part of `ChainSuite`."""
+
+    def test_a_run_is_moved_by_its_owner_alone_and_in_order(self, ground: Ground) -> None:
+        anna, bert = ground.chain(ANNA), ground.chain(BERT)
+        assert anna.run(RUN, anna.account).state == "none"
+        with pytest.raises(ChainRefused, match="sessions: no such run"):
+            anna.activate_run(RUN)
+        done(anna, anna.create_run(RUN, b"m" * 32))
+        found = bert.run(RUN, anna.account)
+        assert (found.state, found.owner, found.manifest) == ("created", anna.account, b"m" * 32)
+        with pytest.raises(ChainRefused, match="sessions: already created"):
+            anna.create_run(RUN, b"m" * 32)
+        with pytest.raises(ChainRefused, match="sessions: no such run"):
+            bert.activate_run(RUN)
+        with pytest.raises(ChainRefused, match="sessions: not active"):
+            anna.complete_run(RUN, CERTIFICATE)
+        done(anna, anna.activate_run(RUN))
+        with pytest.raises(ChainRefused, match="sessions: not created"):
+            anna.activate_run(RUN)
+        with pytest.raises(ChainRefused, match="sessions: no such run"):
+            bert.complete_run(RUN, CERTIFICATE)
+        with pytest.raises(ChainRefused, match="sessions: no such run"):
+            bert.cancel_run(RUN, "I do not like it")
+        with pytest.raises(ChainRefused, match="sessions: no certificate"):
+            anna.complete_run(RUN, NO_HASH)
+        done(anna, anna.complete_run(RUN, CERTIFICATE))
+        ended = anna.run(RUN, anna.account)
+        assert (ended.state, ended.certificate) == ("completed", CERTIFICATE)
+        with pytest.raises(ChainRefused, match="sessions: already ended"):
+            anna.cancel_run(RUN, "too late")
+        other = b"o" * 32
+        done(anna, anna.create_run(other, b"m" * 32))
+        done(anna, anna.cancel_run(other, "nobody came"))
+        assert anna.run(other, anna.account).state == "cancelled"
+
+    def test_a_stranger_who_creates_a_session_first_blocks_nobody(self, ground: Ground) -> None:
+        anna, bert = ground.chain(ANNA), ground.chain(BERT)
+        done(bert, bert.create_run(RUN, b"x" * 32))
+        done(bert, bert.cancel_run(RUN, "it is mine"))
+        assert anna.run(RUN, anna.account).state == "none"
+        done(anna, anna.create_run(RUN, b"m" * 32))
+        done(anna, anna.activate_run(RUN))
+        found = anna.run(RUN, anna.account)
+        assert (found.state, found.owner, found.manifest) == ("active", anna.account, b"m" * 32)
+        assert bert.run(RUN, bert.account).state == "cancelled"
+
+    def test_what_is_in_flight_is_not_sent_again_and_told_once_when_it_ends(
+        self, ground: Ground
+    ) -> None:
+        anna = ground.chain(ANNA)
+        ground.stop(True)
+        sent = anna.register("anna")
+        assert anna.register("anna") == sent
+        other = anna.create_run(RUN, b"m" * 32)
+        assert anna.pending() == (sent, other)
+        assert anna.reconcile() == ()
+        with pytest.raises(ChainPending):
+            anna.wait(sent, 2)
+        ground.stop(False)
+        done(anna, other)
+        done(anna, sent)
+        assert anna.pending() == ()
+        assert {ended.sent for ended in anna.reconcile()} == {sent, other}
+        assert anna.reconcile() == ()
+        assert anna.agent(anna.account).registered
+
+    def test_a_chain_that_does_not_answer_is_unreachable_and_nothing_is_lost(
+        self, ground: Ground
+    ) -> None:
+        anna = ground.chain(ANNA)
+        ground.stop(True)
+        sent = anna.register("anna")
+        ground.cut(True)
+        for ask in (
+            anna.head,
+            anna.pool,
+            anna.reconcile,
+            lambda: anna.heartbeat(1, CERTIFICATE),
+            lambda: anna.agent(anna.account),
+        ):
+            with pytest.raises(ChainUnreachable):
+                ask()
+        assert anna.pending() == (sent,)
+        ground.cut(False)
+        ground.stop(False)
+        done(anna, sent)

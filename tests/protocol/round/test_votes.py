@@ -1,0 +1,131 @@
+"""Votes: majorities, late votes, and the members that collect them."""
+
+from __future__ import annotations
+
+from protocol.certificates.leader_order import leader_of, vote_collectors
+from protocol.messages.round import Vote
+from protocol.round import events as e
+from protocol.round.phase import Phase
+from tests.protocol.round.cluster import Packet, TestCluster
+from tests.protocol.round.cluster_control import (
+    content_type,
+    flow_holding,
+    heal,
+    make_offers,
+)
+from tests.protocol.round.exchange import Result
+from tests.protocol.round.node import CHUNKS, TestNode
+
+
+def test_late_votes_make_no_certificate_whose_state_is_overwritten() -> None:
+    """Before the fix, the last vote of an earlier view arrived while all members summed the next one:
+    its state was overwritten on every node.
+    """
+    cluster = TestCluster(3, settled=3)
+    make_offers(cluster)
+    flow_holding(cluster, lambda packet: content_type(cluster, packet) is Vote)
+    assert {node.state.phase for node in cluster.nodes} == {Phase.VOTE}
+    votes, cluster.held = cluster.held, []
+    # Its leader comes to the next view last: it hears of everybody before it plans, whatever the
+    # order of leaders.
+    following = leader_of(cluster.nodes[0].state.leader_order, 1)
+    for node in sorted(cluster.nodes, key=lambda node: node.me == following):
+        # Or the leader went before, and took it along.
+        while node.state.phase is Phase.VOTE:
+            node.see(e.DeadlinePassed())
+            node.run()
+        flow_holding(cluster, lambda packet: content_type(cluster, packet) in {Vote, Result})
+    assert {(node.state.phase, node.state.view) for node in cluster.nodes} == {(Phase.REDUCE, 1)}
+    for packet in votes:
+        cluster.deliver(packet)
+    heal(cluster, rounds=1, ticks=30)
+
+
+def test_votes_are_kept_after_many_failed_views() -> None:
+    """Before the fix, a node kept votes for eight outcomes of a round and accepted none after that."""
+    cluster = TestCluster(2, settled=2)
+    make_offers(cluster)
+    for view in range(12):
+        flow_holding(cluster, lambda packet: content_type(cluster, packet) is Vote)
+        assert {(node.state.phase, node.state.view) for node in cluster.nodes} == {
+            (Phase.VOTE, view)
+        }
+        cluster.held.clear()
+        for _ in range(2):
+            for node in cluster.nodes:
+                node.see(e.DeadlinePassed())
+                node.run()
+    cluster.flow()
+    assert {node.state.tip.number for node in cluster.nodes} == {2}
+
+
+def _collectors(cluster: TestCluster) -> list[TestNode]:
+    """The nodes that collect the votes of the current view."""
+    state = cluster.nodes[0].state
+    return [
+        cluster.named(peer)
+        for peer in vote_collectors(state.leader_order, state.leader_order.index(state.leader))
+    ]
+
+
+def _third_collector_sums(cluster: TestCluster) -> bool:
+    """Whether one of the five slices belongs to the third vote collector.
+
+    Among seven members, two have no slice.
+    """
+    return cluster.nodes.index(_collectors(cluster)[2]) < CHUNKS
+
+
+def test_majority_without_the_vote_collectors_does_not_wait_for_the_deadline() -> None:
+    """A reducer dies when all but two members have its result.
+
+    Four of seven vote under the first inclusion. The two living vote collectors compute another
+    state: they cannot certify the first, and find no majority for theirs.
+    """
+    cluster = next(
+        cluster
+        for seed in range(32)
+        if _third_collector_sums(cluster := TestCluster(7, settled=7, seed=seed))
+    )
+    make_offers(cluster)
+    leader, second, third = _collectors(cluster)
+
+    def kept_back(packet: Packet) -> bool:
+        if packet.sender == third.me and isinstance(packet.content, Result):
+            return packet.to in (leader.me, second.me)
+        return third.me in (packet.sender, packet.to) and content_type(cluster, packet) is Vote
+
+    flow_holding(cluster, kept_back)
+    assert [node.state.phase for node in (leader, second)] == [Phase.REDUCE, Phase.REDUCE]
+    assert sum(node.state.phase is Phase.VOTE for node in cluster.nodes) == 5
+    cluster.held.clear()
+    before = cluster.now
+    third.alive = False
+    for node in cluster.alive():
+        node.lose(third.me)
+        node.run()
+    cluster.flow()
+    assert cluster.now == before
+    assert {node.state.tip.number for node in cluster.alive()} == {2}
+
+
+def test_first_present_vote_collector_gossips_the_certificate() -> None:
+    cluster = TestCluster(5, settled=5)
+    make_offers(cluster)
+    first = cluster.nodes[0].state.leader
+    cluster.flow()
+    assert cluster.gossiped == [first]
+
+    cluster = TestCluster(5, settled=5)
+    make_offers(cluster)
+    state = cluster.nodes[0].state
+    leader, second, _ = vote_collectors(state.leader_order, state.leader_order.index(state.leader))
+    flow_holding(cluster, lambda packet: content_type(cluster, packet) is Vote)
+    cluster.named(leader).alive = False
+    for node in cluster.alive():
+        node.lose(leader)
+        node.run()
+    cluster.wire, cluster.held = cluster.held, []
+    cluster.flow()
+    assert cluster.gossiped == [second]
+    assert {node.state.tip.number for node in cluster.alive()} == {2}

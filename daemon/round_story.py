@@ -48,7 +48,7 @@ class PhaseStory(msgspec.Struct, kw_only=True):
 
 
 class ViewStory(msgspec.Struct, kw_only=True):
-    """One view: its plan (empty without one), its phases, and why it failed (empty if it did not)."""
+    """One view. `leader` and `plan` are empty without a plan, `failure` unless it failed."""
 
     view: int
     leader: PeerId = ""

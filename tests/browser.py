@@ -33,11 +33,12 @@ START_S = 30.0
 CALL_S = 20.0
 FLAGS = (
     "--headless",
-    # As root there is no sandbox to be had; it only ever opens our own page.
+    # Root cannot use the sandbox, and the browser opens only our own page.
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
-    "--disable-dev-shm-usage",  # /dev/shm is tiny in containers
+    # /dev/shm is tiny in containers.
+    "--disable-dev-shm-usage",
     "--no-first-run",
     "--no-default-browser-check",
     "--disable-background-networking",
@@ -51,7 +52,7 @@ FLAGS = (
 
 
 def chromium_path() -> str | None:
-    """Where chromium is, if it is."""
+    """The path of chromium; None if it is not installed."""
     return (
         shutil.which("chromium")
         or shutil.which("chromium-browser")
@@ -75,7 +76,7 @@ class Browser:
         self.problems: list[str] = []
 
     def open(self, url: str) -> None:
-        """Go to `url` and wait until it is loaded."""
+        """Open `url` and wait until it is loaded."""
         self._loaded = False
         answer = self._call("Page.navigate", url=url)
         if answer.get("errorText"):
@@ -84,7 +85,7 @@ class Browser:
             self._runner.run(asyncio.wait_for(self._hear(), CALL_S))
 
     def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression in the page; a promise is awaited."""
+        """Evaluate a JavaScript expression in the page, and await a promise."""
         answer = self._call(
             "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
         )
@@ -93,14 +94,18 @@ class Browser:
         return answer["result"].get("value")
 
     def wait_for(self, expression: str, timeout_s: float = 10.0) -> None:
-        """Until the expression is true in the page.
+        """Wait until the expression is true in the page.
 
         Raises `AssertionError` with the page's text after `timeout_s`.
         """
-        look = (
-            f"new Promise(done => {{ const end = performance.now() + {timeout_s * 1000:.0f}; (function look() {{ let seen = false; "
-            f"try {{ seen = !!({expression}); }} catch {{}} if (seen || performance.now() > end) done(seen); else setTimeout(look, 50); }})(); }})"
-        )
+        look = f"""new Promise(done => {{
+            const end = performance.now() + {timeout_s * 1000:.0f};
+            (function look() {{
+                let seen = false;
+                try {{ seen = !!({expression}); }} catch {{}}
+                if (seen || performance.now() > end) done(seen); else setTimeout(look, 50);
+            }})();
+        }})"""
         answer = self._call(
             "Runtime.evaluate",
             timeout_s + CALL_S,
@@ -113,7 +118,7 @@ class Browser:
             raise AssertionError(f"not true within {timeout_s} s: {expression}\n{text}")
 
     def size(self, width: int, height: int, *, dark: bool = False) -> None:
-        """The window, and whether its reader prefers dark."""
+        """Set the size of the window, and the preference for dark colours."""
         self._call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -127,16 +132,16 @@ class Browser:
         )
 
     def screenshot(self, path: Path) -> None:
-        """The whole page as PNG."""
+        """Write the whole page as PNG."""
         answer = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(answer["data"]))
 
     def script(self, enabled: bool) -> None:
-        """Whether the next pages may run JavaScript."""
+        """Allow or forbid JavaScript in the next pages."""
         self._call("Emulation.setScriptExecutionDisabled", value=not enabled)
 
     def attach(self) -> None:
-        """Open the tab; `chromium` has done so."""
+        """Open the tab. `chromium` calls this."""
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         self._tab = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
@@ -193,7 +198,7 @@ def _debugger_address(process: subprocess.Popen[str]) -> str:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Chromium and all that it started: they are one process group."""
+    """End chromium and its children, which are one process group."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -210,7 +215,7 @@ async def _connect(address: str) -> tuple[aiohttp.ClientSession, aiohttp.ClientW
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A fresh browser with one empty tab; nothing of it is left afterwards."""
+    """A new browser with one empty tab. Nothing of it is left afterwards."""
     path = chromium_path()
     if path is None:
         raise RuntimeError("chromium is not installed: apt-get install chromium")
@@ -226,9 +231,9 @@ def chromium() -> Iterator[Browser]:
             text=True,
             start_new_session=True,
         )
-        # Ends the wait for its address, should it never come.
+        # Ends the wait for the address if chromium never prints it.
         watch = threading.Timer(START_S, _end, [process])
-        # A full pipe would stop it.
+        # A full pipe would block chromium.
         drain = threading.Thread(target=lambda: [None for _ in process.stderr or ()], daemon=True)
         try:
             watch.start()

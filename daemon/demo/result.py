@@ -146,9 +146,15 @@ def result_text(result: DemoResult, agreement: Agreement) -> str:
     if result.rounds_certified == 0:
         first = f"No round was certified by {result.peers} peers."
     elif not result.agreement:
-        first = f"{_rounds(result)} certified by {result.peers} peers, but they do NOT agree: {agreement.reason}."
+        first = (
+            f"{_rounds(result)} certified by {result.peers} peers, but they do NOT agree:"
+            f" {agreement.reason}."
+        )
     else:
-        first = f"{_rounds(result)} certified by {result.peers} peers, and they agree byte for byte: {agreement.reason}."
+        first = (
+            f"{_rounds(result)} certified by {result.peers} peers, and they agree byte for byte:"
+            f" {agreement.reason}."
+        )
     loss = (
         "unknown"
         if result.loss_first is None

@@ -33,9 +33,9 @@ def run_demo(
     chain: bool = False,
     anvil: bool = False,
 ) -> int:
-    """Run the swarm until `rounds` are certified everywhere, print the result, return the exit code.
+    """Run the swarm until `rounds` are certified everywhere, then print the result.
 
-    With `rounds` 0 it runs until Ctrl-C. No process that it started is left when it returns.
+    With `rounds` 0 it runs until Ctrl-C. Returns the exit code; no process is left by then.
 
     Raises `UserError` where the run's file is wrong or the first daemon does not start.
     """

@@ -52,7 +52,10 @@ WAIT_TIMEOUT_S = 120.0
 LOOK_S = 0.5
 CHAIN_ID = 4195600
 REWARD_POOL = "0x0000000000000000000000000000000000001000"
-TERMS = f'\n[settlement]\nchain_id = {CHAIN_ID}\ncontract = "{REWARD_POOL}"\n\n[settlement.rules]\nlock_epochs = 0\n'
+TERMS = (
+    f"\n[settlement]\nchain_id = {CHAIN_ID}\ncontract ="
+    f' "{REWARD_POOL}"\n\n[settlement.rules]\nlock_epochs = 0\n'
+)
 
 T = TypeVar("T")
 

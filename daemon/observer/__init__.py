@@ -1,6 +1,7 @@
 """The observer's web side: a page, JSON and metrics, all rendered from one `Status`.
 
-    trio (the swarm) ── publish(Status) ──▶ Bridge ──▶ snapshot, at most one a second ──▶ aiohttp (its own thread)
+    trio (the swarm) ── publish(Status) ──▶ Bridge
+                                              └──▶ snapshot, once a second ──▶ aiohttp thread
 
 Only the start and the stop of the server are awaited across the two threads. `endpoints.py` lists
 what is served and says how to add an endpoint. Only this package imports aiohttp and

@@ -65,7 +65,8 @@ def _hover(places: Sequence[tuple[float, float]], points: Sequence[LossPoint]) -
     chosen = range((len(points) - 1) % every, len(points), every)
     wide = WIDTH / max(1, len(chosen))
     return "".join(
-        f'<rect class="hit" x="{places[i][0] - wide / 2:.1f}" y="0" width="{wide:.1f}" height="{HEIGHT}">'
+        f'<rect class="hit" x="{places[i][0] - wide / 2:.1f}" y="0" width="{wide:.1f}"'
+        f' height="{HEIGHT}">'
         f"<title>{_figures(points[i])}</title></rect>"
         for i in chosen
     )
@@ -75,7 +76,10 @@ def loss_chart(points: Sequence[LossPoint]) -> str:
     """The curve with its caption, as HTML."""
     caption = '<figcaption>Loss <span class="dim">against samples certified</span></figcaption>'
     if not points:
-        return f'<figure class="chart">{caption}<p class="empty">The curve begins with the first certified round.</p></figure>'
+        return (
+            f'<figure class="chart">{caption}<p class="empty">The curve begins with the first'
+            f" certified round.</p></figure>"
+        )
     low, high = min(point.loss for point in points), max(point.loss for point in points)
     vertical = nice_axis(low, high)
     # Samples only grow, so the first point has the fewest.
@@ -99,11 +103,16 @@ def loss_chart(points: Sequence[LossPoint]) -> str:
     ticks = "".join(f"<li>{escape(f'{value:.4g}')}</li>" for value in reversed(vertical.labels()))
     along = "".join(f"<li>{escape(compact(left + span * part))}</li>" for part in (0, 0.5, 1))
     first, last = points[0], points[-1]
-    told = f"From {loss(first.loss)} in round {first.number} to {loss(last.loss)} in round {last.number}, after {of(last.samples, 'sample')}."
+    told = (
+        f"From {loss(first.loss)} in round {first.number} to {loss(last.loss)} in round"
+        f" {last.number}, after {of(last.samples, 'sample')}."
+    )
     return f"""<figure class="chart">{caption}
 <div class="plot"><ol class="ticks" aria-hidden="true">{ticks}</ol>
-<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" aria-labelledby="loss-title loss-told">
+<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img"
+aria-labelledby="loss-title loss-told">
 <title id="loss-title">Loss curve</title><desc id="loss-told">{escape(told)}</desc>
-<path class="grid" d="{grid}"/><path class="area" d="{area}"/><path class="line" d="{line}"/><path class="dots" d="{dots}"/>
+<path class="grid" d="{grid}"/><path class="area" d="{area}"/><path class="line" d="{line}"/><path
+class="dots" d="{dots}"/>
 {_hover(places, points)}</svg></div>
 <ol class="along" aria-hidden="true">{along}</ol><p class="told">{escape(told)}</p></figure>"""

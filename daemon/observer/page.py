@@ -44,7 +44,8 @@ def _card(title: str, big: str, unit: str, rows: Iterable[Row]) -> str:
         for what, figure, remark in rows
     )
     return (
-        f'<section class="card"><h2>{escape(title)}</h2><p class="big"><b>{escape(big)}</b> <span class="dim">{escape(unit)}</span></p>'
+        f'<section class="card"><h2>{escape(title)}</h2><p class="big"><b>{escape(big)}</b>'
+        f' <span class="dim">{escape(unit)}</span></p>'
         f"<dl>{lines}</dl></section>"
     )
 
@@ -145,20 +146,26 @@ def page_html(status: Status) -> str:
     name = status.run.name or "HyperGPU"
     title = f"{name} · round {status.run.number}" if status.run.rounds_certified else name
     run_id = (
-        f'<span class="dim mono" title="run id {escape(status.run.run)}">{escape(status.run.run[:8])}</span>'
+        f'<span class="dim mono" title="run id'
+        f' {escape(status.run.run)}">{escape(status.run.run[:8])}</span>'
         if status.run.run
         else ""
     )
     return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport"
+content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark"><title>{escape(title)} · HyperGPU</title>
-<link rel="icon" href="/static/icon.svg" type="image/svg+xml"><link rel="stylesheet" href="/static/page.css">
+<link rel="icon" href="/static/icon.svg" type="image/svg+xml"><link rel="stylesheet"
+href="/static/page.css">
 <script src="/static/page.js" defer></script></head>
-<body><header><div class="brand"><img src="/static/icon.svg" alt="" width="28" height="28"><strong>HyperGPU</strong></div>
+<body><header><div class="brand"><img src="/static/icon.svg" alt="" width="28"
+height="28"><strong>HyperGPU</strong></div>
 <p class="run"><span>{escape(status.run.name or "no run yet")}</span> {run_id}</p>
-<p class="asof" id="contact" data-level="good"><span>as of {when(status.as_of)} UTC</span></p></header>
+<p class="asof" id="contact"
+data-level="good"><span>as of {when(status.as_of)} UTC</span></p></header>
 <main id="main">
-<section class="verdict {escape(status.level)}" aria-live="polite"><span class="mark" aria-hidden="true">{glyph}</span>
+<section class="verdict {escape(status.level)}" aria-live="polite"><span class="mark"
+aria-hidden="true">{glyph}</span>
 <h1><span class="hidden">{meaning}: </span>{escape(status.verdict)}</h1></section>
 <div class="cards">{_run_card(status)}{_swarm_card(status)}{_you_card(status)}</div>
 <div class="pair"><section class="card">{loss_chart(status.curve)}</section>
@@ -167,7 +174,8 @@ def page_html(status: Status) -> str:
 <section class="card"><h2>Peers</h2>{peers_table(status)}</section>
 <p class="refusals">{refusals_line(status)}</p>
 </main>
-<footer><a href="/api/v1/status">status</a> <a href="/api/v1/peers">peers</a> <a href="/api/v1/rounds">rounds</a>
+<footer><a href="/api/v1/status">status</a> <a href="/api/v1/peers">peers</a> <a
+href="/api/v1/rounds">rounds</a>
 <a href="/metrics">metrics</a> <span class="dim">{escape(status.you.version)}</span></footer>
 </body></html>
 """

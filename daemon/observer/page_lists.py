@@ -56,7 +56,10 @@ def _described(known: RoundSummary, names: dict[str, str]) -> str:
     _, meaning = OUTCOMES.get(known.outcome, ("?", known.outcome))
     head = f"Round {known.number}{f' (try {known.view + 1})' if known.view else ''}: {meaning}"
     if known.outcome != "missed":
-        head += f", {len(known.contributors)} of {of(len(known.members), 'member')}, {of(known.samples, 'sample')}"
+        head += (
+            f", {len(known.contributors)} of {of(len(known.members), 'member')},"
+            f" {of(known.samples, 'sample')}"
+        )
         if known.loss is not None:
             head += f", loss {loss(known.loss)}"
     parts = [head]
@@ -81,7 +84,8 @@ def rounds_strip(status: Status) -> str:
         glyph, _ = OUTCOMES.get(known.outcome, ("?", ""))
         told = escape(_described(known, names))
         cells.append(
-            f'<li class="{escape(known.outcome)}" tabindex="0" title="{told}"><span aria-hidden="true">{glyph}</span>'
+            f'<li class="{escape(known.outcome)}" tabindex="0" title="{told}"><span'
+            f' aria-hidden="true">{glyph}</span>'
             f'<span class="told">{told}</span></li>'
         )
     used = {known.outcome for known in status.rounds}
@@ -91,13 +95,18 @@ def rounds_strip(status: Status) -> str:
         if outcome in used
     )
     newest = escape(_described(status.rounds[0], names))
-    return f'<ol class="strip">{"".join(cells)}</ol><p class="newest">{newest}</p><ul class="legend">{legend}</ul>{_rounds_table(status)}'
+    return (
+        f'<ol class="strip">{"".join(cells)}</ol><p class="newest">{newest}</p><ul'
+        f' class="legend">{legend}</ul>{_rounds_table(status)}'
+    )
 
 
 def _rounds_table(status: Status) -> str:
     rows = "".join(
-        f"<tr><td>{known.number}</td><td>{when(known.at)}</td><td>{escape(OUTCOMES.get(known.outcome, ('?', known.outcome))[1])}</td>"
-        f"<td>{len(known.contributors)} of {len(known.members)}</td><td>{count(known.samples)}</td><td>{loss(known.loss)}</td>"
+        f"<tr><td>{known.number}</td><td>{when(known.at)}</td>"
+        f"<td>{escape(OUTCOMES.get(known.outcome, ('?', known.outcome))[1])}</td>"
+        f"<td>{len(known.contributors)} of"
+        f" {len(known.members)}</td><td>{count(known.samples)}</td><td>{loss(known.loss)}</td>"
         f"<td>{escape(_phases(known))}</td></tr>"
         for known in status.rounds
     )
@@ -194,7 +203,10 @@ def peers_table(status: Status) -> str:
         if rest > 0
         else ""
     )
-    return f'<div class="wide"><table class="peers"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>{more}'
+    return (
+        f'<div class="wide"><table'
+        f' class="peers"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>{more}'
+    )
 
 
 def events_list(status: Status) -> str:
@@ -207,7 +219,8 @@ def events_list(status: Status) -> str:
         spoken = f'<span class="hidden">{meaning}: </span>' if meaning else ""
         mark = f'<span class="glyph" aria-hidden="true">{glyph}</span>'
         lines.append(
-            f'<li class="{escape(event.level)}">{mark}<p>{spoken}{escape(event.text)}</p>{when(event.at)}</li>'
+            f'<li class="{escape(event.level)}">{mark}<p>{spoken}{escape(event.text)}'
+            f"</p>{when(event.at)}</li>"
         )
     return f'<ol tabindex="0" aria-label="Last events, newest first">{"".join(lines)}</ol>'
 

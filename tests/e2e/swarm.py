@@ -201,7 +201,7 @@ class Swarm:
         return daemon
 
     def until(self, happened: Callable[[], object], what: str, limit_s: float = ROUND_S) -> None:
-        """Wait until `happened` returns something true. A daemon that dies fails the test at once."""
+        """Wait until `happened` returns something true; a daemon that dies fails the test."""
         living = [daemon for daemon in self.daemons if daemon.alive]
 
         def look() -> object:

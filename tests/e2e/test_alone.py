@@ -1,4 +1,4 @@
-"""A node alone learns, reports that it is alone, and keeps what it learned for its first certificate."""
+"""A node alone learns, reports that it is alone, and keeps its work for its first certificate."""
 
 from __future__ import annotations
 
@@ -82,7 +82,8 @@ def test_work_of_a_lone_node_is_its_first_offer(tmp_path: Path) -> None:
             event.samples for event in events[: events.index(one)] if isinstance(event, Trained)
         )
         print(
-            f"alone it had learned from {learned} samples; its first offer carried {share.samples} of {trained} trained"
+            f"alone it had learned from {learned} samples; its first offer carried"
+            f" {share.samples} of {trained} trained"
         )
         assert share.samples >= learned
         assert share.samples <= trained, "no sample counts twice"
@@ -104,7 +105,8 @@ def commands_answer(daemon: Daemon) -> None:
         if medians[-1] < STATUS_S:
             break
     print(
-        f"status answered within {', '.join(f'{median:.3f}' for median in medians)} s (medians of 5)"
+        f"status answered within {', '.join(f'{median:.3f}' for median in medians)} s (medians"
+        f" of 5)"
     )
     assert min(medians) < STATUS_S
 

@@ -116,7 +116,8 @@ def _tell(
         f"{len(kills)} kills ({', '.join(phase for _, phase in kills)}); rounds {first} to {last}"
     )
     print(
-        f"from a kill to a long-lived member's next certificate: median {sorted(after)[len(after) // 2]:.2f} s, most {max(after):.2f} s"
+        f"from a kill to a long-lived member's next certificate: median"
+        f" {sorted(after)[len(after) // 2]:.2f} s, most {max(after):.2f} s"
     )
     print(f"connections lost by long-lived members: {lost}; dropped work: {dropped}")
     print("memory in MB:", {index: [size >> 20 for size in seen] for index, seen in memory.items()})

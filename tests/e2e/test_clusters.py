@@ -65,7 +65,7 @@ def seen_between_groups(nodes: list[Daemon]) -> tuple[Daemon, int]:
 
 
 def rounds_of(nodes: list[Daemon], first: int, last: int) -> list[RoundSummary]:
-    """The rounds `first` to `last`; asserts that all nodes have the same certificates and states."""
+    """The rounds `first` to `last`; asserts that all nodes agree on certificates and states."""
     known = [certified(node.now()) for node in nodes]
     for number in range(first, last + 1):
         assert len({each[number].certificate for each in known}) == 1, number
@@ -79,7 +79,8 @@ def told(rounds: list[RoundSummary]) -> None:
     for one in rounds:
         predicted = "nothing" if one.predicted_s is None else f"{one.predicted_s:.2f} s"
         print(
-            f"round {one.number}: {len(one.contributors)} counted, exchange {one.exchange_s:.2f} s, predicted {predicted}: {one.plan}"
+            f"round {one.number}: {len(one.contributors)} counted, exchange"
+            f" {one.exchange_s:.2f} s, predicted {predicted}: {one.plan}"
         )
 
 
@@ -94,7 +95,8 @@ def links(nodes: list[Daemon]) -> None:
             if peer.rtt_s is not None and names.get(peer.name) == cluster
         ]
         round_trips = ", ".join(
-            f"{1e3 * (peer.rtt_s or 0):.0f} ms {peer.bits_per_second / 1e6:.1f} Mbit/s {peer.quality}"
+            f"{1e3 * (peer.rtt_s or 0):.0f} ms {peer.bits_per_second / 1e6:.1f} Mbit/s"
+            f" {peer.quality}"
             for peer in seen
         )
         print(f"node-1 of cluster {cluster + 1}: {round_trips}")
@@ -126,7 +128,8 @@ def test_twelve_daemons_in_three_clusters_end_with_the_same_bytes(tmp_path: Path
             family = killed.family()
             killed.kill_alone()
             print(
-                f"{killed.name} killed in round {number}, {time.monotonic() - began:.0f} s after the beginning"
+                f"{killed.name} killed in round {number}, {time.monotonic() - began:.0f} s"
+                f" after the beginning"
             )
             until(
                 lambda: not still_running(family), "the killed daemon's worker ended with it", 10.0
@@ -141,7 +144,8 @@ def test_twelve_daemons_in_three_clusters_end_with_the_same_bytes(tmp_path: Path
             last = max(node.now().run.number for node in survivors) + 1
             swarm.until_round(last, *nodes, limit_s=TIMEOUT_S)
             print(
-                f"{killed.name} is back and counted in round {again}; round {last} everywhere after {time.monotonic() - began:.0f} s"
+                f"{killed.name} is back and counted in round {again}; round {last} everywhere"
+                f" after {time.monotonic() - began:.0f} s"
             )
             told(rounds_of(survivors, last, last))
             swarm.stop(*nodes)

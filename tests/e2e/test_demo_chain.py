@@ -1,4 +1,4 @@
-"""`hypergpud demo --chain` on py-evm and on anvil: what four volunteers claim is exactly the pool."""
+"""`hypergpud demo --chain` on py-evm and on anvil: the claims are exactly the pool."""
 
 from __future__ import annotations
 

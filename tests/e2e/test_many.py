@@ -57,7 +57,8 @@ def test_sixteen_daemons_form_one_swarm(tmp_path: Path) -> None:
             known = {certified(status)[number].certificate for status in statuses}
             members = certified(statuses[0])[number].members
             print(
-                f"round {number}: {len(members)} members, certificate {', '.join(name[:8] for name in known)}"
+                f"round {number}: {len(members)} members, certificate"
+                f" {', '.join(name[:8] for name in known)}"
             )
             assert len(known) == 1
         swarm.until(

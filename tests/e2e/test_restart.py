@@ -16,7 +16,7 @@ def furthest(*daemons: Daemon) -> int:
 
 
 def test_restarted_nodes_find_each_other_without_arguments(tmp_path: Path) -> None:
-    """First the node that the other joined restarts, then both; neither gets a run or an address."""
+    """The node that the other joined restarts first, then both, without run and address."""
     with Swarm(tmp_path) as swarm:
         first = swarm.begin()
         second = swarm.join("second", first)

@@ -64,7 +64,8 @@ def pasteable(terms: DevnetTerms) -> str:
         f'rpc = ["{terms.url}"]',
         "confirmations = 1",
         "",
-        f"# Settlers; {terms.needed} of {len(terms.settlers)} must propose the same root (hypergpud wallet import, then settle):",
+        f"# Settlers; {terms.needed} of {len(terms.settlers)} must propose the same root"
+        f" (hypergpud wallet import, then settle):",
         *settlers,
     ]
     return "\n".join(lines)

@@ -32,7 +32,8 @@ PRIVATE = 0o077
     "run_file",
     type=RUN,
     metavar="FILE|ID",
-    help="The run's manifest (TOML), or the id of a run that this home was in. Default: the last run of this home, else the bundled one.",
+    help="The run's manifest (TOML), or the id of a run that this home was in."
+    " Default: the last run of this home, else the bundled one.",
 )
 @click.option(
     "--join",

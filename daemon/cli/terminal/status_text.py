@@ -70,7 +70,10 @@ def _you(status: Status, ink: Ink, width: int) -> list[str]:
     if not you.peer:
         return []
     if you.role == "observer":
-        who = f"{you.name or MISSING} ({tail(you.peer)}), an observer: it verifies and shows, it does not train"
+        who = (
+            f"{you.name or MISSING} ({tail(you.peer)}), an observer: it verifies and shows, it"
+            f" does not train"
+        )
         return _lines(ink, "You", [wrapped(who, width, LABEL), *you.addresses[:1]])
     doing = phase_words(you.phase) + (
         f": {you.phase_reason.rstrip('.')}" if you.phase_reason else ""
@@ -171,10 +174,10 @@ def _events(status: Status, ink: Ink, width: int) -> list[str]:
     lines = []
     for event in status.events[:SHOWN_EVENTS]:
         age = ago(event.at, status.as_of)
+        glyph = "·" if event.level == "info" else MARKS.get(event.level, " ")
+        mark = ink(event.level, glyph)
         text = wrapped(event.text, width, LABEL + MARGIN)
-        lines.append(
-            f"{ink('dim', f'{age:<11}')}{ink(event.level, MARKS.get(event.level, ' ') if event.level != 'info' else '·')} {text}"
-        )
+        lines.append(f"{ink('dim', f'{age:<11}')}{mark} {text}")
     return _lines(ink, "Events", lines)
 
 

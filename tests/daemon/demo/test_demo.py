@@ -1,4 +1,4 @@
-"""The demo with real processes and simulated training: result, exit codes, and no processes left."""
+"""The demo with real processes and simulated training: result, exit codes, processes."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def running_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 
 @pytest.fixture
 def pair(running_pair: Pair, request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """The swarm. After the test all processes must run, rounds continue, and no log has a traceback."""
+    """The swarm. After each test all processes run, rounds continue, and no log has a traceback."""
     yield running_pair
     for daemon in running_pair.daemons:
         assert daemon.alive, f"{daemon.name} {daemon.ending}:\n{daemon.tail()}"

@@ -1,4 +1,4 @@
-"""Peers that speak the run's protocols and break its rules: each breach is counted by its reason."""
+"""Peers that break the rules of the run's protocols: each breach is counted by its reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The observer beside a real swarm: it serves what the daemons report, and its page updates itself."""
+"""The observer beside a real swarm serves what the daemons report, and its page updates."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ def test_page_shows_a_new_round_without_a_reload(pair: Pair) -> None:
         (number,) = re.findall(r"round ([\d,]+)", shown)
         later = int(number.replace(",", "")) + 2
         browser.wait_for(
-            f"Number((document.title.match(/round ([0-9,]+)/) || [])[1].replace(',', '')) >= {later}",
+            f"Number((document.title.match(/round ([0-9,]+)/) || [])[1].replace(',', '')) >="
+            f" {later}",
             timeout_s=ROUND_S,
         )
         assert browser.evaluate("window.never_reloaded") is True

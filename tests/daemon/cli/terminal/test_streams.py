@@ -89,7 +89,8 @@ def test_node_without_any_stream_starts_and_stops(
     run_file.write_text(RUN, encoding="utf-8")
     done = shell(
         f"{COMMAND} start --run {run_file} <&- >&- 2>&- & node=$!; "
-        f"for i in $(seq 100); do {COMMAND} status >/dev/null 2>&1 && break; sleep 0.1; done; {COMMAND} stop || exit 9; wait $node",
+        f"for i in $(seq 100); do {COMMAND} status >/dev/null 2>&1 && break; sleep 0.1; done;"
+        f" {COMMAND} stop || exit 9; wait $node",
         environ,
     )
     assert done.returncode == 0, done
@@ -149,7 +150,8 @@ def test_non_blocking_pipe_gets_the_whole_output(environ: dict[str, str]) -> Non
         [
             sys.executable,
             "-c",
-            "import sys; from daemon.cli.terminal.streams import prepare_streams; prepare_streams(); print('x' * 300_000)",
+            "import sys; from daemon.cli.terminal.streams import prepare_streams;"
+            " prepare_streams(); print('x' * 300_000)",
         ],
         env=environ,
         stdout=write_end,

@@ -1,14 +1,14 @@
-"""Looking after reducers: asks contributors for a chunk of what they offered, adds it up again, and
-convicts who summed wrongly.
+"""The audit of reducers: adds up a drawn chunk again, and convicts who summed it wrongly.
 
-After a certificate a member may draw a chunk to look at (`protocol/averaging/sum_audit.py`). Until it makes its
-next offer, every contributor hands out single chunks of the last one. What becomes of those who are
-found is in `convictions.py`.
+After a certificate each member draws which chunks it audits (`protocol/averaging/sum_audit.py`) and
+asks the contributors for them. Until it makes its next offer, a contributor serves single chunks of
+its last one. `fraud_proofs.py` keeps what is proved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import msgspec
 import trio
@@ -43,21 +43,21 @@ from protocol.ports.byte_stream import ByteStream
 PROTOCOL = "/hypergpu/audit/1"
 REQUEST_BYTES = 128
 PIECE_BYTES = MAX_PIECE_BYTES + MAX_PROOF * 40
-# Chunks on their way, to all peers and to one: 256 KB each.
-HANDED_AT_ONCE, HANDED_TO_PEER = 32, 4
-# For one chunk: a peer that takes longer is left out.
+# Chunks sent at once, to all peers and to one: 256 KB each.
+SENT_AT_ONCE, SENT_TO_PEER = 32, 4
+# For one chunk. A slower peer is left out.
 ANSWER_S = 20.0
 
 
 class PieceRequest(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """Answered with a `Piece`, or an empty frame by who does not hold it any more."""
+    """Asks for a chunk of an offer. The answer is a `Piece`, or empty where the offer is gone."""
 
     plan: Hash
     chunk: Natural
 
 
 class Auditor:
-    """One node's part in it."""
+    """One node's audits, and what it serves to the audits of others."""
 
     def __init__(
         self,
@@ -75,20 +75,20 @@ class Auditor:
         self._fraud_proofs, self._parameters = fraud_proofs, parameters
         self._plan: Digest = b""
         self._offer: Offer = NOTHING
-        self._turns = ReplyLimiter(HANDED_TO_PEER, HANDED_AT_ONCE, ports.network.source_of)
-        ports.network.serve(PROTOCOL, self._hand_out)
+        self._turns = ReplyLimiter(SENT_TO_PEER, SENT_AT_ONCE, ports.network.source_of)
+        ports.network.serve(PROTOCOL, self._serve_piece)
 
-    # -------------------------------------------------------------------------------------------- what we offered
+    # ---------------------------------------------------------------- serving
 
     def keep_offer(self, plan: Digest, offer: Offer) -> None:
-        """From now on this offer's chunks are handed out, and no other's."""
+        """Serve the chunks of this offer from now on, and of no other."""
         self._plan, self._offer = plan, offer
 
     def release_offer(self) -> None:
-        """A new offer is about to take the last one's place in memory."""
+        """Serve nothing: a new offer is about to replace the last one in memory."""
         self.keep_offer(b"", NOTHING)
 
-    async def _hand_out(self, stream: ByteStream) -> None:
+    async def _serve_piece(self, stream: ByteStream) -> None:
         with trio.move_on_after(ANSWER_S):
             request = decode_as(PieceRequest, await FrameReader(stream).expect_frame(REQUEST_BYTES))
             async with self._turns.slot(stream.peer):
@@ -105,9 +105,9 @@ class Auditor:
                 await stream.send_all(frame(answer))
                 await stream.send_eof()
             return
-        raise PeerFault("timeout", f"a chunk was not asked for and taken within {ANSWER_S:g} s")
+        raise PeerFault("timeout", f"no chunk was requested and read within {ANSWER_S:g} s")
 
-    # -------------------------------------------------------------------------------------------- looking
+    # ---------------------------------------------------------------- auditing
 
     async def audit(
         self,
@@ -116,26 +116,25 @@ class Auditor:
         samples: Sequence[GroupSumSample],
         disputed: bool,
     ) -> None:
-        """Draw, and if it is our turn, add up one chunk again.
+        """Draw the chunks that this node audits, and add each of them up again.
 
-        `results` are those that came here in this certificate's round, `samples` what is left of
-        the sums that other rows' members made for what was finished here.
-
-        Where the majority computed another state than we did from them, one of each slice: a
-        reducer told us another sum than the others.
+        Args:
+            certificate: The certificate whose sums are audited.
+            results: The results that arrived here in its round.
+            samples: Chunks of the sums that other groups' members made for what was finished here.
+            disputed: The majority computed another state than this node. It then audits a chunk of
+                every slice: a reducer sent this node another sum than the others.
         """
         for sample in samples:
-            await self._examine(certificate, sample.chunk, sample.signed, sample.piece)
+            await self._audit_chunk(certificate, sample.chunk, sample.signed, sample.piece)
         for drawn in draw_audit_samples(self._signer, certificate, everywhere=disputed):
             if drawn.slice in results:
                 signed, encoded = results[drawn.slice]
                 chunk = drawn.chunk - certificate.plan.layout.slices[drawn.slice][0]
-                reduced = await self._offload(
-                    lambda encoded=encoded, chunk=chunk: result_piece(encoded, self._codec, chunk)
-                )  # type: ignore[misc]
-                await self._examine(certificate, drawn.chunk, signed, reduced)
+                reduced = await self._offload(partial(result_piece, encoded, self._codec, chunk))
+                await self._audit_chunk(certificate, drawn.chunk, signed, reduced)
 
-    async def _examine(
+    async def _audit_chunk(
         self, certificate: OpenCertificate, chunk: int, signed: Signed, reduced: Piece
     ) -> None:
         if signed.peer in self._fraud_proofs.guilty:
@@ -159,25 +158,24 @@ class Auditor:
             else:
                 self._suspect(certificate, claim.slice)
         except PeerFault as fault:
-            # A contribution that does not decode: its reducer said that it does.
+            # A contribution that does not decode, though its reducer summed it.
             self._refuse(fault.reason, signed.peer, str(fault))
 
     def _suspect(self, certificate: OpenCertificate, index: int) -> None:
         names = ", ".join(hands(certificate, index))
-        found = f"slice {index} of round {certificate.outcome.number} is not what its contributions make"
+        number = certificate.outcome.number
         self._record(
             Warned(
                 code="WRONG_SUM",
-                message=f"{found}; one of those through whose hands it passed lied: {names}",
+                message=f"slice {index} of round {number} is not the sum of its contributions;"
+                f" one of these peers lied: {names}",
             )
         )
 
     async def _collect(
         self, certificate: OpenCertificate, chunk: int, contributors: tuple[int, ...]
     ) -> tuple[Piece, ...] | None:
-        """The chunk of each of them; None when one of them is gone or holds it no more: then
-        nothing can be said.
-        """
+        """Each contributor's chunk. None when one of them does not give it: that proves nothing."""
         plan, total = certificate.plan, certificate.plan.plan.borders[-1]
         pieces: dict[int, Piece] = {}
 

@@ -1,18 +1,22 @@
-"""Who was proved to have summed wrongly: kept on disk, told to whoever does not know it, and
-believed of nobody without looking.
+"""Proofs that a member summed wrongly: kept on disk, told to neighbours, verified on receipt.
 
 Rules.
-- Whoever is guilty neither offers nor leads here, after a restart too. What was certified stays certified.
-- A charge comes before a proof: who, and by which certificate. Who knows it already is sent nothing; who does not know the certificate yet says
-  so, and is asked again after the next one. So a newcomer hears of every liar from its first neighbour, once, when it has caught up.
-- Only certificates of our own lineage count: anybody can make up a round among keys of its own, and a liar in it.
-- Who brings a proof that proves nothing is not heard again and leaves our plans, as long as this node runs: nobody passes on what it did not check.
+- A guilty peer neither offers nor leads here, after a restart too. Its certificates stay certified.
+- An accusation comes before its proof: who is accused, and by which certificate. A peer that knows
+  the accusation receives no proof. A peer that does not know the certificate yet answers so, and is
+  asked again after the next one. So a newcomer hears of every guilty peer from its first neighbour,
+  once, when it has caught up.
+- Only certificates of this node's lineage count: anyone can make up a round among its own keys, and
+  a guilty peer in it.
+- A peer that brings a wrong proof is not heard again and leaves this node's plans, as long as the
+  node runs: no node passes on what it did not check.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import msgspec
 import trio
@@ -41,22 +45,22 @@ from protocol.rate_limiter import KEPT_PEERS, RateLimiters
 from protocol.run.manifest import SignedManifest
 
 PROTOCOL = "/hypergpu/evidence/2"
-CHARGE_BYTES = 256
-# For an answer or one proof: a peer that takes longer is left out.
+ACCUSATION_BYTES = 256
+# For an answer or one proof. A slower peer is left out.
 ANSWER_S = 20.0
-# Proofs on their way to us: 6 MB of the largest.
-HEARD_AT_ONCE = 4
-# From one peer, and each may read the disk: all that it can know, twice over.
-CHARGES_PER_S, CHARGES_AT_ONCE = 1.0, 2.0 * PROOFS_KEPT
+# Proofs received at once: 6 MB of the largest.
+RECEIVED_AT_ONCE = 4
+# From one peer: twice all that it can know, since each accusation may read the disk.
+ACCUSATIONS_PER_S, ACCUSATIONS_AT_ONCE = 1.0, 2.0 * PROOFS_KEPT
 
 ENOUGH, LATER, SEND = b"\0", b"\1", b"\2"
-"""Answers to a charge: known, or not wanted; not yet; the proof, please."""
+"""Answers to an accusation: known or not wanted; ask again later; send the proof."""
 
 
 class Accusation(
     msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
 ):
-    """What a proof is about, before it."""
+    """Announces a proof: who is accused, and by which certificate."""
 
     peer: Id
     number: Natural
@@ -64,7 +68,7 @@ class Accusation(
 
 
 class FraudProofs:
-    """One node's knowledge of who lied. `guilty` is read by whoever decides with whom to work."""
+    """What one node knows of peers that summed wrongly."""
 
     def __init__(
         self,
@@ -81,59 +85,56 @@ class FraudProofs:
         self._network, self._disk, self._offload = ports.network, ports.disk, ports.offload
         self._refuse, self._record = ports.refuse, ports.record
         self._guilty: OrderedDict[PeerId, Judgment] = OrderedDict()
-        self._kept: dict[PeerId, Digest] = {}  # under which name the proof is on disk
-        self._unwritten: dict[PeerId, bytes] = {}  # proofs that the disk did not take
-        # By neighbour and since when it is one.
+        self._kept: dict[PeerId, Digest] = {}
+        self._unwritten: dict[PeerId, bytes] = {}
+        # By link (peer, since when): the guilty peers that were told to it.
         self._told: dict[tuple[PeerId, float], set[PeerId]] = {}
         self._false: OrderedDict[PeerId, str] = OrderedDict()
-        self._hearing: set[PeerId] = set()
-        self._telling = trio.Lock()
-        self._allowances = RateLimiters(per_s=CHARGES_PER_S, burst=CHARGES_AT_ONCE)
-        ports.network.serve(PROTOCOL, self._hear)
+        self._receiving_from: set[PeerId] = set()
+        self._telling_lock = trio.Lock()
+        self._rate_limiters = RateLimiters(per_s=ACCUSATIONS_PER_S, burst=ACCUSATIONS_AT_ONCE)
+        ports.network.serve(PROTOCOL, self._receive)
 
     @property
     def guilty(self) -> Mapping[PeerId, Judgment]:
         return self._guilty
 
     def distrusted(self, peer: PeerId) -> str:
-        """Why a peer that accused falsely is left out of our plans, or nothing."""
+        """Why a peer that accused falsely is left out of this node's plans, or nothing."""
         return self._false.get(peer, "")
 
-    # -------------------------------------------------------------------------------------------- remembering
+    # ---------------------------------------------------------------- keeping
 
     async def recall(self) -> None:
-        """Take up what earlier lives proved.
-
-        Each proof is checked again; the model must be known.
-        """
+        """Read the proofs on disk and check each of them again. The model must be known."""
         for name in await self._disk.proofs(self._run):
             data = await self._disk.load_proof(self._run, name)
             if data is None:
-                continue  # damaged, as the disk has said
+                # It is damaged; the disk has reported that.
+                continue
             try:
                 evidence = decode_evidence(data)
-                verdict = await self._offload(lambda evidence=evidence: self._judge(evidence, None))  # type: ignore[misc]
+                judgment = await self._offload(partial(self._judge, evidence, None))
             except PeerFault as fault:
                 self._warn(
-                    f"proof {name.hex()[:12]} on disk proves nothing to this version: {fault}"
+                    f"proof {name.hex()[:12]} on disk does not hold for this version: {fault}"
                 )
                 continue
-            self._guilty[verdict.peer], self._kept[verdict.peer] = verdict, name
-            self._refuse("wrong_sum", verdict.peer, f"proved before this start: {verdict}")
+            self._guilty[judgment.peer], self._kept[judgment.peer] = judgment, name
+            self._refuse("wrong_sum", judgment.peer, f"proved before this start: {judgment}")
 
     async def convict(self, evidence: Evidence, certificate: OpenCertificate) -> None:
-        """Check a proof about this certificate of our lineage; name who is guilty, write it down,
-        tell everybody.
+        """Check a proof about a certificate of this node's lineage, keep it and tell it on.
 
         Raises `PeerFault` when it proves nothing.
         """
-        verdict = await self._offload(lambda: self._judge(evidence, certificate))
-        if verdict.peer in self._guilty:
+        judgment = await self._offload(lambda: self._judge(evidence, certificate))
+        if judgment.peer in self._guilty:
             return
-        self._guilty[verdict.peer] = verdict
-        self._refuse("wrong_sum", verdict.peer, str(verdict))
-        # Our copy, which was verified.
-        self._unwritten[verdict.peer] = encode_evidence(
+        self._guilty[judgment.peer] = judgment
+        self._refuse("wrong_sum", judgment.peer, str(judgment))
+        # With this node's copy of the certificate, which was verified.
+        self._unwritten[judgment.peer] = encode_evidence(
             replace(evidence, certificate=certificate.raw)
         )
         while len(self._guilty) > PROOFS_KEPT:
@@ -151,7 +152,7 @@ class FraudProofs:
                 await self._disk.save_proof(self._run, data)
             except DiskFull as full:
                 self._warn(
-                    f"a proof was not written, and is tried again after the next certificate: {full}"
+                    f"a proof was not written; the next try follows the next certificate: {full}"
                 )
                 return
             self._kept[peer] = digest(data)
@@ -160,68 +161,74 @@ class FraudProofs:
     def _warn(self, message: str) -> None:
         self._record(Warned(code="EVIDENCE", message=message))
 
-    # -------------------------------------------------------------------------------------------- hearing
+    # ---------------------------------------------------------------- receiving
 
-    async def _hear(self, stream: ByteStream) -> None:
+    async def _receive(self, stream: ByteStream) -> None:
         peer = stream.peer
         if peer in self._false:
             raise PeerFault("bad_proof", self._false[peer])
-        if not self._allowances.of(peer, trio.current_time()).take(1.0, trio.current_time()):
-            raise PeerFault("busy", f"more than {CHARGES_AT_ONCE:g} charges")
+        if not self._rate_limiters.of(peer, trio.current_time()).take(1.0, trio.current_time()):
+            raise PeerFault("busy", f"more than {ACCUSATIONS_AT_ONCE:g} accusations")
         reader = FrameReader(stream)
         with trio.move_on_after(ANSWER_S):
-            charge = decode_as(Accusation, await reader.expect_frame(CHARGE_BYTES))
-            if charge.peer in self._guilty or charge.peer == self._me:
+            accusation = decode_as(Accusation, await reader.expect_frame(ACCUSATION_BYTES))
+            if accusation.peer in self._guilty or accusation.peer == self._me:
                 await stream.send_all(ENOUGH)
                 return
-            certificate = await self._certificate(charge) if self._parameters() else None
-            if certificate is None or peer in self._hearing or len(self._hearing) >= HEARD_AT_ONCE:
+            certificate = await self._certificate(accusation) if self._parameters() else None
+            if (
+                certificate is None
+                or peer in self._receiving_from
+                or len(self._receiving_from) >= RECEIVED_AT_ONCE
+            ):
                 await stream.send_all(LATER)
                 return
-            self._hearing.add(peer)
+            self._receiving_from.add(peer)
             try:
                 await stream.send_all(SEND)
                 data = await reader.expect_frame(MAX_EVIDENCE_BYTES)
-                # Before the proof is checked and passed on: who told us need not wait for that.
+                # The sender need not wait until the proof is checked and told on.
                 await stream.send_eof()
-                await self._believe(data, charge, certificate)
+                await self._verify(data, accusation, certificate)
             except PeerFault as fault:
                 self._false[peer] = (
-                    f"it accused {charge.peer}, and what it brought proves nothing: {fault}"
+                    f"it accused {accusation.peer} with a proof that does not hold: {fault}"
                 )
                 while len(self._false) > KEPT_PEERS:
                     self._false.popitem(last=False)
                 self._refuse(fault.reason, peer, self._false[peer])
             finally:
-                self._hearing.discard(peer)
+                self._receiving_from.discard(peer)
 
-    async def _believe(self, data: bytes, charge: Accusation, certificate: OpenCertificate) -> None:
+    async def _verify(
+        self, data: bytes, accusation: Accusation, certificate: OpenCertificate
+    ) -> None:
         evidence = decode_evidence(data)
-        if evidence.result.peer != charge.peer:
-            raise PeerFault("bad_proof", "it is about somebody else than the charge")
+        if evidence.result.peer != accusation.peer:
+            raise PeerFault("bad_proof", "the proof is about another peer than the accusation")
         await self.convict(evidence, certificate)
 
-    async def _certificate(self, charge: Accusation) -> OpenCertificate | None:
-        """The one that the charge names, when it is in our lineage or was in an earlier life's."""
-        made = self._lineage.entry(charge.certificate)
+    async def _certificate(self, accusation: Accusation) -> OpenCertificate | None:
+        """The certificate that an accusation names, from the lineage or from disk."""
+        made = self._lineage.entry(accusation.certificate)
         if made is not None:
             return made.certificate
-        for raw in await readable_certificates(self._disk, self._run, charge.number):
+        for raw in await readable_certificates(self._disk, self._run, accusation.number):
             certificate = open_certificate(raw, self._run, self._manifest, None, trusted=True)
-            if certificate.hash == charge.certificate:
+            if certificate.hash == accusation.certificate:
                 return certificate
         return None
 
-    # -------------------------------------------------------------------------------------------- telling
+    # ---------------------------------------------------------------- telling
 
     async def tell(self) -> None:
-        """Tell every neighbour of everybody it has not heard of from us.
+        """Tell each neighbour of every guilty peer that this node has not told it of.
 
-        Called after each certificate; does nothing where nobody is guilty.
+        Called after each certificate. It does nothing while no peer is guilty.
         """
         if not self._guilty:
             return
-        async with self._telling:
+        async with self._telling_lock:
             await self._write()
             links = {
                 (link.peer, link.since_s)
@@ -235,32 +242,33 @@ class FraudProofs:
                         nursery.start_soon(self._tell, peer, told)
 
     async def _tell(self, peer: PeerId, told: set[PeerId]) -> None:
-        """An observer serves no such protocol, and who is gone hears it from others."""
-        for verdict in list(self._guilty.values()):
-            if verdict.peer not in told:
+        """Tell one neighbour; an observer serves no such protocol, and a lost peer hears it later."""
+        for judgment in list(self._guilty.values()):
+            if judgment.peer not in told:
                 try:
                     with trio.fail_after(ANSWER_S):
-                        done = await self._charge(peer, verdict)
+                        done = await self._accuse(peer, judgment)
                 except (Unreachable, trio.TooSlowError):
                     return
                 if done:
-                    told.add(verdict.peer)
+                    told.add(judgment.peer)
 
-    async def _charge(self, peer: PeerId, verdict: Judgment) -> bool:
-        """Whether it need not be told again."""
+    async def _accuse(self, peer: PeerId, judgment: Judgment) -> bool:
+        """Accuse a peer to a neighbour. Returns whether the neighbour needs nothing more."""
         stream = await self._network.open_stream(peer, PROTOCOL)
         try:
-            charge = Accusation(
-                peer=verdict.peer, number=verdict.number, certificate=verdict.certificate
+            accusation = Accusation(
+                peer=judgment.peer, number=judgment.number, certificate=judgment.certificate
             )
-            await stream.send_all(frame(msgspec.msgpack.encode(charge)))
+            await stream.send_all(frame(msgspec.msgpack.encode(accusation)))
             answer = await stream.receive_some(1)
             if answer != SEND:
                 return answer != LATER
-            data = await self._proof(verdict.peer)
+            data = await self._proof(judgment.peer)
             if data is not None:
                 await stream.send_all(frame(data))
-                await stream.receive_some(1)  # until it was heard
+                # The neighbour ends the stream when it has the proof.
+                await stream.receive_some(1)
             return True
         finally:
             await stream.aclose()

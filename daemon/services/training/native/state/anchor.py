@@ -1,5 +1,6 @@
-"""The anchor: parameters and momentum that every holder of a certificate has byte for byte, and the
-spare buffers of the next one.
+"""The anchor: parameters and momentum, and the spare buffers of the next anchor.
+
+Every node at one certificate holds the same anchor, byte for byte.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from protocol.ports.offload import Offload
 from protocol.rules.registry import rules_of
 from protocol.run.manifest import Manifest
 
-# Whose leaves are kept for downloaders: as many as the disk keeps checkpoints.
+# States whose leaves are kept for downloads: as many as the disk keeps checkpoints.
 STATES_KEPT = 3
 
 
@@ -44,15 +45,16 @@ class Anchor:
     async def step(
         self, mean: Callable[[int, Vector], Vector], counted: Sequence[Ready], offload: Offload
     ) -> Digest:
-        """The outer step into the spare buffers.
+        """Apply the outer step into the spare buffers; return the digest of the state there.
 
-        Returns the digest of the state there. `counted` are the offers that the mean is of.
+        Each leaf of the state is decoded, stepped and hashed while it is in cache.
 
-        `mean(start, out)` gives the averaged pseudo-gradient of `out`'s size from element `start`
-        on, in `out` or where it lies. The vector is worked through leaf by leaf of the state's
-        digest, decoded, stepped and hashed while it is in cache.
+        Args:
+            mean: `mean(start, out)` returns the averaged pseudo-gradient from element `start` on,
+                of `out`'s size, in `out` or where it lies.
+            counted: The offers that the mean averages.
+            offload: Runs the arithmetic in a thread.
         """
-
         rounds = self._rules.rounds_in(counted)
 
         def work() -> list[Digest]:
@@ -77,25 +79,24 @@ class Anchor:
         return merkle_root(self._spare_leaves)
 
     async def digest_spare(self, offload: Offload) -> Digest:
-        """The digest of what was put into the spare buffers by hand (a download, a checkpoint,
-        genesis).
-        """
+        """The digest of what a checkpoint or genesis put into the spare buffers."""
         self._spare_leaves = await offload(
             lambda: state_leaves(self.spare_value, self.spare_momentum)
         )
         return merkle_root(self._spare_leaves)
 
     async def receive(self, value: Vector, momentum: Vector, leaves: list[Digest]) -> None:
-        """Take a complete state, with its leaves, for the spare one.
+        """Make a complete state with its leaves the spare one.
 
-        The vectors belong to the anchor from here on.
+        The vectors belong to the anchor from then on.
         """
         async with self.written:
             self.spare_value, self.spare_momentum, self._spare_leaves = value, momentum, leaves
 
     def read(self, offset: int, size: int) -> bytes:
-        """Bytes `[offset, offset + size)` of the current state: the anchor, then the momentum,
-        little-endian.
+        """Bytes `[offset, offset + size)` of the current state.
+
+        The state is the parameters, then the momentum, as little-endian float32.
         """
         parts = (
             np.ascontiguousarray(part, "<f4").data.cast("B") for part in (self.value, self.momentum)

@@ -1,4 +1,4 @@
-"""What a running node gives others from its disk: what can be read now, and nothing meanwhile."""
+"""What a running node serves from its disk, and nothing while the disk cannot be read."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from protocol.ports.disk import Disk
 async def readable_records(disk: Disk, run: Digest, first: int, limit: int) -> list[bytes]:
     """Up to `limit` records of certificates from number `first` on.
 
-    Returns none while the disk cannot be read. The disk has said so, and the next question reads it
-    again: what others ask for never ends a node.
+    None while the disk cannot be read: the disk has reported that, and the next request reads it
+    again. What peers ask for never ends a node.
     """
     try:
         return await disk.certificates(run, first, limit)

@@ -1,10 +1,9 @@
-"""The one state that a node downloads, beside whatever else it does: training, rounds, answers to
-others.
+"""The state that a node downloads beside everything else: one at a time.
 
 A download has vectors of its own. The spare buffers belong to rounds and merges, whose steps may
-come at any time; a state is moved there when it is complete, in one act (`Anchor.receive`). A
-download that advances is never given up for a newer certificate of the same branch: on a slow link
-no state would ever be complete.
+come at any time; a complete state moves there in one act (`Anchor.receive`). A download that
+advances is never given up for a newer certificate of the same branch: on a slow link no state
+would ever be complete.
 """
 
 from __future__ import annotations
@@ -28,21 +27,20 @@ from protocol.ports.network import Network
 from protocol.ports.offload import Offload
 from protocol.round.events import Event, StateBytesReceived, StateReceived
 
-# Of a download that advances: the machine needs no more to know that it does.
-TOLD_EVERY_S = 1.0
-# After verified bytes a download counts as advancing: more than a chunk takes at 250 kbit/s.
+# Between events about a download that advances.
+REPORT_EVERY_S = 1.0
+# A download advances for this long after verified bytes: longer than a chunk takes at 250 kbit/s.
 ADVANCING_S = 10.0
 
-# Complete states that wait. A node that cannot merge with another branch asks for the state of each
-# head of it, and each is two vectors of the model. What the round machine was told of last is among
-# the newest.
+# Complete states that are kept. A node that cannot merge with another branch downloads the state of
+# each head of it, and each is two vectors of the model. The round machine uses one of the newest.
 ARRIVED_KEPT = 3
 
 
 class Downloads:
-    """One node's.
+    """One node's downloads of states.
 
-    What is complete waits until it is taken, or until the node stands where it leads nowhere.
+    A complete state is kept until it is used, or until it no longer leads on from the node's tip.
     """
 
     def __init__(
@@ -65,7 +63,7 @@ class Downloads:
         self._current: StateDownload | None = None
         self._arrived: dict[Digest, StateDownload] = {}
         self._scope = trio.CancelScope()
-        self._told_at = 0.0
+        self._reported_at = 0.0
 
     @property
     def underway(self) -> Digest | None:
@@ -79,45 +77,48 @@ class Downloads:
 
     @property
     def arrived(self) -> frozenset[Digest]:
-        """The certificates whose states are here, complete."""
+        """The certificates whose states are complete."""
         return frozenset(self._arrived)
 
     def eta_s(self, name: Digest) -> float:
-        """Until the state of this certificate is here, at the pace so far; infinite where it is not
-        coming.
+        """Seconds until the state of this certificate is complete, at the rate so far.
+
+        Infinite where it is not being downloaded.
         """
         if name in self._arrived:
             return 0.0
         current = self._current
         return current.eta_s() if current is not None and current.tip == name else math.inf
 
-    async def fetch(self, made: LineageEntry) -> str:
-        """Download a state, in place of any other, then say that it is here.
+    async def fetch(self, entry: LineageEntry) -> str:
+        """Download a state in place of any other, then emit `StateReceived`.
 
-        Returns why it came to nothing.
-
-        Nothing where it is under way already, or where another takes its place.
+        Returns:
+            Why the download failed. Empty where it succeeded, where it was under way already, and
+            where another download took its place.
         """
-        name = made.tip.hash
-        # Asked now: strangers' certificates may push this one out of the lineage while its state
-        # comes.
-        ahead = self._lineage.descends(made.tip, self._state_store.tip)
+        name = entry.tip.hash
+        # Decided now: strangers' certificates may push this one out of the lineage meanwhile.
+        ahead = self._lineage.descends(entry.tip, self._state_store.tip)
         if name in self._arrived:
-            self._tell_arrived(made, ahead)
+            self._report_arrived(entry, ahead)
             return ""
         if self._current is not None and self._current.tip == name:
             return ""
         before = self._current
         self._scope.cancel()
         download = self._current = StateDownload(
-            name, made.tip.state, self._state_store.anchor.parameters, lambda: self._advanced(made)
+            name,
+            entry.tip.state,
+            self._state_store.anchor.parameters,
+            lambda: self._advanced(entry),
         )
-        began, self._told_at = trio.current_time(), -TOLD_EVERY_S
+        began, self._reported_at = trio.current_time(), -REPORT_EVERY_S
         with trio.CancelScope() as self._scope:
             said = await download_from(
                 self._network,
                 download,
-                lambda: self._holders(made),
+                lambda: self._holders(entry),
                 lambda: self._known(before),
                 self._refuse,
             )
@@ -125,14 +126,14 @@ class Downloads:
             if self._current is download:
                 self._current = None
             if said:
-                return f"nobody gave the anchor of certificate {made.tip.number}: {said}"
+                return f"no peer served the state of certificate {entry.tip.number}: {said}"
             source = max(
                 download.given, key=lambda peer: download.given[peer], default=self._state_store.me
             )
             seconds = trio.current_time() - began
             self._record(
                 CaughtUp(
-                    number=made.tip.number,
+                    number=entry.tip.number,
                     source=source,
                     size_bytes=download.received_bytes,
                     seconds=seconds,
@@ -141,62 +142,63 @@ class Downloads:
             self._arrived[name] = download
             while len(self._arrived) > ARRIVED_KEPT:
                 del self._arrived[next(iter(self._arrived))]
-            self._tell_arrived(made, ahead)
+            self._report_arrived(entry, ahead)
         return ""
 
-    def _tell_arrived(self, made: LineageEntry, ahead: bool) -> None:
+    def _report_arrived(self, entry: LineageEntry, ahead: bool) -> None:
         self._emit(
-            StateReceived(certificate=made.certificate, tip=self._state_store.tip.hash, ahead=ahead)
+            StateReceived(
+                certificate=entry.certificate, tip=self._state_store.tip.hash, ahead=ahead
+            )
         )
 
-    def _advanced(self, made: LineageEntry) -> None:
+    def _advanced(self, entry: LineageEntry) -> None:
         now = trio.current_time()
-        if now >= self._told_at + TOLD_EVERY_S:
-            self._told_at = now
-            self._emit(StateBytesReceived(certificate=made.tip.hash))
+        if now >= self._reported_at + REPORT_EVERY_S:
+            self._reported_at = now
+            self._emit(StateBytesReceived(certificate=entry.tip.hash))
 
     async def _wrong(self, download: StateDownload) -> str:
-        """Whether the whole is what its parts were, in words; nothing where it is."""
+        """Why the complete state is not what its chunks were, or nothing."""
         leaves = await self._offload(lambda: state_leaves(download.value, download.momentum))
         return "" if download.leaves == leaves else "its bytes changed in memory"
 
     def pop(self, name: Digest) -> StateDownload | None:
-        """A complete state, once. Its vectors belong to whoever takes it."""
+        """Return a complete state and forget it. Its vectors belong to the caller."""
         return self._arrived.pop(name, None)
 
     def get(self, name: Digest) -> StateDownload | None:
-        """A complete state, to be read. It stays here."""
+        """Return a complete state to be read. It stays kept."""
         return self._arrived.get(name)
 
     def moved(self) -> None:
-        """The node stands at another certificate: let go what does not lead on from there."""
+        """The node moved to another certificate: drop the states that do not lead on from there."""
         tip = self._state_store.tip
         for name in [*self._arrived, *([self._current.tip] if self._current else [])]:
-            made = self._lineage.tip(name)
-            if made is None or name == tip.hash or not self._lineage.descends(made, tip):
+            known = self._lineage.tip(name)
+            if known is None or name == tip.hash or not self._lineage.descends(known, tip):
                 self._arrived.pop(name, None)
                 if self._current is not None and self._current.tip == name:
                     self._scope.cancel()
                     self._current = None
 
-    def _holders(self, made: LineageEntry) -> list[PeerId]:
-        """Who may give a state, the connected ones first: nodes that stand there or went on from
-        there, and its voters.
+    def _holders(self, entry: LineageEntry) -> list[PeerId]:
+        """The peers that may serve a state, connected ones first.
+
+        They are the nodes at its certificate or beyond, and the certificate's voters.
         """
-        there = self._members.holders_of(made.tip.hash)
-        head = self._lineage.preferred_descendant(made.tip)
-        later = self._lineage.path(made.tip, head) if head is not None else []
+        there = self._members.holders_of(entry.tip.hash)
+        head = self._lineage.preferred_descendant(entry.tip)
+        later = self._lineage.path(entry.tip, head) if head is not None else []
         beyond = [
             peer for certificate in later for peer in self._members.holders_of(certificate.hash)
         ]
-        voters = [voter for voter in made.certificate.voters if voter != self._state_store.me]
+        voters = [voter for voter in entry.certificate.voters if voter != self._state_store.me]
         everybody = list(dict.fromkeys((*there, *beyond, *voters)))
         return sorted(everybody, key=lambda peer: not self._members.is_connected(peer))
 
     def _known(self, before: StateDownload | None) -> Iterator[KnownState]:
-        """States that are here, of which some chunks may be the same: our own anchor, and what was
-        fetched of another state.
-        """
+        """States that may share chunks with a download: the anchor, and the download before."""
         anchor = self._state_store.anchor
         own = anchor.leaves.get(self._state_store.tip.hash)
         if own is not None:

@@ -1,12 +1,11 @@
-"""Where the lineage leads a node: to a certificate ahead of it, to a merge with a branch beside it,
-or nowhere.
+"""Where the lineage leads a node: to a certificate ahead, to a merge with a branch, or nowhere.
 
-A certificate whose state nobody gives never holds a node for longer than an answer takes, and one
-whose state comes slowly for few rounds (`HELD_ROUNDS`). After one such certificate the node goes on
-with its own lineage for a while, whatever else is ahead, and states are only sought beside that:
-one that comes to be here whole is followed. A merge whose other state did not come is tried again
-after a while. A merge that came to nothing in its own views is tried again at once: nothing tells
-this module that it failed (`protocol/round/views.py`, `pass_view` and `go_alone`).
+A certificate whose state no peer serves never holds a node for longer than a request takes, and
+one whose state comes slowly for few rounds (`HELD_ROUNDS`). After such a certificate the node goes
+on with its own lineage for a while, whatever else is ahead. States are only downloaded beside its
+rounds then; the node follows one that completes. A merge whose other state did not come is tried
+again after a while. A merge that failed in its own views is tried again at once: nothing tells this
+module that it failed (`protocol/round/views.py`, `pass_view` and `go_alone`).
 """
 
 from __future__ import annotations
@@ -22,14 +21,16 @@ from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.round.events import CertificateReceived, ForkFound
 
-# After a download that nobody could give: then it is asked for again.
+# Until a state that no peer served is requested again.
 WITHOUT_S = 60.0
-# After a merge that failed: its branch may be dying, and rounds go on meanwhile.
+# After a merge that failed. Its branch may be dying, and rounds go on meanwhile.
 MERGE_RETRY_S = 10.0
-MERGE_RETRY_MOST_S = 160.0  # after many that failed in a row
-# Of the time that a download kept this node out of rounds: for so long nothing else does.
+# After many merges that failed in a row.
+MERGE_RETRY_MOST_S = 160.0
+# Times as long as a download kept this node out of rounds, no other download does.
 FREE_PER_HELD = 10.0
-REMEMBERED = 64  # certificates that nobody gave
+# Certificates whose state no peer served.
+REMEMBERED = 64
 
 
 class DownloadProgress(Protocol):
@@ -45,7 +46,7 @@ class DownloadProgress(Protocol):
 
 
 class ForkChoice:
-    """One node's. Times are seconds of one monotonic clock."""
+    """The fork choice of one node. Times are seconds of one monotonic clock."""
 
     def __init__(
         self,
@@ -56,9 +57,9 @@ class ForkChoice:
         self._lineage = lineage
         self._members = members
         self._downloads = downloads
-        # Certificates whose state nobody gave: until when to do without, and who was there to ask.
+        # By certificate whose state no peer served: until when to do without, and who was asked.
         self._without: dict[Digest, tuple[float, frozenset[PeerId]]] = {}
-        # Until then no certificate stops this node's rounds before its state is here.
+        # Until then no certificate stops this node's rounds before its state is complete.
         self._wary_until = 0.0
         self._merge_after = 0.0
         self._merges_failed = 0
@@ -66,10 +67,10 @@ class ForkChoice:
     def leads(
         self, tip: Tip, now: float, computed: Digest | None = None
     ) -> CertificateReceived | ForkFound | None:
-        """What happens next to a node that stands at `tip`. The way ahead goes before any merge.
+        """Where a node at `tip` goes next. A certificate ahead comes before any merge.
 
-        `computed` names the certificate that would have the state which this node computed: where
-        it is certified, nothing need come.
+        `computed` names the certificate of the state that this node computed: adopting it needs no
+        download.
         """
         ours = self._lineage.entry(computed) if computed is not None else None
         if ours is not None and self._lineage.descends(ours.tip, tip):
@@ -93,10 +94,10 @@ class ForkChoice:
         return self._wanted(tip, now) if now < self._wary_until else None
 
     def _wanted(self, tip: Tip, now: float) -> OpenCertificate | None:
-        """The certificate to go to: the preferred one ahead, or one on the way there whose state is
-        here or coming already.
+        """The certificate to go to, or None.
 
-        Else the next one.
+        It is the preferred head, or a certificate on the way there whose state has arrived or is
+        arriving. Heads whose state no peer serves are passed over.
         """
         near = [
             name
@@ -123,17 +124,19 @@ class ForkChoice:
         )
 
     def _is_without(self, name: Digest, now: float) -> bool:
-        """Whether nobody gave this state, and nobody has come since who might."""
+        """Whether no peer served this state, and no peer has come since that might."""
         until, asked = self._without.get(name, (0.0, frozenset()))
         return now < until and self._members.live_at(name) <= asked
 
     def state_unavailable(self, name: Digest, now: float, held_s: float = 0.0) -> None:
-        """The state of this certificate could not be had, did not come on, or comes so slowly that
-        it kept this node out of rounds for `held_s` seconds: then it is sought beside them."""
+        """Do without a state for a while: no peer served it, it stalled, or it is slow.
+
+        `held_s` is for how long it kept this node out of rounds.
+        """
         free_s = max(WITHOUT_S, FREE_PER_HELD * held_s)
         self._wary_until = max(self._wary_until, now + free_s)
         if name == self._downloads.underway and held_s > ADVANCING_S:
-            # Older than that, it counts as coming for the bytes that it brought.
+            # It counts as coming for the bytes that it brought.
             return
         self._without.pop(name, None)
         self._without[name] = (now + WITHOUT_S, self._members.live_at(name))
@@ -141,12 +144,12 @@ class ForkChoice:
             del self._without[old]
 
     def merge_failed(self, now: float) -> None:
-        """A merge came to nothing: rounds go on for longer each time."""
+        """A merge failed: rounds go on for longer each time."""
         self._merge_after = now + min(MERGE_RETRY_S * 2.0**self._merges_failed, MERGE_RETRY_MOST_S)
         self._merges_failed += 1
 
     def moved(self, *, downloaded: bool = False) -> None:
-        """The node came to another certificate; one with a `downloaded` state keeps its promise."""
+        """The node moved to another certificate, with a state that was `downloaded` or computed."""
         self._merges_failed = 0
         if downloaded:
             self._wary_until = 0.0

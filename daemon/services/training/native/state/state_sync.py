@@ -1,9 +1,8 @@
-"""Moving to the next anchor: adopting what was computed here, or what was downloaded
-(`downloads.py`); then writing it down.
+"""Moving to the next anchor, and writing it to disk.
 
-The spare buffers hold the new state before it counts. Becoming the anchor, settling the ledger and
-setting the trainer to work happen with the training lock held, so that no offer is made half from
-the old anchor and half from the new one.
+The spare buffers hold the new state, computed here or downloaded (`downloads.py`), before it
+counts. Becoming the anchor, settling the ledger and setting the trainer to work happen with the
+trainer's lock held. So no offer mixes the old anchor with the new one.
 """
 
 from __future__ import annotations
@@ -56,20 +55,20 @@ class StateSync:
     async def adopt(
         self,
         certificate: OpenCertificate,
-        credits: EncodingLosses,
-        arrived: StateDownload | None = None,
+        losses: EncodingLosses,
+        download: StateDownload | None = None,
     ) -> CertificateAdopted:
-        """The certificate names the state in the spare buffers, or the one that was downloaded."""
+        """Adopt the certificate whose state is in the spare buffers, or in `download`."""
         made, state_store = self._step_of(certificate), self._state_store
         async with self._trainer_link.lock:
-            if arrived is None:
-                return await self._move(made.tip, credits, 0.0)
-            assert arrived.leaves is not None
-            await state_store.anchor.receive(arrived.value, arrived.momentum, arrived.leaves)
+            if download is None:
+                return await self._move(made.tip, losses, 0.0)
+            assert download.leaves is not None
+            await state_store.anchor.receive(download.value, download.momentum, download.leaves)
             now = trio.current_time()
             age, heard = self._follower.ages.get(certificate.hash, (0.0, now))
-            # With another one ahead this node is in no round: it trains until that one's state is
-            # here.
+            # Behind another certificate this node is in no round: it trains until that one's state
+            # has arrived.
             outdated = self._lineage.preferred_descendant(made.tip) is not None
             return await self._move(made.tip, [], 0.0 if outdated else age + now - heard)
 
@@ -78,21 +77,18 @@ class StateSync:
         assert made is not None, "the machine moves only to certificates of the lineage"
         return made
 
-    async def merge(self, other: Tip, arrived: StateDownload) -> Digest:
-        """Average another branch's state with ours into the spare buffers.
-
-        Returns the digest of the result.
-        """
+    async def merge(self, other: Tip, download: StateDownload) -> Digest:
+        """Average another branch's state with ours into the spare buffers; return its digest."""
         async with self._trainer_link.lock:
             ours = self._state_store.tip
             first = merge_parents(ours.hash, other.hash)[0] == ours.hash
             weights = self._lineage.weights(*((ours, other) if first else (other, ours)))
-            state = (arrived.value, arrived.momentum)
+            state = (download.value, download.momentum)
             return await self._state_store.anchor.average_spare(
                 state, weights, ours_first=first, offload=self._offload
             )
 
-    async def _move(self, tip: Tip, credits: EncodingLosses, age_s: float) -> CertificateAdopted:
+    async def _move(self, tip: Tip, losses: EncodingLosses, age_s: float) -> CertificateAdopted:
         state_store = self._state_store
         path = self._lineage.path(state_store.tip, tip)
         above = state_store.tip.number
@@ -102,12 +98,13 @@ class StateSync:
             self._record(
                 Warned(
                     code="FORK",
-                    message=f"following another branch from certificate {where} on: more was certified there",
+                    message=f"following another branch after certificate {where}:"
+                    " more samples were certified there",
                 )
             )
-        await self._trainer_link.gather_loose()
+        await self._trainer_link.collect_unoffered()
         had_offer = state_store.ledger.pending > 0
-        await state_store.move_to(tip, path, credits)
+        await state_store.move_to(tip, path, losses)
         self.unwritten.extend(_records(path, above))
         self.adopted_at = trio.current_time() - age_s
         steps = [
@@ -122,19 +119,18 @@ class StateSync:
         return CertificateAdopted(tip=tip, age_s=age_s)
 
     async def write(self) -> None:
-        """Certificates, ledger and checkpoint to disk."""
+        """Write certificates, ledger and checkpoint to disk."""
         async with self._writing:
             records, self.unwritten = self.unwritten, []
             self.unwritten[:0] = await self._state_store.write(records, trio.current_time)
 
 
 def _records(path: list[OpenCertificate], above: int) -> list[tuple[int, bytes]]:
-    """One record for each certificate of a straight way; a merge's record carries the other branch
-    before it.
+    """The records of a path: one for each certificate, and the other branch within a merge's.
 
-    No record has a number up to `above`, that of the tip that is left behind: a chain is cut back
-    to a lower number, and what led to that tip would go. A merge on the other branch may have such
-    a number; it goes into the record of the merge with ours.
+    No record has a number up to `above`, the number of the tip that is left behind: the disk cuts a
+    chain back to a lower number, and would lose what led to that tip. A merge on the other branch
+    may have such a number; it goes into the record of the merge with ours.
     """
     records: list[tuple[int, bytes]] = []
     waiting: list[bytes] = []

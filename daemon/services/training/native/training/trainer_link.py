@@ -242,7 +242,7 @@ class TrainerLink:
                     # `leave` needs the lock, and nobody sends this offer any more.
                     return NOTHING
 
-    async def gather_loose(self) -> None:
+    async def collect_unoffered(self) -> None:
         """The anchor is about to change under a trainer that may be running: keep what it learned
         since the last offer.
 

@@ -1,7 +1,8 @@
-# make run    makes .venv, installs, and shows a swarm that trains (ROUNDS=0: until Ctrl-C)
-# make test   makes .venv with the test extra and runs the tests
-# make fresh  tries both in a bare Debian 12 (for root, with debootstrap; takes half an hour)
-# make sim    plays all scenarios in virtual time; make bench measures averaging beside other engines, then real processes under fault
+# make run    install into .venv and show a swarm that trains (ROUNDS=0: until Ctrl-C)
+# make test   install with the test extra and run the tests
+# make fresh  try both in a bare Debian 12 (needs root and debootstrap; takes half an hour)
+# make sim    play all scenarios in virtual time
+# make bench  measure averaging beside other engines, then real processes with faults
 
 PYTHON ?= python3.11
 ROUNDS ?= 10
@@ -10,11 +11,11 @@ JOBS   ?= 2
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-# The contracts' compiler has an environment of its own; anvil comes from npm and is only for tests.
+# The compiler of the contracts has its own environment. anvil comes from npm, for tests only.
 COMPILER := .venv-contracts
 ANVIL    := .anvil
 
-# What an installation depends on: a change of any of these files installs again, anything else is picked up by the editable install.
+# A change of one of these files installs again. The editable install sees all other changes.
 RECIPE := pyproject.toml constraints.txt .ci/debian.sh protocol/codec/kernel.c
 
 .PHONY: run setup test test-slow fresh lint sim bench contracts contracts-check anvil clean
@@ -24,12 +25,12 @@ run: $(VENV)/.installed
 
 setup: $(VENV)/.installed
 
-# Two at a time, then by themselves those that measure a time or fill the machine with daemons. Both
-# halves run, whatever fails, and the last lines say what was skipped and why.
+# Run most tests two at a time, then alone those that measure a time or fill the machine. Both halves
+# run even if one fails. The last lines list the skipped tests and the reasons.
 test: $(VENV)/.installed-test anvil
 	.ci/test.sh $(BIN)/python $(JOBS)
 
-# Both commands of the README, from a clone of what is committed, in a bare Debian 12 root.
+# Run both commands of the README in a bare Debian 12, from a clone of the last commit.
 fresh:
 	.ci/fresh.sh
 
@@ -49,14 +50,14 @@ bench: $(VENV)/.installed
 	$(BIN)/hypergpud bench allreduce
 	$(BIN)/hypergpud bench faults
 
-# The same bytes from the same sources; contracts-check writes nothing and fails where they differ.
+# Compile the contracts. contracts-check writes nothing, and fails if the bytes differ.
 contracts: $(COMPILER)/.installed
 	$(COMPILER)/bin/python contracts/build.py
 
 contracts-check: $(COMPILER)/.installed
 	$(COMPILER)/bin/python contracts/build.py --check
 
-# The tests of contracts and client run on anvil too, where node 18 or later exists.
+# Install anvil, if node 18 or later exists. Tests of contracts and client then run on it too.
 anvil:
 	.ci/anvil.sh $(ANVIL)
 
@@ -68,7 +69,7 @@ $(COMPILER)/.installed: contracts/compiler.txt
 clean:
 	rm -rf $(VENV) $(COMPILER) $(ANVIL) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-# The stamps are written last, so that an installation that was broken off is begun again.
+# The stamp is written last, so that an interrupted installation starts again.
 $(VENV)/.installed: $(RECIPE)
 	PYTHON="$(PYTHON)" .ci/debian.sh
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# What must come from the system before pip can install: Python 3.11 with venv, and, since libp2p's fastecdsa has no wheel, a C compiler,
-# Python's headers and GMP. With the argument "test" also Chromium, for the browser test.
+# Install what pip needs from the system: Python 3.11 with venv. libp2p's fastecdsa has no wheel, so
+# a C compiler, Python's headers and GMP too. With the argument "test" also Chromium.
 #
-# Missing packages are installed where that needs no password (root, apt). Otherwise the line that installs them is named and the script
-# fails; only for Chromium it goes on, since the browser test is then skipped and says why.
+# As root with apt, the script installs missing packages. Otherwise it prints the command that
+# installs them and fails. Chromium alone is optional: without it the browser test is skipped.
 set -euo pipefail
 
 python=${PYTHON:-python3.11}

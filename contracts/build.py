@@ -25,8 +25,7 @@ EVM = "cancun"
 def artifact_of(source: Path) -> bytes:
     """Compile one contract.
 
-    Returns the artifact: the ABI, the creation and runtime code, the storage layout, and the digest
-    of each source file that the compiler read.
+    Returns the artifact: ABI, creation and runtime code, storage layout, and each source's digest.
     """
     # Late, since the compiler exists only in its own environment.
     from vyper import __version__  # noqa: PLC0415

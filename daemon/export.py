@@ -1,6 +1,4 @@
-"""The model of a run as a safetensors file that other programs read
-(https://huggingface.co/docs/safetensors).
-"""
+"""Exports a run's model as a safetensors file (https://huggingface.co/docs/safetensors)."""
 
 from __future__ import annotations
 
@@ -30,13 +28,13 @@ FLAT = "parameters"
 def export_run(
     home: Path, signed: SignedManifest, file: Path, *, force: bool, say: Callable[[str], None]
 ) -> Checkpoint:
-    """Write the newest whole checkpoint's parameters to `file`. Returns that checkpoint.
+    """Write the parameters of the newest whole checkpoint to `file`. Returns that checkpoint.
 
-    Only reads the home. `say` hears of damaged checkpoints that were passed over.
+    Reads the home and changes nothing there. `say` gets a sentence for each damaged checkpoint.
 
     Raises:
-        UserError: "NO_CHECKPOINT" where there is none that can be read, "EXISTS" where `file` is there and not `force`, "EXPORT" where it
-            cannot be written.
+        UserError: "NO_CHECKPOINT" where no checkpoint can be read, "EXISTS" where `file` exists
+            and `force` is false, "EXPORT" where `file` cannot be written.
     """
     if not force and os.path.lexists(file):
         raise _exists(file)
@@ -44,7 +42,7 @@ def export_run(
         raise UserError(
             "EXPORT",
             f"Cannot write {file}.",
-            why="it is a directory or a device, and an export takes the place of a file",
+            why="it is a directory or a device, and an export writes a regular file",
             fix="name a file",
             exit_code=2,
         )
@@ -71,13 +69,13 @@ def _newest(home: Path, signed: SignedManifest, say: Callable[[str], None]) -> C
             try:
                 checkpoint = read_checkpoint(entry.path, signed.run, entry.tip, entry.number)
             except FileNotFoundError:
-                # Removed by a running daemon: there is a newer one.
+                # A running daemon removed it, so a newer one exists.
                 continue
             except DamagedFile as error:
                 reasons.append(f"Checkpoint {entry.number} {error}: {entry.path}")
                 continue
             for reason in reasons:
-                say(f"{reason}. Number {checkpoint.number} is taken instead.")
+                say(f"{reason}. Number {checkpoint.number} is used instead.")
             return checkpoint
     except OSError as error:
         reasons.append(f"{folder} cannot be read ({error.strerror})")
@@ -93,7 +91,7 @@ def _newest(home: Path, signed: SignedManifest, say: Callable[[str], None]) -> C
 
 
 def _tensors(checkpoint: Checkpoint) -> Mapping[str, npt.NDArray[np.generic]]:
-    """By name and shape where the checkpoint knows them, else as one flat vector."""
+    """Return the tensors by name; one flat vector where the checkpoint has no names."""
     tensors: dict[str, npt.NDArray[np.generic]] = {}
     start = 0
     for name, shape in checkpoint.shapes:
@@ -105,11 +103,11 @@ def _tensors(checkpoint: Checkpoint) -> Mapping[str, npt.NDArray[np.generic]]:
 
 
 def _write(file: Path, parts: list[memoryview], *, force: bool) -> None:
-    """Whole, or not at all, and never over a file that was not there a moment ago."""
+    """Write the whole file or none. Without `force`, never replaces an existing file."""
     reserved = False
     try:
         if not force:
-            # The name is ours from here on.
+            # Reserve the name.
             os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             reserved = True
         write_atomically(file, parts)
@@ -125,7 +123,7 @@ def _write(file: Path, parts: list[memoryview], *, force: bool) -> None:
             fix="name a file in a folder that you can write to",
         ) from None
     finally:
-        # Also after Ctrl-C: an empty file would stand in the way of the next export.
+        # Also after Ctrl-C: the empty file would block the next export.
         if reserved:
             with suppress(OSError):
                 file.unlink(missing_ok=True)
@@ -135,7 +133,7 @@ def _exists(file: Path) -> UserError:
     return UserError(
         "EXISTS",
         f"{file} exists already.",
-        why="an export does not write over a file by itself",
+        why="an export does not overwrite a file",
         fix="name another file, or add --force",
         exit_code=2,
     )

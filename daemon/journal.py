@@ -1,9 +1,7 @@
-"""The journal of one node: stamps what happened, folds it into the status, tells listeners, and
-keeps the durable part on disk.
+"""Records a node's events: dates them, folds them into the status, and writes them to disk.
 
-`record` never blocks and never fails: events wait in memory until `run`, beside everything else the
-node does, appends them as JSON lines. The file is for people and for later: the status of a node
-begins anew at each start.
+`record` never blocks and never fails. Events wait in memory until `run` appends the durable ones to
+a file of JSON lines. The file is for people and for later use: a node's status is empty at each start.
 """
 
 from __future__ import annotations
@@ -25,14 +23,15 @@ from protocol.identity import PeerId
 from protocol.journal import JournalEvent, RoundCertified, Warned, decode_event, encode_event
 from protocol.status import Status, StatusState, fold, status_at
 
-FLUSH_INTERVAL_S = 1.0  # what a crash may lose
+# A crash loses the events of this time.
+FLUSH_INTERVAL_S = 1.0
 # About 15,000 rounds of a small swarm, with all of their phases.
 ROTATE_BYTES = 32 << 20
 KEPT_OLD = 2
-# Events kept for a disk that does not take them, about 8 MB; the oldest go first.
+# Events that wait for a disk that refuses them, about 8 MB. The oldest are dropped first.
 MAX_WAITING = 20_000
-# Dates of certificates that wait to be used, 30 MB. The journal and its older files hold fewer
-# rounds.
+# Dates of certificates that `certified` has not used yet, about 30 MB. The journal and its older
+# files hold fewer rounds.
 MAX_DATES = 1 << 17
 
 _log = logging.getLogger(__name__)
@@ -41,13 +40,13 @@ Listener = Callable[[JournalEvent], None]
 
 
 class Journal:
-    """Records events from one thread (the one that runs trio).
+    """One node's journal. Only the thread that runs trio may use it.
 
-    Without a path nothing is written and no thread is used.
+    Without a path, nothing is written and no thread is used.
     """
 
     def __init__(self, path: Path | None, wall_clock: Callable[[], float]) -> None:
-        """`wall_clock` gives unix seconds. Opens nothing."""
+        """`wall_clock` returns unix seconds. Opens no file."""
         self._path = path
         self._folder: PinnedDirectory | None = None
         self._wall_clock = wall_clock
@@ -59,9 +58,10 @@ class Journal:
         self._seen_at: OrderedDict[str, float] = OrderedDict()
 
     def record(self, event: JournalEvent) -> None:
-        """Take an event; `at` is put in here.
+        """Record an event, dated now.
 
-        In order: folded, kept for the disk where it is durable, told to the listeners.
+        The event is folded into the status, then queued for the disk if it is durable, then given
+        to the listeners.
         """
         stamped = replace(event, at=self._wall_clock())
         self._state = fold(self._state, stamped)
@@ -78,24 +78,23 @@ class Journal:
             listener(stamped)
 
     def status(self) -> Status:
-        """The status as of now."""
+        """Return the current status."""
         return status_at(self._state, self._wall_clock())
 
     def reputation(self, peer: PeerId) -> int | None:
-        """What is known of a peer, 0 to 1,000; None while it is new."""
+        """Return a peer's reputation, 0 to 1,000; None while the peer is new."""
         return self._state.reputations.of(peer, self._wall_clock()).figure
 
     def remember(self, seen_at: Mapping[str, float]) -> None:
-        """When an earlier life saw which certificate (unix seconds, by its hash in hex):
-        reputations are over a week.
+        """Add the dates at which an earlier process saw certificates.
+
+        Dates are unix seconds, by the certificate's hash in hex. Reputations cover a week, which is
+        longer than a process may run.
         """
         self._seen_at.update(seen_at)
 
     def certified(self, certificates: Iterable[OpenCertificate]) -> None:
-        """Count certificates of the lineage for reputations.
-
-        The journal only dates them: those without a date are passed over.
-        """
+        """Count certificates of the lineage for reputations. Skips those without a date."""
         for one in certificates:
             at = self._seen_at.pop(one.hash.hex(), None)
             if at is not None:
@@ -107,19 +106,19 @@ class Journal:
                 self._state.reputations.saw(at, one.outcome.number, counted)
 
     def add_listener(self, listener: Listener) -> None:
-        """Call `listener` with each event, stamped, from now on.
+        """Call `listener` with each dated event from now on.
 
-        It must not block, must not record, and its exceptions are ours.
+        It must neither block nor record events. `record` raises what it raises.
         """
         self._listeners.append(listener)
 
     def forget_file(self) -> None:
-        """Write nothing any more: what stands at the file's path is not this node's."""
+        """Stop writing: the file's path no longer belongs to this node."""
         self._path = None
         self._waiting.clear()
 
     async def run(self) -> None:
-        """Write to disk until cancelled, at least once a second, and what is left at the end."""
+        """Write to disk every second until cancelled, and once more at the end."""
         if self._path is None:
             await trio.sleep_forever()
         try:
@@ -127,32 +126,30 @@ class Journal:
                 await trio.sleep(FLUSH_INTERVAL_S)
                 await self._flush_in_thread()
         finally:
-            # The loop's thread has ended: cancellation waits for it.
+            # No write is under way: cancellation waits for the thread.
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits, now and in this thread."""
-        lines = self._take()
+        """Write the waiting events, now and in this thread."""
+        lines = self._drain()
         if lines:
             self._settle(lines, self._append(lines))
 
     async def _flush_in_thread(self) -> None:
-        lines = self._take()
+        lines = self._drain()
         if lines:
-            # A write that began is seen through, so that no line is written twice or half.
+            # Let the write end, so that no line is written twice or in part.
             with trio.CancelScope(shield=True):
                 failure = await trio.to_thread.run_sync(self._append, lines)
             self._settle(lines, failure)
 
-    def _take(self) -> list[bytes]:
+    def _drain(self) -> list[bytes]:
         lines = list(self._waiting)
         self._waiting.clear()
         return lines
 
     def _settle(self, lines: list[bytes], failure: OSError | None) -> None:
-        """After a write: back to the queue with what the disk did not take, and one warning for
-        each time it begins to refuse.
-        """
+        """Put the lines of a failed write back, and warn once when the disk begins to refuse."""
         if self._path is None:
             return
         if failure is not None:
@@ -162,7 +159,8 @@ class Journal:
             if not self._failing:
                 self._failing = True
                 self._warn(
-                    f"The journal {self._path} cannot be written ({failure.strerror or failure}); training goes on, events wait in memory."
+                    f"The journal {self._path} cannot be written ({failure.strerror or failure})."
+                    " Training continues; events wait in memory."
                 )
         elif self._failing:
             self._failing = False
@@ -175,7 +173,7 @@ class Journal:
         self.record(Warned(code="JOURNAL", message=message))
 
     def _append(self, lines: list[bytes]) -> OSError | None:
-        """Append whole lines or nothing. Returns why the disk refused."""
+        """Append the lines, all or none. Returns why the disk refused, or None."""
         if self._path is None:
             return None
         data = b"\n".join(lines) + b"\n"
@@ -188,7 +186,8 @@ class Journal:
             try:
                 before = os.fstat(handle).st_size
                 if before and os.pread(handle, 1, before - 1) != b"\n":
-                    # A crash tore the last line: it must not take the next one with it.
+                    # A crash has cut the last line. Start a new one, so that the next event stays
+                    # readable.
                     data = b"\n" + data
                 try:
                     view = memoryview(data)
@@ -221,10 +220,10 @@ class Journal:
 
 
 def dates_of_certificates(path: Path, since_s: float) -> dict[str, float]:
-    """When each certificate was first seen (unix seconds, by its hash in hex), oldest first, from
-    `since_s` on, by the journal at `path` and its older files.
+    """Return when each certificate was first seen, from the journal and its older files.
 
-    Lines that cannot be read are passed over.
+    Dates are unix seconds from `since_s` on, by the certificate's hash in hex, oldest first.
+    Unreadable lines are skipped.
     """
     dates: dict[str, float] = {}
     for file in (*(path.with_name(f"{path.name}.{age}") for age in range(KEPT_OLD, 0, -1)), path):
@@ -240,5 +239,7 @@ def dates_of_certificates(path: Path, since_s: float) -> dict[str, float]:
                     if isinstance(event, RoundCertified) and event.at >= since_s:
                         dates.setdefault(event.certificate, event.at)
         except OSError:
-            continue  # it is not there yet
+            # The file does not exist yet.
+            continue
+
     return dates

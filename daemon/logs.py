@@ -1,8 +1,7 @@
-"""Logging: lines for people on stderr, one JSON object a line in a bounded file for machines.
+"""Sets up logging: lines for people on stderr, and JSON lines in a bounded file.
 
-Set up once, by the composition root.
-
-Call it after importing libp2p, which sets up logging of its own when LIBP2P_DEBUG is set.
+The composition root calls `set_up_logging` once, after the import of libp2p: libp2p sets up its own
+logging when LIBP2P_DEBUG is set.
 """
 
 from __future__ import annotations
@@ -19,16 +18,18 @@ import msgspec
 
 from protocol.status.figures import clean
 
-# The last is the worker and what tasks print.
+# The last one has the worker's lines, and the output of tasks.
 OURS = ("daemon", "protocol", "contracts", "simulator", "hypergpu")
-MAX_LINE_CHARS = 4000  # on a terminal; the file has all of it
-# A day of a chatty node; with one older file kept the log stays below 8 MiB.
+# The terminal shows this much of a line. The file has the whole line.
+MAX_LINE_CHARS = 4000
+# About a day of a busy node. One older file is kept, so the log stays below 8 MiB.
 LOG_FILE_BYTES = 4 << 20
 
 
 class JsonFormatter(logging.Formatter):
-    """`{"at": unix seconds, "level", "logger", "message", "error"?}`, one line whatever the message
-    holds.
+    """Formats a record as one line of JSON: `at` (unix seconds), `level`, `logger`, `message`.
+
+    A record with an exception also has `error`.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -44,9 +45,9 @@ class JsonFormatter(logging.Formatter):
 
 
 class PlainFormatter(logging.Formatter):
-    """`12:04:09 warning  daemon.network  what happened`: short, since a person reads it as it comes.
+    """Formats a record as a short line: `12:04:09 warning  daemon.network  the message`.
 
-    Its lines are printable whatever a peer put into a message: it goes to a terminal.
+    The line is printable, even when a peer put control characters into the message.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -57,8 +58,9 @@ class PlainFormatter(logging.Formatter):
 
 
 class _Forgiving(RotatingFileHandler):
-    """A disk that takes no line is said once each time it begins to refuse, instead of a traceback
-    for each line: those are on stderr, too.
+    """Reports once that the disk refuses lines, instead of with a traceback for each line.
+
+    stderr gets the same lines.
     """
 
     _failing = False
@@ -77,7 +79,8 @@ class _Forgiving(RotatingFileHandler):
         if not self._failing:
             with suppress(OSError):
                 print(
-                    f"The log {self.baseFilename} cannot be written ({error.strerror}); everything else goes on.",
+                    f"The log {self.baseFilename} cannot be written ({error.strerror}). Everything"
+                    " else continues.",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -90,13 +93,12 @@ def set_up_logging(
     file: Path | None = None,
     stream: TextIO | None = None,
 ) -> None:
-    """Send our records at INFO (`verbose`: DEBUG) and the libraries' at WARNING to stderr and, as
-    JSON, to `file`.
+    """Send log records to stderr and, as JSON, to `file`. Replaces any earlier setup.
 
-    `quiet`: only errors to stderr.
-
-    Replaces what was set up before, by us or by a library at import.
+    The level is INFO for HyperGPU (`verbose`: DEBUG), and WARNING for libraries. With `quiet`,
+    stderr gets only errors.
     """
+
     plain = logging.StreamHandler(stream or sys.stderr)
     plain.setFormatter(PlainFormatter())
     plain.setLevel(logging.ERROR if quiet else logging.NOTSET)

@@ -1,4 +1,4 @@
-"""Which HyperGPU this is."""
+"""Finds the version of HyperGPU."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from importlib import metadata
 
 
 def version() -> str:
-    """The installed version, or that the sources run without having been installed."""
+    """Return the installed version, or "0+uninstalled" for sources that are not installed."""
+
     try:
         return metadata.version("hypergpu")
     except metadata.PackageNotFoundError:

@@ -1,13 +1,12 @@
-"""Debian's chromium, headless, driven over its DevTools websocket: enough of a browser to see what
-a reader of the page sees.
+"""Debian's headless chromium, driven over its DevTools websocket.
 
-Blocking calls, so that a plain test or a thread can use it:
+All calls block, so that a plain test or a thread can use the browser:
 
     with chromium() as browser:
         browser.open("http://127.0.0.1:8765/")
         browser.wait_for("document.title.includes('round 3')", timeout_s=30)
 
-https://chromedevtools.github.io/devtools-protocol/
+See https://chromedevtools.github.io/devtools-protocol/.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Processes that a node starts: spawned, spoken to over a socket pair, sharing anonymous memory,
-gone when the node is gone.
+"""Runs child processes of a node: spawns them, talks over a socket pair, and shares memory.
 
-Knows nothing of what a child does; `daemon/device` and `daemon/services/training/hivemind` say that.
+No child outlives its node. This package does not know what its children do;
+`daemon/device` and `daemon/services/training/hivemind` define that.
 """

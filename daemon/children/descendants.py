@@ -1,10 +1,9 @@
-"""All that a child process started, and how it is ended: also what left its group, its session or
-its parent.
+"""Ends all processes that a child has started, even those that left its group or session.
 
-`end_descendants` ends what descends from the calling process. That is exact in a process that is a
-subreaper (prctl(2)): an orphan of its family becomes its child, whatever the orphan did to get
-away. `end_marked` ends what carries a mark in its environment. That needs no ancestor, and misses
-what was started with another environment.
+`end_descendants` ends the descendants of the calling process. That is exact in a subreaper
+(prctl(2)): each orphan among its descendants becomes its child. `end_marked` ends the processes
+with a mark in their environment. It needs no ancestor, but misses processes that were started with
+another environment.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-# The environment variable whose value tells one family from every other.
+# The environment variable that marks a child and its descendants.
 MARK = "HYPERGPU_FAMILY"
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
-# A process that SIGKILL does not end in that time hangs in a driver or in a network's file system.
+# A process that SIGKILL does not end in this time hangs in a driver or in a network's file system.
 _ENDED_S = 5.0
 _LOOK_S = 0.005
 
@@ -31,7 +30,7 @@ def adopt_orphans() -> None:
 
 
 def reap_orphans(but: int) -> None:
-    """Let ended children go that were adopted, up to the first that is `but`."""
+    """Reap adopted children that have ended, up to the first that is `but`."""
     with suppress(ChildProcessError):
         while (
             ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -40,7 +39,7 @@ def reap_orphans(but: int) -> None:
 
 
 def end_descendants() -> None:
-    """Kill and reap all that descends from the calling process, also what is started meanwhile.
+    """Kill and reap all descendants of the calling process, also those that start meanwhile.
 
     Gives up after `_ENDED_S`.
     """
@@ -59,28 +58,28 @@ def end_descendants() -> None:
 
 
 def end_marked(mark: str) -> None:
-    """Kill all processes of this user in whose environment `mark` is the value of `MARK`."""
+    """Kill all processes of this user whose environment has the value `mark` for `MARK`."""
     wanted = f"{MARK}={mark}".encode()
     for pid in _processes():
         try:
             carries = wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         except OSError:
-            continue  # another user's, or gone
+            # The process is another user's, or gone.
+            continue
         if carries and pid != os.getpid():
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
 
 
 def _descendants(ancestor: int) -> list[int]:
-    """The living ones.
+    """Return the living descendants.
 
-    A process that was given to another parent during the look may be missing: look again until none
-    is left.
+    A process that gets another parent meanwhile may be missing. Call again until none is left.
     """
     children: dict[int, list[int]] = {}
     for pid in _processes():
         try:
-            # The second field of proc(5)'s stat is the command in brackets, and may hold anything.
+            # The second field of stat in proc(5) is the command, in brackets, with any characters.
             fields = (
                 Path(f"/proc/{pid}/stat")
                 .read_text(encoding="utf-8", errors="replace")

@@ -1,16 +1,15 @@
-"""Stands between a node and a child whose code is other people's: `python -P -m
-daemon.children.guard LINK_FD MEMORY_FD PARENT_PID MODULE`.
+"""Guards a child that runs other people's code, and ends everything that the child has started.
 
-It starts MODULE with the same arguments and then only waits. When MODULE's process ends, when the
-node ends or when the node says so (SIGTERM), it ends everything that MODULE started: also what has
-a session of its own or gave its parent up, since this process adopts all orphans of its family.
-Then it ends as MODULE's process did. A `kill -9` of the node, of MODULE's process or of both leaves
-nothing running.
+    python -P -m daemon.children.guard LINK_FD MEMORY_FD PARENT_PID MODULE
 
-What it cannot do: when this process itself is killed, MODULE's process dies with it, and the node
-ends the rest by a mark in the environment, which a process that was started with an empty
-environment does not carry. Where this process and the node are killed at once, nobody is left to do
-that.
+The guard starts MODULE with the same arguments and waits. When MODULE's process ends, when the node
+ends, or when the node sends SIGTERM, the guard ends all processes that MODULE has started. It is a
+subreaper, so these include daemonized processes. The guard then ends with the same status as
+MODULE's process. A `kill -9` of the node, of MODULE's process or of both leaves no process behind.
+
+When the guard itself is killed, MODULE's process ends with it, and the node ends the other
+processes by a mark in their environment. That misses processes that were started with an empty
+environment. When the guard and the node are killed at once, those processes stay.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from daemon.children.parent_death import resume_with_parent_death
 
 
 class _EndOrderedError(BaseException):
-    """The node wants the family to end."""
+    """The node has ordered the end of the child."""
 
 
 def main() -> NoReturn:
@@ -59,7 +58,7 @@ def _order(_number: int, _frame: FrameType | None) -> None:
 
 
 def _start(module: str, link: int, memory: int, more: list[str]) -> int:
-    """The process of `module`, in a session of its own, with this one as its parent."""
+    """Start the process of `module` in a new session. Returns its id."""
     guard = os.getpid()
     child = os.fork()
     if child:
@@ -76,17 +75,17 @@ def _start(module: str, link: int, memory: int, more: list[str]) -> int:
 
 
 def _wait(child: int, link: int) -> None:
-    """Until the child has ended, or the node's end of the link is closed."""
+    """Wait until the child has ended, or the node has closed its end of the link."""
     exited = os.pidfd_open(child)
     watched = select.poll()
     watched.register(exited, select.POLLIN)
-    # The other end's close is reported unasked.
+    # poll(2) always reports that the other end was closed.
     watched.register(link, 0)
     watched.poll()
 
 
 def _status(child: int) -> int | None:
-    """How the child ended; None where it has not."""
+    """Return the child's status from waitpid(2); None while it runs."""
     try:
         pid, status = os.waitpid(child, os.WNOHANG)
     except ChildProcessError:
@@ -95,8 +94,7 @@ def _status(child: int) -> int | None:
 
 
 def _end_as(status: int | None) -> NoReturn:
-    """End as a process with that status of waitpid(2) did; without one, as a process that was
-    killed."""
+    """End this process with a status from waitpid(2). None means killed."""
     if status is not None and os.WIFEXITED(status):
         os._exit(os.WEXITSTATUS(status))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

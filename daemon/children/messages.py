@@ -1,7 +1,4 @@
-"""What all children and their node say alike: msgpack records behind a length.
-
-What is said besides stands in a child's own `messages.py`.
-"""
+"""Defines the messages that all children share. A child's own `messages.py` has the rest."""
 
 from __future__ import annotations
 
@@ -11,11 +8,11 @@ from daemon.children.frames import frame_body
 
 
 class ChildMessage(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Base of everything said between a node and a child; each kind is told by its class's name."""
+    """Base of the messages between a node and a child. The tag is the class's name."""
 
 
 class CommandDone(ChildMessage, frozen=True, kw_only=True, tag=True):
-    """The command with this `id` was done, and there is nothing to tell of it."""
+    """The command with this `id` is done, and has no result."""
 
     id: int
 
@@ -24,5 +21,5 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 def frame(message: ChildMessage) -> bytes:
-    """The message behind its length. Raises `ValueError` above the limit."""
+    """Return the message behind its length. Raises `ValueError` above the limit."""
     return frame_body(_encoder.encode(message), type(message).__name__)

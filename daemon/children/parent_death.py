@@ -1,13 +1,11 @@
-"""How a child does not outlive its parent, however that ends and whatever is being computed.
+"""Ends a child when its parent ends, whatever the cause. Runs in the child.
 
-Runs in the child.
+Only the parent holds the other end of the link. A thread that reads the link sees it close, and
+ends the whole process group. Where that thread cannot run, because an extension holds the
+interpreter's lock, the kernel's parent-death signal ends the process.
 
-The other end of the link is held by the parent and nobody else; a thread that only reads sees it
-close and ends the whole process group. Should that thread be kept from running (an extension that
-holds the interpreter's lock), the kernel's parent-death signal ends the process itself.
-
-That signal ends one process and runs nothing. A child that starts processes of its own forks a
-guard instead, or is started by one (`guard.py`).
+That signal ends a single process and runs no code. A child that starts processes of its own
+therefore forks a guard, or is started by one (`guard.py`).
 """
 
 from __future__ import annotations
@@ -21,16 +19,16 @@ from collections.abc import Callable
 
 from daemon.children.frames import Deframer
 
-# linux/prctl.h. It fires when the *thread* that spawned us ends, which is why process.py spawns
-# from the main one.
+# linux/prctl.h. The signal comes when the spawning *thread* ends, so process.py spawns from the
+# main thread.
 _PR_SET_PDEATHSIG = 1
 _READ_BYTES = 65536
-# Between looks at whether the guarded process lives: nobody tells its child of that.
+# Between two checks that the guarded process still runs. The kernel does not report its end.
 _LOOK_MS = 1000
 
 
 def die() -> None:
-    """End this process and whatever was started from it, now."""
+    """End this process and its group at once."""
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
@@ -41,34 +39,34 @@ def _when_parent_dies(number: signal.Signals) -> None:
 
 
 def die_with_parent(parent: int) -> None:
+    """Let the kernel kill this process when its parent ends."""
     _when_parent_dies(signal.SIGKILL)
-    # It was gone before the kernel knew our wish.
+    # The parent ended before the call.
     if os.getppid() != parent:
         die()
 
 
 def resume_with_parent_death() -> None:
-    """Let the parent's death continue this process where it is stopped (SIGSTOP).
+    """Let the kernel continue this process, if it is stopped, when its parent ends.
 
-    One that runs ignores that signal.
+    A running process ignores SIGCONT.
     """
     _when_parent_dies(signal.SIGCONT)
 
 
 def guard(link: socket.socket, last: Callable[[], None]) -> None:
-    """Fork a process that does nothing but wait: when the parent is gone, or this process is, it
-    calls `last` and ends the group.
+    """Fork a process that waits for the end of the parent or of this process.
 
-    To be called after `die_with_parent` and before any thread is started. The guard needs neither
-    this process's interpreter nor its life. In a group that was stopped (SIGSTOP) the parent's
-    death kills this process, and this process's death lets the guard go on.
+    It then calls `last` and ends the group. Call this after `die_with_parent`, and before any
+    thread is started. The guard works even where this process hangs. In a group that was stopped
+    with SIGSTOP, the parent's end kills this process, and this process's end continues the guard.
     """
     guarded = os.getpid()
     if os.fork():
         return
     resume_with_parent_death()
     watched = select.poll()
-    # The other end's close is reported unasked.
+    # poll(2) always reports that the other end was closed.
     watched.register(link, 0)
     while os.getppid() == guarded and not watched.poll(_LOOK_MS):
         pass
@@ -79,15 +77,16 @@ def guard(link: socket.socket, last: Callable[[], None]) -> None:
 
 
 def read_link(
-    link: socket.socket, take: Callable[[bytes], None], then: Callable[[], None] = die
+    link: socket.socket, receive: Callable[[bytes], None], then: Callable[[], None] = die
 ) -> None:
-    """Runs in its own thread until the parent is gone, gives each body to `take`, which does no
-    work; then `then` (nothing, under a guard).
+    """Give each body to `receive` until the parent is gone, then call `then`.
+
+    Run this in its own thread. `receive` must return at once. A child with a guard needs no `then`.
     """
     deframer = Deframer()
     try:
         while data := link.recv(_READ_BYTES):
             for body in deframer.feed(data):
-                take(body)
+                receive(body)
     finally:
         then()

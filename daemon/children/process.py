@@ -1,8 +1,9 @@
-"""One child process as the node sees it: spawned, talked to, watched, ended.
+"""Spawns, watches and ends one child process, on the node's side.
 
-It is spawned and never forked (threads and CUDA do not survive a fork), in its own session (Ctrl-C
-at the terminal is for the node), and from the calling thread: trio's own process functions spawn
-from a helper thread, whose end would be taken for the parent's death by the kernel.
+The child is spawned and not forked, because threads and CUDA do not survive a fork. It has its own
+session, so that Ctrl-C at the terminal only reaches the node. It is spawned from the calling
+thread: trio spawns from a helper thread, and the kernel would treat the end of that thread as the
+death of the parent.
 """
 
 from __future__ import annotations
@@ -30,35 +31,39 @@ from daemon.children.descendants import MARK, end_marked
 from daemon.children.frames import Deframer
 from protocol.status.figures import clean
 
-# From the end of the conversation to the exit, so that the true exit status is seen; then it is
-# killed.
+# How long a child may take to exit after it has closed the link. After that it is killed, and its
+# own exit status is lost.
 EXIT_GRACE_S = 5.0
-# For a guard to end what it guards: it gives up after 5 s.
+# How long a guard may take to end its child. It gives up after 5 s.
 GUARD_S = 6.0
-STDERR_GRACE_S = 1.0  # for last words still in the pipe
-# A crash tells its threads' frames: of two threads about 25.
+# How long to read the last lines in the pipe.
+STDERR_GRACE_S = 1.0
+# A crash prints the frames of its threads, about 25 lines for two threads.
 KEPT_LINES = 40
 KEPT_LINE_CHARS = 500
-KEPT_LINE_BYTES = 4 * KEPT_LINE_CHARS  # UTF-8 has at most four bytes a character
-# A progress bar writes ten lines a second; a task that prints each sample must neither fill the log
-# nor take the node's time.
+# A character has at most four bytes in UTF-8.
+KEPT_LINE_BYTES = 4 * KEPT_LINE_CHARS
+# A progress bar writes ten lines a second. A task that prints each sample must neither fill the log
+# nor slow the node down.
 LINES_PER_S, LINES_AT_ONCE = 20.0, 200.0
 _READ_BYTES = 65536
-_LINE_ENDS = re.compile(rb"[\r\n]+")  # progress bars end their lines with \r
+# Progress bars end their lines with \r.
+_LINE_ENDS = re.compile(rb"[\r\n]+")
 
 
 R = TypeVar("R")
 
 
 class LineRation:
-    """How many lines of a child's output may be logged by now. Pure."""
+    """Limits how many lines of a child's output are logged. Pure."""
 
     def __init__(self, now: float) -> None:
         self._left, self._at = LINES_AT_ONCE, now
-        self.left_out = 0  # since somebody looked last
+        # The lines that were left out. The reader resets the count.
+        self.left_out = 0
 
     def allows(self, now: float) -> bool:
-        """Whether one more line may be logged; counts those that may not."""
+        """Return whether one more line may be logged, and count it in `left_out` if not."""
         self._left = min(LINES_AT_ONCE, self._left + (now - self._at) * LINES_PER_S)
         self._at = now
         if self._left < 1:
@@ -69,9 +74,9 @@ class LineRation:
 
 
 class ChildProcess(Generic[R]):
-    """A started child that says `R`s.
+    """A running child that sends reports of type `R`.
 
-    `kill` may be called at any time; `ended` must be awaited before the object is dropped.
+    `kill` may be called at any time. Await `ended` before you drop the object.
     """
 
     def __init__(
@@ -84,14 +89,16 @@ class ChildProcess(Generic[R]):
         arguments: Sequence[str] = (),
         guarded: bool = False,
     ) -> None:
-        """Spawns `python -P -m MODULE SOCKET_FD MEMORY_FD PARENT_PID ARGUMENTS`: a constructor that
-        acts, because there is no child that was not started.
+        """Spawn `python -P -m MODULE SOCKET_FD MEMORY_FD PARENT_PID ARGUMENTS`.
 
-        `decode` makes reports of what it says and raises `msgspec.DecodeError` or `ValueError`;
-        `log` gets its stderr.
-
-        A `guarded` child is started by `guard.py`, whose process is the one that is seen here: it
-        ends as the child does.
+        Args:
+            module: The module of the child.
+            decode: Decodes a report; raises `msgspec.DecodeError` or `ValueError`.
+            log: Gets the lines of the child's stderr.
+            environment: Variables to add to this process's environment.
+            arguments: Further arguments.
+            guarded: Start the child under `guard.py`. This object then sees the guard's process,
+                which ends with the child's status.
         """
         self._guarded, self._mark = guarded, secrets.token_hex(16)
         command = ["daemon.children.guard", module] if guarded else [module]
@@ -131,15 +138,14 @@ class ChildProcess(Generic[R]):
         self.reaped = False
 
     async def send(self, framed: bytes) -> None:
-        """Send a message behind its length.
+        """Send a framed message. Shield the call: a cancelled send breaks the link.
 
-        Raises `trio.BrokenResourceError` when it is gone. Must not be cancelled half way: shield
-        it.
+        Raises `trio.BrokenResourceError` when the child is gone.
         """
         await self._link.send_all(framed)
 
     async def reports(self) -> AsyncIterator[R]:
-        """What it says, until it is gone or says something that is no report (then it is killed)."""
+        """Yield the child's reports until it is gone. A malformed report kills the child."""
         deframer = Deframer()
         while True:
             try:
@@ -151,14 +157,15 @@ class ChildProcess(Generic[R]):
             try:
                 reports = [self._decode(body) for body in deframer.feed(data)]
             except (msgspec.DecodeError, ValueError) as error:
-                self.kill(f"it said something that is no report: {error}")
+                self.kill(f"it sent a malformed report: {error}")
                 return
             for report in reports:
                 yield report
 
     async def hang_up_when_gone(self) -> None:
-        """End `reports` when the process is gone, after what it said: a child that it forked may
-        hold its end of the conversation open.
+        """End `reports` when the process is gone, after its last report.
+
+        A process that the child forked may hold the child's end of the link open.
         """
         exited = os.pidfd_open(self.pid)
         try:
@@ -169,9 +176,9 @@ class ChildProcess(Generic[R]):
             self._link.socket.shutdown(socket.SHUT_RD)
 
     async def listen_to_errors(self) -> None:
-        """Log its output line by line, up to a rate, and keep the last lines.
+        """Log the child's output line by line, up to a rate, and keep the last lines.
 
-        Ends when nobody can write there any more.
+        Returns when no process can write there any more.
         """
         rest = b""
         ration = LineRation(trio.current_time())
@@ -202,14 +209,14 @@ class ChildProcess(Generic[R]):
                 return
 
     def kill(self, because: str) -> None:
-        """End it and everything it started, now. The first reason given counts."""
+        """Kill the child and its group at once. The first reason counts."""
         self._killed_because = self._killed_because or because
         self._kill_group()
 
     async def ended(self) -> None:
-        """Wait for its exit, help after a grace, reap it and close everything but stderr.
+        """Wait for the child's exit, reap it, and close everything but stderr.
 
-        Not to be cancelled: call it shielded.
+        Kills the child after `EXIT_GRACE_S`. Call this shielded.
         """
         with trio.move_on_after(EXIT_GRACE_S) as grace:
             await trio.lowlevel.wait_readable(self._exited)
@@ -219,7 +226,7 @@ class ChildProcess(Generic[R]):
                 await trio.lowlevel.wait_readable(self._exited)
             os.killpg(self.pid, signal.SIGKILL)
             await trio.lowlevel.wait_readable(self._exited)
-        # Whatever it had started; not reaped, so the number is still its own.
+        # End the rest of the group. The child is not reaped, so its id is still in use.
         os.killpg(self.pid, signal.SIGKILL)
         end_marked(self._mark)
         self._popen.wait()
@@ -229,15 +236,18 @@ class ChildProcess(Generic[R]):
         await trio.aclose_forcefully(self._link)
 
     async def close_errors(self) -> None:
-        """After `ended`: a descendant that left its group could hold the pipe open, so its end is
-        not waited for.
+        """Close stderr, after `ended`.
+
+        A descendant that has left the group may hold the pipe open, so this does not wait for it.
         """
         await self._errors.aclose()
 
     def _kill_group(self) -> None:
-        if self._popen.returncode is not None:  # reaped: the number may be another's
+        # Once the child is reaped, its id may be another process's.
+        if self._popen.returncode is not None:
             return
-        if self._guarded:  # it ends the rest, and then itself
+        # A guard ends its child, and then itself.
+        if self._guarded:
             os.kill(self.pid, signal.SIGTERM)
             os.kill(self.pid, signal.SIGCONT)
         else:
@@ -245,21 +255,21 @@ class ChildProcess(Generic[R]):
 
     @property
     def code(self) -> int | None:
-        """Its exit status as `subprocess` has it, after `ended`."""
+        """The exit status as in `subprocess`, after `ended`."""
         return self._popen.returncode
 
     @property
     def was_killed(self) -> bool:
-        """Whether this side ended it."""
+        """Whether this process killed the child."""
         return bool(self._killed_because)
 
     @property
     def last_lines(self) -> tuple[str, ...]:
-        """The end of its output."""
+        """The last lines of its output."""
         return tuple(self._lines)
 
     def why(self) -> str:
-        """Why it ended, in one sentence, after `ended`."""
+        """Return why the child ended, in one sentence, after `ended`."""
         code = self._popen.returncode
         last = self._lines[-1].strip() if self._lines else ""
         if self._killed_because and code == -signal.SIGKILL:
@@ -274,9 +284,9 @@ class ChildProcess(Generic[R]):
 
 
 def _directory() -> str | None:
-    """Ours (None) while it exists.
+    """Return the child's working directory: this process's (None), or "/" if that was removed.
 
-    Without one MKL finds no libraries of its own, and torch ends.
+    Without a working directory, MKL does not find its libraries, and torch ends the process.
     """
     try:
         os.getcwd()
@@ -286,8 +296,9 @@ def _directory() -> str | None:
 
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:
-    """Ours, with our packages importable whatever the working directory (-P keeps that off the
-    path).
+    """Return this process's environment with `more`, and with our packages importable.
+
+    -P keeps the working directory off the import path.
     """
     root = str(Path(next(iter(daemon.__path__))).resolve().parent)
     paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]

@@ -1,4 +1,4 @@
-"""The control socket: how a command reaches the daemon of its home.
+"""The control socket, through which a command reaches the daemon of a home.
 
-`wire` is shared, `client` blocks and starts fast, `server` is trio.
+`wire` defines the messages. `client` is blocking and starts fast. `server` uses trio.
 """

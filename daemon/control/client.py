@@ -1,5 +1,6 @@
-"""The asking side: a plain blocking socket, since `hypergpud status` has 0.3 s from the start of
-the process to its answer.
+"""Calls a daemon over its control socket.
+
+It uses a plain blocking socket: `hypergpud status` must answer within 0.3 s of its start.
 """
 
 from __future__ import annotations
@@ -22,18 +23,20 @@ from daemon.home.lock import find_holder
 from protocol.errors import OurFault, UserError
 
 NOT_RUNNING_EXIT_CODE = 3
-# A socket that was removed is made again within a second; a start takes about two to the socket.
+# The daemon makes a removed socket again within a second. A start takes about 2 s until it listens.
 RETRY_S = 2.5
 POLL_S = 0.05
 
 
 def call(home: Path, name: str, *, timeout_s: float = CLIENT_TIMEOUT_S) -> bytes:
-    """The daemon's answer to `name` as JSON, within `timeout_s` in all.
+    """Return the daemon's answer to the call `name`, as JSON, within `timeout_s`.
 
-    A daemon that holds the home and does not listen (it begins, or its socket was removed and is
-    made again) is asked again for `RETRY_S`. Raises `UserError`: "NOT_RUNNING" (exit code 3) where
-    no daemon holds the home, "STARTING" where one holds it and still does not listen,
-    "NOT_ANSWERING" where it does not answer in time, or the error that the daemon answered with.
+    A daemon that holds the home but does not listen yet is called again for `RETRY_S`.
+
+    Raises:
+        UserError: "NOT_RUNNING" (exit code 3) where no daemon holds the home, "STARTING" where the
+            daemon does not listen, "NOT_ANSWERING" where it does not answer in time, or the error
+            that the daemon answered with.
     """
     deadline = time.monotonic() + timeout_s
     try:
@@ -41,7 +44,7 @@ def call(home: Path, name: str, *, timeout_s: float = CLIENT_TIMEOUT_S) -> bytes
             home, msgspec.json.encode(ControlRequest(call=name)) + b"\n", deadline
         )
     except TimeoutError:
-        raise _silent(home, f"it gave no answer to {name!r} within {timeout_s:g} s") from None
+        raise _silent(home, f"it did not answer {name!r} within {timeout_s:g} s") from None
     except PermissionError:
         raise UserError(
             "FORBIDDEN",
@@ -51,7 +54,7 @@ def call(home: Path, name: str, *, timeout_s: float = CLIENT_TIMEOUT_S) -> bytes
     except OSError:
         raise _absent(home) from None
     if not line.endswith(b"\n"):
-        raise _silent(home, "it closed the connection before its answer was whole")
+        raise _silent(home, "it closed the connection before the end of its answer")
     try:
         answer = msgspec.json.decode(line, type=ControlReply)
     except msgspec.DecodeError as error:
@@ -64,7 +67,7 @@ def call(home: Path, name: str, *, timeout_s: float = CLIENT_TIMEOUT_S) -> bytes
 
 
 def _exchange_again(home: Path, request: bytes, deadline: float) -> bytes:
-    """As `_exchange`, again and again while a daemon holds the home and nobody listens."""
+    """Repeat `_exchange` while a daemon holds the home and does not listen."""
     last = time.monotonic() + min(RETRY_S, _left(deadline) / 2)
     while True:
         try:
@@ -109,20 +112,21 @@ def _absent(home: Path) -> UserError:
         return UserError(
             "ELSEWHERE",
             f"The daemon on {home} runs on another machine ({held}).",
-            why="a daemon takes commands on its own machine alone",
-            fix=f"type the command on {held.host}",
+            why="a daemon only accepts commands on its own machine",
+            fix=f"run the command on {held.host}",
         )
     if held is not None:
         return UserError(
             "STARTING",
-            f"The daemon on {home} ({held}) does not take commands.",
+            f"The daemon on {home} ({held}) does not accept commands.",
             why="it is starting or stopping",
-            fix=f"try again in a few seconds; if that does not help, look at the end of {home / LOG_FILE}",
+            fix="try again in a few seconds; if that does not help, look at the end of"
+            f" {home / LOG_FILE}",
         )
     return UserError(
         "NOT_RUNNING",
         f"No daemon is running on {home}.",
-        why="nobody listens on its control socket",
+        why="no process listens on its control socket",
         fix=f"hypergpud start --home {home}",
         exit_code=NOT_RUNNING_EXIT_CODE,
     )

@@ -1,6 +1,6 @@
-"""The answering side: a Unix socket (0600) in the home.
+"""Answers commands on a Unix socket with mode 0600 in the home.
 
-Whatever arrives on it, only a well-formed call of a known name does anything.
+Only a well-formed call of a known name has an effect.
 """
 
 from __future__ import annotations
@@ -24,17 +24,19 @@ from daemon.control.wire import (
     socket_address,
 )
 from daemon.home.layout import SOCKET_FILE, unusable_home
+from daemon.system.offload import in_abandonable_thread
 from daemon.system.trio_types import TaskStatus
 from protocol.errors import UserError
 from protocol.text.nearest import nearest
 
 Handler = Callable[[], Awaitable[bytes]]
-"""Answers a call with JSON, or raises `UserError`, which the caller is then shown."""
+"""Answers a call with JSON, or raises `UserError`, which the client then shows."""
 
-# Commands of one person; more wait in the backlog.
+# One person types the commands. Further connections wait in the backlog.
 MAX_CONNECTIONS = 16
 BACKLOG = 64
-LOOK_S = 1.0  # between looks at the socket's name
+# Between two checks of the socket's name.
+LOOK_S = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -45,21 +47,22 @@ async def serve_control(
     *,
     task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Answer the home's commands until cancelled; started once the socket takes connections.
+    """Answer the home's commands until cancelled. Reports `started` once the socket listens.
 
-    The caller holds the home's lock: a socket that is there already was left by a daemon that is
-    gone, and is replaced. A socket whose name disappears or is replaced (a cleaner of old files) is
-    made again within `LOOK_S`, and one line of the log says so. Guarantees: one answer a
-    connection, at most `MAX_CONNECTIONS` at once, each over within its time limits; a client that
-    sends garbage, too much, too little or nothing is told so where possible and changes nothing. A
-    handler that began is cancelled only with the server.
+    The caller holds the home's lock, so an existing socket belongs to a daemon that is gone, and is
+    replaced. A socket that is removed while the daemon runs, as by a cleaner of old files, is made
+    again within `LOOK_S`, and the log says so.
+
+    Each connection gets one answer, and ends within its time limits. At most `MAX_CONNECTIONS` are
+    served at once. A client that sends garbage, too much, too little or nothing gets an error where
+    possible, and changes nothing. A handler that has begun is cancelled only with the server.
     """
     slots = trio.Semaphore(MAX_CONNECTIONS)
     async with trio.open_nursery() as nursery:
         listener = _listen(home)
         task_status.started()
         while True:
-            made = _named(home)
+            made = _file_id(home)
             try:
                 async with trio.open_nursery() as accepting:
                     accepting.start_soon(_accept, listener, handlers, slots, nursery)
@@ -67,7 +70,7 @@ async def serve_control(
                     accepting.cancel_scope.cancel()
             finally:
                 listener.close()
-                if _named(home) == made:
+                if _file_id(home) == made:
                     with suppress(FileNotFoundError):
                         (home / SOCKET_FILE).unlink()
             listener = await _listen_again(home)
@@ -81,10 +84,10 @@ async def _accept(
 ) -> None:
     while True:
         await slots.acquire()
-        taken = False
+        accepted = False
         try:
             connection, _ = await listener.accept()
-            taken = True
+            accepted = True
         except OSError as error:
             if error.errno not in (
                 errno.EMFILE,
@@ -94,18 +97,18 @@ async def _accept(
                 errno.ECONNABORTED,
             ):
                 raise
-            _log.warning("a command could not be taken: %s", error.strerror)
-            # Out of descriptors: others must be closed first.
+            _log.warning("A command was not accepted: %s", error.strerror)
+            # Other descriptors must be closed first.
             await trio.sleep(0.1)
             continue
         finally:
-            if not taken:
+            if not accepted:
                 slots.release()
         nursery.start_soon(_answer_one, connection, handlers, slots)
 
 
-def _named(home: Path) -> tuple[int, int] | None:
-    """What the socket's name stands for now: device and inode; None where it cannot be told."""
+def _file_id(home: Path) -> tuple[int, int] | None:
+    """Return the device and the inode of the socket's file; None where they are unknown."""
     try:
         about = os.lstat(home / SOCKET_FILE)
     except OSError:
@@ -114,35 +117,34 @@ def _named(home: Path) -> tuple[int, int] | None:
 
 
 async def _until_renamed(home: Path, made: tuple[int, int] | None) -> None:
-    while await trio.to_thread.run_sync(_named, home, abandon_on_cancel=True) == made:
+    while await in_abandonable_thread(lambda: _file_id(home)) == made:
         await trio.sleep(LOOK_S)
 
 
 async def _listen_again(home: Path) -> trio.socket.SocketType:
-    """A new socket, as soon as one can be made."""
-    told = False
+    """Make a new socket, as soon as that is possible."""
+    warned = False
     while True:
         try:
             listener = _listen(home)
         except UserError as error:
-            if not told:
+            if not warned:
                 _log.warning(
-                    "the control socket was removed, and cannot be made again yet: %s", error.why
+                    "The control socket was removed and cannot be made again yet: %s", error.why
                 )
-            told = True
+            warned = True
             await trio.sleep(LOOK_S)
         else:
-            _log.warning("the control socket %s was removed, and is made again", home / SOCKET_FILE)
+            _log.warning("The control socket %s was removed and is made again", home / SOCKET_FILE)
             return listener
 
 
 def _listen(home: Path) -> trio.socket.SocketType:
-    """Raises `UserError("HOME")` where no socket can be made."""
+    """Make the socket and listen on it. Raises `UserError("HOME")`."""
     plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         (home / SOCKET_FILE).unlink(missing_ok=True)
-        # Before bind: the name never exists with wider permissions (Linux takes them from the
-        # socket).
+        # Before bind, so that the file never has wider permissions: on Linux it gets the socket's.
         os.fchmod(plain.fileno(), 0o600)
         with socket_address(home) as address:
             plain.bind(address)
@@ -158,15 +160,16 @@ async def _answer_one(
     connection: trio.socket.SocketType, handlers: Mapping[str, Handler], slots: trio.Semaphore
 ) -> None:
     try:
-        # The client went away: nobody is left to tell.
+        # The client may be gone, and then needs no answer.
         with suppress(OSError):
             line = b""
             with trio.move_on_after(SERVER_TIMEOUT_S):
                 line = await _read_line(connection)
             answer = msgspec.json.encode(await _answer(line, handlers)) + b"\n"
-            # Shielded, so that the answer to `stop` arrives although it ends this server. A client
-            # that does not read ends with the deadline.
-            with trio.move_on_after(SERVER_TIMEOUT_S, shield=True):
+            # Shielded, so that the answer to `stop` arrives although `stop` cancels this server.
+            # The deadline ends a client that does not read.
+            with trio.move_on_after(SERVER_TIMEOUT_S) as sending:
+                sending.shield = True
                 await _send_all(connection, answer)
     finally:
         connection.close()
@@ -202,7 +205,7 @@ async def _answer(line: bytes, handlers: Mapping[str, Handler]) -> ControlReply:
         return ControlReply(
             ok=False,
             code="CONTROL",
-            what=f"The daemon knows no call {request.call[:64]!r}.",
+            what=f"The daemon does not know the call {request.call[:64]!r}.",
             fix=fix,
             exit_code=2,
         )
@@ -220,7 +223,7 @@ async def _answer(line: bytes, handlers: Mapping[str, Handler]) -> ControlReply:
 
 
 async def _read_line(connection: trio.socket.SocketType) -> bytes:
-    """Up to the first line feed, the end, or the limit; what follows a line feed is not looked at."""
+    """Read up to the first line feed, the end, or the limit. Ignores what follows a line feed."""
     received = bytearray()
     while len(received) <= MAX_REQUEST_BYTES:
         chunk = await connection.recv(MAX_REQUEST_BYTES)

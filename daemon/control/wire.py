@@ -1,5 +1,7 @@
-"""What travels over the control socket: one line of JSON asks, one line answers, both limited in
-size; then the connection closes.
+"""Defines the messages on the control socket.
+
+The client sends one line of JSON, the daemon answers with one line, and the connection closes.
+Both lines are limited in size.
 """
 
 from __future__ import annotations
@@ -13,22 +15,24 @@ import msgspec
 
 from daemon.home.layout import SOCKET_FILE
 
-MAX_REQUEST_BYTES = 4096  # a call's name
-# The status of a swarm of 4,096 peers is 2 MB.
+# A request holds a call's name.
+MAX_REQUEST_BYTES = 4096
+# The status of a swarm of 4,096 peers has 2 MB.
 MAX_REPLY_BYTES = 16 << 20
-# A status is folded already and answered at once; a person waiting longer thinks the command hangs.
+# The daemon answers at once. A person who waits longer thinks that the command hangs.
 CLIENT_TIMEOUT_S = 5.0
-SERVER_TIMEOUT_S = 5.0  # a client sends its line at once
+# A client sends its line at once.
+SERVER_TIMEOUT_S = 5.0
 
 
 class ControlRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked for: the name of a handler."""
+    """A call of the handler named `call`."""
 
     call: str
 
 
 class ControlReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Either `result`, or the fields of a `UserError`."""
+    """The `result` of a call, or the fields of a `UserError`."""
 
     ok: bool
     result: msgspec.Raw = msgspec.Raw(b"null")
@@ -41,13 +45,15 @@ class ControlReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 @contextmanager
 def socket_address(home: Path) -> Iterator[str]:
-    """The address of the home's socket for bind(2) and connect(2), valid inside the block.
+    """Give the address of the home's socket for bind(2) and connect(2), valid inside the block.
 
-    The kernel takes 107 bytes of path at most, and a home may be deeper. Named through an open
-    directory the address is short wherever the home is, needs no second place that both sides must
-    agree on, and cannot be squatted by somebody else in /tmp. Raises `FileNotFoundError` where
-    there is no home.
+    A socket's path has at most 107 bytes, and a home may be deeper. The address therefore names the
+    home through an open directory. It needs no second directory that both sides must know, and
+    other users cannot occupy it, as they could in /tmp.
+
+    Raises `FileNotFoundError` for a home that does not exist.
     """
+
     directory = os.open(home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{directory}/{SOCKET_FILE}"

@@ -1,11 +1,12 @@
-"""The worker: the process that owns the device and learns, and the node's side of it.
+"""The worker: a process that owns the device, and the node's side of it.
 
-    node process (trio, numpy)                      worker process (torch)
-    supervisor.py  WorkerTrainer, the Trainer port  main.py     entry, dies with its parent
-    process.py     spawns, watches, kills one       session.py  obeys commands between steps
-            \\_________ messages.py  framing ________/  loop.py     steps, AdamW, deltas
-             \\________ buffers.py  shared memory __/   flat_model.py, device.py, tasks/
+    node process (trio, numpy)                       worker process (torch)
+    process/trainer.py     the port `Trainer`        main.py       entry; ends with its parent
+    process/supervisor.py  starts, watches,          arbiter.py    commands, then training
+                           restarts the process      loops/        steps, AdamW, deltas
+    process/worker_process.py  one process           model/        flat model, checks of the model
+            \\__ messages.py over a socket pair __/     processor.py  CPU or CUDA
+             \\__ shared_memory.py: vectors ______/     tasks/        shipped tasks, the `Task` class
 
-Only the right column and `tasks/` import torch, and only when they are used: importing this package
-imports nothing.
+The right column imports torch, and only when it runs. Importing this package imports nothing.
 """

@@ -1,7 +1,7 @@
-"""The worker's conversation with its node: commands are obeyed between two steps, everything else
-is training.
+"""Decides which work has the device between two steps. Worker process only.
 
-Worker process only.
+Commands of the node come first, then training. A further loop, such as inference, would take its
+turn in `_run`.
 """
 
 from __future__ import annotations
@@ -39,14 +39,15 @@ from daemon.device.tasks.description import seed_everything
 from protocol.errors import UserError
 from protocol.ports.trainer import TaskInfo
 
-# What a live view needs; a report costs one small message and, on CUDA, one wait for the device.
+# The page refreshes about this often. A report costs one small message, and on CUDA one wait for
+# the device.
 REPORT_EVERY_S = 0.5
 
 
 class DeviceArbiter:
-    """One life of the worker process.
+    """Runs the loops of one worker process, and answers its node.
 
-    `run` never returns but by `SystemExit` or a failure of the task.
+    `run` ends only with `SystemExit`, or with an error of this program.
     """
 
     def __init__(
@@ -62,15 +63,16 @@ class DeviceArbiter:
         self._reported_at = 0.0
 
     def run(self) -> None:
-        """Load the task, then train and obey.
+        """Load the task, then obey commands and train.
 
-        A `UserError` while loading is told to the node and ends the process with its exit code.
+        A `UserError` while loading is reported to the node, and ends the process with its exit
+        code.
         """
         begin = self._inbox.get()
         if not isinstance(begin, LoadTask):
-            raise TypeError(f"the first command is Begin, not {type(begin).__name__}")
+            raise TypeError(f"the first command is LoadTask, not {type(begin).__name__}")
         try:
-            self._live(begin)
+            self._run(begin)
         except UserError as error:
             self._send(
                 WorkerUnable(
@@ -86,23 +88,23 @@ class DeviceArbiter:
             self._send(TaskFailed(what=fault.what, fix=fault.fix, trace=fault.trace))
             raise SystemExit(1) from None
         except MemoryShort as short:
-            self._end_short(short)
-        # An allocator raises one of these. In our own code, such as the optimizer's step, they are
-        # not the task's.
+            self._end_without_memory(short)
+        # An allocator raises one of these. When it does so in our code, such as in the optimizer's
+        # step, the task is not at fault.
         except (MemoryError, RuntimeError, OSError) as error:
             if (short_of := memory_short("training", error)) is None:
                 raise
-            self._end_short(short_of)
+            self._end_without_memory(short_of)
 
-    def _end_short(self, short: MemoryShort) -> NoReturn:
-        """A new process begins with no fragments.
+    def _end_without_memory(self, short: MemoryShort) -> NoReturn:
+        """Report the lack of memory and end the process.
 
-        The node starts one when the machine may have room.
+        The node starts a new process, whose memory is not fragmented.
         """
         self._send(TaskFailed(what=short.what, fix="", trace=short.trace, passes=True))
         raise SystemExit(1)
 
-    def _live(self, begin: LoadTask) -> None:
+    def _run(self, begin: LoadTask) -> None:
         loop = self._load(begin)
         while True:
             if loop.training and self._inbox.empty():
@@ -136,7 +138,7 @@ class DeviceArbiter:
         try:
             loop.step()
         except SampleFault:
-            if loop.bad.tell and loop.bad.last is not None:
+            if loop.bad.should_report and loop.bad.last is not None:
                 self._send(loop.bad.last)
             if loop.bad.diverged:
                 self._drop(loop, loop.pause().samples)
@@ -144,31 +146,29 @@ class DeviceArbiter:
     def _obey(self, loop: TrainingLoop, command: WorkerCommand) -> None:
         match command:
             case TrainFromAnchor(id=number, lane=lane, max_steps=max_steps):
-                self._guarded(number, lambda: loop.train(lane, max_steps))
+                self._acknowledge(number, lambda: loop.train(lane, max_steps))
                 self._stretch = number
             case ResumeTraining(id=number) if not loop.anchored:
-                self._send(
-                    CommandRefused(id=number, why="there is nothing to resume: no anchor was given")
-                )
-            case ResumeTraining(id=number, lane=lane, max_steps=max_steps, taken=taken):
-                if taken:
+                self._send(CommandRefused(id=number, why="there is no anchor to resume from"))
+            case ResumeTraining(id=number, lane=lane, max_steps=max_steps, received=received):
+                if received:
                     loop.rebase()
-                self._guarded(number, lambda: loop.resume(lane, max_steps))
+                self._acknowledge(number, lambda: loop.resume(lane, max_steps))
                 self._stretch = number
-            case CollectWork(id=number, taken=taken):
-                if taken:
+            case CollectWork(id=number, received=received):
+                if received:
                     loop.rebase()
                 self._collect(loop, number)
             case SaveInnerState(id=number) | LoadInnerState(id=number) if loop.training:
                 self._send(CommandRefused(id=number, why="it is training: collect first"))
             case SaveInnerState(id=number):
-                self._guarded(number, loop.save_inner)
+                self._acknowledge(number, loop.save_inner)
             case LoadInnerState(id=number):
-                self._guarded(number, loop.load_inner)
+                self._acknowledge(number, loop.load_inner)
             case LoadTask():
-                raise TypeError("Begin comes once")
+                raise TypeError("LoadTask comes once")
 
-    def _guarded(self, number: int, act: Callable[[], None]) -> None:
+    def _acknowledge(self, number: int, act: Callable[[], None]) -> None:
         try:
             act()
         except ValueError as error:
@@ -192,7 +192,7 @@ class DeviceArbiter:
         )
 
     def _report(self, loop: TrainingLoop) -> None:
-        """Twice a second, and at once when a stretch has come to its end."""
+        """Report progress every `REPORT_EVERY_S`, and at once at the end of a stretch."""
         now = monotonic()
         if loop.training and now - self._reported_at < REPORT_EVERY_S:
             return
@@ -217,8 +217,9 @@ class DeviceArbiter:
         self._send(
             WorkerWarning(
                 code="NON_FINITE",
-                message=f"training went to infinity: the work of {samples} samples was dropped here and offered to nobody. "
-                "Training waits for the next anchor; if it happens again, the run's learning rate is too high.",
+                message=f"The loss became NaN or infinite; {samples} samples were discarded."
+                " Training waits for the next anchor. If this repeats, lower [inner] learning_rate"
+                " or check loss().",
             )
         )
         return nothing

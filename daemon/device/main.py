@@ -1,7 +1,8 @@
-"""The worker process's entry: `python -P -m daemon.device.main SOCKET_FD MEMORY_FD PARENT_PID`,
-started by `process.py` alone.
+"""The entry point of the worker process, which `daemon/children/process.py` starts.
 
-Guarantees: it does not outlive its parent (`daemon/children/parent_death.py`).
+    python -P -m daemon.device.main SOCKET_FD MEMORY_FD PARENT_PID
+
+The process does not outlive its parent (`daemon/children/parent_death.py`).
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from daemon.device.messages import WorkerCommand, decode_command
 def main() -> None:
     link_fd, memory_fd, parent = (int(argument) for argument in sys.argv[1:4])
     die_with_parent(parent)
-    # A task's own children must not keep the link open.
+    # The children of a task must not keep the link open.
     os.set_inheritable(link_fd, False)
     os.set_inheritable(memory_fd, False)
-    # What a task prints belongs to the log, line by line.
+    # The node logs stderr line by line. The output of a task goes there too.
     os.dup2(2, 1)
-    # It stays open to the end of the process.
+    # The file stays open to the end of the process.
     sys.stdout = open(  # noqa: SIM115
         1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
     )
@@ -45,28 +46,30 @@ def main() -> None:
     def send(message: ChildMessage) -> None:
         link.sendall(frame(message))
 
-    # Here and not above: torch takes seconds to import, and a parent that dies meanwhile must be
-    # noticed.
+    # A late import: torch takes seconds to import. The thread above must notice a parent that dies
+    # meanwhile.
     from daemon.device.arbiter import DeviceArbiter  # noqa: PLC0415
 
-    os.register_at_fork(after_in_child=lambda: _let_go(link_fd))
+    os.register_at_fork(after_in_child=lambda: _close_link(link_fd))
     code = 1
     try:
         DeviceArbiter(inbox, send, memory_fd).run()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
-    except BaseException:  # noqa: BLE001  # the root of this process: what is ours goes to the log with its traceback
+    # The root of this process: an error of this program goes to the log with its traceback.
+    except BaseException:  # noqa: BLE001
         traceback.print_exc()
     finally:
-        # At once, whatever threads a task has started and however it has left the standard streams.
+        # End at once, whatever threads the task has started.
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()
         os._exit(code)
 
 
-def _let_go(link_fd: int) -> None:
-    """In a child that the task forked: the conversation with the node is not its own."""
+def _close_link(link_fd: int) -> None:
+    """Close the link in a child that the task forked."""
+
     with suppress(OSError):
         os.close(link_fd)
 

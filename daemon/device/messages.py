@@ -1,9 +1,9 @@
-"""What node and worker say to each other over their socket pair: small msgpack records behind a
-length, never a tensor.
+"""Defines the messages between a node and its worker: small msgpack records, never a tensor.
 
-Commands go down one at a time and each is answered once, with its `id`. `WorkerProgress`, `BatchUnusable` and
-`WorkerWarning` come up by themselves. The first command is `LoadTask`, answered by `WorkerReady` or, when a person
-has to mend something, `WorkerUnable`. `TaskFailed` comes last of all, at any time.
+The node sends one command at a time. The worker answers each once, with its `id`. The first command
+is `LoadTask`, which `WorkerReady` or `WorkerUnable` answers. The worker sends `WorkerProgress`,
+`BatchUnusable` and `WorkerWarning` on its own. `TaskFailed` may come at any time, and is the last
+message.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from protocol.ports.trainer import Lane, TaskInfo
 
 
 class LoadTask(ChildMessage, frozen=True, kw_only=True, tag=True):
-    """Load the job's task and get ready."""
+    """Load the job's task."""
 
     job: Job
     settings: WorkerSettings
 
 
 class TrainFromAnchor(ChildMessage, frozen=True, kw_only=True, tag=True):
-    """Take the shared anchor and train from it."""
+    """Train from the shared anchor."""
 
     id: int
     lane: Lane
@@ -31,40 +31,41 @@ class TrainFromAnchor(ChildMessage, frozen=True, kw_only=True, tag=True):
 
 
 class ResumeTraining(ChildMessage, frozen=True, kw_only=True, tag=True):
-    """Train on.
+    """Continue to train.
 
-    `taken` says that the work of the last `WorkCollected` arrived; otherwise it stays part of the next
-    one.
+    `received` says that the caller got the work of the last `WorkCollected`. Otherwise that work stays
+    part of the next one.
     """
 
     id: int
     lane: Lane
     max_steps: int | None
-    taken: bool
+    received: bool
 
 
 class CollectWork(ChildMessage, frozen=True, kw_only=True, tag=True):
-    """Pause and put what was learned into the shared delta. `taken` as in `ResumeTraining`."""
+    """Pause, and write the work into the shared delta. `received` is as in `ResumeTraining`."""
 
     id: int
-    taken: bool
+    received: bool
 
 
 class SaveInnerState(ChildMessage, frozen=True, kw_only=True, tag=True):
-    """Put the inner optimizer's state into the shared memory."""
+    """Write the inner optimizer's state into the shared memory."""
 
     id: int
 
 
 class LoadInnerState(ChildMessage, frozen=True, kw_only=True, tag=True):
-    """Take the inner optimizer's state from the shared memory."""
+    """Read the inner optimizer's state from the shared memory."""
 
     id: int
 
 
 class WorkerReady(ChildMessage, frozen=True, kw_only=True, tag=True):
-    """The task is loaded and the shared memory has its size; `inner` is the length of the inner
-    optimizer's state.
+    """The task is loaded, and the shared memory has its size.
+
+    `inner` is the length of the inner optimizer's state.
     """
 
     info: TaskInfo
@@ -72,7 +73,7 @@ class WorkerReady(ChildMessage, frozen=True, kw_only=True, tag=True):
 
 
 class WorkerUnable(ChildMessage, frozen=True, kw_only=True, tag=True):
-    """A `UserError` at the start, field by field."""
+    """The fields of a `UserError` that the worker raised at its start."""
 
     code: str
     what: str
@@ -82,10 +83,10 @@ class WorkerUnable(ChildMessage, frozen=True, kw_only=True, tag=True):
 
 
 class TaskFailed(ChildMessage, frozen=True, kw_only=True, tag=True):
-    """The task's own code failed or broke a rule, which a person must mend; the worker ends.
+    """The task failed or broke a rule, and the worker ends. A person must fix the task.
 
-    `what` is a sentence without its full stop and names file and line; `trace` is the traceback,
-    empty where nothing was raised. `passes`: memory was short, which may pass.
+    `what` is a sentence without its full stop, which names the file and the line. `trace` is the
+    traceback, or empty. `passes` says that memory was short, which may pass by itself.
     """
 
     what: str
@@ -95,9 +96,9 @@ class TaskFailed(ChildMessage, frozen=True, kw_only=True, tag=True):
 
 
 class BatchUnusable(ChildMessage, frozen=True, kw_only=True, tag=True):
-    """A batch could not be used: the sample's coordinates are in `where`.
+    """A batch was skipped; `where` names its samples.
 
-    `skipped` of `drawn` batches of this life were such.
+    This worker process has skipped `skipped` of `drawn` batches.
     """
 
     what: str
@@ -108,8 +109,9 @@ class BatchUnusable(ChildMessage, frozen=True, kw_only=True, tag=True):
 
 
 class CommandRefused(ChildMessage, frozen=True, kw_only=True, tag=True):
-    """The command does not fit the worker's state (to resume without an anchor, to save while
-    training), or its values are `unfit`.
+    """The command does not fit the worker's state, or its values are `unfit`.
+
+    Examples are to resume without an anchor, and to save while training.
     """
 
     id: int
@@ -118,9 +120,9 @@ class CommandRefused(ChildMessage, frozen=True, kw_only=True, tag=True):
 
 
 class WorkCollected(ChildMessage, frozen=True, kw_only=True, tag=True):
-    """The delta is in the shared memory.
+    """The shared memory holds the delta.
 
-    `longest_step_s` is of this worker's whole life, as in `WorkerProgress`.
+    `longest_step_s` is the longest step since the process started.
     """
 
     id: int
@@ -132,9 +134,10 @@ class WorkCollected(ChildMessage, frozen=True, kw_only=True, tag=True):
 
 
 class WorkerProgress(ChildMessage, frozen=True, kw_only=True, tag=True):
-    """How the stretch begun by command `stretch` goes.
+    """The progress of the stretch that the command `stretch` began.
 
-    `loss` is the mean since the last report, the rest since the stretch began.
+    `loss` is the mean since the last report. The other figures count from the stretch's beginning,
+    except `longest_step_s`, which counts from the start of the process.
     """
 
     stretch: int
@@ -146,7 +149,7 @@ class WorkerProgress(ChildMessage, frozen=True, kw_only=True, tag=True):
 
 
 class WorkerWarning(ChildMessage, frozen=True, kw_only=True, tag=True):
-    """Something a person should hear of, as in `protocol.journal.Warned`."""
+    """A warning for a person, as in `protocol.journal.Warned`."""
 
     code: str
     message: str
@@ -172,10 +175,11 @@ _reports: msgspec.msgpack.Decoder[WorkerReport] = msgspec.msgpack.Decoder(Worker
 
 
 def decode_command(body: bytes) -> WorkerCommand:
-    """Raises `msgspec.DecodeError` (of which `ValidationError` is one)."""
+    """Decode a command. Raises `msgspec.DecodeError`."""
     return _commands.decode(body)
 
 
 def decode_report(body: bytes) -> WorkerReport:
-    """Raises `msgspec.DecodeError` (of which `ValidationError` is one)."""
+    """Decode a report. Raises `msgspec.DecodeError`."""
+
     return _reports.decode(body)

@@ -1,4 +1,4 @@
-"""Which processor learns, and how much of it. Worker process only."""
+"""Chooses the processor for training, and hides the differences of CPU and CUDA. Worker only."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from protocol.errors import UserError
 
 
 class Device:
-    """The torch device, with what differs between CPU and CUDA: copies, waiting, precision, its
-    name for people.
-    """
+    """The torch device: its copies, waits, precision and name."""
 
     def __init__(self, settings: WorkerSettings) -> None:
-        """Raises `UserError("DEVICE")` for one that is not here."""
+        """Find the device. Raises `UserError("DEVICE")` for a device that does not exist."""
         self.threads = choose_threads(settings.threads)
         self.torch = _find(settings.device)
         self.cuda = self.torch.type == "cuda"
@@ -26,44 +24,42 @@ class Device:
         self._step_done: torch.cuda.Event | None = None
 
     def claim(self) -> None:
-        """Arrange this whole process for training. Once, in a process that does nothing else."""
+        """Set up this whole process for training. Call once."""
         torch.set_num_threads(self.threads)
         torch.set_num_interop_threads(1)
-        # Numpy measures these once, and warns of denormals that are flushed by then.
+        # numpy measures these once. Later it would warn, because denormals are then flushed.
         np.finfo(np.float32), np.finfo(np.float64)
-        # Adam's averages of gradients that stay zero decay into denormals, on which a CPU computes
-        # a hundred times slower.
+        # Adam's averages of zero gradients decay into denormals, which slow a CPU down 100 times.
         torch.set_flush_denormal(True)
         if self.cuda:
             torch.cuda.set_device(self.torch)
-            # TF32: the gradient noise of any batch is larger than its rounding.
+            # Use TF32: the gradient noise of any batch is larger than its rounding.
             torch.set_float32_matmul_precision("high")
 
     def name(self) -> str:
-        """As a person would say it."""
+        """Return the device's name for people."""
         if not self.cuda:
             return f"cpu ({self.threads} {'thread' if self.threads == 1 else 'threads'})"
         properties = torch.cuda.get_device_properties(self.torch)
         return f"{properties.name}, {properties.total_memory / 2**30:.0f} GB"
 
     def autocast(self) -> AbstractContextManager[object]:
-        """bfloat16 arithmetic over float32 parameters where the owner asked for it."""
+        """Compute in bfloat16, over float32 parameters, where the owner's settings say so."""
         return (
             torch.autocast(self.torch.type, dtype=torch.bfloat16) if self._half else nullcontext()
         )
 
     def put(self, batch: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """The batch on the device; from pinned memory, so that the copy does not wait for the step
-        before it.
+        """Copy the batch to the device.
+
+        Pinned memory lets the copy run beside the step before it.
         """
         if not self.cuda:
             return list(batch)
         return [tensor.pin_memory().to(self.torch, non_blocking=True) for tensor in batch]
 
     def pace(self) -> None:
-        """Let the processor run one step ahead of the device and no further: more would only delay
-        the next command.
-        """
+        """Wait until the device is at most one step behind: more would delay the next command."""
         if self.cuda:
             if self._step_done is not None:
                 self._step_done.synchronize()
@@ -71,7 +67,7 @@ class Device:
             self._step_done.record()
 
     def wait(self) -> None:
-        """Until everything asked of the device is done."""
+        """Wait until the device has done all of its work."""
         if self.cuda:
             torch.cuda.synchronize(self.torch)
 
@@ -85,14 +81,14 @@ def _find(wanted: str) -> torch.device:
         raise UserError(
             "DEVICE",
             f"There is no device called {wanted!r}.",
-            why="it is auto, cpu, cuda, or cuda:1",
+            why="a device is auto, cpu, cuda, or cuda:1",
             exit_code=2,
         ) from None
     if device.type not in ("cpu", "cuda"):
         raise UserError(
             "DEVICE",
             f"The device {wanted!r} is not supported.",
-            why="it is auto, cpu, cuda, or cuda:1",
+            why="a device is auto, cpu, cuda, or cuda:1",
             exit_code=2,
         )
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -100,7 +96,8 @@ def _find(wanted: str) -> torch.device:
         build = "" if torch.version.cuda else ", and the installed torch is a CPU build"
         raise UserError(
             "DEVICE",
-            f"The device {wanted!r} is not there: torch sees {count} CUDA {'device' if count == 1 else 'devices'}{build}.",
+            f"The device {wanted!r} does not exist: torch sees {count} CUDA"
+            f" {'device' if count == 1 else 'devices'}{build}.",
             fix='check nvidia-smi, or set [worker] device = "auto"',
             exit_code=2,
         )

@@ -1,4 +1,4 @@
-"""What the worker is told: by the run (`Job`) and by the owner of its machine (`WorkerSettings`)."""
+"""Defines the worker's inputs: `Job` from the run, `WorkerSettings` from the machine's owner."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from protocol.run.manifest import Inner, Manifest
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The `[worker]` part of a node's configuration.
 
-    A run's manifest comes from a stranger. It may choose among the shipped tasks; it may import a
+    A run's manifest comes from a stranger. It can choose one of the shipped tasks. It can import a
     module of this machine only with `allow_custom_task`, and read files only inside `data_folders`:
-    a model trained on private files carries them to the whole swarm.
+    a model that is trained on private files carries them to the whole swarm.
     """
 
-    device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1"
-    # 0: one less than the processors this process may use.
+    # "auto", "cpu", "cuda", or for example "cuda:1".
+    device: str = "auto"
+    # 0 means one less than the processors that this process may use.
     threads: Annotated[int, Meta(ge=0, le=1024)] = 0
     nice: Annotated[int, Meta(ge=0, le=19)] = 0
-    # Of the model's arithmetic; parameters are float32 always.
+    # The precision of the model's arithmetic. The parameters are always float32.
     precision: Literal["float32", "bfloat16"] = "float32"
     allow_custom_task: bool = False
     data_folders: tuple[str, ...] = ()
-    # For torch from a cold disk and the task's own data: an index over a large data set takes
-    # minutes.
+    # For the import of torch from a cold disk, and for the task's data: an index over a large data
+    # set takes minutes.
     load_timeout_s: Annotated[float, Meta(ge=1, le=86400)] = 600.0
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of a manifest that the worker needs, and whose work it does."""
+    """The part of a manifest that the worker needs, and the node that it works for."""
 
     task: str
     task_options: dict[str, int | float | str | bool]
@@ -44,7 +45,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def job_of(manifest: Manifest, peer: PeerId) -> Job:
-    """What `peer`'s worker has to do for the run."""
+    """Return the job of `peer`'s worker in the run."""
     return Job(
         task=manifest.task,
         task_options=manifest.task_options,
@@ -55,7 +56,9 @@ def job_of(manifest: Manifest, peer: PeerId) -> Job:
 
 
 def choose_threads(wanted: int) -> int:
-    """`wanted`, or for 0 one less than the processors this process may use: the node beside the
-    worker has to answer its peers in time.
+    """Return `wanted`; for 0, one less than the processors that this process may use.
+
+    The node needs a processor to answer its peers in time.
     """
+
     return wanted or max(1, len(os.sched_getaffinity(0)) - 1)

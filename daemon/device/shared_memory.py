@@ -1,4 +1,4 @@
-"""What node and worker share: anchor, delta and the inner optimizer's state, as flat float32.
+"""Shares three float32 vectors between node and worker: anchor, delta, inner optimizer state.
 
 The worker gives the memory its size.
 """
@@ -12,22 +12,23 @@ __all__ = ["SharedMemory", "create", "give_size"]
 
 
 def give_size(fd: int, parameters: int, inner: int) -> None:
-    """The worker's part: make room for two vectors of `parameters` and one of `inner`, for good."""
+    """Fix the size of the memory: two vectors of `parameters` and one of `inner` elements."""
     memory.give_size(fd, (parameters, parameters, inner))
 
 
 class SharedMemory:
-    """The mapping.
+    """The three vectors, mapped into this process.
 
-    `anchor` and `delta` have shape (parameters,), `inner` (inner,). Views keep the memory alive
-    after everything else is gone.
+    `anchor` and `delta` have shape (parameters,), `inner` has shape (inner,). The vectors keep the
+    memory alive, even after the other process is gone.
     """
 
     def __init__(self, fd: int, parameters: int, inner: int) -> None:
-        """Maps `fd`, which may be closed afterwards.
+        """Map `fd`, which the caller may close afterwards.
 
-        Raises `ValueError` when its size or seals are not those of these vectors.
+        Raises `ValueError` where its size or its seals do not fit these vectors.
         """
+
         self.anchor, self.delta, self.inner = memory.map_vectors(
             fd, (parameters, parameters, inner)
         )

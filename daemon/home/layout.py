@@ -1,5 +1,7 @@
-"""Where a node keeps what is its own: one directory, private to its user, named by flag,
-environment or platform convention.
+"""Finds a node's home, and names the files in it.
+
+The home is one directory, private to its user. A flag, the environment or the platform's convention
+names it.
 """
 
 from __future__ import annotations
@@ -12,14 +14,15 @@ from pathlib import Path
 
 from protocol.errors import UserError
 
-# What a medium that is full, or a quota that is used up, says.
+# The errors of a full file system and of a used-up quota.
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _FIRST = {
     **dict.fromkeys(FULL, "free some space there"),
     errno.EACCES: "run this as the user whom it belongs to",
     errno.EISDIR: "move away what is in its place",
 }
-DIRECTORY = "hypergpu"  # in the place for a user's data
+# The name of the home in the user's directory for data.
+DIRECTORY = "hypergpu"
 KEY_FILE = "node.key"
 BULK_CERTIFICATE_FILE = "bulk.pem"
 WALLET_FILE = "wallet.json"
@@ -31,26 +34,29 @@ LOG_FILE = "hypergpud.log"
 
 
 def home_directory(flag: str | None, environ: Mapping[str, str]) -> Path:
-    """The home in force, absolute: the flag, else `HYPERGPU_HOME`, else this user's place for data
-    (https://specifications.freedesktop.org/basedir-spec). Creates nothing.
+    """Return the absolute path of the home. Creates nothing.
 
-    Raises `UserError("PATH")` for a path that names nothing, "HOME" where the user has no place for
-    data.
+    The flag comes first, then `HYPERGPU_HOME`, then the user's directory for data
+    (https://specifications.freedesktop.org/basedir-spec).
+
+    Raises:
+        UserError: "PATH" for an unusable path, "HOME" where the user has no directory for data.
     """
     if flag is not None:
         return user_path(flag, "--home", environ)
     if named := environ.get("HYPERGPU_HOME"):
         return user_path(named, "HYPERGPU_HOME", environ)
     data = environ.get("XDG_DATA_HOME", "")
-    # The specification: a relative one is ignored.
+    # The specification says to ignore a relative path.
     if data.startswith("/"):
         return user_path(data, "XDG_DATA_HOME", environ) / DIRECTORY
     own = _home_of_user("", environ)
     if own is None:
         raise UserError(
             "HOME",
-            "Cannot tell where the data of this user belongs.",
-            why=f"HOME is not set, and the user {os.getuid()} has no home directory in the password database",
+            "Cannot find this user's directory for data.",
+            why=f"HOME is not set, and the user {os.getuid()} has no home directory in the"
+            " password database",
             fix="name a directory with --home PATH or HYPERGPU_HOME",
             exit_code=2,
         )
@@ -58,12 +64,13 @@ def home_directory(flag: str | None, environ: Mapping[str, str]) -> Path:
 
 
 def user_path(text: str, origin: str, environ: Mapping[str, str] = os.environ) -> Path:
-    """A path that somebody typed, absolute, with a `~` at its beginning expanded (a shell leaves it
-    in `'~/x'` and in `--home=~/x`).
+    """Return the absolute path for a path that a person typed.
 
-    `origin` says where it was typed, for the error. Raises `UserError("PATH")`, exit code 2.
-    Guarantees a path that the system's calls and our files can carry: not empty, UTF-8, without
-    NUL, no name longer than a file system takes.
+    A leading `~` is expanded, because a shell keeps it in `'~/x'` and in `--home=~/x`. The result
+    is not empty, is UTF-8, has no NUL character, and has no name that is too long for the file
+    system. `origin` names the place where the path was typed, for the error.
+
+    Raises `UserError("PATH")` with exit code 2.
     """
     if not text:
         raise _no_path(origin, "it is empty", "give a path, or leave it out")
@@ -94,20 +101,20 @@ def user_path(text: str, origin: str, environ: Mapping[str, str] = os.environ) -
         if not path.is_absolute():
             raise _no_path(
                 origin,
-                "it is relative, and the current directory does not exist any more",
-                "cd to one that does",
+                "it is relative, and the current directory no longer exists",
+                "cd to a directory that exists",
             ) from None
         if error.errno == errno.ENAMETOOLONG:
             raise _no_path(
-                origin, "it is longer than the file system takes", "name a shorter one"
+                origin, "it is longer than the file system allows", "name a shorter path"
             ) from None
     return path
 
 
 def _home_of_user(name: str, environ: Mapping[str, str]) -> str | None:
-    """An absolute path, or None.
+    """Return the user's home directory, or None.
 
-    An empty name means the user of this process, whose HOME counts first.
+    An empty name means the user of this process, for whom HOME counts first.
     """
     own = environ.get("HOME", "")
     if not name and own.startswith("/"):
@@ -120,8 +127,9 @@ def _home_of_user(name: str, environ: Mapping[str, str]) -> str | None:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether UTF-8 can carry it: bytes of an argument that are not UTF-8 arrive as lone
-    surrogates.
+    """Return whether the text can be encoded in UTF-8.
+
+    Python turns an argument's other bytes into lone surrogates.
     """
     try:
         text.encode()
@@ -137,9 +145,9 @@ def _no_path(origin: str, why: str, fix: str) -> UserError:
 
 
 def ensure_home(home: Path) -> None:
-    """Make the directory (0700) where it is missing. One that exists is left as its owner made it.
+    """Make the home with mode 0700 if it does not exist. An existing one is not changed.
 
-    Raises `UserError("HOME")` when that is impossible.
+    Raises `UserError("HOME")`.
     """
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -148,9 +156,8 @@ def ensure_home(home: Path) -> None:
 
 
 def unusable_home(home: Path, error: OSError) -> UserError:
-    """`UserError("HOME")` for a home in which something cannot be read or written; `error` names
-    the file where it knows it.
-    """
+    """Return `UserError("HOME")` for a home in which a file cannot be read or written."""
+
     where = f"{error.filename}: " if error.filename and Path(error.filename) != home else ""
     other = "name another directory with --home PATH or HYPERGPU_HOME"
     first = _FIRST.get(error.errno or 0)

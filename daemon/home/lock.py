@@ -1,9 +1,9 @@
-"""One daemon per home: an flock that the kernel releases however its holder ends, so a stale one
-cannot exist.
+"""Allows one daemon per home, by an flock on a file of the home.
 
-An flock does not reach every other machine that uses the same file system (sshfs, some SMB and NFS
-mounts), and some file systems have none. The holder therefore writes who it is into the file, and
-touches the file every `BEAT_S` (`home_watch.py`). A file that another machine touches is held.
+The kernel releases an flock however its holder ends, so there are no stale locks. Some network file
+systems (sshfs, some SMB and NFS mounts) do not carry the lock to other machines, and some file
+systems have no locks. The holder therefore writes its name into the file, and touches the file
+every `TOUCH_S` (`home_watcher.py`). A file that another machine touches is held.
 """
 
 from __future__ import annotations
@@ -23,20 +23,24 @@ import msgspec
 from daemon.home.layout import LOCK_FILE, unusable_home
 from protocol.errors import UserError
 
-BEAT_S = 5.0  # between two touches of the holder's file
-# How long a start waits that finds the name of another machine: two beats, and the 3 s for which
-# NFS may show an old date.
-LISTEN_S = 2 * BEAT_S + 3.0
+# Between two touches of the file by its holder.
+TOUCH_S = 5.0
+# How long a start waits for a touch when the file names another machine: two periods, and the 3 s
+# for which NFS may show an old date.
+LISTEN_S = 2 * TOUCH_S + 3.0
 POLL_S = 0.25
-# A file that was touched longer ago is a crash's or a backup's, whatever the machines' clocks say.
+# A file that nobody touched for this long is left from a crash or a backup. The machines' clocks
+# do not differ by a day.
 OLD_S = 24 * 3600.0
 MOST_BYTES = 256
 _NO_FLOCK = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 class LockHolder(msgspec.Struct, frozen=True, kw_only=True):
-    """Who holds a home: a process, its machine's name, and the boot in which the kernel's locks
-    hold. The last two are empty in old files."""
+    """The process that holds a home, its machine's name, and its boot.
+
+    Files of earlier versions have no machine and no boot.
+    """
 
     pid: int
     host: str = ""
@@ -44,7 +48,7 @@ class LockHolder(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def here(self) -> bool:
-        """Whether the process is under this kernel."""
+        """Whether the process runs on this kernel."""
         return not self.boot or self.boot == boot_id()
 
     def __str__(self) -> str:
@@ -54,8 +58,10 @@ class LockHolder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def boot_id() -> str:
-    """What tells this boot of this machine from every other; containers of one machine share it,
-    and the kernel's locks."""
+    """Return an id of this boot of this machine.
+
+    Containers on one machine share the id, as they share the kernel's locks.
+    """
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -63,10 +69,9 @@ def boot_id() -> str:
 
 
 def own_mark() -> bytes:
-    """What the holder writes into the file.
+    """Return what the holder writes into the file.
 
-    The same for the life of the process: a machine gets another name while it runs, by DHCP for
-    one.
+    It never changes while the process runs, although DHCP may rename the machine.
     """
     return _mark_of(os.getpid())
 
@@ -78,10 +83,11 @@ def _mark_of(pid: int) -> bytes:
 
 @contextmanager
 def home_lock(home: Path, say: Callable[[str], None] = lambda _: None) -> Iterator[None]:
-    """Hold the home for this process.
+    """Hold the home for this process while the block runs.
 
-    Raises `UserError`: "ALREADY_RUNNING", which names the holder, or "HOME" where nothing can be
-    written.
+    Raises:
+        UserError: "ALREADY_RUNNING", which names the holder, or "HOME" for a home that is not
+            writable.
     """
     path = home / LOCK_FILE
     try:
@@ -98,18 +104,19 @@ def home_lock(home: Path, say: Callable[[str], None] = lambda _: None) -> Iterat
         try:
             yield
         finally:
-            # A medium that refuses this makes the next start on another machine listen for a while.
+            # If this fails, the next start on another machine waits for `LISTEN_S`.
             with suppress(OSError):
                 release(handle)
     finally:
-        # Releases. The file stays: removing it would let two processes lock two files of one name.
+        # This releases the lock. The file stays: otherwise two processes could lock two files of
+        # this name.
         os.close(handle)
 
 
 def acquire(handle: int) -> bool:
-    """Take the kernel's lock on the open file; False where another process has it.
+    """Acquire the kernel's lock on the open file. Returns False where another process has it.
 
-    Without locks a process of this boot counts as its holder.
+    Where the file system has no locks, a running process of this boot in the file holds it.
     """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -126,26 +133,25 @@ def acquire(handle: int) -> bool:
 
 
 def write_mark(handle: int) -> None:
-    """Say in the file who holds it."""
+    """Write into the file that this process holds it."""
     os.ftruncate(handle, 0)
     os.pwrite(handle, own_mark(), 0)
 
 
 def release(handle: int) -> None:
-    """Say that nobody holds it any more, so that the next start on another machine need not listen
-    for a while."""
+    """Empty the file, so that the next start on another machine need not wait."""
     if os.pread(handle, MOST_BYTES, 0) == own_mark():
         os.ftruncate(handle, 0)
 
 
 def lock_holder(home: Path) -> int | None:
-    """The process that holds the home, or None when nobody does. Never waits."""
+    """Return the id of the process that holds the home, or None. Never waits."""
     held = find_holder(home)
     return held.pid if held else None
 
 
 def find_holder(home: Path) -> LockHolder | None:
-    """Who holds the home under the kernel's lock; None when nobody does. Never waits."""
+    """Return the holder of the home under the kernel's lock, or None. Never waits."""
     try:
         handle = os.open(home / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -180,9 +186,9 @@ def _read(handle: int) -> LockHolder:
 
 
 def _touched_elsewhere(path: Path, before: LockHolder, say: Callable[[str], None]) -> bool:
-    """Whether another machine, named in the file, still touches the file.
+    """Return whether another machine, which the file names, still touches the file.
 
-    Waits up to `LISTEN_S`, after a crash of that machine or of this one.
+    Waits up to `LISTEN_S`.
     """
     if before.here:
         return False
@@ -190,7 +196,8 @@ def _touched_elsewhere(path: Path, before: LockHolder, say: Callable[[str], None
     if time.time() - first_ns / 1e9 > OLD_S:
         return False
     say(
-        f"This home was in use on {before.host}, or before a restart of this machine. Looking for {LISTEN_S:.0f} s whether it still is."
+        f"This home was in use on {before.host}, or before a restart of this machine. Checking for"
+        f" {LISTEN_S:.0f} s whether it is still in use."
     )
     deadline = time.monotonic() + LISTEN_S
     while time.monotonic() < deadline:
@@ -201,7 +208,7 @@ def _touched_elsewhere(path: Path, before: LockHolder, say: Callable[[str], None
 
 
 def _touched_ns(path: Path) -> int:
-    """The date as the file system's server has it: opening a file makes NFS ask."""
+    """Return the date of the file in nanoseconds. Opening the file makes NFS ask its server."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.fstat(handle).st_mtime_ns
@@ -215,5 +222,5 @@ def _running(home: Path, by: LockHolder) -> UserError:
         "ALREADY_RUNNING",
         f"A daemon already runs on {home} ({by}).",
         why="two daemons with one key would contradict each other in the swarm",
-        fix=f"{stop}   (or give the second one its own: hypergpud start --home OTHER)",
+        fix=f"{stop}   (or start this one on a home of its own: hypergpud start --home OTHER)",
     )

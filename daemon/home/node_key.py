@@ -1,6 +1,6 @@
-"""The node key: a 32-byte Ed25519 seed in the home, made on first use and never overwritten.
+"""Loads the node key: a 32-byte Ed25519 seed in the home.
 
-A lost key is a lost identity.
+The key is made on first use and never overwritten. A lost key is a lost identity.
 """
 
 from __future__ import annotations
@@ -18,22 +18,25 @@ from protocol.identity import Signer
 
 SEED_BYTES = 32
 KEY_EXIT_CODE = 5
-LEDGERS = "runs/*/ledger.safetensors"  # see daemon/disk/file_disk.py
+# See daemon/disk/run_folder.py.
+LEDGERS = "runs/*/ledger.safetensors"
 OF_OTHER_KEY = ".of-another-key"
 
 
 def load_or_make_key(home: Path) -> tuple[Signer, bytes]:
-    """The node's signer and the seed behind it.
+    """Return the node's signer, and the seed behind it.
 
-    Guarantees: the file is whole or absent whatever happens, readable by its owner alone, and the
-    same for two callers at once. Raises `UserError` (exit code 5) for a key that others could read,
-    that is damaged, or that cannot be read or written.
+    The file is whole or absent at every instant, and only its owner can read it. Two concurrent
+    calls return the same key.
+
+    Raises `UserError` with exit code 5 for a key that others could read, that is damaged, or that
+    cannot be read or written.
     """
     path = home / KEY_FILE
     try:
         if not path.exists():
             _leave_old_identity(home)
-            # The call that loses the race reads the winner's key.
+            # Of two concurrent calls, the second reads the key of the first.
             if write_new(path, os.urandom(SEED_BYTES)):
                 _keep_private(path)
         seed = _read(path)
@@ -51,27 +54,24 @@ def load_or_make_key(home: Path) -> tuple[Signer, bytes]:
 
 
 def _keep_private(path: Path) -> None:
-    """Remove the key that was just made, where its file system lets others read it.
+    """Remove the new key, and raise `UserError("KEY_PERMISSIONS")`, if others could read it.
 
-    FAT and its kind have the permissions of the mount, and chmod changes nothing there. Raises
-    `UserError("KEY_PERMISSIONS")`.
+    On FAT and similar file systems, all files have the permissions of the mount.
     """
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         path.unlink()
         raise UserError(
             "KEY_PERMISSIONS",
-            f"A node key in {path.parent} could be read by others, so none was made.",
-            why=f"this file system makes files with permissions {mode:04o}, whatever is asked for",
+            f"Other users could read a node key in {path.parent}, so none was made.",
+            why=f"this file system makes all files with permissions {mode:04o}",
             fix="mount it with umask=077, or name another home with --home PATH",
             exit_code=KEY_EXIT_CODE,
         )
 
 
 def _leave_old_identity(home: Path) -> None:
-    """Set aside what belongs to the key that was here before: its certificate, and the work that it
-    alone may offer.
-    """
+    """Set aside the files of an earlier key: its certificate, and its pending work."""
     for file in (home / BULK_CERTIFICATE_FILE, *home.glob(LEDGERS)):
         taken = {other.name for other in file.parent.glob(f"{file.name}{OF_OTHER_KEY}*")}
         names = (
@@ -84,16 +84,17 @@ def _leave_old_identity(home: Path) -> None:
 def _read(path: Path) -> bytes:
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        # Of the open file: what is checked is what is read.
+        # Check the open file, so that the checked file is the one that is read.
         about = os.fstat(handle)
         if not stat.S_ISREG(about.st_mode):
-            raise _damaged(path, "it is no file")
+            raise _damaged(path, "it is not a regular file")
         mode = stat.S_IMODE(about.st_mode)
         if mode & 0o077:
             raise UserError(
                 "KEY_PERMISSIONS",
-                f"The node key {path} can be read by others.",
-                why=f"its permissions are {mode:04o}; whoever reads it can be this node",
+                f"Other users can read the node key {path}.",
+                why=f"its permissions are {mode:04o}; anyone who reads the key can impersonate this"
+                " node",
                 fix=f"chmod 600 {path}",
                 exit_code=KEY_EXIT_CODE,
             )
@@ -110,6 +111,7 @@ def _damaged(path: Path, why: str) -> UserError:
         "KEY_DAMAGED",
         f"{path} is not a node key.",
         why=why,
-        fix=f"put your backup in its place, or move it away to get a new identity: mv {path} {path}.damaged",
+        fix="put your backup in its place, or move it away to get a new identity:"
+        f" mv {path} {path}.damaged",
         exit_code=KEY_EXIT_CODE,
     )

@@ -1,5 +1,4 @@
-"""A directory told apart from a later one of its name: what was removed, replaced or unmounted
-takes no more writes."""
+"""Recognizes a directory that was removed, replaced or unmounted, so that nothing writes there."""
 
 from __future__ import annotations
 
@@ -11,21 +10,21 @@ Identity = tuple[int, int]
 
 
 def identity(about: os.stat_result) -> Identity:
-    """Device and inode: what a file is, whatever its name."""
+    """Return the device and the inode, which identify a file whatever its name."""
     return about.st_dev, about.st_ino
 
 
 class PinnedDirectory:
-    """The directory that `path` names when this is made. Raises `OSError` where it names none."""
+    """The directory that `path` names at construction. Raises `OSError` where there is none."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._made_on = identity(os.stat(path))
 
     def check(self) -> None:
-        """Raises `OSError` where `path` names another directory now, or none.
+        """Raise `OSError` where `path` now names another directory, or none.
 
-        The moment between this and a write stays open.
+        The directory may still be replaced between this check and a write.
         """
         if identity(os.stat(self._path)) != self._made_on:
-            raise OSError(errno.ESTALE, "another directory is in its place", str(self._path))
+            raise OSError(errno.ESTALE, "another directory has replaced it", str(self._path))

@@ -1,9 +1,8 @@
-"""What a home remembers from one start to the next: its port, which runs it was in, and where their
-members were seen.
+"""Keeps a home's recent state from one start to the next: its port, its runs, and their members.
 
-`<home>/remembered.json` lets `hypergpud start` alone go on where it was: in the run that this home
-was in last, on the port where others look for it, with the members it met there. It is written when
-a run begins, and while it goes on.
+With `<home>/remembered.json`, `hypergpud start` continues the home's last run, on the port at which
+other nodes look for it, with the members that it met. The file is written when a run begins, and
+while it goes on. Its name and format are those of earlier versions.
 """
 
 from __future__ import annotations
@@ -25,29 +24,30 @@ from protocol.messages.base import UNREADABLE
 from protocol.run.manifest import MAX_MANIFEST_BYTES, Manifest, SignedManifest
 
 RECENT_STATE_FILE = "remembered.json"
-MOST_RUNS = 32  # a line each; the manifests of all stay
-# Of a run's members: one that answers tells the others.
+# The file has one line for each run. The manifests of all runs stay.
+MOST_RUNS = 32
+# For each run. One member that answers names the others.
 MOST_ADDRESSES = 32
 MOST_BYTES = 1 << 20
 _ADDRESS = r"^/(ip4|dns4)/[^/]+/tcp/[0-9]+/p2p/[0-9A-Za-z]+$"
 
 
 class RecentRun(msgspec.Struct, frozen=True, kw_only=True):
-    """One run, and multiaddrs of members that were connected in it."""
+    """A run, and the addresses of members that were connected in it."""
 
     run: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
     members: tuple[Annotated[str, Meta(pattern=_ADDRESS)], ...] = ()
 
 
 class RecentState(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole file. `runs` has the one that this home was in last first."""
+    """The content of the file. The first of `runs` is the home's last run."""
 
     port: Annotated[int, Meta(ge=0, le=65535)] = 0
     runs: tuple[RecentRun, ...] = ()
 
 
 def load_recent_state(home: Path) -> RecentState | None:
-    """Nothing for a home without the file, None where it cannot be read."""
+    """Return the recent state; an empty one without a file, None for an unreadable file."""
     try:
         with (home / RECENT_STATE_FILE).open("rb") as stream:
             return msgspec.json.decode(stream.read(MOST_BYTES), type=RecentState)
@@ -64,13 +64,14 @@ def save_recent_state(
     members: tuple[str, ...] = (),
     hoped: tuple[str, ...] = (),
 ) -> None:
-    """This home is in that run, on that port, with those members; where none are given, those known
-    before stay.
+    """Save the run that this home is in. Raises `DiskFull`.
 
-    Raises `DiskFull`.
-
-    `hoped` are addresses at which nobody was met yet: they are called by the next start where no
-    member is known.
+    Args:
+        home: The home.
+        signed: The run, which becomes the home's last run.
+        port: The port at which other nodes look for this one.
+        members: The addresses of connected members. Without any, the saved ones stay.
+        hoped: Addresses to join that have not answered yet. They are saved if no member is known.
     """
     keep_manifest(home, signed)
     known = load_recent_state(home) or RecentState()
@@ -89,13 +90,13 @@ def save_recent_state(
 
 
 def last_port(home: Path) -> int:
-    """Where others look for this home's node; 0 where that is not known."""
+    """Return the port at which other nodes look for this one, or 0."""
     known = load_recent_state(home)
     return known.port if known else 0
 
 
 def kept_manifest(home: Path, run: Digest) -> SignedManifest | None:
-    """The manifest of a run of this home; None when it is not there, or cannot be read."""
+    """Return the manifest of a run of this home; None where it is missing or unreadable."""
     try:
         with (run_folder(home, run) / MANIFEST_FILE).open("rb") as stream:
             signed = msgspec.msgpack.decode(
@@ -108,15 +109,15 @@ def kept_manifest(home: Path, run: Digest) -> SignedManifest | None:
 
 
 def members_of(home: Path, run: Digest) -> tuple[str, ...]:
-    """Where members of that run were seen last."""
+    """Return the addresses at which members of the run were seen last."""
     known = load_recent_state(home) or RecentState()
     return next((visit.members for visit in known.runs if visit.run == run.hex()), ())
 
 
 def last_run(home: Path) -> SignedManifest | None:
-    """The run that this home was in last; None for a home that was in none.
+    """Return the home's last run; None for a home without runs.
 
-    Raises `UserError("RUN")` where that cannot be told.
+    Raises `UserError("RUN")` where the last run is unknown.
     """
     known, kept = load_recent_state(home), runs_of(home)
     if known and known.runs:
@@ -127,7 +128,7 @@ def last_run(home: Path) -> SignedManifest | None:
             f"This home was in several runs: {describe_runs(kept)}.",
             why=f"{home / RECENT_STATE_FILE} does not say which was the last"
             if known is None
-            else "none of them was noted as the last",
+            else "none of them is saved as the last",
             fix=f"hypergpud start --run {kept[0].run.hex()[:SHOWN_DIGITS]}   (or another of them)",
             exit_code=2,
         )
@@ -135,14 +136,17 @@ def last_run(home: Path) -> SignedManifest | None:
 
 
 def chosen_run(home: Path, beginning: str | None) -> SignedManifest:
-    """The run of this home whose id begins so, else the last one. Raises `UserError("RUN")`."""
+    """Return the run whose id starts with `beginning`, else the last one.
+
+    Raises `UserError("RUN")`.
+    """
     if beginning is not None:
         return named_run(home, beginning)
     last = last_run(home)
     if last is None:
         raise UserError(
             "RUN",
-            f"{home} was in no run yet.",
+            f"{home} has not been in any run.",
             fix="name the home with --home PATH, or begin with hypergpud start",
             exit_code=2,
         )
@@ -150,18 +154,23 @@ def chosen_run(home: Path, beginning: str | None) -> SignedManifest:
 
 
 def named_run(home: Path, beginning: str) -> SignedManifest:
-    """The run of this home whose id begins so.
+    """Return the run of this home whose id starts with `beginning`.
 
-    Raises `UserError("RUN")` that names those there are.
+    Raises `UserError("RUN")`, which names the home's runs.
     """
     kept = runs_of(home)
     meant = [one for one in kept if one.run.hex().startswith(beginning.lower())]
     if len(meant) != 1:
+        what = (
+            f"Several runs of this home have an id that begins with {beginning!r}."
+            if meant
+            else f"No run of this home has an id that begins with {beginning!r}, and no file has"
+            " that name."
+        )
         raise UserError(
             "RUN",
-            f"{'Several runs' if meant else 'No run'} of this home {'have' if meant else 'has'} an id that begins with {beginning!r}"
-            f"{', and there is no file of that name' if not meant else ''}.",
-            why=f"it was in {describe_runs(kept)}" if kept else f"{home} was in no run yet",
+            what,
+            why=f"it was in {describe_runs(kept)}" if kept else f"{home} has not been in any run",
             fix="hypergpud start --run FILE, or --run with more of the id"
             if meant
             else "hypergpud start --run FILE, or --join MULTIADDR",
@@ -171,8 +180,9 @@ def named_run(home: Path, beginning: str) -> SignedManifest:
 
 
 def same_but_rules(home: Path, manifest: Manifest) -> list[SignedManifest]:
-    """The runs of this home whose manifests say the same, whatever rules they name; the one written
-    to last first.
+    """Return the home's runs whose manifests differ from this one at most in their rules.
+
+    The run that was written to last comes first.
     """
     alike = [
         one.run for one in runs_of(home) if replace(one.manifest, rules=manifest.rules) == manifest
@@ -181,7 +191,7 @@ def same_but_rules(home: Path, manifest: Manifest) -> list[SignedManifest]:
 
 
 def run_among(home: Path, peers: set[PeerId]) -> SignedManifest | None:
-    """The run that this home was in last, when it was with one of these peers."""
+    """Return the home's last run, if one of these peers was a member; else None."""
     known = load_recent_state(home)
     if (
         not known
@@ -193,7 +203,7 @@ def run_among(home: Path, peers: set[PeerId]) -> SignedManifest | None:
 
 
 def describe_other_runs(home: Path, run: Digest) -> str:
-    """The other runs of this home, in words; empty when there is none."""
+    """Describe the other runs of this home; "" where there are none."""
     return describe_runs([one for one in runs_of(home) if one.run != run])
 
 
@@ -202,7 +212,7 @@ def _of_this_home(home: Path, run: Digest) -> SignedManifest:
     if signed is None:
         raise UserError(
             "RUN",
-            f"The run {run.hex()[:SHOWN_DIGITS]} that this home was in last cannot be taken up.",
+            f"Cannot continue the run {run.hex()[:SHOWN_DIGITS]} that this home was in last.",
             why=f"its manifest is missing or damaged: {run_folder(home, run) / MANIFEST_FILE}",
             fix="hypergpud start --join MULTIADDR of one of its members, or --run FILE",
             exit_code=2,
@@ -211,5 +221,6 @@ def _of_this_home(home: Path, run: Digest) -> SignedManifest:
 
 
 def describe_runs(runs: list[HomeRun]) -> str:
-    """Each run's name and the beginning of its id."""
+    """Return each run's name and the first digits of its id."""
+
     return ", ".join(f"{one.manifest.name} ({one.run.hex()[:SHOWN_DIGITS]})" for one in runs)

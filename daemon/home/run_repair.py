@@ -1,9 +1,9 @@
-"""What of a run cannot be read is set aside, so that the run's members give it again.
+"""Sets aside the files of a run that cannot be read, so that the run's members send them again.
 
-A node that cannot read what it certified stops (`daemon/disk/file_disk.py`): it would begin anew over
-its own checkpoints. `repair` gives each such file another name, `....damaged`, beside its own, and
-deletes nothing. What is left fits together: certificates without a gap, and checkpoints and a
-ledger that stand on one of them.
+A node that cannot read its certificates stops (`daemon/disk/file_disk.py`): it would start anew and
+overwrite its checkpoints. `repair` renames each such file to `....damaged` and deletes nothing.
+The remaining files fit together: certificates without a gap, and checkpoints and a ledger that
+belong to one of them.
 """
 
 from __future__ import annotations
@@ -28,45 +28,48 @@ from protocol.run.manifest import SignedManifest
 
 
 def repair(folder: Path, signed: SignedManifest) -> list[str]:
-    """Set aside what cannot be used in a run's folder. Nobody else may write there meanwhile.
+    """Set aside the unusable files of a run's folder. No other process may write there.
 
-    Returns a sentence for each file; none where everything can be read. Raises `DiskFull`.
+    Returns a sentence for each file that was set aside. Raises `DiskFull`.
     """
-    said: list[str] = []
+    sentences: list[str] = []
     run, certified = signed.run, signed.open().engine != "hivemind"
-    states = _certificates(folder, signed, said) if certified else {}
-    _checkpoints(folder / CHECKPOINTS, run, states if certified else None, said)
-    _ledger(folder / LEDGER, run, states if certified else None, said)
-    _stands(folder / VIEW_RECORDS, said)
-    return said
+    states = _certificates(folder, signed, sentences) if certified else {}
+    _checkpoints(folder / CHECKPOINTS, run, states if certified else None, sentences)
+    _ledger(folder / LEDGER, run, states if certified else None, sentences)
+    _view_records(folder / VIEW_RECORDS, sentences)
+    return sentences
 
 
-def _stood(directory: Path, run: Digest) -> Tip | None:
-    """The tip of the newest checkpoint that can be read."""
+def _newest_tip(directory: Path, run: Digest) -> Tip | None:
+    """Return the tip of the newest checkpoint that can be read."""
     try:
         kept = checkpoints_in(directory)
     except OSError:
-        return None  # `_checkpoints` says so
+        # `_checkpoints` reports it.
+        return None
     for entry in reversed(kept):
         with suppress(FileNotFoundError, DamagedFile):
             return decode_tip(read_checkpoint(entry.path, run, entry.tip, entry.number).stood)
     return None
 
 
-def _certificates(folder: Path, signed: SignedManifest, said: list[str]) -> dict[Digest, Digest]:
-    """The state that each certificate names, by the certificate's hash, for those that can be read
-    and follow from each other.
+def _certificates(
+    folder: Path, signed: SignedManifest, sentences: list[str]
+) -> dict[Digest, Digest]:
+    """Keep the certificates that follow from each other, and return the state that each names.
 
-    Or from the newest checkpoint's tip: what a node got from others need not reach back to genesis
-    (`Keeper._read_chain`).
+    The states are by the certificate's hash. The first certificate follows from genesis or from the
+    newest checkpoint's tip: certificates from other members need not reach back to genesis.
     """
     path = folder / CERTIFICATES
-    stood = _stood(folder / CHECKPOINTS, signed.run)
-    # Up to this number certificates are read, and follow from what is not here.
+    stood = _newest_tip(folder / CHECKPOINTS, signed.run)
+    # Up to this number, the certificates follow from ones that this node does not have.
     behind = 0
     chain = ChainFile(path, no_fault, lambda _: None)
     lineage = Lineage(signed.run, signed.open())
-    states: dict[Digest, Digest] = {signed.run: b""}  # of genesis: it follows from the manifest
+    # The state of genesis follows from the manifest, so it has no digest here.
+    states: dict[Digest, Digest] = {signed.run: b""}
     good: list[tuple[int, bytes]] = []
     why = chain.damage
     for number, body in chain.records():
@@ -91,21 +94,25 @@ def _certificates(folder: Path, signed: SignedManifest, said: list[str]) -> dict
             break
         good.append((number, body))
     if why:
-        said.append(
-            f"Certificates: {why}. Those up to number {good[-1][0] if good else 0} stay. Set aside: {set_aside(path)}"
+        sentences.append(
+            f"Certificates: {why}. Those up to number {good[-1][0] if good else 0} stay."
+            f" Set aside: {set_aside(path)}"
         )
         write_chain(path, good)
     return states
 
 
 def _checkpoints(
-    directory: Path, run: Digest, states: dict[Digest, Digest] | None, said: list[str]
+    directory: Path, run: Digest, states: dict[Digest, Digest] | None, sentences: list[str]
 ) -> None:
-    """`states` by tip; None for an engine that certifies nothing."""
+    """Set aside the checkpoints that are damaged, or that no certificate names.
+
+    `states` are by tip; None for an engine without certificates.
+    """
     try:
         kept = checkpoints_in(directory)
     except OSError as error:
-        said.append(
+        sentences.append(
             f"Checkpoints cannot be read ({error.strerror}). Set aside: {set_aside(directory)}"
         )
         return
@@ -121,15 +128,17 @@ def _checkpoints(
                 continue
             state = states.get(entry.tip)
             if state is None:
-                why = "stands on a certificate that is not on disk"
+                why = "belongs to a certificate that is not on disk"
             elif state and state_digest(whole.anchor, whole.momentum) != state:
                 why = "does not have the state that its certificate names"
             else:
                 continue
-        said.append(f"Checkpoint {entry.number} {why}. Set aside: {set_aside(entry.path)}")
+        sentences.append(f"Checkpoint {entry.number} {why}. Set aside: {set_aside(entry.path)}")
 
 
-def _ledger(path: Path, run: Digest, states: dict[Digest, Digest] | None, said: list[str]) -> None:
+def _ledger(
+    path: Path, run: Digest, states: dict[Digest, Digest] | None, sentences: list[str]
+) -> None:
     try:
         tip = read_ledger(path, run).tip
     except FileNotFoundError:
@@ -139,16 +148,13 @@ def _ledger(path: Path, run: Digest, states: dict[Digest, Digest] | None, said: 
     else:
         if states is None or tip in states:
             return
-        why = "stands on a certificate that is not on disk"
-    said.append(
-        f"The ledger, with work that waited for a round, {why}. Set aside: {set_aside(path)}"
-    )
+        why = "belongs to a certificate that is not on disk"
+    sentences.append(f"The ledger, which holds pending work, {why}. Set aside: {set_aside(path)}")
 
 
-def _stands(path: Path, said: list[str]) -> None:
-    told: list[str] = []
-    slots = SlotsFile(path, no_fault, told.append)
-    if slots.unreadable or told:
-        said.append(
-            f"The stands {f'cannot be read ({slots.unreadable})' if slots.unreadable else 'are damaged'}. Set aside: {set_aside(path)}"
-        )
+def _view_records(path: Path, sentences: list[str]) -> None:
+    damage: list[str] = []
+    slots = SlotsFile(path, no_fault, damage.append)
+    if slots.unreadable or damage:
+        why = f"cannot be read ({slots.unreadable})" if slots.unreadable else "are damaged"
+        sentences.append(f"The view records {why}. Set aside: {set_aside(path)}")

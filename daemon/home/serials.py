@@ -1,17 +1,16 @@
-"""Numbers that grow for as long as a home exists: peers take the greater of two numbers of one key
-for the newer.
+"""Generates serial numbers that grow for as long as a home exists.
 
-A number is the wall clock in nanoseconds where that grows, else the last number plus one. A clock
-that is set back between two lives, or during one, therefore changes nothing. The home keeps a bound
-(`<home>/serials`) that no number has passed. A life begins above the bound of the life before, and
-writes a new bound before it gives a number out. A clean stop writes back what was used: a home that
-is restarted often does not run ahead of the clock, where it would look newer than what it is not.
-Numbers that must be greater than all of an earlier life start at `first`.
+Peers treat the greater of two numbers of one key as the newer. A number is the wall clock in
+nanoseconds where that is greater, else the last number plus one. A clock that is set back therefore
+has no effect. The file `<home>/serials` holds a bound that no number has passed. Each process
+starts above the bound, and writes a new bound before it gives out a number. A clean stop lowers the
+bound to the last used number, so that a home with many restarts does not run ahead of the clock.
+Numbers that must be greater than those of all earlier processes start at `first`.
 
-What this cannot know: a home that was restored from a backup has the bound of that day. There the
-wall clock alone is greater than what was used since. Each life therefore begins a random distance
-above its bound: two lives with one bound use different numbers, and neither number looks like an
-answer to the other (`network/peers/own_record.py`).
+A home that was restored from a backup has an old bound, so that only the wall clock is greater than
+the numbers used since. Each process therefore starts at a random distance above the bound. Two
+processes with one bound use different numbers, and neither number looks like an answer to the other
+(`daemon/network/peers/own_record.py`).
 """
 
 from __future__ import annotations
@@ -30,29 +29,30 @@ from protocol.ports.disk import DiskFull
 
 SERIALS_FILE = "serials"
 RENEW_S = 60.0
-# What a life may give out before it writes again, and what a killed life leaves unused: three
-# renewals, since a slow disk may miss one or two.
+# How far the bound is ahead of the clock: three renewals, because a slow disk may miss one or two.
+# A killed process leaves these numbers unused.
 AHEAD_NS = 3 * 60 * 10**9
-# What a clean stop leaves unused. Gossip counts its messages up from one number of ours, and no
-# node sends a billion messages that are not dated by the clock.
+# How many numbers a clean stop leaves unused. Gossip counts its messages from one of our numbers,
+# and no node sends a billion messages in one process.
 MARGIN_NS = 10**9
-# A life uses about a thousand numbers: two lives with one bound meet once in a million times.
+# A process uses about a thousand numbers, so two processes with one bound collide once in a
+# million starts.
 SPREAD_NS = 10**9
-# The year 2200. A clock that is later is broken: its numbers would not fit into the 63 bits that
-# peers read.
+# The year 2200. A later clock is broken: its numbers would not fit into the 63 bits that peers
+# read.
 LATEST_NS = 7_258_118_400 * 10**9
 
 _log = logging.getLogger(__name__)
 
 
 class Serials:
-    """One home's numbers, for one process at a time: the caller holds the home's lock.
+    """One home's serial numbers. The caller holds the home's lock.
 
-    Without a path nothing is kept.
+    Without a path, the bound is not written.
     """
 
     def __init__(self, path: Path | None, wall_ns: Callable[[], int] = time.time_ns) -> None:
-        """Reads the bound of the life before, and makes a new one durable. Raises `DiskFull`."""
+        """Read the last bound, and make a new one durable. Raises `DiskFull`."""
         self._path, self._wall_ns = path, wall_ns
         kept = _read(path) if path is not None else 0
         self.first = max(kept + 1, self._wall()) + secrets.randbelow(SPREAD_NS)
@@ -61,21 +61,21 @@ class Serials:
         self.extend()
 
     def next(self) -> int:
-        """A number that is greater than every other of this home."""
+        """Return a number that is greater than every earlier number of this home."""
         wall = self._wall()
         self._last = wall if self._last < wall < self._bound else self._last + 1
         return self._last
 
     def passed(self, number: int) -> None:
-        """Another life of this home used `number`: what comes next is greater."""
+        """Make the next numbers greater than `number`, which another process with this key used."""
         if number < LATEST_NS + AHEAD_NS:
             self._last = max(self._last, number)
             self._bound = max(self._bound, number)
 
     def extend(self) -> None:
-        """Make the next bound durable.
+        """Write the next bound, durable on return.
 
-        Raises `DiskFull`; then numbers grow one by one and stay below the old bound for 100 years.
+        Raises `DiskFull`. The numbers then grow one by one, and reach the bound after 100 years.
         """
         bound = max(self._last + 1, self._wall()) + AHEAD_NS
         if self._path is not None:
@@ -83,9 +83,9 @@ class Serials:
         self._bound = bound
 
     def close(self) -> None:
-        """Write back how far this life went: after its last number, at a clean stop.
+        """Lower the bound to the last used number, at a clean stop.
 
-        Raises `DiskFull`, which costs nothing.
+        Raises `DiskFull`, which the caller can ignore.
         """
         bound = min(self._bound, self._last + MARGIN_NS)
         if self._path is not None:
@@ -93,7 +93,7 @@ class Serials:
         self._bound = bound
 
     async def keep(self) -> None:
-        """Extend the bound in time. Until cancelled."""
+        """Extend the bound every `RENEW_S`, until cancelled."""
         failing = False
         while True:
             await trio.sleep(RENEW_S)
@@ -102,7 +102,9 @@ class Serials:
                 failing = False
             except DiskFull as full:
                 if not failing:
-                    _log.warning("the home's serial numbers are not kept: %s", full)
+                    _log.warning(
+                        "The bound of the home's serial numbers cannot be written: %s", full
+                    )
                 failing = True
 
     def _wall(self) -> int:
@@ -110,7 +112,8 @@ class Serials:
 
 
 def _read(path: Path) -> int:
-    """The bound on disk; 0 where it does not exist or is damaged: then the wall clock has to do."""
+    """Return the bound on disk; 0 where the file does not exist or is damaged."""
+
     try:
         text = path.read_bytes()[:32].strip()
     except FileNotFoundError:

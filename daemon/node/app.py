@@ -1,6 +1,4 @@
-"""Where trio begins: runs a node or an observer to its end, and turns what went wrong into an exit
-status and a message.
-"""
+"""Starts trio: runs a node or an observer, and turns an error into an exit status and a message."""
 
 from __future__ import annotations
 
@@ -40,24 +38,25 @@ def run_node(
     secret: bytes,
     journal: Journal,
     lifeline: int | None,
-    tell: Say,
+    say: Say,
     password: Password | None = None,
 ) -> int:
-    """`hypergpud start` after its settings are known.
+    """Run a node with settings that have been checked. Returns the exit status.
 
-    Without a manifest the peers to join are asked for theirs.
+    Without a manifest, the node asks the peers that it joins for theirs.
     """
     journal.add_listener(_log_events(EventLog()))
-    return _to_the_end(
-        partial(node.run, config, manifest, signer, secret, journal, lifeline, tell, password)
+    return _run_trio(
+        partial(node.run, config, manifest, signer, secret, journal, lifeline, say, password)
     )
 
 
-def run_observer(config: Config, join: tuple[str, ...], lifeline: int | None, tell: Say) -> int:
-    """`hypergpud observe` after its settings are known."""
-    from daemon.node import observer_node  # noqa: PLC0415  # a node needs no web server
+def run_observer(config: Config, join: tuple[str, ...], lifeline: int | None, say: Say) -> int:
+    """Run an observer with settings that have been checked. Returns the exit status."""
+    # A node does not import the web server.
+    from daemon.node import observer_node  # noqa: PLC0415
 
-    return _to_the_end(partial(observer_node.run, config, join, lifeline, tell))
+    return _run_trio(partial(observer_node.run, config, join, lifeline, say))
 
 
 def _log_events(events: EventLog) -> Callable[[JournalEvent], None]:
@@ -83,8 +82,8 @@ def round_label(event: JournalEvent) -> str:
     return f"[round {number}] " if view is None else f"[round {number} view {view}] "
 
 
-def _to_the_end(main: Callable[[], Awaitable[int]]) -> int:
-    # The composition root: what is caught here ends the process, with its cause in the log.
+def _run_trio(main: Callable[[], Awaitable[int]]) -> int:
+    """Run `main`. An error that reaches this function ends the process."""
     allow_open_files()
     try:
         return trio.run(main)
@@ -100,16 +99,16 @@ def _to_the_end(main: Callable[[], Awaitable[int]]) -> int:
             if isinstance(error, DiskFull):
                 raise UserError(
                     "DISK_FULL",
-                    "The node cannot begin: its disk refuses to write.",
+                    "Cannot start: the disk is full or not writable.",
                     why=str(error),
                     fix="free some space there, or name another directory with --home PATH",
                 ) from None
         raise
     except trio.TrioInternalError as error:
-        # py-libp2p runs trio system tasks; a failure in one ends the whole run. The service manager
-        # starts us again.
+        # py-libp2p runs trio system tasks, whose failure ends trio. The service manager restarts
+        # the node.
         _log.critical(
-            "a library's background task failed, which ends the node; it can be started again",
+            "A background task of a library failed, and the node ends. Start it again.",
             exc_info=error.__cause__ or error,
         )
         return 1

@@ -1,6 +1,4 @@
-"""How a node finds the others of its run: which run they are in, where it is announced, and what
-the next start remembers of them.
-"""
+"""Finds the other members of a run, and saves their addresses for the next start."""
 
 from __future__ import annotations
 
@@ -29,16 +27,16 @@ from protocol.ports.network import Network
 from protocol.rules.versions import check_rules
 from protocol.run.manifest import SignedManifest
 
-# Between looks at who is connected: what a node that is killed forgets of them.
-REMEMBER_S = 10.0
-# For the first answer of a node we join; after that the person should hear what is wrong.
+# Between two saves of the members' addresses. A node that is killed loses the changes since.
+SAVE_S = 10.0
+# How long the joined nodes may take to answer before the person is told what is wrong.
 JOIN_S = 30.0
-# After listening, before the run is announced: connections to the join addresses are being made.
-ENTER_S = 0.5
+# Between listening and the announcement. The node connects to the join addresses meanwhile.
+ANNOUNCE_DELAY_S = 0.5
 
 
 def network_settings(config: Config, *, bulk: bool = True) -> NetworkSettings:
-    """The network's part of the node's settings."""
+    """Derive the network's settings from the node's settings."""
     given = config.network
     return NetworkSettings(
         listen_host=given.listen_host,
@@ -46,7 +44,7 @@ def network_settings(config: Config, *, bulk: bool = True) -> NetworkSettings:
         usual_port=last_port(config.home) if bulk else 0,
         bulk_port=given.bulk_port,
         join=given.join,
-        # hosts: both planes are reached at them.
+        # The hosts, because control and bulk connections use the same ones.
         advertise=tuple(address.split("/")[2] for address in given.advertise),
         min_connections=given.min_connections,
         bulk=bulk,
@@ -54,13 +52,14 @@ def network_settings(config: Config, *, bulk: bool = True) -> NetworkSettings:
 
 
 async def find_manifest(config: Config, home: Path) -> SignedManifest:
-    """The manifest of the run that the nodes we join are in.
+    """Ask the nodes to join for the manifest of their run.
 
     Raises:
-        UserError: "JOIN" when none of them answers, "RULES" when they plan by rules that this program does not know.
+        UserError: "JOIN" when no node answers, "RULES" for a run of rules that this program does
+            not know.
     """
-    # A connection of its own under a key of its own: protocols must be registered before the node's
-    # network starts, and which run it is decides what they are.
+    # A network of its own, with a new key: the run decides which protocols the node registers, and
+    # the node registers them before its network starts.
     settings = msgspec.structs.replace(network_settings(config, bulk=False), listen_port=0)
     network = LibP2PNetwork(
         settings, os.urandom(32), load_or_make(home / BULK_CERTIFICATE_FILE, config.node.name)
@@ -85,10 +84,9 @@ async def find_manifest(config: Config, home: Path) -> SignedManifest:
 
 
 async def manifest_of_others(config: Config, say: Callable[[str], None]) -> SignedManifest:
-    """What `find_manifest` says.
+    """Return the manifest that `find_manifest` finds, else that of the last run with these nodes.
 
-    Where nobody answers, and this home was in its last run with them, that run goes on: they may
-    come back later.
+    The nodes of the last run may come back later.
     """
     try:
         return await find_manifest(config, config.home)
@@ -99,28 +97,29 @@ async def manifest_of_others(config: Config, say: Callable[[str], None]) -> Sign
             raise
         check_rules(kept.open().rules, kept.run.hex()[:SHOWN_DIGITS])
         say(
-            f"{error.what} Going on with the run that this home was in with them; they are called again and again."
+            f"{error.what} Continuing the last run that this home shared with them, and retrying"
+            " their addresses."
         )
         return kept
 
 
 async def announce(network: Network, signed: SignedManifest) -> None:
-    """Find the run's members in the DHT, then be one of those found."""
-    await trio.sleep(ENTER_S)
-    # Before providing: afterwards the local store alone would answer.
+    """Find the run's members in the DHT, then announce this node there."""
+    await trio.sleep(ANNOUNCE_DELAY_S)
+    # Look before announcing: afterwards the local store would answer alone.
     await network.find_providers(signed.run)
     await network.provide(signed.run)
 
 
-async def remember_members(
+async def save_members(
     home: Path, signed: SignedManifest, network: LibP2PNetwork, journal: Journal
 ) -> None:
-    """For the next start: which run this home is in, and where its members are. Until cancelled."""
-    told = False
+    """Save the run and its members' addresses for the next start, until cancelled."""
+    warned = False
     while True:
         try:
-            # A port that another program took for now stays the one of the next start: others call
-            # it, and routers forward it.
+            # Keep the usual port even when another program uses it now: members call it, and
+            # routers forward it.
             await in_thread(
                 partial(
                     save_recent_state,
@@ -130,14 +129,10 @@ async def remember_members(
                     network.members(),
                 )
             )
-            told = False
+            warned = False
         except (DiskFull, OSError) as full:
-            if not told:
-                journal.record(
-                    Warned(
-                        code="DISK_FULL",
-                        message=f"the next start will not know where this run's members are: {full}",
-                    )
-                )
-            told = True
-        await trio.sleep(REMEMBER_S)
+            if not warned:
+                message = f"The next start cannot know the addresses of this run's members: {full}"
+                journal.record(Warned(code="DISK_FULL", message=message))
+            warned = True
+        await trio.sleep(SAVE_S)

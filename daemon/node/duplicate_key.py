@@ -1,10 +1,9 @@
-"""Whether another running node uses this node's key: a home that was copied.
+"""Detects another running node with this node's key, as after a home was copied.
 
-Two such nodes contradict each other in the swarm.
-
-The younger one ends, with what to do. The older one goes on and says so in its status. What is
-known comes from signed records (`network/peers/own_record.py`), and from calling an address: whoever
-answers there under this node's key, and is not this node, holds the key now.
+Two nodes with one key contradict each other in the swarm. The node that started later ends, and
+says what to do. The other one continues, and its status says so. Sightings come from signed records
+(`daemon/network/peers/own_record.py`). The detector then calls the address: another node that
+answers there with this node's key uses the key now.
 """
 
 from __future__ import annotations
@@ -29,33 +28,33 @@ from protocol.identity import PeerId
 from protocol.journal import Trouble
 
 CODE = "KEY_IN_USE"
-# For an answer at an address; a node behind a router does not answer at all.
+# The timeout of a call. A node behind a router does not answer.
 PROBE_S = 5.0
-# For our own side of a connection to ourselves to be there.
+# How long this node takes to see the other end of a call to itself.
 SELF_S = 1.0
-# As long as neighbours hand on the record of a node that is gone.
+# Neighbours forward the record of a node for this long after it is gone.
 FORGET_S = 600.0
 MOST_WAITING = 16
 
 
 class DuplicateKeyDetector:
-    """Hears of sightings from the network, and acts on them in `run`."""
+    """Gets sightings of this node's key from the network, and acts on them in `run`."""
 
     def __init__(self, config: Config, peer: PeerId, serials: Serials, journal: Journal) -> None:
         self._config, self._peer, self._serials, self._journal = config, peer, serials, journal
         self._send, self._heard = trio.open_memory_channel[KeyObservation](MOST_WAITING)
 
     def saw(self, sighting: KeyObservation) -> None:
-        """Called by the network. Does not wait; what is too much is dropped, and comes again."""
+        """Queue a sighting. Never blocks: a full queue drops it, and the record comes again."""
         try:
             self._send.send_nowait(sighting)
         except trio.WouldBlock:
             return
 
     async def run(self, network: LibP2PNetwork) -> None:
-        """Until cancelled, over a network that runs.
+        """Act on sightings until cancelled. The network must be running.
 
-        Raises `UserError("KEY_IN_USE")` where another node holds the key and is older.
+        Raises `UserError("KEY_IN_USE")` where a node with this key was started earlier.
         """
         named = [
             address
@@ -77,37 +76,38 @@ class DuplicateKeyDetector:
             if sighting.relation == "earlier":
                 await self._look_at(where, network)
                 continue
-            # Our answer and the records after it are numbered in the range of the younger life.
+            # This node's next records must have greater numbers than those of the later start.
             self._serials.passed(sighting.number + RANGE_NUMBERS)
             if where and not self._elsewhere(where, network):
-                # This home was restored from a backup, and the record is of its own later life:
-                # no other node can listen where this one does.
+                # This home was restored from a backup. The record is its own, from before the
+                # restore: no other node can listen at this node's address.
                 continue
             troubled = True
             self._journal.record(
                 Trouble(
                     code=CODE,
                     level="bad",
-                    message=f"Another node was started with this node's key, at {_shown(where)}. It ends when it hears of this one."
-                    f" If this home is the copy: hypergpud stop, rm {self._config.home / KEY_FILE}, then start again",
+                    message=f"Another node was started with this node's key, at {_shown(where)}. It"
+                    " ends when it notices this one. If this home is the copy: hypergpud stop, rm"
+                    f" {self._config.home / KEY_FILE}, then start again",
                 )
             )
 
     async def _look_at(self, addresses: Sequence[str], network: LibP2PNetwork) -> None:
-        """Raises `UserError` where a node answers at one of these addresses under our key, and is
-        not ourselves.
-        """
+        """Raise `UserError` where another node answers at an address with this node's key."""
         others = self._elsewhere(addresses, network)
         if others and await self._answers(others, network):
             raise self._in_use(others)
 
     def _elsewhere(self, addresses: Sequence[str], network: LibP2PNetwork) -> list[str]:
-        """The addresses that are not this node's own."""
+        """Return the addresses that are not this node's own."""
         return [address for address in addresses if address not in network.addresses]
 
     async def _answers(self, addresses: Sequence[str], network: LibP2PNetwork) -> bool:
-        """Called under a key of its own, so that our side of the connection can be told: an old
-        address may lead to ourselves.
+        """Return whether another node answers at one of the addresses with this node's key.
+
+        The call uses a new key, so that this node recognizes a call to itself: an old address may
+        lead to this node.
         """
         settings = network_settings(self._config, bulk=False)
         settings = msgspec.structs.replace(
@@ -133,15 +133,18 @@ class DuplicateKeyDetector:
     def _in_use(self, where: Sequence[str]) -> UserError:
         return UserError(
             CODE,
-            f"Another node runs with this node's key, at {_shown(where)}, and was started before this one.",
+            f"Another node runs with this node's key, at {_shown(where)}, and was started before"
+            " this one.",
             why="two nodes with one key contradict each other in the swarm, so this one ends",
-            fix=f"give a copy of a home a key of its own: rm {self._config.home / KEY_FILE}, then start again;"
+            fix="give a copy of a home a key of its own:"
+            f" rm {self._config.home / KEY_FILE}, then start again;"
             " to move a node, stop the other one first",
             exit_code=KEY_EXIT_CODE,
         )
 
 
 def _shown(addresses: Sequence[str]) -> str:
-    """The first multiaddrs, as HOST:PORT."""
+    """Show the first two multiaddrs as HOST:PORT."""
+
     shown = [":".join(address.split("/")[2:5:2]) for address in addresses[:2]]
     return " or ".join(shown) or "an unknown address"

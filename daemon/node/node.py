@@ -31,7 +31,7 @@ from daemon.network.network import LibP2PNetwork
 from daemon.node.chain_setup import NodeChain
 from daemon.node.context import NodeContext
 from daemon.node.control_commands import control_commands
-from daemon.node.discovery import announce, manifest_of_others, remember_members
+from daemon.node.discovery import announce, manifest_of_others, save_members
 from daemon.node.duplicate_key import DuplicateKeyDetector
 from daemon.node.network_setup import (
     address_lines,
@@ -170,7 +170,7 @@ async def _work(node: NodeContext, signed: SignedManifest, begun: trio.Event) ->
         async with trio.open_nursery() as background:
             background.start_soon(report_network, network, journal)
             background.start_soon(detector.run, network)
-            background.start_soon(remember_members, home, signed, network, journal)
+            background.start_soon(save_members, home, signed, network, journal)
             async with trio.open_nursery() as working:
                 working.start_soon(_finish_on_request, node.shutdown, services)
                 working.start_soon(announce, network, signed)

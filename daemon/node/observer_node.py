@@ -1,8 +1,8 @@
-"""An observer, put together: a light node that follows a run, verifies every certificate itself,
-and serves the page.
+"""The composition root of `hypergpud observe`: follows a run, and serves the page.
 
-It has no worker, no wallet and no offers; its key is made anew at each start. What it shows is
-folded from the same kind of journal as a node's status.
+An observer is a light node that verifies every certificate itself. It has no worker and no wallet,
+makes no offers, and generates a new key at each start. Its page shows the same journal as a node's
+status.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ from protocol.messages.envelope import AnyMessage
 from protocol.run.manifest import SignedManifest
 
 REPORTS_FILE = "reports.sqlite"
-PUBLISH_S = 1.0  # between statuses handed to the page
+# Between two updates of the page.
+PUBLISH_S = 1.0
 
 
 class RunObserver:
@@ -76,17 +77,16 @@ class RunObserver:
             ),
         )
 
-        # What a node asks everybody it meets, before a beacon says who that is. Without an answer
-        # each question was a refusal here.
+        # A node asks every new peer these questions, before a beacon says which role the peer has.
         serve_chain(network, signed.run, self._no_chain)
         serve_task(network, lambda: None)
 
     async def _no_chain(self, first: int, limit: int) -> tuple[ChainReply, list[bytes]]:
-        """An observer keeps no records: nodes hold them."""
+        """Answer that an observer keeps no certificates."""
         return ChainReply(tip=self._run, number=0, age_s=0.0, count=0), []
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Follow the run until cancelled."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self._messenger.run)
             await nursery.start(self._follower.run)
@@ -124,7 +124,7 @@ class RunObserver:
 async def run(
     config: Config, join: tuple[str, ...], lifeline: int | None, say: Callable[[str], None]
 ) -> int:
-    """An observer's whole life. Returns the exit status."""
+    """Run an observer until it is asked to stop. Returns the exit status."""
     ensure_home(config.home)
     config = msgspec.structs.replace(
         config, network=msgspec.structs.replace(config.network, join=join)
@@ -179,5 +179,6 @@ async def _observe(config: Config, say: Callable[[str], None]) -> None:
 
 
 async def find_members(network: LibP2PNetwork, signed: SignedManifest) -> None:
-    """Find the run's members; an observer is none of them."""
+    """Find the run's members in the DHT. An observer does not announce itself."""
+
     await network.find_providers(signed.run)

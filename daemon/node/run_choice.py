@@ -1,5 +1,6 @@
-"""Which run a daemon works on: a TOML file, one that its home was in before, that of the nodes it
-joins, or the one that comes with HyperGPU.
+"""Chooses the run that a node works on.
+
+The run comes from a TOML file, from this home, from the nodes to join, or with HyperGPU.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ from protocol.run.manifest import (
 )
 
 BUNDLED_RUN = "stdlib-gpt.toml"
-RUN_ID = re.compile(r"[0-9a-fA-F]{4,64}")  # or its beginning
+# A run's id, or its first digits.
+RUN_ID = re.compile(r"[0-9a-fA-F]{4,64}")
 
 
 class RunChoice(msgspec.Struct, frozen=True, kw_only=True):
-    """A run, whom to join in it, and sentences about what was assumed.
+    """A run, the addresses to join, and one sentence for each assumption.
 
-    Without a manifest the nodes that are joined say what it is.
+    Without a manifest, the joined nodes name the run.
     """
 
     manifest: SignedManifest | None
@@ -40,34 +42,34 @@ class RunChoice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def bundled_run() -> Manifest:
-    """The run that needs nothing but Python: a byte-level GPT on the standard library's own
-    sources.
-    """
+    """Return the bundled run, which trains a byte-level GPT on Python's standard library."""
     return parse_manifest(bundled_text(), f"the bundled {BUNDLED_RUN}")
 
 
 def bundled_text() -> str:
-    """Its file, as it comes."""
+    """Return the text of the bundled run's file."""
     return resources.files("configs").joinpath("runs", BUNDLED_RUN).read_text(encoding="utf-8")
 
 
 def load_or_bundled_manifest(file: Path | None) -> Manifest:
-    """The manifest in `file`, else the bundled one. Raises `UserError("MANIFEST")`."""
+    """Return the manifest in `file`, else the bundled one. Raises `UserError("MANIFEST")`."""
     return bundled_run() if file is None else load_manifest(file)
 
 
 def choose_run(named: Path | None, join: tuple[str, ...], home: Path, signer: Signer) -> RunChoice:
-    """What `start` works on, given --run and whom to join.
+    """Choose the run for `hypergpud start`, from --run and the addresses to join.
 
-    Without either it goes on where this home was last.
+    Without either, the home's last run continues. Without addresses, the node joins the members
+    that the home met in the run before.
 
-    Whoever was met in a run before is called again, where nobody else is named. Raises `UserError`:
-    "MANIFEST", "MANIFEST_OWNER", "RUN" where it cannot be told which run is meant, or "RULES" for a
-    run of rules that this program does not take part in.
+    Raises:
+        UserError: "MANIFEST" or "MANIFEST_OWNER" for the file, "RUN" where the run is ambiguous,
+            "RULES" for a run of rules that this program does not know.
     """
     if named is None and join:
         return RunChoice(manifest=None, join=join, assumed=("the run of the node we join (--run)",))
-    from daemon.home import recent_state  # noqa: PLC0415  # half a second of imports that a mistake in the settings does not pay
+    # A late import: it takes half a second, which an error in the settings does not pay.
+    from daemon.home import recent_state  # noqa: PLC0415
 
     assumed: list[str] = []
     if named is not None:
@@ -80,38 +82,42 @@ def choose_run(named: Path | None, join: tuple[str, ...], home: Path, signer: Si
     elif (last := recent_state.last_run(home)) is not None:
         manifest = last
         assumed.append(
-            f"the run {last.open().name} ({last.run.hex()[:12]}) that this home was in last (--run FILE, or --join MULTIADDR)"
+            f"the run {last.open().name} ({last.run.hex()[:12]}) that this home was in last"
+            " (--run FILE, or --join MULTIADDR)"
         )
         if others := recent_state.describe_other_runs(home, last.run):
             assumed.append(
-                f"none of the other runs that this home was in: {others} (--run with the id in brackets)"
+                f"none of the other runs that this home was in: {others}"
+                " (--run with the id in brackets)"
             )
     else:
         manifest = seal_run(bundled_run(), signer)
         bundled = BUNDLED_RUN.removesuffix(".toml")
         assumed.append(
-            f"the bundled run {bundled} (--run FILE, or --join MULTIADDR to take part in another swarm)"
+            f"the bundled run {bundled}"
+            " (--run FILE, or --join MULTIADDR to take part in another swarm)"
         )
     check_rules(manifest.open().rules, manifest.run.hex()[:SHOWN_DIGITS])
     members = () if join else recent_state.members_of(home, manifest.run)
     if members:
-        assumed.append(
-            f"its members where they were seen last (--join): {members[0]}{f' and {len(members) - 1} more' if members[1:] else ''}"
-        )
+        more = f" and {len(members) - 1} more" if members[1:] else ""
+        assumed.append(f"its members where they were seen last (--join): {members[0]}{more}")
     return RunChoice(manifest=manifest, join=join or members, assumed=tuple(assumed))
 
 
 def begin_run(config: Config, signed: SignedManifest) -> None:
-    """Check that this version and these settings can work on the run, and note at once that the
-    next start goes on with it.
+    """Check that this node can work on the run, and save it as the home's last run.
 
-    A start that is interrupted later leaves that note. Raises `UserError`: "ENGINE", "CHAIN",
-    "TASK", "TASK_NOT_ALLOWED", "HOME".
+    A start that is interrupted later leaves the saved run, with which the next start continues.
+
+    Raises:
+        UserError: "ENGINE", "CHAIN", "TASK", "TASK_NOT_ALLOWED", "HOME" or "DISK_FULL".
     """
+    # Late imports, as in `choose_run`.
     from daemon.chain.client_setup import check_profile  # noqa: PLC0415
     from daemon.device.settings import WorkerSettings  # noqa: PLC0415
     from daemon.device.tasks.catalog import locate  # noqa: PLC0415
-    from daemon.home import recent_state  # noqa: PLC0415  # as in `choose_run`
+    from daemon.home import recent_state  # noqa: PLC0415
     from daemon.services.training.engine import check_engine  # noqa: PLC0415
     from protocol.ports.disk import DiskFull  # noqa: PLC0415
 
@@ -127,18 +133,19 @@ def begin_run(config: Config, signed: SignedManifest) -> None:
     except DiskFull as full:
         raise UserError(
             "DISK_FULL",
-            "The node cannot begin: its disk refuses to write.",
+            "Cannot start: the disk is full or not writable.",
             why=str(full),
             fix="free some space there, or name another directory with --home PATH",
         ) from None
 
 
 def _of_file(file: Path, home: Path, signer: Signer, assumed: list[str]) -> SignedManifest:
-    """The run of a file.
+    """Return the run of a file.
 
-    One that this home began under an earlier version of the rules goes on under that version.
+    A run that this home began under an earlier version of the rules continues under that version.
     """
-    from daemon.home import recent_state  # noqa: PLC0415  # as in `choose_run`
+    # A late import, as in `choose_run`.
+    from daemon.home import recent_state  # noqa: PLC0415
 
     manifest = load_manifest(file)
     if names_rules(file):
@@ -148,27 +155,30 @@ def _of_file(file: Path, home: Path, signer: Signer, assumed: list[str]) -> Sign
         if (rules := signed.open().rules) in KNOWN_RULES:
             if rules != manifest.rules:
                 assumed.append(
-                    f"rules {rules}, under which this home began this run (rules = {manifest.rules} in the file begins another)"
+                    f"rules {rules}, under which this home began this run"
+                    f" (rules = {manifest.rules} in the file begins another)"
                 )
             return signed
     for signed in kept:
         shown = signed.run.hex()[:SHOWN_DIGITS]
         assumed.append(
-            f"a new run: this home's run {manifest.name} ({shown}) is of rules {signed.open().rules}, which this program only reads"
+            f"a new run: this home's run {manifest.name} ({shown}) is of rules"
+            f" {signed.open().rules}, which this program only reads"
             f" (hypergpud export {shown} FILE writes its model)"
         )
     return seal_run(manifest, signer)
 
 
 def seal_run(manifest: Manifest, signer: Signer) -> SignedManifest:
-    """The manifest as it travels.
+    """Sign the manifest, where it names this node as the owner.
 
-    Raises `UserError("MANIFEST_OWNER")` for one that another key must sign.
+    Raises `UserError("MANIFEST_OWNER")` for the manifest of another owner.
     """
     if manifest.owner not in ("", signer.peer):
         raise UserError(
             "MANIFEST_OWNER",
-            f"The run {manifest.name!r} belongs to {manifest.owner}, and only its owner can begin it.",
+            f"The run {manifest.name!r} belongs to {manifest.owner}, and only its owner can start"
+            " it.",
             why="its manifest must carry the owner's signature, which a TOML file cannot",
             fix="join it instead: hypergpud start --join MULTIADDR",
             exit_code=2,

@@ -1,8 +1,8 @@
-"""Gives memory that nobody uses back to the kernel.
+"""Returns unused memory to the kernel.
 
-glibc gives back what lies at the end of its heap. What a flood of 100 MB leaves behind lies between
-blocks that live on: a node under attack kept 120 MB for as long as it ran. `malloc_trim` gives back
-each free page. It takes 17 ms for 180 MB, and 0.1 ms when there is nothing to give back.
+glibc only returns memory at the end of its heap. The memory of a flood of 100 MB lies between other
+blocks: a node under attack kept 120 MB until it stopped. `malloc_trim` returns each free page. It
+takes 17 ms for 180 MB, and 0.1 ms when there is nothing to return.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ import ctypes
 
 import trio
 
-# Long enough that the pages which a round uses again are rarely among them: each costs a fault, 1
-# ms for a megabyte.
+# Longer than a round, so that it rarely returns pages that the next round uses. Each such page
+# costs a fault, which is 1 ms for a megabyte.
 PAUSE_S = 30.0
 
 
 async def trim_memory() -> None:
-    """Each `PAUSE_S`, until cancelled. Returns at once where the C library has no `malloc_trim`."""
+    """Return free pages every `PAUSE_S`, until cancelled.
+
+    Returns at once where the C library has no `malloc_trim`.
+    """
+
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is None:
         await trio.lowlevel.checkpoint()

@@ -1,4 +1,4 @@
-"""How many files and sockets this process may hold open at once."""
+"""Raises this process's limit of open files and sockets."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _log = logging.getLogger(__name__)
 
 
 def allow_open_files() -> None:
-    """Raise this process's own limit as far as the system lets every user, up to `MOST_OPEN_FILES`.
+    """Raise the soft limit up to the hard limit, and to `MOST_OPEN_FILES` at most.
 
-    At the limit no file of the home can be read or written, whoever holds the sockets.
+    A process at its limit can neither read nor write the files of its home.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(MOST_OPEN_FILES, hard)
@@ -24,4 +24,4 @@ def allow_open_files() -> None:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     except (OSError, ValueError) as error:
-        _log.warning("the limit of %d open files stays: %s", soft, error)
+        _log.warning("The limit of %d open files cannot be raised: %s", soft, error)

@@ -1,13 +1,19 @@
-/* The loops over whole vectors in C, the codecs' and the outer step's: the same bytes as numpy's, in one pass over memory. protocol/codec/kernel.py
- * calls them, protocol/codec/{floats,blocks}.py and protocol/outer.py define what they compute, and tests/protocol/test_codec_kernel.py and
- * test_outer.py hold both equal to the bit.
+/* The loops over whole vectors in C: those of the codecs and of the outer step.
  *
- * Rules, each of which a bit depends on:
- * - every float operation is one that numpy makes, in its order, on float32: built with -ffp-contract=off, never with -ffast-math;
- * - no sum runs across elements: only greatest magnitudes do, as integers, whose order does not matter; so a compiler may use any vector width;
- * - values that arrive may lie at any address and hold anything: they are read through types that say so, and checked before they are used.
+ * They make the same bytes as numpy, in one pass over memory. protocol/codec/kernel.py calls them.
+ * protocol/codec/{floats,blocks}.py and protocol/averaging/outer_step.py define what they compute, and
+ * tests/protocol/codec/test_kernel.py and tests/protocol/test_outer.py compare every bit.
  *
- * Every function returns 0, or 1 when the values may not leave or the bytes may not enter; the caller asks numpy for the reason.
+ * Bits depend on these rules:
+ * - Every float operation is one that numpy makes, in its order, on float32. The file is compiled with
+ *   -ffp-contract=off and never with -ffast-math.
+ * - No sum runs across elements. Only greatest magnitudes do, as integers, whose order does not matter. So
+ *   a compiler may use any vector width.
+ * - Received values may lie at any address and hold anything. They are read through types that allow this,
+ *   and checked before they are used.
+ *
+ * Every function returns 0, or 1 if it refuses a value or an encoding. The caller then asks numpy for the
+ * reason.
  */
 #include <float.h>
 #include <stddef.h>
@@ -19,7 +25,7 @@
 #endif
 
 #if !defined(PLAIN) && defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
-#define KERNEL __attribute__((target_clones("avx2", "default"))) /* the loader picks by the processor it finds */
+#define KERNEL __attribute__((target_clones("avx2", "default"))) /* The loader chooses by the processor. */
 #else
 #define KERNEL
 #endif
@@ -28,16 +34,16 @@
 typedef uint16_t __attribute__((aligned(1), may_alias)) wire16;
 typedef uint32_t __attribute__((aligned(1), may_alias)) wire32;
 
-enum { CHUNK = 4096, TILE = 1024 }; /* elements; a tile is a multiple of every block, and two of them stay in the first cache */
+enum { CHUNK = 4096, TILE = 1024 }; /* Elements. A tile is a multiple of every block, and two tiles fit the first cache. */
 
 static const uint32_t MAGNITUDE = 0x7fffffff, INFINITE = 0x7f800000, LARGEST = 0x7f7fffff;
-static const float ROUNDER = 12582912.0f; /* 1.5 * 2**23: added to |x| < 2**22 it leaves the nearest integer, ties to even, in the low bits */
+static const float ROUNDER = 12582912.0f; /* 1.5 * 2**23: added to |x| < 2**22 it rounds to the nearest integer, ties to even. */
 
 INLINE uint32_t bits_of(float value) { uint32_t bits; memcpy(&bits, &value, 4); return bits; }
 INLINE float float_of(uint32_t bits) { float value; memcpy(&value, &bits, 4); return value; }
 INLINE size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
-/* ---------------------------------------------------------------------------------------------- elements */
+/* elements */
 
 INLINE uint32_t bfloat16_of(uint32_t bits)
 {
@@ -51,7 +57,7 @@ INLINE uint32_t float16_of(uint32_t bits)
 {
     uint32_t sign = (bits >> 16) & 0x8000, size = bits & MAGNITUDE;
     size = size > 0x477fe000 ? 0x477fe000 : size;               /* 65504 */
-    uint32_t small = bits_of(float_of(size) + 0.5f) - 0x3f000000; /* below 2**-14 the addition rounds at the right place */
+    uint32_t small = bits_of(float_of(size) + 0.5f) - 0x3f000000; /* Below 2**-14 the addition rounds at the right place. */
     uint32_t normal = (size - 0x38000000 + 0xfff + ((size >> 13) & 1)) >> 13;
     return sign | (size < 0x38800000 ? small : normal);
 }
@@ -63,7 +69,7 @@ INLINE float from_float16(uint32_t half)
     return float_of((shifted < 0x00800000 ? small : shifted + 0x38000000) | (half & 0x8000) << 16);
 }
 
-/* What becomes of a decoded value: it is written, or added with its weight. `adding` is known at compile time. */
+/* Write a decoded value, or add it with its weight. `adding` is known at compile time. */
 INLINE void put(float *out, float value, int adding, float weight) { *out = adding ? *out + value * weight : value; }
 
 INLINE float in_range(float value)
@@ -75,7 +81,7 @@ INLINE float in_range(float value)
 
 INLINE uint32_t peak_of(const float *values, size_t count)
 {
-    int32_t peak = 0; /* signed, for processors whose vectors have no unsigned maximum: magnitudes have no sign bit */
+    int32_t peak = 0; /* Signed, because some processors have no unsigned vector maximum. Magnitudes have no sign bit. */
     for (size_t i = 0; i < count; i++) {
         int32_t size = (int32_t)(bits_of(values[i]) & MAGNITUDE);
         peak = size > peak ? size : peak;
@@ -83,7 +89,7 @@ INLINE uint32_t peak_of(const float *values, size_t count)
     return (uint32_t)peak;
 }
 
-/* ---------------------------------------------------------------------------------------------- float32, bfloat16, float16 */
+/* float32, bfloat16, float16 */
 
 INLINE size_t float32_size(size_t count) { return 4 * count; }
 INLINE size_t half_size(size_t count) { return 2 * count; }
@@ -160,7 +166,7 @@ INLINE void float16_tile(const uint8_t *chunk, size_t elements, size_t at, size_
         put(out + i, from_float16(source[i]), adding, weight);
 }
 
-/* ---------------------------------------------------------------------------------------------- int8, int4 */
+/* int8, int4 */
 
 static const uint32_t SMALLEST_SCALE = 0x0280;
 enum { INT8_BLOCK = 256, INT4_BLOCK = 64 };
@@ -200,7 +206,7 @@ INLINE int int8_chunk_encode(const float *values, size_t count, uint8_t *out)
     wire16 *scales = (wire16 *)out;
     int8_t *levels = (int8_t *)out + scales_size(count, INT8_BLOCK);
     size_t at = 0;
-    for (; at + INT8_BLOCK <= count; at += INT8_BLOCK) /* of a length that the compiler knows */
+    for (; at + INT8_BLOCK <= count; at += INT8_BLOCK) /* The compiler knows this length. */
         if (int8_block(values + at, INT8_BLOCK, scales++, levels + at))
             return 1;
     return at < count && int8_block(values + at, count - at, scales, levels + at);
@@ -234,7 +240,7 @@ INLINE void int8_tile(const uint8_t *chunk, size_t elements, size_t at, size_t c
 
 INLINE int int4_block(const float *values, size_t count, wire16 *scale, uint8_t *pairs)
 {
-    uint32_t peak = 0; /* magnitude above sign: the greatest brings its sign along */
+    uint32_t peak = 0; /* The sign is below the magnitude, so the greatest magnitude brings its sign along. */
     for (size_t i = 0; i < count; i++) {
         uint32_t bits = bits_of(values[i]), size = bits << 1 | bits >> 31;
         peak = size > peak ? size : peak;
@@ -277,7 +283,7 @@ INLINE int int4_chunk_check(const uint8_t *chunk, size_t count)
 
 INLINE void int4_levels(const uint8_t *pairs, size_t count, float scale, int adding, float weight, float *out)
 {
-    int8_t levels[INT4_BLOCK]; /* 16 times each, sign and all */
+    int8_t levels[INT4_BLOCK]; /* 16 times each level, with its sign. */
     wire16 *both = (wire16 *)levels;
     for (size_t i = 0; i < (count + 1) / 2; i++)
         both[i] = (uint16_t)((pairs[i] << 4 | pairs[i] << 8) & 0xf0f0);
@@ -296,7 +302,7 @@ INLINE void int4_tile(const uint8_t *chunk, size_t elements, size_t at, size_t c
         int4_levels(pairs + i / 2, count - i, from_bfloat16(*scales) * 0.0625f, adding, weight, out + i);
 }
 
-/* ---------------------------------------------------------------------------------------------- whole vectors */
+/* whole vectors */
 
 #define DEFINE(NAME, SIZE)                                                                                                                 \
     KERNEL int NAME##_encode(const float *values, size_t elements, float over, uint8_t *out)                                               \
@@ -337,7 +343,7 @@ INLINE void int4_tile(const uint8_t *chunk, size_t elements, size_t at, size_t c
     }                                                                                                                                      \
     KERNEL int NAME##_add(const uint8_t *data, size_t elements, float weight, float *out)                                                  \
     {                                                                                                                                      \
-        if (NAME##_check(data, elements)) /* before anything is added */                                                                   \
+        if (NAME##_check(data, elements)) /* A refused encoding adds nothing. */                                                                   \
             return 1;                                                                                                                      \
         for (size_t start = 0; start < elements; start += CHUNK, data += SIZE(CHUNK)) {                                                    \
             size_t count = least(CHUNK, elements - start);                                                                                 \
@@ -356,7 +362,7 @@ INLINE void int4_tile(const uint8_t *chunk, size_t elements, size_t at, size_t c
             for (size_t at = 0; at < length; at += TILE) {                                                                                 \
                 size_t count = least(TILE, length - at);                                                                                   \
                 memset(sum, 0, sizeof sum);                                                                                                \
-                for (size_t part = 0; part < parts; part++) /* of a known length a tile is twice as fast */                                \
+                for (size_t part = 0; part < parts; part++) /* A tile of known length is twice as fast. */                                \
                     count == TILE ? NAME##_tile(data[part] + from, length, at, TILE, 1, weights[part], sum)                                \
                                   : NAME##_tile(data[part] + from, length, at, count, 1, weights[part], sum);                              \
                 for (size_t i = 0; i < count; i++)                                                                                         \
@@ -372,7 +378,7 @@ DEFINE(float16, half_size)
 DEFINE(int8, int8_size)
 DEFINE(int4, int4_size)
 
-/* protocol/outer.py defines it: Nesterov momentum, one operation at a time, in one pass over memory instead of six. */
+/* Nesterov momentum as protocol/averaging/outer_step.py defines it, in one pass over memory instead of six. */
 KERNEL int outer_step(const float *anchor, const float *momentum, const float *mean, size_t elements, float rate, float mu,
                       float *restrict out_anchor, float *restrict out_momentum)
 {
@@ -385,4 +391,4 @@ KERNEL int outer_step(const float *anchor, const float *momentum, const float *m
     return 0;
 }
 
-int kernel_revision(void) { return 2; } /* kernel.py's REVISION: change both with what is computed */
+int kernel_revision(void) { return 2; } /* The same as REVISION in kernel.py. Change both when the results change. */

@@ -74,7 +74,7 @@ def group_size(groups: Groups) -> int:
 
 
 def choose(
-    view: NetworkSnapshot,
+    snapshot: NetworkSnapshot,
     bounds: GroupBounds,
     sizes: VectorSizes,
     before: GroupSizeHistory | None,
@@ -82,14 +82,18 @@ def choose(
     """Choose the groups of a round. Pure, and the same on every machine.
 
     Args:
-        view: what the offers say of the members' links.
+        snapshot: what the offers say of the members' links.
         bounds: the sizes that the manifest allows.
         sizes: bytes of the run's vector.
         before: what the parent's plan left.
     """
-    if not view.measured:
-        return choose_unmeasured(view, bounds, sizes, before)
-    members, model, proposer = len(view.members), TimeModel(view, sizes), GroupProposer(view)
+    if not snapshot.measured:
+        return choose_unmeasured(snapshot, bounds, sizes, before)
+    members, model, proposer = (
+        len(snapshot.members),
+        TimeModel(snapshot, sizes),
+        GroupProposer(snapshot),
+    )
     kept = nearest_count(members, before.size, bounds) if before else None
     counts = _counts(fewest_groups(members, bounds), most_groups(members, bounds))
     proposals = {
@@ -106,16 +110,18 @@ def choose(
     return _keep_or_change(before, proposals[kept], best, furthest)
 
 
-def fixed(view: NetworkSnapshot, size: int, bounds: GroupBounds, sizes: VectorSizes) -> GroupChoice:
+def fixed(
+    snapshot: NetworkSnapshot, size: int, bounds: GroupBounds, sizes: VectorSizes
+) -> GroupChoice:
     """Choose groups of about `size` members, whatever the model predicts.
 
     Benchmarks compare `choose` with this function.
     """
-    members, proposer = len(view.members), GroupProposer(view)
+    members, proposer = len(snapshot.members), GroupProposer(snapshot)
     count = nearest_count(members, size, bounds)
-    if not view.measured:
-        return without_prediction(view, proposer.propose(count, bounds)[0], bounds)
-    model = TimeModel(view, sizes)
+    if not snapshot.measured:
+        return without_prediction(snapshot, proposer.propose(count, bounds)[0], bounds)
+    model = TimeModel(snapshot, sizes)
     proposal = _with_sized_slices(model, _propose(model, proposer, count, bounds))
     return _chosen(proposal, because_fixed(proposal.groups))
 

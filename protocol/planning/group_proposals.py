@@ -112,10 +112,10 @@ def _square(a: Place, b: Place) -> int:
 class GroupProposer:
     """Proposes groups of a snapshot's members by dividing their one order."""
 
-    def __init__(self, view: NetworkSnapshot) -> None:
-        self._view = view
-        self.order = near_order([member.at for member in view.members])
-        cores = [_core(view.members[i].at) for i in self.order]
+    def __init__(self, snapshot: NetworkSnapshot) -> None:
+        self._snapshot = snapshot
+        self.order = near_order([member.at for member in snapshot.members])
+        cores = [_core(snapshot.members[i].at) for i in self.order]
         # steps[i] is the squared distance between the i-th member in the order and the one before.
         self._steps = [0, *(_square(a, b) for a, b in pairwise(cores))]
         typical = sorted(self._steps[1:])[(len(self.order) - 1) // 2] if len(self.order) > 1 else 0
@@ -170,7 +170,7 @@ class GroupProposer:
         """
 
         def strength(i: int) -> tuple[int, int, int]:
-            member = self._view.members[i]
+            member = self._snapshot.members[i]
             return (
                 -min(member.uplink_bps, member.downlink_bps),
                 -member.uplink_bps - member.downlink_bps,

@@ -99,7 +99,7 @@ def make_plan(
     sizes = sizes_of(manifest, chunks)
     in_time, late = _in_time(chosen, manifest, sizes, leader)
     choice = rules.choose(
-        _view(in_time),
+        _snapshot(in_time),
         GroupBounds(least=min(group.min_group, len(in_time)), most=group.max_group),
         sizes,
         before,
@@ -139,7 +139,7 @@ def sizes_of(manifest: Manifest, chunks: int) -> VectorSizes:
     )
 
 
-def _view(offers: Sequence[Offer]) -> NetworkSnapshot:
+def _snapshot(offers: Sequence[Offer]) -> NetworkSnapshot:
     return snapshot_of([(signed.peer, ready) for signed, ready in offers])
 
 
@@ -158,10 +158,10 @@ def _in_time(
     """
     late: list[str] = []
     while True:
-        view = _view(offers)
-        if not view.measured:
+        snapshot = _snapshot(offers)
+        if not snapshot.measured:
             return offers, late
-        model = TimeModel(view, sizes)
+        model = TimeModel(snapshot, sizes)
         needed = {
             i: model.alone_s(i) for i, (signed, _) in enumerate(offers) if signed.peer != leader
         }

@@ -65,24 +65,24 @@ class TimeEstimate(msgspec.Struct, frozen=True, kw_only=True):
 class TimeModel:
     """The time model of one snapshot. An unknown link counts as the median of the known ones."""
 
-    def __init__(self, view: NetworkSnapshot, sizes: VectorSizes) -> None:
+    def __init__(self, snapshot: NetworkSnapshot, sizes: VectorSizes) -> None:
         """Raises `ValueError` if no link was measured."""
-        self._flows = view.flows
-        self._failure_rate = view.failure_rate
-        self._longest_us = view.longest_us
+        self._flows = snapshot.flows
+        self._failure_rate = snapshot.failure_rate
+        self._longest_us = snapshot.longest_us
         self._bits = VectorSizes(
             offer=8 * sizes.offer, partial=8 * sizes.partial, result=8 * sizes.result
         )
-        uplinks = [member.uplink_bps for member in view.members if member.uplink_bps != UNKNOWN]
+        uplinks = [member.uplink_bps for member in snapshot.members if member.uplink_bps != UNKNOWN]
         downlinks = [
-            member.downlink_bps for member in view.members if member.downlink_bps != UNKNOWN
+            member.downlink_bps for member in snapshot.members if member.downlink_bps != UNKNOWN
         ]
         if not uplinks:
             raise ValueError("no link was measured: nothing can be predicted")
         uplink, downlink = median(uplinks), median(downlinks or uplinks)
-        self._up = [float(member.uplink_bps or uplink) for member in view.members]
-        self._down = [float(member.downlink_bps or downlink) for member in view.members]
-        self._at = [member.at for member in view.members]
+        self._up = [float(member.uplink_bps or uplink) for member in snapshot.members]
+        self._down = [float(member.downlink_bps or downlink) for member in snapshot.members]
+        self._at = [member.at for member in snapshot.members]
 
     def weakest(self, groups: Groups) -> tuple[list[int], list[int]]:
         """Return the weakest uplink and downlink of each position, by which slices are sized."""

@@ -32,42 +32,46 @@ GUESSED_NETWORKS = ((100_000_000, 0.001), (20_000_000, 0.01), (20_000_000, 0.1))
 
 
 def choose_unmeasured(
-    view: NetworkSnapshot,
+    snapshot: NetworkSnapshot,
     bounds: GroupBounds,
     sizes: VectorSizes,
     before: GroupSizeHistory | None,
 ) -> GroupChoice:
     """Choose groups for members whose links are not measured yet."""
-    members = len(view.members)
+    members = len(snapshot.members)
     if before is not None:
-        return _keep_size(view, bounds, before)
-    if members <= UNMEASURED_GROUP or not any(member.at for member in view.members):
-        return without_prediction(view, even_groups(members, bounds.most), bounds)
-    return _least_regret(view, bounds, sizes)
+        return _keep_size(snapshot, bounds, before)
+    if members <= UNMEASURED_GROUP or not any(member.at for member in snapshot.members):
+        return without_prediction(snapshot, even_groups(members, bounds.most), bounds)
+    return _least_regret(snapshot, bounds, sizes)
 
 
-def without_prediction(view: NetworkSnapshot, groups: Groups, bounds: GroupBounds) -> GroupChoice:
+def without_prediction(
+    snapshot: NetworkSnapshot, groups: Groups, bounds: GroupBounds
+) -> GroupChoice:
     """Choose the given groups, with slices that follow what members report of their own links."""
     owners = list(zip(*groups, strict=False))
-    uplinks = [_weakest([view.members[i].uplink_bps for i in each]) for each in owners]
-    downlinks = [_weakest([view.members[i].downlink_bps for i in each]) for each in owners]
+    uplinks = [_weakest([snapshot.members[i].uplink_bps for i in each]) for each in owners]
+    downlinks = [_weakest([snapshot.members[i].downlink_bps for i in each]) for each in owners]
     return GroupChoice(
         groups=groups,
         shares=tuple(best_shares(uplinks, downlinks)),
         predicted_s=None,
-        reason=because_unmeasured(groups, len(view.members), bounds.most),
+        reason=because_unmeasured(groups, len(snapshot.members), bounds.most),
         after=None,
     )
 
 
-def _keep_size(view: NetworkSnapshot, bounds: GroupBounds, before: GroupSizeHistory) -> GroupChoice:
+def _keep_size(
+    snapshot: NetworkSnapshot, bounds: GroupBounds, before: GroupSizeHistory
+) -> GroupChoice:
     """Keep the last size, with equal slices: measurements that existed contradict each other now.
 
     That happens after the network changed as a whole.
     """
-    members = len(view.members)
+    members = len(snapshot.members)
     count = nearest_count(members, before.size, bounds)
-    groups = GroupProposer(view).propose(count, bounds)[0]
+    groups = GroupProposer(snapshot).propose(count, bounds)[0]
     return GroupChoice(
         groups=groups,
         shares=equal_shares(groups),
@@ -77,13 +81,15 @@ def _keep_size(view: NetworkSnapshot, bounds: GroupBounds, before: GroupSizeHist
     )
 
 
-def _least_regret(view: NetworkSnapshot, bounds: GroupBounds, sizes: VectorSizes) -> GroupChoice:
+def _least_regret(
+    snapshot: NetworkSnapshot, bounds: GroupBounds, sizes: VectorSizes
+) -> GroupChoice:
     """Choose groups that are near the best on each of several guessed networks.
 
     Groups that are too small for lossy paths take a multiple of the best time. Groups that are too
     large take a fraction more on any network.
     """
-    members, proposer = len(view.members), GroupProposer(view)
+    members, proposer = len(snapshot.members), GroupProposer(snapshot)
     fewest, most = fewest_groups(members, bounds), most_groups(members, bounds)
     counts = sorted(
         {fewest, *(1 << k for k in range(most.bit_length()) if fewest <= 1 << k <= most)}
@@ -94,7 +100,7 @@ def _least_regret(view: NetworkSnapshot, bounds: GroupBounds, sizes: VectorSizes
         guess = NetworkSnapshot(
             members=tuple(
                 replace(member, uplink_bps=link_bps, downlink_bps=link_bps)
-                for member in view.members
+                for member in snapshot.members
             ),
             flows=Flows(octaves=((1, product_of(loss)),)),
             failure_rate=0.0,
@@ -105,7 +111,7 @@ def _least_regret(view: NetworkSnapshot, bounds: GroupBounds, sizes: VectorSizes
         regret = [
             max(worst, each / min(seconds)) for worst, each in zip(regret, seconds, strict=True)
         ]
-    return without_prediction(view, proposed[regret.index(min(regret))], bounds)
+    return without_prediction(snapshot, proposed[regret.index(min(regret))], bounds)
 
 
 def _weakest(links_bps: Sequence[int]) -> int:

@@ -25,8 +25,8 @@ LATE_S = 0.03
 FAILURES_ALLOWED = 3
 
 VOTE_NOTE = (
-    "hivemind has no vote: struck when the member holds its whole result and has not told its "
-    "caller"
+    "hivemind has no vote: struck when the member holds its whole result and has not returned it "
+    "to its caller"
 )
 
 

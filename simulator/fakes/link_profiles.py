@@ -18,30 +18,30 @@ from protocol.identity import PeerId
 from simulator.fakes.link import LinkMap, LinkModel, same_link
 
 
-class LinkQuality(msgspec.Struct, frozen=True, kw_only=True):
+class ConnectionQuality(msgspec.Struct, frozen=True, kw_only=True):
     """A kind of connection. Latencies are round trips."""
 
     round_trip_s: tuple[float, float]
     loss: float
-    bits_per_second: float
+    rate_bps: float
     jitter_s: float
 
 
-QUALITIES: dict[str, LinkQuality] = {
-    "perfect": LinkQuality(
-        round_trip_s=(0.0, 0.001), loss=0.0, bits_per_second=math.inf, jitter_s=0.0
+QUALITIES: dict[str, ConnectionQuality] = {
+    "perfect": ConnectionQuality(
+        round_trip_s=(0.0, 0.001), loss=0.0, rate_bps=math.inf, jitter_s=0.0
     ),
-    "good": LinkQuality(
-        round_trip_s=(0.010, 0.050), loss=0.001, bits_per_second=100e6, jitter_s=0.005
+    "good": ConnectionQuality(
+        round_trip_s=(0.010, 0.050), loss=0.001, rate_bps=100e6, jitter_s=0.005
     ),
-    "average": LinkQuality(
-        round_trip_s=(0.050, 0.150), loss=0.01, bits_per_second=50e6, jitter_s=0.020
+    "average": ConnectionQuality(
+        round_trip_s=(0.050, 0.150), loss=0.01, rate_bps=50e6, jitter_s=0.020
     ),
-    "poor": LinkQuality(
-        round_trip_s=(0.150, 0.300), loss=0.05, bits_per_second=10e6, jitter_s=0.050
+    "poor": ConnectionQuality(
+        round_trip_s=(0.150, 0.300), loss=0.05, rate_bps=10e6, jitter_s=0.050
     ),
-    "unstable": LinkQuality(
-        round_trip_s=(0.050, 0.500), loss=0.10, bits_per_second=20e6, jitter_s=0.100
+    "unstable": ConnectionQuality(
+        round_trip_s=(0.050, 0.500), loss=0.10, rate_bps=20e6, jitter_s=0.100
     ),
 }
 NEAR = LinkModel(latency_s=0.02)
@@ -81,7 +81,7 @@ def _share(*parts: str) -> float:
     return int.from_bytes(digest(*(part.encode() for part in parts))[:7], "big") / (1 << 56)
 
 
-def of_quality(quality: LinkQuality) -> LinkMap:
+def of_quality(quality: ConnectionQuality) -> LinkMap:
     """Give every path this quality. The names of its ends draw its latency from the range."""
 
     @cache
@@ -91,7 +91,7 @@ def of_quality(quality: LinkQuality) -> LinkMap:
         return LinkModel(
             latency_s=(low + (high - low) * _share(one, two)) / 2,
             jitter_s=quality.jitter_s,
-            bandwidth_bps=quality.bits_per_second,
+            bandwidth_bps=quality.rate_bps,
             loss=quality.loss,
         )
 

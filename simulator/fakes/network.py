@@ -26,7 +26,7 @@ from simulator.fakes.gossip import FakeGossip, FakeSubscription, GossipMessage
 from simulator.fakes.link_changes import FakeLinkChanges
 from simulator.fakes.paths import Paths
 from simulator.fakes.stream import FakeStream
-from simulator.fakes.stream_server import StreamServer
+from simulator.fakes.stream_server import FakeStreamServer
 
 # TCP, then Noise.
 DIAL_ROUND_TRIPS = 2
@@ -92,7 +92,7 @@ class FakeNetwork:
             self.counter,
             lambda other: swarm.nodes[other].gossip,
         )
-        self._server = StreamServer(peer, self.refuse)
+        self._server = FakeStreamServer(peer, self.refuse)
         self._swarm = swarm
         self._nursery: trio.Nursery | None = None
         self._admitted: dict[PeerId, bytes] = {}

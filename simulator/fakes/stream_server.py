@@ -15,7 +15,7 @@ from simulator.fakes.connection import HEADER_BYTES
 from simulator.fakes.stream import FakeStream
 
 
-class StreamServer:
+class FakeStreamServer:
     """Handles the streams that others open to one node.
 
     Nothing is served before `nursery` is set.

@@ -4,7 +4,7 @@ A schedule of faults can be written to a file, shrunk and played again.
 
 A fault is placed at a time (`at_s`, virtual seconds from the start) or at a step of the protocol
 (`when`). `FaultTrigger(node=3, enters="reduce")` is the first moment at which node 3 enters that
-phase. `node=WHOEVER` is the node that reached the step. A lasting fault ends after `for_s`.
+phase. `node=NODE_AT_STEP` is the node that reached the step. A lasting fault ends after `for_s`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-WHOEVER = -1
+NODE_AT_STEP = -1
 """As a fault's node: the node that reached the step at which the fault was placed."""
 
 STEPS = ("train", "offer", "ready", "scatter", "reduce", "vote", "watch", "merge", "adopt", "fetch")
@@ -27,7 +27,7 @@ ROLES = ("any", "leader", "member")
 
 Seconds = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-Node = Annotated[int, Meta(ge=WHOEVER)]
+Node = Annotated[int, Meta(ge=NODE_AT_STEP)]
 
 
 class FaultTrigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -106,12 +106,12 @@ class Pause(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=Tr
 class Straggle(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
     """The node trains at `speed` times its pace.
 
-    With `bits_per_second`, all its paths carry no more than that.
+    With `rate_bps`, all its paths carry no more than that.
     """
 
     node: Node
     speed: Share = 0.1
-    bits_per_second: Annotated[float, Meta(gt=0)] | None = None
+    rate_bps: Annotated[float, Meta(gt=0)] | None = None
     for_s: Seconds
 
 
@@ -250,7 +250,7 @@ def describe(fault: AnyFault) -> str:
         if name not in ("at_s", "when")
     }
     said = ", ".join(
-        f"{name} {'that reached it' if value == WHOEVER else value}"
+        f"{name} {'that reached it' if value == NODE_AT_STEP else value}"
         for name, value in fields.items()
         if value is not None
     )

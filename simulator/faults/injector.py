@@ -106,14 +106,14 @@ class _Messages(_Stream):
         if injector.idle and not self._overtaken:
             await self._inner.send_all(data)
             return
-        told = injector.liar.message(self.peer, bytes(data)) if injector.liar else [bytes(data)]
-        told = injector.suffer(told, LENGTH_BYTES)
+        frames = injector.liar.message(self.peer, bytes(data)) if injector.liar else [bytes(data)]
+        frames = injector.suffer(frames, LENGTH_BYTES)
         if injector.late_s:
             await trio.sleep(injector.late_s * injector.rng.random())
         waiting, self._overtaken = self._overtaken, []
         if injector.happens(injector.reordering):
-            self._overtaken, told = told, []
-        for piece in [*told, *waiting]:
+            self._overtaken, frames = frames, []
+        for piece in [*frames, *waiting]:
             await self._inner.send_all(piece)
 
 
@@ -167,12 +167,12 @@ class _Answers(_Stream):
 
     async def send_all(self, data: bytes | memoryview) -> None:
         injector = self._injector
-        told = bytes(data)
+        piece = bytes(data)
         if injector.liar is not None:
-            told = injector.liar.answer(told)
+            piece = injector.liar.answer(piece)
         if injector.happens(injector.corruption):
-            told = injector.damage(told, LENGTH_BYTES)
-        await self._inner.send_all(told)
+            piece = injector.damage(piece, LENGTH_BYTES)
+        await self._inner.send_all(piece)
 
 
 class FaultyNetwork:
@@ -229,8 +229,8 @@ class FaultyNetwork:
         if injector.idle:
             await self.inner.publish(topic, data)
             return
-        told = injector.liar.gossip(topic, data) if injector.liar else [data]
-        for piece in injector.suffer(told, 0):
+        messages = injector.liar.gossip(topic, data) if injector.liar else [data]
+        for piece in injector.suffer(messages, 0):
             late_s = injector.late_s * injector.rng.random() + (
                 injector.late_s if injector.happens(injector.reordering) else 0.0
             )

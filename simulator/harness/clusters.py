@@ -39,12 +39,12 @@ END_S = 5.0
 class ClusterLink(msgspec.Struct, frozen=True, kw_only=True):
     """The path from any cluster to any other.
 
-    `delay_s` is one way. `bits` is what a cluster sends to all others together, bits per second;
+    `delay_s` is one way. `rate_bps` is what a cluster sends to all others together, bits per second;
     None is unlimited.
     """
 
     delay_s: float
-    bits: float | None = None
+    rate_bps: float | None = None
 
 
 def missing_for_clusters() -> str:
@@ -111,8 +111,15 @@ def _lead_out(part: Namespaces, far: ClusterLink) -> None:
     part.run_in_hub("ip", "tuntap", "add", packet_delay.DEVICE, "mode", "tun")
     part.run_in_hub("ip", "link", "set", packet_delay.DEVICE, "up")
     part.run_in_hub("ip", "route", "add", f"{NETWORK}.0.0/16", "dev", packet_delay.DEVICE)
-    if far.bits is not None:
-        rate = ("rate", f"{int(far.bits)}bit", "burst", str(LEAST_BURST_BYTES), "latency", LATENCY)
+    if far.rate_bps is not None:
+        rate = (
+            "rate",
+            f"{int(far.rate_bps)}bit",
+            "burst",
+            str(LEAST_BURST_BYTES),
+            "latency",
+            LATENCY,
+        )
         part.run_in_hub("tc", "qdisc", "add", "dev", packet_delay.DEVICE, "root", "tbf", *rate)
     part.run_in_hub("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
 

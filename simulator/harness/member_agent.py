@@ -26,9 +26,9 @@ from simulator.harness.wire import (
     Dump,
     Dumped,
     Entered,
+    LinkLost,
     Offered,
     Passed,
-    PeerLost,
     Remark,
     Resumed,
     Strike,
@@ -97,7 +97,7 @@ class MemberAgent:
             case journal.RoundCertified():
                 self._certified(event)
             case journal.PeerDown(peer=peer, reason=reason):
-                self.say(PeerLost, peer=peer, reason=reason)
+                self.say(LinkLost, peer=peer, reason=reason)
             case journal.ViewPassed(number=number, view=view, reason=reason):
                 self.say(Passed, number=number, view=view, reason=reason)
             case journal.CaughtUp(number=number, seconds=seconds):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from protocol.identity import PeerId, short
-from simulator.harness.wire import AnyLine, Certified, Entered, Passed, PeerLost
+from simulator.harness.wire import AnyLine, Certified, Entered, LinkLost, Passed
 
 
 def certified(
@@ -61,7 +61,7 @@ def noticed_s(lines: Sequence[AnyLine], since: float, victim: PeerId) -> float |
     for line in lines:
         if line.at_s <= since:
             continue
-        lost = isinstance(line, PeerLost) and line.peer == victim
+        lost = isinstance(line, LinkLost) and line.peer == victim
         cut = isinstance(line, Entered) and line.phase == "reduce" and short(victim) in line.reason
         if lost or cut or isinstance(line, Passed):
             return line.at_s - since

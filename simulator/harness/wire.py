@@ -90,7 +90,7 @@ class Certified(MemberLine, frozen=True, kw_only=True, tag=True):
     raw: bytes
 
 
-class PeerLost(MemberLine, frozen=True, kw_only=True, tag=True):
+class LinkLost(MemberLine, frozen=True, kw_only=True, tag=True):
     """The connection to a peer is gone."""
 
     peer: PeerId
@@ -140,7 +140,7 @@ AnyLine = (
     | StretchCollected
     | Offered
     | Certified
-    | PeerLost
+    | LinkLost
     | Passed
     | StrikeReport
     | Dumped

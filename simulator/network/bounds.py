@@ -38,7 +38,7 @@ class LowerBounds(msgspec.Struct, frozen=True, kw_only=True):
 
 def bounds_of(links: NetworkLinks) -> LowerBounds:
     """The bounds for groups within regions of equal size."""
-    regions = len(links.between_bits)
+    regions = len(links.between_bps)
     least = links.nodes // regions
     sizes = [k for k in range(2, least + 1) if least % k == 0]
     best = min((two_level_s(links, k), k) for k in sizes) if sizes else (np.inf, 0)
@@ -50,10 +50,10 @@ def flat_s(links: NetworkLinks) -> float:
     n, bits = links.nodes, 8 * VECTOR_BYTES
     away = ~np.eye(n, dtype=bool)
     step = max(
-        bits * (n - 1) / n / min(links.up.min(), links.down.min()),
-        bits / n / links.flow_bits[away].min(),
+        bits * (n - 1) / n / min(links.uplink_bps.min(), links.downlink_bps.min()),
+        bits / n / links.flow_bps[away].min(),
     )
-    between = links.between_bits[np.isfinite(links.between_bits)]
+    between = links.between_bps[np.isfinite(links.between_bps)]
     if between.size:
         region = np.bincount(links.region)
         step = max(step, float(np.outer(region, region).max()) * bits / n / between.min())
@@ -63,10 +63,10 @@ def flat_s(links: NetworkLinks) -> float:
 def two_level_s(links: NetworkLinks, size: int) -> float:
     """The bound of groups of `size` members, none of which spans regions."""
     n, bits = links.nodes, 8 * VECTOR_BYTES
-    groups, link = n // size, min(links.up.min(), links.down.min())
+    groups, link = n // size, min(links.uplink_bps.min(), links.downlink_bps.min())
     far = links.region[:, None] != links.region[None]
-    near_flow = float(np.median(links.flow_bits[~far & ~np.eye(n, dtype=bool)]))
-    far_flow = float(links.flow_bits[far].min()) if far.any() else near_flow
+    near_flow = float(np.median(links.flow_bps[~far & ~np.eye(n, dtype=bool)]))
+    far_flow = float(links.flow_bps[far].min()) if far.any() else near_flow
     step = max(bits * (size - 1) / size / link, bits / size / near_flow)
     sums = max(bits * (groups - 1) / n / link, bits / n / far_flow)
     return float(

@@ -29,12 +29,12 @@ VECTOR_BYTES = 40_000_000
 REGIONS = 4
 INSIDE_S, BETWEEN_S = 0.015, (0.120, 0.220)
 INSIDE_LOSS, BETWEEN_LOSS = 0.0001, 0.005
-REGION_UP, REGION_DOWN = 20e6, 100e6
-BETWEEN_BITS = 1e9
+REGION_UPLINK_BPS, REGION_DOWNLINK_BPS = 20e6, 100e6
+BETWEEN_BPS = 1e9
 # How far a round trip may be from the plane's, relative.
 DETOUR = 0.1
 # A link without a bound of its own carries this much.
-MOST_BITS = 10e9
+MOST_BPS = 10e9
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -49,23 +49,23 @@ class NetworkLinks(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     nodes: int
-    up: Floats  # shape (nodes,)
-    down: Floats  # shape (nodes,)
+    uplink_bps: Floats  # shape (nodes,)
+    downlink_bps: Floats  # shape (nodes,)
     rtt_s: Floats  # symmetric, 0 on the diagonal
     loss: Floats
     jitter_s: float
     region: Ints  # shape (nodes,)
-    between_bits: (
+    between_bps: (
         # Shape (regions, regions): shared by all traffic between two regions, infinite inside one.
         Floats
     )
 
     @property
-    def flow_bits(self) -> Floats:
+    def flow_bps(self) -> Floats:
         """The most that all flows from one node to another carry together, bits per second."""
         with np.errstate(divide="ignore"):
             most = MATHIS * MSS_BYTES * 8 / (self.rtt_s * np.sqrt(self.loss))
-        limited: Floats = np.minimum(most, MOST_BITS)
+        limited: Floats = np.minimum(most, MOST_BPS)
         return limited
 
     def slowed(self, nodes: npt.NDArray[np.bool_], times: float) -> NetworkLinks:
@@ -93,17 +93,17 @@ def _regions(nodes: int, rng: np.random.Generator) -> NetworkLinks:
     same = region[:, None] == region[None, :]
     rtt = np.where(same, INSIDE_S, apart[region[:, None], region[None, :]])
     np.fill_diagonal(rtt, 0.0)
-    between = np.full((REGIONS, REGIONS), BETWEEN_BITS)
+    between = np.full((REGIONS, REGIONS), BETWEEN_BPS)
     np.fill_diagonal(between, np.inf)
     return NetworkLinks(
         nodes=nodes,
-        up=np.full(nodes, REGION_UP),
-        down=np.full(nodes, REGION_DOWN),
+        uplink_bps=np.full(nodes, REGION_UPLINK_BPS),
+        downlink_bps=np.full(nodes, REGION_DOWNLINK_BPS),
         rtt_s=rtt,
         loss=np.where(same, INSIDE_LOSS, BETWEEN_LOSS),
         jitter_s=0.0,
         region=region,
-        between_bits=between,
+        between_bps=between,
     )
 
 
@@ -115,14 +115,14 @@ def _quality(profile: str, nodes: int, rng: np.random.Generator) -> NetworkLinks
     detour = np.triu(rng.uniform(1 - DETOUR, 1 + DETOUR, (nodes, nodes)), 1)
     rtt = np.clip((low + (high - low) * across) * (detour + detour.T), low, high)
     np.fill_diagonal(rtt, 0.0)
-    bits = np.full(nodes, min(quality.bits_per_second, MOST_BITS))
+    bits = np.full(nodes, min(quality.rate_bps, MOST_BPS))
     return NetworkLinks(
         nodes=nodes,
-        up=bits,
-        down=bits.copy(),
+        uplink_bps=bits,
+        downlink_bps=bits.copy(),
         rtt_s=rtt,
         loss=np.full((nodes, nodes), quality.loss),
         jitter_s=quality.jitter_s,
         region=np.zeros(nodes, np.int64),
-        between_bits=np.full((1, 1), np.inf),
+        between_bps=np.full((1, 1), np.inf),
     )

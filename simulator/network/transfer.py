@@ -135,14 +135,14 @@ class _Exchange:
 
     def __init__(self, lanes: _Lanes, links: NetworkLinks, leader: int) -> None:
         self._lanes, self._links, self._leader = lanes, links, leader
-        nodes, regions = links.nodes, len(links.between_bits)
+        nodes, regions = links.nodes, len(links.between_bps)
         between = links.region[lanes.source] * regions + links.region[lanes.target]
         self._crossed = (
-            (lanes.source, links.up),
-            (lanes.target, links.down),
-            (between, links.between_bits.ravel()),
+            (lanes.source, links.uplink_bps),
+            (lanes.target, links.downlink_bps),
+            (between, links.between_bps.ravel()),
         )
-        self._most = links.flow_bits[lanes.source, lanes.target]
+        self._most = links.flow_bps[lanes.source, lanes.target]
         self._late = links.rtt_s[lanes.source, lanes.target] / 2
         self._at = np.zeros(len(lanes.source), np.int64)  # which of its parcels a lane is at
         # Indexed by what a parcel waits for, and by sender.

@@ -12,7 +12,7 @@ from daemon.services.training.native.state.ledger_store import PASSED_BY
 from protocol.journal import InputRefused, Planned, Trained, Warned, WorkDropped
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.link_profiles import LINKS
-from simulator.faults.fault import WHOEVER
+from simulator.faults.fault import NODE_AT_STEP
 from simulator.playback import report as r
 from simulator.playback.progress import ProgressCheck
 from simulator.scenarios.story import Story
@@ -158,7 +158,7 @@ class StoryPlayer:
             missed.append(f"{self.scheduler.waiting} faults were placed at steps that never came")
         dropped = [
             event
-            for event in self.world.of(WorkDropped)
+            for event in self.world.events(WorkDropped)
             if isinstance(event, WorkDropped) and PASSED_BY not in event.reason
         ]
         if wanted.drops_only_passed and dropped:
@@ -171,7 +171,7 @@ class StoryPlayer:
         return missed
 
     def _was_refused(self, node: int, reason: str) -> bool:
-        liars = self.world.invariants.liars if node == WHOEVER else {node}
+        liars = self.world.invariants.liars if node == NODE_AT_STEP else {node}
         peers = {self.world.nodes[liar].peer for liar in liars}
         return any(
             isinstance(event, InputRefused)
@@ -213,7 +213,7 @@ class StoryPlayer:
     def _learned(self) -> bool:
         losses = [
             event.loss
-            for event in self.world.of(Trained)
+            for event in self.world.events(Trained)
             if isinstance(event, Trained) and event.loss is not None
         ]
         return len(losses) > 1 and losses[-1] < losses[0]

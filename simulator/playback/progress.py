@@ -3,7 +3,7 @@ other.
 
 Progress is judged twice. Until the first fault nothing stands in the way, so the first certificate
 must come within a round and a view. After the last fault every live node must move on within
-`patience_s`, along one lineage. Where too few honest nodes live, nothing is promised, and the
+`settle_timeout_s`, along one lineage. Where too few honest nodes live, nothing is promised, and the
 report says so.
 """
 
@@ -48,13 +48,13 @@ class ProgressCheck:
         return rules.ready_s * 4 + rules.scatter_s + rules.gather_s * 2 + rules.vote_s * 2
 
     @property
-    def patience_s(self) -> float:
+    def settle_timeout_s(self) -> float:
         """From the last fault until every live node must have moved on.
 
         A silent loss is noticed, a few views fail, and a round is trained.
         """
-        if self._story.patience_s is not None:
-            return self._story.patience_s
+        if self._story.settle_timeout_s is not None:
+            return self._story.settle_timeout_s
         return (
             PING_TIMEOUT_S
             + PING_INTERVAL_S
@@ -95,8 +95,8 @@ class ProgressCheck:
             while behind and len(self._scheduler.struck) == struck:
                 if self._too_few():
                     return
-                if trio.current_time() >= calm_s + self.patience_s:
-                    self._fail(f"{self.patience_s:g} s after the last fault {behind}")
+                if trio.current_time() >= calm_s + self.settle_timeout_s:
+                    self._fail(f"{self.settle_timeout_s:g} s after the last fault {behind}")
                     return
                 await until(trio.current_time() + LOOK_S)
                 behind = self._behind(before)
@@ -110,7 +110,7 @@ class ProgressCheck:
 
     def _honest(self) -> list[SimulatedNode]:
         world = self._world
-        return [node for node in world.hearing() if node.index not in world.invariants.liars]
+        return [node for node in world.awake() if node.index not in world.invariants.liars]
 
     def _too_few(self) -> bool:
         honest, needed = len(self._honest()), self._story.min_peers

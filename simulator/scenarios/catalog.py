@@ -76,7 +76,7 @@ SCENARIOS: dict[str, Make] = {
         # plans.
         lambda n: (
             f.Reorder(
-                node=f.WHOEVER,
+                node=f.NODE_AT_STEP,
                 share=0.0,
                 late_s=3.0,
                 for_s=12.0,
@@ -108,14 +108,14 @@ SCENARIOS: dict[str, Make] = {
         "straggler",
         60.0,
         5,
-        lambda n: (f.Straggle(node=1, speed=0.05, bits_per_second=2e5, at_s=8.0, for_s=30.0),),
+        lambda n: (f.Straggle(node=1, speed=0.05, rate_bps=2e5, at_s=8.0, for_s=30.0),),
         wanted=Wanted(rounds=5),
     ),
     "too-slow": plain(
         "too-slow",
         100.0,
         6,
-        lambda n: (f.Straggle(node=1, speed=1.0, bits_per_second=2e5, at_s=32.0, for_s=40.0),),
+        lambda n: (f.Straggle(node=1, speed=1.0, rate_bps=2e5, at_s=32.0, for_s=40.0),),
         round=RoundRules(seconds=5.0, ready_s=1.0, scatter_s=20.0, gather_s=20.0, vote_s=2.0),
         link="narrow",
         parameters=60 * CHUNK_ELEMENTS,

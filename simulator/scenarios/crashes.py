@@ -40,7 +40,7 @@ def _crash(role: str, step: str) -> Make:
             nodes=nodes or 5,
             seed=seed,
             seconds=30.0,
-            schedule=(f.Kill(node=f.WHOEVER, when=when),),
+            schedule=(f.Kill(node=f.NODE_AT_STEP, when=when),),
             wanted=Wanted(
                 rounds=5,
                 detection_s=DETECTION_S,
@@ -64,7 +64,7 @@ CRASHED: dict[str, Make] = {
         7,
         lambda n: tuple(
             f.Kill(
-                node=f.WHOEVER,
+                node=f.NODE_AT_STEP,
                 when=f.FaultTrigger(enters="scatter", role="leader", number=i, after_s=0.02),
             )
             for i in (2, 3, 4)
@@ -77,7 +77,7 @@ CRASHED: dict[str, Make] = {
         7,
         lambda n: tuple(
             f.Kill(
-                node=f.WHOEVER,
+                node=f.NODE_AT_STEP,
                 when=f.FaultTrigger(enters="reduce", role="member", number=3, after_s=after),
             )
             for after in (0.0, 0.015)
@@ -90,17 +90,21 @@ CRASHED: dict[str, Make] = {
         8,
         lambda n: (
             f.Kill(
-                node=f.WHOEVER,
+                node=f.NODE_AT_STEP,
                 when=f.FaultTrigger(enters="scatter", role="member", number=2, after_s=0.01),
             ),
             f.Kill(
-                node=f.WHOEVER,
+                node=f.NODE_AT_STEP,
                 when=f.FaultTrigger(enters="reduce", role="member", number=2, after_s=0.01),
             ),
-            f.Kill(node=f.WHOEVER, when=f.FaultTrigger(enters="vote", role="leader", number=3)),
-            f.Kill(node=f.WHOEVER, when=f.FaultTrigger(enters="ready", role="leader", number=4)),
             f.Kill(
-                node=f.WHOEVER,
+                node=f.NODE_AT_STEP, when=f.FaultTrigger(enters="vote", role="leader", number=3)
+            ),
+            f.Kill(
+                node=f.NODE_AT_STEP, when=f.FaultTrigger(enters="ready", role="leader", number=4)
+            ),
+            f.Kill(
+                node=f.NODE_AT_STEP,
                 when=f.FaultTrigger(enters="reduce", role="leader", number=5, after_s=0.02),
             ),
         ),

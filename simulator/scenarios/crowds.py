@@ -72,7 +72,7 @@ CROWDS: dict[str, Make] = {
         round=RoundRules(seconds=20.0, ready_s=5.0),
         parameters=256,
         max_group=64,
-        patience_s=120.0,
+        settle_timeout_s=120.0,
         wanted=Wanted(rounds=1),
     ),
     "churn-long": churn("churn-long", 24, 30),
@@ -84,7 +84,7 @@ CROWDS: dict[str, Make] = {
         round=RoundRules(seconds=30.0),
         link="world",
         max_group=64,
-        patience_s=120.0,
+        settle_timeout_s=120.0,
         wanted=Wanted(rounds=1),
     ),
 }

@@ -98,7 +98,7 @@ def _fault(rng: random.Random, nodes: int, seconds: float) -> f.AnyFault:
                 after_s=rng.choice((0.0, 0.001, 0.02, 0.05, 0.1, round(rng.random(), 3))),
             )
         }
-        node = f.WHOEVER if rng.random() < 0.8 else node
+        node = f.NODE_AT_STEP if rng.random() < 0.8 else node
     kinds: tuple[Callable[[], f.AnyFault], ...] = (
         lambda: f.Kill(
             node=node,
@@ -112,7 +112,7 @@ def _fault(rng: random.Random, nodes: int, seconds: float) -> f.AnyFault:
         lambda: f.Straggle(
             node=node,
             speed=rng.choice((0.0, 0.05, 0.5)),
-            bits_per_second=rng.choice((None, 1e5, 1e6)),
+            rate_bps=rng.choice((None, 1e5, 1e6)),
             for_s=for_s,
             **place,
         ),

@@ -67,7 +67,7 @@ def _owner_lost(role: str, step: str, after_a_crash: Wanted, detected: Wanted) -
     wanted = detected if role == "leader" and step in ("hand-on", "handed-on") else after_a_crash
     when = f.FaultTrigger(enters="reduce", role=role, number=3, after_s=BETWEEN_GROUPS[step])
     return _several_groups(
-        f"groups-{role}-lost-{step}", lambda n: (f.Kill(node=f.WHOEVER, when=when),), wanted
+        f"groups-{role}-lost-{step}", lambda n: (f.Kill(node=f.NODE_AT_STEP, when=when),), wanted
     )
 
 
@@ -94,7 +94,7 @@ def _four_regions(ending: str, schedule: tuple[f.AnyFault, ...], wanted: Wanted)
             parameters=2 * n * CHUNK_ELEMENTS,
             round=RoundRules(seconds=6.0),
             link="regions",
-            patience_s=60.0,
+            settle_timeout_s=60.0,
             wanted=wanted,
         )
 
@@ -104,7 +104,7 @@ def _four_regions(ending: str, schedule: tuple[f.AnyFault, ...], wanted: Wanted)
 def _owner_dies(after_s: float) -> tuple[f.AnyFault, ...]:
     return (
         f.Kill(
-            node=f.WHOEVER,
+            node=f.NODE_AT_STEP,
             when=f.FaultTrigger(enters="reduce", role="member", number=1, after_s=after_s),
         ),
     )
@@ -128,7 +128,7 @@ def between_groups(after_a_crash: Wanted, detected: Wanted) -> dict[str, Make]:
             "groups-substitute-lost",
             lambda n: tuple(
                 f.Kill(
-                    node=f.WHOEVER,
+                    node=f.NODE_AT_STEP,
                     when=f.FaultTrigger(enters="reduce", role="member", number=3, after_s=after),
                 )
                 for after in (0.0, 0.03, 0.06)
@@ -161,7 +161,7 @@ def between_groups(after_a_crash: Wanted, detected: Wanted) -> dict[str, Make]:
             "groups-relay-stopped",
             lambda n: (
                 f.Pause(
-                    node=f.WHOEVER,
+                    node=f.NODE_AT_STEP,
                     for_s=30.0,
                     when=f.FaultTrigger(enters="reduce", role="member", number=3, after_s=0.03),
                 ),

@@ -51,9 +51,9 @@ def _liar(kind: str) -> Make:
         liar, lie = 1, f.ByzantineBehavior(node=1, kind=kind, at_s=8.0)
         if kind in LEADERS_LIES:
             liar, lie = (
-                f.WHOEVER,
+                f.NODE_AT_STEP,
                 f.ByzantineBehavior(
-                    node=f.WHOEVER,
+                    node=f.NODE_AT_STEP,
                     kind=kind,
                     when=f.FaultTrigger(enters="ready", role="leader", number=2),
                 ),

@@ -49,15 +49,16 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     suspected: tuple[int, ...] = ()
     # Nobody may drop other work than what certificates passed by, which is halved until it is gone.
     drops_only_passed: bool = False
-    liars_out_from_s: float | None = (
-        # From then on no honest leader plans with a liar, and every honest node has reported the
-        # proof in its last life.
-        None
-    )
+    # From then on no honest leader plans with a liar, and every honest node has reported the proof in
+    # its last life.
+    liars_out_from_s: float | None = None
 
 
 class Story(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`starts` are the nodes that start at second 0; None means all. Others wait for a `Start`."""
+    """All that decides what a world does.
+
+    `starts` are the nodes that start at second 0; None means all. The others wait for a `Start`.
+    """
 
     name: str
     nodes: int
@@ -76,11 +77,9 @@ class Story(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     marked: bool = True
     starts: tuple[int, ...] | None = None
     wanted: Wanted = Wanted()
-    patience_s: float | None = (
-        # After the last fault, until every live node must have moved on. With None, `ProgressCheck`
-        # computes it from the deadlines.
-        None
-    )
+    # After the last fault, until every live node must have moved on. With None, `ProgressCheck`
+    # computes it from the deadlines.
+    settle_timeout_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.link not in LINKS:

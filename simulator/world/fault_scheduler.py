@@ -16,7 +16,7 @@ from simulator.world.world import World
 
 
 class StruckFault(msgspec.Struct, frozen=True, kw_only=True):
-    """A fault that began. `node` is the node it struck, with `WHOEVER` resolved."""
+    """A fault that began. `node` is the node it struck, with `NODE_AT_STEP` resolved."""
 
     at_s: float
     node: int
@@ -43,7 +43,7 @@ class FaultScheduler:
         """From now on, faults happen. The world must be running."""
         for fault in self._times:
             assert fault.at_s is not None
-            self._later(fault.at_s, partial(self._strike, fault, f.WHOEVER))
+            self._later(fault.at_s, partial(self._strike, fault, f.NODE_AT_STEP))
 
     @property
     def waiting(self) -> int:
@@ -87,8 +87,8 @@ class FaultScheduler:
     # ---------------------------------------------------------------- the faults
 
     def _strike(self, fault: f.AnyFault, at_step: int) -> None:
-        node = getattr(fault, "node", f.WHOEVER)
-        node = at_step if node == f.WHOEVER else node
+        node = getattr(fault, "node", f.NODE_AT_STEP)
+        node = at_step if node == f.NODE_AT_STEP else node
         if hasattr(fault, "node") and not 0 <= node < len(self._world.nodes):
             # The schedule is for a larger world, or no node reached that step.
             return
@@ -172,19 +172,17 @@ class FaultScheduler:
     def _straggle(self, fault: f.Straggle, index: int, until_s: float) -> None:
         world, node = self._world, self._world.nodes[index]
         others = (
-            [other.peer for other in world.nodes if other is not node]
-            if fault.bits_per_second
-            else []
+            [other.peer for other in world.nodes if other is not node] if fault.rate_bps else []
         )
         node.set_speed(fault.speed)
         for other in others:
             here = world.swarm.paths.link_between(node.peer, other)
-            assert fault.bits_per_second is not None
+            assert fault.rate_bps is not None
             slow = LinkModel(
                 latency_s=here.latency_s,
                 jitter_s=here.jitter_s,
                 loss=here.loss,
-                bandwidth_bps=min(fault.bits_per_second, here.bandwidth_bps),
+                bandwidth_bps=min(fault.rate_bps, here.bandwidth_bps),
             )
             world.swarm.set_link(node.peer, other, slow)
 

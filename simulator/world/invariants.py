@@ -21,7 +21,7 @@ import traceback
 
 import msgspec
 
-from daemon.services.training.native.rounds.event_queue import INBOX_FULL
+from daemon.services.training.native.rounds.event_queue import QUEUE_FULL
 from daemon.services.training.native.state.state_store import StateStore
 from daemon.swarm.certificate_shares import TIPS_KEPT
 from daemon.swarm.lineage import ORPHANS_KEPT
@@ -278,7 +278,7 @@ class Invariants:
         if engine is None or state is None:
             return
         sizes = {
-            "events wait": (engine.waiting, INBOX_FULL + INBOX_SLACK),
+            "events wait": (engine.waiting, QUEUE_FULL + INBOX_SLACK),
             "offers are kept": (len(state.readies), PEERS_KEPT),
             "outcomes are voted for": (len(state.votes), OUTCOMES_KEPT),
             "certificates are kept": (len(store.lineage._entries), TIPS_KEPT),

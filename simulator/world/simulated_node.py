@@ -117,7 +117,7 @@ class SimulatedNode:
         self.speed = 1.0
         self.clock_skew_s = 0.0
         # The versions of the rules that its program supports.
-        self.knows = KNOWN_RULES
+        self.supported_rules = KNOWN_RULES
         # Why its last life did not begin.
         self.refused: UserError | None = None
         self.paused = False
@@ -214,7 +214,7 @@ class SimulatedNode:
 
     async def _join(self, network: FakeNetwork, member: PeerId) -> None:
         try:
-            await fetch_run(network, member, self.knows)
+            await fetch_run(network, member, self.supported_rules)
         except UserError as error:
             self.refused = error
 

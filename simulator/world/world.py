@@ -99,7 +99,7 @@ class World(NodeListener):
                 self._nursery.start_soon(self._live, node)
 
     async def _live(self, node: SimulatedNode) -> None:
-        if self.manifest.open().rules in node.knows:
+        if self.manifest.open().rules in node.supported_rules:
             await node.live(self.swarm, self.manifest, self._parameters, self, marked=self._marked)
         else:
             await node.ask(
@@ -180,7 +180,7 @@ class World(NodeListener):
             b"%.6f %d %s\n" % (at, index, encode_event(event)) for at, index, event in self.history
         )
 
-    def of(
+    def events(
         self, kind: type[JournalEvent], *, node: int | None = None, after: float = 0.0
     ) -> list[JournalEvent]:
         """The events of one kind, of one node or of all, from an instant on."""
@@ -203,7 +203,7 @@ class World(NodeListener):
             if node.alive and node.engine and node.engine.state_store
         }
 
-    def hearing(self) -> list[SimulatedNode]:
+    def awake(self) -> list[SimulatedNode]:
         """The live nodes that are not paused."""
         return [node for node in self.nodes if node.alive and not node.paused]
 

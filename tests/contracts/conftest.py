@@ -1,6 +1,4 @@
-"""Both chains for a test: the embedded EVM, and anvil where `make anvil` was done (skipped with the
-reason otherwise).
-"""
+"""Fixtures of both chains: the embedded EVM, and anvil where `make anvil` installed it."""
 
 from __future__ import annotations
 

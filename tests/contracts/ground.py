@@ -1,4 +1,4 @@
-"""Chains for tests: the embedded EVM in this process, and anvil where `make anvil` was done.
+"""Chains for tests: the embedded EVM in this process, and anvil where `make anvil` installed it.
 
 Both begin with the same genesis.
 """
@@ -43,7 +43,7 @@ START_S = 1_790_000_000
 
 @cache
 def genesis(start_s: int = START_S, chain_id: int = 4195600) -> dict[str, Any]:
-    """Read it, do not write it: it is shared."""
+    """Return the shared genesis, which tests must not change."""
     return genesis_of(
         GenesisSettings(
             chain_id=chain_id,
@@ -61,7 +61,7 @@ def genesis(start_s: int = START_S, chain_id: int = 4195600) -> dict[str, Any]:
 class RpcTransport:
     """The devnet's JSON-RPC without a socket.
 
-    `down`: it answers like a host that is not there. `asked` counts methods.
+    While `down` is set, it answers like an unreachable host. `asked` counts methods.
     """
 
     def __init__(self, rpc: Rpc, url: str = "http://in.process") -> None:
@@ -79,7 +79,7 @@ class RpcTransport:
 
 
 class EvmGround:
-    """A fresh embedded EVM, a block for each transaction; its clock stands still but for `advance`."""
+    """A fresh embedded EVM with a block for each transaction. Only `advance` moves its clock."""
 
     def __init__(
         self, *, start_s: int = START_S, chain_id: int = 4195600, auto_mine: bool = True
@@ -143,7 +143,7 @@ class EvmGround:
         return self.devnet.base_fee()
 
     def crowd(self) -> None:
-        """Its gas goes into calldata, which costs no time."""
+        """Fill a block with calldata, whose gas takes no time to execute."""
         signer = signer_of(dev_key("bert"))
         limit = self.devnet.head.gas_limit
         raw = signer.sign_transaction(
@@ -164,7 +164,7 @@ class EvmGround:
 
 
 class AnvilGround:
-    """A running anvil, put back to its first block."""
+    """A running anvil, reset to its first block."""
 
     def __init__(self, url: str, chain_id: int) -> None:
         self.chain_id = chain_id
@@ -235,7 +235,7 @@ class AnvilGround:
         return int(block["baseFeePerGas"], 16)
 
     def crowd(self) -> None:
-        """anvil takes a base fee and a gas limit that are told."""
+        """anvil accepts a base fee and a gas limit from the test."""
         last = int(self.transport("eth_getBlockByNumber", ("latest", False))["baseFeePerGas"], 16)
         self.transport("anvil_setNextBlockBaseFeePerGas", (hex(last * 9 // 8),))
         self.transport("evm_setBlockGasLimit", (hex(21_000),))  # nothing of ours has room in it
@@ -270,7 +270,7 @@ class Cuttable:
 
 @contextmanager
 def anvil() -> Iterator[AnvilGround]:
-    """anvil with our genesis, until the block ends."""
+    """Run anvil with our genesis until the block ends."""
     found = genesis(int(time.time()) - 10 * EPOCH_S)
     with anvil_serving(ANVIL, found) as url:
         yield AnvilGround(url, found["config"]["chainId"])

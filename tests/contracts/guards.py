@@ -1,6 +1,6 @@
-"""The list of guards: what is taken out of a copy of the tree, and the test that must then fail.
+"""The list of guards: code to remove from a copy of the tree, and the test that must then fail.
 
-`guards.toml` is the list itself.
+`guards.toml` is the list.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ COPIED = (
     "Makefile",
 )
 NOT_COPIED = shutil.ignore_patterns("__pycache__", ".hypothesis")
-# Pytest's exit code; 2 and above mean that nothing was shown (a test that is not there, an import
-# that broke).
+# pytest's exit code. 2 and above mean that the trial proves nothing: a test does not exist, or an
+# import fails.
 TESTS_FAILED = 1
 # For one test of a trial: the slowest takes 5 s, and more than 60 on a machine with ten programs to
 # a core.
@@ -72,9 +72,8 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     @property
     def name(self) -> str:
-        return f"{Path(self.file).stem}: {self.of + ': ' if self.of else ''}{' '.join(self.guard.split())}"[
-            :120
-        ]
+        function = f"{self.of}: " if self.of else ""
+        return f"{Path(self.file).stem}: {function}{' '.join(self.guard.split())}"[:120]
 
     @property
     def is_contract(self) -> bool:
@@ -89,7 +88,7 @@ TOKEN = re.compile(r"\w+|[^\w\s]|\n")
 
 
 def place_of(guard: Guard, text: str) -> tuple[int, int]:
-    """Where the guard begins and ends, however the formatter broke its lines.
+    """Return where the guard begins and ends, however the formatter broke its lines.
 
     Raises `ValueError` unless the guard is in the file, and once within its function.
     """
@@ -120,7 +119,7 @@ def _pattern(code: str) -> re.Pattern[str]:
 
 
 def taken_out(guard: Guard, text: str) -> str:
-    """The file without the guard."""
+    """Return the file without the guard."""
     begin, end = place_of(guard, text)
     without = guard.without or (
         "" if guard.guard == "@nonreentrant" or not guard.is_contract else "pass"
@@ -136,7 +135,7 @@ def taken_out(guard: Guard, text: str) -> str:
 
 
 def guards_in(source: Path) -> set[tuple[str, str]]:
-    """Every guard of a contract by its form: (function, line)."""
+    """Find every guard of a contract by its form, as pairs of function and line."""
     found, waiting, function = set(), [], ""
     for line in source.read_text().splitlines():
         if named := re.match(r"\s*def (\w+)\(", line):
@@ -152,7 +151,7 @@ def guards_in(source: Path) -> set[tuple[str, str]]:
 
 
 def fails_without(guard: Guard, scratch: Path) -> str:
-    """Empty when the guard's test fails in a copy of the tree without it; else what happened."""
+    """Return "" if the guard's test fails without the guard, or else what happened."""
     for name in COPIED:
         source = REPOSITORY / name
         if source.is_dir():
@@ -199,14 +198,12 @@ def fails_without(guard: Guard, scratch: Path) -> str:
 
 
 def _contract(file: str) -> str:
-    """The contract that a source file is compiled into; the pool alone uses the library."""
+    """Return the contract that contains a source file. Only the pool uses the library."""
     return "reward_pool" if "/library/" in file else Path(file).stem
 
 
 def ids_in(files: Iterable[str]) -> set[str]:
-    """The ids of all tests in them as pytest gives them, each with its parameters and without, as
-    pytest takes them.
-    """
+    """Return the ids of all tests in some files, each with and without its parameters."""
     command = [sys.executable, "-m", "pytest", "--collect-only", *files]
     said = subprocess.run(
         command,

@@ -1,4 +1,4 @@
-"""What a test can do to a chain, whichever it is, and clients over transports that misbehave."""
+"""Controls of a chain for tests, and clients over transports that misbehave."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CALL_GAS = 5_000_000
 
 
 class Levers(Protocol):
-    """What a test can do to either chain. The client's clock is the test's own: nothing waits."""
+    """What a test can do to either chain. The test owns the client's clock, so nothing waits."""
 
     now_s: float
     chain_id: int
@@ -42,31 +42,29 @@ class Levers(Protocol):
     def account(self, name: str) -> Address: ...
 
     def advance(self, seconds: int) -> None:
-        """The chain's clock moves on, the client's with it, and a block is made."""
+        """Advance the chain's clock and the client's, and make a block."""
 
     def stop(self, stopped: bool) -> None:
-        """It answers, and makes no blocks but by `advance`."""
+        """Make blocks by `advance` only; the chain still answers."""
 
     def cut(self, unreachable: bool) -> None:
-        """It does not answer."""
+        """Make the chain unreachable."""
 
     def forget(self, transaction: str) -> None:
-        """A waiting transaction is dropped, as by a node that is restarted or full."""
+        """Drop a waiting transaction, as a node does that restarts or is full."""
 
     def go_back(self, blocks: int) -> None:
-        """A reorganization takes so many blocks out; what was in them waits nowhere."""
+        """Take out some blocks, as a reorganization does. Their transactions are lost."""
 
     def base_fee(self) -> int:
-        """Of the next block, base units per gas."""
+        """Return the next block's base fee, in base units per gas."""
 
     def crowd(self) -> None:
-        """A block that is so full that the next one's base fee is higher, and nothing of ours has
-        room in it.
-        """
+        """Make a block so full that the next base fee is higher, without a transaction of ours."""
 
 
 class Changing:
-    """A transport whose answers `change(method, answer)` turns into others."""
+    """A transport that changes answers by `change(method, answer)`."""
 
     def __init__(self, through: Any, change: Callable[[str, Any], Any]) -> None:
         self.url = through.url
@@ -79,9 +77,9 @@ class Changing:
 def called(
     ground: Levers, to: Address, data: bytes, *, sender: str = "anna", value: int = 0
 ) -> str:
-    """What a contract answers to bytes that no client of ours sends.
+    """Call a contract with bytes that our clients never send.
 
-    Raises `ChainRefused` where it reverts.
+    Raises `ChainRefused` if the contract reverts.
     """
     asked = {
         "from": ground.account(sender),
@@ -105,7 +103,7 @@ def over(
     confirmations: int = 1,
     **more: Any,
 ) -> ChainClient:
-    """A client that asks through a transport of the test's; while it waits, blocks come."""
+    """Make a client over the test's transport. Blocks come while the client waits."""
     return connect(
         ChainSettings(chain_id=ground.chain_id, urls=(), confirmations=confirmations, **more),
         signer_of(dev_key(name)),
@@ -117,7 +115,7 @@ def over(
 
 
 def book_of(kept: Path) -> PendingTransactions:
-    """What a client wrote down."""
+    """Read a client's file of pending transactions."""
     (file,) = kept.glob("*.json")
     return msgspec.json.decode(file.read_bytes(), type=PendingTransactions)
 
@@ -128,5 +126,5 @@ def blocks(ground: Levers, count: int, each_s: int = 3) -> None:
 
 
 def nonce_of(ground: Levers, name: str) -> int:
-    """How many transactions of an account are in the chain."""
+    """Return how many transactions of an account are in the chain."""
     return int(ground.transport("eth_getTransactionCount", (ground.account(name), "latest")), 16)

@@ -1,7 +1,6 @@
-"""An endpoint that answers without end: too many bytes, too slowly, nested too deep, packed too
-well.
+"""Endpoints whose answers are too large, too slow, nested too deep, or compressed.
 
-Over real sockets.
+The tests use real sockets.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ Write = Callable[[bytes], object]
 def answering(
     body: Callable[[Write, threading.Event], None], headers: dict[str, str] | None = None
 ) -> Iterator[str]:
-    """The URL of a server that writes `body` to every request, and is told when the test is over."""
+    """Serve `body` to every request until the test ends, and yield the URL."""
     over = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):

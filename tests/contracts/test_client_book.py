@@ -1,10 +1,7 @@
-"""The book of what is in flight: written before anything is offered, read by the next process, one
-nonce for each thing.
+"""The file of pending transactions: written before an offer, and read by the next process.
 
-On both chains.
-
-The clock is the test's own; nothing waits. What must hold: nothing is sent twice, and nothing that
-was signed is forgotten.
+The tests run on both chains. The test owns the clock, so nothing waits. Nothing is sent twice, and
+nothing that was signed is forgotten.
 """
 
 from __future__ import annotations

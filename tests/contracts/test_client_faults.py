@@ -1,7 +1,7 @@
-"""A chain that stops, reorganizes, forgets a transaction, doubles its price. On both chains.
+"""A chain that stops, reorganizes, forgets a transaction, or doubles its price; on both chains.
 
-The clock is the test's own; nothing waits. What must hold: each thing that was sent is included
-exactly once, and its end is told truly.
+The test owns the clock, so nothing waits. Each transaction is included exactly once, and its end is
+reported correctly.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def test_a_reorganization_deeper_than_what_counts_as_settled_is_noticed(
     assert "A reorganization took out register" in caplog.text
     assert set(anna.pending()) == {sent, other}
     assert anna.reconcile() == ()
-    with pytest.raises(ChainPending):  # the end that was told is one no longer
+    with pytest.raises(ChainPending):  # the reported end is void
         anna.wait(sent, 0)
     blocks(ground, 3)
     assert anna.wait(sent, 1).done

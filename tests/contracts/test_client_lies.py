@@ -1,7 +1,6 @@
-"""A node that answers garbage, or is another chain, or shows receipts for nothing; and one that
-knows no EIP-1559.
+"""Nodes that answer garbage, belong to another chain, show false receipts, or lack EIP-1559.
 
-What lies is between the client and the chain, so the embedded EVM is enough.
+The faults are between the client and the chain, so the embedded EVM is enough.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""The devnet as a process: it answers, gives coins, ends on a signal, and goes on where it was,
-also after a kill.
-"""
+"""The devnet as a process: it answers, gives coins, ends on a signal, and survives a kill."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""`hypergpud devnet --anvil`: the same chain by another program, which ends when the devnet does,
-however it ends.
-"""
+"""`hypergpud devnet --anvil`: anvil serves the same chain, and always ends with the devnet."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ from tests.contracts.ground import ANVIL, NO_ANVIL
 
 REPOSITORY = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "daemon.cli.main", "--json", "devnet", "--anvil"]
-# It is told by a signal, and a busy machine takes its time.
+# A signal ends anvil, which takes a while on a busy machine.
 GONE_S = 10.0
 
 pytestmark = pytest.mark.real

@@ -1,6 +1,4 @@
-"""A devnet that stands for months: empty blocks take next to nothing on disk, and are still what
-they were to whoever asks.
-"""
+"""A devnet that runs for months: empty blocks take little space, and their headers stay."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ from tests.contracts.ground import START_S, RpcTransport, genesis
 BLOCK_S = 2
 # A quarter of the real ones, since every block waits for the disk.
 SEGMENT, KEPT = 64, 48
-# Of an empty one; a whole one takes 780, and here one of 64 stays whole.
+# The limit for an empty block. A whole one takes 780 bytes, and one of 64 stays whole here.
 MOST_BYTES_A_BLOCK = 20
 
 

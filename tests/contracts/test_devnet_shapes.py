@@ -162,8 +162,9 @@ def hash_of_transaction(said: dict[str, Any]) -> str:
 
 def hash_of_block(said: dict[str, Any]) -> str:
     """The hash over the header's fields in Cancun's order (EIP-4844, EIP-4788)."""
-    order = "parentHash sha3Uncles miner stateRoot transactionsRoot receiptsRoot logsBloom difficulty number gasLimit gasUsed timestamp "
-    order += "extraData mixHash nonce baseFeePerGas withdrawalsRoot blobGasUsed excessBlobGas parentBeaconBlockRoot"
+    order = "parentHash sha3Uncles miner stateRoot transactionsRoot receiptsRoot logsBloom "
+    order += "difficulty number gasLimit gasUsed timestamp extraData mixHash nonce baseFeePerGas "
+    order += "withdrawalsRoot blobGasUsed excessBlobGas parentBeaconBlockRoot"
     numbers = {
         "difficulty",
         "number",

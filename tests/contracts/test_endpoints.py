@@ -1,6 +1,4 @@
-"""Several endpoints as one: failover, garbage, another chain, and no secret in anything that is
-said.
-"""
+"""Several endpoints as one: failover, garbage, another chain, and no secrets in any message."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ SECRETS = ("hunter2secret", "0123456789abcdef", "s3cr3tkey")
 
 
 class Scripted:
-    """Answers as it is told; counts how often it was asked."""
+    """Gives the test's answers, and counts the questions."""
 
     def __init__(self, name: str, answer: Any) -> None:
         self.url = f"http://{name}"
@@ -135,7 +133,7 @@ def test_no_secret_of_an_address_is_said_in_errors_or_logs(
 def test_an_endpoints_own_errors_are_masked(port: int) -> None:
     """Also before the list of endpoints masks them again: the transport's error may be shown alone.
 
-    Of a port that is none it shows the whole URL.
+    For an invalid port, its error shows the whole URL.
     """
     with pytest.raises(ChainUnreachable) as caught:
         HttpTransport(SECRET_URL.replace(":9/", f":{port}/"))("eth_chainId", ())

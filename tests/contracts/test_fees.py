@@ -1,4 +1,4 @@
-"""What is offered for gas, and that each replacement is one that a node takes."""
+"""The fee that a transaction offers, and replacements that a node accepts."""
 
 from __future__ import annotations
 

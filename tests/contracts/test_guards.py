@@ -1,9 +1,7 @@
 """Every guard has a test that fails without it.
 
-`pytest -m slow tests/contracts/test_guards.py` takes each one out and looks.
-
-A guard of a contract that is not in the list is found here at once: the list is held against the
-sources' own text.
+`pytest -m slow tests/contracts/test_guards.py` removes each guard and runs its test. A guard of a
+contract that is missing in the list is found at once, since the list is compared with the sources.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""The profile `plumise`: its exact bytes leave the client, and a chain whose addresses answer
-nothing is refused.
-"""
+"""The profile `plumise`: the client sends the exact bytes, and refuses a chain without agents."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""What the contracts refuse beyond the port's suite: empty values, a signature without a proof, a
-payout that comes back for more.
+"""Refusals of the contracts beyond the port's suite.
+
+They are empty values, a signature without a proof, and a payout that calls again.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ def test_a_signed_claim_is_not_overtaken_by_a_plain_one(ground: Levers) -> None:
         for sender in (BERT, "owner"):
             with pytest.raises(ChainRefused, match=reason):
                 called(ground, to, data, sender=sender)
-    done(owner, owner.claim_to(anna.account, COLD, 300, deadline, proof, signed))  # type: ignore[attr-defined]  # the real client's own
+    done(owner, owner.claim_to(anna.account, COLD, 300, deadline, proof, signed))  # type: ignore[attr-defined]
     assert anna.balance(COLD) == 300
 
 

@@ -24,6 +24,6 @@ def test_a_disk_that_takes_no_manifest_ends_the_start_with_a_message(tmp_path: P
         command, env=environ, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 1
-    assert "its disk refuses to write" in done.stderr
+    assert "the disk is full or not writable" in done.stderr
     assert str(tmp_path / "runs") in done.stderr
     assert "Traceback" not in done.stderr

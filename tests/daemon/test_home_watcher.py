@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon.home.home_watcher import PATIENCE, HomeWatcher
+from daemon.home.home_watcher import MAX_FAILURES, HomeWatcher
 from daemon.home.layout import KEY_FILE, LOCK_FILE
-from daemon.home.lock import BEAT_S, home_lock, lock_holder
+from daemon.home.lock import TOUCH_S, home_lock, lock_holder
 from daemon.home.node_key import load_or_make_key
 
 HomeAndWatch = tuple[Path, HomeWatcher, bytes]
@@ -32,11 +32,11 @@ def watched(tmp_path: Path) -> Iterator[HomeAndWatch]:
 def test_a_home_that_is_whole_goes_on_and_its_lock_is_touched(watched: HomeAndWatch) -> None:
     home, watch, _ = watched
     os.utime(home / LOCK_FILE, (0, 0))
-    assert watch.look(BEAT_S + 1) is None
+    assert watch.look(TOUCH_S + 1) is None
     touched = (home / LOCK_FILE).stat().st_mtime
     assert touched > 0
     os.utime(home / LOCK_FILE, (0, 0))
-    assert watch.look(BEAT_S + 2) is None
+    assert watch.look(TOUCH_S + 2) is None
     assert (home / LOCK_FILE).stat().st_mtime == 0
 
 
@@ -55,7 +55,7 @@ def test_a_home_that_is_gone_ends_the_node_with_what_happened(
         said = "was removed"
     if "replaced" in how:
         home.mkdir()
-        said = "is another directory now"
+        said = "is now another directory"
     lost = watch.look(0.0)
     assert lost is not None
     assert lost.code == "HOME_LOST"
@@ -133,9 +133,9 @@ def test_a_file_system_that_fails_for_a_moment_is_waited_for(
 
     with monkeypatch.context() as failing:
         failing.setattr(os, "stat", fail)
-        assert [watch.look(0.0) for _ in range(PATIENCE - 1)] == [None] * (PATIENCE - 1)
+        assert [watch.look(0.0) for _ in range(MAX_FAILURES - 1)] == [None] * (MAX_FAILURES - 1)
     assert watch.look(0.0) is None
     monkeypatch.setattr(os, "stat", fail)
-    lost = [watch.look(0.0) for _ in range(PATIENCE)][-1]
+    lost = [watch.look(0.0) for _ in range(MAX_FAILURES)][-1]
     assert lost is not None
-    assert "cannot be reached any more: Input/output error" in lost.what
+    assert "can no longer be read: Input/output error" in lost.what

@@ -217,7 +217,7 @@ def test_an_id_of_no_run_of_this_home_names_those_there_are(
     with pytest.raises(UserError) as caught:
         chosen(tmp_path, named)
     assert said in str(caught.value)
-    assert "no file of that name" in str(caught.value)
+    assert "no file has that name" in str(caught.value)
 
 
 def test_where_nobody_answers_only_the_run_with_them_goes_on(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import trio
 from protocol.run.manifest import Manifest, RoundRules, seal
 from simulator.harness.cohort import MemberProcess, cohort_of
 from simulator.harness.trial import TrialRunner
-from simulator.harness.wire import Certified, PeerLost, Remark
+from simulator.harness.wire import Certified, LinkLost, Remark
 from tests.e2e.processes import Process, process, still_running
 
 MEMBERS = 8
@@ -105,7 +105,7 @@ def _tell(
         for killed, _ in kills
         for times in certified
     ]
-    lost = sum(isinstance(line, PeerLost) for member in lived for line in member.lines)
+    lost = sum(isinstance(line, LinkLost) for member in lived for line in member.lines)
     dropped = [
         line.text
         for member in members

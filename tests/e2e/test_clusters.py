@@ -18,7 +18,7 @@ from tests.e2e.swarm import RUN, Daemon, Machine, Swarm, certified
 CLUSTERS, SIZE = 3, 4
 NODES = CLUSTERS * SIZE
 # A round trip of 80 ms; newcomers fetch the anchor over this link in less than a round.
-FAR = ClusterLink(delay_s=0.04, bits=8e6)
+FAR = ClusterLink(delay_s=0.04, rate_bps=8e6)
 # The link of a home.
 UPLINK_BPS, DOWNLINK_BPS = 10e6, 40e6
 # Certificates before the kill, and after it.

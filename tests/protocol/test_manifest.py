@@ -1,4 +1,4 @@
-"""The manifest: what it says, who signed it, and what is typed wrong in it."""
+"""The manifest: its content, its signature, and the mistakes of people who write one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def refused(text: str) -> UserError:
     return error.value
 
 
-def test_sealed_and_opened() -> None:
+def test_a_sealed_manifest_opens() -> None:
     assert seal(PLAIN).open() == PLAIN
     assert seal(OWNED, OWNER).open() == OWNED
     assert seal(PLAIN).run == seal(parse_manifest(MINIMAL, "")).run
@@ -73,12 +73,12 @@ def test_only_the_owner_seals() -> None:
     "signature",
     [b"", bytes(64), seal(msgspec.structs.replace(PLAIN, owner=STRANGER.peer), STRANGER).signature],
 )
-def test_what_its_owner_did_not_sign_is_refused(signature: bytes) -> None:
+def test_a_manifest_that_its_owner_did_not_sign_is_refused(signature: bytes) -> None:
     with pytest.raises(UserError, match="not signed by its owner"):
         SignedManifest(body=seal(OWNED, OWNER).body, signature=signature).open()
 
 
-def test_an_owner_that_is_nobody_is_refused() -> None:
+def test_an_invalid_owner_is_refused() -> None:
     body = msgspec.msgpack.encode(msgspec.structs.replace(PLAIN, owner="nobody"))
     with pytest.raises(UserError, match="not signed by its owner nobody"):
         SignedManifest(body=body, signature=bytes(64)).open()
@@ -145,7 +145,7 @@ def test_a_key_that_resembles_nothing_has_no_advice() -> None:
         ("name = ", "value"),
     ],
 )
-def test_what_is_out_of_bounds_is_named(text: str, why: str) -> None:
+def test_values_out_of_bounds_are_named(text: str, why: str) -> None:
     assert why in refused(text).why
 
 
@@ -168,7 +168,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         load_manifest(tmp_path / "latin.toml")
 
 
-def test_a_manifest_with_several_mistakes_tells_all_with_their_lines() -> None:
+def test_all_mistakes_are_reported_with_their_lines() -> None:
     error = refused('name = "run"\ntask = "t"\nsed = 1\n\n[round]\nsecnds = 3\nvote_s = -1.0\n')
     assert "line 3: unknown setting 'sed'; did you mean 'seed'?" in error.why
     assert "line 6: unknown setting 'round.secnds'; did you mean 'seconds'?" in error.why

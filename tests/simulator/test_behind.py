@@ -79,12 +79,14 @@ def test_member_with_a_slow_download_comes_back() -> None:
     # It trains on meanwhile, except during its exchanges.
     trained = sum(
         event.seconds
-        for event in world.of(Trained, node=BEHIND, after=back_s)
+        for event in world.events(Trained, node=BEHIND, after=back_s)
         if isinstance(event, Trained)
     )
     assert trained > 0.75 * (back - back_s)
     fetched = [
-        event.seconds for event in world.of(CaughtUp, node=BEHIND) if isinstance(event, CaughtUp)
+        event.seconds
+        for event in world.events(CaughtUp, node=BEHIND)
+        if isinstance(event, CaughtUp)
     ]
     assert fetched
     assert max(fetched) < 19.2 / 3, "from several holders at once"

@@ -51,7 +51,11 @@ def test_fault_strikes_at_its_step() -> None:
     when = f.FaultTrigger(enters="reduce", role="leader", number=2)
     played = play(
         Story(
-            name="one", nodes=4, seed=3, seconds=20.0, schedule=(f.Kill(node=f.WHOEVER, when=when),)
+            name="one",
+            nodes=4,
+            seed=3,
+            seconds=20.0,
+            schedule=(f.Kill(node=f.NODE_AT_STEP, when=when),),
         )
     )
     (struck,) = played.scheduler.struck
@@ -70,7 +74,7 @@ def test_report_names_steps_that_never_came() -> None:
         nodes=3,
         seed=3,
         seconds=8.0,
-        schedule=(f.Kill(node=f.WHOEVER, when=f.FaultTrigger(enters="merge", number=900)),),
+        schedule=(f.Kill(node=f.NODE_AT_STEP, when=f.FaultTrigger(enters="merge", number=900)),),
     )
     report = play(story).report
     assert report is not None

@@ -59,5 +59,5 @@ def test_survivors_of_a_reducer_certify_in_the_same_view() -> None:
         if isinstance(event, RoundCertified) and event.number == 3
     ]
     assert max(third) - died_at[0] < 1.0
-    assert not world.of(ViewPassed)
+    assert not world.events(ViewPassed)
     assert not world.invariants.broken

@@ -117,7 +117,7 @@ def test_invariants_detect_a_swarm_without_progress() -> None:
     story = small(
         nodes=2,
         seconds=5.0,
-        patience_s=30.0,
+        settle_timeout_s=30.0,
         schedule=(
             f.Lose(node=0, share=1.0, at_s=0.0, for_s=0.0),
             f.Sever(node=0, other=1, at_s=1.0, for_s=1.0),

@@ -11,7 +11,7 @@ from simulator.bench.allreduce.peer_hosts import peer_hosts
 from simulator.harness.clusters import ClusterLink, clusters, missing_for_clusters
 from tests.simulator.far_links import RECEIVE, SEND
 
-FAR = ClusterLink(delay_s=0.04, bits=4e6)
+FAR = ClusterLink(delay_s=0.04, rate_bps=4e6)
 ROUND_TRIP = """
 import socket, sys, time
 took = []

@@ -28,7 +28,7 @@ def deaf(story: Story) -> StoryReport:
 
 
 def test_progress_check_fails_a_start_without_a_certificate() -> None:
-    report = deaf(small(patience_s=20.0))
+    report = deaf(small(settle_timeout_s=20.0))
     assert not report.ok
     assert not report.invariants["progress"]
     assert "of the start, before any fault" in report.reason
@@ -37,7 +37,7 @@ def test_progress_check_fails_a_start_without_a_certificate() -> None:
 
 def test_progress_check_fails_a_quiet_end_without_a_certificate() -> None:
     report = deaf(
-        small(seconds=10.0, patience_s=20.0, schedule=(f.CrashTrainer(node=0, at_s=1.0),))
+        small(seconds=10.0, settle_timeout_s=20.0, schedule=(f.CrashTrainer(node=0, at_s=1.0),))
     )
     assert not report.invariants["progress"]
     assert "20 s after the last fault node 0 (train) is still at certificate 0" in report.reason
@@ -59,11 +59,11 @@ def test_progress_check_promises_nothing_where_too_few_live() -> None:
 def test_progress_check_waits_again_after_a_late_fault() -> None:
     """The fault is placed at a step of a round after the story's seconds.
 
-    The swarm is partitioned for longer than the story's `patience_s`.
+    The swarm is partitioned for longer than the story's `settle_timeout_s`.
     """
     when = f.FaultTrigger(enters="scatter", role="leader", number=2)
     apart = f.Partition(groups=((0,), (1,), (2,)), for_s=25.0, when=when)
-    report = play(small(seconds=9.0, patience_s=30.0, schedule=(apart,))).report
+    report = play(small(seconds=9.0, settle_timeout_s=30.0, schedule=(apart,))).report
     assert report is not None
     assert report.faults == 1
     assert report.ok, report.reason

@@ -64,7 +64,7 @@ def test_too_slow_node_costs_the_others_what_the_plan_predicts() -> None:
     assert played.report.ok, played.report.reason
     world, manifest = played.world, played.story.manifest()
     rounds = [
-        event for event in world.of(RoundCertified, node=0) if isinstance(event, RoundCertified)
+        event for event in world.events(RoundCertified, node=0) if isinstance(event, RoundCertified)
     ]
     slow = world.nodes[1].peer
     without = [event for event in rounds if slow not in [share.peer for share in event.shares]]
@@ -82,10 +82,12 @@ def test_too_slow_node_costs_the_others_what_the_plan_predicts() -> None:
     assert 0 < back[slow] <= usual[slow], "nothing is carried past three certificates"
     (once,) = [peer for peer in usual if peer not in counted[5] and peer != slow]
     assert counted[6][once] > usual[once], "the work of the missed round was added"
-    dropped = [event for event in world.of(WorkDropped, node=1) if isinstance(event, WorkDropped)]
+    dropped = [
+        event for event in world.events(WorkDropped, node=1) if isinstance(event, WorkDropped)
+    ]
     assert all("without this work" in event.reason for event in dropped)
     trained = sum(
-        event.samples for event in world.of(Trained, node=1) if isinstance(event, Trained)
+        event.samples for event in world.events(Trained, node=1) if isinstance(event, Trained)
     )
     paid = sum(shares.get(slow, 0) for shares in counted.values())
     assert trained == paid + sum(event.samples for event in dropped), "every loss is reported"

@@ -57,18 +57,20 @@ def world(
 
 def losses(played: World, node: int, after: float = 0.0) -> list[float]:
     """The loss of each stretch that was handed over."""
-    events = played.of(Trained, node=node, after=after)
+    events = played.events(Trained, node=node, after=after)
     return [event.loss for event in events if isinstance(event, Trained) and event.loss is not None]
 
 
 def certified(played: World, node: int) -> list[RoundCertified]:
     return [
-        event for event in played.of(RoundCertified, node=node) if isinstance(event, RoundCertified)
+        event
+        for event in played.events(RoundCertified, node=node)
+        if isinstance(event, RoundCertified)
     ]
 
 
 def dropped(played: World) -> list[WorkDropped]:
-    return [event for event in played.of(WorkDropped) if isinstance(event, WorkDropped)]
+    return [event for event in played.events(WorkDropped) if isinstance(event, WorkDropped)]
 
 
 async def alone(played: World, rounds: int) -> None:
@@ -100,7 +102,9 @@ def test_friend_does_not_undo_what_a_node_learned_alone(codec: str, outer: Outer
     assert max(together) <= allowed, f"{before:.4f} alone, then {together}"
     shares = {share.peer: share.samples for share in first.shares}
     trained = sum(
-        event.samples for event in played.of(Trained, node=0)[:ALONE] if isinstance(event, Trained)
+        event.samples
+        for event in played.events(Trained, node=0)[:ALONE]
+        if isinstance(event, Trained)
     )
     assert shares[played.nodes[0].peer] >= trained
     assert not dropped(played)
@@ -236,7 +240,7 @@ def test_newcomer_offers_nothing_from_the_initial_parameters() -> None:
             await played.until(lambda: played.number(0) >= 5, 60, "five rounds")
             played.start(2)
             await played.until(
-                lambda: len(played.of(Trained, node=2)) >= 4, 60, "the newcomer's rounds"
+                lambda: len(played.events(Trained, node=2)) >= 4, 60, "the newcomer's rounds"
             )
 
     run_virtual(story, seed=5)
@@ -250,7 +254,7 @@ def test_newcomer_offers_nothing_from_the_initial_parameters() -> None:
     ]
     from_anchor = [
         event.samples
-        for event in played.of(Trained, node=2)
+        for event in played.events(Trained, node=2)
         if isinstance(event, Trained) and event.number > 1
     ]
     assert counted

@@ -40,7 +40,7 @@ def world_of(rules: int, *knows: frozenset[int]) -> World:
     )
     world = World(seed=3, nodes=len(knows), manifest=manifest, parameters=CHUNKS * CHUNK_ELEMENTS)
     for node, versions in zip(world.nodes, knows, strict=True):
-        node.knows = versions
+        node.supported_rules = versions
     return world
 
 
@@ -65,7 +65,9 @@ def plans(world: World, node: SimulatedNode) -> list[Plan]:
 
 def certified(world: World, index: int) -> list[RoundCertified]:
     return [
-        event for event in world.of(RoundCertified, node=index) if isinstance(event, RoundCertified)
+        event
+        for event in world.events(RoundCertified, node=index)
+        if isinstance(event, RoundCertified)
     ]
 
 
@@ -91,7 +93,7 @@ def test_run_is_planned_by_its_own_rules(rules: int) -> None:
     assert borders != rule_set(CURRENT_RULES + LATER_RULES - rules).share_out(CHUNKS, equal), (
         "the other version makes another plan"
     )
-    assert world.of(InputRefused) == []
+    assert world.events(InputRefused) == []
     assert (
         len(
             {
@@ -121,7 +123,7 @@ def test_older_release_refuses_a_run_of_later_rules() -> None:
     assert refused is not None
     assert refused.what == "This run uses rules 3; this program knows rules 2. Upgrade hypergpu."
     assert world.nodes[2].life == 0, "the older node never took part"
-    (refusal,) = world.of(InputRefused)
+    (refusal,) = world.events(InputRefused)
     assert isinstance(refusal, InputRefused)
     assert (refusal.reason, refusal.peer) == ("rules", world.nodes[2].peer)
     assert refusal.detail == "it asked to join; it knows rules 2, and this run uses rules 3"
@@ -138,7 +140,7 @@ def test_node_that_upgrades_in_mid_run_keeps_the_runs_rules() -> None:
             world.kill(index)
             before = world.number(index)
             await world.until(lambda index=index: not world.nodes[index].alive, 10.0, "its end")  # type: ignore[misc]
-            world.nodes[index].knows = NEWER
+            world.nodes[index].supported_rules = NEWER
             world.start(index)
             wanted = before + 2
             await world.until(

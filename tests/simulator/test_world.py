@@ -165,7 +165,7 @@ def test_world_without_faults_counts_every_node_in_every_round() -> None:
     assert played.report is not None
     assert played.report.ok, played.report.reason
     assert played.report.goodput == 1.0
-    for event in played.world.of(RoundCertified):
+    for event in played.world.events(RoundCertified):
         assert isinstance(event, RoundCertified)
         assert event.outcome == "counted"
         assert len(event.shares) == 5

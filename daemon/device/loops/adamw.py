@@ -1,11 +1,9 @@
 """AdamW (https://arxiv.org/abs/1711.05101) over one flat vector, with clipping of the whole
-gradient.
+gradient. Worker process only.
 
-Worker process only.
-
-Written out rather than `torch.optim.AdamW`: the state is the flat vector that a checkpoint holds,
-and the first use of `torch.optim` imports torch's compiler, a second of every worker's start. The
-update is torch's own, term by term (a test compares them).
+This module does not use `torch.optim.AdamW`: a checkpoint holds the state as one flat vector, and
+the import of `torch.optim` adds a second to each start. The update is the same as torch's, term by
+term; a test compares them.
 """
 
 from __future__ import annotations
@@ -15,16 +13,17 @@ import torch
 from daemon.device.model.flat_model import FlatModel
 from protocol.run.manifest import Inner
 
-EPSILON = 1e-8  # torch's and the paper's
-# The step count in base 2**20: one float32 holds integers up to 2**24 only.
+# The value of torch and of the paper.
+EPSILON = 1e-8
+# The step count is stored in base 2**20, because a float32 only holds integers up to 2**24.
 _STEP_WORDS = 2
 _STEP_BASE = 1 << 20
 
 
 class AdamW:
-    """`flat -= update(grad)`, in place.
+    """Updates a model's flat vector in place.
 
-    `state_size` float32 make its whole state: first moment, second moment, step count.
+    The state has `state_size` float32: first moment, second moment, step count.
     """
 
     def __init__(self, model: FlatModel, rules: Inner) -> None:
@@ -38,7 +37,7 @@ class AdamW:
 
     @torch.no_grad()
     def step(self) -> None:
-        """One update from `grad`, which is scaled in place. Never waits for the device."""
+        """Make one update from `grad`, which is scaled in place. Never waits for the device."""
         rules, flat, grad = self._rules, self._model.flat, self._model.grad
         norm = torch.linalg.vector_norm(grad)
         grad.mul_(torch.clamp(rules.clip_norm / (norm + 1e-6), max=1.0))
@@ -63,9 +62,9 @@ class AdamW:
         out[2 * count + 1] = self._steps % _STEP_BASE
 
     def load(self, state: torch.Tensor) -> None:
-        """Take what `save` wrote.
+        """Read the state that `save` wrote.
 
-        Raises `ValueError`, and changes nothing, when it can be no such state.
+        Raises `ValueError`, and changes nothing, for an impossible state.
         """
         count = self._first.numel()
         high, low = float(state[2 * count]), float(state[2 * count + 1])
@@ -81,14 +80,15 @@ class AdamW:
             or bool((state[count : 2 * count] < 0).any())
         ):
             raise ValueError(
-                "this is not the state of the inner optimizer: not finite, a negative second moment, or no step count"
+                "this is not the state of the inner optimizer: not finite, a negative second"
+                " moment, or no step count"
             )
         self._first.copy_(state[:count])
         self._second.copy_(state[count : 2 * count])
         self._steps = int(high) * _STEP_BASE + int(low)
 
     def reset(self) -> None:
-        """As if no step had been made."""
+        """Return to the state before the first step."""
         self._first.zero_()
         self._second.zero_()
         self._steps = 0

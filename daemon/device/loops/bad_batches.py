@@ -1,6 +1,6 @@
-"""Batches that could not be used, counted: a few are the data's, many are the task's.
+"""Counts the batches that had to be skipped, and decides when they are too many.
 
-Worker process only.
+A few bad batches are caused by the data, many by the task. Worker process only.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from daemon.device.model.author_code import SampleFault, TaskFault
 
 Indices = npt.NDArray[np.int64]
 
-# One bad sample spoils the batch it is in. In a data set of a few batches that is a large share of
-# them; above a quarter the average would mostly be of what happens to work, which is not what the
-# author meant to train.
+# One bad sample spoils its whole batch, which is a large share of a small data set. Above a
+# quarter, the training would mostly use the data that happens to work, which the author did not intend.
 BAD_SHARE = 0.25
-# Beside the share: a bad sample may come early. So a task that fails at every batch ends at its
-# sixth.
+# Allowed beside the share, because a bad sample may come early. A task that fails at every batch
+# thus ends at its sixth.
 BAD_AT_ONCE = 4
-# Batches in a row whose loss or gradient is not finite, after others that were fine: the parameters
-# are where nothing can be learned from, so training begins again from the last anchor. Bad samples
-# do not come in rows.
+# After this many batches in a row with a loss or a gradient that is not finite, training restarts
+# from the last anchor: the parameters have diverged. Bad samples do not come in rows.
 DIVERGED_IN_A_ROW = 5
-# The first are told one by one, later ones when their number has doubled.
-TOLD_EACH = 3
-SHOWN_INDICES = 16  # of a batch, in words
-# In the sentence that ends the training, which also says what to do: a status cuts long sentences.
+# The first bad batches are reported one by one, later ones when their number has doubled.
+REPORTED_EACH = 3
+# How many indices of a batch a sentence shows.
+SHOWN_INDICES = 16
+# The same for the last sentence, which also says what to do: a status cuts long sentences.
 SHOWN_AT_THE_END = 4
 
 
 class BadBatches:
-    """Counts of one life of the worker. `good` counts the batches that were used."""
+    """The batches of one worker process. `good` counts those that were used."""
 
     def __init__(self) -> None:
         self.good = 0
         self.bad = 0
         self._in_a_row = 0
-        self.last: BatchUnusable | None = None  # the newest, with where it was
+        # The last bad batch.
+        self.last: BatchUnusable | None = None
 
     def add(
         self,
@@ -51,15 +51,15 @@ class BadBatches:
     ) -> None:
         """Count a bad batch.
 
-        `culprit` finds the place in the batch of a sample that fails alone; it is asked where a
-        line is worth it.
+        `culprit` finds the place in the batch of a sample that fails alone. It is called only when
+        the batch is reported.
 
-        Raises `TaskFault` when they are too many.
+        Raises `TaskFault` for too many bad batches.
         """
         self.bad += 1
         self._in_a_row = 0 if fault.trace else self._in_a_row + 1
         where = _where(indices, positions, SHOWN_INDICES)
-        place = culprit() if self.tell else None
+        place = culprit() if self.should_report else None
         if place is not None:
             where = f"sample {indices[place]} (position {positions[place]}) of {where}"
         self.last = BatchUnusable(
@@ -72,8 +72,10 @@ class BadBatches:
         if self.bad > BAD_AT_ONCE + BAD_SHARE * (self.good + self.bad):
             where = _where(indices, positions, SHOWN_AT_THE_END)
             raise TaskFault(
-                f"{fault.what}. {self.bad} of {self.good + self.bad} batches could not be used, the last one with {where}",
-                fix=f"mend or leave out these samples; up to {BAD_SHARE:.0%} of all batches are skipped",
+                f"{fault.what}. {self.bad} of {self.good + self.bad} batches could not be used, the"
+                f" last one with {where}",
+                fix=f"fix or leave out these samples; up to {BAD_SHARE:.0%} of all batches are"
+                " skipped",
                 trace=fault.trace,
             ) from fault
 
@@ -84,9 +86,9 @@ class BadBatches:
 
     @property
     def diverged(self) -> bool:
-        """Whether the last batches were all not finite, though others had been.
+        """Whether the last batches were all not finite, after others that were finite.
 
-        Counts anew from then on.
+        Reading True starts the count again.
         """
         if not self.good or self._in_a_row < DIVERGED_IN_A_ROW:
             return False
@@ -94,9 +96,9 @@ class BadBatches:
         return True
 
     @property
-    def tell(self) -> bool:
-        """Whether the newest is worth a line: a broken file must not fill the log."""
-        return self.bad <= TOLD_EACH or self.bad & (self.bad - 1) == 0
+    def should_report(self) -> bool:
+        """Whether to report the last bad batch: a broken file must not fill the log."""
+        return self.bad <= REPORTED_EACH or self.bad & (self.bad - 1) == 0
 
 
 def _where(indices: Indices, positions: Indices, most: int) -> str:

@@ -1,6 +1,6 @@
-"""What a task's methods return, checked.
+"""Checks the values that a task's methods return. Worker process only.
 
-Each `TaskFault` says what came and what belongs there. Worker process only.
+Each `TaskFault` says what the method returned, and what it should return.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from protocol.run.data_order import MAX_POSITION
 
 
 def checked_size(task: Task) -> int:
-    """The number of samples, as a Python integer: numpy's and torch's integers are taken too."""
+    """Return the number of samples, as a Python integer. Accepts integers of numpy and torch."""
     with author_code("dataset_size()"):
         said = task.dataset_size()
     try:
@@ -42,29 +42,31 @@ def checked_size(task: Task) -> int:
 
 
 def checked_batch(task: Task, batch: object, asked: int) -> Sequence[torch.Tensor]:
-    """A sequence of tensors of which at least one has `asked` as its first dimension."""
+    """Return the batch, if it is a sequence of tensors, one of which has `asked` rows."""
     if isinstance(batch, torch.Tensor) or not isinstance(batch, Sequence):
         raise TaskFault(
             f"{place_of(task.batch)} returned a {type(batch).__name__}",
-            fix="return a tuple of tensors whose first dimension is the batch, as in (inputs, labels)",
+            fix="return a tuple of tensors whose first dimension is the batch, such as"
+            " (inputs, labels)",
         )
     for number, part in enumerate(batch, start=1):
         if not isinstance(part, torch.Tensor):
             raise TaskFault(
                 f"{place_of(task.batch)} returned a {type(part).__name__} in place {number}",
-                fix="return tensors alone: torch.from_numpy(...), torch.tensor(...)",
+                fix="return only tensors: torch.from_numpy(...), torch.tensor(...)",
             )
     sizes = [part.shape[0] for part in batch if part.ndim]
     if sizes and asked not in sizes:
         raise TaskFault(
             f"{place_of(task.batch)} was asked for {asked} samples and returned {sizes[0]}",
-            fix="return the samples at the indices, one for each: a node's weight in the average is how many it trained",
+            fix="return one sample for each index: the number of samples is the node's weight in"
+            " the average",
         )
     return batch
 
 
 def checked_loss(task: Task, loss: object) -> torch.Tensor:
-    """A scalar that depends on something with a gradient. A tensor of one element counts."""
+    """Return the loss as a scalar, if it has one element and a gradient."""
     if not isinstance(loss, torch.Tensor):
         raise TaskFault(
             f"{place_of(task.loss)} returned a {type(loss).__name__}",
@@ -82,7 +84,8 @@ def checked_loss(task: Task, loss: object) -> torch.Tensor:
         )
     if not loss.requires_grad:
         raise TaskFault(
-            f"The result of {place_of(task.loss)} depends on no parameter (it requires no gradient)",
+            f"The result of {place_of(task.loss)} depends on no parameter (it requires no"
+            " gradient)",
             fix="compute it with the model, without no_grad(), detach() and .data",
         )
     return loss.reshape(())

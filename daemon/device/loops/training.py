@@ -1,11 +1,11 @@
-"""The training itself: steps from an anchor along a lane, and what was learned as a delta.
+"""Trains: makes steps from an anchor along a lane, and returns the work as a delta.
 
-Worker process only; no sockets here.
+Worker process only. This module uses no sockets.
 
-Work (delta, samples, loss) counts from `_start`, the parameters at the last `train` or at the last
-hand-over that arrived. A stretch (what progress reports) counts from the last `train` or `resume`.
-Nothing that is not finite leaves: a batch whose loss or gradient is not finite, or that raises,
-changes nothing and is counted (`bad_batches.py`).
+Work (delta, samples, loss) counts from `_start`: the parameters at the last `train`, or at the last
+hand-over that the node received. A stretch, which progress reports, counts from the last `train` or
+`resume`. A batch that raises, or whose loss or gradient is not finite, changes nothing and is
+counted (`bad_batches.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import torch
 from daemon.device.loops.adamw import AdamW
 from daemon.device.loops.bad_batches import BadBatches
 from daemon.device.loops.batches import checked_batch, checked_loss, checked_size
-from daemon.device.model.author_code import AuthorFault, SampleFault, TaskFault, author_code
+from daemon.device.loops.culprit import find_culprit
+from daemon.device.model.author_code import SampleFault, TaskFault, author_code
 from daemon.device.model.flat_model import FlatModel
 from daemon.device.model.guard import ModelGuard
 from daemon.device.processor import Device
@@ -35,16 +36,14 @@ from protocol.ports.trainer import Lane, Progress
 from protocol.run.data_order import lane_positions, sample_indices
 from protocol.run.task_digest import TaskDigest
 
-# Of a life: what a task builds at its first call is there by then.
+# A task builds its caches at its first calls, so the model is checked at each of them.
 WATCHED_STEPS = 3
-# For looking which sample of a bad batch it is: a line in the log is worth no more.
-CULPRIT_S = 2.0
-# Between walks over the model after them: 1 ms for a thousand tensors.
+# Between two checks of the whole model after that. A check takes 1 ms for a thousand tensors.
 WATCH_S = 0.5
 
 
 class WorkTotals(msgspec.Struct, frozen=True, kw_only=True):
-    """A hand-over; the delta itself is in the shared memory."""
+    """The totals of a hand-over. The shared memory holds the delta."""
 
     samples: int
     steps: int
@@ -53,9 +52,9 @@ class WorkTotals(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrainingLoop:
-    """Owns model, optimizer and position in the data.
+    """Owns the model, the optimizer and the position in the data.
 
-    Called from one thread; every method ends at a step's border.
+    One thread calls it. Every method ends between two steps.
     """
 
     def __init__(self, task: Task, device: Device, job: Job) -> None:
@@ -68,23 +67,27 @@ class TrainingLoop:
         self._net = FlatModel(task, device.torch)
         self._guard = ModelGuard(self._net, task)
         self.bad = BadBatches()
-        self._calls = 0  # of the task's loss in this life
-        # When the whole model was last walked over.
+        # The calls of the task's loss in this process.
+        self._calls = 0
+        # When the whole model was checked last.
         self._watched_s = 0.0
         self._optimizer = AdamW(self._net, job.inner)
         self._start = torch.zeros_like(self._net.flat)
-        # In float64 and on the device, so that reading it now and then changes neither its value
-        # nor the pace.
+        # In float64 and on the device, so that rare reads change neither the value nor the speed.
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=device.torch)
         self._lane = Lane(base=0, index=0, stride=1)
-        self._drawn = 0  # samples of the lane used so far
+        # The samples of the lane that were used.
+        self._drawn = 0
         self._anchored = False
-        self._steps_left: int | None = 0  # None: no limit
-        self._steps = 0  # of the work
+        # None means no limit.
+        self._steps_left: int | None = 0
+        # The steps and seconds of the work.
+        self._steps = 0
         self._seconds = 0.0
         self._stretch_steps = 0
         self._stretch_seconds = 0.0
-        self._reported_steps = 0  # of the work, when the loss was last read
+        # The work's steps and loss when the loss was last read.
+        self._reported_steps = 0
         self._reported_loss = 0.0
         self.longest_step_s = 0.0
         self.specs = self._net.specs
@@ -92,22 +95,20 @@ class TrainingLoop:
         self.inner_size = self._optimizer.state_size
 
     def describe(self) -> TaskDigest:
-        """The task, for the other members. Call once, before training."""
+        """Describe the task for the other members. Call once, before training."""
         return describe_task(
             self._task, self._net, self._job.task, self.dataset_size, self._job.seed
         )
 
     def share(self, buffers: SharedMemory) -> None:
-        """Where anchors come from and deltas go."""
+        """Set the shared memory, from which anchors come and to which deltas go."""
         self._anchor, self._delta, self._inner = (
             _tensor(part) for part in (buffers.anchor, buffers.delta, buffers.inner)
         )
 
-    # ---------------------------------------------------------------------------------------- commands
-
     @property
     def training(self) -> bool:
-        """Whether there is a step to make."""
+        """Whether steps are left."""
         return self._steps_left is None or self._steps_left > 0
 
     @property
@@ -115,16 +116,15 @@ class TrainingLoop:
         return self._anchored
 
     def train(self, lane: Lane, max_steps: int | None) -> None:
-        """Take the shared anchor.
+        """Begin to train from the shared anchor.
 
-        Raises `ValueError` for an impossible lane, before anything changed.
+        Raises `ValueError`, and changes nothing, for an impossible lane.
         """
         lane_positions(lane, 0, self._batch)
         self._net.flat.copy_(self._anchor)
         self._anchored = True
         self._lane, self._drawn = lane, 0
-        # What a task draws at random (dropout) is replayable too: the same node on the same lane
-        # draws the same.
+        # A task's random numbers, as for dropout, are replayable: they follow from node and lane.
         place = f"{self._job.seed}/{self._job.peer}/{lane.base}/{lane.index}/{lane.stride}"
         torch.manual_seed(
             int.from_bytes(digest(b"hypergpu/task-noise/1\0", place.encode())[:8], "little")
@@ -133,7 +133,7 @@ class TrainingLoop:
         self._begin_stretch(max_steps)
 
     def resume(self, lane: Lane, max_steps: int | None) -> None:
-        """Train on; the same lane goes on where it was.
+        """Continue to train. The same lane continues where it was.
 
         Raises `ValueError` for an impossible lane.
         """
@@ -143,16 +143,17 @@ class TrainingLoop:
         self._begin_stretch(max_steps)
 
     def pause(self) -> WorkTotals:
-        """Stop, and write the delta of all work since the start into the shared memory.
+        """Pause, and write the delta of the work into the shared memory.
 
-        Raises `TaskFault` where the model is not whole.
+        Raises `TaskFault` where the model has changed in a way that the averages would miss.
         """
         if self._steps:
             self._guard.check_hand_over()
         waited, was_training = monotonic(), self.training
         self._steps_left = 0
         self._delta.copy_(self._start - self._net.flat)
-        loss_sum = float(self._loss_sum)  # waits for the device
+        # Reading the sum waits for the device.
+        loss_sum = float(self._loss_sum)
         if was_training:
             self._seconds += monotonic() - waited
         samples = self._steps * self._batch
@@ -164,18 +165,18 @@ class TrainingLoop:
         )
 
     def finite(self) -> bool:
-        """Whether what `pause` handed over is fit to be averaged with others' work."""
+        """Whether all values of the delta and the loss are finite."""
         return bool(torch.isfinite(self._delta).all()) and bool(torch.isfinite(self._loss_sum))
 
     def rebase(self) -> None:
-        """From here on work counts from the parameters as they are now."""
+        """Let work count from the current parameters."""
         self._start.copy_(self._net.flat)
         self._forget()
 
     def drop(self) -> WorkTotals:
-        """Undo all work since the start and pause; what is left to hand over is nothing.
+        """Undo the work and pause.
 
-        The optimizer's averages go too: one value that is not finite poisons them for good.
+        This also resets the optimizer: a value that is not finite would never leave its averages.
         """
         self._net.flat.copy_(self._start)
         self._optimizer.reset()
@@ -185,19 +186,21 @@ class TrainingLoop:
         return WorkTotals(samples=0, steps=0, loss=None, seconds=0.0)
 
     def save_inner(self) -> None:
+        """Write the inner optimizer's state into the shared memory."""
         self._optimizer.save(self._inner)
 
     def load_inner(self) -> None:
-        """Raises `ValueError`, and changes nothing, for what cannot be such a state."""
+        """Read the inner optimizer's state from the shared memory.
+
+        Raises `ValueError`, and changes nothing, for an impossible state.
+        """
         self._optimizer.load(self._inner)
 
-    # ---------------------------------------------------------------------------------------- training
-
     def step(self) -> None:
-        """One batch.
+        """Train on one batch.
 
-        Raises `SampleFault` when it cannot be used: then nothing changed but the place in the data.
-        Raises `TaskFault`.
+        Raises `SampleFault` for a batch that cannot be used. Only the position in the data has then
+        changed. Raises `TaskFault`.
         """
         began = monotonic()
         positions = lane_positions(self._lane, self._drawn, self._batch)
@@ -206,7 +209,12 @@ class TrainingLoop:
         try:
             loss = self._learn(indices)
         except SampleFault as fault:
-            self.bad.add(positions, indices, fault, lambda: self._culprit(indices))
+            self.bad.add(
+                positions,
+                indices,
+                fault,
+                lambda: find_culprit(self._task, self._device, self._net.model, indices),
+            )
             raise
         self.bad.used()
         self._loss_sum += loss.double() * self._batch
@@ -220,32 +228,8 @@ class TrainingLoop:
         self._stretch_seconds += took
         self.longest_step_s = max(self.longest_step_s, took)
 
-    def _culprit(self, indices: npt.NDArray[np.int64]) -> int | None:
-        """The place of the first sample that fails by itself, None where each of those looked at is
-        fine alone.
-        """
-        ending = monotonic() + CULPRIT_S
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            for place in range(len(indices)):
-                if monotonic() > ending:
-                    break
-                try:
-                    with author_code("batch()", SampleFault):
-                        batch = self._device.put(
-                            checked_batch(
-                                self._task, self._task.batch(indices[place : place + 1]), 1
-                            )
-                        )
-                    with author_code("loss()", SampleFault), self._device.autocast():
-                        loss = float(self._task.loss(self._net.model, batch).detach().sum())
-                except AuthorFault:
-                    return place
-                if not math.isfinite(loss):
-                    return place
-        return None
-
     def _learn(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
-        """The loss of a batch, after the optimizer made its step."""
+        """Make the optimizer's step for one batch, and return the batch's loss."""
         watched = self._calls < WATCHED_STEPS or monotonic() - self._watched_s > WATCH_S
         with author_code("batch()", SampleFault):
             batch = checked_batch(self._task, self._task.batch(indices), len(indices))
@@ -264,7 +248,7 @@ class TrainingLoop:
         if not self._net.gather_grad():
             raise TaskFault(
                 "The loss depends on no parameter of the model",
-                fix="compute it with the model that loss() is given",
+                fix="compute it with the model that loss() gets",
             )
         size = self._net.grad_norm().double()
         # Waits for the device, as torch's GradScaler does at each step.
@@ -277,10 +261,9 @@ class TrainingLoop:
         return loss.detach()
 
     def progress(self) -> Progress:
-        """Of this stretch; `loss` is the mean since the last call and not finite when training has
-        gone wrong.
+        """Return the progress of this stretch. Waits for the device.
 
-        Waits for the device.
+        `loss` is the mean since the last call. It is not finite after a divergence.
         """
         new = (self._steps - self._reported_steps) * self._batch
         total = float(self._loss_sum)

@@ -1,15 +1,13 @@
-"""Where the worker calls code of a task's author, and what comes of it when that code fails.
+"""Calls the code of a task's author, and classifies its failures. Worker process only.
 
-Worker process only.
+A task may raise any exception, and may call `sys.exit`. This module turns all of that into one of
+three exceptions:
 
-A task raises what it likes, and calls `sys.exit`. Here, and nowhere else in the worker, all of that
-becomes one of three:
+    SampleFault  this batch cannot be used: it is skipped and counted
+    TaskFault    a person must change the task, its data or the run
+    MemoryShort  an allocator refused memory, which may pass by itself
 
-    SampleFault  this batch cannot be used; others may be fine, so the batch is skipped and counted
-    TaskFault    a person must change the task, its data or the run: training cannot go on as its author meant
-    MemoryShort  an allocator refused memory: no fault of a sample or a task, and it may pass
-
-All carry the file and line in the author's own code, and the traceback.
+All carry the file and the line in the author's code, and the traceback.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from pathlib import Path
 
 from protocol.errors import UserError
 
-# What a log line may be asked to hold; the end says what happened, so the beginning goes.
+# The limits of a log line. A traceback's end says what happened, so its beginning is cut.
 MAX_TRACE_CHARS = 6000
 MAX_ERROR_CHARS = 300
 _WORKER = Path(__file__).resolve().parent
@@ -35,14 +33,14 @@ _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 
 OUT_OF_MEMORY = "The worker ran out of memory"
-# How torch's allocators say so where they raise a plain `RuntimeError`.
+# The messages of torch's allocators that raise a plain `RuntimeError`.
 _REFUSALS = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
 
 
 class AuthorFault(Exception):
-    """Base of the first two.
+    """Base of `SampleFault` and `TaskFault`.
 
-    `what` is one sentence without its full stop; `trace` is empty where nothing was raised.
+    `what` is a sentence without its full stop. `trace` is empty where nothing was raised.
     """
 
     def __init__(self, what: str, *, fix: str = "", trace: str = "") -> None:
@@ -55,11 +53,11 @@ class SampleFault(AuthorFault):
 
 
 class TaskFault(AuthorFault):
-    """A person must mend something."""
+    """A person must fix something."""
 
 
 class MemoryShort(Exception):
-    """The machine or its GPU had no room. `what` is one sentence without its full stop."""
+    """The machine or its GPU ran out of memory. `what` is a sentence without its full stop."""
 
     def __init__(self, what: str, trace: str) -> None:
         super().__init__(what)
@@ -67,7 +65,7 @@ class MemoryShort(Exception):
 
 
 def memory_short(call: str, error: BaseException) -> MemoryShort | None:
-    """What to raise for an `error` of `call` that came from a lack of memory; None for every other."""
+    """Return what to raise for an `error` of `call`, if it came from a lack of memory; else None."""
     if not _is_out_of_memory(error):
         return None
     said = what_failed(call, error).removeprefix("Task failed in ")
@@ -75,9 +73,9 @@ def memory_short(call: str, error: BaseException) -> MemoryShort | None:
 
 
 def _is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether it, or what it was raised from, says that there was no memory.
+    """Return whether the error, or one of its causes, is a lack of memory.
 
-    The node has no torch to ask.
+    The node calls this too, and has not imported torch.
     """
     torch = sys.modules.get("torch")
     while error is not None:
@@ -97,32 +95,31 @@ def _is_out_of_memory(error: BaseException | None) -> bool:
 def author_code(
     call: str, kind: type[AuthorFault] = TaskFault, passing: tuple[type[Exception], ...] = ()
 ) -> Iterator[None]:
-    """Run the author's `call` ("batch()"): whatever it raises comes out as a `kind`.
+    """Turn an exception of the author's `call`, such as "batch()", into a `kind`.
 
-    A `UserError`, our own faults and those `passing` pass.
-
-    A lack of memory comes out as `MemoryShort`.
+    A lack of memory becomes `MemoryShort`. These classes' own exceptions, `UserError` and `passing`
+    pass unchanged.
     """
     try:
         yield
     except (AuthorFault, MemoryShort, UserError, *passing):
         raise
     except SystemExit as error:
-        # It would end the worker in silence, and no batch is the reason.
+        # It would end the worker without a message, and no batch causes it.
         raise TaskFault(
             what_failed(call, error),
             fix="raise an exception where something is wrong",
             trace=trace_of(error),
         ) from error
     except Exception as error:
-        # The border to code that is not ours: any exception of it is that code's.
+        # The error boundary to the author's code: any exception is that code's.
         if (short := memory_short(call, error)) is not None:
             raise short from error
         raise kind(what_failed(call, error), trace=trace_of(error)) from error
 
 
 def what_failed(call: str, error: BaseException) -> str:
-    """Task failed in wine.py:34 batch(): KeyError: 'text'."""
+    """Describe a failure: "Task failed in wine.py:34 batch(): KeyError: 'text'"."""
     frame = _own_frame(error)
     said = "".join(traceback.format_exception_only(error)).strip().splitlines()
     words = (said[-1] if said else type(error).__name__)[:MAX_ERROR_CHARS]
@@ -144,7 +141,7 @@ def what_failed(call: str, error: BaseException) -> str:
 
 
 def place_of(function: Callable[..., object]) -> str:
-    """wine.py:34 loss(): where a method of the author begins."""
+    """Return where a method of the author begins: "wine.py:34 loss()"."""
     code = getattr(function, "__code__", None) or getattr(
         getattr(function, "__func__", None), "__code__", None
     )
@@ -154,8 +151,9 @@ def place_of(function: Callable[..., object]) -> str:
 
 
 def trace_of(error: BaseException) -> str:
-    """The traceback as Python prints it, without our frames and those of imports; its beginning
-    goes where it is too long.
+    """Return the traceback as Python prints it, without our frames and those of imports.
+
+    A traceback that is too long loses its beginning.
     """
     told = traceback.TracebackException.from_exception(error)
     part: traceback.TracebackException | None = told
@@ -165,7 +163,8 @@ def trace_of(error: BaseException) -> str:
             for frame in part.stack
             if not _is_ours(frame.filename) and not _is_import(frame.filename)
         ]
-        if kept or isinstance(error, SyntaxError):  # which says its place itself
+        # A SyntaxError names its place itself.
+        if kept or isinstance(error, SyntaxError):
             part.stack = traceback.StackSummary.from_list(kept)
         part = part.__cause__ or part.__context__
     text = "".join(told.format()).rstrip()
@@ -173,7 +172,7 @@ def trace_of(error: BaseException) -> str:
 
 
 def _own_frame(error: BaseException) -> traceback.FrameSummary | None:
-    """The innermost frame in the author's code; None where the error did not pass through any."""
+    """Return the innermost frame in the author's code, or None."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [
         frame for frame in frames if not _is_ours(frame.filename) and not is_library(frame.filename)
@@ -193,7 +192,7 @@ def _is_import(filename: str) -> bool:
 
 
 def is_library(filename: str) -> bool:
-    """Whether a file is Python's or an installed package's."""
+    """Return whether a file belongs to Python or to an installed package."""
     path = Path(filename)
     return (
         filename.startswith("<") or path.is_relative_to(_STDLIB) or bool(_INSTALLED & {*path.parts})

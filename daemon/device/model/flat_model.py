@@ -1,11 +1,8 @@
-"""A model whose trained parameters are all views of one flat tensor, and their gradients of
-another.
+"""Makes a model's trained parameters views of one flat tensor. Worker process only.
 
-Worker process only.
-
-The swarm speaks of vectors, torch of modules; here they are the same memory. To take an anchor is
-one copy, to make a delta one subtraction, to clip one norm. Parameters with `requires_grad = False`
-and buffers stay where they are, with the values the task gave them.
+Their gradients are views of another flat tensor. To load an anchor is one copy, to make a delta is
+one subtraction, and to clip is one norm. Parameters with `requires_grad = False` and buffers keep
+their own memory, and the values that the task gave them.
 """
 
 from __future__ import annotations
@@ -20,25 +17,27 @@ from protocol.ports.trainer import ParameterSpec
 
 
 class FlatModel:
-    """`flat` and `grad`, shape (parameters,) on the device; `model` computes with them; `specs`
-    names the parts.
+    """A model over the vectors `flat` and `grad`, shape (parameters,) on the device.
 
-    `decayed` are the views to which weight decay applies: matrices and kernels, not biases and
-    norms. `moved` are the trained parameters with their names and the views of `grad`; `frozen` and
-    `buffers` are the model's other tensors.
+    `specs` describes the parameters. `decayed` are the views with weight decay: matrices and
+    kernels, not biases and norms. `moved` are the trained parameters with their names and their
+    views of `grad`. `frozen` and `buffers` are the model's other tensors.
     """
 
     def __init__(self, task: Task, device: torch.device) -> None:
-        """Raises `UserError("TASK")` for a model that cannot be one flat vector of float32
-        parameters, `TaskFault` where the task fails.
+        """Make the task's model.
+
+        Raises `UserError("TASK")` for a model that cannot be one flat vector of float32
+        parameters, and `TaskFault` where the task fails.
         """
         with author_code("model()"):
             model = task.model()
         check_model(model)
         self.model: nn.Module = model
-        # In the mode that the task chose: a part in eval mode stays so.
+        # The task chooses the mode: a part in eval mode stays in eval mode.
         self.model.to(device)
-        named = list(self.model.named_parameters())  # tied ones once
+        # A tied parameter appears once.
+        named = list(self.model.named_parameters())
         trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
         self.frozen = [
             (name, parameter) for name, parameter in named if not parameter.requires_grad
@@ -61,7 +60,8 @@ class FlatModel:
                 init = task.init(name, shape)
                 if not isinstance(init, Init):
                     raise TypeError(
-                        f"init({name!r}) returned a {type(init).__name__}, not ZEROS, ONES or uniform(bound)"
+                        f"init({name!r}) returned a {type(init).__name__}, not ZEROS, ONES or"
+                        " uniform(bound)"
                     )
             specs.append(ParameterSpec(name=name, shape=shape, init=init.kind, bound=init.bound))
             start = stop
@@ -69,26 +69,22 @@ class FlatModel:
         self.zero_grad()
 
     def zero_grad(self) -> None:
-        """Zeros in place, and the views back in their places should the task's code have replaced
-        one.
-        """
+        """Set `grad` to zero, and restore the views that the task's code has replaced."""
         self.grad.zero_()
         for _, parameter, view in self.moved:
             if parameter.requires_grad:
                 parameter.grad = view
 
     def forget_grad(self) -> None:
-        """As torch's own `zero_grad`: no parameter has a gradient, so that `gather_grad` can tell
-        which get one.
-        """
+        """Remove all gradients, so that `gather_grad` can count the parameters that get one."""
         self.grad.zero_()
         for _, parameter, _ in self.moved:
             parameter.grad = None
 
     def gather_grad(self) -> int:
-        """Gradients that the task's code or autograd put elsewhere come into `grad`.
+        """Copy gradients that autograd or the task's code put elsewhere into `grad`.
 
-        Returns how many parameters have one.
+        Returns how many parameters have a gradient.
         """
         have = 0
         for _, parameter, view in self.moved:
@@ -102,5 +98,5 @@ class FlatModel:
         return have
 
     def grad_norm(self) -> torch.Tensor:
-        """The Euclidean norm of `grad`, on the device."""
+        """Return the Euclidean norm of `grad`, on the device."""
         return torch.linalg.vector_norm(self.grad)

@@ -1,9 +1,9 @@
-"""Notices when a model no longer computes with what is averaged. Worker process only.
+"""Notices when a model no longer computes with the averaged parameters. Worker process only.
 
-The optimizer moves the flat vector. A parameter whose memory is elsewhere, that was added later, or
-that no module has registered, is not moved by it; a buffer or a frozen parameter that changes is
-state which every node has by itself. Both train something else than the task's author wrote,
-without a sign. The guard names the tensor before the step that would use it.
+The optimizer moves the flat vector. It does not move a parameter whose memory is elsewhere, that
+was added later, or that no module has registered. A buffer or a frozen parameter that changes
+differs on every node. In both cases, the training silently differs from the author's intention. The
+guard names the tensor before the step that would use it.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from daemon.device.model.author_code import TaskFault
 from daemon.device.model.flat_model import FlatModel
 from daemon.device.tasks.task import Task
 
-# Of constant tensors, compared by content at each hand-over: 10 ms; what is beyond by torch's count
-# of changes.
+# Constant tensors up to this size are compared by content at each hand-over, in 10 ms. The rest is
+# compared by torch's count of changes.
 COMPARED_BYTES = 16 << 20
-# Of lists and dicts in which a tensor's name is looked for.
+# The depth of lists and dicts in which the name of a tensor is searched.
 SEARCH_DEPTH = 4
-# Where torch keeps what a module has registered.
+# The attributes in which torch keeps what a module has registered.
 _REGISTERED = frozenset({"_parameters", "_buffers", "_modules"})
 _NORMS = (nn.modules.batchnorm._NormBase,)
 
 
 class ModelGuard:
-    """Holds what the model looked like when it was loaded.
+    """Remembers the model as it was loaded, and compares it.
 
-    Each check raises `TaskFault` that names the tensor and says what to do.
+    Each check raises a `TaskFault` that names the tensor and says what to do.
     """
 
     def __init__(self, net: FlatModel, task: Task) -> None:
@@ -46,14 +46,15 @@ class ModelGuard:
         self._frozen = {id(parameter) for _, parameter in net.frozen}
 
     def check_moved(self) -> None:
-        """The parameters that the optimizer moves are those the model computes with.
+        """Check that the model computes with the parameters that the optimizer moves.
 
-        Cheap: before every update.
+        This is cheap enough for every update.
         """
         for (name, parameter, _), address in zip(self._net.moved, self._addresses, strict=True):
             if parameter.data_ptr() != address:
                 raise TaskFault(
-                    f"The parameter {name} was given other memory (`.data` assigned anew, .to(), .half()): the optimizer would move the old",
+                    f"The parameter {name} was given other memory (`.data` assigned anew, .to(),"
+                    " .half()): the optimizer would move the old",
                     fix=f"change it in place: {name}.data.copy_(...) or {name}.data.mul_(...)",
                 )
             if not parameter.requires_grad:
@@ -63,9 +64,9 @@ class ModelGuard:
                 )
 
     def check_model(self) -> None:
-        """No parameter came, went or was replaced, and what is constant still is.
+        """Check that no parameter was added, removed or replaced, and no constant has changed.
 
-        A walk over the whole model.
+        This walks over the whole model.
         """
         self.check_moved()
         names: set[int] = set()
@@ -74,7 +75,8 @@ class ModelGuard:
             if id(parameter) not in self._moved and parameter.requires_grad:
                 how = "thawed" if id(parameter) in self._frozen else "added or replaced"
                 raise TaskFault(
-                    f"The parameter {name} requires a gradient and was {how} after model(): the optimizer does not move it",
+                    f"The parameter {name} requires a gradient and was {how} after model(): the"
+                    " optimizer does not move it",
                     fix="make all parameters in model(), and give them their requires_grad there",
                 )
         for number, name in self._moved.items():
@@ -86,7 +88,7 @@ class ModelGuard:
         self._check_constant(contents=False)
 
     def check_hand_over(self) -> None:
-        """As `check_model`, by content: before work is given to others."""
+        """Check the model by content, before a hand-over."""
         self.check_model()
         self._check_constant(contents=True)
 
@@ -102,14 +104,15 @@ class ModelGuard:
                 continue
             if kept.changed(tensor, content=contents):
                 raise TaskFault(
-                    f"{_kind(name, model)} {name} changed during training: it is not averaged, so every node would have its own",
+                    f"{_kind(name, model)} {name} changed during training: it is not averaged, so"
+                    " every node would have its own",
                     fix=_instead(name, model),
                 )
 
     def check_graph(self, loss: torch.Tensor) -> None:
-        """Every parameter that the loss depends on is one that the optimizer moves.
+        """Check that the optimizer moves every parameter that the loss depends on.
 
-        A walk over autograd's graph.
+        This walks over autograd's graph.
         """
         for leaf in _leaves(loss):
             if id(leaf) in self._moved:
@@ -117,9 +120,10 @@ class ModelGuard:
             name = self._name_of(leaf)
             if isinstance(leaf, nn.Parameter) or name:
                 raise TaskFault(
-                    f"{name or 'A parameter'} of shape {tuple(leaf.shape)} requires a gradient and is not among the model's parameters: "
-                    "the optimizer does not move it",
-                    fix="register it: an attribute of a module, or nn.ModuleList and nn.ParameterList instead of a list; or detach() it",
+                    f"{name or 'A parameter'} of shape {tuple(leaf.shape)} requires a gradient and"
+                    " is not among the model's parameters: the optimizer does not move it",
+                    fix="register it: an attribute of a module, or nn.ModuleList and"
+                    " nn.ParameterList instead of a list; or detach() it",
                 )
 
     def _name_of(self, wanted: torch.Tensor) -> str:
@@ -136,9 +140,7 @@ class ModelGuard:
 
 
 class _Kept:
-    """A constant tensor as it was: where it lies, how often torch saw it changed, and what it holds
-    where there is room for that.
-    """
+    """A constant tensor as it was: its address, torch's count of changes, and maybe its content."""
 
     def __init__(self, tensor: torch.Tensor, *, content: bool) -> None:
         self._seen = tensor.data_ptr(), _changes(tensor)
@@ -155,7 +157,8 @@ class _Kept:
         now = tensor.detach().to("cpu")
         if not torch.equal(now, self._content) and not _both_nan(now, self._content):
             return True
-        self._seen = seen  # written anew with what it held
+        # It was rewritten with the same content.
+        self._seen = seen
         return False
 
 
@@ -175,9 +178,7 @@ def _constant(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _is_persistent(model: nn.Module, name: str) -> bool:
-    """Whether a buffer is part of the model's state; others are caches that a module makes when it
-    needs them.
-    """
+    """Return whether a buffer is part of the model's state. Other buffers are caches."""
     owner, _, own = name.rpartition(".")
     try:
         return own not in model.get_submodule(owner)._non_persistent_buffers_set
@@ -202,7 +203,7 @@ def _instead(name: str, model: nn.Module) -> str:
 
 
 def _leaves(loss: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The tensors into which a backward pass would add gradients."""
+    """Yield the tensors into which a backward pass would add gradients."""
     seen: set[Any] = set()
     ahead: list[Any] = [loss.grad_fn]
     while ahead:

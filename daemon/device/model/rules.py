@@ -1,7 +1,6 @@
-"""What a model must be to be trained in a swarm; each refusal names the tensor and says what to
-use.
+"""Checks that a model can be trained in a swarm. Worker process only.
 
-Worker process only.
+Each refusal names the tensor, and says what to use instead.
 """
 
 from __future__ import annotations
@@ -13,15 +12,16 @@ from protocol.errors import UserError
 
 
 def refuse(why: str, fix: str) -> UserError:
-    """The error for a model that breaks a rule."""
+    """Return the error for a model that breaks a rule."""
     return UserError(
         "TASK", "The task's model cannot be trained in a swarm.", why=why, fix=fix, exit_code=2
     )
 
 
 def check_model(model: object) -> None:
-    """Raises `UserError("TASK")` for a model whose parameters cannot be one flat vector of float32,
-    or whose state is no parameter.
+    """Raise `UserError("TASK")` for a model that cannot be one flat vector of float32 parameters.
+
+    The model may have no state besides its parameters.
     """
     if not isinstance(model, nn.Module):
         raise refuse(
@@ -35,7 +35,8 @@ def check_model(model: object) -> None:
             and module.training
         ):
             raise refuse(
-                f"{name or 'it'} is a {type(module).__name__}, whose running statistics are no parameters: every node would keep its own",
+                f"{name or 'it'} is a {type(module).__name__}, whose running statistics are no"
+                " parameters: every node would keep its own",
                 "use GroupNorm or LayerNorm, or keep the layer in eval mode",
             )
     tensors = [*model.named_parameters(), *model.named_buffers()]
@@ -56,7 +57,8 @@ def check_model(model: object) -> None:
         if parameter.dtype != torch.float32:
             raise refuse(
                 f"the parameter {name} is {parameter.dtype}",
-                "make parameters float32; the precision setting chooses the arithmetic. A frozen one (requires_grad = False) may have any type",
+                "make parameters float32; the precision setting chooses the arithmetic. A frozen one"
+                " (requires_grad = False) may have any type",
             )
     if not any(parameter.numel() for _, parameter in trained):
         raise refuse(
@@ -67,9 +69,7 @@ def check_model(model: object) -> None:
 
 
 def _check_memory(model: nn.Module, trained: set[str]) -> None:
-    """Two tensors in one piece of memory would be two after the parameters moved into the flat
-    vector, and train apart.
-    """
+    """Refuse two tensors that share memory: in the flat vector they would train apart."""
     owners: dict[int, str] = {}
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if not tensor.numel():
@@ -79,5 +79,6 @@ def _check_memory(model: nn.Module, trained: set[str]) -> None:
         if other != name and (name in trained or other in trained):
             raise refuse(
                 f"{other} and {name} share their memory and are two tensors",
-                "tie parameters by using one nn.Parameter in both places, as in self.head.weight = self.embedding.weight",
+                "tie parameters by using one nn.Parameter in both places, as in"
+                " self.head.weight = self.embedding.weight",
             )

@@ -1,4 +1,4 @@
-"""One worker process: which module it is, and the thread pools it gets."""
+"""Starts a worker process, and sets the size of its thread pools."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ __all__ = ["STDERR_GRACE_S", "start_worker"]
 
 
 def start_worker(settings: WorkerSettings) -> ChildProcess[WorkerReport]:
-    """Spawn it."""
+    """Spawn a worker process."""
+
     threads = str(choose_threads(settings.threads))
     return ChildProcess(
         "daemon.device.main",

@@ -1,46 +1,45 @@
-"""Whether a worker that ended is started again, and when. Pure.
+"""Decides whether and when a worker that ended is restarted. Pure.
 
-A worker that was killed, hung or ran out of memory is started again for ever, with growing pauses:
-the machine may have room again. That holds for memory that an allocator refuses (`TaskFailure.passes`)
-as for a kill. A task that fails by itself does the same thing each time. After a few restarts a
-person must mend it; until then no restart helps, and the node says so.
+A worker that was killed, hung or ran out of memory is always restarted, with growing pauses: the
+machine may have memory again. A refused allocation (`TaskFailure.passes`) counts like a kill. A
+task that fails by itself fails the same way each time. After a few restarts, the node gives up and
+says that a person must fix the task.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-# The pauses before them make 1 + 2 + 4 s: a file server that was away for a moment is back, a
-# typing error is not.
+# The pauses before them are 1 + 2 + 4 s. A file server may be back after that; a typing error is
+# still there.
 MAX_TASK_RESTARTS = 3
-# Up for so long, a worker's task is taken to work, and its next failure counts as the first.
+# The task of a worker that ran for this long works: its next failure counts as the first.
 FORGIVEN_S = 600.0
 
 
 class WorkerTimeouts(msgspec.Struct, frozen=True, kw_only=True):
-    """How long the worker may stay silent, and how fast and how often it is started again."""
+    """How long the worker may stay silent, and how soon and how often it is restarted."""
 
-    # None: the owner's `worker.load_timeout_s`.
+    # None means the owner's `worker.load_timeout_s`.
     start_s: float | None = None
-    # Nothing is known yet; CUDA loads its kernels, a task may build an index.
+    # Before the first step: CUDA loads its kernels, and a task may build an index.
     first_step_s: float = 300.0
-    # A command waits for one step's border; the rest is what a swapping or throttled machine may
-    # add.
+    # A command waits for the end of one step. The rest allows for a swapping or throttled machine.
     answer_s: float = 30.0
-    answer_steps: float = 20.0  # times the longest step so far
-    # Up for so long, the next death counts as the first again.
+    # A multiple of the longest step so far.
+    answer_steps: float = 20.0
+    # After the worker ran for this long, its next end counts as the first.
     healthy_s: float = 60.0
     first_wait_s: float = 1.0
-    # A machine short of memory is not helped by a process that imports torch every second.
+    # A process that imports torch every second would not help a machine that is short of memory.
     longest_wait_s: float = 60.0
     restarts: int = MAX_TASK_RESTARTS
 
 
 class TaskFailure(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person must mend: one sentence without its full stop, what to do, and the traceback
-    where there is one.
+    """Why a task failed: a sentence without its full stop, what to do, and a traceback.
 
-    `passes` says that it may pass without a person: then it is tried for ever.
+    `passes` says that the failure may pass by itself. The worker is then always restarted.
     """
 
     what: str
@@ -50,28 +49,31 @@ class TaskFailure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RestartPolicy:
-    """Counts a trainer's ends."""
+    """Counts the ends of a node's workers."""
 
-    def __init__(self, patience: WorkerTimeouts) -> None:
-        self._patience = patience
-        self._wait_s = patience.first_wait_s
-        self.count = 0  # of all restarts
-        self.failures = 0  # of the task itself, since it last worked
+    def __init__(self, timeouts: WorkerTimeouts) -> None:
+        self._timeouts = timeouts
+        self._wait_s = timeouts.first_wait_s
+        # All restarts.
+        self.count = 0
+        # The failures of the task since it last worked.
+        self.failures = 0
 
     def ended(self, failure: TaskFailure | None, up_s: float) -> float | None:
-        """A life ended after `up_s` seconds of being up.
+        """Count a worker that ended after it was ready for `up_s` seconds.
 
-        Returns the pause before the next one, None when there is none.
+        Returns the pause before the restart, or None for no restart.
         """
-        patience = self._patience
-        if up_s >= patience.healthy_s:
-            self._wait_s = patience.first_wait_s
+
+        timeouts = self._timeouts
+        if up_s >= timeouts.healthy_s:
+            self._wait_s = timeouts.first_wait_s
         if up_s >= FORGIVEN_S:
             self.failures = 0
         if failure is not None and not failure.passes:
             self.failures += 1
-            if self.failures > patience.restarts:
+            if self.failures > timeouts.restarts:
                 return None
         self.count += 1
-        wait_s, self._wait_s = self._wait_s, min(2 * self._wait_s, patience.longest_wait_s)
+        wait_s, self._wait_s = self._wait_s, min(2 * self._wait_s, timeouts.longest_wait_s)
         return wait_s

@@ -1,9 +1,8 @@
-"""The lives of a node's worker: spawned, listened to, started again when it dies alone, given up
-when its task fails by itself.
+"""Supervises a node's worker: starts it, restarts it, and gives up when its task keeps failing.
 
-down ──spawn──▶ starting ──Up──▶ up ──exit, hang──▶ down (wait 1 s, 2 s, ... 60 s) ──▶ starting ...
-                   ├──Unable, first time──▶ unable: a person has to mend something
-                   └──Failed, after a few restarts──▶ given up (`restarts.py`); unable where it never was up
+down ──spawn──▶ starting ──WorkerReady──▶ up ──exit, hang──▶ down (1 s, 2 s, ... 60 s) ──▶ starting
+                   ├──WorkerUnable, at the first start──▶ unable: a person must fix something
+                   └──TaskFailed, after some restarts──▶ given up (`restart_policy.py`)
 """
 
 from __future__ import annotations
@@ -48,9 +47,9 @@ NO_PROGRESS = Progress(steps=0, samples=0, loss=None, samples_per_second=0.0)
 
 
 class WorkerSupervisor:
-    """Keeps one worker alive.
+    """Keeps one worker process running.
 
-    Its attributes are read by the trainer, which asks the worker that is `up`.
+    The trainer reads the attributes, and sends its commands to the `current` worker.
     """
 
     def __init__(
@@ -58,57 +57,63 @@ class WorkerSupervisor:
         job: Job,
         settings: WorkerSettings,
         on_event: Callable[[JournalEvent], None],
-        patience: WorkerTimeouts,
-        before: TaskDigest | None = None,
+        timeouts: WorkerTimeouts,
+        previous_task: TaskDigest | None = None,
     ) -> None:
-        """`before` is the task of the model that this home holds: the worker's must be able to read
-        that model.
+        """`previous_task` is the task of the model that this home holds.
+
+        The worker's task must be able to read that model.
         """
         self._job = job
         self._settings = settings
         self._on_event = on_event
-        self._patience = patience
-        self._before = before
-        self.up: WorkerProcess | None = None
+        self._timeouts = timeouts
+        self._previous_task = previous_task
+        self.current: WorkerProcess | None = None
         self.info: TaskInfo | None = None
-        self.unable: UserError | TrainerLost | None = None  # why none will come up any more
-        # Why the last one died; empty while none has.
+        # Why no worker will become ready any more.
+        self.unable: UserError | TrainerLost | None = None
+        # Why the last worker ended; empty while none has.
         self.lost = ""
-        self.restarts = RestartPolicy(patience)
-        self.gave_up: TaskFailure | None = None  # why the task will not be tried any more
-        self.trained = False  # whether any sample was
+        self.restarts = RestartPolicy(timeouts)
+        # Why the task will not be restarted any more.
+        self.gave_up: TaskFailure | None = None
+        # Whether any sample was trained.
+        self.trained = False
         self.progress = NO_PROGRESS
-        # Set and replaced whenever one comes up, dies, or cannot.
-        self.turn = trio.Event()
+        # Set and replaced whenever a worker becomes ready, ends, or cannot start.
+        self.changed = trio.Event()
 
     def end(self) -> None:
-        """No worker will come up any more: the trainer was stopped."""
+        """Note that the trainer was stopped: no worker will become ready any more."""
         self.unable = TrainerLost("the trainer was stopped")
 
     async def supervise(self) -> None:
+        """Start and restart workers until cancelled, or until a person must fix something."""
         while True:
             up_s, failure = 0.0, None
             try:
-                life = WorkerProcess(self._settings)
+                worker = WorkerProcess(self._settings)
             except OSError as error:
-                # No memory, no process, no descriptor to be had.
+                # The system has no memory, process or descriptor to give.
                 self.lost = f"it could not be started: {error}"
             else:
-                up_s = await self._live(life)
-                failure = life.failure()
-                if life.unable is not None and self.info is None:
-                    self.unable = life.unable
-                    self._next_turn()
-                    log.error("the worker cannot start: %s", life.unable)
+                up_s = await self._serve(worker)
+                failure = worker.failure()
+                if worker.unable is not None and self.info is None:
+                    self.unable = worker.unable
+                    self._wake_waiters()
+                    log.error("The worker cannot start: %s", worker.unable)
+
                     return
             wait_s = self.restarts.ended(failure, up_s)
-            self._tell_end(failure, wait_s)
+            self._report_end(failure, wait_s)
             if wait_s is None:
                 self._give_up(failure or TaskFailure(what=self.lost))
                 return
             await trio.sleep(wait_s)
 
-    def _tell_end(self, failure: TaskFailure | None, wait_s: float | None) -> None:
+    def _report_end(self, failure: TaskFailure | None, wait_s: float | None) -> None:
         if failure is not None and failure.trace:
             log.error("%s", failure.trace)
         counted = failure is not None and not failure.passes
@@ -118,7 +123,7 @@ class WorkerSupervisor:
                 reason=f"{failure.what if failure else self.lost}{again}",
                 restarts=self.restarts.count,
                 failures=self.restarts.failures if counted else 0,
-                limit=self._patience.restarts if counted else 0,
+                limit=self._timeouts.restarts if counted else 0,
                 for_good=wait_s is None,
                 fix=failure.fix if failure else "",
                 trace=failure.trace if failure else "",
@@ -131,89 +136,89 @@ class WorkerSupervisor:
             self.unable = UserError(
                 "TASK_FAILED",
                 f"{failure.what}.",
-                why=f"restarting it ({self._patience.restarts} times) did not help, and without its task a node has no part in the run",
+                why=f"{self._timeouts.restarts} restarts did not help, and a node cannot take part"
+                " in the run without its task",
                 fix=failure.fix
-                or "mend the task, then start the node again; the traceback is in the log",
+                or "fix the task, then start the node again; the traceback is in the log",
             )
-        self._next_turn()
+        self._wake_waiters()
 
-    async def _live(self, life: WorkerProcess) -> float:
-        """One worker's whole life.
+    async def _serve(self, worker: WorkerProcess) -> float:
+        """Serve one worker until it has ended. Returns how many seconds it was ready.
 
-        Returns how long it was up, after it was reaped and `_lost` says why it ended.
+        On return the process is reaped, and `lost` says why it ended.
         """
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(life.process.listen_to_errors)
-                nursery.start_soon(life.process.hang_up_when_gone)
-                nursery.start_soon(self._watch_start, life)
-                await self._converse(life)
-                life.started.set()
+                nursery.start_soon(worker.process.listen_to_errors)
+                nursery.start_soon(worker.process.hang_up_when_gone)
+                nursery.start_soon(self._watch_start, worker)
+                await self._receive(worker)
+                worker.started.set()
                 with trio.CancelScope(shield=True):
-                    await life.process.ended()
+                    await worker.process.ended()
                 nursery.cancel_scope.deadline = trio.current_time() + STDERR_GRACE_S
         finally:
-            # Reached with the worker alive when `running` ends. It has nothing to save, so it is
-            # simply ended.
+            # The worker still runs when the trainer is stopped. It has nothing to save.
             with trio.CancelScope(shield=True):
-                if not life.process.reaped:
-                    life.process.kill("the node is stopping")
-                    await life.process.ended()
-                await life.process.close_errors()
-            self.lost = life.why()
-            self.up = None
+                if not worker.process.reaped:
+                    worker.process.kill("the node is stopping")
+                    await worker.process.ended()
+                await worker.process.close_errors()
+            self.lost = worker.why()
+            self.current = None
             self.progress = NO_PROGRESS
-            life.answered.set()
-            self._next_turn()
-        return trio.current_time() - life.up_since if life.up_since else 0.0
+            worker.answered.set()
+            self._wake_waiters()
+        return trio.current_time() - worker.up_since if worker.up_since else 0.0
 
-    async def _watch_start(self, life: WorkerProcess) -> None:
+    async def _watch_start(self, worker: WorkerProcess) -> None:
         limit_s = (
             self._settings.load_timeout_s
-            if self._patience.start_s is None
-            else self._patience.start_s
+            if self._timeouts.start_s is None
+            else self._timeouts.start_s
         )
         with trio.move_on_after(limit_s):
-            await life.started.wait()
+            await worker.started.wait()
             return
-        life.failed = TaskFailure(
+        worker.failed = TaskFailure(
             what=f"The task was not up after {limit_s:g} s",
-            fix="let it load less in __init__() and model(), or allow more: [worker] load_timeout_s",
+            fix="load less in __init__() and model(), or raise [worker] load_timeout_s",
         )
-        life.process.kill(f"it was not up after {limit_s:g} s")
+        worker.process.kill(f"it was not up after {limit_s:g} s")
 
-    async def _converse(self, life: WorkerProcess) -> None:
+    async def _receive(self, worker: WorkerProcess) -> None:
         begin = LoadTask(job=self._job, settings=self._settings)
         try:
-            await life.process.send(frame(begin))
+            await worker.process.send(frame(begin))
         except trio.BrokenResourceError:
             return
-        async for report in life.process.reports():
+        async for report in worker.process.reports():
             match report:
                 case WorkerReady():
-                    self._welcome(life, report)
+                    self._accept(worker, report)
                 case WorkerUnable(code=code, what=what, why=why, fix=fix, exit_code=exit_code):
-                    life.unable = UserError(code, what, why=why, fix=fix, exit_code=exit_code)
+                    worker.unable = UserError(code, what, why=why, fix=fix, exit_code=exit_code)
                 case TaskFailed(what=what, fix=fix, trace=trace, passes=passes):
-                    life.failed = TaskFailure(what=what, fix=fix, trace=trace, passes=passes)
+                    worker.failed = TaskFailure(what=what, fix=fix, trace=trace, passes=passes)
                 case BatchUnusable():
-                    self._tell_skipped(report)
-                case WorkerProgress() if report.stretch == life.stretch:
-                    self._follow(life, report)
+                    self._report_skipped(report)
+                case WorkerProgress() if report.stretch == worker.stretch:
+                    self._follow(worker, report)
                 case WorkerWarning(code=code, message=message):
                     self._on_event(Warned(code=code, message=message))
                 case (
                     CommandDone(id=number) | CommandRefused(id=number) | WorkCollected(id=number)
-                ) if number == life.asked:
+                ) if number == worker.asked:
                     if isinstance(report, WorkCollected):
-                        life.longest_step_s = report.longest_step_s
+                        worker.longest_step_s = report.longest_step_s
                         self.trained = self.trained or report.samples > 0
-                    life.answer = report
-                    life.answered.set()
+                    worker.answer = report
+                    worker.answered.set()
                 case _:
-                    log.debug("the worker said something late: %s", report)
+                    log.debug("The worker sent a late report: %s", report)
 
-    def _tell_skipped(self, report: BatchUnusable) -> None:
+    def _report_skipped(self, report: BatchUnusable) -> None:
         if report.trace:
             log.warning("%s", report.trace)
         self._on_event(
@@ -226,48 +231,53 @@ class WorkerSupervisor:
             )
         )
 
-    def _welcome(self, life: WorkerProcess, up: WorkerReady) -> None:
-        if self.info is not None and (changed := difference(self.info.task, up.info.task)):
+    def _accept(self, worker: WorkerProcess, ready: WorkerReady) -> None:
+        if self.info is not None and (changed := difference(self.info.task, ready.info.task)):
             changed = changed.replace("the other node's", "the restarted worker's").replace(
                 "the other node", "the restarted worker"
             )
-            life.failed = TaskFailure(
-                what=f"The task is not the one it was when this node started: {changed}",
+            worker.failed = TaskFailure(
+                what=f"The task has changed since this node started: {changed}",
                 fix="start the node again",
             )
-            life.process.kill("its task is not the one it had before")
+            worker.process.kill("its task has changed")
             return
         if (
             self.info is None
-            and self._before is not None
-            and (changed := changed_parameters(self._before, up.info.task))
+            and self._previous_task is not None
+            and (changed := changed_parameters(self._previous_task, ready.info.task))
         ):
-            life.unable = UserError(
+            worker.unable = UserError(
                 "TASK_CHANGED",
-                "The task makes another model than the one that this home holds.",
-                why=f"{changed}; read as the other, the same numbers would be no model at all",
-                fix="use the version of the task that the model was trained with, or begin another run: another name or seed in its run file",
+                "The task's model differs from the one that this home holds.",
+                why=f"{changed}; the parameters of one model mean nothing in the other",
+                fix="use the version of the task that trained the model, or begin another run, with"
+                " another name or seed in its run file",
                 exit_code=2,
             )
-            life.process.kill("its task makes another model than this home holds")
+            worker.process.kill("its task's model differs from the one that this home holds")
             return
         try:
-            life.buffers = SharedMemory(life.process.memory_fd, up.info.parameters, up.inner)
+            worker.buffers = SharedMemory(
+                worker.process.memory_fd, ready.info.parameters, ready.inner
+            )
         except (ValueError, OSError) as error:
-            life.process.kill(f"its memory cannot be shared: {error}")
+            worker.process.kill(f"its memory cannot be shared: {error}")
             return
-        life.started.set()
-        life.up_since = trio.current_time()
-        self.up, self.info = life, up.info
-        self._next_turn()
+        worker.started.set()
+        worker.up_since = trio.current_time()
+        self.current, self.info = worker, ready.info
+        self._wake_waiters()
         self._on_event(
             TrainerReady(
-                device=up.info.device, parameters=up.info.parameters, threads=up.info.threads
+                device=ready.info.device,
+                parameters=ready.info.parameters,
+                threads=ready.info.threads,
             )
         )
 
-    def _follow(self, life: WorkerProcess, report: WorkerProgress) -> None:
-        life.longest_step_s = report.longest_step_s
+    def _follow(self, worker: WorkerProcess, report: WorkerProgress) -> None:
+        worker.longest_step_s = report.longest_step_s
         self.trained = self.trained or report.samples > 0
         self.progress = Progress(
             steps=report.steps,
@@ -283,6 +293,6 @@ class WorkerSupervisor:
             )
         )
 
-    def _next_turn(self) -> None:
-        self.turn.set()
-        self.turn = trio.Event()
+    def _wake_waiters(self) -> None:
+        self.changed.set()
+        self.changed = trio.Event()

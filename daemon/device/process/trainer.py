@@ -1,9 +1,9 @@
-"""The real Trainer: one worker process at a time, started again when it dies alone (`lives.py`).
+"""Implements the port `Trainer` with one worker process at a time, which `supervisor.py` restarts.
 
-A call made while the worker is starting for the first time waits. After a death every call but
-`describe` raises `TrainerLost`: until it is up again, and `resume` and `collect` until it was given
-an anchor again, because what it had learned is gone. After it was given up, `describe` waits until
-the end, and every other call raises `TrainerLost`.
+A call waits while the first worker starts. After a worker has ended, every call but `describe`
+raises `TrainerLost` until the next worker is ready. `resume` and `collect` raise it until the next
+worker has an anchor, because the work of the last one is lost. After the node has given up on the
+task, `describe` waits until the end, and every other call raises `TrainerLost`.
 """
 
 from __future__ import annotations
@@ -44,23 +44,18 @@ from protocol.run.task_digest import TaskDigest
 __all__ = ["WorkerTimeouts", "WorkerTrainer"]
 
 
-# A node that was itself stopped past the limit finds the answer in its socket, but sees the clock
-# first.
+# A node that was stopped for longer than the limit sees the clock before the answer in its socket.
 RECHECK_S = 2.0
-SEND_LIMIT_S = (
-    # A command has a few hundred bytes and the socket's buffer 200 KB: only a worker that reads
-    # nothing for long refuses it.
-    10.0
-)
+# A command has a few hundred bytes, and the socket's buffer 200 KB. Only a worker that reads
+# nothing for long lets a send wait.
+SEND_LIMIT_S = 10.0
 
 
 class WorkerTrainer:
-    """`protocol.ports.trainer.Trainer` over a worker process.
+    """Satisfies `Trainer` with a worker process, inside the block of `running()`.
 
-    `running()` starts and stops it; calls are made inside that block.
-
-    A call that is cancelled leaves nothing half done: the work of a cancelled `collect` is part of
-    the next one.
+    A cancelled call leaves nothing half done: the work of a cancelled `collect` is part of the next
+    one.
     """
 
     def __init__(
@@ -70,73 +65,73 @@ class WorkerTrainer:
         settings: WorkerSettings,
         on_event: Callable[[JournalEvent], None],
         *,
-        patience: WorkerTimeouts | None = None,
-        before: TaskDigest | None = None,
+        timeouts: WorkerTimeouts | None = None,
+        previous_task: TaskDigest | None = None,
     ) -> None:
-        """`before` is the task of the model that this home holds, where it holds one."""
+        """`previous_task` is the task of the model that this home holds, or None."""
         self._job = job_of(manifest, peer)
         self._settings = settings
-        self._patience = patience or WorkerTimeouts()
-        self._lives = WorkerSupervisor(self._job, settings, on_event, self._patience, before)
+        self._timeouts = timeouts or WorkerTimeouts()
+        self._supervisor = WorkerSupervisor(
+            self._job, settings, on_event, self._timeouts, previous_task
+        )
         self._asking = trio.Lock()
         self._numbers = 0
 
-    # ---------------------------------------------------------------------------------------- the port
-
     @property
     def restarts(self) -> int:
-        return self._lives.restarts.count
+        return self._supervisor.restarts.count
 
     @property
     def gave_up(self) -> bool:
-        """Whether the task failed so often by itself that it is not tried any more."""
-        return self._lives.gave_up is not None
+        """Whether the task failed so often that it is not restarted any more."""
+        return self._supervisor.gave_up is not None
 
     @property
     def trained(self) -> bool:
         """Whether any sample was trained since the node started."""
-        return self._lives.trained
+        return self._supervisor.trained
 
     def progress(self) -> Progress:
-        return self._lives.progress
+        return self._supervisor.progress
 
     async def describe(self) -> TaskInfo:
-        """Raises `UserError` when the task cannot be loaded on this machine, `TrainerLost` after
-        the end of `running`.
+        """Return the task's description. Waits for a worker that is ready.
 
-        Waits on for a task that was up once and was given up.
+        Raises `UserError` where the task cannot be loaded on this machine, and `TrainerLost` after
+        the end of `running`.
         """
-        while self._lives.up is None or self._lives.info is None:
-            if self._lives.unable is not None:
-                raise self._lives.unable
-            await self._lives.turn.wait()
-        return self._lives.info
+        while self._supervisor.current is None or self._supervisor.info is None:
+            if self._supervisor.unable is not None:
+                raise self._supervisor.unable
+            await self._supervisor.changed.wait()
+        return self._supervisor.info
 
     async def train(self, anchor: Vector, lane: Lane, *, max_steps: int | None = None) -> None:
-        def begin(life: WorkerProcess, number: int) -> WorkerCommand:
-            life.anchored, life.taken, life.stretch = True, False, number
+        def begin(worker: WorkerProcess, number: int) -> WorkerCommand:
+            worker.anchored, worker.received, worker.stretch = True, False, number
             return TrainFromAnchor(id=number, lane=lane, max_steps=max_steps)
 
         await self._ask(begin, put=(lambda buffers: buffers.anchor, anchor))
 
     async def resume(self, lane: Lane, *, max_steps: int | None = None) -> None:
-        def go_on(life: WorkerProcess, number: int) -> WorkerCommand:
-            taken, life.taken, life.stretch = life.taken, False, number
-            return ResumeTraining(id=number, lane=lane, max_steps=max_steps, taken=taken)
+        def go_on(worker: WorkerProcess, number: int) -> WorkerCommand:
+            received, worker.received, worker.stretch = worker.received, False, number
+            return ResumeTraining(id=number, lane=lane, max_steps=max_steps, received=received)
 
         await self._ask(go_on, after_anchor=True)
 
     async def collect(self) -> Work:
-        def stop(life: WorkerProcess, number: int) -> WorkerCommand:
-            taken, life.taken = life.taken, False
-            return CollectWork(id=number, taken=taken)
+        def stop(worker: WorkerProcess, number: int) -> WorkerCommand:
+            received, worker.received = worker.received, False
+            return CollectWork(id=number, received=received)
 
-        life, answer = await self._ask(stop, after_anchor=True)
-        if not isinstance(answer, WorkCollected) or life.buffers is None:
+        worker, answer = await self._ask(stop, after_anchor=True)
+        if not isinstance(answer, WorkCollected) or worker.buffers is None:
             raise OurFault(f"the worker answered collect with {answer}")
-        life.taken = True
+        worker.received = True
         return Work(
-            delta=life.buffers.delta,
+            delta=worker.buffers.delta,
             samples=answer.samples,
             steps=answer.steps,
             loss=answer.loss,
@@ -144,8 +139,8 @@ class WorkerTrainer:
         )
 
     async def inner_state(self) -> Vector:
-        life, _ = await self._ask(lambda _, number: SaveInnerState(id=number))
-        buffers = life.buffers
+        worker, _ = await self._ask(lambda _, number: SaveInnerState(id=number))
+        buffers = worker.buffers
         if buffers is None:
             raise OurFault("the worker answered before it was up")
         return await trio.to_thread.run_sync(buffers.inner.copy)
@@ -155,8 +150,6 @@ class WorkerTrainer:
             lambda _, number: LoadInnerState(id=number), put=(lambda buffers: buffers.inner, state)
         )
 
-    # ---------------------------------------------------------------------------------------- one question at a time
-
     async def _ask(
         self,
         command: Callable[[WorkerProcess, int], WorkerCommand],
@@ -164,35 +157,36 @@ class WorkerTrainer:
         put: tuple[Callable[[SharedMemory], Vector], Vector] | None = None,
         after_anchor: bool = False,
     ) -> tuple[WorkerProcess, WorkerReport]:
-        """Ask the worker that is up, writing a vector into the shared memory first where `put` says
-        so.
+        """Send a command to the current worker, and wait for the answer.
+
+        `put` names a vector of the shared memory, and the value to write there first.
         """
         async with self._asking:
-            life = await self._up()
-            if after_anchor and self._lives.lost and not life.anchored:
-                raise TrainerLost(self._lives.lost)
-            # Of a call that was cancelled: the worker may still be using the shared memory.
-            await self._answer(life)
-            if put is not None and life.buffers is not None:
-                target, value = put[0](life.buffers), put[1]
+            worker = await self._up()
+            if after_anchor and self._supervisor.lost and not worker.anchored:
+                raise TrainerLost(self._supervisor.lost)
+            # The worker may still use the shared memory for the command of a cancelled call.
+            await self._answer(worker)
+            if put is not None and worker.buffers is not None:
+                target, value = put[0](worker.buffers), put[1]
                 if value.shape != target.shape:
                     raise ValueError(
                         f"the worker takes a vector of shape {target.shape}, not {value.shape}"
                     )
-                # Hundreds of MB for a large model.
+                # The vector of a large model has hundreds of MB.
                 await trio.to_thread.run_sync(partial(np.copyto, target, value))
-            if self._lives.up is not life:
-                raise TrainerLost(self._lives.lost)
+            if self._supervisor.current is not worker:
+                raise TrainerLost(self._supervisor.lost)
             self._numbers += 1
-            life.asked, life.answer, life.answered = self._numbers, None, trio.Event()
-            message = command(life, self._numbers)
-            self._lives.progress = (
+            worker.asked, worker.answer, worker.answered = self._numbers, None, trio.Event()
+            message = command(worker, self._numbers)
+            self._supervisor.progress = (
                 NO_PROGRESS
                 if isinstance(message, TrainFromAnchor | ResumeTraining)
-                else self._lives.progress
+                else self._supervisor.progress
             )
-            # Shielded: half a frame would end the conversation. A worker that is dying is not an
-            # error here; its end sets `answered`.
+            # Shielded, because half a frame would break the connection. A worker that ends now is
+            # no error here: its end sets `answered`.
             dying = suppress(trio.BrokenResourceError, trio.ClosedResourceError)
             with (
                 trio.CancelScope(
@@ -200,66 +194,65 @@ class WorkerTrainer:
                 ) as sending,
                 dying,
             ):
-                await life.process.send(frame(message))
+                await worker.process.send(frame(message))
             if sending.cancelled_caught:
-                life.process.kill(f"it read nothing for {SEND_LIMIT_S:.0f} s")
-            await self._answer(life)
-            answer = life.answer
+                worker.process.kill(f"it read nothing for {SEND_LIMIT_S:.0f} s")
+            await self._answer(worker)
+            answer = worker.answer
             if answer is None:
-                raise TrainerLost(self._lives.lost)
+                raise TrainerLost(self._supervisor.lost)
             if isinstance(answer, CommandRefused):
                 if answer.unfit:
                     raise ValueError(answer.why)
-                # It lives, in another state than its caller takes it to be in. `train` brings it
-                # from any state to a known one.
+                # The worker is in another state than the caller expects. `train` brings it from any
+                # state to a known one.
                 raise TrainerLost(f"the worker refused {type(message).__name__}: {answer.why}")
-            return life, answer
+            return worker, answer
 
     async def _up(self) -> WorkerProcess:
-        while self._lives.up is None:
-            if self._lives.unable is not None:
-                raise self._lives.unable
-            if self._lives.lost:
-                raise TrainerLost(self._lives.lost)
-            await self._lives.turn.wait()
-        return self._lives.up
+        while self._supervisor.current is None:
+            if self._supervisor.unable is not None:
+                raise self._supervisor.unable
+            if self._supervisor.lost:
+                raise TrainerLost(self._supervisor.lost)
+            await self._supervisor.changed.wait()
+        return self._supervisor.current
 
-    async def _answer(self, life: WorkerProcess) -> None:
-        """Wait until the last question was answered, or its worker died of not answering."""
-        patience, longest = self._patience, life.longest_step_s
+    async def _answer(self, worker: WorkerProcess) -> None:
+        """Wait until the worker has answered its last command. Kill a worker that is too slow."""
+        timeouts, longest = self._timeouts, worker.longest_step_s
         limit_s = (
-            patience.answer_s + patience.answer_steps * longest
+            timeouts.answer_s + timeouts.answer_steps * longest
             if longest
-            else patience.first_step_s
+            else timeouts.first_step_s
         )
         for last_s in (limit_s, RECHECK_S):
             with trio.move_on_after(last_s):
-                await life.answered.wait()
-        if not life.answered.is_set():
-            life.process.kill(
+                await worker.answered.wait()
+        if not worker.answered.is_set():
+            worker.process.kill(
                 f"it gave no answer for {limit_s:.0f} s (its longest step took {longest:.1f} s)"
             )
-            await life.answered.wait()
-
-    # ---------------------------------------------------------------------------------------- lives
+            await worker.answered.wait()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Spawns the worker and keeps one alive; on exit there is none.
+        """Keep a worker running inside the block. On exit, no worker is left.
 
-        Raises `UserError` at once for a task that may not run here.
+        Raises `UserError` at once for a task that may not run on this machine.
         """
         locate(self._job.task, self._settings)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._lives.supervise)
+                nursery.start_soon(self._supervisor.supervise)
                 try:
                     yield
                 finally:
-                    self._lives.end()
+                    self._supervisor.end()
                     nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
-            # An exception of the block comes out as it was, not in a group of one.
+            # Raise a single exception of the block without its group.
+
             if len(group.exceptions) > 1:
                 raise
             raise group.exceptions[0] from group.exceptions[0].__cause__

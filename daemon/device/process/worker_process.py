@@ -1,4 +1,4 @@
-"""One worker process from spawn to death, with the question it was asked last, and why it ended."""
+"""Holds one worker process, the last command that it got, and why it ended."""
 
 from __future__ import annotations
 
@@ -17,47 +17,52 @@ from daemon.device.settings import WorkerSettings
 from daemon.device.shared_memory import SharedMemory
 from protocol.errors import UserError
 
-# What a process does to itself, at the same place each time it comes there. Everything else is done
-# to it by others.
+# The signals that a process causes itself, at the same place each time. Other processes send the
+# rest.
 _OWN_SIGNALS = frozenset(
     {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSYS}
 )
-# What the last line of a process says that ended where no memory was left, before it could report
-# that.
+# The last line of a process that ran out of memory before it could report that.
 _OUT_OF_MEMORY = re.compile(r"[\w.]*(MemoryError|OutOfMemoryError)\b|.*std::bad_alloc")
 _FRAME = re.compile(r'\s*File "(?P<file>.+)", line (?P<line>\d+) in (?P<name>.+)$')
 
 
 class WorkerProcess:
-    """Changed by the supervisor alone."""
+    """One worker process. Only the supervisor and the trainer change its attributes."""
 
     def __init__(self, settings: WorkerSettings) -> None:
-        """Raises `OSError` when there is no process to be had."""
+        """Spawn the process. Raises `OSError`."""
         self.process = start_worker(settings)
-        self.buffers: SharedMemory | None = None  # set when it is up
+        # Set when the worker is ready.
+        self.buffers: SharedMemory | None = None
         self.unable: UserError | None = None
-        # As it said itself, or as the supervisor found.
+        # The failure that the worker reported, or that the supervisor found.
         self.failed: TaskFailure | None = None
-        self.started = trio.Event()  # it is up, or it will never be
+        # Set when the worker is ready, or has ended before that.
+        self.started = trio.Event()
         self.up_since = 0.0
         self.longest_step_s = 0.0
         self.anchored = False
-        # Whether the work of the last Collected reached our caller.
-        self.taken = False
+        # Whether the caller got the work of the last `WorkCollected`.
+        self.received = False
         self.stretch = 0
         self.asked = 0
         self.answer: WorkerReport | None = None
-        self.answered = trio.Event()  # also set by its death, with no answer
+        # Set with the answer, and without one at the end of the process.
+        self.answered = trio.Event()
         self.answered.set()
 
     def why(self) -> str:
-        """Why it ended, in one sentence without its full stop. After it was reaped."""
+        """Return why it ended, as a sentence without its full stop. Call after it was reaped."""
         if self.failed is not None:
             return self.failed.what.partition(". ")[0]
         return self.unable.what.rstrip(".") if self.unable else self.process.why()
 
     def failure(self) -> TaskFailure | None:
-        """What a person must mend, None where the death may not come again. After it was reaped."""
+        """Return what a person must fix, or None. Call after it was reaped.
+
+        None means that a restart may help.
+        """
         if self.failed is not None:
             return self.failed
         if self.unable is not None:
@@ -77,9 +82,11 @@ class WorkerProcess:
 
 
 def _crash(code: int, lines: Sequence[str]) -> str:
-    """Where a process was when a signal of its own ended it, as `faulthandler` writes it; empty
-    where that is not known.
+    """Return where a process was when its own signal ended it, from `faulthandler`'s lines.
+
+    Returns "" where that is not known.
     """
+
     if code >= 0:
         return ""
     began = next((at for at, line in enumerate(lines) if line.startswith("Current thread")), None)
@@ -91,4 +98,5 @@ def _crash(code: int, lines: Sequence[str]) -> str:
     if not frames:
         return ""
     own = next((frame for frame in frames if not is_library(frame["file"])), frames[0])
-    return f"The task crashed with {signal.Signals(-code).name} in {Path(own['file']).name}:{own['line']} {own['name']}()"
+    place = f"{Path(own['file']).name}:{own['line']} {own['name']}()"
+    return f"The task crashed with {signal.Signals(-code).name} in {place}"

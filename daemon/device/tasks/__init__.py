@@ -1,1 +1,1 @@
-"""What can be trained: the `Task` that users write, and the shipped ones by name (`catalog.py`)."""
+"""The `Task` class that users derive from, and the shipped tasks (`catalog.py`)."""

@@ -1,5 +1,6 @@
-"""A decoder-only transformer over bytes (GPT-2's shape without its tokenizer): 256 symbols, any
-text, nothing to download.
+"""The task "byte_gpt": a decoder-only transformer over bytes, which needs no download.
+
+It has GPT-2's shape without its tokenizer, and 256 symbols.
 
 Pre-norm blocks, learned positions, the embedding tied to the output
 (https://arxiv.org/abs/1608.05859), which for byte models saves little and for small vectors on home
@@ -23,16 +24,16 @@ from daemon.device.tasks.task import Batch, Init, Task, TaskOptions, uniform
 from protocol.errors import UserError
 
 SYMBOLS = 256
-# GPT-2's; tied to the output it keeps the first loss at ln 256 = 5.55.
+# GPT-2's value. With the tied output, the first loss is ln 256 = 5.55.
 EMBEDDING_STD = 0.02
 
 
 class ByteGptOptions(TaskOptions, frozen=True, kw_only=True):
-    """`corpus` is "stdlib" or a path inside the node's data folders; `corpus_bytes` cuts it (0: the
-    usual limit of that kind).
+    """The options of "byte_gpt".
 
-    `private` says that every node has files of its own there; the standard library always differs
-    from one Python to the next.
+    `corpus` is "stdlib" or a path inside the node's data folders. `corpus_bytes` limits its size;
+    0 means the default limit. `private` says that every node has files of its own. The standard
+    library counts as private, because it differs between versions of Python.
     """
 
     layers: Annotated[int, Meta(ge=1, le=256)] = 4
@@ -49,7 +50,7 @@ class ByteGptOptions(TaskOptions, frozen=True, kw_only=True):
 
 
 class TransformerBlock(nn.Module):
-    """Attention, then a perceptron, each added to what came in.
+    """Attention, then a perceptron, each with a residual connection.
 
     (batch, time, width) to the same.
     """
@@ -78,7 +79,7 @@ class TransformerBlock(nn.Module):
 
 
 class Gpt(nn.Module):
-    """(batch, time) of bytes as int64 to (batch, time, 256) of logits."""
+    """Maps bytes, int64 of shape (batch, time), to logits of shape (batch, time, 256)."""
 
     def __init__(self, options: ByteGptOptions) -> None:
         super().__init__()
@@ -97,7 +98,7 @@ class Gpt(nn.Module):
 
 
 class ByteGpt(Task):
-    """Predict the next byte. A sample is one window of `context` bytes; windows do not overlap."""
+    """Predicts the next byte. A sample is a window of `context` bytes; windows do not overlap."""
 
     Options = ByteGptOptions
 
@@ -109,7 +110,8 @@ class ByteGpt(Task):
         if self.text.size <= options.context:
             raise UserError(
                 "DATA",
-                f"The corpus {options.corpus!r} has {self.text.size} bytes, the task needs more than its context of {options.context}.",
+                f"The corpus {options.corpus!r} has {self.text.size} bytes, the task needs more than"
+                f" its context of {options.context}.",
                 exit_code=2,
             )
         self._window = np.arange(options.context + 1)
@@ -121,8 +123,9 @@ class ByteGpt(Task):
         return (self.text.size - 1) // self.options.context
 
     def batch(self, indices: npt.NDArray[np.int64]) -> Batch:
-        """One tensor, (count, context + 1): inputs are all but the last column, targets all but the
-        first.
+        """Return one tensor of shape (count, context + 1).
+
+        The inputs are all but the last column, the targets all but the first.
         """
         return (
             torch.from_numpy(
@@ -139,6 +142,6 @@ class ByteGpt(Task):
             return uniform(EMBEDDING_STD * sqrt(3))
         usual = super().init(name, shape)
         if name.endswith(("attention_out.weight", "down.weight")):
-            # What adds to the residual stream starts smaller the more there are (GPT-2).
+            # As in GPT-2, the more layers add to the residual stream, the smaller they start.
             return uniform(usual.bound / sqrt(2 * self.options.layers))
         return usual

@@ -1,5 +1,7 @@
-"""From a manifest's `task` to a Task: the shipped ones by name, anybody's as `module:Class` where
-the owner of the machine allows it.
+"""Finds the task that a manifest names.
+
+The shipped tasks have names. Other tasks are written `module:Class`, and need the permission of the
+machine's owner.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ OptionValues = Mapping[str, int | float | str | bool]
 
 
 def locate(name: str, settings: WorkerSettings) -> tuple[str, str]:
-    """The module and class that `name` stands for; imports nothing.
+    """Return the module and the class of a task. Imports nothing.
 
     Raises `UserError("TASK")` for unknown and for forbidden names.
     """
@@ -50,7 +52,8 @@ def locate(name: str, settings: WorkerSettings) -> tuple[str, str]:
         raise UserError(
             "TASK_NOT_ALLOWED",
             f"The run wants to execute {name!r}, a module of this machine.",
-            why="a run's manifest comes from somebody else; only the shipped tasks run without your word",
+            why="a run's manifest comes from somebody else; only the shipped tasks run without your"
+            " permission",
             fix="if you trust this run and that module, set [worker] allow_custom_task = true",
             exit_code=2,
         )
@@ -58,7 +61,7 @@ def locate(name: str, settings: WorkerSettings) -> tuple[str, str]:
 
 
 def make_options(task: type[Task], name: str, values: OptionValues) -> TaskOptions:
-    """The manifest's options as the task's typed record.
+    """Convert the manifest's options to the task's options.
 
     Raises `UserError("TASK_OPTIONS")` with the nearest known key.
     """
@@ -78,21 +81,20 @@ def make_options(task: type[Task], name: str, values: OptionValues) -> TaskOptio
 
 
 def load_task(name: str, values: OptionValues, settings: WorkerSettings) -> Task:
-    """Import and make the task.
+    """Import and make the task, in the worker process.
 
-    In the worker process only. Raises `UserError` for what a manifest got wrong, `TaskFault` where
-    the module fails.
+    Raises `UserError` for an error in the manifest, and `TaskFault` where the module fails.
     """
     module_name, attribute = locate(name, settings)
     if name not in SHIPPED:
-        # Last, so that a file in a data folder cannot pose as one of our modules.
+        # At the end, so that a file in a data folder cannot replace one of our modules.
         sys.path.append(os.getcwd())
     try:
         with author_code(f"import {module_name}", passing=(ModuleNotFoundError,)):
             module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            # The module is there; what it imports is not, and the traceback says where.
+            # The module exists, but one of its imports does not. The traceback says which.
             raise TaskFault(
                 what_failed(f"import {module_name}", error),
                 fix=f"install {error.name} in this environment, or put it beside the task's module",
@@ -102,7 +104,8 @@ def load_task(name: str, values: OptionValues, settings: WorkerSettings) -> Task
             "TASK",
             f"There is no module {module_name!r} for the task {name!r}.",
             why=str(error),
-            fix=f"put it in {os.getcwd()}, where the node was started, or install it in this environment",
+            fix=f"put it in {os.getcwd()}, where the node was started, or install it in this"
+            " environment",
             exit_code=2,
         ) from None
     if not hasattr(module, attribute):

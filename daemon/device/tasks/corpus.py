@@ -1,9 +1,7 @@
-"""Text to train on that is already on the machine: the standard library's own sources, or a folder
-of files.
+"""Reads text that is already on the machine: the standard library's sources, or a folder.
 
-The standard library is what every machine with Python has, so a demo needs no download. Nodes with
-different Python versions have slightly different sources: each draws from its own copy, and the
-model learns from both.
+Every machine with Python has the standard library, so a demo needs no download. Nodes with
+different versions of Python have slightly different sources. Each node trains on its own copy.
 """
 
 from __future__ import annotations
@@ -19,13 +17,13 @@ import numpy.typing as npt
 from daemon.device.tasks.files import allowed_path
 from protocol.errors import UserError
 
-# Enough for hours of a demo, read in 30 ms; the whole library has about 11 MB without its tests.
+# Enough for hours of a demo, and read in 30 ms. The whole library has 11 MB without its tests.
 STDLIB_BYTES = 4 << 20
-# Held in memory as bytes; a corpus above that wants a task of its own.
+# The corpus is held in memory. A larger one needs a task of its own.
 FOLDER_BYTES = 1 << 30
 LEFT_OUT = frozenset(
     {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
-    # Not the library itself, or data for tests.
+    # These folders are not part of the library, or hold data for tests.
 )
 SEPARATOR = b"\n"
 
@@ -33,9 +31,9 @@ Bytes = npt.NDArray[np.uint8]
 
 
 def _read(files: Iterable[Path], limit: int) -> Bytes:
-    """The files' bytes one after another, cut at `limit`.
+    """Return the bytes of the files, one after another, cut at `limit`.
 
-    A file that cannot be read is passed over.
+    Unreadable files are skipped.
     """
     parts: list[bytes] = []
     room = limit
@@ -53,11 +51,10 @@ def _read(files: Iterable[Path], limit: int) -> Bytes:
 
 
 def _walk(folder: Path, suffix: str = "", left_out: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """The files under `folder`, depth first by name: one order on every machine.
+    """Yield the files under `folder`, depth first, in the same order on every machine.
 
-    Lazy, so that a reader that has enough stops the walk.
-
-    Links are not followed: they could lead out of the folder, or in circles.
+    The walk is lazy, so a reader that has enough stops it. Links are not followed: they could lead
+    out of the folder, or in circles.
     """
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -72,14 +69,12 @@ def _walk(folder: Path, suffix: str = "", left_out: frozenset[str] = frozenset()
 
 
 def stdlib_sources(limit: int = STDLIB_BYTES) -> Bytes:
-    """The running Python's `*.py` files in order of their path, without tests and without what was
-    installed beside them.
-    """
+    """Return the standard library's `*.py` files, without tests and installed packages."""
     return _read(_walk(Path(sysconfig.get_path("stdlib")), ".py", LEFT_OUT), limit)
 
 
 def load_corpus(name: str, data_folders: Sequence[str], limit: int = 0) -> Bytes:
-    """The corpus a manifest names, shape (bytes,): "stdlib", or a file or folder inside
+    """Load the corpus that a manifest names, shape (bytes,): "stdlib", or a file or folder inside
     `data_folders`.
 
     `limit` 0 stands for the usual one.

@@ -1,6 +1,6 @@
-"""Describes a loaded task for the other members of the run: see `protocol/run/task_digest.py`.
+"""Describes a loaded task for the other members of the run. Worker process only.
 
-Worker process only.
+See `protocol/run/task_digest.py`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from protocol.run.task_digest import (
     bounded,
 )
 
-# Spread over the data set; a label file that is off by one shows in each of them.
+# Samples spread over the data set. A label file that is off by one shows in each of them.
 SAMPLES_COMPARED = 16
-# Of a tensor, spread over it, beside its mean and root mean square.
+# Values spread over a tensor, beside its mean and its root mean square.
 SKETCHED_VALUES = 8
 MAX_OPTIONS_CHARS = 4096
 _DOMAIN = b"hypergpu/content/1\0"
@@ -46,7 +46,7 @@ def seed_everything(seed: int) -> None:
 def describe_task(
     task: Task, net: FlatModel, name: str, dataset_size: int, seed: int
 ) -> TaskDigest:
-    """The task as this machine has it. Draws a few samples of its data, twice."""
+    """Describe the task as this machine has it. Draws a few samples of its data, twice."""
     own = type(task).__module__
     return TaskDigest(
         parameters=bounded(
@@ -67,7 +67,7 @@ def describe_task(
 
 
 def is_private(task: Task) -> bool:
-    """Whether each node has data of its own.
+    """Return whether each node has data of its own.
 
     A task may keep its data in `self.data`, which then says nothing about that.
     """
@@ -90,8 +90,9 @@ def _tensor(name: str, tensor: torch.Tensor, content: TensorContent | None) -> T
 
 
 def content_of(tensor: torch.Tensor) -> TensorContent:
-    """The digest of a tensor's bytes, and for floating numbers a sketch of SKETCHED_VALUES + 2
-    numbers.
+    """Return the digest of a tensor's bytes, and a sketch of SKETCHED_VALUES + 2 numbers.
+
+    Only tensors of floating-point numbers have a sketch.
     """
     plain = tensor.detach().to("cpu").contiguous()
     if plain.is_quantized or plain.is_sparse or plain.is_complex():
@@ -112,7 +113,7 @@ def content_of(tensor: torch.Tensor) -> TensorContent:
 
 
 def _options(task: Task) -> str:
-    """Every option with its value, defaults too: two versions of a module may have other ones."""
+    """Return all options with their values; versions of a module may differ in their defaults."""
     try:
         values = msgspec.to_builtins(task.options)
         text = (
@@ -121,7 +122,7 @@ def _options(task: Task) -> str:
             else repr(values)
         )
     except TypeError:
-        # A task that replaced its options by something of its own: the source says what.
+        # The task has replaced its options by another object, which its source describes.
         text = ""
     return (
         text
@@ -131,8 +132,9 @@ def _options(task: Task) -> str:
 
 
 def _sample(task: Task, dataset_size: int, seed: int) -> tuple[TensorContent, ...]:
-    """Contents of a few samples' tensors; none where they cannot be read, or differ from call to
-    call (random crops).
+    """Return the contents of a few samples' tensors.
+
+    Returns none where they cannot be read, or differ between calls, as random crops do.
     """
     places = np.unique(
         np.linspace(0, dataset_size - 1, min(SAMPLES_COMPARED, dataset_size)).astype(np.int64)
@@ -147,6 +149,6 @@ def _sample(task: Task, dataset_size: int, seed: int) -> tuple[TensorContent, ..
                 tensors = [part for part in batch if isinstance(part, torch.Tensor)]
                 drawn.append(tuple(content_of(tensor) for tensor in tensors[:64]))
         except AuthorFault:
-            # A batch that fails is skipped, counted and told when it is drawn in training.
+            # Training skips, counts and reports a batch that fails.
             return ()
     return drawn[0] if drawn[0] == drawn[1] else ()

@@ -1,5 +1,6 @@
-"""Handwritten digits without a download: the 1,797 of 8 x 8 that scikit-learn ships, or MNIST's idx
-files where the user has them.
+"""Reads handwritten digits without a download.
+
+These are the 1,797 digits of 8 x 8 pixels that scikit-learn ships, or MNIST's idx files.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def sklearn_digits() -> tuple[Images, Labels]:
 
 
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:
-    """An idx file of unsigned bytes, gzipped or not.
+    """Read an idx file of unsigned bytes, gzipped or not.
 
     Raises `UserError("DATA")` when it is not one.
     """
@@ -69,8 +70,9 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def mnist(folder: Path) -> tuple[Images, Labels]:
-    """MNIST's training set from `train-images-idx3-ubyte[.gz]` and `train-labels-idx1-ubyte[.gz]`
-    in `folder`.
+    """Read MNIST's training set in `folder`.
+
+    The files are `train-images-idx3-ubyte[.gz]` and `train-labels-idx1-ubyte[.gz]`.
     """
     parts = []
     for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"):
@@ -87,14 +89,15 @@ def mnist(folder: Path) -> tuple[Images, Labels]:
     ):
         raise UserError(
             "DATA",
-            f"The files in {folder} do not belong together: {images.shape} images, {labels.shape} labels.",
+            f"The files in {folder} do not belong together: {images.shape} images,"
+            f" {labels.shape} labels.",
             exit_code=2,
         )
     return images[:, None].astype(np.float32) / np.float32(255), labels.astype(np.int64)
 
 
 def load_digits(name: str, data_folders: Sequence[str]) -> tuple[Images, Labels]:
-    """ "digits", or a folder with MNIST's files inside `data_folders`.
+    """Load "digits", or a folder with MNIST's files inside `data_folders`.
 
     Raises `UserError("DATA")`.
     """

@@ -1,8 +1,8 @@
-"""Which files of this machine a task may read.
+"""Decides which files of this machine a task may read.
 
-A manifest is written by somebody else. Were it to name any path, a run could train a model on a
-volunteer's private files and receive them as parameters. So a path in a manifest is looked up
-inside the folders that the node's owner listed, and nowhere else.
+A stranger may have written the manifest. If it could name any path, a run could train a model on a
+volunteer's private files, and receive them as parameters. A path in a manifest must therefore be
+inside the folders that the node's owner has listed.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from protocol.errors import UserError
 
 
 def allowed_path(wanted: str, data_folders: Sequence[str]) -> Path:
-    """The file or folder `wanted`: absolute and inside a data folder, or relative to one of them.
+    """Return the path of `wanted`: absolute and inside a data folder, or relative to one.
 
     Raises `UserError("DATA")`.
     """
     for folder in data_folders:
         root = Path(folder).expanduser().resolve()
-        # An absolute `wanted` replaces root; links are followed before the check.
+        # An absolute `wanted` replaces `root`. Links are resolved before the check.
         found = (root / Path(wanted).expanduser()).resolve()
         if found.is_relative_to(root) and found.exists():
             return found

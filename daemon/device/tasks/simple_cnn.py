@@ -1,4 +1,4 @@
-"""A small convolutional network that reads handwritten digits."""
+"""The task "simple_cnn": a small convolutional network for handwritten digits."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from daemon.device.tasks.task import Batch, Task, TaskOptions
 
 
 class SimpleCnnOptions(TaskOptions, frozen=True, kw_only=True):
-    """`data` is "digits" or a folder with MNIST's files inside the node's data folders; `width` is
-    the first layer's channels.
+    """The options of "simple_cnn".
+
+    `data` is "digits", or a folder with MNIST's files inside the node's data folders. `width` is
+    the number of channels of the first layer.
     """
 
     data: str = "digits"
@@ -25,9 +27,9 @@ class SimpleCnnOptions(TaskOptions, frozen=True, kw_only=True):
 
 
 class Cnn(nn.Module):
-    """(batch, 1, rows, columns) to (batch, 10) of logits.
+    """Maps images of shape (batch, 1, rows, columns) to logits of shape (batch, 10).
 
-    No BatchNorm: its running statistics are no parameters.
+    It has no BatchNorm, whose running statistics are not parameters.
     """
 
     def __init__(self, width: int) -> None:
@@ -46,7 +48,7 @@ class Cnn(nn.Module):
 
 
 class SimpleCnn(Task):
-    """Name the digit. A sample is one image."""
+    """Recognizes the digit. A sample is one image."""
 
     Options = SimpleCnnOptions
 

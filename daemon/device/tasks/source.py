@@ -1,8 +1,8 @@
-"""The source of a task's code, as a digest that comments, docstrings and blank lines do not change.
+"""Computes the digest of a task's source, which ignores comments, docstrings and blank lines.
 
-What counts are the modules that lie in the folder of the author's module and were loaded by now:
-members that train with another version of one of them train something else. Libraries are not
-looked at; their versions differ between machines.
+It covers the loaded modules in the folder of the author's module: a member with another version of
+one of them trains another task. Libraries do not count, because their versions differ between
+machines.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from types import ModuleType
 from protocol.digest import Digest, digest
 from protocol.run.task_digest import MAX_LABEL_CHARS, SourcePart
 
-# Of one author's folder; a home folder in which everything lies is not read whole.
+# The limit for one author's folder, which may be a home folder with many other files.
 MAX_MODULES = 256
 _DOMAIN = b"hypergpu/source/1\0"
 _OURS = frozenset({"daemon", "protocol", "contracts", "simulator", "configs", "hypergpu", "tests"})
@@ -24,9 +24,7 @@ _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 
 def sources_of(module_name: str) -> tuple[SourcePart, ...]:
-    """The module's own source and that of the modules beside it that are loaded, in order of their
-    names.
-    """
+    """Return the digests of the module and of the loaded modules beside it, ordered by name."""
     module = sys.modules.get(module_name)
     file = _file_of(module) if module is not None else None
     if file is None:
@@ -67,8 +65,9 @@ def _file_of(module: ModuleType | None) -> Path | None:
 
 
 def source_digest(path: Path) -> Digest:
-    """Of the syntax tree of a Python file without docstrings; of its bytes where it does not parse
-    (it may have changed since).
+    """Return the digest of a Python file's syntax tree, without docstrings.
+
+    For a file that does not parse any more, this is the digest of its bytes.
     """
     try:
         source = path.read_bytes()

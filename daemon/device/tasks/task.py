@@ -1,6 +1,4 @@
-"""A task: make the model, make the loss, fetch the batches.
-
-What people write who bring their own training job.
+"""Defines `Task`, the base class of a training job. Users derive their own tasks from it.
 
     from hypergpu import Task, TaskOptions
 
@@ -13,7 +11,7 @@ What people write who bring their own training job.
         def batch(self, indices):  ...
         def loss(self, model, batch):  ...
 
-A manifest names it as `task = "my_module:Tiny"`, its `[task_options]` become `self.options`.
+A manifest names the class as `task = "my_module:Tiny"`. Its `[task_options]` become `self.options`.
 Importing this module does not import torch.
 """
 
@@ -43,7 +41,7 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Init(msgspec.Struct, frozen=True, kw_only=True):
-    """How one tensor begins; the kinds are those of `protocol.ports.trainer.ParameterSpec`."""
+    """The initial values of a tensor; `protocol.ports.trainer.ParameterSpec` has the kinds."""
 
     kind: str
     bound: float = 0.0
@@ -54,43 +52,42 @@ ONES = Init(kind="ones")
 
 
 def uniform(bound: float) -> Init:
-    """Evenly in [-bound, bound), which has a standard deviation of bound / sqrt(3)."""
+    """Draw uniformly from [-bound, bound), with a standard deviation of bound / sqrt(3)."""
     return Init(kind="uniform", bound=bound)
 
 
 class Task(ABC):
     """One training job. The worker makes one instance and calls it from one thread.
 
-    Every member of a run must see the same model: `model` and `init` may depend on the options
-    alone. Members compare their tasks (names, shapes and order of tensors, options, size and a
-    sample of the data, source code) and refuse each other where they differ.
+    All members of a run must have the same model, so `model` and `init` may only depend on the
+    options. Members compare their tasks: names, shapes and order of tensors, options, size and a
+    sample of the data, and source code. They refuse each other where these differ.
 
-    Parameters that require a gradient are averaged; their own initial values are thrown away (they
-    come from the run's seed, see `protocol/run/initial_parameters.py`). Parameters with `requires_grad = False`
-    and buffers keep the values that `model()` gives them, must be the same on every node, and must
-    not change: running statistics like BatchNorm's are refused, because every node would keep its
-    own. Before a task is made, torch, numpy and `random` are seeded with the run's seed.
+    Parameters that require a gradient are averaged. Their initial values come from the run's seed
+    (`protocol/run/initial_parameters.py`), and those of `model()` are not used. Parameters with
+    `requires_grad = False` and buffers keep the values of `model()`. They must be the same on every
+    node, and must not change. Running statistics such as BatchNorm's are refused, because every
+    node would have its own. Before a task is made, torch, numpy and `random` get the run's seed.
 
-    A task with `data = "private"` has data of its own on each node: size and content are not
-    compared. `version` grows when a shipped task computes something else than before; the code of
-    other tasks is compared itself.
+    A task with `data = "private"` has data of its own on each node, which is not compared.
+    `version` grows when a shipped task changes what it computes. The code of other tasks is
+    compared directly.
     """
 
     Options: ClassVar[type[TaskOptions]] = TaskOptions
     version: ClassVar[int] = 1
 
     def __init__(self, options: TaskOptions, data_folders: Sequence[str] = ()) -> None:
-        """`data_folders` is what this machine's owner lets tasks read (see
-        `daemon.device.tasks.files`).
+        """Load data here or later.
 
-        Load data here or later.
+        `data_folders` are the folders that tasks may read (`daemon.device.tasks.files`).
         """
         self.options: Any = options
         self.data_folders = tuple(data_folders)
 
     @abstractmethod
     def model(self) -> torch.nn.Module:
-        """A new model on the CPU.
+        """Return a new model on the CPU.
 
         Its parameters that require a gradient, float32 and in the order of `named_parameters()`,
         are the run's flat vector.
@@ -98,20 +95,21 @@ class Task(ABC):
 
     @abstractmethod
     def dataset_size(self) -> int:
-        """How many samples there are, at least 1."""
+        """Return the number of samples, at least 1."""
 
     @abstractmethod
     def batch(self, indices: npt.NDArray[np.int64]) -> Batch:
-        """The samples at `indices`, shape (count,), each in [0, dataset_size)."""
+        """Return the samples at `indices`, shape (count,), each in [0, dataset_size)."""
 
     @abstractmethod
     def loss(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        """The mean loss over the batch, a scalar with a gradient."""
+        """Return the mean loss over the batch, a scalar with a gradient."""
 
     def init(self, name: str, shape: tuple[int, ...]) -> Init:
-        """How the parameter `name` begins.
+        """Return the initial values of the parameter `name`.
 
-        The default: 1/sqrt(fan-in) for matrices and kernels, ones for `weight` vectors, else zeros.
+        The default is uniform(1/sqrt(fan-in)) for matrices and kernels, ones for `weight` vectors,
+        and zeros for the rest.
         """
         if len(shape) >= 2:
             return uniform(1 / sqrt(max(1, prod(shape[1:]))))

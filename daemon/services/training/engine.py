@@ -1,4 +1,4 @@
-"""The engine port: what the node needs of whatever does the averaging, and which engines there are."""
+"""The engine port: what the training service needs of an engine, and which engines exist."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ ENGINES = ("native", "hivemind")
 
 
 class Engine(Protocol):
-    """Runs a node's part in a run: training, exchanging, keeping what must survive.
+    """Runs a node's part in a run: it trains, averages with peers and keeps the state durable.
 
-    Guarantees: `run` goes on until cancelled or `finish` was called, and leaves everything durable.
-    Registers its protocols when it is made, so it is made before the network starts.
+    `run` goes on until it is cancelled or `finish` is called, and leaves everything durable. The
+    constructor registers the engine's protocols, so the network starts after it.
     """
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Started when the node's state is in place and training begins."""
+        """Run the engine; started when the node's state is in place and training begins."""
 
     def finish(self) -> None:
-        """Write a checkpoint of what was learned and return from `run`."""
+        """Make what was learned durable and return from `run`."""
 
 
 def check_engine(name: str) -> None:
-    """Raises `UserError("ENGINE")` for an engine that this version does not have."""
+    """Raise `UserError("ENGINE")` for an engine that this version does not have."""
     if name not in ENGINES:
         raise UserError(
             "ENGINE",
             f"The run wants the engine {name!r}.",
             why=f"this version has: {', '.join(ENGINES)}",
-            fix=f"write engine = \"{nearest(name, ENGINES) or ENGINES[0]}\" in the run's file; in a run of somebody else's, ask its owner which "
-            "version of hypergpu it needs",
+            fix=f'write engine = "{nearest(name, ENGINES) or ENGINES[0]}" in the run\'s file;'
+            " in another owner's run, ask the owner which version of hypergpu it needs",
             exit_code=2,
         )

@@ -64,7 +64,7 @@ class TrainingService:
                 load_timeout_s=worker.load_timeout_s,
             ),
             context.record,
-            before=previous_task,
+            previous_task=previous_task,
         )
 
     def register(self, network: Network) -> None:

@@ -156,7 +156,7 @@ class NativeDriver:
         return OpenPlan(plan=plan, digest=name, leader=peers[0], members=peers, offers=tuple(ready))
 
     async def average(self) -> None:
-        encoded = self._offers.take(self._codec.size(self._settings.elements))
+        encoded = self._offers.acquire(self._codec.size(self._settings.elements))
         await in_thread(lambda: self._codec.encode_into(self._vector, 1.0, encoded))
         plan = self._plan()
         exchange = AllReduce(

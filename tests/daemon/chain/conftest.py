@@ -1,5 +1,6 @@
-"""The stage of the commands: on the fake chain always, on the contracts in py-evm and in anvil
-among the slow tests.
+"""Fixtures for commands beside a chain.
+
+The chain is the fake one, and in slow tests also the contracts in py-evm and anvil.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""Homes as daemons leave them, with wallets, certificates and the settings of a devnet, and a
-devnet under them.
-"""
+"""Homes with wallets, certificates and the settings of a chain, and the chains beside them."""
 
 from __future__ import annotations
 
@@ -41,18 +39,18 @@ PASSWORD = "correct horse"
 
 
 class World(Protocol):
-    """A chain to try things on, and its time."""
+    """A chain and its clock."""
 
     url: str
 
     def client(self, key: bytes | None) -> Chain:
-        """An account's client, or one that only reads, with nothing kept."""
+        """Return an account's client, or one that only reads, without a file."""
 
     def faucet(self) -> Chain:
-        """The client of somebody rich."""
+        """Return the client of an account with many coins."""
 
     def pass_time(self, seconds: int) -> None:
-        """The chain's clock goes on."""
+        """Advance the chain's clock."""
 
 
 class EvmWorld:
@@ -96,7 +94,7 @@ class AnvilWorld:
 class FakeWorld:
     """The same rules in plain Python."""
 
-    # nobody's: whoever asks it is not asking the fake.
+    # No server listens here, so a client that asks this URL fails.
     url = "http://127.0.0.1:9"
 
     def __init__(self, settlers: tuple[str, ...]) -> None:
@@ -131,7 +129,7 @@ class FakeWorld:
 
 @contextmanager
 def devnet(settlers: tuple[str, ...]) -> Iterator[EvmWorld]:
-    """In memory, a block for each transaction at once."""
+    """Serve a devnet in memory with a block for each transaction."""
     with serving(_genesis(settlers), None, host="127.0.0.1", port=0, block_s=0, now=time.time) as (
         url,
         chain,
@@ -141,13 +139,13 @@ def devnet(settlers: tuple[str, ...]) -> Iterator[EvmWorld]:
 
 @contextmanager
 def on_anvil(settlers: tuple[str, ...]) -> Iterator[AnvilWorld]:
-    """The same genesis."""
+    """Serve the same genesis by anvil."""
     with anvil_serving(ANVIL, _genesis(settlers)) as url:
         yield AnvilWorld(url)
 
 
 def _genesis(settlers: tuple[str, ...]) -> dict[str, Any]:
-    """Everybody of `paid.wallet` has coins for fees."""
+    """Give each wallet of `paid.wallet` coins for fees."""
     settings = GenesisSettings(
         owner=dev_account("owner"),
         settlers=settlers,
@@ -164,7 +162,7 @@ def _genesis(settlers: tuple[str, ...]) -> dict[str, Any]:
 def home(
     root: Path, i: int, url: str, certificates: list[OpenCertificate], payout: str | None = None
 ) -> Path:
-    """The home of person `i`: its wallet, its settings, and the certificates it verified."""
+    """Make the home of person `i` with a wallet, settings, and verified certificates."""
     path = root / f"home-{i}"
     ensure_home(path)
     files.create(path, wallet(i).private_key(), PASSWORD, scrypt_n=QUICK)
@@ -185,7 +183,7 @@ def add_certificates(path: Path, certificates: list[OpenCertificate]) -> None:
 
 
 def rounds(*samples: Mapping[int, int]) -> list[OpenCertificate]:
-    """Certificates that follow each other; round k counts `samples[k]` of each person."""
+    """Make consecutive certificates. Round k counts `samples[k]` of each person."""
     tip, made = genesis(PAID_RUN), []
     for seq, each in enumerate(samples, 1):
         opened, tip = certificate(tip, each, seq=seq)

@@ -1,4 +1,4 @@
-"""Commands typed in homes beside one chain, and what they say."""
+"""Runs commands in several homes beside one chain, and captures their output."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROUNDS = homes.rounds({0: 10, 1: 30}, {0: 10, 1: 10, 2: 20}, {0: 20})
 
 
 class Said:
-    """What a command printed."""
+    """The exit code and output of a command."""
 
     def __init__(self, code: int, out: str, err: str) -> None:
         self.code, self.out, self.err = code, out, err
@@ -48,7 +48,7 @@ class Stage:
         return Said(code, out, err)
 
     def share_dataset(self, source: int, target: int) -> None:
-        """As the swarm does it."""
+        """Copy data sets between homes, as the swarm does."""
         for file in (self.homes[source] / "settlements").iterdir():
             folder = self.homes[target] / "settlements"
             folder.mkdir(exist_ok=True)

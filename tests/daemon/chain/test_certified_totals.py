@@ -1,6 +1,4 @@
-"""What a node has certified: from its lineage, once for each (peer, seq), across merges and
-restarts.
-"""
+"""Certified totals count the lineage's certificates once, across merges and restarts."""
 
 from __future__ import annotations
 

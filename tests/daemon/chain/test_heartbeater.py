@@ -1,6 +1,4 @@
-"""Heartbeats in virtual time, over the fake chain: when they come, what they say, and what a chain
-that misbehaves costs.
-"""
+"""Heartbeats in virtual time over the fake chain: when they come, and what faults cost."""
 
 from __future__ import annotations
 
@@ -132,7 +130,7 @@ async def test_a_chain_that_stops_for_ten_minutes_costs_one_sentence_and_is_foun
         "down",
         "live",
     ]
-    # Said once, though it was tried again and again.
+    # The failure is reported once, although the heartbeater tried many times.
     assert node.states.count("down") == 1
     back = [at for at, _ in node.sent if at >= 850.0]
     assert back[0] <= 850.0 + HEARTBEAT_S

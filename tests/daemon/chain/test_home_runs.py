@@ -1,6 +1,4 @@
-"""What a home holds of its runs, where some of it is damaged: told once, and mended where it can
-be.
-"""
+"""The runs of a home where files are damaged: damage is reported once, and repaired if possible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Offences on their way into a settlement: told once, changed until then, and bounded."""
+"""Offences before a settlement carries them: each is listed once, can change, and is bounded."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""What a node adds to be paid: its binding, the sentences it says when something is missing, and
-data sets through the swarm.
-"""
+"""The payee: its binding, its sentences about missing parts, and data sets through the swarm."""
 
 from __future__ import annotations
 

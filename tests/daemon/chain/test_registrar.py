@@ -1,6 +1,4 @@
-"""Registration: a challenge with an expiry, over the made-up network, and the chain's word about
-the wallet that answered.
-"""
+"""Registration over the fake network: challenges that expire, and the chain's view of a wallet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a refused or slow step of a session says."""
+"""The messages of a refused or slow step of a session."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def test_a_run_is_completed_with_a_certificate_of_this_homes_chain_alone(stage: 
             ROUNDS[2].hash.hex()[:12],
         )
 
-    # Of a damaged chain nobody knows which is the last; one that can be read may be named.
+    # The last certificate of a damaged chain is unknown, but a readable one may be named.
     file = run_folder(stage.homes[ANNA], PAID_RUN) / "certificates"
     whole = file.read_bytes()
     file.write_bytes(whole[:-1])

@@ -28,7 +28,7 @@ def test_from_heartbeat_to_money(stage: Stage) -> None:
     assert (agent.registered, agent.active, agent.payout, agent.samples) == (True, True, COLD, 40)
     assert agent.certificate == ROUNDS[1].hash
 
-    # The pool is filled by whoever wants to; what a wallet does not hold it cannot give.
+    # Anyone may fund the pool, with coins that their wallet holds.
     faucet = stage.world.faucet()
     assert faucet.wait(faucet.fund(999 * COIN), 10).done
     assert stage.say(1, "settle", "--fund", "1", "--dry-run").code == 0

@@ -116,7 +116,7 @@ def test_export_of_a_checkpoint_without_shapes_is_one_vector(
 def test_export_says_why_it_cannot_export(hypergpud: Hypergpud, home: Path, tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     done = hypergpud("export", str(file))
-    assert (done.returncode, "was in no run yet" in done.stderr) == (2, True)
+    assert (done.returncode, "has not been in any run" in done.stderr) == (2, True)
     made = certified(home)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -166,7 +166,7 @@ def test_repair_sets_damaged_files_aside_and_names_them(hypergpud: Hypergpud, ho
     done = hypergpud("repair", made.run.hex()[:12])
     assert done.returncode == 0
     assert "the record behind number 2, at byte" in done.stdout
-    assert "Checkpoint 5 stands on a certificate that is not on disk. Set aside: " in done.stdout
+    assert "Checkpoint 5 belongs to a certificate that is not on disk. Set aside: " in done.stdout
     assert (
         f"Nothing was deleted. hypergpud start --run {made.run.hex()[:12]} fetches" in done.stdout
     )

@@ -51,7 +51,7 @@ def make_trainer(happened: Happened) -> MakeTrainer:
         task: str = "byte_gpt",
         *,
         options: dict[str, object] | None = None,
-        patience: WorkerTimeouts = PROMPT,
+        timeouts: WorkerTimeouts = PROMPT,
         allow: bool = True,
         before: TaskDigest | None = None,
     ) -> WorkerTrainer:
@@ -59,7 +59,12 @@ def make_trainer(happened: Happened) -> MakeTrainer:
         manifest = Manifest(name="test", task=task, task_options=chosen, inner=Inner(batch_size=4))
         settings = WorkerSettings(device="cpu", threads=1, allow_custom_task=allow)
         return WorkerTrainer(
-            manifest, Signer(bytes(32)).peer, settings, happened, patience=patience, before=before
+            manifest,
+            Signer(bytes(32)).peer,
+            settings,
+            happened,
+            timeouts=timeouts,
+            previous_task=before,
         )
 
     return make

@@ -26,7 +26,7 @@ from protocol.ports.trainer import Lane
 
 MESSAGES = [
     TrainFromAnchor(id=1, lane=Lane(base=5, index=1, stride=4), max_steps=None),
-    CollectWork(id=2, taken=True),
+    CollectWork(id=2, received=True),
     TrainFromAnchor(id=3, lane=Lane(base=1 << 40, index=0, stride=1), max_steps=7),
 ]
 
@@ -57,7 +57,7 @@ def test_noise_is_no_message(noise: bytes) -> None:
 
 
 def test_a_command_is_no_report() -> None:
-    body = frame(CollectWork(id=1, taken=False))[4:]
+    body = frame(CollectWork(id=1, received=False))[4:]
     with pytest.raises(msgspec.DecodeError):
         decode_report(body)
     report = WorkerProgress(

@@ -85,7 +85,7 @@ async def test_a_worker_that_hangs_is_ended(
     make_trainer: MakeTrainer, happened: Happened, faulty_tasks: None, note: Path, task: str
 ) -> None:
     trainer = make_trainer(
-        f"faulty_tasks:{task}", patience=WorkerTimeouts(first_step_s=0.5, first_wait_s=0.05)
+        f"faulty_tasks:{task}", timeouts=WorkerTimeouts(first_step_s=0.5, first_wait_s=0.05)
     )
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
@@ -100,7 +100,7 @@ async def test_a_worker_that_hangs_is_ended(
 async def test_a_worker_that_never_comes_up_is_ended(
     make_trainer: MakeTrainer, happened: Happened
 ) -> None:
-    trainer = make_trainer(patience=WorkerTimeouts(start_s=0.2))
+    trainer = make_trainer(timeouts=WorkerTimeouts(start_s=0.2))
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             assert "not up after" in (await happened.next(TrainerStopped)).reason
@@ -111,7 +111,7 @@ async def test_waits_grow_and_are_said(
 ) -> None:
     trainer = make_trainer(
         "faulty_tasks:Line",
-        patience=WorkerTimeouts(start_s=0.05, first_wait_s=0.01, longest_wait_s=0.04, restarts=9),
+        timeouts=WorkerTimeouts(start_s=0.05, first_wait_s=0.01, longest_wait_s=0.04, restarts=9),
     )
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
@@ -267,7 +267,7 @@ async def test_descriptors_are_given_back(
     before = held()
     trainer = make_trainer(
         "faulty_tasks:Line",
-        patience=WorkerTimeouts(start_s=0.02, first_wait_s=0.01, longest_wait_s=0.01, restarts=9),
+        timeouts=WorkerTimeouts(start_s=0.02, first_wait_s=0.01, longest_wait_s=0.01, restarts=9),
     )
     with trio.fail_after(LIMIT_S):
         async with trainer.running():

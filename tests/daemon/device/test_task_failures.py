@@ -49,7 +49,7 @@ async def test_a_task_that_does_not_load_is_told_with_its_place_and_ends(
     place: str,
     words: str,
 ) -> None:
-    trainer = make_trainer(task if ":" in task else f"faulty_tasks:{task}", patience=ONCE)
+    trainer = make_trainer(task if ":" in task else f"faulty_tasks:{task}", timeouts=ONCE)
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             with pytest.raises(UserError) as refusal:
@@ -68,7 +68,7 @@ async def test_a_task_that_does_not_load_is_told_with_its_place_and_ends(
 async def test_a_task_that_fails_at_its_first_steps_is_given_up_and_the_node_stays(
     make_trainer: MakeTrainer, happened: Happened, faulty_tasks: None
 ) -> None:
-    trainer = make_trainer("faulty_tasks:Fails", patience=ONCE)
+    trainer = make_trainer("faulty_tasks:Fails", timeouts=ONCE)
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             anchor = initial_parameters((await trainer.describe()).specs, 0)
@@ -97,7 +97,7 @@ async def test_a_worker_without_memory_is_started_again_for_ever(
     """After three restarts the trainer was gone for good, though memory was short for a minute
     only.
     """
-    trainer = make_trainer("faulty_tasks:ShortOfMemory", patience=ONCE)
+    trainer = make_trainer("faulty_tasks:ShortOfMemory", timeouts=ONCE)
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             anchor = initial_parameters((await trainer.describe()).specs, 0)
@@ -117,7 +117,7 @@ async def test_a_worker_without_memory_is_started_again_for_ever(
 async def test_a_crash_of_native_code_is_told_with_the_line_it_was_called_from(
     make_trainer: MakeTrainer, happened: Happened, faulty_tasks: None
 ) -> None:
-    trainer = make_trainer("faulty_tasks:Crashes", patience=ONCE)
+    trainer = make_trainer("faulty_tasks:Crashes", timeouts=ONCE)
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             await trainer.train(initial_parameters((await trainer.describe()).specs, 0), LANE)
@@ -133,7 +133,7 @@ async def test_a_task_that_loads_for_too_long_is_told_which_setting_to_change(
     make_trainer: MakeTrainer, happened: Happened, faulty_tasks: None
 ) -> None:
     trainer = make_trainer(
-        "faulty_tasks:Line", patience=WorkerTimeouts(start_s=0.05, first_wait_s=0.01, restarts=1)
+        "faulty_tasks:Line", timeouts=WorkerTimeouts(start_s=0.05, first_wait_s=0.01, restarts=1)
     )
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
@@ -214,7 +214,7 @@ async def test_a_task_that_cannot_read_the_homes_model_is_refused(
     make_trainer: MakeTrainer, happened: Happened, faulty_tasks: None
 ) -> None:
     held = TaskDigest(parameters=(TensorPart(name="line.weight", shape=(1, 1), dtype="float32"),))
-    trainer = make_trainer("faulty_tasks:Line", before=held)
+    trainer = make_trainer("faulty_tasks:Line", previous_task=held)
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             with pytest.raises(

@@ -20,7 +20,10 @@ ONE = wallet_of((1).to_bytes(32, "big"))
 TWO = wallet_of((2).to_bytes(32, "big"))
 NOW = 1_770_000_000
 USAGE = Usage(tokens=600, requests=3, latency_ms=1.5, uptime_s=60)
-VECTOR = '{"agent":"0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf","processed_tokens":600,"timestamp":1770000000}'
+VECTOR = (
+    '{"agent":"0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf",'
+    '"processed_tokens":600,"timestamp":1770000000}'
+)
 
 
 def flat(

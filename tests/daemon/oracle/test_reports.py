@@ -50,7 +50,7 @@ def test_the_older_payload_is_signed_sorted_and_compact() -> None:
 
 
 def test_the_signature_is_written_with_0x() -> None:
-    """`bytes.hex()` has none, and a server that asks for it takes nothing else."""
+    """Some servers accept only signatures with 0x, which `bytes.hex()` leaves out."""
     usage = Usage(tokens=1, requests=1, latency_ms=0.0, uptime_s=1)
     signature = b"\x12" * 65
     assert (

@@ -1,9 +1,8 @@
-"""A pretended training: a round every tenth of a second, with everything around it real (settings,
-key, lock, journal, control, lifeline).
+"""A fake training with a round every tenth of a second; settings, key, lock and journal are real.
 
-The environment's `PRETEND` says what goes wrong, as words `kind:node name`: "crash" at the start,
-"die" after three rounds, "differ" in the anchor, "idle" without a round. `PRETEND_PEERS` is how
-many nodes must be up before any of them begins, as in a real swarm.
+The environment's `PRETEND` lists faults as words `kind:node name`: "crash" at the start, "die"
+after three rounds, "differ" in the anchor, "idle" without a round. `PRETEND_PEERS` is how many
+nodes must be up before any of them begins, as in a real swarm.
 """
 
 from __future__ import annotations

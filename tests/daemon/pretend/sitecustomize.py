@@ -1,5 +1,6 @@
-"""Puts `pretended_app.py` in the place of `daemon.node.app`, in child processes that have this folder on
-PYTHONPATH.
+"""Replaces `daemon.node.app` by `pretended_app.py` in child processes.
+
+This works in processes that have this folder on PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from types import ModuleType
 
 
 class Understudy(MetaPathFinder):
-    """Finds one module, somewhere else."""
+    """Finds one module in this folder."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

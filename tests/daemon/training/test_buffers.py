@@ -19,10 +19,10 @@ def address(memory: memoryview) -> int:
 
 def test_memory_that_was_let_go_is_given_again() -> None:
     buffers = Buffers()
-    first = buffers.take(SIZE)
+    first = buffers.acquire(SIZE)
     place = address(first)
     del first
-    assert address(buffers.take(SIZE)) == place
+    assert address(buffers.acquire(SIZE)) == place
     assert buffers.size_bytes == SIZE
 
 
@@ -32,11 +32,11 @@ def test_a_part_of_it_holds_it_whole() -> None:
         lambda memory: memory[100:104],
         lambda memory: np.frombuffer(memory, np.float32)[8:16],
     ):
-        memory = buffers.take(SIZE)
+        memory = buffers.acquire(SIZE)
         part = part_of(memory)
         place = address(memory)
         del memory
-        other = buffers.take(SIZE)
+        other = buffers.acquire(SIZE)
         assert address(other) != place
         del other, part
         buffers = Buffers()
@@ -44,22 +44,22 @@ def test_a_part_of_it_holds_it_whole() -> None:
 
 def test_a_slightly_smaller_slice_takes_the_same_block_and_a_much_smaller_one_does_not() -> None:
     buffers = Buffers()
-    place = address(buffers.take(SIZE))
-    slightly = buffers.take(SIZE - 16384)
+    place = address(buffers.acquire(SIZE))
+    slightly = buffers.acquire(SIZE - 16384)
     assert address(slightly) == place
     assert slightly.nbytes == SIZE - 16384
     del slightly
-    assert address(buffers.take(SIZE // 2)) != place
+    assert address(buffers.acquire(SIZE // 2)) != place
 
 
 def test_what_two_rounds_did_not_need_is_dropped() -> None:
     buffers = Buffers()
-    held = [buffers.take(SIZE) for _ in range(4)]
+    held = [buffers.acquire(SIZE) for _ in range(4)]
     held.clear()
     for _ in range(2):
         assert buffers.size_bytes == 4 * SIZE
         buffers.next_round()
-        buffers.take(SIZE)
+        buffers.acquire(SIZE)
     buffers.next_round()
     assert buffers.size_bytes == SIZE
 
@@ -74,7 +74,7 @@ def test_no_two_holders_share_memory_and_all_that_is_kept_was_once_in_use(steps:
     most = 0
     for number, step in enumerate(steps):
         if step > 0:
-            memory = buffers.take(step)
+            memory = buffers.acquire(step)
             memory[:] = bytes([number % 256]) * step
             held.append((memory, number % 256))
             del memory  # a name is a holder too

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from daemon.services.training.native.rounds.event_queue import INBOX_FULL, OVERDUE_S, EventQueue
+from daemon.services.training.native.rounds.event_queue import OVERDUE_S, QUEUE_FULL, EventQueue
 from protocol.round import events as e
 
 
@@ -62,10 +62,10 @@ async def test_whoever_waits_is_woken_by_an_event_and_without_one(
 def test_it_says_what_waits_in_it() -> None:
     inbox = EventQueue()
     assert not inbox.full
-    for number in range(INBOX_FULL + 1):
+    for number in range(QUEUE_FULL + 1):
         inbox.put(gone(str(number)))
     inbox.put(gone("ours"), first=True)
     assert inbox.full
-    assert len(inbox) == INBOX_FULL + 1
+    assert len(inbox) == QUEUE_FULL + 1
     assert gone("7") in inbox
     assert gone("ours") not in inbox

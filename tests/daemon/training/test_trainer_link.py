@@ -80,7 +80,9 @@ def test_rounds_without_a_trainer_leave_one_task_that_waits_for_it(
     assert most[0] == 1, f"{most[0]} tasks waited for one trainer"
     assert not refused, refused
     last = [
-        event for event in played.of(RoundCertified, node=1) if isinstance(event, RoundCertified)
+        event
+        for event in played.events(RoundCertified, node=1)
+        if isinstance(event, RoundCertified)
     ][-1]
     assert {share.peer for share in last.shares} == {node.peer for node in played.nodes}
 
@@ -100,10 +102,10 @@ def test_a_trainer_that_dies_at_work_is_set_to_work_in_the_same_round() -> None:
             trainer.inner.crash()
             await trio.sleep(RESTART_S + 2.5)
             assert trainer.progress().steps > 0
-            await played.until(lambda: bool(played.of(Trained)), 40, "the end of the round")
+            await played.until(lambda: bool(played.events(Trained)), 40, "the end of the round")
 
     run_virtual(story, seed=4)
-    (trained,) = played.of(Trained)
+    (trained,) = played.events(Trained)
     assert isinstance(trained, Trained)
     assert trained.samples > 0
 
@@ -184,12 +186,14 @@ def test_a_node_whose_trainer_stays_away_averages_on_and_says_so_once() -> None:
     run_virtual(story, seed=6)
     assert not played.invariants.broken, played.invariants.broken
     rounds = [
-        event for event in played.of(RoundCertified, node=0) if isinstance(event, RoundCertified)
+        event
+        for event in played.events(RoundCertified, node=0)
+        if isinstance(event, RoundCertified)
     ]
     assert [event.outcome for event in rounds[-5:]] == ["idle"] * 5
     said = [
         event.message
-        for event in played.of(Warned, node=0)
+        for event in played.events(Warned, node=0)
         if isinstance(event, Warned) and event.code == "TRAINER"
     ]
     assert said
@@ -211,7 +215,7 @@ def test_a_node_leaves_at_once_while_its_disk_is_full() -> None:
             full_at = trio.current_time()
             played.nodes[0].medium.capacity_bytes = 0
             await played.until(
-                lambda: bool(played.of(Warned, node=0, after=full_at)), 20, "the disk is full"
+                lambda: bool(played.events(Warned, node=0, after=full_at)), 20, "the disk is full"
             )
             played.finish(0)
             await played.until(lambda: not played.nodes[0].alive, 2.0, "the node left")

@@ -79,7 +79,10 @@ def test_a_keystore_that_names_another_address_is_refused() -> None:
 
 def test_signatures_are_those_of_the_vector_and_the_key_shows_nowhere() -> None:
     wallet = wallet_of(ONE)
-    text = '{"agent":"0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf","processed_tokens":600,"timestamp":1770000000}'
+    text = (
+        '{"agent":"0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf",'
+        '"processed_tokens":600,"timestamp":1770000000}'
+    )
     assert wallet.sign_text(text).hex() == (
         "b34834d1c90f00d82a0ed0df1ab75b626a5a4a524547549b3d948d59d106819d5f3c92ff59e78998760bacf5945a33ca2aa048786fd64d6ea41d524f2eb4a46e1b"
     )

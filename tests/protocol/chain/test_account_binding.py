@@ -1,6 +1,4 @@
-"""Bindings: what the wallet signs, and every way in which somebody could try to be paid for
-another's work.
-"""
+"""Bindings: what the wallet signs, and the ways to claim the pay of another's work."""
 
 from __future__ import annotations
 
@@ -77,12 +75,12 @@ def test_keccak_is_ethereums() -> None:
     )
 
 
-def test_the_account_of_key_a_key_is_ethereums() -> None:
+def test_the_account_of_a_key_is_ethereums() -> None:
     for i in range(3):
         assert account_of_key(wallet(i).public_key) == wallet(i).raw_address
 
 
-def test_what_is_signed_is_eip712_as_others_compute_it() -> None:
+def test_the_signed_digest_is_eip712_as_others_compute_it() -> None:
     typed = {
         "types": {
             "EIP712Domain": [
@@ -177,7 +175,7 @@ def test_the_other_signature_of_the_same_key_is_refused() -> None:
         check_binding(replace(made, signature=mirrored), A.peer, CHAIN, CONTRACT)
 
 
-def test_a_run_that_is_settled_nowhere_takes_no_binding() -> None:
+def test_a_run_without_a_settlement_refuses_bindings() -> None:
     with pytest.raises(PeerFault, match="no settlement"):
         wallet_of_offer(MANIFEST, A.peer, offer(0, bound(wallet(1), A.peer)))
     assert wallet_of_offer(MANIFEST, A.peer, offer(0, None)) is None

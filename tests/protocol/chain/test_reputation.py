@@ -1,4 +1,4 @@
-"""Reputation: a week, gated by uptime, bounded whatever comes; and who is let into a run."""
+"""Reputation: a week, gated by uptime and bounded; and the admission to a run."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_the_keys_of_a_reputation_are_bounded(monkeypatch: pytest.MonkeyPatch) -
     assert len(seen._keys) == len(seen._numbers) == 8
 
 
-def test_who_is_new_has_no_figure() -> None:
+def test_a_new_peer_has_no_figure() -> None:
     seen = Seen()
     for i in range(MIN_ROUNDS - 1):
         seen.counts(float(i), {"p": 1})
@@ -92,7 +92,7 @@ def test_a_peer_that_is_mostly_away_is_gated_to_nothing() -> None:
     assert seen.of("guest", 19 * HOUR_S).figure
 
 
-def test_what_is_older_than_a_week_is_forgotten() -> None:
+def test_rounds_older_than_a_week_are_forgotten() -> None:
     seen = Seen()
     for i in range(10):
         seen.counts(float(i), {"p": 1})
@@ -109,7 +109,7 @@ def test_a_jump_above_twice_the_days_mean_is_an_alert() -> None:
     assert "201 samples in this hour; 100 were usual" in seen.of("q", 10 * HOUR_S).alert
 
 
-def test_pools_follow_what_was_certified() -> None:
+def test_pools_follow_certified_samples() -> None:
     seen = Seen()
     for i in range(5):
         seen.counts(float(i), {"big": 400, "one": 100, "two": 100, "three": 110, "small": 20})
@@ -153,9 +153,6 @@ def test_neither_peers_nor_a_wild_clock_make_it_grow() -> None:
         seen.counts((3 * WINDOW_HOURS - i) * HOUR_S, {"p": 1})
     assert len(seen._rounds) <= WINDOW_HOURS
     assert len(seen._peers["p"].hours) <= WINDOW_HOURS
-
-
-# ------------------------------------------------------------------------------------------------ admission
 
 
 def admitting(manifest: Manifest, **terms: object) -> Manifest:

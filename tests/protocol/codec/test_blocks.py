@@ -1,6 +1,4 @@
-"""int8 and int4: the stated bounds, decoders that never round, and scales and levels that no
-encoder makes.
-"""
+"""int8 and int4: error bounds, exact decoders, and impossible scales and levels."""
 
 from __future__ import annotations
 
@@ -28,7 +26,7 @@ ONE = struct.pack("<H", 0x3F80)
 
 
 def made(shape: tuple[int, int, int]) -> Vector:
-    """Blocks of very different sizes, as layers are, and many values that are zero."""
+    """Return blocks of very different sizes, as layers are, with many zeros."""
     elements, seed, power = shape
     source = np.random.default_rng(seed)
     values = source.standard_normal(elements) * 10.0 ** (
@@ -45,7 +43,7 @@ def decoded(codec: Codec, data: bytes, size: int) -> Vector:
 
 
 def peaks(values: Vector, block: int) -> np.ndarray:
-    """The greatest magnitude of each element's block."""
+    """Return the greatest magnitude of each element's block."""
     starts = np.arange(0, values.size, block)
     return np.repeat(np.maximum.reduceat(np.abs(values.astype(np.float64)), starts), block)[
         : values.size
@@ -53,7 +51,7 @@ def peaks(values: Vector, block: int) -> np.ndarray:
 
 
 @given(SHAPES)
-def test_int8_is_half_a_step_off_at_most(shape: tuple[int, int, int]) -> None:
+def test_int8_is_at_most_half_a_step_off(shape: tuple[int, int, int]) -> None:
     values = made(shape)
     step = np.maximum(peaks(values, 256) / 127 * (1 + 2**-8), TINY)
     lost = np.abs(decoded(Int8(), Int8().encode(values), values.size) - values.astype(np.float64))
@@ -61,7 +59,7 @@ def test_int8_is_half_a_step_off_at_most(shape: tuple[int, int, int]) -> None:
 
 
 @given(SHAPES)
-def test_int4_is_half_a_step_off_at_most_but_for_the_opposite_of_the_peak(
+def test_int4_is_at_most_half_a_step_off_except_at_the_opposite_of_the_peak(
     shape: tuple[int, int, int],
 ) -> None:
     values = made(shape)
@@ -74,7 +72,7 @@ def test_int4_is_half_a_step_off_at_most_but_for_the_opposite_of_the_peak(
 
 
 def _decoded_exactly(data: bytes, elements: int, block: int, level_bits: int) -> list[Fraction]:
-    """One chunk, element by element, in exact arithmetic."""
+    """Decode one chunk, element by element, in exact arithmetic."""
     blocks = -(-elements // block)
     scales = [
         Fraction(struct.unpack("<f", bytes(2) + data[2 * i : 2 * i + 2])[0]) for i in range(blocks)

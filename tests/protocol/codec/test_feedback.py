@@ -1,4 +1,4 @@
-"""Error feedback over many rounds: what a codec loses is late, never lost, for every codec alike."""
+"""Error feedback over many rounds: what a codec loses arrives late and is never lost."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def test_float16_is_the_nearest_and_saturates() -> None:
     bad=st.sampled_from([NAN, INFINITY]),
     sign=st.booleans(),
 )
-def test_what_is_no_number_is_refused(
+def test_infinities_and_nans_are_refused(
     codec: Codec, values: Vector, place: int, bad: dict[str, int], sign: bool
 ) -> None:
     place %= values.size

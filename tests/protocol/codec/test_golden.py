@@ -28,7 +28,7 @@ GOLDEN = {
 
 
 def golden_values() -> Vector:
-    """Two chunks and a quarter, one of them of magnitudes from 1e-27 to 1e-9."""
+    """Return two chunks and a quarter, one of them with magnitudes from 1e-27 to 1e-9."""
     source = np.random.Generator(np.random.PCG64(5))
     values = (source.integers(-(1 << 20), 1 << 20, 2 * CHUNK_ELEMENTS + 1001) / 2.0**30).astype(
         np.float32
@@ -43,8 +43,9 @@ def golden_digests(codecs: dict[str, Codec] = USED) -> dict[str, str]:
 
 
 def test_golden() -> None:
-    """Bytes that every machine must make: the reference encoder's, which substitutes of a reducer
-    make again.
+    """Compare with the bytes that every machine must make.
+
+    A substitute reducer makes them again.
     """
     assert golden_digests() == GOLDEN
     assert golden_digests(REFERENCES) == {name: GOLDEN[name] for name in REFERENCES}
@@ -58,8 +59,9 @@ BEYOND_2008 = "F16C FMA3 AVX AVX2 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_
     reason="the names of vector instructions are those of x86-64",
 )
 def test_golden_on_an_older_processor() -> None:
-    """numpy chooses its loops by the processor's vector instructions; without them the bytes are
-    the same.
+    """Encode without modern vector instructions.
+
+    numpy chooses its loops by the processor's instructions. The bytes must stay the same.
     """
     program = f"import sys; sys.path[:] = {sys.path!r}; from tests.protocol.codec.test_golden import golden_digests; print(golden_digests())"
     environment = {

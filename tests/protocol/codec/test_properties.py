@@ -54,7 +54,7 @@ def test_stability_of_whole_chunks(codec: Codec, elements: int, seed: int, power
     bad=st.sampled_from([np.nan, -np.nan, np.inf, -np.inf]),
     power=st.sampled_from([-30, 0, 30]),
 )
-def test_what_is_no_number_does_not_leave(
+def test_infinities_and_nans_are_not_encoded(
     codec: Codec, elements: int, place: int, bad: float, power: int
 ) -> None:
     values = np.full(elements, 10.0**power, np.float32)
@@ -124,7 +124,7 @@ def test_any_run_of_chunks_can_be_cut_out(
     seed=st.integers(0, 99),
     over=st.sampled_from([1, 3, 17]),
 )
-def test_memory_that_is_given_holds_the_same_bytes(
+def test_encoding_into_memory_makes_the_same_bytes(
     codec: Codec, elements: int, seed: int, over: int
 ) -> None:
     values = np.random.default_rng(seed).standard_normal(elements).astype(np.float32)
@@ -150,7 +150,9 @@ def test_memory_that_is_given_holds_the_same_bytes(
     seed=st.integers(0, 99),
     over=st.integers(1, 1 << 20),
 )
-def test_what_is_divided_on_the_way(codec: Codec, elements: int, seed: int, over: int) -> None:
+def test_encoding_divides_before_it_rounds(
+    codec: Codec, elements: int, seed: int, over: int
+) -> None:
     values = np.random.default_rng(seed).standard_normal(elements, np.float32)
     assert codec.encode(values, over) == codec.encode(values / np.float32(over))
     assert codec.encode(values, 1) == codec.encode(values)
@@ -162,7 +164,7 @@ def test_what_is_divided_on_the_way(codec: Codec, elements: int, seed: int, over
     seed=st.integers(0, 99),
     weight=st.integers(-(1 << 20), 1 << 20),
 )
-def test_adding_is_decoding_multiplying_and_adding(
+def test_add_equals_decode_multiply_and_add(
     codec: Codec, elements: int, seed: int, weight: int
 ) -> None:
     source = np.random.default_rng(seed)
@@ -177,7 +179,7 @@ def test_adding_is_decoding_multiplying_and_adding(
 
 
 @EVERY
-def test_checking_is_decoding_without_a_vector(codec: Codec) -> None:
+def test_check_raises_what_decode_raises(codec: Codec) -> None:
     values = np.random.default_rng(1).standard_normal(PIECE_ELEMENTS + 5, np.float32)
     data = bytearray(codec.encode(values))
     codec.check(data, values.size)

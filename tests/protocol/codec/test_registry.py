@@ -34,7 +34,7 @@ from tests.protocol.codec.codecs import FLOAT24, REGISTERED, Float24, decoded
     ],
 )
 def test_sizes(name: str, chunk: int, rest: int) -> None:
-    """Of a whole chunk, and of five elements."""
+    """Compare the bytes of a whole chunk and of five elements."""
     codec = codec_named(name)
     assert (codec.size(0), chunk_bytes(codec), codec.size(5)) == (0, chunk, rest)
     assert codec.size(3 * CHUNK_ELEMENTS + 5) == 3 * chunk + rest
@@ -70,8 +70,9 @@ def test_no_error_exceeds_the_entrys_bound(entry: CodecEntry) -> None:
 
 
 def test_a_codec_without_loops_is_added_at_run_time() -> None:
-    """The codec is found by name, the compiled loops of the others stay in use, and the benchmark
-    measures it.
+    """The codec is found by name, and the benchmark measures it.
+
+    The compiled loops of the other codecs stay in use.
     """
     before = implementation()
     with registered(FLOAT24) as codec:

@@ -49,7 +49,7 @@ KINDS = st.sampled_from(["normal", "few levels", "sparse", "steep", "zero"])
 
 @BOTH
 @given(elements=ELEMENTS, seed=st.integers(0, 1 << 20), kind=KINDS)
-def test_the_greatest_travel_of_equal_ones_the_first(
+def test_the_greatest_elements_travel_and_the_first_of_equal_ones(
     codec: Codec, bucket: int, elements: int, seed: int, kind: str
 ) -> None:
     values = made(elements, seed, kind)
@@ -68,7 +68,7 @@ def test_the_greatest_travel_of_equal_ones_the_first(
 
 @BOTH
 @given(elements=ELEMENTS, seed=st.integers(0, 1 << 20), kind=KINDS)
-def test_what_stays_is_bounded(
+def test_the_loss_is_bounded(
     codec: Codec, bucket: int, elements: int, seed: int, kind: str
 ) -> None:
     values = made(elements, seed, kind).astype(np.float64)
@@ -147,12 +147,12 @@ def _chunk(where: list[int], places: list[int], behind: int = 0) -> bytes:
         (_with([1, 0, 1, 0] + [0] * 20, (0x4000, 0x3F80)), 128, "not in order"),
     ],
 )
-def test_what_no_encoder_makes_is_refused(data: bytes, elements: int, why: str) -> None:
+def test_impossible_encodings_are_refused(data: bytes, elements: int, why: str) -> None:
     with pytest.raises(PeerFault, match=why) as refused:
         decoded(data, elements)
     assert refused.value.reason == "malformed"
 
 
-def test_the_same_is_taken_when_it_is_right() -> None:
+def test_the_correct_encoding_is_accepted() -> None:
     assert np.flatnonzero(decoded(_chunk([1, 1, 0, 0], [8, 9]), 128)).tolist() == [8, 9]
     assert np.flatnonzero(decoded(_chunk([0, 1, 1, 0], [8, 35]), 100)).tolist() == [72, 99]

@@ -69,9 +69,7 @@ def test_pairs_that_never_met_have_an_estimate() -> None:
 
 
 @given(one=PLACES, other=PLACES)
-def test_an_estimate_is_the_same_both_ways_and_never_nothing(
-    one: Coordinate, other: Coordinate
-) -> None:
+def test_an_estimate_is_symmetric_and_above_zero(one: Coordinate, other: Coordinate) -> None:
     assert estimate_us(one, other) == estimate_us(other, one) >= 2 * LEAST_HEIGHT_US
 
 
@@ -81,7 +79,7 @@ def test_an_estimate_is_the_same_both_ways_and_never_nothing(
     rtt_us=st.integers(-5, 1 << 40),
     salt=st.binary(min_size=3, max_size=3),
 )
-def test_whatever_was_measured_a_coordinate_stays_one(
+def test_any_measurements_leave_a_valid_coordinate(
     own: Coordinate, other: Coordinate, rtt_us: int, salt: bytes
 ) -> None:
     after = moved(own, other, rtt_us, salt)
@@ -90,7 +88,7 @@ def test_whatever_was_measured_a_coordinate_stays_one(
     assert 0 <= after.error_ppm <= WHOLE
 
 
-def test_a_step_brings_the_estimate_nearer_and_the_sure_pull_harder() -> None:
+def test_a_step_reduces_the_error_and_a_sure_node_pulls_harder() -> None:
     own, sure = Coordinate(error_ppm=500_000), Coordinate(x_us=50_000, error_ppm=10_000)
     unsure = replace(sure, error_ppm=900_000)
     for rtt in (10_000, 200_000):
@@ -102,7 +100,7 @@ def test_a_step_brings_the_estimate_nearer_and_the_sure_pull_harder() -> None:
         assert by_sure < by_unsure < before
 
 
-def test_nodes_at_one_place_part() -> None:
+def test_nodes_at_one_place_separate() -> None:
     one = moved(ORIGIN, ORIGIN, 50_000, bytes([9, 200, 30]))
     assert one != ORIGIN
     assert (one.x_us, one.y_us, one.z_us) != (0, 0, 0)
@@ -117,7 +115,7 @@ def test_one_bad_sample_changes_nothing(true: int, bad: int, at: int) -> None:
     assert window.spread == 0
 
 
-def test_three_that_agree_are_believed() -> None:
+def test_three_samples_that_agree_decide() -> None:
     window = SampleWindow(samples=(10, 10, 10, 10, 10))
     seen = []
     for _ in range(3):

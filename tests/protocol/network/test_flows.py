@@ -1,4 +1,4 @@
-"""What a path carries, from losses that nobody could count alone."""
+"""How much a path carries, from losses that no member could count alone."""
 
 from __future__ import annotations
 
@@ -36,33 +36,33 @@ def carried(loss: float, rtt_us: int) -> float:
 
 
 @pytest.mark.parametrize("segments", [60, 200, 3000])
-def test_a_loss_of_a_thousandth_is_told_by_all_together_whatever_one_path_carried(
+def test_all_members_together_determine_a_loss_of_a_thousandth(
     segments: int,
 ) -> None:
     flows = flows_of(sights(0.001, segments, NEAR), NAMES)
     assert flows.bits(NEAR) == pytest.approx(carried(0.001, NEAR), rel=0.15)
 
 
-def test_paths_of_other_lengths_have_losses_of_their_own() -> None:
+def test_each_path_length_has_its_own_loss() -> None:
     near, far = sights(0.0001, 2000, NEAR), sights(0.005, 200, FAR)
     flows = flows_of([one[:4] + other[4:] for one, other in zip(near, far, strict=True)], NAMES)
     assert flows.bits(NEAR) == pytest.approx(carried(0.0001, NEAR), rel=0.25)
     assert flows.bits(FAR) == pytest.approx(carried(0.005, FAR), rel=0.15)
 
 
-def test_where_little_was_sent_the_others_losses_count() -> None:
-    """Ten packets of which none was lost are no proof of a path without a bound."""
+def test_few_packets_lean_on_the_losses_of_all() -> None:
+    """Ten packets without a loss are no proof that a path has no bound."""
     said = sights(0.001, 3000, FAR)
     said[0] = (PeerObservation(who=NAMES[1], rtt_us=NEAR, segments=10), *said[0][1:])
     assert flows_of(said, NAMES).bits(NEAR) == pytest.approx(carried(0.001, NEAR), rel=0.15)
 
 
-def test_where_nothing_was_lost_no_bound_is_known() -> None:
+def test_paths_without_losses_have_no_bound() -> None:
     assert flows_of(sights(0.0, 100, NEAR), NAMES) == Flows(octaves=())
     assert flows_of([], NAMES) == Flows(octaves=())
 
 
-def test_a_path_that_was_seen_to_carry_more_carries_it() -> None:
+def test_an_observed_rate_raises_the_bound() -> None:
     seen = [
         tuple(replace(one, flow_bits=10**9) for one in each) for each in sights(0.001, 200, NEAR)
     ]
@@ -70,7 +70,7 @@ def test_a_path_that_was_seen_to_carry_more_carries_it() -> None:
 
 
 @pytest.mark.parametrize("lie", [0, 1 << 20])
-def test_some_who_make_up_their_counts_change_little(lie: int) -> None:
+def test_a_few_invented_counts_change_little(lie: int) -> None:
     said = sights(0.001, 200, NEAR)
     for i in (3, 40, 77):
         said[i] = tuple(
@@ -79,6 +79,6 @@ def test_some_who_make_up_their_counts_change_little(lie: int) -> None:
     assert flows_of(said, NAMES).bits(NEAR) == pytest.approx(carried(0.001, NEAR), rel=0.2)
 
 
-def test_of_strangers_nothing_is_believed() -> None:
+def test_observations_of_strangers_do_not_count() -> None:
     said = sights(0.5, 200, NEAR)
     assert flows_of(said, ()) == Flows(octaves=())

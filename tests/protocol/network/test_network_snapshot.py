@@ -1,4 +1,4 @@
-"""What a plan believes: the other side's view, whatever a member says of itself."""
+"""What a plan concludes: the observations of others, whatever a member claims."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def liar(town: Town, i: int, **changes: object) -> NetworkSnapshot:
     return snapshot_of(said)
 
 
-def test_honest_members_are_taken_at_what_others_saw() -> None:
+def test_links_are_what_others_observed() -> None:
     town = Town(24)
     view = snapshot_of(offers(town))
     assert view.measured
@@ -39,7 +39,7 @@ def test_a_lie_about_bandwidth_changes_nothing(claim: int) -> None:
     assert liar(town, 5, uplink_bps=claim, downlink_bps=claim) == snapshot_of(offers(town))
 
 
-def test_nobody_unseen_counts_for_more_than_the_median() -> None:
+def test_an_unobserved_claim_counts_for_at_most_the_median() -> None:
     town = Town(24)
     said = [
         (
@@ -58,9 +58,9 @@ def test_nobody_unseen_counts_for_more_than_the_median() -> None:
     assert believed[5] == sorted(believed[:5] + believed[6:])[(len(believed) - 2) // 2]
 
 
-def test_a_lie_about_where_one_is_changes_little() -> None:
-    """It is put where those who measured it say: near its true neighbours, as far from the others
-    as it is.
+def test_a_false_coordinate_changes_little() -> None:
+    """The member is placed where its observers measured it: near its neighbours, far from the
+    others.
     """
     town = Town(24)
     elsewhere = town.places[23]  # in another town
@@ -80,8 +80,8 @@ def test_a_lie_about_where_one_is_changes_little() -> None:
                 ), (claim, j)
 
 
-def test_one_false_sight_is_one_of_several() -> None:
-    """Member 0 says of everybody that it crawls, is far and fails; the median of the others stands."""
+def test_one_false_observation_is_one_of_several() -> None:
+    """Member 0 reports that everybody is slow, far and failing. The median of the others counts."""
     town = Town(24)
     said = offers(town)
     slander = tuple(
@@ -103,7 +103,7 @@ def test_one_false_sight_is_one_of_several() -> None:
         assert after.at == place
 
 
-def test_what_is_said_twice_counts_once() -> None:
+def test_a_repeated_observation_counts_once() -> None:
     town = Town(8)
     said = offers(town)
     louder = [
@@ -120,7 +120,7 @@ def test_what_is_said_twice_counts_once() -> None:
     ]
 
 
-def test_of_oneself_nobody_is_asked() -> None:
+def test_an_observation_of_oneself_does_not_count() -> None:
     town = Town(8)
     said = offers(town)
     boast = PeerObservation(
@@ -132,7 +132,7 @@ def test_of_oneself_nobody_is_asked() -> None:
     )
 
 
-def test_without_sights_nothing_is_measured_and_claims_stand() -> None:
+def test_without_observations_nothing_is_measured_and_claims_count() -> None:
     town = Town(8)
     said = [
         (peer, replace(ready, observations=(), uplink_bps=1000 + i))
@@ -165,7 +165,7 @@ def test_failures_are_counted_over_all() -> None:
     assert snapshot_of(said).failure_rate == pytest.approx(0.1)
 
 
-def test_sights_are_few_and_nearly_everybody_is_seen_by_several() -> None:
+def test_observations_are_few_and_cover_nearly_every_node_several_times() -> None:
     town = Town(40)
     seen: dict[bytes, int] = {}
     for peer in town.peers:
@@ -186,7 +186,7 @@ def test_sights_are_few_and_nearly_everybody_is_seen_by_several() -> None:
     )
 
 
-def test_a_ready_with_sights_is_small() -> None:
+def test_a_ready_with_observations_is_small() -> None:
     town = Town(24)
     ready: Ready = offers(town)[0][1]
     assert len(msgspec.msgpack.encode(ready)) < 800

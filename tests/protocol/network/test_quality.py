@@ -1,4 +1,4 @@
-"""Classes change when three measurements agree; quarantine and probation by their rules."""
+"""Classes that change when three measurements agree; quarantine and probation."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def rounds(standing: PeerHealth, outcomes: str, now: float = 0.0) -> PeerHealth:
     return standing
 
 
-def test_quarantine_wants_five_rounds_and_more_than_seventy_percent() -> None:
+def test_quarantine_needs_five_rounds_and_more_than_seventy_percent_failures() -> None:
     assert rounds(PeerHealth(), "----").name == TRUSTED
     assert rounds(PeerHealth(), "+++-------").name == TRUSTED, "seven of ten are not more than 70%"
     quarantined = rounds(PeerHealth(), "+----")

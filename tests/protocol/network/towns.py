@@ -1,4 +1,4 @@
-"""Members in two towns, and the Readies they would send: honest unless a test says otherwise."""
+"""Members in two towns and their Readies, which are honest unless a test changes them."""
 
 from __future__ import annotations
 

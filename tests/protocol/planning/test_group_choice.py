@@ -1,4 +1,4 @@
-"""Rows follow the network, do not flap, stay in their bounds, and say why."""
+"""Groups follow the network, do not flap, keep their bounds, and give a reason."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FAR_FLOWS = Flows(octaves=((14, 95_000_000 * 15_000), (18, 1_180_000 * 170_000))
 def regions(
     count: int, seed: int = 1, uplink_bps: int = 20_000_000, flows: Flows = FAR_FLOWS
 ) -> NetworkSnapshot:
-    """Four regions, members in turn; coordinates as good as measured ones are."""
+    """Return four regions, with the members in turn and coordinates as good as measured ones."""
     rng = Random(seed)
     members = tuple(
         MemberLink(
@@ -63,7 +63,7 @@ def choice(
     seed=st.integers(0, 99),
 )
 @settings(max_examples=25)
-def test_everybody_is_in_one_row_once_and_rows_keep_their_bounds(
+def test_every_member_is_in_one_group_and_groups_keep_their_bounds(
     count: int, least: int, most: int, seed: int
 ) -> None:
     layout = choice(regions(count, seed), least=min(least, count), most=most)
@@ -80,7 +80,7 @@ def test_everybody_is_in_one_row_once_and_rows_keep_their_bounds(
     assert layout.reason
 
 
-def test_rows_are_of_near_members() -> None:
+def test_groups_consist_of_near_members() -> None:
     layout = fixed(regions(64), 16, GroupBounds(least=2, most=64), SIZES)
     assert [{i % 4 for i in row} for row in layout.groups] == [
         {row[0] % 4} for row in layout.groups
@@ -88,7 +88,7 @@ def test_rows_are_of_near_members() -> None:
     assert {row[0] % 4 for row in layout.groups} == {0, 1, 2, 3}
 
 
-def test_strong_members_have_low_ranks_in_every_row() -> None:
+def test_strong_members_have_low_positions_in_every_group() -> None:
     layout = fixed(regions(64), 16, GroupBounds(least=2, most=64), SIZES)
     view = regions(64)
     for row in layout.groups:
@@ -96,7 +96,7 @@ def test_strong_members_have_low_ranks_in_every_row() -> None:
         assert ups == sorted(ups, reverse=True)
 
 
-def test_the_reason_compares_and_the_prediction_is_the_models() -> None:
+def test_the_reason_compares_and_the_prediction_comes_from_the_model() -> None:
     view = regions(512)
     layout = choice(view)
     assert len(layout.groups) > 1
@@ -108,20 +108,21 @@ def test_the_reason_compares_and_the_prediction_is_the_models() -> None:
     assert layout.predicted_s < fixed(view, 512, GroupBounds(least=2, most=512), SIZES).predicted_s
 
 
-def test_one_row_where_paths_carry_little() -> None:
-    """What one pair must carry is 1 / n of the vector in every layout, but only one row moves it
-    beside everything else.
+def test_one_group_is_best_if_paths_carry_little() -> None:
+    """Every layout moves 1/n of the vector between each pair of members.
+
+    Only a single group moves it beside everything else.
     """
     assert len(choice(regions(8)).groups) == 1
     assert len(choice(regions(32)).groups) == 1
 
 
-def test_a_size_is_left_for_much_after_two_rounds_and_a_single_round_changes_nothing() -> None:
+def test_a_large_gain_changes_the_size_after_two_rounds_but_not_after_one() -> None:
     view = regions(512)
     bounds = GroupBounds(least=2, most=512)
     after = fixed(view, 16, bounds, SIZES).after
     assert after is not None
-    # Paths that carry a thirtieth: larger rows by far.
+    # The paths carry a thirtieth, so much larger groups are better.
     slow = replace(view, flows=Flows(octaves=((18, 40_000 * 170_000),)))
     first = choice(slow, after)
     assert group_size(first.groups) == 16
@@ -134,7 +135,7 @@ def test_a_size_is_left_for_much_after_two_rounds_and_a_single_round_changes_not
     assert second.predicted_s < first.predicted_s
 
 
-def test_noise_does_not_flap() -> None:
+def test_noise_does_not_make_sizes_flap() -> None:
     sizes, before = [], None
     for seed in range(12):
         layout = choice(regions(128, seed), before)
@@ -143,7 +144,7 @@ def test_noise_does_not_flap() -> None:
     assert sum(a != b for a, b in pairwise(sizes)) <= 1
 
 
-def test_nothing_measured_is_one_row_where_it_may_be() -> None:
+def test_unmeasured_members_form_one_group_if_allowed() -> None:
     blind = replace(regions(12), measured=False)
     layout = choice(blind)
     assert layout.groups == (tuple(range(12)),)
@@ -153,27 +154,29 @@ def test_nothing_measured_is_one_row_where_it_may_be() -> None:
     assert [len(row) for row in choice(blind, most=5).groups] == [4, 4, 4]
 
 
-def test_when_measurements_contradict_themselves_the_size_stays() -> None:
+def test_contradictory_measurements_keep_the_size() -> None:
     blind = replace(regions(64), measured=False)
     layout = choice(blind, GroupSizeHistory(size=16))
     assert group_size(layout.groups) == 16
     assert layout.after == GroupSizeHistory(size=16)
 
 
-def test_losses_cost_what_they_cost() -> None:
+def test_expected_losses_add_their_cost() -> None:
     view = regions(64)
     groups = GroupProposer(view).propose(4, GroupBounds(least=2, most=64))[0]
     never, often = (
         TimeModel(replace(view, failure_rate=p), SIZES).estimate(groups, (1 / 16,) * 16).seconds
         for p in (0.0, 0.01)
     )
-    # 1 - 0.99 ^ 64 = 0.474 of: 4 s until it is noticed, and 15 of 16 slices again over 100 Mbit/s
+    # The probability is 1 - 0.99 ^ 64 = 0.474. The cost is 4 s until the loss is noticed, and 15 of
+    # 16 slices again over 100 Mbit/s.
     assert often - never == pytest.approx(0.474 * (4 + 15 / 16 * 320e6 / 97.5e6), rel=0.05)
 
 
-def test_the_model_says_what_arithmetic_says_of_one_row() -> None:
-    """Ten members at one place with 10 Mbit/s both ways: 9 of 10 parts of 40 MB out, twice, 5 ms a
-    message, and ways of 1 ms.
+def test_the_model_agrees_with_arithmetic_for_one_group() -> None:
+    """Ten members at one place have 10 Mbit/s in both directions.
+
+    They send 9 of 10 parts of 40 MB twice, at 5 ms a message, over paths of 1 ms.
     """
     member = MemberLink(
         uplink_bps=10_000_000, downlink_bps=10_000_000, at=Coordinate(height_us=500)

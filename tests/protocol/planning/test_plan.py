@@ -1,4 +1,4 @@
-"""The plan: what follows from the offers, and everything else is refused with its reason."""
+"""The plan: it follows from the offers, and any other plan is refused with its reason."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def refused(plan: Plan, leader: Signer = LEADER, chunks: int | None = CHUNKS) ->
 
 
 def with_offer(plan: Plan, i: int, **changes: object) -> Plan:
-    """The same plan with another offer of member `i`, well signed."""
+    """Return the same plan with another, correctly signed offer of member `i`."""
     person = people(len(plan.offers))[i]
     return replace(
         plan,
@@ -85,7 +85,7 @@ def test_a_plan_follows_from_its_offers(size: int, view: int, order: Random) -> 
 
 
 @given(size=st.integers(MAX_GROUP + 1, 30))
-def test_more_than_a_row_holds_stand_in_several(size: int) -> None:
+def test_more_members_than_a_group_holds_form_several(size: int) -> None:
     plan = good(size, people(size)[0])
     assert sorted(i for group in plan.groups for i in group) == list(range(size))
     assert len(plan.groups) == -(-size // MAX_GROUP)
@@ -98,7 +98,7 @@ def test_more_than_a_row_holds_stand_in_several(size: int) -> None:
 @given(
     ready_ones=st.integers(MAX_GROUP_LIMIT + 1, 70), view=st.integers(0, 99), i=st.integers(0, 64)
 )
-def test_when_too_many_are_ready_a_hash_decides_and_the_leader_stays(
+def test_if_too_many_are_ready_a_hash_decides_and_the_leader_stays(
     ready_ones: int, view: int, i: int
 ) -> None:
     persons = people(ready_ones)
@@ -108,11 +108,11 @@ def test_when_too_many_are_ready_a_hash_decides_and_the_leader_stays(
     assert len(plan.offers) == MAX_GROUP_LIMIT
     assert leader.peer in {offer.peer for offer in plan.offers}
     assert f"{ready_ones} nodes were ready, but a plan holds {MAX_GROUP_LIMIT}" in plan.reason
-    # The others follow it knowing nothing of those who wait.
+    # The others follow the plan without knowing who waits.
     made_by(leader, plan)
 
 
-def test_whose_work_waits_changes_with_every_view() -> None:
+def test_the_members_whose_work_waits_change_with_every_view() -> None:
     persons = people(MAX_GROUP_LIMIT + 4)
     offers = offers_of(TIP, persons)
     waits: Counter[str] = Counter()
@@ -129,7 +129,7 @@ def test_too_few_make_no_plan() -> None:
         )
 
 
-def test_what_is_wrong_with_an_offer() -> None:
+def test_an_offer_is_refused_with_its_reason() -> None:
     plan = good()
     made_by(LEADER, with_offer(plan, 2))
     for other in ({"parent": named("elsewhere")}, {"view": 1}, {"number": 2}):
@@ -140,7 +140,7 @@ def test_what_is_wrong_with_an_offer() -> None:
     made_by(LEADER, with_offer(plan, 2, samples=0, seq=0))
 
 
-def test_what_is_wrong_with_a_plan() -> None:
+def test_a_plan_is_refused_with_its_reason() -> None:
     plan = good()
     first, second, *rest = plan.offers
     assert "another round or view" in refused(replace(plan, view=1))
@@ -161,11 +161,12 @@ def test_what_is_wrong_with_a_plan() -> None:
 
 @pytest.mark.parametrize("chunks", [CHUNKS, None])
 @pytest.mark.parametrize("look", [open_plan, read_plan])
-def test_a_plan_of_no_shape_is_refused_whoever_looks(
+def test_a_misshapen_plan_is_refused_by_every_reader(
     look: Callable[..., OpenPlan], chunks: int | None
 ) -> None:
-    """What a majority voted for is not planned again, so the shape is what keeps the readers of a
-    forged certificate from failing.
+    """Readers do not plan again what a majority voted for.
+
+    So the check of the shape is what protects the readers of a chain.
     """
     plan = good()
     for wrong, why in (
@@ -190,7 +191,7 @@ def test_a_plan_of_no_shape_is_refused_whoever_looks(
         assert why in str(fault.value)
 
 
-def test_an_observer_takes_the_plans_word_for_the_models_size_within_reason() -> None:
+def test_an_observer_accepts_the_plans_model_size_up_to_the_limit() -> None:
     most = MAX_PARAMETERS // CHUNK_ELEMENTS
     offers = offers_of(TIP, people(4))
     made_by(

@@ -39,7 +39,7 @@ def test_garbage_is_a_fault(data: bytes) -> None:
         decode_task(data)
 
 
-def test_the_last_bits_of_a_sine_do_not_part_two_nodes() -> None:
+def test_the_last_bits_of_a_sine_do_not_separate_two_nodes() -> None:
     ours = TaskDigest(
         buffers=(part("sine", content=TensorContent(digest=b"a" * 32, sketch=(0.5, 0.7, 0.1))),)
     )

@@ -1,4 +1,4 @@
-"""Certificates of a run that is settled: everybody has a wallet, and names it in each offer."""
+"""Certificates of a run with a settlement: every peer names its wallet in each offer."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The data set: the same certificates are the same bytes and the same root, for anybody; anything
-else is seen.
-"""
+"""The data set: the same certificates give the same bytes and the same root to everyone."""
 
 from __future__ import annotations
 
@@ -66,7 +64,7 @@ def test_an_epoch_is_paid_once_however_often_it_is_settled() -> None:
     assert (before.totals, before.root) == (after.totals, after.root)
 
 
-def test_what_it_says_travels_and_other_bytes_are_refused() -> None:
+def test_a_data_set_survives_the_wire_and_other_bytes_are_refused() -> None:
     dataset, _ = make_dataset(PAID_RUN, PAID, [FIRST], [ONE])
     raw = encode_dataset(dataset)
     name = dataset_name(raw)
@@ -87,12 +85,12 @@ def test_a_missing_certificate_is_named() -> None:
     )
 
 
-def test_a_run_without_a_chain_is_settled_nowhere() -> None:
+def test_a_run_without_a_chain_has_no_settlement() -> None:
     with pytest.raises(ValueError, match="no settlement"):
         make_dataset(RUN, MANIFEST, [FIRST], [])
 
 
-def test_the_silent_and_the_accused_are_in_the_bytes() -> None:
+def test_silent_accounts_and_offences_are_in_the_bytes() -> None:
     plain, _ = make_dataset(PAID_RUN, PAID, [FIRST], [ONE])
     silent, _ = make_dataset(
         PAID_RUN, PAID, [replace(FIRST, silent=(wallet(0).raw_address,))], [ONE]

@@ -77,7 +77,7 @@ def test_an_inner_node_does_not_pass_for_a_leaf() -> None:
     assert keccak256(keccak256(left + right)) != tree.root
 
 
-def test_what_is_no_settlement_is_refused() -> None:
+def test_invalid_settlements_are_refused() -> None:
     one = address_of(bytes(20))
     with pytest.raises(ValueError, match="occurs twice"):
         SettlementTree([(one, 1), (one.lower(), 2)])
@@ -120,7 +120,7 @@ def test_addresses_have_the_capitals_of_eip_55(address: str) -> None:
         "0x" + "１" * 40,
     ],
 )
-def test_what_is_no_address_is_refused(text: str) -> None:
+def test_invalid_addresses_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not an address"):
         account_bytes(text)
 

@@ -15,7 +15,7 @@ WEIGHTS = st.dictionaries(NAMES, st.integers(0, 1 << 62), max_size=12)
 
 
 @given(pool=st.integers(0, 10**30), weights=WEIGHTS)
-def test_the_pool_is_handed_out_whole_and_nobody_is_a_unit_away_from_its_share(
+def test_the_whole_pool_is_divided_and_every_share_is_off_by_less_than_a_unit(
     pool: int, weights: dict[bytes, int]
 ) -> None:
     shares = share_pool(pool, weights)
@@ -31,7 +31,7 @@ def test_units_left_over_go_to_the_largest_remainders_and_then_by_name() -> None
     assert share_pool(1, {b"a": 1, b"b": 2}) == {b"a": 0, b"b": 1}
 
 
-def test_nothing_is_below_zero() -> None:
+def test_negative_pools_and_weights_are_refused() -> None:
     with pytest.raises(ValueError, match="below 0"):
         share_pool(-1, {b"a": 1})
     with pytest.raises(ValueError, match="below 0"):

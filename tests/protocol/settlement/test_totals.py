@@ -1,6 +1,4 @@
-"""Settlement: every way in which such systems paid too much, twice or not at all, and what holds
-for any history.
-"""
+"""Settlement: the ways in which such systems paid too much, twice or not at all."""
 
 from __future__ import annotations
 
@@ -57,9 +55,6 @@ def offence(who: bytes = A, *, samples: int = 0, word: str = "") -> Offence:
     )
 
 
-# ------------------------------------------------------------------------------------------------ the traps, one by one
-
-
 def test_cumulative_figures_are_not_added_again() -> None:
     """Three epochs with the same new work each earn the same: the second does not pay the first's
     again.
@@ -76,17 +71,17 @@ def test_an_epoch_that_lists_old_work_again_pays_nothing_for_it() -> None:
     assert settle([first, replayed], RULES).totals == {A: 900, B: 100 + 1000}
 
 
-def test_what_both_branches_of_a_merge_list_is_paid_once() -> None:
+def test_an_offer_in_both_branches_of_a_merge_is_paid_once() -> None:
     both = work(receipt("p", 1, 50), receipt("p", 1, 50), receipt("q", 1, 50, who=B))
     assert settle([both], RULES).totals == {A: 500, B: 500}
 
 
-def test_a_branch_that_comes_back_later_is_paid_then_and_its_overlap_not_at_all() -> None:
+def test_a_branch_that_merges_later_is_paid_then_without_its_overlap() -> None:
     merged = [work(receipt("p", 1)), work(receipt("p", 1), receipt("p", 2), receipt("q", 1, who=B))]
     assert settle(merged, RULES).totals == {A: 1000 + 500, B: 500}
 
 
-def test_a_counter_that_begins_again_pays_nothing_again() -> None:
+def test_a_sequence_that_restarts_is_not_paid_again() -> None:
     """A node whose home was lost counts from seq 1: the keys were paid."""
     before = work(receipt("p", 1), receipt("p", 2), receipt("q", 1, who=B))
     after = work(receipt("p", 1, 10), receipt("q", 2, who=B))
@@ -104,7 +99,7 @@ def test_two_offers_of_one_seq_count_as_the_smaller_and_are_an_offence() -> None
     assert settle([replace(two, receipts=tuple(reversed(two.receipts)))], RULES) == settled
 
 
-def test_work_without_a_binding_is_nobodys_and_blocks_nobody() -> None:
+def test_work_without_a_binding_earns_nothing_and_blocks_nobody() -> None:
     settled = settle([work(receipt("p", 1, 10**6, who=None), receipt("q", 1, who=B))], RULES)
     assert settled.totals == {B: 1000}
     assert [one.reason for one in settled.withheld] == ["the offer named no wallet"]
@@ -133,9 +128,6 @@ def test_an_epoch_without_work_pays_nobody() -> None:
 def test_only_samples_are_paid() -> None:
     """A receipt has no time, no loss and no norm in it: being slow or wild cannot earn more."""
     assert set(Receipt.__struct_fields__) == {"peer", "seq", "samples", "contribution", "account"}
-
-
-# ------------------------------------------------------------------------------------------------ sanctions
 
 
 def test_sanctions_go_up_in_steps_with_reason_and_evidence() -> None:
@@ -167,11 +159,11 @@ def test_after_a_clean_probation_it_begins_again() -> None:
     assert judge(again, rules)[-1].step == SanctionStep.FORFEIT
 
 
-def test_one_offence_told_twice_counts_once() -> None:
+def test_a_repeated_offence_counts_once() -> None:
     assert len(judge([offence(), offence(), replace(offence(), epoch=3)], RULES)) == 1
 
 
-def test_subtracting_takes_from_what_comes_and_never_from_what_was_paid() -> None:
+def test_subtraction_reduces_later_earnings_and_never_paid_ones() -> None:
     epochs = [
         work(receipt("p", 1, 50), receipt("q", 1, 50, who=B)),
         work(receipt("p", 2, 50), receipt("q", 2, 50, who=B), offences=(offence(samples=75),)),
@@ -192,7 +184,7 @@ def test_quarantined_work_is_never_paid_and_a_ban_is_for_ever() -> None:
     assert settle(free, rules).paid_in_epochs[2] == {A: 500, B: 500}
 
 
-def test_forfeit_takes_the_locked_window_and_nothing_before_it() -> None:
+def test_forfeit_removes_the_locked_earnings_and_nothing_else() -> None:
     rules = SettlementRules(lock_epochs=1, quarantine_epochs=1)
     epochs = [work(receipt("p", i + 1), receipt("q", i + 1, who=B)) for i in range(3)]
     tried = (offence(word="a"), offence(word="b"), offence(word="c"))
@@ -203,8 +195,6 @@ def test_forfeit_takes_the_locked_window_and_nothing_before_it() -> None:
     assert after.totals == {A: 1000, B: 1500}
     assert after.locked == {B: 1000}
 
-
-# ------------------------------------------------------------------------------------------------ for any history
 
 RECEIPTS = st.builds(
     receipt,
@@ -235,7 +225,7 @@ def _histories(epochs: list[EpochWork], rules: SettlementRules) -> list[Settleme
 
 
 @given(epochs=EPOCHS, rules=ANY_RULES)
-def test_never_more_than_the_pools(epochs: list[EpochWork], rules: SettlementRules) -> None:
+def test_payments_never_exceed_the_pools(epochs: list[EpochWork], rules: SettlementRules) -> None:
     for count, settled in enumerate(_histories(epochs, rules)):
         assert settled.total + sum(settled.locked.values()) <= sum(
             work.pool for work in epochs[: count + 1]

@@ -139,7 +139,7 @@ def test_a_nodes_day() -> None:
     assert status.refusals["unsigned"] == 3
 
 
-def test_a_certificate_told_twice_counts_once() -> None:
+def test_a_repeated_certificate_counts_once() -> None:
     state = folded([started(), certified(1), certified(1)])
     assert status_at(state, AT).run.rounds_certified == 1
     assert status_at(state, AT).you.rounds_counted == 1
@@ -154,7 +154,7 @@ def test_strangers_are_bounded_and_the_connected_stay() -> None:
     assert status.peers[0].peer == PEERS[1]
 
 
-def test_a_name_is_made_fit_to_show() -> None:
+def test_an_unprintable_name_is_cleaned() -> None:
     status = status_at(folded([started(), report(3)]), AT)
     name = status.peers[0].name
     assert "\x1b" in HOSTILE
@@ -163,7 +163,7 @@ def test_a_name_is_made_fit_to_show() -> None:
     assert name.startswith("<script>")
 
 
-def test_a_peer_says_absurd_numbers() -> None:
+def test_absurd_numbers_of_a_peer_are_cleaned() -> None:
     wild = msgspec.structs.replace(
         report(1),
         loss=float("nan"),

@@ -56,7 +56,7 @@ def test_alone_says_how_others_join() -> None:
     assert "1 sample is waiting for 3 more nodes" in sentence
 
 
-def test_a_connected_peer_that_is_not_ready_is_counted_instead_of_called_absent() -> None:
+def test_a_connected_peer_that_is_not_ready_is_counted() -> None:
     up = journal.PeerUp(peer=PEERS[1], address="", path="direct")
     waits = journal.Alone(number=1, samples_pending=1240, reason="")
     assert verdict(started(), trainer_ready(), up, report(1), waits) == (
@@ -205,7 +205,7 @@ def averaged(number: int, outcome: str = "averaged", reason: str = "") -> journa
     )
 
 
-def test_rounds_without_certificates_are_told_for_what_they_are() -> None:
+def test_rounds_without_certificates_are_named_as_such() -> None:
     begun = msgspec.structs.replace(started(), engine="hivemind")
     level, sentence = verdict(begun, trainer_ready(), averaged(1), averaged(2))
     assert level == "info"
@@ -242,7 +242,7 @@ def test_rounds_without_certificates_are_told_for_what_they_are() -> None:
     assert "26%" in status.events[0].text
 
 
-def test_an_observer_of_such_a_run_says_that_nothing_is_certified() -> None:
+def test_an_observer_of_a_run_without_certificates_says_so() -> None:
     begun = msgspec.structs.replace(started("observer"), engine="hivemind")
     level, sentence = verdict(begun, report(1))
     assert level == "info"
@@ -260,61 +260,3 @@ def test_reading_a_status_loads_neither_cryptography_nor_numpy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
     )
     assert found.stdout.strip() == ""
-
-
-FULL = journal.Warned(
-    code=journal.DISK_FULL,
-    message=f"{journal.NOT_OFFERED}: /h/ledger needs 9 bytes, 0 bytes are free",
-)
-
-
-def at(event: journal.JournalEvent, when: float) -> journal.JournalEvent:
-    return msgspec.structs.replace(event, at=when)
-
-
-def test_a_full_disk_is_told_before_being_alone() -> None:
-    alone = at(journal.Alone(number=1, samples_pending=5, reason=""), AT - 20)
-    offering = at(journal.PhaseEntered(number=1, view=0, phase="offer", reason=""), AT - 11)
-    level, sentence = verdict(
-        started(), trainer_ready(), alone, offering, at(FULL, AT - 10), at(FULL, AT)
-    )
-    assert level == "bad"
-    assert sentence == (
-        "The disk refuses to write: nothing can be offered: /h/ledger needs 9 bytes, 0 bytes are free. "
-        "Free some space there; the node then continues by itself"
-    )
-    assert (
-        len(
-            [
-                event
-                for event in status_at(
-                    folded([offering, at(FULL, AT - 10), at(FULL, AT)]), AT
-                ).events
-                if "DISK_FULL" in event.text
-            ]
-        )
-        == 1
-    )
-
-
-def test_a_disk_that_takes_the_offer_is_full_no_more() -> None:
-    on = at(journal.PhaseEntered(number=1, view=0, phase="train", reason=""), AT)
-    assert "disk" not in verdict(started(), trainer_ready(), at(FULL, AT - 1), on)[1]
-    assert "disk" not in verdict(started(), trainer_ready(), at(FULL, AT - 31))[1]
-
-
-def test_a_checkpoint_that_was_not_written_is_a_warning_until_the_next_is() -> None:
-    full = at(
-        journal.Warned(
-            code=journal.DISK_FULL, message="checkpoint 3 was not written: /h/3 needs 9 bytes"
-        ),
-        AT,
-    )
-    on = at(journal.PhaseEntered(number=1, view=0, phase="train", reason=""), AT)
-    assert verdict(started(), trainer_ready(), full, on) == (
-        "warning",
-        "The disk refuses to write: checkpoint 3 was not written: /h/3 needs 9 bytes. "
-        "Free some space there; the node then continues by itself",
-    )
-    written = at(journal.CheckpointWritten(number=4, size_bytes=1, seconds=0.1), AT)
-    assert "disk" not in verdict(started(), trainer_ready(), full, written)[1]

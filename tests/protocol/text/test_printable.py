@@ -1,4 +1,4 @@
-"""Text that strangers choose: nothing of it moves a cursor, whatever way it takes to a terminal."""
+"""Text that strangers choose never moves a cursor on its way to a terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def prints(text: str) -> bool:
     return all(line.isprintable() for line in text.replace("\t", " ").split("\n"))
 
 
-def test_printable_replaces_what_a_terminal_would_obey() -> None:
+def test_printable_replaces_what_a_terminal_would_execute() -> None:
     assert prints(printable(EVIL))
     assert (
         printable("owned\nline two\tand a tab: 模型 é 👍")
@@ -50,7 +50,7 @@ def test_say_prints(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("field", ["name", "task", "engine", "codec", "chain"])
-def test_a_manifest_whose_words_do_not_print_is_refused_and_its_refusal_prints(field: str) -> None:
+def test_an_unprintable_manifest_is_refused_with_a_printable_message(field: str) -> None:
     fields = msgspec.to_builtins(Manifest(name="run", task="simple_cnn"))
     fields[field] = "run\x1b[2J"
     with pytest.raises(UserError) as read:
@@ -66,7 +66,7 @@ def test_a_manifest_whose_words_do_not_print_is_refused_and_its_refusal_prints(f
     assert prints(str(parsed.value))
 
 
-def test_a_field_that_does_not_print_is_told_printable() -> None:
+def test_an_unprintable_field_is_reported_printably() -> None:
     fields = {**msgspec.to_builtins(Manifest(name="run", task="simple_cnn")), EVIL[:20]: 1}
     with pytest.raises(UserError) as error:
         SignedManifest(body=msgspec.msgpack.encode(fields)).open()

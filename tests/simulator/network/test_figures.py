@@ -66,7 +66,7 @@ def test_groups_send_a_quarter_of_the_bytes_between_regions(
     regions128: tuple[PolicyRecord, PolicyRecord],
 ) -> None:
     adaptive, flat = regions128
-    assert adaptive.rounds[-1].rows > 1
+    assert adaptive.rounds[-1].groups > 1
     assert adaptive.rounds[-1].between_bytes <= flat.inter_region_bytes / 4
 
 

@@ -15,17 +15,17 @@ def test_regions_are_four_and_equal(seed: int) -> None:
     same = links.region[:, None] == links.region[None]
     away = ~np.eye(128, dtype=bool)
     assert np.bincount(links.region).tolist() == [32] * 4
-    assert set(links.up) == {20e6}
-    assert set(links.down) == {100e6}
+    assert set(links.uplink_bps) == {20e6}
+    assert set(links.downlink_bps) == {100e6}
     assert set(links.rtt_s[same & away]) == {0.015}
     assert BETWEEN_S[0] <= links.rtt_s[~same].min()
     assert links.rtt_s[~same].max() <= BETWEEN_S[1]
     assert (links.rtt_s == links.rtt_s.T).all()
     assert len(set(links.rtt_s[~same])) == 6, "one for each pair of regions"
     # 1.22 x 1460 bytes / (15 ms x 1%) and / (RTT x 7.07%)
-    assert links.flow_bits[same & away] == pytest.approx(94.997e6, rel=1e-3)
-    assert links.flow_bits[~same] == pytest.approx(201_520 / links.rtt_s[~same], rel=1e-3)
-    assert links.between_bits[0].tolist() == [np.inf, 1e9, 1e9, 1e9]
+    assert links.flow_bps[same & away] == pytest.approx(94.997e6, rel=1e-3)
+    assert links.flow_bps[~same] == pytest.approx(201_520 / links.rtt_s[~same], rel=1e-3)
+    assert links.between_bps[0].tolist() == [np.inf, 1e9, 1e9, 1e9]
 
 
 @pytest.mark.parametrize("profile", QUALITIES)
@@ -36,7 +36,7 @@ def test_qualities_are_those_of_the_table(profile: str) -> None:
     assert links.rtt_s[away].max() <= quality.round_trip_s[1]
     assert links.rtt_s[away].std() > 0.1 * (quality.round_trip_s[1] - quality.round_trip_s[0])
     assert (links.loss == quality.loss).all()
-    assert (links.up == np.minimum(quality.bits_per_second, 10e9)).all()
+    assert (links.uplink_bps == np.minimum(quality.rate_bps, 10e9)).all()
 
 
 def test_a_seed_is_a_network() -> None:

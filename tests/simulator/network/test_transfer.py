@@ -42,8 +42,8 @@ def even(nodes: int, bits: float, rtt_s: float = 0.0) -> NetworkLinks:
     np.fill_diagonal(rtt, 0)
     return replace(
         links,
-        up=np.full(nodes, bits),
-        down=np.full(nodes, bits),
+        uplink_bps=np.full(nodes, bits),
+        downlink_bps=np.full(nodes, bits),
         rtt_s=rtt,
         loss=np.full((nodes, nodes), 1e-12),
     )
@@ -70,7 +70,7 @@ def test_a_slow_path_bounds_what_crosses_it() -> None:
     links = links_of("regions", 8, 1)
     went = transfer([list(range(8))], [1 / 8] * 8, links)
     away = links.region[:, None] != links.region[None]
-    assert went.seconds == pytest.approx(2 * 40e6 / links.flow_bits[away].min(), rel=0.02)
+    assert went.seconds == pytest.approx(2 * 40e6 / links.flow_bps[away].min(), rel=0.02)
 
 
 def test_bytes_between_regions_are_counted() -> None:

@@ -1,6 +1,4 @@
-"""What others are told of us: the beacon, and the records of our lineage with how long we have
-trained from its tip.
-"""
+"""What a node tells its peers about itself: its beacon, and the certificates of its lineage."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ from protocol.round.state import RoundState
 
 
 class BeaconBuilder:
-    """Where one node stands, in the words of the wire."""
+    """Builds one node's beacons, and its replies to requests for certificates."""
 
     def __init__(
         self,
@@ -44,9 +42,7 @@ class BeaconBuilder:
         self._pace = RecentTrainingSpeed(trainer)
 
     def _next_serial(self) -> int:
-        """A wall clock that was set back must not make our beacons look old to those who heard the
-        earlier ones.
-        """
+        """A serial above the last one, also after the wall clock was set back."""
         self._last_serial = max(self._last_serial + 1, self._serial())
         return self._last_serial
 
@@ -57,10 +53,14 @@ class BeaconBuilder:
         task: bytes,
         arriving: Tip | None = None,
     ) -> Beacon:
-        """`state` and `info` are None and `task`, its name, is empty while the worker is starting.
+        """Build a beacon.
 
-        `arriving` is where this node will stand within the time that a leader waits for an answer:
-        named early, so that the leader does wait.
+        Args:
+            state: The node's round; None while the worker is starting.
+            info: The task; None while the worker is starting.
+            task: The task's name; empty while the worker is starting.
+            arriving: Where the node will stand within the time that a leader waits for an offer.
+                The beacon names it early, so that the leader waits.
         """
         pace = self._pace.now(trio.current_time())
         tip = arriving or (state.tip if state else None)
@@ -83,7 +83,7 @@ class BeaconBuilder:
     async def chain(
         self, state: RoundState | None, state_sync: StateSync | None, first: int, limit: int
     ) -> tuple[ChainReply, list[bytes]]:
-        """Records from number `first` on: those on disk, then those on their way there."""
+        """The records from number `first` on: those on disk, then those not written yet."""
         if state is None or state_sync is None:
             return ChainReply(tip=self._run, number=0, age_s=0.0, count=0), []
         stored = await readable_records(self._disk, self._run, max(first, 1), limit)

@@ -1,10 +1,9 @@
-"""Memory that one round after another receives into and sums into.
+"""Memory that each round reuses for what it receives and sums.
 
-A page that is touched for the first time is cleared by the kernel first: for slices of 10 MB that
-was a sixth of what averaging costs. Here memory that nobody refers to any more is kept for the next
-round, up to as much as was in use at once in one of the last two rounds: what a node holds between
-rounds is what it needs within one, and a model that became smaller, or a cut that needed more for
-once, is forgotten.
+The kernel clears a page that is touched for the first time: for slices of 10 MB that was a sixth of
+what averaging costs. Here memory that nothing refers to any more is kept for the next round, up to
+as much as was in use at once in one of the last two rounds. So a node holds between rounds what it
+needs within one. What a larger model needed, or an unusual inclusion, is freed.
 """
 
 from __future__ import annotations
@@ -17,40 +16,40 @@ import numpy.typing as npt
 
 Block = npt.NDArray[np.uint8]
 
-# Below, malloc reuses what it has (its threshold for asking the kernel) and there is nothing to
-# gain.
+# Below this malloc reuses memory by itself: it is malloc's threshold for asking the kernel.
 SMALL_BYTES = 1 << 17
-# A block may be this much larger than what is asked for: slices of one plan differ by a chunk,
-# those of the next by bandwidth.
+# A block may be this many times as large as the request. Slices of one plan differ by a chunk, those
+# of the next plan by bandwidth.
 WASTE = 1.25
 
 
 class Buffers:
-    """Hands out memory of unspecified contents.
+    """Provides memory with unspecified contents.
 
-    One event loop takes; any thread may let go of what was taken.
+    One event loop acquires it; any thread may drop it.
     """
 
     def __init__(self) -> None:
-        self._free: list[Block] = []  # the oldest first
-        self._returned: deque[Block] = deque()  # let go, by whatever thread
-        self._in_use = 0
-        self._most = 0  # in use at once in this round
-        self._most_before = 0  # and in the last one
+        # The oldest first.
+        self._free: list[Block] = []
+        # Dropped by any thread, and not free yet.
+        self._returned: deque[Block] = deque()
+        self._in_use_bytes = 0
+        # The most that was in use at once in this round, and in the last one.
+        self._most_bytes = 0
+        self._most_before_bytes = 0
 
     @property
     def size_bytes(self) -> int:
-        """All that is held, in use or kept."""
+        """All memory that is in use or kept."""
         self._collect()
-        return self._in_use + sum(block.nbytes for block in self._free)
+        return self._in_use_bytes + sum(block.nbytes for block in self._free)
 
-    def take(self, size_bytes: int) -> memoryview:
-        """Writable, shape (size_bytes,), format "B".
+    def acquire(self, size_bytes: int) -> memoryview:
+        """Acquire writable memory of shape (size_bytes,) and format "B".
 
-        It is ours again when nothing refers to it or to a part of it.
-
-        (Parts are made by slicing the memoryview or with `np.frombuffer`. What goes by its address
-        alone does not hold it.)
+        It is free again when nothing refers to it or to a part of it. Slices of the memoryview and
+        `np.frombuffer` refer to it; a bare address does not.
         """
         if size_bytes < SMALL_BYTES:
             return memoryview(np.empty(size_bytes, np.uint8))
@@ -65,26 +64,26 @@ class Buffers:
             if fitting
             else np.empty(size_bytes, np.uint8)
         )
-        self._in_use += block.nbytes
-        self._most = max(self._most, self._in_use)
-        self._drop_beyond(max(self._most, self._most_before))
+        self._in_use_bytes += block.nbytes
+        self._most_bytes = max(self._most_bytes, self._in_use_bytes)
+        self._drop_beyond(max(self._most_bytes, self._most_before_bytes))
         lease = block[:size_bytes]
         weakref.finalize(lease, self._returned.append, block).atexit = False
         return memoryview(lease)
 
     def next_round(self) -> None:
-        """What was in use at once before the last round counts no more."""
+        """Begin a round: what was in use before the last round counts no more."""
         self._collect()
-        self._most_before, self._most = self._most, self._in_use
-        self._drop_beyond(max(self._most, self._most_before))
+        self._most_before_bytes, self._most_bytes = self._most_bytes, self._in_use_bytes
+        self._drop_beyond(max(self._most_bytes, self._most_before_bytes))
 
     def _collect(self) -> None:
         while self._returned:
             block = self._returned.popleft()
-            self._in_use -= block.nbytes
+            self._in_use_bytes -= block.nbytes
             self._free.append(block)
 
     def _drop_beyond(self, limit: int) -> None:
         kept = sum(block.nbytes for block in self._free)
-        while self._free and self._in_use + kept > limit:
+        while self._free and self._in_use_bytes + kept > limit:
             kept -= self._free.pop(0).nbytes

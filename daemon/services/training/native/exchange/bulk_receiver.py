@@ -42,7 +42,7 @@ class ExpectedParcel:
 
 
 AcceptParcel = Callable[[PeerId, BulkHeader], Awaitable[ExpectedParcel]]
-"""Waits until the exchange of a header exists. Raises `PeerFault` for a parcel that it does not want."""
+"""Waits until the exchange of a header exists. Raises `PeerFault` for an unwanted parcel."""
 
 
 def serve_bulk(
@@ -80,7 +80,7 @@ def serve_bulk(
             raise PeerFault(
                 "malformed", f"{header.size} bytes announced where {expected.size} belong"
             )
-        data = buffers.take(expected.size) if expected.memory is None else expected.memory()
+        data = buffers.acquire(expected.size) if expected.memory is None else expected.memory()
         received = 0
         meter.begin()
         try:

@@ -75,7 +75,7 @@ class DataPlane:
         self._codec = codec_named(codec)
         self._members = members
         self._offload, self._emit = offload, emit
-        # Of the model; 0 until the first plan.
+        # The model's size; 0 until the first plan.
         self._parameters = 0
         self._current: AllReduce | None = None
         self._changed = Signal()
@@ -128,10 +128,9 @@ class DataPlane:
         current.scatter()
 
     async def reduce(self, inclusion: Inclusion, name: Digest, anchor: Anchor) -> None:
-        """Carry out an inclusion of the current plan in place of an earlier one.
+        """Carry out an inclusion in place of an earlier one; then `OutcomeComputed`.
 
-        Emits `Computed` with a vote for the state that the results lead to. `name` is the digest
-        of the signed inclusion.
+        `name` is the digest of the signed inclusion.
         """
         current = self._current
         self._reducing.cancel()
@@ -257,7 +256,7 @@ class DataPlane:
     # ---------------------------------------------------------------- measuring
 
     def _on_part(self, arrival: PartArrival) -> None:
-        """A contributor's part is here: tell how fast it sends, and how busy this node's link was."""
+        """Report how fast a contributor sent its part, and how busy this node's link was."""
         self._members.link_estimates.note_uplink(
             arrival.peer,
             arrival.sent_to_all_bytes,
@@ -267,7 +266,7 @@ class DataPlane:
         )
 
     def _on_sent(self, peer: PeerId, size_bytes: int, seconds: float) -> None:
-        """A stream has come to rest: tell how fast its peer receives.
+        """Report how fast a peer received.
 
         Every member of a group sends the peer about as much as this node does, and this node sent
         the other members about as much meanwhile.

@@ -102,7 +102,7 @@ class InterGroupReduce:
             size = codec.size(stop - start)
             shares = [(weight, data[at : at + size]) for weight, data in weighted]
             owner = self._inclusion.owners[j]
-            memory = self._ports.buffers.take(_CODEC.size(stop - start))
+            memory = self._ports.buffers.acquire(_CODEC.size(stop - start))
             encoded, root = await self._ports.offload(partial(self._sum, shares, memory))
             del memory
             if owner == self._me:

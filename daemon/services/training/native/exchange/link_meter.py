@@ -1,6 +1,4 @@
-"""What a node measures of its own link: bits a second up and down, from the transfers of its
-rounds.
-"""
+"""What a node measures of its own link, from the transfers of its rounds."""
 
 from __future__ import annotations
 
@@ -8,22 +6,22 @@ from collections import deque
 
 import trio
 
-# Transfers; the fastest of them counts, since each is only as fast as its slower end.
-KEPT = 8
-# Shorter transfers say more of buffers and of the scheduler than of the link.
+# Transfers that are kept. The fastest counts, since each is only as fast as its slower end.
+TRANSFERS_KEPT = 8
+# Shorter transfers measure buffers and the scheduler rather than the link.
 LEAST_S = 0.2
 LEAST_BYTES = 1 << 18
 
 
 class LinkMeter:
-    """One direction.
+    """Measures one direction of the link.
 
-    A transfer lasts from the first stream that is busy to the last; idle time between two transfers
-    does not count.
+    A transfer lasts from when the first stream is busy until the last one rests. Idle time between
+    two transfers does not count.
     """
 
     def __init__(self) -> None:
-        self._seen: deque[float] = deque(maxlen=KEPT)
+        self._rates_bps: deque[float] = deque(maxlen=TRANSFERS_KEPT)
         self._busy = 0
         self._bytes = 0
         self._began_s = 0.0
@@ -31,19 +29,19 @@ class LinkMeter:
     @property
     def bps(self) -> int:
         """Bits per second; 0 until something was measured."""
-        return int(max(self._seen, default=0.0))
+        return int(max(self._rates_bps, default=0.0))
 
     def begin(self) -> None:
-        """A stream has something to move."""
+        """A stream has begun to transfer."""
         if self._busy == 0:
             self._bytes, self._began_s = 0, trio.current_time()
         self._busy += 1
 
-    def end(self, moved_bytes: int) -> None:
-        """It is done with it, or gave it up after so many bytes."""
+    def end(self, size_bytes: int) -> None:
+        """A stream has transferred these bytes, or given up after them."""
         self._busy -= 1
-        self._bytes += moved_bytes
+        self._bytes += size_bytes
         if self._busy == 0:
             seconds = trio.current_time() - self._began_s
             if seconds >= LEAST_S and self._bytes >= LEAST_BYTES:
-                self._seen.append(8 * self._bytes / seconds)
+                self._rates_bps.append(8 * self._bytes / seconds)

@@ -48,15 +48,15 @@ class PartBuffer:
         return self._ports.commitment.proof(self._offer.tree, *self._layout.parts[index])
 
     def __contains__(self, key: tuple[int, int]) -> bool:
-        """Whether the part (member that sums it, contributor) is here."""
+        """Whether the part of (member that sums it, contributor) has arrived."""
         return key in self._held
 
     def contributors(self, index: int) -> frozenset[int]:
-        """The contributors whose part for member `index` is here."""
+        """The contributors whose part for member `index` has arrived."""
         return frozenset(contributor for of, contributor in self._held if of == index)
 
     def holds_all(self, index: int, contributors: Sequence[int]) -> bool:
-        """Whether every contributor's part for member `index` is here."""
+        """Whether every contributor's part for member `index` has arrived."""
         return all((index, contributor) in self._held for contributor in contributors)
 
     def parts(self, index: int, contributors: Sequence[int]) -> dict[int, Buffer]:
@@ -94,7 +94,8 @@ class PartBuffer:
             if not commitment.fits(data, chunk_bytes(self._codec), first, total, proof, root):
                 raise PeerFault(
                     "bad_proof",
-                    f"slice {index} of {short(self._plan.members[contributor])} is not what it offered",
+                    f"slice {index} of {short(self._plan.members[contributor])}"
+                    " is not what it offered",
                 )
             self._codec.check(data, self._sizes.part_elements(index))
 

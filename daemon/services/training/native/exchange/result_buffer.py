@@ -1,9 +1,9 @@
-"""What is known of every slice under one cut: its result, as it came, and who signed it.
+"""The result of every slice under one inclusion, as it arrived, with who signed it.
 
-Results of a lossless codec are float32 as they travel. They are received into their places in one
-vector, so that they need not be decoded: whoever steps over the mean reads it where it lies. A
-place is given out once. A second lane that brings the same slice, and the rest of one that broke,
-gets memory of its own: nothing may write where something was checked.
+Results of a lossless codec are float32 on the wire. They are received into their places in one
+vector and need not be decoded: the outer step reads the mean where it lies. A place is given out
+once. A second stream that brings the same slice, and the rest of one that broke, receive other
+memory: nothing may write where something was checked.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ ReceivedResults = dict[int, tuple[Signed, Buffer]]
 
 
 class ResultBuffer:
-    """The results under one cut, or none at all before the first."""
+    """The results under one inclusion; without a layout, none at all."""
 
     def __init__(
         self, layout: GroupLayout | None, codec: Codec, parameters: int, buffers: Buffers
     ) -> None:
-        """`codec` is that of the results."""
+        """`codec` is the codec of the results."""
         self._codec, self._parameters, self._buffers = codec, parameters, buffers
         self._slices = layout.slices if layout is not None else ()
         self._missing = {
@@ -42,52 +42,53 @@ class ResultBuffer:
         self._encoded: dict[int, Buffer] = {}
         self._roots: list[Digest] = [EMPTY_ROOT] * len(self._slices)
         self._signed: dict[int, Signed] = {}
-        # Not in several rows: their sums are let go slice by slice as results come, and a whole
-        # vector beside them would make it more than 3.
+        # Not in several groups: their sums are dropped slice by slice as results arrive, and a whole
+        # vector beside them would need more than 3 vectors of memory.
         in_places = (
             layout is not None
             and len(layout.groups) == 1
             and codec.lossless
             and sys.byteorder == "little"
         )
-        self._vector = buffers.take(codec.size(parameters)) if in_places else None
-        self._given: dict[int, memoryview] = {}  # slice to its place in the vector
+        self._vector = buffers.acquire(codec.size(parameters)) if in_places else None
+        self._given: dict[int, memoryview] = {}
 
     @property
     def complete(self) -> bool:
-        """Whether every slice that somebody finishes has its result here."""
+        """Whether the result of every finished slice has arrived."""
         return not self._missing
 
     def __contains__(self, index: int) -> bool:
-        """Whether nothing is wanted for a slice any more."""
+        """Whether a slice needs no result any more."""
         return index not in self._missing
 
     def root(self) -> Digest:
-        """Over all results."""
+        """The root over all results."""
         return merkle_root(self._roots)
 
     def memory(self, index: int) -> memoryview:
-        """Where the encoded result of a slice may be put: in its place, if nobody has that."""
+        """Memory for the encoded result of a slice: its place, unless that was given out."""
         start, stop = element_range(*self._slices[index], self._parameters)
         if self._vector is None or index in self._given:
-            return self._buffers.take(self._codec.size(stop - start))
+            return self._buffers.acquire(self._codec.size(stop - start))
         self._given[index] = self._vector[self._codec.size(start) : self._codec.size(stop)]
         return self._given[index]
 
     def put(self, index: int, root: Digest, encoded: Buffer, signed: Signed | None) -> None:
-        """A result that was checked, or made here (`signed` by nobody else)."""
+        """Keep a result that was checked. `signed` is None for one that was made here."""
         self._missing.discard(index)
         self._encoded[index], self._roots[index] = encoded, root
         if signed is not None:
             self._signed[index] = signed
 
     def received(self) -> ReceivedResults:
-        """Slice to what its reducer signed and the encoded mean, of those that others reduced."""
+        """The results that other members reduced."""
         return {index: (signed, self._encoded[index]) for index, signed in self._signed.items()}
 
     def mean(self, start: int, out: Vector) -> Vector:
-        """Elements `[start, start + out.size)` of the mean, both ends at a chunk border or the
-        vector's end, where they lie or decoded into `out`.
+        """Elements `[start, start + out.size)` of the mean, where they lie or decoded into `out`.
+
+        Both ends are at the border of a chunk or at the vector's end.
         """
         there = self.vector(start, out.size)
         if there is not None:
@@ -104,7 +105,7 @@ class ResultBuffer:
         return out
 
     def vector(self, start: int, size: int) -> Vector | None:
-        """Elements `[start, start + size)` of the mean where they lie, if they need not be decoded."""
+        """Elements `[start, start + size)` of the mean where they lie, unless they need decoding."""
         if self._vector is None or any(
             self._encoded[index] is not self._given.get(index)
             for index in self._touched(start, size)
@@ -113,7 +114,7 @@ class ResultBuffer:
         return np.frombuffer(self._vector, np.float32)[start : start + size]
 
     def _touched(self, start: int, size: int) -> Iterable[int]:
-        """Slices that have elements there."""
+        """The results that have elements in `[start, start + size)`."""
         for index in self._encoded:
             first, last = element_range(*self._slices[index], self._parameters)
             if first < start + size and start < last:

@@ -159,7 +159,7 @@ class ResultExchange:
         memory = (
             encoded
             if codec.lossless and sys.byteorder == "little"
-            else self._ports.buffers.take(4 * (stop - start))
+            else self._ports.buffers.acquire(4 * (stop - start))
         )
 
         def work() -> tuple[Digest, Vector | None]:

@@ -1,8 +1,8 @@
-"""What happened and waits to be stepped by the round machine.
+"""The events that wait for the round machine.
 
-First comes what the node told itself: nothing may come between saying a thing and acting on it.
-Then what came from others and from its own work, in order. A deadline may wait for the events
-before it, but not for long: no flood may stop the clock.
+The node's own messages come first: nothing may come between sending a message and acting on it.
+Then come, in order, events from peers and from the node's own work. A deadline may wait for the
+events before it, but not for long: no flood may stop the clock.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import trio
 
 from protocol.round.events import DeadlinePassed, Event
 
-# A deadline passes before events that have waited this long behind it.
+# A deadline that is overdue by this much passes before the events that wait.
 OVERDUE_S = 0.5
-# Events waiting: above this, streams from peers are not read on (a round of 64 members makes a few
-# hundred).
-INBOX_FULL = 2048
+# Above so many waiting events the node stops reading streams from peers. A round of 64 members makes
+# a few hundred.
+QUEUE_FULL = 2048
 
 
 def _ignore(event: Event) -> None:
@@ -26,9 +26,9 @@ def _ignore(event: Event) -> None:
 
 
 class EventQueue:
-    """The events of one node, taken one at a time by one task.
+    """The events of one node, for one task that steps its machine.
 
-    `len` counts those that came from others and from its own work.
+    `len` counts the events from peers and from the node's own work.
     """
 
     def __init__(self, on_event: Callable[[Event], None] = _ignore) -> None:
@@ -39,17 +39,17 @@ class EventQueue:
         self._news = trio.Event()
 
     def put(self, event: Event, first: bool = False) -> None:
-        """`first` is for what the node told itself."""
+        """Add an event. `first` is for the node's own messages."""
         self._on_event(event)
         (self._ours if first else self._waiting).append(event)
         self._news.set()
 
     def wake(self) -> None:
-        """Whoever waits for an event goes on without one."""
+        """Let `next` return without an event."""
         self._news.set()
 
     async def next(self, deadline: float) -> Event | None:
-        """The next event; `DeadlinePassed` when the deadline has passed, None after `wake`."""
+        """Wait for the next event: `DeadlinePassed` once the deadline has passed, None after `wake`."""
         if not self._ours and not self._waiting:
             self._news = trio.Event()
             with trio.move_on_at(deadline):
@@ -65,14 +65,15 @@ class EventQueue:
         return len(self._waiting)
 
     def __contains__(self, event: Event) -> bool:
-        """Whether the same event came before and waits."""
+        """Whether an equal event waits already."""
         return event in self._waiting
 
     @property
     def ready(self) -> bool:
-        """Whether anything waits at all."""
+        """Whether any event waits."""
         return bool(self._ours or self._waiting)
 
     @property
     def full(self) -> bool:
-        return len(self._waiting) > INBOX_FULL
+        """Whether so many events wait that peers must wait, too."""
+        return len(self._waiting) > QUEUE_FULL

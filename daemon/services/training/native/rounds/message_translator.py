@@ -1,6 +1,6 @@
-"""From verified messages to the machine's events.
+"""From verified messages to events of the round machine.
 
-What belongs to a round that has not begun here yet waits for it.
+An offer for a round that has not begun here yet waits for it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from protocol.planning.plan import OpenPlan
 from protocol.round import events as e
 from protocol.round.state import RoundState
 
-# Of one peer: a view or two of the next round, and of the one after it.
+# Offers of one peer: for a view or two of the next round, and of the one after it.
 EARLY_OF_PEER = 4
-# Offers to a round that has not begun here: four times the largest group.
+# Offers for a round that has not begun here: four times the largest group.
 EARLY_OFFERS = 256
 
 
 class MessageTranslator:
-    """Turns a message into an event of the current round, or keeps it, or refuses it."""
+    """Turns a message into an event of the current round, keeps it for later, or refuses it."""
 
     def __init__(
         self,
@@ -42,9 +42,16 @@ class MessageTranslator:
         left_out: Callable[[PeerId], str] = lambda _: "",
         tasks: TaskAgreement | None = None,
     ) -> None:
-        """`emit` takes an event and whether it goes before all that wait; `guilty` is read each
-        time: who is in it neither offers nor leads; `left_out` says why a peer is not let into
-        our plans, or nothing; `tasks` knows which tasks are ours.
+        """Compose a translator.
+
+        Args:
+            run: Names the run.
+            plans: The plans that were decoded lately.
+            emit: Receives an event, and whether it goes before the events that wait.
+            refuse: Receives the reason for a message that is refused.
+            guilty: The peers that neither offer nor lead, now and as it changes.
+            left_out: Why a peer is not let into this node's plans, or nothing.
+            tasks: Knows which tasks are this node's.
         """
         self._left_out, self._tasks = left_out, tasks
         self._run, self._plans, self._emit, self._refuse = run, plans, emit, refuse
@@ -54,8 +61,9 @@ class MessageTranslator:
     def translate(
         self, state: RoundState, signed: Signed, message: Message, *, ours: bool = False
     ) -> None:
-        """`ours`: we said it ourselves, and nothing may come between saying a thing and acting on
-        it.
+        """Translate one message. `ours` marks a message of this node.
+
+        Its event goes first: nothing may come between a message and the node's own part in it.
         """
         if signed.peer in self._guilty and isinstance(message, Ready | Plan):
             self._refuse("wrong_sum", signed.peer, str(self._guilty[signed.peer]))
@@ -69,10 +77,10 @@ class MessageTranslator:
                     and not ours
                     and (why := self._tasks.refusal(task_of(message)))
                 ):
-                    # As if it had not come: our plan would be without it.
+                    # This node's plan is then made without the offer.
                     self._refuse("other_task", signed.peer, why)
                 elif not ours and (why := self._left_out(signed.peer)):
-                    # As if it had not come: our plan would be without it.
+                    # This node's plan is then made without the offer.
                     self._refuse("not_admitted", signed.peer, why)
                 else:
                     self._emit(e.ReadyReceived(signed=signed, ready=message), ours)
@@ -84,7 +92,9 @@ class MessageTranslator:
                     return
                 if other := self._other_task(plan):
                     self._refuse(
-                        "other_task", signed.peer, f"a plan with an offer for another task: {other}"
+                        "other_task",
+                        signed.peer,
+                        f"the plan has an offer for another task: {other}",
                     )
                 else:
                     self._emit(e.PlanReceived(signed=signed, plan=plan), ours)
@@ -98,12 +108,15 @@ class MessageTranslator:
                 self._emit(e.VoteReceived(signed=signed, vote=message), ours)
             case _:
                 self._refuse(
-                    "unknown_kind", signed.peer, f"a {type(message).__name__} outside its place"
+                    "unknown_kind",
+                    signed.peer,
+                    f"a {type(message).__name__} is not a message of a round",
                 )
 
     def _other_task(self, plan: OpenPlan) -> str:
-        """What is known to be different in the task of an offer; what is not known yet its leader
-        has compared, whose task is ours.
+        """Why an offer of the plan is for another task, or nothing.
+
+        Tasks that this node has not compared were compared by the leader, whose task is ours.
         """
         if self._tasks is None:
             return ""
@@ -112,14 +125,14 @@ class MessageTranslator:
         )
 
     def _keep_early(self, signed: Signed) -> None:
-        """One peer's offers push out its own, so that a stranger's do not push out the others'."""
+        """Keep an offer. Many offers of one peer push out its own, never those of another."""
         of_peer = [one for one in self._early if one.peer == signed.peer]
         if len(of_peer) >= EARLY_OF_PEER:
             self._early.remove(of_peer[0])
         self._early.append(signed)
 
     def retry_early(self, state: RoundState) -> None:
-        """The round goes by another parent now: what was early may be in time."""
+        """Translate the offers that were early: the round has another parent now."""
         early, self._early = list(self._early), deque(maxlen=EARLY_OFFERS)
         for signed in early:
             self.translate(state, signed, open_as(Ready, signed, self._run, trusted=True))

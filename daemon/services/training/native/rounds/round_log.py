@@ -1,6 +1,4 @@
-"""What the engine tells the journal: where it stands, how long each phase took, what became of its
-own offer.
-"""
+"""What the engine records in the journal: its phases with their times, and each certificate."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ def certified(
     outcome: str = "observed",
     phase_seconds: dict[str, float] | None = None,
 ) -> RoundCertified:
-    """The journal's event for a certificate; `me` is empty for an observer."""
+    """The journal's event for a certificate. `me` is empty for an observer."""
     certificate, plan = made.certificate, made.certificate.plan
     return RoundCertified(
         number=certificate.outcome.number,
@@ -48,7 +46,7 @@ def certified(
 
 
 class RoundLog:
-    """Times the phases of one node's rounds and words their outcome."""
+    """Times the phases of one node's rounds and records how they ended."""
 
     def __init__(self, me: PeerId, record: Callable[[JournalEvent], None]) -> None:
         self._me = me
@@ -63,7 +61,7 @@ class RoundLog:
         )
 
     def moved(self, before: RoundState, after: RoundState, now: float) -> None:
-        """Adds up the time of a phase that was left."""
+        """Add the time of a phase that the node has left."""
         if before.phase is not after.phase:
             self._seconds[before.phase.value] = (
                 self._seconds.get(before.phase.value, 0.0) + now - self._entered_at
@@ -71,7 +69,7 @@ class RoundLog:
             self._entered_at = now
 
     def adopted(self, path: list[LineageEntry], state_digest: str, had_offer: bool) -> None:
-        """Certificates became part of this node's ancestry; it holds the state of the last one."""
+        """Record certificates that joined this node's ancestry. It holds the last one's state."""
         for made in path:
             last = made is path[-1]
             self._record(
@@ -90,8 +88,7 @@ class RoundLog:
         if self._me in certificate.listed:
             return "counted"
         if len(certificate.outcome.parents) == 2 or not last:
-            # A merge counts nobody's work; earlier ones were certified while this node was
-            # elsewhere.
+            # A merge counts no work, and earlier certificates were made without this node.
             return "observed"
         if not had_offer:
             return "idle"

@@ -100,7 +100,7 @@ class LedgerStore:
             DiskFull: The offer is not durable, and must not be made.
         """
         self._buffers.next_round()
-        memory = self._buffers.take(self.ledger.codec.size(self._parameters))
+        memory = self._buffers.acquire(self.ledger.codec.size(self._parameters))
 
         def work() -> tuple[Offer, str]:
             self.ledger.add(delta, samples)

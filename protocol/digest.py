@@ -1,5 +1,4 @@
-"""Digests: BLAKE3 everywhere, and Merkle trees over fixed-size chunks with proofs for ranges of
-them.
+"""Digests: BLAKE3, and Merkle trees over fixed-size chunks with proofs for ranges of chunks.
 
 BLAKE3 was chosen by measurement: on 16 KiB chunks it hashes 6.5 GB/s where SHA-256 hashes 1.8, on a
 processor with SHA instructions (`python -m timeit` on `blake3.blake3(chunk).digest()` and
@@ -19,10 +18,10 @@ Digest = bytes
 """32 bytes."""
 
 Buffer = bytes | bytearray | memoryview
-"""Bytes that are only read."""
+"""Bytes that a function only reads."""
 
 DIGEST_BYTES = 32
-# Of a run's id or a certificate's hash, where people read it; any beginning of it names one again.
+# The digits of a run id or certificate hash that people see; any prefix of them names it again.
 SHOWN_DIGITS = 12
 _LEAF = blake3(b"hypergpu/leaf").digest()
 _NODE = blake3(b"hypergpu/node").digest()
@@ -43,7 +42,7 @@ def leaf_digest(chunk: Buffer) -> Digest:
 
 
 def leaves_of(data: Buffer, chunk_bytes: int) -> list[Digest]:
-    """The leaves of `data` cut into chunks of `chunk_bytes`, the last one possibly shorter."""
+    """The leaves of `data` in chunks of `chunk_bytes`; the last chunk may be shorter."""
     view = memoryview(data).cast("B")
     return [
         leaf_digest(view[start : start + chunk_bytes]) for start in range(0, len(view), chunk_bytes)
@@ -74,7 +73,7 @@ Levels = tuple[tuple[Digest, ...], ...]
 
 
 def levels_of(leaves: Sequence[Digest]) -> Levels:
-    """Every level, for whoever proves many ranges of one tree."""
+    """All levels of the tree, for many proofs of one tree."""
     levels = [tuple(leaves)] if leaves else []
     while levels and len(levels[-1]) > 1:
         levels.append(tuple(_parent_level(levels[-1])))
@@ -82,13 +81,14 @@ def levels_of(leaves: Sequence[Digest]) -> Levels:
 
 
 def root_of(levels: Levels) -> Digest:
-    """What `merkle_root` says of the leaves."""
+    """The root of a tree, as `merkle_root` computes it from the leaves."""
     return levels[-1][0] if levels else EMPTY_ROOT
 
 
 def range_proof(levels: Levels, start: int, stop: int) -> list[Digest]:
-    """The digests that, with the leaves `[start, stop)`, give the root: at most two a level, from
-    the bottom up.
+    """The digests that lead from leaves `[start, stop)` to the root.
+
+    There are at most two in a level, from the bottom up.
     """
     if not 0 <= start < stop <= (len(levels[0]) if levels else 0):
         raise ValueError(f"no range [{start}, {stop}) in {len(levels[0]) if levels else 0} leaves")
@@ -106,8 +106,10 @@ def range_proof(levels: Levels, start: int, stop: int) -> list[Digest]:
 def root_from_range(
     known: Iterable[Digest], start: int, total: int, proof: Sequence[Digest]
 ) -> Digest | None:
-    """The root that leaves `[start, start + len(known))` of `total` and `proof` lead to; None when
-    the proof does not fit.
+    """The root that leaves `[start, start + len(known))` of `total` and `proof` lead to.
+
+    Returns:
+        None when the proof does not fit.
     """
     nodes = list(known)
     first, last, width = start, start + len(nodes) - 1, total

@@ -1,18 +1,18 @@
-"""The exception tree: whose fault it is decides who is told.
+"""The exception tree: whose fault an error is decides who learns of it.
 
 HyperGPUError
-├── UserError          the person at the keyboard can mend it: what happened, why, what to type
-├── OurFault           this node broke its own rules: a bug here, logged with its cause
+├── UserError          the user can fix it: what happened, why, what to type
+├── OurFault           this node broke its own rules: a bug, logged with its cause
 │   └── InvariantBroken
-├── PeerFault          somebody else sent what the rules refuse; counted under `reason`, never fatal
-└── Unreachable        nobody is at fault: a stream broke, a peer left, a deadline passed
+├── PeerFault          a peer sent what the rules refuse; counted under `reason`, never fatal
+└── Unreachable        no one is at fault: a stream broke, a peer left, a deadline passed
 """
 
 from __future__ import annotations
 
 from protocol.text.printable import printable
 
-# Of what is told of a peer's fault: its own words may be in it.
+# The longest message of a peer's fault: the peer may have written part of it.
 MOST_FAULT_CHARS = 500
 
 
@@ -21,7 +21,7 @@ class HyperGPUError(Exception):
 
 
 class UserError(HyperGPUError):
-    """Something the user can mend.
+    """An error that the user can fix.
 
     `code` is stable (users search for it), `what`, `why` and `fix` are one sentence each,
     `exit_code` is the process's exit status (0 ok, 1 failed, 2 usage or config, 3 daemon not
@@ -33,7 +33,7 @@ class UserError(HyperGPUError):
     ) -> None:
         super().__init__(printable(what))
         self.code = code
-        # What a peer or a file says may be in all three.
+        # All three may contain text from a peer or a file.
         self.what = printable(what)
         self.why = printable(why)
         self.fix = printable(fix)
@@ -53,14 +53,14 @@ class OurFault(HyperGPUError):
 
 
 class InvariantBroken(OurFault):
-    """One of the invariants of a round does not hold here; going on could spread the damage."""
+    """An invariant of a round does not hold here; to go on could spread the damage."""
 
 
 class PeerFault(HyperGPUError):
     """A peer sent what the rules refuse.
 
     `reason` is a short stable word from `REFUSALS` in `protocol.journal` (it becomes a metric's
-    label), the message says the rest. Handling one means: count it, drop what was sent, go on.
+    label); the message has the details. To handle one: count it, drop what was sent, go on.
     """
 
     def __init__(self, reason: str, message: str) -> None:
@@ -69,4 +69,4 @@ class PeerFault(HyperGPUError):
 
 
 class Unreachable(HyperGPUError):
-    """The other side is not there (any more): connection refused, stream broken, deadline passed."""
+    """The other side does not answer: connection refused, stream broken or deadline passed."""

@@ -1,9 +1,9 @@
-"""Who signs: peer ids as libp2p writes them, and the Ed25519 key behind each.
+"""Peer ids as libp2p writes them, and the Ed25519 key behind each.
 
 A peer id is the base58 text of the identity multihash of the libp2p public-key protobuf
 (https://github.com/libp2p/specs/blob/master/peer-ids/peer-ids.md): `00 24 08 01 12 20` and the 32
-bytes of the key. For Ed25519 the id therefore *is* the key: whoever knows the id can check a
-signature, and nothing has to be looked up.
+bytes of the key. For Ed25519, the id therefore *is* the key: anyone who knows the id can check a
+signature without a lookup.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _VALUES = {letter: value for value, letter in enumerate(_ALPHABET)}
 # An Ed25519 id has 52; longer text is refused before any arithmetic on it.
 MAX_PEER_ID_CHARS = 60
-# Checked lately: of two rounds of 64 members...
+# The signatures checked lately that are remembered: those of two rounds of 64 members.
 KNOWN_SIGNATURES = 1024
-# ...whose messages are kept with them, 8 MB at most; longer ones are not said twice.
+# Their messages are kept with them, 8 MB at most. Longer messages arrive once.
 KNOWN_MESSAGE_BYTES = 1 << 13
-# Parsed keys kept; above the largest swarm of one row times the rows a node talks to.
+# The parsed keys kept: more than the peers that a node talks to.
 KNOWN_KEYS = 4096
 
 
@@ -69,12 +69,12 @@ def public_key_of(peer: PeerId) -> Ed25519PublicKey:
 
 
 def short(peer: PeerId) -> str:
-    """The last eight characters: the first ones are the same for everybody."""
+    """The last eight characters of a peer id; the first ones are equal for all peers."""
     return peer[-8:]
 
 
 class Signer:
-    """A node's own key: signs, and knows the id it signs for. Deterministic (RFC 8032)."""
+    """A node's own key and peer id. Signatures are deterministic (RFC 8032)."""
 
     def __init__(self, secret: bytes) -> None:
         """`secret` is the 32-byte Ed25519 seed."""
@@ -85,15 +85,18 @@ class Signer:
         self.peer: PeerId = peer_id_of(self.public_key)
 
     def sign(self, message: bytes) -> bytes:
-        """64 bytes."""
+        """Sign a message; the signature has 64 bytes."""
         return self._key.sign(message)
 
 
 def verify(peer: PeerId, signature: bytes, message: bytes) -> bool:
-    """Whether `peer` signed `message`. Raises `PeerFault("identity")` for text that is no peer id.
+    """Whether `peer` signed `message`.
 
-    An offer comes by itself, in the plan and in every copy of the certificate, a vote by itself and
-    in the certificate: checked once.
+    The same signature arrives several times: an offer by itself, in the plan and in every copy of
+    the certificate, a vote by itself and in the certificate. It is checked once.
+
+    Raises:
+        PeerFault: "identity" for a text that is no peer id.
     """
     return (_verify_once if len(message) <= KNOWN_MESSAGE_BYTES else _verify)(
         peer, signature, message

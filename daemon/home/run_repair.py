@@ -21,7 +21,8 @@ from daemon.disk.tensors import DamagedFile
 from daemon.swarm.chain_sync import unpack_record
 from daemon.swarm.lineage import Lineage
 from protocol.averaging.outer_step import state_digest
-from protocol.certificates.certificate import Tip, decode_tip, hash_of, open_certificate, parents_of
+from protocol.certificates.certificate import hash_of, open_certificate, parents_of
+from protocol.certificates.tip import Tip, decode_tip
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.run.manifest import SignedManifest

@@ -21,7 +21,7 @@ from daemon.swarm.lineage import OTHER_TASK, Lineage, LineageEntry
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Refuse
 from daemon.system.trio_types import TaskStatus
-from protocol.certificates.certificate import Tip
+from protocol.certificates.tip import Tip
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, Signer

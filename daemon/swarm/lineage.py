@@ -17,6 +17,7 @@ from functools import cmp_to_key
 
 import msgspec
 
+<<<<<<< HEAD
 from daemon.swarm import certificate_shares
 from daemon.swarm.certificate_shares import CertificateShares
 from protocol.certificates.certificate import (
@@ -28,7 +29,11 @@ from protocol.certificates.certificate import (
     open_certificate,
     prefer,
 )
+=======
+from protocol.certificates.certificate import OpenCertificate, open_certificate
+>>>>>>> main
 from protocol.certificates.decoded_plans import DecodedPlans
+from protocol.certificates.tip import Tip, extend, genesis, merge, prefer
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.messages.offer import task_of

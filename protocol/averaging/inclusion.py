@@ -1,4 +1,4 @@
-"""Whether a Cut fits its plan."""
+"""Whether an inclusion fits its plan."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ if TYPE_CHECKING:
 def check_inclusion(
     inclusion: Inclusion, plan: OpenPlan, manifest: Manifest, *, merging: bool = False
 ) -> None:
-    """Whether a Cut fits its plan; that of a merge includes nobody.
+    """Check that an inclusion fits its plan; a merge's inclusion includes nobody.
 
-    Raises `PeerFault("bad_plan")`.
+    Raises:
+        PeerFault: "bad_plan".
     """
     size = len(plan.members)
     for name, indices in (("contributors", inclusion.contributors), ("present", inclusion.present)):
         if list(indices) != sorted(set(indices)) or any(i >= size for i in indices):
             raise PeerFault(
                 "bad_plan",
-                f"the cut's {name} {indices} are not members of a plan of {size} in order",
+                f"the inclusion's {name} {indices} are not members of a plan of {size} in order",
             )
     if len(inclusion.owners) != size or not set(inclusion.owners) <= set(inclusion.present):
         raise PeerFault(
-            "bad_plan", f"the cut's owners {inclusion.owners} do not own the {size} slices"
+            "bad_plan", f"the inclusion's owners {inclusion.owners} do not own the {size} slices"
         )
     if (
         not set(inclusion.contributors) <= set(inclusion.present)
@@ -36,9 +37,9 @@ def check_inclusion(
     ):
         raise PeerFault(
             "bad_plan",
-            f"a cut of {len(inclusion.contributors)} contributors among {len(inclusion.present)} present",
+            f"an inclusion of {len(inclusion.contributors)} contributors among {len(inclusion.present)} present",
         )
     if bool(inclusion.contributors) == merging or any(
         plan.offers[i].samples == 0 for i in inclusion.contributors
     ):
-        raise PeerFault("bad_plan", "a cut that includes somebody who offered nothing, or nobody")
+        raise PeerFault("bad_plan", "an inclusion of nobody, or of a member that offered nothing")

@@ -1,9 +1,9 @@
-"""What evidence proves, and against whom: a signed mean held against the bytes that it was to be
-made of.
+"""What evidence proves, and against whom: a signed mean compared with its inputs.
 
-SliceResult, one row       the mean of all listed contributions: whoever signed another one lied
-RowSum                     the mean of those that stand in the row: the same
-SliceResult, several rows  the mean of the rows' means: another one is wrong, but it may have been made rightly from a sum that was not
+SliceResult, one group      the mean of all listed contributions: the signer of another mean lied
+GroupSum                    the mean of the contributions in the group: the same
+SliceResult, many groups    the mean of the groups' means: another mean is wrong, but its signer may
+                            have computed it rightly from a wrong sum
 """
 
 from __future__ import annotations
@@ -28,16 +28,13 @@ from protocol.run.manifest import Manifest
 
 
 class Judgment(msgspec.Struct, frozen=True, kw_only=True):
-    """Who summed wrongly, proved.
-
-    `certificate` is the hash of the one it was for, `evidence` the digest of the proof.
-    """
+    """A proof that a peer summed wrongly."""
 
     peer: PeerId
-    certificate: Digest
+    certificate: Digest  # its hash
     number: int
     slice: int
-    evidence: Digest
+    evidence: Digest  # the digest of the proof
 
     def __str__(self) -> str:
         proof = self.evidence.hex()[:12]
@@ -45,9 +42,7 @@ class Judgment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """What somebody signed: that the chunks from `first` to before `last` of the mean of these
-    `contributors` have this `root`.
-    """
+    """A signed claim: chunks `[first, last)` of the mean of `contributors` have this `root`."""
 
     peer: PeerId
     slice: int
@@ -55,45 +50,47 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     last: int
     root: Digest
     contributors: tuple[int, ...]
-    # A row's sum, in float32; else the result, in the codec's own encoding of it.
-    row: bool
-    alone: bool  # whether nobody else's sum went into it
+    # Whether it is a group's sum, in float32; else it is a result, in the codec's encoding.
+    group: bool
+    # Whether the signer alone answers for it: no other member's sum went into it.
+    alone: bool
 
 
 def claim_of(certificate: OpenCertificate, signed: Signed, run: Digest) -> Claim:
-    """What `signed` says of this certificate.
+    """The claim that `signed` makes about this certificate.
 
-    Raises `PeerFault`, "bad_proof" when it is nothing about it that its signer was to say.
+    Raises:
+        PeerFault: "bad_proof" when its signer had nothing of the kind to sign.
     """
-    said = open_signed(signed, run)
-    if not isinstance(said, SliceResult | GroupSum):
-        raise PeerFault("bad_proof", f"a {type(said).__name__} is no sum")
+    message = open_signed(signed, run)
+    if not isinstance(message, SliceResult | GroupSum):
+        raise PeerFault("bad_proof", f"a {type(message).__name__} is no sum")
     plan, inclusion = certificate.plan, certificate.inclusion
     layout, owners, count = plan.layout, inclusion.owners, len(plan.members)
-    summer = said.part if isinstance(said, GroupSum) else said.slice
-    if (said.plan, said.inclusion) != (plan.digest, certificate.outcome.inclusion) or max(
-        said.slice, summer
+    summer = message.part if isinstance(message, GroupSum) else message.slice
+    if (message.plan, message.inclusion) != (plan.digest, certificate.outcome.inclusion) or max(
+        message.slice, summer
     ) >= count:
         raise PeerFault("bad_proof", "the signed result is not of the certificate")
-    first, last = layout.slices[said.slice]
-    asked = said.slice in layout.counterparts[summer] if isinstance(said, GroupSum) else True
+    first, last = layout.slices[message.slice]
+    asked = message.slice in layout.counterparts[summer] if isinstance(message, GroupSum) else True
     if signed.peer != plan.members[owners[summer]] or not asked:
-        raise PeerFault("bad_proof", f"{short(signed.peer)} was not to sum slice {said.slice}")
-    row = isinstance(said, GroupSum)
+        raise PeerFault("bad_proof", f"{short(signed.peer)} was not to sum slice {message.slice}")
+    group = isinstance(message, GroupSum)
     of = tuple(
         i
         for i in inclusion.contributors
-        if not row or layout.group_of[i] == layout.group_of[summer]
+        if not group or layout.group_of[i] == layout.group_of[summer]
     )
-    alone = row or len(layout.groups) == 1
+    alone = group or len(layout.groups) == 1
     return Claim(
         peer=signed.peer,
-        slice=said.slice,
+        slice=message.slice,
         first=first,
         last=last,
-        root=said.root,
+        root=message.root,
         contributors=of,
-        row=row,
+        group=group,
         alone=alone,
     )
 
@@ -101,9 +98,10 @@ def claim_of(certificate: OpenCertificate, signed: Signed, run: Digest) -> Claim
 def is_right(
     certificate: OpenCertificate, claim: Claim, codec: Codec, parameters: int, evidence: Evidence
 ) -> bool:
-    """Whether the reducer's chunk is what the contributors' chunks make.
+    """Whether the contributors' chunks make the reducer's chunk.
 
-    Raises `PeerFault("malformed")` when one does not decode.
+    Raises:
+        PeerFault: "malformed" when a chunk does not decode.
     """
     start, stop = element_range(evidence.chunk, evidence.chunk + 1, parameters)
     mean = np.empty(stop - start, np.float32)
@@ -113,7 +111,7 @@ def is_right(
         for i, piece in zip(claim.contributors, evidence.contributed, strict=True)
     }
     mean_of = rule_set(certificate.plan.rules).weighted_mean
-    if claim.row:
+    if claim.group:
         mean_of([parts[i] for i in sorted(parts)], codec, mean)
         return codec_named(GROUP_CODEC).encode(mean) == evidence.reduced.data
     mean_by_plan(certificate.plan.plan.groups, parts, codec, mean, mean_of)
@@ -121,10 +119,12 @@ def is_right(
 
 
 def hands(certificate: OpenCertificate, index: int) -> tuple[PeerId, ...]:
-    """Through whose hands slice `index` passed: who finished it, then who summed a row of it."""
+    """The members that handled slice `index`: its finisher, then those that summed it in a group."""
     plan, owners = certificate.plan, certificate.inclusion.owners
-    rows = plan.layout.groups_with(certificate.contributors)
-    summed = (owners[i] for i in plan.layout.counterparts[index] if plan.layout.group_of[i] in rows)
+    groups = plan.layout.groups_with(certificate.contributors)
+    summed = (
+        owners[i] for i in plan.layout.counterparts[index] if plan.layout.group_of[i] in groups
+    )
     return tuple(dict.fromkeys(plan.members[i] for i in (owners[index], *summed)))
 
 
@@ -135,20 +135,26 @@ def judge(
     parameters: int,
     known: OpenCertificate | None = None,
 ) -> Judgment:
-    """Who is guilty by this evidence.
+    """Judge evidence: which peer summed wrongly.
 
-    Raises `PeerFault` when it proves nothing: "bad_proof" for an honest sum, too.
+    Args:
+        evidence: the evidence.
+        run: the run's id.
+        manifest: the run's manifest.
+        parameters: of the run's model.
+        known: the certificate in question, where it was verified before. The copy in the evidence
+            is then ignored. That leaves one signature and the hashes of the chunks to check, where
+            a whole certificate has dozens of signatures.
 
-    `known` is the certificate in question, where it was verified before: the copy in the evidence
-    is then not looked at, and what is left to check is one signature and the hashes of the chunks,
-    where a whole certificate has dozens of signatures.
+    Raises:
+        PeerFault: the evidence proves nothing; "bad_proof" also for an honest sum.
     """
     certificate = known or open_certificate(
         evidence.certificate, run, manifest, chunk_count(parameters)
     )
     claim, total = claim_of(certificate, evidence.result, run), certificate.plan.plan.borders[-1]
     if not claim.alone:
-        raise PeerFault("bad_proof", "in several rows no one member answers for a result")
+        raise PeerFault("bad_proof", "with several groups no single member answers for a result")
     if not claim.first <= evidence.chunk < claim.last:
         raise PeerFault("bad_proof", f"{short(claim.peer)} was not to sum chunk {evidence.chunk}")
     if len(evidence.contributed) != len(claim.contributors):
@@ -172,5 +178,5 @@ def judge(
 
 
 def _name_of(evidence: Evidence, certificate: OpenCertificate) -> Digest:
-    """The same whichever votes the copy of the certificate holds."""
+    """The name of the evidence, whichever votes its copy of the certificate holds."""
     return digest(encode_evidence(replace(evidence, certificate=certificate.hash)))

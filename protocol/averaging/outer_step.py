@@ -1,9 +1,8 @@
-"""The outer step: from the anchor all members hold and the mean they agreed on to the anchor they
-will all hold next.
+"""The outer step: from the members' common anchor and the mean to their next common anchor.
 
-Elementwise float32, one operation at a time: no operation is fused or reordered, so every machine
-gets the same bytes. numpy is the definition; a compiled loop (`codec/kernel.c`) does the same in
-one pass over memory where it makes the same bytes on a sample.
+It is elementwise float32, one operation at a time. No operation is fused or reordered, so every
+machine computes the same bytes. numpy is the definition. A compiled loop (`codec/kernel.c`) replaces it, in
+one pass over memory, where it makes the same bytes on a sample.
 """
 
 from __future__ import annotations
@@ -29,13 +28,21 @@ def outer_step(
     *,
     rounds: float = 1.0,
 ) -> None:
-    """Nesterov momentum as in DiLoCo (https://arxiv.org/abs/2311.08105): m' = mu m + g, anchor' =
-    anchor - lr (g + mu m').
+    """Step with Nesterov momentum: m' = mu m + g, anchor' = anchor - lr (g + mu m').
 
-    All six shape (parameters,). `mean` is the averaged pseudo-gradient (anchor minus local); the
-    outputs may not overlap the inputs. `rounds` says of how many rounds of training it is
-    (`protocol/contribution/round_share.py`): the last of them is stepped as above, g = mean / rounds, and the
-    displacement of those before it is taken as it is.
+    This is the outer optimizer of DiLoCo (https://arxiv.org/abs/2311.08105). All vectors have shape
+    (parameters,). The outputs may not overlap the inputs.
+
+    Args:
+        anchor: the members' anchor.
+        momentum: its momentum.
+        mean: the averaged pseudo-gradient (anchor minus local).
+        rules: learning rate lr and momentum mu.
+        out_anchor: receives the next anchor.
+        out_momentum: receives the next momentum.
+        rounds: the rounds of training behind the mean (`protocol/contribution/round_share.py`).
+            The last of them is stepped as above, g = mean / rounds. The displacement of the others
+            is applied as it is.
     """
     if rounds > 1.0:
         last = mean * np.float32(1 / rounds)
@@ -67,7 +74,7 @@ def step_in_numpy(
     out_anchor: Vector,
     out_momentum: Vector,
 ) -> None:
-    """What `outer_step` computes, by definition."""
+    """The definition of `outer_step` for one round."""
     mu, rate = np.float32(rules.momentum), np.float32(rules.learning_rate)
     np.multiply(momentum, mu, out=out_momentum)
     np.add(out_momentum, mean, out=out_momentum)
@@ -78,18 +85,19 @@ def step_in_numpy(
 
 
 def _is_plain(vector: Vector) -> bool:
-    """Whether a loop can walk over it by its address."""
+    """Whether a compiled loop can walk over the vector by its address."""
     return vector.dtype == np.float32 and vector.ndim == 1 and vector.flags.c_contiguous
 
 
 @cache
 def _loops() -> KernelLoops | None:
-    """The compiled loops, unless they step to other bytes than numpy on a sample with magnitudes
-    from 1e-42 to 1e38.
+    """The compiled loops, if they make numpy's bytes on a sample.
+
+    The sample has magnitudes from 1e-42 to 1e38.
     """
     compiled, rules, size = loops(), Outer(), 1027
     bits = np.random.Generator(np.random.PCG64(5)).integers(0, 1 << 32, (3, size), np.uint32)
-    # No exponent is that of infinity.
+    # The mask clears a bit of the exponent, so that no value is infinite.
     anchor, momentum, mean = (bits & np.uint32(0xFEFFFFFF)).view(np.float32)
     outputs = np.empty((4, size), np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -102,7 +110,7 @@ def _loops() -> KernelLoops | None:
 
 
 LEAF_ELEMENTS = STATE_CHUNK_BYTES // 4
-"""Elements of the anchor, or of the momentum, in one leaf of the state's digest. A whole number of chunks."""
+"""The elements of anchor or momentum in one leaf of the state's digest, a whole number of chunks."""
 
 
 def state_leaf(part: Vector) -> Digest:
@@ -111,8 +119,9 @@ def state_leaf(part: Vector) -> Digest:
 
 
 def state_leaves(anchor: Vector, momentum: Vector) -> list[Digest]:
-    """Leaves of the state's digest: the anchor's bytes, then the momentum's, each cut into
-    `STATE_CHUNK_BYTES`.
+    """The leaves of the state's digest: the anchor's bytes, then the momentum's.
+
+    A leaf has `STATE_CHUNK_BYTES` bytes.
     """
     return [
         leaf
@@ -122,5 +131,5 @@ def state_leaves(anchor: Vector, momentum: Vector) -> list[Digest]:
 
 
 def state_digest(anchor: Vector, momentum: Vector) -> Digest:
-    """What a vote names: the root over `state_leaves`."""
+    """The digest that a vote names: the root over `state_leaves`."""
     return merkle_root(state_leaves(anchor, momentum))

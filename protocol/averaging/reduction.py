@@ -1,16 +1,14 @@
-"""The sum: a pure function of layout and Cut.
+"""The sum: a pure function of layout and inclusion.
 
-The same contributions in the same order give the same bytes on every node.
+The sum adds weight x value in float32, in the plan's order of members, and divides by the included
+weight. The same contributions in the same order give the same bytes on every node. A reducer and
+its substitute make the same bytes, and anyone with the contributions can check them.
 
-weight x value, added in the plan's member order in float32, divided by the included weight. A
-reducer and its substitute therefore make the same bytes, and anybody who holds the contributions
-can check them.
+With several groups, each group computes its mean that way. The result is the mean of these means,
+weighted by what each group includes, in the order of the groups. A group's mean travels in the
+place of its sum because a mean is always finite; its weight follows from the inclusion.
 
-With several rows each row's mean is made so, in float32, and then the mean of those, weighted by
-what each row includes, in the order of the rows. A row's mean travels in the place of its sum since
-it is finite always; its weight follows from the Cut.
-
-Each codec sums what it encoded (`Codec.mean`), so that a piece of the sum stays in cache while all
+Each codec sums what it encoded (`Codec.mean`): a piece of the sum stays in the cache while all
 contributions are added to it.
 """
 
@@ -25,20 +23,28 @@ from protocol.codec import Codec, codec_named
 from protocol.codec.base import check_size
 from protocol.digest import Buffer
 
-GROUP_CODEC = "float32"  # between rows nothing is lost
+GROUP_CODEC = "float32"  # between groups nothing is lost
 
 Mean = Callable[[Iterable[tuple[int, Buffer]], Codec, Vector], int]
-"""As `weighted_mean`."""
+"""A function like `weighted_mean`."""
 
 
 def weighted_mean(parts: Iterable[tuple[int, Buffer]], codec: Codec, out: Vector) -> int:
-    """The mean of the encoded `parts`, each (weight in samples, encoding of exactly `out.size`
-    elements), in the order given.
+    """Compute the mean of the encoded parts, in the order given.
 
-    Writes the float32 mean to `out`, shape (elements of the slice,), and returns the included
-    weight. All zeros when nothing has weight. The mean is finite always: where contributions are
-    too great for float32 it is float32's end, or zero where both ends meet, on every node alike.
-    Raises `PeerFault` when an encoding does not decode.
+    The mean is always finite. Where contributions are too great for float32, it is float32's
+    largest value, or zero where both ends meet, alike on every node.
+
+    Args:
+        parts: (weight in samples, encoding of exactly `out.size` elements) of each part.
+        codec: the codec of the parts.
+        out: receives the float32 mean, shape (elements of the slice,); all zeros without weight.
+
+    Returns:
+        The included weight.
+
+    Raises:
+        PeerFault: an encoding does not decode.
     """
     encodings = list(parts)
     for _, data in encodings:
@@ -54,33 +60,46 @@ def weighted_mean(parts: Iterable[tuple[int, Buffer]], codec: Codec, out: Vector
 
 
 def mean_of_groups(
-    rows: Sequence[tuple[int, Buffer]], out: Vector, mean_of: Mean = weighted_mean
+    groups: Sequence[tuple[int, Buffer]], out: Vector, mean_of: Mean = weighted_mean
 ) -> int:
-    """The mean over all rows, of each one's (included weight, mean as little-endian float32), in
-    the rows' order, without those that include nobody.
+    """Compute the mean over all groups; see `weighted_mean`.
 
-    Else as `weighted_mean`.
+    Args:
+        groups: (included weight, mean as little-endian float32) of each group that includes
+            anyone, in the order of the groups.
+        out: receives the mean, shape (elements of the slice,).
+        mean_of: the run's rule.
+
+    Returns:
+        The included weight.
     """
-    return mean_of(rows, codec_named(GROUP_CODEC), out)
+    return mean_of(groups, codec_named(GROUP_CODEC), out)
 
 
 def mean_by_plan(
-    plan_rows: Sequence[Sequence[int]],
+    plan_groups: Sequence[Sequence[int]],
     parts: Mapping[int, tuple[int, Buffer]],
     codec: Codec,
     out: Vector,
     mean_of: Mean = weighted_mean,
 ) -> int:
-    """What all reducers of a plan come to together, for whoever checks them: `parts` are each
-    contributor's (weight, encoding) by member index.
+    """Compute what all reducers of a plan compute together, to check them.
 
-    `mean_of` is the sum of the run's rules.
+    Args:
+        plan_groups: the plan's groups.
+        parts: (weight, encoding) of each contributor, by member index.
+        codec: the codec of the parts.
+        out: receives the mean, shape (elements of the slice,).
+        mean_of: the run's rule.
+
+    Returns:
+        The included weight.
     """
-    if len(plan_rows) == 1:
+    if len(plan_groups) == 1:
         return mean_of([parts[i] for i in sorted(parts)], codec, out)
-    rows: list[tuple[int, Buffer]] = []
-    for row in plan_rows:
+    means: list[tuple[int, Buffer]] = []
+    for group in plan_groups:
         mean = np.empty(out.size, np.float32)
-        if of_row := [parts[i] for i in sorted(parts) if i in row]:
-            rows.append((mean_of(of_row, codec, mean), mean.astype("<f4").tobytes()))
-    return mean_of_groups(rows, out, mean_of)
+        if included := [parts[i] for i in sorted(parts) if i in group]:
+            means.append((mean_of(included, codec, mean), mean.astype("<f4").tobytes()))
+    return mean_of_groups(means, out, mean_of)

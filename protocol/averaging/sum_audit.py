@@ -1,20 +1,20 @@
-"""A sum that is wrong, proved: why a reducer that lies about its slice is named by whoever looks.
+"""Audits of sums: how any member can prove that a reducer lied about its slice.
 
-A reducer signs the root of its slice's mean, and every contributor signed the root of what it
-offered. Whoever holds one chunk of the result and the same chunk of every listed contribution, each
-with its proof, adds them up in the layout's order and sees whether the reducer did. What it finds
-is evidence for everybody: nothing in it is its own word.
+A reducer signs the root of its slice's mean, and every contributor signed the root of its offer. An
+auditor takes one chunk of the result and the same chunk of every listed contribution, each with its
+proof. It adds them in the layout's order and compares. What it finds is evidence for everyone:
+nothing in it depends on the auditor's word.
 
-Each member draws by itself whether it looks and where, from its own signature of the certificate's
-hash: nobody else can foresee it, so a reducer cannot choose a lie that will not be looked at.
-`AUDITS_PER_ROUND` members look in a round, on average, each at one chunk: a reducer of n that
-falsifies a share s of its slice is caught in a round with a probability of about 2 s / n.
+Audit targets derive from each member's signature of the certificate's hash. No other node can
+predict them, so a reducer cannot choose a lie that no one audits. On average, `AUDITS_PER_ROUND`
+members audit one chunk each in a round: a reducer of n that falsifies a share s of its slice is
+caught in a round with a probability of about 2 s / n.
 
-In several rows one in each row sums, and signs that; another finishes, and what it signs does not
-say which sums it took in. Whoever finishes looks by the same chance at a chunk of each sum that it
-took in, and proves a wrong one as above. A wrong result is seen in the same way; that it was its
-finisher's fault and no row's cannot be proved, and those through whose hands it passed are named
-together (`protocol/averaging/judgment.py`).
+With several groups, one member of each group sums and signs its sum. A counterpart finishes the
+slice, and its signature does not say which sums it used. The finisher audits, with the same
+probability, a chunk of each sum that it used, and proves a wrong sum as above. A wrong result is
+found in the same way. Whether its finisher or one of the sums was wrong cannot be proved: all
+members that handled it are named together (`protocol/averaging/judgment.py`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ from protocol.run.manifest import MAX_GROUP_LIMIT
 
 _DOMAIN = b"hypergpu/audit/1\0"
 _ROW_DOMAIN = b"hypergpu/audit-row/1\0"
-# Of the whole plan: one that a liar cannot escape for long, and a few hundred kilobytes at most.
+# The audits of the whole plan in a round: a liar cannot escape them for long, and they move a few
+# hundred kilobytes at most.
 AUDITS_PER_ROUND = 2
 # Twice the levels of the tree over the longest vector.
 MAX_PROOF = 64
@@ -54,7 +55,7 @@ MAX_EVIDENCE_BYTES = MAX_MESSAGE_BYTES + (MAX_GROUP_LIMIT + 2) * (MAX_PIECE_BYTE
 
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
-    """One chunk of an encoding, and what leads from it to the root that was signed."""
+    """One chunk of an encoding, and its proof up to the signed root."""
 
     data: Annotated[bytes, Meta(max_length=MAX_PIECE_BYTES)]
     proof: Annotated[tuple[Hash, ...], Meta(max_length=MAX_PROOF)]
@@ -63,8 +64,9 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_u
 class Evidence(
     msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
 ):
-    """What a reducer signed for a certificate's slice (a `SliceResult`, or a `RowSum`), one chunk
-    of it, and the same chunk of all that it was to sum.
+    """A reducer's signed result for a certificate's slice, and one chunk of all its inputs.
+
+    The result is a `SliceResult` or a `GroupSum`.
     """
 
     certificate: Annotated[bytes, Meta(max_length=MAX_MESSAGE_BYTES)]
@@ -72,13 +74,14 @@ class Evidence(
     chunk: Natural  # of the whole vector
     reduced: Piece
     contributed: Annotated[
-        tuple[Piece, ...], Meta(max_length=MAX_GROUP_LIMIT)
-        # In the order of the cut's contributors, or of those in the row.
+        # In the order of the inclusion's contributors, or of those in the group.
+        tuple[Piece, ...],
+        Meta(max_length=MAX_GROUP_LIMIT),
     ]
 
 
 class AuditSample(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a member looks."""
+    """The chunk that a member audits."""
 
     slice: int
     chunk: int
@@ -92,7 +95,11 @@ def encode_evidence(evidence: Evidence) -> bytes:
 
 
 def decode_evidence(data: bytes) -> Evidence:
-    """Raises `PeerFault("malformed")`."""
+    """Decode evidence.
+
+    Raises:
+        PeerFault: "malformed".
+    """
     try:
         return _decoder.decode(data)
     except UNREADABLE as error:
@@ -102,8 +109,9 @@ def decode_evidence(data: bytes) -> Evidence:
 def draw_audit_samples(
     signer: Signer, certificate: OpenCertificate, *, everywhere: bool = False
 ) -> list[AuditSample]:
-    """The chunks that this member looks at: mostly none, sometimes one, and with `everywhere` one
-    of each slice that somebody else summed.
+    """Draw the chunks that this member audits: mostly none, sometimes one.
+
+    With `everywhere`, draw one of each slice that another member summed.
     """
     plan, owners = certificate.plan, certificate.inclusion.owners
     me = plan.index.get(signer.peer)
@@ -128,9 +136,9 @@ def draw_audit_samples(
 
 
 def draw_group_chunk(signer: Signer, inclusion: Digest, members: int, chunks: int) -> int | None:
-    """Which of the `chunks` of a row's sum whoever takes it in looks at, mostly None.
+    """Draw the chunk of a group's sum that its receiver audits, mostly None.
 
-    It is let go before there is a certificate to draw from.
+    The draw is from the inclusion: the receiver frees the sum before a certificate exists.
     """
     drawn = digest(signer.sign(_ROW_DOMAIN + inclusion))
     whether, where = (int.from_bytes(drawn[start : start + 8], "big") for start in (0, 8))
@@ -138,7 +146,7 @@ def draw_group_chunk(signer: Signer, inclusion: Digest, members: int, chunks: in
 
 
 def piece_of(encoded: Buffer, tree: Levels, codec: Codec, index: int) -> Piece:
-    """Chunk `index` of an encoding with this tree. Raises `ValueError` when there is none."""
+    """Chunk `index` of an encoding with this tree. Raises `ValueError` when it does not exist."""
     size = chunk_bytes(codec)
     proof = range_proof(tree, index, index + 1)
     return Piece(
@@ -147,13 +155,17 @@ def piece_of(encoded: Buffer, tree: Levels, codec: Codec, index: int) -> Piece:
 
 
 def result_piece(encoded: Buffer, codec: Codec, index: int) -> Piece:
-    """As `piece_of`, of a slice's encoded mean, whose tree nobody keeps."""
+    """Chunk `index` of a slice's encoded mean, whose tree is built here."""
     return piece_of(
         encoded, levels_of(leaves_of(encoded, chunk_bytes(codec.result))), codec.result, index
     )
 
 
 def check_piece(piece: Piece, index: int, total: int, root: Digest) -> None:
-    """Raises `PeerFault("bad_proof")` when it is not chunk `index` of `total` under `root`."""
+    """Check that a piece is chunk `index` of `total` under `root`.
+
+    Raises:
+        PeerFault: "bad_proof".
+    """
     if root_from_range([leaf_digest(piece.data)], index, total, piece.proof) != root:
         raise PeerFault("bad_proof", f"not chunk {index} of {total} of what was signed")

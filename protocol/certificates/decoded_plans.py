@@ -1,8 +1,8 @@
-"""Plans that were read and found right: a plan comes once by itself, and again inside every copy of
-the certificate made from it.
+"""A cache of plans that were checked.
 
-Opening one means checking its offers' signatures and making it again, 1 ms among four and 30 among
-64; of a round's control that was a tenth.
+A plan arrives once by itself, and again inside every copy of its certificate. To open one takes the
+check of its offers' signatures and a second planning: 1 ms among four members, 30 ms among 64. That
+was a tenth of a round's control.
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ from protocol.messages.base import Signed
 from protocol.planning.plan import OpenPlan, open_plan, read_plan
 from protocol.run.manifest import Manifest
 
-# A round has one, two where a view failed; one of 64 members is 100 KB.
+# A round has one plan, or two where a view failed; a plan of 64 members takes 100 KB.
 PLANS_KEPT = 4
 
 
 class DecodedPlans:
     """The last plans of one run that this node opened.
 
-    What was refused is looked at again each time.
+    A plan that was refused is checked again each time.
     """
 
     def __init__(self, run: Digest, manifest: Manifest) -> None:
         self._run, self._manifest = run, manifest
         self._kept: dict[tuple[Signed, int | None], OpenPlan] = {}
-        # Of those kept, the ones that follow from their offers.
+        # The kept plans that were made again from their offers.
         self._made_again: set[tuple[Signed, int | None]] = set()
 
     def open(self, signed: Signed, chunks: int | None) -> OpenPlan:
-        """As `open_plan`: for a plan to be carried out. Raises `PeerFault`."""
+        """Open a plan that this node will carry out; see `open_plan`. Raises `PeerFault`."""
         if (signed, chunks) not in self._made_again:
             self._keep(signed, chunks, open_plan(signed, self._run, self._manifest, chunks))
             self._made_again.add((signed, chunks))
         return self._kept[signed, chunks]
 
     def read(self, signed: Signed, chunks: int | None, *, trusted: bool = False) -> OpenPlan:
-        """As `read_plan`: for the plan of a certificate. Raises `PeerFault`."""
+        """Read the plan of a certificate; see `read_plan`. Raises `PeerFault`."""
         if trusted:
             return read_plan(signed, self._run, self._manifest, chunks, trusted=True)
         known = self._kept.get((signed, chunks))

@@ -1,13 +1,12 @@
-"""Who leads: no fixed coordinator, an order drawn by a hash that nobody chooses.
+"""The order of leaders: no fixed coordinator, but a draw by a hash that no one chooses.
 
-Candidates for the rounds after a certificate are the members that its Cut names as present (at
-genesis: the peers known so far). ROUND's first text said its voters; but which votes an assembler
-happened to hold is not covered by the certificate's hash, so two nodes with the same certificate
-could have drawn two orders. The Cut is covered, and every voter saw it.
+The candidates after a certificate are the members that its inclusion names as present; at genesis,
+the peers known so far. Its voters do not serve: the certificate's hash does not cover which votes an
+assembler held, so two nodes with the same certificate could draw two orders. The hash covers the
+inclusion, and every voter saw it.
 
-Newcomers come after all of them, in views that are only reached when every candidate was passed
-over: without that, a run whose last members all left for good could never be led again by those who
-joined since.
+Newcomers follow the candidates, in views after all candidates were passed over. Without this, a run
+whose last members all left for good could never be led again by nodes that joined since.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from functools import lru_cache
 from protocol.digest import Digest, digest
 from protocol.identity import PeerId
 
-# Drawn lately: one round asks for the same two many times, and a thousand candidates take a
-# millisecond to draw.
+# One round asks for the same two orders many times, and a thousand candidates take a millisecond to
+# order.
 ORDERS_KEPT = 16
 
 
@@ -34,12 +33,13 @@ def _ordered(parent: Digest, candidates: frozenset[PeerId]) -> tuple[PeerId, ...
 
 
 def leader_of(order: tuple[PeerId, ...], view: int) -> PeerId:
-    """View v is led by candidate v modulo their number."""
+    """The leader of a view: candidate number `view`, modulo the number of candidates."""
     return order[view % len(order)]
 
 
 def vote_collectors(order: tuple[PeerId, ...], view: int) -> tuple[PeerId, ...]:
-    """Who collects the votes of a view: its leader and the next two candidates, any of whom may
-    assemble the certificate.
+    """The collectors of a view's votes: its leader and the next two candidates.
+
+    Any of them may assemble the certificate.
     """
     return tuple(dict.fromkeys(order[(view + i) % len(order)] for i in range(min(3, len(order)))))

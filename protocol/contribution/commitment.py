@@ -1,5 +1,6 @@
-"""What binds a member to bytes before they are sent: the Merkle root in its offer, and the root
-that a reducer signs of its result.
+"""Commitments that bind a member to bytes before it sends them.
+
+They are the Merkle root in an offer, and the root of a result that its reducer signs.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Commitment(Protocol):
     """
 
     def proof(self, tree: Levels, first: int, stop: int) -> tuple[Digest, ...]:
-        """What goes with chunks `[first, stop)` of a contribution with this tree."""
+        """The proof for chunks `[first, stop)` of a contribution with this tree."""
 
     def fits(
         self,
@@ -36,14 +37,14 @@ class Commitment(Protocol):
         proof: Sequence[Digest],
         root: Digest,
     ) -> bool:
-        """Whether `data` is what the contribution with this root has from chunk `first` on."""
+        """Whether `data` is the contribution with this root from chunk `first` on."""
 
     def root(self, data: Buffer, chunk_bytes: int) -> Digest:
-        """What a reducer signs of a slice's encoded mean."""
+        """The root of a slice's encoded mean, which its reducer signs."""
 
 
 class Merkle:
-    """The run's own: trees of BLAKE3 digests over chunks (`protocol/digest.py`)."""
+    """The run's commitments: trees of BLAKE3 digests over chunks (`protocol/digest.py`)."""
 
     def proof(self, tree: Levels, first: int, stop: int) -> tuple[Digest, ...]:
         return tuple(range_proof(tree, first, stop))

@@ -1,26 +1,28 @@
-"""The contributor's ledger: why nothing is lost and nothing counted twice.
+"""The contributor's ledger: why no work is lost and none is counted twice.
 
-A trajectory is training from one anchor without taking another. Its displacement T is the anchor
+A trajectory is training from one anchor without adopting another. Its displacement T is the anchor
 minus the parameters, w its samples. Steps along a trajectory add up; trajectories are averaged,
 weighted by samples. `residue` (S) and `weight` (W) hold what earlier trajectories left: the sum of
-weight x displacement that is not certified, what encoding lost included, and its samples.
+weight x displacement that is not certified, with the encoding's error, and its samples.
 
-An offer is q = encode((S + wT) / (W + w)) with weight W + w, under the next per-node `seq`. Until
-its bytes are given out, later steps replace it by an offer of the whole displacement: a node that
-was alone for long brings all of it, and the anchor moves to its parameters. Once given out it is
-the only offer of its parent: every later view repeats it, and steps after it are kept apart
-(`later`). They begin the trajectory from the next anchor.
+An offer is q = encode((S + wT) / (W + w)) with weight W + w, under the next `seq` of the node. Until
+its bytes are sent, later steps replace it by an offer of the whole displacement: a node that was
+alone for long brings all of its work, and the anchor moves to its parameters. Once sent, it is the
+only offer of its parent: every later view repeats it. Steps after it are kept apart (`later`); they
+begin the trajectory from the next anchor.
 
-A certificate that lists the offer: S += wT - (W + w) decode(q), W = 0. One that does not: S += wT,
-W += w; then S, W and the factor f of every offer that was given out are halved, since work on an
-older anchor fits less well. A certificate may be long on its way (a partition, a restart). Where
-one lists an earlier offer, S -= f (W + w) decode(q) and W -= f (W + w). After `max_carry_rounds`
-certificates in a row that list nothing of this node, S and W are dropped. Every sample that is
-dropped is returned to the caller, who reports it.
+- A certificate lists the offer: S += wT - (W + w) decode(q), W = 0.
+- A certificate does not list it: S += wT, W += w. Then S, W and the factor f of every sent offer are
+  halved, since work on an older anchor fits less well.
+- A certificate lists an earlier offer, after a partition or a restart: S -= f (W + w) decode(q),
+  W -= f (W + w).
+- `max_carry_rounds` certificates in a row list nothing of this node: S and W are dropped.
+
+The ledger returns the number of dropped samples to its caller, who reports it.
 
 The run's cap (`max_samples`) bounds the weight of an offer, never its displacement. What is above
-the cap is dropped, S with it in proportion: the offer already has the whole displacement in it, and
-to offer the surplus again would move the anchor by the same displacement a second time.
+the cap is dropped, and S with it in proportion. The offer already holds the whole displacement; to
+offer the surplus again would move the anchor by the same displacement a second time.
 """
 
 from __future__ import annotations
@@ -29,23 +31,17 @@ import numpy as np
 
 from protocol.averaging.vector_layout import Vector
 from protocol.codec import Codec, chunk_bytes
-from protocol.contribution.offer import AS_THEY_ARE, NOTHING, Kept, Offer, as_bytes, is_finite
-from protocol.digest import Buffer, Digest, leaves_of, levels_of, root_of
+from protocol.contribution.offer import AS_THEY_ARE, NOTHING, Offer, as_bytes
+from protocol.contribution.sent_offers import PendingOffer, SentOffers
+from protocol.digest import Buffer, leaves_of, levels_of, root_of
 from protocol.errors import InvariantBroken
-from protocol.ports.disk_records import LedgerRecord, SentOffer
-
-__all__ = ["NOTHING", "SENT_KEPT", "Kept", "Ledger", "Offer", "as_bytes", "is_finite"]
-
-SENT_KEPT = 3
-"""Offers of earlier parents that are kept: each is as large as the model's encoding. After as many certificates without one of ours (the default of
-`max_carry_rounds`) none of their work is left."""
 
 
 class Ledger:
     """One node's ledger in one run.
 
-    Mutable: it holds vectors of shape (parameters,). Whoever changes it makes it durable before
-    telling anybody.
+    The ledger is mutable and holds vectors of shape (parameters,). Make a change durable before you
+    tell others about it.
     """
 
     def __init__(
@@ -56,48 +52,47 @@ class Ledger:
         self.max_carry_rounds = max_carry_rounds
         self.residue: Vector = np.zeros(parameters, np.float32)
         self.weight = 0
-        # T, up to the offer once that was given out.
+        # T, up to the offer once the offer was sent.
         self.displacement: Vector = np.zeros(parameters, np.float32)
         self.samples = 0  # w
-        # What was trained after an offer that was given out.
+        # The displacement after an offer that was sent.
         self.later: Vector | None = None
         self.later_samples = 0
         self.later_rounds = 0
-        # Samples of this round's lane that were used, whatever became of them.
+        # The used samples of this round's lane, whatever became of them.
         self.drawn = 0
-        # Of training in the trajectory: how often something new was offered.
+        # Rounds of training in the trajectory: how often something new was offered.
         self.rounds = 0
         self.next_seq = 1
         self.carried = 0
         self.offer = NOTHING
-        # Whether the offer's bytes went to others: then it is the only one of this parent.
+        # Whether the offer's bytes were sent: then it is the only offer of this parent.
         self.given = False
-        # The last seq that was settled: with it, whatever was offered before it.
+        # The last settled seq; every earlier offer is settled with it.
         self.settled = 0
         # Whether something was added since the last offer.
-        self._grew = False
+        self.grew = False
         # A certificate that is on its way may list any of them.
-        self._kept: dict[int, Kept] = {}
+        self.sent = SentOffers()
 
     @property
     def pending(self) -> int:
-        """Samples that no certificate lists yet."""
+        """The samples that no certificate lists yet."""
         return self.weight + self.samples + self.later_samples
 
     @property
     def local(self) -> Vector | None:
-        """The anchor minus the parameters that training goes on from; None where they are the
-        anchor.
-        """
+        """The anchor minus the parameters that training resumes from; None where they are equal."""
         if self.later is None:
             return self.displacement if self.samples else None
         return self.displacement + self.later
 
-    # -------------------------------------------------------------------------------------------- training and offers
-
     def add(self, delta: Vector, samples: int) -> None:
-        """A stretch of training was handed over: `delta` is parameters before minus after, finite,
-        shape (parameters,).
+        """Add a stretch of training.
+
+        Args:
+            delta: the parameters before minus those after, finite, shape (parameters,).
+            samples: the number of samples.
         """
         if not samples:
             return
@@ -111,15 +106,18 @@ class Ledger:
             self.offer = NOTHING
             AS_THEY_ARE.add(as_bytes(delta), 1, self.displacement)
             self.samples += samples
-        self._grew = True
+        self.grew = True
 
     def make_offer(self, memory: memoryview | None = None) -> Offer:
-        """The offer of this parent: the one that was given out, or all that is pending, encoded
-        under the next seq, into `memory` of an encoding's size if there is any.
+        """Make the offer of this parent: the one that was sent, or else all that is pending.
 
-        Raises `ValueError` for what cannot be encoded.
+        Args:
+            memory: memory of an encoding's size to encode into.
+
+        Raises:
+            ValueError: the vector cannot be encoded.
         """
-        grew, self._grew = self._grew, False
+        grew, self.grew = self.grew, False
         if self.given:
             self.later_rounds += grew
             return self.offer
@@ -146,7 +144,7 @@ class Ledger:
         return self.offer
 
     def _learned(self) -> Vector:
-        """S + wT."""
+        """Compute S + wT."""
         if not self.samples:
             return self.residue
         learned = self.residue.copy()
@@ -154,38 +152,39 @@ class Ledger:
         return learned
 
     def give_out(self) -> None:
-        """The offer's bytes go to others: from here on a certificate may list it, and no other
-        offer is made for this parent.
+        """Note that the offer's bytes are sent.
+
+        From now on a certificate may list it, and this parent gets no other offer.
         """
         self.given = bool(self.offer.seq)
 
-    # -------------------------------------------------------------------------------------------- certificates
-
     def knows(self, seq: int) -> bool:
-        """Whether this ledger made offer `seq`, or was settled with it or a later one."""
-        return seq <= self.settled or seq == self.offer.seq or seq in self._kept
+        """Whether this ledger made offer `seq`, or settled it or a later one."""
+        return seq <= self.settled or seq == self.offer.seq or seq in self.sent
 
     def settle(self, listed_seq: int | None, *, beside: bool = False, share: float = 1.0) -> int:
-        """A certificate joined our ancestry; `listed_seq` is what it lists for us, None when it
-        does not.
+        """Settle a certificate that joined this node's ancestry.
 
-        `beside` says that it is of a branch which a later certificate merges with ours: it ends no
-        trajectory and ages nothing. `share` scales what the certificate's encoding lost
-        (`protocol/contribution/round_share.py`).
+        Args:
+            listed_seq: the seq that it lists for this node; None when it lists none.
+            beside: whether it is of a branch that a later certificate merges with this one. Such a
+                certificate ends no trajectory and ages nothing.
+            share: scales what the certificate's encoding lost
+                (`protocol/contribution/round_share.py`).
 
-        Returns the samples that were dropped: half of what waits, all of it after
-        `max_carry_rounds`, what is above the cap, or certified work that this ledger no longer
-        knows (a restart from an older ledger). The last loses a node's last steps; keeping them
-        could count them twice.
+        Returns:
+            The dropped samples: half of what waits, all of it after `max_carry_rounds`, what is
+            above the cap, or certified work that this ledger does not know after a restart from an
+            older one. The last loses a node's last steps; to keep them could count them twice.
         """
         if listed_seq is None or listed_seq <= self.settled:
             return 0 if beside else self._end() + self._age()
         if listed_seq == self.offer.seq:
-            counted = Kept(offer=self.offer, factor=1.0, left=self.offer.weight)
+            counted = PendingOffer(offer=self.offer, factor=1.0, left=self.offer.weight)
             dropped = self._end()
-        elif listed_seq in self._kept:
+        elif listed_seq in self.sent:
             dropped = 0 if beside else self._end()
-            counted = self._kept[listed_seq]
+            counted = self.sent[listed_seq]
         else:
             self.drawn = 0
             return self.drop(listed_seq + 1)
@@ -195,22 +194,22 @@ class Ledger:
             raise InvariantBroken(
                 f"the ledger was certified for {-self.weight} samples more than it held"
             )
-        # S is what encoding lost, and nothing else.
+        # S holds what the encoding lost, and nothing else.
         if self.weight == 0:
             self.residue *= np.float32(share)
         self.carried = 0
         self.settled = listed_seq
-        # Offers made after it hold its work too. Should one of them be certified on another branch,
-        # only dropping is safe.
-        self._kept.clear()
+        # Later offers hold its work, too. Should another branch certify one of them, only dropping
+        # is safe.
+        self.sent.clear()
         self.offer, self.given = NOTHING, False
         return dropped
 
     def _end(self) -> int:
-        """The anchor moves: what the trajectory came to waits in S, and steps after its offer begin
-        the next one.
+        """End the trajectory: its work waits in S, and steps after its offer begin the next one.
 
-        Returns the samples above the cap.
+        Returns:
+            The samples above the cap.
         """
         offer = self.offer
         learned = self._learned()
@@ -222,9 +221,7 @@ class Ledger:
             self._scale(self.max_samples / self.weight)
             self.weight = self.max_samples
         if self.given:
-            self._kept[offer.seq] = Kept(offer=offer, factor=1.0, left=offer.weight)
-            while len(self._kept) > SENT_KEPT:
-                del self._kept[min(self._kept)]
+            self.sent.add(offer)
         self.displacement, self.samples = (
             self.displacement if self.later is None else self.later,
             self.later_samples,
@@ -234,11 +231,12 @@ class Ledger:
         self.rounds, self.later_rounds = self.later_rounds, 0
         self.later, self.later_samples = None, 0
         self.drawn = 0
-        self._grew = self._grew and self.samples > 0
+        self.grew = self.grew and self.samples > 0
         self.offer, self.given = NOTHING, False
         return dropped
 
     def _age(self) -> int:
+        """Halve what waits, or drop it after too many certificates; return the dropped samples."""
         if self.weight == 0:
             return 0
         self.carried += 1
@@ -246,38 +244,40 @@ class Ledger:
         if self.carried >= self.max_carry_rounds:
             self.residue[:] = 0.0
             self.weight = self.carried = 0
-            # Of no offer so far is anything left that a certificate could count.
+            # No work is left that a certificate of an earlier offer could count.
             self.settled = self.next_seq - 1
-            self._kept.clear()
+            self.sent.clear()
             return before
         self._scale(0.5)
         self.weight //= 2
         return before - self.weight
 
     def _scale(self, factor: float) -> None:
-        """What waits counts less, and with it what a later listing takes out."""
+        """Let what waits count less, and with it what a later listing takes out."""
         self.residue *= np.float32(factor)
-        self._kept = {
-            seq: Kept(offer=kept.offer, factor=factor * kept.factor, left=int(factor * kept.left))
-            for seq, kept in self._kept.items()
-        }
+        self.sent.scale(factor)
 
     def rest(self) -> None:
-        """The anchor is that of an earlier certificate (its newer checkpoint was lost): what was
-        trained since waits, since it begins elsewhere.
+        """Let the work since the anchor wait, because the newer checkpoint was lost.
+
+        The node trains from an earlier certificate's anchor.
         """
         self._end()
 
     def credit(self, start: int, weighted_error: Vector) -> None:
-        """A reducer keeps what encoding its slice's mean lost: `weighted_error` is W_included x
-        (mean - decoded) from element `start` on.
+        """Keep, as a reducer, what the encoding of a slice's mean lost.
+
+        Args:
+            start: the slice's first element.
+            weighted_error: included weight x (mean - decoded), shape (elements of the slice,).
         """
         self.residue[start : start + weighted_error.size] += weighted_error
 
     def drop(self, next_seq: int) -> int:
-        """Forget everything pending and go on with at least `next_seq`.
+        """Drop everything pending and continue with at least `next_seq`.
 
-        Returns the samples forgotten.
+        Returns:
+            The dropped samples.
         """
         dropped = self.pending
         self.residue[:] = 0.0
@@ -285,86 +285,9 @@ class Ledger:
         self.later = None
         self.weight = self.samples = self.later_samples = 0
         self.carried = self.rounds = self.later_rounds = 0
-        self._grew = False
+        self.grew = False
         self.offer, self.given = NOTHING, False
-        self._kept.clear()
+        self.sent.clear()
         self.next_seq = max(self.next_seq, next_seq)
         self.settled = self.next_seq - 1
         return dropped
-
-    # -------------------------------------------------------------------------------------------- on disk
-
-    def record(self, run: Digest, tip: Digest) -> LedgerRecord:
-        """The ledger as it goes to disk; shares the vectors, so write it before changing it."""
-        nothing = self.residue[:0]
-        return LedgerRecord(
-            run=run,
-            tip=tip,
-            next_seq=self.next_seq,
-            weight=self.weight,
-            carried=self.carried,
-            offered_seq=self.offer.seq,
-            offered_weight=self.offer.weight,
-            offered_digest=self.offer.digest,
-            offered=self.offer.encoded,
-            residue=self.residue,
-            samples=self.samples,
-            displacement=self.displacement if self.samples else nothing,
-            later_samples=self.later_samples,
-            later=nothing if self.later is None else self.later,
-            drawn=self.drawn,
-            rounds=self.rounds,
-            later_rounds=self.later_rounds,
-            sent=tuple(
-                SentOffer(
-                    seq=seq,
-                    weight=kept.offer.weight,
-                    digest=kept.offer.digest,
-                    encoded=kept.offer.encoded,
-                    factor=kept.factor,
-                    left=kept.left,
-                )
-                for seq, kept in sorted(self._kept.items())
-            ),
-        )
-
-    def restore(self, record: LedgerRecord, *, given: bool = True) -> None:
-        """Take what was on disk.
-
-        `given` is whether the offer there may have been given out. Raises `InvariantBroken` when it
-        is of another model.
-        """
-        if record.residue.shape != self.residue.shape:
-            raise InvariantBroken(
-                f"the ledger on disk has {record.residue.size} parameters, the run's model {self.residue.size}"
-            )
-        self.residue[:] = record.residue
-        self.weight, self.next_seq, self.carried = record.weight, record.next_seq, record.carried
-        self.drawn, self.rounds, self.later_rounds = (
-            record.drawn,
-            record.rounds,
-            record.later_rounds,
-        )
-        self._grew = bool(record.samples) and not record.offered_seq
-        if record.samples:
-            self.displacement[:] = record.displacement
-            self.samples = record.samples
-        if record.later_samples:
-            self.later, self.later_samples = record.later.copy(), record.later_samples
-        for sent in record.sent:
-            offer = self._again(sent.seq, sent.weight, sent.encoded, sent.digest)
-            self._kept[sent.seq] = Kept(offer=offer, factor=sent.factor, left=sent.left)
-        if record.offered_seq:
-            self.offer = self._again(
-                record.offered_seq, record.offered_weight, record.offered, record.offered_digest
-            )
-            self.given = given or bool(record.later_samples)
-
-    def _again(self, seq: int, weight: int, encoded: Buffer, name: Digest) -> Offer:
-        return Offer(
-            seq=seq,
-            weight=weight,
-            encoded=encoded,
-            tree=levels_of(leaves_of(encoded, chunk_bytes(self.codec))),
-            digest=name,
-        )

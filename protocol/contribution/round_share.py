@@ -1,5 +1,4 @@
-"""How many rounds of training a certificate's mean is made of: more than one where somebody brings
-what it learned alone.
+"""How many rounds of training a certificate's mean holds: more than one after training alone.
 
 A round moves the anchor by the mean of some seconds of training. A member that was alone for an
 hour brings a displacement of an hour, with an hour's weight, and says in its offer of how many

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import msgspec
 
-from protocol.certificates.certificate import OpenCertificate, Tip
+from protocol.certificates.certificate import OpenCertificate
+from protocol.certificates.tip import Tip
 from protocol.contribution.offer import Offer
 from protocol.digest import Digest
 from protocol.identity import PeerId

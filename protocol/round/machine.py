@@ -43,7 +43,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from protocol.certificates.certificate import Tip
+from protocol.certificates.tip import Tip
 from protocol.digest import Digest
 from protocol.errors import InvariantBroken
 from protocol.identity import PeerId

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 import msgspec
 
-from protocol.certificates.certificate import OpenCertificate, Tip
+from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.leader_order import leader_of
 from protocol.certificates.merge import merge_parents, merge_round
+from protocol.certificates.tip import Tip
 from protocol.contribution.offer import NOTHING, Offer
 from protocol.digest import Digest
 from protocol.identity import PeerId

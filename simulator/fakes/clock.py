@@ -84,7 +84,8 @@ class _Deadline:
         new = math.inf if scope._cancel_status is None or scope._cancel_called else scope._deadline
         if old != new:
             scope._registered_deadline = new
-            deadlines = trio._core._run.GLOBAL_RUN_CONTEXT.runner.deadlines  # type: ignore[attr-defined]
+            internals: Any = trio._core._run  # type: ignore[attr-defined]
+            deadlines = internals.GLOBAL_RUN_CONTEXT.runner.deadlines
             if old != math.inf:
                 deadlines.remove(old, scope)
             if new != math.inf:
@@ -147,8 +148,7 @@ class Schedule:
         self._error: BaseException | None = None
 
     def at(self, when_s: float, act: Callable[[Any], None], argument: Any) -> None:
-        """Call `act(argument)` at `when_s` on trio's clock; if that has passed, when every task
-        waits.
+        """Call `act(argument)` at `when_s` on trio's clock, or as soon as every task waits.
 
         `act` must not raise. The clock may then be a rounding error short of `when_s`: a task that
         waits for a time waits for its act and does not read the clock.

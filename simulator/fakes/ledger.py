@@ -1,5 +1,4 @@
-"""A chain in memory without its contracts: blocks and transactions, with a clock that the test
-sets.
+"""A chain in memory without its contracts: blocks and transactions on a test's clock.
 
 A block comes every `block_s` of the clock, whenever somebody looks. What a transaction does is
 defined by the client (`chain.py`). A test can also make the chain fail.

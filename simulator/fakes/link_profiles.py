@@ -148,8 +148,9 @@ def region_of(peer: PeerId) -> int:
 
 
 def four_regions(source: PeerId, target: PeerId) -> LinkModel:
-    """The paths of `simulate network --profile regions`: near inside a region, far and lossy
-    between.
+    """The paths of `simulate network --profile regions`.
+
+    They are near inside a region, and far and lossy between regions.
     """
     return _between_regions(region_of(source), region_of(target))
 

@@ -1,8 +1,8 @@
-"""`FaultInjector`: decides what one node's messages suffer: loss, duplication, delay, damage or
-lies.
+"""`FaultInjector`: decides what happens to one node's messages.
 
-A link could never flip a bit of an encrypted stream or replace a message in it. So damage is done
-before the stream seals the bytes: it is what a broken or lying *peer* would send.
+They are lost, duplicated, delayed, damaged or replaced by lies. A link could never flip a bit of an
+encrypted stream or replace a message in it. So damage is done before the stream seals the bytes: it
+is what a broken or lying *peer* would send.
 """
 
 from __future__ import annotations

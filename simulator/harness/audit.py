@@ -5,11 +5,11 @@ into which offer. From the first certificate on it follows every ledger and ever
 certificate is exact when:
 
 * each listed contribution is, by the Merkle root that its contributor signed, bit for bit what the
-contributor's stretches make,
+  contributor's stretches make,
 * the state that it names is, bit for bit, the outer step from its parent's state with the weighted
-mean of those contributions, and
+  mean of those contributions, and
 * that state is, within float32 rounding, the one that float64 arithmetic makes of the stretches
-themselves, without ledger, codec or reduction.
+  themselves, without ledger, codec or reduction.
 """
 
 from __future__ import annotations

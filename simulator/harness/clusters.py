@@ -1,10 +1,10 @@
 """Clusters of network namespaces far apart: bridges with members, and long, narrow paths between.
 
-hub of cluster 0 (bridge) ── veth ── member 0, 1, ...      10.213.0.10, .11, ...
-      └ far ──┐
-              ├── packet_delay: a process that holds every packet
-      ┌ far ──┘
-  hub of cluster 1 (bridge) ── veth ── ...                    10.213.1.10, ...
+    hub of cluster 0 (bridge) ── veth ── member 0, 1, ...      10.213.0.10, .11, ...
+        └ far ──┐
+                ├── packet_delay: a process that holds every packet
+        ┌ far ──┘
+    hub of cluster 1 (bridge) ── veth ── ...                    10.213.1.10, ...
 
 Clusters need root. Nothing of them outlives the process that made them, as with one cluster
 (`netns`).
@@ -39,8 +39,8 @@ END_S = 5.0
 class ClusterLink(msgspec.Struct, frozen=True, kw_only=True):
     """The path from any cluster to any other.
 
-    `delay_s` is one way. `rate_bps` is what a cluster sends to all others together, bits per second;
-    None is unlimited.
+    `delay_s` is one way. `rate_bps` is what a cluster sends to all others together, bits per
+    second; None is unlimited.
     """
 
     delay_s: float
@@ -82,8 +82,10 @@ class Clusters:
 def clusters(
     count: int, size: int, far: ClusterLink, *, uplink_bps: float | None, downlink_bps: float | None
 ) -> Iterator[Clusters]:
-    """Make `count` clusters of `size` members. Raises `UserError("NETNS")` where that is
-    impossible.
+    """Make `count` clusters of `size` members.
+
+    Raises:
+        UserError: With code NETNS, where that is impossible.
     """
     if reason := missing_for_clusters():
         raise UserError(

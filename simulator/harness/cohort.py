@@ -2,8 +2,9 @@
 
 Whatever happens to the harness, no process survives it.
 
-async with cohort_of(4, root, manifest, elements) as cohort:
-      await cohort.until(lambda: cohort.whole_house(1), "all four are in a certificate", 60.0)
+    async with cohort_of(4, root, manifest, elements) as cohort:
+        for member in cohort.members:
+            await cohort.start(member)
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Network namespaces with shaped links: every member is a machine behind a cable of its own.
 
-hub (bridge) ── veth ── member 0    10.213.0.10
-               ── veth ── member 1    10.213.0.11  ...
+    hub (bridge) ── veth ── member 0    10.213.0.10
+                 ── veth ── member 1    10.213.0.11  ...
 
 Namespaces need root. No namespace has a name, and nothing is made outside of them: each exists
 through one process that sleeps in it until its standard input closes. When the process that made

@@ -7,7 +7,7 @@ else: their own TCP fills it, waits for it and loses on it.
 
 Usage, until its standard input closes:
 
-python -m simulator.harness.packet_delay --delay-s 0.04 10.213.0=PID 10.213.1=PID ...
+    python -m simulator.harness.packet_delay --delay-s 0.04 10.213.0=PID 10.213.1=PID ...
 
 PID is any process in the hub's namespace. The process prints `far` when the paths are open.
 """

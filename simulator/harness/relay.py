@@ -5,7 +5,7 @@ under another one, where the relay listens on the same ports. So every connectio
 through the relay, in both planes. The kernel knows the caller: the process whose socket has that
 port (`/proc/net/tcp`). So a link has two ends, and each direction has its own condition.
 
-relay between      a ----> 127.88.0.2 (advertised) --relay--> 127.87.0.2 (b listens)
+    relay between      a ----> 127.88.0.2 (advertised) --relay--> 127.87.0.2 (b listens)
 
 Guarantees: bytes arrive in order or the connection breaks. A cut link breaks its connections and
 refuses new ones. A frozen link keeps its connections and delivers nothing, as a pulled cable does.
@@ -56,9 +56,7 @@ class TokenBucket:
         self._filled_s = trio.current_time()
 
     async def acquire(self, size: int, rate: float) -> None:
-        """Wait until `size` bytes may pass. Several callers share the rate, and each is served in
-        order.
-        """
+        """Wait until `size` bytes may pass. Callers share the rate and are served in order."""
         now = trio.current_time()
         self._tokens = min(self._tokens + (now - self._filled_s) * rate, rate * BURST_S) - size
         self._filled_s = now
@@ -82,8 +80,8 @@ class Relay:
         self._changed = trio.Event()
 
     def introduce(self, name: str, pid: Callable[[], int | None]) -> None:
-        """Give a name to the connections of the process with this number. None means no process
-        now.
+        """Give a name to the connections of a process. `pid` returns None while there is no
+        process.
         """
         self._pids[name] = pid
 

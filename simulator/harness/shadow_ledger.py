@@ -13,6 +13,7 @@ import msgspec
 
 from protocol.codec import codec_named
 from protocol.contribution.ledger import Ledger
+from protocol.contribution.ledger_disk import ledger_record, restore_ledger
 from protocol.digest import Buffer, Digest, digest
 from protocol.identity import PeerId
 from protocol.ports.disk_records import LedgerRecord
@@ -102,7 +103,7 @@ class ShadowLedger:
         )
 
     def _keep(self) -> None:
-        record = self._ledger.record(self._run, self._run)
+        record = ledger_record(self._ledger, self._run, self._run)
         vectors = {
             "residue": record.residue,
             "displacement": record.displacement,
@@ -144,7 +145,7 @@ class ShadowLedger:
             )
             return
         self._ledger = self._empty()
-        self._ledger.restore(found.record, given=line.given)
+        restore_ledger(self._ledger, found.record, given=line.given)
         self._ledger.settled = self._last_seq = found.settled
         self._waiting, self._present, self._later, self._offers = (
             found.waiting,
@@ -203,10 +204,10 @@ class ShadowLedger:
     def certified(
         self, listed_seq: int | None, *, beside: bool, rounds: float, forgets: bool
     ) -> None:
-        """Settle a certificate on the member's way; `beside` and `rounds` are those of
-        `Ledger.settle`.
+        """Settle a certificate on the member's way.
 
-        `forgets` says that the member was no founder.
+        `beside` and `rounds` are those of `Ledger.settle`. `forgets` says that the member was no
+        founder.
         """
         if forgets:
             self._ledger.drop(self._ledger.next_seq)

@@ -111,9 +111,7 @@ class TrialRunner:
     # ---------------------------------------------------------------- a trial
 
     async def strike(self, command: Strike, *, leader: bool, pick: int) -> TrialResult:
-        """Strike the next round's leader, or the `pick`-th other, and wait for the cohort's
-        recovery.
-        """
+        """Strike the next round's leader, or the `pick`-th other, and wait for recovery."""
         cohort = self.cohort
         step = await self.until_whole()
         victim = self._choose(step, leader=leader, pick=pick)

@@ -3,11 +3,11 @@
 Members send each other parcels in order, over one lane for each direction of a pair, as the engine
 does:
 
-in a group: the slice of the offer, then the share of the result that the sender finished, then
-  the other shares, when the sender has them all
-
-between counterparts: the group's sum of the receiver's share, then the result of the sender's
-  share
+in a group
+    The slice of the offer, then the share of the result that the sender finished, then the other
+    shares, when the sender has them all.
+between counterparts
+    The group's sum of the receiver's share, then the result of the sender's share.
 
 A parcel starts when its contents exist: the leader has heard that everything is held and has said
 so (half a round trip each), all groups' sums of a share have arrived, or all shares of a slice

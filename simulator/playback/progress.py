@@ -1,5 +1,4 @@
-"""Checks that a world makes progress: certificates come while `min_peers` honest nodes hear each
-other.
+"""Checks that a world progresses while `min_peers` honest nodes hear each other.
 
 Progress is judged twice. Until the first fault nothing stands in the way, so the first certificate
 must come within a round and a view. After the last fault every live node must move on within

@@ -49,8 +49,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     suspected: tuple[int, ...] = ()
     # Nobody may drop other work than what certificates passed by, which is halved until it is gone.
     drops_only_passed: bool = False
-    # From then on no honest leader plans with a liar, and every honest node has reported the proof in
-    # its last life.
+    # From then on no honest leader plans with a liar, and every honest node has reported the proof
+    # in its last life.
     liars_out_from_s: float | None = None
 
 
@@ -124,7 +124,14 @@ def plain(
 
     def make(nodes: int | None, seed: int) -> Story:
         n = nodes or count
-        return Story(name=name, nodes=n, seed=seed, seconds=seconds, schedule=schedule(n), **more)  # type: ignore[arg-type]
+        return Story(
+            name=name,
+            nodes=n,
+            seed=seed,
+            seconds=seconds,
+            schedule=schedule(n),
+            **more,  # type: ignore[arg-type]
+        )
 
     return make
 

@@ -66,8 +66,7 @@ class Contents:
         value: Vector,
         momentum: Vector,
     ) -> str:
-        """What is wrong with the state that a node holds for this certificate; empty when nothing
-        is.
+        """What is wrong with a node's state for this certificate; empty when nothing is.
 
         `weights` are those of a merge.
         """

@@ -41,8 +41,7 @@ ROUNDS_KEPT = 64
 
 @contextmanager
 def checked_once() -> Iterator[None]:
-    """Inside the block, each signature, message, plan and certificate is checked once for all
-    nodes.
+    """Check each signature, message, plan and certificate once for all nodes of the block.
 
     It is for worlds of one run, whose manifest follows from its id. A failure to decode is found
     anew each time. A signature that did not verify is cached as invalid.

@@ -144,7 +144,7 @@ def test_a_full_disk_is_named_once_and_nothing_is_lost(
             journal.flush()
             assert path.stat().st_size == first, "half a line was left"
     assert sum(isinstance(event, Warned) for event in told) == 1
-    assert "training goes on" in caplog.text
+    assert "Training continues" in caplog.text
     journal.flush()
     assert [event.parameters for event in lines(path) if isinstance(event, TrainerReady)] == [
         1,

@@ -144,8 +144,7 @@ def killed_writer(root: Path, delay_s: float) -> int:
 
 @pytest.mark.real
 async def test_kill_9_at_any_instant_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
-    """Up to twenty real processes die at random instants of writing, on a slow machine at least
-    five.
+    """Five to twenty real processes die at random instants of writing.
 
     Records that they reported as durable are whole.
     """

@@ -7,8 +7,9 @@ from functools import lru_cache
 
 from msgspec.structs import replace
 
-from protocol.certificates.certificate import Tip, assemble, extend, genesis, open_certificate
+from protocol.certificates.certificate import assemble, open_certificate
 from protocol.certificates.leader_order import leader_of, leader_order
+from protocol.certificates.tip import Tip, extend, genesis
 from protocol.digest import Digest, digest
 from protocol.identity import PeerId, Signer
 from protocol.messages.base import Message, Signed

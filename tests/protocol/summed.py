@@ -19,7 +19,8 @@ from protocol.averaging.sum_audit import (
     result_piece,
 )
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector, element_range
-from protocol.certificates.certificate import OpenCertificate, genesis, open_certificate
+from protocol.certificates.certificate import OpenCertificate, open_certificate
+from protocol.certificates.tip import genesis
 from protocol.codec import chunk_bytes, codec_named
 from protocol.digest import Buffer, leaves_of, levels_of, merkle_root, root_of
 from protocol.messages.base import Signed

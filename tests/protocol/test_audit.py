@@ -132,7 +132,7 @@ def test_nobody_is_convicted_of_a_sum_that_it_was_not_to_make() -> None:
         slice=lied.part,
         root=bytes(32),
     )
-    assert "no one member answers" in lied.refused(
+    assert "no single member answers" in lied.refused(
         replace(good, result=sign(FOUR[lied.part], lied.run, result))
     )
     ready = lied.made.plan.offers[lied.part]

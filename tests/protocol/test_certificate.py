@@ -12,17 +12,13 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from protocol.certificates.certificate import (
-    NEWCOMER_LANES,
     Certificate,
     OpenCertificate,
-    Tip,
     assemble,
     certificate_hash,
-    extend,
-    genesis,
     open_certificate,
-    prefer,
 )
+from protocol.certificates.tip import NEWCOMER_LANES, Tip, extend, genesis, prefer
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId
@@ -171,10 +167,12 @@ def test_another_cut_or_plan_than_was_voted_for() -> None:
     made = Made(people(4))
     raw = made.raw()
     other_inclusion = made.signed(replace(made.inclusion, reason="another"))
-    assert "not the one that was voted for" in refused(again(raw, inclusion=other_inclusion))
+    assert "the votes name another plan or inclusion" in refused(
+        again(raw, inclusion=other_inclusion)
+    )
     other_plan = made.signed(replace(made.plan, reason="another"))
-    assert "not the one that was voted for" in refused(again(raw, plan=other_plan))
-    assert "not the one that was voted for" in refused(
+    assert "the votes name another plan or inclusion" in refused(again(raw, plan=other_plan))
+    assert "the votes name another plan or inclusion" in refused(
         Made(people(4)).with_inclusion(plan=named("another plan")).raw()
     )
 
@@ -202,7 +200,7 @@ def test_votes_for_another_round_than_the_plan(changes: dict[str, object]) -> No
         ({"contributors": (0, 0, 1)}, "in order"),
         ({"contributors": (0, 4)}, "not members"),
         ({"present": (0, 1, 2, 9)}, "not members"),
-        ({"contributors": ()}, "or nobody"),
+        ({"contributors": ()}, "of nobody"),
         (
             {"contributors": (0, 3), "present": (0, 1, 2), "owners": (0, 1, 2, 0)},
             "2 contributors among 3 present",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from protocol.certificates.certificate import genesis
+from protocol.certificates.tip import genesis
 from protocol.contribution.round_share import rounds_in
 from protocol.messages.offer import MAX_ROUNDS, Ready, Trajectory
 from tests.protocol.rounds import RUN, people, ready

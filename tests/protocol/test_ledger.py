@@ -12,7 +12,10 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS
 from protocol.codec import Codec, codec_named, entries
-from protocol.contribution.ledger import NOTHING, SENT_KEPT, Ledger, Offer
+from protocol.contribution.ledger import Ledger
+from protocol.contribution.ledger_disk import ledger_record, restore_ledger
+from protocol.contribution.offer import NOTHING, Offer
+from protocol.contribution.sent_offers import SENT_KEPT
 from protocol.digest import EMPTY_ROOT, leaves_of, merkle_root
 from protocol.errors import InvariantBroken
 from protocol.ports.disk_records import LedgerRecord
@@ -179,7 +182,7 @@ class Life(RuleBasedStateMachine):
     @rule(data=st.data(), beside=st.booleans())
     def certified_with_us(self, data: st.DataObject, beside: bool) -> None:
         """What is on offer, or what was given out before."""
-        known = {seq: kept.offer for seq, kept in self.ledger._kept.items()}
+        known = {seq: kept.offer for seq, kept in self.ledger.sent.pending.items()}
         if self.ledger.offer.weight:
             known[self.ledger.offer.seq] = self.ledger.offer
         assert len(known) <= SENT_KEPT + 1
@@ -222,7 +225,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(target=records)
     def written(self) -> tuple[LedgerRecord, Account, frozenset[int]]:
-        record = self.ledger.record(RUN, TIP)
+        record = ledger_record(self.ledger, RUN, TIP)
         assert record.residue is self.ledger.residue
         return deepcopy(record), deepcopy(self.account), frozenset(self.certified)
 
@@ -235,7 +238,7 @@ class Life(RuleBasedStateMachine):
         record, self.account, before = saved
         self.account = deepcopy(self.account)
         self.ledger = new_ledger(self.codec)
-        self.ledger.restore(record, given=bool(self.account.given))
+        restore_ledger(self.ledger, record, given=bool(self.account.given))
         self.ledger.settled = max(before, default=0)
         for seq in sorted(self.certified - before):
             offer = self.ledger.offer
@@ -243,7 +246,7 @@ class Life(RuleBasedStateMachine):
             if current:
                 part = (1.0, decoded(self.ledger, offer) * offer.weight, offer.weight)
             pending = self.ledger.pending
-            known = current or seq in self.ledger._kept
+            known = current or seq in self.ledger.sent.pending
             dropped = self.ledger.settle(seq)
             if known:
                 if self.account.given and not current:
@@ -378,7 +381,11 @@ def test_a_late_listing_takes_out_what_is_left_of_it() -> None:
     ledger.make_offer()
     ledger.give_out()
     assert ledger.settle(None) == 19
-    assert (ledger.weight, ledger._kept[first.seq].factor, ledger._kept[first.seq].left) == (
+    assert (
+        ledger.weight,
+        ledger.sent.pending[first.seq].factor,
+        ledger.sent.pending[first.seq].left,
+    ) == (
         19,
         0.25,
         15,
@@ -468,9 +475,9 @@ def test_nothing_is_offered_for_nothing() -> None:
 
 
 def test_a_ledger_of_another_model_is_refused() -> None:
-    record = new_ledger(parameters=PARAMETERS + 1).record(RUN, TIP)
+    record = ledger_record(new_ledger(parameters=PARAMETERS + 1), RUN, TIP)
     with pytest.raises(InvariantBroken, match="25 parameters"):
-        new_ledger().restore(record)
+        restore_ledger(new_ledger(), record)
 
 
 def test_leaves_are_chunks_of_the_encoding() -> None:
@@ -482,7 +489,7 @@ def test_leaves_are_chunks_of_the_encoding() -> None:
         assert list(offer.tree[0]) == leaves_of(offer.encoded, codec.size(CHUNK_ELEMENTS))
         assert len(offer.tree[0]) == 3
         restored = new_ledger(codec, parameters)
-        restored.restore(ledger.record(RUN, TIP))
+        restore_ledger(restored, ledger_record(ledger, RUN, TIP))
         assert restored.offer == offer
 
 
@@ -504,7 +511,7 @@ def test_a_restart_goes_on_where_the_ledger_stood(phase: str) -> None:
     if phase == "passed by":
         ledger.settle(None)
     back = new_ledger(cap=1000)
-    back.restore(deepcopy(ledger.record(RUN, TIP)), given=ledger.given)
+    restore_ledger(back, deepcopy(ledger_record(ledger, RUN, TIP)), given=ledger.given)
     for life in (ledger, back):
         life.add(constant(0.25), 4)
         life.make_offer()
@@ -533,11 +540,11 @@ def test_a_restart_from_an_older_ledger_loses_steps_and_doubles_none() -> None:
     ledger = new_ledger()
     ledger.add(constant(1.0), 5)
     ledger.make_offer()
-    record = deepcopy(ledger.record(RUN, TIP))
+    record = deepcopy(ledger_record(ledger, RUN, TIP))
     ledger.add(constant(1.0), 5)
     listed = ledger.make_offer()
     restarted = new_ledger()
-    restarted.restore(record)
+    restore_ledger(restarted, record)
     assert restarted.next_seq == listed.seq
     assert restarted.settle(listed.seq) == 5
     assert (restarted.pending, restarted.next_seq) == (0, listed.seq + 1)

@@ -8,15 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from protocol.certificates.certificate import (
-    OpenCertificate,
-    Tip,
-    extend,
-    genesis,
-    merge,
-    open_certificate,
-)
+from protocol.certificates.certificate import OpenCertificate, open_certificate
 from protocol.certificates.merge import merge_parents, merge_round, merge_vectors
+from protocol.certificates.tip import Tip, extend, genesis, merge
 from protocol.errors import PeerFault
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, chain, named, people
 
@@ -108,8 +102,12 @@ def test_two_branches_become_one() -> None:
 
 def test_what_is_no_merge_of_these_two() -> None:
     first, second = fork()
-    assert "not two in order" in refused(merging(first, second, parents=(second.hash, first.hash)))
-    assert "not two in order" in refused(merging(first, first, parents=(first.hash, first.hash)))
+    assert "two parents in order" in refused(
+        merging(first, second, parents=(second.hash, first.hash))
+    )
+    assert "two parents in order" in refused(
+        merging(first, first, parents=(first.hash, first.hash))
+    )
     assert "another round than the plan" in refused(
         merging(first, second, parents=merge_parents(first.hash, named("third")))
     )
@@ -126,4 +124,4 @@ def test_a_merge_counts_nobody_again() -> None:
     round_tip = replace(first, hash=merge_round((first.hash, second.hash)))
     made = Made(people(4), round_tip, seq=5)
     made.vote = replace(made.vote, parents=(first.hash, second.hash))
-    assert "or nobody" in refused(made.raw(), "bad_plan")
+    assert "of nobody" in refused(made.raw(), "bad_plan")

@@ -245,8 +245,9 @@ async def test_averaging_holds_less_than_three_vectors(
 
 
 class LongestHold(trio.abc.Instrument):
-    """The longest that one task held the loop, in CPU time of this thread: what others on the
-    machine do does not count.
+    """The longest time that one task held the loop, in CPU time of this thread.
+
+    The load of other processes does not count.
     """
 
     def __init__(self) -> None:

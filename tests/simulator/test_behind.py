@@ -13,7 +13,7 @@ from daemon.swarm.frames import FrameReader, frame
 from daemon.swarm.state_transfer import PROTOCOL, StateReply, StateRequest
 from protocol.averaging.outer_step import state_digest, state_leaves
 from protocol.averaging.vector_layout import STATE_CHUNK_BYTES, chunk_count
-from protocol.certificates.certificate import genesis
+from protocol.certificates.tip import genesis
 from protocol.digest import digest
 from protocol.journal import CaughtUp, PhaseEntered, RoundCertified, Trained
 from protocol.ports.byte_stream import ByteStream
@@ -144,9 +144,7 @@ def test_certificate_whose_state_nobody_serves_stops_no_rounds() -> None:
 
 
 def test_state_served_a_chunk_in_nine_seconds_stops_few_rounds() -> None:
-    """Once a forged certificate held a node in fetch for as long as its chunks came, 40 minutes and
-    more.
-    """
+    """Once a forged certificate held a node in fetch for 40 minutes, as long as its chunks came."""
     manifest = Manifest(
         name="slow", task="quadratic", seed=3, round=QUICK, group=Group(min_peers=2)
     )

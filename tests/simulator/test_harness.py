@@ -170,8 +170,9 @@ def _running(pid: int) -> bool:
 # Both halves wait for their deadlines, on a busy machine for a minute.
 @pytest.mark.slow
 async def test_partition_through_the_relay_heals_into_one_exact_lineage(tmp_path: Path) -> None:
-    """Two pairs that cannot hear each other certify on. When they meet, they are one run again, and
-    every certificate is exact.
+    """Two pairs that cannot hear each other certify on, and become one run when they meet.
+
+    Every certificate is exact.
     """
     async with trio.open_nursery() as nursery, cohort_of(4, tmp_path, SIGNED, ELEMENTS) as cohort:
         trials = TrialRunner(cohort, tmp_path)

@@ -44,8 +44,10 @@ def _reaches_what_it_must(name: str) -> None:
 
 
 def test_view_with_divided_votes_ends_before_its_deadline() -> None:
-    """A reducer dies while it sends its result: two members vote under each of two inclusions.
-    Three votes are needed, and once all members waited for the view's deadline.
+    """A reducer dies while it sends its result, and the votes are divided.
+
+    Two members vote under each of two inclusions, and three votes are needed. Once all members
+    waited for the view's deadline.
     """
     played = play(scenario("groups-crash-member-gather", None, 5))
     assert played.report is not None

@@ -111,8 +111,9 @@ def test_friend_does_not_undo_what_a_node_learned_alone(codec: str, outer: Outer
 
 
 def test_first_anchor_is_the_weighted_mean_of_its_members() -> None:
-    """Golden: with an outer step of rate 1 and no momentum, weighted by the whole trajectories'
-    samples.
+    """Golden: the weights are the samples of whole trajectories.
+
+    The outer step has rate 1 and no momentum.
     """
     played = world()
     stood: dict[int, tuple[float, float]] = {}
@@ -128,9 +129,7 @@ def test_first_anchor_is_the_weighted_mean_of_its_members() -> None:
             stood[1] = (float(engine.state_store.anchor.value[7]), 0.0)
 
     def watch(_at: float, node: object, event: object) -> None:
-        """Record each member's value when it has handed over. The last one before the certificate
-        is its offer.
-        """
+        """Record each member's value when it has handed over: the last one is its offer."""
         if isinstance(event, Trained) and not certified(played, 0):
             index = played.nodes.index(node)  # type: ignore[arg-type]
             trainer = played.nodes[index].trainer

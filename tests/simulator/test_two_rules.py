@@ -139,7 +139,8 @@ def test_node_that_upgrades_in_mid_run_keeps_the_runs_rules() -> None:
         for index in range(3):  # One after the other, as people upgrade.
             world.kill(index)
             before = world.number(index)
-            await world.until(lambda index=index: not world.nodes[index].alive, 10.0, "its end")  # type: ignore[misc]
+            node = world.nodes[index]
+            await world.until(lambda node=node: not node.alive, 10.0, "its end")
             world.nodes[index].supported_rules = NEWER
             world.start(index)
             wanted = before + 2

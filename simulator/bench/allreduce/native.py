@@ -30,7 +30,7 @@ from daemon.system.offload import in_thread
 from protocol.averaging.group_layout import even_groups
 from protocol.averaging.vector_layout import Vector, chunk_count, share_out
 from protocol.codec import codec_named
-from protocol.contribution.ledger import Offer
+from protocol.contribution.offer import Offer
 from protocol.digest import EMPTY_ROOT, Buffer, Digest, Levels, digest
 from protocol.identity import PeerId, Signer
 from protocol.messages.base import Signed

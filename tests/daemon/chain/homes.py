@@ -24,7 +24,8 @@ from daemon.home.layout import CONFIG_FILE, ensure_home
 from daemon.swarm.chain_sync import pack_record
 from daemon.wallet import files
 from daemon.wallet.keystore import wallet_of
-from protocol.certificates.certificate import OpenCertificate, genesis
+from protocol.certificates.certificate import OpenCertificate
+from protocol.certificates.tip import genesis
 from protocol.chain.keccak import ZERO_ADDRESS
 from protocol.chain.port import Chain
 from protocol.run.manifest import seal

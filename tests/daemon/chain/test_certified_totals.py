@@ -16,7 +16,8 @@ from daemon.oracle.reporter import OracleEndpoint, OracleReporter, ReportSigner
 from daemon.services.training.native.rounds.round_log import certified
 from daemon.swarm.chain_sync import pack_record
 from daemon.swarm.lineage import LineageEntry
-from protocol.certificates.certificate import OpenCertificate, Tip, genesis
+from protocol.certificates.certificate import OpenCertificate
+from protocol.certificates.tip import Tip, genesis
 from protocol.journal import JournalEvent, Warned
 from protocol.ports.offload import inline
 from protocol.run.manifest import seal

@@ -21,7 +21,7 @@ from daemon.config.settings import ChainConfig, OracleConfig
 from daemon.swarm.frames import frame
 from daemon.wallet import files
 from daemon.wallet.password import Password
-from protocol.certificates.certificate import genesis
+from protocol.certificates.tip import genesis
 from protocol.chain.account_binding import check_binding
 from protocol.chain.keccak import account_bytes, address_of
 from protocol.errors import UserError

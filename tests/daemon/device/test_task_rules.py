@@ -193,7 +193,7 @@ def test_a_bad_sample_costs_its_batch_alone(task: type[faulty_tasks.Line], words
             skipped += 1
             assert loop.bad.last is not None
             assert words in loop.bad.last.what
-            if loop.bad.tell:
+            if loop.bad.should_report:
                 assert loop.bad.last.where.startswith("sample 17 (position ")
     work = loop.pause()
     assert (skipped, work.samples) == (3, 72 * 4)

@@ -12,8 +12,8 @@ from daemon.services.training.native.state.fork_choice import (
 )
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
-from protocol.certificates.certificate import Tip
 from protocol.certificates.leader_order import leader_of, leader_order
+from protocol.certificates.tip import Tip
 from protocol.digest import Digest
 from protocol.messages.beacon import Beacon
 from protocol.round.events import CertificateReceived, ForkFound

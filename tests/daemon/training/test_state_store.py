@@ -25,7 +25,7 @@ from daemon.swarm import certificate_shares
 from daemon.swarm.chain_sync import pack_record
 from daemon.swarm.lineage import Lineage
 from protocol.averaging import slice_sizes, vector_layout
-from protocol.certificates import certificate, leader_order
+from protocol.certificates import leader_order, tip
 from protocol.errors import UserError
 from protocol.journal import JournalEvent, Warned, WorkDropped
 from protocol.planning import group_choice
@@ -111,7 +111,7 @@ CHANGED: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     ),
     "group choice": lambda patch: patch.setattr(group_choice, "NEARNESS", 0.5),
     "slices": lambda patch: patch.setattr(slice_sizes, "STEPS", 3),
-    "lanes": lambda patch: patch.setattr(certificate, "NEWCOMER_LANES", 5),
+    "lanes": lambda patch: patch.setattr(tip, "NEWCOMER_LANES", 5),
     "every function of the registry": lambda patch: [  # type: ignore[func-returns-value]
         patch.setitem(
             RULE_SETS,

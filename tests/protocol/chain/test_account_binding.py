@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from daemon.wallet.binding import bind
 from daemon.wallet.keystore import UnlockedWallet, wallet_of
-from protocol.certificates.certificate import genesis, open_certificate
+from protocol.certificates.certificate import open_certificate
+from protocol.certificates.tip import genesis
 from protocol.chain import account_binding as module
 from protocol.chain.account_binding import (
     account_of_key,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from protocol.certificates.certificate import genesis
+from protocol.certificates.tip import genesis
 from protocol.chain.account_binding import with_binding
 from protocol.chain.reputation import (
     HOUR_S,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS, MAX_PARAMETERS
-from protocol.certificates.certificate import genesis
+from protocol.certificates.tip import genesis
 from protocol.errors import PeerFault
 from protocol.identity import Signer
 from protocol.messages.envelope import sign

@@ -1,8 +1,7 @@
-"""A cluster: a few pure round machines with real signers, and a wire between them that a test may
-reorder, cut, double and lose.
+"""A test cluster: pure round machines with real signers, and a wire between them.
 
-Nothing runs by itself: the test carries packets, finishes work and lets deadlines pass, in whatever
-order it likes.
+A test may reorder, hold, duplicate and lose packets. Nothing runs by itself: the test delivers
+packets, finishes work and lets deadlines pass, in any order.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from tests.protocol.rounds import Made
 
 
 class Packet(msgspec.Struct, frozen=True, kw_only=True):
-    """Content on its way."""
+    """Content on its way to a node."""
 
     sender: PeerId
     to: PeerId
@@ -33,15 +32,21 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TestCluster:
-    """Everybody, the wire between them, and what must always hold."""
+    """The nodes, the wire between them, and checks of what must always hold."""
+
+    __test__ = False  # pytest takes Test* for test cases
 
     def __init__(
         self, size: int, *, settled: int = 0, max_group: int = 32, min_peers: int = 2, seed: int = 0
     ) -> None:
-        """`settled` of them made a first certificate before the story begins; with 0 it begins at
-        genesis.
+        """Start a cluster of `size` nodes.
 
-        Another `seed` is another run.
+        Args:
+            size: the number of nodes.
+            settled: how many of them made a first certificate before; 0 starts at genesis.
+            max_group: the run's largest group.
+            min_peers: the run's fewest members.
+            seed: another seed is another run.
         """
         self.manifest = Manifest(
             name="cluster",
@@ -83,7 +88,7 @@ class TestCluster:
         return [node for node in self.nodes if node.alive]
 
     def holds(self, name: Digest, but: TestNode) -> bool:
-        """Whether somebody whom `but` can reach gives the anchor of `name`."""
+        """Whether a node that `but` can reach serves the anchor of `name`."""
         return any(
             name in other.kept
             for other in self.alive()
@@ -104,7 +109,7 @@ class TestCluster:
         return (one in self.partition) != (other in self.partition)
 
     def set_partition(self, side: frozenset[PeerId]) -> None:
-        """A partition, or its end: connections across it break and packets across it are lost."""
+        """Set or end a partition: connections across it break, packets across it are lost."""
         self.partition = side
         self.wire = [
             packet for packet in self.wire if not self.is_partitioned(packet.sender, packet.to)
@@ -117,9 +122,7 @@ class TestCluster:
             node.run()
 
     def restart(self, node: TestNode) -> None:
-        """A node dies and comes back at once: the others' connections to it broke, and there are
-        new ones.
-        """
+        """Restart a node: the others' connections to it break and are made again."""
         others = [
             other
             for other in self.alive()
@@ -135,11 +138,17 @@ class TestCluster:
             other.run()
 
     def can_spare(self, node: TestNode) -> bool:
+<<<<<<< HEAD
         """Whether every anchor this one may be asked for is held by somebody else: what only a dead
         node held cannot come back.
         """
         heads = [node.state.tip, node.tip, *node.lineage.other_branches(node.state.tip)]
         ahead = node.lineage.preferred_descendant(node.state.tip)
+=======
+        """Whether another node holds every anchor that this one may be asked for."""
+        heads = [node.state.tip, node.tip, *node.lineage.other_branches(node.state.tip)]
+        ahead = node.lineage.preferred_descendant(node.state.tip)
+>>>>>>> main
         return all(self.holds(tip.hash, node) for tip in [*heads, *([ahead] if ahead else [])])
 
     def send(self, sender: PeerId, to: PeerId, content: Content) -> None:
@@ -154,7 +163,7 @@ class TestCluster:
                 node.run()
 
     def checked_plan(self, signed: Signed) -> OpenPlan:
-        """A plan, checked once for everybody. An honest leader's plan is never refused."""
+        """Check a plan once for all nodes; an honest leader's plan is never refused."""
         # At genesis two leaders can make the same plan.
         key = (signed.digest, signed.peer)
         if key not in self._opened:
@@ -162,7 +171,7 @@ class TestCluster:
         return self._opened[key]
 
     def send_chain(self, node: TestNode, peer: PeerId) -> None:
-        """The chain of `peer` comes by post."""
+        """Send the chain of `peer` to a node that asked for it."""
         other = self.named(peer)
         for certificate in (
             other.lineage.path(other.lineage.root, other.state.tip)
@@ -172,7 +181,7 @@ class TestCluster:
             self.send(peer, node.me, certificate.raw)
 
     def check_certificate(self, raw: bytes) -> None:
-        """It verifies, there is one for each parent and view, and its state exists somewhere."""
+        """Check that a certificate verifies, is the only one of its view, and has its state somewhere."""
         certificate = open_certificate(raw, self.run_id, self.manifest, CHUNKS)
         key = (merge_round(certificate.outcome.parents), certificate.outcome.view)
         first = self.certificates.setdefault(key, certificate.hash)
@@ -187,10 +196,10 @@ class TestCluster:
         assert held, "a certificate whose state nobody holds"
 
     def one_leader(self, certificate: OpenCertificate) -> bool:
-        """Whether everybody takes the same node for the leader of its view: beyond the candidates'
-        own views newcomers lead, those whom each knows.
+        """Whether all nodes agree on the leader of the certificate's view.
 
-        What is certified apart there is merged.
+        Beyond the candidates' own views, newcomers lead, and each node knows others. Certificates
+        that are made apart there are merged.
         """
         tips = [
             node.lineage.tip(parent)
@@ -200,10 +209,8 @@ class TestCluster:
         members = {peer for tip in tips if tip is not None for peer in tip.members}
         return certificate.outcome.view < len(members) or len(members) == len(self.nodes)
 
-    # -------------------------------------------------------------------------------------------- the passing of time
-
     def flow(self, limit: int = 100_000) -> None:
-        """Everything that needs no deadline happens, in the order in which it was begun."""
+        """Let everything happen that needs no deadline, in the order in which it began."""
         while limit:
             busy = [node for node in self.alive() if node.inbox or node.work]
             if not self.wire and not busy:
@@ -219,7 +226,7 @@ class TestCluster:
                 limit -= 1
 
     def pass_deadline(self, node: TestNode) -> None:
-        """A deadline passes. Whoever has something in the inbox sees that first."""
+        """Let a node's deadline pass, after it has handled its inbox."""
         node.run()
         if node.alive and node.state.deadline < math.inf:
             self.now = max(self.now, node.state.deadline)
@@ -227,7 +234,7 @@ class TestCluster:
             node.run()
 
     def pass_next_deadline(self) -> None:
-        """The earliest deadline passes."""
+        """Let the earliest deadline pass."""
         waiting = [node for node in self.alive() if node.state.deadline < math.inf]
         assert waiting, (
             f"nothing will ever happen again: {[node.state.phase.value for node in self.alive()]}"
@@ -235,7 +242,7 @@ class TestCluster:
         self.pass_deadline(min(waiting, key=lambda node: (node.state.deadline, node.me)))
 
     def catch_up(self) -> None:
-        """Beacons reach everybody, and whoever is behind asks."""
+        """Let beacons reach all nodes, and nodes that are behind catch up."""
         for node in self.alive():
             for other in self.nodes:
                 if not other.alive and other.me not in node.lost:

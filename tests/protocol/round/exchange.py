@@ -1,7 +1,4 @@
-"""The bytes of a round as tokens: who holds which slice of whose contribution, and which results.
-
-What an `Exchange` does, without arithmetic.
-"""
+"""The exchange of a round with tokens in the place of bytes: slices, sums and results."""
 
 from __future__ import annotations
 
@@ -28,15 +25,15 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sum(msgspec.Struct, frozen=True, kw_only=True):
-    """What one row summed of one slice under one cut."""
+    """What one group summed of one slice under one inclusion."""
 
     inclusion: Digest
-    row: int
+    group: int
     slice: int
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """One slice's mean under one cut."""
+    """One slice's mean under one inclusion."""
 
     inclusion: Digest
     slice: int
@@ -96,7 +93,7 @@ class FakeExchange:
                     self._owner.cluster.send(self._owner.me, self._plan.members[member], result)
 
     def lost(self) -> None:
-        """A connection broke: what that member would have handed on goes to its row from here."""
+        """A connection broke: what that member would have handed on goes to its group from here."""
         self._advance()
 
     def take(self, item: Slice | Sum | Result) -> None:
@@ -138,7 +135,7 @@ class FakeExchange:
         inclusion = self._cut
         if inclusion is None:
             return
-        self._sum_rows(plan, inclusion, me)
+        self._sum_groups(plan, inclusion, me)
         wanted = {
             Result(inclusion=self._name, slice=i) for i in range(size) if plan.layout.finishes(i)
         }
@@ -161,17 +158,17 @@ class FakeExchange:
             self._owner.spare = digest(b"state", self._name)
             inbox.append(e.OutcomeComputed(vote=self._vote(plan)))
 
-    def _sum_rows(self, plan: OpenPlan, inclusion: Inclusion, me: int) -> None:
-        """Sum what is ours to sum, hand it to whoever finishes it, finish what all rows summed."""
-        layout, rows = plan.layout, plan.layout.groups_with(inclusion.contributors)
+    def _sum_groups(self, plan: OpenPlan, inclusion: Inclusion, me: int) -> None:
+        """Sum what is ours to sum, hand it to whoever finishes it, finish what all groups summed."""
+        layout, groups = plan.layout, plan.layout.groups_with(inclusion.contributors)
         ours = [i for i, owner in enumerate(inclusion.owners) if owner == me and layout.sums(i)]
         for i in ours:
-            row = layout.group_of[i]
-            if row in rows and all(
-                self._holds(i, c) for c in inclusion.contributors if layout.group_of[c] == row
+            group = layout.group_of[i]
+            if group in groups and all(
+                self._holds(i, c) for c in inclusion.contributors if layout.group_of[c] == group
             ):
                 for j in layout.counterparts[i]:
-                    summed = Sum(inclusion=self._name, row=row, slice=j)
+                    summed = Sum(inclusion=self._name, group=group, slice=j)
                     if summed not in self._sums:
                         self._sums.add(summed)
                         if inclusion.owners[j] != me:
@@ -180,7 +177,7 @@ class FakeExchange:
                             )
         for i in ours:
             if layout.finishes(i) and all(
-                Sum(inclusion=self._name, row=row, slice=i) in self._sums for row in rows
+                Sum(inclusion=self._name, group=group, slice=i) in self._sums for group in groups
             ):
                 self._results.add(Result(inclusion=self._name, slice=i))
 

@@ -1,6 +1,4 @@
-"""One node of a cluster: its machine, and what an engine keeps for it, in the shortest form that
-keeps the engine's order of events.
-"""
+"""One node of a test cluster: its machine, and the least of an engine that keeps its order of events."""
 
 from __future__ import annotations
 
@@ -36,6 +34,8 @@ Content = Signed | bytes | Slice | Sum | Result
 class TestNode:
     """One node: its machine, and what an engine keeps for it."""
 
+    __test__ = False  # pytest takes Test* for test cases
+
     def __init__(self, cluster: TestCluster, signer: Signer, lineage: Lineage) -> None:
         self.cluster, self.signer, self.me = cluster, signer, signer.peer
         self.lineage = lineage
@@ -61,10 +61,8 @@ class TestNode:
         self.view_records: dict[Digest, int] = {}
         self.disk_full = False
 
-    # -------------------------------------------------------------------------------------------- events
-
     def run(self, limit: int = 10_000) -> None:
-        """Let the machine see what is in its inbox."""
+        """Let the machine handle its inbox."""
         while self.inbox and self.alive and limit:
             self.see(self.inbox.popleft())
             limit -= 1
@@ -143,9 +141,7 @@ class TestNode:
                 raise AssertionError(f"nobody does {action}")
 
     def restart(self) -> None:
-        """kill -9, and another life on what was durable: anchors, certificates, the last seq, and
-        where it stood.
-        """
+        """Kill the node and start it again from what was durable."""
         self.inbox.clear()
         self.work.clear()
         self.early.clear()
@@ -160,7 +156,7 @@ class TestNode:
         self.run()
 
     def receive(self, content: Content) -> None:
-        """A packet arrived."""
+        """Receive a packet."""
         match content:
             case Signed():
                 self.open(content)
@@ -195,16 +191,20 @@ class TestNode:
         else:
             self.inbox.append(event)
 
-    # -------------------------------------------------------------------------------------------- what an engine does
-
     def learn(self, raw: bytes) -> None:
         if self.lineage.add(raw, trusted=True):
             self.look()
 
     def look(self) -> None:
+<<<<<<< HEAD
         """Go where the lineage leads, or meet another branch."""
         ahead = self.lineage.preferred_descendant(self.state.tip)
         made = self.lineage.entry(ahead.hash) if ahead is not None else None
+=======
+        """Follow the lineage, or find another branch."""
+        ahead = self.lineage.preferred_descendant(self.state.tip)
+        made = self.lineage.entry(ahead.hash) if ahead is not None else None
+>>>>>>> main
         if made is not None:
             self.inbox.append(e.CertificateReceived(certificate=made.certificate))
             return
@@ -214,7 +214,7 @@ class TestNode:
                 return
 
     def known(self) -> list[TestNode]:
-        """Who is alive as far as beacons say."""
+        """The nodes that beacons report alive."""
         return [
             other
             for other in self.cluster.alive()
@@ -231,13 +231,13 @@ class TestNode:
         self.look()
 
     def lose(self, peer: PeerId) -> None:
-        """The connection broke."""
+        """Break the connection to a peer."""
         self.lost.add(peer)
         self.inbox.append(e.PeerLost(peer=peer))
         self.update_live()
 
     def finish(self) -> None:
-        """The oldest piece of work is done."""
+        """Finish the oldest piece of work."""
         match self.work.popleft():
             case a.MakeOffer():
                 self.seq += bool(self.samples)
@@ -267,7 +267,7 @@ class TestNode:
                 self.inbox.append(e.MergePrepared(other=other, state=self.spare, ready=ready))
 
     def _download(self, certificate: OpenCertificate) -> None:
-        """There is one download at a time."""
+        """Download a state, one at a time."""
         if any(isinstance(later, a.FetchState | a.FetchBranch) for later in self.work):
             return
         if self.cluster.downloads(certificate.hash, self):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from protocol.certificates.certificate import genesis, open_certificate
+from protocol.certificates.certificate import open_certificate
+from protocol.certificates.tip import genesis
 from protocol.contribution.offer import NOTHING
 from protocol.identity import PeerId
 from protocol.messages.envelope import sign

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from protocol.certificates.certificate import genesis, open_certificate
+from protocol.certificates.certificate import open_certificate
+from protocol.certificates.tip import genesis
 from protocol.messages.envelope import sign
 from protocol.round import actions as a
 from protocol.round import events as e

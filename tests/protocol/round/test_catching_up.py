@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from protocol.certificates.certificate import genesis
 from protocol.certificates.leader_order import leader_of
+from protocol.certificates.tip import genesis
 from protocol.contribution.offer import NOTHING
 from protocol.messages.envelope import sign
 from protocol.round.events import DeadlinePassed, OfferMade, ReadyReceived

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from protocol.certificates.certificate import genesis, open_certificate
+from protocol.certificates.certificate import open_certificate
 from protocol.certificates.leader_order import leader_of
+from protocol.certificates.tip import genesis
 from protocol.messages.base import Signed
 from protocol.messages.envelope import open_as, sign
 from protocol.messages.offer import Ready

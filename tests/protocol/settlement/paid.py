@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from daemon.wallet.binding import bind
 from daemon.wallet.keystore import UnlockedWallet, wallet_of
-from protocol.certificates.certificate import OpenCertificate, Tip, extend, open_certificate
+from protocol.certificates.certificate import OpenCertificate, open_certificate
+from protocol.certificates.tip import Tip, extend
 from protocol.chain.account_binding import with_binding
 from protocol.digest import digest
 from protocol.identity import PeerId

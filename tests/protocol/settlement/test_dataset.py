@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 from msgspec.structs import replace
 
-from protocol.certificates.certificate import genesis
+from protocol.certificates.tip import genesis
 from protocol.chain.keccak import account_bytes, address_of
 from protocol.digest import digest
 from protocol.errors import PeerFault, UserError

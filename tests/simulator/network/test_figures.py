@@ -92,9 +92,7 @@ def test_after_a_tenfold_latency_rise_groups_settle_within_three_rounds(nodes: i
     "seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3, 4))]
 )
 def test_slow_group_size_is_left_within_three_rounds_for_good(seed: int) -> None:
-    """Small groups are best on short paths. On long paths each carries so little that one group is
-    best.
-    """
+    """Small groups are best on short paths, and one group is best on long paths."""
     change = PathChange(at=2, share=1 / 3, times=10.0)
     went = run_policy("good", 64, "adaptive", seed, 7, change).rounds
     before, after = went[change.at], went[change.at + 3 :]

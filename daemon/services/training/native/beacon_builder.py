@@ -10,7 +10,7 @@ from daemon.services.training.native.state.disk_queries import readable_records
 from daemon.services.training.native.state.state_sync import StateSync
 from daemon.swarm.chain_sync import ChainReply
 from daemon.swarm.training_speed import RecentTrainingSpeed
-from protocol.certificates.certificate import Tip
+from protocol.certificates.tip import Tip
 from protocol.digest import Digest
 from protocol.messages.beacon import Beacon
 from protocol.ports.disk import Disk

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from daemon.services.training.native.state.state_store import StateStore
 from daemon.services.training.native.state.state_sync import StateSync
-from protocol.certificates.certificate import Tip
+from protocol.certificates.tip import Tip
 from protocol.digest import Digest
 from protocol.ports.trainer import TaskInfo
 from protocol.round.state import RoundState

@@ -32,7 +32,7 @@ from protocol.averaging.sum_audit import (
 )
 from protocol.certificates.certificate import OpenCertificate
 from protocol.codec import codec_named
-from protocol.contribution.ledger import NOTHING, Offer
+from protocol.contribution.offer import NOTHING, Offer
 from protocol.digest import Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId

@@ -49,7 +49,7 @@ from daemon.services.training.native.exchange.result_exchange import ResultExcha
 from daemon.services.training.native.exchange.signal import Signal
 from protocol.averaging.reduction import mean_of_groups
 from protocol.averaging.vector_layout import Vector
-from protocol.contribution.ledger import Offer
+from protocol.contribution.offer import Offer
 from protocol.digest import Buffer, Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId

@@ -33,7 +33,7 @@ from daemon.swarm.messenger import Refuse
 from protocol.averaging.reduction import GROUP_CODEC
 from protocol.certificates.certificate import OpenCertificate
 from protocol.codec import codec_named
-from protocol.contribution.ledger import Offer
+from protocol.contribution.offer import Offer
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer, short

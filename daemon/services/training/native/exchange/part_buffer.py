@@ -14,7 +14,7 @@ from daemon.services.training.native.exchange.exchange_context import (
     SliceSizes,
 )
 from protocol.codec import chunk_bytes
-from protocol.contribution.ledger import Offer
+from protocol.contribution.offer import Offer
 from protocol.digest import Buffer, Digest
 from protocol.errors import PeerFault
 from protocol.identity import short

@@ -16,7 +16,7 @@ from daemon.services.training.native.parts import PeerParts
 from daemon.services.training.native.rounds.round_executor import RoundExecutor
 from daemon.services.training.native.state.state_store import StateStore
 from protocol.certificates.certificate import OpenCertificate
-from protocol.contribution.ledger import Offer
+from protocol.contribution.offer import Offer
 from protocol.errors import PeerFault
 from protocol.identity import PeerId
 from protocol.journal import Warned

@@ -5,7 +5,7 @@ from __future__ import annotations
 from daemon.services.training.native.exchange.data_plane import DataPlane, fingerprint_of
 from daemon.swarm.members import Members
 from protocol.chain.account_binding import with_binding
-from protocol.contribution.ledger import Offer
+from protocol.contribution.offer import Offer
 from protocol.digest import Digest
 from protocol.messages.offer import Binding, Ready, TaskReady
 from protocol.ports.network import Network

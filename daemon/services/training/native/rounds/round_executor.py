@@ -14,9 +14,10 @@ from daemon.services.training.native.exchange.data_plane import DataPlane
 from daemon.services.training.native.parts import ModelParts
 from daemon.services.training.native.rounds.ready_builder import ReadyBuilder
 from daemon.swarm.lineage import Lineage
-from protocol.certificates.certificate import OpenCertificate, Tip
+from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.merge import merge_parents, merge_round
-from protocol.contribution.ledger import NOTHING
+from protocol.certificates.tip import Tip
+from protocol.contribution.offer import NOTHING
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.messages.offer import MAX_DRAWN, MAX_ROUNDS, Trajectory

@@ -18,7 +18,8 @@ from daemon.services.training.native.rounds.round_executor import RoundExecutor
 from daemon.services.training.native.rounds.round_log import RoundLog
 from daemon.swarm.beacon_schedule import stranger_timeout_s
 from protocol.averaging.vector_layout import chunk_count
-from protocol.certificates.certificate import OpenCertificate, Tip, certificate_hash
+from protocol.certificates.certificate import OpenCertificate, certificate_hash
+from protocol.certificates.tip import Tip
 from protocol.digest import Digest
 from protocol.messages.base import Message, Signed
 from protocol.messages.envelope import payload_of

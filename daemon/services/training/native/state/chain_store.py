@@ -6,7 +6,8 @@ import msgspec
 
 from daemon.swarm.chain_sync import unpack_record
 from daemon.swarm.lineage import Lineage
-from protocol.certificates.certificate import Tip, decode_tip, hash_of, parents_of
+from protocol.certificates.certificate import hash_of, parents_of
+from protocol.certificates.tip import Tip, decode_tip
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.ports.disk import Disk

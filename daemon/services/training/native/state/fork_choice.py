@@ -16,7 +16,8 @@ from typing import Protocol
 from daemon.services.training.native.state.downloads import ADVANCING_S
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
-from protocol.certificates.certificate import OpenCertificate, Tip
+from protocol.certificates.certificate import OpenCertificate
+from protocol.certificates.tip import Tip
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.round.events import CertificateReceived, ForkFound

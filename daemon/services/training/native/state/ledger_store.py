@@ -17,9 +17,12 @@ from daemon.services.training.native.exchange.buffers import Buffers
 from daemon.services.training.native.exchange.result_buffer import EncodingLosses
 from daemon.swarm.lineage import Lineage
 from protocol.averaging.vector_layout import Vector
-from protocol.certificates.certificate import OpenCertificate, Tip
+from protocol.certificates.certificate import OpenCertificate
+from protocol.certificates.tip import Tip
 from protocol.codec import codec_named
-from protocol.contribution.ledger import NOTHING, Ledger, Offer
+from protocol.contribution.ledger import Ledger
+from protocol.contribution.ledger_disk import ledger_record, restore_ledger
+from protocol.contribution.offer import NOTHING, Offer
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.journal import JournalEvent, WorkDropped
@@ -74,7 +77,7 @@ class LedgerStore:
             self.ledger.next_seq = tip.last_seq.get(self._me, 0) + 1
             return ""
         # A node takes a view before it scatters: where it took none, it offered this to nobody.
-        self.ledger.restore(record, given=view_taken(record.tip))
+        restore_ledger(self.ledger, record, given=view_taken(record.tip))
         settled_tip = self._lineage.tip(record.tip)
         if settled_tip is None:
             self._report_dropped(
@@ -113,7 +116,7 @@ class LedgerStore:
             offer, unfit = await self._offload(work)
             if unfit:
                 self._report_dropped(self.ledger.drop(self.ledger.next_seq), unfit)
-            await self._disk.save_ledger(self.ledger.record(self._run, self.tip))
+            await self._disk.save_ledger(ledger_record(self.ledger, self._run, self.tip))
             return offer
 
     async def add(self, delta: Vector, samples: int) -> None:
@@ -129,7 +132,7 @@ class LedgerStore:
         """
         async with self._lock:
             if self.tip == tip.hash:
-                await self._disk.save_ledger(self.ledger.record(self._run, tip.hash))
+                await self._disk.save_ledger(ledger_record(self.ledger, self._run, tip.hash))
 
     async def move_to(
         self, before: Tip, tip: Tip, path: list[OpenCertificate], losses: EncodingLosses

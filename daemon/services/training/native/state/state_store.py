@@ -21,8 +21,10 @@ from daemon.services.training.native.state.ledger_store import LedgerStore
 from daemon.services.training.native.state.view_store import ViewStore
 from daemon.swarm.lineage import Lineage
 from protocol.averaging.vector_layout import Vector
-from protocol.certificates.certificate import OpenCertificate, Tip, encode_tip
-from protocol.contribution.ledger import Ledger, is_finite
+from protocol.certificates.certificate import OpenCertificate
+from protocol.certificates.tip import Tip, encode_tip
+from protocol.contribution.ledger import Ledger
+from protocol.contribution.offer import is_finite
 from protocol.digest import Digest
 from protocol.errors import UserError
 from protocol.identity import PeerId

@@ -19,8 +19,9 @@ from daemon.swarm.chain_sync import pack_record
 from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage, LineageEntry
 from daemon.swarm.state_download import StateDownload
-from protocol.certificates.certificate import OpenCertificate, Tip
+from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.merge import merge_parents
+from protocol.certificates.tip import Tip
 from protocol.digest import Digest, merkle_root
 from protocol.journal import JournalEvent, Warned
 from protocol.ports.offload import Offload

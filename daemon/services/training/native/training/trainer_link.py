@@ -17,7 +17,7 @@ import trio
 
 from daemon.services.training.native.state.state_store import StateStore
 from protocol.averaging.vector_layout import Vector
-from protocol.contribution.ledger import NOTHING, Offer
+from protocol.contribution.offer import NOTHING, Offer
 from protocol.identity import PeerId
 from protocol.journal import NOT_OFFERED, JournalEvent, Trained, Warned, WorkDropped
 from protocol.ports.disk import DiskFull

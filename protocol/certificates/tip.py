@@ -1,0 +1,198 @@
+"""The lineage that certificates form, and its end: the tip.
+
+A tip extends by one certificate. Two tips merge by a certificate with two parents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from protocol.certificates.certificate import OpenCertificate
+from protocol.certificates.leader_order import leader_of
+from protocol.digest import Digest, digest
+from protocol.errors import PeerFault
+from protocol.identity import PeerId, short
+from protocol.messages.base import UNREADABLE
+from protocol.planning.group_size_history import GroupSizeHistory
+from protocol.planning.plan import OpenPlan
+from protocol.ports.trainer import Lane
+from protocol.rules.registry import rule_set
+
+# Spare lanes of the data order for nodes that the parent certificate does not list.
+NEWCOMER_LANES = 8
+
+
+class Tip(msgspec.Struct, frozen=True, kw_only=True):
+    """The end of a lineage: what is needed of all its certificates to check the next one."""
+
+    hash: Digest
+    number: int
+    # Candidates for leading, in ascending order; empty at genesis.
+    members: tuple[PeerId, ...]
+    last_seq: Mapping[PeerId, int]
+    samples: int
+    # The digest of anchor and momentum; empty at genesis, whose state follows from the manifest.
+    state: Digest
+    lane_base: int  # where the next round's data begins
+    # What the last plan leaves for the next one.
+    layout: GroupSizeHistory | None = None
+
+    def lane(self, peer: PeerId) -> Lane:
+        """The samples that `peer` draws in the round after this tip.
+
+        Each member has a lane. Newcomers share a few lanes by hash.
+        """
+        count = len(self.members)
+        if peer in self.members:
+            index = self.members.index(peer)
+        else:
+            index = (
+                count + int.from_bytes(digest(self.hash, peer.encode())[:4], "big") % NEWCOMER_LANES
+            )
+        return Lane(base=self.lane_base, index=index, stride=count + NEWCOMER_LANES)
+
+
+def encode_tip(tip: Tip) -> bytes:
+    """Encode a tip for this node's own disk, beside the state that it names."""
+    return msgspec.msgpack.encode(tip)
+
+
+def decode_tip(data: bytes) -> Tip | None:
+    """Decode a tip from this node's own disk; None where another release wrote none, or another kind."""
+    try:
+        return msgspec.msgpack.decode(data, type=Tip) if data else None
+    except UNREADABLE:
+        return None
+
+
+def genesis(run: Digest) -> Tip:
+    """The parent of the first round: its hash is the run id."""
+    return Tip(hash=run, number=0, members=(), last_seq={}, samples=0, state=b"", lane_base=0)
+
+
+def _check_leader(plan: OpenPlan, members: Iterable[PeerId]) -> None:
+    """Check that the plan's leader leads its view."""
+    order = rule_set(plan.rules).leader_order(plan.plan.parent, members)
+    if plan.plan.view < len(order) and plan.leader != leader_of(order, plan.plan.view):
+        raise PeerFault(
+            "bad_certificate",
+            f"{short(plan.leader)} does not lead view {plan.plan.view} of round {plan.plan.number}",
+        )
+
+
+def _check_history(plan: OpenPlan, left: GroupSizeHistory | None) -> None:
+    """Check that a plan remembers what its parent's plan left; a merge leaves nothing.
+
+    A false memory would lead to other groups.
+    """
+    if plan.plan.before != left:
+        raise PeerFault(
+            "bad_certificate",
+            f"the plan of round {plan.plan.number} remembers other groups than its parent left",
+        )
+
+
+def _present(certificate: OpenCertificate) -> tuple[PeerId, ...]:
+    """The members that the inclusion names as present."""
+    return tuple(certificate.plan.members[i] for i in certificate.inclusion.present)
+
+
+def extend(tip: Tip, certificate: OpenCertificate, *, trusted: bool = False) -> Tip:
+    """Extend the lineage by one certificate.
+
+    Args:
+        tip: the end of the lineage.
+        certificate: the certificate after it.
+        trusted: check parent and number alone, for what this node verified before, perhaps with
+            another release.
+
+    Raises:
+        PeerFault: "bad_certificate" when the certificate does not follow from `tip`.
+    """
+    outcome, plan = certificate.outcome, certificate.plan
+    if outcome.parents != (tip.hash,) or outcome.number != tip.number + 1:
+        raise PeerFault(
+            "bad_certificate",
+            f"certificate {outcome.number} does not follow certificate {tip.number}",
+        )
+    if not trusted:
+        _check_leader(plan, tip.members)
+        _check_history(plan, tip.layout)
+    last_seq = dict(tip.last_seq)
+    for peer, seq in certificate.listed.items():
+        if seq <= last_seq.get(peer, 0) and not trusted:
+            raise PeerFault("bad_certificate", f"seq {seq} of {short(peer)} was certified before")
+        last_seq[peer] = max(seq, last_seq.get(peer, 0))
+    # This counts members whose work was not included, too: they train on and must not meet their
+    # own samples again.
+    longest = max(
+        *(plan.offers[i].samples for i in certificate.contributors),
+        *(offer.trajectory.drawn for offer in plan.offers),
+    )
+    return Tip(
+        hash=certificate.hash,
+        number=outcome.number,
+        members=_present(certificate),
+        last_seq=last_seq,
+        samples=tip.samples + certificate.samples,
+        state=outcome.state,
+        lane_base=tip.lane_base + longest * (len(tip.members) + NEWCOMER_LANES),
+        layout=plan.plan.after,
+    )
+
+
+def merge(
+    first: Tip,
+    second: Tip,
+    weights: tuple[int, int],
+    certificate: OpenCertificate,
+    *,
+    trusted: bool = False,
+) -> Tip:
+    """The tip where two branches merge.
+
+    Args:
+        first: the tip of one branch.
+        second: the tip of the other.
+        weights: the samples certified on each branch since they parted.
+        certificate: the certificate of the merge.
+        trusted: as for `extend`.
+
+    Raises:
+        PeerFault: "bad_certificate" when the certificate does not merge these tips.
+    """
+    outcome = certificate.outcome
+    if (
+        outcome.parents != (first.hash, second.hash)
+        or outcome.number != max(first.number, second.number) + 1
+    ):
+        raise PeerFault(
+            "bad_certificate",
+            f"certificate {outcome.number} does not merge certificates {first.number} and {second.number}",
+        )
+    if not trusted:
+        _check_leader(certificate.plan, {*first.members, *second.members})
+        _check_history(certificate.plan, None)
+    peers = {*first.last_seq, *second.last_seq}
+    return Tip(
+        hash=certificate.hash,
+        number=outcome.number,
+        members=_present(certificate),
+        last_seq={
+            peer: max(first.last_seq.get(peer, 0), second.last_seq.get(peer, 0)) for peer in peers
+        },
+        samples=first.samples + weights[1],
+        state=outcome.state,
+        lane_base=max(first.lane_base, second.lane_base),
+        layout=certificate.plan.plan.after,
+    )
+
+
+def prefer(a: Tip, b: Tip) -> Tip:
+    """The preferred one of two tips on different branches.
+
+    It has more certified samples; with as many, the smaller hash.
+    """
+    return max(a, b, key=lambda tip: (tip.samples, bytes(255 - byte for byte in tip.hash)))

@@ -17,21 +17,9 @@ from functools import cmp_to_key
 
 import msgspec
 
-<<<<<<< HEAD
 from daemon.swarm import certificate_shares
 from daemon.swarm.certificate_shares import CertificateShares
-from protocol.certificates.certificate import (
-    OpenCertificate,
-    Tip,
-    extend,
-    genesis,
-    merge,
-    open_certificate,
-    prefer,
-)
-=======
 from protocol.certificates.certificate import OpenCertificate, open_certificate
->>>>>>> main
 from protocol.certificates.decoded_plans import DecodedPlans
 from protocol.certificates.tip import Tip, extend, genesis, merge, prefer
 from protocol.digest import Digest

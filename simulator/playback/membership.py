@@ -14,13 +14,8 @@ import random
 import resource
 import time
 
-<<<<<<< HEAD
 from daemon.swarm.beacon_schedule import beacon_s
 from daemon.swarm.members import Members
-from protocol.certificates.certificate import genesis
-=======
-from daemon.swarm.members import Members, beacon_s
->>>>>>> main
 from protocol.certificates.leader_order import leader_of
 from protocol.certificates.tip import genesis
 from protocol.digest import Digest, digest

@@ -8,16 +8,10 @@ from functools import lru_cache
 
 import pytest
 
-<<<<<<< HEAD
 from daemon.swarm import certificate_shares
 from daemon.swarm.certificate_shares import UNASKED_BY_ONE, UNASKED_KEPT
 from daemon.swarm.lineage import ORPHANS_KEPT, ORPHANS_OF_ONE, Lineage
-from protocol.certificates.certificate import Tip, genesis
-=======
-from daemon.swarm import lineage as lineage_module
-from daemon.swarm.lineage import ORPHANS_KEPT, ORPHANS_OF_ONE, TOLD_BY_ONE, TOLD_KEPT, Lineage
 from protocol.certificates.tip import Tip, genesis
->>>>>>> main
 from protocol.digest import digest
 from protocol.identity import Signer
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, people

@@ -138,17 +138,9 @@ class TestCluster:
             other.run()
 
     def can_spare(self, node: TestNode) -> bool:
-<<<<<<< HEAD
-        """Whether every anchor this one may be asked for is held by somebody else: what only a dead
-        node held cannot come back.
-        """
-        heads = [node.state.tip, node.tip, *node.lineage.other_branches(node.state.tip)]
-        ahead = node.lineage.preferred_descendant(node.state.tip)
-=======
         """Whether another node holds every anchor that this one may be asked for."""
         heads = [node.state.tip, node.tip, *node.lineage.other_branches(node.state.tip)]
         ahead = node.lineage.preferred_descendant(node.state.tip)
->>>>>>> main
         return all(self.holds(tip.hash, node) for tip in [*heads, *([ahead] if ahead else [])])
 
     def send(self, sender: PeerId, to: PeerId, content: Content) -> None:

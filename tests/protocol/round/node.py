@@ -196,15 +196,9 @@ class TestNode:
             self.look()
 
     def look(self) -> None:
-<<<<<<< HEAD
-        """Go where the lineage leads, or meet another branch."""
-        ahead = self.lineage.preferred_descendant(self.state.tip)
-        made = self.lineage.entry(ahead.hash) if ahead is not None else None
-=======
         """Follow the lineage, or find another branch."""
         ahead = self.lineage.preferred_descendant(self.state.tip)
         made = self.lineage.entry(ahead.hash) if ahead is not None else None
->>>>>>> main
         if made is not None:
             self.inbox.append(e.CertificateReceived(certificate=made.certificate))
             return

@@ -16,7 +16,7 @@ from daemon.services.training.native.beacon_builder import BeaconBuilder
 from daemon.services.training.native.exchange.data_plane import DataPlane
 from daemon.services.training.native.node_context import NodeContext, NodePorts
 from daemon.services.training.native.parts import ModelParts, PeerParts
-from daemon.services.training.native.rounds.event_queue import EventQueue
+from daemon.services.training.native.rounds.event_queue import EventQueue, ignore_event
 from daemon.services.training.native.rounds.message_translator import MessageTranslator
 from daemon.services.training.native.rounds.round_log import RoundLog
 from daemon.services.training.native.rounds.round_loop import RoundLoop
@@ -50,10 +50,6 @@ from protocol.round.state import RoundState
 DELIVERY_POLL_S = 0.05
 
 
-def _ignore(event: e.Event) -> None:
-    """Nobody watches the events."""
-
-
 class NativeEngine:
     """A node's part in a run of `engine = "native"`. Implements `Engine`."""
 
@@ -66,7 +62,7 @@ class NativeEngine:
         name: str,
         serial: Callable[[], int],
         left_out: Callable[[PeerId], str] = lambda _: "",
-        on_event: Callable[[e.Event], None] = _ignore,
+        on_event: Callable[[e.Event], None] = ignore_event,
     ) -> None:
         """Register the node's protocols; the network has not started yet.
 
@@ -214,18 +210,10 @@ class NativeEngine:
                 refuse=ports.refuse,
             ),
             auditor=Auditor(
-                context=context,
-                ports=ports,
-                fraud_proofs=fraud_proofs,
-                parameters=self._parameters,
+                context=context, ports=ports, fraud_proofs=fraud_proofs, parameters=self._parameters
             ),
             fraud_proofs=fraud_proofs,
-            state_server=StateServer(
-                ports.disk,
-                self._leaves,
-                self._parameters,
-                self._read_state,
-            ),
+            state_server=StateServer(ports.disk, self._leaves, self._parameters, self._read_state),
         )
 
     async def _model_parts(self, info: TaskInfo) -> tuple[ModelParts, str]:

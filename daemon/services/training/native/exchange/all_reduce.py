@@ -28,7 +28,7 @@ from daemon.services.training.native.exchange.bulk_headers import (
     SliceHeader,
     parcel,
 )
-from daemon.services.training.native.exchange.bulk_receiver import ExpectedParcel
+from daemon.services.training.native.exchange.bulk_receiver import ExpectedParcel, discard
 from daemon.services.training.native.exchange.exchange_context import (
     ClosedSet,
     ExchangeContext,
@@ -181,14 +181,14 @@ class AllReduce:
     async def _accept_result(self, header: ResultHeader) -> ExpectedParcel:
         result = open_as(SliceResult, header.result, self._context.run)
         if result.inclusion in self._earlier_inclusions and result.slice < len(self.plan.members):
-            return ExpectedParcel(self._sizes.result_bytes(result.slice), _discard)
+            return ExpectedParcel(self._sizes.result_bytes(result.slice), discard)
         return (await self._results_under(result.inclusion)).accept_result(header, result)
 
     async def _accept_group_sum(self, contributor: int, header: GroupSumHeader) -> ExpectedParcel:
         summed = open_as(GroupSum, header.summed, self._context.run)
         if summed.inclusion in self._earlier_inclusions:
             most = self._sizes.largest_part_bytes
-            return ExpectedParcel(header.size if header.size <= most else 0, _discard)
+            return ExpectedParcel(header.size if header.size <= most else 0, discard)
         results = await self._results_under(summed.inclusion)
         return results.accept_group_sum(contributor, header, summed)
 
@@ -294,7 +294,3 @@ class AllReduce:
         """The mean that the last `average` brought, whatever inclusion comes later."""
         assert self._results is not None, "`average` has returned before"
         return self._results.results
-
-
-async def _discard(data: memoryview) -> None:
-    """Drop bytes under an inclusion that was replaced while they were on their way."""

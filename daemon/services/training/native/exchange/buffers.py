@@ -52,7 +52,7 @@ class Buffers:
         `np.frombuffer` refer to it; a bare address does not.
         """
         if size_bytes < SMALL_BYTES:
-            return memoryview(np.empty(size_bytes, np.uint8))
+            return np.empty(size_bytes, np.uint8).data
         self._collect()
         fitting = [
             i
@@ -69,7 +69,7 @@ class Buffers:
         self._drop_beyond(max(self._most_bytes, self._most_before_bytes))
         lease = block[:size_bytes]
         weakref.finalize(lease, self._returned.append, block).atexit = False
-        return memoryview(lease)
+        return lease.data
 
     def next_round(self) -> None:
         """Begin a round: what was in use before the last round counts no more."""

@@ -41,6 +41,10 @@ class ExpectedParcel:
         self.memory = memory
 
 
+async def discard(data: memoryview) -> None:
+    """Drop a payload that is not needed any more."""
+
+
 AcceptParcel = Callable[[PeerId, BulkHeader], Awaitable[ExpectedParcel]]
 """Waits until the exchange of a header exists. Raises `PeerFault` for an unwanted parcel."""
 

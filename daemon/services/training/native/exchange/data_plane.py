@@ -17,7 +17,11 @@ from daemon.services.training.native.exchange.bulk_headers import (
     ResultHeader,
     SliceHeader,
 )
-from daemon.services.training.native.exchange.bulk_receiver import ExpectedParcel, serve_bulk
+from daemon.services.training.native.exchange.bulk_receiver import (
+    ExpectedParcel,
+    discard,
+    serve_bulk,
+)
 from daemon.services.training.native.exchange.bulk_sender import BulkSender
 from daemon.services.training.native.exchange.exchange_context import (
     ExchangeContext,
@@ -25,6 +29,7 @@ from daemon.services.training.native.exchange.exchange_context import (
     PartArrival,
 )
 from daemon.services.training.native.exchange.inter_group_reduce import GroupSumSample
+from daemon.services.training.native.exchange.link_meter import link_use
 from daemon.services.training.native.exchange.result_buffer import EncodingLosses, ReceivedResults
 from daemon.services.training.native.exchange.signal import Signal
 from daemon.services.training.native.state.anchor import Anchor
@@ -224,7 +229,7 @@ class DataPlane:
                 codec.size(self._parameters)
                 for codec in (self._codec, self._codec.result, codec_named(GROUP_CODEC))
             )
-            return ExpectedParcel(min(header.size, longest), _discard)
+            return ExpectedParcel(min(header.size, longest), discard)
         assert self._current is not None
         return await self._current.accept(peer, header)
 
@@ -262,7 +267,7 @@ class DataPlane:
             arrival.sent_to_all_bytes,
             arrival.size_bytes,
             arrival.seconds,
-            _busy(arrival.received_bytes, arrival.seconds, self.downlink_bps),
+            link_use(arrival.received_bytes, arrival.seconds, self.downlink_bps),
         )
 
     def _on_sent(self, peer: PeerId, size_bytes: int, seconds: float) -> None:
@@ -279,13 +284,8 @@ class DataPlane:
                 size_bytes * others,
                 size_bytes,
                 seconds,
-                _busy(size_bytes * others, seconds, self.uplink_bps),
+                link_use(size_bytes * others, seconds, self.uplink_bps),
             )
-
-
-def _busy(size_bytes: int, seconds: float, most_bps: int) -> float:
-    """The share of a link's measured rate that a transfer used; 0 where no rate was measured."""
-    return 8 * size_bytes / seconds / most_bps if most_bps and seconds > 0 else 0.0
 
 
 def _vote(plan: OpenPlan, inclusion: Digest, result: Digest, state: Digest) -> Vote:
@@ -299,7 +299,3 @@ def _vote(plan: OpenPlan, inclusion: Digest, result: Digest, state: Digest) -> V
         result=result,
         state=state,
     )
-
-
-async def _discard(data: memoryview) -> None:
-    """Drop the bytes of a view that is over."""

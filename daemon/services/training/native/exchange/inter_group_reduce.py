@@ -122,7 +122,7 @@ class InterGroupReduce:
     ) -> tuple[memoryview, Digest]:
         mean = np.frombuffer(memory, np.float32)
         rule_set(self._plan.rules).weighted_mean(shares, self._context.codec, mean)
-        encoded = memoryview(mean.astype("<f4", copy=False)).cast("B")
+        encoded = mean.astype("<f4", copy=False).data.cast("B")
         return encoded, self._ports.commitment.root(encoded, chunk_bytes(_CODEC))
 
     # ---------------------------------------------------------------- the other groups' sums

@@ -13,6 +13,11 @@ LEAST_S = 0.2
 LEAST_BYTES = 1 << 18
 
 
+def link_use(size_bytes: int, seconds: float, most_bps: int) -> float:
+    """The share of a link's measured rate that a transfer used; 0 where no rate was measured."""
+    return 8 * size_bytes / seconds / most_bps if most_bps and seconds > 0 else 0.0
+
+
 class LinkMeter:
     """Measures one direction of the link.
 

@@ -21,7 +21,7 @@ OVERDUE_S = 0.5
 QUEUE_FULL = 2048
 
 
-def _ignore(event: Event) -> None:
+def ignore_event(event: Event) -> None:
     """Nobody watches the events."""
 
 
@@ -31,7 +31,7 @@ class EventQueue:
     `len` counts the events from peers and from the node's own work.
     """
 
-    def __init__(self, on_event: Callable[[Event], None] = _ignore) -> None:
+    def __init__(self, on_event: Callable[[Event], None] = ignore_event) -> None:
         """`on_event` receives each event as it is put."""
         self._on_event = on_event
         self._waiting: deque[Event] = deque()

@@ -210,7 +210,7 @@ class FraudProofs:
 
     async def _certificate(self, accusation: Accusation) -> OpenCertificate | None:
         """The certificate that an accusation names, from the lineage or from disk."""
-        made = self._lineage.step(accusation.certificate)
+        made = self._lineage.entry(accusation.certificate)
         if made is not None:
             return made.certificate
         for raw in await readable_certificates(self._disk, self._run, accusation.number):

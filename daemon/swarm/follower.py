@@ -203,13 +203,13 @@ class Follower:
 
     def _too_often(self, peer: PeerId, counts: float) -> bool:
         now = trio.current_time()
-        if self._heard.of(peer, now).take(counts, now):
+        if self._heard.of(peer, now).spend(counts, now):
             return False
         self._refuse("busy", peer, f"more than {BEACONS_PER_S:g} beacons a second")
         return True
 
     def _too_many_certificates(self, peer: PeerId) -> bool:
-        if self._members.rank(peer) and not self._strangers.take(1.0, trio.current_time()):
+        if self._members.rank(peer) and not self._strangers.spend(1.0, trio.current_time()):
             self._refuse(
                 "busy",
                 peer,

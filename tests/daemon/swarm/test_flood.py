@@ -46,8 +46,8 @@ from protocol.run.manifest import seal
 from simulator.fakes.disk import MemoryDisk
 from simulator.fakes.medium import MemoryMedium
 from tests.daemon.network.nodes import make_node, until_linked
+from tests.protocol.averaging.summed_round import FOUR, PARAMETERS, SLICE, Summed, shifted
 from tests.protocol.rounds import CHUNKS
-from tests.protocol.summed import FOUR, PARAMETERS, SLICE, Summed, shifted
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
 

@@ -69,7 +69,7 @@ def serve_datasets(network: Network, home: Path, offload: Offload) -> None:
     async def answer(stream: ByteStream) -> None:
         with trio.move_on_after(ANSWER_S):
             name = await FrameReader(stream).expect_frame(NAME_BYTES)
-            async with turns.turn(stream.peer):
+            async with turns.slot(stream.peer):
                 raw = await offload(lambda: _read(home, name)) if len(name) == NAME_BYTES else None
                 await stream.send_all(frame(raw or b""))
                 await stream.send_eof()

@@ -14,7 +14,7 @@ from daemon.demo.agreement import compare_anchors
 from daemon.demo.progress_output import ProgressOutput, open_output
 from daemon.demo.result import result_text
 from daemon.demo.stop_request import StopRequest, until_signalled
-from daemon.demo.supervisor import DemoSupervisor, Settlement
+from daemon.demo.supervisor import DemoSettlement, DemoSupervisor
 from daemon.node.run_choice import bundled_text, load_or_bundled_manifest
 from protocol.errors import UserError
 
@@ -85,7 +85,7 @@ def _settlement(
     stop: StopRequest,
     output: ProgressOutput,
     anvil: bool,
-) -> Settlement:
+) -> DemoSettlement:
     """Raises `UserError("MANIFEST")` for a run that names a chain of its own."""
     # web3 takes two seconds, which a demo without a chain does not need.
     from daemon.demo.settlement_demo import SettlementDemo  # noqa: PLC0415

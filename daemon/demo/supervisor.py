@@ -32,7 +32,7 @@ LOOPBACK = "127.0.0.1"
 Settings = dict[str, dict[str, object]]
 
 
-class Settlement(Protocol):
+class DemoSettlement(Protocol):
     """The chain of a demo that pays. `settlement_demo.py` has the implementation."""
 
     devnet: DemoProcess
@@ -63,7 +63,7 @@ class DemoSupervisor:
         run_file: Path | None,
         peers: int,
         output: ProgressOutput,
-        settlement: Settlement | None = None,
+        settlement: DemoSettlement | None = None,
     ) -> None:
         """`root` gets the homes. Starts nothing."""
         self._root = root

@@ -3,7 +3,7 @@
 To add an endpoint:
 
 1. Write a function that renders a `Status` as bytes; it must be pure and take a few milliseconds.
-2. Add an `Endpoint` to `ENDPOINTS` with its path, content type and that function.
+2. Add an `HttpEndpoint` to `ENDPOINTS` with its path, content type and that function.
 3. Add the path to `test_every_endpoint_answers` in tests/daemon/observer/test_server.py.
 
 Each endpoint is rendered at most once for each published status, and at most once a second. All
@@ -46,7 +46,7 @@ class RoundsBody(msgspec.Struct, frozen=True, kw_only=True):
     rounds: tuple[RoundSummary, ...]
 
 
-class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+class HttpEndpoint(msgspec.Struct, frozen=True, kw_only=True):
     """What a path serves. With `revalidated`, answers have an ETag, and browsers keep them."""
 
     path: str
@@ -67,12 +67,12 @@ def _rounds(status: Status) -> bytes:
     return _encode(RoundsBody(as_of=status.as_of, rounds=status.rounds))
 
 
-ENDPOINTS: tuple[Endpoint, ...] = (
-    Endpoint(path="/", content_type=HTML, render=_page),
-    Endpoint(path="/api/v1/status", content_type=JSON, render=_encode),
-    Endpoint(path="/api/v1/peers", content_type=JSON, render=_peers),
-    Endpoint(path="/api/v1/rounds", content_type=JSON, render=_rounds),
-    Endpoint(path="/metrics", content_type=PROMETHEUS, render=metrics_text, revalidated=False),
+ENDPOINTS: tuple[HttpEndpoint, ...] = (
+    HttpEndpoint(path="/", content_type=HTML, render=_page),
+    HttpEndpoint(path="/api/v1/status", content_type=JSON, render=_encode),
+    HttpEndpoint(path="/api/v1/peers", content_type=JSON, render=_peers),
+    HttpEndpoint(path="/api/v1/rounds", content_type=JSON, render=_rounds),
+    HttpEndpoint(path="/metrics", content_type=PROMETHEUS, render=metrics_text, revalidated=False),
 )
 
 

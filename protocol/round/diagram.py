@@ -41,11 +41,11 @@ WORDS = {
     "StateUnavailable": "state unavailable",
     "ViewNotPersisted": "disk is full",
 }
-"""Events as a person says them."""
+"""The events in a person's words."""
 
 
 def arrows() -> dict[tuple[Phase, Phase], list[type[Event]]]:
-    """Which events can lead from one phase to another, in the table's order."""
+    """The events that can lead from one phase to another, in the table's order."""
     found: dict[tuple[Phase, Phase], list[type[Event]]] = {}
     for (phase, event), (_, leads_to) in TABLE.items():
         for other in leads_to - {phase}:
@@ -68,7 +68,7 @@ def draw() -> str:
 
 
 def label(events: Iterable[type[Event]]) -> str:
-    """What stands at an arrow. An event without a word of its own is named as the code names it."""
+    """The label of an arrow; an event without a word of its own has its class name."""
     return ", ".join(WORDS.get(event.__name__, event.__name__) for event in events)
 
 

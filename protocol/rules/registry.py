@@ -1,12 +1,12 @@
-"""The functions behind each version of the rules: everything that two members must compute alike.
+"""The functions of each version of the rules: everything that members must compute alike.
 
 A member plans, divides, sums, steps and merges by the version that its run's manifest names,
-whatever the newest version is. A function that a released version names never changes. Who changes
-a rule writes the new function beside the old one, registers it here under the next number, and lets
+whatever the newest version is. A function that a released version names never changes. To change a
+rule, write the new function beside the old one, register it here under the next number, and let
 `CURRENT_RULES` and `KNOWN_RULES` (`versions.py`) name that number. Data that carries its own proof
 is not computed again: a certificate is checked by its signatures and hashes
-(`protocol/certificates/certificate.py`). `tests/protocol/rules/test_pins.py` fails when a registered version
-computes something else than it did.
+(`protocol/certificates/certificate.py`). `tests/protocol/rules/test_pins.py` fails when a
+registered version computes different bytes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class InclusionCheck(Protocol):
-    """Whether a Cut fits its plan. Raises `PeerFault("bad_plan")` where it does not."""
+    """Checks that an inclusion fits its plan. Raises `PeerFault("bad_plan")`."""
 
     def __call__(
         self, inclusion: Inclusion, plan: OpenPlan, manifest: Manifest, *, merging: bool = False
@@ -76,20 +76,20 @@ class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
     choose: Callable[
         [NetworkSnapshot, GroupBounds, VectorSizes, GroupSizeHistory | None], GroupChoice
     ]
-    """The rows of a plan, the share of each rank, and what the plan leaves for the next one."""
+    """The groups of a plan, the share of each position, and what the plan leaves for the next one."""
     share_out: Callable[[int, Sequence[float]], tuple[int, ...]]
     """The borders of slices, in chunks."""
     leader_order: Callable[[Digest, Iterable[PeerId]], tuple[PeerId, ...]]
     """The candidates in the order in which they lead the views after a certificate."""
     check_inclusion: InclusionCheck
     weighted_mean: Callable[[Iterable[tuple[int, Buffer]], Codec, Vector], int]
-    """The sum of encoded contributions, as a mean."""
+    """The mean of encoded contributions."""
     outer_step: OuterStep
     """From an anchor and the mean to the next anchor."""
     rounds_in: Callable[[Iterable[Ready]], float]
-    """Of how many rounds of training a mean is, for the outer step."""
+    """The rounds of training behind a mean, for the outer step."""
     merge_vectors: Callable[[Vector, Vector, tuple[int, int], Vector], None]
-    """The state where two branches meet."""
+    """The merged state of two branches."""
 
 
 _TODAY = RuleSet(
@@ -105,12 +105,11 @@ _TODAY = RuleSet(
 )
 
 RULE_SETS: dict[int, RuleSet] = {
-    # What is left of the first version is what reading its certificates needs; nobody plans by it
-    # any more.
+    # The first version remains only for reading its certificates; no node plans by it.
     FIRST_RULES: msgspec.structs.replace(_TODAY, version=FIRST_RULES),
     CURRENT_RULES: _TODAY,
 }
-"""By version."""
+"""The rule sets by version."""
 
 
 def rule_set(version: int) -> RuleSet:

@@ -1,8 +1,7 @@
-"""Which versions of the rules this program takes part in, and what it tells a person about all
-others.
+"""The versions of the rules that this program takes part in, and its messages about all others.
 
-1   every run from before manifests named a version. This program reads and exports such a run, and does not take part in it.
-2   the current version. New runs get it.
+1   runs from before manifests named a version; this program only reads and exports such a run
+2   the current version, which new runs get
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ from collections.abc import Collection
 from protocol.errors import UserError
 
 FIRST_RULES = 1
-"""What a manifest without the field `rules` means."""
+"""The version of a manifest without the field `rules`."""
 
 CURRENT_RULES = 2
-"""What a new run gets."""
+"""The version of a new run."""
 
 KNOWN_RULES: frozenset[int] = frozenset({CURRENT_RULES})
 """The versions that this program takes part in."""
@@ -25,7 +24,7 @@ MAX_RULES = 1 << 31
 
 
 def in_words(versions: Collection[int]) -> str:
-    """As in "2" or "2 and 3" or "2, 3 and 4"."""
+    """List versions for a person: "2", "2 and 3" or "2, 3 and 4"."""
     numbers = [str(version) for version in sorted(versions)]
     return (
         " and ".join([", ".join(numbers[:-1]), numbers[-1]] if numbers[1:] else numbers)

@@ -139,8 +139,8 @@ class TestCluster:
 
     def can_spare(self, node: TestNode) -> bool:
         """Whether another node holds every anchor that this one may be asked for."""
-        heads = [node.state.tip, node.tip, *node.lineage.beside(node.state.tip)]
-        ahead = node.lineage.ahead(node.state.tip)
+        heads = [node.state.tip, node.tip, *node.lineage.other_branches(node.state.tip)]
+        ahead = node.lineage.preferred_descendant(node.state.tip)
         return all(self.holds(tip.hash, node) for tip in [*heads, *([ahead] if ahead else [])])
 
     def send(self, sender: PeerId, to: PeerId, content: Content) -> None:
@@ -243,7 +243,7 @@ class TestCluster:
                     node.lost.discard(other.me)
             for other in self.alive():
                 for certificate in other.lineage.path(node.lineage.root, other.state.tip):
-                    if node.lineage.step(certificate.hash) is None:
+                    if node.lineage.entry(certificate.hash) is None:
                         node.learn(certificate.raw)
             node.update_live()
             node.run()

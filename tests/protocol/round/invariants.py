@@ -1,6 +1,4 @@
-"""What must hold whatever the network does, checked at every step of every machine and at
-everything it says.
-"""
+"""Invariants that hold whatever the network does, checked at every step and every message."""
 
 from __future__ import annotations
 
@@ -21,13 +19,13 @@ from protocol.round.transitions import PEERS_KEPT
 from protocol.round.vote_phase import OUTCOMES_KEPT
 
 AT_WORK = {Phase.OFFER, Phase.MERGE, Phase.ADOPT, Phase.FETCH}
-"""Phases that the engine's own work ends; every other one has a deadline."""
+"""Phases that the engine's own work ends; every other phase has a deadline."""
 
 
 def check_step(
     before: RoundState, event: e.Event, after: RoundState, actions: Sequence[a.Action]
 ) -> None:
-    """One step went by the table and kept the bounds."""
+    """Check that one step followed the table and kept the bounds."""
     row = TABLE.get((before.phase, type(event)))
     if row is None:
         assert after is before
@@ -45,7 +43,7 @@ def check_step(
 
 
 class Transcript:
-    """What one node has said, in all its lives: of each thing once."""
+    """The messages of one node in all its lives: each may be sent once."""
 
     def __init__(self) -> None:
         self._votes: dict[tuple[Digest, int], Vote] = {}
@@ -55,7 +53,7 @@ class Transcript:
         self._reached: dict[Digest, int] = {}
 
     def begin_new_life(self) -> None:
-        """A new life goes back to a view in which nothing but an offer was said."""
+        """Begin a new life, which may return to a view in which only an offer was sent."""
         self._reached.clear()
 
     def check_durable(self, message: Message, view_records: Mapping[Digest, int]) -> None:
@@ -97,7 +95,7 @@ class Transcript:
                 assert len(message.reason) <= MAX_REASON_CHARS
             case Inclusion():
                 assert self._cuts.setdefault((message.plan, message.number), message) == message, (
-                    f"two cuts {message.number}"
+                    f"two inclusions with number {message.number}"
                 )
                 assert len(message.reason) <= MAX_REASON_CHARS
 

@@ -197,12 +197,12 @@ class TestNode:
 
     def look(self) -> None:
         """Follow the lineage, or find another branch."""
-        ahead = self.lineage.ahead(self.state.tip)
-        made = self.lineage.step(ahead.hash) if ahead is not None else None
+        ahead = self.lineage.preferred_descendant(self.state.tip)
+        made = self.lineage.entry(ahead.hash) if ahead is not None else None
         if made is not None:
             self.inbox.append(e.CertificateReceived(certificate=made.certificate))
             return
-        for other in self.lineage.beside(self.state.tip):
+        for other in self.lineage.other_branches(self.state.tip):
             if any(node.state.tip.hash == other.hash for node in self.known()):
                 self.inbox.append(e.ForkFound(other=other))
                 return
@@ -249,7 +249,7 @@ class TestNode:
             case a.FetchState(certificate=certificate):
                 self._download(certificate)
             case a.FetchBranch(other=other):
-                made = self.lineage.step(other.hash)
+                made = self.lineage.entry(other.hash)
                 assert made is not None
                 self._download(made.certificate)
             case a.AverageBranches(other=other):
@@ -266,7 +266,7 @@ class TestNode:
             return
         if self.cluster.downloads(certificate.hash, self):
             self.inbox.append(e.StateBytesReceived(certificate=certificate.hash))
-            made = self.lineage.step(certificate.hash)
+            made = self.lineage.entry(certificate.hash)
             assert made is not None
             ahead = self.lineage.descends(made.tip, self.tip)
             here = e.StateReceived(certificate=certificate, tip=self.tip.hash, ahead=ahead)
@@ -277,7 +277,7 @@ class TestNode:
             )
 
     def _move(self, name: Digest) -> None:
-        made = self.lineage.step(name)
+        made = self.lineage.entry(name)
         assert made is not None
         assert self.lineage.descends(made.tip, self.tip), "moving to another branch without merging"
         self.tip, self.spare = made.tip, b""

@@ -54,7 +54,7 @@ def test_a_leader_does_not_plan_with_the_offer_of_a_member_that_went_on() -> Non
         node.see(e.TrainingFinished())
     cluster.flow()
     assert {node.state.tip.number for node in others} == {2}, "nobody waited for a deadline"
-    made = leader.lineage.step(leader.state.tip.hash)
+    made = leader.lineage.entry(leader.state.tip.hash)
     assert made is not None
     assert early.me not in made.certificate.plan.members
     assert made.certificate.outcome.view == 0
@@ -72,7 +72,7 @@ def test_a_member_that_gets_a_plan_for_a_view_that_it_left_says_so_and_is_not_wa
     for node in others:
         node.see(e.TrainingFinished())
     cluster.flow()
-    made = leader.lineage.step(leader.state.tip.hash)
+    made = leader.lineage.entry(leader.state.tip.hash)
     assert made is not None
     assert early.me in made.certificate.plan.members
     assert early.me not in {

@@ -53,7 +53,7 @@ def test_certificate_of_the_own_tip_is_ignored() -> None:
     cluster = TestCluster(3, settled=3)
     heal(cluster, rounds=1, ticks=8)
     node: TestNode = cluster.nodes[0]
-    made = node.lineage.step(node.state.tip.hash)
+    made = node.lineage.entry(node.state.tip.hash)
     assert made is not None
     node.see(e.CertificateReceived(certificate=made.certificate))
     assert node.state.phase is Phase.TRAIN

@@ -125,7 +125,7 @@ class ActionDispatcher:
         `RoundExecutor.adopt` as well.
         """
         try:
-            self._peers.follower.take_certificate(certificate.raw)
+            self._peers.follower.receive_certificate(certificate.raw)
         except PeerFault as fault:
             message = f"a certificate assembled here does not verify: {fault}"
             self._ports.record(Warned(code="CERTIFICATE", message=message))

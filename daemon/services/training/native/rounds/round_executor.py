@@ -78,7 +78,7 @@ class RoundExecutor:
 
         Strangers' certificates may have pushed it out while its state came, or a parent of it.
         """
-        if self._lineage.step(certificate.hash) is None:
+        if self._lineage.entry(certificate.hash) is None:
             try:
                 # A downloaded state belongs to a certificate that was verified when it came.
                 self._lineage.add(certificate.raw, trusted=downloaded)
@@ -86,13 +86,13 @@ class RoundExecutor:
                 return f"certificate {certificate.outcome.number} does not verify: {fault}"
         return (
             f"a parent of certificate {certificate.outcome.number} is not known any more"
-            if self._lineage.step(certificate.hash) is None
+            if self._lineage.entry(certificate.hash) is None
             else ""
         )
 
     async def fetch(self, certificate: OpenCertificate) -> None:
         """Download the state of a certificate beside everything else."""
-        entry = self._lineage.step(certificate.hash)
+        entry = self._lineage.entry(certificate.hash)
         if entry is None:
             return
         why = await self._downloads.fetch(entry)
@@ -102,7 +102,7 @@ class RoundExecutor:
 
     async def fetch_branch(self, other: Tip) -> None:
         """Download the state of another branch's tip."""
-        entry = self._lineage.step(other.hash)
+        entry = self._lineage.entry(other.hash)
         if entry is None:
             why = f"certificate {other.number} is not known any more"
             self._emit(e.StateUnavailable(certificate=other.hash, reason=why))

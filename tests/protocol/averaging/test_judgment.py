@@ -21,8 +21,8 @@ from protocol.codec import entries
 from protocol.errors import PeerFault
 from protocol.messages.envelope import sign
 from protocol.messages.round import SliceResult
+from tests.protocol.averaging.summed_round import FOUR, SLICE, Summed, SummedInRows, shifted
 from tests.protocol.rounds import CHUNKS, MANIFEST, Made, people
-from tests.protocol.summed import FOUR, SLICE, Summed, SummedInRows, shifted
 
 
 class Looked(Summed):

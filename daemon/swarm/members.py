@@ -199,8 +199,8 @@ class Members:
     def training_at(self, tip: Digest) -> frozenset[PeerId]:
         """The nodes of `live_at` that still train for the round after `tip`.
 
-        A round waits for them. Once our certificates name members, only members count. Keys are free, and a few of a
-        stranger's could hold up each round.
+        A round waits for them. Once our certificates name members, only members count. Keys are
+        free, and a few of a stranger's could hold up each round.
         """
         training = frozenset(
             peer for peer in self.live_at(tip) if self._members[peer].beacon.phase in TRAINING

@@ -12,7 +12,7 @@ to the peer that brought it, and each peer has a share (`certificate_shares.py`)
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cmp_to_key
 
 import msgspec
@@ -325,3 +325,16 @@ class Lineage:
                 found[entry.tip.hash] = entry
                 open_ends.extend(entry.certificate.outcome.parents)
         return found
+
+
+def _compare(a: Tip, b: Tip) -> int:
+    """Order tips as `sorted` wants it: the preferred one first."""
+    if a is b:
+        return 0
+    return -1 if prefer(a, b) is a else 1
+
+
+def _oldest_of_the_largest(shares: Iterable[OrderedDict[Digest, None]]) -> Digest:
+    """Name what has to go when the certificates that others brought are too many."""
+    largest = max(shares, key=lambda share: len(share))  # noqa: PLW0108  # mypy needs the type
+    return next(iter(largest))

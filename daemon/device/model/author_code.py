@@ -102,7 +102,7 @@ def author_code(
     """
     try:
         yield
-    except (AuthorFault, MemoryShort, UserError, *passing):
+    except (AuthorFault, MemoryShort, UserError, *passing):  # type: ignore[misc]
         raise
     except SystemExit as error:
         # It would end the worker without a message, and no batch causes it.

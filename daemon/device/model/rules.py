@@ -41,7 +41,7 @@ def check_model(model: object) -> None:
             )
     tensors = [*model.named_parameters(), *model.named_buffers()]
     for name, tensor in tensors:
-        if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+        if isinstance(tensor, nn.parameter.UninitializedTensorMixin):  # type: ignore[attr-defined]
             raise refuse(
                 f"{name} has no shape yet: its module is lazy",
                 "call the model once on a sample in model(), or use the module with its sizes",

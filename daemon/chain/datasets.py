@@ -7,6 +7,7 @@ set in the other. The frame is empty if the peer does not have the data set.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -68,7 +69,7 @@ def serve_datasets(network: Network, home: Path, offload: Offload) -> None:
     async def answer(stream: ByteStream) -> None:
         with trio.move_on_after(ANSWER_S):
             name = await FrameReader(stream).expect_frame(NAME_BYTES)
-            async with turns.turn(stream.peer):
+            async with turns.slot(stream.peer):
                 raw = await offload(lambda: _read(home, name)) if len(name) == NAME_BYTES else None
                 await stream.send_all(frame(raw or b""))
                 await stream.send_eof()
@@ -100,7 +101,7 @@ async def fetch_dataset(
                     await stream.aclose()
                 if raw:
                     dataset = decode_dataset(raw, name)
-                    await offload(lambda found=dataset: keep_dataset(home, found))
+                    await offload(partial(keep_dataset, home, dataset))
                     return dataset
         except (Unreachable, PeerFault):
             # Another peer may have it.

@@ -78,7 +78,7 @@ def _certificates(
             raws = unpack_record(body)
             gap = any(lineage.tip(parent) is None for raw in raws[:1] for parent in parents_of(raw))
             if gap and stood is not None and lineage.tip(stood.hash) is None:
-                lineage.stand(stood)
+                lineage.adopt(stood)
                 states[stood.hash], behind = stood.state, stood.number
             for raw in raws:
                 if number <= behind:
@@ -86,7 +86,7 @@ def _certificates(
                     states[opened.hash] = opened.outcome.state
                     continue
                 lineage.add(raw, trusted=True)
-                made = lineage.step(hash_of(signed.run, raw))
+                made = lineage.entry(hash_of(signed.run, raw))
                 if made is None:
                     raise PeerFault("bad_certificate", "its parent is not among those before it")
                 states[made.tip.hash] = made.tip.state

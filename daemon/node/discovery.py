@@ -17,7 +17,7 @@ from daemon.journal import Journal
 from daemon.network.network import LibP2PNetwork
 from daemon.network.settings import NetworkSettings
 from daemon.network.tls.certificate import load_or_make
-from daemon.swarm.chain_sync import fetch_run
+from daemon.swarm.manifest_exchange import fetch_run
 from daemon.system.offload import in_thread
 from protocol.digest import SHOWN_DIGITS
 from protocol.errors import PeerFault, Unreachable, UserError

@@ -27,7 +27,7 @@ from daemon.observer.server import web_server
 from daemon.observer.settings import ObserverSettings
 from daemon.services.training.native.rounds.round_log import certified
 from daemon.swarm.chain_sync import ChainReply, serve_chain
-from daemon.swarm.follower import Follower
+from daemon.swarm.follower import Follower, FollowerHooks
 from daemon.swarm.lineage import Lineage, LineageEntry
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Messenger
@@ -68,11 +68,13 @@ class RunObserver:
             lineage=self.lineage,
             members=self._members,
             refuse=self._refuse,
-            on_steps=self._certified,
-            on_members=lambda: None,
-            on_gone=lambda _peer: None,
-            beacon=self._beacon,
-            send=self._messenger.send,
+            hooks=FollowerHooks(
+                on_entries=self._certified,
+                on_members=lambda: None,
+                on_gone=lambda _peer: None,
+                beacon=self._beacon,
+                send=self._messenger.send,
+            ),
         )
 
         # A node asks every new peer these questions, before a beacon says which role the peer has.
@@ -98,7 +100,7 @@ class RunObserver:
         self._journal.record(InputRefused(reason=reason, peer=peer, detail=detail))
 
     async def _deliver(self, signed: Signed, message: AnyMessage) -> None:
-        if not self._follower.take(signed, message):
+        if not self._follower.receive(signed, message):
             self._refuse("not_member", signed.peer, f"a {type(message).__name__} to an observer")
 
     def _beacon(self) -> Beacon:

@@ -1,5 +1,14 @@
-"""Being a member of a run: signed messages, beacons, the lineage of certificates, the transfer of
-anchors.
+"""Being a member of a run: what a node hears from other members, and what it gives them.
 
-Port code only: no libp2p, no torch.
+- `follower`, `certificate_fetcher`, `ask_order`: beacons and certificates, by gossip and by asking.
+- `lineage`, `certificate_shares`: the verified certificates.
+- `members`, `live_nodes`, `beacon_schedule`: the other peers, and how often they are heard.
+- `link_estimates`, `link_estimate`: what is measured of the links to them.
+- `messenger`, `frames`: messages to single peers.
+- `chain_sync`, `manifest_exchange`: certificates and the manifest from a peer.
+- `state_transfer`, `state_download`, `multi_peer_download`: the state of a certificate.
+- `task_agreement`: whether members train the same task.
+- `reply_limiter`, `training_speed`: limits on answers, and the speed that beacons report.
+
+The package knows the ports alone: no libp2p, no torch.
 """

@@ -1,4 +1,4 @@
-"""Frames on a byte stream: four bytes of length, then that many bytes. Every read has a limit."""
+"""Frames on a byte stream: four bytes of length, then as many bytes. Every read has a limit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from protocol.messages.base import UNREADABLE
 from protocol.ports.byte_stream import ByteStream
 
 LENGTH_BYTES = 4
-# One read's size: what the transports deliver at once.
+# The size of one read, which is what the transports deliver at once.
 READ_BYTES = 1 << 16
 
 
@@ -41,8 +41,9 @@ class FrameReader:
     async def next_frame(self, limit: int) -> bytes | None:
         """One frame, or None when the other side finished between frames.
 
-        Raises `PeerFault("oversized")` before reading a longer one than `limit`, `Unreachable` when
-        the stream broke or ended inside a frame.
+        Raises:
+            PeerFault: "oversized", before a frame longer than `limit` is read.
+            Unreachable: When the stream broke or ended inside a frame.
         """
         buffer = self._buffer
         if len(buffer) < LENGTH_BYTES and not await self._fill(LENGTH_BYTES, may_end=True):
@@ -70,21 +71,21 @@ class FrameReader:
         return size
 
     async def read_exactly(self, size: int) -> bytes:
-        """`size` bytes. Raises `Unreachable` when the stream ends before."""
+        """Read `size` bytes. Raises `Unreachable` when the stream ends before."""
         await self._fill(size)
         data = bytes(self._buffer[:size])
         del self._buffer[:size]
         return data
 
     async def expect_frame(self, limit: int) -> bytes:
-        """One frame; the end of the stream is `Unreachable`."""
+        """One frame. Raises `Unreachable` at the end of the stream."""
         payload = await self.next_frame(limit)
         if payload is None:
             raise Unreachable("the other side finished without an answer")
         return payload
 
     async def read_into(self, target: memoryview) -> None:
-        """Exactly `len(target)` bytes. Raises `Unreachable` when the stream ends before."""
+        """Fill `target`. Raises `Unreachable` when the stream ends before."""
         taken = min(len(self._buffer), len(target))
         target[:taken] = self._buffer[:taken]
         del self._buffer[:taken]

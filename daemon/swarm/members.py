@@ -1,18 +1,11 @@
-"""Who else is in the run: the latest signed beacon of every peer, and whether it is alive.
+"""The other peers of the run: the latest signed beacon of each, and whether the peer is alive.
 
-A peer is alive while its beacons come and no connection to it was seen to break since the last one.
-Alive and at our tip is what a leader waits for; everything else here is for people to look at.
+A peer is alive while its beacons come and no connection to it broke since the last one. A leader
+waits for peers that are alive and at its tip. Everything else here is for people to look at.
 
-Everybody hears everybody's beacons, so their pace goes down as members become more: what one node
-hears stays below `BEACONS_PER_S`, as SWIM and memberlist keep a member's load constant
-(https://www.cs.cornell.edu/projects/Quicksilver/public_pdfs/SWIM.pdf). Up to 125 members nothing
-changes. What it costs is how soon a silent peer is forgotten: 20 s then, 160 s with a thousand. A
-crash is not noticed that way but by those connected to the dead, at once; whoever is not connected
-to it and leads waits `ready_s` for it in vain, and plans without it.
-
-A key costs nothing, so a beacon of a key that no certificate of ours names (a stranger's) is worth
-little. Strangers slow our own beacons down to a fifth at most (`pace`), and no round waits for a
-stranger that was alive for a while and took no part (`awaited_at`).
+A key costs nothing, so the beacon of a stranger, whose key no certificate of ours names, is worth
+little. Strangers slow our own beacons down to a fifth at most (`counted_members`). No round waits
+for a stranger that was alive for a while and took no part (`awaited_at`).
 """
 
 from __future__ import annotations
@@ -21,7 +14,9 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from daemon.swarm.beacon_schedule import silence_s
 from daemon.swarm.link_estimates import LinkEstimates
+from daemon.swarm.live_nodes import LiveNodes
 from daemon.swarm.task_agreement import TaskAgreement
 from protocol.digest import Digest
 from protocol.identity import PeerId
@@ -30,72 +25,25 @@ from protocol.messages.beacon import Beacon
 from protocol.ports.endpoint import Endpoint
 from protocol.ports.network import Link
 from protocol.round.phase import Phase
-from protocol.run.manifest import RoundRules
 
-# Between beacons of few: the page's idea of now.
-BEACON_S = 5.0
-# Heard by one node of many, when nothing happens: 20 KB/s with every copy that gossip brings.
-BEACONS_PER_S = 25.0
-# Beacons instead of one in the same time, when there is something to tell.
-CHANGES_TOLD = 2
-# At least so long between two beacons of few, however much changes.
-POKE_GAP_S = 0.5
-# So many beacons may be missed before a peer is forgotten.
-BEACONS_LOST = 4
-# Up to here every change is acted on at once...
-FEW_MEMBERS = 64
-# ...and with a thousand and more so often: a set of a thousand is made anew each time.
-LOOKS_PER_S = 1.0
-# Remembered at once, 1 KB each; the one heard longest ago makes room.
+# Remembered at once, 1 KB each. The peer heard longest ago makes room.
 MAX_MEMBERS = 1 << 14
-# That count for the pace of our beacons, for each member and each peer that is connected.
+# Strangers that count for the rate of our beacons, for each member and each connected peer.
 STRANGERS_PER_MEMBER = 4
-STRANGER_ROUNDS = 3.0  # for which a stranger is waited for
-# Members by our certificates, the ones certified last.
+# Members by our certificates. The ones certified last are kept.
 PROVEN_KEPT = 1024
-# Phases in which a node has made no offer of the round yet.
+# In these phases a node has not made its offer of the round yet.
 TRAINING = (Phase.TRAIN.value, Phase.OFFER.value)
-# Sets of the living kept as they were last asked for: a round asks for one or two.
-TIPS_FROZEN = 8
-
-
-def beacon_s(members: int) -> float:
-    """Seconds between two beacons of a node that knows so many others, when it has nothing new to
-    tell.
-    """
-    return max(BEACON_S, members / BEACONS_PER_S)
-
-
-def poke_gap_s(members: int) -> float:
-    """The least time between two beacons, however much changes."""
-    return max(POKE_GAP_S, members / (BEACONS_PER_S * CHANGES_TOLD))
-
-
-def silence_s(members: int) -> float:
-    """Without a beacon for so long a peer is forgotten."""
-    return BEACONS_LOST * beacon_s(members)
-
-
-def stranger_patience_s(times: RoundRules) -> float:
-    """For how long a round waits for a stranger that takes no part: long enough to train once and
-    to offer twice.
-    """
-    return STRANGER_ROUNDS * (times.seconds + times.ready_s)
-
-
-def settling_s(members: int) -> float:
-    """For how long changes are gathered before they are acted on."""
-    return 0.0 if members <= FEW_MEMBERS else min(1.0 / LOOKS_PER_S, members / 1000)
 
 
 class MemberRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A peer as last heard of, on our monotonic clock."""
+    """A peer as last heard of. Times are on our monotonic clock."""
 
     beacon: Beacon
     heard_s: float
-    # A connection broke and no newer beacon came since.
+    # A connection broke, and no newer beacon arrived since.
     lost: bool = False
-    # It has another task than we, or one that was not compared yet: nothing is planned with it.
+    # Its task differs from ours or was not compared yet, so it is in no plan of ours.
     apart: bool = False
 
     @property
@@ -103,13 +51,13 @@ class MemberRecord(msgspec.Struct, frozen=True, kw_only=True):
         return not self.lost and not self.apart and self.beacon.role == "node"
 
 
-def _moved(before: Beacon, after: Beacon) -> bool:
-    """Whether its sender got on with a round."""
+def _advanced(before: Beacon, after: Beacon) -> bool:
+    """Whether the sender of two beacons advanced in a round between them."""
     return (before.phase, before.view, before.number) != (after.phase, after.view, after.number)
 
 
 class Members:
-    """The table of members. Pure but for the events it records."""
+    """The table of peers. Pure but for the events that it records."""
 
     def __init__(
         self, me: PeerId, record: Callable[[JournalEvent], None], admit: Callable[[Endpoint], None]
@@ -117,26 +65,28 @@ class Members:
         self._me = me
         self._record = record
         self._admit = admit
-        self._members: dict[PeerId, MemberRecord] = {}  # the one heard longest ago first
+        # The peer heard longest ago comes first.
+        self._members: dict[PeerId, MemberRecord] = {}
         self._links: dict[PeerId, Link] = {}
-        self._live: dict[Digest, dict[PeerId, None]] = {}  # the living nodes by tip
-        self._frozen: dict[Digest, frozenset[PeerId]] = {}  # the same as it was last asked for
-        self._proven: dict[PeerId, None] = {}  # the one certified longest ago first
-        # When a stranger in the table came, or last did what only a member does.
+        self._live = LiveNodes()
+        # The member certified longest ago comes first.
+        self._proven: dict[PeerId, None] = {}
+        # When each peer arrived, or last did what only a member does.
         self._took_part: dict[PeerId, float] = {}
-        self.neighbours = LinkEstimates(me)
+        self.link_estimates = LinkEstimates(me)
         self.tasks = TaskAgreement(record)
-        # Grows when anything changes about who is there, or where.
+        # Grows when a peer arrives, leaves or changes its tip.
         self.version = 0
 
     def __len__(self) -> int:
         return len(self._members)
 
-    def take(self, peer: PeerId, beacon: Beacon, now: float) -> bool:
-        """A verified beacon.
+    def receive(self, peer: PeerId, beacon: Beacon, now: float) -> bool:
+        """Note a verified beacon.
 
-        True when it changes who is there, or where: most say the same as before, and with a
-        thousand members what follows from each would take all of a node's time.
+        Returns:
+            Whether a peer arrived or changed its tip. Most beacons repeat the last one, and with a
+            thousand members acting on each would take all of a node's time.
         """
         known = self._members.get(peer)
         if peer == self._me or (known is not None and beacon.serial <= known.beacon.serial):
@@ -148,7 +98,7 @@ class Members:
                     next(iter(self._members)),
                 )
             )
-        if known is None or (peer in self._links and _moved(known.beacon, beacon)):
+        if known is None or (peer in self._links and _advanced(known.beacon, beacon)):
             self._took_part[peer] = now
         apart = not self.tasks.heard(peer, beacon.task) if beacon.role == "node" else False
         changed = self._put(peer, MemberRecord(beacon=beacon, heard_s=now, apart=apart))
@@ -163,10 +113,11 @@ class Members:
         return changed
 
     def _put(self, peer: PeerId, member: MemberRecord) -> bool:
-        """Whether it says something else than what was known of who is there, or where."""
+        """Store a record. Returns whether it changes who is alive, or at which tip."""
         known = self._members.get(peer)
         if known is not None and known.heard_s != member.heard_s:
-            del self._members[peer]  # to the end: it is the one heard last now
+            # The record moves to the end, as the one heard last.
+            del self._members[peer]
         self._members[peer] = member
         if (
             known is not None
@@ -175,31 +126,23 @@ class Members:
             and known.beacon.tip == member.beacon.tip
             and known.beacon.role == member.beacon.role
         ):
-            return False  # as nearly every beacon says
+            # Nearly every beacon repeats the last one.
+            return False
         before = known.beacon.tip if known is not None and known.is_live_node else None
         after = member.beacon.tip if member.is_live_node else None
         if before != after or known is None:
             self.version += 1
-            self._leaves(peer, before)
+            self._live.discard(peer, before)
             if after is not None:
-                self._live.setdefault(after, {})[peer] = None
-                self._frozen.pop(after, None)
+                self._live.add(peer, after)
         return True
 
     def _remove(self, peer: PeerId) -> MemberRecord:
         known = self._members.pop(peer)
         self._took_part.pop(peer, None)
         self.version += 1
-        self._leaves(peer, known.beacon.tip if known.is_live_node else None)
+        self._live.discard(peer, known.beacon.tip if known.is_live_node else None)
         return known
-
-    def _leaves(self, peer: PeerId, tip: Digest | None) -> None:
-        if tip is not None:
-            there = self._live[tip]
-            del there[peer]
-            self._frozen.pop(tip, None)
-            if not there:
-                del self._live[tip]
 
     def has_other_task(self, peer: PeerId) -> bool:
         """Whether a peer is known to train something else."""
@@ -207,7 +150,7 @@ class Members:
         return known is not None and known.apart
 
     def compare_again(self, name: bytes | None = None) -> None:
-        """What is known of the task with that name, or of every task, has changed."""
+        """Note that our knowledge of one task, or of every task, has changed."""
         for peer, member in list(self._members.items()):
             if member.beacon.role == "node" and name in (None, member.beacon.task):
                 apart = not self.tasks.heard(peer, member.beacon.task)
@@ -223,7 +166,7 @@ class Members:
         self._record(PeerUp(peer=link.peer, path=link.path, address=link.address))
 
     def link_down(self, peer: PeerId, reason: str) -> None:
-        """The connection broke: until its next beacon the peer is not taken to be alive."""
+        """Note a broken connection: until its next beacon the peer does not count as alive."""
         self._links.pop(peer, None)
         known = self._members.get(peer)
         if known is not None:
@@ -231,51 +174,43 @@ class Members:
         self._record(PeerDown(peer=peer, reason=reason))
 
     def measured(self, links: tuple[Link, ...]) -> None:
-        """Fresh round-trip times."""
+        """Note fresh round-trip times."""
         self._links = {link.peer: link for link in links}
-        self.neighbours.linked(links)
+        self.link_estimates.note_links(links)
         for peer, link in self._links.items():
             member = self._members.get(peer)
             if member is not None and link.rtt_s is not None:
                 self._record(self._report(peer, member.beacon))
 
     def expire(self, now: float) -> None:
-        """Forget who has been silent for too long."""
-        patience_s = silence_s(len(self._members))
+        """Forget peers that have been silent for too long."""
+        timeout_s = silence_s(len(self._members))
         while self._members:
             peer, member = next(iter(self._members.items()))
-            if now - member.heard_s <= patience_s:
+            if now - member.heard_s <= timeout_s:
                 return
             self._remove(peer)
             self._record(PeerForgotten(peer=peer, silent_s=now - member.heard_s))
 
     def live_at(self, tip: Digest) -> frozenset[PeerId]:
         """Other nodes that are alive and hold the anchor of `tip`."""
-        frozen = self._frozen.get(tip)
-        if frozen is None:
-            frozen = self._frozen[tip] = (
-                frozenset(self._live[tip]) if tip in self._live else frozenset()
-            )
-            if len(self._frozen) > TIPS_FROZEN:
-                del self._frozen[next(iter(self._frozen))]
-        return frozen
+        return self._live.at(tip)
 
     def training_at(self, tip: Digest) -> frozenset[PeerId]:
-        """Of those, the nodes whose last beacon says that they still train for the round after
-        `tip`: a round waits for them.
+        """The nodes of `live_at` that still train for the round after `tip`.
 
-        Members by our certificates alone, once there are any. Keys are free, and a few of a
-        stranger's could hold up each round.
+        A round waits for them. Once our certificates name members, only members count. Keys are
+        free, and a few of a stranger's could hold up each round.
         """
         training = frozenset(
             peer for peer in self.live_at(tip) if self._members[peer].beacon.phase in TRAINING
         )
         return training & self._proven.keys() if self._proven else training
 
-    # -------------------------------------------------------------------------------------------- who counts
+    # ---------------------------------------------------------------------------------- queries
 
     def prove(self, peers: Iterable[PeerId]) -> None:
-        """Our lineage names these as members."""
+        """Note that our lineage names these peers as members."""
         for peer in peers:
             self._proven.pop(peer, None)
             self._proven[peer] = None
@@ -288,7 +223,7 @@ class Members:
         return frozenset(self._proven)
 
     def took_part(self, peer: PeerId, now: float) -> None:
-        """It offered to a round."""
+        """Note that a peer offered to a round."""
         if peer in self._took_part:
             self._took_part[peer] = now
 
@@ -296,9 +231,10 @@ class Members:
         """0 for members by our certificates, 1 for peers that are connected, 2 for others."""
         return 0 if peer in self._proven else 1 if peer in self._links else 2
 
-    def awaited_at(self, tip: Digest, now: float, patience_s: float) -> frozenset[PeerId]:
-        """Those of `live_at(tip)` that a round may wait for: members, and strangers that came or
-        took part within `patience_s`.
+    def awaited_at(self, tip: Digest, now: float, timeout_s: float) -> frozenset[PeerId]:
+        """The nodes of `live_at` that a round may wait for.
+
+        They are members, and strangers that arrived or took part within `timeout_s`.
         """
         live = self.live_at(tip)
         if live <= self._proven.keys():
@@ -306,16 +242,16 @@ class Members:
         return frozenset(
             peer
             for peer in live
-            if peer in self._proven or now - self._took_part.get(peer, now) <= patience_s
+            if peer in self._proven or now - self._took_part.get(peer, now) <= timeout_s
         )
 
     @property
-    def pace(self) -> int:
-        """Of how many members our own beacons take account."""
+    def counted_members(self) -> int:
+        """How many members count for the rate of our own beacons."""
         counted = sum(1 for peer in self._members if peer in self._proven or peer in self._links)
         return counted + min(len(self._members) - counted, STRANGERS_PER_MEMBER * (counted + 1))
 
-    # -------------------------------------------------------------------------------------------- who holds what
+    # ---------------------------------------------------------------------------------- queries
 
     def ahead_of(self, number: int) -> list[PeerId]:
         """Nodes whose tip has a higher number, the furthest first."""
@@ -323,14 +259,15 @@ class Members:
         return sorted(ahead, key=lambda peer: -self._members[peer].beacon.number)
 
     def strangers(self, knows: Callable[[Digest], bool], number: int) -> list[PeerId]:
-        """Nodes from certificate `number` on whose tip we do not know: they are ahead, or stand on
-        a branch that we have not seen.
+        """Nodes from certificate `number` on whose tip is unknown to us.
+
+        They are ahead of us, or on a branch that we have not seen.
         """
-        unknown = [there for tip, there in self._live.items() if not knows(tip)]
-        return [p for there in unknown for p in there if self._members[p].beacon.number >= number]
+        unknown = [nodes for tip, nodes in self._live if not knows(tip)]
+        return [p for nodes in unknown for p in nodes if self._members[p].beacon.number >= number]
 
     def holders_of(self, tip: Digest) -> list[PeerId]:
-        """Nodes that say they hold the anchor of `tip`, the nearest first."""
+        """Nodes whose beacons claim the anchor of `tip`, the nearest first."""
         far = float("inf")
         near = {
             peer: link.rtt_s if link.rtt_s is not None else far
@@ -339,7 +276,7 @@ class Members:
         return sorted(self.live_at(tip), key=lambda peer: (near.get(peer, far), peer))
 
     def is_connected(self, peer: PeerId) -> bool:
-        """Whether there is a connection to a peer: what it holds can be had without dialling."""
+        """Whether a connection to the peer is up, so that no dial is needed."""
         return peer in self._links
 
     def endpoint_of(
@@ -357,7 +294,7 @@ class Members:
 
     def _report(self, peer: PeerId, beacon: Beacon) -> PeerReport:
         link = self._links.get(peer)
-        near = self.neighbours.of(peer)
+        near = self.link_estimates.of(peer)
         return PeerReport(
             peer=peer,
             name=beacon.name,
@@ -377,6 +314,6 @@ class Members:
             bits_per_second=near.bits_per_second,
             quality=near.quality.name if link else "",
             quality_reason=near.quality.reason if link else "",
-            standing=near.standing.name,
-            standing_reason=near.standing.reason,
+            standing=near.health.name,
+            standing_reason=near.health.reason,
         )

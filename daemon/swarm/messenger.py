@@ -1,12 +1,12 @@
-"""Signed messages to and from single peers: one long-lived stream each way, opened when first
-needed.
+"""Signed messages to and from single peers, over one long-lived stream in each direction.
 
-Guarantees: messages to one peer keep their order; `send` never waits. Does not guarantee delivery:
-what could not be sent over a fresh stream, or did not fit the queue of a peer that takes nothing,
-is dropped and counted. The round has a deadline for everything that may be lost.
+Guarantees: messages to one peer keep their order, and `send` never waits. Delivery is not
+guaranteed. A message that could not be sent over a fresh stream, or did not fit the queue of a peer
+that does not read, is dropped and counted. The round has a deadline for everything that may be
+lost.
 
-Checking a message costs more than sending one. A peer above its rates is not refused, it is read
-more slowly, over all its streams together: what it floods waits in its own buffers.
+Checking a message costs more than sending one. A peer above its rates is read more slowly, over all
+its streams together, so that its flood waits in its own buffers.
 """
 
 from __future__ import annotations
@@ -27,34 +27,32 @@ from protocol.ports.network import Network
 from protocol.rate_limiter import RateLimiters
 
 PROTOCOL = "/hypergpu/message/1"
-# To one peer: a round sends it fewer than ten.
+# Messages queued for one peer. A round sends it fewer than ten.
 QUEUED_MESSAGES = 64
-# An unused outgoing stream is given back after two default rounds...
+# An unused outgoing stream is closed after two default rounds...
 IDLE_S = 120.0
-# ...and up to so much later: one look at all of them costs less than a deadline around every
-# message.
+# ...or up to this much later. One sweep of all streams costs less than a deadline for each message.
 SWEEP_S = 30.0
-# Of one peer at once: the one it speaks on, and the last one whose messages may still be under way.
-# Each holds up to a message unfinished.
+# Streams of one peer that are read: its current one, and the last one, whose messages may still be
+# under way. Each holds up to one unfinished message.
 STREAMS_READ = 2
-ENVELOPE_BYTES = 256  # around a message: id, signature, framing
+# The id, the signature and the framing around a message.
+ENVELOPE_BYTES = 256
 
-# From one peer: a round has fewer than ten, and 200 signatures are 2% of a core.
+# Messages from one peer. A round has fewer than ten, and 200 signatures are 2% of a core.
 MESSAGES_PER_S, MESSAGES_AT_ONCE = 200.0, 1000.0
-# For so many a message counts as one more: hashing them takes a tenth of what checking the
-# signature does.
+# Bytes for which a message counts as one more. Hashing them costs a tenth of the signature check.
 MESSAGE_BYTES = 1 << 13
-# Messages, that one which was refused counts for: it is told in the journal, and nobody honest
-# sends any.
+# A refused message counts as many. The journal records it, and no honest peer sends one.
 REFUSED_COUNTS = 20
 
 Refuse = Callable[[str, PeerId, str], None]
-"""Counts a refusal: reason, peer, detail."""
+"""Counts a refusal by reason, peer and detail."""
 Deliver = Callable[[Signed, AnyMessage], Awaitable[None]]
 
 
 class Messenger:
-    """Sends and takes messages of one run.
+    """Sends and receives the messages of one run.
 
     `deliver` is awaited for each verified message, one at a time for one stream.
     """
@@ -70,27 +68,28 @@ class Messenger:
         self._nursery: trio.Nursery | None = None
         # The streams of each peer, the oldest first.
         self._reading: dict[PeerId, dict[trio.CancelScope, None]] = {}
-        self._allowances = RateLimiters(per_s=MESSAGES_PER_S, burst=MESSAGES_AT_ONCE)
-        network.serve(PROTOCOL, self._take)
+        self._rates = RateLimiters(per_s=MESSAGES_PER_S, burst=MESSAGES_AT_ONCE)
+        network.serve(PROTOCOL, self._serve)
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until cancelled."""
+        """Send what is queued, until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
             try:
                 while True:
                     await trio.sleep(SWEEP_S)
-                    self._give_back(trio.current_time() - IDLE_S)
+                    self._close_unused(trio.current_time() - IDLE_S)
             finally:
                 self._nursery = None
 
     def send(self, peer: PeerId, signed: Signed) -> None:
-        """Queue a message; drops it (counted as "busy" against the peer that takes nothing) when
-        the queue is full.
+        """Queue a message.
+
+        A message that does not fit the queue is dropped and counted as "busy" against the peer.
         """
         if self._nursery is None:
-            # The node is stopping: nothing it says from here on needs to arrive.
+            # The node is stopping, and none of its messages needs to arrive.
             return
         queue = self._queues.get(peer)
         if queue is None:
@@ -102,13 +101,11 @@ class Messenger:
             queue.send_nowait(frame(encode_signed(signed)))
         except trio.WouldBlock:
             self._refuse(
-                "busy", peer, f"{QUEUED_MESSAGES} messages wait for a peer that takes none"
+                "busy", peer, f"{QUEUED_MESSAGES} messages wait for a peer that reads none"
             )
 
-    def _give_back(self, before_s: float) -> None:
-        """The streams for which nothing was queued since and where nothing is under way: who
-        delivers there finds its queue closed.
-        """
+    def _close_unused(self, before_s: float) -> None:
+        """Close the queues that are idle since `before_s`, which ends their streams."""
         for peer in [peer for peer, used_s in self._used_s.items() if used_s < before_s]:
             if self._queues[peer].statistics().tasks_waiting_receive:
                 self._queues.pop(peer).close()
@@ -123,7 +120,7 @@ class Messenger:
         stream: ByteStream | None = None
         try:
             async for data in outgoing:
-                # An old stream may have broken unnoticed: once more over a fresh one.
+                # An old stream may have broken unnoticed, so a second try uses a fresh one.
                 for _attempt in range(2):
                     try:
                         if stream is None:
@@ -142,8 +139,8 @@ class Messenger:
             if stream is not None:
                 await stream.aclose()
 
-    async def _take(self, stream: ByteStream) -> None:
-        """Read the newest streams of a peer; an older one is given up with what it holds."""
+    async def _serve(self, stream: ByteStream) -> None:
+        """Read the newest streams of a peer, and drop an older one with its unread bytes."""
         scope, mine = trio.CancelScope(), self._reading.setdefault(stream.peer, {})
         mine[scope] = None
         if len(mine) > STREAMS_READ:
@@ -167,7 +164,7 @@ class Messenger:
                 data = await reader.next_frame(MAX_MESSAGE_BYTES + ENVELOPE_BYTES)
                 if data is None:
                     return
-                await self._slow(stream.peer, 1 + len(data) / MESSAGE_BYTES)
+                await self._throttle(stream.peer, 1 + len(data) / MESSAGE_BYTES)
                 signed = decode_signed(data)
                 if signed.peer != stream.peer:
                     raise PeerFault(
@@ -177,16 +174,16 @@ class Messenger:
                 message = open_signed(signed, self._run)
             except PeerFault as fault:
                 self._refuse(fault.reason, stream.peer, str(fault))
-                await self._slow(stream.peer, REFUSED_COUNTS)
+                await self._throttle(stream.peer, REFUSED_COUNTS)
                 if fault.reason in {"malformed", "oversized"}:
-                    # What follows on this stream cannot be trusted to be framed.
+                    # The framing of this stream cannot be trusted any more.
                     return
                 continue
             await self._deliver(signed, message)
 
-    async def _slow(self, peer: PeerId, messages: float) -> None:
-        """Count what a peer costs; wait, when it is above its rate."""
+    async def _throttle(self, peer: PeerId, messages: float) -> None:
+        """Count what a peer costs, and wait when it is above its rate."""
         now = trio.current_time()
-        owed_s = self._allowances.of(peer, now).owe(messages, now)
+        owed_s = self._rates.of(peer, now).owe(messages, now)
         if owed_s > 0:
             await trio.sleep(owed_s)

@@ -1,8 +1,7 @@
-"""One state on its way in, from several peers at once.
+"""One state that is being downloaded, from several peers at once.
 
-Every chunk is checked against the certificate before it is kept. What was fetched stays fetched,
-whoever gave it: peers may come and go. The vectors belong to the download alone until it is
-complete, so that nothing else that a node does can touch them, nor they anything else.
+Every chunk is checked against the certificate before it is kept. A kept chunk stays, even when the
+peer that gave it leaves. Until the download is complete, its vectors belong to it alone.
 """
 
 from __future__ import annotations
@@ -26,32 +25,23 @@ from daemon.swarm.state_transfer import (
 from protocol.averaging.vector_layout import Vector
 from protocol.digest import DIGEST_BYTES, Digest, leaf_digest, merkle_root
 from protocol.errors import PeerFault, Unreachable
-from protocol.identity import PeerId, short
+from protocol.identity import PeerId
 from protocol.messages.base import UNREADABLE
 from protocol.ports.byte_stream import ByteStream
 from protocol.ports.network import Network
 
-# Chunks of 256 KiB that one peer is asked for at once: 42 Mbit/s over 200 ms, from each of several.
-# With one its link would be idle for a round trip after each; with many the last peers would be
-# left alone with theirs at the end.
+# Chunks of 256 KiB that one peer is asked for at once: 42 Mbit/s over 200 ms, from each of several
+# peers. With one chunk the link would be idle for a round trip after each. With many, slow peers
+# would hold the last chunks at the end.
 ASKED_AHEAD = 4
-OPEN_S = 15.0  # to connect to a peer and open a stream
-# For one chunk of 256 KiB: 70 kbit/s. A peer that is slower holds up its piece, which another peer
-# gives sooner.
+# To connect to a peer and open a stream.
+OPEN_S = 15.0
+# For one chunk of 256 KiB: 70 kbit/s. Another peer gives the chunk of a slower peer sooner.
 CHUNK_S = 30.0
-
-# At home an uplink is a fifth of a downlink: five fill it, and one of them may give nothing.
-PEERS_AT_ONCE = 6
-ATTEMPTS = 5  # with each peer that gives nothing
-# Between attempts with one peer: long enough for it to come to hold the state.
-AGAIN_S = 2.0
-# Without verified bytes a download has come to nothing: longer than any peer may take for one
-# chunk.
-SILENT_S = 40.0
 
 
 class KnownState(msgspec.Struct, frozen=True):
-    """A state that is here, or partly here: its chunks with a wanted leaf need not be fetched."""
+    """A state that this node holds at least in part, so that equal chunks need not be fetched."""
 
     leaves: Sequence[Digest]
     value: Vector
@@ -61,7 +51,7 @@ class KnownState(msgspec.Struct, frozen=True):
 class StateDownload:
     """The state of one certificate.
 
-    `value` and `momentum` have shape (parameters,); they are complete when `done`.
+    `value` and `momentum` have shape (parameters,). They are complete when `done`.
     """
 
     def __init__(
@@ -71,8 +61,10 @@ class StateDownload:
         parameters: int,
         on_chunk: Callable[[], None] = lambda: None,
     ) -> None:
-        """`state` is the digest that the certificate names; `on_chunk` is called when verified
-        bytes came.
+        """
+        Args:
+            state: The digest that the certificate names.
+            on_chunk: Called when verified bytes arrived.
         """
         self.tip = tip
         self.value: Vector = np.empty(parameters, np.float32)
@@ -80,13 +72,16 @@ class StateDownload:
         self.leaves: list[Digest] | None = None
         self.received_bytes = 0
         self.reused_bytes = 0
-        self.given: Counter[PeerId] = Counter()  # verified bytes by who gave them
+        # Verified bytes by the peer that gave them.
+        self.given: Counter[PeerId] = Counter()
         self._began_at = trio.current_time()
-        self.advanced_at = self._began_at  # when verified bytes came last
+        # When verified bytes arrived last.
+        self.advanced_at = self._began_at
         self._state, self._on_chunk = state, on_chunk
         self._chunks = chunk_sizes(parameters)
         self._missing = set(range(len(self._chunks)))
-        self._asked = [0] * len(self._chunks)  # peers that are asked for each chunk now
+        # How many peers are asked for each chunk now.
+        self._asked = [0] * len(self._chunks)
         self._changed = trio.Event()
 
     @property
@@ -94,23 +89,23 @@ class StateDownload:
         return self.leaves is not None and not self._missing
 
     def eta_s(self) -> float:
-        """Until it is complete, at the pace so far."""
+        """Seconds until the download is complete, at its speed so far."""
         if self.leaves is None or not self.given:
             return math.inf
         rest = sum(self._chunks[i][1] for i in self._missing)
         return rest * (trio.current_time() - self._began_at) / self.given.total()
 
     def known(self) -> KnownState | None:
-        """What of it is here, for another download that may want some of it."""
+        """The chunks that are complete, for another download that may want some of them."""
         if self.leaves is None:
             return None
         leaves = [b"" if i in self._missing else leaf for i, leaf in enumerate(self.leaves)]
         return KnownState(leaves, self.value, self.momentum)
 
     async def reuse(self, states: Iterable[KnownState]) -> None:
-        """Copy the chunks that are known to be equal.
+        """Copy the chunks that are equal in other states.
 
-        Each is checked as if it had been fetched: what it is copied from may change meanwhile.
+        Each copy is checked as if it had been fetched, since its source may change meanwhile.
         """
         assert self.leaves is not None
         for known in states:
@@ -126,9 +121,11 @@ class StateDownload:
     async def from_peer(
         self, network: Network, peer: PeerId, known: Callable[[], Iterable[KnownState]] = tuple
     ) -> None:
-        """Fetch what is missing from this peer, beside others, until nothing is.
+        """Fetch missing chunks from this peer, beside others, until the download is complete.
 
-        Raises `Unreachable` or `PeerFault` when it does not give it.
+        Raises:
+            Unreachable: When the peer does not give them.
+            PeerFault: When the peer gives wrong ones.
         """
         stream = await _opened(network, peer)
         try:
@@ -143,7 +140,7 @@ class StateDownload:
         finally:
             await stream.aclose()
 
-    # -------------------------------------------------------------------------------------------- one peer
+    # ---------------------------------------------------------------------------------- one peer
 
     async def _fetch_leaves(
         self, stream: ByteStream, reader: FrameReader, peer: PeerId
@@ -163,21 +160,24 @@ class StateDownload:
         asked: deque[int] = deque()
         try:
             while not self.done:
-                while len(asked) < ASKED_AHEAD and (index := self._take(asked)) is not None:
+                while len(asked) < ASKED_AHEAD and (index := self._acquire(asked)) is not None:
                     asked.append(index)
                     await stream.send_all(self._request(index, 1))
                 if asked:
                     await self._receive(reader, peer, asked[0])
-                    self._give_back(asked.popleft())
+                    self._release(asked.popleft())
                 else:
-                    await self._changed.wait()  # others are asked for all that is missing
+                    # Other peers are asked for all missing chunks.
+                    await self._changed.wait()
         finally:
             for index in asked:
-                self._give_back(index)
+                self._release(index)
 
-    def _take(self, ours: Container[int]) -> int | None:
-        """The next chunk to ask a peer for: one that nobody is asked for, else one that one other
-        peer is asked for, which may be slow.
+    def _acquire(self, ours: Container[int]) -> int | None:
+        """The next chunk to ask a peer for.
+
+        It is one that no peer is asked for, else one that a single other peer is asked for, which
+        may be slow.
         """
         free = (i for i in self._missing if i not in ours)
         index = min(free, key=lambda i: (self._asked[i], i), default=None)
@@ -186,7 +186,7 @@ class StateDownload:
         self._asked[index] += 1
         return index
 
-    def _give_back(self, index: int) -> None:
+    def _release(self, index: int) -> None:
         self._asked[index] -= 1
         self._wake()
 
@@ -207,10 +207,10 @@ class StateDownload:
     def _request(self, first: int, count: int) -> bytes:
         return frame(msgspec.msgpack.encode(StateRequest(tip=self.tip, first=first, count=count)))
 
-    # -------------------------------------------------------------------------------------------- chunks
+    # ---------------------------------------------------------------------------------- chunks
 
     def _place(self, index: int, value: Vector, momentum: Vector) -> tuple[Vector, int, int]:
-        """Which of the two vectors a chunk lies in, and its first and last element there."""
+        """The vector that a chunk lies in, and its first and last element in that vector."""
         offset, size = self._chunks[index]
         vector, start = (
             (value, offset) if offset < 4 * value.size else (momentum, offset - 4 * value.size)
@@ -240,7 +240,7 @@ async def _opened(network: Network, peer: PeerId) -> ByteStream:
 
 
 async def _expect(reader: FrameReader, size: int) -> None:
-    """The head of an answer with so many bytes."""
+    """Read the head of an answer, which must announce `size` bytes."""
     with trio.move_on_after(CHUNK_S):
         try:
             reply = msgspec.msgpack.decode(
@@ -260,63 +260,4 @@ async def _read(reader: FrameReader, data: bytearray) -> None:
     with trio.move_on_after(CHUNK_S):
         await reader.read_into(memoryview(data))
         return
-    raise Unreachable(f"{len(data)} bytes of state did not come within {CHUNK_S:g} s")
-
-
-async def download_from(
-    network: Network,
-    download: StateDownload,
-    holders: Callable[[], Sequence[PeerId]],
-    known: Callable[[], Iterable[KnownState]],
-    refuse: Callable[[str, PeerId, str], None],
-) -> str:
-    """Complete a download from several holders at once, the first of `holders` first.
-
-    Returns why it came to nothing, or nothing.
-
-    `holders` is read again whenever a peer has ended. A peer that fails is tried again after
-    others. While verified bytes come, it goes on.
-    """
-    reasons: dict[PeerId, str] = {}
-    failures: Counter[PeerId] = Counter()
-    not_before: dict[PeerId, float] = {}
-    busy: set[PeerId] = set()
-    ended = trio.Event()
-
-    async def one(peer: PeerId) -> None:
-        try:
-            await download.from_peer(network, peer, known)
-        except Unreachable as error:
-            reasons[peer] = str(error)
-        except PeerFault as fault:
-            refuse(fault.reason, peer, str(fault))
-            reasons[peer] = str(fault)
-            failures[peer] = ATTEMPTS
-        failures[peer] += 1
-        not_before[peer] = trio.current_time() + AGAIN_S
-        busy.discard(peer)
-        ended.set()
-
-    async with trio.open_nursery() as nursery:
-        while not download.done and trio.current_time() < download.advanced_at + SILENT_S:
-            ended = trio.Event()
-            able = [peer for peer in holders() if failures[peer] < ATTEMPTS]
-            if not able and not busy:
-                break
-            free = [
-                peer
-                for peer in able
-                if peer not in busy and trio.current_time() >= not_before.get(peer, 0.0)
-            ]
-            for peer in free[: PEERS_AT_ONCE - len(busy)]:
-                busy.add(peer)
-                nursery.start_soon(one, peer)
-            with trio.move_on_after(AGAIN_S):
-                await ended.wait()
-        nursery.cancel_scope.cancel()
-    if download.done:
-        return ""
-    return (
-        "; ".join(f"{short(peer)}: {why}" for peer, why in reasons.items())
-        or "no peer that holds it is known"
-    )
+    raise Unreachable(f"{len(data)} bytes of state did not arrive within {CHUNK_S:g} s")

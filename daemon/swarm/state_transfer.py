@@ -29,24 +29,25 @@ from protocol.ports.network import Network
 
 PROTOCOL = "/hypergpu/state/1"
 REQUEST_BYTES = 256
-CHUNKS_PER_REQUEST = 16  # 4 MiB: what one request may ask for
-# Pieces on their way, to all peers and to one: 64 MiB, however many ask.
+# One request may ask for 4 MiB.
+CHUNKS_PER_REQUEST = 16
+# Pieces under way, to all peers and to one: 64 MiB, however many peers ask.
 SERVED_AT_ONCE, SERVED_TO_PEER = 16, 2
-# For one answer: 4 MiB at half a megabit a second.
+# The time for one answer: 4 MiB at half a megabit per second.
 PIECE_S = 60.0
-# A state that no request came for in this time is let go. A downloader asks every few seconds, and
-# tries again after a lost connection.
+# A state without a request for this time is closed. A downloader asks every few seconds, and tries
+# again after a lost connection.
 IDLE_S = 60.0
-# States open at once: as many as a disk keeps, and as many again that it has removed. Open and
-# removed, a file still takes its place on the disk.
+# States open at once: as many as a disk keeps, and as many again that it has removed. A removed file
+# that is open still takes its place on the disk.
 OPEN_STATES = 6
 
 Current = Callable[[Digest, int, int], bytes | None]
-"""(tip, offset, size) to bytes of the anchor in memory; None when that is the anchor of another tip."""
+"""Maps (tip, offset, size) to bytes of the anchor in memory; None for another tip."""
 
 
 class StateRequest(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """`count` 0 asks for the leaves."""
+    """A range of chunks. `count` 0 asks for the leaves."""
 
     tip: Hash
     first: Natural
@@ -54,14 +55,14 @@ class StateRequest(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class StateReply(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """`size` bytes follow. `held` False: this peer keeps no state of that tip."""
+    """The head of an answer; `size` bytes follow. `held` says whether the peer has the state."""
 
     held: bool
     size: Natural
 
 
 def chunk_sizes(parameters: int) -> list[tuple[int, int]]:
-    """(offset, size) of each chunk of a state's bytes: the anchor's chunks, then the momentum's."""
+    """The (offset, size) of each chunk of a state: the anchor's chunks, then the momentum's."""
     part = 4 * parameters
     return [
         (base + start, min(STATE_CHUNK_BYTES, part - start))
@@ -70,7 +71,7 @@ def chunk_sizes(parameters: int) -> list[tuple[int, int]]:
     ]
 
 
-class _Open(msgspec.Struct):
+class _OpenCheckpoint(msgspec.Struct):
     """A checkpoint that is being read."""
 
     state: KeptState
@@ -79,7 +80,7 @@ class _Open(msgspec.Struct):
 
 
 class StateServer:
-    """What one node gives to those who download a state."""
+    """The states that one node gives to others."""
 
     def __init__(
         self,
@@ -93,14 +94,15 @@ class StateServer:
         self._leaves = leaves
         self._parameters = parameters
         self._current = current
-        # The one asked for longest ago first.
-        self._open: OrderedDict[Digest, _Open] = OrderedDict()
+        # The state asked for longest ago comes first.
+        self._open: OrderedDict[Digest, _OpenCheckpoint] = OrderedDict()
         self._opening = trio.Lock()
 
     async def answer(self, request: StateRequest) -> bytes | None:
-        """The bytes asked for, None when they are not here.
+        """The bytes asked for; None when this node does not have them.
 
-        Raises `PeerFault` for a range that no state has.
+        Raises:
+            PeerFault: For a range that no state has.
         """
         await self._begin(request.tip)
         held = self._open.get(request.tip)
@@ -126,45 +128,46 @@ class StateServer:
         )
 
     async def _begin(self, tip: Digest) -> None:
-        """Open the checkpoint of a state that is asked for, as soon as it is written: from then on
-        the state stays readable.
+        """Open the checkpoint of a requested state as soon as it is written.
+
+        From then on the state stays readable.
         """
         now = trio.current_time()
         async with self._opening:
             if tip not in self._open and (leaves := self._leaves(tip)) is not None:
                 state = await self._disk.open_state(tip)
                 if state is not None:
-                    self._open[tip] = _Open(state, leaves, now)
+                    self._open[tip] = _OpenCheckpoint(state, leaves, now)
             if tip in self._open:
                 self._open[tip].asked_at = now
                 self._open.move_to_end(tip)
-            await self._let_go(lambda held: len(self._open) > OPEN_STATES)
+            await self._close_oldest_while(lambda held: len(self._open) > OPEN_STATES)
 
     async def sweep(self) -> None:
-        """Let go what nobody has asked for in a while."""
+        """Close states without a request for a while."""
         now = trio.current_time()
         async with self._opening:
-            await self._let_go(lambda held: now - held.asked_at > IDLE_S)
+            await self._close_oldest_while(lambda held: now - held.asked_at > IDLE_S)
 
-    async def _let_go(self, over: Callable[[_Open], bool]) -> None:
+    async def _close_oldest_while(self, over: Callable[[_OpenCheckpoint], bool]) -> None:
         while self._open and over(next(iter(self._open.values()))):
             _, held = self._open.popitem(last=False)
             await held.state.aclose()
 
 
 def serve_state(network: Network, given: StateServer) -> None:
-    """Answer requests for states. Each piece on its way holds up to 4 MiB."""
-    turns = ReplyLimiter(SERVED_TO_PEER, SERVED_AT_ONCE, network.source_of)
+    """Answer requests for states. Each piece under way holds up to 4 MiB."""
+    limiter = ReplyLimiter(SERVED_TO_PEER, SERVED_AT_ONCE, network.source_of)
 
-    async def take(stream: ByteStream) -> None:
+    async def handle(stream: ByteStream) -> None:
         reader = FrameReader(stream)
         while (data := await _next_request(reader)) is not None:
             try:
                 request = msgspec.msgpack.decode(data, type=StateRequest)
             except UNREADABLE as error:
                 raise PeerFault("malformed", f"not a state request: {error}") from None
-            async with turns.turn(stream.peer):
-                with trio.move_on_after(PIECE_S) as patience:
+            async with limiter.slot(stream.peer):
+                with trio.move_on_after(PIECE_S) as timeout:
                     payload = await given.answer(request)
                     await stream.send_all(
                         frame(
@@ -175,19 +178,17 @@ def serve_state(network: Network, given: StateServer) -> None:
                     )
                     if payload:
                         await stream.send_all(payload)
-            if patience.cancelled_caught:
+            if timeout.cancelled_caught:
                 raise PeerFault(
-                    "timeout", f"a piece of the state was not taken within {PIECE_S:g} s"
+                    "timeout", f"a piece of the state was not read within {PIECE_S:g} s"
                 )
         await given.sweep()
 
-    network.serve(PROTOCOL, take)
+    network.serve(PROTOCOL, handle)
 
 
 async def _next_request(reader: FrameReader) -> bytes | None:
-    """The next request of a stream; None at its end, and when none came for so long that the stream
-    is better given back.
-    """
+    """The next request of a stream; None at its end, and after `IDLE_S` without a request."""
     with trio.move_on_after(IDLE_S):
         return await reader.next_frame(REQUEST_BYTES)
     return None

@@ -1,13 +1,13 @@
-"""Which task the other members have, and where it differs from ours: a node averages with those
-alone that train the same.
+"""The tasks of other members, and where they differ from ours.
 
-Beacons and offers carry the name of their sender's task. A name that is ours needs nothing more.
-Another one may still stand for the same task (`protocol/run/task_digest.py`), so the description behind
-it is asked for once, from a peer that has it, and compared; what came of it holds for each peer
-with that name. Until then such a peer is not planned with.
+A node averages only with members that train the same task. Beacons and offers carry the name of
+their sender's task. Another name than ours may still stand for the same task
+(`protocol/run/task_digest.py`). So the description behind the name is fetched once, from a peer
+that has it, and compared. The result holds for each peer with that name. Until then such
+a peer is in no plan of ours.
 
-Bounded: names and peers that were told are remembered for so many, one peer is asked every so many
-seconds, few at a time.
+Remembered names and peers are bounded, and so are requests: few at a time, and to one peer after a
+pause.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ from protocol.run.task_digest import (
 )
 
 PROTOCOL = "/hypergpu/task/1"
-# Besides ours: versions of a task's code and kinds of processors in one run.
+# Names besides ours: versions of a task's code, and kinds of processors, in one run.
 KNOWN_NAMES = 64
-# For which a difference was told: each is told once, until it has another task.
-PEERS_TOLD = 256
-# Of which it is remembered when they were asked.
+# Peers whose difference was recorded. Each is recorded once, until the peer has another task.
+PEERS_RECORDED = 256
+# Peers of which the time of the last request is remembered.
 PEERS_ASKED = 256
-# Differences told in TOLD_S: keys are free to make, and each could have a task of its own. All are
-# left out, told or not.
-TOLD_AT_MOST, TOLD_S = 20, 60.0
-# Between two questions to one peer, whatever names its beacons bring.
+# Differences recorded in RECORDED_S. Keys are free, and each could have a task of its own. Peers
+# with another task are left out of plans, recorded or not.
+MAX_RECORDED, RECORDED_S = 20, 60.0
+# Between two requests to one peer, whatever names its beacons bring.
 ASK_GAP_S = 10.0
-# A silent peer holds its place for ANSWER_S; descriptions of 4 x 1 MiB at most are under way.
+# A silent peer holds its place for ANSWER_S. Descriptions of 4 x 1 MiB at most are under way.
 ASKED_AT_ONCE = 4
 ANSWER_S = 5.0
-UNDESCRIBED = "its task has another name than ours, and it did not say what it is"
+UNDESCRIBED = "its task has another name than ours, and it did not describe its task"
 
 
 def serve_task(network: Network, ours: Callable[[], TaskDigest | None]) -> None:
-    """Describe our task to a peer that asks. Before the network starts."""
+    """Describe our task to peers that ask. Call this before the network starts."""
 
     async def answer(stream: ByteStream) -> None:
         task = ours()
@@ -76,38 +76,38 @@ async def fetch_task(network: Network, peer: PeerId) -> TaskDigest:
 class TaskAgreement:
     """One node's knowledge of the others' tasks.
 
-    An observer has no task of its own, and every task is right to it.
+    An observer has no task, and accepts every task.
     """
 
     def __init__(self, record: Callable[[JournalEvent], None]) -> None:
         self._record = record
         self.ours: TaskDigest | None = None
-        self.name = b""  # of ours; empty while the worker starts
-        # By name; empty for the same task.
+        # The name of ours; empty while the worker starts.
+        self.name = b""
+        # By name; an empty difference means the same task.
         self._differences: OrderedDict[bytes, str] = OrderedDict()
-        self._told: OrderedDict[PeerId, str] = OrderedDict()
-        self._told_s: deque[float] = deque(maxlen=TOLD_AT_MOST)
+        self._recorded: OrderedDict[PeerId, str] = OrderedDict()
+        self._recorded_s: deque[float] = deque(maxlen=MAX_RECORDED)
         self._wanted: OrderedDict[PeerId, bytes] = OrderedDict()
         self._asked_s: OrderedDict[PeerId, float] = OrderedDict()
         self._more = trio.Event()
 
     def begin(self, ours: TaskDigest) -> None:
-        """The worker is up, and says what its task is."""
+        """Note our own task, once the worker runs."""
         self.ours, self.name = ours, ours.name
         self._differences.clear()
 
     def differs(self, name: bytes) -> str | None:
-        """The first difference of the task with that name; empty where there is none, None where it
-        is not known yet.
+        """The first difference of the task with that name; empty without one, None when unknown.
 
-        A peer that names no task says nothing wrong: its worker is starting.
+        A peer that names no task has no difference: its worker is starting.
         """
         if not name or not self.name or name == self.name:
             return ""
         return self._differences.get(name)
 
     def refusal(self, name: bytes) -> str:
-        """Why an offer for the task with that name is not taken; empty where it is."""
+        """Why an offer for the task with that name is refused; empty when it is accepted."""
         differs = self.differs(name)
         return (
             "its task has another name than ours and was not compared yet"
@@ -116,9 +116,10 @@ class TaskAgreement:
         )
 
     def heard(self, peer: PeerId, name: bytes) -> bool:
-        """A beacon of `peer` names its task.
+        """Note the task that a peer's beacon names. An unknown name is asked about.
 
-        Returns whether the two agree; asks about a name that is not known.
+        Returns:
+            Whether the task agrees with ours.
         """
         differs = self.differs(name)
         if differs is None:
@@ -127,32 +128,30 @@ class TaskAgreement:
                 self._more.set()
             return False
         if name:
-            self._tell(peer, differs)
+            self._report(peer, differs)
         return not differs
 
-    def _tell(self, peer: PeerId, differs: str) -> None:
-        if self._told.get(peer, "") == differs:
+    def _report(self, peer: PeerId, differs: str) -> None:
+        if self._recorded.get(peer, "") == differs:
             return
         now = trio.current_time()
-        if len(self._told_s) == TOLD_AT_MOST and now - self._told_s[0] < TOLD_S:
-            return  # its next beacon comes here again
-        self._told_s.append(now)
-        self._told.pop(peer, None)
+        if len(self._recorded_s) == MAX_RECORDED and now - self._recorded_s[0] < RECORDED_S:
+            # The peer's next beacon reports it again.
+            return
+        self._recorded_s.append(now)
+        self._recorded.pop(peer, None)
         if differs:
-            self._told[peer] = differs
-        while len(self._told) > PEERS_TOLD:
-            self._told.popitem(last=False)
+            self._recorded[peer] = differs
+        while len(self._recorded) > PEERS_RECORDED:
+            self._recorded.popitem(last=False)
         self._record(TaskDiffers(peer=peer, difference=differs))
 
-    # ------------------------------------------------------------------------------------------ asking
+    # ---------------------------------------------------------------------------------- requests
 
     async def compare(
         self, network: Network, refuse: Refuse, compared: Callable[[bytes], None]
     ) -> None:
-        """Ask for what is wanted, and call `compared` with each name that is known then.
-
-        Until cancelled.
-        """
+        """Fetch descriptions until cancelled; call `compared` with each name that is known."""
         places = trio.Semaphore(ASKED_AT_ONCE)
 
         async def ask(peer: PeerId, name: bytes) -> None:
@@ -182,15 +181,16 @@ class TaskAgreement:
 
     async def _ask(self, network: Network, refuse: Refuse, peer: PeerId, name: bytes) -> None:
         if self.differs(name) is not None:
-            return  # another peer with that name was faster
+            # Another peer with that name was faster.
+            return
         try:
             theirs = await fetch_task(network, peer)
         except Unreachable:
-            # Its next beacon asks again, and so does that of each peer with the same task.
-            self._tell(peer, UNDESCRIBED)
+            # The next beacon of this peer, or of another one with that task, asks again.
+            self._report(peer, UNDESCRIBED)
         except PeerFault as fault:
             refuse(fault.reason, peer, str(fault))
-            self._tell(peer, UNDESCRIBED)
+            self._report(peer, UNDESCRIBED)
         else:
             if theirs.name == name:
                 self._learn(theirs)
@@ -205,11 +205,11 @@ class TaskAgreement:
         return differs
 
     async def greet(self, network: Network, peer: PeerId) -> bool:
-        """Ask a peer that was just connected what its task is, before anything of it is followed.
+        """Ask a new peer for its task, before anything of the peer is followed.
 
-        False where it is another.
-
-        A peer that does not answer is followed: its beacons and offers are looked at anyway.
+        Returns:
+            False when the peer has another task. A peer that does not answer is followed, since
+            its beacons and offers are checked anyway.
         """
         if self.ours is None:
             return True
@@ -218,5 +218,5 @@ class TaskAgreement:
         except (Unreachable, PeerFault):
             return True
         differs = "" if theirs.name == self.name else self._learn(theirs)
-        self._tell(peer, differs)
+        self._report(peer, differs)
         return not differs

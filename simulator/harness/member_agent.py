@@ -147,7 +147,7 @@ class MemberAgent:
     def _certified(self, event: journal.RoundCertified) -> None:
         engine = self.engine
         assert engine is not None
-        entry = engine.peers.lineage.step(bytes.fromhex(event.certificate))
+        entry = engine.peers.lineage.entry(bytes.fromhex(event.certificate))
         raw = entry.certificate.raw if entry is not None else b""
         self.say(
             Certified,

@@ -122,7 +122,7 @@ class NodeMeasurements:
                 busy = 8 * took[i] / seconds / self._most_down[i]
                 # Lanes share an uplink evenly: the longer ones have had as much.
                 by_then = VECTOR_BYTES * (even[i] - min(owned[i], owned[j]))
-                known.sent_us(
+                known.note_uplink(
                     self.peers[j], int(by_then), int(owned[i] * VECTOR_BYTES), seconds, busy
                 )
             for j in self._drawn(np.flatnonzero(np.isfinite(moved_.slice_s[i]))):
@@ -132,7 +132,9 @@ class NodeMeasurements:
                     0.97, 1.0
                 )
                 busy = 8 * sent[i] / seconds / self._most_up[i]
-                known.took(self.peers[j], int(took[j]), int(owned[j] * VECTOR_BYTES), seconds, busy)
+                known.note_downlink(
+                    self.peers[j], int(took[j]), int(owned[j] * VECTOR_BYTES), seconds, busy
+                )
         for k in range(len(shares) if len(groups) > 1 else 0):
             owners = [group[k] for group in groups]
             for i in owners:
@@ -159,7 +161,7 @@ class NodeMeasurements:
                 segments=path.packets,
                 retransmits=path.again,
             )
-            self._known[i].linked([link])
+            self._known[i].note_links([link])
 
     def readies(
         self, parent: bytes, coordinates: Sequence[Coordinate]
@@ -183,7 +185,7 @@ class NodeMeasurements:
             uplink_bps=0,
             downlink_bps=0,
             coordinate=at,
-            observations=self._known[i].sights(parent),
+            observations=self._known[i].observations(parent),
         )
 
 

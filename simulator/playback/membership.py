@@ -14,7 +14,8 @@ import random
 import resource
 import time
 
-from daemon.swarm.members import Members, beacon_s
+from daemon.swarm.beacon_schedule import beacon_s
+from daemon.swarm.members import Members
 from protocol.certificates.leader_order import leader_of
 from protocol.certificates.tip import genesis
 from protocol.digest import Digest, digest
@@ -128,7 +129,7 @@ class _Crowd:
                 beacon = open_as(Beacon, signed, self._run)
                 for table in self._tables.values():
                     if self._rng.random() >= LOST:
-                        table.take(signer.peer, beacon, now)
+                        table.receive(signer.peer, beacon, now)
             for table in self._tables.values():
                 table.expire(now)
         if self._events:

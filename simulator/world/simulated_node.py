@@ -14,7 +14,7 @@ import trio
 
 from daemon.services.training.native.engine import NativeEngine
 from daemon.services.training.native.node_context import NodePorts, node_context
-from daemon.swarm.chain_sync import fetch_run
+from daemon.swarm.manifest_exchange import fetch_run
 from protocol.averaging.vector_layout import Vector
 from protocol.errors import UserError
 from protocol.identity import PeerId, Signer

@@ -14,8 +14,9 @@ from msgspec.structs import replace
 from daemon.network.network import LibP2PNetwork
 from daemon.network.settings import NetworkSettings
 from daemon.network.tls.certificate import load_or_make
-from daemon.swarm.chain_sync import fetch_manifest, read_chain
+from daemon.swarm.chain_sync import read_chain
 from daemon.swarm.frames import frame
+from daemon.swarm.manifest_exchange import fetch_manifest
 from daemon.swarm.messenger import PROTOCOL
 from protocol.certificates.certificate import Certificate
 from protocol.digest import Digest, digest

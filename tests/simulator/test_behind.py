@@ -119,7 +119,7 @@ def test_certificate_whose_state_nobody_serves_stops_no_rounds() -> None:
                 forged = Made(strangers, led, run=run, manifest=manifest, chunks=3, view=7 + number)
                 for node in world.nodes:
                     assert node.engine is not None
-                    node.engine.peers.follower.take_certificate(forged.raw())
+                    node.engine.peers.follower.receive_certificate(forged.raw())
                 await trio.sleep(3.0)
             await world.until(lambda: min(world.number(0), world.number(1)) >= 6, 60.0, "rounds")
 
@@ -190,7 +190,7 @@ def test_state_served_a_chunk_in_nine_seconds_stops_few_rounds() -> None:
             made.vote = replace(made.vote, state=state_digest(zeros, zeros))
             for node in world.nodes:
                 assert node.engine is not None
-                node.engine.peers.follower.take_certificate(made.raw())
+                node.engine.peers.follower.receive_certificate(made.raw())
             await trio.sleep(90.0)
             nursery.cancel_scope.cancel()
 

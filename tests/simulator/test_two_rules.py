@@ -57,7 +57,7 @@ def plans(world: World, node: SimulatedNode) -> list[Plan]:
     """The plans of the rounds whose certificates a node has."""
     assert node.engine is not None
     steps = [
-        node.engine.peers.lineage.step(bytes.fromhex(event.certificate))
+        node.engine.peers.lineage.entry(bytes.fromhex(event.certificate))
         for event in certified(world, node.index)
     ]
     return [step.certificate.plan.plan for step in steps if step is not None]

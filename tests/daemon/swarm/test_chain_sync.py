@@ -1,4 +1,4 @@
-"""Certificates from a peer: taken one by one, bounded in size and number, served a few at a time."""
+"""Certificates from a peer are read one by one, bounded, and served to a few at a time."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_one_peer_has_its_turns_and_others_theirs() -> None:
         )
 
         async def one(peer: str) -> None:
-            async with turns.turn(peer):
+            async with turns.slot(peer):
                 held[peer] += 1
                 most[peer] = max(most.get(peer, 0), held[peer])
                 most["all"] = max(most.get("all", 0), turns.count)

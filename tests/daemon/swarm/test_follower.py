@@ -14,6 +14,7 @@ from daemon.swarm.follower import (
     MAX_BEACON_BYTES,
     STRANGERS_CERTIFICATES_AT_ONCE,
     Follower,
+    FollowerHooks,
 )
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
@@ -59,11 +60,13 @@ class Node:
             lineage=self.lineage,
             members=self.members,
             refuse=lambda reason, _peer, _detail: self.refused.append(reason),
-            on_steps=lambda _steps: None,
-            on_members=lambda: None,
-            on_gone=lambda _peer: None,
-            beacon=lambda: beacon(1),
-            send=lambda _peer, _signed: None,
+            hooks=FollowerHooks(
+                on_entries=lambda _entries: None,
+                on_members=lambda: None,
+                on_gone=lambda _peer: None,
+                beacon=lambda: beacon(1),
+                send=lambda _peer, _signed: None,
+            ),
         )
 
 

@@ -8,8 +8,9 @@ from functools import lru_cache
 
 import pytest
 
-from daemon.swarm import lineage as lineage_module
-from daemon.swarm.lineage import ORPHANS_KEPT, ORPHANS_OF_ONE, TOLD_BY_ONE, TOLD_KEPT, Lineage
+from daemon.swarm import certificate_shares
+from daemon.swarm.certificate_shares import UNASKED_BY_ONE, UNASKED_KEPT
+from daemon.swarm.lineage import ORPHANS_KEPT, ORPHANS_OF_ONE, Lineage
 from protocol.certificates.tip import Tip, genesis
 from protocol.digest import digest
 from protocol.identity import Signer
@@ -45,7 +46,7 @@ def a_lineage(length: int) -> tuple[Lineage, Tip]:
     lineage = Lineage(RUN, MANIFEST, CHUNKS)
     for one in honest(length):
         lineage.add(one.raw(), source="member")
-    lineage.stand(honest(length)[-1].next_tip())
+    lineage.adopt(honest(length)[-1].next_tip())
     return lineage, honest(length)[-1].next_tip()
 
 
@@ -61,36 +62,36 @@ def test_forged_certificates_evict_neither_the_tip_nor_its_ancestry() -> None:
     assert lineage.front == following.next_tip()
 
 
-def test_what_one_peer_tells_unasked_has_a_share() -> None:
+def test_unasked_certificates_of_one_peer_have_a_share() -> None:
     lineage, _ = a_lineage(2)
-    for n in range(TOLD_BY_ONE + 20):
+    for n in range(UNASKED_BY_ONE + 20):
         lineage.add(forged(n).raw(), source="stranger")
-    assert len(lineage._steps) == 2 + TOLD_BY_ONE
+    assert len(lineage._entries) == 2 + UNASKED_BY_ONE
     other = forged(900)
     lineage.add(other.raw(), source="other")
-    assert lineage.step(other.next_tip().hash) is not None
+    assert lineage.entry(other.next_tip().hash) is not None
 
 
-def test_all_others_together_have_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lineage_module, "OTHERS_KEPT", 10)
+def test_all_other_sources_together_have_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificate_shares, "OTHERS_KEPT", 10)
     lineage, tip = a_lineage(2)
     quiet = forged(99)
     lineage.add(quiet.raw(), source="quiet")
     for n in range(30):
         lineage.add(forged(n).raw(), source=f"stranger {n % 3}")
-    assert len(lineage._steps) == 2 + 10
-    assert lineage.step(quiet.next_tip().hash) is not None, "who brought most makes room"
+    assert len(lineage._entries) == 2 + 10
+    assert lineage.entry(quiet.next_tip().hash) is not None, "the source with most makes room"
     assert lineage.tip(tip.hash) == tip
 
 
-def test_what_all_tell_unasked_has_a_share_and_unheld_heads_are_not_looked_at() -> None:
+def test_unasked_certificates_of_all_have_a_share_and_unheld_heads_are_skipped() -> None:
     lineage, tip = a_lineage(2)
-    for n in range(TOLD_KEPT + 40):
+    for n in range(UNASKED_KEPT + 40):
         lineage.add(forged(n).raw(), source=f"stranger {n % 20}")
-    assert len(lineage._steps) == 2 + TOLD_KEPT
-    looked = lineage.beside(tip)
-    assert len(looked) == TOLD_KEPT
-    assert lineage.beside(tip, lambda head: head.hash == looked[7].hash) == [looked[7]]
+    assert len(lineage._entries) == 2 + UNASKED_KEPT
+    looked = lineage.other_branches(tip)
+    assert len(looked) == UNASKED_KEPT
+    assert lineage.other_branches(tip, lambda head: head.hash == looked[7].hash) == [looked[7]]
     assert [head.samples for head in looked] == sorted(
         (head.samples for head in looked), reverse=True
     )
@@ -108,19 +109,19 @@ def test_certificates_without_parents_wait_in_small_numbers() -> None:
     assert len(lineage._orphans) == ORPHANS_KEPT
 
 
-def test_an_orphan_counts_for_whoever_brought_it() -> None:
+def test_an_orphan_counts_for_its_source() -> None:
     lineage, _ = a_lineage(1)
     late = honest(3)
     lineage.add(late[2].raw(), source="member")
     assert lineage.waiting
     assert len(lineage.add(late[1].raw(), source="member")) == 2
-    assert set(lineage._shares) == {"member"}
-    lineage.stand(late[2].next_tip())
-    assert not lineage._shares
+    assert set(lineage._shares._shares) == {"member"}
+    lineage.adopt(late[2].next_tip())
+    assert not lineage._shares._shares
     assert list(lineage._own) == [one.next_tip().hash for one in late]
 
 
-def test_a_heads_descent_is_told_without_walking_past_it() -> None:
+def test_descends_does_not_walk_past_the_older_tip() -> None:
     lineage, tip = a_lineage(4)
     first = honest(4)[0].next_tip()
     assert lineage.descends(tip, first)
@@ -129,7 +130,7 @@ def test_a_heads_descent_is_told_without_walking_past_it() -> None:
     lineage.add(stranger.raw(), source="stranger")
     assert not lineage.descends(stranger.next_tip(), tip)
     assert not lineage.descends(tip, stranger.next_tip())
-    assert lineage.beside(tip) == [stranger.next_tip()]
+    assert lineage.other_branches(tip) == [stranger.next_tip()]
 
 
 def test_a_node_that_was_away_for_longer_than_is_kept_is_led_to_where_the_others_are(
@@ -139,16 +140,16 @@ def test_a_node_that_was_away_for_longer_than_is_kept_is_led_to_where_the_others
     and never came back.
     """
     lineage, tip = a_lineage(3)
-    monkeypatch.setattr(lineage_module, "TIPS_KEPT", 4)
+    monkeypatch.setattr(certificate_shares, "TIPS_KEPT", 4)
     parted = Made(HONEST, honest(2)[-1].next_tip(), seq=9)
     lineage.add(parted.raw(), source="another")
     for one in honest(12)[3:]:
         lineage.add(one.raw(), source="member", asked=True)
     last = honest(12)[-1].next_tip()
-    assert lineage.ahead(tip) == lineage.front == last
-    assert lineage.beside(tip) == [parted.next_tip()]
+    assert lineage.preferred_descendant(tip) == lineage.front == last
+    assert lineage.other_branches(tip) == [parted.next_tip()]
     assert [one.outcome.number for one in lineage.path(tip, last)] == [9, 10, 11, 12]
-    lineage.stand(last)
+    lineage.adopt(last)
     assert lineage.descends(last, tip)
     assert not lineage.descends(last, parted.next_tip())
     assert not lineage.descends(tip, last)

@@ -9,13 +9,13 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from daemon.swarm.chain_sync import (
+from daemon.swarm.frames import FrameReader, frame
+from daemon.swarm.manifest_exchange import (
     FIRST_MANIFEST_PROTOCOL,
     MANIFEST_PROTOCOL,
     fetch_manifest,
     serve_manifest,
 )
-from daemon.swarm.frames import FrameReader, frame
 from protocol.errors import Unreachable
 from protocol.identity import short
 from protocol.journal import JournalEvent, Warned

@@ -9,8 +9,9 @@ import random
 import msgspec
 import pytest
 
-from daemon.swarm import members
-from daemon.swarm.members import Members, beacon_s, poke_gap_s, settling_s, silence_s
+from daemon.swarm import beacon_schedule, members
+from daemon.swarm.beacon_schedule import beacon_s, poke_gap_s, settling_s, silence_s
+from daemon.swarm.members import Members
 from protocol.digest import Digest, digest
 from protocol.identity import PeerId
 from protocol.journal import JournalEvent, PeerForgotten
@@ -41,26 +42,29 @@ def table(events: list[JournalEvent] | None = None) -> Members:
     return Members("me", (events if events is not None else []).append, lambda _endpoint: None)
 
 
-def test_few_members_beacon_as_ever_and_many_so_that_what_each_hears_stays_the_same() -> None:
+def test_what_each_member_hears_stays_the_same_as_members_become_more() -> None:
     assert [beacon_s(n) for n in (0, 8, 125)] == [5.0, 5.0, 5.0]
     assert [poke_gap_s(n) for n in (0, 8, 25)] == [0.5, 0.5, 0.5]
-    assert settling_s(members.FEW_MEMBERS) == 0.0, "among few every change is acted on at once"
+    assert settling_s(beacon_schedule.FEW_MEMBERS) == 0.0, "few members act on every change at once"
     for n in (200, 1_000, 10_000):
-        assert n / beacon_s(n) == pytest.approx(members.BEACONS_PER_S)
-        assert n / poke_gap_s(n) <= members.CHANGES_TOLD * members.BEACONS_PER_S + 1e-9
+        assert n / beacon_s(n) == pytest.approx(beacon_schedule.BEACONS_PER_S)
+        assert (
+            n / poke_gap_s(n)
+            <= beacon_schedule.BEACONS_PER_CHANGE * beacon_schedule.BEACONS_PER_S + 1e-9
+        )
         assert silence_s(n) >= 3 * beacon_s(n), "three beacons may be lost"
         assert 0.0 < settling_s(n) <= 1.0
 
 
-def test_a_newcomer_forgets_nobody_while_it_learns_of_many() -> None:
+def test_a_newcomer_forgets_no_peer_while_it_learns_of_many() -> None:
     """It hears `BEACONS_PER_S` members a second, each of them once in `beacon_s(10_000)`, and at
     first knows few.
     """
     events: list[JournalEvent] = []
     known = table(events)
     for i in range(10_000):
-        now = i / members.BEACONS_PER_S
-        assert known.take(f"peer {i}", beacon(1, TIPS[0]), now)
+        now = i / beacon_schedule.BEACONS_PER_S
+        assert known.receive(f"peer {i}", beacon(1, TIPS[0]), now)
         known.expire(now)
     assert len(known) == 10_000
     assert not [event for event in events if isinstance(event, PeerForgotten)]
@@ -69,10 +73,10 @@ def test_a_newcomer_forgets_nobody_while_it_learns_of_many() -> None:
 def test_who_is_silent_is_forgotten_and_nobody_else() -> None:
     events: list[JournalEvent] = []
     known = table(events)
-    known.take("silent", beacon(1, TIPS[0]), 0.0)
-    known.take("talking", beacon(1, TIPS[0]), 0.0)
+    known.receive("silent", beacon(1, TIPS[0]), 0.0)
+    known.receive("talking", beacon(1, TIPS[0]), 0.0)
     known.link_down("talking", "lost")
-    known.take("talking", beacon(2, TIPS[0]), 15.0)
+    known.receive("talking", beacon(2, TIPS[0]), 15.0)
     known.expire(20.0)
     assert known.live_at(TIPS[0]) == {"silent", "talking"}
     known.expire(20.1)
@@ -84,7 +88,7 @@ def test_the_one_heard_longest_ago_makes_room(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(members, "MAX_MEMBERS", 3)
     known = table()
     for i, peer in enumerate(("a", "b", "c", "a", "d")):
-        known.take(peer, beacon(i + 1, TIPS[0]), float(i))
+        known.receive(peer, beacon(i + 1, TIPS[0]), float(i))
     assert known.live_at(TIPS[0]) == {"a", "c", "d"}
 
 
@@ -104,7 +108,7 @@ def test_the_sets_of_the_living_are_what_a_look_at_everybody_gives(seed: int) ->
             )
             had = expected.get(peer)
             expected[peer] = (said, False)
-            changed = known.take(peer, said, float(serial))
+            changed = known.receive(peer, said, float(serial))
             assert changed == (
                 had is None or had[1] or (had[0].tip, had[0].role) != (said.tip, said.role)
             )
@@ -128,13 +132,13 @@ def test_the_sets_of_the_living_are_what_a_look_at_everybody_gives(seed: int) ->
 def test_awaited_at_leaves_out_strangers_that_take_no_part() -> None:
     known = table()
     for peer in ("member", "stranger", "worker"):
-        known.take(peer, beacon(1, TIPS[0]), 0.0)
+        known.receive(peer, beacon(1, TIPS[0]), 0.0)
     known.prove(["member"])
     assert known.awaited_at(TIPS[0], 10.0, 10.0) == {"member", "stranger", "worker"}
     known.took_part("worker", 8.0)
     for now in (11.0, 17.0):
         for peer in ("member", "stranger", "worker"):
-            known.take(peer, beacon(int(now), TIPS[0]), now)
+            known.receive(peer, beacon(int(now), TIPS[0]), now)
     assert known.awaited_at(TIPS[0], 17.0, 10.0) == {"member", "worker"}
     assert known.live_at(TIPS[0]) == {"member", "stranger", "worker"}, (
         "what they hold may still be asked for"
@@ -146,7 +150,7 @@ def test_awaited_at_keeps_a_connected_peer_that_gets_on() -> None:
     link = Link(peer="newcomer", path="direct", address="", rtt_s=None, since_s=0.0)
     known.link_up(link)
     for now, phase in ((0.0, "starting"), (50.0, "train"), (90.0, "ready")):
-        known.take(
+        known.receive(
             "newcomer", msgspec.structs.replace(beacon(int(now) + 1, TIPS[0]), phase=phase), now
         )
     assert known.awaited_at(TIPS[0], 95.0, 10.0) == {"newcomer"}
@@ -157,11 +161,11 @@ def test_four_thousand_strangers_slow_no_beacon_of_a_pair() -> None:
     known = table()
     known.prove(["partner"])
     for n in range(4000):
-        known.take(f"stranger {n}", beacon(1, TIPS[0]), 0.0)
-    known.take("partner", beacon(1, TIPS[0]), 0.0)
-    assert known.pace <= 1 + 2 * members.STRANGERS_PER_MEMBER
-    assert beacon_s(known.pace) == beacon_s(0)
-    assert poke_gap_s(known.pace) == poke_gap_s(0)
+        known.receive(f"stranger {n}", beacon(1, TIPS[0]), 0.0)
+    known.receive("partner", beacon(1, TIPS[0]), 0.0)
+    assert known.counted_members <= 1 + 2 * members.STRANGERS_PER_MEMBER
+    assert beacon_s(known.counted_members) == beacon_s(0)
+    assert poke_gap_s(known.counted_members) == poke_gap_s(0)
     known.expire(silence_s(4001) + 1.0)
     assert len(known) == 0
     assert not known._took_part
@@ -170,9 +174,9 @@ def test_four_thousand_strangers_slow_no_beacon_of_a_pair() -> None:
 def test_members_of_a_large_run_pace_themselves_as_ever() -> None:
     known = table()
     for n in range(1000):
-        known.take(f"peer {n}", beacon(1, TIPS[0]), 0.0)
+        known.receive(f"peer {n}", beacon(1, TIPS[0]), 0.0)
     known.prove(f"peer {n}" for n in range(300))
-    assert known.pace == 1000
+    assert known.counted_members == 1000
     assert [known.rank(peer) for peer in ("peer 0", "peer 999")] == [0, 2]
     known.prove(f"later {n}" for n in range(members.PROVEN_KEPT))
     assert len(known.proven) == members.PROVEN_KEPT
@@ -185,7 +189,7 @@ def test_strangers_that_say_they_train_hold_up_no_round() -> None:
     """
     known = table()
     for peer in ("partner", "key 1", "key 2", "key 3"):
-        known.take(peer, beacon(1, TIPS[0]), 0.0)
+        known.receive(peer, beacon(1, TIPS[0]), 0.0)
     assert known.training_at(TIPS[0]) == {"partner", "key 1", "key 2", "key 3"}, (
         "a run begins among strangers"
     )

@@ -51,7 +51,7 @@ class Node:
             device="",
             endpoint=None,
         )
-        self.members.take(OTHER.peer, beacon, 0.0)
+        self.members.receive(OTHER.peer, beacon, 0.0)
 
 
 FIRST = Made(people(4))

@@ -17,9 +17,9 @@ import trio
 from daemon.services.training.native.engine import NativeEngine
 from daemon.services.training.native.node_context import NodePorts, node_context
 from daemon.swarm.task_agreement import (
+    MAX_RECORDED,
     PROTOCOL,
-    TOLD_AT_MOST,
-    TOLD_S,
+    RECORDED_S,
     TaskAgreement,
     fetch_task,
     serve_task,
@@ -264,10 +264,10 @@ async def test_a_crowd_of_keys_with_other_tasks_is_left_out_and_told_at_a_rate()
     for _ in range(10):
         assert not any(agreement.heard(f"key {number}", other) for number in range(1000))
         await trio.sleep(1)
-    assert len(events) == TOLD_AT_MOST
-    await trio.sleep(TOLD_S)
+    assert len(events) == MAX_RECORDED
+    await trio.sleep(RECORDED_S)
     assert not agreement.heard("key 999", other)
-    assert len(events) == TOLD_AT_MOST + 1
+    assert len(events) == MAX_RECORDED + 1
 
 
 @virtual

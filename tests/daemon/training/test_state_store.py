@@ -21,7 +21,7 @@ from daemon.services.training.native.state.disk_queries import (
     readable_records,
 )
 from daemon.services.training.native.state.state_store import StateStore
-from daemon.swarm import lineage
+from daemon.swarm import certificate_shares
 from daemon.swarm.chain_sync import pack_record
 from daemon.swarm.lineage import Lineage
 from protocol.averaging import slice_sizes, vector_layout
@@ -215,7 +215,7 @@ async def test_certificates_that_do_not_read_back_stop_the_node_and_a_repair_let
     for number in range(1, ROUNDS + 1):
         node.lineage.add(home.raws[number - 1])
     assert node.lineage.best == home.tips[-1]
-    ahead = node.lineage.ahead(node.state_store.tip)
+    ahead = node.lineage.preferred_descendant(node.state_store.tip)
     assert (ahead or node.state_store.tip) == home.tips[-1]
 
 
@@ -248,7 +248,7 @@ async def test_the_newest_checkpoint_may_be_damaged_and_the_one_before_goes_on(
     assert node.state_store.tip == home.tips[ROUNDS - 1]
     assert len(node.disk.damaged) == 1
     assert "Number 8 is used instead" in node.disk.damaged[0]
-    assert node.lineage.ahead(node.state_store.tip) == home.tips[ROUNDS], (
+    assert node.lineage.preferred_descendant(node.state_store.tip) == home.tips[ROUNDS], (
         "and the members are asked for the newest state"
     )
     assert await node.state_store.write([], lambda: 0.0) == []
@@ -265,7 +265,7 @@ async def test_no_checkpoint_that_can_be_read_stops_the_node(tmp_path: Path, rui
     assert len(repair(home.folder, home.signed)) == 3, "the ledger fits the certificates"
     node = Resumed(home)
     await node.state_store.resume()
-    assert node.lineage.ahead(node.state_store.tip) == home.tips[-1]
+    assert node.lineage.preferred_descendant(node.state_store.tip) == home.tips[-1]
 
 
 async def test_certificates_without_any_checkpoint_are_said_and_asked_for(tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ async def test_certificates_without_any_checkpoint_are_said_and_asked_for(tmp_pa
     assert node.warnings == [
         "The state of certificate 9 is not on disk. Downloading it from the members of the run."
     ]
-    assert node.lineage.ahead(node.state_store.tip) == home.tips[-1]
+    assert node.lineage.preferred_descendant(node.state_store.tip) == home.tips[-1]
 
 
 async def test_a_checkpoint_with_another_state_than_its_certificate_names_stops_the_node(
@@ -372,7 +372,7 @@ async def test_a_checkpoint_far_behind_its_certificates_is_resumed_from(
 
     The node began at genesis beside its own whole checkpoint.
     """
-    monkeypatch.setattr(lineage, "TIPS_KEPT", 4)
+    monkeypatch.setattr(certificate_shares, "TIPS_KEPT", 4)
     home = await CertifiedHome(tmp_path, 3).write()
     disk = FileDisk(home.root, inline)
     for number in range(4, ROUNDS + 4):
@@ -380,10 +380,10 @@ async def test_a_checkpoint_far_behind_its_certificates_is_resumed_from(
     before = everything_in(home.folder / "checkpoints")
     node = await resumed(home)
     assert node.state_store.tip == home.tips[3]
-    assert node.lineage.ahead(node.state_store.tip) == home.tips[-1], (
+    assert node.lineage.preferred_descendant(node.state_store.tip) == home.tips[-1], (
         "the members are asked for the state of the newest"
     )
-    assert node.lineage.beside(node.state_store.tip) == []
+    assert node.lineage.other_branches(node.state_store.tip) == []
     assert await node.state_store.write([], lambda: 0.0) == []
     assert everything_in(home.folder / "checkpoints").keys() == before.keys()
 
@@ -414,7 +414,7 @@ async def test_certificates_that_are_lost_under_a_running_node_go_on_behind_what
     node = await resumed(home)
     assert node.told == node.disk.damaged == []
     assert node.state_store.tip == home.tips[ROUNDS + 1 if checkpointed else ROUNDS]
-    assert node.lineage.ahead(node.state_store.tip) == home.tips[ROUNDS + 2]
+    assert node.lineage.preferred_descendant(node.state_store.tip) == home.tips[ROUNDS + 2]
 
 
 class _MovingDisk(FileDisk):
@@ -490,7 +490,7 @@ async def test_a_node_that_joined_a_long_run_resumes_from_its_checkpoint(
 
     Every restart of such a node ended with `DAMAGED`, and a repair set its whole run aside.
     """
-    monkeypatch.setattr(lineage, "TIPS_KEPT", 4)
+    monkeypatch.setattr(certificate_shares, "TIPS_KEPT", 4)
     members = await CertifiedHome(tmp_path / "members", ROUNDS).write()
     joiner = CertifiedHome(tmp_path / "joiner", ROUNDS)
     node = Resumed(joiner)
@@ -521,11 +521,11 @@ async def test_a_node_that_joined_a_long_run_resumes_from_its_checkpoint(
     # It goes on with the members, and comes back once more.
     await members.append(FileDisk(members.root, inline), ROUNDS + 1)
     (made,) = again.lineage.add(members.raws[-1])
-    assert again.lineage.ahead(again.state_store.tip) == made.tip == members.tips[-1]
+    assert again.lineage.preferred_descendant(again.state_store.tip) == made.tip == members.tips[-1]
     await again.disk.append_certificate(joiner.run, ROUNDS + 1, pack_record([members.raws[-1]]))
     once_more = await resumed(joiner)
     assert once_more.state_store.tip == tip
-    assert once_more.lineage.ahead(tip) == members.tips[-1]
+    assert once_more.lineage.preferred_descendant(tip) == members.tips[-1]
     assert repair(joiner.folder, joiner.signed) == []
 
 
@@ -558,8 +558,8 @@ async def test_work_is_dropped_where_certificates_that_may_count_it_are_not_kept
     node = await resumed(home)
     assert node.state_store.ledger.pending == 7
     before = node.state_store.tip
-    node.lineage.stand(before)
-    monkeypatch.setattr(lineage, "TIPS_KEPT", 2)
+    node.lineage.adopt(before)
+    monkeypatch.setattr(certificate_shares, "TIPS_KEPT", 2)
     disk = FileDisk(tmp_path / "members", inline)
     for number in range(3, 8):
         await home.append(disk, number)

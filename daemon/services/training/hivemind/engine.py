@@ -25,9 +25,10 @@ from daemon.services.training.hivemind.round_runner import RoundRunner
 from daemon.services.training.hivemind.settings import PeerSettings
 from daemon.services.training.hivemind.state_exchange import StateExchange
 from daemon.services.training.hivemind.trainer_driver import TrainerDriver
-from daemon.swarm.chain_sync import ChainReply, serve_chain, serve_manifest
-from daemon.swarm.follower import Follower
+from daemon.swarm.chain_sync import ChainReply, serve_chain
+from daemon.swarm.follower import Follower, FollowerHooks
 from daemon.swarm.lineage import Lineage
+from daemon.swarm.manifest_exchange import serve_manifest
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Messenger
 from daemon.swarm.task_agreement import serve_task
@@ -74,11 +75,13 @@ class HivemindEngine:
             lineage=Lineage(self._run, self._manifest),
             members=self._members,
             refuse=self._refuse,
-            on_steps=lambda _steps: None,
-            on_members=lambda: None,
-            on_gone=lambda _peer: None,
-            beacon=self._beacon,
-            send=self._messenger.send,
+            hooks=FollowerHooks(
+                on_entries=lambda _entries: None,
+                on_members=lambda: None,
+                on_gone=lambda _peer: None,
+                beacon=self._beacon,
+                send=self._messenger.send,
+            ),
         )
         self._settings = policy.averager_settings(self._run, self._manifest)
         self._process: HivemindProcess | None = None
@@ -179,7 +182,7 @@ class HivemindEngine:
 
     async def _deliver(self, signed: Signed, message: AnyMessage) -> None:
         await trio.lowlevel.checkpoint()
-        if not self._follower.take(signed, message):
+        if not self._follower.receive(signed, message):
             self._refuse(
                 "not_member",
                 signed.peer,

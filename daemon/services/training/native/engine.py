@@ -26,9 +26,10 @@ from daemon.services.training.native.state.fork_choice import ForkChoice
 from daemon.services.training.native.state.state_store import StateStore
 from daemon.services.training.native.state.state_sync import StateSync
 from daemon.services.training.native.training.trainer_link import TrainerLink
-from daemon.swarm.chain_sync import ChainReply, serve_chain, serve_manifest
-from daemon.swarm.follower import Follower
+from daemon.swarm.chain_sync import ChainReply, serve_chain
+from daemon.swarm.follower import Follower, FollowerHooks
 from daemon.swarm.lineage import Lineage, LineageEntry
+from daemon.swarm.manifest_exchange import serve_manifest
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Messenger
 from daemon.swarm.state_transfer import StateServer, serve_state
@@ -129,7 +130,7 @@ class NativeEngine:
                 nursery=nursery,
             )
             self._stage = rounds
-            peers.follower.stand(model.state_store.tip)
+            peers.follower.adopt(model.state_store.tip)
             self._round_log.began(rounds.state, said, trio.current_time())
             await model.trainer_link.begin()
             nursery.start_soon(model.trainer_link.attend)
@@ -181,11 +182,13 @@ class NativeEngine:
                 lineage=lineage,
                 members=members,
                 refuse=ports.refuse,
-                on_steps=self._lineage_grew,
-                on_members=self._members_changed,
-                on_gone=lambda peer: self._queue.put(e.PeerLost(peer=peer)),
-                beacon=self._beacon,
-                send=messenger.send,
+                hooks=FollowerHooks(
+                    on_entries=self._lineage_grew,
+                    on_members=self._members_changed,
+                    on_gone=lambda peer: self._queue.put(e.PeerLost(peer=peer)),
+                    beacon=self._beacon,
+                    send=messenger.send,
+                ),
             ),
             translator=MessageTranslator(
                 context.run,
@@ -271,7 +274,7 @@ class NativeEngine:
             await trio.sleep(DELIVERY_POLL_S)
         if isinstance(message, Ready):
             self.peers.members.took_part(signed.peer, trio.current_time())
-        if not self.peers.follower.take(signed, message):
+        if not self.peers.follower.receive(signed, message):
             stage.receive(signed, message)
 
     def _lineage_grew(self, entries: list[LineageEntry]) -> None:

@@ -91,7 +91,7 @@ class Auditor:
     async def _serve_piece(self, stream: ByteStream) -> None:
         with trio.move_on_after(ANSWER_S):
             request = decode_as(PieceRequest, await FrameReader(stream).expect_frame(REQUEST_BYTES))
-            async with self._turns.turn(stream.peer):
+            async with self._turns.slot(stream.peer):
                 answer = b""
                 if request.plan == self._plan and self._offer.weight:
                     try:

@@ -167,7 +167,7 @@ class FraudProofs:
         peer = stream.peer
         if peer in self._false:
             raise PeerFault("bad_proof", self._false[peer])
-        if not self._rate_limiters.of(peer, trio.current_time()).take(1.0, trio.current_time()):
+        if not self._rate_limiters.of(peer, trio.current_time()).spend(1.0, trio.current_time()):
             raise PeerFault("busy", f"more than {ACCUSATIONS_AT_ONCE:g} accusations")
         reader = FrameReader(stream)
         with trio.move_on_after(ANSWER_S):
@@ -208,7 +208,7 @@ class FraudProofs:
 
     async def _certificate(self, accusation: Accusation) -> OpenCertificate | None:
         """Return the certificate that an accusation names, from the lineage or from disk."""
-        made = self._lineage.step(accusation.certificate)
+        made = self._lineage.entry(accusation.certificate)
         if made is not None:
             return made.certificate
         for raw in await readable_certificates(self._disk, self._run, accusation.number):

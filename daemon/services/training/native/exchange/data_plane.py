@@ -126,7 +126,9 @@ class DataPlane:
             ),
         )
         offers = zip(plan.members, plan.offers, strict=True)
-        self._members.neighbours.placed((peer, offer.coordinate) for peer, offer in offers)
+        self._members.link_estimates.note_coordinates(
+            (peer, offer.coordinate) for peer, offer in offers
+        )
         self._changed.notify()
         current.scatter()
 
@@ -258,7 +260,7 @@ class DataPlane:
 
     def _on_part(self, arrival: PartArrival) -> None:
         """Report how fast a contributor sent its part, and how busy this node's link was."""
-        self._members.neighbours.sent_us(
+        self._members.link_estimates.note_uplink(
             arrival.peer,
             arrival.sent_to_all_bytes,
             arrival.size_bytes,
@@ -275,7 +277,7 @@ class DataPlane:
         plan = self._current.plan if self._current is not None else None
         if plan is not None and peer in plan.index:
             others = len(plan.layout.group_members(plan.index[peer])) - 1
-            self._members.neighbours.took(
+            self._members.link_estimates.note_downlink(
                 peer,
                 size_bytes * others,
                 size_bytes,

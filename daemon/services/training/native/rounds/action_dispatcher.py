@@ -125,7 +125,7 @@ class ActionDispatcher:
         `RoundExecutor.adopt`.
         """
         try:
-            self._peers.follower.take_certificate(certificate.raw)
+            self._peers.follower.receive_certificate(certificate.raw)
         except PeerFault as fault:
             message = f"the certificate that this node assembled does not verify: {fault}"
             self._ports.record(Warned(code="CERTIFICATE", message=message))

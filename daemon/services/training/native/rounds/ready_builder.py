@@ -22,7 +22,7 @@ class ReadyBuilder:
 
     def ready(self, parent: Digest, number: int, offer: Offer, loss: float | None) -> Ready:
         """Return the announcement of `offer` for the round after `parent`, in view 0."""
-        neighbours = self._members.neighbours
+        estimates = self._members.link_estimates
         ready = TaskReady(
             task=self._members.tasks.name,
             parent=parent,
@@ -35,7 +35,7 @@ class ReadyBuilder:
             fingerprint=fingerprint_of(self._network.endpoint),
             uplink_bps=self._data_plane.uplink_bps,
             downlink_bps=self._data_plane.downlink_bps,
-            coordinate=neighbours.coordinate,
-            observations=neighbours.sights(parent),
+            coordinate=estimates.coordinate,
+            observations=estimates.observations(parent),
         )
         return ready if self._binding is None else with_binding(ready, self._binding)

@@ -80,7 +80,7 @@ class RoundExecutor:
 
         Strangers' certificates may have replaced it or its parent in the lineage meanwhile.
         """
-        if self._lineage.step(certificate.hash) is None:
+        if self._lineage.entry(certificate.hash) is None:
             try:
                 # A downloaded state belongs to a certificate that was verified on arrival.
                 self._lineage.add(certificate.raw, trusted=downloaded)
@@ -88,13 +88,13 @@ class RoundExecutor:
                 return f"certificate {certificate.outcome.number} does not verify: {fault}"
         return (
             f"the lineage no longer has a parent of certificate {certificate.outcome.number}"
-            if self._lineage.step(certificate.hash) is None
+            if self._lineage.entry(certificate.hash) is None
             else ""
         )
 
     async def fetch(self, certificate: OpenCertificate) -> None:
         """Download the state of a certificate while other work goes on."""
-        entry = self._lineage.step(certificate.hash)
+        entry = self._lineage.entry(certificate.hash)
         if entry is None:
             return
         why = await self._downloads.fetch(entry)
@@ -104,7 +104,7 @@ class RoundExecutor:
 
     async def fetch_branch(self, other: Tip) -> None:
         """Download the state of another branch's tip."""
-        entry = self._lineage.step(other.hash)
+        entry = self._lineage.entry(other.hash)
         if entry is None:
             why = f"the lineage no longer has certificate {other.number}"
             self._emit(e.StateUnavailable(certificate=other.hash, reason=why))

@@ -16,7 +16,7 @@ from daemon.services.training.native.rounds.event_queue import EventQueue
 from daemon.services.training.native.rounds.ready_builder import ReadyBuilder
 from daemon.services.training.native.rounds.round_executor import RoundExecutor
 from daemon.services.training.native.rounds.round_log import RoundLog
-from daemon.swarm.members import stranger_patience_s
+from daemon.swarm.beacon_schedule import stranger_timeout_s
 from protocol.averaging.vector_layout import chunk_count
 from protocol.certificates.certificate import OpenCertificate, certificate_hash
 from protocol.certificates.tip import Tip
@@ -196,11 +196,11 @@ class RoundLoop:
     def members_changed(self) -> None:
         """Report the live members to the machine, and look at the lineage again."""
         state, members = self._state, self._peers.members
-        now, patience_s = trio.current_time(), stranger_patience_s(self._manifest.round)
-        live = members.awaited_at(state.tip.hash, now, patience_s)
+        now, timeout_s = trio.current_time(), stranger_timeout_s(self._manifest.round)
+        live = members.awaited_at(state.tip.hash, now, timeout_s)
         if state.merge is not None:
-            live |= members.awaited_at(state.merge.other.hash, now, patience_s)
-        avoided = members.neighbours.avoided(live, now)
+            live |= members.awaited_at(state.merge.other.hash, now, timeout_s)
+        avoided = members.link_estimates.quarantined(live, now)
         if live != state.live or avoided != state.avoided:
             changed = e.LivePeersChanged(live=live, avoided=avoided)
             if changed not in self._queue:
@@ -241,11 +241,13 @@ class RoundLoop:
         ):
             plan = certificate.plan
             present = frozenset(plan.members[i] for i in certificate.inclusion.present)
-            self._peers.members.neighbours.together(plan.members, present, trio.current_time())
+            self._peers.members.link_estimates.note_round(
+                plan.members, present, trio.current_time()
+            )
 
     def _after_adopted(self) -> None:
         self._peers.data_plane.release()
-        self._peers.follower.stand(self._state.tip)
+        self._peers.follower.adopt(self._state.tip)
         self._peers.follower.poke()
         self._dispatcher.start(self._model.state_sync.write)
         self._dispatcher.start(self._peers.state_server.sweep)

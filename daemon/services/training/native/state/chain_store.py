@@ -62,7 +62,7 @@ class ChainStore:
                         for parent in parents_of(raw)
                     )
                     if gap and stood is not None and self._lineage.tip(stood.hash) is None:
-                        self._lineage.stand(stood)
+                        self._lineage.adopt(stood)
                         first, more = stood.number + 1, True
                         break
                     if gap and (checkpoint is None or self._lineage.tip(checkpoint.tip)):
@@ -79,11 +79,11 @@ class ChainStore:
         number = 0
         for raw in raws:
             self._lineage.add(raw, trusted=True)
-            made = self._lineage.step(hash_of(self._run, raw))
+            made = self._lineage.entry(hash_of(self._run, raw))
             if made is None:
                 raise PeerFault("bad_certificate", "no certificate before it is its parent")
             if checkpoint is not None and made.tip.hash == checkpoint.tip:
-                self._lineage.stand(made.tip)
+                self._lineage.adopt(made.tip)
             number = max(number, made.tip.number)
         return number
 

@@ -16,7 +16,8 @@ from daemon.services.training.native.state.state_store import StateStore
 from daemon.swarm.lineage import Lineage, LineageEntry
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Refuse
-from daemon.swarm.state_download import KnownState, StateDownload, download_from
+from daemon.swarm.multi_peer_download import download_from
+from daemon.swarm.state_download import KnownState, StateDownload
 from protocol.averaging.outer_step import state_leaves
 from protocol.digest import Digest
 from protocol.identity import PeerId
@@ -188,7 +189,7 @@ class Downloads:
         They are the nodes at its certificate or a later one, and the certificate's voters.
         """
         current = self._members.holders_of(entry.tip.hash)
-        head = self._lineage.ahead(entry.tip)
+        head = self._lineage.preferred_descendant(entry.tip)
         later = self._lineage.path(entry.tip, head) if head is not None else []
         beyond = [
             peer for certificate in later for peer in self._members.holders_of(certificate.hash)

@@ -74,7 +74,7 @@ class ForkChoice:
         `computed` names the certificate of the state that this node computed: adopting it needs no
         download.
         """
-        ours = self._lineage.step(computed) if computed is not None else None
+        ours = self._lineage.entry(computed) if computed is not None else None
         if ours is not None and self._lineage.descends(ours.tip, tip):
             return CertificateReceived(certificate=ours.certificate)
         wanted = self._wanted(tip, now)
@@ -85,7 +85,7 @@ class ForkChoice:
                 else None
             )
         if now >= self._merge_after:
-            for other in self._lineage.beside(
+            for other in self._lineage.other_branches(
                 tip, lambda head: bool(self._members.live_at(head.hash))
             ):
                 return ForkFound(other=other)
@@ -106,10 +106,10 @@ class ForkChoice:
             for name in (*sorted(self._downloads.arrived), self._downloads.underway)
             if name is not None
         ]
-        for head in self._lineage.all_ahead(tip):
+        for head in self._lineage.descendants(tip):
             on_the_way = [name for name in near if self._is_between(name, tip, head)]
             for name in (*on_the_way, head.hash):
-                made = self._lineage.step(name)
+                made = self._lineage.entry(name)
                 if made is not None and (
                     name in self._downloads.arrived or not self._is_without(name, now)
                 ):

@@ -165,7 +165,7 @@ class LedgerStore:
             )
         for certificate in path:
             last = certificate is path[-1]
-            step = self._lineage.step(certificate.hash)
+            step = self._lineage.entry(certificate.hash)
             beside = not last and (step is None or not self._lineage.descends(step.tip, before))
             listed = certificate.listed.get(self._me)
             known = listed is None or self.ledger.knows(listed)

@@ -70,11 +70,11 @@ class StateSync:
             age, heard = self._follower.ages.get(certificate.hash, (0.0, now))
             # A node behind another certificate is in no round: it trains until the state of that
             # certificate has arrived.
-            outdated = self._lineage.ahead(made.tip) is not None
+            outdated = self._lineage.preferred_descendant(made.tip) is not None
             return await self._move(made.tip, [], 0.0 if outdated else age + now - heard)
 
     def _step_of(self, certificate: OpenCertificate) -> LineageEntry:
-        made = self._lineage.step(certificate.hash)
+        made = self._lineage.entry(certificate.hash)
         assert made is not None, "the machine moves only to certificates of the lineage"
         return made
 
@@ -111,7 +111,7 @@ class StateSync:
         steps = [
             made
             for certificate in path
-            if (made := self._lineage.step(certificate.hash)) is not None
+            if (made := self._lineage.entry(certificate.hash)) is not None
         ]
         self._round_log.adopted(
             steps, merkle_root(state_store.anchor.leaves[tip.hash]).hex(), had_offer

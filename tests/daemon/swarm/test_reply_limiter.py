@@ -11,7 +11,7 @@ import trio
 from daemon.swarm import chain_sync, state_transfer
 from daemon.swarm.chain_sync import ChainReply, ChainRequest, serve_chain
 from daemon.swarm.frames import FrameReader, frame
-from daemon.swarm.reply_limiter import LEAST_TURN_S, ReplyLimiter
+from daemon.swarm.reply_limiter import MIN_SLOT_S, ReplyLimiter
 from daemon.swarm.state_transfer import CHUNKS_PER_REQUEST, StateReply, StateRequest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId
@@ -19,7 +19,7 @@ from protocol.ports.network import Source
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.network import FakeNetwork
 from simulator.fakes.swarm import FakeSwarm
-from tests.daemon.swarm.test_download import LEAVES, RUN, TIP, Holder
+from tests.daemon.swarm.test_state_download import LEAVES, RUN, TIP, Holder
 
 PLACES = 8
 CHUNK_BYTES = 256 << 10
@@ -45,7 +45,7 @@ def waited_s(peers: dict[PeerId, float]) -> tuple[dict[PeerId, float], list[Peer
         async def one(peer: PeerId, comes_s: float) -> None:
             await trio.sleep(comes_s)
             try:
-                async with turns.turn(peer):
+                async with turns.slot(peer):
                     waited[peer] = trio.current_time() - comes_s - began
                     await trio.sleep(0.0 if source_of(peer).matters else math.inf)
             except PeerFault:
@@ -80,7 +80,7 @@ def test_a_stranger_of_another_prefix_needs_not_wait_for_a_crowd() -> None:
 
 def test_a_stranger_of_the_same_prefix_waits_for_a_fair_turn() -> None:
     waited, cut = waited_s({**CROWD, "crowd 99": 1.0})
-    assert LEAST_TURN_S - 1.1 < waited["crowd 99"] < LEAST_TURN_S
+    assert MIN_SLOT_S - 1.1 < waited["crowd 99"] < MIN_SLOT_S
     assert cut == ["crowd 0"]
 
 

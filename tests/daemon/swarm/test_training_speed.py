@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daemon.swarm.training_speed import LATELY_S, RecentTrainingSpeed, TrainingSpeed
+from daemon.swarm.training_speed import RECENT_S, RecentTrainingSpeed, TrainingSpeed
 from protocol.journal import PeerReport
 from protocol.ports.trainer import Progress
 from simulator.fakes.clock import run_virtual
@@ -41,8 +41,8 @@ def test_a_trainer_that_died_or_does_nothing_is_told_as_that() -> None:
     pace = RecentTrainingSpeed(trainer)
     trainer.said = Progress(steps=4, samples=32, loss=2.5, samples_per_second=16.0)
     pace.now(1.0)
-    assert pace.now(1.0 + LATELY_S) == TrainingSpeed(samples_per_second=16.0, loss=2.5)
-    assert pace.now(1.1 + LATELY_S) == TrainingSpeed(), "it hangs"
+    assert pace.now(1.0 + RECENT_S) == TrainingSpeed(samples_per_second=16.0, loss=2.5)
+    assert pace.now(1.1 + RECENT_S) == TrainingSpeed(), "it hangs"
     trainer.said = Progress(steps=5, samples=40, loss=2.4, samples_per_second=16.0)
     assert pace.now(70.0) == TrainingSpeed(samples_per_second=16.0, loss=2.4)
     trainer.said, trainer.restarts = NOTHING, 1
@@ -50,7 +50,7 @@ def test_a_trainer_that_died_or_does_nothing_is_told_as_that() -> None:
 
 
 def test_no_beacon_of_a_calm_swarm_says_that_nobody_trains() -> None:
-    """Half of an observer's polls showed 0 samples a second and no loss, at each change of round."""
+    """Half of all polls once showed 0 samples per second and no loss, at each change of round."""
     played = StoryPlayer(plain("calm", 60.0, 3, lambda n: ())(None, 1))
     reports: list[PeerReport] = []
     happened = played.world.happened

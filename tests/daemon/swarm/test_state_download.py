@@ -11,7 +11,8 @@ import numpy as np
 import trio
 from msgspec.structs import replace
 
-from daemon.swarm.state_download import SILENT_S, KnownState, StateDownload, download_from
+from daemon.swarm.multi_peer_download import SILENT_S, download_from
+from daemon.swarm.state_download import KnownState, StateDownload
 from daemon.swarm.state_transfer import IDLE_S, OPEN_STATES, StateRequest, StateServer, serve_state
 from protocol.averaging.outer_step import state_leaves
 from protocol.averaging.vector_layout import STATE_CHUNK_BYTES, Vector

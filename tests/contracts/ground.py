@@ -28,7 +28,7 @@ from contracts.devnet.genesis import (
 )
 from contracts.devnet.rpc import Rpc
 from contracts.devnet.store import SqliteStore
-from contracts.endpoints import Transport
+from contracts.endpoints import RpcTransport
 from contracts.fees import GWEI
 from contracts.signers import signer_of
 from protocol.chain.errors import ChainUnreachable
@@ -58,7 +58,7 @@ def genesis(start_s: int = START_S, chain_id: int = 4195600) -> dict[str, Any]:
     )
 
 
-class RpcTransport:
+class InProcessTransport:
     """The devnet's JSON-RPC without a socket.
 
     While `down` is set, it answers like an unreachable host. `asked` counts methods.
@@ -87,7 +87,7 @@ class EvmGround:
         self.now_s = float(start_s)
         self.devnet = Devnet(genesis(start_s, chain_id), SqliteStore(None), lambda: self.now_s)
         self.rpc = Rpc(self.devnet, auto_mine=auto_mine)
-        self.transport = RpcTransport(self.rpc)
+        self.transport = InProcessTransport(self.rpc)
         self.chain_id = chain_id
         self._chains: dict[str, ChainClient] = {}
 
@@ -248,7 +248,7 @@ class Cuttable:
     registry, as the devnet does it.
     """
 
-    def __init__(self, through: Transport) -> None:
+    def __init__(self, through: RpcTransport) -> None:
         self.url = through.url
         self.down = False
         self._through = through

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from contracts.client import HttpTransport, result_of
-from contracts.endpoints import REST_S, Endpoints, RpcError, Transport
+from contracts.endpoints import REST_S, Endpoints, RpcError, RpcTransport
 from contracts.secret_mask import Masker, mask_libraries, masked_url
 from protocol.chain.errors import ChainUnreachable, WrongChain
 
@@ -32,13 +32,13 @@ class Scripted:
         return self.answer
 
 
-def nothing(_: Transport) -> None:
+def nothing(_: RpcTransport) -> None:
     """Every endpoint is the right chain."""
 
 
 def endpoints(
-    *transports: Transport,
-    check: Callable[[Transport], None] = nothing,
+    *transports: RpcTransport,
+    check: Callable[[RpcTransport], None] = nothing,
     now: Callable[[], float] = lambda: 0.0,
 ) -> Endpoints:
     return Endpoints(transports, check, now)
@@ -79,7 +79,7 @@ def test_when_none_answers_each_is_named_with_its_reason() -> None:
 def test_an_endpoint_of_another_chain_is_not_believed() -> None:
     wrong, right = Scripted("wrong", 1), Scripted("right", 2)
 
-    def check(transport: Transport) -> None:
+    def check(transport: RpcTransport) -> None:
         if transport is wrong:
             raise WrongChain("expected chain 1, found chain 2")
 

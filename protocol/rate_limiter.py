@@ -28,7 +28,7 @@ class RateLimiter:
         self._at = now
         return self._left
 
-    def take(self, amount: float, now: float) -> bool:
+    def spend(self, amount: float, now: float) -> bool:
         """Spend `amount` and return True; spend nothing and return False where less is left."""
         if self.left(now) < amount:
             return False

@@ -242,7 +242,7 @@ class EvmChain:
     def base_fee(self) -> int:
         """Return the base fee of the block after the head."""
         with self.lock:
-            return int(self._next_header().base_fee_per_gas)
+            return base_fee_of(self._next_header())
 
     def _next_header(self) -> BlockHeaderAPI:
         head = self.head
@@ -259,3 +259,10 @@ class EvmChain:
     def close(self) -> None:
         with self.lock:
             self._store.close()
+
+
+def base_fee_of(header: BlockHeaderAPI) -> int:
+    """Return the base fee of a block. Every block of the devnet has one (London and later)."""
+    fee = header.base_fee_per_gas
+    assert fee is not None
+    return int(fee)

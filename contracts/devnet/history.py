@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from contracts.devnet.evm import Devnet
-from contracts.devnet.evm_chain import MinedTransaction
+from contracts.devnet.evm_chain import MinedTransaction, base_fee_of
 from contracts.devnet.reverts import RpcRefusal
 from contracts.devnet.shapes import price_of
 
@@ -30,11 +30,10 @@ def fee_history(
         numbers = range(max(0, newest - min(max(count, 0), MAX_BLOCKS) + 1), newest + 1)
         blocks = [block for number in numbers if (block := devnet.block(number)) is not None]
         after = devnet.header(newest + 1)
-        next_fee = devnet.base_fee() if after is None else int(after.base_fee_per_gas)
+        next_fee = devnet.base_fee() if after is None else base_fee_of(after)
         answer: dict[str, Any] = {
             "oldestBlock": hex(numbers.start if numbers else newest),
-            "baseFeePerGas": [hex(block.header.base_fee_per_gas) for block in blocks]
-            + [hex(next_fee)],
+            "baseFeePerGas": [hex(base_fee_of(block.header)) for block in blocks] + [hex(next_fee)],
             "gasUsedRatio": [block.header.gas_used / block.header.gas_limit for block in blocks],
         }
         if percentiles:

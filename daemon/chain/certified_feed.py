@@ -9,6 +9,7 @@ nothing twice, across restarts and merges.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import msgspec
 import trio
@@ -106,7 +107,7 @@ class CertifiedFeed:
     async def _read(self) -> bool:
         """Pass on new certificates. Returns whether more may come later."""
         while records := await self._disk.certificates(self._run, self._next, READ_AT_ONCE):
-            found = await self._offload(lambda batch=tuple(records): self._open(batch))
+            found = await self._offload(partial(self._open, tuple(records)))
             if found.certificates:
                 self._next = max(self._next, found.certificates[-1].outcome.number + 1)
                 for handle in self._handlers:

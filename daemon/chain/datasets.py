@@ -7,6 +7,7 @@ set in the other. The frame is empty if the peer does not have the data set.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -100,7 +101,7 @@ async def fetch_dataset(
                     await stream.aclose()
                 if raw:
                     dataset = decode_dataset(raw, name)
-                    await offload(lambda found=dataset: keep_dataset(home, found))
+                    await offload(partial(keep_dataset, home, dataset))
                     return dataset
         except (Unreachable, PeerFault):
             # Another peer may have it.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from daemon.chain.registrar import Registrar
 from daemon.config.settings import ChainConfig, OracleConfig
 from daemon.disk.atomic import write_atomically
 from daemon.oracle.reporter import OracleEndpoint, OracleReporter, ReportSigner
+from daemon.system.offload import in_abandonable_thread
 from daemon.wallet.password import Password
 from protocol.chain.account_binding import check_binding
 from protocol.chain.errors import ChainError
@@ -55,7 +57,7 @@ async def in_chain_thread(work: Callable[[], object]) -> object:
 
     Transactions in flight are on disk, and the next process sees them through.
     """
-    return await trio.to_thread.run_sync(work, abandon_on_cancel=True)
+    return await in_abandonable_thread(work)
 
 
 class Payee:
@@ -244,10 +246,7 @@ class Payee:
             assert isinstance(proposals, tuple)
             for proposal in proposals:
                 try:
-                    if (
-                        await offload(lambda name=proposal.data: load_dataset(self._home, name))
-                        is None
-                    ):
+                    if await offload(partial(load_dataset, self._home, proposal.data)) is None:
                         peers = [link.peer for link in network.links()]
                         await fetch_dataset(network, peers, self._home, proposal.data, offload)
                 except UserError as error:

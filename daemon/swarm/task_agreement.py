@@ -3,8 +3,8 @@
 A node averages only with members that train the same task. Beacons and offers carry the name of
 their sender's task. Another name than ours may still stand for the same task
 (`protocol/run/task_digest.py`). So the description behind the name is fetched once, from a peer
-that has it, and compared. The result holds for each peer with that name. Until then such a peer is in no
-plan of ours.
+that has it, and compared. The result holds for each peer with that name. Until then such
+a peer is in no plan of ours.
 
 Remembered names and peers are bounded, and so are requests: few at a time, and to one peer after a
 pause.
@@ -146,7 +146,7 @@ class TaskAgreement:
             self._recorded.popitem(last=False)
         self._record(TaskDiffers(peer=peer, difference=differs))
 
-    # ------------------------------------------------------------------------------------------ asking
+    # ---------------------------------------------------------------------------------- requests
 
     async def compare(
         self, network: Network, refuse: Refuse, compared: Callable[[bytes], None]

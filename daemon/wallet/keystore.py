@@ -47,7 +47,7 @@ class UnlockedWallet:
 
         The signature is deterministic (RFC 6979), and s is in the lower half.
         """
-        return bytes(self._account.unsafe_sign_hash(digest).signature)
+        return bytes(self._account.unsafe_sign_hash(digest).signature)  # type: ignore[arg-type]
 
     def sign_text(self, text: str) -> bytes:
         """Sign a text as EIP-191 wraps it (personal_sign). Returns 65 bytes."""

@@ -129,7 +129,7 @@ class InboundGate:
         evicted = newest
         # A member that comes back must get in. It shares its prefix with strangers where all are
         # on one machine or behind one router.
-        if self._matters(newcomer.peer) or self._evictions.of(newcomer.prefix, now).take(1.0, now):
+        if self._matters(newcomer.peer) or self._evictions.of(newcomer.prefix, now).spend(1.0, now):
             others = {
                 muxed: one._replace(matters=self._matters(one.peer))
                 for muxed, one in self._sessions.items()

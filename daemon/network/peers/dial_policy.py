@@ -120,7 +120,7 @@ class DialPolicy:
         if any(bucket.left(now) < 1.0 for bucket in buckets):
             return False
         for bucket in buckets:
-            bucket.take(1.0, now)
+            bucket.spend(1.0, now)
         return True
 
     def proved(self, host: str, source: PeerId, now: float) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import announce
 from daemon.services.training.native.engine import NativeEngine
 from daemon.services.training.native.engine_context import NodePorts, engine_context
-from daemon.system.offload import in_thread
+from daemon.system.offload import in_abandonable_thread, in_thread
 from protocol.averaging.vector_layout import Vector
 from protocol.digest import Digest
 from protocol.errors import UserError
@@ -262,7 +263,7 @@ async def live(pipe: CommandPipe, settings: DriverSettings) -> None:
                 pipe,
                 settings,
                 driver,
-                lambda: trio.to_thread.run_sync(pipe.next, abandon_on_cancel=True),
+                partial(in_abandonable_thread, pipe.next),
             )
             nursery.cancel_scope.cancel()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -26,7 +27,7 @@ from daemon.services.training.native.exchange.exchange_context import (
     ExchangeContext,
     ExchangePorts,
 )
-from daemon.system.offload import in_thread
+from daemon.system.offload import in_abandonable_thread, in_thread
 from protocol.averaging.group_layout import even_groups
 from protocol.averaging.vector_layout import Vector, chunk_count, share_out
 from protocol.codec import codec_named
@@ -219,7 +220,7 @@ async def live(pipe: CommandPipe, settings: DriverSettings) -> None:
                 pipe,
                 settings,
                 driver,
-                lambda: trio.to_thread.run_sync(pipe.next, abandon_on_cancel=True),
+                partial(in_abandonable_thread, pipe.next),
             )
             nursery.cancel_scope.cancel()
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+from functools import partial
 
 import trio
 
+from daemon.system.offload import in_abandonable_thread
 from protocol.averaging.vector_layout import Vector
 from protocol.codec import codec_named
 from simulator.bench.allreduce.driver import CommandPipe, DriverSettings, serve
@@ -70,7 +72,7 @@ async def live(pipe: CommandPipe, settings: DriverSettings) -> None:
         pipe,
         settings,
         TcpDriver(settings, listener),
-        lambda: trio.to_thread.run_sync(pipe.next, abandon_on_cancel=True),
+        partial(in_abandonable_thread, pipe.next),
     )
 
 

@@ -37,7 +37,7 @@ from daemon.swarm.messenger import (
 from protocol.averaging.sum_audit import encode_evidence
 from protocol.errors import Unreachable
 from protocol.identity import PeerId, Signer
-from protocol.journal import JournalEvent
+from protocol.journal import InputRefused, JournalEvent
 from protocol.messages.base import Signed
 from protocol.messages.envelope import AnyMessage, encode_signed, sign
 from protocol.messages.round import HoldReport
@@ -46,8 +46,8 @@ from protocol.run.manifest import seal
 from simulator.fakes.disk import MemoryDisk
 from simulator.fakes.medium import MemoryMedium
 from tests.daemon.network.nodes import make_node, until_linked
+from tests.protocol.averaging.summed_round import FOUR, PARAMETERS, SLICE, Summed, shifted
 from tests.protocol.rounds import CHUNKS
-from tests.protocol.summed import FOUR, PARAMETERS, SLICE, Summed, shifted
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
 
@@ -93,6 +93,11 @@ class Victim:
 
     def _refuse(self, reason: str, peer: PeerId, _detail: str) -> None:
         self.refused.append((reason, peer))
+
+    def input_refused(self) -> list[tuple[str, PeerId]]:
+        """The refusals that the journal recorded."""
+        events = [event for event in self.said if isinstance(event, InputRefused)]
+        return [(event.reason, event.peer) for event in events]
 
     def _judge(self, _peer: PeerId, _data: bytes) -> bool:
         self.judged += 1
@@ -214,11 +219,11 @@ async def test_a_flood_is_rationed_and_others_are_heard(tmp_path: Path) -> None:
             proof = encode_evidence(LIED.evidence(LIED.made.plan.borders[0], index=0))
             assert await accuse(flooder, victim, proof) == SEND
             false = ("bad_proof", flooder.peer)
-            while false not in victim.refused:
+            while false not in victim.input_refused():
                 await trio.sleep(0.01)
             received = victim.network.traffic().control_received
             assert [await accuse(flooder, victim, proof) for _ in range(20)] == [b""] * 20
-            assert victim.refused.count(false) == 1
+            assert victim.input_refused().count(false) == 1
             assert victim.network.traffic().control_received - received < len(proof), (
                 "not one more was read"
             )

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from daemon.services.training.native.state.downloads import ARRIVED_KEPT, Downloads
 from daemon.services.training.native.state.state_store import StateStore
-from daemon.swarm.lineage import Lineage, LineageEntry
+from daemon.swarm.ancestry import LineageEntry
+from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
 from daemon.swarm.state_transfer import StateServer, serve_state
 from protocol.averaging.outer_step import state_digest, state_leaves

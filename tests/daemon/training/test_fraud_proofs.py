@@ -26,8 +26,8 @@ from simulator.fakes.disk import MemoryDisk
 from simulator.fakes.link import LinkModel, same_link
 from simulator.fakes.medium import MemoryMedium
 from simulator.fakes.swarm import FakeSwarm
+from tests.protocol.averaging.summed_round import FOUR, PARAMETERS, SLICE, Summed, shifted
 from tests.protocol.rounds import CHUNKS, people
-from tests.protocol.summed import FOUR, PARAMETERS, SLICE, Summed, shifted
 
 LIED = Summed(wrong=shifted)
 LIAR = FOUR[SLICE].peer

@@ -26,9 +26,10 @@ from daemon.services.training.native.state.fork_choice import ForkChoice
 from daemon.services.training.native.state.state_store import StateStore
 from daemon.services.training.native.state.state_sync import StateSync
 from daemon.services.training.native.training.trainer_link import TrainerLink
+from daemon.swarm.ancestry import LineageEntry
 from daemon.swarm.chain_sync import ChainReply, serve_chain
 from daemon.swarm.follower import Follower, FollowerHooks
-from daemon.swarm.lineage import Lineage, LineageEntry
+from daemon.swarm.lineage import Lineage
 from daemon.swarm.manifest_exchange import serve_manifest
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Messenger

@@ -167,7 +167,7 @@ class FraudProofs:
         peer = stream.peer
         if peer in self._false:
             raise PeerFault("bad_proof", self._false[peer])
-        if not self._rate_limiters.of(peer, trio.current_time()).take(1.0, trio.current_time()):
+        if not self._rate_limiters.of(peer, trio.current_time()).spend(1.0, trio.current_time()):
             raise PeerFault("busy", f"more than {ACCUSATIONS_AT_ONCE:g} accusations")
         reader = FrameReader(stream)
         with trio.move_on_after(ANSWER_S):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from daemon.swarm.lineage import LineageEntry
+from daemon.swarm.ancestry import LineageEntry
 from protocol.identity import PeerId
 from protocol.journal import Contributor, JournalEvent, PhaseEntered, RoundCertified
 from protocol.round.state import RoundState

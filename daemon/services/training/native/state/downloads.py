@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 import trio
 
 from daemon.services.training.native.state.state_store import StateStore
-from daemon.swarm.lineage import Lineage, LineageEntry
+from daemon.swarm.ancestry import LineageEntry
+from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Refuse
 from daemon.swarm.multi_peer_download import download_from

@@ -15,9 +15,10 @@ from daemon.services.training.native.exchange.result_buffer import EncodingLosse
 from daemon.services.training.native.rounds.round_log import RoundLog
 from daemon.services.training.native.state.state_store import StateStore
 from daemon.services.training.native.training.trainer_link import TrainerLink
+from daemon.swarm.ancestry import LineageEntry
 from daemon.swarm.chain_sync import pack_record
 from daemon.swarm.follower import Follower
-from daemon.swarm.lineage import Lineage, LineageEntry
+from daemon.swarm.lineage import Lineage
 from daemon.swarm.state_download import StateDownload
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.merge import merge_parents

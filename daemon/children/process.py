@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import secrets
 import signal
 import socket
 import subprocess
 import sys
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -29,7 +27,7 @@ import daemon
 from daemon.children import memory
 from daemon.children.descendants import MARK, end_marked
 from daemon.children.frames import Deframer
-from protocol.status.figures import clean
+from daemon.children.line_log import LineLog
 
 # How long a child may take to exit after it has closed the link. After that it is killed, and its
 # own exit status is lost.
@@ -38,39 +36,9 @@ EXIT_GRACE_S = 5.0
 GUARD_S = 6.0
 # How long to read the last lines in the pipe.
 STDERR_GRACE_S = 1.0
-# A crash prints the frames of its threads, about 25 lines for two threads.
-KEPT_LINES = 40
-KEPT_LINE_CHARS = 500
-# A character has at most four bytes in UTF-8.
-KEPT_LINE_BYTES = 4 * KEPT_LINE_CHARS
-# A progress bar writes ten lines a second. A task that prints each sample must neither fill the log
-# nor slow the node down.
-LINES_PER_S, LINES_AT_ONCE = 20.0, 200.0
 _READ_BYTES = 65536
-# Progress bars end their lines with \r.
-_LINE_ENDS = re.compile(rb"[\r\n]+")
-
 
 R = TypeVar("R")
-
-
-class LineRation:
-    """Limits how many lines of a child's output are logged. Pure."""
-
-    def __init__(self, now: float) -> None:
-        self._left, self._at = LINES_AT_ONCE, now
-        # The lines that were left out. The reader resets the count.
-        self.left_out = 0
-
-    def allows(self, now: float) -> bool:
-        """Return whether one more line may be logged, and count it in `left_out` if not."""
-        self._left = min(LINES_AT_ONCE, self._left + (now - self._at) * LINES_PER_S)
-        self._at = now
-        if self._left < 1:
-            self.left_out += 1
-            return False
-        self._left -= 1
-        return True
 
 
 class ChildProcess(Generic[R]):
@@ -102,7 +70,7 @@ class ChildProcess(Generic[R]):
         """
         self._guarded, self._mark = guarded, secrets.token_hex(16)
         command = ["daemon.children.guard", module] if guarded else [module]
-        self._decode, self._log = decode, log
+        self._decode = decode
         ours, theirs = socket.socketpair()
         errors_read, errors_write = os.pipe2(os.O_CLOEXEC)
         self.memory_fd = memory.create()
@@ -132,8 +100,7 @@ class ChildProcess(Generic[R]):
         self.pid = self._popen.pid
         self._exited = os.pidfd_open(self.pid)
         self._link = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
-        self._errors = trio.lowlevel.FdStream(errors_read)
-        self._lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self._output = LineLog(errors_read, log)
         self._killed_because = ""
         self.reaped = False
 
@@ -180,33 +147,7 @@ class ChildProcess(Generic[R]):
 
         Returns when no process can write there any more.
         """
-        rest = b""
-        ration = LineRation(trio.current_time())
-        while True:
-            try:
-                data = await self._errors.receive_some(_READ_BYTES)
-            except trio.ClosedResourceError:
-                return
-            *lines, rest = _LINE_ENDS.split(rest + data)
-            if not data and rest:
-                lines, rest = [rest], b""
-            rest = rest[-KEPT_LINE_BYTES:]
-            for line in lines:
-                text = clean(
-                    line[:KEPT_LINE_BYTES].decode(errors="replace").rstrip(), KEPT_LINE_CHARS
-                )
-                if not text:
-                    continue
-                self._lines.append(text)
-                if ration.allows(trio.current_time()):
-                    if ration.left_out:
-                        self._log.warning(
-                            "%d lines of output came too fast and are left out", ration.left_out
-                        )
-                        ration.left_out = 0
-                    self._log.info("%s", text)
-            if not data:
-                return
+        await self._output.run()
 
     def kill(self, because: str) -> None:
         """Kill the child and its group at once. The first reason counts."""
@@ -240,7 +181,7 @@ class ChildProcess(Generic[R]):
 
         A descendant that has left the group may hold the pipe open, so this does not wait for it.
         """
-        await self._errors.aclose()
+        await self._output.close()
 
     def _kill_group(self) -> None:
         # Once the child is reaped, its id may be another process's.
@@ -266,12 +207,13 @@ class ChildProcess(Generic[R]):
     @property
     def last_lines(self) -> tuple[str, ...]:
         """The last lines of its output."""
-        return tuple(self._lines)
+        return tuple(self._output.last)
 
     def why(self) -> str:
         """Return why the child ended, in one sentence, after `ended`."""
         code = self._popen.returncode
-        last = self._lines[-1].strip() if self._lines else ""
+        lines = self.last_lines
+        last = lines[-1].strip() if lines else ""
         if self._killed_because and code == -signal.SIGKILL:
             return f"it was ended: {self._killed_because}"
         if code is not None and code < 0:

@@ -1,8 +1,8 @@
-"""The settings in force: flags, environment and TOML, in that order of strength, with every mistake
-found at once.
+"""Loads the settings in force, and reports all mistakes in them at once.
 
-A value's origin is kept, so that `config show --origin` can say why it is what it is. Unknown keys
-are errors that name the nearest known one: a setting that is silently ignored is worse than none.
+A flag overrides an environment variable, which overrides the config file. `config show --origin`
+shows where each value came from. An unknown key is an error that names the nearest known key: a
+person must not believe in a setting that the node ignores.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from daemon.config.conversion import convert_setting
 from daemon.config.settings import (
     PATHS,
     PREFIX,
@@ -25,39 +26,39 @@ from daemon.config.settings import (
     variable,
 )
 from daemon.disk.new_file import write_new
-from daemon.home.layout import CONFIG_FILE, is_unicode, unusable_home, user_path
+from daemon.home.layout import CONFIG_FILE, unusable_home, user_path
 from protocol.errors import UserError
 from protocol.text.nearest import nearest
 from protocol.text.toml_document import Lines, key_lines, read_toml, suggestion, toml_text
 
-# A page of settings; a file above this is not one.
+# The settings fill one page. A larger file is something else.
 MAX_CONFIG_BYTES = 1 << 20
-MAX_MISTAKES = 20  # shown at once
+# How many mistakes one message shows.
+MAX_MISTAKES = 20
 
 
 class ConfigMistake(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that is wrong, as the parts of a `UserError`."""
+    """One mistake, as the parts of a `UserError`."""
 
     what: str
     why: str = ""
     fix: str = ""
 
     def line(self) -> str:
-        """All of it in one sentence, for a list."""
-        return " ".join(
-            part for part in (self.what, f"{self.why}." if self.why else "", self.fix) if part
-        )
+        """Return all parts on one line, for a list."""
+        why = f": {self.why}" if self.why else ""
+        return f"{self.what.removesuffix('.')}{why}{f'; {self.fix}' if self.fix else ''}"
 
 
 class ConfigFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A config file as it was read."""
+    """A config file's tables, and the line of each key."""
 
     path: Path
     tables: dict[str, Any] = {}
     lines: Lines = {}
 
     def at(self, name: str) -> str:
-        """The file, and the line of the dotted `name` where that is certain."""
+        """Return the file, and the line of the dotted `name` where that is certain."""
         return f"{self.path}:{self.lines[name]}" if name in self.lines else str(self.path)
 
 
@@ -67,11 +68,17 @@ def load_config(
     flags: Mapping[str, str | tuple[str, ...]],
     environ: Mapping[str, str],
 ) -> tuple[Config, dict[str, str]]:
-    """The settings in force and, for each dotted key, where its value came from.
+    """Return the settings in force and, for each dotted key, where its value came from.
 
-    `flags` maps dotted keys ("network.listen_port") to text, or for lists to texts. `path` None
-    means the home's own file, which may be missing. Raises `UserError("CONFIG")` (exit code 2) that
-    names every key that is wrong, its origin and, for an unknown key, the nearest known.
+    Args:
+        home: The node's home.
+        path: The config file. None means the home's own file, which may be missing.
+        flags: Maps dotted keys ("network.listen_port") to a text, or to texts for a list.
+        environ: The environment variables.
+
+    Raises:
+        UserError: "CONFIG" (exit code 2), with every wrong key and its origin. For an unknown key,
+            it names the nearest known key.
     """
     file = _read(path or home / CONFIG_FILE, required=path is not None)
     mistakes = list(_unknown_names(file, environ))
@@ -91,7 +98,7 @@ def load_config(
             continue
         origins[dotted] = origin
         try:
-            value = _converted(
+            value = convert_setting(
                 raw, field.type, strict=origin.startswith("file"), secret=dotted in SECRETS
             )
             if dotted in PATHS:
@@ -101,44 +108,28 @@ def load_config(
             values[section][key] = value
         except UserError as error:
             mistakes.append(_unusable(dotted, origin, error.why, file))
-        except (msgspec.ValidationError, ValueError) as error:
+        except ValueError as error:
             mistakes.append(_unusable(dotted, origin, str(error), file))
     if mistakes:
-        raise _told(mistakes)
+        raise _error_of(mistakes)
     built: dict[str, Section] = {
         section: record(**values[section]) for section, record in SECTIONS.items()
     }
-    return Config(home=home, **built), origins  # type: ignore[arg-type]  # SECTIONS pairs each name with its own record
+    # SECTIONS pairs each name with its own record.
+    return Config(home=home, **built), origins  # type: ignore[arg-type]
 
 
 def write_default_config(home: Path) -> bool:
-    """Write the home's config file with every setting explained and left at its default.
+    """Write the home's config file, which explains every setting and changes none.
 
-    False when there is one already.
-
-    Raises `UserError("HOME")` where it cannot be written.
+    Returns False when the file exists already. Raises `UserError("HOME")` when it cannot be
+    written.
     """
     path = home / CONFIG_FILE
     try:
         return not path.exists() and write_new(path, default_toml().encode())
     except OSError as error:
         raise unusable_home(home, error) from None
-
-
-def _converted(raw: Any, kind: Any, *, strict: bool, secret: bool) -> Any:
-    """Raises `ValueError`, of which msgspec's own is one."""
-    if kind == tuple[str, ...] and isinstance(raw, str):
-        if strict:
-            shown = "..." if secret else raw
-            raise ValueError(f"it is a list: write [{msgspec.json.encode(shown).decode()}]")
-        raw = tuple(part.strip() for part in raw.split(",") if part.strip())
-    if any(
-        not is_unicode(text)
-        for text in (raw if isinstance(raw, tuple | list) else [raw])
-        if isinstance(text, str)
-    ):
-        raise ValueError("it is not UTF-8 text")
-    return msgspec.convert(raw, kind, strict=strict)
 
 
 def _read(path: Path, *, required: bool) -> ConfigFile:
@@ -159,12 +150,12 @@ def _read(path: Path, *, required: bool) -> ConfigFile:
             ) from None
         return ConfigFile(path=path)
     except (OSError, ValueError) as error:
-        # ValueError: not UTF-8, not TOML, too large.
+        # A `ValueError` means that the file is not UTF-8, not TOML, or too large.
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        anew = f"mend it, or let hypergpud start write a new one: mv {path} {path}.old"
+        anew = f"correct it, or let hypergpud start write a new one: mv {path} {path}.old"
         fix = "check the path after --config" if required else anew
         if isinstance(error, PermissionError):
-            fix = "run this as the user whom it belongs to"
+            fix = "run this as the user who owns it"
         raise UserError(
             "CONFIG", f"Cannot read the config file {path}.", why=why, fix=fix, exit_code=2
         ) from None
@@ -174,7 +165,7 @@ def _unknown_names(file: ConfigFile, environ: Mapping[str, str]) -> Iterator[Con
     dotted = [f"{section}.{key}" for section, key, _ in keys()]
     for section, table in file.tables.items():
         if section not in SECTIONS:
-            what = f"{file.at(section)}: there is no section or setting {section!r}."
+            what = f"{file.at(section)}: unknown section or setting {section!r}."
             yield ConfigMistake(what=what, fix=_meant(section, [*SECTIONS, *dotted]))
         elif not isinstance(table, dict):
             yield ConfigMistake(
@@ -186,7 +177,7 @@ def _unknown_names(file: ConfigFile, environ: Mapping[str, str]) -> Iterator[Con
                 full = f"{section}.{key}"
                 if full not in dotted:
                     yield ConfigMistake(
-                        what=f"{file.at(full)}: there is no setting {key!r} in [{section}].",
+                        what=f"{file.at(full)}: unknown setting {key!r} in [{section}].",
                         fix=_meant(full, dotted),
                     )
     variables = [variable(section, key) for section, key, _ in keys()]
@@ -196,7 +187,7 @@ def _unknown_names(file: ConfigFile, environ: Mapping[str, str]) -> Iterator[Con
         ):
             meant = nearest(name, variables)
             yield ConfigMistake(
-                what=f"There is no setting behind the environment variable {name}.",
+                what=f"Unknown environment variable {name}.",
                 fix=f"did you mean {meant}?" if meant else f"unset {name}",
             )
 
@@ -208,7 +199,7 @@ def _meant(name: str, known: list[str]) -> str:
 
 def _unusable(name: str, origin: str, why: str, file: ConfigFile) -> ConfigMistake:
     fixes = {
-        "flag": "correct it on the command line; --help says what it takes",
+        "flag": "correct it on the command line; --help explains it",
         "environment": f"correct it, or: unset {origin.removeprefix('environment ')}",
         "file": f"correct it in {file.path}, then: hypergpud config check",
     }
@@ -220,7 +211,7 @@ def _unusable(name: str, origin: str, why: str, file: ConfigFile) -> ConfigMista
     )
 
 
-def _told(mistakes: list[ConfigMistake]) -> UserError:
+def _error_of(mistakes: list[ConfigMistake]) -> UserError:
     if len(mistakes) == 1:
         return UserError(
             "CONFIG", mistakes[0].what, why=mistakes[0].why, fix=mistakes[0].fix, exit_code=2

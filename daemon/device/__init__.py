@@ -1,12 +1,15 @@
 """The worker: a process that owns the device, and the node's side of it.
 
-    node process (trio, numpy)                       worker process (torch)
-    process/trainer.py     the port `Trainer`        main.py       entry; ends with its parent
-    process/supervisor.py  starts, watches,          arbiter.py    commands, then training
-                           restarts the process      loops/        steps, AdamW, deltas
-    process/worker_process.py  one process           model/        flat model, checks of the model
-            \\__ messages.py over a socket pair __/     processor.py  CPU or CUDA
-             \\__ shared_memory.py: vectors ______/     tasks/        shipped tasks, the `Task` class
+    node process (trio, numpy)                     worker process (torch)
+    process/trainer.py         the port `Trainer`  main.py       entry; ends with its parent
+    process/supervisor.py      starts, watches,    arbiter.py    commands, then training
+                               restarts a process  loops/        steps, AdamW, deltas
+    process/worker_process.py  one process         model/        flat model, checks of the model
+            │                                      processor.py  CPU or CUDA
+            │                                      tasks/        shipped tasks, the `Task` class
+            │                                              │
+            ├─────── messages.py, over a socket pair ──────┤
+            └─────── shared_memory.py, the vectors ────────┘
 
 The right column imports torch, and only when it runs. Importing this package imports nothing.
 """

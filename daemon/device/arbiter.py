@@ -19,9 +19,9 @@ from daemon.device.loops.training import TrainingLoop, WorkTotals
 from daemon.device.messages import (
     CollectWork,
     CommandRefused,
+    ContinueTraining,
     LoadInnerState,
     LoadTask,
-    ResumeTraining,
     SaveInnerState,
     TaskFailed,
     TrainFromAnchor,
@@ -148,9 +148,9 @@ class DeviceArbiter:
             case TrainFromAnchor(id=number, lane=lane, max_steps=max_steps):
                 self._acknowledge(number, lambda: loop.train(lane, max_steps))
                 self._stretch = number
-            case ResumeTraining(id=number) if not loop.anchored:
+            case ContinueTraining(id=number) if not loop.anchored:
                 self._send(CommandRefused(id=number, why="there is no anchor to resume from"))
-            case ResumeTraining(id=number, lane=lane, max_steps=max_steps, received=received):
+            case ContinueTraining(id=number, lane=lane, max_steps=max_steps, received=received):
                 if received:
                     loop.rebase()
                 self._acknowledge(number, lambda: loop.resume(lane, max_steps))

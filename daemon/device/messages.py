@@ -30,11 +30,11 @@ class TrainFromAnchor(ChildMessage, frozen=True, kw_only=True, tag=True):
     max_steps: int | None
 
 
-class ResumeTraining(ChildMessage, frozen=True, kw_only=True, tag=True):
+class ContinueTraining(ChildMessage, frozen=True, kw_only=True, tag=True):
     """Continue to train.
 
-    `received` says that the caller got the work of the last `WorkCollected`. Otherwise that work stays
-    part of the next one.
+    `received` says that the caller got the work of the last `WorkCollected`. Otherwise that work
+    stays part of the next one.
     """
 
     id: int
@@ -44,7 +44,7 @@ class ResumeTraining(ChildMessage, frozen=True, kw_only=True, tag=True):
 
 
 class CollectWork(ChildMessage, frozen=True, kw_only=True, tag=True):
-    """Pause, and write the work into the shared delta. `received` is as in `ResumeTraining`."""
+    """Pause, and write the work into the shared delta. `received` is as in `ContinueTraining`."""
 
     id: int
     received: bool
@@ -156,7 +156,7 @@ class WorkerWarning(ChildMessage, frozen=True, kw_only=True, tag=True):
 
 
 WorkerCommand = (
-    LoadTask | TrainFromAnchor | ResumeTraining | CollectWork | SaveInnerState | LoadInnerState
+    LoadTask | TrainFromAnchor | ContinueTraining | CollectWork | SaveInnerState | LoadInnerState
 )
 WorkerReport = (
     WorkerReady

@@ -63,7 +63,7 @@ class Device:
         if self.cuda:
             if self._step_done is not None:
                 self._step_done.synchronize()
-            self._step_done = torch.cuda.Event()
+            self._step_done = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._step_done.record()
 
     def wait(self) -> None:

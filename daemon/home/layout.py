@@ -18,7 +18,7 @@ from protocol.errors import UserError
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _FIRST = {
     **dict.fromkeys(FULL, "free some space there"),
-    errno.EACCES: "run this as the user whom it belongs to",
+    errno.EACCES: "run this as the user who owns it",
     errno.EISDIR: "move away what is in its place",
 }
 # The name of the home in the user's directory for data.

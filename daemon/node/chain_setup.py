@@ -6,7 +6,7 @@ from msgspec import UNSET
 
 from daemon.chain.certified_feed import CertifiedFeed
 from daemon.chain.payee import Payee
-from daemon.node.context import NodeContext
+from daemon.node.node_parts import NodeParts
 from daemon.system.offload import in_thread
 from protocol.identity import PeerId
 from protocol.messages.offer import Binding
@@ -19,7 +19,7 @@ from protocol.run.manifest import SignedManifest
 class NodeChain:
     """One node's payee, and what of its rounds is certified. Made before the network starts."""
 
-    def __init__(self, node: NodeContext, signed: SignedManifest, disk: Disk) -> None:
+    def __init__(self, node: NodeParts, signed: SignedManifest, disk: Disk) -> None:
         self._manifest, self._journal = signed.open(), node.journal
         admission = self._manifest.admission
         self._registered_only = admission is not UNSET and admission.policy == "registered"

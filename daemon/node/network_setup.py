@@ -12,9 +12,9 @@ from daemon.journal import Journal
 from daemon.network.network import LibP2PNetwork
 from daemon.network.port_holder import port_holder
 from daemon.network.tls.certificate import load_or_make
-from daemon.node.context import NodeContext
 from daemon.node.discovery import network_settings
 from daemon.node.duplicate_key import DuplicateKeyDetector
+from daemon.node.node_parts import NodeParts
 from daemon.version import version
 from protocol.journal import InputRefused, NodeStarted, TrafficReport
 from protocol.ports.network import Network
@@ -24,7 +24,7 @@ from protocol.run.manifest import SignedManifest
 REPORT_S = 2.0
 
 
-def build_network(node: NodeContext, detector: DuplicateKeyDetector) -> LibP2PNetwork:
+def build_network(node: NodeParts, detector: DuplicateKeyDetector) -> LibP2PNetwork:
     """Return the node's network, which has not started yet."""
     settings = msgspec.structs.replace(
         network_settings(node.config), serials=node.serials.next, on_key_observed=detector.saw
@@ -90,7 +90,7 @@ def lost_port_text(network: LibP2PNetwork) -> str:
     )
 
 
-def address_lines(node: NodeContext, network: LibP2PNetwork) -> Iterator[str]:
+def address_lines(node: NodeParts, network: LibP2PNetwork) -> Iterator[str]:
     """Yield what the person should know about the node's addresses; the last line invites peers."""
     first, *others = network.addresses
     for address in others:

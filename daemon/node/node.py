@@ -29,7 +29,6 @@ from daemon.home.serials import SERIALS_FILE, Serials
 from daemon.journal import Journal, dates_of_certificates
 from daemon.network.network import LibP2PNetwork
 from daemon.node.chain_setup import NodeChain
-from daemon.node.context import NodeContext
 from daemon.node.control_commands import control_commands
 from daemon.node.discovery import announce, manifest_of_others, save_members
 from daemon.node.duplicate_key import DuplicateKeyDetector
@@ -40,6 +39,7 @@ from daemon.node.network_setup import (
     node_started,
     report_network,
 )
+from daemon.node.node_parts import NodeParts
 from daemon.node.run_choice import begin_run
 from daemon.node.shutdown import SHUTDOWN_S, ForcedExit, Shutdown, watch_lifeline, watch_signals
 from daemon.services.service import Service, ServiceContext
@@ -78,7 +78,7 @@ async def run(
     with trio.CancelScope() as scope, ForcedExit(shutdown, scope.cancel) as leave_now:
         async with trio.open_nursery() as nursery:
             serials = Serials(config.home / SERIALS_FILE)
-            node = NodeContext(
+            node = NodeParts(
                 config=config,
                 signer=signer,
                 secret=secret,
@@ -134,7 +134,7 @@ async def _leave_when_late(
     leave_now()
 
 
-async def _work(node: NodeContext, signed: SignedManifest, begun: trio.Event) -> int:
+async def _work(node: NodeParts, signed: SignedManifest, begun: trio.Event) -> int:
     """Work on the run until the services end. `begun` is set once all of them have begun.
 
     Returns 1 when a service could not do any work, else 0.
@@ -186,7 +186,7 @@ async def _work(node: NodeContext, signed: SignedManifest, begun: trio.Event) ->
 
 
 async def _services(
-    node: NodeContext, signed: SignedManifest, disk: FileDisk, chain: NodeChain
+    node: NodeParts, signed: SignedManifest, disk: FileDisk, chain: NodeChain
 ) -> list[Service]:
     """Return the services of this node. None of them has started."""
     context = ServiceContext(
@@ -208,7 +208,7 @@ async def _services(
     ]
 
 
-def _record_start(node: NodeContext, signed: SignedManifest, network: LibP2PNetwork) -> None:
+def _record_start(node: NodeParts, signed: SignedManifest, network: LibP2PNetwork) -> None:
     """Record how the node started, and tell the person what happens next."""
     journal, manifest = node.journal, signed.open()
     journal.record(node_started(signed, network, name=node.config.node.name, role="node"))

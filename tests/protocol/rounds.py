@@ -1,4 +1,4 @@
-"""Rounds made by hand: real signers, offers, plans, cuts, votes and certificates of a small run."""
+"""Rounds for tests, with real signers, offers, plans, inclusions, votes and certificates."""
 
 from __future__ import annotations
 
@@ -31,20 +31,18 @@ CHUNKS = 10
 
 @lru_cache
 def signer(i: int) -> Signer:
-    """Person `i`, the same in every test."""
+    """Return person `i`, the same in every test."""
     return Signer(digest(b"person", bytes([i])))
 
 
 @lru_cache
 def people(count: int) -> tuple[Signer, ...]:
-    """The first `count` people in the order of their peer ids, which is the order of a plan's
-    members.
-    """
+    """Return the first `count` people in the order of a plan's members: by peer id."""
     return tuple(sorted((signer(i) for i in range(count)), key=lambda person: person.peer))
 
 
 def named(word: str) -> Digest:
-    """A digest that stands for something."""
+    """Return a digest that stands for `word`."""
     return digest(word.encode())
 
 
@@ -57,7 +55,7 @@ def ready(
     samples: int = 10,
     loss: float | None = 2.0,
 ) -> Ready:
-    """The offer of one person."""
+    """Return the offer of one person."""
     return Ready(
         parent=tip.hash,
         view=view,
@@ -81,13 +79,13 @@ def offers_of(
     samples: int = 10,
     run: Digest = RUN,
 ) -> list[tuple[Signed, Ready]]:
-    """Everybody's offer, signed."""
+    """Return the signed offers of all `persons`."""
     made = [(person, ready(tip, person, view=view, seq=seq, samples=samples)) for person in persons]
     return [(sign(person, run, offer), offer) for person, offer in made]
 
 
 def leader_among(tip: Tip, persons: Sequence[Signer], view: int) -> Signer:
-    """Who leads `view` after `tip`; at genesis all of `persons` are known."""
+    """Return the leader of `view` after `tip`; at genesis all of `persons` are candidates."""
     leader: PeerId = leader_of(
         leader_order(tip.hash, tip.members or [person.peer for person in persons]), view
     )
@@ -95,8 +93,9 @@ def leader_among(tip: Tip, persons: Sequence[Signer], view: int) -> Signer:
 
 
 class Made:
-    """One round of `persons` after `tip`, as its leader and voters would make it; each part can be
-    replaced before the next is made.
+    """One round of `persons` after `tip`, as its leader and voters would make it.
+
+    A test can replace each part before it makes the next one.
     """
 
     def __init__(
@@ -112,7 +111,7 @@ class Made:
         chunks: int = CHUNKS,
         contributions: Mapping[PeerId, Digest] | None = None,
     ) -> None:
-        """`contributions` are the roots of what is offered, where the bytes matter."""
+        """Make the round; `contributions` are the roots of the offers where the bytes matter."""
         self.run = run
         self.tip = tip or genesis(run)
         self.leader = leader_among(self.tip, persons, view)
@@ -159,25 +158,25 @@ class Made:
         )
 
     def signed(self, message: Message, person: Signer | None = None) -> Signed:
-        """Signed by the leader, or by whoever is named."""
+        """Sign a message as the leader, or as `person`."""
         return sign(person or self.leader, self.run, message)
 
     def with_inclusion(self, **changes: object) -> Made:
-        """The same round under another cut."""
+        """Change the inclusion, and the vote with it."""
         self.inclusion = replace(self.inclusion, **changes)
         self.inclusion_signed = self.signed(self.inclusion)
         self.vote = replace(self.vote, inclusion=self.inclusion_signed.digest)
         return self
 
     def votes(self, persons: Sequence[Signer] | None = None) -> dict[PeerId, bytes]:
-        """Signatures under the vote."""
+        """Return the signatures under the vote."""
         return {
             person.peer: sign(person, self.run, self.vote).signature
             for person in (self.persons if persons is None else persons)
         }
 
     def raw(self, persons: Sequence[Signer] | None = None) -> bytes:
-        """The certificate with the votes of `persons`, by default of everybody."""
+        """Return the certificate with the votes of `persons`, by default of all members."""
         return assemble(self.vote, self.plan_signed, self.inclusion_signed, self.votes(persons))
 
     def open_plan(self) -> OpenPlan:
@@ -188,7 +187,7 @@ class Made:
 
 
 def chain(length: int, persons: int = 4) -> list[Tip]:
-    """Tips of a lineage in which everybody contributes to every round."""
+    """Return the tips of a lineage in which all members contribute to every round."""
     tips = [genesis(RUN)]
     for seq in range(1, length + 1):
         tips.append(Made(people(persons), tips[-1], seq=seq).next_tip())

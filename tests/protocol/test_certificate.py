@@ -1,4 +1,4 @@
-"""Certificates: a majority's signed outcome opens, and nothing that only resembles one."""
+"""Certificates: only an outcome that a majority signed opens."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def refused(raw: bytes, reason: str = "bad_certificate") -> str:
     return str(fault.value)
 
 
-def again(raw: bytes, **changes: object) -> bytes:
-    """The same certificate with some of its parts replaced."""
+def changed(raw: bytes, **changes: object) -> bytes:
+    """Return the certificate with some of its parts replaced."""
     return msgspec.msgpack.encode(replace(msgspec.msgpack.decode(raw, type=Certificate), **changes))
 
 
-def test_a_certificate_says_what_was_agreed() -> None:
+def test_a_certificate_opens_to_what_was_agreed() -> None:
     made = Made(FIVE)
     certificate = opened(made.raw())
     assert certificate.outcome == made.vote
@@ -68,12 +68,14 @@ def test_a_certificate_says_what_was_agreed() -> None:
 def test_the_plan_of_a_certificate_is_not_made_again(
     version: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One character changed in a tie rule took nine certified rounds for forged, and their
-    checkpoints were deleted.
+    """A reader trusts a plan that a majority certified.
+
+    Before the fix, one changed character in a tie rule made nine certified rounds look forged, and
+    the node deleted their checkpoints.
     """
     manifest = replace(MANIFEST, rules=version)
     run = seal(manifest).run
-    # 11 chunks among 5: one of them is a matter of the tie rule.
+    # 11 chunks among 5 members: the tie rule decides who gets one of them.
     first = Made(FIVE, genesis(run), run=run, manifest=manifest, chunks=11)
     tip = extend(first.tip, open_certificate(first.raw(), run, manifest, 11))
     rules = rule_set(version)
@@ -89,13 +91,15 @@ def test_the_plan_of_a_certificate_is_not_made_again(
     opened = open_certificate(first.raw(), run, manifest, 11)
     assert extend(first.tip, opened) == tip
     monkeypatch.setitem(
-        RULE_SETS, version, replace(rules, leader_order=_nobody_leads, check_inclusion=_no_cut_fits)
+        RULE_SETS,
+        version,
+        replace(rules, leader_order=_nobody_leads, check_inclusion=_no_inclusion_fits),
     )
-    with pytest.raises(PeerFault, match="no cut"):
+    with pytest.raises(PeerFault, match="no inclusion"):
         open_certificate(first.raw(), run, manifest, 11)
     read_back = open_certificate(first.raw(), run, manifest, 11, trusted=True)
     assert extend(first.tip, read_back, trusted=True) == tip, (
-        "what this node verified once stays its own, whatever the rules are now"
+        "a certificate that this node verified stays valid under changed rules"
     )
     with pytest.raises(PeerFault, match="does not lead"):
         extend(first.tip, read_back)
@@ -107,10 +111,10 @@ def _nobody_leads(parent: Digest, candidates: Iterable[PeerId]) -> tuple[PeerId,
     return ("nobody",)
 
 
-def _no_cut_fits(
+def _no_inclusion_fits(
     inclusion: Inclusion, plan: OpenPlan, manifest: Manifest, *, merging: bool = False
 ) -> None:
-    raise PeerFault("bad_plan", "no cut fits")
+    raise PeerFault("bad_plan", "no inclusion fits")
 
 
 def test_any_majority_makes_the_same_certificate() -> None:
@@ -121,7 +125,7 @@ def test_any_majority_makes_the_same_certificate() -> None:
     assert hashes == {opened(made.raw()).hash}
 
 
-def test_too_few_votes() -> None:
+def test_a_certificate_with_too_few_votes_is_refused() -> None:
     made = Made(FIVE)
     assert "2 votes are no majority of 5" in refused(made.raw(FIVE[:2]))
     assert "0 votes" in refused(made.raw([]))
@@ -129,19 +133,19 @@ def test_too_few_votes() -> None:
     assert "1 votes are no majority of 2" in refused(pair.raw(people(2)[:1]))
 
 
-def test_a_strangers_vote() -> None:
+def test_a_strangers_vote_is_refused() -> None:
     made = Made(people(3))
     stranger = next(person for person in people(9) if person not in people(3))
     assert "not in the plan" in refused(made.raw([*people(3)[:2], stranger]))
 
 
-def test_a_double_vote() -> None:
+def test_a_double_vote_is_refused() -> None:
     raw = Made(people(3)).raw(people(3)[:1])
     vote = msgspec.msgpack.decode(raw, type=Certificate).votes[0]
-    assert "votes twice" in refused(again(raw, votes=(vote, vote)))
+    assert "votes twice" in refused(changed(raw, votes=(vote, vote)))
 
 
-def test_a_vote_for_another_outcome_and_a_forged_one() -> None:
+def test_votes_for_another_outcome_and_forged_votes_are_refused() -> None:
     made = Made(people(3))
     votes = made.votes()
     other = sign(people(3)[0], RUN, replace(made.vote, state=named("other"))).signature
@@ -161,21 +165,21 @@ def test_a_vote_for_another_outcome_and_a_forged_one() -> None:
     )
 
 
-def test_another_cut_or_plan_than_was_voted_for() -> None:
+def test_another_inclusion_or_plan_than_the_votes_name_is_refused() -> None:
     made = Made(people(4))
     raw = made.raw()
     other_inclusion = made.signed(replace(made.inclusion, reason="another"))
     assert "the votes name another plan or inclusion" in refused(
-        again(raw, inclusion=other_inclusion)
+        changed(raw, inclusion=other_inclusion)
     )
     other_plan = made.signed(replace(made.plan, reason="another"))
-    assert "the votes name another plan or inclusion" in refused(again(raw, plan=other_plan))
+    assert "the votes name another plan or inclusion" in refused(changed(raw, plan=other_plan))
     assert "the votes name another plan or inclusion" in refused(
         Made(people(4)).with_inclusion(plan=named("another plan")).raw()
     )
 
 
-def test_a_cut_from_somebody_else_than_the_leader() -> None:
+def test_an_inclusion_that_the_leader_did_not_sign_is_refused() -> None:
     made = Made(people(4))
     other = next(person for person in people(4) if person is not made.leader)
     made.inclusion_signed = made.signed(made.inclusion, other)
@@ -185,7 +189,7 @@ def test_a_cut_from_somebody_else_than_the_leader() -> None:
 @pytest.mark.parametrize(
     "changes", [{"number": 2}, {"view": 1}, {"parents": (named("elsewhere"),)}]
 )
-def test_votes_for_another_round_than_the_plan(changes: dict[str, object]) -> None:
+def test_votes_for_another_round_than_the_plans_are_refused(changes: dict[str, object]) -> None:
     made = Made(people(3))
     made.vote = replace(made.vote, **changes)
     assert "another round than the plan" in refused(made.raw())
@@ -211,17 +215,19 @@ def test_votes_for_another_round_than_the_plan(changes: dict[str, object]) -> No
         ({"contributors": (0,), "present": (0, 1, 2), "owners": (0, 1, 2, 3)}, "do not own"),
     ],
 )
-def test_a_cut_that_does_not_fit_its_plan(changes: dict[str, object], why: str) -> None:
+def test_an_inclusion_that_does_not_fit_its_plan_is_refused(
+    changes: dict[str, object], why: str
+) -> None:
     assert why in refused(Made(people(4)).with_inclusion(**changes).raw(), "bad_plan")
 
 
-def test_a_cut_that_counts_an_empty_offer() -> None:
+def test_an_inclusion_that_counts_an_empty_offer_is_refused() -> None:
     idle = Made(people(4), samples=0, seq=0)
     assert "offered nothing" in refused(idle.raw(), "bad_plan")
 
 
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-def test_any_changed_bit(place: float, bit: int) -> None:
+def test_a_certificate_with_any_changed_bit_is_refused(place: float, bit: int) -> None:
     raw = bytearray(Made(people(3)).raw())
     raw[int(place * len(raw))] ^= 1 << bit
     with pytest.raises(PeerFault) as fault:
@@ -235,16 +241,16 @@ def test_any_changed_bit(place: float, bit: int) -> None:
         [b"\x91" * 100_000, b"\x95" + Made(people(2)).raw()[1:] + b"\x91" * 100_000 + b"\xc0"]
     )
 )
-def test_noise(data: bytes) -> None:
+def test_noise_is_no_certificate(data: bytes) -> None:
     refused(data, "malformed")
 
 
-def test_what_is_too_large() -> None:
+def test_a_certificate_that_is_too_large_is_refused() -> None:
     refused(bytes(MAX_MESSAGE_BYTES + 1), "oversized")
 
 
-def test_a_vote_is_what_everybody_signs() -> None:
-    """Byte for byte: the digest of these bytes names the certificate."""
+def test_all_voters_sign_the_same_bytes() -> None:
+    """The digest of these bytes names the certificate."""
     vote = Made(people(3)).vote
     assert msgspec.msgpack.decode(payload_of(vote), type=Vote) == vote
     assert {person.peer: sign(person, RUN, vote).payload for person in people(3)} == {

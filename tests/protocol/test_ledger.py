@@ -24,11 +24,10 @@ from tests.protocol.contribution.ledgers import (
 
 
 def test_quantization_errors_are_offered_again() -> None:
-    """Error feedback: what bfloat16 rounds away in one round is in the next offers; on the average
-    nothing is lost.
-    """
+    """Later offers hold what bfloat16 rounds away in one round, so nothing is lost on average."""
     ledger = new_ledger(codec_named("bfloat16"))
-    delta = constant(1 + 2**-10)  # rounds to 1
+    # bfloat16 rounds this value to 1.
+    delta = constant(1 + 2**-10)
     total = np.zeros(PARAMETERS)
     for _ in range(200):
         ledger.add(delta, 8)
@@ -40,7 +39,7 @@ def test_quantization_errors_are_offered_again() -> None:
 
 
 def test_a_ledger_knows_the_offers_that_it_made_and_those_before_them() -> None:
-    """One that was restored from an older copy does not know what was certified since."""
+    """A ledger that was restored from an older copy does not know later offers."""
     ledger = new_ledger(cap=1000)
     assert not ledger.knows(1)
     ledger.add(constant(1.0), 10)
@@ -52,13 +51,13 @@ def test_a_ledger_knows_the_offers_that_it_made_and_those_before_them() -> None:
     assert ledger.knows(offer.seq)
 
 
-def test_nothing_is_offered_for_nothing() -> None:
+def test_a_ledger_without_samples_offers_nothing() -> None:
     ledger = new_ledger()
     ledger.add(constant(1.0), 0)
     ledger.credit(0, constant(1.0))
     assert ledger.make_offer() is NOTHING
     assert (NOTHING.seq, NOTHING.weight, NOTHING.digest) == (0, 0, EMPTY_ROOT)
-    assert ledger.residue.all(), "what a reducer was credited waits for the next training"
+    assert ledger.residue.all(), "the credit of a reducer waits for the next training"
 
 
 def test_a_ledger_of_another_model_is_refused() -> None:
@@ -67,7 +66,7 @@ def test_a_ledger_of_another_model_is_refused() -> None:
         restore_ledger(new_ledger(), record)
 
 
-def test_leaves_are_chunks_of_the_encoding() -> None:
+def test_the_leaves_of_an_offer_are_chunks_of_its_encoding() -> None:
     parameters = 2 * CHUNK_ELEMENTS + 5
     for codec in [codec_named(entry.name) for entry in entries()]:
         ledger = new_ledger(codec, parameters)
@@ -80,11 +79,9 @@ def test_leaves_are_chunks_of_the_encoding() -> None:
         assert restored.offer == offer
 
 
-@pytest.mark.parametrize("phase", ["trained", "offered", "given out", "trained on", "passed by"])
+@pytest.mark.parametrize("phase", ["trained", "offered", "sent", "trained on", "not listed"])
 def test_a_restart_goes_on_where_the_ledger_stood(phase: str) -> None:
-    """At each phase: the same offer, the same local parameters, the same account of what a
-    certificate takes out.
-    """
+    """A restart in any phase keeps the offer, the local parameters and the pending samples."""
     ledger = new_ledger(cap=1000)
     ledger.add(constant(2.0), 20)
     offer = NOTHING
@@ -95,13 +92,13 @@ def test_a_restart_goes_on_where_the_ledger_stood(phase: str) -> None:
     if phase == "trained on":
         ledger.add(constant(1.0), 5)
         ledger.make_offer()
-    if phase == "passed by":
+    if phase == "not listed":
         ledger.settle(None)
     back = new_ledger(cap=1000)
     restore_ledger(back, deepcopy(ledger_record(ledger, RUN, TIP)), given=ledger.given)
-    for life in (ledger, back):
-        life.add(constant(0.25), 4)
-        life.make_offer()
+    for each in (ledger, back):
+        each.add(constant(0.25), 4)
+        each.make_offer()
     assert (back.offer, back.given, back.pending, back.drawn, back.rounds) == (
         ledger.offer,
         ledger.given,
@@ -112,17 +109,17 @@ def test_a_restart_goes_on_where_the_ledger_stood(phase: str) -> None:
     assert ledger.local is not None
     assert back.local is not None
     assert (back.local == ledger.local).all()
-    if ledger.given or phase == "passed by":
-        for life in (ledger, back):
-            assert life.settle(offer.seq) == 0
+    if ledger.given or phase == "not listed":
+        for each in (ledger, back):
+            assert each.settle(offer.seq) == 0
         assert back.pending == ledger.pending
         assert (back.residue == ledger.residue).all()
 
 
-def test_a_restart_from_an_older_ledger_loses_steps_and_doubles_none() -> None:
-    """The disk has the ledger of before seq 2; the chain lists seq 2.
+def test_a_restart_from_an_older_ledger_counts_no_step_twice() -> None:
+    """The disk has the ledger from before seq 2, and the chain lists seq 2.
 
-    What the old ledger holds may be in it.
+    Offer 2 may hold everything in the old ledger, so the old ledger drops it.
     """
     ledger = new_ledger()
     ledger.add(constant(1.0), 5)

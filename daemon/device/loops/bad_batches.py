@@ -16,7 +16,7 @@ from daemon.device.model.author_code import SampleFault, TaskFault
 Indices = npt.NDArray[np.int64]
 
 # One bad sample spoils its whole batch, which is a large share of a small data set. Above a
-# quarter, the training would mostly use the data that happens to work, which the author did not intend.
+# quarter, training would mostly use the data that happens to work. The author did not intend that.
 BAD_SHARE = 0.25
 # Allowed beside the share, because a bad sample may come early. A task that fails at every batch
 # thus ends at its sixth.

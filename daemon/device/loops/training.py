@@ -242,7 +242,7 @@ class TrainingLoop:
                 self._guard.check_model()
                 self._guard.check_graph(loss)
                 self._watched_s = monotonic()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
         self._calls += 1
         self._guard.check_moved()
         if not self._net.gather_grad():

@@ -65,7 +65,7 @@ class MemoryShort(Exception):
 
 
 def memory_short(call: str, error: BaseException) -> MemoryShort | None:
-    """Return what to raise for an `error` of `call`, if it came from a lack of memory; else None."""
+    """Return what to raise for an `error` of `call` if memory was short, else None."""
     if not _is_out_of_memory(error):
         return None
     said = what_failed(call, error).removeprefix("Task failed in ")
@@ -100,9 +100,10 @@ def author_code(
     A lack of memory becomes `MemoryShort`. These classes' own exceptions, `UserError` and `passing`
     pass unchanged.
     """
+    unchanged: tuple[type[Exception], ...] = (AuthorFault, MemoryShort, UserError, *passing)
     try:
         yield
-    except (AuthorFault, MemoryShort, UserError, *passing):  # type: ignore[misc]
+    except unchanged:
         raise
     except SystemExit as error:
         # It would end the worker without a message, and no batch causes it.

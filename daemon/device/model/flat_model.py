@@ -99,4 +99,5 @@ class FlatModel:
 
     def grad_norm(self) -> torch.Tensor:
         """Return the Euclidean norm of `grad`, on the device."""
-        return torch.linalg.vector_norm(self.grad)
+        norm: torch.Tensor = torch.linalg.vector_norm(self.grad)
+        return norm

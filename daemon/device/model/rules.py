@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from protocol.errors import UserError
 
@@ -41,7 +42,7 @@ def check_model(model: object) -> None:
             )
     tensors = [*model.named_parameters(), *model.named_buffers()]
     for name, tensor in tensors:
-        if isinstance(tensor, nn.parameter.UninitializedTensorMixin):  # type: ignore[attr-defined]
+        if is_lazy(tensor):
             raise refuse(
                 f"{name} has no shape yet: its module is lazy",
                 "call the model once on a sample in model(), or use the module with its sizes",
@@ -57,8 +58,8 @@ def check_model(model: object) -> None:
         if parameter.dtype != torch.float32:
             raise refuse(
                 f"the parameter {name} is {parameter.dtype}",
-                "make parameters float32; the precision setting chooses the arithmetic. A frozen one"
-                " (requires_grad = False) may have any type",
+                "make parameters float32; the precision setting chooses the arithmetic. A frozen"
+                " one (requires_grad = False) may have any type",
             )
     if not any(parameter.numel() for _, parameter in trained):
         raise refuse(

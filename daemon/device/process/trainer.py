@@ -19,8 +19,8 @@ from daemon.children.messages import frame
 from daemon.device.messages import (
     CollectWork,
     CommandRefused,
+    ContinueTraining,
     LoadInnerState,
-    ResumeTraining,
     SaveInnerState,
     TrainFromAnchor,
     WorkCollected,
@@ -117,7 +117,7 @@ class WorkerTrainer:
     async def resume(self, lane: Lane, *, max_steps: int | None = None) -> None:
         def go_on(worker: WorkerProcess, number: int) -> WorkerCommand:
             received, worker.received, worker.stretch = worker.received, False, number
-            return ResumeTraining(id=number, lane=lane, max_steps=max_steps, received=received)
+            return ContinueTraining(id=number, lane=lane, max_steps=max_steps, received=received)
 
         await self._ask(go_on, after_anchor=True)
 
@@ -182,7 +182,7 @@ class WorkerTrainer:
             message = command(worker, self._numbers)
             self._supervisor.progress = (
                 NO_PROGRESS
-                if isinstance(message, TrainFromAnchor | ResumeTraining)
+                if isinstance(message, TrainFromAnchor | ContinueTraining)
                 else self._supervisor.progress
             )
             # Shielded, because half a frame would break the connection. A worker that ends now is

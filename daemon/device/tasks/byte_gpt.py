@@ -68,14 +68,17 @@ class TransformerBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         batch, time, width = x.shape
         qkv = self.qkv(self.attention_norm(x)).view(batch, time, 3, self.heads, width // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (batch, heads, time, width / heads)
+        # shape of each: (batch, heads, time, width / heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
         mixed = (
             F.scaled_dot_product_attention(q, k, v, is_causal=True)
             .transpose(1, 2)
             .reshape(batch, time, width)
         )
         x = x + self.attention_out(mixed)
-        return x + self.down(F.gelu(self.up(self.perceptron_norm(x)), approximate="tanh"))
+        widened = F.gelu(self.up(self.perceptron_norm(x)), approximate="tanh")
+        result: Tensor = x + self.down(widened)
+        return result
 
 
 class Gpt(nn.Module):
@@ -110,8 +113,8 @@ class ByteGpt(Task):
         if self.text.size <= options.context:
             raise UserError(
                 "DATA",
-                f"The corpus {options.corpus!r} has {self.text.size} bytes, the task needs more than"
-                f" its context of {options.context}.",
+                f"The corpus {options.corpus!r} has {self.text.size} bytes, the task needs more"
+                f" than its context of {options.context}.",
                 exit_code=2,
             )
         self._window = np.arange(options.context + 1)
@@ -120,7 +123,8 @@ class ByteGpt(Task):
         return Gpt(self.options)
 
     def dataset_size(self) -> int:
-        return (self.text.size - 1) // self.options.context
+        context: int = self.options.context
+        return (self.text.size - 1) // context
 
     def batch(self, indices: npt.NDArray[np.int64]) -> Batch:
         """Return one tensor of shape (count, context + 1).

@@ -101,8 +101,8 @@ def content_of(tensor: torch.Tensor) -> TensorContent:
             if plain.is_complex()
             else plain.to_dense()
         )
-    raw = plain.reshape(-1).view(torch.uint8).numpy() if plain.numel() else np.zeros(0, np.uint8)
-    name = digest(_DOMAIN, str((tuple(tensor.shape), str(tensor.dtype))).encode(), raw.data)
+    raw = plain.reshape(-1).view(torch.uint8).numpy().data if plain.numel() else b""
+    name = digest(_DOMAIN, str((tuple(tensor.shape), str(tensor.dtype))).encode(), raw)
     if not plain.is_floating_point() or not plain.numel():
         return TensorContent(digest=name)
     flat = plain.reshape(-1)

@@ -42,9 +42,11 @@ class Cnn(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         x = F.relu(self.first(image))
         x = F.relu(self.second(x))
-        x = F.adaptive_max_pool2d(x, 4)  # one head for 8 x 8 and 28 x 28
+        # One head serves images of 8 x 8 and of 28 x 28.
+        x = F.adaptive_max_pool2d(x, 4)
         x = F.relu(self.hidden(x.flatten(1)))
-        return self.digit(x)
+        logits: Tensor = self.digit(x)
+        return logits
 
 
 class SimpleCnn(Task):

@@ -62,7 +62,7 @@ def test_home_of_another_user_is_reported_with_its_owner(
         )
         assert (done.returncode, done.stdout) == (2, "")
         assert "Permission denied" in done.stderr
-        assert "run this as the user whom it belongs to" in done.stderr
+        assert "run this as the user who owns it" in done.stderr
 
 
 def test_directory_instead_of_the_control_socket_is_reported_with_a_fix(

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from daemon.children.process import LINES_AT_ONCE, LINES_PER_S, LineRation
+from daemon.children.line_log import LINES_AT_ONCE, LINES_PER_S, LineRation
 from daemon.device.process.restart_policy import WorkerTimeouts
 from daemon.device.process.trainer import WorkerTrainer
 from protocol.errors import UserError

@@ -1,6 +1,4 @@
-"""A round of four with real bytes: what its reducers made of them, rightly or not, and the evidence
-of it.
-"""
+"""A round of four members with real bytes, right and wrong sums, and evidence of both."""
 
 from __future__ import annotations
 
@@ -29,13 +27,15 @@ from protocol.messages.round import GroupSum, SliceResult
 from protocol.run.manifest import Group, Manifest, seal
 from tests.protocol.rounds import CHUNKS, MANIFEST, Made, people
 
-PARAMETERS = (CHUNKS - 1) * CHUNK_ELEMENTS + 77  # the last chunk is short
+# The last chunk is short.
+PARAMETERS = (CHUNKS - 1) * CHUNK_ELEMENTS + 77
 FOUR = people(4)
-SLICE = 1  # reduced by FOUR[1]
+# FOUR[1] reduces this slice.
+SLICE = 1
 
 
 class Summed:
-    """The round. `wrong` changes what the reducer of `SLICE` signs."""
+    """A summed round; `wrong` changes the sum that the reducer of `SLICE` signs."""
 
     def __init__(
         self,
@@ -82,13 +82,13 @@ class Summed:
             wrong(mean)
         encoded = self.codec.result.encode(mean)
         root = merkle_root(leaves_of(encoded, chunk_bytes(self.codec.result)))
-        said = SliceResult(
+        result = SliceResult(
             plan=self.made.plan_signed.digest,
             inclusion=self.made.inclusion_signed.digest,
             slice=index,
             root=root,
         )
-        return sign(FOUR[index], self.run, said), encoded
+        return sign(FOUR[index], self.run, result), encoded
 
     def evidence(self, chunk: int, *, index: int = SLICE) -> Evidence:
         signed, encoded = self.results[index]
@@ -108,9 +108,10 @@ class Summed:
         )
 
 
-class SummedInRows(Summed):
-    """The same four in two rows of two, and the sum that member `part` signed of slice `index`,
-    which the other of its rank finishes.
+class SummedInGroups(Summed):
+    """The same four members in two groups of two.
+
+    Member `part` signs the group's sum of slice `index`, which its counterpart finishes.
     """
 
     def __init__(
@@ -127,11 +128,11 @@ class SummedInRows(Summed):
         self._wrong = wrong
         return {}
 
-    def row_evidence(self, chunk: int, **said: int) -> Evidence:
-        """Of a chunk of that sum. `said` replaces what its signer says of it."""
+    def group_evidence(self, chunk: int, **claims: int) -> Evidence:
+        """Return the evidence of one chunk; `claims` replace fields of the signed group sum."""
         first, last = self.layout.slices[self.index]
         start, stop = element_range(first, last, PARAMETERS)
-        row = [
+        group = [
             FOUR[i]
             for i in self.certificate.contributors
             if self.layout.group_of[i] == self.layout.group_of[self.part]
@@ -139,13 +140,13 @@ class SummedInRows(Summed):
         at, size = first * chunk_bytes(self.codec), self.codec.size(stop - start)
         mean = np.empty(stop - start, np.float32)
         weighted_mean(
-            [(10, self.encoded[person.peer][at : at + size]) for person in row], self.codec, mean
+            [(10, self.encoded[person.peer][at : at + size]) for person in group], self.codec, mean
         )
         if self._wrong is not None:
             self._wrong(mean)
-        of_row, encoded = codec_named(GROUP_CODEC), mean.astype("<f4").tobytes()
-        root = merkle_root(leaves_of(encoded, chunk_bytes(of_row)))
-        about = {"part": self.part, "slice": self.index, **said}
+        group_codec, encoded = codec_named(GROUP_CODEC), mean.astype("<f4").tobytes()
+        root = merkle_root(leaves_of(encoded, chunk_bytes(group_codec)))
+        about = {"part": self.part, "slice": self.index, **claims}
         summed = GroupSum(
             plan=self.made.plan_signed.digest,
             inclusion=self.made.inclusion_signed.digest,
@@ -156,9 +157,9 @@ class SummedInRows(Summed):
             certificate=self.certificate.raw,
             result=sign(FOUR[self.part], self.run, summed),
             chunk=chunk,
-            reduced=result_piece(encoded, of_row, chunk - first),
+            reduced=result_piece(encoded, group_codec, chunk - first),
             contributed=tuple(
-                piece_of(self.encoded[p.peer], self.trees[p.peer], self.codec, chunk) for p in row
+                piece_of(self.encoded[p.peer], self.trees[p.peer], self.codec, chunk) for p in group
             ),
         )
 

@@ -1,6 +1,4 @@
-"""Several rows: every chunk is summed once in each row and finished once, and every result reaches
-everybody, whoever is lost.
-"""
+"""Several groups: each sums every chunk once, one member finishes it, and all members get it."""
 
 from __future__ import annotations
 
@@ -23,23 +21,23 @@ HASH = b"h" * 32
 
 @st.composite
 def layouts(draw: st.DrawFn) -> GroupLayout:
-    """Members in rows of any sizes, in any order."""
+    """Draw members in groups of any sizes, in any order."""
     sizes = draw(st.lists(st.integers(1, 5), min_size=1, max_size=5))
     members = draw(st.permutations(range(sum(sizes))))
-    rows, taken = [], 0
+    groups, start = [], 0
     for size in sizes:
-        rows.append(tuple(members[taken : taken + size]))
-        taken += size
+        groups.append(tuple(members[start : start + size]))
+        start += size
     chunks = draw(st.integers(0, 40))
-    return layout_of(tuple(rows), share_out(chunks, [1.0] * min(sizes)))
+    return layout_of(tuple(groups), share_out(chunks, [1.0] * min(sizes)))
 
 
 @given(layouts())
-def test_each_row_sums_all_of_the_vector_and_all_rows_together_finish_it(
+def test_each_group_sums_the_whole_vector_and_all_groups_finish_it_together(
     layout: GroupLayout,
 ) -> None:
-    for row in layout.groups:
-        summed = [chunk for member in row for chunk in range(*layout.parts[member])]
+    for group in layout.groups:
+        summed = [chunk for member in group for chunk in range(*layout.parts[member])]
         assert summed == sorted(set(summed))
     whole = [chunk for member in layout.groups[0] for chunk in range(*layout.parts[member])]
     finished = sorted(
@@ -52,27 +50,25 @@ def test_each_row_sums_all_of_the_vector_and_all_rows_together_finish_it(
         )
 
 
-def test_one_row_is_as_ever() -> None:
+def test_one_group_has_parts_that_equal_slices() -> None:
     layout = layout_of(((0, 1, 2, 3),), (0, 2, 2, 7, 9))
     assert layout.parts == layout.slices == ((0, 2), (2, 2), (2, 7), (7, 9))
     assert layout.counterparts == ((0,), (1,), (2,), (3,))
 
 
 @given(count=st.integers(1, 64), most=st.integers(2, 64))
-def test_even_rows(count: int, most: int) -> None:
-    rows = even_groups(count, most)
-    assert [i for row in rows for i in row] == list(range(count))
-    assert len(rows) == -(-count // most)
-    assert max(map(len, rows)) - min(map(len, rows)) <= 1
+def test_even_groups_differ_by_one_member(count: int, most: int) -> None:
+    groups = even_groups(count, most)
+    assert [i for group in groups for i in group] == list(range(count))
+    assert len(groups) == -(-count // most)
+    assert max(map(len, groups)) - min(map(len, groups)) <= 1
 
 
 @given(layouts(), st.randoms(use_true_random=False))
-def test_every_result_reaches_everybody_who_is_present_over_whoever_lives(
+def test_every_result_reaches_all_present_members_over_the_living_ones(
     layout: GroupLayout, rng: Random
 ) -> None:
-    """Some were lost before the cut, and others do their work; one more is lost when the results
-    are on their way.
-    """
+    """Members were lost before the inclusion, and one more is lost while results travel."""
     count = len(layout.group_of)
     present = sorted(rng.sample(range(count), rng.randint(1, count)))
     owners = tuple(
@@ -106,12 +102,12 @@ def test_every_result_reaches_everybody_who_is_present_over_whoever_lives(
     codec=st.sampled_from(("float32", "bfloat16", "int8")),
     seed=st.integers(0, 1000),
 )
-def test_the_mean_of_rows_is_the_exact_weighted_mean_within_rounding(
+def test_the_mean_of_groups_is_the_exact_weighted_mean_within_rounding(
     sizes: list[int], codec: str, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     coder = codec_named(codec)
-    rows, exact, total = [], np.zeros(CHUNK_ELEMENTS), 0
+    sums, exact, total = [], np.zeros(CHUNK_ELEMENTS), 0
     for size in sizes:
         parts = []
         for _ in range(size):
@@ -125,13 +121,13 @@ def test_the_mean_of_rows_is_the_exact_weighted_mean_within_rounding(
             exact += weight * decoded.astype(np.float64)
             total += weight
         mean = np.empty(CHUNK_ELEMENTS, np.float32)
-        rows.append((weighted_mean(parts, coder, mean), mean.tobytes()))
+        sums.append((weighted_mean(parts, coder, mean), mean.tobytes()))
     out = np.empty(CHUNK_ELEMENTS, np.float32)
-    assert mean_of_groups(rows, out) == total
+    assert mean_of_groups(sums, out) == total
     assert np.abs(out - exact / total).max() <= 2e-6 * np.abs(exact / total).max()
 
 
-def test_a_rows_mean_that_is_not_finite_is_refused() -> None:
+def test_a_groups_mean_that_is_not_finite_is_refused() -> None:
     bad = np.array([np.nan], np.float32).tobytes()
     with pytest.raises(PeerFault, match="not finite"):
         mean_of_groups([(1, bad)], np.empty(1, np.float32))

@@ -1,4 +1,4 @@
-"""Evidence of a wrong sum convicts who signed it, and nothing else convicts anybody."""
+"""Evidence of a wrong sum convicts its signer, and nothing else convicts a member."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from protocol.codec import entries
 from protocol.errors import PeerFault
 from protocol.messages.envelope import sign
 from protocol.messages.round import SliceResult
-from tests.protocol.averaging.summed_round import FOUR, SLICE, Summed, SummedInRows, shifted
+from tests.protocol.averaging.summed_round import FOUR, SLICE, Summed, SummedInGroups, shifted
 from tests.protocol.rounds import CHUNKS, MANIFEST, Made, people
 
 
-class Looked(Summed):
-    """A round whose evidence is looked at by somebody who knows nothing of it."""
+class JudgedRound(Summed):
+    """A round whose evidence is judged by a node that has only the evidence."""
 
     def refused(self, evidence: Evidence) -> str:
         with pytest.raises(PeerFault) as fault:
@@ -37,7 +37,7 @@ class Looked(Summed):
 
 @pytest.mark.parametrize("codec", [entry.name for entry in entries()])
 def test_an_honest_sum_convicts_nobody_in_any_chunk(codec: str) -> None:
-    honest = Looked(codec)
+    honest = JudgedRound(codec)
     borders = honest.made.plan.borders
     for index in range(len(FOUR)):
         for chunk in range(borders[index], borders[index + 1]):
@@ -46,26 +46,26 @@ def test_an_honest_sum_convicts_nobody_in_any_chunk(codec: str) -> None:
 
 @pytest.mark.parametrize("codec", [entry.name for entry in entries()])
 def test_a_wrong_sum_convicts_its_reducer(codec: str) -> None:
-    lied = Looked(codec, wrong=shifted)
+    lied = JudgedRound(codec, wrong=shifted)
     for chunk in range(*lied.made.plan.borders[SLICE : SLICE + 2]):
-        verdict = lied.judge(lied.evidence(chunk))
-        assert (verdict.peer, verdict.number, verdict.slice) == (FOUR[SLICE].peer, 1, SLICE)
+        judgment = lied.judge(lied.evidence(chunk))
+        assert (judgment.peer, judgment.number, judgment.slice) == (FOUR[SLICE].peer, 1, SLICE)
     for index in (0, 2, 3):
         assert "is right" in lied.refused(lied.evidence(lied.made.plan.borders[index], index=index))
 
 
-def test_one_wrong_element_is_enough_and_only_where_it_is() -> None:
+def test_one_wrong_element_convicts_in_its_own_chunk_only() -> None:
     def nudge(mean: Vector) -> None:
         mean[-1] = np.nextafter(mean[-1], np.float32(np.inf))
 
-    lied = Looked(wrong=nudge)
+    lied = JudgedRound(wrong=nudge)
     first, last = lied.made.plan.borders[SLICE : SLICE + 2]
     assert lied.judge(lied.evidence(last - 1)).peer == FOUR[SLICE].peer
     assert "is right" in lied.refused(lied.evidence(first))
 
 
-def test_nobody_is_convicted_by_bytes_that_were_not_signed() -> None:
-    honest = Looked()
+def test_unsigned_bytes_convict_nobody() -> None:
+    honest = JudgedRound()
     chunk = honest.made.plan.borders[SLICE]
     good = honest.evidence(chunk)
     other = honest.evidence(chunk + 1)
@@ -80,19 +80,19 @@ def test_nobody_is_convicted_by_bytes_that_were_not_signed() -> None:
     assert "3 of 4" in honest.refused(replace(good, contributed=good.contributed[1:]))
 
 
-def test_nobody_is_convicted_for_another_round_slice_or_name() -> None:
-    lied = Looked(wrong=shifted)
+def test_evidence_of_another_round_slice_or_signer_convicts_nobody() -> None:
+    lied = JudgedRound(wrong=shifted)
     good = lied.evidence(lied.made.plan.borders[SLICE])
-    said = SliceResult(
+    claim = SliceResult(
         plan=lied.made.plan_signed.digest,
         inclusion=lied.made.inclusion_signed.digest,
         slice=SLICE,
         root=bytes(32),
     )
-    assert "was not to sum" in lied.refused(replace(good, result=sign(FOUR[0], lied.run, said)))
+    assert "was not to sum" in lied.refused(replace(good, result=sign(FOUR[0], lied.run, claim)))
     assert "was not to sum" in lied.refused(replace(good, chunk=lied.made.plan.borders[SLICE + 1]))
     for changes in ({"inclusion": bytes(32)}, {"plan": bytes(32)}, {"slice": 7}):
-        result = sign(FOUR[SLICE], lied.run, replace(said, **changes))
+        result = sign(FOUR[SLICE], lied.run, replace(claim, **changes))
         assert "not of the certificate" in lied.refused(replace(good, result=result))
     assert "signature" in lied.refused(
         replace(good, result=replace(good.result, signature=bytes(64)))
@@ -101,28 +101,28 @@ def test_nobody_is_convicted_for_another_round_slice_or_name() -> None:
     assert "no majority" in lied.refused(replace(good, certificate=few))
 
 
-class LookedInRows(SummedInRows, Looked):
-    """The same, in rows."""
+class JudgedGroups(SummedInGroups, JudgedRound):
+    """The same with two groups."""
 
 
 @pytest.mark.parametrize("codec", ["float32", "int8"])
-def test_a_wrong_sum_of_a_row_convicts_who_signed_it_and_a_right_one_nobody(codec: str) -> None:
-    honest, lied = LookedInRows(codec), LookedInRows(codec, wrong=shifted)
+def test_a_wrong_group_sum_convicts_its_signer_and_a_right_one_nobody(codec: str) -> None:
+    honest, lied = JudgedGroups(codec), JudgedGroups(codec, wrong=shifted)
     assert len(honest.made.plan.groups) == 2
     for chunk in range(*honest.layout.slices[honest.index]):
-        assert "is right" in honest.refused(honest.row_evidence(chunk))
-        verdict = lied.judge(lied.row_evidence(chunk))
-        assert (verdict.peer, verdict.slice) == (FOUR[lied.part].peer, lied.index)
+        assert "is right" in honest.refused(honest.group_evidence(chunk))
+        judgment = lied.judge(lied.group_evidence(chunk))
+        assert (judgment.peer, judgment.slice) == (FOUR[lied.part].peer, lied.index)
 
 
-def test_nobody_is_convicted_of_a_sum_that_it_was_not_to_make() -> None:
-    lied = LookedInRows(wrong=shifted)
+def test_a_sum_that_the_plan_did_not_assign_convicts_nobody() -> None:
+    lied = JudgedGroups(wrong=shifted)
     chunk = lied.layout.slices[lied.index][0]
-    good = lied.row_evidence(chunk)
+    good = lied.group_evidence(chunk)
     other = next(i for i in range(len(FOUR)) if i not in lied.layout.counterparts[lied.part])
-    assert "was not to sum" in lied.refused(lied.row_evidence(chunk, part=other))
-    assert "was not to sum" in lied.refused(lied.row_evidence(chunk, slice=other))
-    assert "not of the certificate" in lied.refused(lied.row_evidence(chunk, slice=9))
+    assert "was not to sum" in lied.refused(lied.group_evidence(chunk, part=other))
+    assert "was not to sum" in lied.refused(lied.group_evidence(chunk, slice=other))
+    assert "not of the certificate" in lied.refused(lied.group_evidence(chunk, slice=9))
     assert "contributions" in lied.refused(
         replace(good, contributed=(*good.contributed, good.contributed[0]))
     )
@@ -146,8 +146,8 @@ def test_garbage_is_no_evidence(data: bytes) -> None:
         decode_evidence(data)
 
 
-def test_each_member_draws_for_itself_and_about_two_look_in_a_round() -> None:
-    looked: list[int] = []
+def test_each_member_draws_its_audits_and_about_two_audit_a_round() -> None:
+    counts: list[int] = []
     where: set[tuple[int, int]] = set()
     eight = people(8)
     for seq in range(1, 61):
@@ -155,15 +155,15 @@ def test_each_member_draws_for_itself_and_about_two_look_in_a_round() -> None:
         certificate = open_certificate(made.raw(), made.run, MANIFEST, CHUNKS)
         drawn = [draw_audit_samples(person, certificate) for person in eight]
         assert drawn == [draw_audit_samples(person, certificate) for person in eight]
-        looked.append(sum(len(one) for one in drawn))
+        counts.append(sum(len(one) for one in drawn))
         for me, one in enumerate(drawn):
-            for look in one:
+            for sample in one:
                 borders = made.plan.borders
-                assert look.slice != me
-                assert borders[look.slice] <= look.chunk < borders[look.slice + 1]
-                where.add((me, look.slice))
-    assert abs(sum(looked) / len(looked) - AUDITS_PER_ROUND) < 0.5
-    assert {look for _, look in where} == set(range(8))
+                assert sample.slice != me
+                assert borders[sample.slice] <= sample.chunk < borders[sample.slice + 1]
+                where.add((me, sample.slice))
+    assert abs(sum(counts) / len(counts) - AUDITS_PER_ROUND) < 0.5
+    assert {slice_index for _, slice_index in where} == set(range(8))
     everything = draw_audit_samples(eight[0], certificate, everywhere=True)
     assert [one.slice for one in everything] == list(range(1, 8))
     stranger = people(9)

@@ -24,7 +24,7 @@ def opened(raw: bytes) -> OpenCertificate:
     return open_certificate(raw, RUN, MANIFEST, CHUNKS)
 
 
-def test_a_lineage_grows() -> None:
+def test_a_tip_extends_certificate_by_certificate() -> None:
     tips = chain(3)
     assert [tip.number for tip in tips] == [0, 1, 2, 3]
     assert [tip.samples for tip in tips] == [0, 40, 80, 120]
@@ -33,7 +33,7 @@ def test_a_lineage_grows() -> None:
     assert tips[3].state == named("state")
 
 
-def test_only_those_present_lead_afterwards() -> None:
+def test_only_present_members_lead_afterwards() -> None:
     tip = (
         Made(people(4))
         .with_inclusion(contributors=(0, 2), present=(0, 2, 3), owners=(0, 0, 2, 3))
@@ -55,7 +55,9 @@ def test_only_those_present_lead_afterwards() -> None:
         (lambda tip: Made(people(4), replace(tip, number=7), seq=9), "does not follow"),
     ],
 )
-def test_what_does_not_follow(make: Callable[[Tip], Made], why: str) -> None:
+def test_a_certificate_that_does_not_follow_the_tip_is_refused(
+    make: Callable[[Tip], Made], why: str
+) -> None:
     tip = chain(2)[-1]
     with pytest.raises(PeerFault, match=why) as fault:
         extend(tip, opened(make(tip).raw()))
@@ -63,7 +65,7 @@ def test_what_does_not_follow(make: Callable[[Tip], Made], why: str) -> None:
 
 
 @given(view=st.integers(0, 9), i=st.integers(0, 3))
-def test_candidates_lead_in_their_views_and_anybody_after_them(view: int, i: int) -> None:
+def test_candidates_lead_their_views_and_any_member_leads_later_ones(view: int, i: int) -> None:
     tip = chain(1)[-1]
     made = Made(people(4), tip, view=view, seq=2)
     right = made.leader
@@ -80,7 +82,7 @@ def test_candidates_lead_in_their_views_and_anybody_after_them(view: int, i: int
 
 
 def _positions(tip: Tip, samples: int) -> list[set[int]]:
-    """What members and newcomers of one round draw, each `samples` of it."""
+    """Return the positions that members and newcomers of one round draw, `samples` each."""
     newcomers = {tip.lane(signer(i).peer).index: tip.lane(signer(i).peer) for i in range(100, 130)}
     lanes = [tip.lane(peer) for peer in tip.members] + list(newcomers.values())
     return [set(lane_positions(lane, 0, samples).tolist()) for lane in lanes]
@@ -89,14 +91,13 @@ def _positions(tip: Tip, samples: int) -> list[set[int]]:
 def test_lanes_share_nothing_within_a_round_and_between_rounds() -> None:
     drawn: list[set[int]] = []
     for tip in chain(4):
-        drawn += _positions(tip, samples=10)  # as many as each of them has certified
+        # Each member has 10 certified samples in each round.
+        drawn += _positions(tip, samples=10)
     assert sum(len(positions) for positions in drawn) == len(set().union(*drawn))
 
 
-def test_lanes_move_by_the_most_that_anybody_drew() -> None:
-    """Also by what a node drew whose work the cut left out, or that was alone for longer than one
-    offer may weigh.
-    """
+def test_lanes_move_by_the_most_samples_that_a_member_drew() -> None:
+    """Samples count that an inclusion left out, and those above an offer's greatest weight."""
     made = Made(FIVE).with_inclusion(contributors=(0, 1))
     opened = open_certificate(made.raw(), RUN, MANIFEST, CHUNKS)
     busy = replace(opened.plan.offers[4], trajectory=Trajectory(drawn=77_000))
@@ -116,7 +117,7 @@ def test_newcomers_have_lanes_of_their_own() -> None:
     assert {lane.stride for lane in (*members, newcomer)} == {4 + NEWCOMER_LANES}
 
 
-def test_which_tip_is_preferred() -> None:
+def test_the_tip_with_more_samples_is_preferred_then_the_lower_hash() -> None:
     light, heavy = (
         replace(START, samples=1, hash=b"\0" * 32),
         replace(START, samples=2, hash=b"\xff" * 32),

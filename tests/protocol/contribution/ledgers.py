@@ -13,7 +13,7 @@ PARAMETERS = 24
 CAP, CARRY = 40, 3
 RUN, TIP = named("run"), named("tip")
 Sum = np.ndarray
-"""Shape (parameters,), float64: what exact arithmetic says."""
+"""The result of exact arithmetic, float64, shape (parameters,)."""
 
 
 def new_ledger(

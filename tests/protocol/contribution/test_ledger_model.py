@@ -32,19 +32,20 @@ from tests.protocol.contribution.ledgers import (
 
 
 class Account:
-    """The rules again, in float64 and in the words of their definition: S, W, and what the
-    trajectory is of.
-    """
+    """The ledger's rules in float64, by their definition in `protocol/contribution/ledger.py`."""
 
     def __init__(self) -> None:
-        self.left: Sum = np.zeros(PARAMETERS)  # S
-        self.weight = 0  # W
-        self.moved: Sum = np.zeros(PARAMETERS)  # T up to the offer that was given out
-        self.samples = 0  # w
-        self.after: Sum = np.zeros(PARAMETERS)  # and since
+        # S and W of the definition.
+        self.left: Sum = np.zeros(PARAMETERS)
+        self.weight = 0
+        # T and w up to the offer that was sent, and what was trained since.
+        self.moved: Sum = np.zeros(PARAMETERS)
+        self.samples = 0
+        self.after: Sum = np.zeros(PARAMETERS)
         self.after_samples = 0
-        self.sent: dict[int, tuple[float, Sum, int]] = {}  # seq: factor, V decode(q), samples left
-        # The seq that was given out for this parent.
+        # By seq: the factor, V decode(q), and the samples that are left.
+        self.sent: dict[int, tuple[float, Sum, int]] = {}
+        # The seq of the offer that was sent for this parent; 0 before.
         self.given = 0
         self.carried = 0
         # The largest value so far: float32 rounding is relative to it.
@@ -61,7 +62,7 @@ class Account:
             self.moved, self.samples = self.moved + delta, self.samples + samples
 
     def end(self) -> int:
-        """The anchor moved. Returns what is above the cap."""
+        """End the trajectory, because the anchor moved; return the samples above the cap."""
         self.left = self.left + self.samples * self.moved
         self.weight += self.samples
         above = max(0, self.weight - CAP)
@@ -104,21 +105,20 @@ class Account:
         self.scale = max(self.scale, *(float(np.abs(part).max()) for part in parts))
 
 
-class Life(RuleBasedStateMachine):
-    """One node's ledger beside an exact account: what was learned is certified, dropped with
-    notice, or still there.
-    """
+class LedgerHistory(RuleBasedStateMachine):
+    """One ledger beside an exact account: each sample is certified, reported as dropped, or kept."""
 
     records = Bundle("records")
 
     @initialize(codec=st.sampled_from(sorted(entry.name for entry in entries())))
-    def born(self, codec: str) -> None:
+    def start(self, codec: str) -> None:
         self.codec = codec_named(codec)
         self.ledger = new_ledger(self.codec)
         self.account = Account()
         self.steps = 1
         self.certified: set[int] = set()
-        self.highest = 0  # seq ever offered
+        # The highest seq that was offered.
+        self.highest = 0
 
     @rule(
         seed=st.integers(0, 1 << 20),
@@ -143,7 +143,7 @@ class Life(RuleBasedStateMachine):
         offer = self.ledger.make_offer()
         assert offer is self.ledger.offer
         if self.account.given:
-            assert offer is standing, "one offer of a parent, once it was given out"
+            assert offer is standing, "a parent has one offer once it was sent"
             return
         if not pending:
             assert offer is NOTHING
@@ -168,7 +168,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(data=st.data(), beside=st.booleans())
     def certified_with_us(self, data: st.DataObject, beside: bool) -> None:
-        """What is on offer, or what was given out before."""
+        """A certificate lists the current offer or an earlier one that was sent."""
         known = {seq: kept.offer for seq, kept in self.ledger.sent.pending.items()}
         if self.ledger.offer.weight:
             known[self.ledger.offer.seq] = self.ledger.offer
@@ -200,7 +200,7 @@ class Life(RuleBasedStateMachine):
             self.account.sent = dict(sorted(self.account.sent.items())[-SENT_KEPT:])
         assert self.ledger.settle(None, beside=True) == 0
         assert self.ledger.settle(None) == self.account.passed_by()
-        assert self.ledger.drawn == 0, "the next round has a lane of its own"
+        assert self.ledger.drawn == 0, "the next round has its own lane"
         self._rounded()
 
     @rule(start=st.integers(0, PARAMETERS - 1), seed=st.integers(0, 99))
@@ -218,9 +218,9 @@ class Life(RuleBasedStateMachine):
 
     @rule(saved=consumes(records))
     def restarted(self, saved: tuple[LedgerRecord, Account, frozenset[int]]) -> None:
-        """The disk has this record; the chain says what was certified since.
+        """Restart as after a crash: training since the record is lost.
 
-        As after a crash: what was learned since is gone.
+        The disk has this record. The chain has the certificates since.
         """
         record, self.account, before = saved
         self.account = deepcopy(self.account)
@@ -282,5 +282,5 @@ class Life(RuleBasedStateMachine):
             )
 
 
-TestLife = Life.TestCase
-TestLife.settings = settings(max_examples=60, stateful_step_count=40)
+TestLedgerHistory = LedgerHistory.TestCase
+TestLedgerHistory.settings = settings(max_examples=60, stateful_step_count=40)

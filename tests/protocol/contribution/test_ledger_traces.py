@@ -16,9 +16,9 @@ from tests.protocol.contribution.ledgers import (
 
 
 def test_rounds_alone_are_offered_as_one_displacement() -> None:
-    """Golden: three rounds alone, never given out, then a friend.
+    """A node trains three rounds alone and sends its first offer when a second node joins.
 
-    The offer is where the node stands, with all its samples.
+    The offer is the node's whole displacement, with all its samples.
     """
     ledger = new_ledger(cap=1000)
     for seq, (step, samples) in enumerate([(1.0, 10), (0.5, 30), (0.25, 20)], start=1):
@@ -36,9 +36,7 @@ def test_rounds_alone_are_offered_as_one_displacement() -> None:
 
 
 def test_trajectories_are_averaged_by_samples() -> None:
-    """Golden: an offer that was passed by waits at half its weight, and is averaged with the next
-    trajectory.
-    """
+    """An offer that was not listed keeps half its weight and joins the next trajectory."""
     ledger = new_ledger(cap=1000)
     ledger.add(constant(4.0), 60)
     ledger.make_offer()
@@ -52,10 +50,8 @@ def test_trajectories_are_averaged_by_samples() -> None:
     assert (decoded(ledger, offer) == (30 * 4.0 + 10 * 1.0) / 40).all()
 
 
-def test_a_late_listing_takes_out_what_is_left_of_it() -> None:
-    """Golden: seq 1 is passed by twice (a quarter is left), then another branch turns out to list
-    it.
-    """
+def test_a_late_listing_subtracts_what_is_left_of_an_offer() -> None:
+    """Two certificates do not list seq 1, so a quarter is left; then another branch lists it."""
     ledger = new_ledger(cap=1000)
     ledger.add(constant(4.0), 60)
     first = ledger.make_offer()
@@ -76,10 +72,10 @@ def test_a_late_listing_takes_out_what_is_left_of_it() -> None:
     )
     assert ledger.settle(first.seq, beside=True) == 0
     assert ledger.weight == 4
-    assert (ledger.residue == 4.0).all(), "what is left is half of the second trajectory"
+    assert (ledger.residue == 4.0).all(), "half of the second trajectory is left"
 
 
-def test_work_that_nobody_lists_is_dropped_after_three_certificates() -> None:
+def test_work_that_no_certificate_lists_is_dropped_after_three() -> None:
     ledger = new_ledger(cap=1000)
     ledger.add(constant(1.0), 100)
     assert [ledger.settle(None) for _ in range(CARRY + 1)] == [50, 25, 25, 0]
@@ -88,9 +84,7 @@ def test_work_that_nobody_lists_is_dropped_after_three_certificates() -> None:
 
 
 def test_steps_after_an_offer_begin_the_next_trajectory() -> None:
-    """Golden: the offer was given out, its view failed, the node trained on; then the offer is
-    certified after all.
-    """
+    """A certificate lists an offer after its view failed and the node trained on."""
     ledger = new_ledger(cap=1000)
     ledger.add(constant(2.0), 20)
     offer = ledger.make_offer()
@@ -107,14 +101,12 @@ def test_steps_after_an_offer_begin_the_next_trajectory() -> None:
     assert not ledger.residue.any()
     assert ledger.local is not None
     assert (ledger.local == 1.0).all(), (
-        "the next parameters are the new anchor less what came after the offer"
+        "the next parameters are the new anchor minus the steps after the offer"
     )
 
 
 def test_the_cap_bounds_the_weight_and_not_the_displacement() -> None:
-    """A node that was alone for long: its first certificate takes the anchor all the way, and
-    nothing of it comes a second time.
-    """
+    """The first certificate of a node that was alone for long counts its whole displacement."""
     ledger = new_ledger()
     for _ in range(3):
         ledger.add(constant(1.0), CAP)
@@ -128,10 +120,10 @@ def test_the_cap_bounds_the_weight_and_not_the_displacement() -> None:
     assert ledger.settle(None) == 2 * CAP + CAP // 2, "above the cap, and half of the rest"
 
 
-def test_what_a_heavy_round_lost_in_encoding_is_the_errors_of_one_round() -> None:
+def test_the_encoding_error_of_many_rounds_weighs_as_one_round() -> None:
     """int4 rounds a displacement of 100 rounds coarsely.
 
-    At its weight, that error would be a hundred times the next round's work.
+    With the weight of all rounds, the error would be a hundred times the next round's work.
     """
     ledger = new_ledger(codec_named("int4"), cap=1 << 20)
     delta = np.linspace(-1, 1, PARAMETERS, dtype=np.float32)

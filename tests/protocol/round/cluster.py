@@ -34,7 +34,8 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
 class TestCluster:
     """The nodes, the wire between them, and checks of what must always hold."""
 
-    __test__ = False  # pytest takes Test* for test cases
+    # Without this, pytest collects Test* as test cases.
+    __test__ = False
 
     def __init__(
         self, size: int, *, settled: int = 0, max_group: int = 32, min_peers: int = 2, seed: int = 0
@@ -57,10 +58,13 @@ class TestCluster:
         self.run_id = seal(self.manifest).run
         self.now = 0.0
         self.wire: list[Packet] = []
-        self.held: list[Packet] = []  # kept back, for as long as the test likes
-        self.partition: frozenset[PeerId] = frozenset()  # one side of a partition
+        # Packets that the test withholds.
+        self.withheld: list[Packet] = []
+        # The nodes on one side of a partition; empty without a partition.
+        self.partition: frozenset[PeerId] = frozenset()
         self.downloads_that_fail = 0
-        self.gossiped: list[PeerId] = []  # who told everybody of a certificate
+        # The nodes that gossiped a certificate, in order.
+        self.gossiped: list[PeerId] = []
         self.refused: list[tuple[PeerId, PeerId, str, str]] = []
         self.certificates: dict[tuple[Digest, int], Digest] = {}
         self._opened: dict[tuple[Digest, PeerId], OpenPlan] = {}
@@ -173,25 +177,25 @@ class TestCluster:
             self.send(peer, node.me, certificate.raw)
 
     def check_certificate(self, raw: bytes) -> None:
-        """Check that a certificate verifies, is the only one of its view, and has its state somewhere."""
+        """Check that a certificate verifies, is unique in its view, and that a node has its state."""
         certificate = open_certificate(raw, self.run_id, self.manifest, CHUNKS)
         key = (merge_round(certificate.outcome.parents), certificate.outcome.view)
         first = self.certificates.setdefault(key, certificate.hash)
         assert first == certificate.hash or not self.one_leader(certificate), (
             f"two certificates of view {key[1]}"
         )
-        held = [
+        holders = [
             v
             for v in self.nodes
             if v.spare == certificate.outcome.state or certificate.hash in v.kept
         ]
-        assert held, "a certificate whose state nobody holds"
+        assert holders, "no node has the state of a certificate"
 
     def one_leader(self, certificate: OpenCertificate) -> bool:
         """Whether all nodes agree on the leader of the certificate's view.
 
-        Beyond the candidates' own views, newcomers lead, and each node knows others. Certificates
-        that are made apart there are merged.
+        Newcomers lead the views after those of the candidates, and each node knows other newcomers.
+        Nodes merge the certificates that such leaders make.
         """
         tips = [
             node.lineage.tip(parent)
@@ -202,7 +206,7 @@ class TestCluster:
         return certificate.outcome.view < len(members) or len(members) == len(self.nodes)
 
     def flow(self, limit: int = 100_000) -> None:
-        """Let everything happen that needs no deadline, in the order in which it began."""
+        """Deliver packets and finish work, in order, until only a deadline can cause an event."""
         while limit:
             busy = [node for node in self.alive() if node.inbox or node.work]
             if not self.wire and not busy:
@@ -228,9 +232,7 @@ class TestCluster:
     def pass_next_deadline(self) -> None:
         """Let the earliest deadline pass."""
         waiting = [node for node in self.alive() if node.state.deadline < math.inf]
-        assert waiting, (
-            f"nothing will ever happen again: {[node.state.phase.value for node in self.alive()]}"
-        )
+        assert waiting, f"no event can follow: {[node.state.phase.value for node in self.alive()]}"
         self.pass_deadline(min(waiting, key=lambda node: (node.state.deadline, node.me)))
 
     def catch_up(self) -> None:

@@ -1,4 +1,4 @@
-"""What a test does to a cluster: deliver, hold back, fail, and heal."""
+"""Controls of a test cluster: deliver, withhold, inject faults, and heal."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def content_type(cluster: TestCluster, packet: Packet) -> type[object]:
     )
 
 
-def flow_holding(cluster: TestCluster, wanted: Callable[[Packet], bool]) -> None:
-    """Let everything happen but the delivery of these packets, which are held."""
+def flow_withholding(cluster: TestCluster, wanted: Callable[[Packet], bool]) -> None:
+    """Let everything happen except the delivery of the `wanted` packets, which are withheld."""
     while any(not wanted(packet) for packet in cluster.wire) or any(
         node.inbox or node.work for node in cluster.alive()
     ):
-        cluster.held += [packet for packet in cluster.wire if wanted(packet)]
+        cluster.withheld += [packet for packet in cluster.wire if wanted(packet)]
         cluster.wire = [packet for packet in cluster.wire if not wanted(packet)]
         cluster.flow(1)
-    cluster.held, cluster.wire = cluster.held + cluster.wire, []
+    cluster.withheld, cluster.wire = cluster.withheld + cluster.wire, []
 
 
 def make_offers(cluster: TestCluster) -> None:
@@ -46,7 +46,7 @@ def make_offers(cluster: TestCluster) -> None:
 
 
 def apply_fault(cluster: TestCluster, op: str, k: int) -> None:
-    """Let one thing happen."""
+    """Apply one operation of a random history; `k` chooses the node or the packet."""
     alive = cluster.alive()
     node = alive[k % len(alive)]
     if op == "flow":
@@ -84,13 +84,13 @@ def apply_fault(cluster: TestCluster, op: str, k: int) -> None:
     elif op == "fail":
         cluster.downloads_that_fail += 1
     elif op == "release":
-        cluster.wire, cluster.held = cluster.wire + cluster.held, []
+        cluster.wire, cluster.withheld = cluster.wire + cluster.withheld, []
     elif op != "rest" and cluster.wire:
         packet = cluster.wire[k % len(cluster.wire)]
         if op != "double":
             cluster.wire.remove(packet)
         if op == "hold":
-            cluster.held.append(packet)
+            cluster.withheld.append(packet)
         elif op != "lose":
             cluster.deliver(packet, run=op != "stuff")
 
@@ -102,7 +102,7 @@ def heal(cluster: TestCluster, rounds: int, ticks: int) -> int:
         How many deadlines passed until then.
     """
     cluster.set_partition(frozenset())
-    cluster.wire, cluster.held = cluster.wire + cluster.held, []
+    cluster.wire, cluster.withheld = cluster.wire + cluster.withheld, []
     goal = max(node.state.tip.number for node in cluster.alive()) + rounds
     for count in range(ticks):
         cluster.catch_up()
@@ -111,8 +111,8 @@ def heal(cluster: TestCluster, rounds: int, ticks: int) -> int:
         if len(tips) == 1 and min(tips.values()) >= goal:
             return count
         cluster.pass_next_deadline()
-    stand = [
+    states = [
         (v.me[-4:], v.state.phase.value, v.state.tip.number, v.state.view, len(v.state.live))
         for v in cluster.alive()
     ]
-    raise AssertionError(f"no certificate within {ticks} deadlines: {stand}")
+    raise AssertionError(f"no certificate within {ticks} deadlines: {states}")

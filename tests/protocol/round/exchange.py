@@ -1,4 +1,4 @@
-"""The exchange of a round with tokens in the place of bytes: slices, sums and results."""
+"""The exchange of a round, with tokens in place of bytes: slices, sums and results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sum(msgspec.Struct, frozen=True, kw_only=True):
-    """What one group summed of one slice under one inclusion."""
+    """One group's sum of one slice under one inclusion."""
 
     inclusion: Digest
     group: int
@@ -33,7 +33,7 @@ class Sum(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """One slice's mean under one inclusion."""
+    """The mean of one slice under one inclusion."""
 
     inclusion: Digest
     slice: int
@@ -45,31 +45,37 @@ class FakeExchange:
     def __init__(self, owner: TestNode) -> None:
         self._owner = owner
         self._plan: OpenPlan | None = None
-        self._cut: Inclusion | None = None
+        self._inclusion: Inclusion | None = None
         self._name: Digest = b""
-        # Also early ones: their sender is kept waiting.
+        # Slices of later views stay here until this node reaches the view.
         self._slices: set[Slice] = set()
         self._sums: set[Sum] = set()
         self._results: set[Result] = set()
         self._passed: set[tuple[Result, int]] = set()
-        self._told: set[Result] = set()
+        self._reported: set[Result] = set()
         self._held: frozenset[int] = frozenset()
         self._computed = False
 
     def scatter(self, plan: OpenPlan) -> None:
-        self._plan, self._cut, self._name, self._held = plan, None, b"", frozenset()
+        self._plan, self._inclusion, self._name, self._held = plan, None, b"", frozenset()
         for i in plan.layout.group_members(plan.index[self._owner.me]):
             self._send(i, i)
         self._advance()
 
     def reduce(self, inclusion: Inclusion, name: Digest) -> None:
-        self._owner.spare = b""  # results are written over what was there
+        # Results overwrite the spare buffer.
+        self._owner.spare = b""
         self._carry_out(inclusion, name, computed=False)
 
     def _carry_out(self, inclusion: Inclusion, name: Digest, *, computed: bool) -> None:
         assert self._plan is not None
         assert self._plan.digest == inclusion.plan
-        self._cut, self._name, self._computed, self._told = inclusion, name, computed, set()
+        self._inclusion, self._name, self._computed, self._reported = (
+            inclusion,
+            name,
+            computed,
+            set(),
+        )
         me = self._plan.index[self._owner.me]
         if me in inclusion.contributors:
             for i in self._plan.layout.group_members(me):
@@ -77,27 +83,27 @@ class FakeExchange:
         self._advance()
 
     def serve(self, inclusion: Inclusion, name: Digest) -> None:
-        """As `reduce`, and nothing is computed of it: what was voted for stays."""
+        """Do as `reduce`, but keep the outcome that this node voted for."""
         self._carry_out(inclusion, name, computed=True)
 
     def abandon(self) -> None:
-        self._plan = self._cut = None
+        self._plan = self._inclusion = None
 
     def forward_results(self, slices: tuple[int, ...], to: tuple[int, ...]) -> None:
-        """Results that others made go to members that may lack them."""
+        """Send results of other members to members that may lack them."""
         if self._plan is not None:
             for index in slices:
                 result = Result(inclusion=self._name, slice=index)
-                assert result in self._results, "handing on what is not here"
+                assert result in self._results, "forwards a result that has not arrived"
                 for member in to:
                     self._owner.cluster.send(self._owner.me, self._plan.members[member], result)
 
     def lost(self) -> None:
-        """A connection broke: what that member would have handed on goes to its group from here."""
+        """A connection broke: this node forwards what the lost member would have forwarded."""
         self._advance()
 
-    def take(self, item: Slice | Sum | Result) -> None:
-        """Something arrived."""
+    def receive(self, item: Slice | Sum | Result) -> None:
+        """Receive a slice, a sum or a result."""
         match item:
             case Slice():
                 self._slices.add(item)
@@ -123,7 +129,7 @@ class FakeExchange:
         return Slice(plan=self._plan.digest, slice=index, contributor=contributor) in self._slices
 
     def _advance(self) -> None:
-        """Tell the machine what came of it all."""
+        """Sum and forward what is complete, and report it to the machine."""
         plan = self._plan
         if plan is None:
             return
@@ -132,7 +138,7 @@ class FakeExchange:
         if held != self._held:
             self._held = held
             inbox.append(e.ContributionsReceived(plan=plan.digest, contributors=held))
-        inclusion = self._cut
+        inclusion = self._inclusion
         if inclusion is None:
             return
         self._sum_groups(plan, inclusion, me)
@@ -150,8 +156,10 @@ class FakeExchange:
                 if (result, member) not in self._passed:
                     self._passed.add((result, member))
                     self._owner.cluster.send(self._owner.me, plan.members[member], result)
-        for result in sorted(wanted & self._results - self._told, key=lambda result: result.slice):
-            self._told.add(result)
+        for result in sorted(
+            wanted & self._results - self._reported, key=lambda result: result.slice
+        ):
+            self._reported.add(result)
             inbox.append(e.ResultReceived(inclusion=self._name, slice=result.slice))
         if wanted <= self._results and not self._computed:
             self._computed = True
@@ -159,10 +167,10 @@ class FakeExchange:
             inbox.append(e.OutcomeComputed(vote=self._vote(plan)))
 
     def _sum_groups(self, plan: OpenPlan, inclusion: Inclusion, me: int) -> None:
-        """Sum what is ours to sum, hand it to whoever finishes it, finish what all groups summed."""
+        """Sum this node's slices, send the sums to their finishers, and finish complete slices."""
         layout, groups = plan.layout, plan.layout.groups_with(inclusion.contributors)
-        ours = [i for i, owner in enumerate(inclusion.owners) if owner == me and layout.sums(i)]
-        for i in ours:
+        mine = [i for i, owner in enumerate(inclusion.owners) if owner == me and layout.sums(i)]
+        for i in mine:
             group = layout.group_of[i]
             if group in groups and all(
                 self._holds(i, c) for c in inclusion.contributors if layout.group_of[c] == group
@@ -175,7 +183,7 @@ class FakeExchange:
                             self._owner.cluster.send(
                                 self._owner.me, plan.members[inclusion.owners[j]], summed
                             )
-        for i in ours:
+        for i in mine:
             if layout.finishes(i) and all(
                 Sum(inclusion=self._name, group=group, slice=i) in self._sums for group in groups
             ):

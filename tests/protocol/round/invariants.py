@@ -1,4 +1,7 @@
-"""Invariants that hold whatever the network does, checked at every step and every message."""
+"""Invariants of the round, which hold under any faults of the network.
+
+The cluster checks them at every step and every message.
+"""
 
 from __future__ import annotations
 
@@ -26,20 +29,20 @@ def check_step(
     before: RoundState, event: e.Event, after: RoundState, actions: Sequence[a.Action]
 ) -> None:
     """Check that one step followed the table and kept the bounds."""
-    row = TABLE.get((before.phase, type(event)))
-    if row is None:
+    entry = TABLE.get((before.phase, type(event)))
+    if entry is None:
         assert after is before
-        assert not actions, f"{type(event).__name__} has no row in {before.phase.value}"
+        assert not actions, f"the table has no {type(event).__name__} in {before.phase.value}"
         return
-    assert after.phase in row[1]
+    assert after.phase in entry[1]
     assert after.phase in AT_WORK or after.deadline < math.inf, f"nothing ends {after.phase.value}"
     assert len(after.readies) <= PEERS_KEPT
     assert len(after.votes) <= OUTCOMES_KEPT
     assert len(after.outcomes) <= OUTCOMES_KEPT
     if any(isinstance(action, a.PublishCertificate) for action in actions):
-        assert after.phase is Phase.ADOPT, "published a certificate without adopting it"
+        assert after.phase is Phase.ADOPT, "publishes a certificate without adopting it"
     if after.parent == before.parent and after.phase is not Phase.MERGE:
-        assert after.view >= before.view, "back to an earlier view"
+        assert after.view >= before.view, "returns to an earlier view"
 
 
 class Transcript:
@@ -48,7 +51,7 @@ class Transcript:
     def __init__(self) -> None:
         self._votes: dict[tuple[Digest, int], Vote] = {}
         self._plans: dict[tuple[Digest, int], Plan] = {}
-        self._cuts: dict[tuple[Digest, int], Inclusion] = {}
+        self._inclusions: dict[tuple[Digest, int], Inclusion] = {}
         self._scattered: set[tuple[Digest, int]] = set()
         self._reached: dict[Digest, int] = {}
 
@@ -57,9 +60,7 @@ class Transcript:
         self._reached.clear()
 
     def check_durable(self, message: Message, view_records: Mapping[Digest, int]) -> None:
-        """Nothing that may be said once in a view is said before it is durable that the view is
-        taken.
-        """
+        """Check that the view of a plan or vote is on disk before the message is sent."""
         match message:
             case Vote():
                 parent = merge_round(message.parents)
@@ -72,12 +73,10 @@ class Transcript:
         )
 
     def check_view(self, state: RoundState) -> None:
-        """In no round, left for a merge and taken up again or not, a node goes back to an earlier
-        view.
-        """
+        """Check that the node never returns to an earlier view of a round, also after a merge."""
         if state.phase not in AT_WORK and state.phase is not Phase.TRAIN:
             assert state.view >= self._reached.get(state.parent, 0), (
-                f"back to view {state.view} from {self._reached[state.parent]}"
+                f"returns to view {state.view} from {self._reached[state.parent]}"
             )
             self._reached[state.parent] = state.view
 
@@ -94,12 +93,12 @@ class Transcript:
                 )
                 assert len(message.reason) <= MAX_REASON_CHARS
             case Inclusion():
-                assert self._cuts.setdefault((message.plan, message.number), message) == message, (
-                    f"two inclusions with number {message.number}"
-                )
+                assert (
+                    self._inclusions.setdefault((message.plan, message.number), message) == message
+                ), f"two inclusions with number {message.number}"
                 assert len(message.reason) <= MAX_REASON_CHARS
 
     def check_scatter(self, plan: OpenPlan) -> None:
         key = (plan.plan.parent, plan.plan.view)
-        assert key not in self._scattered, f"scattered twice in view {key[1]}"
+        assert key not in self._scattered, f"scatters twice in view {key[1]}"
         self._scattered.add(key)

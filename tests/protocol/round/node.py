@@ -1,4 +1,4 @@
-"""One node of a test cluster: its machine, and the least of an engine that keeps its order of events."""
+"""One node of a test cluster: its machine, and an engine as small as the order of events allows."""
 
 from __future__ import annotations
 
@@ -26,38 +26,43 @@ if TYPE_CHECKING:
     from tests.protocol.round.cluster import TestCluster
 
 CHUNKS = 5
-STATES_KEPT = 3  # anchors a node can give to others
+# The anchors that a node can serve to others.
+STATES_KEPT = 3
 Content = Signed | bytes | Slice | Sum | Result
-"""What travels: a signed message, a certificate, a slice or a result."""
+"""The content of a packet: a signed message, a certificate, a slice, a sum or a result."""
 
 
 class TestNode:
     """One node: its machine, and what an engine keeps for it."""
 
-    __test__ = False  # pytest takes Test* for test cases
+    # Without this, pytest collects Test* as test cases.
+    __test__ = False
 
     def __init__(self, cluster: TestCluster, signer: Signer, lineage: Lineage) -> None:
         self.cluster, self.signer, self.me = cluster, signer, signer.peer
         self.lineage = lineage
-        # Of the anchor; the machine's own tip follows with `Adopted`.
+        # The tip of the anchor; the machine's own tip follows with `CertificateAdopted`.
         self.tip = lineage.best
         self.state = begin(
             RunContext(run=cluster.run_id, me=self.me, manifest=cluster.manifest, chunks=CHUNKS),
             self.tip,
             cluster.now,
         )
-        self.spare: Digest = b""  # the state in the spare buffers
+        # The state in the spare buffers.
+        self.spare: Digest = b""
         self.kept: list[Digest] = [self.tip.hash]
         self.inbox: deque[e.Event] = deque()
-        self.work: deque[a.Action] = deque()  # asked for and not done yet
+        # The actions that the machine requested and the node has not done yet.
+        self.work: deque[a.Action] = deque()
         self.early: list[Signed] = []
         self.seq = 0
-        self.samples = 10  # of each offer
+        # The samples of each offer.
+        self.samples = 10
         self.lost: set[PeerId] = set()
         self.alive = True
         self.exchange = FakeExchange(self)
         self.transcript = invariants.Transcript()
-        # durable: by parent, the first view that is not taken.
+        # On disk: by parent, the first view in which this node has not acted.
         self.view_records: dict[Digest, int] = {}
         self.disk_full = False
 
@@ -66,9 +71,7 @@ class TestNode:
         while self.inbox and self.alive and limit:
             self.see(self.inbox.popleft())
             limit -= 1
-        assert limit or not self.inbox, (
-            "the machine keeps itself busy without anything from outside"
-        )
+        assert limit or not self.inbox, "the machine produces events endlessly without any input"
 
     def see(self, event: e.Event) -> None:
         before, now = self.state, self.cluster.now
@@ -138,10 +141,10 @@ class TestNode:
             case a.ResumeTraining() | a.RecordEvent() | a.AuditReducers() | a.GiveUpState():
                 pass
             case _:
-                raise AssertionError(f"nobody does {action}")
+                raise AssertionError(f"no handler for {action}")
 
     def restart(self) -> None:
-        """Kill the node and start it again from what was durable."""
+        """Kill the node and start it again from what is on disk."""
         self.inbox.clear()
         self.work.clear()
         self.early.clear()
@@ -163,7 +166,7 @@ class TestNode:
             case bytes():
                 self.learn(content)
             case _:
-                self.exchange.take(content)
+                self.exchange.receive(content)
 
     def open(self, signed: Signed, *, ours: bool = False) -> None:
         message = open_signed(signed, self.cluster.run_id, trusted=True)
@@ -185,7 +188,7 @@ class TestNode:
             case Vote():
                 event = e.VoteReceived(signed=signed, vote=message)
             case _:
-                raise AssertionError(f"nobody sends {message}")
+                raise AssertionError(f"no node sends {message}")
         if ours:
             self.inbox.appendleft(event)
         else:
@@ -243,7 +246,7 @@ class TestNode:
                 )
             case a.AdoptCertificate(certificate=certificate, downloaded=downloaded):
                 assert downloaded or self.spare == certificate.outcome.state, (
-                    "adopting what is not in the spare buffer"
+                    "adopts a state that is not in the spare buffer"
                 )
                 self._move(certificate.hash)
             case a.FetchState(certificate=certificate):
@@ -273,13 +276,13 @@ class TestNode:
             self.inbox.append(here)
         else:
             self.inbox.append(
-                e.StateUnavailable(certificate=certificate.hash, reason="nobody has it")
+                e.StateUnavailable(certificate=certificate.hash, reason="no peer has it")
             )
 
     def _move(self, name: Digest) -> None:
         made = self.lineage.entry(name)
         assert made is not None
-        assert self.lineage.descends(made.tip, self.tip), "moving to another branch without merging"
+        assert self.lineage.descends(made.tip, self.tip), "moves to another branch without merging"
         self.tip, self.spare = made.tip, b""
         self.kept = [*self.kept, name][-STATES_KEPT:]
         self.inbox.append(e.CertificateAdopted(tip=made.tip))

@@ -1,4 +1,4 @@
-"""One event of every type, of one round among three nodes, and a node that trains."""
+"""One event of every type in a round of three nodes, and a node that trains."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ EVENTS: dict[type[e.Event], e.Event] = {
             tip=TIP.hash,
             ahead=True,
         ),
-        e.StateUnavailable(certificate=MADE.next_tip().hash, reason="nobody"),
+        e.StateUnavailable(certificate=MADE.next_tip().hash, reason="no peer has it"),
         e.ForkFound(other=replace(TIP, hash=named("another branch"), number=1)),
         e.MergePrepared(
             other=replace(TIP, hash=named("another branch"), number=1),
@@ -61,7 +61,7 @@ EVENTS: dict[type[e.Event], e.Event] = {
 
 
 def training_node(live: tuple[PeerId, ...] = tuple(person.peer for person in OTHERS)) -> RoundState:
-    """A node that trains at genesis, beside two others."""
+    """Return a node that trains at genesis, with two other nodes."""
     return begin(
         RunContext(run=RUN, me=ME.peer, manifest=MANIFEST, chunks=CHUNKS),
         TIP,

@@ -1,4 +1,4 @@
-"""The machine adopts the certificate that it assembles, and returns when the state is not usable."""
+"""The machine adopts a certificate that it assembles, and returns when the state is unusable."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TIP = genesis(RUN)
 
 
 def voting() -> RoundState:
-    """A member that has computed the outcome and waits for the others' votes."""
+    """Return a member that computed the outcome and waits for the others' votes."""
     me = PEOPLE[0]
     state = begin(
         RunContext(run=RUN, me=me.peer, manifest=MANIFEST, chunks=CHUNKS),
@@ -60,7 +60,7 @@ def test_certify_publishes_and_adopts_in_one_step() -> None:
     assert len(published) == len(adopted) == 1
     certificate = published[0].certificate
     assert certificate == adopted[0].certificate == state.target
-    # The bytes verify like anybody else's certificate.
+    # The bytes verify like a certificate of another node.
     assert open_certificate(certificate.raw, RUN, MANIFEST, CHUNKS) == certificate
 
 
@@ -78,5 +78,5 @@ def test_certificate_without_a_place_in_the_lineage_leads_back_to_training() -> 
 
 def test_lost_state_of_another_certificate_is_ignored_while_adopting() -> None:
     state, _ = certified()
-    lost = e.StateUnavailable(certificate=TIP.hash, reason="nobody gave it")
+    lost = e.StateUnavailable(certificate=TIP.hash, reason="no peer served it")
     assert step(state, lost, 3.0) == (state, [])

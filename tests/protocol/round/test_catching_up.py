@@ -1,4 +1,4 @@
-"""Who comes late goes where the others wait: two nodes never chase each other through the views."""
+"""A late node joins the view in which the others wait, so nodes never chase each other."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ TIP = genesis(RUN)
 
 
 def late(views: tuple[int, ...]) -> RoundState:
-    """A node whose offer is made after the others, `views` of them, have sent theirs for the views
-    they are in.
-    """
+    """Return a node that makes its offer after the others, which wait in `views`."""
     me, *others = people(1 + len(views))
     live = frozenset(person.peer for person in others)
     state = begin(
@@ -28,7 +26,7 @@ def late(views: tuple[int, ...]) -> RoundState:
     )
     state, _ = step(state, DeadlinePassed(), state.deadline)
     assert state.phase is Phase.OFFER
-    # The leader of the first of these views is in it: a leader that went on is passed over.
+    # The leader of the first of these views waits in it: nodes pass over a leader that went on.
     leader = leader_of(state.leader_order, min(views))
     for person, view in zip(
         sorted(others, key=lambda person: person.peer != leader), sorted(views), strict=True
@@ -47,10 +45,10 @@ def late(views: tuple[int, ...]) -> RoundState:
         "many views late",
         "in time",
         "to the first of several",
-        "one of three is no reason to go",
+        "one of three in a later view",
     ],
 )
-def test_it_goes_to_the_view_that_half_of_the_others_are_in(
+def test_a_late_node_joins_the_view_of_half_of_the_others(
     views: tuple[int, ...], view: int
 ) -> None:
     state = late(views)

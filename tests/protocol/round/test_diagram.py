@@ -1,4 +1,4 @@
-"""The picture of the round is the table, and the documents show it."""
+"""The round's diagram shows the transition table, and the documentation shows the diagram."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from protocol.round.phase import Phase
 PAGE = Path(__file__).parents[3] / "docs" / "internals" / "round.md"
 
 
-def test_every_arrow_is_in_the_table_and_the_other_way_round() -> None:
+def test_the_diagram_has_exactly_the_arrows_of_the_table() -> None:
     drawn = {
         (phase, event, other) for (phase, other), events in arrows().items() for event in events
     }
@@ -46,7 +46,7 @@ def test_every_event_has_a_word() -> None:
     )
 
 
-def test_architecture_shows_it() -> None:
+def test_the_documentation_shows_the_current_diagram() -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert text.count(BEGIN) == text.count(END) == 1
     assert block() in text, (
@@ -54,13 +54,13 @@ def test_architecture_shows_it() -> None:
     )
 
 
-def test_it_prints_itself() -> None:
-    said = subprocess.run(
+def test_the_module_prints_its_diagram() -> None:
+    printed = subprocess.run(
         [sys.executable, "-m", "protocol.round.diagram"],
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
     )
-    assert said.stdout == draw() + "\n"
-    assert said.stderr == ""
+    assert printed.stdout == draw() + "\n"
+    assert printed.stderr == ""

@@ -1,6 +1,4 @@
-"""A member that is not where the others are: nobody plans with it, and nobody waits for what it
-would have sent.
-"""
+"""A member in another view or branch: leaders do not plan with it, and no node waits for it."""
 
 from __future__ import annotations
 
@@ -18,21 +16,22 @@ from protocol.round.machine import begin, step
 from protocol.round.phase import Phase
 from protocol.round.state import RunContext
 from tests.protocol.round.cluster import Packet, TestCluster
-from tests.protocol.round.cluster_control import content_type, flow_holding, make_offers
+from tests.protocol.round.cluster_control import content_type, flow_withholding, make_offers
 from tests.protocol.round.node import TestNode
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, people
 
 
 def view_of(cluster: TestCluster, packet: Packet) -> int:
-    """The view that an offer on its way is for."""
+    """Return the view of an offer in transit."""
     assert isinstance(packet.content, Signed)
     return open_as(Ready, packet.content, cluster.run_id, trusted=True).view
 
 
 def gone_ahead(cluster: TestCluster) -> tuple[TestNode, TestNode, list[TestNode]]:
-    """One member waits in view 1 for a leader that has not ended its training.
+    """Let one member wait in view 1 for a leader that still trains.
 
-    Returns that member, the leader of view 0, and the others.
+    Returns:
+        The early member, the leader of view 0, and all members except the early one.
     """
     order = cluster.nodes[0].state.leader_order
     leader = cluster.named(leader_of(order, 0))
@@ -40,7 +39,8 @@ def gone_ahead(cluster: TestCluster) -> tuple[TestNode, TestNode, list[TestNode]
     early.see(e.TrainingFinished())
     early.finish()
     early.run()
-    early.see(e.DeadlinePassed())  # nobody has planned
+    # No leader has planned yet.
+    early.see(e.DeadlinePassed())
     assert (early.state.phase, early.state.view) == (Phase.READY, 1)
     return early, leader, [v for v in cluster.nodes if v is not early]
 
@@ -53,18 +53,18 @@ def test_a_leader_does_not_plan_with_the_offer_of_a_member_that_went_on() -> Non
     for node in others:
         node.see(e.TrainingFinished())
     cluster.flow()
-    assert {node.state.tip.number for node in others} == {2}, "nobody waited for a deadline"
+    assert {node.state.tip.number for node in others} == {2}, "no node waits for a deadline"
     made = leader.lineage.entry(leader.state.tip.hash)
     assert made is not None
     assert early.me not in made.certificate.plan.members
     assert made.certificate.outcome.view == 0
 
 
-def test_a_member_that_gets_a_plan_for_a_view_that_it_left_says_so_and_is_not_waited_for() -> None:
-    """The leader of the earlier view planned with its old offer, and scatter waited its whole time."""
+def test_a_member_withdraws_from_a_plan_for_a_view_that_it_left() -> None:
+    """Before the fix, the leader planned with the old offer, and scatter waited for its timeout."""
     cluster = TestCluster(5, settled=5)
     early, leader, others = gone_ahead(cluster)
-    # What it tells the leader of the view that it left is lost.
+    # The early member's messages to the leader of the view that it left are lost.
     cluster.wire = [
         packet for packet in cluster.wire if packet.to != leader.me or view_of(cluster, packet) == 0
     ]
@@ -78,14 +78,14 @@ def test_a_member_that_gets_a_plan_for_a_view_that_it_left_says_so_and_is_not_wa
     assert early.me not in {
         made.certificate.plan.members[i] for i in made.certificate.inclusion.present
     }
-    assert {node.state.tip.number for node in others} == {2}, "nobody waited for a deadline"
+    assert {node.state.tip.number for node in others} == {2}, "no node waits for a deadline"
 
 
 def test_a_withdrawal_before_the_plan_counts_when_the_plan_comes() -> None:
     cluster = TestCluster(4, settled=4)
     make_offers(cluster)
-    flow_holding(cluster, lambda packet: content_type(cluster, packet) is Plan)
-    plans, cluster.held = cluster.held, []
+    flow_withholding(cluster, lambda packet: content_type(cluster, packet) is Plan)
+    plans, cluster.withheld = cluster.withheld, []
     plan = plans[0].content
     assert isinstance(plan, Signed)
     member = cluster.named(plans[0].to)
@@ -100,10 +100,10 @@ def test_a_withdrawal_before_the_plan_counts_when_the_plan_comes() -> None:
     assert elsewhere.me in member.state.absent
 
 
-def test_a_withdrawal_from_another_plan_says_nothing_of_this_one() -> None:
+def test_a_withdrawal_from_another_plan_does_not_count_for_this_one() -> None:
     cluster = TestCluster(4, settled=4)
     make_offers(cluster)
-    flow_holding(cluster, lambda packet: content_type(cluster, packet) is Inclusion)
+    flow_withholding(cluster, lambda packet: content_type(cluster, packet) is Inclusion)
     member, other = cluster.nodes[:2]
     event = e.WithdrawalReceived(
         peer=other.me, withdrawal=Withdrawal(plan=b"x" * 32, reason="elsewhere")
@@ -112,8 +112,9 @@ def test_a_withdrawal_from_another_plan_says_nothing_of_this_one() -> None:
 
 
 def test_a_member_that_is_early_waits_while_most_others_train() -> None:
-    """It went through the views, and the others planned in one that it had left: a fast member was
-    in no round at all.
+    """Before the fix, a fast member left each view before the others planned in it.
+
+    So it was in no round at all.
     """
     cluster = TestCluster(4, settled=4)
     order = cluster.nodes[0].state.leader_order
@@ -128,16 +129,16 @@ def test_a_member_that_is_early_waits_while_most_others_train() -> None:
     assert waiting.deadline > now
     few = frozenset(sorted(others)[:1])
     assert step(ready, e.DeadlinePassed(training=few), now)[0].view == 1, (
-        "one that trains is no reason to wait"
+        "a member does not wait for a single one that trains"
     )
     over = ready.entered + ready.context.manifest.round.seconds
     assert (
         step(replace(ready, deadline=over), e.DeadlinePassed(training=others), over)[0].view == 1
-    ), "nobody waits for longer than a round"
+    ), "a member waits for at most one round"
 
 
 def test_state_of_another_branch_is_not_adopted_after_its_merge_was_given_up() -> None:
-    """To adopt it would drop everything that this node's own branch certified."""
+    """Adopting it would drop everything that this node's own branch certified."""
     members = people(3)
     certificate = open_certificate(Made(members).raw(), RUN, MANIFEST, CHUNKS)
     tip = genesis(RUN)

@@ -19,11 +19,13 @@ from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, named, people, re
 
 @pytest.mark.parametrize("phase", [Phase.READY, Phase.WATCH])
 def test_failed_merge_returns_to_the_view_that_was_left_for_it(phase: Phase) -> None:
-    """Before the fix it returned to view 1, whatever the node had scattered and voted for since."""
+    """Before the fix, the node returned to view 1, in which it had scattered and voted already."""
     state = replace(training_node(), phase=phase, offer=ready(TIP, ME), deadline=5.0, view=4)
     merging, _ = step(state, EVENTS[e.ForkFound], 1.0)
     after, _ = step(
-        merging, e.StateUnavailable(certificate=named("another branch"), reason="nobody"), 2.0
+        merging,
+        e.StateUnavailable(certificate=named("another branch"), reason="no peer has it"),
+        2.0,
     )
     assert (after.phase, after.view) == (Phase.TRAIN, 4 if phase is Phase.READY else 5)
     fetching, _ = step(merging, EVENTS[e.CertificateReceived], 2.0)
@@ -32,7 +34,11 @@ def test_failed_merge_returns_to_the_view_that_was_left_for_it(phase: Phase) -> 
 
 
 def fetching(live: tuple[PeerId, ...]) -> tuple[RoundState, float]:
-    """A node that fetches a state whose chunks arrive one in 9 s, for 40 minutes; and for how long."""
+    """Fetch a state of which one chunk arrives in 9 s, for at most 40 minutes.
+
+    Returns:
+        The state of the node, and how many seconds it fetched.
+    """
     state, _ = step(training_node(live), EVENTS[e.CertificateReceived], 1.0)
     assert state.phase is Phase.FETCH
     now = 1.0
@@ -49,11 +55,11 @@ def fetching(live: tuple[PeerId, ...]) -> tuple[RoundState, float]:
 
 
 def test_slow_state_holds_a_node_for_few_rounds_while_others_live_at_its_tip() -> None:
-    """Before the fix, a forged certificate held a node out of its rounds while a chunk came in 10 s."""
+    """Before the fix, a forged certificate kept a node out of rounds at one chunk in 10 s."""
     times = MANIFEST.round
-    state, held_s = fetching(tuple(person.peer for person in OTHERS))
+    state, seconds = fetching(tuple(person.peer for person in OTHERS))
     assert state.phase is Phase.TRAIN
-    assert held_s == pytest.approx(HELD_ROUNDS * (times.seconds + times.ready_s))
+    assert seconds == pytest.approx(HELD_ROUNDS * (times.seconds + times.ready_s))
 
 
 def test_node_alone_at_its_tip_waits_while_a_state_arrives() -> None:

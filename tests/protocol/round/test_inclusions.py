@@ -18,7 +18,10 @@ from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, people, ready
 
 
 def test_reason_of_an_inclusion_fits_its_message() -> None:
-    """Before the fix, half of 64 members lost, each named twice, made a reason that no node accepted."""
+    """A reason that names half of 64 members twice is cut to the limit of its message.
+
+    Before the fix, no node accepted such an inclusion.
+    """
     persons = people(64)
     manifest = replace(MANIFEST, group=replace(MANIFEST.group, max_group=64))
     made = Made(persons, manifest=manifest, chunks=64)
@@ -77,8 +80,9 @@ def test_two_inclusions_with_one_number_are_equivocation() -> None:
 
 
 def test_node_with_the_certificate_only_finishes_or_fetches() -> None:
-    """Before the fix, a leader with its round's certificate ended the view, and met the certificate
-    again where nothing expects it.
+    """A leader that has its round's certificate does not end the view.
+
+    Before the fix, the certificate then arrived in a phase that does not expect it.
     """
     leader = MADE.leader.peer
     certificate = open_certificate(MADE.raw(), RUN, MANIFEST, CHUNKS)

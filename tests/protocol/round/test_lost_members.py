@@ -8,7 +8,7 @@ from protocol.round.phase import Phase
 from tests.protocol.round.cluster import TestCluster
 from tests.protocol.round.cluster_control import (
     content_type,
-    flow_holding,
+    flow_withholding,
     heal,
     make_offers,
 )
@@ -17,17 +17,18 @@ from tests.protocol.round.node import TestNode
 
 
 def test_member_that_hangs_costs_its_contribution_but_not_the_view() -> None:
-    """Before the fix, the leader lacked the same slice as all others, took itself for silent, and left
-    itself out of the round.
+    """A leader that lacks a slice does not count itself as silent.
+
+    Before the fix, the leader lacked the same slice as all others and left itself out of the round.
     """
     cluster = TestCluster(4, settled=4)
     make_offers(cluster)
     leader = cluster.named(cluster.nodes[0].state.leader)
     hung = next(node for node in cluster.nodes if node is not leader)
-    flow_holding(
+    flow_withholding(
         cluster, lambda packet: packet.sender == hung.me and isinstance(packet.content, Slice)
     )
-    # Nothing breaks: it only says nothing any more.
+    # The connections stay; the member only stops sending.
     hung.alive = False
     for _ in range(6):
         cluster.pass_next_deadline()
@@ -42,9 +43,9 @@ def test_restarted_nodes_do_not_vote_again_in_the_same_view() -> None:
     """Before the fix, all nodes voted, restarted, planned the same view again and voted again."""
     cluster = TestCluster(3, settled=3)
     make_offers(cluster)
-    flow_holding(cluster, lambda packet: content_type(cluster, packet) is Vote)
+    flow_withholding(cluster, lambda packet: content_type(cluster, packet) is Vote)
     assert {(node.state.phase, node.state.view) for node in cluster.nodes} == {(Phase.VOTE, 0)}
-    cluster.held.clear()
+    cluster.withheld.clear()
     cluster.wire.clear()
     for node in cluster.nodes:
         cluster.restart(node)
@@ -54,7 +55,7 @@ def test_restarted_nodes_do_not_vote_again_in_the_same_view() -> None:
 
 
 def test_view_records_of_a_merge_survive_a_restart() -> None:
-    """A merge has no scatter: a vote follows its plan."""
+    """A merge has no scatter, so the vote follows the plan."""
     cluster = TestCluster(4, settled=4)
     sides = cluster.nodes[:2], cluster.nodes[2:]
     cluster.set_partition(frozenset(node.me for node in sides[0]))
@@ -70,9 +71,9 @@ def test_view_records_of_a_merge_survive_a_restart() -> None:
         node.update_live()
         node.run()
     last_votes: list[TestNode] = []
-    # Whose turn it is to lead may take a deadline.
+    # A deadline may pass before a living member leads.
     for _ in range(8):
-        flow_holding(cluster, lambda packet: content_type(cluster, packet) is Vote)
+        flow_withholding(cluster, lambda packet: content_type(cluster, packet) is Vote)
         if last_votes := [
             node for node in cluster.nodes if node.state.phase is Phase.VOTE and node.state.merge
         ]:
@@ -80,7 +81,7 @@ def test_view_records_of_a_merge_survive_a_restart() -> None:
         cluster.pass_next_deadline()
     assert last_votes
     parent, view = last_votes[0].state.parent, last_votes[0].state.view
-    cluster.held.clear()
+    cluster.withheld.clear()
     for node in last_votes:
         cluster.restart(node)
         assert node.state.view_records[parent] == view + 1
@@ -95,14 +96,14 @@ def test_node_that_cannot_persist_its_view_watches() -> None:
     follower = next(node for node in cluster.nodes if node is not leader)
     follower.disk_full = True
     cluster.flow()
-    assert cluster.held == []
+    assert cluster.withheld == []
     assert follower.view_records == {}
     heal(cluster, rounds=1, ticks=20)
     leader = cluster.named(cluster.nodes[0].state.leader)
     leader.disk_full, follower.disk_full = True, False
-    stood = dict(leader.view_records)
+    before = dict(leader.view_records)
     heal(cluster, rounds=2, ticks=60)
-    assert leader.view_records == stood
+    assert leader.view_records == before
 
 
 def test_reducer_that_dies_when_all_but_one_have_its_result_costs_nothing() -> None:
@@ -117,7 +118,7 @@ def test_reducer_that_dies_when_all_but_one_have_its_result_costs_nothing() -> N
     collectors = vote_collectors(leader.state.leader_order, 0)
     dead = next(node for node in cluster.nodes if node.me not in collectors)
     lacking = cluster.named(collectors[1])
-    flow_holding(
+    flow_withholding(
         cluster,
         lambda packet: (
             packet.sender == dead.me
@@ -128,7 +129,7 @@ def test_reducer_that_dies_when_all_but_one_have_its_result_costs_nothing() -> N
         ),
     )
     assert (leader.state.phase, lacking.state.phase) == (Phase.VOTE, Phase.REDUCE)
-    cluster.held.clear()
+    cluster.withheld.clear()
     dead.alive = False
     before = cluster.now
     for node in cluster.alive():
@@ -137,4 +138,4 @@ def test_reducer_that_dies_when_all_but_one_have_its_result_costs_nothing() -> N
     cluster.flow()
     assert {node.state.tip.number for node in cluster.alive()} == {2}
     assert {view for _, view in cluster.certificates} == {0}
-    assert cluster.now == before, "nobody waited for a deadline"
+    assert cluster.now == before, "no node waits for a deadline"

@@ -33,7 +33,7 @@ def test_plan_of_another_parent_view_or_leader_is_refused() -> None:
         assert [action.message.plan for action in actions if isinstance(action, a.Send)] == [
             MADE.plan_signed.digest
         ]
-        assert step(after, EVENTS[e.PlanReceived], 1.0) == (after, []), "it is said once"
+        assert step(after, EVENTS[e.PlanReceived], 1.0) == (after, []), "a node withdraws once"
     after, actions = step(replace(waiting, offered_to=frozenset()), EVENTS[e.PlanReceived], 1.0)
     assert after.phase is Phase.READY
     assert [(action.peer, action.reason) for action in actions if isinstance(action, a.Refuse)] == [

@@ -1,4 +1,4 @@
-"""The transition table: complete, without dead ends, and silent where it has no row."""
+"""The transition table is complete, has no dead ends, and ignores the events that it lacks."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def test_every_phase_leads_to_training() -> None:
 
 def test_phases_that_wait_for_others_have_a_deadline() -> None:
     for phase in set(Phase) - {Phase.OFFER, Phase.ADOPT}:
-        assert (phase, e.DeadlinePassed) in TABLE, f"nothing but others can end {phase.value}"
+        assert (phase, e.DeadlinePassed) in TABLE, f"only other nodes can end {phase.value}"
 
 
 @pytest.mark.parametrize("phase", Phase, ids=lambda phase: phase.value)
-def test_event_without_a_row_is_ignored(phase: Phase) -> None:
+def test_event_without_an_entry_is_ignored(phase: Phase) -> None:
     state = replace(training_node(), phase=phase)
     for kind, event in EVENTS.items():
         if (phase, kind) not in TABLE:
@@ -65,7 +65,7 @@ def test_event_without_a_row_is_ignored(phase: Phase) -> None:
 )
 @pytest.mark.parametrize("kind", EVENTS, ids=lambda kind: kind.__name__)
 def test_step_accepts_every_event_in_every_phase(phase: Phase, kind: type[e.Event]) -> None:
-    """The phases are those of a round that a plan of this round led to."""
+    """The states are those of one round, with its plan and inclusion where a phase has them."""
     state = replace(
         training_node(),
         phase=phase,
@@ -78,7 +78,7 @@ def test_step_accepts_every_event_in_every_phase(phase: Phase, kind: type[e.Even
     if phase in {Phase.REDUCE, Phase.VOTE}:
         state = replace(state, inclusion=MADE.inclusion, inclusion_signed=MADE.inclusion_signed)
     first = step(state, EVENTS[kind], 5.0)
-    assert step(state, EVENTS[kind], 5.0) == first, "not a function of its arguments"
+    assert step(state, EVENTS[kind], 5.0) == first, "step depends on more than its arguments"
 
 
 def test_handler_that_leaves_the_table_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from tests.protocol.round.sample_events import ME, TIP, training_node
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN
 
 
-def test_time_ends_no_round_that_is_counted_in_steps() -> None:
+def test_a_round_counted_in_steps_has_no_deadline() -> None:
     counted = replace(MANIFEST, round=replace(MANIFEST.round, steps=10))
     state = begin(RunContext(run=RUN, me=ME.peer, manifest=counted, chunks=CHUNKS), TIP, 0.0)
     assert state.deadline == math.inf

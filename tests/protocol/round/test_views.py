@@ -14,7 +14,7 @@ from tests.protocol.round.node import TestNode
 
 
 def test_two_nodes_that_lost_each_other_meet_again() -> None:
-    """Before the fix, a connection that broke and came back in one round left each node lost to the other."""
+    """Before the fix, each node took the other for lost after their connection broke and returned."""
     cluster = TestCluster(2, settled=2)
     for node, other in zip(cluster.nodes, reversed(cluster.nodes), strict=True):
         node.lose(other.me)
@@ -23,9 +23,7 @@ def test_two_nodes_that_lost_each_other_meet_again() -> None:
 
 
 def test_nodes_train_on_when_none_has_anything_to_offer() -> None:
-    """Before the fix, the same empty offers were planned and included as fast as the network carried
-    them, and no node trained.
-    """
+    """Before the fix, leaders planned the same empty offers endlessly, and no node trained."""
     cluster = TestCluster(3, settled=3)
     for node in cluster.nodes:
         node.samples = 0
@@ -48,7 +46,7 @@ def test_more_members_than_a_group_holds_make_several_groups() -> None:
     assert {view for _, view in cluster.certificates} == {0}
 
 
-def test_certificate_of_the_own_tip_is_ignored() -> None:
+def test_certificate_of_this_nodes_tip_is_ignored() -> None:
     """Before the fix, the node downloaded it again and lost the training since."""
     cluster = TestCluster(3, settled=3)
     heal(cluster, rounds=1, ticks=8)
@@ -61,8 +59,9 @@ def test_certificate_of_the_own_tip_is_ignored() -> None:
 
 
 def test_plan_does_not_wait_for_a_leader_that_was_passed_over() -> None:
-    """Before the fix, the next leader waited until the view's end for the offer of a leader that had
-    stopped, because the others had moved it along before it noticed.
+    """Before the fix, the next leader waited until the view's end for the offer of a dead leader.
+
+    The others had passed over the dead leader before the next leader noticed its death.
     """
     cluster = TestCluster(4, settled=4)
     make_offers(cluster)
@@ -73,18 +72,19 @@ def test_plan_does_not_wait_for_a_leader_that_was_passed_over() -> None:
         if node not in (dead, following):
             node.lose(dead.me)
             node.run()
-    cluster.flow()  # no deadline passes
+    # No deadline passes here.
+    cluster.flow()
     assert dead.me not in following.state.lost
     assert {node.state.tip.number for node in cluster.alive()} == {2}
     assert {view for _, view in cluster.certificates} == {1}
 
 
 def test_leader_that_was_passed_over_and_lives_is_in_the_plan() -> None:
-    """A leader that was passed over is not waited for; nothing else changes for it."""
+    """No plan waits for a leader that was passed over; nothing else changes for the leader."""
     cluster = TestCluster(4, settled=4)
     make_offers(cluster)
     passed = cluster.named(cluster.nodes[0].state.leader)
-    # It never hears an offer, and gives its view up as the others do.
+    # No offer reaches the leader, and it gives its view up as the others do.
     cluster.wire.clear()
     for node in [passed, *(other for other in cluster.nodes if other is not passed)]:
         cluster.pass_deadline(node)

@@ -9,7 +9,7 @@ from protocol.round.phase import Phase
 from tests.protocol.round.cluster import Packet, TestCluster
 from tests.protocol.round.cluster_control import (
     content_type,
-    flow_holding,
+    flow_withholding,
     heal,
     make_offers,
 )
@@ -18,23 +18,23 @@ from tests.protocol.round.node import CHUNKS, TestNode
 
 
 def test_late_votes_make_no_certificate_whose_state_is_overwritten() -> None:
-    """Before the fix, the last vote of an earlier view arrived while all members summed the next one:
-    its state was overwritten on every node.
+    """Before the fix, a late vote certified a state that every node had overwritten.
+
+    The vote belongs to an earlier view and arrives while all members sum the next one.
     """
     cluster = TestCluster(3, settled=3)
     make_offers(cluster)
-    flow_holding(cluster, lambda packet: content_type(cluster, packet) is Vote)
+    flow_withholding(cluster, lambda packet: content_type(cluster, packet) is Vote)
     assert {node.state.phase for node in cluster.nodes} == {Phase.VOTE}
-    votes, cluster.held = cluster.held, []
-    # Its leader comes to the next view last: it hears of everybody before it plans, whatever the
-    # order of leaders.
+    votes, cluster.withheld = cluster.withheld, []
+    # The leader of the next view enters it last, so it has all offers before it plans.
     following = leader_of(cluster.nodes[0].state.leader_order, 1)
     for node in sorted(cluster.nodes, key=lambda node: node.me == following):
-        # Or the leader went before, and took it along.
+        # A node may be in the next view already, if a leader before it took it along.
         while node.state.phase is Phase.VOTE:
             node.see(e.DeadlinePassed())
             node.run()
-        flow_holding(cluster, lambda packet: content_type(cluster, packet) in {Vote, Result})
+        flow_withholding(cluster, lambda packet: content_type(cluster, packet) in {Vote, Result})
     assert {(node.state.phase, node.state.view) for node in cluster.nodes} == {(Phase.REDUCE, 1)}
     for packet in votes:
         cluster.deliver(packet)
@@ -42,15 +42,15 @@ def test_late_votes_make_no_certificate_whose_state_is_overwritten() -> None:
 
 
 def test_votes_are_kept_after_many_failed_views() -> None:
-    """Before the fix, a node kept votes for eight outcomes of a round and accepted none after that."""
+    """Before the fix, a node kept votes for eight outcomes of a round and refused later votes."""
     cluster = TestCluster(2, settled=2)
     make_offers(cluster)
     for view in range(12):
-        flow_holding(cluster, lambda packet: content_type(cluster, packet) is Vote)
+        flow_withholding(cluster, lambda packet: content_type(cluster, packet) is Vote)
         assert {(node.state.phase, node.state.view) for node in cluster.nodes} == {
             (Phase.VOTE, view)
         }
-        cluster.held.clear()
+        cluster.withheld.clear()
         for _ in range(2):
             for node in cluster.nodes:
                 node.see(e.DeadlinePassed())
@@ -60,7 +60,7 @@ def test_votes_are_kept_after_many_failed_views() -> None:
 
 
 def _collectors(cluster: TestCluster) -> list[TestNode]:
-    """The nodes that collect the votes of the current view."""
+    """Return the nodes that collect the votes of the current view."""
     state = cluster.nodes[0].state
     return [
         cluster.named(peer)
@@ -79,8 +79,8 @@ def _third_collector_sums(cluster: TestCluster) -> bool:
 def test_majority_without_the_vote_collectors_does_not_wait_for_the_deadline() -> None:
     """A reducer dies when all but two members have its result.
 
-    Four of seven vote under the first inclusion. The two living vote collectors compute another
-    state: they cannot certify the first, and find no majority for theirs.
+    Four of seven members vote under the first inclusion. The two living vote collectors compute
+    another state: they cannot certify the first outcome, and theirs has no majority.
     """
     cluster = next(
         cluster
@@ -95,10 +95,10 @@ def test_majority_without_the_vote_collectors_does_not_wait_for_the_deadline() -
             return packet.to in (leader.me, second.me)
         return third.me in (packet.sender, packet.to) and content_type(cluster, packet) is Vote
 
-    flow_holding(cluster, kept_back)
+    flow_withholding(cluster, kept_back)
     assert [node.state.phase for node in (leader, second)] == [Phase.REDUCE, Phase.REDUCE]
     assert sum(node.state.phase is Phase.VOTE for node in cluster.nodes) == 5
-    cluster.held.clear()
+    cluster.withheld.clear()
     before = cluster.now
     third.alive = False
     for node in cluster.alive():
@@ -120,12 +120,12 @@ def test_first_present_vote_collector_gossips_the_certificate() -> None:
     make_offers(cluster)
     state = cluster.nodes[0].state
     leader, second, _ = vote_collectors(state.leader_order, state.leader_order.index(state.leader))
-    flow_holding(cluster, lambda packet: content_type(cluster, packet) is Vote)
+    flow_withholding(cluster, lambda packet: content_type(cluster, packet) is Vote)
     cluster.named(leader).alive = False
     for node in cluster.alive():
         node.lose(leader)
         node.run()
-    cluster.wire, cluster.held = cluster.held, []
+    cluster.wire, cluster.withheld = cluster.withheld, []
     cluster.flow()
     assert cluster.gossiped == [second]
     assert {node.state.tip.number for node in cluster.alive()} == {2}

@@ -14,7 +14,7 @@ from daemon.wallet.password import Password
 from protocol.identity import Signer
 
 
-class NodeContext(msgspec.Struct, frozen=True, kw_only=True):
+class NodeParts(msgspec.Struct, frozen=True, kw_only=True):
     """A node's settings, identity and records, for as long as its process runs."""
 
     config: Config

@@ -1,0 +1,114 @@
+"""Checks of single settings, for values that their type allows and their meaning does not.
+
+Each check raises `ValueError`, whose text says what a right value is.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+_EXAMPLE_ADDRESS = "/ip4/203.0.113.7/tcp/4001/p2p/12D3KooW..."
+_JOINED = re.compile(r"/(ip4|dns4)/[^/\s]+/tcp/[0-9]{1,5}/p2p/[0-9A-Za-z]+")
+
+
+def check_name(name: str) -> None:
+    """Accept printable text."""
+    if not name.isprintable():
+        raise ValueError(
+            "a name is printable text, without control characters and marks that change the"
+            " writing direction"
+        )
+
+
+def check_listen_host(host: str) -> None:
+    """Accept IPv4 addresses."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        raise ValueError(
+            f"{host!r} is not an IP address; 0.0.0.0 listens on all addresses of this machine"
+        ) from None
+    if address.version != 4:
+        raise ValueError(
+            f"{host!r} is an IPv6 address, which nodes do not support yet; 0.0.0.0 listens on all"
+            " IPv4 addresses"
+        )
+
+
+def check_join(addresses: tuple[str, ...]) -> None:
+    """Accept whole addresses of nodes, which end with the peer key."""
+    for address in addresses:
+        if named := re.fullmatch(r"([\w.-]+):(\d+)", address):
+            host, port = named.groups()
+            whole = f"/{_kind(host)}/{host}/tcp/{port}/p2p/12D3KooW..."
+            raise ValueError(
+                f"{address!r} is not a multiaddr, and names no peer key: copy the whole address of"
+                f" the node, such as {whole}"
+            )
+        if not address.startswith("/"):
+            raise ValueError(
+                f"{address!r} is not a multiaddr: copy the whole address that the node prints when"
+                f" it is ready, such as {_EXAMPLE_ADDRESS}"
+            )
+        if address.startswith("/ip6/"):
+            raise ValueError(f"{address!r} is an IPv6 address, which nodes do not support yet")
+        if "/p2p/" not in address:
+            raise ValueError(
+                f"{address!r} names no peer key, so that anyone could answer there: copy the whole"
+                " address, with its /p2p/12D3KooW... at the end"
+            )
+        if not _JOINED.fullmatch(address):
+            raise ValueError(f"{address!r} is not a node's address, such as {_EXAMPLE_ADDRESS}")
+
+
+def check_advertise(addresses: tuple[str, ...]) -> None:
+    """Accept multiaddrs that begin with a host."""
+    for address in addresses:
+        kind, host = (*address.split("/"), "", "")[1:3]
+        if not address.startswith("/") or kind not in ("ip4", "dns4") or not host:
+            raise ValueError(f"{address!r} names no host; a right one is /ip4/203.0.113.7/tcp/4001")
+
+
+def check_device(device: str) -> None:
+    """Accept the names of processors."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", device):
+        raise ValueError(f"{device!r} is not one of auto, cpu, cuda, cuda:0, cuda:1, ...")
+
+
+def check_observer_host(host: str) -> None:
+    """Accept host names and addresses."""
+    if not host or any(letter.isspace() or letter == "/" for letter in host):
+        raise ValueError(
+            f"{host!r} is not an address: 127.0.0.1 serves this machine only, 0.0.0.0 all addresses"
+            " of this machine"
+        )
+
+
+def check_url(url: str) -> None:
+    """Accept the empty text and http(s) URLs."""
+    if url and not url.startswith(("http://", "https://")):
+        raise ValueError("url begins with http:// or https://")
+
+
+def check_rpc(endpoints: tuple[str, ...]) -> None:
+    """Accept http(s) URLs. The messages do not repeat an endpoint, which may hold a secret."""
+    for endpoint in endpoints:
+        if not endpoint.startswith(("http://", "https://")):
+            raise ValueError("each endpoint of rpc begins with http:// or https://")
+        if not _has_host_and_port(endpoint):
+            raise ValueError("an endpoint of rpc has no host, or an impossible port")
+
+
+def _kind(host: str) -> str:
+    return "ip4" if host.replace(".", "").isdigit() else "dns4"
+
+
+def _has_host_and_port(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        # Reading `port` raises `ValueError` for an impossible port.
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False

@@ -26,9 +26,10 @@ from daemon.observer.bridge import Bridge
 from daemon.observer.server import web_server
 from daemon.observer.settings import ObserverSettings
 from daemon.services.training.native.rounds.round_log import certified
+from daemon.swarm.ancestry import LineageEntry
 from daemon.swarm.chain_sync import ChainReply, serve_chain
 from daemon.swarm.follower import Follower, FollowerHooks
-from daemon.swarm.lineage import Lineage, LineageEntry
+from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Messenger
 from daemon.swarm.task_agreement import serve_task

@@ -1,8 +1,10 @@
-"""Being a member of a run: what a node hears from other members, and what it gives them.
+"""A node as a member of a run: what a node hears from other members, and what it gives them.
 
-- `follower`, `certificate_fetcher`, `ask_order`: beacons and certificates, by gossip and by asking.
-- `lineage`, `certificate_shares`: the verified certificates.
-- `members`, `live_nodes`, `beacon_schedule`: the other peers, and how often they are heard.
+- `follower`, `news_limits`: beacons and certificates by gossip, and how many a node looks at.
+- `certificate_fetcher`, `ask_order`: certificates that gossip missed, and whom to ask for them.
+- `lineage`, `ancestry`, `orphans`, `certificate_shares`: the verified certificates.
+- `members`, `member_record`, `live_nodes`, `peer_report`: the other peers.
+- `beacon_schedule`: how often the peers are heard.
 - `link_estimates`, `link_estimate`: what is measured of the links to them.
 - `messenger`, `frames`: messages to single peers.
 - `chain_sync`, `manifest_exchange`: certificates and the manifest from a peer.

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable
 
 import trio
 
+from daemon.swarm.ancestry import LineageEntry
 from daemon.swarm.ask_order import AskOrder
 from daemon.swarm.chain_sync import read_chain
-from daemon.swarm.lineage import Lineage, LineageEntry
+from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Refuse
 from protocol.digest import Digest

@@ -3,8 +3,7 @@
 A node and an observer follow in the same way. News is handed over synchronously through
 `FollowerHooks`.
 
-A beacon costs a signature check, and everything that follows from it. So one signer is heard
-`BEACONS_PER_S` times a second, and a certificate counts for several beacons.
+`news_limits.py` bounds how much news a node looks at.
 """
 
 from __future__ import annotations
@@ -14,12 +13,14 @@ from collections.abc import Callable, Iterable
 import msgspec
 import trio
 
+from daemon.swarm.ancestry import LineageEntry
 from daemon.swarm.beacon_schedule import beacon_s, poke_gap_s, settling_s
 from daemon.swarm.certificate_fetcher import CertificateFetcher
 from daemon.swarm.certificate_shares import TIPS_KEPT
-from daemon.swarm.lineage import OTHER_TASK, Lineage, LineageEntry
+from daemon.swarm.lineage import OTHER_TASK, Lineage
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Refuse
+from daemon.swarm.news_limits import NewsLimits
 from daemon.system.trio_types import TaskStatus
 from protocol.certificates.tip import Tip
 from protocol.digest import Digest
@@ -30,19 +31,12 @@ from protocol.messages.beacon import Beacon
 from protocol.messages.envelope import AnyMessage, decode_signed, encode_signed, open_as, sign
 from protocol.messages.round import Announce
 from protocol.ports.network import Network
-from protocol.rate_limiter import RateLimiter, RateLimiters
 
 # Between checks whether another node is ahead. A certificate that gossip lost costs this time and a
 # request.
 SYNC_S = 1.0
 # Our beacons have 600 bytes. Eight long host names and a large certificate fit.
 MAX_BEACON_BYTES = 4096
-# Beacons heard of one signer. An honest signer has a change to report twice a second at most.
-BEACONS_PER_S, BEACONS_AT_ONCE = 4.0, 40.0
-# A certificate counts as many beacons. One a second is more than any round makes.
-CERTIFICATE_COUNTS = 4.0
-# Certificates of all strangers together, since each costs milliseconds to verify.
-STRANGERS_CERTIFICATES_PER_S, STRANGERS_CERTIFICATES_AT_ONCE = 2.0, 16.0
 # New connections that a newcomer asks at once. What its other neighbours hold it hears from their
 # beacons.
 ASKED_AT_ONCE = 8
@@ -85,10 +79,7 @@ class Follower:
         self._fetcher = CertificateFetcher(
             network, run, lineage, members, refuse, hooks.on_entries, self._note_news
         )
-        self._strangers = RateLimiter(
-            per_s=STRANGERS_CERTIFICATES_PER_S, burst=STRANGERS_CERTIFICATES_AT_ONCE, now=0.0
-        )
-        self._heard = RateLimiters(per_s=BEACONS_PER_S, burst=BEACONS_AT_ONCE)
+        self._limits = NewsLimits(members, refuse)
         self._poked = trio.Event()
         self._lagging = trio.Event()
         # Set when something changed and `on_members` was not called yet.
@@ -144,7 +135,7 @@ class Follower:
         if isinstance(message, Beacon):
             self.receive_beacon(signed, message)
         elif isinstance(message, Announce):
-            if self._too_many_certificates(signed.peer):
+            if not self._limits.admits_certificate(signed.peer):
                 return True
             try:
                 self.receive_certificate(message.certificate, signed.peer)
@@ -201,25 +192,8 @@ class Follower:
         if self._lineage.waiting:
             self._lagging.set()
 
-    def _too_often(self, peer: PeerId, counts: float) -> bool:
-        now = trio.current_time()
-        if self._heard.of(peer, now).spend(counts, now):
-            return False
-        self._refuse("busy", peer, f"more than {BEACONS_PER_S:g} beacons a second")
-        return True
-
-    def _too_many_certificates(self, peer: PeerId) -> bool:
-        if self._members.rank(peer) and not self._strangers.spend(1.0, trio.current_time()):
-            self._refuse(
-                "busy",
-                peer,
-                f"more than {STRANGERS_CERTIFICATES_PER_S:g} certificates a second of strangers",
-            )
-            return True
-        return self._too_often(peer, CERTIFICATE_COUNTS)
-
     def _accept_beacon(self, peer: PeerId, data: bytes) -> bool:
-        if self._too_often(peer, 1.0):
+        if not self._limits.admits_beacon(peer):
             return False
         try:
             if len(data) > MAX_BEACON_BYTES:
@@ -234,7 +208,7 @@ class Follower:
         return True
 
     def _accept_certificate(self, peer: PeerId, data: bytes) -> bool:
-        if self._too_many_certificates(peer):
+        if not self._limits.admits_certificate(peer):
             return False
         try:
             self.receive_certificate(data, peer)

@@ -12,13 +12,13 @@ to the peer that brought it, and each peer has a share (`certificate_shares.py`)
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cmp_to_key
 
-import msgspec
-
 from daemon.swarm import certificate_shares
+from daemon.swarm.ancestry import Ancestry, LineageEntry
 from daemon.swarm.certificate_shares import CertificateShares
+from daemon.swarm.orphans import Orphan, Orphans
 from protocol.certificates.certificate import OpenCertificate, open_certificate
 from protocol.certificates.decoded_plans import DecodedPlans
 from protocol.certificates.tip import Tip, extend, genesis, merge, prefer
@@ -28,18 +28,6 @@ from protocol.messages.offer import task_of
 from protocol.run.manifest import Manifest
 
 OTHER_TASK = "other_task"
-# Forgotten certificates whose origin is kept. Of each branch the newest counts.
-BRIDGES_KEPT = 256
-# Certificates whose parent is on its way, in all and of one peer.
-ORPHANS_KEPT = 32
-ORPHANS_OF_ONE = 8
-
-
-class LineageEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A verified certificate and the tip it makes."""
-
-    certificate: OpenCertificate
-    tip: Tip
 
 
 class Lineage:
@@ -58,15 +46,11 @@ class Lineage:
         self._adopted: Tip | None = None
         # None when the front must be computed anew.
         self._front: Tip | None = None
-        self._entries: OrderedDict[Digest, LineageEntry] = OrderedDict()
+        self._ancestry = Ancestry(self.root.hash)
         self._own: OrderedDict[Digest, None] = OrderedDict()
         self._shares = CertificateShares(self._forget)
-        self._orphans: OrderedDict[Digest, tuple[OpenCertificate, str, bool]] = OrderedDict()
+        self._orphans = Orphans()
         self._heads: dict[Digest, Tip] = {}
-        # For forgotten certificates: the tip of this node from which they descend. Without it, a
-        # node that was away for long would take what the others certified meanwhile for another
-        # branch.
-        self._bridges: OrderedDict[Digest, Digest] = OrderedDict()
 
     def tip(self, name: Digest) -> Tip | None:
         """The tip with that name; None when it is not kept."""
@@ -74,11 +58,11 @@ class Lineage:
             return self.root
         if self._adopted is not None and name == self._adopted.hash:
             return self._adopted
-        entry = self._entries.get(name)
+        entry = self._ancestry.entry(name)
         return entry.tip if entry else None
 
     def entry(self, name: Digest) -> LineageEntry | None:
-        return self._entries.get(name)
+        return self._ancestry.entry(name)
 
     @property
     def front(self) -> Tip:
@@ -95,7 +79,7 @@ class Lineage:
     def adopt(self, tip: Tip) -> None:
         """Follow `tip` from now on: its ancestry is kept, whatever others bring."""
         self._adopted, self._front = tip, None
-        for name, _ in sorted(self._ancestry(tip).items(), key=lambda item: item[1].tip.number):
+        for name, _ in sorted(self._ancestry.of(tip).items(), key=lambda item: item[1].tip.number):
             if name not in self._own:
                 self._own[name] = None
                 self._shares.discard(name)
@@ -121,7 +105,7 @@ class Lineage:
 
         Returns:
             The entries that became part of the lineage: this one and orphans that waited for it.
-            None when the certificate was known, or waits for a parent.
+            The list is empty when the certificate was known, or waits for a parent.
 
         Raises:
             PeerFault: When it does not verify; "other_task" when only its task differs.
@@ -131,22 +115,17 @@ class Lineage:
         certificate = open_certificate(
             raw, self._run, self._manifest, chunks, trusted=trusted, plans=self.plans
         )
-        if certificate.hash in self._entries or certificate.hash in self._orphans:
+        if certificate.hash in self._ancestry or certificate.hash in self._orphans:
             return []
         if not trusted and not of_any_task:
             self._check_task(certificate)
         if not self._parents_known(certificate):
-            self._wait(certificate, source, asked)
+            self._orphans.add(Orphan(certificate=certificate, source=source, asked=asked))
             return []
         added = [self._keep(certificate, source, asked, trusted=trusted)]
-        while (
-            waiting := next(
-                (one for one in self._orphans.values() if self._parents_known(one[0])), None
-            )
-        ) is not None:
-            del self._orphans[waiting[0].hash]
+        while (orphan := self._orphans.pop_ready(self._parents_known)) is not None:
             try:
-                added.append(self._keep(*waiting))
+                added.append(self._keep(orphan.certificate, orphan.source, orphan.asked))
             except PeerFault:
                 # It is well signed but does not follow from its parents, and never will.
                 continue
@@ -161,17 +140,14 @@ class Lineage:
                 )
 
     @property
-    def waiting(self) -> bool:
-        """Whether a certificate waits for its parent."""
-        return bool(self._orphans)
+    def kept(self) -> int:
+        """How many certificates are kept, without those that wait for a parent."""
+        return len(self._ancestry)
 
-    def _wait(self, certificate: OpenCertificate, source: str, asked: bool) -> None:
-        self._orphans[certificate.hash] = (certificate, source, asked)
-        of_one = [name for name, (_, by, _) in self._orphans.items() if by == source]
-        if len(of_one) > ORPHANS_OF_ONE:
-            del self._orphans[of_one[0]]
-        while len(self._orphans) > ORPHANS_KEPT:
-            self._orphans.popitem(last=False)
+    @property
+    def waiting(self) -> int:
+        """How many certificates wait for a parent."""
+        return len(self._orphans)
 
     def _parents_known(self, certificate: OpenCertificate) -> bool:
         return all(self.tip(parent) is not None for parent in certificate.outcome.parents)
@@ -193,7 +169,7 @@ class Lineage:
         else:
             made = extend(parents[0], certificate, trusted=trusted)
         entry = LineageEntry(certificate=certificate, tip=made)
-        self._entries[certificate.hash] = entry
+        self._ancestry.add(entry)
         for parent in parents:
             self._heads.pop(parent.hash, None)
         self._heads[made.hash] = made
@@ -208,8 +184,7 @@ class Lineage:
 
     def _forget(self, name: Digest) -> None:
         self._front = None
-        if (entry := self._entries.pop(name, None)) is not None:
-            self._bridge(entry)
+        self._ancestry.forget(name, self._adopted)
         self._heads.pop(name, None)
         self._own.pop(name, None)
         self._shares.discard(name)
@@ -220,67 +195,19 @@ class Lineage:
                 or self.root
             )
 
-    def _bridge(self, entry: LineageEntry) -> None:
-        """Remember for a forgotten entry from which tip of this node it descends, if it does."""
-        adopted = self._adopted.hash if self._adopted is not None else None
-        origins = [
-            adopted if parent == adopted else self._bridges.get(parent)
-            for parent in entry.certificate.outcome.parents
-        ]
-        origin = next((one for one in origins if one is not None), None)
-        if origin is not None:
-            self._bridges[entry.tip.hash] = origin
-            while len(self._bridges) > BRIDGES_KEPT:
-                self._bridges.popitem(last=False)
-
     # ---------------------------------------------------------------------------------- branches
 
     def path(self, old: Tip, new: Tip) -> list[OpenCertificate]:
-        """The certificates that lead from `old` to `new`, parents before children.
-
-        They are those of `new`'s ancestry that are not in `old`'s, as far back as they are kept.
-        """
-        if (
-            entry := self._entries.get(new.hash)
-        ) is not None and entry.certificate.outcome.parents == (old.hash,):
-            # This is the usual case, and needs no walk.
-            return [entry.certificate]
-        behind = self._ancestry(old)
-        ahead = [entry for name, entry in self._ancestry(new).items() if name not in behind]
-        return [
-            entry.certificate
-            for entry in sorted(ahead, key=lambda entry: (entry.tip.number, entry.tip.hash))
-        ]
+        """The certificates that lead from `old` to `new`, parents before children."""
+        return self._ancestry.path(old, new)
 
     def weights(self, first: Tip, second: Tip) -> tuple[int, int]:
         """The samples certified on each of two branches since they parted."""
-        one, two = self._ancestry(first), self._ancestry(second)
-        return (
-            sum(entry.certificate.samples for name, entry in one.items() if name not in two),
-            sum(entry.certificate.samples for name, entry in two.items() if name not in one),
-        )
+        return self._ancestry.weights(first, second)
 
     def descends(self, new: Tip, old: Tip) -> bool:
-        """Whether `old` is `new` or in its ancestry.
-
-        The walk ends at `old`'s number, since strangers may bring a thousand heads.
-        """
-        if old.hash in (new.hash, self.root.hash):
-            return True
-        open_ends, seen = [new.hash], set()
-        while open_ends:
-            name = open_ends.pop()
-            if name == old.hash:
-                return True
-            entry = self._entries.get(name)
-            if name in seen or (entry is not None and entry.tip.number <= old.number):
-                continue
-            seen.add(name)
-            if entry is not None:
-                open_ends.extend(entry.certificate.outcome.parents)
-            elif (origin := self._bridges.get(name)) is not None:
-                open_ends.append(origin)
-        return False
+        """Whether `old` is `new` or in its ancestry."""
+        return self._ancestry.descends(new, old)
 
     def preferred_descendant(self, tip: Tip) -> Tip | None:
         """The preferred head that descends from `tip`, which is the one to follow; or None."""
@@ -314,27 +241,3 @@ class Lineage:
             return 0 if first is second else -1 if prefer(first, second) is first else 1
 
         return sorted(tips, key=cmp_to_key(compare))
-
-    def _ancestry(self, tip: Tip) -> dict[Digest, LineageEntry]:
-        """The kept certificates that led to `tip`, with the one that made it."""
-        found: dict[Digest, LineageEntry] = {}
-        open_ends = [tip.hash]
-        while open_ends:
-            entry = self._entries.get(open_ends.pop())
-            if entry is not None and entry.tip.hash not in found:
-                found[entry.tip.hash] = entry
-                open_ends.extend(entry.certificate.outcome.parents)
-        return found
-
-
-def _compare(a: Tip, b: Tip) -> int:
-    """Order tips as `sorted` wants it: the preferred one first."""
-    if a is b:
-        return 0
-    return -1 if prefer(a, b) is a else 1
-
-
-def _oldest_of_the_largest(shares: Iterable[OrderedDict[Digest, None]]) -> Digest:
-    """Name what has to go when the certificates that others brought are too many."""
-    largest = max(shares, key=lambda share: len(share))  # noqa: PLW0108  # mypy needs the type
-    return next(iter(largest))

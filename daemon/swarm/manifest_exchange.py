@@ -86,7 +86,7 @@ async def fetch_manifest(
     """The manifest of a peer's run. The caller must open it, which checks it.
 
     Args:
-        known: The versions of the rules that the caller supports. The peer is told of them. A peer
+        known: The versions of the rules that the caller supports, which the request names. A peer
             that knows the first rules alone is asked by their protocol, so that its manifest says
             why it cannot be joined.
 

@@ -17,6 +17,8 @@ import msgspec
 from daemon.swarm.beacon_schedule import silence_s
 from daemon.swarm.link_estimates import LinkEstimates
 from daemon.swarm.live_nodes import LiveNodes
+from daemon.swarm.member_record import MemberRecord, advanced
+from daemon.swarm.peer_report import peer_report
 from daemon.swarm.task_agreement import TaskAgreement
 from protocol.digest import Digest
 from protocol.identity import PeerId
@@ -24,7 +26,6 @@ from protocol.journal import JournalEvent, PeerDown, PeerForgotten, PeerReport, 
 from protocol.messages.beacon import Beacon
 from protocol.ports.endpoint import Endpoint
 from protocol.ports.network import Link
-from protocol.round.phase import Phase
 
 # Remembered at once, 1 KB each. The peer heard longest ago makes room.
 MAX_MEMBERS = 1 << 14
@@ -32,28 +33,6 @@ MAX_MEMBERS = 1 << 14
 STRANGERS_PER_MEMBER = 4
 # Members by our certificates. The ones certified last are kept.
 PROVEN_KEPT = 1024
-# In these phases a node has not made its offer of the round yet.
-TRAINING = (Phase.TRAIN.value, Phase.OFFER.value)
-
-
-class MemberRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A peer as last heard of. Times are on our monotonic clock."""
-
-    beacon: Beacon
-    heard_s: float
-    # A connection broke, and no newer beacon arrived since.
-    lost: bool = False
-    # Its task differs from ours or was not compared yet, so it is in no plan of ours.
-    apart: bool = False
-
-    @property
-    def is_live_node(self) -> bool:
-        return not self.lost and not self.apart and self.beacon.role == "node"
-
-
-def _advanced(before: Beacon, after: Beacon) -> bool:
-    """Whether the sender of two beacons advanced in a round between them."""
-    return (before.phase, before.view, before.number) != (after.phase, after.view, after.number)
 
 
 class Members:
@@ -98,7 +77,7 @@ class Members:
                     next(iter(self._members)),
                 )
             )
-        if known is None or (peer in self._links and _advanced(known.beacon, beacon)):
+        if known is None or (peer in self._links and advanced(known.beacon, beacon)):
             self._took_part[peer] = now
         apart = not self.tasks.heard(peer, beacon.task) if beacon.role == "node" else False
         changed = self._put(peer, MemberRecord(beacon=beacon, heard_s=now, apart=apart))
@@ -202,9 +181,7 @@ class Members:
         A round waits for them. Once our certificates name members, only members count. Keys are
         free, and a few of a stranger's could hold up each round.
         """
-        training = frozenset(
-            peer for peer in self.live_at(tip) if self._members[peer].beacon.phase in TRAINING
-        )
+        training = frozenset(peer for peer in self.live_at(tip) if self._members[peer].is_training)
         return training & self._proven.keys() if self._proven else training
 
     # ---------------------------------------------------------------------------------- queries
@@ -293,27 +270,4 @@ class Members:
         return member.beacon.endpoint
 
     def _report(self, peer: PeerId, beacon: Beacon) -> PeerReport:
-        link = self._links.get(peer)
-        near = self.link_estimates.of(peer)
-        return PeerReport(
-            peer=peer,
-            name=beacon.name,
-            role=beacon.role,
-            number=beacon.number,
-            tip=beacon.tip.hex(),
-            phase=beacon.phase,
-            samples=beacon.samples,
-            loss=beacon.loss,
-            samples_per_second=beacon.samples_per_second,
-            device=beacon.device,
-            path=link.path if link else "",
-            address=link.address if link else "",
-            rtt_s=link.rtt_s if link else None,
-            jitter_s=link.jitter_s if link else None,
-            loss_share=near.loss,
-            bits_per_second=near.bits_per_second,
-            quality=near.quality.name if link else "",
-            quality_reason=near.quality.reason if link else "",
-            standing=near.health.name,
-            standing_reason=near.health.reason,
-        )
+        return peer_report(peer, beacon, self._links.get(peer), self.link_estimates.of(peer))

@@ -1,12 +1,12 @@
-"""The words of a state's way from a peer to a peer, and the side that gives it.
+"""The messages that carry a state from peer to peer, and the side that gives the state.
 
 A `StateRequest` names a tip and a range of chunks; the answer is a `StateReply` and the bytes. The
 leaves come first: they must lead to the digest that the certificate names, and from then on each
 chunk proves itself. `daemon/swarm/state_download.py` is the side that asks.
 
 A state is given from memory while it is the current anchor, and from its checkpoint otherwise.
-Whoever has begun to read a state can finish: the checkpoint stays open when the disk removes it,
-until nobody has asked for a while.
+A peer that has begun to read a state can finish. The checkpoint stays open when the disk removes
+it, until no request has arrived for `IDLE_S`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ PIECE_S = 60.0
 # A state without a request for this time is closed. A downloader asks every few seconds, and tries
 # again after a lost connection.
 IDLE_S = 60.0
-# States open at once: as many as a disk keeps, and as many again that it has removed. A removed file
-# that is open still takes its place on the disk.
+# States open at once: as many as a disk keeps, and as many again that it has removed. A removed
+# file that is open still takes its place on the disk.
 OPEN_STATES = 6
 
 Current = Callable[[Digest, int, int], bytes | None]
@@ -55,7 +55,7 @@ class StateRequest(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class StateReply(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """The head of an answer; `size` bytes follow. `held` says whether the peer has the state."""
+    """The head of an answer. `size` bytes follow; `held` says whether the peer has the state."""
 
     held: bool
     size: Natural
@@ -118,14 +118,10 @@ class StateServer:
             raise PeerFault("malformed", f"state chunk {request.first} does not exist")
         offset, last = chunks[0][0], chunks[-1]
         size = last[0] + last[1] - offset
-        there = self._current(request.tip, offset, size)
-        return (
-            there
-            if there is not None
-            else await held.state.read(offset, size)
-            if held is not None
-            else None
-        )
+        in_memory = self._current(request.tip, offset, size)
+        if in_memory is not None:
+            return in_memory
+        return await held.state.read(offset, size) if held is not None else None
 
     async def _begin(self, tip: Digest) -> None:
         """Open the checkpoint of a requested state as soon as it is written.

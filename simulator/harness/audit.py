@@ -19,7 +19,8 @@ from collections import OrderedDict
 import numpy as np
 import numpy.typing as npt
 
-from daemon.swarm.lineage import Lineage, LineageEntry
+from daemon.swarm.ancestry import LineageEntry
+from daemon.swarm.lineage import Lineage
 from protocol.averaging.outer_step import outer_step, state_digest
 from protocol.averaging.reduction import mean_by_plan
 from protocol.averaging.vector_layout import Vector, chunk_count

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.swarm.lineage import LineageEntry
+from daemon.swarm.ancestry import LineageEntry
 from protocol.certificates.leader_order import leader_of, leader_order
 from protocol.identity import short
 from simulator.harness.audit import Audit

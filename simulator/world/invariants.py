@@ -24,7 +24,7 @@ import msgspec
 from daemon.services.training.native.rounds.event_queue import QUEUE_FULL
 from daemon.services.training.native.state.state_store import StateStore
 from daemon.swarm.certificate_shares import TIPS_KEPT
-from daemon.swarm.lineage import ORPHANS_KEPT
+from daemon.swarm.orphans import ORPHANS_KEPT
 from protocol.averaging.outer_step import state_digest
 from protocol.certificates.certificate import OpenCertificate
 from protocol.digest import Digest
@@ -281,8 +281,8 @@ class Invariants:
             "events wait": (engine.waiting, QUEUE_FULL + INBOX_SLACK),
             "offers are kept": (len(state.readies), PEERS_KEPT),
             "outcomes are voted for": (len(state.votes), OUTCOMES_KEPT),
-            "certificates are kept": (len(store.lineage._entries), TIPS_KEPT),
-            "certificates wait for their parents": (len(store.lineage._orphans), ORPHANS_KEPT),
+            "certificates are kept": (store.lineage.kept, TIPS_KEPT),
+            "certificates wait for their parents": (store.lineage.waiting, ORPHANS_KEPT),
             "checkpoints are kept": (
                 max((len(kept) for kept in node.medium.checkpoints.values()), default=0),
                 KEPT,

@@ -14,8 +14,8 @@ from daemon.disk.file_disk import FileDisk
 from daemon.journal import Journal, dates_of_certificates
 from daemon.oracle.reporter import OracleEndpoint, OracleReporter, ReportSigner
 from daemon.services.training.native.rounds.round_log import certified
+from daemon.swarm.ancestry import LineageEntry
 from daemon.swarm.chain_sync import pack_record
-from daemon.swarm.lineage import LineageEntry
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.tip import Tip, genesis
 from protocol.journal import JournalEvent, Warned

@@ -8,16 +8,14 @@ import random
 
 import trio
 
-from daemon.swarm.follower import (
-    BEACONS_AT_ONCE,
-    CERTIFICATE_COUNTS,
-    MAX_BEACON_BYTES,
-    STRANGERS_CERTIFICATES_AT_ONCE,
-    Follower,
-    FollowerHooks,
-)
+from daemon.swarm.follower import MAX_BEACON_BYTES, Follower, FollowerHooks
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
+from daemon.swarm.news_limits import (
+    CERTIFICATE_COUNTS,
+    SIGNER_BEACONS_AT_ONCE,
+    STRANGERS_CERTIFICATES_AT_ONCE,
+)
 from protocol.digest import digest
 from protocol.identity import Signer
 from protocol.messages.beacon import Beacon
@@ -77,7 +75,7 @@ def test_one_signers_beacons_have_a_rate_and_a_size() -> None:
             node.follower._accept_beacon(signer.peer, encode_signed(sign(signer, RUN, beacon(n))))
             for n in range(1, 101)
         ]
-        assert sum(heard) == BEACONS_AT_ONCE
+        assert sum(heard) == SIGNER_BEACONS_AT_ONCE
         await trio.sleep(1.0)
         long = encode_signed(sign(signer, RUN, beacon(200, "x"))) + bytes(MAX_BEACON_BYTES)
         assert not node.follower._accept_beacon(signer.peer, long)
@@ -102,6 +100,6 @@ def test_certificates_of_strangers_have_one_rate_for_all_of_them() -> None:
             "a member is heard beside them"
         )
         assert node.lineage.tip(honest.next_tip().hash) is not None
-        assert BEACONS_AT_ONCE > CERTIFICATE_COUNTS
+        assert SIGNER_BEACONS_AT_ONCE > CERTIFICATE_COUNTS
 
     run_virtual(main)

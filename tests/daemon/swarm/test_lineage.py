@@ -10,7 +10,8 @@ import pytest
 
 from daemon.swarm import certificate_shares
 from daemon.swarm.certificate_shares import UNASKED_BY_ONE, UNASKED_KEPT
-from daemon.swarm.lineage import ORPHANS_KEPT, ORPHANS_OF_ONE, Lineage
+from daemon.swarm.lineage import Lineage
+from daemon.swarm.orphans import ORPHANS_KEPT, ORPHANS_OF_ONE
 from protocol.certificates.tip import Tip, genesis
 from protocol.digest import digest
 from protocol.identity import Signer
@@ -66,7 +67,7 @@ def test_unasked_certificates_of_one_peer_have_a_share() -> None:
     lineage, _ = a_lineage(2)
     for n in range(UNASKED_BY_ONE + 20):
         lineage.add(forged(n).raw(), source="stranger")
-    assert len(lineage._entries) == 2 + UNASKED_BY_ONE
+    assert lineage.kept == 2 + UNASKED_BY_ONE
     other = forged(900)
     lineage.add(other.raw(), source="other")
     assert lineage.entry(other.next_tip().hash) is not None
@@ -79,7 +80,7 @@ def test_all_other_sources_together_have_a_share(monkeypatch: pytest.MonkeyPatch
     lineage.add(quiet.raw(), source="quiet")
     for n in range(30):
         lineage.add(forged(n).raw(), source=f"stranger {n % 3}")
-    assert len(lineage._entries) == 2 + 10
+    assert lineage.kept == 2 + 10
     assert lineage.entry(quiet.next_tip().hash) is not None, "the source with most makes room"
     assert lineage.tip(tip.hash) == tip
 
@@ -88,7 +89,7 @@ def test_unasked_certificates_of_all_have_a_share_and_unheld_heads_are_skipped()
     lineage, tip = a_lineage(2)
     for n in range(UNASKED_KEPT + 40):
         lineage.add(forged(n).raw(), source=f"stranger {n % 20}")
-    assert len(lineage._entries) == 2 + UNASKED_KEPT
+    assert lineage.kept == 2 + UNASKED_KEPT
     looked = lineage.other_branches(tip)
     assert len(looked) == UNASKED_KEPT
     assert lineage.other_branches(tip, lambda head: head.hash == looked[7].hash) == [looked[7]]
@@ -101,12 +102,12 @@ def test_certificates_without_parents_wait_in_small_numbers() -> None:
     lineage, _ = a_lineage(2)
     for n in range(ORPHANS_OF_ONE + 5):
         lineage.add(forged(n, seq=2, tip=forged(n).next_tip()).raw(), source="stranger")
-    assert len(lineage._orphans) == ORPHANS_OF_ONE
+    assert lineage.waiting == ORPHANS_OF_ONE
     for n in range(ORPHANS_KEPT + 5):
         lineage.add(
             forged(n + 50, seq=2, tip=forged(n + 50).next_tip()).raw(), source=f"stranger {n}"
         )
-    assert len(lineage._orphans) == ORPHANS_KEPT
+    assert lineage.waiting == ORPHANS_KEPT
 
 
 def test_an_orphan_counts_for_its_source() -> None:

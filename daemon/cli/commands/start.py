@@ -94,7 +94,7 @@ def start(
         for sentence in _defaults_used(config, origins):
             talk.say(sentence)
         for sentence in chosen.assumed:
-            talk.say(f"Assumed: {sentence}")
+            talk.say(sentence)
         if chosen.manifest is not None:
             begin_run(config, chosen.manifest)
         password = _password(home, chosen.manifest, password_file)

@@ -1,4 +1,4 @@
-"""The story of a round: the fold over a journal, and the reader of its files."""
+"""Tests of the story of a round, and of the reader of journal files."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def test_start_in_a_new_home_begins_the_bundled_run(tmp_path: Path) -> None:
     choice = chosen(tmp_path)
     assert run_of(choice) == "stdlib-gpt"
     assert choice.join == ()
-    assert "the bundled run stdlib-gpt" in choice.assumed[0]
+    assert "Run: stdlib-gpt, which comes with HyperGPU" in choice.assumed[0]
     assert not list(tmp_path.iterdir())
 
 
@@ -62,12 +62,12 @@ def test_start_alone_continues_the_last_run_with_its_members(
     save_recent_state(tmp_path, second, 4002)
     choice = chosen(tmp_path)
     assert (run_of(choice), choice.join, last_port(tmp_path)) == ("second", (), 4002)
-    assert "that this home was in last" in choice.assumed[0]
+    assert "the last run of this home" in choice.assumed[0]
     assert f"first ({first.run.hex()[:12]})" in choice.assumed[1]
 
     back = chosen(tmp_path, first.run.hex()[:12])
     assert (run_of(back), back.join) == ("first", (ADDRESS,))
-    assert f"where they were seen last (--join): {ADDRESS}" in back.assumed[-1]
+    assert f"Joining the members of the last start: {ADDRESS}" in back.assumed[-1]
     save_recent_state(tmp_path, first, 4001)
     assert run_of(chosen(tmp_path)) == "first"
     assert members_of(tmp_path, first.run) == (ADDRESS,), (
@@ -80,7 +80,7 @@ def test_start_joins_only_the_nodes_that_the_person_names(tmp_path: Path) -> Non
     save_recent_state(tmp_path, run, 4001, (ADDRESS,))
     elsewhere = ADDRESS.replace("4001", "4002")
     assert chosen(tmp_path, None, elsewhere) == RunChoice(
-        manifest=None, join=(elsewhere,), assumed=("the run of the node we join (--run)",)
+        manifest=None, join=(elsewhere,), assumed=(run_choice.RUN_OF_THE_JOINED,)
     )
     assert chosen(tmp_path, run.run.hex()[:8], elsewhere).join == (elsewhere,)
 
@@ -196,7 +196,7 @@ def test_a_run_keeps_the_rules_under_which_it_began(
     choice = chosen(tmp_path, str(file))
     assert choice.manifest == begun
     assert (
-        "rules 7, under which this home began this run (rules = 2 in the file begins another)"
+        "Rules: 7, under which this home began this run (rules = 2 in the file begins another run)."
         in choice.assumed
     )
     file.write_text('name = "here"\ntask = "none"\nrules = 2\n')

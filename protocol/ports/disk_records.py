@@ -22,7 +22,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     anchor: Any  # Vector
     momentum: Any  # Vector
-    inner: Any  # Vector; empty without a state of the inner optimizer.
+    inner: Any  # Vector; empty without a state.
     # Name and shape of each tensor in the anchor, in order; empty where not known.
     shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
     # The tip with all its figures (`encode_tip`), since the certificates on disk may not reach back

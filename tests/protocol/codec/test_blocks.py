@@ -148,8 +148,9 @@ def test_levels_that_no_encoder_makes_are_refused() -> None:
 
 
 def test_bfloat16_scales_lose_nothing_at_any_magnitude() -> None:
-    """Why scales are bfloat16: pseudo-gradients of 1e-7 have the same relative error as those of 1;
-    float16 scales would lose them whole.
+    """Pseudo-gradients of 1e-7 have the same relative error as those of 1.
+
+    So scales are bfloat16: float16 scales would lose such pseudo-gradients whole.
     """
     values = np.random.default_rng(3).standard_normal(1 << 16).astype(np.float32)
     for power in range(-9, 3):

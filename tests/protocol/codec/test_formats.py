@@ -31,9 +31,7 @@ def test_float32_is_exact(values: Vector) -> None:
 
 
 def _nearest(value: float) -> float:
-    """The bfloat16 nearest to `value` in exact arithmetic, ties to the even one, the largest finite
-    one for what is beyond.
-    """
+    """Return the bfloat16 nearest to `value` in exact arithmetic, ties to even, saturated."""
     bits = struct.unpack(">I", struct.pack(">f", value))[0] & 0xFFFF0000
     below = struct.unpack(">f", struct.pack(">I", bits))[0]  # towards zero
     if (bits & 0x7FFFFFFF) == 0x7F7F0000:
@@ -70,7 +68,7 @@ def test_bfloat16_ties_and_the_ends() -> None:
 
 
 def test_every_bfloat16_survives() -> None:
-    """All 65,280 finite ones."""
+    """Encode and decode all 65,280 finite values."""
     bits = np.arange(1 << 16, dtype=np.uint16)
     finite = bits[(bits & 0x7F80) != 0x7F80]
     data = finite.astype("<u2").tobytes()

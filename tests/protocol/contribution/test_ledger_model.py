@@ -106,7 +106,7 @@ class Account:
 
 
 class LedgerHistory(RuleBasedStateMachine):
-    """One ledger beside an exact account: each sample is certified, reported as dropped, or kept."""
+    """One ledger beside an exact account: each sample is certified, dropped or kept."""
 
     records = Bundle("records")
 

@@ -21,7 +21,7 @@ def test_every_pass_is_a_bijection(seed: int, size: int, number: int) -> None:
 
 @given(SEEDS, st.integers(1, 500), st.integers(1, 9), st.integers(0, 10_000))
 def test_lanes_are_disjoint_within_a_pass(seed: int, size: int, stride: int, base: int) -> None:
-    """Every lane of a pass together draw each sample exactly once."""
+    """All lanes of a pass together draw each sample exactly once."""
     base -= base % size  # from the beginning of a pass
     drawn: list[int] = []
     for index in range(stride):

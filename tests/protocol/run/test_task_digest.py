@@ -67,7 +67,7 @@ def test_a_sketch_that_is_not_finite_compares_nothing(odd: float) -> None:
     assert difference(ours, theirs)
 
 
-def test_counts_kinds_and_sources_are_told_apart() -> None:
+def test_other_counts_kinds_and_sources_differ() -> None:
     one, two = TaskDigest(parameters=(part("a"),)), TaskDigest(parameters=(part("a"), part("b")))
     assert "2 parameters, ours 1: `b`" in difference(one, two)
     assert "1 parameter, ours 2: `b`" in difference(two, one)

@@ -19,7 +19,7 @@ COMMANDS = ("start", "status", "peers", "stop", "observe", "session", "devnet", 
         ("obsrve", "observe"),
         ("peer", "peers"),
         ("simul", "simulate"),
-        ("version", ""),  # two letters of seven from session
+        ("version", ""),  # Two letters differ from "session".
         ("frobnicate", ""),
         ("", ""),
         ("s", ""),

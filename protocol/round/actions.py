@@ -154,7 +154,7 @@ class GiveUpState(Action, frozen=True, kw_only=True):
     # Whether it is another branch's state.
     merging: bool = False
     # For how long it kept this node out of rounds, in seconds.
-    held_s: float = 0.0
+    missed_s: float = 0.0
 
 
 class FetchBranch(Action, frozen=True, kw_only=True):

@@ -95,7 +95,7 @@ class ActionDispatcher:
                 self.start(executor.average, other)
 
     def _scatter(self, plan: OpenPlan, offer: Offer) -> None:
-        self._state_store.ledger.give_out()
+        self._state_store.ledger.mark_sent()
         self._peers.auditor.keep_offer(plan.digest, offer)
         self._peers.data_plane.scatter(plan, offer, self._state_store.anchor)
 

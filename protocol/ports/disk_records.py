@@ -39,7 +39,8 @@ class SentOffer(msgspec.Struct, frozen=True, kw_only=True):
     encoded: Buffer
     # The share of its work that the residue still holds.
     factor: float
-    left: int  # samples of it that still wait
+    # The samples of it that still wait.
+    left: int
 
 
 def _empty() -> Any:
@@ -81,5 +82,6 @@ class LedgerRecord(msgspec.Struct, frozen=True, kw_only=True):
 class ViewRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """The first view of a round in which this node has not planned, scattered or voted."""
 
-    parent: Digest  # names the round
+    # The name of the round.
+    parent: Digest
     view: int

@@ -97,7 +97,8 @@ class ForwardResults(Action, frozen=True, kw_only=True):
 
     plan: Digest
     slices: tuple[int, ...]
-    to: tuple[int, ...]  # member indices
+    # Indices of members.
+    to: tuple[int, ...]
 
 
 class AbandonExchange(Action, frozen=True, kw_only=True):

@@ -31,7 +31,8 @@ def made(elements: int, seed: int, kind: str) -> Vector:
     match kind:
         case "normal":
             return source.standard_normal(elements, np.float32)
-        case "few levels":  # ties everywhere
+        # Few levels make ties everywhere.
+        case "few levels":
             return source.integers(-3, 4, elements).astype(np.float32)
         case "sparse":
             return (source.standard_normal(elements) * (source.random(elements) < 0.002)).astype(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from protocol.errors import PeerFault
@@ -20,7 +22,8 @@ from protocol.run.task_digest import (
 
 
 def part(name: str, **fields: object) -> TensorPart:
-    return TensorPart(**{"name": name, "shape": (3, 4), "dtype": "float32"} | fields)  # type: ignore[arg-type]
+    plain: Any = {"name": name, "shape": (3, 4), "dtype": "float32"}
+    return TensorPart(**plain | fields)
 
 
 def test_a_description_survives_the_wire() -> None:

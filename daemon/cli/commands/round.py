@@ -14,7 +14,7 @@ from daemon.home.layout import JOURNAL_FILE
 from daemon.journal_reader import JournalReader
 from daemon.round_story import RoundStories
 from protocol.errors import UserError
-from protocol.status.figures import of
+from protocol.status.figures import quantity
 
 MAX_LISTED = 10_000
 
@@ -49,7 +49,7 @@ def round(context: click.Context, number: int | None, last: int | None) -> None:
     reader = JournalReader(invocation.home / JOURNAL_FILE)
     stories = RoundStories(keep=last or 1, only=number).read(reader)
     if reader.unreadable:
-        invocation.say(f"Skipped {of(reader.unreadable, 'unreadable line')} of the journal.")
+        invocation.say(f"Skipped {quantity(reader.unreadable, 'unreadable line')} of the journal.")
     if not stories.stories:
         raise _no_story(invocation, number, stories)
     width = output_width(terminal=is_terminal(sys.stdout))

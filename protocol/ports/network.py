@@ -21,8 +21,8 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     """The measurements of a live connection."""
 
     peer: PeerId
-    # "direct" or "relayed"; "libp2p" where bulk bytes use this connection because they have no direct
-    # path.
+    # "direct" or "relayed"; "libp2p" where bulk bytes use this connection because they have no
+    # direct path.
     path: str
     address: str
     rtt_s: float | None  # None until the first measurement
@@ -172,7 +172,7 @@ class Network(Protocol):
         """
 
     def source_of(self, peer: PeerId) -> Source:
-        """Where a connected peer comes from, and whether it goes before strangers (`keep`)."""
+        """Where a connected peer comes from, and whether it precedes strangers (`keep`)."""
 
     def changes(self) -> AsyncIterator[LinkChange]:
         """Connections as they come and go, beginning with those that are up."""

@@ -1,6 +1,6 @@
 """What every `Chain` must do. The fake and the real client on the real contracts run these tests.
 
-A test module subclasses `ChainSuite` and provides the fixture `ground` with a fresh chain: epochs
+A test module subclasses `ChainSuite` and provides the fixture `testnet` with a fresh chain: epochs
 of `EPOCH_S`, a dispute delay of `DELAY_S`, two of three settlers needed, an owner, and accounts
 with money.
 """

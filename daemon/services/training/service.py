@@ -16,7 +16,7 @@ from daemon.services.training.engine import Engine
 from daemon.services.training.hivemind.engine import HivemindEngine
 from daemon.services.training.hivemind.settings import peer_settings
 from daemon.services.training.native.engine import NativeEngine
-from daemon.services.training.native.node_context import NodePorts, node_context
+from daemon.services.training.native.engine_context import NodePorts, engine_context
 from daemon.system.trio_types import TaskStatus
 from protocol.errors import OurFault
 from protocol.identity import PeerId
@@ -110,7 +110,7 @@ class TrainingService:
     def _native(self, network: Network) -> Engine:
         context = self._context
         return NativeEngine(
-            context=node_context(context.manifest, context.signer, self._binding),
+            context=engine_context(context.manifest, context.signer, self._binding),
             ports=NodePorts(
                 network=network,
                 disk=context.disk,

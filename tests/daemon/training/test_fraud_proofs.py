@@ -13,7 +13,7 @@ import trio
 from msgspec.structs import replace
 
 from daemon.services.training.native.audit.fraud_proofs import FraudProofs
-from daemon.services.training.native.node_context import NodePorts
+from daemon.services.training.native.engine_context import NodePorts
 from daemon.swarm.lineage import Lineage
 from protocol.averaging.sum_audit import Evidence, encode_evidence
 from protocol.identity import PeerId

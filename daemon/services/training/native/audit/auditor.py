@@ -14,9 +14,9 @@ import msgspec
 import trio
 
 from daemon.services.training.native.audit.fraud_proofs import FraudProofs
+from daemon.services.training.native.engine_context import EngineContext, NodePorts
 from daemon.services.training.native.exchange.inter_group_reduce import GroupSumSample
 from daemon.services.training.native.exchange.result_buffer import ReceivedResults
-from daemon.services.training.native.node_context import NodeContext, NodePorts
 from daemon.swarm.frames import FrameReader, decode_as, frame
 from daemon.swarm.reply_limiter import ReplyLimiter
 from protocol.averaging.judgment import claim_of, hands, is_right
@@ -62,7 +62,7 @@ class Auditor:
     def __init__(
         self,
         *,
-        context: NodeContext,
+        context: EngineContext,
         ports: NodePorts,
         fraud_proofs: FraudProofs,
         parameters: Callable[[], int],

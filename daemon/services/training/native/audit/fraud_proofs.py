@@ -21,7 +21,7 @@ import msgspec
 import trio
 from msgspec.structs import replace
 
-from daemon.services.training.native.node_context import NodePorts
+from daemon.services.training.native.engine_context import NodePorts
 from daemon.services.training.native.state.disk_queries import readable_certificates
 from daemon.swarm.frames import FrameReader, decode_as, frame
 from daemon.swarm.lineage import Lineage

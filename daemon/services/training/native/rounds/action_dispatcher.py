@@ -11,7 +11,7 @@ from typing import Any
 
 import trio
 
-from daemon.services.training.native.node_context import NodeContext, NodePorts
+from daemon.services.training.native.engine_context import EngineContext, NodePorts
 from daemon.services.training.native.parts import PeerParts
 from daemon.services.training.native.rounds.round_executor import RoundExecutor
 from daemon.services.training.native.state.state_store import StateStore
@@ -33,7 +33,7 @@ class ActionDispatcher:
     def __init__(
         self,
         *,
-        context: NodeContext,
+        context: EngineContext,
         ports: NodePorts,
         peers: PeerParts,
         state_store: StateStore,

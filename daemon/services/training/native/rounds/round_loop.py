@@ -9,7 +9,7 @@ from __future__ import annotations
 import trio
 from msgspec.structs import replace
 
-from daemon.services.training.native.node_context import NodeContext, NodePorts
+from daemon.services.training.native.engine_context import EngineContext, NodePorts
 from daemon.services.training.native.parts import ModelParts, PeerParts
 from daemon.services.training.native.rounds.action_dispatcher import ActionDispatcher
 from daemon.services.training.native.rounds.event_queue import EventQueue
@@ -55,7 +55,7 @@ class RoundLoop:
     def __init__(
         self,
         *,
-        context: NodeContext,
+        context: EngineContext,
         ports: NodePorts,
         peers: PeerParts,
         model: ModelParts,

@@ -16,7 +16,7 @@ from protocol.ports.offload import Offload
 from protocol.run.manifest import Manifest, SignedManifest
 
 
-class NodeContext(msgspec.Struct, frozen=True, kw_only=True):
+class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
     """The run that a node takes part in, and the identity of the node."""
 
     signed: SignedManifest
@@ -36,11 +36,11 @@ class NodeContext(msgspec.Struct, frozen=True, kw_only=True):
         return self.signer.peer
 
 
-def node_context(
+def engine_context(
     signed: SignedManifest, signer: Signer, binding: Binding | None = None
-) -> NodeContext:
+) -> EngineContext:
     """Return the context of a node in the run of a verified manifest."""
-    return NodeContext(signed=signed, manifest=signed.open(), signer=signer, binding=binding)
+    return EngineContext(signed=signed, manifest=signed.open(), signer=signer, binding=binding)
 
 
 class NodePorts(msgspec.Struct, frozen=True, kw_only=True):

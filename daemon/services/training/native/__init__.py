@@ -1,7 +1,7 @@
 """The native engine: certified rounds of local training and averaging.
 
     NativeEngine (engine.py)          composes, starts and ends the parts
-      NodeContext, NodePorts          the run, the node's identity, and its ports (node_context.py)
+      EngineContext, NodePorts        the run, the node's identity, its ports (engine_context.py)
       BeaconBuilder                   the node's beacons, and its replies about certificates
       EventQueue (rounds/)            the events that wait for the round machine
       PeerParts (parts.py)            the parts that exist before the network starts
@@ -21,7 +21,7 @@
           RoundExecutor               does what takes time: offer, adopt, fetch, merge
         RoundLog                      records phases and certificates in the journal
 
-Data flows one way: peer, MessageTranslator, EventQueue, round machine, ActionDispatcher, parts. What
-the parts finish returns as an event. `protocol/planning` chooses the groups; `protocol/codec` defines
-the codecs.
+Data flows one way: peer, MessageTranslator, EventQueue, round machine, ActionDispatcher, parts. The
+parts report what they finish as events. `protocol/planning` chooses the groups; `protocol/codec`
+defines the codecs.
 """

@@ -8,8 +8,8 @@ import msgspec
 
 from daemon.services.training.native.audit.auditor import Auditor
 from daemon.services.training.native.audit.fraud_proofs import FraudProofs
+from daemon.services.training.native.engine_context import EngineContext, NodePorts
 from daemon.services.training.native.exchange.data_plane import DataPlane
-from daemon.services.training.native.node_context import NodeContext, NodePorts
 from daemon.services.training.native.rounds.message_translator import MessageTranslator
 from daemon.services.training.native.rounds.round_log import RoundLog
 from daemon.services.training.native.state.downloads import Downloads
@@ -52,7 +52,7 @@ class ModelParts(msgspec.Struct, frozen=True, kw_only=True):
 
 async def resume_model(
     *,
-    context: NodeContext,
+    context: EngineContext,
     ports: NodePorts,
     peers: PeerParts,
     info: TaskInfo,

@@ -67,7 +67,7 @@ def test_decode_command_refuses_other_bytes(body: bytes) -> None:
 @pytest.mark.parametrize(
     "change", [{"local_elements": 1}, {"missing_senders": 1}, {"parts_summed": 5}]
 )
-def test_a_round_with_anything_missing_is_not_whole(change: dict[str, int]) -> None:
+def test_an_average_with_a_missing_part_is_not_whole(change: dict[str, int]) -> None:
     assert AVERAGED.whole
     assert not msgspec.structs.replace(AVERAGED, **change).whole
 

@@ -56,7 +56,7 @@ trio.run(main)
 """
 
 
-INFO = MemberInfo(peer="nobody", number=0, samples=1, loss=None, sketch=())
+INFO = MemberInfo(peer="none", number=0, samples=1, loss=None, sketch=())
 
 
 def average(name: str, weight: float, number: int) -> AverageVector:

@@ -161,7 +161,7 @@ def test_start_with_join_gets_the_run_from_the_peer(start: Start) -> None:
         (("start", "--port", "http"), 2, "network.listen_port (flag)"),
         (("start", "--port", "70000"), 2, "correct it on the command line"),
         (("start", "--device", "tpu"), 2, "correct it on the command line"),
-        (("simulate", "calmm"), 2, "the nearest is calm"),
+        (("simulate", "calmm"), 2, "the nearest name is calm"),
         (("start", "--join", "localhost:4001"), 2, "not a multiaddr"),
         (("start", "--home", "/proc/none"), 2, "HOME"),
         (("start", "--config", "/missing.toml"), 2, "CONFIG"),

@@ -21,7 +21,7 @@ from protocol.certificates.tip import Tip, genesis
 from protocol.journal import JournalEvent, Warned
 from protocol.ports.offload import inline
 from protocol.run.manifest import seal
-from tests.daemon.chain.homes import rounds
+from tests.daemon.chain.paid_homes import rounds
 from tests.protocol.rounds import people
 from tests.protocol.settlement.paid import PAID, PAID_RUN, certificate, wallet
 
@@ -30,8 +30,9 @@ ME = people(4)[0].peer
 
 
 def parted(count: int) -> tuple[list[OpenCertificate], list[OpenCertificate]]:
-    """Two branches of `count` rounds that list the same offers of person 0: 100 samples in each
-    round.
+    """Return two branches of `count` rounds with the same offers of person 0.
+
+    Each round counts 100 samples of person 0.
     """
     branches = []
     for other in (1, 2):
@@ -44,7 +45,7 @@ def parted(count: int) -> tuple[list[OpenCertificate], list[OpenCertificate]]:
 
 
 async def append(disk: FileDisk, number: int, certificates: Sequence[OpenCertificate]) -> None:
-    """A record of the chain: one step of a node's lineage."""
+    """Append a record to the certificate file: one step of a node's lineage."""
     await disk.append_certificate(PAID_RUN, number, pack_record([one.raw for one in certificates]))
 
 
@@ -137,7 +138,7 @@ async def test_a_certificate_that_does_not_read_back_ends_the_feed_with_a_warnin
 async def test_a_feed_of_certificates_that_cannot_be_read_now_reads_them_later(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    """A medium that fails for a moment ended the node."""
+    """A regression: a disk that failed for a moment ended the node."""
     disk, events, figures = FileDisk(tmp_path, inline), list[JournalEvent](), CertifiedTotals(ME)
     await append(disk, 1, rounds({0: 5}))
     path = tmp_path / "runs" / PAID_RUN.hex() / "certificates"
@@ -183,7 +184,7 @@ def test_reputations_come_from_certificates_that_the_journal_dates(tmp_path: Pat
 
 
 def tip_of(certificate: OpenCertificate) -> Tip:
-    """Enough of a tip for the round after `certificate`."""
+    """Return the tip after `certificate`, as far as the next round needs it."""
     parent = genesis(PAID_RUN)
     return Tip(
         hash=certificate.hash,

@@ -29,7 +29,7 @@ class Node:
     """A heartbeater over a fake chain whose clock is trio's."""
 
     def __init__(self, *, dice: float = 0.0, figure: HeartbeatFigures | None = None) -> None:
-        # By the client for its blocks; the heartbeater's own time is trio's.
+        # The client advances this time for its blocks. The heartbeater uses trio's clock.
         self._waited_s = 0.0
         self.ledger = FakeLedger(
             lambda: trio.current_time() + self._waited_s,
@@ -70,7 +70,7 @@ class Node:
         return [event.state for event in self.events if isinstance(event, ChainReport)]
 
     async def live(self, seconds: float, *, work_s: float | None = None) -> None:
-        """Beat for so long; every `work_s` another certificate counts ten samples."""
+        """Run the heartbeater for a while; a certificate counts ten samples every `work_s`."""
         with trio.move_on_after(seconds):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.heartbeater.run)

@@ -33,7 +33,7 @@ from protocol.settlement.dataset import EpochTerms, amount_bytes, make_dataset
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.link import LinkModel, same_link
 from simulator.fakes.swarm import FakeSwarm
-from tests.daemon.chain.homes import PASSWORD, QUICK
+from tests.daemon.chain.paid_homes import PASSWORD, QUICK
 from tests.protocol.rounds import MANIFEST, people
 from tests.protocol.settlement.paid import CHAIN, CONTRACT, PAID, PAID_RUN, certificate, wallet
 
@@ -76,7 +76,7 @@ def test_an_open_wallet_binds_and_says_that_the_chain_comes_later(tmp_path: Path
     assert binding is not None
     assert check_binding(binding, ME, CHAIN, CONTRACT) == wallet(0).raw_address
     assert binding.payout == account_bytes(cold)
-    # And not the status's "no chain", which is what a run without one says.
+    # The reason differs from "no chain", the status of a run without a chain.
     assert said(events) == ["waiting"]
 
 
@@ -89,7 +89,8 @@ def test_a_locked_wallet_goes_on_with_the_binding_it_signed_before(tmp_path: Pat
     again, events = earning(tmp_path, None)
     assert again.prepare() == before
     assert said(events) == ["locked"]
-    files.set_payout(tmp_path, address_of(b"\x0d" * 20))  # the old one would pay the old address
+    # The old binding would pay the old address.
+    files.set_payout(tmp_path, address_of(b"\x0d" * 20))
     assert earning(tmp_path, None)[0].prepare() is None
 
 
@@ -137,7 +138,7 @@ def test_data_sets_go_from_home_to_home_and_lies_are_passed_over(tmp_path: Path)
         networks[1].serve(PROTOCOL, lie)
         for index in (0, 2, 3):
             serve_datasets(networks[index], homes[index], inline)
-        # A liar, one that has nothing, one that has it.
+        # The peers are a liar, one without the data set, and one that has it.
         peers = [networks[i].peer for i in (1, 3, 2)]
         async with world.running(), AsyncExitStack() as lives:
             for network in networks:
@@ -149,7 +150,8 @@ def test_data_sets_go_from_home_to_home_and_lies_are_passed_over(tmp_path: Path)
                 await fetch_dataset(networks[0], peers[:2], homes[0], b"\x01" * 32, inline)
 
     run_virtual(story)
-    assert load_dataset(homes[0], name) == dataset  # and is given on from there
+    # The fetched copy can be served to others.
+    assert load_dataset(homes[0], name) == dataset
     (homes[0] / "settlements" / name.hex()).write_bytes(b"damaged")
     with pytest.raises(UserError, match="is damaged"):
         load_dataset(homes[0], name)

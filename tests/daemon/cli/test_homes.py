@@ -68,7 +68,7 @@ def test_home_of_another_user_is_reported_with_its_owner(
 def test_directory_instead_of_the_control_socket_is_reported_with_a_fix(
     home: Path, environ: dict[str, str]
 ) -> None:
-    """The real daemon, since only it opens the control socket."""
+    """The test runs the real daemon, since only the daemon opens the control socket."""
     (home / "control.sock").mkdir(parents=True)
     command = [sys.executable, "-m", "daemon.cli.main", "start"]
     done = subprocess.run(

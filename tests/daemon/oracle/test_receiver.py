@@ -128,7 +128,7 @@ def test_a_full_desk_forgets_only_what_can_never_come_again(
     monkeypatch.setattr("daemon.oracle.receiver.MAX_WALLETS", 1)
     desk = Desk()
     assert desk.take(flat(NOW + SKEW_S)) == (200, "ok")
-    # Up to the last instant at which that report is in time.
+    # The receiver remembers it until the last instant at which that report is in time.
     for later in (0, 2 * SKEW_S):
         desk.now = NOW + later
         assert desk.take(flat(int(desk.now), TWO)) == (429, "full")

@@ -60,7 +60,7 @@ def test_nothing_is_dropped_before_the_oracle_took_it(tmp_path: Path, legacy: bo
     oracle.status = None
     assert worker.report(35)
     assert oracle.desk.receiver.tokens(ONE.address) == 35
-    # One sentence for each way in which it failed.
+    # Each kind of failure is reported once.
     assert len(worker.events) == 2
 
 
@@ -76,7 +76,8 @@ def test_the_next_process_reports_what_the_last_could_not_and_nothing_again(tmp_
     assert oracle.desk.receiver.tokens(ONE.address) == 25
     assert second.report(25)
     assert len(oracle.bodies) == 2
-    oracle.desk.now -= 30.0  # a clock that was set back
+    # The clock was set back.
+    oracle.desk.now -= 30.0
     assert second.report(26)
     stamps = [json.loads(body)["timestamp"] for body in oracle.bodies]
     assert stamps == sorted(set(stamps))

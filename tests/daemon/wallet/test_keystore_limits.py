@@ -88,7 +88,8 @@ def test_a_keystore_of_another_kind_or_length_is_refused(
 ) -> None:
     sealed, _, _ = GETH["31 bytes"]
     held = changed.get("ciphertext", "00" * 31)
-    if held != "zz":  # its MAC would have to be made anew
+    # The change would need a new MAC.
+    if held != "zz":
         monkeypatch.setattr(keystore.Account, "decrypt", lambda *_: bytes.fromhex(held))
     with pytest.raises(BadKeystore, match=said):
         unseal(json.dumps({"version": 3, "crypto": sealed | changed}).encode(), "foo")

@@ -49,7 +49,7 @@ async def append(disk: FileDisk, number: int, certificates: Sequence[OpenCertifi
     await disk.append_certificate(PAID_RUN, number, pack_record([one.raw for one in certificates]))
 
 
-async def test_figures_after_a_merge_are_the_same_live_as_from_disk(
+async def test_figures_after_a_merge_are_equal_live_and_from_disk(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     ours, theirs = parted(10)
@@ -79,7 +79,7 @@ async def test_figures_after_a_merge_are_the_same_live_as_from_disk(
     assert events == []
 
 
-async def test_a_report_to_the_oracle_after_a_merge_has_the_work_once(
+async def test_an_oracle_report_after_a_merge_counts_work_once(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     ours, theirs = parted(3)
@@ -105,7 +105,7 @@ async def test_a_report_to_the_oracle_after_a_merge_has_the_work_once(
     assert (len(sent), reporter.reported.samples, reporter.reported.rounds) == (1, 300, 3)
 
 
-async def test_a_feed_reads_more_than_one_batch_and_hands_each_on_once(
+async def test_a_feed_reads_several_batches_and_passes_each_certificate_once(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     made = rounds(*({0: 1} for _ in range(READ_AT_ONCE + 3)))
@@ -120,7 +120,7 @@ async def test_a_feed_reads_more_than_one_batch_and_hands_each_on_once(
     assert heard == list(range(1, READ_AT_ONCE + 4))
 
 
-async def test_a_certificate_that_does_not_read_back_ends_the_feed_with_a_warning(
+async def test_an_unreadable_certificate_ends_the_feed_with_a_warning(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     disk, events, figures = FileDisk(tmp_path, inline), list[JournalEvent](), CertifiedTotals(ME)
@@ -135,7 +135,7 @@ async def test_a_certificate_that_does_not_read_back_ends_the_feed_with_a_warnin
     assert "are counted up to certificate 1" in warned.message
 
 
-async def test_a_feed_of_certificates_that_cannot_be_read_now_reads_them_later(
+async def test_a_feed_retries_certificates_after_a_disk_error(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     """A regression: a disk that failed for a moment ended the node."""

@@ -14,7 +14,7 @@ from tests.daemon.chain.command_runner import CommandRunner
 from tests.protocol.settlement.paid import PAID, PAID_RUN
 
 
-def test_commands_that_add_up_certificates_tell_of_those_they_cannot_read(
+def test_commands_report_certificates_that_they_cannot_read(
     commands: CommandRunner,
 ) -> None:
     for i in range(2):
@@ -48,7 +48,7 @@ def test_commands_that_add_up_certificates_tell_of_those_they_cannot_read(
         msgspec.msgpack.encode(seal(PAID)) + b"x",
     ],
 )
-def test_a_damaged_manifest_is_written_anew_and_a_whole_one_left_alone(
+def test_a_damaged_manifest_is_rewritten_and_a_valid_one_is_kept(
     damaged: bytes, tmp_path: Path
 ) -> None:
     path = run_folder(tmp_path, PAID_RUN) / MANIFEST_FILE

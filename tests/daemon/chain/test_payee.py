@@ -67,7 +67,7 @@ def said(events: list[JournalEvent]) -> list[str]:
     return [event.state for event in events if isinstance(event, ChainReport)]
 
 
-def test_an_open_wallet_binds_and_says_that_the_chain_comes_later(tmp_path: Path) -> None:
+def test_an_unlocked_wallet_signs_a_binding_before_the_chain_is_asked(tmp_path: Path) -> None:
     files.create(tmp_path, wallet(0).private_key(), PASSWORD, scrypt_n=QUICK)
     cold = address_of(b"\x0c" * 20)
     files.set_payout(tmp_path, cold)
@@ -80,7 +80,7 @@ def test_an_open_wallet_binds_and_says_that_the_chain_comes_later(tmp_path: Path
     assert said(events) == ["waiting"]
 
 
-def test_a_locked_wallet_goes_on_with_the_binding_it_signed_before(tmp_path: Path) -> None:
+def test_a_locked_wallet_uses_its_earlier_binding(tmp_path: Path) -> None:
     files.create(tmp_path, wallet(0).private_key(), PASSWORD, scrypt_n=QUICK)
     never, events = earning(tmp_path, None)
     assert never.prepare() is None
@@ -95,14 +95,14 @@ def test_a_locked_wallet_goes_on_with_the_binding_it_signed_before(tmp_path: Pat
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xc1", b"\x93" + b"\xc4\x21" + bytes(33)])
-def test_a_damaged_binding_is_no_binding(tmp_path: Path, damage: bytes) -> None:
+def test_a_damaged_binding_is_ignored(tmp_path: Path, damage: bytes) -> None:
     files.create(tmp_path, wallet(0).private_key(), PASSWORD, scrypt_n=QUICK)
     earning(tmp_path, OPEN)[0].prepare()
     next((tmp_path / "bindings").iterdir()).write_bytes(damage)
     assert earning(tmp_path, None)[0].prepare() is None
 
 
-def test_what_is_missing_is_one_sentence_and_never_an_exception(tmp_path: Path) -> None:
+def test_missing_parts_are_reported_and_raise_nothing(tmp_path: Path) -> None:
     node, events = earning(tmp_path, None)
     assert node.prepare() is None
     assert said(events) == ["none"]
@@ -118,7 +118,7 @@ def test_what_is_missing_is_one_sentence_and_never_an_exception(tmp_path: Path) 
     assert (free.prepare(), events) == (None, [])
 
 
-def test_data_sets_go_from_home_to_home_and_lies_are_passed_over(tmp_path: Path) -> None:
+def test_data_sets_are_fetched_from_peers_and_false_ones_are_skipped(tmp_path: Path) -> None:
     opened, tip = certificate(genesis(PAID_RUN), {0: 10, 1: 30})
     dataset, _ = make_dataset(
         PAID_RUN, PAID, [EpochTerms(epoch=0, pool=amount_bytes(100), tip=tip.hash)], [opened]

@@ -51,7 +51,7 @@ def answer(
     return who.public_key, who.sign_digest(signed)[:64]
 
 
-def test_an_answer_in_time_is_verified_and_then_the_chain_decides() -> None:
+def test_a_valid_answer_in_time_is_verified_and_the_chain_approves() -> None:
     verified = judge_answer(ASKED, *answer(ASKED, wallet(0)), 160.0, CHAIN, CONTRACT)
     assert (verified.state, verified.wallet) == (S.VERIFIED, wallet(0).raw_address)
     approved = moved(verified, H.ON_CHAIN, 200.0)
@@ -61,7 +61,7 @@ def test_an_answer_in_time_is_verified_and_then_the_chain_decides() -> None:
     assert moved(suspended, H.ON_CHAIN, 400.0).state is S.APPROVED
 
 
-def test_late_is_expired_and_wrong_is_rejected_and_both_are_asked_again_later() -> None:
+def test_late_and_wrong_answers_are_challenged_again_later() -> None:
     late = judge_answer(ASKED, *answer(ASKED, wallet(0)), 160.5, CHAIN, CONTRACT)
     other_chain = judge_answer(ASKED, *answer(ASKED, wallet(0), chain=1), 120.0, CHAIN, CONTRACT)
     replayed = judge_answer(
@@ -80,7 +80,7 @@ def test_late_is_expired_and_wrong_is_rejected_and_both_are_asked_again_later() 
         assert one.due(one.since_s + AGAIN_S)
 
 
-def test_the_table_is_all_that_moves_it() -> None:
+def test_only_the_table_changes_a_registration() -> None:
     for state, happening in product(S, H):
         known = Registration(peer=PEER, state=state)
         assert moved(known, happening, 1.0).state is TABLE.get((state, happening), state)
@@ -128,7 +128,7 @@ class RegistrationNetwork:
             await self.registrar.run(self.networks[0], lambda: self.chain, inline)
 
 
-def test_peers_are_asked_and_the_chain_has_the_last_word() -> None:
+def test_registrar_challenges_peers_and_follows_the_chain() -> None:
     async def story() -> None:
         nodes = RegistrationNetwork()
         async with nodes.world.running(), AsyncExitStack() as lives:
@@ -154,7 +154,7 @@ def test_peers_are_asked_and_the_chain_has_the_last_word() -> None:
     run_virtual(story)
 
 
-def test_a_challenge_lives_as_long_as_it_says() -> None:
+def test_a_challenge_expires_at_its_own_time() -> None:
     assert ASKED.expires_s - 100.0 == VALID_S
     with pytest.raises(OverflowError):
         challenge_digest(PEER, bytes(32), -1, CHAIN, CONTRACT)

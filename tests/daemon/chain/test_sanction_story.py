@@ -91,7 +91,7 @@ def test_an_offence_is_filed_with_evidence_settled_and_listed(commands: CommandR
     ]  # type: ignore[call-overload]
 
 
-def test_what_goes_wrong_has_a_code_of_its_own(
+def test_each_failure_has_its_own_code(
     commands: CommandRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands.home(0)
@@ -112,7 +112,7 @@ def test_what_goes_wrong_has_a_code_of_its_own(
     assert commands.run(9, "rewards").code == 2
 
 
-def test_a_figure_is_told_once_also_by_the_next_process(commands: CommandRunner) -> None:
+def test_a_figure_is_sent_once_across_processes(commands: CommandRunner) -> None:
     heartbeater, _, figures = commands.heartbeater(3)
     # This heartbeat registers the agent; there is no certificate yet.
     heartbeater.send_heartbeat()
@@ -130,7 +130,7 @@ def test_a_figure_is_told_once_also_by_the_next_process(commands: CommandRunner)
     assert commands.world.client(None).head().number > block
 
 
-def test_a_counter_that_begins_again_is_never_told_as_less(commands: CommandRunner) -> None:
+def test_a_reset_counter_never_lowers_the_sent_figure(commands: CommandRunner) -> None:
     heartbeater, _, figures = commands.heartbeater(0)
     figures.add(ROUNDS)
     assert heartbeater.send_heartbeat().samples == 40

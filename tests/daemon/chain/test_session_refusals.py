@@ -15,7 +15,7 @@ from tests.daemon.chain.session_checks import ANNA, BERT, CONTRACT, PUBLISHED, o
 from tests.protocol.settlement.paid import PAID_RUN, wallet
 
 
-def test_every_refusal_says_why_and_what_to_type_and_changes_nothing(
+def test_every_refusal_has_a_reason_and_a_fix_and_changes_nothing(
     commands: CommandRunner,
 ) -> None:
     commands.home(ANNA)
@@ -70,7 +70,7 @@ def test_every_refusal_says_why_and_what_to_type_and_changes_nothing(
     )
 
 
-def test_what_is_slow_is_not_sent_twice_and_what_others_did_first_is_told(
+def test_a_slow_step_is_not_sent_twice_and_steps_of_others_are_reported(
     commands: CommandRunner,
 ) -> None:
     world = commands.world
@@ -96,7 +96,7 @@ def test_what_is_slow_is_not_sent_twice_and_what_others_did_first_is_told(
     assert on_chain(commands).certificate == ROUNDS[1].hash
 
 
-def test_a_refusal_that_comes_with_the_block_is_told_in_the_same_words(
+def test_a_refusal_in_a_block_has_the_same_message(
     commands: CommandRunner,
 ) -> None:
     """Of two homes with one wallet, the other home's transaction came one block earlier."""
@@ -117,7 +117,7 @@ def test_a_refusal_that_comes_with_the_block_is_told_in_the_same_words(
     )
 
 
-def test_a_stranger_who_was_first_is_in_nobodys_way(commands: CommandRunner) -> None:
+def test_a_run_that_a_stranger_created_first_blocks_no_owner(commands: CommandRunner) -> None:
     commands.home(ANNA)
     bert = commands.world.client(wallet(BERT).private_key())
     assert bert.wait(bert.create_run(PAID_RUN, PUBLISHED), 10).done
@@ -136,7 +136,7 @@ def go_on_when_waited_for(world: paid_homes.SimulatedChain) -> None:
     world.sleep = sleep  # type: ignore[method-assign]
 
 
-def test_every_refusal_of_the_contract_has_words_and_no_other_has() -> None:
+def test_every_refusal_of_the_contract_has_a_message() -> None:
     assert set(re.findall(r'"(sessions: [^"]+)"', CONTRACT.read_text())) == set(REFUSALS)
     now = RunStatus(run=PAID_RUN, state="active", owner=wallet(ANNA).address)
     for reason in REFUSALS:

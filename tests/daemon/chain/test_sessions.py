@@ -18,7 +18,7 @@ from tests.daemon.chain.session_checks import ANNA, BERT, CARO, PUBLISHED, on_ch
 from tests.protocol.settlement.paid import PAID, PAID_RUN, wallet
 
 
-def test_from_created_to_completed(commands: CommandRunner) -> None:
+def test_a_session_from_created_to_completed(commands: CommandRunner) -> None:
     commands.home(ANNA)
     commands.home(BERT)
     commands.home(CARO, rounds=1)
@@ -101,7 +101,7 @@ def test_a_cancelled_run_stays_cancelled_and_its_reason_fits_the_chain(
         says(commands.run(ANNA, "session", name, *more), 1, "cancelled already")
 
 
-def test_a_run_is_completed_with_a_certificate_of_this_homes_chain_alone(
+def test_a_run_is_completed_only_with_a_certificate_of_this_home(
     commands: CommandRunner,
 ) -> None:
     commands.home(ANNA, rounds=0)
@@ -148,7 +148,7 @@ def test_a_run_is_completed_with_a_certificate_of_this_homes_chain_alone(
     assert "round 1; this home's last is round 2" in named.out
 
 
-def test_show_needs_no_wallet_and_sees_another_manifest(
+def test_show_needs_no_wallet_and_reports_another_manifest(
     commands: CommandRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands.home(ANNA)
@@ -181,7 +181,7 @@ def test_show_needs_no_wallet_and_sees_another_manifest(
     says(commands.run(ANNA, "session", "create"), 5, "[NO_WALLET]")
 
 
-def test_which_run_is_meant(commands: CommandRunner) -> None:
+def test_a_run_is_selected_by_its_id(commands: CommandRunner) -> None:
     commands.home(ANNA)
     home = commands.homes[ANNA]
     says(

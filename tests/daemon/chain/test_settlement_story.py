@@ -19,7 +19,7 @@ from tests.protocol.settlement.paid import PAID, PAID_RUN, wallet
 COLD = address_of(b"\x0c" * 20)
 
 
-def test_from_heartbeat_to_money(commands: CommandRunner) -> None:
+def test_rewards_from_heartbeat_to_payout(commands: CommandRunner) -> None:
     for i in range(3):
         commands.home(i, payout=COLD if i == 1 else None)
         commands.heartbeat(i, payout=COLD if i == 1 else None)
@@ -99,7 +99,7 @@ def test_from_heartbeat_to_money(commands: CommandRunner) -> None:
     assert "claimed    500" in commands.run(1, "rewards").out
 
 
-def test_a_second_epoch_pays_what_is_new_and_nothing_again(commands: CommandRunner) -> None:
+def test_a_second_epoch_pays_only_new_work(commands: CommandRunner) -> None:
     for i in range(2):
         commands.home(i)
         commands.heartbeat(i)
@@ -134,7 +134,7 @@ def test_a_second_epoch_pays_what_is_new_and_nothing_again(commands: CommandRunn
     }
 
 
-def test_a_wrong_root_is_seen_and_disputed(commands: CommandRunner) -> None:
+def test_a_wrong_root_is_detected_and_disputed(commands: CommandRunner) -> None:
     for i in range(3):
         commands.home(i)
         commands.heartbeat(i)
@@ -166,7 +166,7 @@ def test_a_wrong_root_is_seen_and_disputed(commands: CommandRunner) -> None:
 
 
 @pytest.mark.parametrize("lie", ["listed as silent", "is paid"])
-def test_who_was_silent_is_checked_against_the_chains_own_events(
+def test_silent_accounts_are_checked_against_the_chains_events(
     commands: CommandRunner, lie: str
 ) -> None:
     """A settler's data set fits its root, but lists the wrong silent accounts."""

@@ -48,7 +48,7 @@ class Worker:
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_nothing_is_dropped_before_the_oracle_took_it(tmp_path: Path, legacy: bool) -> None:
+def test_reports_are_kept_until_the_oracle_accepts_them(tmp_path: Path, legacy: bool) -> None:
     oracle = Oracle()
     worker = Worker(tmp_path, oracle, legacy=legacy)
     assert worker.report(0)
@@ -64,7 +64,7 @@ def test_nothing_is_dropped_before_the_oracle_took_it(tmp_path: Path, legacy: bo
     assert len(worker.events) == 2
 
 
-def test_the_next_process_reports_what_the_last_could_not_and_nothing_again(tmp_path: Path) -> None:
+def test_the_next_process_sends_only_unsent_reports(tmp_path: Path) -> None:
     oracle = Oracle()
     first = Worker(tmp_path, oracle)
     assert first.report(10)

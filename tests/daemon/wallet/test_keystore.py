@@ -58,7 +58,7 @@ def test_the_published_vector_of_the_format_opens() -> None:
         b"\xff\xfe",
     ],
 )
-def test_what_is_no_keystore_is_refused(document: bytes) -> None:
+def test_a_file_that_is_no_keystore_is_refused(document: bytes) -> None:
     with pytest.raises(BadKeystore):
         unseal(document, "x")
 
@@ -77,7 +77,7 @@ def test_a_keystore_that_names_another_address_is_refused() -> None:
         unseal(json.dumps(document).encode(), "x")
 
 
-def test_signatures_are_those_of_the_vector_and_the_key_shows_nowhere() -> None:
+def test_signatures_equal_the_vector_and_the_key_is_never_printed() -> None:
     wallet = wallet_of(ONE)
     text = (
         '{"agent":"0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf",'

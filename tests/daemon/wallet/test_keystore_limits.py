@@ -63,7 +63,7 @@ def test_a_keystore_that_asks_for_too_much_is_refused_before_any_work(
     ("n", "r", "p"),
     [(1 << 18, 8, 1), (1 << 18, 1, 8), (1 << 13, 8, 16), (1 << 20, 8, 1), (1 << 18, 8, 4)],
 )
-def test_what_programs_really_write_is_taken(n: int, r: int, p: int) -> None:
+def test_keystores_of_other_programs_are_accepted(n: int, r: int, p: int) -> None:
     read_keystore(
         json.dumps(
             {

@@ -30,7 +30,7 @@ def entry_points(distribution: str, group: str) -> tuple[str, ...]:
 
 
 def _metadata_text(folder: str, distribution: str) -> str | None:
-    """Return the text of the distribution's entry_points.txt; None if the folder has no such file."""
+    """Return the text of the distribution's entry_points.txt, if it is in `folder`."""
     try:
         names = os.listdir(folder)
     except OSError:

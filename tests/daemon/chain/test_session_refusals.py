@@ -99,7 +99,7 @@ def test_a_slow_step_is_not_sent_twice_and_steps_of_others_are_reported(
 def test_a_refusal_in_a_block_has_the_same_message(
     commands: CommandRunner,
 ) -> None:
-    """Of two homes with one wallet, the other home's transaction came one block earlier."""
+    """Two homes have one wallet, and the other home's transaction comes one block earlier."""
     world = commands.world
     if not isinstance(world, paid_homes.SimulatedChain):
         pytest.skip("only the fake chain can be stopped")

@@ -151,7 +151,8 @@ def test_restart_keeps_its_identity_and_lists_the_defaults_used(
 
 def test_start_with_join_gets_the_run_from_the_peer(start: Start) -> None:
     daemon = start("--join", "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWExample")
-    assert "Assumed: the run of the node we join (--run)\n" in daemon.said  # type: ignore[attr-defined]
+    said: list[str] = daemon.said  # type: ignore[attr-defined]
+    assert "Assumed: the run of the node we join (--run)\n" in said
 
 
 @pytest.mark.parametrize(
@@ -163,7 +164,7 @@ def test_start_with_join_gets_the_run_from_the_peer(start: Start) -> None:
         (("start", "--port", "http"), 2, "network.listen_port (flag)"),
         (("start", "--port", "70000"), 2, "correct it on the command line"),
         (("start", "--device", "tpu"), 2, "correct it on the command line"),
-        (("simulate", "calmm"), 2, "the nearest is calm"),
+        (("simulate", "calmm"), 2, "the nearest name is calm"),
         (("start", "--join", "localhost:4001"), 2, "not a multiaddr"),
         (("start", "--home", "/proc/none"), 2, "HOME"),
         (("start", "--config", "/missing.toml"), 2, "CONFIG"),

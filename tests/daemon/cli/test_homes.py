@@ -20,7 +20,7 @@ pytestmark = pytest.mark.real
     [
         ("lock", 2, "name another directory with --home PATH"),
         ("config.toml", 2, "let hypergpud start write a new one: mv "),
-        ("node.key", 5, "it is not a file"),
+        ("node.key", 5, "it is not a regular file"),
     ],
 )
 def test_home_with_a_directory_instead_of_a_file_is_reported_with_a_fix(

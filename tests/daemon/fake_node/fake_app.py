@@ -1,8 +1,8 @@
 """A fake training with a round every tenth of a second; settings, key, lock and journal are real.
 
-The environment's `FAKE_NODE_FAULTS` lists faults as words `kind:node name`: "crash" at the start, "die"
-after three rounds, "differ" in the anchor, "idle" without a round. `FAKE_NODE_PEERS` is how many
-nodes must be up before any of them begins, as in a real swarm.
+The variable FAKE_NODE_FAULTS lists faults as words `kind:node name`: "crash" at the start, "die"
+after three rounds, "differ" in the anchor, "idle" without a round. FAKE_NODE_PEERS is the number of
+nodes that must run before any of them begins, as in a real swarm.
 """
 
 from __future__ import annotations

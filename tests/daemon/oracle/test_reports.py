@@ -44,7 +44,8 @@ def test_the_signed_text_equals_the_vector() -> None:
 
 def test_the_older_payload_is_sorted_compact_json() -> None:
     assert legacy_message(legacy_payload(ONE.address, USAGE, NOW)) == (
-        '{"agent":"0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf","avg_latency_ms":1.5,"processed_tokens":600,'
+        '{"agent":"0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf","avg_latency_ms":1.5,'
+        '"processed_tokens":600,'
         '"tasks_completed":3,"timestamp":1770000000,"uptime_seconds":60}'
     )
 

@@ -1,4 +1,4 @@
-"""What the tests of the codecs share: the codecs under test, and values to encode."""
+"""The codecs under test, and values to encode."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from protocol.codec.numpy_codec import NumpyCodec
 class Float24(NumpyCodec):
     """A codec that no run uses: the upper three bytes of every float32.
 
-    The tests register it at run time, as somebody who adds a codec would, and run the property
+    The tests register it at run time, as the author of a new codec would, and run the property
     suite on it.
     """
 
@@ -62,7 +62,7 @@ FLOAT24 = CodecEntry(
 
 REGISTERED = {entry.name: codec_named(entry.name) for entry in entries()}
 REFERENCES = {entry.name: entry.reference for entry in entries()}
-# topk's means travel in a codec of their own.
+# topk's means travel in another codec.
 USED = {**REGISTERED, "topk_result": REGISTERED["topk"].result}
 SUITE = {**USED, "float24": FLOAT24.reference, "upper_byte": UpperByte()}
 

@@ -36,8 +36,8 @@ def round(context: click.Context, number: int | None, last: int | None) -> None:
     run.
 
     The story has each view of the round with the leader, the plan and its reason, the phases with
-    times in UTC, and why the view failed. The certificate follows with its voters, the members
-    whose work counts, and those whose work was lost.
+    times in UTC, and why the view failed. The certificate follows with its voters, then the members
+    with work that counts and with lost work.
 
     "round N view V" is the same in the journals and logs of all members. To see the other side of a
     failure, run this command on another member's home, or search its hypergpud.log for

@@ -12,7 +12,7 @@ Its provider store answers a search from its own records whenever it holds any, 
 Strangers can announce themselves under any key, so the record of a run's key may hold strangers
 alone. `provider_table.py` says which of them stay. A run is also announced under `SHARDS` keys,
 which lie at different places of the DHT. To hide the run, an attacker must fill the records of all
-of them, at the peers nearest to each.
+these keys, at the peers nearest to each key.
 """
 
 from __future__ import annotations

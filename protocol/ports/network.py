@@ -21,8 +21,8 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     """The measurements of a live connection."""
 
     peer: PeerId
-    # "direct" or "relayed"; "libp2p" where bulk bytes use this connection because they have no direct
-    # path.
+    # "direct" or "relayed"; "libp2p" where bulk bytes use this connection because they have no
+    # direct path.
     path: str
     address: str
     rtt_s: float | None  # None until the first measurement

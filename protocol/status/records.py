@@ -145,7 +145,7 @@ class LossPoint(msgspec.Struct, frozen=True, kw_only=True):
 class PeerSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Another node or observer, from its signed beacons and this node's link to it.
 
-    `path` is "direct", "relayed", "stream" (connected, but gradients share the control connection
+    `path` is "direct", "relayed", "libp2p" (connected, but gradients share the control connection
     because no direct path exists), or "" without a link. `loss_share` is the share of packets that
     were sent again. `bits_per_second` is the most that the link was seen to carry, 0 before its
     first use. `quality` is a class of `protocol.network.quality`, or "" without a link. `standing`

@@ -95,7 +95,8 @@ class _RenamedHost:
             finally:
                 release()
 
-        self._host.set_stream_handler(_OURS if protocol == PROTOCOL_ID else protocol, handle)  # type: ignore[arg-type]
+        name: Any = _OURS if protocol == PROTOCOL_ID else protocol
+        self._host.set_stream_handler(name, handle)
 
     async def new_stream(self, peer: ID, protocols: list[str]) -> INetStream:
         await self._connect(peer)

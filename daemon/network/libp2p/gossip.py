@@ -127,7 +127,8 @@ class Gossip:
             for topic in self._topics:
                 await pubsub.subscribe(topic)
                 pubsub.set_topic_validator(topic, self._judge, is_async_validator=False)
-                pubsub.subscribed_topics_send[topic] = self._topics[topic][0]  # type: ignore[assignment]
+                channel: Any = self._topics[topic][0]
+                pubsub.subscribed_topics_send[topic] = channel
             self._pubsub = pubsub
             try:
                 yield

@@ -22,7 +22,7 @@ from contracts.artifacts import (
 )
 from contracts.chain_reader import ChainReader
 from contracts.chain_settings import PLUMISE, ChainSettings
-from contracts.endpoints import Endpoints, Transport
+from contracts.endpoints import Endpoints, RpcTransport
 from contracts.node_rpc import NodeRpc, TransactionReceipt
 from contracts.pending_transactions import PendingFile, PendingTransaction
 from contracts.transaction_broadcaster import TransactionBroadcaster, TransactionSigner
@@ -44,7 +44,7 @@ class ChainClient(ChainReader):
         self,
         settings: ChainSettings,
         *,
-        transports: Sequence[Transport],
+        transports: Sequence[RpcTransport],
         signer: TransactionSigner | None,
         file: PendingFile,
         now: Callable[[], float],
@@ -282,7 +282,7 @@ class ChainClient(ChainReader):
             raise ChainRefused("client: there is no wallet to sign with")
         return self._sender.send(kind, subject, to, data, value=value, proof=topic(event))
 
-    def _check(self, transport: Transport) -> None:
+    def _check(self, transport: RpcTransport) -> None:
         check_chain(self.profile, self._settings.chain_id, self.account, transport)
 
     def _effect(self, each: PendingTransaction, receipt: TransactionReceipt) -> str:

@@ -17,7 +17,7 @@ from web3.types import RPCEndpoint
 from contracts.bounded_session import BoundedSession
 from contracts.chain_client import ChainClient
 from contracts.chain_settings import ChainSettings
-from contracts.endpoints import RPC_TIMEOUT_S, RpcError, Transport
+from contracts.endpoints import RPC_TIMEOUT_S, RpcError, RpcTransport
 from contracts.pending_transactions import PendingFile
 from contracts.secret_mask import Masker, mask_libraries, masked_url
 from contracts.transaction_broadcaster import TransactionSigner
@@ -42,7 +42,7 @@ class HttpTransport:
         self._masker = Masker([url])
 
     def __call__(self, method: str, parameters: Sequence[Any]) -> Any:
-        """Ask the endpoint. Raises what `Transport` says."""
+        """Ask the endpoint. Raises what `RpcTransport` says."""
         try:
             answer = self._provider.make_request(RPCEndpoint(method), list(parameters))
         except (RequestException, Web3Exception, ValueError, OSError) as error:
@@ -92,7 +92,7 @@ def connect(
     *,
     now: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
-    transports: Sequence[Transport] | None = None,
+    transports: Sequence[RpcTransport] | None = None,
 ) -> ChainClient:
     """Make a client of the chain in `settings`, without asking any node.
 

@@ -34,7 +34,7 @@ class RpcError(Exception):
         self.data = data
 
 
-class Transport(Protocol):
+class RpcTransport(Protocol):
     """One endpoint.
 
     A call raises `RpcError` for an error that the endpoint answers, and `ChainUnreachable` for any
@@ -55,8 +55,8 @@ class Endpoints:
 
     def __init__(
         self,
-        transports: Sequence[Transport],
-        check: Callable[[Transport], None],
+        transports: Sequence[RpcTransport],
+        check: Callable[[RpcTransport], None],
         now: Callable[[], float],
     ) -> None:
         if not transports:

@@ -12,7 +12,7 @@ import msgspec
 
 from contracts.artifacts import PLACES, REWARD_POOL
 from contracts.chain_settings import PLUMISE
-from contracts.endpoints import RpcError, Transport
+from contracts.endpoints import RpcError, RpcTransport
 from contracts.node_rpc import NodeRpc, TransactionReceipt, number_of, record_of
 from contracts.pending_transactions import PendingTransaction
 from protocol.chain.errors import ChainUnreachable, WrongChain
@@ -31,7 +31,7 @@ class PlumiseStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     total_rewards: int | str = 0
 
 
-def check_chain(profile: str, chain_id: int, account: Address, transport: Transport) -> None:
+def check_chain(profile: str, chain_id: int, account: Address, transport: RpcTransport) -> None:
     """Check that an endpoint belongs to the chain.
 
     Raises `WrongChain`, or what a transport raises.

@@ -24,7 +24,7 @@ _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _VALUES = {letter: value for value, letter in enumerate(_ALPHABET)}
 # An Ed25519 id has 52; longer text is refused before any arithmetic on it.
 MAX_PEER_ID_CHARS = 60
-# The signatures checked lately that are remembered: those of two rounds of 64 members.
+# The signatures that are remembered as valid: those of two rounds of 64 members.
 KNOWN_SIGNATURES = 1024
 # Their messages are kept with them, 8 MB at most. Longer messages arrive once.
 KNOWN_MESSAGE_BYTES = 1 << 13

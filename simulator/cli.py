@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from daemon.cli.arguments import NEW_FILE, PATH
-from daemon.cli.invocation import global_options, invocation
+from daemon.cli.invocation import global_options, invocation_of
 from simulator.playback.figure import check_matplotlib
 
 NETWORK = "network"
@@ -96,7 +96,7 @@ def simulate(
     if name == NETWORK and fuzz is None and schedule is None and not listing:
         from simulator.network import output as network  # noqa: PLC0415
 
-        call = invocation(context)
+        call = invocation_of(context)
         records = network.play(profile, nodes or network.NODES, policy, seed, call.say)
         call.result(network.render(records, call.as_json, picture))
         return 0
@@ -107,5 +107,5 @@ def simulate(
         return 0
     outcomes = output.outcomes_of(name, fuzz, schedule, nodes, seed, jobs)
     return output.print_outcomes(
-        outcomes, as_json=invocation(context).as_json, save=save, picture=picture
+        outcomes, as_json=invocation_of(context).as_json, save=save, picture=picture
     )

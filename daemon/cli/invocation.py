@@ -107,7 +107,7 @@ def is_terminal(stream: Any) -> bool:
     )
 
 
-def invocation(context: click.Context) -> Invocation:
+def invocation_of(context: click.Context) -> Invocation:
     """The global options of the call that runs this command."""
     found = context.find_root().obj
     return found if isinstance(found, Invocation) else Invocation()
@@ -117,7 +117,7 @@ def _keep(context: click.Context, parameter: click.Parameter, value: object) -> 
     # An empty path is kept, since it is a mistake to report and not a wish for the default.
     if value is not None and value is not False:
         context.find_root().obj = msgspec.structs.replace(
-            invocation(context), **{str(parameter.name): value}
+            invocation_of(context), **{str(parameter.name): value}
         )
 
 

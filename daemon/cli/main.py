@@ -83,7 +83,7 @@ def run(arguments: Sequence[str]) -> int:
     return ended if isinstance(ended, int) else 0
 
 
-def _ended(error: BaseException, talk: Invocation) -> int:
+def _ended(error: BaseException, invocation: Invocation) -> int:
     """Print the error that ended a command, and return its exit code."""
     match error:
         case UserError():
@@ -116,7 +116,7 @@ def _ended(error: BaseException, talk: Invocation) -> int:
 
             if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves_of(error)):
                 return INTERRUPTED
-            return _fail(explained(error, _home(talk), verbose=talk.verbose))
+            return _fail(explained(error, _home(invocation), verbose=invocation.verbose))
     raise error
 
 
@@ -136,9 +136,9 @@ def _fail(error: UserError) -> int:
     return error.exit_code
 
 
-def _home(talk: Invocation) -> Path | None:
+def _home(invocation: Invocation) -> Path | None:
     try:
-        return talk.home
+        return invocation.home
     except UserError:
         return None
 

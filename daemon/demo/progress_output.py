@@ -32,14 +32,14 @@ class ProgressOutput(Protocol):
 class PlainOutput:
     """One plain line for each sentence and each certified round."""
 
-    def __init__(self, talk: Invocation) -> None:
-        self._talk = talk
+    def __init__(self, invocation: Invocation) -> None:
+        self._invocation = invocation
 
     def tell(self, line: str) -> None:
-        self._talk.say(line)
+        self._invocation.say(line)
 
     def certified(self, certified: RoundSummary, peers: int) -> None:
-        self._talk.say(round_line(certified, peers))
+        self._invocation.say(round_line(certified, peers))
 
     def show(self, statuses: Mapping[str, Status | None]) -> None:
         """Do nothing: a line cannot be updated."""
@@ -86,12 +86,12 @@ def _sized(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def open_output(talk: Invocation) -> Iterator[ProgressOutput]:
+def open_output(invocation: Invocation) -> Iterator[ProgressOutput]:
     """The live view if stderr is a terminal, else plain lines."""
     output: ProgressOutput = (
-        LiveOutput(talk.color(sys.stderr))
-        if is_terminal(sys.stderr) and not talk.quiet
-        else PlainOutput(talk)
+        LiveOutput(invocation.color(sys.stderr))
+        if is_terminal(sys.stderr) and not invocation.quiet
+        else PlainOutput(invocation)
     )
     try:
         yield output

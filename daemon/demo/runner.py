@@ -25,7 +25,7 @@ INTERRUPTED = 130
 
 
 def run_demo(
-    talk: Invocation,
+    invocation: Invocation,
     *,
     peers: int,
     rounds: int,
@@ -44,7 +44,7 @@ def run_demo(
     with ExitStack() as stack:
         stop = stack.enter_context(until_signalled())
         root = Path(tempfile.mkdtemp(prefix="hypergpu-demo-"))
-        output = stack.enter_context(open_output(talk))
+        output = stack.enter_context(open_output(invocation))
         try:
             chosen = run_file.absolute() if run_file else None
             settlement = _settlement(root, chosen, peers, stop, output, anvil) if chain else None
@@ -66,15 +66,17 @@ def run_demo(
         if reason:
             output.tell(reason)
         output.close()
-        talk.result(
-            msgspec.json.encode(result).decode() if talk.as_json else result_text(result, agreement)
+        invocation.result(
+            msgspec.json.encode(result).decode()
+            if invocation.as_json
+            else result_text(result, agreement)
         )
         # Without --rounds, Ctrl-C is the normal end of a demo.
         interrupted = stop.is_set() and rounds > 0
         if interrupted or (result.good and not reason):
             shutil.rmtree(root, ignore_errors=True)
             return INTERRUPTED if interrupted else 0
-        talk.say(f"The logs and checkpoints are kept in {root}")
+        invocation.say(f"The logs and checkpoints are kept in {root}")
         return 1
 
 

@@ -1,10 +1,10 @@
-"""The group layout: who sums what of whose work, read from the plan alone.
+"""The group layout: which member sums which contributions, read from the plan alone.
 
 The vector is divided among the positions of a group. The member at position k of its group sums the
 slice of that position over its own group's contributions. The members at position k of all groups
-are **counterparts**. They divide that slice again, and each finishes one share of it from the sums
-of all groups (inter-group reduce). So a member's **part** is what its group scatters to it, and its
-**slice** is what it finishes. With one group both are the same.
+are **counterparts**. They divide that slice again, and each finishes one share of it: it adds up
+the sums of all groups (inter-group reduce). So a member's **part** is what its group scatters to
+it, and its **slice** is what it finishes. With one group both are the same.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 from protocol.averaging.vector_layout import share_out
 from protocol.messages.round import Inclusion, Plan
 
-# A node looks at few plans, and often; a simulated world does so for every node.
+# A node asks for the layouts of few plans, and often; a simulated world does so for every node.
 LAYOUTS_KEPT = 64
 
 Chunks = tuple[int, int]

@@ -37,9 +37,12 @@ def check_inclusion(
     ):
         raise PeerFault(
             "bad_plan",
-            f"an inclusion of {len(inclusion.contributors)} contributors among {len(inclusion.present)} present",
+            f"an inclusion of {len(inclusion.contributors)} contributors "
+            f"among {len(inclusion.present)} present",
         )
     if bool(inclusion.contributors) == merging or any(
         plan.offers[i].samples == 0 for i in inclusion.contributors
     ):
-        raise PeerFault("bad_plan", "an inclusion of nobody, or of a member that offered nothing")
+        raise PeerFault(
+            "bad_plan", "an inclusion without contributors, or with a member that offered nothing"
+        )

@@ -38,7 +38,10 @@ class Judgment(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         proof = self.evidence.hex()[:12]
-        return f"it signed another sum of slice {self.slice} of round {self.number} than its contributors' bytes make (evidence {proof})"
+        return (
+            f"it signed another sum of slice {self.slice} of round {self.number} "
+            f"than its contributors' bytes make (evidence {proof})"
+        )
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,7 +122,7 @@ def is_right(
 
 
 def hands(certificate: OpenCertificate, index: int) -> tuple[PeerId, ...]:
-    """The members that handled slice `index`: its finisher, then those that summed it in a group."""
+    """The members that handled slice `index`: its finisher, then its summers in the groups."""
     plan, owners = certificate.plan, certificate.inclusion.owners
     groups = plan.layout.groups_with(certificate.contributors)
     summed = (

@@ -1,8 +1,8 @@
 """The outer step: from the members' common anchor and the mean to their next common anchor.
 
 It is elementwise float32, one operation at a time. No operation is fused or reordered, so every
-machine computes the same bytes. numpy is the definition. A compiled loop (`codec/kernel.c`) replaces it, in
-one pass over memory, where it makes the same bytes on a sample.
+machine computes the same bytes. numpy is the definition. A compiled loop (`codec/kernel.c`) does
+the same in one pass over memory, if it makes the same bytes on a sample.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def _loops() -> KernelLoops | None:
 
 
 LEAF_ELEMENTS = STATE_CHUNK_BYTES // 4
-"""The elements of anchor or momentum in one leaf of the state's digest, a whole number of chunks."""
+"""The elements of anchor or momentum in one leaf of the state's digest: whole chunks."""
 
 
 def state_leaf(part: Vector) -> Digest:

@@ -1,22 +1,27 @@
-"""How large a slice each member reduces, so that the slowest link bounds the round as little as the
-arithmetic allows.
+"""The size of the slice that each member reduces: the sizes that make the round shortest.
 
-A round has two transfers with the Cut between them. Of a vector of size 1, with k members, member i
-that reduces f_i
+A round has two transfers with the inclusion between them. For a vector of size 1 and k members,
+member i, which reduces the fraction f_i of the vector,
 
     scatter   sends 1 - f_i               receives (k - 1) f_i
     gather    sends (k - 1) f_i           receives 1 - f_i
 
-so that with u_i and d_i what its link carries up and down, the scatter takes S = max((1 - f_i) /
-u_i, (k - 1) f_i / d_i), the gather G = max((k - 1) f_i / u_i, (1 - f_i) / d_i), and the round S +
-G. Minimized here; it is a linear program, so the least S + G is found by searching one of the two
-and bisecting the other.
+Let u_i and d_i be the rates of its link up and down. The scatter takes
 
-hivemind minimizes max((1 + (k - 2) f_i) / b_i), the whole volume over one bandwidth: right where
-scatter and gather overlap. With a Cut they cannot, and a member that reduces nothing, which that
-formula likes for slow links, would be waited for twice. Where every link is as fast up as down,
-equal slices are the best there are; where up is slower, as at most homes, the slow one reduces
-less. Of the many ways to divide the rest equally fast, the most even one is taken.
+    S = max over i of max((1 - f_i) / u_i, (k - 1) f_i / d_i)
+
+and the gather
+
+    G = max over i of max((k - 1) f_i / u_i, (1 - f_i) / d_i).
+
+This module minimizes S + G. That is a linear program, so a ternary search over S with a bisection
+of G for each S finds the least sum.
+
+hivemind minimizes max((1 + (k - 2) f_i) / b_i), the whole volume over one bandwidth. That is right
+where scatter and gather overlap. With an inclusion between them they cannot overlap. That formula
+often gives slow links nothing to reduce, and the round would wait for such a link twice. If every
+link is as fast up as down, equal slices are optimal. If up is slower, as in most homes, a member
+with a slow uplink reduces less. Several divisions may be equally fast: the most even one is chosen.
 """
 
 from __future__ import annotations
@@ -27,19 +32,20 @@ from functools import lru_cache
 
 import msgspec
 
-# Of each search: G to a part in 2^32, S to one in 400,000.
+# Steps of each search: they find G to a part in 2^32 and S to a part in 400,000.
 STEPS = 32
-# Of a level that many slices have: to what a float tells.
+# Steps that find the largest slice to the precision of a float.
 HALVINGS = 50
-# A plan is made once and checked a few times; in a simulated world by every node.
+# A plan is made once and checked a few times; in a simulated world, every node checks it.
 PLANS_KEPT = 64
-# Of the median: a claim beyond moves no more work than this, whoever makes it.
+# Rates count from this share of the median up to the median over this share. So no claim moves more
+# work than that.
 LEAST_SHARE = 1 / 64
 UNKNOWN = 0
 
 
 class _Class(msgspec.Struct, frozen=True):
-    """Members with the same links, and how many they are."""
+    """The number of members whose links have these rates."""
 
     up: float
     down: float
@@ -47,10 +53,13 @@ class _Class(msgspec.Struct, frozen=True):
 
 
 def best_shares(ups: Sequence[int], downs: Sequence[int]) -> list[float]:
-    """The fractions f_i of the vector, each at least 0, together 1, for links of `ups` and `downs`
-    bits a second; 0 is not measured.
+    """Return the fraction of the vector that each member reduces; the fractions add up to 1.
 
-    Pure Python floats and the four operations: the same on every machine.
+    Only the four operations on Python floats are used, which give the same result on every machine.
+
+    Args:
+        ups: the members' uplinks in bits a second; 0 where not measured.
+        downs: the downlinks, likewise.
     """
     return list(_best_shares(tuple(ups), tuple(downs)))
 
@@ -65,9 +74,10 @@ def _best_shares(ups: tuple[int, ...], downs: tuple[int, ...]) -> tuple[float, .
         # Two members send half to each other, whatever their links.
         return equal
     others = members - 1
-    # No better S is beyond, since S + G would be longer than with equal slices.
+    # With a longer S, S + G would be longer than with equal slices.
     low, high = 0.0, 2 * _time(equal, links)
-    for _ in range(STEPS):  # S + G is convex in S
+    # S + G is convex in S.
+    for _ in range(STEPS):
         one, two = low + (high - low) / 3, high - (high - low) / 3
         if one + _least_gather(one, classes, others) <= two + _least_gather(two, classes, others):
             high = two
@@ -83,8 +93,9 @@ def _best_shares(ups: tuple[int, ...], downs: tuple[int, ...]) -> tuple[float, .
 
 
 def _alike(least: Sequence[float], most: Sequence[float]) -> tuple[float, ...]:
-    """Of all shares within these bounds, together 1, those whose largest is smallest: a path, too,
-    bounds how long the largest takes.
+    """Return the shares within these bounds, together 1, whose largest share is smallest.
+
+    A path also bounds how long the largest slice takes.
     """
     low, high = 0.0, 1.0
     for _ in range(HALVINGS):
@@ -97,7 +108,7 @@ def _alike(least: Sequence[float], most: Sequence[float]) -> tuple[float, ...]:
 
 
 def round_time(shares: Sequence[float], ups: Sequence[int], downs: Sequence[int]) -> float:
-    """S + G for a vector of one bit: seconds, if the links are in bits a second."""
+    """Return S + G in seconds for a vector of one bit; links are in bits a second."""
     return _time(shares, _known(ups, downs))
 
 
@@ -113,24 +124,24 @@ def _time(shares: Sequence[float], links: Sequence[tuple[float, float]]) -> floa
 
 
 def _known(ups: Sequence[int], downs: Sequence[int]) -> list[tuple[float, float]]:
-    """What is not measured counts as the median of what is; claims far from the median count as
-    less far.
+    """Return the rates by which the slices are sized.
 
-    Three significant bits are all that a measurement is worth, and they bound how many classes of
-    members there are.
+    An unmeasured rate counts as the median of the measured ones, and the distance from the median
+    is bounded. Rates have three significant bits: a measurement has no more, and few different
+    rates mean few classes of members.
     """
     ups, downs = [_rounded(bits) for bits in ups], [_rounded(bits) for bits in downs]
     measured = sorted(bits for bits in (*ups, *downs) if bits != UNKNOWN)
     middle = float(measured[len(measured) // 2]) if measured else 1.0
 
-    def taken(bits: int) -> float:
+    def bounded(bits: int) -> float:
         return (
             middle
             if bits == UNKNOWN
             else min(max(float(bits), middle * LEAST_SHARE), middle / LEAST_SHARE)
         )
 
-    return [(taken(up), taken(down)) for up, down in zip(ups, downs, strict=True)]
+    return [(bounded(up), bounded(down)) for up, down in zip(ups, downs, strict=True)]
 
 
 def _rounded(bits: int) -> int:
@@ -139,7 +150,7 @@ def _rounded(bits: int) -> int:
 
 
 def _bounds(scatter: float, gather: float, group: _Class, others: int) -> tuple[float, float]:
-    """The least and the most that a member may reduce, when the two transfers may take so long."""
+    """Return the least and the most that a member may reduce within these transfer times."""
     least = max(0.0, 1 - scatter * group.up, 1 - gather * group.down)
     return least, min(1.0, scatter * group.down / others, gather * group.up / others)
 
@@ -156,12 +167,13 @@ def _possible(scatter: float, gather: float, classes: Sequence[_Class], others: 
 
 
 def _least_gather(scatter: float, classes: Sequence[_Class], others: int) -> float:
-    """The shortest gather that goes with this scatter; so long that it is never chosen when none
-    does.
+    """Return the shortest gather for this scatter.
+
+    If no gather is possible, return a time so long that the search never chooses it.
     """
     low, high = 0.0, 2 * others / min(min(group.up, group.down) for group in classes)
     if not _possible(scatter, high, classes, others):
-        # Shorter for a longer scatter: the search is led to where there is one.
+        # The time falls with the scatter, which leads the search to a possible gather.
         return high * (3 + others) - scatter
     for _ in range(STEPS):
         middle = (low + high) / 2

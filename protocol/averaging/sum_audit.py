@@ -71,7 +71,8 @@ class Evidence(
 
     certificate: Annotated[bytes, Meta(max_length=MAX_MESSAGE_BYTES)]
     result: Signed
-    chunk: Natural  # of the whole vector
+    # The chunk's place in the whole vector.
+    chunk: Natural
     reduced: Piece
     contributed: Annotated[
         # In the order of the inclusion's contributors, or of those in the group.

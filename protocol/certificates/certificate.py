@@ -138,7 +138,7 @@ def certificate_from(
 ) -> OpenCertificate:
     """Assemble a certificate from a plan, an inclusion and votes that this node has checked.
 
-    `votes` maps a peer to its signature. The caller has counted a majority of the plan among them.
+    `votes` maps a peer to its signature. The caller has counted a majority of the plan in it.
     """
     return OpenCertificate(
         raw=assemble(vote, plan_signed, inclusion_signed, votes),
@@ -161,8 +161,8 @@ def open_certificate(
 ) -> OpenCertificate:
     """Check everything that a certificate proves by itself.
 
-    That are signatures, hashes, and that the votes are a majority of the plan. The plan is not made
-    again: the majority did that before it voted, and a later release may plan otherwise
+    The checks cover signatures, hashes, and that the votes are a majority of the plan. The plan is
+    not made again: the majority did that before it voted, and a later release may plan otherwise
     (`protocol/planning/plan.py`).
 
     Args:

@@ -1,12 +1,12 @@
 """The order of leaders: no fixed coordinator, but a draw by a hash that no one chooses.
 
 The candidates after a certificate are the members that its inclusion names as present; at genesis,
-the peers known so far. Its voters do not serve: the certificate's hash does not cover which votes an
-assembler held, so two nodes with the same certificate could draw two orders. The hash covers the
-inclusion, and every voter saw it.
+the peers known so far. The certificate's voters are no candidates: its hash does not cover which
+votes an assembler had, so two nodes with the same certificate could draw two orders. The hash
+covers the inclusion, and every voter saw it.
 
-Newcomers follow the candidates, in views after all candidates were passed over. Without this, a run
-whose last members all left for good could never be led again by nodes that joined since.
+Newcomers follow the candidates, in views after all candidates were passed over. Without this, new
+nodes could never lead a run whose last members all left for good.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Two certificates with one parent, or two halves of a partition, are both valid. Their anchors and
 momenta are averaged, weighted by the samples certified on each side since they parted, with the
-parents in the order of their hashes. To add one side's whole displacement through the outer
+parents in the order of their hashes. Adding one side's whole displacement through the outer
 optimizer would overshoot. The merge's ancestry then holds the contributions of both sides, and no
 member offers its work again.
 """

@@ -25,7 +25,7 @@ NEWCOMER_LANES = 8
 
 
 class Tip(msgspec.Struct, frozen=True, kw_only=True):
-    """The end of a lineage: what is needed of all its certificates to check the next one."""
+    """The end of a lineage: all that a check of the next certificate needs."""
 
     hash: Digest
     number: int
@@ -35,7 +35,8 @@ class Tip(msgspec.Struct, frozen=True, kw_only=True):
     samples: int
     # The digest of anchor and momentum; empty at genesis, whose state follows from the manifest.
     state: Digest
-    lane_base: int  # where the next round's data begins
+    # The position at which the next round's data begins.
+    lane_base: int
     # What the last plan leaves for the next one.
     layout: GroupSizeHistory | None = None
 
@@ -60,7 +61,11 @@ def encode_tip(tip: Tip) -> bytes:
 
 
 def decode_tip(data: bytes) -> Tip | None:
-    """Decode a tip from this node's own disk; None where another release wrote none, or another kind."""
+    """Decode a tip from this node's own disk.
+
+    Returns:
+        None where another release wrote no tip, or a tip of another kind.
+    """
     try:
         return msgspec.msgpack.decode(data, type=Tip) if data else None
     except UNREADABLE:
@@ -170,7 +175,8 @@ def merge(
     ):
         raise PeerFault(
             "bad_certificate",
-            f"certificate {outcome.number} does not merge certificates {first.number} and {second.number}",
+            f"certificate {outcome.number} does not merge "
+            f"certificates {first.number} and {second.number}",
         )
     if not trusted:
         _check_leader(certificate.plan, {*first.members, *second.members})

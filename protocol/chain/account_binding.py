@@ -2,8 +2,8 @@
 
 The wallet signs peer id, wallet and payout as EIP-712 typed data
 (https://eips.ethereum.org/EIPS/eip-712) for one chain and one contract. The binding travels inside
-Ready, which the node key signs: that signature is the countersignature. So nobody can claim
-another's work, because its Ready would not be signed by the node that worked. And nobody can name
+Ready, which the node key signs: that signature is the countersignature. So no node can claim
+another's work, because its Ready would not be signed by the node that worked. And no node can name
 another's wallet, because the wallet did not sign that peer id. A second Ed25519 signature in the
 binding would add nothing, at 64 bytes for each offer of each certificate for ever.
 

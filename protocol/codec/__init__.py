@@ -1,9 +1,9 @@
 """Codecs: how a float32 vector travels.
 
 Every decoder is exact numpy and gives the same values on every machine. A codec works chunk by
-chunk (`protocol.averaging.vector_layout.CHUNK_ELEMENTS`), so any run of whole chunks can be cut out
-of an encoding, checked and decoded by itself. Lossy codecs are used with error feedback: what an
-encoding lost stays in its owner's ledger (`protocol/contribution/ledger.py`).
+chunk (`protocol.averaging.vector_layout.CHUNK_ELEMENTS`). So any run of whole chunks of an encoding
+can be checked and decoded by itself. Lossy codecs are used with error feedback: what an encoding
+lost stays in its owner's ledger (`protocol/contribution/ledger.py`).
 
 To add a codec:
 

@@ -37,8 +37,8 @@ class Codec(Protocol):
     """How a float32 vector travels.
 
     Guarantees that all methods are pure functions of the values, the same on every machine. An
-    encoding can be cut at chunk borders: a run of whole chunks encodes to the same bytes alone as
-    within a vector. Encoding a decoded vector loses nothing more. Vectors are contiguous, shape
+    encoding can be divided at chunk borders: a run of whole chunks encodes to the same bytes alone
+    and within a vector. Encoding a decoded vector loses nothing more. Vectors are contiguous, shape
     (elements,), else `ValueError`. Methods that read an encoding raise `PeerFault("malformed")` for
     a wrong size, value, scale or index.
     """

@@ -22,7 +22,7 @@ LARGE_BYTES = 1 << 22
 _new_bytes = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_char_p, ctypes.c_ssize_t)(
     ("PyBytes_FromStringAndSize", ctypes.pythonapi)
 )
-"""CPython's way to make bytes that their maker fills before anybody else sees them."""
+"""CPython's function that makes bytes which the caller fills before any other code sees them."""
 
 
 _WRITABLE = 0x200  # PyBUF_WRITE

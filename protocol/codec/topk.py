@@ -173,9 +173,9 @@ class TopK(NumpyCodec):
 
 
 def _greatest(magnitudes: Bits32, kept: int) -> Places:
-    """Return where each row has its `kept` greatest values, ascending, shape (rows, kept).
+    """Return the places of each chunk's `kept` greatest values, ascending, shape (chunks, kept).
 
-    Of equal values the first ones count, so the values alone decide.
+    Among equal values the first ones count, so the values alone decide.
     """
     elements = magnitudes.shape[1]
     least = np.partition(magnitudes, elements - kept, axis=1)[:, elements - kept, None]
@@ -194,10 +194,10 @@ def _greatest(magnitudes: Bits32, kept: int) -> Places:
 def _two_magnitudes(values: Vector) -> tuple[Bits16, Flags]:
     """Return the two magnitudes with the least squared error.
 
-    Also return which values take the greater one. `values` and this result have shape (rows, kept).
-    The magnitudes are bfloat16, shape (rows, 2).
+    Also return which values get the greater one. `values` and this result have shape (chunks,
+    kept). The magnitudes are bfloat16, shape (chunks, 2).
     """
-    rows, kept = values.shape
+    chunks, kept = values.shape
     ordered = np.sort(values, axis=1)
     # `cumsum` adds in order by definition, unlike `sum`.
     sums = np.cumsum(ordered, axis=1, dtype=np.float64)
@@ -206,11 +206,11 @@ def _two_magnitudes(values: Vector) -> tuple[Bits16, Flags]:
     explained = sums**2 / below + (sums[:, -1:] - sums) ** 2 / above
     # The last of the lesser values.
     split = explained.argmax(axis=1)
-    row = np.arange(rows)
-    lesser = sums[row, split] / below[split]
-    greater = (sums[:, -1] - sums[row, split]) / above[split]
+    chunk = np.arange(chunks)
+    lesser = sums[chunk, split] / below[split]
+    greater = (sums[:, -1] - sums[chunk, split]) / above[split]
     # If all values are in one class, the mean of the other is 0.
     means = np.stack([lesser, np.maximum(lesser, greater)], axis=1).astype(np.float32)
     levels = to_bfloat16(means.view(np.uint32))
-    border = ordered[row, np.minimum(split + 1, kept - 1)]
+    border = ordered[chunk, np.minimum(split + 1, kept - 1)]
     return levels, (values >= border[:, None]) & (levels[:, 1:] > levels[:, :1])

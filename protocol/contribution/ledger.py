@@ -5,24 +5,24 @@ minus the parameters, w its samples. Steps along a trajectory add up; trajectori
 weighted by samples. `residue` (S) and `weight` (W) hold what earlier trajectories left: the sum of
 weight x displacement that is not certified, with the encoding's error, and its samples.
 
-An offer is q = encode((S + wT) / (W + w)) with weight W + w, under the next `seq` of the node. Until
-its bytes are sent, later steps replace it by an offer of the whole displacement: a node that was
-alone for long brings all of its work, and the anchor moves to its parameters. Once sent, it is the
-only offer of its parent: every later view repeats it. Steps after it are kept apart (`later`); they
+An offer is q = encode((S + wT) / (W + w)) with weight W + w, under the node's next `seq`. Until its
+bytes are sent, later steps replace it by an offer of the whole displacement: a node that was alone
+for long brings all of its work, and the anchor moves to its parameters. Once sent, it is the only
+offer of its parent: every later view repeats it. Steps after it are kept apart (`later`); they
 begin the trajectory from the next anchor.
 
 - A certificate lists the offer: S += wT - (W + w) decode(q), W = 0.
-- A certificate does not list it: S += wT, W += w. Then S, W and the factor f of every sent offer are
-  halved, since work on an older anchor fits less well.
+- A certificate does not list it: S += wT, W += w. Then S, W and the factor f of every sent offer
+  are halved, since work on an older anchor fits less well.
 - A certificate lists an earlier offer, after a partition or a restart: S -= f (W + w) decode(q),
   W -= f (W + w).
-- `max_carry_rounds` certificates in a row list nothing of this node: S and W are dropped.
+- `max_carry_rounds` consecutive certificates list nothing of this node: S and W are dropped.
 
 The ledger returns the number of dropped samples to its caller, who reports it.
 
 The run's cap (`max_samples`) bounds the weight of an offer, never its displacement. What is above
-the cap is dropped, and S with it in proportion. The offer already holds the whole displacement; to
-offer the surplus again would move the anchor by the same displacement a second time.
+the cap is dropped, and S with it in proportion. The offer already holds the whole displacement;
+offering the surplus again would move the anchor by the same displacement a second time.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Ledger:
         self.later: Vector | None = None
         self.later_samples = 0
         self.later_rounds = 0
-        # The used samples of this round's lane, whatever became of them.
+        # The used samples of this round's lane, counted or not.
         self.drawn = 0
         # Rounds of training in the trajectory: how often something new was offered.
         self.rounds = 0
@@ -175,7 +175,7 @@ class Ledger:
         Returns:
             The dropped samples: half of what waits, all of it after `max_carry_rounds`, what is
             above the cap, or certified work that this ledger does not know after a restart from an
-            older one. The last loses a node's last steps; to keep them could count them twice.
+            older one. The last case loses a node's last steps; keeping them could count them twice.
         """
         if listed_seq is None or listed_seq <= self.settled:
             return 0 if beside else self._end() + self._age()

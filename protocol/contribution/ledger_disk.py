@@ -10,7 +10,10 @@ from protocol.ports.disk_records import LedgerRecord
 
 
 def ledger_record(ledger: Ledger, run: Digest, tip: Digest) -> LedgerRecord:
-    """The ledger as it goes to disk. It shares the vectors: write it before you change the ledger."""
+    """The ledger's record for the disk.
+
+    The record shares the ledger's vectors: write it before you change the ledger.
+    """
     nothing = ledger.residue[:0]
     return LedgerRecord(
         run=run,
@@ -46,7 +49,8 @@ def restore_ledger(ledger: Ledger, record: LedgerRecord, *, given: bool = True) 
     """
     if record.residue.shape != ledger.residue.shape:
         raise InvariantBroken(
-            f"the ledger on disk has {record.residue.size} parameters, the run's model {ledger.residue.size}"
+            f"the ledger on disk has {record.residue.size} parameters, "
+            f"the run's model {ledger.residue.size}"
         )
     ledger.residue[:] = record.residue
     ledger.weight, ledger.next_seq, ledger.carried = record.weight, record.next_seq, record.carried

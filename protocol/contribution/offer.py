@@ -1,4 +1,4 @@
-"""An offer of one node to one round, and the bytes of its vectors."""
+"""A node's offer to a round, and the bytes of its vectors."""
 
 from __future__ import annotations
 

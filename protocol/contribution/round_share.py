@@ -1,17 +1,20 @@
 """How many rounds of training a certificate's mean holds: more than one after training alone.
 
 A round moves the anchor by the mean of some seconds of training. A member that was alone for an
-hour brings a displacement of an hour, with an hour's weight, and says in its offer of how many
-rounds it is (`Trajectory.rounds`). Two things must not take such a mean for that of one round:
+hour brings a displacement of an hour, with an hour's weight, and its offer names the number of
+rounds (`Trajectory.rounds`). Two parts must not treat such a mean as that of one round:
 
-- the outer optimizer. Its momentum and rate are made for many small steps in one direction: 0.7 and 0.9 make 1.33 of a displacement at once and seven
-  of it in the rounds that follow. That leads far away from the parameters that were trained (`protocol/averaging/outer_step.py`).
-- the ledger. What encoding lost is weight times error. Divided by the weight of the next round, the error of an hour would be larger than that
-  round's work (`protocol/contribution/ledger.py`).
+- The outer optimizer. Its momentum and rate are made for many small steps in one direction. With a
+  rate of 0.7 and a momentum of 0.9, a displacement is applied 1.33 times at once, and seven times
+  over the following rounds. That leads far away from the trained parameters
+  (`protocol/averaging/outer_step.py`).
+- The ledger. The loss of an encoding is weight times error. Divided by the weight of the next
+  round, the error of an hour would be larger than that round's work
+  (`protocol/contribution/ledger.py`).
 
-The figure is the weight of all that is counted over the weight of one round of it: what a member
-says of its own rounds moves it by that member's share of the weight at most. It is a function of
-the certificate alone, so that every member finds the same.
+The figure is the weight of all counted offers over the weight of one round of them. So a member's
+claim about its own rounds moves the figure by that member's share of the weight at most. The figure
+is a function of the certificate alone, so every member computes the same.
 """
 
 from __future__ import annotations
@@ -22,10 +25,10 @@ from protocol.messages.offer import Ready
 
 
 def rounds_in(offers: Iterable[Ready]) -> float:
-    """The harmonic mean of the counted offers' rounds, weighted by their samples; 1.0 for an
-    ordinary round.
+    """Return the harmonic mean of the counted offers' rounds, weighted by their samples.
 
-    Sums in float64, in the order given: the order of the plan's members.
+    The result is 1.0 for an ordinary round. Sums are float64, in the given order: that of the
+    plan's members.
     """
     counted = list(offers)
     samples = sum(offer.samples for offer in counted)

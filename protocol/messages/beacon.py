@@ -22,7 +22,8 @@ class Beacon(
     serial: Natural
     name: Text
     role: Text
-    number: Natural  # of the tip
+    # The number of the tip.
+    number: Natural
     tip: Hash
     view: Natural
     phase: Text
@@ -30,7 +31,8 @@ class Beacon(
     loss: float | None
     samples_per_second: float
     device: Annotated[str, Meta(max_length=128)]
-    endpoint: Endpoint | None  # None for an observer
+    # None for an observer.
+    endpoint: Endpoint | None
     # The name of the task on this node (`protocol/run/task_digest.py`); empty for an observer and
     # while the worker starts.
     task: Name = b""

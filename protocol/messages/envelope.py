@@ -76,7 +76,7 @@ def encode_signed(signed: Signed) -> bytes:
 
 
 def decode_signed(data: bytes) -> Signed:
-    """Decode an envelope without a look inside.
+    """Decode an envelope, but not the message inside.
 
     Raises:
         PeerFault: "oversized" or "malformed".

@@ -34,7 +34,8 @@ class Binding(
     A binding takes 121 bytes on the wire.
     """
 
-    public_key: Annotated[bytes, Meta(min_length=33, max_length=33)]  # of the wallet, compressed
+    # The compressed public key of the wallet.
+    public_key: Annotated[bytes, Meta(min_length=33, max_length=33)]
     payout: Annotated[bytes, Meta(min_length=20, max_length=20)]
     signature: Signature  # r ‖ s
 
@@ -63,11 +64,13 @@ class FirstReady(
     samples: Natural
     contribution: Hash
     loss: float | None
-    fingerprint: Hash  # of the bulk endpoint's certificate
+    # The digest of the bulk endpoint's certificate.
+    fingerprint: Hash
     # Measured bits a second; 0 when not measured yet.
     uplink_bps: Natural
     downlink_bps: Natural
-    coordinate: Coordinate | None = None  # None before anything was measured
+    # None before the first measurement.
+    coordinate: Coordinate | None = None
     # The sender's measurements of a few other peers.
     observations: Annotated[tuple[PeerObservation, ...], Meta(max_length=MAX_OBSERVATIONS)] = ()
 

@@ -25,13 +25,13 @@ class Plan(
 ):
     """Who averages with whom.
 
-    The members are the senders of `offers`, in ascending order of peer id. Every other field names a
-    member by its index in that order.
+    The members are the senders of `offers`, in ascending order of peer id. Every other field names
+    a member by its index in that order.
 
     `groups` holds every member once. The member at position k of a group reduces chunks
-    `[borders[k], borders[k + 1])` of what its group contributes, unless an `Inclusion` names another
-    owner. There are as many positions as the smallest group has members: a member further back in a
-    larger group reduces nothing. With one group, a member's position is its index.
+    `[borders[k], borders[k + 1])` of what its group contributes, unless an `Inclusion` names
+    another owner. There are as many positions as the smallest group has members: a member further
+    back in a larger group reduces nothing. With one group, a member's position is its index.
     """
 
     parent: Hash
@@ -45,7 +45,8 @@ class Plan(
     reason: Annotated[str, Meta(max_length=MAX_REASON_CHARS)]
     # What the parent's plan left, by which group sizes are kept; None where it left nothing.
     before: GroupSizeHistory | None = None
-    after: GroupSizeHistory | None = None  # what this plan leaves for the next one
+    # What this plan leaves for the next one.
+    after: GroupSizeHistory | None = None
 
 
 class HoldReport(
@@ -69,7 +70,7 @@ class HoldReport(
 class Withdrawal(
     Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True
 ):
-    """A member of a plan tells the others that it takes no part: nobody needs to wait for it."""
+    """A member of a plan takes no part in it, so no other member needs to wait for it."""
 
     plan: Hash
     reason: Annotated[str, Meta(max_length=MAX_REASON_CHARS)]
@@ -92,7 +93,7 @@ class Inclusion(
     plan: Hash
     number: Annotated[int, Meta(ge=1, le=MAX_GROUP_LIMIT)]
     contributors: Indices
-    # Members that the leader takes for alive: they lead the rounds after this one.
+    # Members that the leader considers alive: they lead the rounds after this one.
     present: Indices
     owners: Indices
     reason: Annotated[str, Meta(max_length=MAX_REASON_CHARS)]
@@ -123,7 +124,10 @@ class GroupSum(
 class SliceResult(
     Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True
 ):
-    """A reducer signs the digest of its slice's encoded mean. The bytes follow on the bulk stream."""
+    """A reducer signs the digest of its slice's encoded mean.
+
+    The bytes follow on the bulk stream.
+    """
 
     plan: Hash
     inclusion: Hash

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta
 
 FAR_US = 60_000_000
-"""One minute. Nothing on Earth is further, and its square is still quick to compute with."""
+"""One minute. No place on Earth is further, and its square is still quick to compute with."""
 
 Microseconds = Annotated[int, Meta(ge=0, le=FAR_US)]
 Offset = Annotated[int, Meta(ge=-FAR_US, le=FAR_US)]

@@ -2,10 +2,10 @@
 
 The observations of others come before a member's own claims. A member that claims a fast link, or a
 slow one to be spared, is measured by those that received from it and sent to it. The median of
-their observations counts. Its own claim counts only until somebody has measured it, and never for
-more than the median of all. A coordinate that most observers contradict is replaced by the place
-that they measured. So a lie about oneself has no effect once two others have measured, and a false
-observation of another member is one of several.
+their observations counts. Its own claim counts only until another member has measured it, and never
+for more than the median of all. A coordinate that most observers contradict is replaced by the
+place that they measured. So a lie about oneself has no effect once two others have measured, and a
+false observation of another member is one of several.
 
 Only integers and the median are used, which give the same result on every machine.
 """
@@ -56,7 +56,7 @@ ENOUGH = 0.5
 class MemberLink(msgspec.Struct, frozen=True, kw_only=True):
     """One member's link as a plan uses it.
 
-    0 bits a second means unknown. `at` is None if nobody knows where the member is.
+    0 bits a second means unknown. `at` is None if the member's place is unknown.
     """
 
     uplink_bps: int

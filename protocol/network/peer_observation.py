@@ -23,8 +23,8 @@ MAX_OBSERVATIONS = 8
 NAME_BYTES = 8
 """Bytes of the digest of a peer id.
 
-Nobody finds another key with the same bytes by trying, and the whole id would take six times as
-much.
+Finding another key with the same bytes takes too many tries, and the whole id would be six times as
+long.
 """
 
 MOST_BITS = 1 << 40
@@ -69,6 +69,7 @@ class PeerObservation(
 
 def short_name(peer: PeerId) -> bytes:
     """Return the name by which observations refer to a peer."""
+    # The word is part of the digest in rules 2.
     return digest(b"sight", peer.encode())[:NAME_BYTES]
 
 

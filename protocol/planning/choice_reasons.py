@@ -45,8 +45,8 @@ def because_faster(
     if than.seconds < estimate.seconds:
         share = 100 * estimate.distance / (than.distance or 1)
         return (
-            f"{words}, about {estimate.seconds:.3g} s; {other_words} would take {than.seconds:.3g} s, "
-            f"but these move {share:.0f}% of the bytes times distance"
+            f"{words}, about {estimate.seconds:.3g} s; {other_words} would take "
+            f"{than.seconds:.3g} s, but these move {share:.0f}% of the bytes times distance"
         )
     return f"{words}, about {estimate.seconds:.3g} s; {other_words} would take {than.seconds:.3g} s"
 

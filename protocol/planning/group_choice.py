@@ -3,7 +3,7 @@
 The choice is the fastest proposal by the time model, with three reservations:
 
 - A little time is given up to move bytes less far: links between distant peers are few, shared, and
-  paid for by somebody.
+  metered.
 - The last round's size is kept, unless another one was much better in two consecutive rounds or a
   little better in three. So sizes do not flap. `GroupSizeHistory` remembers the count.
 - Nothing is predicted or remembered until enough is measured (`unmeasured_choice.py`).

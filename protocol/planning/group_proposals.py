@@ -5,7 +5,7 @@ different places gives any number of groups, so the order is made once for all p
 
 The order is that of the leaves of a tree. Members are laid along the line between two that are far
 apart, split at the widest gap that is not near an end, and each part is split again. Heights of
-coordinates do not count: a slow access is equally slow to everybody.
+coordinates do not count: a slow access is equally slow to all members.
 """
 
 from __future__ import annotations

@@ -112,8 +112,8 @@ def make_plan(
         )
     if late:
         reason += (
-            f"; without {', '.join(late)}: too slow for the deadline of {manifest.round.scatter_s:g} s, "
-            "their work waits"
+            f"; without {', '.join(late)}: too slow for the deadline of "
+            f"{manifest.round.scatter_s:g} s, their work waits"
         )
     return Plan(
         parent=parent,
@@ -150,8 +150,7 @@ def _in_time(
 
     Without a member, its observations of others are missing too. So the check repeats until all
     remaining members are in time, and a plan that is made again from its own offers is the same. If
-    more than a third is too slow, this swarm cannot keep the deadline, and nobody is left out for
-    it.
+    more than a third is too slow, this swarm cannot keep the deadline, and no member is left out.
 
     Returns:
         The offers that are in time, and a name with the needed seconds for each other one.
@@ -223,7 +222,8 @@ def read_plan(
         if ready.samples > manifest.limits.max_samples:
             raise PeerFault(
                 "bad_plan",
-                f"{short(signed_offer.peer)} offers {ready.samples} samples, the run allows {manifest.limits.max_samples}",
+                f"{short(signed_offer.peer)} offers {ready.samples} samples, "
+                f"the run allows {manifest.limits.max_samples}",
             )
         wallet_of_offer(manifest, signed_offer.peer, ready)
         check_admission(manifest, signed_offer.peer, ready)

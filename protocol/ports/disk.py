@@ -106,7 +106,7 @@ class Disk(Protocol):
     async def append_certificate(self, run: Digest, number: int, certificate: bytes) -> None:
         """Append to the run's chain of certificates.
 
-        A number that is not above the last one cuts the chain back to it first.
+        A number that is not above the last one first removes the certificates from it on.
         """
 
     async def certificates(self, run: Digest, first: int, limit: int) -> list[bytes]:

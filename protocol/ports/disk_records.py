@@ -22,7 +22,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     anchor: Any  # Vector
     momentum: Any  # Vector
-    inner: Any  # Vector; empty when the trainer had none to give
+    inner: Any  # Vector; empty without a state of the inner optimizer.
     # Name and shape of each tensor in the anchor, in order; empty where not known.
     shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
     # The tip with all its figures (`encode_tip`), since the certificates on disk may not reach back
@@ -54,21 +54,26 @@ class LedgerRecord(msgspec.Struct, frozen=True, kw_only=True):
     next_seq: int
     weight: int
     carried: int
-    offered_seq: int  # 0 when nothing is offered
+    # 0 without an offer.
+    offered_seq: int
     offered_weight: int
     offered_digest: Digest
     # The encoded contribution: exactly the bytes that a retry sends.
     offered: Buffer
-    residue: Any  # Vector S
-    samples: int = 0  # of the trajectory from `tip`
-    # Vector T; empty where `samples` is 0.
+    # Vector S.
+    residue: Any
+    # The samples of the trajectory from `tip`, and its displacement: Vector T, empty without
+    # samples.
+    samples: int = 0
     displacement: Any = msgspec.field(default_factory=_empty)
-    later_samples: int = 0  # trained after the offer was sent
-    later: Any = msgspec.field(default_factory=_empty)  # their Vector; empty where there are none
+    # The same of what was trained after the offer was sent.
+    later_samples: int = 0
+    later: Any = msgspec.field(default_factory=_empty)
     # Samples of the round's lane that were used.
     drawn: int = 0
-    rounds: int = 0  # of training in the trajectory
-    later_rounds: int = 0  # of training in `later`
+    # The rounds of training in the trajectory, and in `later`.
+    rounds: int = 0
+    later_rounds: int = 0
     # Offers of earlier parents that are not settled, by seq.
     sent: tuple[SentOffer, ...] = ()
 

@@ -19,8 +19,8 @@ MAX_CERTIFICATE_BYTES = 2048
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Where a peer accepts bulk streams: its addresses and the exact certificate that it shows.
 
-    A caller tries `hosts` in order. `certificate` is the self-signed X.509 certificate in DER. Trust
-    an endpoint only when it arrives inside something that its peer signed.
+    A caller tries `hosts` in order. `certificate` is the self-signed X.509 certificate in DER.
+    Trust an endpoint only when it arrives inside a message that its peer signed.
     """
 
     peer: Annotated[PeerId, Meta(max_length=60)]

@@ -172,7 +172,7 @@ class Network(Protocol):
         """
 
     def source_of(self, peer: PeerId) -> Source:
-        """Where a connected peer comes from, and whether it goes before strangers (`keep`)."""
+        """Where a connected peer comes from, and whether it precedes strangers (`keep`)."""
 
     def changes(self) -> AsyncIterator[LinkChange]:
         """Connections as they come and go, beginning with those that are up."""

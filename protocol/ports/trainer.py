@@ -58,7 +58,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     delta: Vector
     samples: int
     steps: int
-    loss: float | None  # the mean over those samples; None where there are none
+    loss: float | None  # Mean over the samples, or None.
     seconds: float
 
 
@@ -76,7 +76,7 @@ class Trainer(Protocol):
 
     Guaranteed: between `train` and `collect` the trainer works without further calls. `collect`
     ends after a whole step, hands over everything since the last `train` or `collect`, and leaves
-    the trainer paused. The deltas of successive calls of `collect` add up to the whole displacement.
+    the trainer paused. The deltas of successive `collect` calls add up to the whole displacement.
 
     Raises `TrainerLost` when the trainer died. The trainer then restarts, and everything not yet
     collected is lost. A command that does not fit the trainer's state (`inner_state` while it
@@ -118,6 +118,6 @@ class Trainer(Protocol):
 class TrainerLost(Exception):
     """The trainer died, or its state does not fit the command.
 
-    What a dead trainer had not handed over is lost. `train` helps in both cases, once the trainer is
-    up. The message says why, in one sentence.
+    What a dead trainer had not handed over is lost. `train` helps in both cases, once the trainer
+    is up. The message says why, in one sentence.
     """

@@ -63,7 +63,8 @@ class Scatter(Action, frozen=True, kw_only=True):
     """
 
     plan: OpenPlan
-    offer: Offer  # the one that the plan names for this node
+    # The offer that the plan names for this node.
+    offer: Offer
 
 
 class Reduce(Action, frozen=True, kw_only=True):
@@ -178,7 +179,7 @@ class Refuse(Action, frozen=True, kw_only=True):
     """Count what a peer sent as refused."""
 
     peer: PeerId
-    reason: str  # a word of `protocol.journal.REFUSALS`
+    reason: str  # One of `protocol.journal.REFUSALS`.
     detail: str
 
 

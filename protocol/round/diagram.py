@@ -1,5 +1,6 @@
-"""The picture of a round, drawn from the transition table: `python -m protocol.round.diagram`
-prints what docs/internals/round.md shows.
+"""The diagram of a round, drawn from the transition table.
+
+`python -m protocol.round.diagram` prints the diagram that docs/internals/round.md shows.
 
 A Mermaid state diagram (https://mermaid.js.org/syntax/stateDiagram.html) with one arrow for each
 pair of phases; the events that can lead along it are its label. Events that leave a node in its
@@ -41,7 +42,7 @@ WORDS = {
     "StateUnavailable": "state unavailable",
     "ViewNotPersisted": "disk is full",
 }
-"""The events in a person's words."""
+"""The events in words for people."""
 
 
 def arrows() -> dict[tuple[Phase, Phase], list[type[Event]]]:

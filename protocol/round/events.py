@@ -70,7 +70,7 @@ class PlanReceived(Event, frozen=True, kw_only=True):
 
 
 class ContributionsReceived(Event, frozen=True, kw_only=True):
-    """The set of contributors whose part of this node's slice is here and checked, by index."""
+    """The contributors whose part of this node's slice arrived and was checked, by index."""
 
     plan: Digest
     contributors: frozenset[int]
@@ -98,14 +98,14 @@ class InclusionReceived(Event, frozen=True, kw_only=True):
 
 
 class ResultReceived(Event, frozen=True, kw_only=True):
-    """The result of one slice under the inclusion with this digest is here and checked."""
+    """The result of one slice arrived under the inclusion with this digest, and was checked."""
 
     inclusion: Digest
     slice: int
 
 
 class OutcomeComputed(Event, frozen=True, kw_only=True):
-    """All results are here, and the state after the outer step is in the spare buffer."""
+    """All results arrived, and the state after the outer step is in the spare buffer."""
 
     vote: Vote
 
@@ -133,8 +133,10 @@ class MergePrepared(Event, frozen=True, kw_only=True):
     """The average of both branches' states is in the spare buffer."""
 
     other: Tip
-    state: Digest  # of the average
-    ready: Ready  # has nothing to offer
+    # The digest of the averaged state.
+    state: Digest
+    # A Ready without an offer.
+    ready: Ready
 
 
 class CertificateAdopted(Event, frozen=True, kw_only=True):
@@ -152,15 +154,17 @@ class StateBytesReceived(Event, frozen=True, kw_only=True):
 
 
 class StateReceived(Event, frozen=True, kw_only=True):
-    """The state of a certificate is here, whole and checked.
+    """The state of a certificate arrived, whole and checked.
 
-    A node averages the state of another branch with its own. To adopt it would drop what this
+    A node averages the state of another branch with its own. Adopting it would drop what this
     node's branch certified.
     """
 
     certificate: OpenCertificate
-    tip: Digest  # this node's tip at that time
-    ahead: bool  # whether the certificate descends from `tip`
+    # This node's tip at that time.
+    tip: Digest
+    # Whether the certificate descends from `tip`.
+    ahead: bool
 
 
 class StateUnavailable(Event, frozen=True, kw_only=True):

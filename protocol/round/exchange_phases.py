@@ -73,7 +73,8 @@ def _reduce_without(state: RoundState, now: float, peer: PeerId, how: str) -> Tr
         return pass_view(
             state,
             now,
-            f"{short(peer)} {how} during reduce: a slice is missing, and the leader that could name a substitute is absent",
+            f"{short(peer)} {how} during reduce: a slice is missing, "
+            "and the leader that could name a substitute is absent",
         )
     return leader_inclusion.include_again(state, now, final=False)
 
@@ -166,7 +167,8 @@ def inclusion_received(state: RoundState, event: e.InclusionReceived, now: float
         return watch(
             state,
             now,
-            f"{short(plan.leader)} left this node out of inclusion {inclusion.number}: it was slow or seemed lost",
+            f"{short(plan.leader)} left this node out of inclusion {inclusion.number}: "
+            "it was slow or seemed lost",
         )
     if state.merge is not None:
         included = replace(state, inclusion=inclusion, inclusion_signed=event.signed)
@@ -192,9 +194,9 @@ def inclusion_received(state: RoundState, event: e.InclusionReceived, now: float
 def serve_inclusion(state: RoundState, event: e.InclusionReceived, now: float) -> Transition:
     """Serve a later inclusion than the one that this node voted under.
 
-    A reducer died while it sent its result out, and the result did not reach all. The vote stays:
-    a node has one in a view. But the others need this node's slices under the new inclusion. Without
-    them, they wait until the view is over.
+    A reducer died while it sent its result out, and the result did not reach all members. The vote
+    stays: a node votes once in a view. But the others need this node's slices under the new
+    inclusion. Without them, they wait until the view is over.
     """
     plan, inclusion = state.plan, event.inclusion
     if plan is None or inclusion.plan != plan.digest or state.merge is not None:
@@ -234,7 +236,7 @@ def _check(state: RoundState, event: e.InclusionReceived) -> tuple[bool, list[a.
 
 
 def result_received(state: RoundState, event: e.ResultReceived, now: float) -> Transition:
-    """Remember that a slice's result is here."""
+    """Remember that a slice's result arrived."""
     if state.inclusion_signed is None or event.inclusion != state.inclusion_signed.digest:
         return state, []
     return replace(state, results=state.results | {event.slice}), []

@@ -77,7 +77,7 @@ def fetch(state: RoundState, certificate: OpenCertificate, now: float) -> Transi
         state,
         Phase.FETCH,
         now,
-        f"the state of certificate {certificate.outcome.number} is not here; downloading it",
+        f"this node lacks the state of certificate {certificate.outcome.number}; downloading it",
         deadline=now + state.context.manifest.round.ready_s,
         target=certificate,
         spare=None,
@@ -126,7 +126,7 @@ def state_received(state: RoundState, event: e.StateReceived, now: float) -> Tra
         # This node moved on, or gave up the merge that needed the state.
         return state, []
     certificate = event.certificate
-    reason = f"the state of certificate {certificate.outcome.number} is here"
+    reason = f"the state of certificate {certificate.outcome.number} has arrived"
     closing: list[a.Action] = (
         []
         if state.phase is Phase.FETCH
@@ -156,7 +156,10 @@ def fetch_overdue(state: RoundState, event: e.DeadlinePassed, now: float) -> Tra
     target = state.target
     assert target is not None
     held_s = now - state.entered
-    reason = f"training on from certificate {state.tip.number}: the state of certificate {target.outcome.number} does not arrive"
+    reason = (
+        f"training on from certificate {state.tip.number}: "
+        f"the state of certificate {target.outcome.number} does not arrive"
+    )
     state, actions = return_to_training(state, now, reason)
     return state, [
         a.GiveUpState(certificate=target.hash, held_s=held_s),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from protocol.identity import PeerId, short
+from protocol.identity import PeerId
 from protocol.messages.base import MAX_REASON_CHARS
 from protocol.messages.round import Inclusion
 from protocol.planning.plan import OpenPlan
 from protocol.round import actions as a
+from protocol.round.inclusion_reasons import MAX_INCLUSIONS, failure, inclusion_reason
 from protocol.round.leader_plan import self_last
 from protocol.round.phase import Phase
 from protocol.round.state import RoundState
@@ -18,9 +19,6 @@ from protocol.round.views import pass_view
 # A member that holds less than this share of what others hold at the deadline is too slow for the
 # plan, and so is one whose contribution a smaller share of the owners holds.
 ENOUGH = 2 / 3
-# Each further inclusion of a view loses at least one member. A view that lost eight should begin
-# anew.
-MAX_INCLUSIONS = 8
 
 
 def _lost(state: RoundState) -> frozenset[PeerId]:
@@ -31,8 +29,9 @@ def _slow(plan: OpenPlan, state: RoundState) -> frozenset[PeerId]:
     """The members that kept the others waiting until the deadline.
 
     They are owners that hold too little of what others of their group hold, and contributors that
-    too few owners hold. Only what all owners hold can be included: without this, one slow downlink
-    empties the inclusion. Where too few members would be left, nobody counts as slow.
+    too few owners hold. Only what all owners hold can be included: without this check, one slow
+    downlink would empty the inclusion. Where too few members would be left, no member counts as
+    slow.
     """
     alive = {i for i, peer in enumerate(plan.members) if peer not in _lost(state)}
     reports = state.leader_state.hold_reports
@@ -122,7 +121,7 @@ def _close_reports(state: RoundState, plan: OpenPlan) -> RoundState:
 
 
 def include_for_merge(state: RoundState) -> list[a.Action]:
-    """Send a merge's inclusion at once: it names all members present and includes nobody."""
+    """Send a merge's inclusion at once: it names all members present, without contributors."""
     plan, merge = state.plan, state.merge
     assert plan is not None
     assert merge is not None
@@ -139,7 +138,7 @@ def include_for_merge(state: RoundState) -> list[a.Action]:
 
 
 def include_again(state: RoundState, now: float, *, final: bool) -> Transition:
-    """Send a further inclusion when an owner was lost before its result was here.
+    """Send a further inclusion when an owner was lost before its result arrived.
 
     A substitute sums the owner's slice from what the contributors kept.
     """
@@ -190,7 +189,7 @@ def cannot_include_again(state: RoundState) -> bool:
 
 
 def _missing(plan: OpenPlan, state: RoundState) -> list[int]:
-    """The slices whose result is not here."""
+    """The slices whose result has not arrived."""
     return [
         i for i in range(len(plan.members)) if plan.layout.finishes(i) and i not in state.results
     ]
@@ -200,7 +199,7 @@ def _needed(plan: OpenPlan, state: RoundState) -> frozenset[int]:
     """The members whose work, or whose substitute's work, a missing slice waits for.
 
     They are its finisher and the counterparts that sum it over their groups. A counterpart whose
-    own slice is here is not needed: it summed before it finished that slice.
+    own slice arrived is not needed: it summed before it finished that slice.
     """
     missing = _missing(plan, state)
     return frozenset(
@@ -211,8 +210,8 @@ def _needed(plan: OpenPlan, state: RoundState) -> frozenset[int]:
 def _overdue(plan: OpenPlan, state: RoundState) -> frozenset[int]:
     """The needed members that cannot have done their work.
 
-    A finished slice holds the sums of all groups: one slice of the counterparts that is here says
-    that they all summed. Where none is here, any of them may be late.
+    A finished slice holds the sums of all groups: if one slice of the counterparts has arrived,
+    they all summed. If none has arrived, any of them may be late.
     """
     late: set[int] = set()
     for i in _missing(plan, state):
@@ -233,7 +232,7 @@ def _send_inclusion(
     assert plan is not None
     least = _least(plan, state)
     if len(alive) < least or not contributors or number > MAX_INCLUSIONS:
-        return pass_view(state, now, _failure(plan, state.view, alive, contributors, least))
+        return pass_view(state, now, failure(plan, state.view, alive, contributors, least))
     inclusion = Inclusion(
         plan=plan.digest,
         number=number,
@@ -241,46 +240,9 @@ def _send_inclusion(
         present=tuple(alive),
         owners=_owners(plan, alive),
         # The reason may name half of a large group, and twice.
-        reason=_reason(state, plan, number, alive, contributors, without)[:MAX_REASON_CHARS],
+        reason=inclusion_reason(state, number, alive, contributors, without)[:MAX_REASON_CHARS],
     )
     return state, [a.Send(to=self_last(plan.members, state.context.me), message=inclusion)]
-
-
-def _failure(
-    plan: OpenPlan, view: int, alive: list[int], contributors: frozenset[int], least: int
-) -> str:
-    """Why no inclusion can be sent."""
-    if len(alive) < least:
-        return f"{len(alive)} of {len(plan.members)} members are left in view {view}; {least} are needed"
-    if not contributors:
-        return f"no contribution arrived in time from the {len(alive)} members of view {view}"
-    return f"{MAX_INCLUSIONS} inclusions of view {view} failed"
-
-
-def _reason(
-    state: RoundState,
-    plan: OpenPlan,
-    number: int,
-    alive: list[int],
-    contributors: frozenset[int],
-    without: frozenset[int],
-) -> str:
-    """What an inclusion includes, and why not the rest."""
-    late = state.leader_state.slow
-    slow = [short(peer) for peer in plan.members if peer in late]
-    lost = [
-        short(peer) for i, peer in enumerate(plan.members) if i not in alive and peer not in late
-    ]
-    reason = f"{len(contributors)} of {len(_offering(plan))} contributions are included"
-    if number > 1:
-        reason += f" after {number - 1} earlier inclusions failed"
-    if without:
-        reason += f", without {', '.join(short(plan.members[i]) for i in sorted(without))}"
-    if slow:
-        reason += f"; late: {', '.join(slow)} (their work counts in the next round)"
-    if lost:
-        reason += f"; lost: {', '.join(lost)}"
-    return reason
 
 
 def _owners(plan: OpenPlan, alive: list[int]) -> tuple[int, ...]:

@@ -54,7 +54,8 @@ def try_plan(state: RoundState, now: float, *, final: bool) -> Transition:
         return pass_view(
             state,
             now,
-            f"no plan in view {state.view}: {missing or 'no other node'} not ready within {context.manifest.round.ready_s:g} s",
+            f"no plan in view {state.view}: {missing or 'no other node'} not ready "
+            f"within {context.manifest.round.ready_s:g} s",
         )
     return train_alone(state, now)
 
@@ -62,8 +63,8 @@ def try_plan(state: RoundState, now: float, *, final: bool) -> Transition:
 def _avoided(state: RoundState, ready: set[PeerId]) -> frozenset[PeerId]:
     """The ready nodes that wait, because most of their rounds with this node failed.
 
-    A leader chooses whose offers it waits for. It leaves nobody out where the others would be few:
-    a plan without them might not come to a certificate at all.
+    A leader chooses whose offers it waits for. It leaves no node out where the others would be few:
+    a plan without that node might lead to no certificate at all.
     """
     avoided = (state.avoided & ready) - {state.context.me}
     rest = len(ready) - len(avoided)

@@ -30,8 +30,8 @@ Guarantees
 - A node never returns to an earlier view of a round.
 - Every phase but OFFER, ADOPT and MERGE's average ends by a deadline at the latest.
 
-`TABLE` is the whole machine. An event without a row in a phase is ignored there. A handler that
-leads to a phase outside its row is a bug of this program.
+`TABLE` is the whole machine. A phase ignores the events for which the table has no entry. A handler
+that leads to a phase outside its entry is a bug of this program.
 """
 
 from __future__ import annotations
@@ -235,14 +235,15 @@ def step(state: RoundState, event: e.Event, now: float) -> tuple[RoundState, lis
     Raises:
         InvariantBroken: a handler left the table, or returned to an earlier view.
     """
-    row = TABLE.get((state.phase, type(event)))
-    if row is None:
+    entry = TABLE.get((state.phase, type(event)))
+    if entry is None:
         return state, []
-    handler, leads_to = row
+    handler, leads_to = entry
     after, actions = handler(state, event, now)
     if after.phase not in leads_to:
         raise InvariantBroken(
-            f"{type(event).__name__} in {state.phase.value} led to {after.phase.value}, which the table does not allow"
+            f"{type(event).__name__} in {state.phase.value} led to {after.phase.value}, "
+            "which the table does not allow"
         )
     if after.view < state.view and after.parent == state.parent and after.phase is not Phase.MERGE:
         raise InvariantBroken(f"from view {state.view} back to view {after.view}")

@@ -18,10 +18,13 @@ from protocol.round.views import begin_view
 
 
 def fork_found(state: RoundState, event: e.ForkFound, now: float) -> Transition:
-    """Leave the round and download the other branch: being one run again is most urgent."""
+    """Leave the round and download the other branch: reuniting the run is most urgent."""
     if state.merge is not None and state.merge.other.hash == event.other.hash:
         return state, []
-    reason = f"found certificate {event.other.number} of another branch; averaging it with certificate {state.tip.number}"
+    reason = (
+        f"found certificate {event.other.number} of another branch; "
+        f"averaging it with certificate {state.tip.number}"
+    )
     state = remember_view(state)
     state, actions = enter(
         state,

@@ -139,8 +139,8 @@ def ready_overdue(state: RoundState, event: e.DeadlinePassed, now: float) -> Tra
     rules = state.context.manifest.round
     training = event.training & others - state.readies.keys()
     if 2 * len(training) > len(others) and now < state.entered + rules.seconds:
-        # This node is early: most others still train, so that nobody can make a plan. In a later
-        # view they would not find it.
+        # This node is early: most others still train, so no leader can make a plan. In a later view
+        # they would not find this node.
         return replace(state, deadline=now + rules.ready_s), []
     if state.leads:
         return leader_plan.try_plan(state, now, final=True)

@@ -29,7 +29,8 @@ class RunContext(msgspec.Struct, frozen=True, kw_only=True):
     run: Digest
     me: PeerId
     manifest: Manifest
-    chunks: int  # of the run's model
+    # The chunks of the run's model.
+    chunks: int
 
 
 class LeaderState(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +38,7 @@ class LeaderState(msgspec.Struct, frozen=True, kw_only=True):
 
     # The contributors that each member reported to hold whole.
     hold_reports: Mapping[PeerId, frozenset[int]] = {}
-    # Members taken for dead, because they reported nothing in time.
+    # Members considered dead, because they reported nothing in time.
     silent: frozenset[PeerId] = frozenset()
     # Members without their part when most had theirs: alive, but left out of this plan.
     slow: frozenset[PeerId] = frozenset()
@@ -46,9 +47,12 @@ class LeaderState(msgspec.Struct, frozen=True, kw_only=True):
 class PendingMerge(msgspec.Struct, frozen=True, kw_only=True):
     """A merge whose averaged state is in the spare buffer."""
 
-    other: Tip  # of the other branch
-    state: Digest  # of the averaged state
-    first_view: int = 0  # the view in which this attempt began
+    # The tip of the other branch.
+    other: Tip
+    # The digest of the averaged state.
+    state: Digest
+    # The view in which this attempt began.
+    first_view: int = 0
 
 
 class VotedOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,13 +101,13 @@ class RoundState(msgspec.Struct, frozen=True, kw_only=True):
     declined: tuple[Digest, ...] = ()
     inclusion: Inclusion | None = None
     inclusion_signed: Signed | None = None
-    # Contributors whose part of this node's slices is here, whole.
+    # Contributors whose part of this node's slices arrived, whole.
     held_contributors: frozenset[int] = frozenset()
     # Whether half of the scatter's time is over.
     overdue: bool = False
     # Whether the leader has a hold report of this node: from then on every change is reported.
     hold_reported: bool = False
-    # Slices whose result under the current inclusion is here.
+    # Slices whose result arrived under the current inclusion.
     results: frozenset[int] = frozenset()
 
     # This node's last vote after this tip.
@@ -153,9 +157,7 @@ class RoundState(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def leader_order(self) -> tuple[PeerId, ...]:
-        """The leaders in turn: the members that the tip (or both tips) names, then all other peers
-        that this node knows.
-        """
+        """The leaders in turn: the members that the tips name, then all other known peers."""
         members = {*self.tip.members, *(self.merge.other.members if self.merge else ())}
         newcomers = (self.live | {self.context.me}).difference(members)
         leader_order = rules_of(self.context.manifest).leader_order
@@ -168,7 +170,7 @@ class RoundState(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def decided(self) -> bool:
-        """Whether this round's certificate is here, and only this node's own computation is not."""
+        """Whether this round's certificate arrived before this node computed its state."""
         return self.target is not None
 
     @property

@@ -1,8 +1,8 @@
 """How long a phase of a plan may take: several times the prediction, within the manifest's limits.
 
 The manifest's deadlines hold for a run's whole life and for any network; they are tens of seconds.
-A plan that knows its network predicts the time of its exchange. Nobody waits longer for a member
-that needs several times that: its work waits for the next round, and all others go on.
+A plan that knows its network predicts the time of its exchange. If a member needs several times
+that, the others go on without it, and its work waits for the next round.
 
 A prediction can be wrong, for example just after a network changed. So each failed view doubles
 what the next one allows, up to the manifest's limit. All timeouts follow from the plan: members and
@@ -23,7 +23,7 @@ REPORT_SHARE = 0.5
 
 
 def scatter_s(plan: OpenPlan, rules: RoundRules) -> float:
-    """The time until the leader closes the inclusion with what is held."""
+    """The time until the leader closes the inclusion with what the reducers hold."""
     return _within(rules.scatter_s, plan, rules)
 
 

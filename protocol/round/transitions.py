@@ -77,7 +77,7 @@ def training_deadline(state: RoundState, now: float, age_s: float = 0.0) -> floa
 
 
 def train_alone(state: RoundState, now: float) -> Transition:
-    """Train on, because no other node is here at the round's end.
+    """Train on, because no other node is ready at the round's end.
 
     A node alone certifies nothing. It keeps its work as the next offer.
     """
@@ -87,7 +87,10 @@ def train_alone(state: RoundState, now: float) -> Transition:
     offer = state.offer
     # An offer that was sent is repeated unchanged, while the samples drawn grow.
     pending = max(offer.samples, offer.trajectory.drawn) if offer else 0
-    reason = f"a certificate needs {least} members and no other node is ready; this node keeps its work for the next offer"
+    reason = (
+        f"a certificate needs {least} members and no other node is ready; "
+        "this node keeps its work for the next offer"
+    )
     state, actions = enter(
         state,
         Phase.TRAIN,
@@ -104,7 +107,7 @@ def train_alone(state: RoundState, now: float) -> Transition:
 
 
 def train_again(state: RoundState, now: float, reason: str) -> Transition:
-    """Train once more, because no member has anything to offer; the members meet in the next view."""
+    """Train once more, because no member has an offer; the members meet in the next view."""
     state, actions = enter(
         state,
         Phase.TRAIN,

@@ -25,7 +25,7 @@ MERGE_TURNS = 2
 LEADERS_PASSED = 2
 """The earlier leaders that a plan does not wait for.
 
-Not more: after turns of all leaders in vain, a plan would wait for nobody.
+With no limit, a plan after failed views of all leaders would wait for no member.
 """
 
 
@@ -82,7 +82,7 @@ def begin_view(state: RoundState, now: float, view: int, reason: str) -> Transit
 
 
 def _skip_absent(state: RoundState, view: int) -> tuple[int, list[PeerId]]:
-    """The first view from `view` on whose leader may be there, and the leaders passed over."""
+    """The first view from `view` on whose leader may be alive, and the leaders passed over."""
     here = (state.live - state.lost) | {state.context.me}
     order = state.leader_order
     skipped: list[PeerId] = []

@@ -45,7 +45,7 @@ def _first_collector(state: RoundState, absent: frozenset[PeerId]) -> PeerId | N
 
 
 def cast(state: RoundState, event: e.OutcomeComputed, now: float) -> Transition:
-    """Vote for the outcome computed here; adopt it when its certificate is here already."""
+    """Vote for the outcome computed here; adopt it if its certificate arrived before."""
     if (
         state.plan is None
         or state.inclusion_signed is None
@@ -239,13 +239,16 @@ def _disputes(state: RoundState, votes: Mapping[PeerId, Vote]) -> list[a.Action]
         ours = outcome.vote
         for peer, theirs in votes.items():
             if (theirs.plan, theirs.inclusion) == (ours.plan, ours.inclusion) and theirs != ours:
-                detail = f"a vote for state {theirs.state.hex()[:12]}; the same inclusion gave {ours.state.hex()[:12]} here"
+                detail = (
+                    f"a vote for state {theirs.state.hex()[:12]}; "
+                    f"the same inclusion gave {ours.state.hex()[:12]} here"
+                )
                 disputes.append(a.Refuse(peer=peer, reason="bad_proof", detail=detail))
     return disputes
 
 
 def certify(state: RoundState, key: bytes, now: float) -> Transition:
-    """Assemble, publish and adopt a certificate once a majority voted for the outcome computed here.
+    """Assemble, publish and adopt a certificate once a majority voted for this node's outcome.
 
     Adopting it in the same step leaves no instant in which a late inclusion could overwrite the
     state that it names.
@@ -271,9 +274,9 @@ def certify(state: RoundState, key: bytes, now: float) -> Transition:
     )
     me = state.context.me
     others = tuple(peer for peer in members if peer != me)
-    # Each of the three vote collectors tells every member. One gossips to all others, who notice
-    # within a beacon what gossip lost. In an earlier view, this node does not know who else comes
-    # to the certificate.
+    # Each of the three vote collectors sends the certificate to every member. One of them gossips
+    # it to all others, which notice a lost message by the next beacon. For an earlier view, this
+    # node does not know which other collectors assemble the certificate.
     late = state.plan is None or state.plan.digest != outcome.plan.digest
     gossips = late or _first_collector(state, state.lost) in {None, me}
     publish = a.PublishCertificate(certificate=certificate, to=others, gossip=gossips)

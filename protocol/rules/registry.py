@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class InclusionCheck(Protocol):
-    """Checks that an inclusion fits its plan. Raises `PeerFault("bad_plan")`."""
+    """A check that an inclusion fits its plan. Raises `PeerFault("bad_plan")`."""
 
     def __call__(
         self, inclusion: Inclusion, plan: OpenPlan, manifest: Manifest, *, merging: bool = False
@@ -76,7 +76,7 @@ class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
     choose: Callable[
         [NetworkSnapshot, GroupBounds, VectorSizes, GroupSizeHistory | None], GroupChoice
     ]
-    """The groups of a plan, the share of each position, and what the plan leaves for the next one."""
+    """The groups of a plan, the share of each position, and the history for the next plan."""
     share_out: Callable[[int, Sequence[float]], tuple[int, ...]]
     """The borders of slices, in chunks."""
     leader_order: Callable[[Digest, Iterable[PeerId]], tuple[PeerId, ...]]
@@ -105,7 +105,7 @@ _TODAY = RuleSet(
 )
 
 RULE_SETS: dict[int, RuleSet] = {
-    # The first version remains only for reading its certificates; no node plans by it.
+    # The first version remains only for reading its certificates: no node plans by version 1.
     FIRST_RULES: msgspec.structs.replace(_TODAY, version=FIRST_RULES),
     CURRENT_RULES: _TODAY,
 }

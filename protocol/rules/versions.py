@@ -56,11 +56,18 @@ def check_rules(
         return
     if rules > max(known, default=0):
         why = "members that plan by different rules never certify a round together"
-        fix = f"install a hypergpu that knows rules {rules}, then start again; nothing in this home was changed"
+        fix = (
+            f"install a hypergpu that knows rules {rules}, then start again; "
+            "nothing in this home was changed"
+        )
     else:
-        why = f"runs go on from one release to the next from rules {min(known, default=CURRENT_RULES)} on"
+        first = min(known, default=CURRENT_RULES)
+        why = f"runs continue from one release to the next from rules {first} on"
         begin = "hypergpud start --run FILE, or hypergpud start --home OTHER"
         fix = f"join a run of rules {in_words(known)}, or begin one: {begin}"
         if of_home:
-            fix = f"hypergpud export {run} model.safetensors   (writes its model to a file), then begin a new run: {begin}"
+            fix = (
+                f"hypergpud export {run} model.safetensors   (writes its model to a file), "
+                f"then begin a new run: {begin}"
+            )
     raise UserError("RULES", what, why=why, fix=fix, exit_code=2)

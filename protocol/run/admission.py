@@ -1,6 +1,6 @@
 """Who may take part in a run, as its manifest says.
 
-    open         everybody
+    open         any node
     registered   nodes that name a wallet in their offers. The wallet signed for the peer, so peers
                  cannot be invented by the thousand.
     allowlist    the peers that the manifest lists

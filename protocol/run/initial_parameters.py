@@ -71,7 +71,7 @@ def initial_parameters(specs: Sequence[ParameterSpec], seed: int) -> Vector:
                 raise UserError(
                     "TASK",
                     f"The task starts {spec.name!r} with {spec.init!r} (bound {spec.bound}).",
-                    why="a tensor must start as zeros, ones or uniform with a finite bound: only these "
-                    "are the same bytes on every machine",
+                    why="a tensor must start as zeros, ones or uniform with a finite bound: "
+                    "only these are the same bytes on every machine",
                 )
     return flat

@@ -62,8 +62,8 @@ class RoundRules(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=
     """When a round ends, and how long each of its steps may take.
 
     `steps` above 0 ends local training after that many steps instead of after `seconds`
-    (synchronous, for comparisons). The deadlines are the cost of a crash that nobody notices; a
-    lost connection is noticed at once.
+    (synchronous, for comparisons). The deadlines are the cost of a crash that breaks no connection;
+    nodes notice a lost connection at once.
     """
 
     seconds: Annotated[float, Meta(gt=0, le=86400)] = 60.0
@@ -124,7 +124,7 @@ class Manifest(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     engine: str = "native"
     codec: str = "float32"
     chain: str = "none"
-    # Empty if nobody may pause or stop the run.
+    # Empty if no account may pause or stop the run.
     owner: PeerId = ""
     inner: Inner = Inner()
     outer: Outer = Outer()

@@ -81,7 +81,7 @@ class Dataset(
         )
 
     def tree(self) -> SettlementTree:
-        """Return the Merkle tree. Raises `ValueError` if nobody earned anything."""
+        """Return the Merkle tree. Raises `ValueError` if no account earned anything."""
         return SettlementTree(
             (address_of(account), int.from_bytes(amount, "big")) for account, amount in self.totals
         )
@@ -155,7 +155,7 @@ def make_dataset(
     """Compute the data set for these epochs from the certificates, and the totals behind it. Pure.
 
     Raises:
-        ValueError: if the run has no settlement, or nobody has earned anything yet.
+        ValueError: if the run has no settlement, or no account has earned anything yet.
         UserError: "CERTIFICATES_MISSING".
     """
     settlement = manifest.settlement

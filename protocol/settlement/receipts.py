@@ -42,7 +42,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, order=True):
         return self.peer, self.seq
 
     @property
-    def rank(self) -> tuple[int, Digest, Account]:
+    def order(self) -> tuple[int, Digest, Account]:
         """Orders the receipts of one key whatever order they came in. The smallest counts."""
         return self.samples, self.contribution, self.account or b""
 

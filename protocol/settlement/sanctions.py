@@ -122,7 +122,7 @@ def equivocations(
     """
     first: dict[Key, Receipt] = {}
     found: list[Offence] = []
-    for receipt in sorted(receipts, key=lambda one: (one.key, one.rank)):
+    for receipt in sorted(receipts, key=lambda one: (one.key, one.order)):
         known = before.get(receipt.key) or first.setdefault(receipt.key, receipt)
         account = receipt.account or known.account
         if (known.contribution, known.samples) != (

@@ -116,7 +116,7 @@ def settle(epochs: Sequence[EpochWork], rules: SettlementRules) -> SettlementTot
         reported = tuple(msgspec.structs.replace(one, epoch=epoch) for one in work.offences)
         books.sanction(epoch, [*equivocations(epoch, work.receipts, books.first), *reported])
         stopped = books.stopped(epoch)
-        for receipt in sorted(work.receipts, key=lambda one: (one.key, one.rank)):
+        for receipt in sorted(work.receipts, key=lambda one: (one.key, one.order)):
             if receipt.key not in books.first:
                 books.first[receipt.key] = receipt
                 if receipt.account is not None:

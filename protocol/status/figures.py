@@ -119,7 +119,7 @@ def size(size_bytes: float) -> str:
 
 
 def tail(identity: str) -> str:
-    """Return the last eight characters of a peer id: the first ones are the same for everybody."""
+    """Return the last eight characters of a peer id: the first ones are the same for all peers."""
     return identity[-8:]
 
 

@@ -23,7 +23,7 @@ KEPT_POINTS = 600
 """Points of the loss curve: one for each pixel column of its widest drawing."""
 
 KEPT_PEERS = 4096
-"""Peers in a status. Beacons are free, so somebody could sign them with any number of keys."""
+"""Peers in a status. Beacons are free, so a stranger could sign them with any number of keys."""
 
 
 class EventLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,9 +149,10 @@ class PeerSummary(msgspec.Struct, frozen=True, kw_only=True):
     because no direct path exists), or "" without a link. `loss_share` is the share of packets that
     were sent again. `bits_per_second` is the most that the link was seen to carry, 0 before its
     first use. `quality` is a class of `protocol.network.quality`, or "" without a link. `standing`
-    is "trusted", "quarantined" or "probation". `reputation` is 0 to 1,000: how many of 1,000 rounds
-    of the last week counted its work; None while the peer is new. `pool` is "high-performance",
-    "standard" or "basic", by certified samples per round, or empty. `registration` is a value of
+    is "trusted", "quarantined" or "probation". `reputation` is 0 to 1,000: the rounds in 1,000
+    that counted its work during the last week; None while the peer is new. `pool` is
+    "high-performance", "standard" or "basic", by certified samples per round, or empty.
+    `registration` is a value of
     `RegistrationState`, or empty if the run has no chain. `alert` is a sentence if the peer
     suddenly does much more than before.
     """

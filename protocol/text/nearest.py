@@ -40,12 +40,13 @@ def _typing_errors(one: str, other: str) -> int:
     https://en.wikipedia.org/wiki/Damerau-Levenshtein_distance.
     """
     before: list[int] = []
-    row = list(range(len(other) + 1))
+    # The distances from the letters so far to each beginning of `other`.
+    distances = list(range(len(other) + 1))
     for i, letter in enumerate(one, 1):
-        before, last, row = row, before, [i]
+        before, last, distances = distances, before, [i]
         for j, wanted in enumerate(other, 1):
-            errors = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != wanted))
+            errors = min(before[j] + 1, distances[j - 1] + 1, before[j - 1] + (letter != wanted))
             if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == wanted:
                 errors = min(errors, last[j - 2] + 1)
-            row.append(errors)
-    return row[-1]
+            distances.append(errors)
+    return distances[-1]

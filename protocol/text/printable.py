@@ -2,7 +2,7 @@
 
 A terminal executes what it receives: escape codes move the cursor, rename the window, or overwrite
 what a person has just read. Bidirectional overrides make text read as something else. So text that
-a peer may have chosen passes through this module before anybody sees it.
+a peer may have chosen passes through this module before a person sees it.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import click
 
 from daemon.cli.arguments import NAMES, FiniteRange
 from daemon.cli.command_group import CommandGroup
-from daemon.cli.invocation import global_options, invocation
+from daemon.cli.invocation import global_options, invocation_of
 from simulator.harness.steps import KINDS, STEPS
 
 
@@ -60,7 +60,7 @@ def faults(
     from simulator.bench import faults as measurement  # noqa: PLC0415
     from simulator.bench.fault_record import table  # noqa: PLC0415
 
-    call = invocation(context)
+    call = invocation_of(context)
     records = measurement.bench_faults(
         kinds=[one for one in KINDS if kind in (None, one)],
         steps=[one for one in STEPS if step in (None, one)],
@@ -155,7 +155,7 @@ def allreduce(
     from simulator.bench.allreduce.peer_hosts import parse_rate  # noqa: PLC0415
     from simulator.bench.allreduce.table import table  # noqa: PLC0415
 
-    call = invocation(context)
+    call = invocation_of(context)
     records = benchmark.measure(
         peers=peers,
         elements=elements,
@@ -201,7 +201,7 @@ def codecs(context: click.Context, elements: int, repeat: int) -> None:
     from protocol.codec import implementation  # noqa: PLC0415
     from simulator.bench import codecs as measurement  # noqa: PLC0415
 
-    call = invocation(context)
+    call = invocation_of(context)
     call.say(f"codecs: {implementation()}")
     records = measurement.bench_codecs(elements, repeat)
     call.result(
@@ -232,7 +232,7 @@ def tls(context: click.Context, mb: int, repeat: int) -> None:
 
     from simulator.bench import tls as measurement  # noqa: PLC0415
 
-    call = invocation(context)
+    call = invocation_of(context)
     records = measurement.bench_tls(mb * 1_000_000, repeat)
     call.result(
         msgspec.json.encode(records).decode() if call.as_json else measurement.table(records)

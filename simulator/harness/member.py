@@ -31,7 +31,7 @@ from daemon.network.settings import NetworkSettings
 from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import announce
 from daemon.services.training.native.engine import NativeEngine
-from daemon.services.training.native.node_context import NodePorts, node_context
+from daemon.services.training.native.engine_context import NodePorts, engine_context
 from daemon.system.offload import in_thread
 from protocol.journal import Warned
 from protocol.run.manifest import SignedManifest
@@ -70,7 +70,7 @@ async def live(settings: argparse.Namespace, output: int) -> None:
         ),
     )
     member.engine = NativeEngine(
-        context=node_context(signed, signer),
+        context=engine_context(signed, signer),
         ports=NodePorts(
             network=network,
             disk=FileDisk(

@@ -13,7 +13,7 @@ import numpy as np
 import trio
 
 from daemon.services.training.native.engine import NativeEngine
-from daemon.services.training.native.node_context import NodePorts, node_context
+from daemon.services.training.native.engine_context import NodePorts, engine_context
 from daemon.swarm.manifest_exchange import fetch_run
 from protocol.averaging.vector_layout import Vector
 from protocol.errors import UserError
@@ -177,7 +177,7 @@ class SimulatedNode:
         )
         self.trainer = CountingTrainer(quadratic)
         self.engine = NativeEngine(
-            context=node_context(manifest, self.signer),
+            context=engine_context(manifest, self.signer),
             ports=NodePorts(
                 network=FaultyNetwork(network, self.injector, swarm.schedule.at),
                 disk=RecordingDisk(self.medium, lambda record: witness.saved(self, record)),

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.contracts.ground import ANVIL, NO_ANVIL, AnvilGround, EvmGround, anvil
-from tests.contracts.levers import Levers
+from tests.contracts.testnet_controls import ControlledTestnet
+from tests.contracts.testnets import ANVIL, NO_ANVIL, AnvilTestnet, EvmTestnet, anvil
 
 ON_ANVIL = pytest.param(
     "anvil", marks=[pytest.mark.real, pytest.mark.skipif(not ANVIL.exists(), reason=NO_ANVIL)]
@@ -15,16 +15,16 @@ ON_ANVIL = pytest.param(
 
 
 @pytest.fixture(scope="module")
-def running_anvil() -> Iterator[AnvilGround]:
-    with anvil() as ground:
-        yield ground
+def running_anvil() -> Iterator[AnvilTestnet]:
+    with anvil() as testnet:
+        yield testnet
 
 
 @pytest.fixture(params=["evm", ON_ANVIL])
-def ground(request: pytest.FixtureRequest) -> Levers:
+def testnet(request: pytest.FixtureRequest) -> ControlledTestnet:
     """A fresh chain that makes a block for each transaction."""
     if request.param == "evm":
-        return EvmGround()
-    running: AnvilGround = request.getfixturevalue("running_anvil")
+        return EvmTestnet()
+    running: AnvilTestnet = request.getfixturevalue("running_anvil")
     running.reset()
     return running

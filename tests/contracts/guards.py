@@ -36,24 +36,24 @@ NOT_COPIED = shutil.ignore_patterns("__pycache__", ".hypothesis")
 # pytest's exit code. 2 and above mean that the trial proves nothing: a test does not exist, or an
 # import fails.
 TESTS_FAILED = 1
-# For one test of a trial: the slowest takes 5 s, and more than 60 on a machine with ten programs to
-# a core.
+# The limit of one test. The slowest takes 5 s, and over 60 s with ten programs for each core.
 TEST_S = 120
-# Where a test is known to hang without its guard, which is then what shows: with the guard each
-# takes less than a second.
+# The limit of a test that hangs without its guard. With the guard, each takes less than 1 s.
 HANGS_S = 20
-TRIAL_S = 280  # for all of a trial
-TIMED_OUT = "Failed: Timeout"  # what pytest-timeout says of a test
+# The limit of a whole trial.
+TRIAL_S = 280
+# pytest-timeout prints this for a test that it ended.
+TIMED_OUT = "Failed: Timeout"
 CALLS = re.compile(r"(assert |\w+\._check_|@nonreentrant)")
 
 
 class Guard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`guard` stands in `file`, within the function `of` where that is named, and becomes
-    `without`.
+    """A piece of code that a trial removes, and the test that must then fail.
 
-    `trap` says what it keeps out. Either it has a `test` or `cannot_fail` says why it has none.
-    `hangs`: without it its test does not end; `dies`: the interpreter is killed. Neither shows
-    anything of a guard that does not say so.
+    `guard` is text in `file`, within the function `of` if one is named. The trial replaces it by
+    `without`. `trap` says what the guard prevents. A guard has a `test`, or `cannot_fail` says why
+    it has none. If `hangs`, the test does not end without the guard. If `dies`, the interpreter is
+    killed. For other guards, a hang or a crash counts as an invalid trial.
     """
 
     file: str
@@ -99,7 +99,8 @@ def place_of(guard: Guard, text: str) -> tuple[int, int]:
         else None
     )
     end = following.start() if following else len(text)
-    if guard.guard == "@nonreentrant":  # stands above its function
+    # This decorator is above its function.
+    if guard.guard == "@nonreentrant":
         at = text.rindex(guard.guard, 0, start)
         return at, at + len(guard.guard)
     found = [one.span() for one in _pattern(guard.guard).finditer(text, start, end)]
@@ -124,7 +125,7 @@ def taken_out(guard: Guard, text: str) -> str:
     without = guard.without or (
         "" if guard.guard == "@nonreentrant" or not guard.is_contract else "pass"
     )
-    # Only a statement that stands by itself has an indentation to keep.
+    # Only a statement on its own line has an indentation to keep.
     indent = text[text.rindex("\n", 0, begin) + 1 : begin]
     lines = textwrap.dedent(without.strip("\n")).splitlines()
     if len(lines) > 1 and not indent.strip():
@@ -191,7 +192,7 @@ def fails_without(guard: Guard, scratch: Path) -> str:
         return f"{guard.test} did not end within {TRIAL_S} s"
     if done.returncode == TESTS_FAILED and TIMED_OUT in done.stdout and not guard.hangs:
         return f"{guard.test} was not over after {limit} s, and nothing says that it hangs"
-    # Below 0: a signal ended it.
+    # A negative code means that a signal ended the process.
     if done.returncode == TESTS_FAILED or (done.returncode < 0 and guard.dies):
         return ""
     return f"exit code {done.returncode} of {guard.test}:\n{done.stdout[-800:]}"

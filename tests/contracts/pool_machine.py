@@ -21,7 +21,7 @@ from contracts.devnet.store import SqliteStore
 from contracts.signers import signer_of
 from protocol.chain.keccak import Address, account_bytes, address_of
 from protocol.settlement.merkle_tree import SettlementTree
-from tests.contracts.ground import DELAY_S, EPOCH_S, START_S, genesis
+from tests.contracts.testnets import DELAY_S, EPOCH_S, START_S, genesis
 
 NAMES = ("anna", "bert", "owner", "settler 0")
 WORKERS = [dev_account(name) for name in NAMES]
@@ -87,10 +87,8 @@ class Pool(RuleBasedStateMachine):
     # ---------------------------------------------------------------- rules
 
     @initialize(amount=st.integers(1, 3000))
-    def begins(self, amount: int) -> None:
-        """Everybody is paid where no fees are: the balances there are what was paid and nothing
-        else.
-        """
+    def fund_first(self, amount: int) -> None:
+        """Name payout accounts that pay no fees, so that each balance is the sum of payments."""
         for worker, cold in COLD.items():
             assert self.send(
                 NAME_OF[worker], call_data("set_payout(address)", cold), to=AGENT_REGISTRY
@@ -103,7 +101,7 @@ class Pool(RuleBasedStateMachine):
         self.funded += amount
 
     @rule(more=st.lists(st.integers(0, 400), min_size=4, max_size=4))
-    def an_epoch_passes_and_work_is_certified(self, more: list[int]) -> None:
+    def certify_an_epoch(self, more: list[int]) -> None:
         if self.pending:
             return
         self.now_s += EPOCH_S
@@ -174,7 +172,7 @@ class Pool(RuleBasedStateMachine):
             self.disputed |= {who} - {"owner"}
 
     @rule()
-    def the_delay_passes(self) -> None:
+    def wait_for_the_delay(self) -> None:
         self.now_s += DELAY_S
         self.devnet.mine()
 
@@ -224,7 +222,7 @@ class Pool(RuleBasedStateMachine):
     # ---------------------------------------------------------------- what must hold
 
     @invariant()
-    def the_money_is_all_there(self) -> None:
+    def balance_is_funded_less_paid(self) -> None:
         assert self.devnet.balance(account_bytes(REWARD_POOL)) == self.funded - self.paid
         assert self.ask("claimed_total()") == self.paid <= self.funded
         for worker in WORKERS:
@@ -235,11 +233,9 @@ class Pool(RuleBasedStateMachine):
             )
 
     def teardown(self) -> None:
-        """Nobody gets less than the active root says, whatever happened before, and no settler can
-        keep the next root from coming.
-        """
+        """Check that each account gets its share, and that no settler can block the next root."""
         if self.tree is not None and 0 <= self.tree.total <= self.funded:
-            self.a_root_comes_though_one_settler_disputes_whatever_it_can()
+            self.activate_a_root_despite_disputes()
         if self.active is not None:
             if self.paused:
                 assert self.send("owner", call_data("unpause()"))
@@ -255,7 +251,7 @@ class Pool(RuleBasedStateMachine):
                 assert self.devnet.balance(account_bytes(COLD[worker])) == total
         self.devnet.close()
 
-    def a_root_comes_though_one_settler_disputes_whatever_it_can(self) -> None:
+    def activate_a_root_despite_disputes(self) -> None:
         if self.paused:
             self.pause("owner", False)
         held_up = 0
@@ -264,7 +260,7 @@ class Pool(RuleBasedStateMachine):
                 for settler in SETTLERS[:2]:
                     self.propose(settler, 0)
                 if not self.pending:
-                    # The contract takes less than what was active: the model said so.
+                    # The contract refuses a total below the active one, as the model predicted.
                     return
             if "settler 2" not in self.disputed and self.now_s + 1 < self.ready_at_s:
                 self.dispute("settler 2")

@@ -10,25 +10,27 @@ from contracts.artifacts import (
 )
 from protocol.chain.keccak import Address
 from protocol.chain.port import Proposal
-from tests.contracts.ground import DELAY_S, EPOCH_S
-from tests.contracts.levers import Levers
+from tests.contracts.testnet_controls import ControlledTestnet
+from tests.contracts.testnets import DELAY_S, EPOCH_S
 from tests.ports.chain_kit import ANNA, SETTLERS, done
 
 
-def activate_root(ground: Levers, root: bytes, total: int) -> None:
-    """Make `root` the active one, whatever tree it is or is not of."""
-    ground.advance(EPOCH_S)
-    anna = ground.chain(ANNA)
+def activate_root(testnet: ControlledTestnet, root: bytes, total: int) -> None:
+    """Propose and activate `root`, which need not be the root of a valid tree."""
+    testnet.advance(EPOCH_S)
+    anna = testnet.chain(ANNA)
     proposal = Proposal(epoch=anna.pool().epoch - 1, root=root, total=total)
     for name in SETTLERS[:2]:
-        settler = ground.chain(name)
+        settler = testnet.chain(name)
         done(settler, settler.propose(proposal))
-    ground.advance(DELAY_S)
+    testnet.advance(DELAY_S)
     done(anna, anna.activate())
 
 
-def call_as(ground: Levers, account: Address, total: int, proof: Sequence[bytes]) -> str:
+def call_as(
+    testnet: ControlledTestnet, account: Address, total: int, proof: Sequence[bytes]
+) -> str:
     """Return what a claim would answer to an account whose key the test does not have."""
     data = call_data("claim(address,uint256,bytes32[])", account, total, list(proof))
     asked = {"from": account, "to": REWARD_POOL, "data": "0x" + data.hex()}
-    return str(ground.transport("eth_call", (asked, "latest")))
+    return str(testnet.transport("eth_call", (asked, "latest")))

@@ -15,7 +15,7 @@ SOURCES = REPOSITORY / "contracts" / "src"
 COMPILER = REPOSITORY / ".venv-contracts" / "bin" / "python"
 
 
-def test_each_contract_has_an_artifact_of_its_present_sources_and_an_address() -> None:
+def test_each_contract_has_a_current_artifact_and_an_address() -> None:
     assert {source.stem for source in SOURCES.glob("*.vy")} == set(PLACES)
     used = set()
     for name in PLACES:

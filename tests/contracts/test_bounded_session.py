@@ -37,11 +37,12 @@ def answering(
             for name, value in (headers or {}).items():
                 self.send_header(name, value)
             self.end_headers()
-            with suppress(OSError):  # the client goes, as it should
+            # The client closes the connection, as it should.
+            with suppress(OSError):
                 body(self.wfile.write, over)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Quiet."""
+            """Print nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
@@ -63,7 +64,7 @@ def test_an_answer_within_the_limits_is_read() -> None:
         assert HttpTransport(url)("eth_chainId", ()) == "x" * 100_000
 
 
-def test_an_answer_without_end_is_given_up_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_answer_is_abandoned_at_the_size_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     sent = [0]
 
     def endless(write: Write, over: threading.Event) -> None:
@@ -73,10 +74,11 @@ def test_an_answer_without_end_is_given_up_at_the_limit(monkeypatch: pytest.Monk
 
     with answering(endless) as url, pytest.raises(ChainUnreachable, match="more than 16 MB"):
         HttpTransport(url)("eth_chainId", ())
-    assert sent[0] < bounded_session.MAX_ANSWER_BYTES + (32 << 20)  # what sockets hold, at most
+    # The kernel's socket buffers hold at most 32 MiB.
+    assert sent[0] < bounded_session.MAX_ANSWER_BYTES + (32 << 20)
 
 
-def test_an_answer_that_drips_is_given_up_in_time() -> None:
+def test_a_slow_answer_is_abandoned_at_the_time_limit() -> None:
     def dripping(write: Write, over: threading.Event) -> None:
         while not over.wait(0.05):
             write(b" ")
@@ -95,6 +97,6 @@ def test_an_answer_that_drips_is_given_up_in_time() -> None:
         (b"", {}),
     ],
 )
-def test_what_cannot_be_read_is_unreachable(body: bytes, headers: dict[str, str]) -> None:
+def test_an_unreadable_answer_counts_as_unreachable(body: bytes, headers: dict[str, str]) -> None:
     with answering(lambda write, _: write(body), headers) as url, pytest.raises(ChainUnreachable):
         HttpTransport(url)("eth_chainId", ())

@@ -20,7 +20,7 @@ from contracts.devnet.rpc import FAUCET_COINS
 from contracts.devnet.store import SqliteStore
 from contracts.signers import signer_of
 from protocol.chain.keccak import address_of
-from tests.contracts.ground import EvmGround, genesis
+from tests.contracts.testnets import EvmTestnet, genesis
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -50,9 +50,11 @@ def start(home: Path) -> tuple[subprocess.Popen[str], str]:
     return process, json.loads(process.stdout.readline())["url"]
 
 
-def test_time_that_is_set_forward_goes_from_the_last_block_on() -> None:
-    """Blocks faster than one a second are ahead of the clock; a delay that was waited out must be
-    over all the same.
+def test_advanced_time_counts_from_the_last_block() -> None:
+    """The devnet's clock never falls behind the last block.
+
+    Blocks that are made faster than one a second have timestamps ahead of the clock. A delay that
+    the test waited for must have passed nevertheless.
     """
     chain = Devnet(genesis(), SqliteStore(None), lambda: 1_800_000_000.0)
     for _ in range(5):
@@ -109,16 +111,16 @@ def test_a_file_that_began_with_another_genesis_is_refused(tmp_path: Path) -> No
     ],
 )
 def test_nonsense_is_answered_with_an_error(request_: bytes, code: int) -> None:
-    assert json.loads(EvmGround().rpc.answer(request_))["error"]["code"] == code
+    assert json.loads(EvmTestnet().rpc.answer(request_))["error"]["code"] == code
 
 
-def test_transactions_that_geth_refuses_are_refused_in_its_words() -> None:
-    ground = EvmGround(auto_mine=False)
+def test_transactions_that_geth_refuses_are_refused_with_its_messages() -> None:
+    testnet = EvmTestnet(auto_mine=False)
     signer = signer_of(dev_key("anna"))
 
     def raw(**changed: Any) -> bytes:
         plain = {
-            "chainId": ground.chain_id,
+            "chainId": testnet.chain_id,
             "nonce": 0,
             "to": address_of(b"\x01" * 20),
             "value": 1,
@@ -127,7 +129,7 @@ def test_transactions_that_geth_refuses_are_refused_in_its_words() -> None:
         fees = {"maxFeePerGas": 10**10, "maxPriorityFeePerGas": 10**9}
         return bytes(signer.sign_transaction(plain | fees | changed).raw_transaction)
 
-    ground.devnet.submit(raw())
+    testnet.devnet.submit(raw())
     for changed, words in (
         ({}, "already known"),
         ({"value": 2}, "replacement transaction underpriced"),
@@ -137,10 +139,10 @@ def test_transactions_that_geth_refuses_are_refused_in_its_words() -> None:
         ({"value": 10**30, "nonce": 1}, "insufficient funds"),
     ):
         with pytest.raises(RpcRefusal, match=words):
-            ground.devnet.submit(raw(**changed))
-    ground.devnet.submit(raw(value=2, maxFeePerGas=2 * 10**10, maxPriorityFeePerGas=2 * 10**9))
-    ground.devnet.mine()
+            testnet.devnet.submit(raw(**changed))
+    testnet.devnet.submit(raw(value=2, maxFeePerGas=2 * 10**10, maxPriorityFeePerGas=2 * 10**9))
+    testnet.devnet.mine()
     with pytest.raises(RpcRefusal, match="nonce too low"):
-        ground.devnet.submit(raw(value=3))
-    assert ground.devnet.balance(b"\x01" * 20) == 2
-    assert ground.account("anna") == dev_account("anna")
+        testnet.devnet.submit(raw(value=3))
+    assert testnet.devnet.balance(b"\x01" * 20) == 2
+    assert testnet.account("anna") == dev_account("anna")

@@ -15,7 +15,7 @@ import pytest
 
 from contracts.client import HttpTransport
 from protocol.chain.errors import ChainUnreachable
-from tests.contracts.ground import ANVIL, NO_ANVIL
+from tests.contracts.testnets import ANVIL, NO_ANVIL
 
 REPOSITORY = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "daemon.cli.main", "--json", "devnet", "--anvil"]
@@ -39,7 +39,7 @@ def answers(ask: HttpTransport) -> bool:
 
 @needs_anvil
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
-def test_it_is_the_same_chain_and_ends_with_the_devnet(
+def test_anvil_serves_the_same_chain_and_ends_with_the_devnet(
     tmp_path: Path, ending: signal.Signals
 ) -> None:
     process = subprocess.Popen(
@@ -63,7 +63,7 @@ def test_it_is_the_same_chain_and_ends_with_the_devnet(
         assert time.monotonic() < deadline, "anvil goes on without the devnet"
 
 
-def test_where_there_is_no_anvil_it_says_where_to_get_it(tmp_path: Path) -> None:
+def test_without_anvil_the_message_says_how_to_install_it(tmp_path: Path) -> None:
     done = subprocess.run(
         [*COMMAND, "--home", str(tmp_path)],
         capture_output=True,
@@ -80,7 +80,7 @@ def test_where_there_is_no_anvil_it_says_where_to_get_it(tmp_path: Path) -> None
 
 
 @needs_anvil
-def test_a_port_that_somebody_has_is_not_taken_for_anvil(tmp_path: Path) -> None:
+def test_another_program_on_the_port_is_not_mistaken_for_anvil(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -16,31 +16,31 @@ from contracts.devnet.rpc import Rpc
 from contracts.devnet.store import SqliteStore
 from contracts.signers import signer_of
 from protocol.chain.port import Chain
-from tests.contracts.ground import START_S, RpcTransport, genesis
+from tests.contracts.testnets import START_S, InProcessTransport, genesis
 
 BLOCK_S = 2
-# A quarter of the real ones, since every block waits for the disk.
+# These are a quarter of the real values, since every block waits for the disk.
 SEGMENT, KEPT = 64, 48
-# The limit for an empty block. A whole one takes 780 bytes, and one of 64 stays whole here.
+# The limit for an empty block. A complete one takes 780 bytes; one of 64 stays complete here.
 MOST_BYTES_A_BLOCK = 20
 
 
-class Standing:
+class FileDevnet:
     """A devnet on a file, whose blocks come when the test says so."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.now_s = float(START_S)
         self.hashes: list[bytes] = []
-        self.begin()
+        self.open()
 
-    def begin(self) -> None:
+    def open(self) -> None:
         self.devnet = Devnet(genesis(), SqliteStore(self.path), lambda: self.now_s)
-        self.transport = RpcTransport(Rpc(self.devnet, auto_mine=False))
+        self.transport = InProcessTransport(Rpc(self.devnet, auto_mine=False))
         if not self.hashes:
             self.hashes.append(self.devnet.head.hash)
 
-    def stand(self, blocks: int) -> None:
+    def make_blocks(self, blocks: int) -> None:
         for _ in range(blocks):
             self.now_s += BLOCK_S
             self.hashes.append(self.devnet.mine().hash)
@@ -52,7 +52,7 @@ class Standing:
             signer_of(dev_key(name)),
             None,
             now=lambda: self.now_s,
-            sleep=lambda _: self.stand(1),
+            sleep=lambda _: self.make_blocks(1),
             transports=[self.transport],
         )
 
@@ -67,60 +67,63 @@ class Standing:
 
 
 @pytest.fixture
-def standing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Standing]:
+def file_devnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileDevnet]:
     for name, value in (
         ("empty_blocks.SEGMENT", SEGMENT),
         ("empty_blocks.KEPT", KEPT),
         ("evm.KEPT", KEPT),
     ):
         monkeypatch.setattr(f"contracts.devnet.{name}", value)
-    made = Standing(tmp_path / "chain.sqlite")
+    made = FileDevnet(tmp_path / "chain.sqlite")
     yield made
     made.devnet.close()
 
 
-def test_empty_blocks_take_next_to_nothing_and_are_what_they_were(standing: Standing) -> None:
-    anna = standing.chain("anna")
-    standing.stand(SEGMENT // 2)
-    registered_s = int(standing.now_s)
+def test_empty_blocks_are_small_on_disk_and_read_back_unchanged(file_devnet: FileDevnet) -> None:
+    anna = file_devnet.chain("anna")
+    file_devnet.make_blocks(SEGMENT // 2)
+    registered_s = int(file_devnet.now_s)
     assert anna.wait(anna.register("anna"), 10).done
-    standing.stand(2 * SEGMENT + KEPT)
-    before, blocks = standing.size_bytes(), len(standing.hashes)
-    standing.stand(2 * SEGMENT)
-    assert (standing.size_bytes() - before) / (len(standing.hashes) - blocks) < MOST_BYTES_A_BLOCK
+    file_devnet.make_blocks(2 * SEGMENT + KEPT)
+    before, blocks = file_devnet.size_bytes(), len(file_devnet.hashes)
+    file_devnet.make_blocks(2 * SEGMENT)
+    assert (file_devnet.size_bytes() - before) / (
+        len(file_devnet.hashes) - blocks
+    ) < MOST_BYTES_A_BLOCK
 
-    # A process that begins here knows none of the old headers.
-    standing.devnet.close()
-    standing.begin()
+    # A process that starts here has none of the old headers in memory.
+    file_devnet.devnet.close()
+    file_devnet.open()
     found = [
-        standing.transport("eth_getBlockByNumber", (hex(number), False))
-        for number in range(len(standing.hashes))
+        file_devnet.transport("eth_getBlockByNumber", (hex(number), False))
+        for number in range(len(file_devnet.hashes))
     ]
     assert [block["hash"] for block in found] == [
-        "0x" + block_hash.hex() for block_hash in standing.hashes
+        "0x" + block_hash.hex() for block_hash in file_devnet.hashes
     ]
     assert [block["parentHash"] for block in found[1:]] == [block["hash"] for block in found[:-1]]
-    assert standing.devnet.header(len(standing.hashes)) is None
+    assert file_devnet.devnet.header(len(file_devnet.hashes)) is None
 
-    later = standing.chain("anna")
+    later = file_devnet.chain("anna")
     assert later.agent(later.account).name == "anna"
     both = (registered_s, registered_s + 10 * BLOCK_S)
     assert later.heard((later.account,), *both) == {later.account}
-    assert later.heard((later.account,), both[1], int(standing.now_s)) == frozenset()
+    assert later.heard((later.account,), both[1], int(file_devnet.now_s)) == frozenset()
     assert later.wait(later.heartbeat(1, b"c" * 32), 10).done
 
 
-def test_a_reorganization_goes_no_deeper_than_what_is_whole(standing: Standing) -> None:
-    standing.stand(2 * SEGMENT + KEPT)
-    head = standing.devnet.head.block_number
+def test_a_reorganization_stops_at_the_oldest_complete_block(file_devnet: FileDevnet) -> None:
+    file_devnet.make_blocks(2 * SEGMENT + KEPT)
+    head = file_devnet.devnet.head.block_number
     with pytest.raises(ValueError, match=f"the last {KEPT} are kept whole"):
-        standing.devnet.go_back(head - KEPT - 1)
-    standing.devnet.go_back(head - KEPT)
-    del standing.hashes[head - KEPT + 1 :]
-    standing.now_s += 1  # other blocks than before
-    standing.stand(SEGMENT + KEPT)
+        file_devnet.devnet.go_back(head - KEPT - 1)
+    file_devnet.devnet.go_back(head - KEPT)
+    del file_devnet.hashes[head - KEPT + 1 :]
+    # A later time gives the new blocks other hashes.
+    file_devnet.now_s += 1
+    file_devnet.make_blocks(SEGMENT + KEPT)
     assert [
         header.hash
-        for number in range(len(standing.hashes))
-        if (header := standing.devnet.header(number))
-    ] == standing.hashes
+        for number in range(len(file_devnet.hashes))
+        if (header := file_devnet.devnet.header(number))
+    ] == file_devnet.hashes

@@ -1,8 +1,7 @@
-"""What a chain says of blocks, transactions, receipts and logs has all that ethers, web3 and viem
-read, and it is true.
+"""Blocks, transactions, receipts and logs have the fields that ethers, web3 and viem read.
 
-Ethereum's own names check it: the hash of a transaction and of a block is the hash of its fields,
-so that fields from which the same hash comes are complete and right.
+The hash of a transaction or a block is the hash of its fields. Fields that give the same hash are
+therefore complete and correct.
 """
 
 from __future__ import annotations
@@ -17,15 +16,16 @@ from contracts.devnet.genesis import dev_key
 from contracts.devnet.shapes import created_address
 from contracts.signers import signer_of
 from protocol.chain.keccak import address_of, keccak256
-from tests.contracts.ground import EvmGround
-from tests.contracts.levers import Levers
+from tests.contracts.testnet_controls import ControlledTestnet
+from tests.contracts.testnets import EvmTestnet
 
 RECEIVER = address_of(b"\x07" * 20)
 # Creation code of a contract that answers 42 to any call.
 ANSWER = "0x69602a60005260206000f3600052600a6016f3"
 FEES = {2: {"maxFeePerGas": 10**10, "maxPriorityFeePerGas": 10**9}}
 ACCESS = [{"address": RECEIVER, "storageKeys": ["0x" + "00" * 31 + "05"]}]
-MOST_LOOKS = 2000  # anvil needs one or two
+# anvil needs one or two attempts.
+MAX_ATTEMPTS = 2000
 
 # ethers' formatBlock, formatTransactionResponse, formatReceipt and formatLog, and web3's schemas,
 # take these from an answer.
@@ -103,15 +103,15 @@ LOG = [
 ]
 
 
-def send(ground: Levers, kind: int, *, mined: bool = True, **changed: Any) -> str:
-    """A signed transaction of type `kind` from anna: its hash.
+def send(testnet: ControlledTestnet, kind: int, *, mined: bool = True, **changed: Any) -> str:
+    """Send a signed transaction of type `kind` from anna, and return its hash.
 
-    Where blocks are made, it is in one on return.
+    If `mined`, the transaction is in a block on return.
     """
     signer = signer_of(dev_key("anna"))
     plain: dict[str, Any] = {
-        "chainId": ground.chain_id,
-        "nonce": int(ground.transport("eth_getTransactionCount", (signer.address, "latest")), 16),
+        "chainId": testnet.chain_id,
+        "nonce": int(testnet.transport("eth_getTransactionCount", (signer.address, "latest")), 16),
         "to": RECEIVER,
         "value": 5,
         "gas": 200_000,
@@ -120,16 +120,16 @@ def send(ground: Levers, kind: int, *, mined: bool = True, **changed: Any) -> st
     if kind:
         plain |= {"type": kind, "accessList": ACCESS}
     raw = signer.sign_transaction(plain | changed).raw_transaction
-    sent = str(ground.transport("eth_sendRawTransaction", ("0x" + raw.hex(),)))
+    sent = str(testnet.transport("eth_sendRawTransaction", ("0x" + raw.hex(),)))
     if mined:
-        settle(ground, sent)
+        settle(testnet, sent)
     return sent
 
 
-def settle(ground: Levers, sent: str) -> None:
-    """anvil answers before it makes the block: ask until the block exists."""
-    for _ in range(MOST_LOOKS):
-        if ground.transport("eth_getTransactionReceipt", (sent,)) is not None:
+def settle(testnet: ControlledTestnet, sent: str) -> None:
+    """Ask until the transaction is in a block, since anvil answers before it makes the block."""
+    for _ in range(MAX_ATTEMPTS):
+        if testnet.transport("eth_getTransactionReceipt", (sent,)) is not None:
             return
     raise AssertionError(f"{sent} is in no block")
 
@@ -161,7 +161,7 @@ def hash_of_transaction(said: dict[str, Any]) -> str:
 
 
 def hash_of_block(said: dict[str, Any]) -> str:
-    """The hash over the header's fields in Cancun's order (EIP-4844, EIP-4788)."""
+    """Return the hash of the header's fields in Cancun's order (EIP-4844, EIP-4788)."""
     order = "parentHash sha3Uncles miner stateRoot transactionsRoot receiptsRoot logsBloom "
     order += "difficulty number gasLimit gasUsed timestamp extraData mixHash nonce baseFeePerGas "
     order += "withdrawalsRoot blobGasUsed excessBlobGas parentBeaconBlockRoot"
@@ -182,11 +182,13 @@ def hash_of_block(said: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("kind", [0, 1, 2])
-def test_a_transaction_says_all_that_its_hash_is_made_of(ground: Levers, kind: int) -> None:
-    sent = send(ground, kind)
-    alone = ground.transport("eth_getTransactionByHash", (sent,))
-    block = ground.transport("eth_getBlockByNumber", ("latest", True))
-    receipt = ground.transport("eth_getTransactionReceipt", (sent,))
+def test_a_transaction_has_every_field_that_its_hash_covers(
+    testnet: ControlledTestnet, kind: int
+) -> None:
+    sent = send(testnet, kind)
+    alone = testnet.transport("eth_getTransactionByHash", (sent,))
+    block = testnet.transport("eth_getBlockByNumber", ("latest", True))
+    receipt = testnet.transport("eth_getTransactionReceipt", (sent,))
     [inside] = block["transactions"]
     assert set(TRANSACTION) <= set(inside)
     assert inside == alone
@@ -199,88 +201,87 @@ def test_a_transaction_says_all_that_its_hash_is_made_of(ground: Levers, kind: i
         ("eth_getTransactionByBlockNumberAndIndex", (block["number"], "0x0")),
         ("eth_getTransactionByBlockHashAndIndex", (block["hash"], "0x0")),
     ):
-        assert ground.transport(asked, parameters) == inside
-    assert ground.transport("eth_getBlockReceipts", (block["number"],)) == [receipt]
-    assert ground.transport("eth_getBlockTransactionCountByNumber", (block["number"],)) == "0x1"
+        assert testnet.transport(asked, parameters) == inside
+    assert testnet.transport("eth_getBlockReceipts", (block["number"],)) == [receipt]
+    assert testnet.transport("eth_getBlockTransactionCountByNumber", (block["number"],)) == "0x1"
 
 
-def test_a_block_says_all_that_its_hash_is_made_of(ground: Levers) -> None:
-    send(ground, 2)
-    ground.advance(3)  # an empty one
-    head = int(ground.transport("eth_blockNumber", ()), 16)
+def test_a_block_has_every_field_that_its_hash_covers(testnet: ControlledTestnet) -> None:
+    send(testnet, 2)
+    # The second block is empty.
+    testnet.advance(3)
+    head = int(testnet.transport("eth_blockNumber", ()), 16)
     for at in range(head + 1):
-        block = ground.transport("eth_getBlockByNumber", (hex(at), False))
+        block = testnet.transport("eth_getBlockByNumber", (hex(at), False))
         assert set(BLOCK) <= set(block)
         assert all(isinstance(one, str) for one in block["transactions"])
         # anvil puts fields into its first block that it does not hash.
-        if at or isinstance(ground, EvmGround):
+        if at or isinstance(testnet, EvmTestnet):
             assert hash_of_block(block) == block["hash"]
-        assert ground.transport("eth_getBlockByHash", (block["hash"], False)) == block
-    assert ground.transport("eth_getBlockByHash", ("0x" + "11" * 32, False)) is None
+        assert testnet.transport("eth_getBlockByHash", (block["hash"], False)) == block
+    assert testnet.transport("eth_getBlockByHash", ("0x" + "11" * 32, False)) is None
 
 
-def test_a_transaction_that_waits_is_in_no_block(ground: Levers) -> None:
-    ground.stop(True)
-    sent = send(ground, 2, mined=False)
-    waiting = ground.transport("eth_getTransactionByHash", (sent,))
+def test_a_pending_transaction_is_in_no_block(testnet: ControlledTestnet) -> None:
+    testnet.pause_mining(True)
+    sent = send(testnet, 2, mined=False)
+    waiting = testnet.transport("eth_getTransactionByHash", (sent,))
     assert [waiting[name] for name in ("blockNumber", "blockHash", "transactionIndex")] == [
         None
     ] * 3
     assert hash_of_transaction(waiting) == sent
-    assert ground.transport("eth_getTransactionReceipt", (sent,)) is None
-    ground.stop(False)
-    settle(ground, sent)
-    assert ground.transport("eth_getTransactionReceipt", (sent,))["status"] == "0x1"
+    assert testnet.transport("eth_getTransactionReceipt", (sent,)) is None
+    testnet.pause_mining(False)
+    settle(testnet, sent)
+    assert testnet.transport("eth_getTransactionReceipt", (sent,))["status"] == "0x1"
 
 
-def test_a_contract_that_is_made_is_named_and_answers(ground: Levers) -> None:
-    asked = {"from": ground.account("anna"), "data": ANSWER}
-    # 21,000 and EIP-2's 32,000.
-    assert int(ground.transport("eth_estimateGas", (asked,)), 16) > 53_000
-    assert len(octets(ground.transport("eth_call", (asked, "latest")))) == 10
-    sent = send(ground, 2, to="", value=0, data=ANSWER)
-    receipt = ground.transport("eth_getTransactionReceipt", (sent,))
+def test_a_created_contract_has_an_address_and_answers(testnet: ControlledTestnet) -> None:
+    asked = {"from": testnet.account("anna"), "data": ANSWER}
+    # A creation costs 21,000 and EIP-2's 32,000.
+    assert int(testnet.transport("eth_estimateGas", (asked,)), 16) > 53_000
+    assert len(octets(testnet.transport("eth_call", (asked, "latest")))) == 10
+    sent = send(testnet, 2, to="", value=0, data=ANSWER)
+    receipt = testnet.transport("eth_getTransactionReceipt", (sent,))
     assert receipt["to"] is None
     assert (
-        int(ground.transport("eth_call", ({"to": receipt["contractAddress"]}, "latest")), 16) == 42
+        int(testnet.transport("eth_call", ({"to": receipt["contractAddress"]}, "latest")), 16) == 42
     )
 
 
-def test_a_logs_fields_and_those_of_one_block(ground: Levers) -> None:
-    settle(ground, ground.chain("anna").register("anna").hash)
-    block = ground.transport("eth_getBlockByNumber", ("latest", False))
-    [receipt] = ground.transport("eth_getBlockReceipts", ("latest",))
-    logs = ground.transport("eth_getLogs", ({"blockHash": block["hash"]},))
+def test_logs_have_all_fields_and_are_found_by_block(testnet: ControlledTestnet) -> None:
+    settle(testnet, testnet.chain("anna").register("anna").hash)
+    block = testnet.transport("eth_getBlockByNumber", ("latest", False))
+    [receipt] = testnet.transport("eth_getBlockReceipts", ("latest",))
+    logs = testnet.transport("eth_getLogs", ({"blockHash": block["hash"]},))
     assert logs
     assert (
         receipt["logs"]
         == logs
-        == ground.transport("eth_getLogs", ({"fromBlock": block["number"], "toBlock": "latest"},))
+        == testnet.transport("eth_getLogs", ({"fromBlock": block["number"], "toBlock": "latest"},))
     )
     assert all(set(LOG) <= set(one) for one in logs)
     assert block["logsBloom"] == receipt["logsBloom"] != "0x" + "00" * 256
 
 
-def test_fee_history_has_a_fee_more_than_blocks(ground: Levers) -> None:
-    send(ground, 2)
-    said = ground.transport("eth_feeHistory", ("0x2", "latest", [25, 75]))
-    assert int(said["oldestBlock"], 16) == int(ground.transport("eth_blockNumber", ()), 16) - 1
+def test_fee_history_has_one_more_fee_than_blocks(testnet: ControlledTestnet) -> None:
+    send(testnet, 2)
+    said = testnet.transport("eth_feeHistory", ("0x2", "latest", [25, 75]))
+    assert int(said["oldestBlock"], 16) == int(testnet.transport("eth_blockNumber", ()), 16) - 1
     assert (len(said["baseFeePerGas"]), len(said["gasUsedRatio"]), len(said["reward"])) == (3, 2, 2)
     assert [int(tip, 16) for tip in said["reward"][-1]] == [10**9, 10**9]
 
 
-def test_percentiles_that_are_none_are_refused() -> None:
+def test_invalid_percentiles_are_refused() -> None:
     request = {"id": 1, "method": "eth_feeHistory", "params": ["0x1", "latest", [75, 25]]}
     assert (
         "percentile"
-        in json.loads(EvmGround().rpc.answer(json.dumps(request).encode()))["error"]["message"]
+        in json.loads(EvmTestnet().rpc.answer(json.dumps(request).encode()))["error"]["message"]
     )
 
 
-def test_where_a_contract_is_put_follows_from_its_maker() -> None:
-    """The example of many explanations of CREATE: 0x6ac7ea33f8831ea9dcc53393aaa88b25a785dbf0 and
-    its first nonces.
-    """
+def test_the_address_of_a_contract_follows_from_its_creator() -> None:
+    """The vectors are the common example for CREATE: account 0x6ac7…dbf0 with nonces 0 and 1."""
 
     class Made:
         sender = bytes.fromhex("6ac7ea33f8831ea9dcc53393aaa88b25a785dbf0")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from contracts.client import HttpTransport, result_of
-from contracts.endpoints import REST_S, Endpoints, RpcError, Transport
+from contracts.endpoints import REST_S, Endpoints, RpcError, RpcTransport
 from contracts.secret_mask import Masker, mask_libraries, masked_url
 from protocol.chain.errors import ChainUnreachable, WrongChain
 
@@ -32,19 +32,19 @@ class Scripted:
         return self.answer
 
 
-def nothing(_: Transport) -> None:
-    """Every endpoint is the right chain."""
+def nothing(_: RpcTransport) -> None:
+    """Accept every endpoint."""
 
 
 def endpoints(
-    *transports: Transport,
-    check: Callable[[Transport], None] = nothing,
+    *transports: RpcTransport,
+    check: Callable[[RpcTransport], None] = nothing,
     now: Callable[[], float] = lambda: 0.0,
 ) -> Endpoints:
     return Endpoints(transports, check, now)
 
 
-def test_the_next_one_is_asked_and_kept_and_the_first_comes_back_after_a_rest() -> None:
+def test_the_next_endpoint_is_used_until_the_first_has_rested() -> None:
     clock = [0.0]
     first, second = Scripted("a", ChainUnreachable("connection refused")), Scripted("b", 2)
     both = endpoints(first, second, now=lambda: clock[0])
@@ -52,13 +52,14 @@ def test_the_next_one_is_asked_and_kept_and_the_first_comes_back_after_a_rest() 
     assert (first.asked, second.asked) == (1, 2)
     second.answer = ChainUnreachable("gone")
     first.answer = 1
-    assert both.ask("x") == 1  # resting, and still better than none
+    # A resting endpoint is asked if no other answers.
+    assert both.ask("x") == 1
     second.answer = 2
     clock[0] = REST_S
     assert both.ask("x") == 1
 
 
-def test_an_error_that_a_node_answers_is_an_answer_but_a_limit_is_not() -> None:
+def test_an_rpc_error_is_an_answer_but_a_rate_limit_is_not() -> None:
     reverted, other = (
         Scripted("a", RpcError(3, "execution reverted: pool: no", b"\1")),
         Scripted("b", 2),
@@ -69,17 +70,17 @@ def test_an_error_that_a_node_answers_is_an_answer_but_a_limit_is_not() -> None:
     assert endpoints(Scripted("a", RpcError(-32005, "limit exceeded")), other).ask("x") == 2
 
 
-def test_when_none_answers_each_is_named_with_its_reason() -> None:
+def test_if_no_endpoint_answers_each_is_named_with_its_reason() -> None:
     with pytest.raises(ChainUnreachable, match=r"http://a: refused; http://b: timed out"):
         endpoints(
             Scripted("a", ChainUnreachable("refused")), Scripted("b", ChainUnreachable("timed out"))
         ).ask("x")
 
 
-def test_an_endpoint_of_another_chain_is_not_believed() -> None:
+def test_an_endpoint_of_another_chain_is_refused() -> None:
     wrong, right = Scripted("wrong", 1), Scripted("right", 2)
 
-    def check(transport: Transport) -> None:
+    def check(transport: RpcTransport) -> None:
         if transport is wrong:
             raise WrongChain("expected chain 1, found chain 2")
 
@@ -87,11 +88,12 @@ def test_an_endpoint_of_another_chain_is_not_believed() -> None:
     assert wrong.asked == 0
     with pytest.raises(WrongChain, match="found chain 2"):
         endpoints(wrong, check=check).ask("x")
-    with pytest.raises(ChainUnreachable):  # the right one may come back
+    # The endpoint of the right chain may come back, so the error is temporary.
+    with pytest.raises(ChainUnreachable):
         endpoints(wrong, Scripted("down", ChainUnreachable("refused")), check=check).ask("x")
 
 
-def test_an_endpoint_that_failed_is_checked_again_before_it_is_believed() -> None:
+def test_an_endpoint_that_failed_is_checked_again_before_use() -> None:
     flaky, checks = Scripted("a", 1), []
     one = endpoints(flaky, check=checks.append)
     one.ask("x")
@@ -109,12 +111,12 @@ def test_an_endpoint_that_failed_is_checked_again_before_it_is_believed() -> Non
     "garbage",
     [None, [], "x", 7, {}, {"result": 1, "error": {}}, {"error": "no"}, {"error": {"code": "x"}}],
 )
-def test_what_is_no_json_rpc_is_unreachable(garbage: Any) -> None:
+def test_an_answer_that_is_no_json_rpc_counts_as_unreachable(garbage: Any) -> None:
     with pytest.raises(ChainUnreachable):
         result_of(garbage, "eth_chainId")
 
 
-def test_no_secret_of_an_address_is_said_in_errors_or_logs(
+def test_errors_and_logs_mask_secrets_in_urls(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert masked_url(SECRET_URL) == "http://127.0.0.1:9/..."
@@ -130,10 +132,10 @@ def test_no_secret_of_an_address_is_said_in_errors_or_logs(
 
 
 @pytest.mark.parametrize("port", [9, 99999])
-def test_an_endpoints_own_errors_are_masked(port: int) -> None:
-    """Also before the list of endpoints masks them again: the transport's error may be shown alone.
+def test_errors_of_one_transport_are_masked(port: int) -> None:
+    """A transport masks its own errors, since they may be shown without `Endpoints`.
 
-    For an invalid port, its error shows the whole URL.
+    The library's error for an invalid port contains the whole URL.
     """
     with pytest.raises(ChainUnreachable) as caught:
         HttpTransport(SECRET_URL.replace(":9/", f":{port}/"))("eth_chainId", ())

@@ -16,7 +16,7 @@ def test_a_chain_without_base_fee_gets_a_legacy_price() -> None:
 
 
 @given(amounts, amounts, amounts, amounts)
-def test_a_replacement_offers_a_tenth_more_and_what_the_market_asks(
+def test_a_replacement_offers_at_least_a_tenth_more_and_the_market_price(
     base: int, tip: int, new_base: int, new_tip: int
 ) -> None:
     first = fees_for(Market(base=base, tip=tip))
@@ -38,7 +38,7 @@ def test_a_legacy_price_stays_legacy_and_rises(price: int, now: int) -> None:
     assert second.most >= now
 
 
-def test_nobody_pays_more_than_the_ceiling() -> None:
+def test_no_fee_exceeds_the_ceiling() -> None:
     assert capped(Fees(most=100, tip=50), 30) == Fees(most=30, tip=30)
     assert capped(Fees(most=100), 30) == Fees(most=30)
     assert capped(Fees(most=20, tip=5), 30) == Fees(most=20, tip=5)

@@ -10,39 +10,39 @@ import msgspec
 from protocol.chain.keccak import address_of
 from protocol.chain.port import NO_HASH
 from protocol.settlement.merkle_tree import SettlementTree
-from tests.contracts.levers import Levers
 from tests.contracts.roots import activate_root
+from tests.contracts.testnet_controls import ControlledTestnet
 from tests.ports.chain_kit import ANNA, BERT, CERTIFICATE, done, fund
 
 GAS_SNAPSHOT = Path(__file__).parent / "gas.json"
 
 
-def test_gas_is_what_the_snapshot_says(ground: Levers) -> None:
-    """GAS_SNAPSHOT=write writes it anew.
+def test_gas_is_what_the_snapshot_says(testnet: ControlledTestnet) -> None:
+    """Gas costs equal the snapshot exactly, since the EVM is deterministic.
 
-    Exact, since the EVM is: any change of the contracts' cost is seen and said.
+    To write a new snapshot, set GAS_SNAPSHOT=write.
     """
-    anna, bert = ground.chain(ANNA), ground.chain(BERT)
+    anna, bert = testnet.chain(ANNA), testnet.chain(BERT)
     gas: dict[str, int] = {"register": done(anna, anna.register("volunteer")).gas}
-    # A beat within the second of the one before is cheaper.
-    ground.advance(3)
+    # A second heartbeat within the same second is cheaper.
+    testnet.advance(3)
     gas["heartbeat, the first"] = done(anna, anna.heartbeat(1, CERTIFICATE)).gas
-    ground.advance(3)
+    testnet.advance(3)
     gas["heartbeat"] = done(anna, anna.heartbeat(2, b"d" * 32)).gas
-    ground.advance(3)
-    plain = ground.client(ANNA, profile="plumise")
+    testnet.advance(3)
+    plain = testnet.client(ANNA, profile="plumise")
     gas["heartbeat without figures"] = done(plain, plain.heartbeat(0, NO_HASH)).gas
-    fund(ground, 10**9)
+    fund(testnet, 10**9)
     accounts = [
         (address_of(bytes([7]) * 18 + number.to_bytes(2, "big")), 500) for number in range(998)
     ]
     tree = SettlementTree([*accounts, (anna.account, 1000), (bert.account, 1000)])
-    activate_root(ground, tree.root, tree.total)
+    activate_root(testnet, tree.root, tree.total)
     gas["claim of a thousand, the first"] = done(
         anna, anna.claim(anna.account, 1000, tree.proof(anna.account))
     ).gas
     tree = SettlementTree([*accounts, (anna.account, 2000), (bert.account, 1000)])
-    activate_root(ground, tree.root, tree.total)
+    activate_root(testnet, tree.root, tree.total)
     gas["claim of a thousand"] = done(
         anna, anna.claim(anna.account, 2000, tree.proof(anna.account))
     ).gas

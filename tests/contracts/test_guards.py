@@ -1,7 +1,7 @@
 """Every guard has a test that fails without it.
 
-`pytest -m slow tests/contracts/test_guards.py` removes each guard and runs its test. A guard of a
-contract that is missing in the list is found at once, since the list is compared with the sources.
+`pytest -m slow tests/contracts/test_guards.py` removes each guard and runs its test. A quick test
+compares the list with the contracts' sources, and fails if a guard is missing.
 """
 
 from __future__ import annotations
@@ -30,22 +30,23 @@ def test_every_guard_of_a_contract_is_in_the_list(source: Path) -> None:
     assert guards_in(source) - listed == set()
 
 
-def test_every_guard_in_the_list_is_where_it_says() -> None:
+def test_every_guard_in_the_list_is_in_its_file() -> None:
     for guard in all_guards():
         place_of(guard, (REPOSITORY / guard.file).read_text())
 
 
-def test_every_test_in_the_list_is_there_as_it_is_named() -> None:
+def test_every_test_in_the_list_exists() -> None:
     named = {guard.test for guard in all_guards() if guard.test}
     assert named - ids_in(sorted({test.partition("::")[0] for test in named})) == set()
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(TRIAL_S + 60)  # it copies and compiles before the trial
+# The test copies the tree and compiles before the trial.
+@pytest.mark.timeout(TRIAL_S + 60)
 @pytest.mark.parametrize(
     "guard", [guard for guard in all_guards() if guard.test], ids=lambda guard: guard.name
 )
-def test_its_test_fails_without_it(guard: Guard, tmp_path: Path) -> None:
+def test_the_test_of_a_guard_fails_without_the_guard(guard: Guard, tmp_path: Path) -> None:
     if guard.is_contract and not COMPILER.exists():
         pytest.skip("the contracts' compiler is not installed; type: make contracts")
     why = fails_without(guard, tmp_path)

@@ -17,7 +17,7 @@ from contracts.devnet.genesis import dev_account
 from protocol.chain.errors import ChainRefused
 from protocol.chain.keccak import Address
 from protocol.chain.port import NO_HASH
-from tests.contracts.levers import Levers, called
+from tests.contracts.testnet_controls import ControlledTestnet, call_raw
 from tests.ports.chain_kit import ANNA, BERT, CERTIFICATE, done
 
 WORD = bytes(32)
@@ -60,31 +60,31 @@ WORD = bytes(32)
         (CLAIM_PRECOMPILE, WORD * 3, "pool: wrong proof"),
     ],
 )
-def test_words_that_are_none_are_refused(
-    ground: Levers, to: Address, data: bytes, reason: str
+def test_malformed_calldata_is_refused(
+    testnet: ControlledTestnet, to: Address, data: bytes, reason: str
 ) -> None:
     with pytest.raises(ChainRefused, match=reason):
-        called(ground, to, data)
+        call_raw(testnet, to, data)
 
 
 @pytest.mark.parametrize("to", [REGISTER_PRECOMPILE, HEARTBEAT_PRECOMPILE, CLAIM_PRECOMPILE])
-def test_money_sent_to_a_precompile_comes_back(ground: Levers, to: Address) -> None:
+def test_a_precompile_refuses_money(testnet: ControlledTestnet, to: Address) -> None:
     with pytest.raises(ChainRefused):
-        called(
-            ground,
+        call_raw(
+            testnet,
             to,
             b"" if to != REGISTER_PRECOMPILE else register_calldata("", NO_HASH, []),
             value=1,
         )
 
 
-def test_only_the_precompiles_change_the_registry(ground: Levers) -> None:
+def test_only_the_precompiles_change_the_registry(testnet: ControlledTestnet) -> None:
     account = dev_account(ANNA)
     beat = call_data(
         "heartbeat(address,address,bool,uint256,bytes32)", account, account, True, 5, NO_HASH
     )
     with pytest.raises(ChainRefused, match="registry: only 0x22 sends heartbeats"):
-        called(ground, AGENT_REGISTRY, beat)
+        call_raw(testnet, AGENT_REGISTRY, beat)
     register = call_data(
         "register(address,address,bytes32,bytes32,bytes32[])",
         account,
@@ -94,13 +94,13 @@ def test_only_the_precompiles_change_the_registry(ground: Levers) -> None:
         [],
     )
     with pytest.raises(ChainRefused, match="registry: only 0x21 registers"):
-        called(ground, AGENT_REGISTRY, register)
+        call_raw(testnet, AGENT_REGISTRY, register)
 
 
-def test_an_approved_sponsor_registers_and_beats_for_an_agent_until_it_is_taken_back(
-    ground: Levers,
+def test_an_approved_sponsor_acts_for_an_agent_until_revoked(
+    testnet: ControlledTestnet,
 ) -> None:
-    anna, bert = ground.chain(ANNA), ground.chain(BERT)
+    anna, bert = testnet.chain(ANNA), testnet.chain(BERT)
     assert isinstance(anna, ChainClient)
     done(anna, anna.approve_sponsor(bert.account))
     done(bert, bert.register("anna's machine", capabilities=[b"k" * 32] * 16, agent=anna.account))
@@ -113,12 +113,12 @@ def test_an_approved_sponsor_registers_and_beats_for_an_agent_until_it_is_taken_
         bert.heartbeat(10, CERTIFICATE, agent=anna.account)
 
 
-def test_a_plain_heartbeat_keeps_the_last_figures(ground: Levers) -> None:
-    anna, plain = ground.chain(ANNA), ground.client(ANNA, profile="plumise")
+def test_a_plain_heartbeat_keeps_the_last_figures(testnet: ControlledTestnet) -> None:
+    anna, plain = testnet.chain(ANNA), testnet.client(ANNA, profile="plumise")
     done(anna, anna.register("anna"))
     done(anna, anna.heartbeat(9, CERTIFICATE))
-    ground.advance(200)
+    testnet.advance(200)
     done(plain, plain.heartbeat(0, NO_HASH))
     found = anna.agent(anna.account)
     assert (found.samples, found.certificate) == (9, CERTIFICATE)
-    assert found.last_heartbeat_s >= ground.chain(ANNA).head().at_s
+    assert found.last_heartbeat_s >= testnet.chain(ANNA).head().at_s

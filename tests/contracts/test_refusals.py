@@ -16,22 +16,22 @@ from protocol.chain.errors import ChainRefused
 from protocol.chain.keccak import ZERO_ADDRESS, Address, account_bytes, keccak256
 from protocol.chain.port import NO_HASH
 from protocol.settlement.merkle_tree import SettlementTree
-from tests.contracts.ground import EPOCH_S, START_S, EvmGround
-from tests.contracts.levers import Levers, called
 from tests.contracts.roots import activate_root
+from tests.contracts.testnet_controls import ControlledTestnet, call_raw
+from tests.contracts.testnets import EPOCH_S, START_S, EvmTestnet
 from tests.ports.chain_kit import ANNA, BERT, COLD, SETTLERS, done, fund, propose, settle
 
 ANYTHING = b"x" * 32
 
 
-def test_what_is_empty_is_refused(ground: Levers) -> None:
-    fund(ground, 10)
-    ground.advance(EPOCH_S)
-    owner, epoch = ground.chain("owner"), ground.chain("owner").pool().epoch - 1
-    tree = settle(ground, {ANNA: 3, BERT: 7})
+def test_empty_values_are_refused(testnet: ControlledTestnet) -> None:
+    fund(testnet, 10)
+    testnet.advance(EPOCH_S)
+    owner, epoch = testnet.chain("owner"), testnet.chain("owner").pool().epoch - 1
+    tree = settle(testnet, {ANNA: 3, BERT: 7})
     anna, deadline = dev_account(ANNA), owner.head().at_s + 600
     nowhere = sign_claim(
-        dev_key(ANNA), claim_message(ground.chain_id, anna, ZERO_ADDRESS, 3, deadline)
+        dev_key(ANNA), claim_message(testnet.chain_id, anna, ZERO_ADDRESS, 3, deadline)
     )
     claim_to = "claim_to(address,address,uint256,uint256,bytes32[],bytes)"
     for to, data, sender, reason in (
@@ -62,7 +62,7 @@ def test_what_is_empty_is_refused(ground: Levers) -> None:
         ),
     ):
         with pytest.raises(ChainRefused, match=reason):
-            called(ground, to, data, sender=sender)
+            call_raw(testnet, to, data, sender=sender)
 
 
 @pytest.mark.parametrize(
@@ -74,9 +74,7 @@ def test_what_is_empty_is_refused(ground: Levers) -> None:
         ({"delay_s": (1 << 256) - 1}, "pool: delay longer than a year"),
     ],
 )
-def test_a_pool_without_epochs_or_with_endless_ones_is_not_made(
-    terms: dict[str, int], reason: str
-) -> None:
+def test_a_pool_needs_epochs_of_a_valid_length(terms: dict[str, int], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         genesis_of(
             GenesisSettings(
@@ -89,17 +87,17 @@ def test_a_pool_without_epochs_or_with_endless_ones_is_not_made(
         )  # type: ignore[arg-type]
 
 
-def test_a_signature_is_no_proof_and_a_wrong_proof_is_not_kept(ground: Levers) -> None:
-    """Who signs for more than it earned is paid nothing, and nothing is left for a claim without a
-    proof.
-    """
-    anna, bert = ground.chain(ANNA), ground.chain(BERT)
+def test_a_signature_replaces_no_proof_and_a_wrong_proof_is_not_kept(
+    testnet: ControlledTestnet,
+) -> None:
+    """A signed claim for more than was earned pays nothing, and its proof is not remembered."""
+    anna, bert = testnet.chain(ANNA), testnet.chain(BERT)
     assert isinstance(bert, ChainClient)
-    fund(ground, 1000)
-    tree = settle(ground, {ANNA: 300, BERT: 700})
+    fund(testnet, 1000)
+    tree = settle(testnet, {ANNA: 300, BERT: 700})
     deadline = anna.head().at_s + 600
     greedy = sign_claim(
-        dev_key(ANNA), claim_message(ground.chain_id, anna.account, COLD, 1000, deadline)
+        dev_key(ANNA), claim_message(testnet.chain_id, anna.account, COLD, 1000, deadline)
     )
     with pytest.raises(ChainRefused, match="pool: wrong proof"):
         bert.claim_to(anna.account, COLD, 1000, deadline, tree.proof(anna.account), greedy)
@@ -111,8 +109,9 @@ def test_a_signature_is_no_proof_and_a_wrong_proof_is_not_kept(ground: Levers) -
 
 
 def coming_back(data: bytes) -> bytes:
-    """Creation code of a contract that, sent money, calls the pool with `data` and keeps in slot 0
-    whether that succeeded: 1 no, 2 yes.
+    """Return the creation code of a contract that calls the pool again when it receives money.
+
+    The contract sends `data`, and stores in slot 0 whether the call succeeded: 1 no, 2 yes.
     """
     size = len(data).to_bytes(2, "big")
     # CODECOPY(0, end of this code, size); SSTORE(0, 1 + CALL(gas, pool, 0, 0, size, 0, 0)); STOP
@@ -134,34 +133,34 @@ def coming_back(data: bytes) -> bytes:
     return bytes.fromhex("61" + length + "80600c6000396000f3") + runtime
 
 
-def deployed(ground: EvmGround, code: bytes) -> Address:
-    """Where it is."""
+def deployed(testnet: EvmTestnet, code: bytes) -> Address:
+    """Deploy the code, and return the contract's address."""
     signer = signer_of(dev_key("nobody else's"))
-    ground.devnet.submit(
+    testnet.devnet.submit(
         bytes(
             signer_of(dev_key("owner"))
             .sign_transaction(
-                fee_of(ground, "owner") | {"to": signer.address, "value": 10**18, "gas": 21_000}
+                fee_of(testnet, "owner") | {"to": signer.address, "value": 10**18, "gas": 21_000}
             )
             .raw_transaction
         )
     )
-    ground.devnet.mine()
+    testnet.devnet.mine()
     made = signer.sign_transaction(
-        fee_of(ground, "nobody else's") | {"to": "", "data": code, "value": 0, "gas": 1_000_000}
+        fee_of(testnet, "nobody else's") | {"to": "", "data": code, "value": 0, "gas": 1_000_000}
     )
-    ground.devnet.submit(bytes(made.raw_transaction))
-    ground.devnet.mine()
-    # CREATE by nonce 0.
+    testnet.devnet.submit(bytes(made.raw_transaction))
+    testnet.devnet.mine()
+    # The address is that of CREATE with nonce 0.
     place = keccak256(bytes([0xD6, 0x94]) + account_bytes(signer.address) + b"\x80")[12:]
-    assert ground.devnet.code(place)
+    assert testnet.devnet.code(place)
     return "0x" + place.hex()
 
 
-def fee_of(ground: EvmGround, name: str) -> dict[str, int]:
-    nonce = ground.devnet.nonce(account_bytes(dev_account(name)))
+def fee_of(testnet: EvmTestnet, name: str) -> dict[str, int]:
+    nonce = testnet.devnet.nonce(account_bytes(dev_account(name)))
     return {
-        "chainId": ground.chain_id,
+        "chainId": testnet.chain_id,
         "nonce": nonce,
         "maxFeePerGas": 10**11,
         "maxPriorityFeePerGas": 1,
@@ -169,12 +168,13 @@ def fee_of(ground: EvmGround, name: str) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("again", ["claim", "claim_to", "claimRewardFor", "claimReward"])
-def test_a_payout_that_comes_back_for_more_gets_nothing(again: str) -> None:
-    """Inside Anna's claim her payout claims what is due to Bert, or to itself: each door of the
-    pool is locked while another one is open.
+def test_a_reentrant_payout_gets_nothing(again: str) -> None:
+    """Every function of the pool is locked while another one runs.
+
+    Within Anna's claim, her payout contract claims Bert's share or its own.
     """
-    ground = EvmGround()
-    anna, bert = ground.chain(ANNA), ground.chain(BERT)
+    testnet = EvmTestnet()
+    anna, bert = testnet.chain(ANNA), testnet.chain(BERT)
     assert isinstance(anna, ChainClient)
     greedy = keccak256(bytes([0xD6, 0x94]) + account_bytes(dev_account("nobody else's")) + b"\x80")[
         12:
@@ -182,11 +182,11 @@ def test_a_payout_that_comes_back_for_more_gets_nothing(again: str) -> None:
     tree = SettlementTree([(anna.account, 300), (bert.account, 500), ("0x" + greedy.hex(), 200)])
     until = START_S + 100 * EPOCH_S
     signed = sign_claim(
-        dev_key(BERT), claim_message(ground.chain_id, bert.account, COLD, 500, until)
+        dev_key(BERT), claim_message(testnet.chain_id, bert.account, COLD, 500, until)
     )
     proof = list(tree.proof(bert.account))
     place = deployed(
-        ground,
+        testnet,
         coming_back(
             {
                 "claim": call_data("claim(address,uint256,bytes32[])", bert.account, 500, proof),
@@ -205,26 +205,26 @@ def test_a_payout_that_comes_back_for_more_gets_nothing(again: str) -> None:
         ),
     )
     assert account_bytes(place) == greedy
-    fund(ground, 1000)
-    activate_root(ground, tree.root, tree.total)
+    fund(testnet, 1000)
+    activate_root(testnet, tree.root, tree.total)
     for account in (bert.account, place):
         done(anna, anna.prove(account, tree.totals.get(account, 200), tree.proof(account)))
     done(anna, anna.set_payout(place))
     assert isinstance(bert, ChainClient)
-    # So that nothing but the lock is in its way.
+    # Only the lock can stop the second call.
     done(bert, bert.approve_sponsor(place))
-    before = ground.devnet.balance(greedy)
+    before = testnet.devnet.balance(greedy)
     done(anna, anna.claim(anna.account, 300, tree.proof(anna.account)))
-    assert ground.devnet.balance(greedy) - before == 300
-    assert ground.devnet.storage(greedy, 0) == 1, "the pool let it in again"
+    assert testnet.devnet.balance(greedy) - before == 300
+    assert testnet.devnet.storage(greedy, 0) == 1, "the pool let it in again"
     assert (bert.claimed(bert.account), bert.claimed(place)) == (0, 0)
 
 
-def test_votes_for_a_disputed_root_count_no_more(ground: Levers) -> None:
-    """One of the two that voted for it votes again: that is one vote, not two."""
-    fund(ground, 1000)
-    propose(ground, {ANNA: 300})
-    first, third = ground.chain(SETTLERS[0]), ground.chain(SETTLERS[2])
+def test_votes_for_a_disputed_root_no_longer_count(testnet: ControlledTestnet) -> None:
+    """If one of its two voters votes again, the root has one vote."""
+    fund(testnet, 1000)
+    propose(testnet, {ANNA: 300})
+    first, third = testnet.chain(SETTLERS[0]), testnet.chain(SETTLERS[2])
     pending = first.pool().pending
     assert pending is not None
     done(third, third.dispute(pending, "no"))

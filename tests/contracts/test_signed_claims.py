@@ -15,19 +15,19 @@ from contracts.devnet.genesis import dev_key
 from contracts.signers import claim_message, sign_claim
 from protocol.chain.errors import ChainRefused
 from protocol.chain.keccak import Address, address_of
-from tests.contracts.levers import Levers, called
+from tests.contracts.testnet_controls import ControlledTestnet, call_raw
 from tests.ports.chain_kit import ANNA, BERT, COLD, done, fund, settle
 
 
-def test_a_signed_claim_pays_where_its_signer_said_once_here_and_nowhere_else(
-    ground: Levers,
+def test_a_signed_claim_pays_its_named_payout_once_on_this_chain_only(
+    testnet: ControlledTestnet,
 ) -> None:
-    anna, bert = ground.chain(ANNA), ground.chain(BERT)
+    anna, bert = testnet.chain(ANNA), testnet.chain(BERT)
     assert isinstance(bert, ChainClient)
-    fund(ground, 1000)
-    tree = settle(ground, {ANNA: 300, BERT: 700})
-    proof, deadline = tree.proof(anna.account), ground.chain(ANNA).head().at_s + 60
-    chain, elsewhere = ground.chain_id, address_of(b"\x42" * 20)
+    fund(testnet, 1000)
+    tree = settle(testnet, {ANNA: 300, BERT: 700})
+    proof, deadline = tree.proof(anna.account), testnet.chain(ANNA).head().at_s + 60
+    chain, elsewhere = testnet.chain_id, address_of(b"\x42" * 20)
     own = claim_message(chain, anna.account, COLD, 300, deadline)
 
     def claim(
@@ -56,7 +56,7 @@ def test_a_signed_claim_pays_where_its_signer_said_once_here_and_nowhere_else(
             claim(signature)
         assert bert.balance(COLD) == 0, what
     with pytest.raises(ChainRefused, match="signature: s is not low"):
-        # The other s of the same signature is no second one.
+        # The malleable twin of the signature (n - s) is refused.
         claim(good[:32] + b"\xff" * 32 + good[64:])
     with pytest.raises(ChainRefused, match="pool: wrong signer"):
         claim(good[:63])
@@ -66,28 +66,26 @@ def test_a_signed_claim_pays_where_its_signer_said_once_here_and_nowhere_else(
     assert (bert.balance(COLD), bert.claimed(anna.account)) == (300, 300)
     with pytest.raises(ChainRefused, match="pool: nothing to claim"):
         claim(good)
-    tree = settle(ground, {ANNA: 400, BERT: 600})
+    tree = settle(testnet, {ANNA: 400, BERT: 600})
     proof = tree.proof(anna.account)
     with pytest.raises(ChainRefused, match="pool: signature expired"):
         claim(good)
-    late = ground.chain(ANNA).head().at_s + 60
+    late = testnet.chain(ANNA).head().at_s + 60
     with pytest.raises(ChainRefused, match="pool: wrong signer"):
         claim(good, total=400, until=late)
 
 
-def test_a_signed_claim_is_not_overtaken_by_a_plain_one(ground: Levers) -> None:
-    """The holder of Anna's old payout watches the chain, and tries every door before her signed
-    claim is mined.
-    """
-    anna, bert, owner = ground.chain(ANNA), ground.chain(BERT), ground.chain("owner")
+def test_a_plain_claim_does_not_overtake_a_signed_one(testnet: ControlledTestnet) -> None:
+    """The holder of Anna's old payout tries every function before her signed claim is mined."""
+    anna, bert, owner = testnet.chain(ANNA), testnet.chain(BERT), testnet.chain("owner")
     assert isinstance(anna, ChainClient)
     assert isinstance(bert, ChainClient)
-    fund(ground, 1000)
+    fund(testnet, 1000)
     done(anna, anna.set_payout(bert.account))
-    tree = settle(ground, {ANNA: 300, BERT: 700})
+    tree = settle(testnet, {ANNA: 300, BERT: 700})
     proof, deadline = tree.proof(anna.account), anna.head().at_s + 600
     signed = sign_claim(
-        dev_key(ANNA), claim_message(ground.chain_id, anna.account, COLD, 300, deadline)
+        dev_key(ANNA), claim_message(testnet.chain_id, anna.account, COLD, 300, deadline)
     )
     done(bert, bert.prove(anna.account, 300, proof))
     for to, data, reason in (
@@ -106,21 +104,21 @@ def test_a_signed_claim_is_not_overtaken_by_a_plain_one(ground: Levers) -> None:
     ):
         for sender in (BERT, "owner"):
             with pytest.raises(ChainRefused, match=reason):
-                called(ground, to, data, sender=sender)
+                call_raw(testnet, to, data, sender=sender)
     done(owner, owner.claim_to(anna.account, COLD, 300, deadline, proof, signed))  # type: ignore[attr-defined]
     assert anna.balance(COLD) == 300
 
 
-def test_a_sponsor_claims_for_its_agent_to_the_payout(ground: Levers) -> None:
-    anna, bert = ground.chain(ANNA), ground.chain(BERT)
+def test_a_sponsor_claims_for_its_agent_to_the_payout(testnet: ControlledTestnet) -> None:
+    anna, bert = testnet.chain(ANNA), testnet.chain(BERT)
     assert isinstance(anna, ChainClient)
-    fund(ground, 1000)
+    fund(testnet, 1000)
     done(anna, anna.set_payout(COLD))
     done(anna, anna.approve_sponsor(bert.account))
-    tree = settle(ground, {ANNA: 300, BERT: 700})
+    tree = settle(testnet, {ANNA: 300, BERT: 700})
     data = call_data(
         "claim(address,uint256,bytes32[])", anna.account, 300, list(tree.proof(anna.account))
     )
-    assert int(called(ground, REWARD_POOL, data, sender=BERT), 16) == 300
+    assert int(call_raw(testnet, REWARD_POOL, data, sender=BERT), 16) == 300
     done(bert, bert.claim(anna.account, 300, tree.proof(anna.account)))
     assert bert.balance(COLD) == 300

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from daemon.config.settings import PREFIX
-from tests.contracts.ground import ANVIL, NO_ANVIL
+from tests.contracts.testnets import ANVIL, NO_ANVIL
 from tests.e2e.swarm import RUN
 
 POOL = 1_000 * 10**18

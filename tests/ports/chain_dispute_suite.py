@@ -12,7 +12,7 @@ from tests.ports.chain_kit import (
     DELAY_S,
     OWNER,
     SETTLERS,
-    Ground,
+    LocalTestnet,
     done,
     fund,
     proposal_of,
@@ -24,13 +24,13 @@ from tests.ports.chain_kit import (
 class ChainDisputeSuite:
     """Part of `ChainSuite`."""
 
-    def test_a_disputed_root_falls_back_to_the_last_one(self, ground: Ground) -> None:
-        anna, owner, settler = ground.chain(ANNA), ground.chain(OWNER), ground.chain(SETTLERS[2])
-        fund(ground, 1000)
-        tree = settle(ground, {ANNA: 300})
+    def test_a_disputed_root_falls_back_to_the_last_one(self, testnet: LocalTestnet) -> None:
+        anna, owner, settler = testnet.chain(ANNA), testnet.chain(OWNER), testnet.chain(SETTLERS[2])
+        fund(testnet, 1000)
+        tree = settle(testnet, {ANNA: 300})
         good = anna.pool().active
         assert good is not None
-        propose(ground, {ANNA: 900})
+        propose(testnet, {ANNA: 900})
         wrong = anna.pool().pending
         assert wrong is not None
         with pytest.raises(ChainRefused, match="pool: may not dispute"):
@@ -41,22 +41,22 @@ class ChainDisputeSuite:
         with pytest.raises(ChainRefused, match="pool: no root is pending"):
             owner.dispute(wrong, "again")
         # Votes before the dispute count no more, the same epoch can be settled again.
-        propose(ground, {ANNA: 400})
+        propose(testnet, {ANNA: 400})
         assert anna.pool().pending is not None
 
     def test_a_late_dispute_does_not_hit_the_corrected_root_of_the_same_epoch(
-        self, ground: Ground
+        self, testnet: LocalTestnet
     ) -> None:
-        owner, late = ground.chain(OWNER), ground.chain(SETTLERS[2])
-        fund(ground, 1000)
-        propose(ground, {ANNA: 900})
+        owner, late = testnet.chain(OWNER), testnet.chain(SETTLERS[2])
+        fund(testnet, 1000)
+        propose(testnet, {ANNA: 900})
         wrong = owner.pool().pending
         assert wrong is not None
         done(owner, owner.dispute(wrong, "900 is not what the certificates say"))
-        tree, _ = proposal_of(ground, {ANNA: 400})
+        tree, _ = proposal_of(testnet, {ANNA: 400})
         right = replace(wrong, root=tree.root, total=tree.total)
         for name in SETTLERS[:2]:
-            settler = ground.chain(name)
+            settler = testnet.chain(name)
             done(settler, settler.propose(right))
         assert owner.pool().pending == right
         for named in (
@@ -71,18 +71,18 @@ class ChainDisputeSuite:
         done(late, late.dispute(right, "it is this one that I mean"))
 
     def test_a_settler_that_disputes_everything_holds_payment_up_by_one_delay(
-        self, ground: Ground
+        self, testnet: LocalTestnet
     ) -> None:
-        anna, owner = ground.chain(ANNA), ground.chain(OWNER)
-        bad, other = ground.chain(SETTLERS[2]), ground.chain(SETTLERS[0])
-        fund(ground, 1000)
+        anna, owner = testnet.chain(ANNA), testnet.chain(OWNER)
+        bad, other = testnet.chain(SETTLERS[2]), testnet.chain(SETTLERS[0])
+        fund(testnet, 1000)
         for total in (300, 400):  # once for each root, not once for ever
-            propose(ground, {ANNA: total})
+            propose(testnet, {ANNA: total})
             pending = anna.pool().pending
             assert pending is not None
             done(bad, bad.dispute(pending, "no"))
             # An epoch later: that is no new dispute either.
-            propose(ground, {ANNA: total})
+            propose(testnet, {ANNA: total})
             pending = anna.pool().pending
             assert pending is not None
             with pytest.raises(ChainRefused, match="pool: dispute is used up"):
@@ -91,21 +91,21 @@ class ChainDisputeSuite:
             if total == 400:
                 done(other, other.dispute(pending, "no"))
                 for _ in range(2):
-                    propose(ground, {ANNA: total})
+                    propose(testnet, {ANNA: total})
                     pending = anna.pool().pending
                     assert pending is not None
                     done(owner, owner.dispute(pending, "no"))
                 return
-            ground.advance(DELAY_S)
+            testnet.advance(DELAY_S)
             done(anna, anna.activate())
 
-    def test_the_delay_ends_disputes_and_begins_claims(self, ground: Ground) -> None:
-        anna, settler = ground.chain(ANNA), ground.chain(SETTLERS[2])
-        fund(ground, 1000)
-        propose(ground, {ANNA: 300})
+    def test_the_delay_ends_disputes_and_begins_claims(self, testnet: LocalTestnet) -> None:
+        anna, settler = testnet.chain(ANNA), testnet.chain(SETTLERS[2])
+        fund(testnet, 1000)
+        propose(testnet, {ANNA: 300})
         with pytest.raises(ChainRefused, match="pool: delay is not over"):
             anna.activate()
-        ground.advance(DELAY_S)
+        testnet.advance(DELAY_S)
         pending = anna.pool().pending
         assert pending is not None
         with pytest.raises(ChainRefused, match="pool: dispute is over"):
@@ -115,11 +115,11 @@ class ChainDisputeSuite:
         with pytest.raises(ChainRefused, match="pool: no root is pending"):
             anna.activate()
 
-    def test_a_pause_stops_everything_but_disputes_and_funding(self, ground: Ground) -> None:
-        anna, owner, settler = ground.chain(ANNA), ground.chain(OWNER), ground.chain(SETTLERS[0])
-        fund(ground, 1000)
-        tree = settle(ground, {ANNA: 300})
-        propose(ground, {ANNA: 301})
+    def test_a_pause_stops_everything_but_disputes_and_funding(self, testnet: LocalTestnet) -> None:
+        anna, owner, settler = testnet.chain(ANNA), testnet.chain(OWNER), testnet.chain(SETTLERS[0])
+        fund(testnet, 1000)
+        tree = settle(testnet, {ANNA: 300})
+        propose(testnet, {ANNA: 301})
         with pytest.raises(ChainRefused, match="ownable: not the owner"):
             anna.pause(True)
         done(owner, owner.pause(True))
@@ -134,21 +134,21 @@ class ChainDisputeSuite:
         ):
             with pytest.raises(ChainRefused, match="pausable: paused"):
                 what()
-        fund(ground, 1)
+        fund(testnet, 1)
         pending = anna.pool().pending
         assert pending is not None
         done(settler, settler.dispute(pending, "in a pause too"))
         done(owner, owner.pause(False))
         done(anna, anna.claim(anna.account, 300, tree.proof(anna.account)))
 
-    def test_the_delay_stands_still_in_a_pause(self, ground: Ground) -> None:
-        anna, owner, settler = ground.chain(ANNA), ground.chain(OWNER), ground.chain(SETTLERS[2])
-        fund(ground, 1000)
-        propose(ground, {ANNA: 300})
+    def test_the_delay_stands_still_in_a_pause(self, testnet: LocalTestnet) -> None:
+        anna, owner, settler = testnet.chain(ANNA), testnet.chain(OWNER), testnet.chain(SETTLERS[2])
+        fund(testnet, 1000)
+        propose(testnet, {ANNA: 300})
         before = anna.pool()
         left_s = before.ready_at_s - anna.head().at_s
         done(owner, owner.pause(True))
-        ground.advance(10 * DELAY_S)
+        testnet.advance(10 * DELAY_S)
         paused = anna.pool()
         assert paused.ready_at_s >= before.ready_at_s + 10 * DELAY_S
         done(owner, owner.pause(False))
@@ -159,13 +159,13 @@ class ChainDisputeSuite:
         assert DELAY_S / 2 < again.ready_at_s - anna.head().at_s <= left_s
         done(settler, settler.dispute(paused.pending, "a pause is not what disputes are missed in"))
 
-    def test_a_delay_that_was_over_before_a_pause_stays_over(self, ground: Ground) -> None:
-        anna, owner, settler = ground.chain(ANNA), ground.chain(OWNER), ground.chain(SETTLERS[2])
-        fund(ground, 1000)
-        propose(ground, {ANNA: 300})
-        ground.advance(DELAY_S)
+    def test_a_delay_that_was_over_before_a_pause_stays_over(self, testnet: LocalTestnet) -> None:
+        anna, owner, settler = testnet.chain(ANNA), testnet.chain(OWNER), testnet.chain(SETTLERS[2])
+        fund(testnet, 1000)
+        propose(testnet, {ANNA: 300})
+        testnet.advance(DELAY_S)
         done(owner, owner.pause(True))
-        ground.advance(DELAY_S)
+        testnet.advance(DELAY_S)
         pending = anna.pool().pending
         assert pending is not None
         with pytest.raises(ChainRefused, match="pool: dispute is over"):

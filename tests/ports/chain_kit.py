@@ -14,7 +14,7 @@ CERTIFICATE, RUN = b"c" * 32, b"r" * 32
 COLD = address_of(b"cold wallet, watched")
 
 
-class Ground(Protocol):
+class LocalTestnet(Protocol):
     """A chain and the levers of a test."""
 
     def chain(self, name: str) -> Chain: ...
@@ -24,10 +24,10 @@ class Ground(Protocol):
     def advance(self, seconds: int) -> None:
         """Move the chain's clock on, and make a block."""
 
-    def stop(self, stopped: bool) -> None:
+    def pause_mining(self, paused: bool) -> None:
         """Stop or resume the making of blocks. The chain still answers."""
 
-    def cut(self, unreachable: bool) -> None:
+    def set_unreachable(self, unreachable: bool) -> None:
         """Make the chain unreachable or reachable."""
 
 
@@ -38,31 +38,31 @@ def done(chain: Chain, sent: SentTransaction) -> SettledTransaction:
     return ended
 
 
-def fund(ground: Ground, amount: int) -> None:
-    owner = ground.chain(OWNER)
+def fund(testnet: LocalTestnet, amount: int) -> None:
+    owner = testnet.chain(OWNER)
     done(owner, owner.fund(amount))
 
 
-def proposal_of(ground: Ground, totals: dict[str, int]) -> tuple[SettlementTree, Proposal]:
-    tree = SettlementTree((ground.account(name), total) for name, total in totals.items())
-    epoch = ground.chain(OWNER).pool().epoch - 1
+def proposal_of(testnet: LocalTestnet, totals: dict[str, int]) -> tuple[SettlementTree, Proposal]:
+    tree = SettlementTree((testnet.account(name), total) for name, total in totals.items())
+    epoch = testnet.chain(OWNER).pool().epoch - 1
     return tree, Proposal(epoch=epoch, root=tree.root, total=tree.total, data=b"d" * 32)
 
 
-def propose(ground: Ground, totals: dict[str, int]) -> SettlementTree:
+def propose(testnet: LocalTestnet, totals: dict[str, int]) -> SettlementTree:
     """Propose a root in the next epoch, by enough settlers to make it pending."""
-    ground.advance(EPOCH_S)
-    tree, proposal = proposal_of(ground, totals)
+    testnet.advance(EPOCH_S)
+    tree, proposal = proposal_of(testnet, totals)
     for name in SETTLERS[:2]:
-        settler = ground.chain(name)
+        settler = testnet.chain(name)
         done(settler, settler.propose(proposal))
     return tree
 
 
-def settle(ground: Ground, totals: dict[str, int]) -> SettlementTree:
+def settle(testnet: LocalTestnet, totals: dict[str, int]) -> SettlementTree:
     """Propose a root and activate it."""
-    tree = propose(ground, totals)
-    ground.advance(DELAY_S)
-    anna = ground.chain(ANNA)
+    tree = propose(testnet, totals)
+    testnet.advance(DELAY_S)
+    anna = testnet.chain(ANNA)
     done(anna, anna.activate())
     return tree

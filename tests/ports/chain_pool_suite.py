@@ -13,7 +13,7 @@ from tests.ports.chain_kit import (
     DELAY_S,
     EPOCH_S,
     SETTLERS,
-    Ground,
+    LocalTestnet,
     done,
     fund,
     proposal_of,
@@ -24,11 +24,11 @@ from tests.ports.chain_kit import (
 class ChainPoolSuite:
     """Part of `ChainSuite`."""
 
-    def test_a_settled_epoch_is_paid_once_to_the_payout(self, ground: Ground) -> None:
-        anna, bert = ground.chain(ANNA), ground.chain(BERT)
+    def test_a_settled_epoch_is_paid_once_to_the_payout(self, testnet: LocalTestnet) -> None:
+        anna, bert = testnet.chain(ANNA), testnet.chain(BERT)
         done(anna, anna.set_payout(COLD))
-        fund(ground, 1000)
-        tree = settle(ground, {ANNA: 300, BERT: 700})
+        fund(testnet, 1000)
+        tree = settle(testnet, {ANNA: 300, BERT: 700})
         assert anna.claimable(anna.account, 300, tree.proof(anna.account)) == 300
         done(anna, anna.claim(anna.account, 300, tree.proof(anna.account)))
         assert (
@@ -41,24 +41,26 @@ class ChainPoolSuite:
         with pytest.raises(ChainRefused, match="pool: nothing to claim"):
             anna.claim(anna.account, 300, tree.proof(anna.account))
 
-    def test_a_stranger_does_not_claim_before_the_payout_is_changed(self, ground: Ground) -> None:
+    def test_a_stranger_does_not_claim_before_the_payout_is_changed(
+        self, testnet: LocalTestnet
+    ) -> None:
         """A stranger who sees that a payout is about to change could claim to the old one."""
-        anna, bert = ground.chain(ANNA), ground.chain(BERT)
-        fund(ground, 1000)
-        tree = settle(ground, {ANNA: 300, BERT: 700})
+        anna, bert = testnet.chain(ANNA), testnet.chain(BERT)
+        fund(testnet, 1000)
+        tree = settle(testnet, {ANNA: 300, BERT: 700})
         with pytest.raises(ChainRefused, match="not the account or its sponsor"):
             bert.claim(anna.account, 300, tree.proof(anna.account))
         done(anna, anna.set_payout(COLD))
         done(anna, anna.claim(anna.account, 300, tree.proof(anna.account)))
         assert anna.balance(COLD) == 300
 
-    def test_the_next_root_pays_the_difference(self, ground: Ground) -> None:
-        anna = ground.chain(ANNA)
+    def test_the_next_root_pays_the_difference(self, testnet: LocalTestnet) -> None:
+        anna = testnet.chain(ANNA)
         done(anna, anna.set_payout(COLD))
-        fund(ground, 1000)
-        tree = settle(ground, {ANNA: 300, BERT: 100})
+        fund(testnet, 1000)
+        tree = settle(testnet, {ANNA: 300, BERT: 100})
         done(anna, anna.claim(anna.account, 300, tree.proof(anna.account)))
-        tree = settle(ground, {ANNA: 450, BERT: 550})
+        tree = settle(testnet, {ANNA: 450, BERT: 550})
         done(anna, anna.claim(anna.account, 450, tree.proof(anna.account)))
         assert (anna.balance(COLD), anna.claimed(anna.account), anna.pool().balance) == (
             450,
@@ -66,12 +68,12 @@ class ChainPoolSuite:
             550,
         )
 
-    def test_a_wrong_total_account_or_proof_is_refused(self, ground: Ground) -> None:
-        anna, bert = ground.chain(ANNA), ground.chain(BERT)
-        fund(ground, 1000)
+    def test_a_wrong_total_account_or_proof_is_refused(self, testnet: LocalTestnet) -> None:
+        anna, bert = testnet.chain(ANNA), testnet.chain(BERT)
+        fund(testnet, 1000)
         with pytest.raises(ChainRefused, match="pool: wrong proof"):
             anna.claim(anna.account, 0, ())
-        tree = settle(ground, {ANNA: 300, BERT: 700})
+        tree = settle(testnet, {ANNA: 300, BERT: 700})
         own = tree.proof(anna.account)
         for chain, total, proof in (
             (anna, 301, own),
@@ -83,16 +85,16 @@ class ChainPoolSuite:
             with pytest.raises(ChainRefused, match="pool: wrong proof"):
                 chain.claim(chain.account, total, proof)
 
-    def test_a_root_needs_enough_settlers_who_say_the_same(self, ground: Ground) -> None:
+    def test_a_root_needs_enough_settlers_who_say_the_same(self, testnet: LocalTestnet) -> None:
         first, second, anna = (
-            ground.chain(SETTLERS[0]),
-            ground.chain(SETTLERS[1]),
-            ground.chain(ANNA),
+            testnet.chain(SETTLERS[0]),
+            testnet.chain(SETTLERS[1]),
+            testnet.chain(ANNA),
         )
-        fund(ground, 1000)
-        ground.advance(EPOCH_S)
-        _, proposal = proposal_of(ground, {ANNA: 300})
-        _, other = proposal_of(ground, {ANNA: 301})
+        fund(testnet, 1000)
+        testnet.advance(EPOCH_S)
+        _, proposal = proposal_of(testnet, {ANNA: 300})
+        _, other = proposal_of(testnet, {ANNA: 301})
         with pytest.raises(ChainRefused, match="pool: not a settler"):
             anna.propose(proposal)
         done(first, first.propose(proposal))
@@ -105,33 +107,33 @@ class ChainPoolSuite:
         with pytest.raises(ChainRefused, match="pool: another root is pending"):
             first.propose(other)
 
-    def test_one_settler_twice_is_one(self, ground: Ground) -> None:
-        first = ground.chain(SETTLERS[0])
-        fund(ground, 1000)
-        ground.advance(EPOCH_S)
-        _, proposal = proposal_of(ground, {ANNA: 300})
+    def test_one_settler_twice_is_one(self, testnet: LocalTestnet) -> None:
+        first = testnet.chain(SETTLERS[0])
+        fund(testnet, 1000)
+        testnet.advance(EPOCH_S)
+        _, proposal = proposal_of(testnet, {ANNA: 300})
         done(first, first.propose(proposal))
         done(first, first.propose(proposal))
         assert first.pool().pending is None
 
-    def test_what_the_pool_cannot_cover_is_not_proposed(self, ground: Ground) -> None:
-        settler = ground.chain(SETTLERS[0])
-        fund(ground, 1000)
-        ground.advance(EPOCH_S)
-        _, proposal = proposal_of(ground, {ANNA: 1001})
+    def test_what_the_pool_cannot_cover_is_not_proposed(self, testnet: LocalTestnet) -> None:
+        settler = testnet.chain(SETTLERS[0])
+        fund(testnet, 1000)
+        testnet.advance(EPOCH_S)
+        _, proposal = proposal_of(testnet, {ANNA: 1001})
         with pytest.raises(ChainRefused, match="pool: not covered"):
             settler.propose(proposal)
 
-    def test_epochs_are_settled_once_when_they_are_over(self, ground: Ground) -> None:
-        settler = ground.chain(SETTLERS[0])
-        fund(ground, 1000)
-        settle(ground, {ANNA: 300})
-        tree, again = proposal_of(ground, {ANNA: 400})
+    def test_epochs_are_settled_once_when_they_are_over(self, testnet: LocalTestnet) -> None:
+        settler = testnet.chain(SETTLERS[0])
+        fund(testnet, 1000)
+        settle(testnet, {ANNA: 300})
+        tree, again = proposal_of(testnet, {ANNA: 400})
         with pytest.raises(ChainRefused, match="pool: epoch already settled"):
             settler.propose(again)
         with pytest.raises(ChainRefused, match="pool: epoch is not over"):
             settler.propose(Proposal(epoch=settler.pool().epoch, root=tree.root, total=tree.total))
-        ground.advance(EPOCH_S)
-        _, less = proposal_of(ground, {ANNA: 299})
+        testnet.advance(EPOCH_S)
+        _, less = proposal_of(testnet, {ANNA: 299})
         with pytest.raises(ChainRefused, match="pool: total went back"):
             settler.propose(less)

@@ -11,7 +11,7 @@ from tests.ports.chain_kit import (
     BERT,
     CERTIFICATE,
     OWNER,
-    Ground,
+    LocalTestnet,
     done,
 )
 
@@ -19,8 +19,8 @@ from tests.ports.chain_kit import (
 class ChainRegistrySuite:
     """Part of `ChainSuite`."""
 
-    def test_registered_once_alive_until_the_timeout(self, ground: Ground) -> None:
-        anna = ground.chain(ANNA)
+    def test_registered_once_alive_until_the_timeout(self, testnet: LocalTestnet) -> None:
+        anna = testnet.chain(ANNA)
         assert not anna.agent(anna.account).registered
         with pytest.raises(ChainRefused, match="registry: not registered"):
             anna.heartbeat(1, CERTIFICATE)
@@ -34,15 +34,15 @@ class ChainRegistrySuite:
         )
         with pytest.raises(ChainRefused, match="registry: already registered"):
             anna.register("again")
-        ground.advance(301)
+        testnet.advance(301)
         assert not anna.agent(anna.account).active
         done(anna, anna.heartbeat(7, CERTIFICATE))
         found = anna.agent(anna.account)
         assert (found.active, found.samples, found.certificate) == (True, 7, CERTIFICATE)
-        assert ground.chain(BERT).agent(anna.account) == found
+        assert testnet.chain(BERT).agent(anna.account) == found
 
-    def test_counters_that_went_back_are_refused(self, ground: Ground) -> None:
-        anna = ground.chain(ANNA)
+    def test_counters_that_went_back_are_refused(self, testnet: LocalTestnet) -> None:
+        anna = testnet.chain(ANNA)
         done(anna, anna.register(""))
         done(anna, anna.heartbeat(7, CERTIFICATE))
         done(anna, anna.heartbeat(7, NO_HASH))
@@ -50,30 +50,34 @@ class ChainRegistrySuite:
             anna.heartbeat(6, CERTIFICATE)
         assert anna.agent(anna.account).samples == 7
 
-    def test_samples_that_nobody_can_have_certified_are_refused(self, ground: Ground) -> None:
-        anna = ground.chain(ANNA)
+    def test_samples_that_nobody_can_have_certified_are_refused(
+        self, testnet: LocalTestnet
+    ) -> None:
+        anna = testnet.chain(ANNA)
         done(anna, anna.register(""))
         for samples in (1 << 53, (1 << 256) - 1):
             with pytest.raises(ChainRefused, match="registry: too many samples"):
                 anna.heartbeat(samples, CERTIFICATE)
         done(anna, anna.heartbeat((1 << 53) - 1, CERTIFICATE))
 
-    def test_everybody_is_told_the_same_of_who_was_heard_and_when(self, ground: Ground) -> None:
-        anna, bert = ground.chain(ANNA), ground.chain(BERT)
+    def test_everybody_is_told_the_same_of_who_was_heard_and_when(
+        self, testnet: LocalTestnet
+    ) -> None:
+        anna, bert = testnet.chain(ANNA), testnet.chain(BERT)
         both = (anna.account, bert.account)
         began_s = anna.head().at_s
         done(anna, anna.register("anna"))
-        ground.advance(200)
+        testnet.advance(200)
         between_s = anna.head().at_s
-        ground.advance(200)
+        testnet.advance(200)
         done(bert, bert.register("bert"))
-        ground.advance(200)
+        testnet.advance(200)
         later_s = anna.head().at_s
-        ground.advance(200)
+        testnet.advance(200)
         done(anna, anna.heartbeat(1, CERTIFICATE))
-        ground.advance(10)
+        testnet.advance(10)
         ended_s = anna.head().at_s + 1
-        reader = ground.chain(OWNER)
+        reader = testnet.chain(OWNER)
         for since_s, until_s, expected in (
             (began_s, ended_s, set(both)),
             (began_s, between_s, {anna.account}),
@@ -86,8 +90,10 @@ class ChainRegistrySuite:
         assert reader.heard((anna.account,), between_s, later_s) == set()
         assert reader.heard((), began_s, ended_s) == set()
 
-    def test_nobody_registers_or_beats_for_another_without_leave(self, ground: Ground) -> None:
-        anna, bert = ground.chain(ANNA), ground.chain(BERT)
+    def test_nobody_registers_or_beats_for_another_without_leave(
+        self, testnet: LocalTestnet
+    ) -> None:
+        anna, bert = testnet.chain(ANNA), testnet.chain(BERT)
         with pytest.raises(ChainRefused, match="registry: not a sponsor"):
             bert.register("anna", agent=anna.account)
         done(anna, anna.register("anna"))

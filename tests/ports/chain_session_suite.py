@@ -11,7 +11,7 @@ from tests.ports.chain_kit import (
     BERT,
     CERTIFICATE,
     RUN,
-    Ground,
+    LocalTestnet,
     done,
 )
 
@@ -19,8 +19,8 @@ from tests.ports.chain_kit import (
 class ChainSessionSuite:
     """Part of `ChainSuite`."""
 
-    def test_a_run_is_moved_by_its_owner_alone_and_in_order(self, ground: Ground) -> None:
-        anna, bert = ground.chain(ANNA), ground.chain(BERT)
+    def test_a_run_is_moved_by_its_owner_alone_and_in_order(self, testnet: LocalTestnet) -> None:
+        anna, bert = testnet.chain(ANNA), testnet.chain(BERT)
         assert anna.run(RUN, anna.account).state == "none"
         with pytest.raises(ChainRefused, match="sessions: no such run"):
             anna.activate_run(RUN)
@@ -52,8 +52,10 @@ class ChainSessionSuite:
         done(anna, anna.cancel_run(other, "nobody came"))
         assert anna.run(other, anna.account).state == "cancelled"
 
-    def test_a_stranger_who_creates_a_session_first_blocks_nobody(self, ground: Ground) -> None:
-        anna, bert = ground.chain(ANNA), ground.chain(BERT)
+    def test_a_stranger_who_creates_a_session_first_blocks_nobody(
+        self, testnet: LocalTestnet
+    ) -> None:
+        anna, bert = testnet.chain(ANNA), testnet.chain(BERT)
         done(bert, bert.create_run(RUN, b"x" * 32))
         done(bert, bert.cancel_run(RUN, "it is mine"))
         assert anna.run(RUN, anna.account).state == "none"
@@ -64,10 +66,10 @@ class ChainSessionSuite:
         assert bert.run(RUN, bert.account).state == "cancelled"
 
     def test_what_is_in_flight_is_not_sent_again_and_told_once_when_it_ends(
-        self, ground: Ground
+        self, testnet: LocalTestnet
     ) -> None:
-        anna = ground.chain(ANNA)
-        ground.stop(True)
+        anna = testnet.chain(ANNA)
+        testnet.pause_mining(True)
         sent = anna.register("anna")
         assert anna.register("anna") == sent
         other = anna.create_run(RUN, b"m" * 32)
@@ -75,7 +77,7 @@ class ChainSessionSuite:
         assert anna.reconcile() == ()
         with pytest.raises(ChainPending):
             anna.wait(sent, 2)
-        ground.stop(False)
+        testnet.pause_mining(False)
         done(anna, other)
         done(anna, sent)
         assert anna.pending() == ()
@@ -84,12 +86,12 @@ class ChainSessionSuite:
         assert anna.agent(anna.account).registered
 
     def test_a_chain_that_does_not_answer_is_unreachable_and_nothing_is_lost(
-        self, ground: Ground
+        self, testnet: LocalTestnet
     ) -> None:
-        anna = ground.chain(ANNA)
-        ground.stop(True)
+        anna = testnet.chain(ANNA)
+        testnet.pause_mining(True)
         sent = anna.register("anna")
-        ground.cut(True)
+        testnet.set_unreachable(True)
         for ask in (
             anna.head,
             anna.pool,
@@ -100,6 +102,6 @@ class ChainSessionSuite:
             with pytest.raises(ChainUnreachable):
                 ask()
         assert anna.pending() == (sent,)
-        ground.cut(False)
-        ground.stop(False)
+        testnet.set_unreachable(False)
+        testnet.pause_mining(False)
         done(anna, sent)

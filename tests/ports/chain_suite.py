@@ -1,6 +1,6 @@
 """What every `Chain` must do. The fake and the real client on the real contracts run these tests.
 
-A test module subclasses `ChainSuite` and provides the fixture `ground` with a fresh chain. Its
+A test module subclasses `ChainSuite` and provides the fixture `testnet` with a fresh chain. Its
 epochs take `EPOCH_S`, its dispute delay is `DELAY_S`, and two of its three settlers decide. It has
 an owner, and accounts with money.
 """

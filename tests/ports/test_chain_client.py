@@ -9,27 +9,27 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.contracts.ground import ANVIL, NO_ANVIL, AnvilGround, EvmGround, anvil
-from tests.ports.chain_kit import Ground
+from tests.contracts.testnets import ANVIL, NO_ANVIL, AnvilTestnet, EvmTestnet, anvil
+from tests.ports.chain_kit import LocalTestnet
 from tests.ports.chain_suite import ChainSuite
 
 
 class TestOnTheEmbeddedEvm(ChainSuite):
     @pytest.fixture
-    def ground(self) -> Ground:
-        return EvmGround()
+    def testnet(self) -> LocalTestnet:
+        return EvmTestnet()
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[AnvilGround]:
-    with anvil() as ground:
-        yield ground
+def running() -> Iterator[AnvilTestnet]:
+    with anvil() as testnet:
+        yield testnet
 
 
 @pytest.mark.real
 @pytest.mark.skipif(not ANVIL.exists(), reason=NO_ANVIL)
 class TestOnAnvil(ChainSuite):
     @pytest.fixture
-    def ground(self, running: AnvilGround) -> Ground:
+    def testnet(self, running: AnvilTestnet) -> LocalTestnet:
         running.reset()
         return running

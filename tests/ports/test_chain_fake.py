@@ -8,7 +8,7 @@ from protocol.chain.keccak import Address, address_of, keccak256
 from protocol.chain.port import Chain
 from simulator.fakes.chain import FakeChain
 from simulator.fakes.ledger import FakeLedger
-from tests.ports.chain_kit import DELAY_S, EPOCH_S, OWNER, SETTLERS, Ground
+from tests.ports.chain_kit import DELAY_S, EPOCH_S, OWNER, SETTLERS, LocalTestnet
 from tests.ports.chain_suite import ChainSuite
 
 
@@ -41,14 +41,14 @@ class InMemory:
     def _sleep(self, seconds: float) -> None:
         self._now_s += seconds
 
-    def stop(self, stopped: bool) -> None:
-        self.ledger.stopped = stopped
+    def pause_mining(self, paused: bool) -> None:
+        self.ledger.stopped = paused
 
-    def cut(self, unreachable: bool) -> None:
+    def set_unreachable(self, unreachable: bool) -> None:
         self.ledger.unreachable = unreachable
 
 
 class TestFakeChain(ChainSuite):
     @pytest.fixture
-    def ground(self) -> Ground:
+    def testnet(self) -> LocalTestnet:
         return InMemory()

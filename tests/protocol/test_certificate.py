@@ -202,7 +202,7 @@ def test_votes_for_another_round_than_the_plans_are_refused(changes: dict[str, o
         ({"contributors": (0, 0, 1)}, "in order"),
         ({"contributors": (0, 4)}, "not members"),
         ({"present": (0, 1, 2, 9)}, "not members"),
-        ({"contributors": ()}, "of nobody"),
+        ({"contributors": ()}, "without contributors"),
         (
             {"contributors": (0, 3), "present": (0, 1, 2), "owners": (0, 1, 2, 0)},
             "2 contributors among 3 present",

@@ -214,7 +214,7 @@ def test_sample_limit_costs_weight_and_no_progress() -> None:
     first = certified(played, 0)[0]
     assert max(share.samples for share in first.shares) == 30
     assert [event.reason for event in dropped(played)] == [
-        "certificate 1 counts 30 samples of a member at most"
+        "certificate 1 counts at most 30 samples of a member"
     ]
     at = next(at for at, index, event in played.history if index == 0 and event is first)
     together = losses(played, 0, after=at)

@@ -32,32 +32,32 @@ class RunAccess(msgspec.Struct, frozen=True, kw_only=True):
     run: HomeRun
 
 
-def run_access(talk: Invocation, named_run: str | None) -> RunAccess:
+def run_access(invocation: Invocation, named_run: str | None) -> RunAccess:
     """Load the settings and find the run. Raises `UserError`."""
-    config, _ = load_config(talk.home, talk.config, {}, os.environ)
-    return RunAccess(config=config, run=settled_run(talk.home, named_run))
+    config, _ = load_config(invocation.home, invocation.config, {}, os.environ)
+    return RunAccess(config=config, run=settled_run(invocation.home, named_run))
 
 
-def unlock_wallet(talk: Invocation, password_file: Path | None) -> UnlockedWallet:
+def unlock_wallet(invocation: Invocation, password_file: Path | None) -> UnlockedWallet:
     """Unlock the home's wallet. Raises `UserError` (exit code 5)."""
-    address = files.address_in_home(talk.home)
-    return files.unlock(talk.home, find_password(password_file, os.environ, address))
+    address = files.address_in_home(invocation.home)
+    return files.unlock(invocation.home, find_password(password_file, os.environ, address))
 
 
 @contextmanager
-def open_for_reading(talk: Invocation, access: RunAccess) -> Iterator[Chain]:
+def open_for_reading(invocation: Invocation, access: RunAccess) -> Iterator[Chain]:
     """Open the chain without a wallet."""
     with _chain_errors():
-        yield open_chain(access.config.chain, access.run.manifest, talk.home, None)
+        yield open_chain(access.config.chain, access.run.manifest, invocation.home, None)
 
 
 @contextmanager
 def open_for_signing(
-    talk: Invocation, access: RunAccess, wallet: UnlockedWallet
+    invocation: Invocation, access: RunAccess, wallet: UnlockedWallet
 ) -> Iterator[Chain]:
     """Open the chain with a wallet; the daemon of this home delays its heartbeat meanwhile."""
-    with _chain_errors(), account_turn(talk.home):
-        yield open_chain(access.config.chain, access.run.manifest, talk.home, wallet)
+    with _chain_errors(), account_turn(invocation.home):
+        yield open_chain(access.config.chain, access.run.manifest, invocation.home, wallet)
 
 
 @contextmanager

@@ -34,7 +34,7 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def serve_evm(
-    talk: Invocation, genesis: dict[str, Any], kept: Path | None, options: ServeOptions
+    invocation: Invocation, genesis: dict[str, Any], kept: Path | None, options: ServeOptions
 ) -> None:
     """Serve the embedded EVM. `kept` is the chain's file; None keeps nothing.
 
@@ -50,7 +50,7 @@ def serve_evm(
             now=time.time,
         ) as (url, chain):
             end = "is lost" if kept is None else f"is kept in {kept}"
-            _announce(talk, "Devnet", url, chain.chain_id, end)
+            _announce(invocation, "Devnet", url, chain.chain_id, end)
             _wait(options.lifeline)
     except (OSError, UnicodeError) as error:
         raise _cannot_serve("The devnet", options, error) from None
@@ -63,7 +63,7 @@ def serve_evm(
         ) from None
 
 
-def serve_anvil(talk: Invocation, genesis: dict[str, Any], options: ServeOptions) -> None:
+def serve_anvil(invocation: Invocation, genesis: dict[str, Any], options: ServeOptions) -> None:
     """Serve Foundry's anvil from the same genesis; it keeps nothing. Raises `UserError`."""
     program = found_anvil()
     if program is None:
@@ -77,7 +77,7 @@ def serve_anvil(talk: Invocation, genesis: dict[str, Any], options: ServeOptions
         with anvil_serving(
             program, genesis, host=options.host, port=options.port, block_s=options.block_s
         ) as url:
-            _announce(talk, "anvil as devnet", url, genesis["config"]["chainId"], "is lost")
+            _announce(invocation, "anvil as devnet", url, genesis["config"]["chainId"], "is lost")
             _wait(options.lifeline)
     except (OSError, UnicodeError) as error:
         raise _cannot_serve("anvil", options, error) from None
@@ -102,7 +102,7 @@ def _cannot_serve(who: str, options: ServeOptions, error: OSError | UnicodeError
     return UserError("DEVNET_PORT", what, why=why, fix=fix)
 
 
-def _announce(talk: Invocation, who: str, url: str, chain_id: int, end: str) -> None:
+def _announce(invocation: Invocation, who: str, url: str, chain_id: int, end: str) -> None:
     """Print the chain's address and the settings of a run that uses the chain.
 
     `end` says what becomes of the chain's contents.
@@ -113,13 +113,13 @@ def _announce(talk: Invocation, who: str, url: str, chain_id: int, end: str) -> 
         raise UserError(
             "DEVNET", f"The devnet at {url} gave a wrong answer.", why=str(error)
         ) from None
-    if talk.as_json:
-        talk.result(msgspec.json.encode(terms).decode())
+    if invocation.as_json:
+        invocation.result(msgspec.json.encode(terms).decode())
     else:
-        talk.result(
+        invocation.result(
             f"{who} {chain_id} answers at {url}, block {terms.block}\n\n{pasteable(terms)}\n"
         )
-    talk.say(
+    invocation.say(
         f"Its coins are worthless and its keys are public. Ctrl-C stops it, and its state {end}."
     )
 

@@ -31,10 +31,10 @@ class SessionRun(msgspec.Struct, frozen=True, kw_only=True):
     access: RunAccess
 
 
-def session_run(talk: Invocation, run_id: str | None) -> SessionRun:
+def session_run(invocation: Invocation, run_id: str | None) -> SessionRun:
     """Find the run and check that its chain keeps sessions. Raises `UserError`."""
-    config, _ = load_config(talk.home, talk.config, {}, os.environ)
-    signed = _chosen(talk.home, run_id)
+    config, _ = load_config(invocation.home, invocation.config, {}, os.environ)
+    signed = _chosen(invocation.home, run_id)
     manifest = signed.open()
     check_profile(manifest)
     if manifest.chain != "hypergpu" or manifest.settlement is UNSET:
@@ -53,10 +53,10 @@ def session_run(talk: Invocation, run_id: str | None) -> SessionRun:
 
 
 def compare_session(
-    talk: Invocation, which: SessionRun, status: RunStatus, own: Address | None
+    invocation: Invocation, which: SessionRun, status: RunStatus, own: Address | None
 ) -> RunSession:
     """The chain's session beside the manifest and the certificates of this home."""
-    certificates = certificates_on_disk(talk.home, which.access.run, talk.say)
+    certificates = certificates_on_disk(invocation.home, which.access.run, invocation.say)
     return session_of(status, which.signed, own, certificates)
 
 
@@ -80,14 +80,14 @@ def session_owner(named: str | None, own: Address | None) -> Address:
     return own
 
 
-def own_account(talk: Invocation) -> Address | None:
+def own_account(invocation: Invocation) -> Address | None:
     """The account of this home's wallet; None without a wallet, or with an unreadable one."""
-    if not files.has_wallet(talk.home):
+    if not files.has_wallet(invocation.home):
         return None
     try:
-        return files.address_in_home(talk.home)
+        return files.address_in_home(invocation.home)
     except UserError as error:
-        talk.say(
+        invocation.say(
             "Cannot determine whether the session belongs to this home's wallet."
             f" {error.what} {error.why}"
         )

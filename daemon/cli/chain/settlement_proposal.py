@@ -59,7 +59,7 @@ class SettleResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def propose(
-    talk: Invocation, access: RunAccess, chain: Chain, options: SettleOptions
+    invocation: Invocation, access: RunAccess, chain: Chain, options: SettleOptions
 ) -> SettleResult:
     """Draft the root, keep its data set, and send it unless this is a dry run.
 
@@ -68,11 +68,11 @@ def propose(
     status = chain.pool()
     epoch = settlement.epoch_to_settle(status, options.epoch)
     drafted = (
-        _draft(talk, access, chain, status, epoch, options.pool)
+        _draft(invocation, access, chain, status, epoch, options.pool)
         if options.like is None
-        else _like(talk, access, chain, status, options.like)
+        else _like(invocation, access, chain, status, options.like)
     )
-    keep_dataset(talk.home, drafted.dataset)
+    keep_dataset(invocation.home, drafted.dataset)
     if not options.dry_run:
         send_and_wait(chain, chain.propose(drafted.proposal))
     done = "shown" if options.dry_run else "proposed"
@@ -103,7 +103,7 @@ def plain_result(done: str, proposal: Proposal, reason: str) -> SettleResult:
 
 
 def _draft(
-    talk: Invocation,
+    invocation: Invocation,
     access: RunAccess,
     chain: Chain,
     status: PoolStatus,
@@ -111,25 +111,25 @@ def _draft(
     pool: int | None,
 ) -> settlement.SettlementDraft:
     run, manifest = access.run.run, access.run.manifest
-    certificates = certificates_of(talk.home, access.run, talk.say)
+    certificates = certificates_of(invocation.home, access.run, invocation.say)
     return settlement.draft_settlement(
         chain,
         run,
         manifest,
         certificates,
-        _active_dataset(talk, status),
+        _active_dataset(invocation, status),
         epoch=epoch,
         pool=pool,
-        offences=filed_offences(run_folder(talk.home, run)),
+        offences=filed_offences(run_folder(invocation.home, run)),
     )
 
 
 def _like(
-    talk: Invocation, access: RunAccess, chain: Chain, status: PoolStatus, like: Path
+    invocation: Invocation, access: RunAccess, chain: Chain, status: PoolStatus, like: Path
 ) -> settlement.SettlementDraft:
     """Another settler's data set as a draft of our own, after it was checked."""
     run, manifest = access.run.run, access.run.manifest
-    certificates = certificates_of(talk.home, access.run, talk.say)
+    certificates = certificates_of(invocation.home, access.run, invocation.say)
     dataset = _published(like)
     proposal = Proposal(
         epoch=dataset.epochs[-1].epoch,
@@ -167,7 +167,7 @@ def _next_step(chain: Chain, proposal: Proposal, dry_run: bool) -> str:
     return f"pending; anyone can activate it {when}: hypergpud settle"
 
 
-def _active_dataset(talk: Invocation, status: PoolStatus) -> Dataset | None:
+def _active_dataset(invocation: Invocation, status: PoolStatus) -> Dataset | None:
     """The data set of the active root, which the next root extends; None before the first."""
     if status.pending is not None:
         raise UserError(
@@ -179,7 +179,7 @@ def _active_dataset(talk: Invocation, status: PoolStatus) -> Dataset | None:
         )
     if status.active is None:
         return None
-    found = load_dataset(talk.home, status.active.data)
+    found = load_dataset(invocation.home, status.active.data)
     if found is None:
         raise missing_dataset(status.active)
     return found

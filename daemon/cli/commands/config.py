@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from daemon.cli.command_group import CommandGroup
-from daemon.cli.invocation import Invocation, global_options, invocation
+from daemon.cli.invocation import Invocation, global_options, invocation_of
 from daemon.config.loader import load_config
 from daemon.config.settings import SECTIONS, Config, keys, toml_value
 
@@ -26,10 +26,10 @@ def config() -> None:
 @click.pass_context
 def show(context: click.Context, origin: bool) -> None:
     """Print every setting in force, as TOML (or JSON)."""
-    talk = invocation(context)
-    settings, origins = _load(talk)
-    if talk.as_json:
-        talk.result(_as_json(talk, settings, origins, origin))
+    invocation = invocation_of(context)
+    settings, origins = _load(invocation)
+    if invocation.as_json:
+        invocation.result(_as_json(invocation, settings, origins, origin))
         return
     lines = [f"# home: {settings.home}"]
     current = ""
@@ -39,7 +39,7 @@ def show(context: click.Context, origin: bool) -> None:
             current = section
         line = f"{key} = {toml_value(getattr(getattr(settings, section), key))}"
         lines.append(f"{line}  # {origins[f'{section}.{key}']}" if origin else line)
-    talk.result("\n".join(lines))
+    invocation.result("\n".join(lines))
 
 
 @config.command()
@@ -47,21 +47,23 @@ def show(context: click.Context, origin: bool) -> None:
 @click.pass_context
 def check(context: click.Context) -> None:
     """Check the settings; exit code 2 and the reason if one is wrong."""
-    talk = invocation(context)
-    _, origins = _load(talk)
+    invocation = invocation_of(context)
+    _, origins = _load(invocation)
     chosen = sum(origin != "default" for origin in origins.values())
-    talk.result(
+    invocation.result(
         '{"ok":true}'
-        if talk.as_json
+        if invocation.as_json
         else f"All settings are valid: {chosen} set, {len(origins) - chosen} at their defaults."
     )
 
 
-def _load(talk: Invocation) -> tuple[Config, dict[str, str]]:
-    return load_config(talk.home, talk.config, {}, os.environ)
+def _load(invocation: Invocation) -> tuple[Config, dict[str, str]]:
+    return load_config(invocation.home, invocation.config, {}, os.environ)
 
 
-def _as_json(talk: Invocation, settings: Config, origins: dict[str, str], origin: bool) -> str:
+def _as_json(
+    invocation: Invocation, settings: Config, origins: dict[str, str], origin: bool
+) -> str:
     shown: dict[str, Any] = {"home": str(settings.home)}
     for section in SECTIONS:
         values = msgspec.to_builtins(getattr(settings, section))

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from daemon.cli.arguments import PATH
-from daemon.cli.invocation import global_options, invocation
+from daemon.cli.invocation import global_options, invocation_of
 
 
 @click.command()
@@ -52,5 +52,10 @@ def demo(
     from daemon.demo.runner import run_demo  # noqa: PLC0415
 
     return run_demo(
-        invocation(context), peers=peers, rounds=rounds, run_file=run_file, chain=chain, anvil=anvil
+        invocation_of(context),
+        peers=peers,
+        rounds=rounds,
+        run_file=run_file,
+        chain=chain,
+        anvil=anvil,
     )

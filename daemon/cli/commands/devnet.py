@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from daemon.cli.arguments import LIFELINE, PORT, FiniteRange
-from daemon.cli.invocation import global_options, invocation
+from daemon.cli.invocation import global_options, invocation_of
 from protocol.errors import UserError
 
 GENESIS_FILE = "genesis.json"
@@ -116,16 +116,16 @@ def devnet(
     lifeline: int | None,
 ) -> int:
     """Run a local test chain (worthless coins, public keys)."""
-    talk = invocation(context)
+    invocation = invocation_of(context)
     # The EVM and web3 take a second; a mistake in the options is reported without them.
     from contracts.devnet.genesis import genesis_of  # noqa: PLC0415
 
     in_memory = in_memory or anvil
-    home = talk.home / DIRECTORY
+    home = invocation.home / DIRECTORY
     kept = home / GENESIS_FILE
     if kept.is_file() and not (in_memory or genesis_only):
         genesis: dict[str, Any] = _kept_genesis(kept)
-        talk.say(
+        invocation.say(
             f"Continuing the chain in {home}; options of the genesis are ignored."
             " Remove the folder to start another chain."
         )
@@ -141,7 +141,7 @@ def devnet(
                 exit_code=2,
             ) from None
     if genesis_only:
-        talk.result(json.dumps(genesis, indent=1))
+        invocation.result(json.dumps(genesis, indent=1))
         return 0
     from daemon.cli.chain.devnet_server import (  # noqa: PLC0415
         ServeOptions,
@@ -151,11 +151,11 @@ def devnet(
 
     options = ServeOptions(host=host, port=port, block_s=block_time, lifeline=lifeline)
     if anvil:
-        serve_anvil(talk, genesis, options)
+        serve_anvil(invocation, genesis, options)
     else:
         if not in_memory and not kept.is_file():
             _keep_genesis(kept, genesis)
-        serve_evm(talk, genesis, None if in_memory else home / CHAIN_FILE, options)
+        serve_evm(invocation, genesis, None if in_memory else home / CHAIN_FILE, options)
     return 0
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import click
 import msgspec
 
-from daemon.cli.invocation import global_options, invocation
+from daemon.cli.invocation import global_options, invocation_of
 from daemon.home.layout import user_path
 from protocol.errors import UserError
 
@@ -45,12 +45,12 @@ def export(context: click.Context, words: tuple[str, ...], force: bool) -> None:
     from daemon.export import export_run  # noqa: PLC0415
     from daemon.home.recent_state import chosen_run  # noqa: PLC0415
 
-    talk = invocation(context)
+    invocation = invocation_of(context)
     file = user_path(words[-1], "FILE")
-    signed = chosen_run(talk.home, words[0] if words[1:] else None)
-    written = export_run(talk.home, signed, file, force=force, say=talk.say)
+    signed = chosen_run(invocation.home, words[0] if words[1:] else None)
+    written = export_run(invocation.home, signed, file, force=force, say=invocation.say)
     rules = signed.open().rules
-    if talk.as_json:
+    if invocation.as_json:
         result = ExportResult(
             file=str(file),
             run=signed.run.hex(),
@@ -58,10 +58,10 @@ def export(context: click.Context, words: tuple[str, ...], force: bool) -> None:
             round=written.number,
             parameters=int(written.anchor.size),
         )
-        talk.result(msgspec.json.encode(result).decode())
+        invocation.result(msgspec.json.encode(result).decode())
         return
     of_run = f"the run {signed.open().name} ({signed.run.hex()[:12]}, rules {rules})"
-    talk.result(
+    invocation.result(
         f"Wrote {file}: {written.anchor.size:,} parameters of {of_run}"
         + (f", as of round {written.number}." if written.number else ", before its first round.")
     )

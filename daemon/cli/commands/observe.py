@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from daemon.cli.arguments import LIFELINE
-from daemon.cli.invocation import Invocation, global_options, invocation
+from daemon.cli.invocation import Invocation, global_options, invocation_of
 from daemon.config.loader import load_config
 from daemon.control.client import call
 from daemon.home.layout import ensure_home
@@ -40,7 +40,7 @@ def observe(
     lifeline: int | None,
 ) -> int:
     """Serve the status page of a swarm, without training."""
-    talk = invocation(context)
+    invocation = invocation_of(context)
     given = {"observer.host": host, "observer.port": port}
     # The daemon of this home uses the configured ports. An observer listens on free ones: no peer
     # needs to find it.
@@ -48,20 +48,20 @@ def observe(
     flags |= {key: value for key, value in given.items() if value is not None}
     if join:
         flags["network.join"] = join
-    config, _ = load_config(talk.home, talk.config, flags, os.environ)
-    joins = config.network.join or _local_daemon(talk)
+    config, _ = load_config(invocation.home, invocation.config, flags, os.environ)
+    joins = config.network.join or _local_daemon(invocation)
     ensure_home(config.home)
     # These imports take a second; a wrong setting is reported before them.
     from daemon.logs import set_up_logging  # noqa: PLC0415
     from daemon.node.app import run_observer  # noqa: PLC0415
 
-    set_up_logging(verbose=talk.verbose, quiet=talk.quiet)
-    return run_observer(config, joins, lifeline, talk.say)
+    set_up_logging(verbose=invocation.verbose, quiet=invocation.quiet)
+    return run_observer(config, joins, lifeline, invocation.say)
 
 
-def _local_daemon(talk: Invocation) -> tuple[str, ...]:
+def _local_daemon(invocation: Invocation) -> tuple[str, ...]:
     try:
-        addresses = msgspec.json.decode(call(talk.home, "status"), type=Status).you.addresses
+        addresses = msgspec.json.decode(call(invocation.home, "status"), type=Status).you.addresses
     except UserError as error:
         raise UserError(
             "NO_SWARM",
@@ -70,5 +70,5 @@ def _local_daemon(talk: Invocation) -> tuple[str, ...]:
             fix="hypergpud observe --join MULTIADDR (a node prints its address when it is ready)",
             exit_code=2,
         ) from None
-    talk.say(f"Observing the swarm of the daemon on {talk.home} (change: --join)")
+    invocation.say(f"Observing the swarm of the daemon on {invocation.home} (change: --join)")
     return addresses

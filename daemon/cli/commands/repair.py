@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import msgspec
 
-from daemon.cli.invocation import global_options, invocation
+from daemon.cli.invocation import global_options, invocation_of
 from daemon.home.layout import ensure_home
 from daemon.home.lock import home_lock
 from protocol.errors import UserError
@@ -36,14 +36,14 @@ def repair(context: click.Context, run: str | None) -> None:
     from protocol.digest import SHOWN_DIGITS  # noqa: PLC0415
     from protocol.rules.versions import check_rules  # noqa: PLC0415
 
-    talk = invocation(context)
-    ensure_home(talk.home)
-    with home_lock(talk.home, talk.say):
-        signed = chosen_run(talk.home, run)
+    invocation = invocation_of(context)
+    ensure_home(invocation.home)
+    with home_lock(invocation.home, invocation.say):
+        signed = chosen_run(invocation.home, run)
         shown = signed.run.hex()[:SHOWN_DIGITS]
         check_rules(signed.open().rules, shown)
         try:
-            said = work.repair(run_folder(talk.home, signed.run), signed)
+            said = work.repair(run_folder(invocation.home, signed.run), signed)
         except DiskFull as full:
             raise UserError(
                 "DISK_FULL",
@@ -51,18 +51,18 @@ def repair(context: click.Context, run: str | None) -> None:
                 why=str(full),
                 fix="free some disk space, then try again",
             ) from None
-    if talk.as_json:
-        talk.result(
+    if invocation.as_json:
+        invocation.result(
             msgspec.json.encode(RepairResult(run=signed.run.hex(), set_aside=said)).decode()
         )
         return
     for sentence in said:
-        talk.result(sentence)
+        invocation.result(sentence)
     name = signed.open().name
     if said:
-        talk.result(
+        invocation.result(
             f"Nothing was deleted. hypergpud start --run {shown} fetches certificates and state of"
             f" {name} from its members."
         )
     else:
-        talk.result(f"No file of the run {name} ({shown}) is damaged.")
+        invocation.result(f"No file of the run {name} ({shown}) is damaged.")

@@ -14,7 +14,7 @@ from daemon.chain.settlement import RootCheck
 from daemon.cli.chain.access import open_for_reading, open_for_signing, run_access, unlock_wallet
 from daemon.cli.chain.options import account_option, account_or_own, password_file, run_option
 from daemon.cli.command_group import CommandGroup
-from daemon.cli.invocation import global_options, invocation
+from daemon.cli.invocation import global_options, invocation_of
 from protocol.status.figures import count, duration, tokens
 
 
@@ -30,12 +30,14 @@ def rewards(context: click.Context, run_id: str | None, account: str | None) -> 
     """
     if context.invoked_subcommand is not None:
         return
-    talk = invocation(context)
-    access = run_access(talk, run_id)
-    who = account_or_own(talk.home, account)
-    with open_for_reading(talk, access) as chain:
-        found = money.rewards_of(chain, talk.home, access.run, who, talk.say)
-    talk.result(msgspec.json.encode(found).decode() if talk.as_json else _rewards_text(found))
+    invocation = invocation_of(context)
+    access = run_access(invocation, run_id)
+    who = account_or_own(invocation.home, account)
+    with open_for_reading(invocation, access) as chain:
+        found = money.rewards_of(chain, invocation.home, access.run, who, invocation.say)
+    invocation.result(
+        msgspec.json.encode(found).decode() if invocation.as_json else _rewards_text(found)
+    )
 
 
 @rewards.command()
@@ -47,13 +49,13 @@ def verify(context: click.Context, run_id: str | None) -> int:
 
     The exit code is 1 where they differ.
     """
-    talk = invocation(context)
-    access = run_access(talk, run_id)
-    with open_for_reading(talk, access) as chain:
-        checks = money.verify(chain, talk.home, access.run, talk.say)
-    talk.result(
+    invocation = invocation_of(context)
+    access = run_access(invocation, run_id)
+    with open_for_reading(invocation, access) as chain:
+        checks = money.verify(chain, invocation.home, access.run, invocation.say)
+    invocation.result(
         msgspec.json.encode(checks).decode()
-        if talk.as_json
+        if invocation.as_json
         else "\n".join(_check_text(check) for check in checks)
     )
     return 0 if all(check.agrees for check in checks) else 1
@@ -85,23 +87,23 @@ def claim(
 
     The account's own wallet sends the claim, or the wallet of the sponsor that it approved.
     """
-    talk = invocation(context)
-    access = run_access(talk, run_id)
-    who = account_or_own(talk.home, account)
+    invocation = invocation_of(context)
+    access = run_access(invocation, run_id)
+    who = account_or_own(invocation.home, account)
     least = parse_tokens(threshold)
     if dry_run:
-        with open_for_reading(talk, access) as chain:
-            claimed = money.claim(chain, talk.home, who, dry_run=True, threshold=least)
+        with open_for_reading(invocation, access) as chain:
+            claimed = money.claim(chain, invocation.home, who, dry_run=True, threshold=least)
     else:
-        wallet = unlock_wallet(talk, password_file)
-        with open_for_signing(talk, access, wallet) as chain:
+        wallet = unlock_wallet(invocation, password_file)
+        with open_for_signing(invocation, access, wallet) as chain:
             claimed = money.claim(
-                chain, talk.home, who, dry_run=False, threshold=least, tell=talk.say
+                chain, invocation.home, who, dry_run=False, threshold=least, tell=invocation.say
             )
-    if talk.as_json:
-        talk.result(msgspec.json.encode(claimed).decode())
+    if invocation.as_json:
+        invocation.result(msgspec.json.encode(claimed).decode())
     else:
-        talk.result(_claim_text(claimed, least))
+        invocation.result(_claim_text(claimed, least))
 
 
 def _rewards_text(found: money.Rewards) -> str:

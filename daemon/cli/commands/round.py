@@ -7,7 +7,7 @@ import sys
 import click
 import msgspec
 
-from daemon.cli.invocation import Invocation, global_options, invocation, is_terminal
+from daemon.cli.invocation import Invocation, global_options, invocation_of, is_terminal
 from daemon.cli.terminal.columns import output_width
 from daemon.cli.terminal.round_text import headline, round_text
 from daemon.home.layout import JOURNAL_FILE
@@ -43,28 +43,30 @@ def round(context: click.Context, number: int | None, last: int | None) -> None:
     failure, run this command on another member's home, or search its hypergpud.log for
     "round N view V".
     """
-    talk = invocation(context)
+    invocation = invocation_of(context)
     if number is not None and last is not None:
         raise click.UsageError("Give N or --last, not both.")
-    reader = JournalReader(talk.home / JOURNAL_FILE)
+    reader = JournalReader(invocation.home / JOURNAL_FILE)
     stories = RoundStories(keep=last or 1, only=number).read(reader)
     if reader.unreadable:
-        talk.say(f"Skipped {of(reader.unreadable, 'unreadable line')} of the journal.")
+        invocation.say(f"Skipped {of(reader.unreadable, 'unreadable line')} of the journal.")
     if not stories.stories:
-        raise _no_story(talk, number, stories)
+        raise _no_story(invocation, number, stories)
     width = output_width(terminal=is_terminal(sys.stdout))
     if last is not None:
-        if talk.as_json:
-            talk.result(msgspec.json.encode(stories.stories).decode())
+        if invocation.as_json:
+            invocation.result(msgspec.json.encode(stories.stories).decode())
         else:
-            talk.result("\n".join(headline(story) for story in stories.stories))
+            invocation.result("\n".join(headline(story) for story in stories.stories))
         return
     story = stories.stories[-1]
-    talk.result(msgspec.json.encode(story).decode() if talk.as_json else round_text(story, width))
+    invocation.result(
+        msgspec.json.encode(story).decode() if invocation.as_json else round_text(story, width)
+    )
 
 
-def _no_story(talk: Invocation, number: int | None, stories: RoundStories) -> UserError:
-    path = talk.home / JOURNAL_FILE
+def _no_story(invocation: Invocation, number: int | None, stories: RoundStories) -> UserError:
+    path = invocation.home / JOURNAL_FILE
     if stories.first is None:
         return UserError(
             "NO_ROUND",

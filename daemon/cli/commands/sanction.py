@@ -13,7 +13,7 @@ from daemon.chain.offences import withdraw as withdraw_offence
 from daemon.cli.arguments import PATH
 from daemon.cli.chain.access import run_access
 from daemon.cli.chain.options import run_option
-from daemon.cli.invocation import Invocation, global_options, invocation
+from daemon.cli.invocation import Invocation, global_options, invocation_of
 from protocol.errors import UserError
 from protocol.status.figures import count
 
@@ -58,14 +58,14 @@ def sanction(
     The next hypergpud settle carries the offence; other settlers see it before they agree. The
     steps are subtract, quarantine, forfeit, ban.
     """
-    talk = invocation(context)
-    run = run_access(talk, run_id).run
-    folder = run_folder(talk.home, run.run)
+    invocation = invocation_of(context)
+    run = run_access(invocation, run_id).run
+    folder = run_folder(invocation.home, run.run)
     if withdraw is not None:
-        _show(talk, withdraw_offence(folder, withdraw), "withdrawn")
+        _show(invocation, withdraw_offence(folder, withdraw), "withdrawn")
         return
     if who is None:
-        _show(talk, filed_offences(folder), "filed")
+        _show(invocation, filed_offences(folder), "filed")
         return
     if not reason or evidence is None:
         raise UserError(
@@ -75,20 +75,20 @@ def sanction(
             fix="hypergpud sanction WHO --reason TEXT --evidence FILE [--samples N]",
             exit_code=2,
         )
-    known = [] if who.startswith("0x") else certificates_of(talk.home, run, talk.say)
+    known = [] if who.startswith("0x") else certificates_of(invocation.home, run, invocation.say)
     account = account_of(who, run.manifest, known)
-    offence = file_offence(talk.home, folder, account, reason, evidence, samples)
-    _show(talk, [offence], "filed")
-    talk.say("The next hypergpud settle carries it.")
+    offence = file_offence(invocation.home, folder, account, reason, evidence, samples)
+    _show(invocation, [offence], "filed")
+    invocation.say("The next hypergpud settle carries it.")
 
 
-def _show(talk: Invocation, offences: list[FiledOffence], state: str) -> None:
-    if talk.as_json:
-        talk.result(msgspec.json.encode(offences).decode())
+def _show(invocation: Invocation, offences: list[FiledOffence], state: str) -> None:
+    if invocation.as_json:
+        invocation.result(msgspec.json.encode(offences).decode())
         return
     lines = [
         f"{one.account}  {count(one.samples)} samples  {one.reason}"
         f"  (evidence {one.evidence[:12]}, {state})"
         for one in offences
     ]
-    talk.result("\n".join(lines) or "Nothing is filed.")
+    invocation.result("\n".join(lines) or "Nothing is filed.")

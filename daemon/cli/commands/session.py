@@ -23,7 +23,7 @@ from daemon.cli.chain.session_run import (
     session_run,
 )
 from daemon.cli.command_group import CommandGroup
-from daemon.cli.invocation import Invocation, global_options, invocation
+from daemon.cli.invocation import Invocation, global_options, invocation_of
 from protocol.chain.keccak import Address
 from protocol.chain.port import NO_HASH, Chain, Hash, SentTransaction
 from protocol.digest import SHOWN_DIGITS
@@ -63,14 +63,16 @@ def session() -> None:
 @click.pass_context
 def show(context: click.Context, run_id: str | None, owner: str | None) -> None:
     """Show a session beside what this home holds. Needs no wallet."""
-    talk = invocation(context)
-    which = session_run(talk, run_id)
-    own = own_account(talk)
+    invocation = invocation_of(context)
+    which = session_run(invocation, run_id)
+    own = own_account(invocation)
     whose = session_owner(owner, own)
-    with open_for_reading(talk, which.access) as chain:
+    with open_for_reading(invocation, which.access) as chain:
         status = chain.run(which.signed.run, whose)
-    found = compare_session(talk, which, status, own)
-    talk.result(msgspec.json.encode(found).decode() if talk.as_json else _text(found, whose))
+    found = compare_session(invocation, which, status, own)
+    invocation.result(
+        msgspec.json.encode(found).decode() if invocation.as_json else _text(found, whose)
+    )
 
 
 @session.command()
@@ -83,10 +85,15 @@ def create(context: click.Context, run_id: str | None, password_file: Path | Non
 
     From then on this home's wallet owns the session.
     """
-    talk = invocation(context)
-    which = session_run(talk, run_id)
+    invocation = invocation_of(context)
+    which = session_run(invocation, run_id)
     signed = which.signed
-    _send(talk, which, password_file, lambda chain: chain.create_run(signed.run, signed.published))
+    _send(
+        invocation,
+        which,
+        password_file,
+        lambda chain: chain.create_run(signed.run, signed.published),
+    )
 
 
 @session.command()
@@ -96,9 +103,9 @@ def create(context: click.Context, run_id: str | None, password_file: Path | Non
 @click.pass_context
 def activate(context: click.Context, run_id: str | None, password_file: Path | None) -> None:
     """Declare on the chain that the run trains."""
-    talk = invocation(context)
-    which = session_run(talk, run_id)
-    _send(talk, which, password_file, lambda chain: chain.activate_run(which.signed.run))
+    invocation = invocation_of(context)
+    which = session_run(invocation, run_id)
+    _send(invocation, which, password_file, lambda chain: chain.activate_run(which.signed.run))
 
 
 @session.command()
@@ -115,13 +122,13 @@ def complete(
     context: click.Context, run_id: str | None, certificate: str | None, password_file: Path | None
 ) -> None:
     """End the run with its final certificate. This cannot be undone."""
-    talk = invocation(context)
-    which = session_run(talk, run_id)
+    invocation = invocation_of(context)
+    which = session_run(invocation, run_id)
     damage: list[str] = []
-    held = certificates_on_disk(talk.home, which.access.run, damage.append)
+    held = certificates_on_disk(invocation.home, which.access.run, damage.append)
     final = final_certificate(held, certificate, damage)
     _send(
-        talk,
+        invocation,
         which,
         password_file,
         lambda chain: chain.complete_run(which.signed.run, final.hash),
@@ -144,14 +151,14 @@ def cancel(
     context: click.Context, run_id: str | None, reason: str, password_file: Path | None
 ) -> None:
     """End the run without a final certificate. This cannot be undone."""
-    talk = invocation(context)
+    invocation = invocation_of(context)
     words = checked_reason(reason)
-    which = session_run(talk, run_id)
-    _send(talk, which, password_file, lambda chain: chain.cancel_run(which.signed.run, words))
+    which = session_run(invocation, run_id)
+    _send(invocation, which, password_file, lambda chain: chain.cancel_run(which.signed.run, words))
 
 
 def _send(
-    talk: Invocation,
+    invocation: Invocation,
     which: SessionRun,
     password_file: Path | None,
     send: Callable[[Chain], SentTransaction],
@@ -162,8 +169,8 @@ def _send(
     Raises `UserError("CERTIFICATE")` where that session has another certificate than
     `certificate`.
     """
-    wallet = unlock_wallet(talk, password_file)
-    with open_for_signing(talk, which.access, wallet) as chain:
+    wallet = unlock_wallet(invocation, password_file)
+    with open_for_signing(invocation, which.access, wallet) as chain:
         settled = send_step(chain, which.signed.run, lambda: send(chain))
         status = chain.run(which.signed.run, chain.account)
     # An earlier call was still in flight: `send_step` waited for that one and sent nothing.
@@ -174,13 +181,13 @@ def _send(
             f" not with {certificate.hex()[:SHOWN_DIGITS]}.",
             why="this wallet had already sent another complete, and a run is completed once",
         )
-    found = compare_session(talk, which, status, status.owner)
-    if talk.as_json:
+    found = compare_session(invocation, which, status, status.owner)
+    if invocation.as_json:
         result = SessionResult(session=found, transaction=settled.hash, fee=str(settled.fee))
-        talk.result(msgspec.json.encode(result).decode())
+        invocation.result(msgspec.json.encode(result).decode())
     else:
         transaction = f"transaction  {settled.hash}, fee {tokens(settled.fee)}"
-        talk.result(f"{_text(found, status.owner)}\n{transaction}")
+        invocation.result(f"{_text(found, status.owner)}\n{transaction}")
 
 
 def _text(found: RunSession, whose: Address) -> str:

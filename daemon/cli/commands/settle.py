@@ -24,7 +24,7 @@ from daemon.cli.chain.settlement_proposal import (
     propose,
     send_and_wait,
 )
-from daemon.cli.invocation import Invocation, global_options, invocation
+from daemon.cli.invocation import Invocation, global_options, invocation_of
 from protocol.chain.port import Chain
 from protocol.errors import UserError
 from protocol.status.figures import tokens
@@ -82,7 +82,7 @@ def settle(
 
     Anyone may activate a root, and anyone may use --fund, which settles nothing.
     """
-    talk = invocation(context)
+    invocation = invocation_of(context)
     if root is not None and dispute is None:
         raise UserError(
             "USAGE",
@@ -91,7 +91,7 @@ def settle(
             fix="hypergpud settle --dispute REASON --root HASH",
             exit_code=2,
         )
-    access = run_access(talk, run_id)
+    access = run_access(invocation, run_id)
     options = SettleOptions(
         epoch=epoch,
         pool=None if pool is None else parse_tokens(pool),
@@ -102,18 +102,18 @@ def settle(
         dry_run=dry_run,
     )
     if options.fund is not None:
-        _fund(talk, access, options.fund, dry_run, password_file)
+        _fund(invocation, access, options.fund, dry_run, password_file)
     elif dry_run:
-        with open_for_reading(talk, access) as chain:
-            _show(talk, propose(talk, access, chain, options))
+        with open_for_reading(invocation, access) as chain:
+            _show(invocation, propose(invocation, access, chain, options))
     else:
-        wallet = unlock_wallet(talk, password_file)
-        with open_for_signing(talk, access, wallet) as chain:
-            _show(talk, _settle(talk, access, chain, options))
+        wallet = unlock_wallet(invocation, password_file)
+        with open_for_signing(invocation, access, wallet) as chain:
+            _show(invocation, _settle(invocation, access, chain, options))
 
 
 def _settle(
-    talk: Invocation, access: RunAccess, chain: Chain, options: SettleOptions
+    invocation: Invocation, access: RunAccess, chain: Chain, options: SettleOptions
 ) -> SettleResult:
     if options.dispute is not None:
         return _dispute(chain, options.dispute, options.root)
@@ -121,29 +121,33 @@ def _settle(
     pending = status.pending
     if pending is not None and chain.head().at_s >= status.ready_at_s:
         send_and_wait(chain, chain.activate())
-        talk.say(f"Epoch {pending.epoch} is active: claims are open.")
+        invocation.say(f"Epoch {pending.epoch} is active: claims are open.")
         if pending.epoch >= status.epoch - 1 and options.epoch is None and options.like is None:
             return plain_result("activated", pending, "claims are open")
-    return propose(talk, access, chain, options)
+    return propose(invocation, access, chain, options)
 
 
 def _fund(
-    talk: Invocation, access: RunAccess, amount: int, dry_run: bool, password_file: Path | None
+    invocation: Invocation,
+    access: RunAccess,
+    amount: int,
+    dry_run: bool,
+    password_file: Path | None,
 ) -> None:
-    with open_for_signing(talk, access, unlock_wallet(talk, password_file)) as chain:
+    with open_for_signing(invocation, access, unlock_wallet(invocation, password_file)) as chain:
         if not dry_run:
             send_and_wait(chain, chain.fund(amount))
         balance = chain.pool().balance
-    if talk.as_json:
+    if invocation.as_json:
         shown = {"funded": str(0 if dry_run else amount), "pool": str(balance)}
-        talk.result(msgspec.json.encode(shown).decode())
+        invocation.result(msgspec.json.encode(shown).decode())
         return
     done = (
         f"Dry run: would put {tokens(amount)} into the pool; nothing sent"
         if dry_run
         else f"{tokens(amount)} put into the pool"
     )
-    talk.result(f"{done}. The pool holds {tokens(balance)}.")
+    invocation.result(f"{done}. The pool holds {tokens(balance)}.")
 
 
 def _dispute(chain: Chain, reason: str, root: str | None) -> SettleResult:
@@ -168,9 +172,9 @@ def _begins(whole: bytes, named: str) -> bool:
     return bool(digits) and whole.hex().startswith(digits)
 
 
-def _show(talk: Invocation, result: SettleResult) -> None:
-    if talk.as_json:
-        talk.result(msgspec.json.encode(result).decode())
+def _show(invocation: Invocation, result: SettleResult) -> None:
+    if invocation.as_json:
+        invocation.result(msgspec.json.encode(result).decode())
         return
     lines = [
         f"epoch {result.epoch}: {result.done}, {result.reason}",
@@ -184,4 +188,4 @@ def _show(talk: Invocation, result: SettleResult) -> None:
     lines += [f"  sanction  {line}" for line in result.sanctions]
     lines += [f"  withheld  {line}" for line in result.withheld]
     lines.append(f"  data set  {result.dataset}")
-    talk.result("\n".join(lines))
+    invocation.result("\n".join(lines))

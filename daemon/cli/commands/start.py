@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from daemon.cli.arguments import LIFELINE, PATH, RUN
-from daemon.cli.invocation import Invocation, global_options, invocation
+from daemon.cli.invocation import Invocation, global_options, invocation_of
 from daemon.config.loader import load_config, write_default_config
 from daemon.config.settings import Config
 from daemon.home.layout import CONFIG_FILE, JOURNAL_FILE, LOG_FILE, WALLET_FILE, ensure_home
@@ -71,17 +71,17 @@ def start(
 
     Ctrl-C finishes the training step, writes a checkpoint and stops. A second Ctrl-C stops at once.
     """
-    talk = invocation(context)
+    invocation = invocation_of(context)
     os.umask(PRIVATE)
-    home = talk.home
+    home = invocation.home
     ensure_home(home)
-    with home_lock(home, talk.say):
-        if talk.config is None and write_default_config(home):
-            talk.say(f"Wrote {home / CONFIG_FILE} with all settings at their defaults.")
+    with home_lock(home, invocation.say):
+        if invocation.config is None and write_default_config(home):
+            invocation.say(f"Wrote {home / CONFIG_FILE} with all settings at their defaults.")
         flags: dict[str, str | tuple[str, ...]] = {"network.join": join} if join else {}
         given = {"node.name": name, "network.listen_port": port, "worker.device": device}
         flags |= {key: value for key, value in given.items() if value is not None}
-        config, origins = load_config(home, talk.config, flags, os.environ)
+        config, origins = load_config(home, invocation.config, flags, os.environ)
         signer, secret = load_or_make_key(home)
         if not config.node.name:
             config = msgspec.structs.replace(
@@ -92,13 +92,13 @@ def start(
             config, network=msgspec.structs.replace(config.network, join=chosen.join)
         )
         for sentence in _defaults_used(config, origins):
-            talk.say(sentence)
+            invocation.say(sentence)
         for sentence in chosen.assumed:
-            talk.say(f"Assumed: {sentence}")
+            invocation.say(f"Assumed: {sentence}")
         if chosen.manifest is not None:
             begin_run(config, chosen.manifest)
         password = _password(home, chosen.manifest, password_file)
-        return _run(talk, config, chosen.manifest, signer, secret, lifeline, password)
+        return _run(invocation, config, chosen.manifest, signer, secret, lifeline, password)
 
 
 def _defaults_used(config: Config, origins: dict[str, str]) -> list[str]:
@@ -148,7 +148,7 @@ def _password(home: Path, manifest: SignedManifest | None, flag: Path | None) ->
 
 
 def _run(
-    talk: Invocation,
+    invocation: Invocation,
     config: Config,
     manifest: SignedManifest | None,
     signer: Signer,
@@ -162,6 +162,6 @@ def _run(
     from daemon.logs import set_up_logging  # noqa: PLC0415
     from daemon.node.app import run_node  # noqa: PLC0415
 
-    set_up_logging(verbose=talk.verbose, quiet=talk.quiet, file=config.home / LOG_FILE)
+    set_up_logging(verbose=invocation.verbose, quiet=invocation.quiet, file=config.home / LOG_FILE)
     journal = Journal(config.home / JOURNAL_FILE, time.time)
-    return run_node(config, manifest, signer, secret, journal, lifeline, talk.say, password)
+    return run_node(config, manifest, signer, secret, journal, lifeline, invocation.say, password)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import click
 import msgspec
 
-from daemon.cli.invocation import Invocation, global_options, invocation, is_terminal
+from daemon.cli.invocation import Invocation, global_options, invocation_of, is_terminal
 from daemon.cli.terminal.columns import output_width
 from daemon.cli.terminal.peers_text import peers_text
 from daemon.cli.terminal.status_text import status_text
@@ -34,7 +34,7 @@ class PeersResult(msgspec.Struct, frozen=True, kw_only=True):
 @click.pass_context
 def status(context: click.Context, watch: bool) -> None:
     """Show the verdict, this node, its run and its network."""
-    _show(invocation(context), watch, status_text, lambda answer: answer)
+    _show(invocation_of(context), watch, status_text, lambda answer: answer)
 
 
 @click.command()
@@ -44,7 +44,7 @@ def status(context: click.Context, watch: bool) -> None:
 def peers(context: click.Context, watch: bool) -> None:
     """List the peers: path, round trip, round, last seen."""
     _show(
-        invocation(context),
+        invocation_of(context),
         watch,
         peers_text,
         lambda answer: msgspec.json.encode(msgspec.json.decode(answer, type=PeersResult)),
@@ -56,22 +56,22 @@ Show = Callable[[Status, bool, int | None], str]
 
 
 def _show(
-    talk: Invocation,
+    invocation: Invocation,
     watch: bool,
     text: Show,
     as_json: Callable[[bytes], bytes],
     every_s: float = WATCH_INTERVAL_S,
 ) -> None:
-    color = talk.color(sys.stdout)
+    color = invocation.color(sys.stdout)
     while True:
-        answer = call(talk.home, "status")
-        if talk.as_json:
-            talk.result(as_json(answer).decode())
+        answer = call(invocation.home, "status")
+        if invocation.as_json:
+            invocation.result(as_json(answer).decode())
         else:
             terminal = is_terminal(sys.stdout)
             clear = _HOME_AND_CLEAR if watch and terminal else ""
             width = output_width(terminal=terminal)
-            talk.result(
+            invocation.result(
                 clear + text(msgspec.json.decode(answer, type=Status), color, width).rstrip("\n")
             )
         if not watch:

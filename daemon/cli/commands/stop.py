@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import click
 
-from daemon.cli.invocation import global_options, invocation
+from daemon.cli.invocation import global_options, invocation_of
 from daemon.control.client import call
 from daemon.home.layout import LOG_FILE
 from daemon.home.lock import lock_holder
@@ -26,8 +26,8 @@ POLL_S = 0.05
 @click.pass_context
 def stop(context: click.Context) -> None:
     """Stop the node after its step and a checkpoint."""
-    talk = invocation(context)
-    home = talk.home
+    invocation = invocation_of(context)
+    home = invocation.home
     holder = lock_holder(home)
     exited = _exit_of(holder)
     call(home, "stop")
@@ -42,7 +42,7 @@ def stop(context: click.Context) -> None:
                 fix=f"kill {holder}",
             )
         time.sleep(POLL_S)
-    talk.result('{"stopped":true}' if talk.as_json else "Stopped.")
+    invocation.result('{"stopped":true}' if invocation.as_json else "Stopped.")
 
 
 def _exit_of(pid: int | None) -> Callable[[], bool]:

@@ -12,7 +12,7 @@ import msgspec
 from daemon.cli.arguments import PATH
 from daemon.cli.chain.options import password_file
 from daemon.cli.command_group import CommandGroup
-from daemon.cli.invocation import Invocation, global_options, invocation
+from daemon.cli.invocation import Invocation, global_options, invocation_of
 from daemon.home.layout import user_path
 from daemon.wallet import files
 from daemon.wallet.document import MAX_KEYSTORE_BYTES, BadKeystore, read_keystore
@@ -39,10 +39,10 @@ def wallet() -> None:
 def new(context: click.Context, password_file: Path | None) -> None:
     """Create an account and store it, encrypted, in this home."""
 
-    talk = invocation(context)
-    files.refuse_second(talk.home)
+    invocation = invocation_of(context)
+    files.refuse_second(invocation.home)
     password = find_password(password_file, os.environ, "", twice=True)
-    _say_made(talk, files.create(talk.home, new_key(), password.text))
+    _say_made(invocation, files.create(invocation.home, new_key(), password.text))
 
 
 @wallet.command(name="import")
@@ -53,12 +53,12 @@ def new(context: click.Context, password_file: Path | None) -> None:
 def import_(context: click.Context, source: str, password_file: Path | None) -> None:
     """Import a keystore v3 or a hexadecimal private key from FILE (-: standard input)."""
 
-    talk = invocation(context)
-    files.refuse_second(talk.home)
+    invocation = invocation_of(context)
+    files.refuse_second(invocation.home)
     raw = _read_source(source)
     key = _key_of_keystore(raw, password_file) if _is_document(raw) else _key_of_hex(raw)
     password = find_password(password_file, os.environ, "", twice=True)
-    _say_made(talk, files.create(talk.home, key, password.text))
+    _say_made(invocation, files.create(invocation.home, key, password.text))
 
 
 @wallet.command()
@@ -67,15 +67,15 @@ def import_(context: click.Context, source: str, password_file: Path | None) -> 
 def show(context: click.Context) -> None:
     """Print the account's address and the payout address. Asks for no password."""
 
-    talk = invocation(context)
-    info = files.wallet_info(talk.home)
+    invocation = invocation_of(context)
+    info = files.wallet_info(invocation.home)
     payout = (
         f"{info.payout}  (the wallet itself)"
         if info.payout_is_wallet
         else f"{info.payout}  (its key is not in this home)"
     )
     text = f"wallet    {info.address}\npayout    {payout}\nkeystore  {info.keystore}"
-    talk.result(msgspec.json.encode(info).decode() if talk.as_json else text)
+    invocation.result(msgspec.json.encode(info).decode() if invocation.as_json else text)
 
 
 @wallet.command()
@@ -85,10 +85,12 @@ def show(context: click.Context) -> None:
 def backup(context: click.Context, target: Path) -> None:
     """Copy the keystore, still encrypted, to PATH (a file or a directory)."""
 
-    talk = invocation(context)
-    path = files.back_up(talk.home, target)
-    talk.say("The backup opens with the same password. Keep the two in different places.")
-    talk.result(msgspec.json.encode({"backup": str(path)}).decode() if talk.as_json else str(path))
+    invocation = invocation_of(context)
+    path = files.back_up(invocation.home, target)
+    invocation.say("The backup opens with the same password. Keep the two in different places.")
+    invocation.result(
+        msgspec.json.encode({"backup": str(path)}).decode() if invocation.as_json else str(path)
+    )
 
 
 @wallet.command(name="set-payout")
@@ -101,21 +103,23 @@ def set_payout(context: click.Context, address: str) -> None:
     This takes effect at the next start of the node.
     """
 
-    talk = invocation(context)
-    payout = files.set_payout(talk.home, address)
-    talk.result(
+    invocation = invocation_of(context)
+    payout = files.set_payout(invocation.home, address)
+    invocation.result(
         msgspec.json.encode({"payout": payout}).decode()
-        if talk.as_json
+        if invocation.as_json
         else f"Rewards go to {payout} from the next start of the node."
     )
 
 
-def _say_made(talk: Invocation, address: str) -> None:
-    talk.say(
+def _say_made(invocation: Invocation, address: str) -> None:
+    invocation.say(
         "Back it up: hypergpud wallet backup PATH."
         " Without the keystore and its password the account is lost."
     )
-    talk.result(msgspec.json.encode({"address": address}).decode() if talk.as_json else address)
+    invocation.result(
+        msgspec.json.encode({"address": address}).decode() if invocation.as_json else address
+    )
 
 
 def _read_source(source: str) -> bytes:

@@ -1,4 +1,4 @@
-"""The engine port: what the training service needs of an engine, and which engines exist."""
+"""Defines the port between the training service and its engines, and lists the engines."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def check_engine(name: str) -> None:
     if name not in ENGINES:
         raise UserError(
             "ENGINE",
-            f"The run wants the engine {name!r}.",
+            f"Unknown engine {name!r} in the run's manifest.",
             why=f"this version has: {', '.join(ENGINES)}",
             fix=f'write engine = "{nearest(name, ENGINES) or ENGINES[0]}" in the run\'s file;'
             " in another owner's run, ask the owner which version of hypergpu it needs",

@@ -16,7 +16,7 @@ from daemon.services.training.engine import Engine
 from daemon.services.training.hivemind.engine import HivemindEngine
 from daemon.services.training.hivemind.settings import peer_settings
 from daemon.services.training.native.engine import NativeEngine
-from daemon.services.training.native.node_context import NodePorts, node_context
+from daemon.services.training.native.engine_context import NodePorts, engine_context
 from daemon.system.trio_types import TaskStatus
 from protocol.errors import OurFault
 from protocol.identity import PeerId
@@ -28,7 +28,7 @@ from protocol.run.task_digest import TaskDigest
 
 
 class TrainingService:
-    """Satisfies `Service` for one run."""
+    """Trains one model with the other nodes of a run. Satisfies `Service`."""
 
     def __init__(
         self,
@@ -38,12 +38,12 @@ class TrainingService:
         exclusion_reason: Callable[[PeerId], str],
         previous_task: TaskDigest | None,
     ) -> None:
-        """Prepare the service; nothing is started.
+        """Prepare the service without starting anything.
 
         Args:
             context: What the node gives to each service.
             binding: Names the wallet that the node's offers are paid to.
-            exclusion_reason: Why a peer may not be in this node's plans; "" if it may.
+            exclusion_reason: Returns why a peer may not be in this node's plans; "" if it may.
             previous_task: The task of the model that the home holds, where it holds one.
         """
         self._context = context
@@ -110,7 +110,7 @@ class TrainingService:
     def _native(self, network: Network) -> Engine:
         context = self._context
         return NativeEngine(
-            context=node_context(context.manifest, context.signer, self._binding),
+            context=engine_context(context.manifest, context.signer, self._binding),
             ports=NodePorts(
                 network=network,
                 disk=context.disk,
@@ -120,11 +120,11 @@ class TrainingService:
             trainer=self._worker,
             name=context.config.node.name,
             serial=context.next_serial,
-            left_out=self._exclusion_reason,
+            exclusion_reason=self._exclusion_reason,
         )
 
     def _hivemind(self, network: Network) -> Engine:
-        """Raises `UserError` for a run that hivemind cannot do."""
+        """Make the hivemind engine. Raises `UserError` for a run that hivemind cannot do."""
         context, given = self._context, self._context.config.network
         peer = peer_settings(given.listen_host, given.hivemind_port, given.advertise)
         return HivemindEngine(context, network, self._worker, peer)

@@ -19,7 +19,7 @@ from daemon.network.settings import NetworkSettings
 from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import announce
 from daemon.services.training.native.engine import NativeEngine
-from daemon.services.training.native.node_context import NodePorts, node_context
+from daemon.services.training.native.engine_context import NodePorts, engine_context
 from daemon.system.offload import in_abandonable_thread, in_thread
 from protocol.averaging.vector_layout import Vector
 from protocol.digest import Digest
@@ -178,7 +178,7 @@ class CertifiedDriver:
         self._journal: list[JournalEvent] = []
         self._adopted = trio.Event()
         self.engine = NativeEngine(
-            context=node_context(self.signed, Signer(secret_of(settings.index))),
+            context=engine_context(self.signed, Signer(secret_of(settings.index))),
             ports=NodePorts(
                 network=network,
                 disk=NullDisk(),

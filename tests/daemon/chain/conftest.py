@@ -16,7 +16,7 @@ from daemon.wallet import password
 from daemon.wallet.keystore import UnlockedWallet
 from protocol.chain.port import Chain
 from protocol.run.manifest import Manifest
-from tests.contracts.ground import ANVIL, NO_ANVIL
+from tests.contracts.testnets import ANVIL, NO_ANVIL
 from tests.daemon.chain import homes
 from tests.daemon.chain.stage import Stage
 from tests.protocol.settlement.paid import wallet

@@ -31,7 +31,7 @@ from protocol.chain.port import Chain
 from protocol.run.manifest import seal
 from simulator.fakes.chain import FakeChain
 from simulator.fakes.ledger import FakeLedger
-from tests.contracts.ground import ANVIL
+from tests.contracts.testnets import ANVIL
 from tests.protocol.settlement.paid import CHAIN, PAID, PAID_RUN, certificate, wallet
 
 QUICK = 1 << 8  # scrypt's work

@@ -22,7 +22,7 @@ from daemon.network.libp2p.gossip_limits import BURST_MESSAGES, RATE_MESSAGES_PE
 from daemon.network.network import LibP2PNetwork
 from daemon.services.training.native.audit.fraud_proofs import PROTOCOL as EVIDENCE
 from daemon.services.training.native.audit.fraud_proofs import SEND, Accusation, FraudProofs
-from daemon.services.training.native.node_context import NodePorts
+from daemon.services.training.native.engine_context import NodePorts
 from daemon.swarm.frames import frame
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.messenger import (

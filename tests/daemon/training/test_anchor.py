@@ -1,6 +1,4 @@
-"""Who owns the spare vectors: rounds and merges write them; a download has its own until it is
-complete.
-"""
+"""Tests who writes the anchor's spare vectors: rounds, merges, and complete downloads."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ def vector(seed: int) -> Vector:
     return np.random.default_rng(seed).standard_normal(PARAMETERS, dtype=np.float32)
 
 
-def test_a_round_that_steps_while_a_state_is_downloaded_spoils_neither() -> None:
+def test_an_outer_step_during_a_download_changes_neither_state() -> None:
     async def story() -> None:
         anchor = Anchor(PARAMETERS, MANIFEST)
         value, momentum = vector(1), vector(2)
@@ -37,18 +35,21 @@ def test_a_round_that_steps_while_a_state_is_downloaded_spoils_neither() -> None
         )
         half = PARAMETERS // 2
         download.value[:half], download.momentum[:half] = value[:half], momentum[:half]
+        # A view reaches its vote during the download.
         stepped = await anchor.step(
             lambda start, out: vector(3)[start : start + out.size], (), inline
-        )  # a view comes to its vote meanwhile
+        )
         download.value[half:], download.momentum[half:] = value[half:], momentum[half:]
         assert state_digest(anchor.spare_value, anchor.spare_momentum) == stepped
         assert state_digest(download.value, download.momentum) == merkle_root(leaves)
-        # The certificate of the step comes first: the state that was computed is adopted, then the
-        # one that was downloaded.
+        # The certificate of the step arrives first. The node adopts the computed state, then the
+        # downloaded one.
         anchor.adopt(named("computed"))
         assert state_digest(anchor.value, anchor.momentum) == stepped
         await anchor.receive(download.value, download.momentum, leaves)
-        assert state_digest(anchor.value, anchor.momentum) == stepped, "not before it is adopted"
+        assert state_digest(anchor.value, anchor.momentum) == stepped, (
+            "the anchor changes only with `adopt`"
+        )
         anchor.adopt(named("downloaded"))
         assert state_digest(anchor.value, anchor.momentum) == merkle_root(leaves)
         assert anchor.read(0, 8 * PARAMETERS) == value.tobytes() + momentum.tobytes()
@@ -57,7 +58,7 @@ def test_a_round_that_steps_while_a_state_is_downloaded_spoils_neither() -> None
     run_virtual(story)
 
 
-def test_a_state_is_not_received_while_a_step_or_a_checkpoint_uses_the_spare_vectors() -> None:
+def test_receive_waits_while_a_step_or_a_checkpoint_uses_the_spare_vectors() -> None:
     async def story() -> None:
         anchor = Anchor(PARAMETERS, MANIFEST)
         received = trio.Event()

@@ -1,6 +1,4 @@
-"""Memory kept from round to round: given again only when nobody holds it, never more than two
-rounds needed.
-"""
+"""Tests that `Buffers` reuses only memory without references, and keeps no more than needed."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ def address(memory: memoryview) -> int:
     return int(np.frombuffer(memory, np.uint8).ctypes.data)
 
 
-def test_memory_that_was_let_go_is_given_again() -> None:
+def test_memory_without_references_is_reused() -> None:
     buffers = Buffers()
     first = buffers.acquire(SIZE)
     place = address(first)
@@ -26,7 +24,7 @@ def test_memory_that_was_let_go_is_given_again() -> None:
     assert buffers.size_bytes == SIZE
 
 
-def test_a_part_of_it_holds_it_whole() -> None:
+def test_a_reference_to_a_part_keeps_the_whole_block() -> None:
     buffers = Buffers()
     for part_of in (
         lambda memory: memory[100:104],
@@ -42,7 +40,7 @@ def test_a_part_of_it_holds_it_whole() -> None:
         buffers = Buffers()
 
 
-def test_a_slightly_smaller_slice_takes_the_same_block_and_a_much_smaller_one_does_not() -> None:
+def test_a_block_is_reused_for_a_slightly_smaller_request_but_not_for_a_much_smaller_one() -> None:
     buffers = Buffers()
     place = address(buffers.acquire(SIZE))
     slightly = buffers.acquire(SIZE - 16384)
@@ -52,10 +50,10 @@ def test_a_slightly_smaller_slice_takes_the_same_block_and_a_much_smaller_one_do
     assert address(buffers.acquire(SIZE // 2)) != place
 
 
-def test_what_two_rounds_did_not_need_is_dropped() -> None:
+def test_memory_that_two_rounds_did_not_need_is_freed() -> None:
     buffers = Buffers()
-    held = [buffers.acquire(SIZE) for _ in range(4)]
-    held.clear()
+    leases = [buffers.acquire(SIZE) for _ in range(4)]
+    leases.clear()
     for _ in range(2):
         assert buffers.size_bytes == 4 * SIZE
         buffers.next_round()
@@ -67,22 +65,23 @@ def test_what_two_rounds_did_not_need_is_dropped() -> None:
 @settings(max_examples=50, deadline=None)
 @example([SMALL_BYTES, 0, SMALL_BYTES])
 @given(st.lists(st.one_of(st.integers(1, 8 * SMALL_BYTES), st.just(0), st.just(-1)), max_size=60))
-def test_no_two_holders_share_memory_and_all_that_is_kept_was_once_in_use(steps: list[int]) -> None:
-    """A positive number takes that much, 0 lets the oldest go, -1 begins a round."""
+def test_leases_never_overlap_and_kept_memory_was_once_in_use(steps: list[int]) -> None:
+    """A positive step acquires as many bytes, 0 drops the oldest lease, -1 begins a round."""
     buffers = Buffers()
-    held: list[tuple[memoryview, int]] = []
+    leases: list[tuple[memoryview, int]] = []
     most = 0
     for number, step in enumerate(steps):
         if step > 0:
             memory = buffers.acquire(step)
             memory[:] = bytes([number % 256]) * step
-            held.append((memory, number % 256))
-            del memory  # a name is a holder too
-        elif step == 0 and held:
-            held.pop(0)
+            leases.append((memory, number % 256))
+            # A local name is a reference too.
+            del memory
+        elif step == 0 and leases:
+            leases.pop(0)
         elif step < 0:
             buffers.next_round()
-        most = max(most, sum(memory.nbytes for memory, _ in held))
-        assert all(bytes(memory) == bytes([value]) * memory.nbytes for memory, value in held)
-        # A block may be that much larger than what is asked for.
+        most = max(most, sum(memory.nbytes for memory, _ in leases))
+        assert all(bytes(memory) == bytes([value]) * memory.nbytes for memory, value in leases)
+        # A block may be 1.25 times as large as the request.
         assert buffers.size_bytes <= 1.25 * most

@@ -1,6 +1,4 @@
-"""The one state that a node downloads beside everything else, and what the round machine hears of
-it.
-"""
+"""Tests the downloads of states, and the events that they send to the round machine."""
 
 from __future__ import annotations
 
@@ -42,21 +40,20 @@ INFO = TaskInfo(
 
 
 class Scene:
-    """A node at certificate 1, a peer that gives the states of others, and a branch beside the
-    node.
-    """
+    """A node at certificate 1, a peer that serves other states, and a branch beside the node."""
 
     def __init__(self) -> None:
         self.lineage = Lineage(RUN, MANIFEST, CHUNKS)
         self.own = self._certified(Made(FOUR[:2]), 1)
         self.next = self._certified(Made(FOUR[:2], self.own.tip, seq=2), 2)
         self.other = self._certified(Made(FOUR[2:]), 3)
-        self.further = [self.other]  # the other branch goes on
+        # The other branch goes on.
+        self.further = [self.other]
         for number in range(4, 4 + ARRIVED_KEPT):
             self.further.append(
                 self._certified(Made(FOUR[2:], self.further[-1].tip, seq=number), number)
             )
-        self.happened: list[Event] = []
+        self.events: list[Event] = []
         swarm = FakeSwarm(random.Random(1))
         self.here: FakeNetwork = swarm.network(b"\0" * 32)
         self.there: FakeNetwork = swarm.network(b"\1" * 32)
@@ -79,19 +76,20 @@ class Scene:
             members=Members(self.here.peer, lambda _: None, lambda _: None),
             state_store=self.state_store,
             offload=inline,
-            emit=self.happened.append,
+            emit=self.events.append,
             record=lambda _: None,
             refuse=lambda *_: None,
         )
-        self.downloads._holders = lambda _: [self.there.peer]  # type: ignore[method-assign]  # whom beacons would name
+        # A running node learns the holders from beacons.
+        self.downloads._holders = lambda _: [self.there.peer]  # type: ignore[method-assign]
 
     def _certified(self, made: Made, number: int) -> LineageEntry:
         made.vote = replace(made.vote, state=state_digest(vector(number, 0), vector(number, 1)))
         (step,) = self.lineage.add(made.raw())
         return step
 
-    async def give(self) -> None:
-        """The peer keeps the states of the next certificate and of the other branch."""
+    async def serve(self) -> None:
+        """Let the peer serve the states of the next certificate and of the other branch."""
         disk = MemoryDisk(MemoryMedium())
         leaves = {}
         for number, step in ((2, self.next), *enumerate(self.further, start=3)):
@@ -116,40 +114,41 @@ async def _live(network: FakeNetwork, *, task_status: trio.TaskStatus[None]) -> 
         await trio.sleep_forever()
 
 
-def test_downloads_say_whether_a_state_leads_on_or_belongs_to_a_merge() -> None:
-    """A node goes on to a state that came late. One of another branch it may only merge with."""
+def test_downloads_report_whether_a_state_is_ahead_or_belongs_to_a_merge() -> None:
+    """A node adopts a late state of its own branch. It may only merge with another branch."""
     scene = Scene()
 
     async def main() -> None:
         async with scene.swarm.running(), trio.open_nursery() as nursery:
-            await scene.give()
+            await scene.serve()
             for network in (scene.here, scene.there):
                 await nursery.start(_live, network)
             await trio.sleep(2.0)
             for step in (scene.other, scene.next):
-                for _ in range(2):  # the second time it is here already
+                # The second download finds the state complete.
+                for _ in range(2):
                     assert await scene.downloads.fetch(step) == ""
             nursery.cancel_scope.cancel()
 
     run_virtual(main)
-    here = [
+    received = [
         (event.certificate.hash, event.ahead)
-        for event in scene.happened
+        for event in scene.events
         if isinstance(event, StateReceived)
     ]
-    assert here == [(scene.other.tip.hash, False)] * 2 + [(scene.next.tip.hash, True)] * 2
+    assert received == [(scene.other.tip.hash, False)] * 2 + [(scene.next.tip.hash, True)] * 2
 
 
-def test_downloads_lead_on_also_where_the_certificate_was_pushed_out_of_the_lineage() -> None:
-    """Strangers' certificates may take its place while its state comes.
+def test_downloads_report_a_state_ahead_even_if_the_lineage_forgot_its_certificate() -> None:
+    """Strangers' certificates may replace the certificate during the download.
 
-    The state is here all the same, and nothing else leads the node on.
+    The state arrives all the same, and the node has no other way ahead.
     """
     scene = Scene()
 
     async def main() -> None:
         async with scene.swarm.running(), trio.open_nursery() as nursery:
-            await scene.give()
+            await scene.serve()
             for network in (scene.here, scene.there):
                 await nursery.start(_live, network)
             await trio.sleep(2.0)
@@ -160,18 +159,20 @@ def test_downloads_lead_on_also_where_the_certificate_was_pushed_out_of_the_line
             nursery.cancel_scope.cancel()
 
     run_virtual(main)
-    assert [event.ahead for event in scene.happened if isinstance(event, StateReceived)] == [True]
+    assert [event.ahead for event in scene.events if isinstance(event, StateReceived)] == [True]
 
 
-def test_downloads_of_a_branch_that_is_not_merged_do_not_pile_up() -> None:
-    """The branch went on, each merge with it failed, and each state stayed: two vectors of the
-    model in every round.
+def test_downloads_keep_few_states_of_a_branch_that_is_never_merged() -> None:
+    """Only the newest states stay.
+
+    While the branch went on and each merge failed, each state used to stay: two vectors of the
+    model for every round.
     """
     scene = Scene()
 
     async def main() -> None:
         async with scene.swarm.running(), trio.open_nursery() as nursery:
-            await scene.give()
+            await scene.serve()
             for network in (scene.here, scene.there):
                 await nursery.start(_live, network)
             await trio.sleep(2.0)

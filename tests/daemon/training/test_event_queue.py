@@ -1,4 +1,4 @@
-"""The order in which a node's events are stepped."""
+"""Tests the order in which `EventQueue` returns a node's events."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ def gone(name: str) -> e.PeerLost:
     return e.PeerLost(peer=name)
 
 
-async def test_what_the_node_told_itself_comes_first(autojump_clock: MockClock) -> None:
-    inbox = EventQueue()
+async def test_the_nodes_own_messages_come_first(autojump_clock: MockClock) -> None:
+    queue = EventQueue()
     for name in "ab":
-        inbox.put(gone(name))
-    inbox.put(gone("ours"), first=True)
-    assert [await inbox.next(math.inf) for _ in range(3)] == [gone("ours"), gone("a"), gone("b")]
+        queue.put(gone(name))
+    queue.put(gone("ours"), first=True)
+    assert [await queue.next(math.inf) for _ in range(3)] == [gone("ours"), gone("a"), gone("b")]
 
 
 async def test_a_deadline_waits_for_the_events_before_it_but_not_for_long(
     autojump_clock: MockClock,
 ) -> None:
-    inbox = EventQueue()
+    queue = EventQueue()
     deadline = trio.current_time() + 10.0
-    assert isinstance(await inbox.next(deadline), e.DeadlinePassed)
+    assert isinstance(await queue.next(deadline), e.DeadlinePassed)
     assert trio.current_time() == pytest.approx(deadline)
-    inbox.put(gone("a"))
-    inbox.put(gone("b"))
-    assert await inbox.next(deadline) == gone("a")
+    queue.put(gone("a"))
+    queue.put(gone("b"))
+    assert await queue.next(deadline) == gone("a")
     await trio.sleep(2 * OVERDUE_S)
-    assert isinstance(await inbox.next(deadline), e.DeadlinePassed)
-    inbox.put(gone("ours"), first=True)
-    assert await inbox.next(deadline) == gone("ours"), (
-        "what was told already is acted on before anything"
+    assert isinstance(await queue.next(deadline), e.DeadlinePassed)
+    queue.put(gone("ours"), first=True)
+    assert await queue.next(deadline) == gone("ours"), (
+        "the node's own message comes before any deadline"
     )
 
 
-async def test_whoever_waits_is_woken_by_an_event_and_without_one(
+async def test_an_event_and_a_wake_both_end_the_wait(
     autojump_clock: MockClock,
 ) -> None:
-    inbox = EventQueue()
+    queue = EventQueue()
     seen: list[e.Event] = []
 
     async def wait() -> None:
-        seen.append(await inbox.next(math.inf))
+        seen.append(await queue.next(math.inf))
 
-    for poke, wanted in ((lambda: inbox.put(gone("a")), gone("a")), (inbox.wake, None)):
+    for poke, wanted in ((lambda: queue.put(gone("a")), gone("a")), (queue.wake, None)):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wait)
             await wait_all_tasks_blocked()
@@ -59,13 +59,13 @@ async def test_whoever_waits_is_woken_by_an_event_and_without_one(
         assert seen.pop() == wanted
 
 
-def test_it_says_what_waits_in_it() -> None:
-    inbox = EventQueue()
-    assert not inbox.full
+def test_length_and_membership_count_events_but_not_own_messages() -> None:
+    queue = EventQueue()
+    assert not queue.full
     for number in range(QUEUE_FULL + 1):
-        inbox.put(gone(str(number)))
-    inbox.put(gone("ours"), first=True)
-    assert inbox.full
-    assert len(inbox) == QUEUE_FULL + 1
-    assert gone("7") in inbox
-    assert gone("ours") not in inbox
+        queue.put(gone(str(number)))
+    queue.put(gone("ours"), first=True)
+    assert queue.full
+    assert len(queue) == QUEUE_FULL + 1
+    assert gone("7") in queue
+    assert gone("ours") not in queue

@@ -13,7 +13,7 @@ import trio
 from msgspec.structs import replace
 
 from daemon.services.training.native.audit.fraud_proofs import FraudProofs
-from daemon.services.training.native.node_context import NodePorts
+from daemon.services.training.native.engine_context import NodePorts
 from daemon.swarm.lineage import Lineage
 from protocol.averaging.sum_audit import Evidence, encode_evidence
 from protocol.identity import PeerId
@@ -115,7 +115,7 @@ def test_a_liar_is_out_here_and_at_every_neighbour_and_after_a_restart() -> None
                 knows=None,
                 medium=member.medium,
             )
-            await again.fraud_proofs.recall()
+            await again.fraud_proofs.resume()
             assert again.guilty == [LIAR]
             assert again.refused == [("wrong_sum", LIAR)]
             assert str(again.fraud_proofs.guilty[LIAR]) == str(first.fraud_proofs.guilty[LIAR])
@@ -131,13 +131,13 @@ def test_a_newcomer_hears_of_it_when_it_has_caught_up_and_once() -> None:
             await trio.sleep(5)
             assert new.guilty == []
             new.lineage.add(LIED.certificate.raw)
-            await old.fraud_proofs.tell()
+            await old.fraud_proofs.announce()
             await trio.sleep(5)
             assert new.guilty == [LIAR]
-            await old.fraud_proofs.tell()
+            await old.fraud_proofs.announce()
             received = new.network.traffic().control_received
             for _ in range(3):
-                await old.fraud_proofs.tell()
+                await old.fraud_proofs.announce()
                 await trio.sleep(5)
             assert new.network.traffic().control_received == received, "who knows is told nothing"
 
@@ -152,7 +152,7 @@ class Accuser(Member):
         proof = encode_evidence(evidence)
         verdict = replace(LIED.judge(LIED.evidence(CHUNK)), peer=peer)
         self.fraud_proofs._guilty[peer], self.fraud_proofs._unwritten[peer] = verdict, proof
-        await self.fraud_proofs.tell()
+        await self.fraud_proofs.announce()
         await trio.sleep(5)
 
 
@@ -174,7 +174,7 @@ def test_who_brings_what_proves_nothing_is_not_heard_again() -> None:
                 assert victim.refused == [("bad_proof", accuser.network.peer)]
                 assert "accused" in victim.fraud_proofs.distrusted(accuser.network.peer)
                 before = victim.network.traffic().control_received
-                accuser.fraud_proofs._told.clear()
+                accuser.fraud_proofs._announced.clear()
                 accuser.fraud_proofs._guilty.pop(accused)
                 await accuser.accuse(LIAR, LIED.evidence(CHUNK))  # now the truth
                 assert victim.guilty == []
@@ -202,10 +202,10 @@ def test_charges_are_rationed() -> None:
         victim, accuser = Member(swarm, 1, knows=None), Accuser(swarm, 2)
         async with together(swarm, victim, accuser):
             for _ in range(2 * PROOFS_KEPT + 40):
-                accuser.fraud_proofs._told.clear()
+                accuser.fraud_proofs._announced.clear()
                 await accuser.accuse(
                     LIAR, LIED.evidence(CHUNK)
-                ) if not accuser.guilty else await accuser.fraud_proofs.tell()
+                ) if not accuser.guilty else await accuser.fraud_proofs.announce()
             assert victim.network.refusals()["busy"] >= 20
 
     virtually(story)
@@ -221,7 +221,7 @@ def test_a_proof_on_disk_that_proves_nothing_is_said_and_the_others_count() -> N
         )
         await disk.save_proof(LIED.run, encode_evidence(LIED.evidence(CHUNK)))
         member = Member(swarm, 1, medium=medium)
-        await member.fraud_proofs.recall()
+        await member.fraud_proofs.resume()
         assert member.guilty == [LIAR]
         warned = [event.message for event in member.said if isinstance(event, Warned)]
         assert len(warned) == 2
@@ -241,7 +241,7 @@ def test_a_full_disk_is_said_and_the_proof_written_later() -> None:
             ]
             assert member.medium.proofs == {}
             member.medium.capacity_bytes = float("inf")
-            await member.fraud_proofs.tell()
+            await member.fraud_proofs.announce()
             assert len(member.medium.proofs[LIED.run]) == 1
 
     virtually(story)

@@ -1,4 +1,4 @@
-"""Offers to a round that has not begun here: one peer's flood pushes out its own and nobody else's."""
+"""Tests the early offers: a flood from one peer replaces only that peer's offers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def offer(peer: str, number: int) -> Signed:
     return Signed(number.to_bytes(4, "big"), peer, bytes(64))
 
 
-def test_early_offers_of_one_peer_push_out_no_others() -> None:
+def test_early_offers_of_one_peer_replace_no_others() -> None:
     translator = MessageTranslator(
         RUN, DecodedPlans(RUN, MANIFEST), lambda _event, _first: None, lambda *_: None, {}
     )

@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from daemon.services.training.native.engine import NativeEngine
-from daemon.services.training.native.node_context import NodePorts, node_context
+from daemon.services.training.native.engine_context import NodePorts, engine_context
 from daemon.swarm.task_agreement import (
     MAX_RECORDED,
     PROTOCOL,
@@ -75,7 +75,7 @@ class Node:
             seed=3, peer=self.signer.peer, parameters=parameters, version=version
         )
         self.engine = NativeEngine(
-            context=node_context(RUN, self.signer),
+            context=engine_context(RUN, self.signer),
             ports=NodePorts(
                 network=self.network,
                 disk=MemoryDisk(MemoryMedium()),

@@ -278,7 +278,7 @@ async def test_certificates_without_any_checkpoint_are_said_and_asked_for(tmp_pa
     node = Resumed(home)
     assert (await node.state_store.resume()).startswith("beginning at genesis")
     assert node.warnings == [
-        "the state of certificate 9 is not on disk; the members of the run are asked for it"
+        "The state of certificate 9 is not on disk. Downloading it from the members of the run."
     ]
     assert node.lineage.preferred_descendant(node.state_store.tip) == home.tips[-1]
 
@@ -546,7 +546,7 @@ async def test_work_that_an_old_ledger_does_not_know_is_dropped_for_that_reason(
     assert not node.state_store.ledger.knows(listed)
     node.state_store.ledger_store.settle(before, path)
     assert [event.reason for event in node.told if isinstance(event, WorkDropped)] == [
-        "certificate 3 counts later work of this node than its ledger on disk holds"
+        "certificate 3 counts later work of this node than its ledger on disk has"
     ]
 
 
@@ -569,5 +569,5 @@ async def test_work_is_dropped_where_certificates_that_may_count_it_are_not_kept
     node.state_store.ledger_store.settle(before, path)
     assert node.state_store.ledger.pending == 0
     assert [event.reason for event in node.told if isinstance(event, WorkDropped)] == [
-        "the run went on by more certificates than are kept, which may count it"
+        "a certificate that is no longer kept may count it"
     ]

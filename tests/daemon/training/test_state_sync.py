@@ -1,4 +1,4 @@
-"""What of a way along the lineage goes into which record on disk."""
+"""Tests how the certificates of a path are grouped into records on disk."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ ANY = open_certificate(Made(people(3)).raw(), RUN, MANIFEST, CHUNKS)
 
 
 def certificate(number: int, *parents: str) -> OpenCertificate:
-    """One of that number, with that many parents."""
+    """Return a certificate with this number and these parents."""
     outcome = replace(
         ANY.outcome, number=number, parents=tuple(named(parent) for parent in parents)
     )
     return replace(ANY, raw=f"{number} after {parents}".encode(), outcome=outcome)
 
 
-def test_a_straight_way_has_a_record_for_each_certificate() -> None:
+def test_a_path_without_merges_has_a_record_for_each_certificate() -> None:
     path = [certificate(6, "5"), certificate(7, "6")]
     assert [number for number, _ in _records(path, 5)] == [6, 7]
 
 
-def test_a_merge_that_the_other_branch_brings_does_not_cut_the_way_to_our_tip() -> None:
-    """Its number was that of a certificate of ours: the record cut the chain on disk back, and the
-    node could not start again.
+def test_a_merge_on_the_other_branch_does_not_truncate_the_chain_to_our_tip() -> None:
+    """The merge has the number of a certificate of our own branch.
+
+    A record of its own truncated the chain on disk, and the node could not start again.
     """
     path = [
         certificate(3, "theirs"),

@@ -124,4 +124,4 @@ def test_a_merge_counts_nobody_again() -> None:
     round_tip = replace(first, hash=merge_round((first.hash, second.hash)))
     made = Made(people(4), round_tip, seq=5)
     made.vote = replace(made.vote, parents=(first.hash, second.hash))
-    assert "of nobody" in refused(made.raw(), "bad_plan")
+    assert "without contributors" in refused(made.raw(), "bad_plan")

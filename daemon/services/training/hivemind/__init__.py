@@ -1,4 +1,5 @@
-"""`engine = "hivemind"`: the hivemind library averages, in a process of its own.
+"""The hivemind engine (`engine = "hivemind"`): the hivemind library averages, in its own process.
 
-It serves swarms that use hivemind already, and is the yardstick for the native engine.
+The engine serves swarms that use hivemind already. The benchmarks compare the native engine with
+it.
 """

@@ -55,16 +55,16 @@ class AllReduceOutcome(msgspec.Struct, frozen=True, kw_only=True):
     # What each member gave to `begin`, by its id.
     gathered: dict[str, Any]
     elements: int
-    # How many elements are this member's own values, because a reducer failed.
+    # The number of elements that hold this member's own values, because a reducer failed.
     local_elements: int
     # The members whose values are missing in a part of the slice that this member summed.
     missing_senders: tuple[str, ...]
     # The parts of this member's slice.
     parts_expected: int
     parts_summed: int
-    # From the trigger to the result, as the caller sees it.
+    # From the trigger to the result, measured by the caller.
     all_reduce_s: float
-    # The same inside the averager's process, without the calls between processes.
+    # Measured inside the averager's process, without the calls between processes.
     inside_s: float
 
     @property
@@ -106,7 +106,7 @@ class AveragingAttempt:
         try:
             counted = self._control.result()
         except BaseException as error:
-            # The other process's future carries every exception, also a cancellation.
+            # The other process's future carries every exception, including a cancellation.
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise
             raise AveragingFailed(str(error) or repr(error)) from None
@@ -204,8 +204,11 @@ class VectorAverager:
         self._averager.share_state(number, [torch.tensor(vector) for vector in vectors])
 
     def download_state(self) -> tuple[int, list[Vector]] | None:
-        """Return the round and the vectors of another peer's state, unverified; None without one."""
+        """Download another peer's state, unverified.
 
+        Returns:
+            The round and the vectors of the state; None where no peer sent one.
+        """
         future = self._averager.load_state_from_peers(wait=False)
         try:
             got = future.result(timeout=DOWNLOAD_S)
@@ -220,4 +223,5 @@ class VectorAverager:
         return number, [tensor.numpy() for tensor in got[1]]
 
     def close(self) -> None:
+        """End the averager's process."""
         self._averager.shutdown()

@@ -34,7 +34,7 @@ from daemon.services.training.hivemind.observed_averager import OnMoment, ignore
 class HivemindCommandLoop:
     """Answers each command of the node once.
 
-    `run` never returns: the process ends when the node is gone.
+    `run` never returns: the process ends when the node does.
     """
 
     def __init__(
@@ -52,9 +52,10 @@ class HivemindCommandLoop:
         self._on_moment = on_moment
 
     def run(self) -> None:
+        """Start the peer as the first command says, then obey every later command."""
         begin = self._inbox.get()
         if not isinstance(begin, StartPeer):
-            raise TypeError(f"the first command is Begin, not {type(begin).__name__}")
+            raise TypeError(f"the first command must be StartPeer, not {type(begin).__name__}")
         counts = (begin.elements,) * 3
         memory.give_size(self._memory_fd, counts)
         self._vector, self._anchor, self._momentum = memory.map_vectors(self._memory_fd, counts)
@@ -129,7 +130,7 @@ class HivemindCommandLoop:
     def _download(self, number: int, averager: VectorAverager) -> ChildMessage:
         got = averager.download_state()
         if got is None:
-            return CommandFailed(id=number, why="no peer gave its state")
+            return CommandFailed(id=number, why="no peer sent its state")
         round_number, vectors = got
         fit = [
             vector
@@ -140,7 +141,7 @@ class HivemindCommandLoop:
         ]
         if len(fit) != 2 or len(vectors) != 2:
             return CommandFailed(
-                id=number, why="a peer's state is not of this model, or not finite"
+                id=number, why="a peer's state belongs to another model or is not finite"
             )
         self._anchor[:], self._momentum[:] = fit
         return StateDownloaded(id=number, number=round_number)

@@ -1,4 +1,4 @@
-"""The hivemind engine: train until the round's end, average by hivemind, apply the mean, train on.
+"""The hivemind engine trains until the round ends, averages by hivemind, and applies the mean.
 
     train ──clock──▶ ready (matchmaking) ──▶ reduce (all-reduce) ──▶ adopt (outer step) ──▶ train
       ▲                │ no group               │ failed or partial      │
@@ -98,9 +98,11 @@ class HivemindEngine:
         )
 
     def finish(self) -> None:
+        """Make what was learned durable and return from `run`."""
         self._finish.set()
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled or finished; started when training has begun."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self._messenger.run)
             self._info = info = await self._trainer.describe()

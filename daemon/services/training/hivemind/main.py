@@ -3,8 +3,8 @@
     python -P -m daemon.services.training.hivemind.main SOCKET_FD MEMORY_FD PARENT_PID SOCKETS
 
 The process may import asyncio, torch and hivemind, but neither libp2p nor trio. Neither the process
-nor anything that hivemind starts outlives its parent (`daemon/children/parent_death.py`). The folder
-of hivemind's Unix sockets is removed with them.
+nor anything that hivemind starts outlives its parent (`daemon/children/parent_death.py`). Their end
+removes the folder that holds hivemind's Unix sockets.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def main(on_moment: OnMoment | None = None) -> None:
-    """Serve the node until it is gone.
+    """Serve the node until the node ends.
 
     hivemind calls `on_moment` in the averager's process, at each moment of its rounds.
     """
@@ -54,7 +54,6 @@ def main(on_moment: OnMoment | None = None) -> None:
 
     # Late imports: hivemind takes seconds to import. The guard above must notice a parent that dies
     # meanwhile.
-
     from daemon.services.training.hivemind.command_loop import HivemindCommandLoop  # noqa: PLC0415
     from daemon.services.training.hivemind.observed_averager import ignore_moment  # noqa: PLC0415
 

@@ -11,8 +11,8 @@ import msgspec
 from daemon.children.messages import ChildMessage, CommandDone
 from daemon.services.training.hivemind.settings import AveragerSettings, PeerSettings
 
-# How many values of its anchor a member shows the others. They reveal differences as small as one
-# round's step, and take 256 bytes.
+# The number of values of its anchor that a member shows the others. They reveal differences as
+# small as one round's step, and take 256 bytes.
 SKETCH = 64
 
 

@@ -25,7 +25,7 @@ from daemon.children.parent_death import die_with_parent
 Moment = str
 """A point in a member's all-reduce. In order:
 
-"scatter": it begins to send. "reduce": the first part of another member arrived for its sum.
+"scatter": the member begins to send. "reduce": the first part from another member has arrived.
 "gather": the first part of its own slice is summed. "whole": its result is complete, and it has
 summed all parts of its slice.
 """
@@ -177,5 +177,4 @@ class ObservedAverager(DecentralizedAverager):
 
 # The names of hivemind's remote procedures contain the class's name. Stock averagers call them by
 # this name.
-
 ObservedAverager.__name__ = DecentralizedAverager.__name__

@@ -1,4 +1,4 @@
-"""The pure decisions about hivemind's rounds: their end, their group size, and what to do after.
+"""Decides when hivemind's rounds end, how large their groups are, and what follows a round.
 
 Every decision carries its reason.
 """
@@ -108,7 +108,7 @@ class TargetGroup(msgspec.Struct, frozen=True, kw_only=True):
 def choose_group(members: int, max_group: int) -> TargetGroup:
     """Choose hivemind's `target_group_size` for `members` live members, this one included.
 
-    That is one group if `max_group` allows it, else the fewest groups of equal size.
+    The size makes one group where `max_group` allows it, else the fewest groups of equal size.
     """
     if members <= max_group:
         return TargetGroup(
@@ -119,7 +119,8 @@ def choose_group(members: int, max_group: int) -> TargetGroup:
     size = math.ceil(members / groups)
     return TargetGroup(
         size=size,
-        reason=f"{members} live members make {groups} groups of at most {max_group}: looking for {size}",
+        reason=f"{members} live members make {groups} groups of at most {max_group}; looking for a"
+        f" group of {size}",
     )
 
 
@@ -170,16 +171,18 @@ def decide_round(averaged: VectorAveraged, mine: MemberInfo) -> RoundDecision:
     if not averaged.whole:
         holes = []
         if averaged.local_elements:
-            holes.append(
-                f"{100 * averaged.local_elements / averaged.elements:.0f}% of the values are this node's own"
-            )
+            own = averaged.local_elements / averaged.elements
+            holes.append(f"{100 * own:.0f}% of the values are this node's own")
         if averaged.missing_senders:
             holes.append(
-                f"{averaged.missing_senders} of {averaged.group} members are missing in the part summed here"
+                f"{averaged.missing_senders} of {averaged.group} members are missing from the sum"
+                " that this node made"
             )
         elif averaged.parts_summed != averaged.parts_expected:
+            missing = averaged.parts_expected - averaged.parts_summed
             holes.append(
-                f"{averaged.parts_expected - averaged.parts_summed} of {averaged.parts_expected} pieces are missing in the part summed here"
+                f"{missing} of {averaged.parts_expected} pieces are missing from the sum that this"
+                " node made"
             )
         return RoundDecision(
             action="keep", reason=f"hivemind reported success, but {' and '.join(holes)}"
@@ -208,12 +211,11 @@ def decide_round(averaged: VectorAveraged, mine: MemberInfo) -> RoundDecision:
         f"{averaged.group} members averaged in {averaged.all_reduce_s:.2f} s, after"
         f" {averaged.matchmaking_s:.1f} s of matchmaking"
     ]
-
     if silent:
         words.append(f"{silent} of them do not run HyperGPU")
     elif besides:
-        words.append(f"{besides} of them from another anchor")
+        words.append(f"{besides} of them hold another anchor")
     return RoundDecision(
         action="apply",
-        reason="; ".join(words) + "; not certified: nothing proves that all hold the same mean",
+        reason="; ".join(words) + "; not certified: nothing proves that all members hold one mean",
     )

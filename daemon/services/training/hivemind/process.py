@@ -40,7 +40,7 @@ MODULE = "daemon.services.training.hivemind.main"
 
 
 class HivemindLost(Exception):
-    """The process is not running, or ended while it was asked. The message is one sentence."""
+    """The process is not running, or ended before it answered. The message is one sentence."""
 
 
 class _RunningPeer:
@@ -112,6 +112,7 @@ class HivemindProcess:
 
     @property
     def is_up(self) -> bool:
+        """Whether the process is ready."""
         return self._current is not None
 
     async def up(self) -> None:
@@ -140,7 +141,7 @@ class HivemindProcess:
             try:
                 await running.process.send(frame(make(self._numbers)))
             except (trio.BrokenResourceError, trio.ClosedResourceError):
-                raise HivemindLost("it is gone") from None
+                raise HivemindLost("it has ended") from None
         await running.answered.wait()
         if running.answer is None:
             raise HivemindLost(self._why)
@@ -148,6 +149,7 @@ class HivemindProcess:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
+        """Start the process, restart it whenever it ends, and end it on exit."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._supervise)
             yield
@@ -174,7 +176,7 @@ class HivemindProcess:
                     if report.id == running.asked:
                         running.answer = report
                         running.answered.set()
-                self._current, self._why = None, "it is gone"
+                self._current, self._why = None, "it has ended"
                 with trio.CancelScope(shield=True):
                     await running.process.ended()
                 nursery.cancel_scope.deadline = trio.current_time() + STDERR_GRACE_S
@@ -222,7 +224,6 @@ class HivemindProcess:
 
 def failure_reason(report: HivemindReport) -> str:
     """Return why a command failed, from a report that is not its result."""
-
     return (
         report.why
         if isinstance(report, CommandFailed)

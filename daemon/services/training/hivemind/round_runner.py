@@ -103,7 +103,7 @@ class RoundRunner:
                 )
                 answer = report if isinstance(report, VectorAveraged) else failure_reason(report)
             except HivemindLost as lost:
-                answer = f"the hivemind process is gone: {lost}"
+                answer = f"the hivemind process ended: {lost}"
             scope.cancel()
 
         if not process.is_up:

@@ -1,4 +1,4 @@
-"""What a node tells its peers about itself: its beacon, and the certificates of its lineage."""
+"""Builds what a node reports about itself: its beacon, and the certificates of its lineage."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class BeaconBuilder:
         self._pace = RecentTrainingSpeed(trainer)
 
     def _next_serial(self) -> int:
-        """A serial above the last one, also after the wall clock was set back."""
+        """Return a serial above the last one, even after the wall clock was set back."""
         self._last_serial = max(self._last_serial + 1, self._serial())
         return self._last_serial
 
@@ -56,11 +56,11 @@ class BeaconBuilder:
         """Build a beacon.
 
         Args:
-            state: The node's round; None while the worker is starting.
+            state: The state of the node's round; None while the worker is starting.
             info: The task; None while the worker is starting.
             task: The task's name; empty while the worker is starting.
-            arriving: Where the node will stand within the time that a leader waits for an offer.
-                The beacon names it early, so that the leader waits.
+            arriving: The tip that the node will reach within the time that a leader waits for an
+                offer. The beacon names the tip early, so that the leader waits.
         """
         pace = self._pace.now(trio.current_time())
         tip = arriving or (state.tip if state else None)
@@ -83,7 +83,7 @@ class BeaconBuilder:
     async def chain(
         self, state: RoundState | None, state_sync: StateSync | None, first: int, limit: int
     ) -> tuple[ChainReply, list[bytes]]:
-        """The records from number `first` on: those on disk, then those not written yet."""
+        """Return the records from number `first` on: those on disk, then the unwritten ones."""
         if state is None or state_sync is None:
             return ChainReply(tip=self._run, number=0, age_s=0.0, count=0), []
         stored = await readable_records(self._disk, self._run, max(first, 1), limit)

@@ -1,7 +1,7 @@
-"""The native engine: composes the parts of a node's training and runs them.
+"""Composes the parts of the native engine and runs them.
 
-The parts that talk with peers exist from the start, since protocols are registered before the
-network starts. The parts that work on the model follow when the trainer has described it.
+The parts that talk with peers exist from the start, because protocols are registered before the
+network starts. The parts that work on the model follow once the trainer has described the model.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import trio
 from daemon.services.training.native.audit.auditor import Auditor
 from daemon.services.training.native.audit.fraud_proofs import FraudProofs
 from daemon.services.training.native.beacon_builder import BeaconBuilder
+from daemon.services.training.native.engine_context import EngineContext, NodePorts
 from daemon.services.training.native.exchange.data_plane import DataPlane
-from daemon.services.training.native.node_context import NodeContext, NodePorts
 from daemon.services.training.native.parts import ModelParts, PeerParts
 from daemon.services.training.native.rounds.event_queue import EventQueue, ignore_event
 from daemon.services.training.native.rounds.message_translator import MessageTranslator
@@ -47,7 +47,7 @@ from protocol.ports.trainer import TaskInfo, Trainer
 from protocol.round import events as e
 from protocol.round.state import RoundState
 
-# Between looks at whether the node can take a message that waits.
+# The time between checks of whether the node can accept a message that waits.
 DELIVERY_POLL_S = 0.05
 
 
@@ -57,20 +57,20 @@ class NativeEngine:
     def __init__(
         self,
         *,
-        context: NodeContext,
+        context: EngineContext,
         ports: NodePorts,
         trainer: Trainer,
         name: str,
         serial: Callable[[], int],
-        left_out: Callable[[PeerId], str] = lambda _: "",
+        exclusion_reason: Callable[[PeerId], str] = lambda _: "",
         on_event: Callable[[e.Event], None] = ignore_event,
     ) -> None:
-        """Register the node's protocols; the network has not started yet.
+        """Register the node's protocols on a network that has not started.
 
         Args:
             name: The node's name in its beacons.
             serial: Returns a growing number for beacons, across restarts too.
-            left_out: Why a peer is not let into this node's plans, or nothing.
+            exclusion_reason: Returns why a peer may not be in this node's plans; "" if it may.
             on_event: Receives each event before the round machine does.
         """
         self._context, self._ports, self._trainer = context, ports, trainer
@@ -86,7 +86,7 @@ class NativeEngine:
             disk=ports.disk,
             serial=serial,
         )
-        self.peers = self._peer_parts(left_out)
+        self.peers = self._peer_parts(exclusion_reason)
         network = ports.network
         serve_chain(network, context.run, self._answer_chain)
         serve_manifest(network, context.signed, ports.refuse, ports.record)
@@ -95,17 +95,17 @@ class NativeEngine:
 
     @property
     def state(self) -> RoundState | None:
-        """Where this node stands in its round; None before its state is here."""
+        """The state of this node's round; None until the node has loaded its model."""
         return self._stage.state
 
     @property
     def state_store(self) -> StateStore | None:
-        """The node's durable state; None before it is here."""
+        """The node's durable state; None until the node has loaded it."""
         return self._stage.state_store
 
     @property
     def waiting(self) -> int:
-        """Events that wait for the round machine."""
+        """The number of events that wait for the round machine."""
         return len(self._queue)
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -159,7 +159,7 @@ class NativeEngine:
 
     # ---------------------------------------------------------------- composing
 
-    def _peer_parts(self, left_out: Callable[[PeerId], str]) -> PeerParts:
+    def _peer_parts(self, exclusion_reason: Callable[[PeerId], str]) -> PeerParts:
         context, ports = self._context, self._ports
         lineage = Lineage(context.run, context.manifest)
         members = Members(context.me, ports.record, ports.network.admit)
@@ -197,7 +197,7 @@ class NativeEngine:
                 self._queue.put,
                 ports.refuse,
                 fraud_proofs.guilty,
-                lambda peer: left_out(peer) or fraud_proofs.distrusted(peer),
+                lambda peer: exclusion_reason(peer) or fraud_proofs.distrusted(peer),
                 members.tasks,
             ),
             data_plane=DataPlane(
@@ -231,7 +231,7 @@ class NativeEngine:
             record=ports.record,
         )
         said = await state_store.resume()
-        await peers.fraud_proofs.recall()
+        await peers.fraud_proofs.resume()
         downloads = Downloads(
             network=ports.network,
             lineage=peers.lineage,
@@ -270,7 +270,7 @@ class NativeEngine:
         return info.parameters if info is not None else 0
 
     async def _deliver(self, signed: Signed, message: AnyMessage) -> None:
-        """Receive a verified message from a peer. Its sender waits while this node cannot."""
+        """Receive a verified message from a peer, which waits until this node can accept it."""
         while self._queue.full or not isinstance(stage := self._stage, RoundLoop):
             await trio.sleep(DELIVERY_POLL_S)
         if isinstance(message, Ready):

@@ -1,4 +1,4 @@
-"""The two halves of the engine: what talks with peers, and what works on the model."""
+"""Defines the two halves of the engine: what talks with peers, and what works on the model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from daemon.swarm.state_transfer import StateServer
 
 
 class PeerParts(msgspec.Struct, frozen=True, kw_only=True):
-    """What talks with peers. It exists before the network starts and serves from then on."""
+    """The parts that talk with peers. They exist before the network starts."""
 
     lineage: Lineage
     members: Members
@@ -35,7 +35,7 @@ class PeerParts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelParts(msgspec.Struct, frozen=True, kw_only=True):
-    """What works on the model. It exists once the trainer has described the model."""
+    """The parts that work on the model. They exist once the trainer has described the model."""
 
     state_store: StateStore
     downloads: Downloads

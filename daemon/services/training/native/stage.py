@@ -1,7 +1,7 @@
-"""The two stages of an engine's life, as its peers see them.
+"""Defines the two stages of an engine's life, as its peers see them.
 
-An engine serves its peers from the start of the network. Until the trainer has described the model
-it has no state and no round: then it is `Starting`. `RoundLoop` is the other stage.
+An engine serves its peers from the start of the network. It has no state and no round until the
+trainer has described the model: this stage is `Starting`. `RoundLoop` is the other stage.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Stage(Protocol):
 
     @property
     def state(self) -> RoundState | None:
-        """Where the node stands in its round."""
+        """The state of the node's round."""
 
     @property
     def state_store(self) -> StateStore | None:
@@ -33,27 +33,27 @@ class Stage(Protocol):
 
     @property
     def state_sync(self) -> StateSync | None:
-        """The node's way along its lineage."""
+        """Moves the node along its lineage."""
 
     @property
     def arriving(self) -> Tip | None:
-        """Where the node will stand in a moment, with nearly all of a state here."""
+        """The tip whose state is about to be complete here, if there is one."""
 
     def leaves(self, tip: Digest) -> list[Digest] | None:
-        """The leaves of the state of `tip`, if it is one of the last few."""
+        """Return the leaves of the state of `tip`, if `tip` is one of the last few."""
 
     def read_state(self, tip: Digest, offset: int, size: int) -> bytes | None:
-        """Bytes of the anchor, while it is that of `tip`."""
+        """Return bytes of the anchor, while the anchor is the state of `tip`."""
 
     def lineage_changed(self) -> None:
-        """Certificates joined the lineage, or there is reason to look at it again."""
+        """React to new certificates, or look at the same lineage again."""
 
     def members_changed(self) -> None:
-        """Something changed about who is there."""
+        """React to peers that came, left or changed."""
 
 
 class Starting:
-    """The stage before the model's state is here: there is nothing to tell or to change."""
+    """The stage until the node has loaded its model: it has nothing to serve or to change."""
 
     state: RoundState | None = None
     state_store: StateStore | None = None
@@ -64,9 +64,11 @@ class Starting:
         self.info = info
 
     def leaves(self, tip: Digest) -> list[Digest] | None:
+        """Return None: there is no state yet."""
         return None
 
     def read_state(self, tip: Digest, offset: int, size: int) -> bytes | None:
+        """Return None: there is no state yet."""
         return None
 
     def lineage_changed(self) -> None:

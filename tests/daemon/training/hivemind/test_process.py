@@ -135,7 +135,7 @@ async def test_a_process_that_dies_alone_is_started_again_with_nothing_left_of_t
             old = process.pid
             assert "p2pd" in group_of(old).values()
             os.kill(old, signal.SIGKILL)
-            with pytest.raises(HivemindLost, match=r"SIGKILL|gone|starting"):
+            with pytest.raises(HivemindLost, match=r"SIGKILL|ended|starting"):
                 await process.ask(
                     lambda number: AverageVector(
                         id=number, weight=1.0, group_size=2, find_s=60.0, info=INFO

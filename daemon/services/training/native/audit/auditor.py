@@ -1,8 +1,8 @@
-"""The audit of reducers: adds up a drawn chunk again, and convicts who summed it wrongly.
+"""Audits reducers: sums a drawn chunk again, and convicts a reducer whose sum is wrong.
 
-After a certificate each member draws which chunks it audits (`protocol/averaging/sum_audit.py`) and
-asks the contributors for them. Until it makes its next offer, a contributor serves single chunks of
-its last one. `fraud_proofs.py` keeps what is proved.
+After each certificate, each member draws the chunks that it audits
+(`protocol/averaging/sum_audit.py`) and asks the contributors for them. A contributor serves single
+chunks of its last offer until it makes the next one. `fraud_proofs.py` keeps the proofs.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import msgspec
 import trio
 
 from daemon.services.training.native.audit.fraud_proofs import FraudProofs
+from daemon.services.training.native.engine_context import EngineContext, NodePorts
 from daemon.services.training.native.exchange.inter_group_reduce import GroupSumSample
 from daemon.services.training.native.exchange.result_buffer import ReceivedResults
-from daemon.services.training.native.node_context import NodeContext, NodePorts
 from daemon.swarm.frames import FrameReader, decode_as, frame
 from daemon.swarm.reply_limiter import ReplyLimiter
 from protocol.averaging.judgment import claim_of, hands, is_right
@@ -43,26 +43,26 @@ from protocol.ports.byte_stream import ByteStream
 PROTOCOL = "/hypergpu/audit/1"
 REQUEST_BYTES = 128
 PIECE_BYTES = MAX_PIECE_BYTES + MAX_PROOF * 40
-# Chunks sent at once, to all peers and to one: 256 KB each.
+# Chunks sent at once, to all peers and to one peer. Each chunk has 256 KB.
 SENT_AT_ONCE, SENT_TO_PEER = 32, 4
-# For one chunk. A slower peer is left out.
+# The timeout for one chunk. The audit skips a slower peer.
 ANSWER_S = 20.0
 
 
 class PieceRequest(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """Asks for a chunk of an offer. The answer is a `Piece`, or empty where the offer is gone."""
+    """Asks for a chunk of an offer. The answer is a `Piece`, or empty for a released offer."""
 
     plan: Hash
     chunk: Natural
 
 
 class Auditor:
-    """One node's audits, and what it serves to the audits of others."""
+    """Runs one node's audits, and serves chunks to the audits of others."""
 
     def __init__(
         self,
         *,
-        context: NodeContext,
+        context: EngineContext,
         ports: NodePorts,
         fraud_proofs: FraudProofs,
         parameters: Callable[[], int],
@@ -81,7 +81,7 @@ class Auditor:
     # ---------------------------------------------------------------- serving
 
     def keep_offer(self, plan: Digest, offer: Offer) -> None:
-        """Serve the chunks of this offer from now on, and of no other."""
+        """Serve the chunks of this offer, and of no other, from now on."""
         self._plan, self._offer = plan, offer
 
     def release_offer(self) -> None:
@@ -105,7 +105,9 @@ class Auditor:
                 await stream.send_all(frame(answer))
                 await stream.send_eof()
             return
-        raise PeerFault("timeout", f"no chunk was requested and read within {ANSWER_S:g} s")
+        raise PeerFault(
+            "timeout", f"the peer did not request and read a chunk within {ANSWER_S:g} s"
+        )
 
     # ---------------------------------------------------------------- auditing
 
@@ -116,14 +118,14 @@ class Auditor:
         samples: Sequence[GroupSumSample],
         disputed: bool,
     ) -> None:
-        """Draw the chunks that this node audits, and add each of them up again.
+        """Draw the chunks that this node audits, and sum each of them again.
 
         Args:
             certificate: The certificate whose sums are audited.
-            results: The results that arrived here in its round.
-            samples: Chunks of the sums that other groups' members made for what was finished here.
-            disputed: The majority computed another state than this node. It then audits a chunk of
-                every slice: a reducer sent this node another sum than the others.
+            results: The results that this node received in that round.
+            samples: Drawn chunks of other groups' sums that went into this node's slices.
+            disputed: The majority computed another state than this node. Because a reducer may have
+                sent this node another sum than the others, it audits a chunk of every slice.
         """
         for sample in samples:
             await self._audit_chunk(certificate, sample.chunk, sample.signed, sample.piece)
@@ -158,7 +160,7 @@ class Auditor:
             else:
                 self._suspect(certificate, claim.slice)
         except PeerFault as fault:
-            # A contribution that does not decode, though its reducer summed it.
+            # A contribution does not decode, although its reducer summed it.
             self._refuse(fault.reason, signed.peer, str(fault))
 
     def _suspect(self, certificate: OpenCertificate, index: int) -> None:
@@ -167,15 +169,15 @@ class Auditor:
         self._record(
             Warned(
                 code="WRONG_SUM",
-                message=f"slice {index} of round {number} is not the sum of its contributions;"
-                f" one of these peers lied: {names}",
+                message=f"Slice {index} of round {number} is not the sum of its contributions."
+                f" One of these peers sent a wrong value: {names}.",
             )
         )
 
     async def _collect(
         self, certificate: OpenCertificate, chunk: int, contributors: tuple[int, ...]
     ) -> tuple[Piece, ...] | None:
-        """Each contributor's chunk. None when one of them does not give it: that proves nothing."""
+        """Collect each contributor's chunk; None if one is missing, which proves nothing."""
         plan, total = certificate.plan, certificate.plan.plan.borders[-1]
         pieces: dict[int, Piece] = {}
 
@@ -198,10 +200,10 @@ class Auditor:
 
     async def _piece(self, peer: PeerId, request: PieceRequest) -> Piece | None:
         if peer == self._signer.peer:
-            held = request.plan == self._plan
+            is_kept = request.plan == self._plan
             return (
                 piece_of(self._offer.encoded, self._offer.tree, self._codec, request.chunk)
-                if held
+                if is_kept
                 else None
             )
         with trio.move_on_after(ANSWER_S):

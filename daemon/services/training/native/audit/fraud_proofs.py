@@ -1,15 +1,14 @@
-"""Proofs that a member summed wrongly: kept on disk, told to neighbours, verified on receipt.
+"""Keeps the proofs that members summed wrongly, announces them, and verifies those of others.
 
-Rules.
-- A guilty peer neither offers nor leads here, after a restart too. Its certificates stay certified.
-- An accusation comes before its proof: who is accused, and by which certificate. A peer that knows
-  the accusation receives no proof. A peer that does not know the certificate yet answers so, and is
-  asked again after the next one. So a newcomer hears of every guilty peer from its first neighbour,
-  once, when it has caught up.
-- Only certificates of this node's lineage count: anyone can make up a round among its own keys, and
+- A guilty peer neither offers nor leads here, even after a restart. Its certificates stay valid.
+- An accusation comes before its proof. It names the accused peer and the certificate. A peer that
+  knows the accusation receives no proof. A peer without the certificate answers "later", and is
+  asked again after the next certificate. A newcomer that has caught up thus receives each proof
+  once, from its first neighbour.
+- Only certificates of this node's lineage count: anyone can invent a round among its own keys, and
   a guilty peer in it.
-- A peer that brings a wrong proof is not heard again and leaves this node's plans, as long as the
-  node runs: no node passes on what it did not check.
+- While this node runs, it ignores a peer that sent a wrong proof, and excludes that peer from its
+  plans. An honest node passes on only proofs that it has checked.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import msgspec
 import trio
 from msgspec.structs import replace
 
-from daemon.services.training.native.node_context import NodePorts
+from daemon.services.training.native.engine_context import NodePorts
 from daemon.services.training.native.state.disk_queries import readable_certificates
 from daemon.swarm.frames import FrameReader, decode_as, frame
 from daemon.swarm.lineage import Lineage
@@ -46,21 +45,21 @@ from protocol.run.manifest import SignedManifest
 
 PROTOCOL = "/hypergpu/evidence/2"
 ACCUSATION_BYTES = 256
-# For an answer or one proof. A slower peer is left out.
+# The timeout for an answer or one proof. The node skips a slower peer.
 ANSWER_S = 20.0
-# Proofs received at once: 6 MB of the largest.
+# Proofs received at once. The largest take 6 MB together.
 RECEIVED_AT_ONCE = 4
-# From one peer: twice all that it can know, since each accusation may read the disk.
+# The limit for one peer is twice the proofs that it can know. Each accusation may read the disk.
 ACCUSATIONS_PER_S, ACCUSATIONS_AT_ONCE = 1.0, 2.0 * PROOFS_KEPT
 
 ENOUGH, LATER, SEND = b"\0", b"\1", b"\2"
-"""Answers to an accusation: known or not wanted; ask again later; send the proof."""
+"""The answers to an accusation: it is known or unwanted; ask again later; send the proof."""
 
 
 class Accusation(
     msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
 ):
-    """Announces a proof: who is accused, and by which certificate."""
+    """Announces a proof: the accused peer, and the certificate that the proof is about."""
 
     peer: Id
     number: Natural
@@ -68,7 +67,7 @@ class Accusation(
 
 
 class FraudProofs:
-    """What one node knows of peers that summed wrongly."""
+    """The proofs of one node against peers that summed wrongly."""
 
     def __init__(
         self,
@@ -87,53 +86,54 @@ class FraudProofs:
         self._guilty: OrderedDict[PeerId, Judgment] = OrderedDict()
         self._kept: dict[PeerId, Digest] = {}
         self._unwritten: dict[PeerId, bytes] = {}
-        # By link (peer, since when): the guilty peers that were told to it.
-        self._told: dict[tuple[PeerId, float], set[PeerId]] = {}
+        # By link (peer, start time): the guilty peers that this node has announced there.
+        self._announced: dict[tuple[PeerId, float], set[PeerId]] = {}
         self._false: OrderedDict[PeerId, str] = OrderedDict()
         self._receiving_from: set[PeerId] = set()
-        self._telling_lock = trio.Lock()
+        self._announce_lock = trio.Lock()
         self._rate_limiters = RateLimiters(per_s=ACCUSATIONS_PER_S, burst=ACCUSATIONS_AT_ONCE)
         ports.network.serve(PROTOCOL, self._receive)
 
     @property
     def guilty(self) -> Mapping[PeerId, Judgment]:
+        """The guilty peers with their judgments. The mapping changes with each new proof."""
         return self._guilty
 
     def distrusted(self, peer: PeerId) -> str:
-        """Why a peer that accused falsely is left out of this node's plans, or nothing."""
+        """Return why this node's plans exclude a false accuser; "" if they do not."""
         return self._false.get(peer, "")
 
-    # ---------------------------------------------------------------- keeping
+    # ---------------------------------------------------------------- storage
 
-    async def recall(self) -> None:
+    async def resume(self) -> None:
         """Read the proofs on disk and check each of them again. The model must be known."""
         for name in await self._disk.proofs(self._run):
             data = await self._disk.load_proof(self._run, name)
             if data is None:
-                # It is damaged; the disk has reported that.
+                # The proof is damaged, and the disk has reported the damage.
                 continue
             try:
                 evidence = decode_evidence(data)
                 judgment = await self._offload(partial(self._judge, evidence, None))
             except PeerFault as fault:
                 self._warn(
-                    f"proof {name.hex()[:12]} on disk does not hold for this version: {fault}"
+                    f"Proof {name.hex()[:12]} on disk is not valid for this version: {fault}"
                 )
                 continue
             self._guilty[judgment.peer], self._kept[judgment.peer] = judgment, name
             self._refuse("wrong_sum", judgment.peer, f"proved before this start: {judgment}")
 
     async def convict(self, evidence: Evidence, certificate: OpenCertificate) -> None:
-        """Check a proof about a certificate of this node's lineage, keep it and tell it on.
+        """Check a proof about a certificate of this node's lineage, keep it, and announce it.
 
-        Raises `PeerFault` when it proves nothing.
+        Raises `PeerFault` for a proof that is not valid.
         """
         judgment = await self._offload(lambda: self._judge(evidence, certificate))
         if judgment.peer in self._guilty:
             return
         self._guilty[judgment.peer] = judgment
         self._refuse("wrong_sum", judgment.peer, str(judgment))
-        # With this node's copy of the certificate, which was verified.
+        # The stored proof has this node's copy of the certificate, which was verified.
         self._unwritten[judgment.peer] = encode_evidence(
             replace(evidence, certificate=certificate.raw)
         )
@@ -141,7 +141,7 @@ class FraudProofs:
             forgotten, _ = self._guilty.popitem(last=False)
             self._kept.pop(forgotten, None)
             self._unwritten.pop(forgotten, None)
-        await self.tell()
+        await self.announce()
 
     def _judge(self, evidence: Evidence, known: OpenCertificate | None) -> Judgment:
         return judge(evidence, self._run, self._manifest, self._parameters(), known)
@@ -152,7 +152,7 @@ class FraudProofs:
                 await self._disk.save_proof(self._run, data)
             except DiskFull as full:
                 self._warn(
-                    f"a proof was not written; the next try follows the next certificate: {full}"
+                    f"A proof was not written: {full}. The next certificate starts another attempt."
                 )
                 return
             self._kept[peer] = digest(data)
@@ -187,13 +187,11 @@ class FraudProofs:
             try:
                 await stream.send_all(SEND)
                 data = await reader.expect_frame(MAX_EVIDENCE_BYTES)
-                # The sender need not wait until the proof is checked and told on.
+                # The sender need not wait until this node has checked and announced the proof.
                 await stream.send_eof()
                 await self._verify(data, accusation, certificate)
             except PeerFault as fault:
-                self._false[peer] = (
-                    f"it accused {accusation.peer} with a proof that does not hold: {fault}"
-                )
+                self._false[peer] = f"it accused {accusation.peer} with an invalid proof: {fault}"
                 while len(self._false) > KEPT_PEERS:
                     self._false.popitem(last=False)
                 self._refuse(fault.reason, peer, self._false[peer])
@@ -205,11 +203,11 @@ class FraudProofs:
     ) -> None:
         evidence = decode_evidence(data)
         if evidence.result.peer != accusation.peer:
-            raise PeerFault("bad_proof", "the proof is about another peer than the accusation")
+            raise PeerFault("bad_proof", "the proof and its accusation name different peers")
         await self.convict(evidence, certificate)
 
     async def _certificate(self, accusation: Accusation) -> OpenCertificate | None:
-        """The certificate that an accusation names, from the lineage or from disk."""
+        """Return the certificate that an accusation names, from the lineage or from disk."""
         made = self._lineage.entry(accusation.certificate)
         if made is not None:
             return made.certificate
@@ -219,39 +217,39 @@ class FraudProofs:
                 return certificate
         return None
 
-    # ---------------------------------------------------------------- telling
+    # ---------------------------------------------------------------- announcing
 
-    async def tell(self) -> None:
-        """Tell each neighbour of every guilty peer that this node has not told it of.
+    async def announce(self) -> None:
+        """Announce to each neighbour every guilty peer that it has not heard of from this node.
 
-        Called after each certificate. It does nothing while no peer is guilty.
+        The engine calls this after each certificate. While no peer is guilty it does nothing.
         """
         if not self._guilty:
             return
-        async with self._telling_lock:
+        async with self._announce_lock:
             await self._write()
             links = {
                 (link.peer, link.since_s)
                 for link in self._network.links()
                 if link.peer not in self._guilty
             }
-            self._told = {link: self._told.get(link, set()) for link in sorted(links)}
+            self._announced = {link: self._announced.get(link, set()) for link in sorted(links)}
             async with trio.open_nursery() as nursery:
-                for (peer, _), told in self._told.items():
-                    if not told >= self._guilty.keys():
-                        nursery.start_soon(self._tell, peer, told)
+                for (peer, _), announced in self._announced.items():
+                    if not announced >= self._guilty.keys():
+                        nursery.start_soon(self._announce_to, peer, announced)
 
-    async def _tell(self, peer: PeerId, told: set[PeerId]) -> None:
-        """Tell one neighbour; an observer serves no such protocol, and a lost peer hears it later."""
+    async def _announce_to(self, peer: PeerId, announced: set[PeerId]) -> None:
+        """Announce to one neighbour. An observer has no such protocol; a lost peer hears later."""
         for judgment in list(self._guilty.values()):
-            if judgment.peer not in told:
+            if judgment.peer not in announced:
                 try:
                     with trio.fail_after(ANSWER_S):
                         done = await self._accuse(peer, judgment)
                 except (Unreachable, trio.TooSlowError):
                     return
                 if done:
-                    told.add(judgment.peer)
+                    announced.add(judgment.peer)
 
     async def _accuse(self, peer: PeerId, judgment: Judgment) -> bool:
         """Accuse a peer to a neighbour. Returns whether the neighbour needs nothing more."""
@@ -267,7 +265,7 @@ class FraudProofs:
             data = await self._proof(judgment.peer)
             if data is not None:
                 await stream.send_all(frame(data))
-                # The neighbour ends the stream when it has the proof.
+                # The neighbour ends the stream once it has the proof.
                 await stream.receive_some(1)
             return True
         finally:

@@ -1,1 +1,1 @@
-"""The data plane: how slices, sums and results move between the members of a plan."""
+"""Moves slices, sums and results between the members of a plan."""

@@ -1,16 +1,16 @@
-"""The exchange of one view: parts out and in, sums, results out and in, each of them checked.
+"""Exchanges the parts, sums and results of one view, and checks each of them.
 
 Everything that a member sends is checked against the plan. A part must lead to the digest that the
 member offered, a result to the digest that its reducer signed. Numeric work goes through `Offload`,
-one slice at a time, so that it never holds the event loop for long.
+one slice at a time, so that no call blocks the event loop for long.
 
 No vector is copied on its way. Parts are sent from the offer's encoding; results are kept as they
 arrive and decoded where they are needed. At float32 that is the offer (1 vector), what a reducer
 received ((n-1)/n) and the results (1): less than 3 vectors.
 
 In a plan of several groups a member scatters within its group. The sums of each group pass between
-the members at one position (`inter_group_reduce.py`). These finish their shares of them and hand
-the results on to each other, and each of them to its own group.
+the members at one position (`inter_group_reduce.py`). These members finish their shares of the sums
+and pass the results to each other. Each member then passes the results to its own group.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ from protocol.planning.plan import OpenPlan
 from protocol.round.events import ContributionsReceived
 from protocol.rules.registry import rule_set
 
-# How long the sender of bytes that arrive before their inclusion is kept waiting.
+# How long bytes that arrive before their inclusion wait for it.
 EARLY_S = 15.0
 
 
@@ -70,7 +70,7 @@ class AllReduce:
         self, plan: OpenPlan, offer: Offer, context: ExchangeContext, ports: ExchangePorts
     ) -> None:
         self.plan = plan
-        # By inclusion: what encoding lost of the slices that were finished here, as
+        # By inclusion: what encoding lost of the slices that this node finished, as
         # (first element, weight x (mean - decoded)).
         self.lost_by_encoding: dict[Digest, EncodingLosses] = {}
         self._began_s = trio.current_time()
@@ -82,9 +82,9 @@ class AllReduce:
         ports.buffers.next_round()
         self._has_offer = bool(offer.weight)
         self._parts = PartBuffer(plan, offer, context, ports)
-        # (slice, member) that needs nothing from this node.
+        # Each (slice, member) to which this node has sent its part, or need not send one.
         self._sent: set[tuple[int, int]] = {(i, self._me) for i in range(len(plan.members))}
-        # Under the current inclusion; None until the leader's first one arrives.
+        # The results under the current inclusion; None until the leader's first inclusion arrives.
         self._results: ResultExchange | None = None
         self._earlier_inclusions: set[Digest] = set()
         self._gone: set[int] = set()
@@ -93,14 +93,14 @@ class AllReduce:
     # ---------------------------------------------------------------- sending
 
     def scatter(self) -> None:
-        """Send each member of this group the part that it sums.
+        """Send each member of this group the part that the member sums.
 
-        Each member begins with the one behind itself, so that not all send to the first one first.
+        Each member begins with its successor, so that not all members send to the first one first.
         """
         place = self._group.index(self._me)
         for i in (*self._group[place + 1 :], *self._group[:place]):
             self._send_part(i, i)
-        self._report_held()
+        self._report_received()
 
     def _send_part(self, index: int, owner: int) -> None:
         if not self._has_offer or not self._layout.sums(index) or (index, owner) in self._sent:
@@ -119,18 +119,18 @@ class AllReduce:
         offer = self.plan.offers[member]
         self._ports.sender.send(self.plan.members[member], offer.fingerprint, item)
 
-    def _report_held(self) -> None:
+    def _report_received(self) -> None:
         if self._layout.sums(self._me):
             held = self._parts.contributors(self._me)
             self._ports.emit(ContributionsReceived(plan=self.plan.digest, contributors=held))
 
-    def hand_on(self, slices: Sequence[int], to: Sequence[int]) -> None:
+    def forward_results(self, slices: Sequence[int], to: Sequence[int]) -> None:
         """Send results that others signed to members that may lack them."""
         if self._results is not None:
-            self._results.hand_on(slices, to)
+            self._results.forward_results(slices, to)
 
     def lost(self, peer: PeerId) -> None:
-        """A member is lost: its group receives from here what it would have handed on."""
+        """Send the group of a lost member what that member would have passed on."""
         member = self.plan.index.get(peer)
         if member is not None and len(self._layout.groups) > 1:
             self._gone.add(member)
@@ -140,13 +140,13 @@ class AllReduce:
     # ---------------------------------------------------------------- receiving
 
     async def accept(self, peer: PeerId, header: BulkHeader) -> ExpectedParcel:
-        """Expect a parcel of this plan. Raises `PeerFault` for one that is not wanted.
+        """Expect a parcel of this plan. Raises `PeerFault` for an unwanted parcel.
 
-        Waits where a parcel is early: its inclusion may be on its way.
+        An early parcel waits: its inclusion may be on the way.
         """
         contributor = self.plan.index.get(peer)
         if contributor is None:
-            raise PeerFault("not_member", "bytes from somebody who is not in the plan")
+            raise PeerFault("not_member", "bytes from a peer that is not in the plan")
         match header:
             case SliceHeader():
                 return await self._accept_part(contributor, header)
@@ -176,7 +176,7 @@ class AllReduce:
         await self._parts.receive(index, contributor, data, header.proof)
         self._changed.notify()
         if index == self._me:
-            self._report_held()
+            self._report_received()
 
     async def _accept_result(self, header: ResultHeader) -> ExpectedParcel:
         result = open_as(SliceResult, header.result, self._context.run)
@@ -193,18 +193,18 @@ class AllReduce:
         return results.accept_group_sum(contributor, header, summed)
 
     async def _results_under(self, inclusion: Digest) -> ResultExchange:
-        """The results under an inclusion, once it is the current one."""
+        """Wait until `inclusion` is the current one; return its results."""
         await self._until(lambda: self.inclusion_digest == inclusion)
         if self._results is None:
-            raise PeerFault("malformed", "bytes under an inclusion without a digest")
+            raise PeerFault("malformed", "the bytes name an inclusion without a digest")
         return self._results
 
     async def _until(self, reached: Callable[[], bool]) -> None:
-        """Wait until bytes are wanted; their sender waits with us. Raises `PeerFault("stale")`."""
+        """Wait until bytes are wanted, and let their sender wait. Raises `PeerFault("stale")`."""
         with trio.move_on_after(EARLY_S):
             await self._changed.until(reached)
             return
-        raise PeerFault("stale", "bytes that the current inclusion does not ask for")
+        raise PeerFault("stale", "the current inclusion does not ask for these bytes")
 
     # ---------------------------------------------------------------- averaging
 
@@ -214,7 +214,7 @@ class AllReduce:
         return self._results.digest if self._results is not None else b""
 
     async def average(self, inclusion: Inclusion, digest: Digest) -> Digest:
-        """Carry out an inclusion until the result of every slice is here.
+        """Carry out an inclusion until the result of every slice has arrived.
 
         Results under an earlier inclusion are discarded.
 
@@ -255,10 +255,12 @@ class AllReduce:
     async def _reduce_between_groups(
         self, results: ResultExchange, inter_group: InterGroupReduce, ours: list[int]
     ) -> None:
-        # The sums of all groups come before any slice is finished. Otherwise two members that do
-        # each other's work as well could wait for each other.
+        # This node sends the sums for all groups before it finishes any slice. Otherwise two
+        # members that also do each other's work could wait for each other.
         for i in ours:
-            parts = await self._await_parts(i, inter_group.of_group(self._layout.group_of[i]))
+            parts = await self._await_parts(
+                i, inter_group.contributors_of(self._layout.group_of[i])
+            )
             for index, member, item in await inter_group.sum_group(i, parts, self._send):
                 results.keep_group_sum(index, member, item)
         for i in ours:
@@ -270,7 +272,7 @@ class AllReduce:
 
     async def _await_parts(self, index: int, contributors: Sequence[int]) -> dict[int, Buffer]:
         """Wait for the contributors' parts for member `index`."""
-        await self._changed.until(lambda: self._parts.holds_all(index, contributors))
+        await self._changed.until(lambda: self._parts.has_all(index, contributors))
         return self._parts.parts(index, contributors)
 
     async def _finish(
@@ -283,14 +285,14 @@ class AllReduce:
     # ---------------------------------------------------------------- results
 
     def received(self) -> ReceivedResults:
-        """By slice: what its reducer signed and the encoded mean, of those that others reduced."""
+        """Return the results that other members reduced, by slice."""
         return self._results.results.received() if self._results is not None else {}
 
     def samples(self) -> list[GroupSumSample]:
-        """Chunks of the sums that other groups' members made for what was finished here."""
+        """Return the drawn chunks of other groups' sums that went into this node's slices."""
         return self._results.samples if self._results is not None else []
 
     def results(self) -> ResultBuffer:
-        """The mean that the last `average` brought, whatever inclusion comes later."""
-        assert self._results is not None, "`average` has returned before"
+        """Return the mean that the last `average` computed."""
+        assert self._results is not None, "`results` is called after `average` has returned"
         return self._results.results

@@ -1,9 +1,9 @@
 """Memory that each round reuses for what it receives and sums.
 
-The kernel clears a page that is touched for the first time: for slices of 10 MB that was a sixth of
-what averaging costs. Here memory that nothing refers to any more is kept for the next round, up to
-as much as was in use at once in one of the last two rounds. So a node holds between rounds what it
-needs within one. What a larger model needed, or an unusual inclusion, is freed.
+The kernel clears a page when a process touches it for the first time. For slices of 10 MB, clearing
+was a sixth of the cost of averaging. This module keeps memory that nothing refers to for the next
+round. The limit is the largest amount in use at once during the last two rounds, so memory that
+only an unusual inclusion or a larger model needed is freed.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 Block = npt.NDArray[np.uint8]
 
-# Below this malloc reuses memory by itself: it is malloc's threshold for asking the kernel.
+# Below this size malloc reuses memory itself: above it, malloc asks the kernel.
 SMALL_BYTES = 1 << 17
-# A block may be this many times as large as the request. Slices of one plan differ by a chunk, those
-# of the next plan by bandwidth.
+# A block may be this many times as large as the request. Slices of one plan differ by a chunk;
+# slices of two plans differ by the change in measured bandwidth.
 WASTE = 1.25
 
 
@@ -30,26 +30,26 @@ class Buffers:
     """
 
     def __init__(self) -> None:
-        # The oldest first.
+        # The oldest block first.
         self._free: list[Block] = []
-        # Dropped by any thread, and not free yet.
+        # Blocks that a thread has dropped and `_collect` has not seen.
         self._returned: deque[Block] = deque()
         self._in_use_bytes = 0
-        # The most that was in use at once in this round, and in the last one.
+        # The most bytes in use at once in this round, and in the last one.
         self._most_bytes = 0
         self._most_before_bytes = 0
 
     @property
     def size_bytes(self) -> int:
-        """All memory that is in use or kept."""
+        """The size of all memory that is in use or kept."""
         self._collect()
         return self._in_use_bytes + sum(block.nbytes for block in self._free)
 
     def acquire(self, size_bytes: int) -> memoryview:
         """Acquire writable memory of shape (size_bytes,) and format "B".
 
-        It is free again when nothing refers to it or to a part of it. Slices of the memoryview and
-        `np.frombuffer` refer to it; a bare address does not.
+        The memory is free again when nothing refers to it or to a part of it. Slices of the
+        memoryview and `np.frombuffer` refer to it; a bare address does not.
         """
         if size_bytes < SMALL_BYTES:
             return np.empty(size_bytes, np.uint8).data
@@ -72,7 +72,7 @@ class Buffers:
         return lease.data
 
     def next_round(self) -> None:
-        """Begin a round: what was in use before the last round counts no more."""
+        """Begin a round, and forget how much was in use before the last round."""
         self._collect()
         self._most_before_bytes, self._most_bytes = self._most_bytes, self._in_use_bytes
         self._drop_beyond(max(self._most_bytes, self._most_before_bytes))

@@ -1,4 +1,4 @@
-"""The headers of the bulk protocol: what announces the bytes that follow on a bulk stream.
+"""Defines the headers of the bulk protocol, which announce the bytes that follow.
 
 Each parcel on a bulk stream is one framed header and its payload. The class name of a header is
 its tag on the wire.
@@ -17,7 +17,7 @@ from protocol.errors import PeerFault
 from protocol.messages.base import UNREADABLE, Hash, Index, Signed
 
 PROTOCOL = "/hypergpu/bulk/1"
-# A proof has two digests a level and is 2 KB at most; a signed result has 300 bytes.
+# A proof has two digests for each level and is at most 2 KB; a signed result has 300 bytes.
 HEADER_BYTES = 1 << 16
 
 
@@ -40,7 +40,7 @@ class ResultHeader(msgspec.Struct, frozen=True, kw_only=True, array_like=True, t
     size: Annotated[int, Meta(ge=0, le=4 * MAX_PARAMETERS)]
 
 
-# The tag is the name that this header had before; it is part of the bulk protocol.
+# The tag keeps an earlier name of this class, because the tag is part of the bulk protocol.
 class GroupSumHeader(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="RowHeader"):
     """Announces the mean of one group with the `GroupSum` that its reducer signed."""
 

@@ -1,7 +1,7 @@
-"""The receiving side of the bulk protocol.
+"""Receives parcels over the bulk protocol.
 
-The receiver reads a header, and reads the payload only when the exchange that it belongs to exists
-and wants it. A sender that is early waits; a sender that is wrong loses its stream.
+The receiver reads a header. It reads the payload only when the exchange of that header exists and
+wants the payload. A sender that is early waits; a sender of unwanted bytes loses its stream.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from protocol.ports.network import Network
 
 
 class ExpectedParcel:
-    """One parcel that the current exchange wants: its size, its memory, and who receives it."""
+    """One parcel that the current exchange wants: its size, its memory, and its receiver."""
 
     def __init__(
         self,
@@ -32,9 +32,9 @@ class ExpectedParcel:
         finish: Callable[[memoryview], Awaitable[None]],
         memory: Callable[[], memoryview] | None = None,
     ) -> None:
-        """`memory` returns `size` bytes and is called when the payload is about to arrive.
+        """Describe a parcel. Without `memory`, the payload goes into a new buffer.
 
-        Without it the payload goes into a new buffer.
+        `memory` returns `size` bytes and is called when the payload is about to arrive.
         """
         self.size = size
         self.finish = finish
@@ -46,7 +46,7 @@ async def discard(data: memoryview) -> None:
 
 
 AcceptParcel = Callable[[PeerId, BulkHeader], Awaitable[ExpectedParcel]]
-"""Waits until the exchange of a header exists. Raises `PeerFault` for an unwanted parcel."""
+"""Wait until the exchange of a header exists. Raises `PeerFault` for an unwanted parcel."""
 
 
 def serve_bulk(
@@ -77,12 +77,14 @@ def serve_bulk(
         while (data := await reader.next_frame(HEADER_BYTES)) is not None:
             await read_parcel(stream.peer, reader, read_header(data))
 
-    # A function of its own: a stream that waits for the next header must not hold the last parcel.
+    # This is a function of its own: a stream that waits for the next header must not keep a
+    # reference to the last parcel.
     async def read_parcel(peer: PeerId, reader: FrameReader, header: BulkHeader) -> None:
         expected = await accept(peer, header)
         if header.size != expected.size:
             raise PeerFault(
-                "malformed", f"{header.size} bytes announced where {expected.size} belong"
+                "malformed",
+                f"the header announces {header.size} bytes; the plan has {expected.size}",
             )
         data = buffers.acquire(expected.size) if expected.memory is None else expected.memory()
         received = 0

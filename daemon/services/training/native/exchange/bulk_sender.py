@@ -1,7 +1,7 @@
-"""The sending side of the bulk protocol: one long-lived stream to each member of a plan.
+"""Sends parcels over the bulk protocol: one long-lived stream to each member of a plan.
 
-A stream that breaks is opened again and sends every parcel of the current view once more. The
-receiver knows which of them it has.
+The sender reopens a stream that breaks, and sends every parcel of the current view once more. The
+receiver knows which parcels it has already.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from protocol.ports.byte_stream import ByteStream
 from protocol.ports.endpoint import Endpoint
 from protocol.ports.network import Network
 
-# Pauses before a stream is opened again: the other side may be about to admit our certificate.
+# Pauses before a stream is reopened: the receiver may be about to admit this node's certificate.
 RECONNECT_S = (0.1, 0.3, 1.0, 2.0, 4.0)
-# For a socket's buffer of 4 MB to leave at 6 Mbit/s.
+# A socket's buffer of 4 MB leaves in this time at 6 Mbit/s.
 DRAIN_S = 5.0
-# Between two looks at what the socket has not sent.
+# The time between checks of what the socket has not sent.
 POLL_S = 0.02
 
 FindEndpoint = Callable[[PeerId, Digest], Endpoint]
@@ -32,7 +32,7 @@ FindEndpoint = Callable[[PeerId, Digest], Endpoint]
 
 
 class _Outbox:
-    """What one peer is sent in the current view, and the task that sends it."""
+    """The parcels for one peer in the current view, and the task that sends them."""
 
     def __init__(self, fingerprint: Digest) -> None:
         self.fingerprint = fingerprint
@@ -43,7 +43,7 @@ class _Outbox:
         self.scope = trio.CancelScope()
         # Whether the meter counts this stream as busy.
         self.busy = False
-        # Since the stream became busy.
+        # The bytes sent since the stream became busy.
         self.sent_bytes = 0
         self.busy_since_s = 0.0
 
@@ -58,9 +58,9 @@ class BulkSender:
         refuse: Callable[[str, PeerId, str], None],
         on_sent: Callable[[PeerId, int, float], None] = lambda _peer, _size_bytes, _seconds: None,
     ) -> None:
-        """`on_sent(peer, size_bytes, seconds)` reports each stream that has come to rest.
+        """`on_sent(peer, size_bytes, seconds)` receives what a stream sent until it is idle.
 
-        The seconds last from its first parcel until the peer acknowledged the last one.
+        The seconds last from the first parcel until the peer acknowledged the last one.
         """
         self.meter = LinkMeter()
         self._on_sent = on_sent
@@ -86,7 +86,7 @@ class BulkSender:
         The plan of a view bounds what it can queue.
         """
         if self._nursery is None:
-            # The node is stopping: a sum may end after the streams did.
+            # The node is stopping: a sum may be complete only after the streams have ended.
             return
         outbox = self._outboxes.get(peer)
         if outbox is None or outbox.fingerprint != fingerprint:
@@ -100,9 +100,9 @@ class BulkSender:
 
         A parcel that is being sent is finished, so that its stream stays usable. When the view
         `failed`, the stream is closed instead. Its bytes may have reached a peer that never saw
-        the plan: the peer keeps them waiting for it, and with them everything behind them.
-        (Measured with a leader that was stopped while it sent its plan: the next round took 20 s
-        more.)
+        the plan. That peer would keep the bytes, and everything behind them on the stream, waiting
+        for the plan. With a leader that was stopped while it sent its plan, the next round took
+        20 s more.
         """
         for peer, outbox in list(self._outboxes.items()):
             if failed and outbox.parcels:
@@ -112,7 +112,7 @@ class BulkSender:
             outbox.sent = 0
 
     def forget(self, peer: PeerId, item: Parcel) -> None:
-        """Drop a parcel that has arrived: a stream that breaks need not send it again."""
+        """Drop a parcel that has arrived, so that a reopened stream does not send it again."""
         outbox = self._outboxes.get(peer)
         place = (
             next((i for i, sent in enumerate(outbox.parcels[: outbox.sent]) if sent is item), None)
@@ -153,7 +153,7 @@ class BulkSender:
                         self._refuse(
                             "timeout",
                             peer,
-                            f"the bulk stream was given up after {failures} attempts: {error}",
+                            f"the bulk stream failed after {failures} attempts: {error}",
                         )
                         return
                     await trio.sleep(RECONNECT_S[failures - 1])
@@ -162,7 +162,7 @@ class BulkSender:
                 outbox.sent_bytes += len(item.payload)
                 if outbox.sent < len(outbox.parcels) and outbox.parcels[outbox.sent] is item:
                     outbox.sent += 1
-                # An idle stream must hold no memory of a view that is over.
+                # An idle stream must not keep the memory of a view that is over.
                 del item
         finally:
             self._report(peer, outbox)
@@ -175,8 +175,8 @@ class BulkSender:
         """Wait until there is something to send."""
         outbox.news = trio.Event()
         if stream is not None and outbox.busy and stream.unsent():
-            # A socket's buffer may hold all of it. The transfer ends when the peer has
-            # acknowledged the bytes, as far as the stream can tell.
+            # A socket's buffer may hold all the bytes. The transfer ends when the peer has
+            # acknowledged them, as far as the stream can tell.
             with trio.move_on_after(DRAIN_S):
                 while stream.unsent() and not outbox.news.is_set():
                     await trio.sleep(POLL_S)

@@ -1,4 +1,4 @@
-"""The data plane of a node: at most one exchange at a time, that of the current view.
+"""The data plane of a node runs at most one exchange, that of the current view.
 
 Bytes for an exchange that is over are received and dropped, so that their stream stays in use.
 """
@@ -50,17 +50,17 @@ from protocol.ports.network import Network
 from protocol.ports.offload import Offload
 from protocol.round.events import Event, OutcomeComputed
 
-# Plans that are over and whose late bytes are dropped.
+# The number of plans that are over and whose late bytes are dropped.
 PLANS_KEPT = 16
 
 
 def fingerprint_of(endpoint: Endpoint) -> Digest:
-    """The name of a bulk endpoint in an offer."""
+    """Return the name of a bulk endpoint in an offer."""
     return digest(endpoint.certificate)
 
 
 class DataPlane:
-    """The exchanges of one node's rounds."""
+    """Runs the exchanges of one node's rounds."""
 
     def __init__(
         self,
@@ -91,21 +91,21 @@ class DataPlane:
 
     @property
     def uplink_bps(self) -> int:
-        """What this node's link was measured to send.
+        """The measured rate of this node's uplink.
 
-        It is 0 until a transfer of enough length was limited by this link.
+        It is 0 until this link has limited a transfer of enough length.
         """
         return self.sender.meter.bps
 
     @property
     def downlink_bps(self) -> int:
-        """What this node's link was measured to receive; 0 as for `uplink_bps`."""
+        """The measured rate of this node's downlink; 0 as for `uplink_bps`."""
         return self._download_meter.bps
 
     # ---------------------------------------------------------------- carrying out a plan
 
     def scatter(self, plan: OpenPlan, offer: Offer, anchor: Anchor) -> None:
-        """Begin the exchange of a plan, and end any other."""
+        """Begin the exchange of a plan, and end any other exchange."""
         self.abandon()
         self._parameters = anchor.parameters
         current = self._current = AllReduce(
@@ -133,7 +133,7 @@ class DataPlane:
         current.scatter()
 
     async def reduce(self, inclusion: Inclusion, name: Digest, anchor: Anchor) -> None:
-        """Carry out an inclusion in place of an earlier one; then `OutcomeComputed`.
+        """Carry out an inclusion in place of an earlier one, then emit `OutcomeComputed`.
 
         `name` is the digest of the signed inclusion.
         """
@@ -147,27 +147,27 @@ class DataPlane:
                 self._emit(OutcomeComputed(vote=_vote(current.plan, name, result, state)))
 
     async def serve(self, inclusion: Inclusion, name: Digest) -> None:
-        """Carry out an inclusion for the other members: the state computed before it stays."""
+        """Carry out an inclusion for the other members, and keep the state computed before."""
         current = self._current
         self._reducing.cancel()
         with trio.CancelScope() as self._reducing:
             if current is not None and current.plan.digest == inclusion.plan:
                 await current.average(inclusion, name)
 
-    def hand_on(self, plan: Digest, slices: tuple[int, ...], to: tuple[int, ...]) -> None:
-        """Send results of members that are absent now to members that may lack them."""
+    def forward_results(self, plan: Digest, slices: tuple[int, ...], to: tuple[int, ...]) -> None:
+        """Send the results of absent members to members that may lack them."""
         if self._current is not None and self._is_current(plan):
-            self._current.hand_on(slices, to)
+            self._current.forward_results(slices, to)
 
     def lost(self, peer: PeerId) -> None:
-        """The connection to a member broke."""
+        """React to a member whose connection broke."""
         if self._current is not None:
             self._current.lost(peer)
 
-    # ---------------------------------------------------------------- what came of it
+    # ---------------------------------------------------------------- reading an exchange
 
     def encoding_losses(self, certificate: OpenCertificate) -> EncodingLosses:
-        """What encoding lost of the slices that were finished here for this certificate."""
+        """Return what encoding lost of the slices that this node finished for a certificate."""
         current = self._current
         return (
             current.lost_by_encoding.get(certificate.outcome.inclusion, [])
@@ -176,12 +176,12 @@ class DataPlane:
         )
 
     def received(self, certificate: OpenCertificate) -> ReceivedResults:
-        """What others summed for this certificate, as far as it arrived here."""
+        """Return the results of other members for a certificate, as far as they arrived."""
         current = self._exchange_of(certificate)
         return current.received() if current is not None else {}
 
     def samples(self, certificate: OpenCertificate) -> list[GroupSumSample]:
-        """Chunks of what other groups summed for this certificate, as far as they were drawn."""
+        """Return the drawn chunks of other groups' sums for a certificate."""
         current = self._exchange_of(certificate)
         return current.samples() if current is not None else []
 
@@ -193,26 +193,26 @@ class DataPlane:
     # ---------------------------------------------------------------- ending a plan
 
     def abandon(self) -> None:
-        """The view has failed: neither sum nor send for it any more."""
+        """Stop the exchange of a view that has failed."""
         self._reducing.cancel()
         self.sender.clear(failed=self._current is not None)
         self.release()
 
     def release(self) -> None:
-        """The round is certified: end its exchange.
+        """End the exchange of a round that is certified.
 
-        Parcels that are on their way arrive. A member that is behind needs them to adopt the
-        state instead of downloading it.
+        Parcels on their way still arrive. A member that is behind needs them: with them it adopts
+        the state instead of downloading it.
         """
         if self._current is not None:
             self._over.append(self._current.plan.digest)
         self._current = None
 
     def certified(self, plan: Digest) -> None:
-        """A certificate of this plan has arrived: drop the bytes of a plan not carried out here.
+        """Drop the bytes of a certified plan that this node does not carry out.
 
         Without this, a node in a later view kept those bytes waiting for the plan, and with them
-        everything behind them on their streams. The next round left the node out as too slow.
+        everything behind them on their streams. The next round then excluded the node as too slow.
         """
         if plan not in self._over and not self._is_current(plan):
             self._over.append(plan)
@@ -248,14 +248,12 @@ class DataPlane:
         with trio.move_on_after(EARLY_S):
             await self._changed.until(lambda: plan in self._over or self._is_current(plan))
             return
-        raise PeerFault("stale", "bytes for a plan that is not being carried out here")
+        raise PeerFault("stale", "this node does not carry out the plan of these bytes")
 
     def _endpoint_of(self, peer: PeerId, fingerprint: Digest) -> Endpoint:
         endpoint = self._members.endpoint_of(peer, fingerprint, fingerprint_of)
         if endpoint is None:
-            raise Unreachable(
-                f"the beacon of {short(peer)} with its bulk endpoint has not come yet"
-            )
+            raise Unreachable(f"the beacon of {short(peer)} with its bulk endpoint has not arrived")
         return endpoint
 
     # ---------------------------------------------------------------- measuring

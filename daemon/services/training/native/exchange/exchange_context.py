@@ -1,4 +1,4 @@
-"""What every exchange of a run shares: the facts that do not change, and what it works with."""
+"""Defines what every exchange of a run shares: constant facts, and ports."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ class PartArrival(msgspec.Struct, frozen=True, kw_only=True):
     """A contributor's part for this node has arrived."""
 
     peer: PeerId
-    # What the contributor had sent to all members by then.
+    # The bytes that the contributor had sent to all members by then.
     sent_to_all_bytes: int
     size_bytes: int
-    # What this node had received from all members by then, or nearly.
+    # About how many bytes this node had received from all members by then.
     received_bytes: int
-    # Since the plan.
+    # Seconds since the exchange of the plan began.
     seconds: float
 
 
 def _ignore(arrival: PartArrival) -> None:
-    """Nobody measures the arrival of parts."""
+    """Do nothing with the arrival of a part."""
 
 
 class ExchangePorts(msgspec.Struct, frozen=True, kw_only=True):
-    """What an exchange works with."""
+    """The ports of an exchange."""
 
     sender: BulkSender
     buffers: Buffers
     offload: Offload
     # Hands an event to the round machine.
     emit: Callable[[Event], None]
-    # How parts and results are proved; a benchmark measures what that costs.
+    # Proves parts and results; a benchmark replaces it to measure its cost.
     commitment: Commitment = Merkle()
     on_part: Callable[[PartArrival], None] = _ignore
 
@@ -66,30 +66,30 @@ class ClosedSet(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SliceSizes:
-    """Where the slices and parts of a plan lie in the vector, and how many bytes they take."""
+    """The positions of a plan's slices and parts in the vector, and their sizes in bytes."""
 
     def __init__(self, layout: GroupLayout, codec: Codec, parameters: int) -> None:
         self._layout, self._codec, self._parameters = layout, codec, parameters
 
     def elements(self, index: int) -> tuple[int, int]:
-        """Elements `[start, stop)` of a slice."""
+        """Return the elements `[start, stop)` of a slice."""
         return element_range(*self._layout.slices[index], self._parameters)
 
     def result_bytes(self, index: int) -> int:
-        """Size of the encoded mean of a slice."""
+        """Return the size of the encoded mean of a slice."""
         start, stop = self.elements(index)
         return self._codec.result.size(stop - start)
 
     def part_elements(self, index: int) -> int:
-        """Elements that member `index` sums over its group."""
+        """Return the number of elements that member `index` sums over its group."""
         start, stop = element_range(*self._layout.parts[index], self._parameters)
         return stop - start
 
     def part_bytes(self, index: int) -> int:
-        """Size of one contribution to what member `index` sums."""
+        """Return the size of one contribution to the sum of member `index`."""
         return self._codec.size(self.part_elements(index))
 
     @property
     def largest_part_bytes(self) -> int:
-        """Size of the largest part in float32: no sum of a group is larger."""
+        """The size of the largest part in float32: no sum of a group is larger."""
         return 4 * max(self.part_elements(i) for i in range(len(self._layout.parts)))

@@ -1,8 +1,8 @@
-"""The exchange between the groups of a plan: the sum of each group, for who finishes the slice.
+"""Exchanges the groups' sums of a plan: each member that finishes a slice receives its sums.
 
-A group's sum is made and sent share by share, so that each share can be dropped when the result
-that it went into arrives. With them, and the parts, and the results, averaging holds less than 3
-vectors in groups of one size.
+A member makes and sends its group's sum share by share, so that each share can be dropped when the
+result that it went into arrives. With groups of one size, averaging thus holds less than 3 vectors:
+the sums, the parts and the results.
 """
 
 from __future__ import annotations
@@ -37,12 +37,11 @@ _CODEC = codec_named(GROUP_CODEC)
 
 
 class GroupSumSample(msgspec.Struct, frozen=True, kw_only=True):
-    """One chunk of a sum that a member of another group signed; `chunk` counts from the vector's
-    start.
-    """
+    """One chunk of a sum that a member of another group signed."""
 
     signed: Signed
     slice: int
+    # The chunk's number, counted from the start of the vector.
     chunk: int
     piece: Piece
 
@@ -50,7 +49,7 @@ class GroupSumSample(msgspec.Struct, frozen=True, kw_only=True):
 class InterGroupReduce:
     """The groups' sums for the slices that this node finishes, under one inclusion.
 
-    It refers to nothing that refers to it: a cycle would keep its vectors until the garbage
+    No object that it refers to refers back: a cycle would keep its vectors until the garbage
     collector runs.
     """
 
@@ -62,19 +61,19 @@ class InterGroupReduce:
         self._context, self._ports = context, ports
         self._sizes = SliceSizes(plan.layout, context.codec, context.parameters)
         self._me = plan.index[context.signer.peer]
-        # (group, slice) to the group's mean of it.
+        # The mean of each group, by (group, slice).
         self._sums: dict[tuple[int, int], Buffer] = {}
-        # Slices whose sums went into a result.
+        # The slices whose sums went into a result.
         self._used: set[int] = set()
-        # Chunks of the others' sums, for the audit.
+        # Chunks of other groups' sums, for the audit.
         self.samples: list[GroupSumSample] = []
         self._weights = {
-            group: sum(plan.offers[c].samples for c in self.of_group(group))
+            group: sum(plan.offers[c].samples for c in self.contributors_of(group))
             for group in self._layout.groups_with(self._inclusion.contributors)
         }
 
-    def of_group(self, group: int) -> list[int]:
-        """The contributors in a group."""
+    def contributors_of(self, group: int) -> list[int]:
+        """Return the contributors in a group."""
         return [c for c in self._inclusion.contributors if self._layout.group_of[c] == group]
 
     # ---------------------------------------------------------------- our own group's sums
@@ -82,16 +81,16 @@ class InterGroupReduce:
     async def sum_group(
         self, index: int, parts: Mapping[int, Buffer], send: Callable[[int, Parcel], None]
     ) -> list[tuple[int, int, Parcel]]:
-        """Sum what member `index` has to sum of its group, and `send` each share to its finisher.
+        """Sum the part of member `index` over its group, and `send` each share to its finisher.
 
         Returns:
-            What may be dropped when the result of a slice is here: (slice, member, parcel).
+            Each (slice, member, parcel) that may be dropped once the slice's result arrives.
         """
         sent: list[tuple[int, int, Parcel]] = []
         group, (first, _) = self._layout.group_of[index], self._layout.parts[index]
         weighted = [(self._plan.offers[c].samples, memoryview(data)) for c, data in parts.items()]
         codec = self._context.codec
-        # Each member begins with the one behind itself, as in `AllReduce.scatter`.
+        # Each member begins with its successor, as in `AllReduce.scatter`.
         finishers = sorted(
             (j for j in self._layout.counterparts[index] if self._layout.finishes(j)),
             key=lambda j: (j <= index, j),
@@ -134,9 +133,9 @@ class InterGroupReduce:
         summed: GroupSum,
         on_change: Callable[[], None],
     ) -> ExpectedParcel:
-        """Expect another group's sum; `on_change` is called once it is here.
+        """Expect another group's sum, and call `on_change` once the sum has arrived.
 
-        Raises `PeerFault` for a sum that this inclusion does not ask its sender for.
+        Raises `PeerFault` for a sum that this inclusion does not ask of its sender.
         """
         layout, owners, count = self._layout, self._inclusion.owners, len(self._plan.members)
         known = (
@@ -155,7 +154,7 @@ class InterGroupReduce:
         if owners[summed.slice] != self._me or layout.group_of[summed.part] not in self._weights:
             raise PeerFault(
                 "not_member",
-                f"a group's sum of slice {summed.slice}, which this node does not need",
+                f"this node does not need the group's sum of slice {summed.slice}",
             )
         start, stop = self._sizes.elements(summed.slice)
         return ExpectedParcel(
@@ -178,7 +177,7 @@ class InterGroupReduce:
             if self._ports.commitment.root(data, chunk_bytes(_CODEC)) != summed.root:
                 raise PeerFault(
                     "bad_proof",
-                    f"the group's sum of slice {summed.slice} is not what its reducer signed",
+                    f"the group's sum of slice {summed.slice} does not match its signature",
                 )
             _CODEC.check(data, len(data) // _CODEC.size(1))
             return None if drawn is None else result_piece(data, _CODEC, drawn)
@@ -193,7 +192,7 @@ class InterGroupReduce:
             on_change()
 
     def has_all(self, index: int) -> bool:
-        """Whether the sums of all groups for a slice are here."""
+        """Return whether the sums of all groups for a slice have arrived."""
         return all((group, index) in self._sums for group in self._weights)
 
     def pop(self, index: int) -> list[tuple[int, Buffer]]:

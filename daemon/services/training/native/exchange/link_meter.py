@@ -1,4 +1,4 @@
-"""What a node measures of its own link, from the transfers of its rounds."""
+"""Measures a node's own link, from the transfers of its rounds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import deque
 
 import trio
 
-# Transfers that are kept. The fastest counts, since each is only as fast as its slower end.
+# The number of transfers kept. The fastest counts, because the slower end limits each transfer.
 TRANSFERS_KEPT = 8
 # Shorter transfers measure buffers and the scheduler rather than the link.
 LEAST_S = 0.2
@@ -14,15 +14,15 @@ LEAST_BYTES = 1 << 18
 
 
 def link_use(size_bytes: int, seconds: float, most_bps: int) -> float:
-    """The share of a link's measured rate that a transfer used; 0 where no rate was measured."""
+    """Return the share of a link's measured rate that a transfer used; 0 without a rate."""
     return 8 * size_bytes / seconds / most_bps if most_bps and seconds > 0 else 0.0
 
 
 class LinkMeter:
     """Measures one direction of the link.
 
-    A transfer lasts from when the first stream is busy until the last one rests. Idle time between
-    two transfers does not count.
+    A transfer begins when the first stream becomes busy and ends when the last one becomes idle.
+    Idle time between two transfers does not count.
     """
 
     def __init__(self) -> None:
@@ -33,17 +33,17 @@ class LinkMeter:
 
     @property
     def bps(self) -> int:
-        """Bits per second; 0 until something was measured."""
+        """The measured rate in bits per second; 0 until a transfer was long enough."""
         return int(max(self._rates_bps, default=0.0))
 
     def begin(self) -> None:
-        """A stream has begun to transfer."""
+        """Count a stream that becomes busy."""
         if self._busy == 0:
             self._bytes, self._began_s = 0, trio.current_time()
         self._busy += 1
 
     def end(self, size_bytes: int) -> None:
-        """A stream has transferred these bytes, or given up after them."""
+        """Count a stream that becomes idle, after these bytes."""
         self._busy -= 1
         self._bytes += size_bytes
         if self._busy == 0:

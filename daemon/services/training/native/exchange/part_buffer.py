@@ -1,6 +1,6 @@
-"""The parts of contributions: what this member offers to others, and what it holds to sum.
+"""Holds the parts of contributions: those that this member offers, and those that it sums.
 
-Parts of this member's own offer are slices of the offer's encoding; nothing is copied.
+Parts of this member's own offer are slices of the offer's encoding, not copies.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from protocol.planning.plan import OpenPlan
 
 
 class PartBuffer:
-    """The parts under one plan, each checked against the offer that it belongs to."""
+    """The parts under one plan, each checked against its contributor's offer."""
 
     def __init__(
         self, plan: OpenPlan, offer: Offer, context: ExchangeContext, ports: ExchangePorts
@@ -31,48 +31,48 @@ class PartBuffer:
         self._codec, self._ports = context.codec, ports
         self._sizes = SliceSizes(plan.layout, context.codec, context.parameters)
         # (member that sums it, contributor) to the encoded part.
-        self._held: dict[tuple[int, int], Buffer] = {}
+        self._received: dict[tuple[int, int], Buffer] = {}
         me = plan.index[context.signer.peer]
         self._group = self._layout.group_members(me)
         if offer.weight:
             for index in self._group:
-                self._held[index, me] = self.own(index)
+                self._received[index, me] = self.own(index)
 
     def own(self, index: int) -> memoryview:
-        """What this node offers to the sum of member `index`."""
+        """Return this node's contribution to the sum of member `index`."""
         at = self._layout.parts[index][0] * chunk_bytes(self._codec)
         return memoryview(self._offer.encoded)[at : at + self._sizes.part_bytes(index)]
 
     def own_proof(self, index: int) -> tuple[Digest, ...]:
-        """The digests that lead from `own(index)` to the digest of this node's offer."""
+        """Return the digests that lead from `own(index)` to the digest of this node's offer."""
         return self._ports.commitment.proof(self._offer.tree, *self._layout.parts[index])
 
     def __contains__(self, key: tuple[int, int]) -> bool:
         """Whether the part of (member that sums it, contributor) has arrived."""
-        return key in self._held
+        return key in self._received
 
     def contributors(self, index: int) -> frozenset[int]:
-        """The contributors whose part for member `index` has arrived."""
-        return frozenset(contributor for of, contributor in self._held if of == index)
+        """Return the contributors whose part for member `index` has arrived."""
+        return frozenset(contributor for of, contributor in self._received if of == index)
 
-    def holds_all(self, index: int, contributors: Sequence[int]) -> bool:
+    def has_all(self, index: int, contributors: Sequence[int]) -> bool:
         """Whether every contributor's part for member `index` has arrived."""
-        return all((index, contributor) in self._held for contributor in contributors)
+        return all((index, contributor) in self._received for contributor in contributors)
 
     def parts(self, index: int, contributors: Sequence[int]) -> dict[int, Buffer]:
-        """The contributors' parts for member `index`, in the order of `contributors`."""
-        return {contributor: self._held[index, contributor] for contributor in contributors}
+        """Return the contributors' parts for member `index`, in the order of `contributors`."""
+        return {contributor: self._received[index, contributor] for contributor in contributors}
 
     def check_sender(self, index: int, contributor: int) -> None:
         """Raise `PeerFault` unless the plan has `contributor` send a part for member `index`."""
         if index >= len(self._plan.members) or not self._plan.offers[contributor].samples:
-            raise PeerFault("not_member", f"bytes for slice {index} that were not offered")
+            raise PeerFault("not_member", f"the peer offered no bytes for slice {index}")
         if self._layout.group_of[index] != self._layout.group_of[contributor]:
-            raise PeerFault("not_member", f"bytes for slice {index} from another group")
+            raise PeerFault("not_member", f"slice {index} belongs to another group than the peer")
 
     def arrival(self, contributor: int, size_bytes: int, seconds: float) -> PartArrival:
-        """What the arrival of this node's part says of its contributor's link."""
-        # Streams share an uplink evenly: when ours is done, longer ones have carried as much.
+        """Describe the arrival of a part as a measurement of its contributor's link."""
+        # Streams share an uplink evenly: when this one is done, longer ones have carried as much.
         others = (i for i in self._group if i != contributor)
         return PartArrival(
             peer=self._plan.members[contributor],
@@ -85,7 +85,7 @@ class PartBuffer:
     async def receive(
         self, index: int, contributor: int, data: memoryview, proof: tuple[Digest, ...]
     ) -> None:
-        """Keep a part. Raises `PeerFault` unless it is what its contributor offered."""
+        """Keep a part. Raises `PeerFault` unless it belongs to its contributor's offer."""
         first, _ = self._layout.parts[index]
         total, root = self._plan.plan.borders[-1], self._plan.offers[contributor].contribution
 
@@ -95,9 +95,9 @@ class PartBuffer:
                 raise PeerFault(
                     "bad_proof",
                     f"slice {index} of {short(self._plan.members[contributor])}"
-                    " is not what it offered",
+                    " does not match its offer",
                 )
             self._codec.check(data, self._sizes.part_elements(index))
 
         await self._ports.offload(check)
-        self._held[index, contributor] = data
+        self._received[index, contributor] = data

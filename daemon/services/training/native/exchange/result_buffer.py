@@ -1,9 +1,9 @@
-"""The result of every slice under one inclusion, as it arrived, with who signed it.
+"""Holds the result of every slice under one inclusion, with its signature.
 
 Results of a lossless codec are float32 on the wire. They are received into their places in one
-vector and need not be decoded: the outer step reads the mean where it lies. A place is given out
-once. A second stream that brings the same slice, and the rest of one that broke, receive other
-memory: nothing may write where something was checked.
+vector and need no decoding: the outer step reads the mean in place. Each place is used once. A
+second stream with the same slice receives into other memory, and so does a stream that was
+reopened: nothing may write to memory that was checked.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ EncodingLosses = list[tuple[int, Vector]]
 """What encoding lost of slices, as (first element, weight x (mean - decoded))."""
 
 ReceivedResults = dict[int, tuple[Signed, Buffer]]
-"""By slice: what its reducer signed, and the encoded mean."""
+"""By slice: the message that its reducer signed, and the encoded mean."""
 
 
 class ResultBuffer:
-    """The results under one inclusion; without a layout, none at all."""
+    """The results under one inclusion. Without a layout there are none."""
 
     def __init__(
         self, layout: GroupLayout | None, codec: Codec, parameters: int, buffers: Buffers
@@ -42,15 +42,16 @@ class ResultBuffer:
         self._encoded: dict[int, Buffer] = {}
         self._roots: list[Digest] = [EMPTY_ROOT] * len(self._slices)
         self._signed: dict[int, Signed] = {}
-        # Not in several groups: their sums are dropped slice by slice as results arrive, and a whole
-        # vector beside them would need more than 3 vectors of memory.
-        in_places = (
+        # A plan of several groups has no places. It drops the groups' sums slice by slice as
+        # results arrive, and a whole vector beside the sums would need more than 3 vectors of
+        # memory.
+        in_place = (
             layout is not None
             and len(layout.groups) == 1
             and codec.lossless
             and sys.byteorder == "little"
         )
-        self._vector = buffers.acquire(codec.size(parameters)) if in_places else None
+        self._vector = buffers.acquire(codec.size(parameters)) if in_place else None
         self._given: dict[int, memoryview] = {}
 
     @property
@@ -59,15 +60,15 @@ class ResultBuffer:
         return not self._missing
 
     def __contains__(self, index: int) -> bool:
-        """Whether a slice needs no result any more."""
+        """Whether a slice has its result, or needs none."""
         return index not in self._missing
 
     def root(self) -> Digest:
-        """The root over all results."""
+        """Return the root over all results."""
         return merkle_root(self._roots)
 
     def memory(self, index: int) -> memoryview:
-        """Memory for the encoded result of a slice: its place, unless that was given out."""
+        """Return memory for the encoded result of a slice: its place on the first call."""
         start, stop = element_range(*self._slices[index], self._parameters)
         if self._vector is None or index in self._given:
             return self._buffers.acquire(self._codec.size(stop - start))
@@ -75,24 +76,24 @@ class ResultBuffer:
         return self._given[index]
 
     def put(self, index: int, root: Digest, encoded: Buffer, signed: Signed | None) -> None:
-        """Keep a result that was checked. `signed` is None for one that was made here."""
+        """Keep a result that was checked. `signed` is None for a result of this node."""
         self._missing.discard(index)
         self._encoded[index], self._roots[index] = encoded, root
         if signed is not None:
             self._signed[index] = signed
 
     def received(self) -> ReceivedResults:
-        """The results that other members reduced."""
+        """Return the results that other members reduced."""
         return {index: (signed, self._encoded[index]) for index, signed in self._signed.items()}
 
     def mean(self, start: int, out: Vector) -> Vector:
-        """Elements `[start, start + out.size)` of the mean, where they lie or decoded into `out`.
+        """Return elements `[start, start + out.size)` of the mean, in place or decoded into `out`.
 
-        Both ends are at the border of a chunk or at the vector's end.
+        Each end is at the border of a chunk or at the vector's end.
         """
-        there = self.vector(start, out.size)
-        if there is not None:
-            return there
+        in_place = self.vector(start, out.size)
+        if in_place is not None:
+            return in_place
         chunk = chunk_bytes(self._codec)
         for index in self._touched(start, out.size):
             first, last = element_range(*self._slices[index], self._parameters)
@@ -105,7 +106,7 @@ class ResultBuffer:
         return out
 
     def vector(self, start: int, size: int) -> Vector | None:
-        """Elements `[start, start + size)` of the mean where they lie, unless they need decoding."""
+        """Return elements `[start, start + size)` of the mean; None if they need decoding."""
         if self._vector is None or any(
             self._encoded[index] is not self._given.get(index)
             for index in self._touched(start, size)
@@ -114,7 +115,7 @@ class ResultBuffer:
         return np.frombuffer(self._vector, np.float32)[start : start + size]
 
     def _touched(self, start: int, size: int) -> Iterable[int]:
-        """The results that have elements in `[start, start + size)`."""
+        """Yield the slices that have elements in `[start, start + size)`."""
         for index in self._encoded:
             first, last = element_range(*self._slices[index], self._parameters)
             if first < start + size and start < last:

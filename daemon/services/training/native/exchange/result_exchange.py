@@ -1,7 +1,7 @@
-"""The results under one inclusion: made here, received, checked and passed on.
+"""Makes, receives, checks and passes on the results under one inclusion.
 
-A result is the encoded mean of one slice, signed by the member that made it. What its reducer
-signed proves itself, so any member may bring it.
+A result is the encoded mean of one slice, signed by the member that made it. The signature proves
+the result, so any member may send it.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ from protocol.round.events import ResultReceived
 class ResultExchange:
     """The results under one inclusion.
 
-    `closed` says that a later inclusion has replaced this one: results that still arrive are
-    ignored. It refers to nothing that refers to it: a cycle would keep its vectors until the
+    `closed` is true once a later inclusion has replaced this one: results that still arrive are
+    ignored. No object that it refers to refers back: a cycle would keep its vectors until the
     garbage collector runs.
     """
 
@@ -71,23 +71,23 @@ class ResultExchange:
         self.results = ResultBuffer(
             plan.layout, context.codec.result, context.parameters, ports.buffers
         )
-        # In a plan of several groups.
+        # Only a plan of several groups has this.
         self.inter_group = (
             InterGroupReduce(plan, closed_set, context, ports)
             if len(plan.layout.groups) > 1
             else None
         )
-        # Slice to the result that was made of it here.
+        # By slice: the result that this node made.
         self._finished: dict[int, Parcel] = {}
-        # (slice, member) that this node has sent the result.
+        # Each (slice, member) to which this node has sent the slice's result.
         self._passed: set[tuple[int, int]] = set()
         self._gone = set(gone)
-        # Slice to this group's sums of it, each with the member that it was sent to.
+        # By slice: this group's sums, each with the member that it was sent to.
         self._group_sums: dict[int, list[tuple[int, Parcel]]] = {}
 
     @property
     def samples(self) -> list[GroupSumSample]:
-        """Chunks of the sums that other groups' members made for what was finished here."""
+        """The drawn chunks of other groups' sums that went into this node's slices."""
         return self.inter_group.samples if self.inter_group is not None else []
 
     # ---------------------------------------------------------------- receiving
@@ -117,7 +117,7 @@ class ResultExchange:
             if self._ports.commitment.root(data, chunk_bytes(codec)) != result.root:
                 raise PeerFault(
                     "bad_proof",
-                    f"the result of slice {result.slice} is not what its reducer signed",
+                    f"the result of slice {result.slice} does not match its signature",
                 )
             codec.check(data, stop - start)
 
@@ -133,13 +133,13 @@ class ResultExchange:
     ) -> ExpectedParcel:
         """Expect another group's sum. Raises `PeerFault` where this plan has one group."""
         if self.inter_group is None:
-            raise PeerFault("not_member", "a group's sum in a plan of one group")
+            raise PeerFault("not_member", "the plan has one group, so no group's sum is needed")
         return self.inter_group.accept(contributor, header, summed, self._changed.notify)
 
     # ---------------------------------------------------------------- making
 
     def keep_group_sum(self, index: int, member: int, item: Parcel) -> None:
-        """Remember a sum that was sent for slice `index`, until the slice's result is here."""
+        """Keep a sum that was sent for slice `index`, until the slice's result arrives."""
         self._group_sums.setdefault(index, []).append((member, item))
 
     async def finish(
@@ -170,7 +170,7 @@ class ResultExchange:
             root = commitment.root(encoded, chunk_bytes(codec))
             if codec.lossless:
                 return root, None
-            # What encoding lost.
+            # The mean becomes what encoding lost.
             codec.add(encoded, -1.0, mean)
             return root, np.multiply(mean, np.float32(weight), out=mean)
 
@@ -200,12 +200,12 @@ class ResultExchange:
             self._send(index, member, item)
 
     def lost(self, member: int) -> None:
-        """A member is lost: send what it would have handed on to its group from here."""
+        """Send the group of a lost member what that member would have passed on."""
         self._gone.add(member)
         for index, item in self._finished.items():
             self._pass_on(index, item)
 
-    def hand_on(self, slices: Sequence[int], to: Sequence[int]) -> None:
+    def forward_results(self, slices: Sequence[int], to: Sequence[int]) -> None:
         """Send results that others signed to members that may lack them."""
         made = self.results.received()
         for index in slices:

@@ -1,4 +1,4 @@
-"""A signal that something has changed."""
+"""Signals that a condition may have changed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import trio
 class Signal:
     """Wakes every task that waits for a change.
 
-    The waiting tasks look again at what they wait for: a change says nothing by itself.
+    Each waiting task checks its own condition again: a change carries no information.
     """
 
     def __init__(self) -> None:
@@ -22,6 +22,6 @@ class Signal:
         self._event = trio.Event()
 
     async def until(self, reached: Callable[[], bool]) -> None:
-        """Wait until `reached` returns true; ask again after each change."""
+        """Wait until `reached` returns true; call it again after each change."""
         while not reached():
             await self._event.wait()

@@ -1,1 +1,1 @@
-"""The driver of the round machine: its events, its actions and its log."""
+"""Drives the round machine: its events, its actions and its log."""

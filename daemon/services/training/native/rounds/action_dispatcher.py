@@ -1,7 +1,7 @@
-"""Does what the round machine asks for.
+"""Carries out the actions of the round machine.
 
-What is done at once is done here. What takes time runs in a task of its own and reports back as an
-event.
+Quick actions happen here at once. An action that takes time runs in a task of its own and reports
+its end as an event.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import trio
 
-from daemon.services.training.native.node_context import NodeContext, NodePorts
+from daemon.services.training.native.engine_context import EngineContext, NodePorts
 from daemon.services.training.native.parts import PeerParts
 from daemon.services.training.native.rounds.round_executor import RoundExecutor
 from daemon.services.training.native.state.state_store import StateStore
@@ -28,12 +28,12 @@ from protocol.round import actions as a
 
 
 class ActionDispatcher:
-    """Carries out the actions of one node's round machine, but for `PersistView`."""
+    """Carries out the actions of one node's round machine, except `PersistView`."""
 
     def __init__(
         self,
         *,
-        context: NodeContext,
+        context: EngineContext,
         ports: NodePorts,
         peers: PeerParts,
         state_store: StateStore,
@@ -41,7 +41,7 @@ class ActionDispatcher:
         nursery: trio.Nursery,
         on_own_message: Callable[[Signed, Message], None],
     ) -> None:
-        """`on_own_message` receives what the machine sends to its own node."""
+        """`on_own_message` receives the messages that the machine sends to its own node."""
         self._context, self._ports, self._peers = context, ports, peers
         self._state_store, self._executor, self._nursery = state_store, executor, nursery
         self._on_own_message = on_own_message
@@ -78,7 +78,7 @@ class ActionDispatcher:
             case a.ServeInclusion(inclusion=inclusion, digest=name):
                 self.start(data_plane.serve, inclusion, name)
             case a.ForwardResults(plan=plan_digest, slices=slices, to=members):
-                data_plane.hand_on(plan_digest, slices, members)
+                data_plane.forward_results(plan_digest, slices, members)
             case a.AbandonExchange():
                 data_plane.abandon()
             case a.AuditReducers(certificate=certificate, disputed=disputed):
@@ -100,11 +100,11 @@ class ActionDispatcher:
         self._peers.data_plane.scatter(plan, offer, self._state_store.anchor)
 
     def _audit(self, certificate: OpenCertificate, disputed: bool) -> None:
-        # Now, since the exchange ends when the certificate is adopted.
+        # Read the exchange now, because it ends when the certificate is adopted.
         received = self._peers.data_plane.received(certificate)
         samples = self._peers.data_plane.samples(certificate)
         self.start(self._peers.auditor.audit, certificate, received, samples, disputed)
-        self.start(self._peers.fraud_proofs.tell)
+        self.start(self._peers.fraud_proofs.announce)
 
     def _send(self, to: tuple[PeerId, ...], message: Message) -> None:
         signed = sign(self._context.signer, self._context.run, message)
@@ -119,15 +119,15 @@ class ActionDispatcher:
             self._peers.messenger.send(peer, signed)
 
     def _publish(self, certificate: OpenCertificate, to: tuple[PeerId, ...], gossip: bool) -> None:
-        """Add a certificate that was assembled here to the lineage, and send it out.
+        """Add a certificate that this node assembled to the lineage, and send it out.
 
-        The machine adopts it by itself. A lineage that refuses it here refuses it in
-        `RoundExecutor.adopt` as well.
+        The machine adopts the certificate itself. A lineage that refuses it here also refuses it in
+        `RoundExecutor.adopt`.
         """
         try:
             self._peers.follower.receive_certificate(certificate.raw)
         except PeerFault as fault:
-            message = f"a certificate assembled here does not verify: {fault}"
+            message = f"the certificate that this node assembled does not verify: {fault}"
             self._ports.record(Warned(code="CERTIFICATE", message=message))
             return
         announce = Announce(certificate=certificate.raw)

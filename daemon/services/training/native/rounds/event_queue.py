@@ -1,8 +1,8 @@
-"""The events that wait for the round machine.
+"""Holds the events that wait for the round machine.
 
 The node's own messages come first: nothing may come between sending a message and acting on it.
-Then come, in order, events from peers and from the node's own work. A deadline may wait for the
-events before it, but not for long: no flood may stop the clock.
+Events from peers and from the node's own work follow in order. A deadline waits for the events
+before it, but not for long, so that a flood cannot stop the clock.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ import trio
 
 from protocol.round.events import DeadlinePassed, Event
 
-# A deadline that is overdue by this much passes before the events that wait.
+# A deadline that is overdue by this much passes before the waiting events.
 OVERDUE_S = 0.5
-# Above so many waiting events the node stops reading streams from peers. A round of 64 members makes
-# a few hundred.
+# Above this number of waiting events the node stops reading streams from peers. A round of 64
+# members makes a few hundred events.
 QUEUE_FULL = 2048
 
 
 def ignore_event(event: Event) -> None:
-    """Nobody watches the events."""
+    """Do nothing with an event."""
 
 
 class EventQueue:
-    """The events of one node, for one task that steps its machine.
+    """The events of one node, for the one task that steps its machine.
 
-    `len` counts the events from peers and from the node's own work.
+    `len` counts the events from peers and from the node's own work, but not its own messages.
     """
 
     def __init__(self, on_event: Callable[[Event], None] = ignore_event) -> None:
-        """`on_event` receives each event as it is put."""
+        """`on_event` receives each event as it enters the queue."""
         self._on_event = on_event
         self._waiting: deque[Event] = deque()
         self._ours: deque[Event] = deque()
@@ -45,11 +45,15 @@ class EventQueue:
         self._news.set()
 
     def wake(self) -> None:
-        """Let `next` return without an event."""
+        """Make `next` return without an event."""
         self._news.set()
 
     async def next(self, deadline: float) -> Event | None:
-        """Wait for the next event: `DeadlinePassed` once the deadline has passed, None after `wake`."""
+        """Wait for the next event.
+
+        Returns:
+            The event; `DeadlinePassed` once the deadline has passed; None after `wake`.
+        """
         if not self._ours and not self._waiting:
             self._news = trio.Event()
             with trio.move_on_at(deadline):
@@ -65,7 +69,7 @@ class EventQueue:
         return len(self._waiting)
 
     def __contains__(self, event: Event) -> bool:
-        """Whether an equal event waits already."""
+        """Whether an equal event is waiting already."""
         return event in self._waiting
 
     @property
@@ -75,5 +79,5 @@ class EventQueue:
 
     @property
     def full(self) -> bool:
-        """Whether so many events wait that peers must wait, too."""
+        """Whether so many events wait that peers must wait too."""
         return len(self._waiting) > QUEUE_FULL

@@ -1,6 +1,6 @@
-"""From verified messages to events of the round machine.
+"""Translates verified messages into events of the round machine.
 
-An offer for a round that has not begun here yet waits for it.
+An offer for a later round waits until this node begins that round.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from protocol.planning.plan import OpenPlan
 from protocol.round import events as e
 from protocol.round.state import RoundState
 
-# Offers of one peer: for a view or two of the next round, and of the one after it.
+# Early offers kept of one peer: one or two views of each of the next two rounds.
 EARLY_OF_PEER = 4
-# Offers for a round that has not begun here: four times the largest group.
+# Early offers kept in all: four times the largest group.
 EARLY_OFFERS = 256
 
 
 class MessageTranslator:
-    """Turns a message into an event of the current round, keeps it for later, or refuses it."""
+    """Turns each message into an event of the current round, keeps it for later, or refuses it."""
 
     def __init__(
         self,
@@ -39,21 +39,21 @@ class MessageTranslator:
         emit: Callable[[e.Event, bool], None],
         refuse: Refuse,
         guilty: Mapping[PeerId, Judgment],
-        left_out: Callable[[PeerId], str] = lambda _: "",
+        exclusion_reason: Callable[[PeerId], str] = lambda _: "",
         tasks: TaskAgreement | None = None,
     ) -> None:
-        """Compose a translator.
+        """Create a translator that has no early offers.
 
         Args:
             run: Names the run.
-            plans: The plans that were decoded lately.
-            emit: Receives an event, and whether it goes before the events that wait.
+            plans: The plans that were decoded recently.
+            emit: Receives an event, and whether it goes before the waiting events.
             refuse: Receives the reason for a message that is refused.
-            guilty: The peers that neither offer nor lead, now and as it changes.
-            left_out: Why a peer is not let into this node's plans, or nothing.
-            tasks: Knows which tasks are this node's.
+            guilty: The peers that may neither offer nor lead. The mapping may change.
+            exclusion_reason: Returns why a peer may not be in this node's plans; "" if it may.
+            tasks: Compares peers' tasks with this node's; None compares nothing.
         """
-        self._left_out, self._tasks = left_out, tasks
+        self._exclusion_reason, self._tasks = exclusion_reason, tasks
         self._run, self._plans, self._emit, self._refuse = run, plans, emit, refuse
         self._guilty = guilty
         self._early: deque[Signed] = deque(maxlen=EARLY_OFFERS)
@@ -63,7 +63,8 @@ class MessageTranslator:
     ) -> None:
         """Translate one message. `ours` marks a message of this node.
 
-        Its event goes first: nothing may come between a message and the node's own part in it.
+        The event of such a message goes first: nothing may come between a message and this node's
+        own part in it.
         """
         if signed.peer in self._guilty and isinstance(message, Ready | Plan):
             self._refuse("wrong_sum", signed.peer, str(self._guilty[signed.peer]))
@@ -77,10 +78,9 @@ class MessageTranslator:
                     and not ours
                     and (why := self._tasks.refusal(task_of(message)))
                 ):
-                    # This node's plan is then made without the offer.
+                    # This node's plan then excludes the offer.
                     self._refuse("other_task", signed.peer, why)
-                elif not ours and (why := self._left_out(signed.peer)):
-                    # This node's plan is then made without the offer.
+                elif not ours and (why := self._exclusion_reason(signed.peer)):
                     self._refuse("not_admitted", signed.peer, why)
                 else:
                     self._emit(e.ReadyReceived(signed=signed, ready=message), ours)
@@ -94,7 +94,7 @@ class MessageTranslator:
                     self._refuse(
                         "other_task",
                         signed.peer,
-                        f"the plan has an offer for another task: {other}",
+                        f"the plan contains an offer for another task: {other}",
                     )
                 else:
                     self._emit(e.PlanReceived(signed=signed, plan=plan), ours)
@@ -114,9 +114,9 @@ class MessageTranslator:
                 )
 
     def _other_task(self, plan: OpenPlan) -> str:
-        """Why an offer of the plan is for another task, or nothing.
+        """Return why an offer of the plan is for another task; "" if none is.
 
-        Tasks that this node has not compared were compared by the leader, whose task is ours.
+        The leader, whose task is this node's, has compared the tasks that this node has not.
         """
         if self._tasks is None:
             return ""
@@ -125,14 +125,14 @@ class MessageTranslator:
         )
 
     def _keep_early(self, signed: Signed) -> None:
-        """Keep an offer. Many offers of one peer push out its own, never those of another."""
+        """Keep an offer. A flood of offers from one peer replaces only that peer's own."""
         of_peer = [one for one in self._early if one.peer == signed.peer]
         if len(of_peer) >= EARLY_OF_PEER:
             self._early.remove(of_peer[0])
         self._early.append(signed)
 
     def retry_early(self, state: RoundState) -> None:
-        """Translate the offers that were early: the round has another parent now."""
+        """Translate the early offers again, because the round has another parent now."""
         early, self._early = list(self._early), deque(maxlen=EARLY_OFFERS)
         for signed in early:
             self.translate(state, signed, open_as(Ready, signed, self._run, trusted=True))

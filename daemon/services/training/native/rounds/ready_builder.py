@@ -1,4 +1,4 @@
-"""The message that announces an offer."""
+"""Builds the message that announces an offer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from protocol.ports.network import Network
 
 
 class ReadyBuilder:
-    """Builds the `Ready` of one node from what it offers and what it measured."""
+    """Builds the `Ready` of one node from its offer and its measurements."""
 
     def __init__(
         self, network: Network, members: Members, data_plane: DataPlane, binding: Binding | None
@@ -21,7 +21,7 @@ class ReadyBuilder:
         self._data_plane, self._binding = data_plane, binding
 
     def ready(self, parent: Digest, number: int, offer: Offer, loss: float | None) -> Ready:
-        """The announcement of `offer` for the round after `parent`, for view 0."""
+        """Return the announcement of `offer` for the round after `parent`, in view 0."""
         estimates = self._members.link_estimates
         ready = TaskReady(
             task=self._members.tasks.name,

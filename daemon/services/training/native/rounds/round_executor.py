@@ -1,6 +1,6 @@
-"""The work of a round that takes time: making an offer, adopting, fetching, merging.
+"""Does the work of a round that takes time: offering, adopting, fetching, merging.
 
-Each method reports what came of it as an event. None of them decides what is next.
+Each method reports its result as an event. No method decides what follows.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from protocol.round import events as e
 
 
 class RoundExecutor:
-    """One node's work in a run, once its state is here. Most methods may take minutes."""
+    """One node's work in a run, once its state is loaded. Most methods may take minutes."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class RoundExecutor:
         self._ready_builder, self._emit = ready_builder, emit
 
     async def make_offer(self) -> None:
-        """Collect what was trained and make it a durable offer; then `OfferMade`."""
+        """Collect the trainer's work, make a durable offer of it, and emit `OfferMade`."""
         async with self._trainer_link.lock:
             tip, ledger = self._state_store.tip, self._state_store.ledger
             offer, loss = await self._trainer_link.make_offer()
@@ -58,15 +58,17 @@ class RoundExecutor:
         await self._trainer_link.resume()
 
     async def adopt(self, certificate: OpenCertificate, downloaded: bool) -> None:
-        """Make the state of a certificate the anchor; then `CertificateAdopted`.
+        """Make the state of a certificate the anchor, then emit `CertificateAdopted`.
 
-        `StateUnavailable` where the lineage has no place for the certificate.
+        Where the lineage has no place for the certificate, emit `StateUnavailable` instead.
         """
         download = self._downloads.pop(certificate.hash) if downloaded else None
         if why := self._misplaced(certificate, downloaded):
             self._emit(e.StateUnavailable(certificate=certificate.hash, reason=why))
             return
-        assert download is not None or not downloaded, "the machine adopts a state that is here"
+        assert download is not None or not downloaded, (
+            "the machine adopts only a state that has arrived"
+        )
         losses = self._data_plane.encoding_losses(certificate)
         adopted = await self._state_sync.adopt(certificate, losses, download)
         self._downloads.moved()
@@ -74,24 +76,24 @@ class RoundExecutor:
         self._emit(adopted)
 
     def _misplaced(self, certificate: OpenCertificate, downloaded: bool) -> str:
-        """Why the lineage has no place for a certificate, or nothing.
+        """Return why the lineage has no place for a certificate; "" if it has one.
 
-        Strangers' certificates may have pushed it out while its state came, or a parent of it.
+        Strangers' certificates may have replaced it or its parent in the lineage meanwhile.
         """
         if self._lineage.entry(certificate.hash) is None:
             try:
-                # A downloaded state belongs to a certificate that was verified when it came.
+                # A downloaded state belongs to a certificate that was verified on arrival.
                 self._lineage.add(certificate.raw, trusted=downloaded)
             except PeerFault as fault:
                 return f"certificate {certificate.outcome.number} does not verify: {fault}"
         return (
-            f"a parent of certificate {certificate.outcome.number} is not known any more"
+            f"the lineage no longer has a parent of certificate {certificate.outcome.number}"
             if self._lineage.entry(certificate.hash) is None
             else ""
         )
 
     async def fetch(self, certificate: OpenCertificate) -> None:
-        """Download the state of a certificate beside everything else."""
+        """Download the state of a certificate while other work goes on."""
         entry = self._lineage.entry(certificate.hash)
         if entry is None:
             return
@@ -104,15 +106,15 @@ class RoundExecutor:
         """Download the state of another branch's tip."""
         entry = self._lineage.entry(other.hash)
         if entry is None:
-            why = f"certificate {other.number} is not known any more"
+            why = f"the lineage no longer has certificate {other.number}"
             self._emit(e.StateUnavailable(certificate=other.hash, reason=why))
         else:
             await self.fetch(entry.certificate)
 
     async def average(self, other: Tip) -> None:
-        """Average another branch's state, which is here, with ours; then `MergePrepared`."""
+        """Average another branch's state with this node's, then emit `MergePrepared`."""
         download, ours = self._downloads.get(other.hash), self._state_store.tip
-        assert download is not None, "the machine averages a state that is here"
+        assert download is not None, "the machine averages only a state that has arrived"
         state = await self._state_sync.merge(other, download)
         parent = merge_round(merge_parents(ours.hash, other.hash))
         number = max(ours.number, other.number) + 1
@@ -120,7 +122,7 @@ class RoundExecutor:
         self._emit(e.MergePrepared(other=other, state=state, ready=ready))
 
     def give_up(self, certificate: Digest, merging: bool, held_s: float) -> None:
-        """Do without a state for a while: it does not come, or comes too slowly."""
+        """Go on without a state that does not arrive, or arrives too slowly."""
         now = trio.current_time()
         if merging:
             self._fork_choice.merge_failed(now)
@@ -128,6 +130,6 @@ class RoundExecutor:
             self._fork_choice.state_unavailable(certificate, now, held_s)
 
     async def leave(self) -> None:
-        """Add what was trained to the ledger, and write everything to disk."""
+        """Add the trainer's work to the ledger, and write everything to disk."""
         await self._trainer_link.leave()
         await self._state_sync.write()

@@ -1,4 +1,4 @@
-"""What the engine records in the journal: its phases with their times, and each certificate."""
+"""Records in the journal: the phases of each round with their times, and each certificate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def certified(
     outcome: str = "observed",
     phase_seconds: dict[str, float] | None = None,
 ) -> RoundCertified:
-    """The journal's event for a certificate. `me` is empty for an observer."""
+    """Return the journal's event for a certificate. `me` is empty for an observer."""
     certificate, plan = made.certificate, made.certificate.plan
     return RoundCertified(
         number=certificate.outcome.number,
@@ -39,7 +39,7 @@ def certified(
         phase_seconds=phase_seconds or {},
         reason=certificate.inclusion.reason,
         plan=plan.plan.reason,
-        group_sizes=tuple(len(row) for row in plan.plan.groups),
+        group_sizes=tuple(len(group) for group in plan.plan.groups),
         predicted_s=plan.plan.predicted_s,
         voters=certificate.voters,
     )
@@ -54,10 +54,11 @@ class RoundLog:
         self._entered_at = 0.0
         self._seconds: dict[str, float] = {}
 
-    def began(self, state: RoundState, said: str, now: float) -> None:
+    def began(self, state: RoundState, reason: str, now: float) -> None:
+        """Record the first phase of this start, and how the node resumed."""
         self._entered_at = now
         self._record(
-            PhaseEntered(number=state.number, view=0, phase=state.phase.value, reason=said)
+            PhaseEntered(number=state.number, view=0, phase=state.phase.value, reason=reason)
         )
 
     def moved(self, before: RoundState, after: RoundState, now: float) -> None:
@@ -69,7 +70,7 @@ class RoundLog:
             self._entered_at = now
 
     def adopted(self, path: list[LineageEntry], state_digest: str, had_offer: bool) -> None:
-        """Record certificates that joined this node's ancestry. It holds the last one's state."""
+        """Record the certificates up to a new tip. The node has the state of the last one."""
         for made in path:
             last = made is path[-1]
             self._record(
@@ -88,7 +89,7 @@ class RoundLog:
         if self._me in certificate.listed:
             return "counted"
         if len(certificate.outcome.parents) == 2 or not last:
-            # A merge counts no work, and earlier certificates were made without this node.
+            # A merge counts no work. Earlier certificates were made without this node.
             return "observed"
         if not had_offer:
             return "idle"

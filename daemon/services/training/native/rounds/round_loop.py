@@ -1,7 +1,7 @@
-"""The loop that drives the round machine: one event after the other, in order.
+"""Drives the round machine with one event after the other.
 
-The loop steps the machine and hands its actions to the dispatcher. All decisions are in
-`protocol/round`.
+The loop steps the machine and passes the machine's actions to the dispatcher. `protocol/round`
+makes all decisions.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import trio
 from msgspec.structs import replace
 
-from daemon.services.training.native.node_context import NodeContext, NodePorts
+from daemon.services.training.native.engine_context import EngineContext, NodePorts
 from daemon.services.training.native.parts import ModelParts, PeerParts
 from daemon.services.training.native.rounds.action_dispatcher import ActionDispatcher
 from daemon.services.training.native.rounds.event_queue import EventQueue
@@ -31,7 +31,7 @@ from protocol.round.machine import begin, step
 from protocol.round.phase import Phase
 from protocol.round.state import RoundState, RunContext
 
-# Phases of a node's own rounds. Beside these it downloads a state that it did without so far.
+# The phases of a node's own rounds. During them the node may also download a state that it lacks.
 FETCHING_PHASES = frozenset(
     {
         Phase.TRAIN,
@@ -43,19 +43,19 @@ FETCHING_PHASES = frozenset(
         Phase.WATCH,
     }
 )
-# Between looks at whether the trainer has done a round's steps.
+# The time between checks of whether the trainer has done a round's steps.
 STEPS_POLL_S = 0.05
-# After a round's steps are done: the trainer stops and begins the next round in this time.
+# Once a round's steps are done, the trainer stops and begins the next round in this time.
 STEPS_DONE_S = 0.2
 
 
 class RoundLoop:
-    """One node's rounds, from when its state is here. The second stage of an engine's life."""
+    """One node's rounds, once its state is loaded. The second stage of an engine's life."""
 
     def __init__(
         self,
         *,
-        context: NodeContext,
+        context: EngineContext,
         ports: NodePorts,
         peers: PeerParts,
         model: ModelParts,
@@ -64,7 +64,7 @@ class RoundLoop:
         queue: EventQueue,
         nursery: trio.Nursery,
     ) -> None:
-        """Tasks run in `nursery`; `queue` may hold events that came before the state was here."""
+        """Tasks run in `nursery`; `queue` may hold events from before the load."""
         self.info = info
         self.state_store = model.state_store
         self.state_sync = model.state_sync
@@ -105,19 +105,19 @@ class RoundLoop:
 
     @property
     def state(self) -> RoundState:
-        """Where this node stands in its round."""
+        """The state of this node's round."""
         return self._state
 
     # ---------------------------------------------------------------- the loop
 
     async def run(self, finish: trio.Event) -> None:
-        """Step the machine until `finish` is set; then leave everything durable."""
+        """Step the machine until `finish` is set, then make everything durable."""
         while not finish.is_set():
             event = await self._queue.next(self._state.deadline)
             if event is not None:
                 await self._step(event)
             if self._queue.ready:
-                # With nothing left to step, the wait for events gives other tasks their turn.
+                # Other tasks get their turn here: with an event ready, `next` does not wait.
                 await trio.lowlevel.checkpoint()
         self._peers.data_plane.abandon()
         await self._executor.leave()
@@ -148,7 +148,7 @@ class RoundLoop:
             self._peers.follower.poke()
 
     async def _persist_view(self, action: a.PersistView) -> bool:
-        """Make a view durable. The loop waits for it, and events wait in the queue."""
+        """Make a view durable while events wait in the queue. Returns whether that worked."""
         try:
             await self._model.state_store.views.persist(action.parent, action.view)
         except DiskFull as full:
@@ -171,19 +171,19 @@ class RoundLoop:
                 self._queue.put(e.TrainingFinished())
                 await trio.sleep(STEPS_DONE_S)
 
-    # ---------------------------------------------------------------- what comes in
+    # ---------------------------------------------------------------- input
 
     def receive(self, signed: Signed, message: Message) -> None:
-        """A verified message from a peer."""
+        """Receive a verified message from a peer."""
         self._peers.translator.translate(self._state, signed, message)
 
     def _receive_own(self, signed: Signed, message: Message) -> None:
         self._peers.translator.translate(self._state, signed, message, ours=True)
 
     def lineage_changed(self) -> None:
-        """Go where the lineage leads now."""
+        """Follow the lineage to the certificate that it prefers now."""
         state, now = self._state, trio.current_time()
-        # The certificate that would have the state which this node computed.
+        # The certificate that would name the state which this node computed.
         computed = certificate_hash(self._run, payload_of(state.spare)) if state.spare else None
         event = self._model.fork_choice.leads(state.tip, now, computed)
         if event is not None:
@@ -194,7 +194,7 @@ class RoundLoop:
                 self._dispatcher.start(self._executor.fetch, wanted)
 
     def members_changed(self) -> None:
-        """Tell the machine who is alive, and look at the lineage again."""
+        """Report the live members to the machine, and look at the lineage again."""
         state, members = self._state, self._peers.members
         now, timeout_s = trio.current_time(), stranger_timeout_s(self._manifest.round)
         live = members.awaited_at(state.tip.hash, now, timeout_s)
@@ -205,14 +205,14 @@ class RoundLoop:
             changed = e.LivePeersChanged(live=live, avoided=avoided)
             if changed not in self._queue:
                 self._queue.put(changed)
-        # A peer that can give the anchor of another branch may have come.
+        # A peer that serves the anchor of another branch may have come.
         self.lineage_changed()
 
-    # ---------------------------------------------------------------- what peers ask
+    # ---------------------------------------------------------------- serving peers
 
     @property
     def arriving(self) -> Tip | None:
-        """Where this node will stand in a moment, with nearly all of a state here."""
+        """The tip whose state is about to be complete here, if there is one."""
         state = self._state
         if state.phase is not Phase.FETCH or state.target is None:
             return None
@@ -221,11 +221,11 @@ class RoundLoop:
         return self._peers.lineage.tip(state.target.hash) if soon else None
 
     def leaves(self, tip: Digest) -> list[Digest] | None:
-        """The leaves of the state of `tip`, if it is one of the last few."""
+        """Return the leaves of the state of `tip`, if `tip` is one of the last few."""
         return self._model.state_store.anchor.leaves.get(tip)
 
     def read_state(self, tip: Digest, offset: int, size: int) -> bytes | None:
-        """Bytes of the anchor, while it is that of `tip`."""
+        """Return bytes of the anchor, while the anchor is the state of `tip`."""
         store = self._model.state_store
         is_current = store.tip.hash == tip and tip in store.anchor.leaves
         return store.anchor.read(offset, size) if is_current else None
@@ -233,7 +233,7 @@ class RoundLoop:
     # ---------------------------------------------------------------- after a certificate
 
     def _note_attendance(self, certificate: OpenCertificate | None) -> None:
-        """Note which members of a plan with this node stayed to the end."""
+        """Record which members of a plan with this node stayed to the end."""
         if (
             certificate is not None
             and self._me in certificate.plan.index
@@ -254,7 +254,7 @@ class RoundLoop:
         self._parent_changed()
 
     def _parent_changed(self) -> None:
-        """The round has another parent now: a message that was early may be in time."""
+        """React to a new parent of the round: a message that was early may be in time now."""
         self._peers.translator.retry_early(self._state)
         self.members_changed()
         self.lineage_changed()

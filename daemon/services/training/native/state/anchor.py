@@ -1,4 +1,4 @@
-"""The anchor: parameters and momentum, and the spare buffers of the next anchor.
+"""Holds the anchor (parameters and momentum) and the spare buffers of the next anchor.
 
 Every node at one certificate holds the same anchor, byte for byte.
 """
@@ -19,16 +19,15 @@ from protocol.ports.offload import Offload
 from protocol.rules.registry import rules_of
 from protocol.run.manifest import Manifest
 
-# States whose leaves are kept for downloads: as many as the disk keeps checkpoints.
+# The states whose leaves are kept for downloads: as many as the disk keeps checkpoints.
 STATES_KEPT = 3
 
 
 class Anchor:
-    """Four vectors of shape (parameters,): the current state, and the one a vote would move to.
+    """Four vectors of shape (parameters,): the current state, and the state that a vote is about.
 
     The spare vectors belong to rounds and merges, which write them with `written` held. A download
-    writes its own vectors, and `receive` puts them in the place of the spare ones when they are
-    complete.
+    has its own vectors. Once they are complete, `receive` makes them the spare ones.
     """
 
     def __init__(self, parameters: int, manifest: Manifest) -> None:
@@ -39,7 +38,7 @@ class Anchor:
         )
         self._spare_leaves: list[Digest] = []
         self.leaves: OrderedDict[Digest, list[Digest]] = OrderedDict()
-        # Held while a checkpoint is being written from `value` and `momentum`.
+        # Locked while a checkpoint is written from `value` and `momentum`.
         self.written = trio.Lock()
 
     async def step(
@@ -50,9 +49,9 @@ class Anchor:
         Each leaf of the state is decoded, stepped and hashed while it is in cache.
 
         Args:
-            mean: `mean(start, out)` returns the averaged pseudo-gradient from element `start` on,
-                of `out`'s size, in `out` or where it lies.
-            counted: The offers that the mean averages.
+            mean: `mean(start, out)` returns elements `[start, start + out.size)` of the averaged
+                pseudo-gradient, in `out` or in place.
+            counted: The offers whose contributions the mean averages.
             offload: Runs the arithmetic in a thread.
         """
         rounds = self._rules.rounds_in(counted)
@@ -73,28 +72,28 @@ class Anchor:
                 momenta.append(state_leaf(self.spare_momentum[at]))
             return values + momenta
 
-        # The last checkpoint may still be read from what is spare now.
+        # The writer of the last checkpoint may still read what is spare now.
         async with self.written:
             self._spare_leaves = await offload(work)
         return merkle_root(self._spare_leaves)
 
     async def digest_spare(self, offload: Offload) -> Digest:
-        """The digest of what a checkpoint or genesis put into the spare buffers."""
+        """Return the digest of the state that was written to the spare buffers."""
         self._spare_leaves = await offload(
             lambda: state_leaves(self.spare_value, self.spare_momentum)
         )
         return merkle_root(self._spare_leaves)
 
     async def receive(self, value: Vector, momentum: Vector, leaves: list[Digest]) -> None:
-        """Make a complete state with its leaves the spare one.
+        """Make a complete state, with its leaves, the spare state.
 
-        The vectors belong to the anchor from then on.
+        The vectors then belong to the anchor.
         """
         async with self.written:
             self.spare_value, self.spare_momentum, self._spare_leaves = value, momentum, leaves
 
     def read(self, offset: int, size: int) -> bytes:
-        """Bytes `[offset, offset + size)` of the current state.
+        """Return bytes `[offset, offset + size)` of the current state.
 
         The state is the parameters, then the momentum, as little-endian float32.
         """
@@ -115,7 +114,7 @@ class Anchor:
         ours_first: bool,
         offload: Offload,
     ) -> Digest:
-        """Average another branch's state (value, momentum) with ours into the spare buffers.
+        """Average another branch's state (value, momentum) with this one into the spare buffers.
 
         `weights` are in the parents' order.
         """
@@ -132,7 +131,7 @@ class Anchor:
         return merkle_root(self._spare_leaves)
 
     def adopt(self, tip: Digest) -> None:
-        """The spare buffers become the anchor of `tip`."""
+        """Make the spare buffers the anchor of `tip`."""
         self.value, self.spare_value = self.spare_value, self.value
         self.momentum, self.spare_momentum = self.spare_momentum, self.momentum
         self.leaves[tip] = self._spare_leaves

@@ -1,4 +1,4 @@
-"""The certificates on disk: how they enter the lineage, and which checkpoints stand on them."""
+"""Reads the certificates on disk into the lineage, and sorts the checkpoints by them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from protocol.errors import PeerFault
 from protocol.ports.disk import Disk
 from protocol.ports.disk_records import Checkpoint
 
-# Records that one read of the disk returns.
+# The number of records that one read of the disk returns.
 CERTIFICATES_READ = 512
 
 
 class OtherCheckpoints(msgspec.Struct, frozen=True, kw_only=True):
-    """What may become of the other checkpoints on disk, by the tips that they stand on."""
+    """The tips of the other checkpoints on disk, by what becomes of the checkpoints."""
 
     # In the ancestry of the current tip.
     superseded: set[Digest]
@@ -35,17 +35,17 @@ class ChainStore:
     async def resume(self, checkpoint: Checkpoint | None) -> int:
         """Add every certificate on disk to the lineage.
 
-        A lineage keeps the last few hundred certificates of what others give. So the chain of a
-        node that joined late, or was away for long, has a gap before them, and is read from the
-        checkpoint's tip on. A power cut may leave such a chain without a checkpoint on it: it is
-        not read, and the members give it again. The lineage stands on the checkpoint's tip as soon
-        as that is read: behind it the disk may hold more certificates than a lineage keeps.
+        A lineage keeps only the last few hundred certificates from others. The chain of a node that
+        joined late, or was offline for long, therefore has a gap before them. Such a chain is read
+        from the checkpoint's tip on. A power cut may leave it without a checkpoint: it is then not
+        read, and the members send it again. The lineage is set to the checkpoint's tip as soon as
+        that tip is read, because more certificates may follow on disk than a lineage keeps.
 
         Returns:
-            The number of the last certificate, 0 for none.
+            The number of the last certificate; 0 where there is none.
 
         Raises:
-            UserError: "DAMAGED" where a certificate does not read back.
+            UserError: "DAMAGED" where a certificate cannot be read.
         """
         first, more = 1, True
         stood = decode_tip(checkpoint.stood) if checkpoint else None
@@ -70,28 +70,28 @@ class ChainStore:
                     first = max(first, self._add(raws, checkpoint) + 1)
                 except PeerFault as fault:
                     raise self._disk.damage(
-                        self._run, f"Certificate {first} on disk does not read back: {fault}."
+                        self._run, f"Certificate {first} on disk cannot be read: {fault}."
                     ) from None
         return first - 1
 
     def _add(self, raws: list[bytes], checkpoint: Checkpoint | None) -> int:
-        """Add the certificates of one record; return the number of the last one."""
+        """Add the certificates of one record; return the largest number."""
         number = 0
         for raw in raws:
             self._lineage.add(raw, trusted=True)
             made = self._lineage.entry(hash_of(self._run, raw))
             if made is None:
-                raise PeerFault("bad_certificate", "its parent is not among those before it")
+                raise PeerFault("bad_certificate", "no certificate before it is its parent")
             if checkpoint is not None and made.tip.hash == checkpoint.tip:
                 self._lineage.adopt(made.tip)
             number = max(number, made.tip.number)
         return number
 
     async def other_checkpoints(self, tip: Tip) -> OtherCheckpoints:
-        """Sort the other checkpoints on disk by where they stand.
+        """Sort the other checkpoints on disk by the positions of their tips.
 
-        A tip that is neither in the ancestry of `tip` nor on a branch that was left is not known
-        here; its checkpoint stays.
+        The checkpoint of a tip that is neither in the ancestry of `tip` nor on a branch that was
+        left is unknown, and stays.
         """
         superseded: set[Digest] = set()
         left: set[Digest] = set()
@@ -110,6 +110,6 @@ class ChainStore:
         return OtherCheckpoints(superseded=superseded, left=left)
 
     async def _hashes_on_disk(self, number: int) -> set[Digest]:
-        """The names of the certificates in the record of that number."""
+        """Return the hashes of the certificates in the record of that number."""
         records = await self._disk.certificates(self._run, number, 1)
         return {hash_of(self._run, raw) for record in records for raw in unpack_record(record)}

@@ -1,4 +1,4 @@
-"""What a running node serves from its disk, and nothing while the disk cannot be read."""
+"""Reads from the disk what a running node serves; returns nothing while the disk is unreadable."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from protocol.ports.disk import Disk
 
 
 async def readable_records(disk: Disk, run: Digest, first: int, limit: int) -> list[bytes]:
-    """Up to `limit` records of certificates from number `first` on.
+    """Return up to `limit` records of certificates from number `first` on.
 
-    None while the disk cannot be read: the disk has reported that, and the next request reads it
-    again. What peers ask for never ends a node.
+    While the disk is unreadable the list is empty. The disk has reported the error, and the next
+    request reads again: a peer's request never ends a node.
     """
     try:
         return await disk.certificates(run, first, limit)
@@ -23,7 +23,7 @@ async def readable_records(disk: Disk, run: Digest, first: int, limit: int) -> l
 
 
 async def readable_certificates(disk: Disk, run: Digest, number: int) -> list[bytes]:
-    """The certificates in the record of that number; none while the disk cannot be read."""
+    """Return the certificates in the record of that number; none while the disk is unreadable."""
     return [
         raw
         for record in await readable_records(disk, run, number, 1)

@@ -1,9 +1,8 @@
-"""The state that a node downloads beside everything else: one at a time.
+"""Downloads states while other work goes on, one at a time.
 
-A download has vectors of its own. The spare buffers belong to rounds and merges, whose steps may
-come at any time; a complete state moves there in one act (`Anchor.receive`). A download that
-advances is never given up for a newer certificate of the same branch: on a slow link no state
-would ever be complete.
+A download has its own vectors. The spare buffers belong to rounds and merges, which may write them
+at any time; `Anchor.receive` moves a complete state there. A download that advances is never
+replaced for a newer certificate of the same branch: on a slow link no state would ever be complete.
 """
 
 from __future__ import annotations
@@ -28,20 +27,22 @@ from protocol.ports.network import Network
 from protocol.ports.offload import Offload
 from protocol.round.events import Event, StateBytesReceived, StateReceived
 
-# Between events about a download that advances.
+# The time between events about a download that advances.
 REPORT_EVERY_S = 1.0
-# A download advances for this long after verified bytes: longer than a chunk takes at 250 kbit/s.
+# A download counts as advancing for this long after verified bytes: longer than a chunk takes at
+# 250 kbit/s.
 ADVANCING_S = 10.0
 
-# Complete states that are kept. A node that cannot merge with another branch downloads the state of
-# each head of it, and each is two vectors of the model. The round machine uses one of the newest.
+# The number of complete states kept, each of two vectors of the model. A node that cannot merge
+# with another branch downloads the state of each head of that branch. The round machine uses one of
+# the newest.
 ARRIVED_KEPT = 3
 
 
 class Downloads:
     """One node's downloads of states.
 
-    A complete state is kept until it is used, or until it no longer leads on from the node's tip.
+    A complete state is kept until it is used, or until it no longer descends from the node's tip.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Downloads:
 
     @property
     def underway(self) -> Digest | None:
-        """The certificate whose state is being downloaded, while that advances."""
+        """The certificate whose state is being downloaded, while the download advances."""
         current = self._current
         return (
             current.tip
@@ -82,9 +83,9 @@ class Downloads:
         return frozenset(self._arrived)
 
     def eta_s(self, name: Digest) -> float:
-        """Seconds until the state of this certificate is complete, at the rate so far.
+        """Return the seconds until a state is complete, at the rate so far.
 
-        Infinite where it is not being downloaded.
+        The result is infinite where the state is not being downloaded.
         """
         if name in self._arrived:
             return 0.0
@@ -95,11 +96,11 @@ class Downloads:
         """Download a state in place of any other, then emit `StateReceived`.
 
         Returns:
-            Why the download failed. Empty where it succeeded, where it was under way already, and
-            where another download took its place.
+            Why the download failed. Empty where it succeeded, where it was underway already, and
+            where another download replaced it.
         """
         name = entry.tip.hash
-        # Decided now: strangers' certificates may push this one out of the lineage meanwhile.
+        # Decide now: strangers' certificates may replace this one in the lineage meanwhile.
         ahead = self._lineage.descends(entry.tip, self._state_store.tip)
         if name in self._arrived:
             self._report_arrived(entry, ahead)
@@ -116,18 +117,18 @@ class Downloads:
         )
         began, self._reported_at = trio.current_time(), -REPORT_EVERY_S
         with trio.CancelScope() as self._scope:
-            said = await download_from(
+            failure = await download_from(
                 self._network,
                 download,
                 lambda: self._holders(entry),
                 lambda: self._known(before),
                 self._refuse,
             )
-            said = said or await self._wrong(download)
+            failure = failure or await self._corruption(download)
             if self._current is download:
                 self._current = None
-            if said:
-                return f"no peer served the state of certificate {entry.tip.number}: {said}"
+            if failure:
+                return f"no peer served the state of certificate {entry.tip.number}: {failure}"
             source = max(
                 download.given, key=lambda peer: download.given[peer], default=self._state_store.me
             )
@@ -159,21 +160,21 @@ class Downloads:
             self._reported_at = now
             self._emit(StateBytesReceived(certificate=entry.tip.hash))
 
-    async def _wrong(self, download: StateDownload) -> str:
-        """Why the complete state is not what its chunks were, or nothing."""
+    async def _corruption(self, download: StateDownload) -> str:
+        """Return how the complete state differs from its verified chunks; "" if it does not."""
         leaves = await self._offload(lambda: state_leaves(download.value, download.momentum))
         return "" if download.leaves == leaves else "its bytes changed in memory"
 
     def pop(self, name: Digest) -> StateDownload | None:
-        """Return a complete state and forget it. Its vectors belong to the caller."""
+        """Return a complete state and forget it. Its vectors then belong to the caller."""
         return self._arrived.pop(name, None)
 
     def get(self, name: Digest) -> StateDownload | None:
-        """Return a complete state to be read. It stays kept."""
+        """Return a complete state to read from, and keep it."""
         return self._arrived.get(name)
 
     def moved(self) -> None:
-        """The node moved to another certificate: drop the states that do not lead on from there."""
+        """Drop the states that do not descend from the node's new tip."""
         tip = self._state_store.tip
         for name in [*self._arrived, *([self._current.tip] if self._current else [])]:
             known = self._lineage.tip(name)
@@ -184,22 +185,22 @@ class Downloads:
                     self._current = None
 
     def _holders(self, entry: LineageEntry) -> list[PeerId]:
-        """The peers that may serve a state, connected ones first.
+        """Return the peers that may serve a state, connected ones first.
 
-        They are the nodes at its certificate or beyond, and the certificate's voters.
+        They are the nodes at its certificate or a later one, and the certificate's voters.
         """
-        there = self._members.holders_of(entry.tip.hash)
+        current = self._members.holders_of(entry.tip.hash)
         head = self._lineage.preferred_descendant(entry.tip)
         later = self._lineage.path(entry.tip, head) if head is not None else []
         beyond = [
             peer for certificate in later for peer in self._members.holders_of(certificate.hash)
         ]
         voters = [voter for voter in entry.certificate.voters if voter != self._state_store.me]
-        everybody = list(dict.fromkeys((*there, *beyond, *voters)))
-        return sorted(everybody, key=lambda peer: not self._members.is_connected(peer))
+        candidates = list(dict.fromkeys((*current, *beyond, *voters)))
+        return sorted(candidates, key=lambda peer: not self._members.is_connected(peer))
 
     def _known(self, before: StateDownload | None) -> Iterator[KnownState]:
-        """States that may share chunks with a download: the anchor, and the download before."""
+        """Yield the states that may share chunks with a download: the anchor, the last download."""
         anchor = self._state_store.anchor
         own = anchor.leaves.get(self._state_store.tip.hash)
         if own is not None:

@@ -1,11 +1,11 @@
-"""Where the lineage leads a node: to a certificate ahead, to a merge with a branch, or nowhere.
+"""Chooses where a node goes next: to a certificate ahead, to a merge with a branch, or nowhere.
 
-A certificate whose state no peer serves never holds a node for longer than a request takes, and
-one whose state comes slowly for few rounds (`HELD_ROUNDS`). After such a certificate the node goes
-on with its own lineage for a while, whatever else is ahead. States are only downloaded beside its
-rounds then; the node follows one that completes. A merge whose other state did not come is tried
-again after a while. A merge that failed in its own views is tried again at once: nothing tells this
-module that it failed (`protocol/round/views.py`, `pass_view` and `go_alone`).
+A certificate whose state no peer serves stops a node's rounds only for the time of a request. A
+slow state stops them for a few rounds (`HELD_ROUNDS`). The node then goes on with its own lineage
+for a while, whatever else is ahead. During that time it downloads states only
+beside its rounds, and follows a state that is complete. A merge whose other state did not arrive is
+tried again after a while. A merge that failed in its own views is tried again at once, because this
+module does not learn of that failure (`protocol/round/views.py`, `pass_view` and `go_alone`).
 """
 
 from __future__ import annotations
@@ -22,28 +22,29 @@ from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.round.events import CertificateReceived, ForkFound
 
-# Until a state that no peer served is requested again.
+# A state that no peer served is requested again after this time.
 WITHOUT_S = 60.0
-# After a merge that failed. Its branch may be dying, and rounds go on meanwhile.
+# The pause after a merge that failed. Its branch may be dying, and rounds go on meanwhile.
 MERGE_RETRY_S = 10.0
-# After many merges that failed in a row.
+# The longest pause, after many merges that failed in a row.
 MERGE_RETRY_MOST_S = 160.0
-# Times as long as a download kept this node out of rounds, no other download does.
+# After a download has kept this node out of rounds, no download does so for this many times as
+# long.
 FREE_PER_HELD = 10.0
-# Certificates whose state no peer served.
+# The number of certificates kept whose state no peer served.
 REMEMBERED = 64
 
 
 class DownloadProgress(Protocol):
-    """What the fork choice asks about downloads. `Downloads` implements it."""
+    """What the fork choice needs to know about downloads. `Downloads` implements it."""
 
     @property
     def underway(self) -> Digest | None:
-        """The certificate whose state is being downloaded, while that advances."""
+        """The certificate whose state is being downloaded, while the download advances."""
 
     @property
     def arrived(self) -> frozenset[Digest]:
-        """The certificates whose states are here, complete."""
+        """The certificates whose states have arrived, complete."""
 
 
 class ForkChoice:
@@ -58,9 +59,9 @@ class ForkChoice:
         self._lineage = lineage
         self._members = members
         self._downloads = downloads
-        # By certificate whose state no peer served: until when to do without, and who was asked.
+        # By certificate whose state no peer served: when to ask again, and the peers asked.
         self._without: dict[Digest, tuple[float, frozenset[PeerId]]] = {}
-        # Until then no certificate stops this node's rounds before its state is complete.
+        # Until this time no certificate stops this node's rounds before its state is complete.
         self._wary_until = 0.0
         self._merge_after = 0.0
         self._merges_failed = 0
@@ -68,7 +69,7 @@ class ForkChoice:
     def leads(
         self, tip: Tip, now: float, computed: Digest | None = None
     ) -> CertificateReceived | ForkFound | None:
-        """Where a node at `tip` goes next. A certificate ahead comes before any merge.
+        """Return where a node at `tip` goes next. A certificate ahead comes before any merge.
 
         `computed` names the certificate of the state that this node computed: adopting it needs no
         download.
@@ -91,14 +92,14 @@ class ForkChoice:
         return None
 
     def seeks(self, tip: Tip, now: float) -> OpenCertificate | None:
-        """The certificate whose state is to be downloaded beside this node's own rounds."""
+        """Return the certificate whose state to download beside this node's own rounds."""
         return self._wanted(tip, now) if now < self._wary_until else None
 
     def _wanted(self, tip: Tip, now: float) -> OpenCertificate | None:
-        """The certificate to go to, or None.
+        """Return the certificate to go to, or None.
 
-        It is the preferred head, or a certificate on the way there whose state has arrived or is
-        arriving. Heads whose state no peer serves are passed over.
+        It is the preferred head, or a certificate on the way to that head whose state has arrived
+        or is arriving. Heads whose state no peer serves are skipped.
         """
         near = [
             name
@@ -116,28 +117,28 @@ class ForkChoice:
         return None
 
     def _is_between(self, name: Digest, tip: Tip, head: Tip) -> bool:
-        there = self._lineage.tip(name)
+        known = self._lineage.tip(name)
         return (
-            there is not None
-            and there.hash != tip.hash
-            and self._lineage.descends(there, tip)
-            and self._lineage.descends(head, there)
+            known is not None
+            and known.hash != tip.hash
+            and self._lineage.descends(known, tip)
+            and self._lineage.descends(head, known)
         )
 
     def _is_without(self, name: Digest, now: float) -> bool:
-        """Whether no peer served this state, and no peer has come since that might."""
+        """Return whether no peer served this state and no possible source has come since."""
         until, asked = self._without.get(name, (0.0, frozenset()))
         return now < until and self._members.live_at(name) <= asked
 
     def state_unavailable(self, name: Digest, now: float, held_s: float = 0.0) -> None:
-        """Do without a state for a while: no peer served it, it stalled, or it is slow.
+        """Go on without a state for a while: no peer served it, it stalled, or it is slow.
 
-        `held_s` is for how long it kept this node out of rounds.
+        `held_s` is the time for which the download kept this node out of rounds.
         """
         free_s = max(WITHOUT_S, FREE_PER_HELD * held_s)
         self._wary_until = max(self._wary_until, now + free_s)
         if name == self._downloads.underway and held_s > ADVANCING_S:
-            # It counts as coming for the bytes that it brought.
+            # The download advances, so the state counts as arriving.
             return
         self._without.pop(name, None)
         self._without[name] = (now + WITHOUT_S, self._members.live_at(name))
@@ -145,12 +146,12 @@ class ForkChoice:
             del self._without[old]
 
     def merge_failed(self, now: float) -> None:
-        """A merge failed: rounds go on for longer each time."""
+        """Wait before the next merge, longer after each failure."""
         self._merge_after = now + min(MERGE_RETRY_S * 2.0**self._merges_failed, MERGE_RETRY_MOST_S)
         self._merges_failed += 1
 
     def moved(self, *, downloaded: bool = False) -> None:
-        """The node moved to another certificate, with a state that was `downloaded` or computed."""
+        """React to the node's move to another certificate, by a downloaded or a computed state."""
         self._merges_failed = 0
         if downloaded:
             self._wary_until = 0.0

@@ -1,8 +1,8 @@
-"""The ledger with its record on disk.
+"""Keeps the ledger in memory and on disk.
 
-An offer's ledger is durable before the offer is made. A ledger that is older than the chain is
-settled against the certificates that it missed. Where it no longer knows what was certified, it
-drops its pending work and reports that: a restart may lose the last steps, but never counts them
+The ledger of an offer is durable before the offer is made. A ledger older than the chain is settled
+with the certificates that it missed. Where the ledger does not know what was certified, it drops
+its pending work and reports the loss: a restart may lose the last steps, but never counts them
 twice.
 """
 
@@ -30,7 +30,7 @@ from protocol.ports.disk import Disk
 from protocol.ports.offload import Offload
 from protocol.run.manifest import Manifest
 
-# Part of the reason for work that no certificate counted in time.
+# A part of the reason for dropping work that no certificate counted in time.
 PASSED_BY = "moved the anchor without this work"
 
 
@@ -54,35 +54,35 @@ class LedgerStore:
             manifest.limits.max_samples,
             manifest.limits.max_carry_rounds,
         )
-        # The certificate that the ledger was settled with last.
+        # The certificate with which the ledger was settled last.
         self.tip = lineage.root.hash
         self._run, self._me, self._manifest = lineage.root.hash, me, manifest
         self._parameters, self._lineage = parameters, lineage
         self._disk, self._offload, self._record = disk, offload, record
         self._lock = trio.Lock()
-        # The encodings of offers, until they are settled.
+        # The memory of offers, until they are settled.
         self._buffers = Buffers()
 
     async def resume(self, tip: Tip, *, view_taken: Callable[[Digest], bool]) -> str:
         """Read the ledger from disk and settle it up to `tip`.
 
-        `view_taken` tells whether this node took a view of the round after a certificate.
+        `view_taken` returns whether this node used a view of the round after a certificate.
 
         Returns:
-            Words about pending samples, for the end of a sentence.
+            The end of a sentence, about pending samples; "" if there are none.
         """
         record = await self._disk.load_ledger(self._run)
         self.tip = tip.hash
         if record is None:
             self.ledger.next_seq = tip.last_seq.get(self._me, 0) + 1
             return ""
-        # A node takes a view before it scatters: where it took none, it offered this to nobody.
+        # A node uses a view before it scatters: where it used none, no peer has its offer.
         restore_ledger(self.ledger, record, given=view_taken(record.tip))
         settled_tip = self._lineage.tip(record.tip)
         if settled_tip is None:
             self._report_dropped(
                 self.ledger.drop(tip.last_seq.get(self._me, 0) + 1),
-                "the ledger on disk stands at a certificate that is not known",
+                "the ledger on disk names an unknown certificate",
             )
             return ""
         self.ledger.settled = settled_tip.last_seq.get(self._me, 0)
@@ -94,13 +94,13 @@ class LedgerStore:
         return f", {self.ledger.pending} samples pending" if self.ledger.pending else ""
 
     async def make_offer(self, delta: Vector, samples: int) -> Offer:
-        """Add what was trained, encode the next offer and make it durable.
+        """Add work, encode the next offer and make it durable.
 
-        An offer that cannot be encoded (its sum is not finite) is dropped and reported; the offer
-        returned is empty then.
+        An offer whose sum is not finite cannot be encoded. It is dropped and reported, and the
+        offer returned is empty.
 
         Raises:
-            DiskFull: The offer is not durable, and must not be made.
+            DiskFull: The offer is not durable, and must not be sent.
         """
         self._buffers.next_round()
         memory = self._buffers.acquire(self.ledger.codec.size(self._parameters))
@@ -120,7 +120,7 @@ class LedgerStore:
             return offer
 
     async def add(self, delta: Vector, samples: int) -> None:
-        """Add what was trained to what the next offer will hold."""
+        """Add work for the next offer."""
         async with self._lock:
             await self._offload(lambda: self.ledger.add(delta, samples))
 
@@ -128,7 +128,7 @@ class LedgerStore:
         """Write the ledger under `tip`.
 
         Where the anchor has moved meanwhile, the ledger counts a certificate that is not on disk
-        yet. The older record is right for what is on disk; the next write follows.
+        yet. The older record then stays: it matches the disk, and another write follows.
         """
         async with self._lock:
             if self.tip == tip.hash:
@@ -156,12 +156,12 @@ class LedgerStore:
         if path and before.hash == self._lineage.root.hash and not self._began_the_run(path[0]):
             self._report_dropped(
                 self.ledger.drop(self.ledger.next_seq),
-                "it was trained from the run's initial parameters, and the run is further",
+                "it was trained from the run's initial parameters, and the run has advanced since",
             )
         if path and any(self._lineage.tip(parent) is None for parent in path[0].outcome.parents):
             self._report_dropped(
                 self.ledger.drop(self.ledger.next_seq),
-                "the run went on by more certificates than are kept, which may count it",
+                "a certificate that is no longer kept may count it",
             )
         for certificate in path:
             last = certificate is path[-1]
@@ -173,25 +173,25 @@ class LedgerStore:
             self._report_dropped(dropped, self._reason(certificate, listed is not None, known))
 
     def _began_the_run(self, first: OpenCertificate) -> bool:
-        """Whether this node began the run with the others.
+        """Return whether this node began the run with the others.
 
-        What a joiner trained before it had an anchor of the run fits no later one: counted in a
-        certificate, it threw a run back by five rounds.
+        The work of a joiner that has no anchor of the run yet fits no later anchor. Counted in a
+        certificate, such work once set a run back by five rounds.
         """
         return first.outcome.number == 1 and self._me in first.plan.index
 
     def _reason(self, certificate: OpenCertificate, counted: bool, known: bool) -> str:
-        """Why settling a certificate dropped samples."""
+        """Return why settling a certificate dropped samples."""
         number, limits = certificate.outcome.number, self._manifest.limits
         if not known:
             return (
-                f"certificate {number} counts later work of this node than its ledger on disk holds"
+                f"certificate {number} counts later work of this node than its ledger on disk has"
             )
         if counted:
-            return f"certificate {number} counts {limits.max_samples:,} samples of a member at most"
+            return f"certificate {number} counts at most {limits.max_samples:,} samples of a member"
         return (
-            f"certificate {number} {PASSED_BY}: what waits counts half as much,"
-            f" and nothing after {limits.max_carry_rounds} certificates"
+            f"certificate {number} {PASSED_BY}; each certificate halves waiting work, and it is"
+            f" dropped after {limits.max_carry_rounds} certificates"
         )
 
     def _report_dropped(self, samples: int, why: str) -> None:

@@ -1,8 +1,8 @@
-"""What a node keeps: anchor, ledger, views and certificates, in memory and on disk.
+"""Keeps a node's anchor, ledger, views and certificates, in memory and on disk.
 
-The order of writes makes a crash at any instant harmless. The ledger with an offer is durable
-before the offer is made (`ledger_store.py`). That a view is taken is durable before anything is
-sent in it (`view_store.py`). Certificates are appended before the checkpoint that stands on them.
+The order of writes makes a crash at any instant harmless. The ledger of an offer is durable before
+the offer is made (`ledger_store.py`). The use of a view is durable before anything is sent in it
+(`view_store.py`). Certificates are appended before the checkpoint of the last one.
 
 A restart trains on from the local parameters: the anchor minus the displacement that the ledger
 holds.
@@ -91,8 +91,8 @@ class StateStore:
 
         Raises:
             UserError: "TASK_CHANGED" where the disk holds another model than the task makes;
-                "DAMAGED" where what this node certified cannot be read back. The store never
-                begins anew over a damaged disk.
+                "DAMAGED" where certified state cannot be read. The store never begins anew on a
+                damaged disk.
         """
         checkpoint = await self._disk.load_checkpoint(self._run)
         await self.views.resume()
@@ -101,21 +101,21 @@ class StateStore:
         if checkpoint is not None and tip is None:
             raise self._disk.damage(
                 self._run,
-                f"Checkpoint {checkpoint.number} stands on a certificate that is not on disk;"
-                f" the certificates there end with number {last}.",
+                f"The certificate of checkpoint {checkpoint.number} is not on disk;"
+                f" the certificates on disk end with number {last}.",
             )
         if tip is None and last:
             self._warn(
                 "CHAIN",
-                f"the state of certificate {last} is not on disk;"
-                " the members of the run are asked for it",
+                f"The state of certificate {last} is not on disk."
+                " Downloading it from the members of the run.",
             )
         if checkpoint is None or tip is None:
             await self._begin_at_genesis()
-            said = "beginning at genesis"
+            summary = "beginning at genesis"
         else:
             self._begin_at(checkpoint, tip)
-            said = f"resuming from certificate {tip.number}"
+            summary = f"resuming from certificate {tip.number}"
         digest = await self.anchor.digest_spare(self._offload)
         if self.tip.state and digest != self.tip.state:
             raise self._disk.damage(
@@ -123,7 +123,7 @@ class StateStore:
                 f"Checkpoint {self.tip.number} does not have the state that its certificate names.",
             )
         self.anchor.adopt(self.tip.hash)
-        return said + await self.ledger_store.resume(
+        return summary + await self.ledger_store.resume(
             self.tip, view_taken=lambda parent: parent in self.views.records
         )
 
@@ -137,7 +137,7 @@ class StateStore:
         if checkpoint.anchor.size != self._info.parameters:
             raise UserError(
                 "TASK_CHANGED",
-                "The task makes another model than the one that this home holds.",
+                "The task makes another model than the one in this home.",
                 why=f"the checkpoint has {checkpoint.anchor.size:,} parameters,"
                 f" the task {self._info.parameters:,}",
                 fix="use the version of the task that the model was trained with, or begin another"
@@ -154,7 +154,7 @@ class StateStore:
     # ---------------------------------------------------------------- training and adopting
 
     async def local(self) -> Vector:
-        """The parameters that training continues from. Do not change them."""
+        """Return the parameters that training continues from. Do not change them."""
         displacement = self.ledger.local
         return (
             self.anchor.value
@@ -163,13 +163,13 @@ class StateStore:
         )
 
     async def is_fit(self, delta: Vector) -> bool:
-        """Whether the ledger may take `delta`: every value is finite."""
+        """Return whether the ledger may include `delta`: whether every value is finite."""
         return await self._offload(lambda: is_finite(delta))
 
     async def move_to(self, tip: Tip, path: list[OpenCertificate], losses: EncodingLosses) -> None:
         """Make the spare buffers the anchor of `tip`, and settle the ledger along `path`.
 
-        `losses` are what encoding lost of the slices that this node finished for the last
+        `losses` is what encoding lost of the slices that this node finished for the last
         certificate of `path`.
         """
         before = self.tip
@@ -184,11 +184,11 @@ class StateStore:
     ) -> list[tuple[int, bytes]]:
         """Write the lineage's new records (number, record), the ledger and the tip's checkpoint.
 
-        A disk that takes no writes is reported; training goes on.
+        A disk that cannot be written is reported, and training goes on.
 
         Returns:
-            The records that were not written. They go first the next time, since a chain with a
-            gap cannot be read back.
+            The records that were not written. The next write begins with them, because a chain
+            with a gap cannot be read.
         """
         unwritten = list(records)
         began = clock()
@@ -200,8 +200,8 @@ class StateStore:
                 self._warn("DISK_FULL", f"checkpoint {tip.number} was not written: {full}")
                 return unwritten
             except UserError as unread:
-                # It was readable at the start. The node goes on, and the next start says what to
-                # type.
+                # The disk was readable at the start. The node goes on, and the next start reports
+                # how to repair the disk.
                 self._warn(
                     unread.code,
                     f"checkpoint {tip.number} was not written: {unread.what} ({unread.why})",
@@ -217,11 +217,11 @@ class StateStore:
         return []
 
     async def _write(self, tip: Tip, inner: Vector, unwritten: list[tuple[int, bytes]]) -> None:
-        """Take each record from `unwritten` once it is on disk."""
+        """Write everything; remove each record from `unwritten` once it is on disk."""
         value, momentum = self.anchor.value, self.anchor.momentum
         others = await self._chain.other_checkpoints(tip)
-        # Before the certificates of its branch are cut off: a crash between the two leaves a chain
-        # that names the rest.
+        # Set these checkpoints aside before the certificates of their branch are removed: after a
+        # crash between the two writes, the chain still names every other checkpoint.
         if others.left:
             await self._disk.leave_checkpoints(self._run, others.left)
         while unwritten:

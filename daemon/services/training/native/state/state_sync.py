@@ -1,8 +1,8 @@
-"""Moving to the next anchor, and writing it to disk.
+"""Moves a node to its next anchor, and writes the anchor to disk.
 
-The spare buffers hold the new state, computed here or downloaded (`downloads.py`), before it
-counts. Becoming the anchor, settling the ledger and setting the trainer to work happen with the
-trainer's lock held. So no offer mixes the old anchor with the new one.
+The spare buffers first hold the new state, computed here or downloaded (`downloads.py`). The
+trainer's lock covers the swap of the anchor, the settlement of the ledger and the start of
+training, so no offer mixes the old anchor with the new one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from protocol.round.events import CertificateAdopted
 
 
 class StateSync:
-    """One node's way along its lineage."""
+    """Moves one node along its lineage."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class StateSync:
         record: Callable[[JournalEvent], None],
     ) -> None:
         self.adopted_at = trio.current_time()
-        # Records of the lineage that are not on disk yet, by number.
+        # The records of the lineage that are not on disk yet, as (number, record).
         self.unwritten: list[tuple[int, bytes]] = []
         self._lineage, self._follower = lineage, follower
         self._state_store = state_store
@@ -69,8 +69,8 @@ class StateSync:
             await state_store.anchor.receive(download.value, download.momentum, download.leaves)
             now = trio.current_time()
             age, heard = self._follower.ages.get(certificate.hash, (0.0, now))
-            # Behind another certificate this node is in no round: it trains until that one's state
-            # has arrived.
+            # A node behind another certificate is in no round: it trains until the state of that
+            # certificate has arrived.
             outdated = self._lineage.preferred_descendant(made.tip) is not None
             return await self._move(made.tip, [], 0.0 if outdated else age + now - heard)
 
@@ -80,7 +80,7 @@ class StateSync:
         return made
 
     async def merge(self, other: Tip, download: StateDownload) -> Digest:
-        """Average another branch's state with ours into the spare buffers; return its digest."""
+        """Average another branch's state into the spare buffers; return the digest."""
         async with self._trainer_link.lock:
             ours = self._state_store.tip
             first = merge_parents(ours.hash, other.hash)[0] == ours.hash
@@ -100,8 +100,8 @@ class StateSync:
             self._record(
                 Warned(
                     code="FORK",
-                    message=f"following another branch after certificate {where}:"
-                    " more samples were certified there",
+                    message=f"Following another branch after certificate {where}:"
+                    " it has more certified samples.",
                 )
             )
         await self._trainer_link.collect_unoffered()
@@ -128,11 +128,11 @@ class StateSync:
 
 
 def _records(path: list[OpenCertificate], above: int) -> list[tuple[int, bytes]]:
-    """The records of a path: one for each certificate, and the other branch within a merge's.
+    """Return a record for each certificate of a path; a merge's record has the other branch too.
 
-    No record has a number up to `above`, the number of the tip that is left behind: the disk cuts a
-    chain back to a lower number, and would lose what led to that tip. A merge on the other branch
-    may have such a number; it goes into the record of the merge with ours.
+    Every record has a number above `above`, the number of the old tip: the disk truncates a chain
+    at a lower number, and would lose the way to that tip. A merge on the other branch may have a
+    lower number; it goes into the record of the merge with this node's branch.
     """
     records: list[tuple[int, bytes]] = []
     waiting: list[bytes] = []

@@ -1,7 +1,7 @@
-"""The views that a node has taken, by round.
+"""Stores which views a node has used, by round.
 
-A node makes durable that a view is taken before it sends anything in it. After a restart in the
-middle of a round it goes on in the next view, and never votes twice in one.
+A node makes the use of a view durable before it sends anything in that view. After a restart in the
+middle of a round it goes on in the next view, so it never votes twice in one view.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class ViewStore:
 
     @property
     def records(self) -> Mapping[Digest, int]:
-        """By parent: the first view in which this node has sent nothing that may be sent once only.
+        """By parent: the first view in which this node has sent nothing that it may send only once.
 
         The latest record is the last.
         """
@@ -34,10 +34,10 @@ class ViewStore:
         self._records = {record.parent: record.view for record in records}
 
     async def persist(self, parent: Digest, view: int) -> None:
-        """Make durable that `view` is taken.
+        """Make durable that `view` is used.
 
         Raises:
-            DiskFull: It is not durable, and nothing may be sent in the view.
+            DiskFull: The use is not durable, and nothing may be sent in the view.
         """
         if self._records.get(parent, 0) > view:
             return

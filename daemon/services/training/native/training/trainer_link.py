@@ -1,10 +1,10 @@
-"""The trainer in a round: set it to work, collect what it learned, make the offer durable.
+"""Uses the trainer in rounds: starts it, collects what it learned, makes the offer durable.
 
-A trainer that dies costs its node the steps that it had not handed over, and nothing else: the node
-goes on exchanging and voting.
+A trainer that dies costs its node only the steps that were not collected: the node goes on
+exchanging and voting.
 
-Commands to the trainer are serialized: each is given with `lock` held. One task, `attend`, sets the
-trainer to work again whenever it is missing or dies. No other task waits for a trainer.
+Commands to the trainer are serialized: each needs `lock`. One task, `attend`, starts training again
+whenever the trainer is missing or has died. No other task waits for a trainer.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from protocol.ports.disk import DiskFull
 from protocol.ports.trainer import Lane, Trainer, TrainerLost, Work
 from protocol.run.manifest import Manifest
 
-# For the trainer to end its step. Other nodes go on after seconds, and later steps are part of the
-# next collection.
+# The timeout for the trainer to end its step. Other nodes go on after seconds; the next collection
+# includes later steps.
 COLLECT_S = 60.0
-# Between checks whether the trainer died at work: short beside a worker's start, which takes
-# seconds.
+# The time between checks of whether the trainer has died: short beside the start of a worker, which
+# takes seconds.
 POLL_S = 1.0
-# Between attempts to set a trainer to work that is up and rejects a command.
+# The time between attempts to start training while the trainer is up and rejects the command.
 TRAINER_RETRY_S = 1.0
-# Between attempts to make an offer durable on a full disk.
+# The time between attempts to make an offer durable on a full disk.
 DISK_RETRY_S = 10.0
 
 
 class TrainerLink:
     """One node's use of its trainer.
 
-    The task that uses the trainer or the spare buffers holds `lock`.
+    A task that uses the trainer or the spare buffers holds `lock`.
     """
 
     def __init__(
@@ -53,32 +53,32 @@ class TrainerLink:
         self.lock = trio.Lock()
         self._trainer, self._state_store, self._me, self._record = trainer, state_store, me, record
         self._max_steps = manifest.round.steps or None
-        # The local parameters are not finite: nothing may be trained on from them.
+        # Whether the local parameters are not finite, so that training cannot continue from them.
         self._diverged = False
-        # Set while the trainer should be at work and is not.
+        # Set while the trainer should be training and is not.
         self._wanted = trio.Event()
         self._leaving = trio.Event()
-        # Whether the last command set it to work.
-        self._at_work = False
+        # Whether the last command started training.
+        self._is_training = False
         # The lane of the last command.
         self._lane = Lane(base=0, index=0, stride=1)
-        # Warnings about a trainer that is missing, since it last worked.
+        # The warnings about a missing trainer since it last trained.
         self._warned: set[str] = set()
-        # Restarts of the trainer when it last received the inner optimizer's state. A trainer that
-        # has restarted since has lost it.
+        # The restarts of the trainer when it last received the inner optimizer's state. A trainer
+        # that has restarted since then has lost that state.
         self._restarts = -1
 
     async def begin(self) -> None:
-        """Train from the local parameters, as soon as there is a trainer."""
+        """Train from the local parameters as soon as there is a trainer."""
         async with self.lock:
             await self.from_local()
 
     async def attend(self) -> None:
-        """Set the trainer to work whenever it is missing, until cancelled."""
+        """Start training whenever the trainer is missing, until cancelled."""
         while True:
             with trio.move_on_after(POLL_S):
                 await self._wanted.wait()
-            if self._at_work and self._trainer.restarts != self._restarts:
+            if self._is_training and self._trainer.restarts != self._restarts:
                 self._missing()
             if not self._wanted.is_set() or not await self._is_up():
                 continue
@@ -97,33 +97,33 @@ class TrainerLink:
         return False
 
     def _missing(self) -> None:
-        self._at_work = False
+        self._is_training = False
         self._wanted.set()
 
     def _warn_once(self, words: str) -> None:
-        """Warn once until the trainer works again.
+        """Warn once until the trainer trains again.
 
-        A trainer whose task was given up stays away in every round.
+        A trainer whose task has failed for good is missing in every round.
         """
         if words not in self._warned:
             self._warned.add(words)
             self._record(Warned(code="TRAINER", message=words))
 
-    def _working(self) -> None:
-        self._at_work = True
+    def _started(self) -> None:
+        self._is_training = True
         self._warned.clear()
         self._wanted = trio.Event()
 
     def _paused(self) -> None:
-        """The trainer rests until the round is over or the node trains on alone."""
-        self._at_work = False
+        """Note that the trainer pauses until the round ends or the node trains on alone."""
+        self._is_training = False
         self._wanted = trio.Event()
 
     async def from_local(self) -> None:
-        """Train from the local parameters that were handed over. Call with `lock` held.
+        """Train from the local parameters. Call with `lock` held.
 
-        These are the anchor's where nothing was trained since. Samples that were drawn are not
-        drawn again. Without a trainer, `attend` does this when the trainer is back.
+        They equal the anchor where no work has been collected since. Samples that were drawn are
+        not drawn again. Without a trainer, `attend` does this when the trainer is back.
         """
         try:
             if self._diverged:
@@ -139,10 +139,10 @@ class TrainerLink:
             )
         except TrainerLost as lost:
             if not self._wanted.is_set():
-                self._warn_once(f"training stops until the worker is back: {lost}")
+                self._warn_once(f"Training stops until the worker is back: {lost}")
             self._missing()
         else:
-            self._working()
+            self._started()
 
     async def _restore_inner(self) -> None:
         """Give the trainer the inner optimizer's state.
@@ -155,17 +155,17 @@ class TrainerLink:
                 await self._trainer.restore_inner_state(self._state_store.inner)
             except ValueError as error:
                 self._record(
-                    Warned(code="INNER", message=f"the inner optimizer starts from zero: {error}")
+                    Warned(code="INNER", message=f"The inner optimizer starts from zero: {error}")
                 )
         self._restarts = restarts
 
     async def resume(self) -> None:
         """Train on from the local parameters.
 
-        A trainer that is at work goes on: it must not begin its stretch of steps anew.
+        A trainer that is training goes on: it must not restart the count of its steps.
         """
         async with self.lock:
-            if self._at_work:
+            if self._is_training:
                 return
             if self._diverged:
                 await self.from_local()
@@ -175,13 +175,13 @@ class TrainerLink:
             except TrainerLost:
                 await self.from_local()
             else:
-                self._working()
+                self._started()
 
     async def make_offer(self) -> tuple[Offer, float | None]:
         """Collect from the trainer and make a durable offer. Call with `lock` held.
 
         Returns:
-            The offer, empty when there is nothing to offer, and the training loss.
+            The offer, which is empty when there is nothing to offer, and the training loss.
         """
         loss: float | None = None
         offer: Offer | None = None
@@ -198,22 +198,22 @@ class TrainerLink:
             if await self._is_finite(work):
                 loss = work.loss
                 offer = await self._durable(work.delta, work.samples)
-                # An offer that could not be encoded was dropped, and its parameters are lost.
+                # An offer that cannot be encoded was dropped, and its parameters are lost.
                 self._diverged = bool(work.samples) and not self._state_store.ledger.pending
                 self._state_store.inner = await self._trainer.inner_state()
         except TrainerLost as lost:
             what = (
-                "the inner optimizer's last steps are lost"
+                "The inner optimizer's last steps are lost"
                 if offer
-                else "the steps since the last offer are lost"
+                else "The steps since the last offer are lost"
             )
             self._warn_once(f"{what}: {lost}")
         return offer or await self._durable(self._state_store.anchor.value, 0), loss
 
     async def _is_finite(self, work: Work) -> bool:
-        """Whether work may enter the ledger; report work that may not.
+        """Return whether work may enter the ledger; report work that may not.
 
-        One value that is not finite would make every later offer so, and peers refuse that.
+        One value that is not finite would spoil every later offer, and peers would refuse them.
         """
         if not work.samples or await self._state_store.is_fit(work.delta):
             return True
@@ -230,21 +230,21 @@ class TrainerLink:
         return False
 
     async def _durable(self, delta: Vector, samples: int) -> Offer:
-        """Make a durable offer; report a full disk and wait for it."""
+        """Make a durable offer; report a full disk and wait for space."""
         while True:
             try:
                 return await self._state_store.ledger_store.make_offer(delta, samples)
             except DiskFull as full:
                 self._record(Warned(code="DISK_FULL", message=f"{NOT_OFFERED}: {full}"))
-                # They are in the ledger already.
+                # The samples are in the ledger already.
                 samples = 0
                 with trio.move_on_after(DISK_RETRY_S):
                     await self._leaving.wait()
-                    # `leave` needs the lock, and this offer is not sent any more.
+                    # `leave` needs the lock, and this offer is never sent.
                     return NOTHING
 
     async def collect_unoffered(self) -> None:
-        """Add what was learned since the last offer to the ledger: the anchor is about to change.
+        """Add the work since the last offer to the ledger, before the anchor changes.
 
         Call with `lock` held.
         """
@@ -257,8 +257,8 @@ class TrainerLink:
             return
         if timeout.cancelled_caught:
             lost = (
-                f"the worker did not end its step within {COLLECT_S:g} s,"
-                " and its steps since the last offer are lost"
+                f"The worker did not end its step within {COLLECT_S:g} s."
+                " Its steps since the last offer are lost."
             )
             self._record(Warned(code="TRAINER", message=lost))
             return
@@ -267,7 +267,7 @@ class TrainerLink:
             await self._state_store.ledger_store.add(work.delta, work.samples)
 
     async def leave(self) -> None:
-        """Add what was trained since the last offer to the ledger, for the offer after a restart."""
+        """Add the work since the last offer to the ledger, for the offer after a restart."""
         self._leaving.set()
         async with self.lock:
             self._paused()
@@ -278,10 +278,10 @@ class TrainerLink:
                     await self._state_store.ledger_store.add(work.delta, work.samples)
                     self._state_store.inner = await self._trainer.inner_state()
             except TrainerLost as lost:
-                self._record(Warned(code="TRAINER", message=f"the last steps are lost: {lost}"))
+                self._record(Warned(code="TRAINER", message=f"The last steps are lost: {lost}"))
 
     def _record_work(self, work: Work, *, only_if_any: bool = False) -> None:
-        """Record what was trained, so that the journal counts every sample of the ledger."""
+        """Record the work, so that the journal counts every sample of the ledger."""
         if only_if_any and not work.samples:
             return
         number = self._state_store.tip.number + 1

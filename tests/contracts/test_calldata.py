@@ -33,7 +33,7 @@ def test_heartbeat_and_claim_are_empty_or_one_left_padded_address() -> None:
     assert heartbeat_calldata(AGENT).hex() == claim_calldata(AGENT).hex() == PADDED
 
 
-def test_our_words_stand_behind_the_address() -> None:
+def test_our_fields_follow_the_address() -> None:
     assert (
         heartbeat_figures_calldata(AGENT, 258, b"\xcc" * 32).hex()
         == PADDED + "00" * 30 + "0102" + "cc" * 32
@@ -56,7 +56,7 @@ def test_our_words_stand_behind_the_address() -> None:
         ("a" * 29 + "😀", "a" * 29),
     ],
 )
-def test_a_long_name_is_cut_between_two_characters(name: str, kept: str) -> None:
+def test_a_long_name_is_truncated_between_two_characters(name: str, kept: str) -> None:
     word = name_word(name)
     assert len(word) == 32
     assert word.rstrip(b"\0").decode() == kept

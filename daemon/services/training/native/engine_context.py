@@ -1,4 +1,4 @@
-"""What every part of the engine is given: which run, as whom, and through which ports."""
+"""What every part of the engine receives: the run, the node's identity, and the ports."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from protocol.ports.offload import Offload
 from protocol.run.manifest import Manifest, SignedManifest
 
 
-class NodeContext(msgspec.Struct, frozen=True, kw_only=True):
-    """The run that a node takes part in, and as whom."""
+class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
+    """The run that a node takes part in, and the identity of the node."""
 
     signed: SignedManifest
     manifest: Manifest
     signer: Signer
-    # Names the wallet that this node works for, in each of its offers.
+    # Names the wallet that is paid for this node's offers.
     binding: Binding | None = None
 
     @property
     def run(self) -> Digest:
-        """Names the run."""
+        """The digest that names the run."""
         return self.signed.run
 
     @property
     def me(self) -> PeerId:
-        """This node."""
+        """The peer id of this node."""
         return self.signer.peer
 
 
-def node_context(
+def engine_context(
     signed: SignedManifest, signer: Signer, binding: Binding | None = None
-) -> NodeContext:
-    """The context of a node in the run of a manifest that was checked."""
-    return NodeContext(signed=signed, manifest=signed.open(), signer=signer, binding=binding)
+) -> EngineContext:
+    """Return the context of a node in the run of a verified manifest."""
+    return EngineContext(signed=signed, manifest=signed.open(), signer=signer, binding=binding)
 
 
 class NodePorts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node works through: the network, the disk, a thread for long work, and the journal."""
+    """The ports of a node: the network, the disk, a thread for long work, and the journal."""
 
     network: Network
     disk: Disk

@@ -18,32 +18,32 @@ from contracts.endpoints import RpcError
 from contracts.liveness import HEARTBEAT
 from protocol.chain.errors import ChainRefused, ChainUnreachable, WrongChain
 from protocol.chain.port import SettledTransaction
-from tests.contracts.ground import EvmGround
-from tests.contracts.levers import Changing, blocks, book_of, over
+from tests.contracts.testnet_controls import AlteringTransport, client_over, make_blocks, pending_of
+from tests.contracts.testnets import EvmTestnet
 
-SHARED = EvmGround(auto_mine=False)
+SHARED = EvmTestnet(auto_mine=False)
 
 
 @pytest.fixture
-def ground() -> EvmGround:
-    """Blocks are made when the test says so."""
-    return EvmGround(auto_mine=False)
+def testnet() -> EvmTestnet:
+    """Return a chain that makes blocks only on `advance`."""
+    return EvmTestnet(auto_mine=False)
 
 
 def test_a_chain_without_eip_1559_gets_legacy_transactions(
-    ground: EvmGround, tmp_path: Path
+    testnet: EvmTestnet, tmp_path: Path
 ) -> None:
     def old(method: str, answer: Any) -> Any:
         if method == "eth_getBlockByNumber" and answer:
             answer.pop("baseFeePerGas")
         return answer
 
-    anna = over(Changing(ground.transport, old), ground, "anna", tmp_path)
+    anna = client_over(AlteringTransport(testnet.transport, old), testnet, "anna", tmp_path)
     sent = anna.register("anna")
-    assert book_of(tmp_path).transactions[0].fees.legacy
-    blocks(ground, 1)
+    assert pending_of(tmp_path).transactions[0].fees.legacy
+    make_blocks(testnet, 1)
     assert anna.wait(sent, 1).done
-    assert ground.transport("eth_getTransactionByHash", (sent.hash,))["type"] == "0x0"
+    assert testnet.transport("eth_getTransactionByHash", (sent.hash,))["type"] == "0x0"
 
 
 GARBAGE = (None, "", "0x", "zz", -1, [], {}, {"number": 5}, "0x" + "f" * 5000)
@@ -59,12 +59,14 @@ GARBAGE = (None, "", "0x", "zz", -1, [], {}, {"number": 5}, "0x" + "f" * 5000)
         "eth_getBlockByNumber",
     ],
 )
-def test_garbage_is_unreachable_and_nothing_is_sent_on_it(ground: EvmGround, method: str) -> None:
+def test_garbage_counts_as_unreachable_and_nothing_is_sent(
+    testnet: EvmTestnet, method: str
+) -> None:
     answer: list[Any] = []
-    garbling = Changing(
-        ground.transport, lambda asked, true: answer[0] if asked == method else true
+    garbling = AlteringTransport(
+        testnet.transport, lambda asked, true: answer[0] if asked == method else true
     )
-    anna = over(garbling, ground, "anna", None)
+    anna = client_over(garbling, testnet, "anna", None)
     for garbage in GARBAGE:
         answer[:] = [garbage]
         ask = (
@@ -84,23 +86,23 @@ def test_garbage_is_unreachable_and_nothing_is_sent_on_it(ground: EvmGround, met
     )
 )
 @settings(max_examples=15, deadline=None)
-def test_receipts_of_garbage_keep_what_is_in_flight(garbage: Any) -> None:
-    ground = SHARED
-    ground.devnet.mine()
+def test_garbage_receipts_keep_transactions_in_flight(garbage: Any) -> None:
+    testnet = SHARED
+    testnet.devnet.mine()
 
     class Garbling:
-        url = ground.transport.url
+        url = testnet.transport.url
         on = False
 
         def __call__(self, asked: str, parameters: Sequence[Any]) -> Any:
             return (
                 garbage
                 if self.on and asked == "eth_getTransactionReceipt"
-                else ground.transport(asked, parameters)
+                else testnet.transport(asked, parameters)
             )
 
     transport = Garbling()
-    anna = over(transport, ground, "anna", None)
+    anna = client_over(transport, testnet, "anna", None)
     sent = anna.fund(1)
     transport.on = True
     with suppress_chain_errors():
@@ -109,8 +111,8 @@ def test_receipts_of_garbage_keep_what_is_in_flight(garbage: Any) -> None:
     assert anna.pending() == (sent,)
 
 
-class suppress_chain_errors:  # reads as contextlib's own
-    """Whatever of the port's errors comes; anything else is a crash."""
+class suppress_chain_errors:
+    """Suppresses the errors of the chain's port; any other error fails the test."""
 
     def __enter__(self) -> None: ...
 
@@ -118,9 +120,9 @@ class suppress_chain_errors:  # reads as contextlib's own
         return kind is not None and issubclass(kind, (ChainUnreachable, ChainRefused, WrongChain))
 
 
-def test_a_plain_chain_is_told_from_ours_before_anything_is_sent(ground: EvmGround) -> None:
+def test_a_plain_chain_is_refused_before_anything_is_sent(testnet: EvmTestnet) -> None:
     """A plain EVM answers calls to empty addresses with status 1."""
-    through = ground.transport
+    through = testnet.transport
     tries: list[tuple[Callable[[str, Any], Any], str]] = [
         (
             lambda method, answer: "0x" if method == "eth_getCode" else answer,
@@ -146,25 +148,27 @@ def test_a_plain_chain_is_told_from_ours_before_anything_is_sent(ground: EvmGrou
                 return change(method, through(method, parameters))
 
         with pytest.raises(WrongChain, match=why):
-            over(Other(), ground, "anna", None).register("anna")
+            client_over(Other(), testnet, "anna", None).register("anna")
 
 
-def test_a_good_receipt_without_an_effect_is_not_done(ground: EvmGround, tmp_path: Path) -> None:
+def test_a_successful_receipt_without_an_effect_is_a_failure(
+    testnet: EvmTestnet, tmp_path: Path
+) -> None:
     def mute(method: str, answer: Any) -> Any:
         return answer | {"logs": []} if method == "eth_getTransactionReceipt" and answer else answer
 
-    anna = over(Changing(ground.transport, mute), ground, "anna", tmp_path)
+    anna = client_over(AlteringTransport(testnet.transport, mute), testnet, "anna", tmp_path)
     sent = anna.register("anna")
-    blocks(ground, 1)
+    make_blocks(testnet, 1)
     ended: SettledTransaction = anna.wait(sent, 1)
     assert not ended.done
     assert "nothing happened" in ended.reason
 
 
-def test_a_receipt_of_something_else_is_no_receipt(ground: EvmGround, tmp_path: Path) -> None:
-    """The node shows another transaction's receipt: what is in flight stays so."""
-    other = ground.client("bert").fund(1)
-    through = ground.transport
+def test_a_receipt_of_another_transaction_is_ignored(testnet: EvmTestnet, tmp_path: Path) -> None:
+    """If a node shows another transaction's receipt, the transaction stays pending."""
+    other = testnet.client("bert").fund(1)
+    through = testnet.transport
 
     class Mixed:
         url = through.url
@@ -174,21 +178,19 @@ def test_a_receipt_of_something_else_is_no_receipt(ground: EvmGround, tmp_path: 
                 method, (other.hash,) if method == "eth_getTransactionReceipt" else parameters
             )
 
-    anna = over(Mixed(), ground, "anna", tmp_path)
+    anna = client_over(Mixed(), testnet, "anna", tmp_path)
     sent = anna.fund(1)
-    blocks(ground, 1)
+    make_blocks(testnet, 1)
     with pytest.raises(ChainUnreachable, match="another transaction"):
         anna.reconcile()
     assert anna.pending() == (sent,)
 
 
-def test_events_of_others_are_nobodys_heartbeat(ground: EvmGround) -> None:
-    """A node that looks at neither address nor topic of what it is asked for: what is not the
-    registry's heartbeat is none.
-    """
-    anna, through = ground.client("anna"), ground.transport
+def test_events_that_are_no_heartbeat_are_ignored(testnet: EvmTestnet) -> None:
+    """The client filters events itself, since a node may ignore the address and the topics."""
+    anna, through = testnet.client("anna"), testnet.transport
     anna.register("anna")
-    blocks(ground, 1)
+    make_blocks(testnet, 1)
     event = {
         "address": AGENT_REGISTRY,
         "topics": [HEARTBEAT, "0x" + anna.account[2:].lower().rjust(64, "0")],
@@ -202,7 +204,7 @@ def test_events_of_others_are_nobodys_heartbeat(ground: EvmGround) -> None:
         def __call__(self, method: str, parameters: Sequence[Any]) -> Any:
             return list(shown) if method == "eth_getLogs" else through(method, parameters)
 
-    reader = over(Careless(), ground, "bert", None)
+    reader = client_over(Careless(), testnet, "bert", None)
     since_s, until_s = 0, anna.head().at_s + 1
     for change in (
         {"address": REWARD_POOL},
@@ -218,20 +220,20 @@ def test_events_of_others_are_nobodys_heartbeat(ground: EvmGround) -> None:
 @pytest.mark.parametrize(
     "answer", [None, {}, [{"address": "0x12", "topics": "x", "data": 5}], [7], "0x"]
 )
-def test_events_of_garbage_are_unreachable(ground: EvmGround, answer: Any) -> None:
-    garbling = Changing(
-        ground.transport, lambda method, true: answer if method == "eth_getLogs" else true
+def test_garbage_events_count_as_unreachable(testnet: EvmTestnet, answer: Any) -> None:
+    garbling = AlteringTransport(
+        testnet.transport, lambda method, true: answer if method == "eth_getLogs" else true
     )
-    reader = over(garbling, ground, "bert", None)
+    reader = client_over(garbling, testnet, "bert", None)
     with pytest.raises(ChainUnreachable):
-        reader.heard([reader.account], 0, ground.devnet.head.timestamp + 1)
+        reader.heard([reader.account], 0, testnet.devnet.head.timestamp + 1)
 
 
-def test_a_node_that_finds_it_too_much_is_asked_for_less(ground: EvmGround) -> None:
-    """Public endpoints limit blocks and events of one answer, each in its own words."""
-    anna, through = ground.client("anna"), ground.transport
+def test_a_node_that_limits_event_queries_is_asked_for_fewer_blocks(testnet: EvmTestnet) -> None:
+    """Public endpoints limit the blocks and events of one answer, with different messages."""
+    anna, through = testnet.client("anna"), testnet.transport
     anna.register("anna")
-    blocks(ground, 20)
+    make_blocks(testnet, 20)
     asked: list[int] = []
 
     class Narrow:
@@ -245,6 +247,6 @@ def test_a_node_that_finds_it_too_much_is_asked_for_less(ground: EvmGround) -> N
                     raise RpcError(-32000, "query returned more than 4 results")
             return through(method, parameters)
 
-    reader = over(Narrow(), ground, "bert", None)
+    reader = client_over(Narrow(), testnet, "bert", None)
     assert reader.heard([anna.account, reader.account], 0, anna.head().at_s + 1) == {anna.account}
     assert max(asked) > 4 >= min(asked)

@@ -21,12 +21,16 @@ from protocol.chain.keccak import Address
 CALL_GAS = 5_000_000
 
 
-class Levers(Protocol):
-    """What a test can do to either chain. The test owns the client's clock, so nothing waits."""
+class ControlledTestnet(Protocol):
+    """A chain whose clock, mining and reachability a test controls.
+
+    The test owns the client's clock too, so nothing waits.
+    """
 
     now_s: float
     chain_id: int
-    transport: Any  # a Transport with `down`
+    # An RpcTransport with an attribute `down`.
+    transport: Any
 
     def chain(self, name: str) -> ChainClient: ...
 
@@ -44,26 +48,26 @@ class Levers(Protocol):
     def advance(self, seconds: int) -> None:
         """Advance the chain's clock and the client's, and make a block."""
 
-    def stop(self, stopped: bool) -> None:
+    def pause_mining(self, paused: bool) -> None:
         """Make blocks by `advance` only; the chain still answers."""
 
-    def cut(self, unreachable: bool) -> None:
+    def set_unreachable(self, unreachable: bool) -> None:
         """Make the chain unreachable."""
 
-    def forget(self, transaction: str) -> None:
+    def drop_transaction(self, transaction: str) -> None:
         """Drop a waiting transaction, as a node does that restarts or is full."""
 
-    def go_back(self, blocks: int) -> None:
-        """Take out some blocks, as a reorganization does. Their transactions are lost."""
+    def reorganize(self, blocks: int) -> None:
+        """Remove the last blocks, as a reorganization does. Their transactions are lost."""
 
     def base_fee(self) -> int:
         """Return the next block's base fee, in base units per gas."""
 
-    def crowd(self) -> None:
+    def raise_base_fee(self) -> None:
         """Make a block so full that the next base fee is higher, without a transaction of ours."""
 
 
-class Changing:
+class AlteringTransport:
     """A transport that changes answers by `change(method, answer)`."""
 
     def __init__(self, through: Any, change: Callable[[str, Any], Any]) -> None:
@@ -74,29 +78,29 @@ class Changing:
         return self._change(method, self._through(method, parameters))
 
 
-def called(
-    ground: Levers, to: Address, data: bytes, *, sender: str = "anna", value: int = 0
+def call_raw(
+    testnet: ControlledTestnet, to: Address, data: bytes, *, sender: str = "anna", value: int = 0
 ) -> str:
     """Call a contract with bytes that our clients never send.
 
     Raises `ChainRefused` if the contract reverts.
     """
     asked = {
-        "from": ground.account(sender),
+        "from": testnet.account(sender),
         "to": to,
         "data": "0x" + data.hex(),
         "value": hex(value),
         "gas": hex(CALL_GAS),
     }
     try:
-        return str(ground.transport("eth_call", (asked, "latest")))
+        return str(testnet.transport("eth_call", (asked, "latest")))
     except RpcError as error:
         raise refusal(error) from None
 
 
-def over(
+def client_over(
     transport: Any,
-    ground: Levers,
+    testnet: ControlledTestnet,
     name: str,
     kept: Path | None,
     *,
@@ -105,26 +109,26 @@ def over(
 ) -> ChainClient:
     """Make a client over the test's transport. Blocks come while the client waits."""
     return connect(
-        ChainSettings(chain_id=ground.chain_id, urls=(), confirmations=confirmations, **more),
+        ChainSettings(chain_id=testnet.chain_id, urls=(), confirmations=confirmations, **more),
         signer_of(dev_key(name)),
         kept,
-        now=lambda: ground.now_s,
-        sleep=lambda seconds: ground.advance(int(seconds)),
+        now=lambda: testnet.now_s,
+        sleep=lambda seconds: testnet.advance(int(seconds)),
         transports=[transport],
     )
 
 
-def book_of(kept: Path) -> PendingTransactions:
+def pending_of(kept: Path) -> PendingTransactions:
     """Read a client's file of pending transactions."""
     (file,) = kept.glob("*.json")
     return msgspec.json.decode(file.read_bytes(), type=PendingTransactions)
 
 
-def blocks(ground: Levers, count: int, each_s: int = 3) -> None:
+def make_blocks(testnet: ControlledTestnet, count: int, each_s: int = 3) -> None:
     for _ in range(count):
-        ground.advance(each_s)
+        testnet.advance(each_s)
 
 
-def nonce_of(ground: Levers, name: str) -> int:
+def nonce_of(testnet: ControlledTestnet, name: str) -> int:
     """Return how many transactions of an account are in the chain."""
-    return int(ground.transport("eth_getTransactionCount", (ground.account(name), "latest")), 16)
+    return int(testnet.transport("eth_getTransactionCount", (testnet.account(name), "latest")), 16)

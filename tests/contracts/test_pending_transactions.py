@@ -19,25 +19,29 @@ from contracts.pending_transactions import PendingFile
 from contracts.transaction_sender import MAX_PENDING, MISSING_S, RAISE_AFTER_BLOCKS, RAISE_AFTER_S
 from protocol.chain.errors import ChainRefused, ChainUnreachable
 from protocol.errors import UserError
-from tests.contracts.ground import EvmGround
-from tests.contracts.levers import Levers, blocks, book_of, nonce_of, over
+from tests.contracts.testnet_controls import (
+    ControlledTestnet,
+    client_over,
+    make_blocks,
+    nonce_of,
+    pending_of,
+)
+from tests.contracts.testnets import EvmTestnet
 
 
 @pytest.fixture
-def ground(ground: Levers) -> Levers:
-    """Blocks are made when the test says so."""
-    ground.stop(True)
-    return ground
+def testnet(testnet: ControlledTestnet) -> ControlledTestnet:
+    """Return a chain that makes blocks only on `advance`."""
+    testnet.pause_mining(True)
+    return testnet
 
 
 @pytest.mark.parametrize("arrives", [True, False])
-def test_an_offer_that_got_no_answer_is_not_sent_under_another_nonce(
-    ground: Levers, tmp_path: Path, arrives: bool
+def test_an_unanswered_offer_keeps_its_nonce(
+    testnet: ControlledTestnet, tmp_path: Path, arrives: bool
 ) -> None:
-    """The connection breaks in the middle of eth_sendRawTransaction, after or before the node took
-    it.
-    """
-    through = ground.transport
+    """The connection breaks during eth_sendRawTransaction, after or before the node accepts."""
+    through = testnet.transport
 
     class Breaking:
         url = through.url
@@ -51,29 +55,33 @@ def test_an_offer_that_got_no_answer_is_not_sent_under_another_nonce(
             return through(method, parameters)
 
     transport = Breaking()
-    anna = over(transport, ground, "anna", tmp_path)
+    anna = client_over(transport, testnet, "anna", tmp_path)
     sent = anna.register("anna")
     assert anna.register("anna") == sent
     transport.broken = False
     anna.reconcile()
-    blocks(ground, 1)
+    make_blocks(testnet, 1)
     assert anna.wait(sent, 1).hash == sent.hash
-    assert nonce_of(ground, "anna") == 1
+    assert nonce_of(testnet, "anna") == 1
 
 
-def test_a_restart_at_any_moment_sees_everything_through(ground: Levers, tmp_path: Path) -> None:
-    sent = ground.client("anna", kept=tmp_path).register("anna")
+def test_a_restart_continues_pending_transactions(
+    testnet: ControlledTestnet, tmp_path: Path
+) -> None:
+    sent = testnet.client("anna", kept=tmp_path).register("anna")
     # The next process does not send it again.
-    assert ground.client("anna", kept=tmp_path).register("anna") == sent
-    assert ground.client("anna", kept=tmp_path).pending() == (sent,)
-    blocks(ground, 1)
-    assert ground.client("anna", kept=tmp_path).wait(sent, 1).done
-    assert ground.client("anna", kept=tmp_path).pending() == ()
-    assert nonce_of(ground, "anna") == 1
+    assert testnet.client("anna", kept=tmp_path).register("anna") == sent
+    assert testnet.client("anna", kept=tmp_path).pending() == (sent,)
+    make_blocks(testnet, 1)
+    assert testnet.client("anna", kept=tmp_path).wait(sent, 1).done
+    assert testnet.client("anna", kept=tmp_path).pending() == ()
+    assert nonce_of(testnet, "anna") == 1
 
 
-def test_it_is_on_disk_before_it_is_offered(ground: Levers, tmp_path: Path) -> None:
-    through, seen = ground.transport, []
+def test_a_transaction_is_on_disk_before_it_is_offered(
+    testnet: ControlledTestnet, tmp_path: Path
+) -> None:
+    through, seen = testnet.transport, []
 
     class Looking:
         url = through.url
@@ -81,18 +89,18 @@ def test_it_is_on_disk_before_it_is_offered(ground: Levers, tmp_path: Path) -> N
         def __call__(self, method: str, parameters: Sequence[Any]) -> Any:
             if method == "eth_sendRawTransaction":
                 seen.append(
-                    [each.raw for each in book_of(tmp_path).transactions] == [parameters[0]]
+                    [each.raw for each in pending_of(tmp_path).transactions] == [parameters[0]]
                 )
             return through(method, parameters)
 
-    over(Looking(), ground, "anna", tmp_path).register("anna")
+    client_over(Looking(), testnet, "anna", tmp_path).register("anna")
     assert seen == [True]
 
 
 def test_two_processes_with_one_wallet_never_use_a_nonce_twice(
-    ground: Levers, tmp_path: Path
+    testnet: ControlledTestnet, tmp_path: Path
 ) -> None:
-    daemon, command = ground.client("anna", kept=tmp_path), ground.client("anna", kept=tmp_path)
+    daemon, command = testnet.client("anna", kept=tmp_path), testnet.client("anna", kept=tmp_path)
     sent = [
         daemon.register("anna"),
         command.create_run(b"r" * 32, b"m" * 32),
@@ -100,60 +108,60 @@ def test_two_processes_with_one_wallet_never_use_a_nonce_twice(
         command.fund(6),
     ]
     assert [each.nonce for each in sent] == [0, 1, 2, 3]
-    blocks(ground, 1)
+    make_blocks(testnet, 1)
     assert {ended.sent for ended in (*daemon.reconcile(), *command.reconcile())} == set(sent)
 
 
-def test_a_nonce_that_another_program_took_is_told_and_not_at_once(
-    ground: Levers, tmp_path: Path
+def test_a_nonce_used_by_another_program_is_reported_after_a_while(
+    testnet: ControlledTestnet, tmp_path: Path
 ) -> None:
-    anna, other = ground.client("anna", kept=tmp_path), ground.client("anna")
+    anna, other = testnet.client("anna", kept=tmp_path), testnet.client("anna")
     sent = anna.register("anna")
-    ground.forget(sent.hash)
+    testnet.drop_transaction(sent.hash)
     other.fund(1)
-    blocks(ground, 1)
-    # An endpoint that is behind shows the same.
+    make_blocks(testnet, 1)
+    # An endpoint that is behind would show the same, so the client waits.
     assert anna.reconcile() == ()
-    ground.now_s += MISSING_S
+    testnet.now_s += MISSING_S
     (ended,) = anna.reconcile()
     assert not ended.done
     assert "took its nonce" in ended.reason
 
 
-def test_a_chain_that_was_begun_anew_has_other_nonces(tmp_path: Path) -> None:
-    """And what waited on the old one, signed for the same chain id, is not offered to it."""
-    first = EvmGround(auto_mine=False)
+def test_a_restarted_chain_has_its_own_nonces(tmp_path: Path) -> None:
+    """Transactions that were pending on the old chain are not offered to the new one."""
+    first = EvmTestnet(auto_mine=False)
     for amount in range(3):
         first.client("anna", kept=tmp_path).fund(1 + amount)
-    second = EvmGround(start_s=1_790_000_500)
+    second = EvmTestnet(start_s=1_790_000_500)
     anna = second.client("anna", kept=tmp_path)
     assert anna.wait(anna.register("anna"), 1).done
     assert (nonce_of(second, "anna"), anna.pool().balance, anna.pending()) == (1, 0, ())
 
 
-def test_what_a_node_forgot_keeps_its_nonce(ground: Levers, tmp_path: Path) -> None:
-    """The node counts one less than was signed: what is sent next goes behind what it forgot, not
-    in its place.
-    """
-    anna = ground.client("anna", kept=tmp_path)
+def test_a_transaction_dropped_by_the_node_keeps_its_nonce(
+    testnet: ControlledTestnet, tmp_path: Path
+) -> None:
+    """The next transaction gets the next nonce, although the node counts one transaction less."""
+    anna = testnet.client("anna", kept=tmp_path)
     first = anna.register("anna")
-    ground.forget(first.hash)
+    testnet.drop_transaction(first.hash)
     second = anna.fund(5)
     assert (first.nonce, second.nonce) == (0, 1)
     anna.reconcile()
-    blocks(ground, 1)
+    make_blocks(testnet, 1)
     assert anna.wait(first, 1).done
     assert anna.wait(second, 1).done
 
 
-def test_a_replacement_is_on_disk_before_it_is_offered(ground: Levers, tmp_path: Path) -> None:
-    """The process is killed while it offers the higher fee, which the node takes: the next one
-    knows that hash.
-    """
-    through = ground.transport
+def test_a_replacement_is_on_disk_before_it_is_offered(
+    testnet: ControlledTestnet, tmp_path: Path
+) -> None:
+    """The next process knows the hash of a replacement that a killed process offered."""
+    through = testnet.transport
 
     class Killed(BaseException):
-        """Of a process."""
+        """Stands for the death of the process."""
 
     class Fatal:
         url = through.url
@@ -167,31 +175,29 @@ def test_a_replacement_is_on_disk_before_it_is_offered(ground: Levers, tmp_path:
                     raise Killed
             return answer
 
-    anna = over(Fatal(), ground, "anna", tmp_path)
+    anna = client_over(Fatal(), testnet, "anna", tmp_path)
     sent = anna.register("anna")
-    blocks_without_it(ground, sent.hash)
-    ground.now_s += RAISE_AFTER_S
+    blocks_without_it(testnet, sent.hash)
+    testnet.now_s += RAISE_AFTER_S
     with pytest.raises(Killed):
         anna.reconcile()
-    (kept,) = book_of(tmp_path).transactions
+    (kept,) = pending_of(tmp_path).transactions
     assert len(kept.hashes) == 2
-    blocks(ground, 1)
-    assert ground.client("anna", kept=tmp_path).wait(sent, 1).hash == kept.hashes[1]
+    make_blocks(testnet, 1)
+    assert testnet.client("anna", kept=tmp_path).wait(sent, 1).hash == kept.hashes[1]
 
 
-def blocks_without_it(ground: Levers, transaction: str) -> None:
-    """So many that its fee is to be raised, and it waits nowhere."""
-    ground.forget(transaction)
-    blocks(ground, RAISE_AFTER_BLOCKS)
+def blocks_without_it(testnet: ControlledTestnet, transaction: str) -> None:
+    """Drop a transaction, and make so many blocks that its fee has to rise."""
+    testnet.drop_transaction(transaction)
+    make_blocks(testnet, RAISE_AFTER_BLOCKS)
 
 
-def test_a_nonce_too_low_because_it_was_included_already_is_no_refusal(
-    ground: Levers, tmp_path: Path
+def test_nonce_too_low_after_inclusion_is_no_refusal(
+    testnet: ControlledTestnet, tmp_path: Path
 ) -> None:
-    """The first endpoint took it and its answer was lost; the second, offered the same, has it in a
-    block already.
-    """
-    through = ground.transport
+    """The first endpoint's answer was lost, and the second has the transaction in a block."""
+    through = testnet.transport
 
     class Twice:
         url = through.url
@@ -199,27 +205,27 @@ def test_a_nonce_too_low_because_it_was_included_already_is_no_refusal(
         def __call__(self, method: str, parameters: Sequence[Any]) -> Any:
             if method == "eth_sendRawTransaction":
                 through(method, parameters)
-                blocks(ground, 1)
+                make_blocks(testnet, 1)
                 raise RpcError(-32000, "nonce too low: next nonce 1, tx nonce 0")
             return through(method, parameters)
 
-    anna = over(Twice(), ground, "anna", tmp_path)
+    anna = client_over(Twice(), testnet, "anna", tmp_path)
     assert anna.wait(anna.register("anna"), 1).done
 
 
-def test_a_damaged_book_is_told_and_not_begun_anew(tmp_path: Path) -> None:
-    """What it held may be in flight: nothing is signed beside it."""
-    ground = EvmGround(auto_mine=False)
-    ground.client("anna", kept=tmp_path).register("anna")
+def test_a_damaged_pending_file_is_reported_and_not_replaced(tmp_path: Path) -> None:
+    """Nothing is signed beside a damaged file, since its transactions may be pending."""
+    testnet = EvmTestnet(auto_mine=False)
+    testnet.client("anna", kept=tmp_path).register("anna")
     (file,) = tmp_path.glob("*.json")
     file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(UserError, match="is damaged") as told:
-        ground.client("anna", kept=tmp_path).fund(5)
+        testnet.client("anna", kept=tmp_path).fund(5)
     assert told.value.code == "PENDING_FILE"
     assert f"mv {file}" in str(told.value.fix)
 
 
-def test_the_book_is_one_processs_at_a_time(tmp_path: Path) -> None:
+def test_the_pending_file_is_locked_by_one_process(tmp_path: Path) -> None:
     one = PendingFile(tmp_path / "book.json")
     with one.held():
         handle = os.open(tmp_path / "book.lock", os.O_RDWR)
@@ -230,17 +236,19 @@ def test_the_book_is_one_processs_at_a_time(tmp_path: Path) -> None:
             os.close(handle)
 
 
-def test_who_asks_in_a_loop_is_stopped(ground: Levers) -> None:
-    anna = ground.client("anna")
+def test_too_many_pending_transactions_are_refused(testnet: ControlledTestnet) -> None:
+    anna = testnet.client("anna")
     for amount in range(MAX_PENDING):
         anna.fund(1 + amount)
     with pytest.raises(ChainRefused, match="in flight already"):
         anna.fund(1000)
 
 
-def test_what_no_node_will_take_leaves_nothing_behind(ground: Levers, tmp_path: Path) -> None:
-    """The money went between the estimate and the offer."""
-    through = ground.transport
+def test_a_transaction_that_every_node_refuses_leaves_nothing_pending(
+    testnet: ControlledTestnet, tmp_path: Path
+) -> None:
+    """The account's money is gone between the estimate and the offer."""
+    through = testnet.transport
 
     class Poor:
         url = through.url
@@ -250,16 +258,16 @@ def test_what_no_node_will_take_leaves_nothing_behind(ground: Levers, tmp_path: 
                 raise RpcError(-32000, "insufficient funds for gas * price + value")
             return through(method, parameters)
 
-    anna = over(Poor(), ground, "anna", tmp_path)
+    anna = client_over(Poor(), testnet, "anna", tmp_path)
     with pytest.raises(ChainRefused, match="insufficient funds"):
         anna.register("anna")
     assert anna.pending() == ()
 
 
-def test_an_account_without_money_is_refused_and_leaves_nothing_behind(
-    ground: Levers, tmp_path: Path
+def test_an_account_without_money_is_refused_and_leaves_nothing_pending(
+    testnet: ControlledTestnet, tmp_path: Path
 ) -> None:
-    poor = ground.client("nobody funded this", kept=tmp_path)
+    poor = testnet.client("nobody funded this", kept=tmp_path)
     with pytest.raises(ChainRefused, match=r"(?i)insufficient funds"):
         poor.register("poor")
     assert poor.pending() == ()

@@ -28,7 +28,7 @@ from contracts.devnet.genesis import (
 )
 from contracts.devnet.rpc import Rpc
 from contracts.devnet.store import SqliteStore
-from contracts.endpoints import Transport
+from contracts.endpoints import RpcTransport
 from contracts.fees import GWEI
 from contracts.signers import signer_of
 from protocol.chain.errors import ChainUnreachable
@@ -58,7 +58,7 @@ def genesis(start_s: int = START_S, chain_id: int = 4195600) -> dict[str, Any]:
     )
 
 
-class RpcTransport:
+class InProcessTransport:
     """The devnet's JSON-RPC without a socket.
 
     While `down` is set, it answers like an unreachable host. `asked` counts methods.
@@ -78,7 +78,7 @@ class RpcTransport:
         return result_of(json.loads(self._rpc.answer(json.dumps(request).encode())), method)
 
 
-class EvmGround:
+class EvmTestnet:
     """A fresh embedded EVM with a block for each transaction. Only `advance` moves its clock."""
 
     def __init__(
@@ -87,7 +87,7 @@ class EvmGround:
         self.now_s = float(start_s)
         self.devnet = Devnet(genesis(start_s, chain_id), SqliteStore(None), lambda: self.now_s)
         self.rpc = Rpc(self.devnet, auto_mine=auto_mine)
-        self.transport = RpcTransport(self.rpc)
+        self.transport = InProcessTransport(self.rpc)
         self.chain_id = chain_id
         self._chains: dict[str, ChainClient] = {}
 
@@ -125,24 +125,24 @@ class EvmGround:
         self.now_s = max(self.now_s, self.devnet.head.timestamp) + seconds
         self.devnet.mine()
 
-    def stop(self, stopped: bool) -> None:
-        self.rpc.auto_mine = not stopped
-        if not stopped:
+    def pause_mining(self, paused: bool) -> None:
+        self.rpc.auto_mine = not paused
+        if not paused:
             self.devnet.mine()
 
-    def cut(self, unreachable: bool) -> None:
+    def set_unreachable(self, unreachable: bool) -> None:
         self.transport.down = unreachable
 
-    def forget(self, transaction: str) -> None:
+    def drop_transaction(self, transaction: str) -> None:
         assert self.devnet.drop(bytes.fromhex(transaction[2:]))
 
-    def go_back(self, blocks: int) -> None:
+    def reorganize(self, blocks: int) -> None:
         self.devnet.go_back(self.devnet.head.block_number - blocks)
 
     def base_fee(self) -> int:
         return self.devnet.base_fee()
 
-    def crowd(self) -> None:
+    def raise_base_fee(self) -> None:
         """Fill a block with calldata, whose gas takes no time to execute."""
         signer = signer_of(dev_key("bert"))
         limit = self.devnet.head.gas_limit
@@ -163,13 +163,13 @@ class EvmGround:
         self.advance(3)
 
 
-class AnvilGround:
+class AnvilTestnet:
     """A running anvil, reset to its first block."""
 
     def __init__(self, url: str, chain_id: int) -> None:
         self.chain_id = chain_id
         self.now_s = time.time()
-        self.transport = Cuttable(HttpTransport(url))
+        self.transport = InterruptibleTransport(HttpTransport(url))
         self._chains: dict[str, ChainClient] = {}
         self._first = self.transport("evm_snapshot", ())
 
@@ -216,39 +216,42 @@ class AnvilGround:
         self.transport("evm_increaseTime", (seconds,))
         self.transport("evm_mine", ())
 
-    def stop(self, stopped: bool) -> None:
-        self.transport("evm_setAutomine", (not stopped,))
-        if not stopped:
+    def pause_mining(self, paused: bool) -> None:
+        self.transport("evm_setAutomine", (not paused,))
+        if not paused:
             self.transport("evm_mine", ())
 
-    def cut(self, unreachable: bool) -> None:
+    def set_unreachable(self, unreachable: bool) -> None:
         self.transport.down = unreachable
 
-    def forget(self, transaction: str) -> None:
+    def drop_transaction(self, transaction: str) -> None:
         assert self.transport("anvil_dropTransaction", (transaction,)) is not None
 
-    def go_back(self, blocks: int) -> None:
+    def reorganize(self, blocks: int) -> None:
         self.transport("anvil_rollback", (blocks,))
 
     def base_fee(self) -> int:
         block = self.transport("eth_getBlockByNumber", ("pending", False))
         return int(block["baseFeePerGas"], 16)
 
-    def crowd(self) -> None:
-        """anvil accepts a base fee and a gas limit from the test."""
+    def raise_base_fee(self) -> None:
+        """Set a higher base fee, and make a block that has no room for our transactions."""
         last = int(self.transport("eth_getBlockByNumber", ("latest", False))["baseFeePerGas"], 16)
         self.transport("anvil_setNextBlockBaseFeePerGas", (hex(last * 9 // 8),))
-        self.transport("evm_setBlockGasLimit", (hex(21_000),))  # nothing of ours has room in it
+        # No transaction of ours fits into this limit.
+        self.transport("evm_setBlockGasLimit", (hex(21_000),))
         self.advance(3)
         self.transport("evm_setBlockGasLimit", (hex(GAS_LIMIT),))
 
 
-class Cuttable:
-    """A transport that a test can cut. anvil knows no `agent_*`: they are answered from the
-    registry, as the devnet does it.
+class InterruptibleTransport:
+    """A transport that a test can make unreachable.
+
+    anvil lacks the `agent_*` methods. This class answers them from the registry, as the devnet
+    does.
     """
 
-    def __init__(self, through: Transport) -> None:
+    def __init__(self, through: RpcTransport) -> None:
         self.url = through.url
         self.down = False
         self._through = through
@@ -269,8 +272,8 @@ class Cuttable:
 
 
 @contextmanager
-def anvil() -> Iterator[AnvilGround]:
+def anvil() -> Iterator[AnvilTestnet]:
     """Run anvil with our genesis until the block ends."""
     found = genesis(int(time.time()) - 10 * EPOCH_S)
     with anvil_serving(ANVIL, found) as url:
-        yield AnvilGround(url, found["config"]["chainId"])
+        yield AnvilTestnet(url, found["config"]["chainId"])

@@ -178,10 +178,12 @@ class RoundStories:
 
     def _note(self, story: RoundStory, event: AnyEvent) -> None:
         peer = getattr(event, "peer", "")
-        if isinstance(event, journal.PeerDown | journal.PeerForgotten) and not any(
-            peer in view.members for view in story.views
-        ):
-            return
+        if isinstance(event, journal.PeerDown | journal.PeerForgotten):
+            # Without a plan yet, the members are probably those of the round before.
+            planned = [view.members for view in story.views if view.members]
+            before = [self._before.members] if self._before else []
+            if not any(peer in members for members in planned or before):
+                return
         _, text = describe(event)
         story.notes.append(Note(at=event.at, text=text))
         del story.notes[:-MAX_NOTES]

@@ -41,7 +41,8 @@ def peer_id_of(public_key: bytes) -> PeerId:
     while number:
         number, value = divmod(number, 58)
         letters.append(_ALPHABET[value])
-    return "1" + "".join(reversed(letters))  # one leading zero byte is one leading "1"
+    # The leading zero byte of an id is a leading "1".
+    return "1" + "".join(reversed(letters))
 
 
 @lru_cache(maxsize=KNOWN_KEYS)

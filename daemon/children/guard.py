@@ -34,7 +34,8 @@ def main() -> NoReturn:
     link, memory, parent = (int(argument) for argument in sys.argv[1:4])
     module, more = sys.argv[4], sys.argv[5:]
     adopt_orphans()
-    signal.signal(signal.SIGTERM, _order)
+    order = _EndOrder()
+    signal.signal(signal.SIGTERM, order)
     ordered = False
     child = 0
     try:
@@ -44,6 +45,7 @@ def main() -> NoReturn:
         resume_with_parent_death()
         if os.getppid() == parent:
             _wait(child, link)
+        order.raises = False
     except _EndOrderedError:
         ordered = True
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -53,8 +55,20 @@ def main() -> NoReturn:
     _end_as(status)
 
 
-def _order(_number: int, _frame: FrameType | None) -> None:
-    raise _EndOrderedError
+class _EndOrder:
+    """The handler of SIGTERM. It raises once, and only while `raises` is set.
+
+    A node that is killed with several threads sends SIGTERM once per thread. An exception outside
+    the block that catches it would end the guard before the child's processes.
+    """
+
+    def __init__(self) -> None:
+        self.raises = True
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        if self.raises:
+            self.raises = False
+            raise _EndOrderedError
 
 
 def _start(module: str, link: int, memory: int, more: list[str]) -> int:

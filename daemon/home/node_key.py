@@ -36,7 +36,7 @@ def load_or_make_key(home: Path) -> tuple[Signer, bytes]:
     try:
         if not path.exists():
             _leave_old_identity(home)
-            # Of two concurrent calls, the second reads the key of the first.
+            # When two calls run at once, the second reads the key of the first.
             if write_new(path, os.urandom(SEED_BYTES)):
                 _keep_private(path)
         seed = _read(path)

@@ -29,7 +29,7 @@ from protocol.run.manifest import SignedManifest
 
 # Between two saves of the members' addresses. A node that is killed loses the changes since.
 SAVE_S = 10.0
-# How long the joined nodes may take to answer before the person is told what is wrong.
+# How long the joined nodes may take to answer before the node reports what is wrong.
 JOIN_S = 30.0
 # Between listening and the announcement. The node connects to the join addresses meanwhile.
 ANNOUNCE_DELAY_S = 0.5

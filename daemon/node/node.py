@@ -104,7 +104,7 @@ async def run(
             nursery.start_soon(watch_home, config.home, secret, lose_home)
             await nursery.start(serve_control, config.home, control_commands(journal, shutdown))
             if manifest is None:
-                say("Asking the node we join which run this is.")
+                say("Asking the node at --join for its run.")
                 manifest = await manifest_of_others(config, say)
                 await in_thread(partial(begin_run, config, manifest))
             status = await _work(node, manifest, begun)

@@ -26,6 +26,7 @@ from protocol.run.manifest import (
 )
 
 BUNDLED_RUN = "stdlib-gpt.toml"
+RUN_OF_THE_JOINED = "Run: the run of the node at --join (change: --run FILE)."
 # A run's id, or its first digits.
 RUN_ID = re.compile(r"[0-9a-fA-F]{4,64}")
 
@@ -67,7 +68,7 @@ def choose_run(named: Path | None, join: tuple[str, ...], home: Path, signer: Si
             "RULES" for a run of rules that this program does not know.
     """
     if named is None and join:
-        return RunChoice(manifest=None, join=join, assumed=("the run of the node we join (--run)",))
+        return RunChoice(manifest=None, join=join, assumed=(RUN_OF_THE_JOINED,))
     # A late import: it takes half a second, which an error in the settings does not pay.
     from daemon.home import recent_state  # noqa: PLC0415
 
@@ -82,26 +83,28 @@ def choose_run(named: Path | None, join: tuple[str, ...], home: Path, signer: Si
     elif (last := recent_state.last_run(home)) is not None:
         manifest = last
         assumed.append(
-            f"the run {last.open().name} ({last.run.hex()[:12]}) that this home was in last"
-            " (--run FILE, or --join MULTIADDR)"
+            f"Run: {last.open().name} ({last.run.hex()[:12]}), the last run of this home"
+            " (change: --run FILE, or --join MULTIADDR)."
         )
         if others := recent_state.describe_other_runs(home, last.run):
             assumed.append(
-                f"none of the other runs that this home was in: {others}"
-                " (--run with the id in brackets)"
+                f"Other runs of this home: {others}"
+                " (to continue one: --run with the id in brackets)."
             )
     else:
         manifest = seal_run(bundled_run(), signer)
         bundled = BUNDLED_RUN.removesuffix(".toml")
         assumed.append(
-            f"the bundled run {bundled}"
-            " (--run FILE, or --join MULTIADDR to take part in another swarm)"
+            f"Run: {bundled}, which comes with HyperGPU"
+            " (change: --run FILE, or --join MULTIADDR to join a swarm)."
         )
     check_rules(manifest.open().rules, manifest.run.hex()[:SHOWN_DIGITS])
     members = () if join else recent_state.members_of(home, manifest.run)
     if members:
         more = f" and {len(members) - 1} more" if members[1:] else ""
-        assumed.append(f"its members where they were seen last (--join): {members[0]}{more}")
+        assumed.append(
+            f"Joining the members of the last start: {members[0]}{more} (change: --join)."
+        )
     return RunChoice(manifest=manifest, join=join or members, assumed=tuple(assumed))
 
 
@@ -155,16 +158,16 @@ def _of_file(file: Path, home: Path, signer: Signer, assumed: list[str]) -> Sign
         if (rules := signed.open().rules) in KNOWN_RULES:
             if rules != manifest.rules:
                 assumed.append(
-                    f"rules {rules}, under which this home began this run"
-                    f" (rules = {manifest.rules} in the file begins another)"
+                    f"Rules: {rules}, under which this home began this run"
+                    f" (rules = {manifest.rules} in the file begins another run)."
                 )
             return signed
     for signed in kept:
         shown = signed.run.hex()[:SHOWN_DIGITS]
         assumed.append(
-            f"a new run: this home's run {manifest.name} ({shown}) is of rules"
-            f" {signed.open().rules}, which this program only reads"
-            f" (hypergpud export {shown} FILE writes its model)"
+            f"This start begins a new run. This home's run {manifest.name} ({shown}) has rules"
+            f" {signed.open().rules}, which this program only reads;"
+            f" hypergpud export {shown} FILE writes its model."
         )
     return seal_run(manifest, signer)
 

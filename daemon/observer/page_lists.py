@@ -180,7 +180,7 @@ def _peer_row(peer: PeerSummary) -> str:
 def peers_table(status: Status) -> str:
     """The peers, one in each row, connected ones first."""
     if not status.peers:
-        return '<p class="empty">No peer is known yet.</p>'
+        return '<p class="empty">No peer is known at the moment.</p>'
     heads = "".join(
         f'<th scope="col">{head}</th>'
         for head in (

@@ -34,8 +34,10 @@ class GroupLayout(msgspec.Struct, frozen=True, kw_only=True):
 
     groups: tuple[tuple[int, ...], ...]
     group_of: tuple[int, ...]
-    parts: tuple[Chunks, ...]  # what a member sums over its group
-    slices: tuple[Chunks, ...]  # what a member finishes over all groups
+    # The chunks that each member sums over its group.
+    parts: tuple[Chunks, ...]
+    # The chunks that each member finishes over all groups.
+    slices: tuple[Chunks, ...]
     # The members at the same position, in the order of the groups, the member itself among them;
     # empty for a member without a position to sum.
     counterparts: tuple[tuple[int, ...], ...]

@@ -31,10 +31,12 @@ class Judgment(msgspec.Struct, frozen=True, kw_only=True):
     """A proof that a peer summed wrongly."""
 
     peer: PeerId
-    certificate: Digest  # its hash
+    # The hash of the certificate.
+    certificate: Digest
     number: int
     slice: int
-    evidence: Digest  # the digest of the proof
+    # The digest of the evidence.
+    evidence: Digest
 
     def __str__(self) -> str:
         proof = self.evidence.hex()[:12]

@@ -23,7 +23,8 @@ from protocol.codec import Codec, codec_named
 from protocol.codec.base import check_size
 from protocol.digest import Buffer
 
-GROUP_CODEC = "float32"  # between groups nothing is lost
+# Sums travel between groups without loss.
+GROUP_CODEC = "float32"
 
 Mean = Callable[[Iterable[tuple[int, Buffer]], Codec, Vector], int]
 """A function like `weighted_mean`."""

@@ -14,8 +14,8 @@ and the gather
 
     G = max over i of max((k - 1) f_i / u_i, (1 - f_i) / d_i).
 
-This module minimizes S + G. That is a linear program, so a ternary search over S with a bisection
-of G for each S finds the least sum.
+This module minimizes S + G. That is a linear program: a ternary search over S, with a bisection
+that finds G for each S, reaches the least sum.
 
 hivemind minimizes max((1 + (k - 2) f_i) / b_i), the whole volume over one bandwidth. That is right
 where scatter and gather overlap. With an inclusion between them they cannot overlap. That formula

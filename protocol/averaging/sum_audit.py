@@ -50,7 +50,8 @@ _ROW_DOMAIN = b"hypergpu/audit-row/1\0"
 AUDITS_PER_ROUND = 2
 # Twice the levels of the tree over the longest vector.
 MAX_PROOF = 64
-MAX_PIECE_BYTES = 4 * CHUNK_ELEMENTS  # at float32; every other codec takes less
+# float32 has the longest chunks of all codecs.
+MAX_PIECE_BYTES = 4 * CHUNK_ELEMENTS
 MAX_EVIDENCE_BYTES = MAX_MESSAGE_BYTES + (MAX_GROUP_LIMIT + 2) * (MAX_PIECE_BYTES + MAX_PROOF * 40)
 
 

@@ -34,7 +34,8 @@ class Certificate(
 ):
     """A certificate on the wire and on disk."""
 
-    outcome: Annotated[bytes, Meta(max_length=4096)]  # the payload of every vote
+    # The payload of every vote.
+    outcome: Annotated[bytes, Meta(max_length=4096)]
     plan: Signed
     inclusion: Signed
     votes: Annotated[tuple[tuple[Id, Signature], ...], Meta(max_length=MAX_GROUP_LIMIT)]

@@ -99,7 +99,8 @@ class Reputations:
     """
 
     def __init__(self) -> None:
-        self._rounds: OrderedDict[int, int] = OrderedDict()  # certified, by hour
+        # The certified rounds by hour.
+        self._rounds: OrderedDict[int, int] = OrderedDict()
         self._peers: OrderedDict[PeerId, _Peer] = OrderedDict()
         self._median: float | None = None
         self._keys: OrderedDict[Key, None] = OrderedDict()

@@ -11,10 +11,10 @@ To add a codec:
    one piece. `floats.py` has the shortest.
 2. Add a `CodecEntry` to `BUILT_IN` in `registry.py`: the codec, one line of description, its error
    bound.
-3. Run `pytest tests/protocol/codec`. The property suite, error feedback, the manifest and
+3. Add the codec's digest to `GOLDEN` in `tests/protocol/codec/test_golden.py`, in the order of
+   `BUILT_IN`, so that its bytes never change. The failing test prints the digest.
+4. Run `pytest tests/protocol/codec`. The property suite, error feedback, the manifest and
    `hypergpud bench codecs` iterate over the registry.
-4. Add the codec's digest to `GOLDEN` in `tests/protocol/codec/test_golden.py`, so that its bytes
-   never change.
 5. To speed it up, write its loops in `kernel.c` under the codec's name, raise `REVISION` in
    `kernel.py`, and set `has_loops=True`. numpy stays the definition: loops that make other bytes
    are not used.

@@ -14,7 +14,7 @@ import numpy as np
 from protocol.averaging.vector_layout import Vector
 from protocol.codec.base import Bytes8, Codec, check_room, check_size, check_vector
 from protocol.codec.kernel import KernelLoops, KernelStatus
-from protocol.codec.memory import fresh_bytes
+from protocol.codec.memory import SMALLEST_FRESH, fresh_bytes
 from protocol.digest import Buffer
 from protocol.errors import InvariantBroken
 
@@ -42,9 +42,10 @@ class CompiledCodec:
     def encode(self, values: Vector, over: float = 1.0) -> bytes:
         check_vector(values)
         loops = self._kernel().loops
-        if loops is None or not values.size:
+        size = self.size(values.size)
+        if loops is None or size < SMALLEST_FRESH:
             return self.reference.encode(values, over)
-        data, out = fresh_bytes(self.size(values.size))
+        data, out = fresh_bytes(size)
         self._encode(loops, values, over, out)
         return data
 

@@ -31,14 +31,17 @@ _view_of = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t
 )
 
 
+SMALLEST_FRESH = 2
+"""CPython shares all bytes objects of length 0 and 1, so these cannot be filled in place."""
+
+
 def fresh_bytes(size: int) -> tuple[bytes, Bytes8]:
     """Return bytes with unspecified contents, and a view to fill them, shape (size,).
 
     The view does not keep the bytes alive. Fill the bytes before you pass them on, and keep the
     view to yourself.
     """
-    # CPython shares all bytes objects of length 0 and 1.
-    if size < 2:
+    if size < SMALLEST_FRESH:
         raise ValueError(f"an encoding of {size} bytes cannot be filled in place")
     data: bytes = _new_bytes(None, size)
     address = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value

@@ -14,7 +14,7 @@ import numpy as np
 
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
 from protocol.codec.base import Bytes8, Codec, check_room, check_size, check_vector
-from protocol.codec.memory import fresh_bytes
+from protocol.codec.memory import SMALLEST_FRESH, fresh_bytes
 from protocol.digest import Buffer
 
 PIECE_CHUNKS = 32
@@ -69,9 +69,12 @@ class NumpyCodec(ABC):
 
     def encode(self, values: Vector, over: float = 1.0) -> bytes:
         check_vector(values)
-        if not values.size:
-            return b""
-        data, out = fresh_bytes(self.size(values.size))
+        size = self.size(values.size)
+        if size < SMALLEST_FRESH:
+            small = np.empty(size, np.uint8)
+            self._encode_all(values, over, small)
+            return small.tobytes()
+        data, out = fresh_bytes(size)
         self._encode_all(values, over, out)
         return data
 

@@ -67,7 +67,7 @@ class Ledger:
         self.carried = 0
         self.offer = NOTHING
         # Whether the offer's bytes were sent: then it is the only offer of this parent.
-        self.given = False
+        self.offer_sent = False
         # The last settled seq; every earlier offer is settled with it.
         self.settled = 0
         # Whether something was added since the last offer.
@@ -97,7 +97,7 @@ class Ledger:
         if not samples:
             return
         self.drawn += samples
-        if self.given:
+        if self.offer_sent:
             if self.later is None:
                 self.later = np.zeros_like(self.displacement)
             AS_THEY_ARE.add(as_bytes(delta), 1, self.later)
@@ -118,7 +118,7 @@ class Ledger:
             ValueError: the vector cannot be encoded.
         """
         grew, self.grew = self.grew, False
-        if self.given:
+        if self.offer_sent:
             self.later_rounds += grew
             return self.offer
         self.rounds += grew
@@ -151,12 +151,12 @@ class Ledger:
         AS_THEY_ARE.add(as_bytes(self.displacement), self.samples, learned)
         return learned
 
-    def give_out(self) -> None:
+    def mark_sent(self) -> None:
         """Note that the offer's bytes are sent.
 
         From now on a certificate may list it, and this parent gets no other offer.
         """
-        self.given = bool(self.offer.seq)
+        self.offer_sent = bool(self.offer.seq)
 
     def knows(self, seq: int) -> bool:
         """Whether this ledger made offer `seq`, or settled it or a later one."""
@@ -202,7 +202,7 @@ class Ledger:
         # Later offers hold its work, too. Should another branch certify one of them, only dropping
         # is safe.
         self.sent.clear()
-        self.offer, self.given = NOTHING, False
+        self.offer, self.offer_sent = NOTHING, False
         return dropped
 
     def _end(self) -> int:
@@ -220,7 +220,7 @@ class Ledger:
         if dropped:
             self._scale(self.max_samples / self.weight)
             self.weight = self.max_samples
-        if self.given:
+        if self.offer_sent:
             self.sent.add(offer)
         self.displacement, self.samples = (
             self.displacement if self.later is None else self.later,
@@ -232,7 +232,7 @@ class Ledger:
         self.later, self.later_samples = None, 0
         self.drawn = 0
         self.grew = self.grew and self.samples > 0
-        self.offer, self.given = NOTHING, False
+        self.offer, self.offer_sent = NOTHING, False
         return dropped
 
     def _age(self) -> int:
@@ -286,7 +286,7 @@ class Ledger:
         self.weight = self.samples = self.later_samples = 0
         self.carried = self.rounds = self.later_rounds = 0
         self.grew = False
-        self.offer, self.given = NOTHING, False
+        self.offer, self.offer_sent = NOTHING, False
         self.sent.clear()
         self.next_seq = max(self.next_seq, next_seq)
         self.settled = self.next_seq - 1

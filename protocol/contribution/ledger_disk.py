@@ -37,12 +37,12 @@ def ledger_record(ledger: Ledger, run: Digest, tip: Digest) -> LedgerRecord:
     )
 
 
-def restore_ledger(ledger: Ledger, record: LedgerRecord, *, given: bool = True) -> None:
+def restore_ledger(ledger: Ledger, record: LedgerRecord, *, offer_sent: bool = True) -> None:
     """Restore the ledger from disk.
 
     Args:
         record: the record on disk.
-        given: whether its offer may have been sent.
+        offer_sent: whether its offer may have been sent.
 
     Raises:
         InvariantBroken: the record is of another model.
@@ -74,4 +74,4 @@ def restore_ledger(ledger: Ledger, record: LedgerRecord, *, given: bool = True) 
             encoded=record.offered,
             name=record.offered_digest,
         )
-        ledger.given = given or bool(record.later_samples)
+        ledger.offer_sent = offer_sent or bool(record.later_samples)

@@ -22,8 +22,10 @@ class PendingOffer(msgspec.Struct, frozen=True, kw_only=True):
     """An offer of an earlier parent that no certificate lists yet."""
 
     offer: Offer
-    factor: float  # the share of its work that S still holds
-    left: int  # samples of it in W
+    # The share of its work that S still holds.
+    factor: float
+    # Its samples in W.
+    left: int
 
 
 class SentOffers:

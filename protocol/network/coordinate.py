@@ -22,7 +22,7 @@ FAR_US = 60_000_000
 Microseconds = Annotated[int, Meta(ge=0, le=FAR_US)]
 Offset = Annotated[int, Meta(ge=-FAR_US, le=FAR_US)]
 
-WHOLE = 1_000_000  # parts: an error of one
+WHOLE = 1_000_000
 """A relative error of one, in parts per million."""
 
 PULL = 0.4

@@ -32,19 +32,19 @@ from protocol.network.samples import median
 
 UNKNOWN = 0
 CONTRADICTED = 2
-"""Observers that must exist before their majority overrules a coordinate."""
+"""The number of observers from which on their majority overrules a coordinate."""
 
 SEVERAL = 2
-"""Observations that no path bounded, before only those count.
+"""From so many observations that no path bounded, only those count.
 
-One alone could come from a friend.
+A single one could come from an accomplice.
 """
 
-NEAR_ONES = 4  # one of so many who looked
-"""So many observers that measured a much smaller distance suffice: one in this many."""
+NEAR_ONES = 4
+"""One observer in this many suffices if it measured a much smaller distance."""
 
 LEAST_DOUBT_US = 10_000
-"""Estimates this close are not called wrong.
+"""Estimates within this distance of a measurement are not wrong.
 
 The jitter of an access is as large, and a round does not take noticeably longer.
 """

@@ -9,7 +9,7 @@ import msgspec
 WINDOW = 5
 """Samples of a window: two may be wrong, and three that agree decide."""
 
-SETTLING = 3  # samples before a window says anything
+SETTLING = 3
 """Samples before a window has a result."""
 
 

@@ -22,7 +22,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     anchor: Any  # Vector
     momentum: Any  # Vector
-    inner: Any  # Vector; empty without a state of the inner optimizer.
+    inner: Any  # Vector; empty without a state.
     # Name and shape of each tensor in the anchor, in order; empty where not known.
     shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
     # The tip with all its figures (`encode_tip`), since the certificates on disk may not reach back
@@ -39,7 +39,8 @@ class SentOffer(msgspec.Struct, frozen=True, kw_only=True):
     encoded: Buffer
     # The share of its work that the residue still holds.
     factor: float
-    left: int  # samples of it that still wait
+    # The samples of it that still wait.
+    left: int
 
 
 def _empty() -> Any:
@@ -81,5 +82,6 @@ class LedgerRecord(msgspec.Struct, frozen=True, kw_only=True):
 class ViewRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """The first view of a round in which this node has not planned, scattered or voted."""
 
-    parent: Digest  # names the round
+    # The name of the round.
+    parent: Digest
     view: int

@@ -11,7 +11,8 @@ from protocol.identity import PeerId
 
 # One endpoint lists its interfaces, a public address and a name; the rest is a reserve.
 MAX_HOSTS = 8
-MAX_HOST_CHARS = 253  # a DNS name (RFC 1035)
+# The longest DNS name (RFC 1035).
+MAX_HOST_CHARS = 253
 # Ours have 256 bytes; one with an RSA key of 4,096 bits has 1,300.
 MAX_CERTIFICATE_BYTES = 2048
 

@@ -26,7 +26,8 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     address: str
     rtt_s: float | None  # None until the first measurement
-    since_s: float  # on the network's monotonic clock
+    # On the network's monotonic clock.
+    since_s: float
     # The median distance of the last round trips from their median; None where too few are known.
     jitter_s: float | None = None
     # Data segments sent to the peer over all connections open now, where the system counts them.

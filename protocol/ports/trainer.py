@@ -16,7 +16,8 @@ class ParameterSpec(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     shape: tuple[int, ...]
     init: str  # "zeros", "ones" or "uniform"
-    bound: float = 0.0  # half the width of "uniform"
+    # Half the width of "uniform".
+    bound: float = 0.0
 
 
 class TaskInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +32,8 @@ class TaskInfo(msgspec.Struct, frozen=True, kw_only=True):
     # For a person: "cpu (2 threads)", "NVIDIA GeForce RTX 3060, 12 GB".
     device: str
     threads: int
-    task: TaskDigest = TaskDigest()  # equal among the members of a run
+    # Equal among the members of a run.
+    task: TaskDigest = TaskDigest()
 
 
 class Lane(msgspec.Struct, frozen=True, kw_only=True):

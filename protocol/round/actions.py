@@ -97,7 +97,8 @@ class ForwardResults(Action, frozen=True, kw_only=True):
 
     plan: Digest
     slices: tuple[int, ...]
-    to: tuple[int, ...]  # member indices
+    # Indices of members.
+    to: tuple[int, ...]
 
 
 class AbandonExchange(Action, frozen=True, kw_only=True):
@@ -154,7 +155,7 @@ class GiveUpState(Action, frozen=True, kw_only=True):
     # Whether it is another branch's state.
     merging: bool = False
     # For how long it kept this node out of rounds, in seconds.
-    held_s: float = 0.0
+    missed_s: float = 0.0
 
 
 class FetchBranch(Action, frozen=True, kw_only=True):

@@ -69,7 +69,7 @@ def draw() -> str:
 
 
 def label(events: Iterable[type[Event]]) -> str:
-    """The label of an arrow; an event without a word of its own has its class name."""
+    """The label of an arrow: the event's word, or else its class name."""
     return ", ".join(WORDS.get(event.__name__, event.__name__) for event in events)
 
 

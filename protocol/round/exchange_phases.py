@@ -17,8 +17,6 @@ from protocol.round.transitions import Transition, enter, note_lost, note_withdr
 from protocol.round.views import FOLLOWER_TIMEOUTS, pass_view
 from protocol.rules.registry import rules_of
 
-# ---------------------------------------------------------------------- members that become absent
-
 
 def peer_lost(state: RoundState, event: e.PeerLost, now: float) -> Transition:
     """Go on without a lost peer."""
@@ -77,9 +75,6 @@ def _reduce_without(state: RoundState, now: float, peer: PeerId, how: str) -> Tr
             "and the leader that could name a substitute is absent",
         )
     return leader_inclusion.include_again(state, now, final=False)
-
-
-# ---------------------------------------------------------------------------------------- scatter
 
 
 def _report_held(state: RoundState) -> Transition:
@@ -144,9 +139,6 @@ def scatter_overdue(state: RoundState, event: e.DeadlinePassed, now: float) -> T
         return replace(state, overdue=True, deadline=now + rest_s), actions
     waited_s = allowed_s * REPORT_SHARE + rest_s
     return pass_view(state, now, f"no inclusion from {short(state.leader)} within {waited_s:g} s")
-
-
-# ----------------------------------------------------------------------------- inclusions, results
 
 
 def inclusion_received(state: RoundState, event: e.InclusionReceived, now: float) -> Transition:

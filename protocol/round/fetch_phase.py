@@ -18,7 +18,7 @@ PROGRESS_S = 10.0
 # For this many rounds, a download may keep a node out of its rounds while others live at its tip.
 # A state that takes longer is downloaded beside the rounds. Anyone may have made its certificate,
 # and its bytes may come as slowly as their sender likes.
-HELD_ROUNDS = 3.0
+MISSED_ROUNDS = 3.0
 
 
 def follow(state: RoundState, event: e.CertificateReceived, now: float) -> Transition:
@@ -113,7 +113,7 @@ def _bounded(state: RoundState, deadline: float) -> float:
     A node alone at its tip has no rounds to return to.
     """
     times = state.context.manifest.round
-    most = state.entered + HELD_ROUNDS * (times.seconds + times.ready_s)
+    most = state.entered + MISSED_ROUNDS * (times.seconds + times.ready_s)
     return min(deadline, most) if state.live - state.lost else deadline
 
 
@@ -141,10 +141,10 @@ def state_unavailable(state: RoundState, event: e.StateUnavailable, now: float) 
     """Train on without a state that no peer served."""
     if state.target is None or event.certificate != state.target.hash:
         return state, []
-    held_s = now - state.entered
+    missed_s = now - state.entered
     reason = f"training on from certificate {state.tip.number}: {event.reason}"
     state, actions = return_to_training(state, now, reason)
-    return state, [a.GiveUpState(certificate=event.certificate, held_s=held_s), *actions]
+    return state, [a.GiveUpState(certificate=event.certificate, missed_s=missed_s), *actions]
 
 
 def fetch_overdue(state: RoundState, event: e.DeadlinePassed, now: float) -> Transition:
@@ -155,14 +155,14 @@ def fetch_overdue(state: RoundState, event: e.DeadlinePassed, now: float) -> Tra
     """
     target = state.target
     assert target is not None
-    held_s = now - state.entered
+    missed_s = now - state.entered
     reason = (
         f"training on from certificate {state.tip.number}: "
         f"the state of certificate {target.outcome.number} does not arrive"
     )
     state, actions = return_to_training(state, now, reason)
     return state, [
-        a.GiveUpState(certificate=target.hash, held_s=held_s),
+        a.GiveUpState(certificate=target.hash, missed_s=missed_s),
         a.RecordEvent(event=Stuck(reason=reason)),
         *actions,
     ]

@@ -27,7 +27,8 @@ def phase_entered(event: journal.PhaseEntered, name_of: NameOf) -> LeveledText:
 def planned(event: journal.Planned, name_of: NameOf) -> LeveledText:
     leader, members = name_of(event.leader), of(len(event.members), "member")
     reason = f"; {event.reason.strip().rstrip('.')}" if event.reason.strip() else ""
-    return "info", f"Plan of {leader} for round {event.number}: {members}{reason}."
+    plan = "Planned" if leader == "you" else f"Plan of {leader} for"
+    return "info", f"{plan} round {event.number}: {members}{reason}."
 
 
 def view_passed(event: journal.ViewPassed, name_of: NameOf) -> LeveledText:

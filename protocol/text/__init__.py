@@ -1,0 +1,1 @@
+"""Text from people and for people: printable text, nearest names, TOML documents."""

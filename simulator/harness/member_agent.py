@@ -129,7 +129,7 @@ class MemberAgent:
                 hash=store.tip.hash.hex(),
                 weight=ledger.pending,
                 offered_seq=ledger.offer.seq,
-                given=ledger.given,
+                given=ledger.offer_sent,
                 vectors=digest_of(ledger),
             )
         self._left_step()

@@ -145,7 +145,7 @@ class ShadowLedger:
             )
             return
         self._ledger = self._empty()
-        restore_ledger(self._ledger, found.record, given=line.given)
+        restore_ledger(self._ledger, found.record, offer_sent=line.given)
         self._ledger.settled = self._last_seq = found.settled
         self._waiting, self._present, self._later, self._offers = (
             found.waiting,
@@ -161,11 +161,11 @@ class ShadowLedger:
 
     def gave_out(self) -> None:
         """The offer's bytes go to the reducers."""
-        self._ledger.give_out()
+        self._ledger.mark_sent()
 
     def collected(self, line: StretchCollected) -> None:
         stretch = Stretch(line.life, line.stretch, line.samples)
-        if self._ledger.given:
+        if self._ledger.offer_sent:
             self._later = (*self._later, stretch)
         else:
             self._present = (*self._present, stretch)
@@ -185,7 +185,7 @@ class ShadowLedger:
                 f"it offered {line.samples} samples as seq {line.seq}, its stretches make "
                 f"{offer.weight} as seq {offer.seq}"
             )
-        if offer.weight and not self._ledger.given:
+        if offer.weight and not self._ledger.offer_sent:
             self._offers[offer.seq] = (
                 *self._waiting,
                 *([LocalTrajectory(stretches=self._present)] if self._present else []),

@@ -1,6 +1,4 @@
-"""A home with certified rounds: real certificates, whose states are what the checkpoints hold, on a
-real disk.
-"""
+"""Writes a home with certified rounds: real certificates, and checkpoints with their states."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ def vector(number: int, salt: int) -> Vector:
 
 
 class CertifiedHome:
-    """`rounds` certificates of four members, and the last three checkpoints."""
+    """A home with `rounds` certificates of four members, and the last three checkpoints."""
 
     def __init__(self, root: Path, rounds: int = 9, signed: SignedManifest | None = None) -> None:
         self.root = root
@@ -41,7 +39,8 @@ class CertifiedHome:
         self.folder = run_folder(root, self.run)
         self.rounds = rounds
         self.tips: list[Tip] = [genesis(self.run)]
-        self.raws: list[bytes] = []  # the certificates
+        # The encoded certificates.
+        self.raws: list[bytes] = []
 
     async def write(self) -> CertifiedHome:
         keep_manifest(self.root, self.signed)
@@ -98,7 +97,7 @@ class CertifiedHome:
 
 
 def everything_in(folder: Path) -> dict[str, bytes]:
-    """By name; what is set aside is another name."""
+    """Return the content of each file by its path inside `folder`."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")

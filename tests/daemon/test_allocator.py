@@ -1,4 +1,4 @@
-"""Memory that is free between blocks in use goes back to the kernel."""
+"""Tests that free memory between used blocks returns to the kernel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import trio
 from daemon.system.allocator import PAUSE_S, trim_memory
 from simulator.fakes.clock import run_virtual
 
-# Below what malloc asks the kernel for one by one.
+# Smaller than the blocks for which malloc asks the kernel separately.
 BLOCK_BYTES, BLOCKS, KEPT = 100_000, 1000, 20
 
 
@@ -21,7 +21,7 @@ def resident_bytes() -> int:
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="needs glibc")
-def test_free_memory_between_blocks_in_use_is_given_back() -> None:
+def test_trim_memory_returns_free_memory_between_used_blocks() -> None:
     async def main() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trim_memory)

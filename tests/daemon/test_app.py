@@ -1,4 +1,4 @@
-"""What ends a node becomes a message to whoever started it."""
+"""Tests that an error at the start of a node becomes a message for a person."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.mark.real
-def test_a_disk_that_takes_no_manifest_ends_the_start_with_a_message(tmp_path: Path) -> None:
-    """A real start, up to where the run is written down; a file in the place of its directory
-    refuses that, as a full disk does.
-    """
+def test_start_with_an_unwritable_home_ends_with_a_message(tmp_path: Path) -> None:
+    """A file in the place of the directory `runs` fails like a full disk."""
     (tmp_path / "runs").touch(0o600)
     command = [sys.executable, "-m", "daemon.cli.main", "start", "--home", str(tmp_path)]
     environ = os.environ | {"PYTHONPATH": str(REPOSITORY)}

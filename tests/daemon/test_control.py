@@ -1,4 +1,4 @@
-"""The control socket: the real server and the real client, over real sockets."""
+"""Tests of the control socket, with the real server and client over real sockets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from protocol.errors import UserError
 
 
 class Daemon:
-    """Handlers that count."""
+    """Handlers that record their calls."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -65,7 +65,7 @@ async def asked(home: Path, name: str, timeout_s: float = 5.0) -> bytes:
 
 
 def raw(home: Path, data: bytes, *, finish: bool = True) -> bytes:
-    """What the server answers to arbitrary bytes."""
+    """Send arbitrary bytes, and return the server's answer."""
     with socket_address(home) as address, socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(10)
         connection.connect(address)
@@ -77,12 +77,12 @@ def raw(home: Path, data: bytes, *, finish: bool = True) -> bytes:
             while chunk := connection.recv(65536):
                 answer += chunk
         except (BrokenPipeError, ConnectionResetError):
-            # It stopped reading: its answer may be lost with what was unread.
+            # The server stopped reading, so its answer may be lost.
             pass
         return answer
 
 
-async def test_calls_and_answers(tmp_path: Path) -> None:
+async def test_call_returns_the_answer_of_the_handler(tmp_path: Path) -> None:
     async with served(tmp_path) as daemon:
         assert await asked(tmp_path, "status") == b'{"as_of":1}'
         assert await asked(tmp_path, "big") == daemon.big
@@ -90,7 +90,7 @@ async def test_calls_and_answers(tmp_path: Path) -> None:
     assert not (tmp_path / "control.sock").exists()
 
 
-async def test_an_error_of_the_daemon_reaches_the_caller_whole(tmp_path: Path) -> None:
+async def test_call_raises_the_whole_error_of_the_daemon(tmp_path: Path) -> None:
     async with served(tmp_path):
         with pytest.raises(UserError) as caught:
             await asked(tmp_path, "refuse")
@@ -107,14 +107,14 @@ async def test_an_error_of_the_daemon_reaches_the_caller_whole(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("depth", [0, 1, 3])
-async def test_homes_of_any_depth(tmp_path: Path, depth: int) -> None:
+async def test_call_works_in_homes_with_long_paths(tmp_path: Path, depth: int) -> None:
     home = tmp_path.joinpath(*["d" * 150] * depth)
     home.mkdir(parents=True, exist_ok=True)
     async with served(home):
         assert await asked(home, "status") == b'{"as_of":1}'
 
 
-def test_no_daemon_says_so_and_exits_3(tmp_path: Path) -> None:
+def test_call_without_a_daemon_exits_with_3(tmp_path: Path) -> None:
     for home in (tmp_path, tmp_path / "missing"):
         with pytest.raises(UserError) as caught:
             call(home, "status")
@@ -122,7 +122,7 @@ def test_no_daemon_says_so_and_exits_3(tmp_path: Path) -> None:
         assert caught.value.fix == f"hypergpud start --home {home}"
 
 
-def test_a_daemon_that_does_not_listen_yet_is_not_called_absent(
+def test_call_reports_a_daemon_that_does_not_listen_yet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_module, "RETRY_S", 0.1)
@@ -132,7 +132,7 @@ def test_a_daemon_that_does_not_listen_yet_is_not_called_absent(
     assert str(os.getpid()) in caught.value.what
 
 
-async def test_a_hung_daemon_is_named_after_the_time_limit(tmp_path: Path) -> None:
+async def test_call_reports_a_daemon_that_does_not_answer(tmp_path: Path) -> None:
     async with served(tmp_path):
         with home_lock(tmp_path), pytest.raises(UserError) as caught:
             await asked(tmp_path, "hang", timeout_s=0.2)
@@ -140,7 +140,7 @@ async def test_a_hung_daemon_is_named_after_the_time_limit(tmp_path: Path) -> No
     assert f"kill {os.getpid()}" in caught.value.fix
 
 
-async def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
+async def test_the_server_replaces_a_stale_socket(tmp_path: Path) -> None:
     left = socket.socket(socket.AF_UNIX)
     with socket_address(tmp_path) as address:
         left.bind(address)
@@ -152,7 +152,7 @@ async def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("becomes", ["nothing", "a file", "another socket"])
-async def test_a_socket_that_a_cleaner_removed_is_made_again(
+async def test_the_server_restores_a_socket_that_was_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, becomes: str
 ) -> None:
     monkeypatch.setattr(server_module, "LOOK_S", 0.05)
@@ -172,7 +172,7 @@ async def test_a_socket_that_a_cleaner_removed_is_made_again(
         assert not name.exists()
 
 
-async def test_a_directory_in_the_place_of_the_socket_is_waited_out(
+async def test_the_server_waits_while_a_directory_has_the_name_of_its_socket(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(server_module, "LOOK_S", 0.05)
@@ -187,12 +187,12 @@ async def test_a_directory_in_the_place_of_the_socket_is_waited_out(
             assert await asked(tmp_path, "status") == b'{"as_of":1}'
 
 
-async def test_a_socket_of_somebody_else_is_left_in_place_at_the_end(tmp_path: Path) -> None:
+async def test_the_server_does_not_remove_the_file_of_another_program(tmp_path: Path) -> None:
     name = tmp_path / SOCKET_FILE
     async with served(tmp_path):
         name.unlink()
-        name.write_text("somebody else's", encoding="ascii")
-    assert name.read_text(encoding="ascii") == "somebody else's"
+        name.write_text("another program's", encoding="ascii")
+    assert name.read_text(encoding="ascii") == "another program's"
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ async def test_a_socket_of_somebody_else_is_left_in_place_at_the_end(tmp_path: P
         b"[" * 4000 + b"\n",
     ],
 )
-async def test_garbage_is_told_so_and_changes_nothing(tmp_path: Path, data: bytes) -> None:
+async def test_the_server_refuses_garbage(tmp_path: Path, data: bytes) -> None:
     async with served(tmp_path) as daemon:
         answer = await trio.to_thread.run_sync(raw, tmp_path, data)
         assert not msgspec.json.decode(answer, type=ControlReply).ok
@@ -218,7 +218,7 @@ async def test_garbage_is_told_so_and_changes_nothing(tmp_path: Path, data: byte
         assert await asked(tmp_path, "status") == b'{"as_of":1}'
 
 
-async def test_much_too_much_does_not_hurt(tmp_path: Path) -> None:
+async def test_the_server_survives_a_megabyte_without_a_line_end(tmp_path: Path) -> None:
     async with served(tmp_path):
         await trio.to_thread.run_sync(raw, tmp_path, os.urandom(1 << 20).replace(b"\n", b" "))
         assert await asked(tmp_path, "status") == b'{"as_of":1}'
@@ -228,7 +228,7 @@ async def test_much_too_much_does_not_hurt(tmp_path: Path) -> None:
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.binary(max_size=200))
-def test_any_bytes(tmp_path: Path, data: bytes) -> None:
+def test_the_server_calls_no_handler_for_random_bytes(tmp_path: Path, data: bytes) -> None:
     async def main() -> None:
         with trio.fail_after(20):
             async with served(tmp_path) as daemon:
@@ -238,7 +238,7 @@ def test_any_bytes(tmp_path: Path, data: bytes) -> None:
     trio.run(main)
 
 
-async def test_silent_clients_do_not_keep_others_out(
+async def test_silent_clients_do_not_block_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "SERVER_TIMEOUT_S", 0.2)
@@ -254,7 +254,7 @@ async def test_silent_clients_do_not_keep_others_out(
             connection.close()
 
 
-async def test_the_answer_to_stop_arrives_although_it_ends_the_server(tmp_path: Path) -> None:
+async def test_the_answer_to_stop_arrives_before_the_server_ends(tmp_path: Path) -> None:
     async with trio.open_nursery() as nursery:
 
         async def stop() -> bytes:

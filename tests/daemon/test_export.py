@@ -1,4 +1,4 @@
-"""`export` that is interrupted leaves nothing in the way of the next one."""
+"""Tests that an interrupted export does not block the next export."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from daemon.home.layout import ensure_home
 from tests.daemon.certified_home import CertifiedHome
 
 
-def test_export_run_that_is_interrupted_leaves_no_file(
+def test_export_run_leaves_no_file_when_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home, file = tmp_path / "home", tmp_path / "model.safetensors"

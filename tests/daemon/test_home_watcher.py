@@ -1,4 +1,4 @@
-"""What happens to a home under a running node, one look at a time."""
+"""Tests of a running node whose home is removed, moved or changed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from daemon.home.layout import KEY_FILE, LOCK_FILE
 from daemon.home.lock import TOUCH_S, home_lock, lock_holder
 from daemon.home.node_key import load_or_make_key
 
-HomeAndWatch = tuple[Path, HomeWatcher, bytes]
+WatchedHome = tuple[Path, HomeWatcher, bytes]
 
 
 @pytest.fixture
-def watched(tmp_path: Path) -> Iterator[HomeAndWatch]:
-    """A home that is held, and its watch."""
+def watched(tmp_path: Path) -> Iterator[WatchedHome]:
+    """Yield a locked home, its watcher and its key."""
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
     with home_lock(home):
@@ -29,7 +29,7 @@ def watched(tmp_path: Path) -> Iterator[HomeAndWatch]:
         watch.close()
 
 
-def test_a_home_that_is_whole_goes_on_and_its_lock_is_touched(watched: HomeAndWatch) -> None:
+def test_look_touches_the_lock_of_a_whole_home(watched: WatchedHome) -> None:
     home, watch, _ = watched
     os.utime(home / LOCK_FILE, (0, 0))
     assert watch.look(TOUCH_S + 1) is None
@@ -41,9 +41,7 @@ def test_a_home_that_is_whole_goes_on_and_its_lock_is_touched(watched: HomeAndWa
 
 
 @pytest.mark.parametrize("how", ["removed", "moved", "replaced", "emptied and replaced"])
-def test_a_home_that_is_gone_ends_the_node_with_what_happened(
-    watched: HomeAndWatch, how: str
-) -> None:
+def test_look_reports_what_happened_to_a_lost_home(watched: WatchedHome, how: str) -> None:
     home, watch, _ = watched
     other = home.with_name("other")
     home.rename(other)
@@ -64,7 +62,7 @@ def test_a_home_that_is_gone_ends_the_node_with_what_happened(
         assert not list(home.iterdir())
 
 
-def test_a_lock_and_a_key_that_a_cleaner_removed_are_made_again(watched: HomeAndWatch) -> None:
+def test_look_restores_a_removed_lock_and_key(watched: WatchedHome) -> None:
     home, watch, seed = watched
     (home / LOCK_FILE).unlink()
     (home / KEY_FILE).unlink()
@@ -75,12 +73,10 @@ def test_a_lock_and_a_key_that_a_cleaner_removed_are_made_again(watched: HomeAnd
     assert watch.look(0.0) is None
 
 
-def test_a_lock_that_a_full_disk_does_not_take_is_marked_later(
-    watched: HomeAndWatch, monkeypatch: pytest.MonkeyPatch
+def test_look_marks_the_lock_after_a_full_disk_has_room(
+    watched: WatchedHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each look left an open file behind, and the one after it took the unmarked lock for another
-    process's.
-    """
+    """The looks in between must not leak descriptors, or take the unmarked lock for another's."""
     home, watch, _ = watched
     (home / LOCK_FILE).unlink()
     before = len(os.listdir("/proc/self/fd"))
@@ -96,26 +92,26 @@ def test_a_lock_that_a_full_disk_does_not_take_is_marked_later(
     assert lock_holder(home) == os.getpid()
 
 
-def test_look_goes_on_when_the_machine_gets_another_name(
-    watched: HomeAndWatch, monkeypatch: pytest.MonkeyPatch
+def test_look_ignores_a_new_name_of_the_machine(
+    watched: WatchedHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, watch, _ = watched
     monkeypatch.setattr(socket, "gethostname", lambda: "renamed")
     assert watch.look(0.0) is None
 
 
-def test_a_lock_that_another_process_took_meanwhile_ends_the_node(watched: HomeAndWatch) -> None:
+def test_look_reports_a_lock_that_another_process_took(watched: WatchedHome) -> None:
     home, watch, _ = watched
     (home / LOCK_FILE).unlink()
-    # Of this process too, through another open file: the kernel tells them apart.
+    # The same process, but another open file: the kernel distinguishes them.
     with home_lock(home):
         lost = watch.look(0.0)
     assert lost is not None
     assert "was taken by another process" in lost.what
 
 
-def test_a_lock_that_another_machine_wrote_into_ends_the_node(watched: HomeAndWatch) -> None:
-    """As where the file system's locks do not reach the other machine."""
+def test_look_reports_a_lock_that_another_machine_wrote(watched: WatchedHome) -> None:
+    """On some shared file systems, locks do not reach other machines."""
     home, watch, _ = watched
     (home / LOCK_FILE).write_text("77\nelsewhere\nanother boot\n", encoding="ascii")
     lost = watch.look(0.0)
@@ -123,8 +119,8 @@ def test_a_lock_that_another_machine_wrote_into_ends_the_node(watched: HomeAndWa
     assert "was taken by another process" in lost.what
 
 
-def test_a_file_system_that_fails_for_a_moment_is_waited_for(
-    watched: HomeAndWatch, monkeypatch: pytest.MonkeyPatch
+def test_look_tolerates_a_few_failures_of_the_file_system(
+    watched: WatchedHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, watch, _ = watched
 

@@ -1,8 +1,7 @@
-"""Which foreign modules each process loads: seen in `sys.modules` of real processes, since that is
-what costs and what collides.
+"""Tests which libraries each real process loads, by `sys.modules`.
 
-libp2p and hivemind cannot be in one process at all; torch belongs to the worker, aiohttp to the
-observer, and `hypergpud status` has 0.3 s from the start of its process to its answer.
+libp2p and hivemind cannot share a process. torch belongs to the worker, aiohttp to the observer.
+`hypergpud status` has 0.3 s from the start of its process to its answer.
 """
 
 from __future__ import annotations
@@ -46,14 +45,14 @@ WATCHED = (
 )
 HEAVY = frozenset(WATCHED) - {"click"}
 STATUS_LIMIT_S, HELP_LIMIT_S = 0.3, 0.15
-# Of CPU, for `python -c pass` in this environment on the machine whose limits those are.
+# CPU seconds of `python -c pass`, on the machine for which the limits were chosen.
 BARE_S = 0.02
 
 pytestmark = pytest.mark.real
 
 
 def loaded_by(code: str, *arguments: str) -> frozenset[str]:
-    """Those of WATCHED that a fresh process has loaded after running `code`."""
+    """Run `code` in a new process, and return the libraries of WATCHED that it loaded."""
     tail = f"\nimport sys; print('LOADED', *sorted(set(sys.modules) & set({WATCHED!r})))"
     environ = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(
@@ -70,9 +69,7 @@ def loaded_by(code: str, *arguments: str) -> frozenset[str]:
 
 @contextmanager
 def answering(home: Path) -> Iterator[None]:
-    """Something on the control socket that answers every call with an empty status, without any of
-    our server's imports in the way.
-    """
+    """Answer every call on the control socket with an empty status, without the real server."""
     status: Status = status_at(StatusState(), 1.0)
     answer = (
         msgspec.json.encode(ControlReply(ok=True, result=msgspec.Raw(msgspec.json.encode(status))))
@@ -106,18 +103,18 @@ def answering(home: Path) -> Iterator[None]:
 @pytest.mark.parametrize(
     "arguments", [("status",), ("status", "--json"), ("peers",), ("peers", "--json")]
 )
-def test_asking_a_daemon_loads_nothing_heavy(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_status_and_peers_load_no_heavy_library(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     with answering(tmp_path):
         code = "import sys; from daemon.cli.main import run; assert run(sys.argv[1:]) == 0"
         assert loaded_by(code, "--home", str(tmp_path), *arguments) & HEAVY == frozenset()
 
 
-def test_the_command_line_itself_loads_nothing_heavy() -> None:
+def test_the_command_line_loads_only_click() -> None:
     assert loaded_by("import daemon.cli.main") == {"click"}
 
 
 def test_help_loads_no_command() -> None:
-    """`--help` reads the table alone: it would pay for each module that a command imports."""
+    """`--help` needs only the command table; each imported command would slow it down."""
     code = "import sys; from daemon.cli.main import run; assert run(['--help']) == 0; "
     code += "from daemon.cli.command_table import all_commands; "
     code += "print('COMMANDS', [one.name for one in all_commands() if one.module in sys.modules])"
@@ -134,7 +131,7 @@ def test_help_loads_no_command() -> None:
 
 
 def cpu_seconds(*command: str) -> float:
-    """What a process takes of a core, the least of several."""
+    """Return the CPU seconds of a process, the least of six runs."""
     environ = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     took: list[float] = []
     for _ in range(6):
@@ -152,9 +149,7 @@ def cpu_seconds(*command: str) -> float:
 
 
 def is_within(limit_s: float, *arguments: str) -> bool:
-    """Whether a call keeps its limit on a core as fast as one that starts a bare interpreter in
-    BARE_S; a busy core is slower.
-    """
+    """Return whether a command stays within its limit, scaled by the speed of this core."""
     slowness = max(1.0, cpu_seconds("-c", "pass") / BARE_S)
     return cpu_seconds("-m", "daemon.cli.main", *arguments) < limit_s * slowness
 
@@ -173,13 +168,14 @@ def test_help_is_printed_within_its_limit(arguments: tuple[str, ...]) -> None:
 
 
 def test_the_node_loads_no_torch_no_hivemind_and_no_web_server() -> None:
+    """It loads prometheus_client, which libp2p imports."""
     loaded = loaded_by("import daemon.cli.commands.start, daemon.node.app")
     assert {"libp2p", "trio", "numpy"} <= loaded
     assert (
         loaded
         & {"torch", "hivemind", "aiohttp", "sklearn", "web3", "eth_account", "rich", "pygments"}
         == set()
-    )  # libp2p itself brings prometheus_client
+    )
 
 
 def test_the_worker_loads_no_network() -> None:
@@ -198,9 +194,8 @@ def test_the_import_for_task_authors_loads_no_torch() -> None:
 
 def test_the_hivemind_process_loads_no_libp2p_and_no_trio() -> None:
     """hivemind and libp2p cannot be imported into one process."""
-    loaded = loaded_by(
-        "import daemon.services.training.hivemind.main, daemon.services.training.hivemind.command_loop"
-    )
+    package = "daemon.services.training.hivemind"
+    loaded = loaded_by(f"import {package}.main, {package}.command_loop")
     assert {"hivemind", "torch"} <= loaded
     assert loaded & {"libp2p", "multiaddr", "trio", "aiohttp", "click"} == set()
 

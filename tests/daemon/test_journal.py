@@ -1,4 +1,4 @@
-"""The journal: stamps, folds, tells, writes; and a disk that refuses stops nothing."""
+"""Tests of the journal and the log, also on a disk that refuses to write."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def lines(path: Path) -> list[JournalEvent]:
     return [decode_event(line) for line in path.read_bytes().splitlines()]
 
 
-def test_an_event_is_stamped_folded_and_told(tmp_path: Path) -> None:
+def test_record_stamps_an_event_and_calls_the_listeners(tmp_path: Path) -> None:
     clock = iter([10.0, 11.0, 12.0])
     journal = Journal(tmp_path / "j", lambda: next(clock))
-    told: list[JournalEvent] = []
-    journal.add_listener(told.append)
+    seen: list[JournalEvent] = []
+    journal.add_listener(seen.append)
     journal.record(ready(7))
     journal.record(
         TrafficReport(
@@ -51,16 +51,19 @@ def test_an_event_is_stamped_folded_and_told(tmp_path: Path) -> None:
         )
     )
     status = journal.status()
-    assert [event.at for event in told] == [10.0, 11.0]
+    assert [event.at for event in seen] == [10.0, 11.0]
     assert status.as_of == 12.0
     assert status.run.parameters == 7
     assert status.network.bulk_sent == 3
     journal.flush()
-    assert lines(tmp_path / "j") == told[:1]  # measurements are not durable
+    # Measurements are not durable.
+    assert lines(tmp_path / "j") == seen[:1]
     assert stat.S_IMODE((tmp_path / "j").stat().st_mode) == 0o600
 
 
-async def test_without_a_path_nothing_is_written(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_a_journal_without_a_path_writes_nothing(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
     journal = Journal(None, lambda: 0.0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(journal.run)
@@ -84,7 +87,7 @@ async def test_run_writes_within_a_second_and_the_rest_at_the_end(tmp_path: Path
     assert [event.parameters for event in lines(path) if isinstance(event, TrainerReady)] == [1, 2]
 
 
-def test_a_torn_last_line_does_not_take_the_next_one(tmp_path: Path) -> None:
+def test_a_torn_last_line_does_not_spoil_the_next_line(tmp_path: Path) -> None:
     path = tmp_path / "j"
     path.write_bytes(b'{"type":"TrainerReady","dev')
     journal = Journal(path, lambda: 1.0)
@@ -95,7 +98,7 @@ def test_a_torn_last_line_does_not_take_the_next_one(tmp_path: Path) -> None:
     assert decode_event(whole) == msgspec.structs.replace(ready(3), at=1.0)
 
 
-def test_it_rotates_and_keeps_two_old_files(
+def test_the_journal_rotates_and_keeps_two_old_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "ROTATE_BYTES", 300)
@@ -117,7 +120,7 @@ def test_it_rotates_and_keeps_two_old_files(
 
 @contextmanager
 def file_size_limit(size: int) -> Iterator[None]:
-    """The kernel refuses to let files grow beyond `size`: a full disk, for this process alone."""
+    """Limit the files of this process to `size` bytes, which imitates a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -128,13 +131,13 @@ def file_size_limit(size: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_full_disk_is_named_once_and_nothing_is_lost(
+def test_a_full_disk_is_reported_once_and_no_event_is_lost(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "j"
     journal = Journal(path, lambda: 1.0)
-    told: list[JournalEvent] = []
-    journal.add_listener(told.append)
+    seen: list[JournalEvent] = []
+    journal.add_listener(seen.append)
     journal.record(ready(1))
     journal.flush()
     first = path.stat().st_size
@@ -142,8 +145,8 @@ def test_a_full_disk_is_named_once_and_nothing_is_lost(
         for number in (2, 3):
             journal.record(ready(number))
             journal.flush()
-            assert path.stat().st_size == first, "half a line was left"
-    assert sum(isinstance(event, Warned) for event in told) == 1
+            assert path.stat().st_size == first, "half a line was written"
+    assert sum(isinstance(event, Warned) for event in seen) == 1
     assert "Training continues" in caplog.text
     journal.flush()
     assert [event.parameters for event in lines(path) if isinstance(event, TrainerReady)] == [
@@ -158,7 +161,8 @@ def test_memory_is_bounded_while_the_disk_refuses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_WAITING", 10)
-    (tmp_path / "j").mkdir()  # a directory takes no lines
+    # A directory cannot be written.
+    (tmp_path / "j").mkdir()
     journal = Journal(tmp_path / "j", lambda: 1.0)
     for number in range(50):
         journal.record(PeerDown(peer=str(number), reason="gone"))
@@ -175,8 +179,9 @@ def test_logs_are_lines_on_stderr_and_json_in_the_file(tmp_path: Path) -> None:
     code = (
         "import logging, pathlib, sys; from daemon.logs import set_up_logging\n"
         "set_up_logging(file=pathlib.Path(sys.argv[1]))\n"
-        "logging.getLogger('daemon.x').info('two\\nlines'); logging.getLogger('daemon.x').debug('hidden')\n"
-        "logging.getLogger('libp2p').info('hidden'); logging.getLogger('libp2p').warning('shown')\n"
+        "ours, theirs = logging.getLogger('daemon.x'), logging.getLogger('libp2p')\n"
+        "ours.info('two\\nlines'); ours.debug('hidden')\n"
+        "theirs.info('hidden'); theirs.warning('shown')\n"
     )
     shown = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "log")],
@@ -199,12 +204,13 @@ def test_logs_are_lines_on_stderr_and_json_in_the_file(tmp_path: Path) -> None:
     assert set_up_logging.__doc__
 
 
-def test_a_log_that_cannot_be_written_is_said_once_and_its_lines_are_on_stderr(
+def test_a_log_file_that_cannot_be_written_is_reported_once(
     tmp_path: Path,
 ) -> None:
     code = (
         "import logging, os, pathlib, sys; from daemon.logs import set_up_logging\n"
-        "file = pathlib.Path(sys.argv[1]); set_up_logging(file=file); log = logging.getLogger('daemon.x')\n"
+        "file = pathlib.Path(sys.argv[1]); set_up_logging(file=file)\n"
+        "log = logging.getLogger('daemon.x')\n"
         "log.info('one'); log.info('two'); file.rmdir(); log.info('three'); log.info('four')\n"
     )
     (tmp_path / "log").mkdir()

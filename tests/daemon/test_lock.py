@@ -1,4 +1,4 @@
-"""One daemon per home, also where the kernel's locks do not reach."""
+"""Tests that one daemon runs per home, also where the kernel's locks do not work."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock_module, "POLL_S", 0.02)
 
 
-def test_the_file_says_who_holds_the_home_and_then_that_nobody_does(tmp_path: Path) -> None:
+def test_the_lock_file_names_the_holder_while_the_home_is_locked(tmp_path: Path) -> None:
     with home_lock(tmp_path):
         held = find_holder(tmp_path)
         assert held is not None
@@ -34,8 +34,8 @@ def test_the_file_says_who_holds_the_home_and_then_that_nobody_does(tmp_path: Pa
     assert find_holder(tmp_path) is None
 
 
-def test_a_file_that_another_machine_touches_is_held(tmp_path: Path) -> None:
-    """A shared file system whose locks do not reach the other machine."""
+def test_a_lock_that_another_machine_touches_is_respected(tmp_path: Path) -> None:
+    """On some shared file systems, locks do not reach the other machine."""
     file = tmp_path / LOCK_FILE
     file.write_text(ELSEWHERE, encoding="ascii")
     over = threading.Event()
@@ -63,8 +63,8 @@ def test_a_file_that_another_machine_touches_is_held(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("age_s", [0.0, 100 * 24 * 3600.0])
-def test_a_file_that_a_machine_left_behind_is_taken(tmp_path: Path, age_s: float) -> None:
-    """After a crash, or in a copy of the home."""
+def test_a_lock_that_another_machine_left_behind_is_replaced(tmp_path: Path, age_s: float) -> None:
+    """This happens after a crash, and in the copy of a home."""
     (tmp_path / LOCK_FILE).write_text(ELSEWHERE, encoding="ascii")
     then = time.time() - age_s
     os.utime(tmp_path / LOCK_FILE, (then, then))
@@ -72,7 +72,7 @@ def test_a_file_that_a_machine_left_behind_is_taken(tmp_path: Path, age_s: float
         assert lock_holder(tmp_path) == os.getpid()
 
 
-def test_without_locks_in_the_file_system_a_living_process_holds_the_home_and_a_dead_one_does_not(
+def test_only_a_living_process_holds_a_home_on_a_file_system_without_locks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -90,12 +90,12 @@ def test_without_locks_in_the_file_system_a_living_process_holds_the_home_and_a_
 
 
 @pytest.mark.parametrize("content", [b"", b"12\n", b"\xff\xfe\n", b"x\ny\nz", b"\n\n\n\n"])
-def test_any_content_is_read(tmp_path: Path, content: bytes) -> None:
+def test_a_lock_file_with_any_content_is_replaced(tmp_path: Path, content: bytes) -> None:
     (tmp_path / LOCK_FILE).write_bytes(content)
     with home_lock(tmp_path):
         assert lock_holder(tmp_path) == os.getpid()
 
 
-def test_a_holder_of_an_older_version_counts_as_one_of_this_machine() -> None:
+def test_a_holder_of_an_older_version_counts_as_local() -> None:
     assert LockHolder(pid=3).here
     assert str(LockHolder(pid=0)) == "process unknown"

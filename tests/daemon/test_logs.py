@@ -1,4 +1,4 @@
-"""What a log line looks like, for people and for machines."""
+"""Tests of the log lines on stderr and in the file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _as_before() -> Iterator[None]:
     root.setLevel(level)
 
 
-def test_a_quiet_stderr_has_errors_alone_and_the_file_has_everything(tmp_path: Path) -> None:
+def test_quiet_logging_shows_only_errors_and_files_everything(tmp_path: Path) -> None:
     stream, file = io.StringIO(), tmp_path / "log"
     set_up_logging(quiet=True, file=file, stream=stream)
     log = logging.getLogger("daemon.test")
@@ -38,7 +38,7 @@ def test_a_quiet_stderr_has_errors_alone_and_the_file_has_everything(tmp_path: P
     ] == ["said", "warned", "failed"]
 
 
-def test_what_a_peer_wrote_cannot_steer_the_terminal() -> None:
+def test_the_text_of_a_peer_cannot_control_the_terminal() -> None:
     stream = io.StringIO()
     set_up_logging(stream=stream)
     logging.getLogger("daemon.test").warning("a run named %s", "\x1b[31m\u202eevil\r\x07")

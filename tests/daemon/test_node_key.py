@@ -1,4 +1,4 @@
-"""The node key and the lock of a home, with real processes where two compete."""
+"""Tests of the node key and the lock of a home, with real processes where two compete."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from protocol.errors import UserError
 from protocol.identity import verify
 
 
-def test_a_key_is_made_once_and_read_again(tmp_path: Path) -> None:
+def test_a_key_is_created_once_and_then_read(tmp_path: Path) -> None:
     signer, seed = load_or_make_key(tmp_path)
     again, same = load_or_make_key(tmp_path)
     assert (again.peer, same) == (signer.peer, seed)
@@ -29,7 +29,7 @@ def test_a_key_is_made_once_and_read_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o666])
-def test_a_key_that_others_can_read_is_refused_with_the_line_that_mends_it(
+def test_the_error_for_a_key_that_others_can_read_has_a_working_fix(
     tmp_path: Path, mode: int
 ) -> None:
     load_or_make_key(tmp_path)
@@ -44,10 +44,10 @@ def test_a_key_that_others_can_read_is_refused_with_the_line_that_mends_it(
     load_or_make_key(tmp_path)
 
 
-def test_a_key_that_others_could_read_is_not_made(
+def test_no_key_is_created_where_others_could_read_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FAT has the permissions that it was mounted with, and chmod changes nothing there."""
+    """On FAT, the mount sets the permissions, and chmod changes nothing."""
     whole = os.open
 
     def open_(path: object, flags: int, mode: int = 0o777, **more: object) -> int:
@@ -82,7 +82,7 @@ def test_write_new_never_replaces(tmp_path: Path) -> None:
 
 @pytest.mark.real
 def test_starts_at_the_same_time_share_one_key(tmp_path: Path) -> None:
-    """Every process waits for the same pipe to close, then makes a key."""
+    """Each process waits for the same pipe to close, then creates a key."""
     code = (
         "import os, sys, pathlib; from daemon.home.node_key import load_or_make_key; os.read(0, 1);"
         " print(load_or_make_key(pathlib.Path(sys.argv[1]))[0].peer)"
@@ -105,7 +105,7 @@ def test_starts_at_the_same_time_share_one_key(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["node.key"]
 
 
-def test_a_second_daemon_on_a_home_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_second_daemon_on_a_home_is_refused_with_the_pid_of_the_first(tmp_path: Path) -> None:
     assert lock_holder(tmp_path) is None
     with home_lock(tmp_path):
         assert lock_holder(tmp_path) == os.getpid()
@@ -119,8 +119,11 @@ def test_a_second_daemon_on_a_home_is_refused_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-def test_the_lock_ends_with_its_process_however_that_ends(tmp_path: Path) -> None:
-    code = "import sys, pathlib; from daemon.lock import home_lock\nwith home_lock(pathlib.Path(sys.argv[1])): print('held', flush=True); input()"
+def test_a_killed_process_does_not_hold_the_lock(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; from daemon.home.lock import home_lock\n"
+        "with home_lock(pathlib.Path(sys.argv[1])): print('held', flush=True); input()"
+    )
     holder = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)],
         stdin=subprocess.PIPE,
@@ -135,7 +138,7 @@ def test_the_lock_ends_with_its_process_however_that_ends(tmp_path: Path) -> Non
     assert lock_holder(tmp_path) is None
 
 
-def test_home_by_flag_then_variable_then_platform(tmp_path: Path) -> None:
+def test_home_directory_prefers_flag_then_variable_then_platform(tmp_path: Path) -> None:
     assert home_directory(str(tmp_path), {"HYPERGPU_HOME": "/x"}) == tmp_path
     assert home_directory(None, {"HYPERGPU_HOME": "/x"}) == Path("/x")
     assert (
@@ -147,7 +150,7 @@ def test_home_by_flag_then_variable_then_platform(tmp_path: Path) -> None:
     )
 
 
-def test_a_home_is_private_and_an_existing_one_is_left(tmp_path: Path) -> None:
+def test_ensure_home_creates_a_private_home_and_keeps_an_existing_one(tmp_path: Path) -> None:
     ensure_home(tmp_path / "a" / "b")
     assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700
     (tmp_path / "mine").mkdir()
@@ -159,8 +162,8 @@ def test_a_home_is_private_and_an_existing_one_is_left(tmp_path: Path) -> None:
         ensure_home(tmp_path / "file")
 
 
-def test_a_new_key_takes_nothing_from_the_key_that_was_there_before(tmp_path: Path) -> None:
-    """As in a copy of a home: two keys must not offer one node's work, nor show one certificate."""
+def test_a_new_key_does_not_use_the_files_of_the_old_key(tmp_path: Path) -> None:
+    """Two nodes must not offer the same work, or show the same TLS certificate."""
     first, _ = load_or_make_key(tmp_path)
     run = tmp_path / "runs" / ("ab" * 32)
     run.mkdir(parents=True)
@@ -175,7 +178,7 @@ def test_a_new_key_takes_nothing_from_the_key_that_was_there_before(tmp_path: Pa
     assert not (tmp_path / "bulk.pem").exists()
 
 
-def test_what_belongs_to_a_second_old_key_is_set_aside_beside_the_first(tmp_path: Path) -> None:
+def test_the_work_of_a_second_old_key_is_kept_beside_the_first(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "aa"
     run.mkdir(parents=True)
     for work in (b"of the first key", b"of the second key"):

@@ -1,4 +1,4 @@
-"""A node raises its own limit of open files: strangers' sockets must leave some for its disk."""
+"""Tests that a node raises its limit of open files, which strangers' sockets could use up."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ RUN = """
 import resource
 _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-from daemon.node.app import _to_the_end
+from daemon.node.app import _run_trio
 
 async def main():
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
-print(_to_the_end(main))
+print(_run_trio(main))
 """
 
 
 @pytest.mark.real
-def test_allow_open_files_comes_before_all_that_a_node_does() -> None:
+def test_the_limit_of_open_files_is_raised_before_the_node_runs() -> None:
     environ = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(
         [sys.executable, "-c", RUN],

@@ -1,6 +1,4 @@
-"""What a home remembers: `start` alone goes on where it was last, and says so where that cannot be
-told.
-"""
+"""Tests of the recent state of a home, with which `start` alone continues the last run."""
 
 from __future__ import annotations
 
@@ -48,15 +46,15 @@ def run_of(choice: RunChoice) -> str:
     return choice.manifest.open().name
 
 
-def test_a_new_home_begins_the_bundled_run(tmp_path: Path) -> None:
+def test_start_in_a_new_home_begins_the_bundled_run(tmp_path: Path) -> None:
     choice = chosen(tmp_path)
     assert run_of(choice) == "stdlib-gpt"
     assert choice.join == ()
-    assert "the bundled run stdlib-gpt" in choice.assumed[0]
+    assert "Run: stdlib-gpt, which comes with HyperGPU" in choice.assumed[0]
     assert not list(tmp_path.iterdir())
 
 
-def test_start_alone_goes_on_with_the_last_run_and_its_members_and_names_the_others(
+def test_start_alone_continues_the_last_run_with_its_members(
     tmp_path: Path,
 ) -> None:
     first, second = a_run("first"), a_run("second")
@@ -64,30 +62,30 @@ def test_start_alone_goes_on_with_the_last_run_and_its_members_and_names_the_oth
     save_recent_state(tmp_path, second, 4002)
     choice = chosen(tmp_path)
     assert (run_of(choice), choice.join, last_port(tmp_path)) == ("second", (), 4002)
-    assert "that this home was in last" in choice.assumed[0]
+    assert "the last run of this home" in choice.assumed[0]
     assert f"first ({first.run.hex()[:12]})" in choice.assumed[1]
 
     back = chosen(tmp_path, first.run.hex()[:12])
     assert (run_of(back), back.join) == ("first", (ADDRESS,))
-    assert f"where they were seen last (--join): {ADDRESS}" in back.assumed[-1]
+    assert f"Joining the members of the last start: {ADDRESS}" in back.assumed[-1]
     save_recent_state(tmp_path, first, 4001)
     assert run_of(chosen(tmp_path)) == "first"
     assert members_of(tmp_path, first.run) == (ADDRESS,), (
-        "nobody is connected yet: those known before stay"
+        "before the first connection, the known members stay"
     )
 
 
-def test_whom_the_person_names_is_joined_and_nobody_else(tmp_path: Path) -> None:
+def test_start_joins_only_the_nodes_that_the_person_names(tmp_path: Path) -> None:
     run = a_run("here")
     save_recent_state(tmp_path, run, 4001, (ADDRESS,))
     elsewhere = ADDRESS.replace("4001", "4002")
     assert chosen(tmp_path, None, elsewhere) == RunChoice(
-        manifest=None, join=(elsewhere,), assumed=("the run of the node we join (--run)",)
+        manifest=None, join=(elsewhere,), assumed=(run_choice.RUN_OF_THE_JOINED,)
     )
     assert chosen(tmp_path, run.run.hex()[:8], elsewhere).join == (elsewhere,)
 
 
-def test_a_file_of_the_run_that_this_home_was_in_finds_its_members(tmp_path: Path) -> None:
+def test_start_with_the_file_of_a_known_run_joins_its_members(tmp_path: Path) -> None:
     save_recent_state(tmp_path, a_run("here"), 4001, (ADDRESS,))
     file = tmp_path / "run.toml"
     file.write_text('name = "here"\ntask = "none"\n')
@@ -96,7 +94,7 @@ def test_a_file_of_the_run_that_this_home_was_in_finds_its_members(tmp_path: Pat
     assert chosen(tmp_path, str(file)).join == ()
 
 
-def test_of_an_older_home_the_only_run_is_the_last_one_and_of_several_none_is_guessed(
+def test_start_without_recent_state_continues_the_only_run_of_a_home(
     tmp_path: Path,
 ) -> None:
     first, second = a_run("first"), a_run("second")
@@ -119,12 +117,12 @@ def test_of_an_older_home_the_only_run_is_the_last_one_and_of_several_none_is_gu
     "garbage",
     [b"", b"{", b"\xff\xfe", b"[1]", b'{"runs": [{"run": "zz"}]}', b'{"port": 70000}', b"[" * 5000],
 )
-def test_a_damaged_file_is_not_believed_and_is_written_anew(garbage: bytes, tmp_path: Path) -> None:
+def test_a_damaged_recent_state_is_ignored_and_replaced(garbage: bytes, tmp_path: Path) -> None:
     first, second = a_run("first"), a_run("second")
     save_recent_state(tmp_path, first, 4001, (ADDRESS,))
     (tmp_path / RECENT_STATE_FILE).write_bytes(garbage)
     assert load_recent_state(tmp_path) is None
-    assert run_of(chosen(tmp_path)) == "first", "there is only one"
+    assert run_of(chosen(tmp_path)) == "first", "the home has only one run"
     keep_manifest(tmp_path, second)
     with pytest.raises(UserError, match="several runs") as caught:
         chosen(tmp_path)
@@ -133,7 +131,7 @@ def test_a_damaged_file_is_not_believed_and_is_written_anew(garbage: bytes, tmp_
     assert run_of(chosen(tmp_path)) == "second"
 
 
-def test_a_last_run_whose_manifest_is_damaged_is_not_another_run(tmp_path: Path) -> None:
+def test_start_does_not_replace_a_last_run_with_a_damaged_manifest(tmp_path: Path) -> None:
     first, second = a_run("first"), a_run("second")
     save_recent_state(tmp_path, second, 4001)
     save_recent_state(tmp_path, first, 4001)
@@ -143,7 +141,8 @@ def test_a_last_run_whose_manifest_is_damaged_is_not_another_run(tmp_path: Path)
         chosen(tmp_path)
     assert str(manifest) in caught.value.why
     assert "--join MULTIADDR" in caught.value.fix
-    save_recent_state(tmp_path, first, 4001)  # joined again, it is whole again
+    # Joining the run again restores its manifest.
+    save_recent_state(tmp_path, first, 4001)
     assert last_run(tmp_path) == first
 
 
@@ -155,7 +154,7 @@ def everything_in(folder: Path) -> dict[Path, tuple[bytes, int]]:
     }
 
 
-def test_a_run_of_the_first_rules_is_not_taken_up_and_stays_as_it_is(tmp_path: Path) -> None:
+def test_start_refuses_a_run_of_the_first_rules_and_changes_nothing(tmp_path: Path) -> None:
     old = of_the_first_rules(Manifest(name="here", task="none"))
     save_recent_state(tmp_path, old, 4001, (ADDRESS,))
     before = everything_in(tmp_path)
@@ -170,7 +169,7 @@ def test_a_run_of_the_first_rules_is_not_taken_up_and_stays_as_it_is(tmp_path: P
     assert everything_in(tmp_path) == before
 
 
-def test_the_same_file_begins_a_new_run_beside_one_of_the_first_rules_and_says_so(
+def test_the_file_of_a_run_of_the_first_rules_begins_a_new_run(
     tmp_path: Path,
 ) -> None:
     old = of_the_first_rules(Manifest(name="here", task="none"))
@@ -183,7 +182,7 @@ def test_the_same_file_begins_a_new_run_beside_one_of_the_first_rules_and_says_s
     assert f"hypergpud export {old.run.hex()[:12]} FILE" in choice.assumed[0]
 
 
-def test_a_run_that_was_begun_under_earlier_rules_keeps_them(
+def test_a_run_keeps_the_rules_under_which_it_began(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = seal(Manifest(name="here", task="none", rules=7))
@@ -197,7 +196,7 @@ def test_a_run_that_was_begun_under_earlier_rules_keeps_them(
     choice = chosen(tmp_path, str(file))
     assert choice.manifest == begun
     assert (
-        "rules 7, under which this home began this run (rules = 2 in the file begins another)"
+        "Rules: 7, under which this home began this run (rules = 2 in the file begins another run)."
         in choice.assumed
     )
     file.write_text('name = "here"\ntask = "none"\nrules = 2\n')
@@ -210,7 +209,7 @@ def test_a_run_that_was_begun_under_earlier_rules_keeps_them(
 
 
 @pytest.mark.parametrize(("named", "said"), [("abcd", "No run"), ("deadbeef", "it was in here")])
-def test_an_id_of_no_run_of_this_home_names_those_there_are(
+def test_the_error_for_an_unknown_run_id_names_the_known_runs(
     named: str, said: str, tmp_path: Path
 ) -> None:
     save_recent_state(tmp_path, a_run("here"), 4001)
@@ -220,7 +219,7 @@ def test_an_id_of_no_run_of_this_home_names_those_there_are(
     assert "no file has that name" in str(caught.value)
 
 
-def test_where_nobody_answers_only_the_run_with_them_goes_on(tmp_path: Path) -> None:
+def test_run_among_returns_the_last_run_with_these_members(tmp_path: Path) -> None:
     assert run_among(tmp_path, {OTHER}) is None
     run = a_run("here")
     save_recent_state(tmp_path, run, 4001, (ADDRESS,))
@@ -228,7 +227,7 @@ def test_where_nobody_answers_only_the_run_with_them_goes_on(tmp_path: Path) -> 
     assert run_among(tmp_path, {ME.peer}) is None
 
 
-def test_what_is_remembered_is_bounded_and_written_only_when_it_changes(tmp_path: Path) -> None:
+def test_the_recent_state_is_bounded_and_written_only_when_it_changes(tmp_path: Path) -> None:
     for number in range(MOST_RUNS + 3):
         save_recent_state(tmp_path, a_run(f"run {number}"), 4001)
     known = load_recent_state(tmp_path)
@@ -248,10 +247,10 @@ def test_what_is_remembered_is_bounded_and_written_only_when_it_changes(tmp_path
     assert file.stat().st_mtime_ns == 10**9
 
 
-def test_a_run_is_noted_as_soon_as_this_node_can_work_on_it_and_one_that_it_cannot_is_not(
+def test_begin_run_saves_a_run_only_if_this_node_can_work_on_it(
     tmp_path: Path,
 ) -> None:
-    """Whoever presses Ctrl-C before the node has started finds the same run the next time."""
+    """After Ctrl-C during the start, the next start continues the same run."""
     good = seal(Manifest(name="good", task="simple_cnn"))
     config = Config(home=tmp_path, network=NetworkConfig(join=(ADDRESS,)))
     begin_run(config, good)
@@ -268,7 +267,7 @@ def test_a_run_is_noted_as_soon_as_this_node_can_work_on_it_and_one_that_it_cann
         assert run_of(chosen(tmp_path)) == "good"
 
 
-def test_an_address_where_nobody_was_met_never_replaces_one_where_somebody_was(
+def test_an_untested_address_does_not_replace_a_working_one(
     tmp_path: Path,
 ) -> None:
     run = a_run("run")

@@ -1,4 +1,4 @@
-"""The story of a round: the fold over a journal, and the reader of its files."""
+"""Tests of the story of a round, and of the reader of journal files."""
 
 from __future__ import annotations
 
@@ -121,6 +121,20 @@ def test_story_has_views_with_leader_plan_phases_and_failure() -> None:
     assert story.state == "certified"
     assert story.absent == (CARO,)
     assert [note.at - BEGAN_AT for note in story.notes] == [24.0]
+
+
+def test_story_of_a_round_without_a_plan_names_members_that_were_lost() -> None:
+    events: list[JournalEvent] = [
+        STARTED,
+        certified(6, members=(ME, ANNA)),
+        PhaseEntered(number=7, view=0, phase="train", reason="the round lasts 20 s"),
+        PeerDown(peer=ANNA, reason="the connection timed out"),
+        PeerDown(peer=BERT, reason="no member of round 6"),
+    ]
+    (story,) = RoundStories(keep=1, only=7).read(events).stories
+    assert [note.text for note in story.notes] == [
+        "Lost the connection to ANNAAAAA: the connection timed out."
+    ]
 
 
 def test_story_without_number_is_the_last_round() -> None:

@@ -1,4 +1,4 @@
-"""A home's numbers grow, whatever its clock does within a life and between two."""
+"""Tests that the serials of a home grow, whatever its clock does."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Clock:
 
 
 @pytest.mark.parametrize("shift_ns", [-HOUR_NS, 0, HOUR_NS, 365 * 24 * HOUR_NS, -NOW_NS])
-def test_the_next_life_is_above_the_last_whatever_the_clock_says(
+def test_the_serials_of_the_next_start_are_higher_whatever_the_clock_says(
     tmp_path: Path, shift_ns: int
 ) -> None:
     clock = Clock(NOW_NS)
@@ -36,10 +36,8 @@ def test_the_next_life_is_above_the_last_whatever_the_clock_says(
     assert later.next() >= later.first
 
 
-def test_a_home_that_is_restarted_often_stays_with_the_clock(tmp_path: Path) -> None:
-    """Each restart moved its numbers an hour ahead: of a home and its copy, the original looked
-    like the newer one.
-    """
+def test_the_serials_of_a_home_with_many_restarts_stay_near_the_clock(tmp_path: Path) -> None:
+    """If each restart moved them far ahead, an original would look newer than its copy."""
     clock = Clock(NOW_NS)
     used = 0
     for _ in range(50):
@@ -52,13 +50,13 @@ def test_a_home_that_is_restarted_often_stays_with_the_clock(tmp_path: Path) -> 
     assert int((tmp_path / "serials").read_text()) == used + MARGIN_NS
 
 
-def test_killed_lives_run_ahead_by_minutes_at_most(tmp_path: Path) -> None:
+def test_serials_after_a_kill_are_minutes_ahead_at_most(tmp_path: Path) -> None:
     clock = Clock(NOW_NS)
     Serials(tmp_path / "serials", clock).next()
     assert Serials(tmp_path / "serials", clock).first - NOW_NS < 5 * 60 * 10**9
 
 
-def test_a_life_in_the_far_future_leaves_room_for_those_after_it(tmp_path: Path) -> None:
+def test_serials_grow_after_a_start_in_the_far_future(tmp_path: Path) -> None:
     clock = Clock(NOW_NS + 365 * 24 * HOUR_NS)
     ahead = Serials(tmp_path / "serials", clock).next()
     clock.now_ns = NOW_NS
@@ -66,13 +64,13 @@ def test_a_life_in_the_far_future_leaves_room_for_those_after_it(tmp_path: Path)
     assert ahead < right.next() < right.next() < ahead + 2 * AHEAD_NS
 
 
-def test_a_clock_that_is_broken_gives_numbers_that_peers_can_read(tmp_path: Path) -> None:
+def test_serials_fit_64_bits_with_a_broken_clock(tmp_path: Path) -> None:
     assert Serials(tmp_path / "serials", Clock(2**80)).next() < 2**63
     assert LATEST_NS + 2 * AHEAD_NS < 2**63
 
 
 @given(st.lists(st.integers(-(10**20), 10**20), min_size=1, max_size=20))
-def test_numbers_grow_and_never_pass_what_is_on_disk(steps_ns: list[int]) -> None:
+def test_serials_grow_and_stay_below_the_number_on_disk(steps_ns: list[int]) -> None:
     clock = Clock(NOW_NS)
     serials = Serials(None, clock)
     bound = clock.now_ns + SPREAD_NS + AHEAD_NS
@@ -85,17 +83,17 @@ def test_numbers_grow_and_never_pass_what_is_on_disk(steps_ns: list[int]) -> Non
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"-5", b"9" * 40, b"\xff\xfe"])
-def test_a_damaged_file_leaves_the_wall_clock(tmp_path: Path, content: bytes) -> None:
+def test_serials_with_a_damaged_file_begin_at_the_clock(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "serials").write_bytes(content)
     first = Serials(tmp_path / "serials", Clock(NOW_NS)).first
     assert NOW_NS <= first < NOW_NS + SPREAD_NS
     assert int((tmp_path / "serials").read_text()) == first + AHEAD_NS
 
 
-def test_a_restored_home_uses_other_numbers_than_the_life_that_followed_the_backup(
+def test_a_restored_home_uses_other_serials_than_after_its_backup(
     tmp_path: Path,
 ) -> None:
-    """With the same numbers, a record of that life was an older node's answer, and the node ended."""
+    """With equal serials, the node would take its own old record for an older node."""
     file = tmp_path / "serials"
     Serials(file, Clock(NOW_NS))
     backup = file.read_bytes()
@@ -108,7 +106,7 @@ def test_a_restored_home_uses_other_numbers_than_the_life_that_followed_the_back
     assert not {number + 1 for number in mine} & used
 
 
-def test_a_number_of_another_life_is_passed(tmp_path: Path) -> None:
+def test_serials_continue_above_an_observed_serial(tmp_path: Path) -> None:
     serials = Serials(tmp_path / "serials", Clock(NOW_NS))
     serials.passed(NOW_NS + HOUR_NS * 5)
     assert serials.next() > NOW_NS + HOUR_NS * 5

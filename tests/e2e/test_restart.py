@@ -40,7 +40,7 @@ def test_restarted_nodes_find_each_other_without_arguments(tmp_path: Path) -> No
         swarm.restart_without_arguments(first)
         swarm.restart_without_arguments(second)
         swarm.until_round(furthest(first, second) + 2, first, second)
-        assert "that this home was in last" in second.log()
+        assert "the last run of this home" in second.log()
         swarm.stop(first, second)
         assert swarm.agreement(first, second).agreed
 

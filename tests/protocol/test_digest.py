@@ -24,7 +24,7 @@ DATA = st.binary(min_size=1, max_size=400)
 
 @st.composite
 def ranges(draw: st.DrawFn) -> tuple[list[bytes], int, int]:
-    """Different leaves, and a range of them."""
+    """Draw different leaves, and a range of them."""
     total = draw(st.integers(1, 70))
     start = draw(st.integers(0, total - 1))
     stop = draw(st.integers(start + 1, total))
@@ -93,23 +93,26 @@ def test_another_place_fails(case: tuple[list[bytes], int, int], start: int) -> 
 
 
 def _turns(start: int, count: int, total: int) -> list[tuple[bool, bool, int]]:
-    """How a proof is used, level by level: a digest on the left, one on the right, and how many
-    nodes they meet.
+    """Return the use of a proof level by level.
+
+    Each entry says whether it has a digest on the left and on the right, and how many nodes they
+    meet.
     """
     turns, first, last, width = [], start, start + count - 1, total
     while width > 1:
         left, right = first % 2 == 1, last % 2 == 0 and last + 1 < width
         turns.append((left, right, last - first + 1))
         first, last, width = (first - left) // 2, (last + right) // 2, (width + 1) // 2
-    return [turn for turn in turns if turn != (False, False, 1)]  # a node that is carried up
+    # Levels that only carry a node up do not count.
+    return [turn for turn in turns if turn != (False, False, 1)]
 
 
 @given(ranges(), st.integers(0, 140))
 def test_another_size_fails(case: tuple[list[bytes], int, int], total: int) -> None:
-    """The size is the verifier's own (a plan's borders), never the prover's.
+    """The verifier knows the size, from a plan's borders; the prover does not choose it.
 
-    Another size is refused wherever it makes another tree of the part that the proof shows; where
-    the path is the same, it shows the same leaves in the same place.
+    Another size fails where it changes the path of the proof. Where the path is the same, the proof
+    shows the same leaves in the same place.
     """
     leaves, start, stop = case
     proof = range_proof(levels_of(leaves), start, stop)
@@ -146,7 +149,7 @@ def test_golden() -> None:
     )
 
 
-def test_no_leaves_of_nothing_and_no_empty_range() -> None:
+def test_empty_data_has_no_leaves_and_an_empty_range_no_proof() -> None:
     leaves = [leaf_digest(b"x")] * 3
     assert leaves_of(b"", 16) == []
     for start, stop in ((0, 0), (-1, 2), (2, 4), (2, 1)):

@@ -1,4 +1,4 @@
-"""Peer ids are what libp2p says they are, and a signature is by whom it names."""
+"""Peer ids equal libp2p's, and a signature verifies only for its signer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ ASK_LIBP2P = """
 import json, sys
 from libp2p.crypto.ed25519 import Ed25519PublicKey
 from libp2p.peer.id import ID
-print(json.dumps([str(ID.from_pubkey(Ed25519PublicKey.from_bytes(bytes.fromhex(key)))) for key in json.loads(sys.argv[1])]))
+keys = [Ed25519PublicKey.from_bytes(bytes.fromhex(key)) for key in json.loads(sys.argv[1])]
+print(json.dumps([str(ID.from_pubkey(key)) for key in keys]))
 """
 
 
@@ -53,26 +54,26 @@ def test_known_ids(secret: str) -> None:
 
 
 def test_libp2p_agrees() -> None:
-    """In a process of its own: the protocol never imports libp2p."""
+    """libp2p runs in another process, because the protocol never imports it."""
     keys = [public_key for public_key, _ in KNOWN.values()] + [
         "00" * 32,
         "ff" * 32,
         "00" * 31 + "01",
     ]
-    said = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, "-c", ASK_LIBP2P, json.dumps(keys)],
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
     )
-    assert json.loads(said.stdout.strip().splitlines()[-1]) == [
+    assert json.loads(printed.stdout.strip().splitlines()[-1]) == [
         peer_id_of(bytes.fromhex(key)) for key in keys
     ]
 
 
 @given(SECRETS, st.binary(max_size=200))
-def test_whoever_knows_the_id_can_check(secret: bytes, message: bytes) -> None:
+def test_the_peer_id_suffices_to_check_a_signature(secret: bytes, message: bytes) -> None:
     signer = Signer(secret)
     signature = signer.sign(message)
     assert public_key_of(signer.peer).public_bytes_raw() == signer.public_key
@@ -128,7 +129,7 @@ def test_only_keys_of_32_bytes_have_ids(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [10, KNOWN_MESSAGE_BYTES + 1])
-def test_what_was_once_found_right_makes_nothing_else_right(size: int) -> None:
+def test_a_remembered_signature_makes_no_other_valid(size: int) -> None:
     signer, other = Signer(bytes(31) + b"\x01"), Signer(bytes(31) + b"\x02")
     message = b"m" * size
     signature = signer.sign(message)

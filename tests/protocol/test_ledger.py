@@ -46,7 +46,7 @@ def test_a_ledger_knows_the_offers_that_it_made_and_those_before_them() -> None:
     offer = ledger.make_offer()
     assert ledger.knows(offer.seq)
     assert not ledger.knows(offer.seq + 1)
-    ledger.give_out()
+    ledger.mark_sent()
     ledger.settle(offer.seq)
     assert ledger.knows(offer.seq)
 
@@ -88,20 +88,20 @@ def test_a_restart_goes_on_where_the_ledger_stood(phase: str) -> None:
     if phase != "trained":
         offer = ledger.make_offer()
     if phase not in ("trained", "offered"):
-        ledger.give_out()
+        ledger.mark_sent()
     if phase == "trained on":
         ledger.add(constant(1.0), 5)
         ledger.make_offer()
     if phase == "not listed":
         ledger.settle(None)
     back = new_ledger(cap=1000)
-    restore_ledger(back, deepcopy(ledger_record(ledger, RUN, TIP)), given=ledger.given)
+    restore_ledger(back, deepcopy(ledger_record(ledger, RUN, TIP)), offer_sent=ledger.offer_sent)
     for each in (ledger, back):
         each.add(constant(0.25), 4)
         each.make_offer()
-    assert (back.offer, back.given, back.pending, back.drawn, back.rounds) == (
+    assert (back.offer, back.offer_sent, back.pending, back.drawn, back.rounds) == (
         ledger.offer,
-        ledger.given,
+        ledger.offer_sent,
         ledger.pending,
         ledger.drawn,
         ledger.rounds,
@@ -109,7 +109,7 @@ def test_a_restart_goes_on_where_the_ledger_stood(phase: str) -> None:
     assert ledger.local is not None
     assert back.local is not None
     assert (back.local == ledger.local).all()
-    if ledger.given or phase == "not listed":
+    if ledger.offer_sent or phase == "not listed":
         for each in (ledger, back):
             assert each.settle(offer.seq) == 0
         assert back.pending == ledger.pending

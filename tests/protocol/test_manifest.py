@@ -48,7 +48,7 @@ def test_a_sealed_manifest_opens() -> None:
 
 
 def test_another_setting_is_another_run() -> None:
-    """Whatever the members must agree on is in the run id."""
+    """The run id covers everything that the members must agree on."""
     runs = {seal(PLAIN).run}
     changes = {
         "seed": 1,

@@ -1,6 +1,4 @@
-"""Messages: what was signed is what is read, and nothing a peer sends raises anything but
-`PeerFault`.
-"""
+"""Messages: a node reads exactly what was signed, and bad bytes raise only `PeerFault`."""
 
 from __future__ import annotations
 
@@ -76,13 +74,15 @@ EXAMPLES: dict[str, Message] = {
         Binding(public_key=bytes(33), payout=bytes(20), signature=bytes(64)),
     ),
     "plan": MADE.plan,
-    "held": HoldReport(plan=named("plan"), contributors=(0, 3)),
+    "hold report": HoldReport(plan=named("plan"), contributors=(0, 3)),
     "withdrawal": Withdrawal(plan=named("plan"), reason="in a later view"),
-    "cut": MADE.inclusion,
+    "inclusion": MADE.inclusion,
     "sum": GroupSum(
-        plan=named("plan"), inclusion=named("cut"), part=3, slice=2, root=named("root")
+        plan=named("plan"), inclusion=named("inclusion"), part=3, slice=2, root=named("root")
     ),
-    "result": SliceResult(plan=named("plan"), inclusion=named("cut"), slice=2, root=named("root")),
+    "result": SliceResult(
+        plan=named("plan"), inclusion=named("inclusion"), slice=2, root=named("root")
+    ),
     "vote": MADE.vote,
     "announce": Announce(certificate=MADE.raw()),
 }
@@ -90,12 +90,12 @@ EACH = pytest.mark.parametrize("message", EXAMPLES.values(), ids=EXAMPLES)
 DEEP = b"\x91" * 100_000 + b"\xc0"
 
 
-def test_every_kind_is_here() -> None:
+def test_the_examples_cover_every_kind() -> None:
     assert {type(message) for message in EXAMPLES.values()} == set(get_args(AnyMessage))
 
 
 def refused(data: bytes) -> str:
-    """The reason for which bytes from a stream are refused; they must be."""
+    """Check that bytes from a stream are refused, and return the reason."""
     with pytest.raises(PeerFault) as fault:
         open_signed(decode_signed(data), RUN)
     assert fault.value.reason in REFUSALS
@@ -103,7 +103,7 @@ def refused(data: bytes) -> str:
 
 
 def enveloped(payload: bytes, signer: Signer = ALICE) -> bytes:
-    """Any bytes, signed as if they were a message."""
+    """Sign any bytes as if they were a message."""
     probe = sign(signer, RUN, BEACON)
     assert signature_is_valid(RUN, probe.payload, signer.peer, probe.signature)
     return encode_signed(Signed(payload, signer.peer, signer.sign(_DOMAIN + RUN + payload)))
@@ -130,19 +130,19 @@ def test_any_changed_bit_is_refused(message: Message, place: float, bit: int) ->
 
 @EACH
 @given(at=st.floats(0, 1, exclude_max=True))
-def test_what_was_cut_off_or_goes_on_is_refused(message: Message, at: float) -> None:
+def test_truncated_or_extended_messages_are_refused(message: Message, at: float) -> None:
     data = encode_signed(sign(ALICE, RUN, message))
     assert refused(data[: int(at * len(data))]) == "malformed"
     assert refused(data + b"\0") == "malformed"
 
 
-def test_another_runs_message_is_not_ours() -> None:
+def test_a_message_of_another_run_is_refused() -> None:
     signed = sign(ALICE, named("another run"), BEACON)
     assert refused(encode_signed(signed)) == "unsigned"
     assert open_signed(signed, named("another run")) == BEACON
 
 
-def test_nobody_signs_for_somebody_else() -> None:
+def test_a_signature_for_another_peer_is_refused() -> None:
     signed = sign(EVE, RUN, BEACON)
     assert (
         refused(encode_signed(Signed(signed.payload, ALICE.peer, signed.signature))) == "unsigned"
@@ -161,7 +161,7 @@ def test_another_kind_is_refused() -> None:
     assert refused(enveloped(msgspec.msgpack.encode(["Surprise", 1]))) == "malformed"
 
 
-def test_what_is_too_large_is_refused_unread() -> None:
+def test_a_message_that_is_too_large_is_refused_unread() -> None:
     assert refused(b"\0" * (MAX_MESSAGE_BYTES + 257)) == "oversized"
     assert refused(enveloped(bytes(MAX_MESSAGE_BYTES + 1))) == "malformed"
     assert refused(enveloped(bytes(MAX_MESSAGE_BYTES))) == "malformed"
@@ -171,16 +171,16 @@ def _with(message: Message, **changes: Any) -> bytes:
     return msgspec.msgpack.encode(msgspec.structs.replace(message, **changes))
 
 
-HELD, VOTE, CUT = EXAMPLES["held"], MADE.vote, MADE.inclusion
+HOLD_REPORT, VOTE, INCLUSION = EXAMPLES["hold report"], MADE.vote, MADE.inclusion
 OUT_OF_RANGE = {
-    "short digest": _with(HELD, plan=b"\0" * 31),
-    "long digest": _with(HELD, plan=b"\0" * 33),
-    "negative member": _with(HELD, contributors=(-1,)),
-    "member 64": _with(HELD, contributors=(64,)),
-    "65 members": _with(HELD, contributors=(0,) * 65),
-    "cut 0": _with(CUT, number=0),
-    "cut 65": _with(CUT, number=65),
-    "long reason": _with(CUT, reason="x" * 513),
+    "short digest": _with(HOLD_REPORT, plan=b"\0" * 31),
+    "long digest": _with(HOLD_REPORT, plan=b"\0" * 33),
+    "negative member": _with(HOLD_REPORT, contributors=(-1,)),
+    "member 64": _with(HOLD_REPORT, contributors=(64,)),
+    "65 members": _with(HOLD_REPORT, contributors=(0,) * 65),
+    "inclusion 0": _with(INCLUSION, number=0),
+    "inclusion 65": _with(INCLUSION, number=65),
+    "long reason": _with(INCLUSION, reason="x" * 513),
     "no parent": _with(VOTE, parents=()),
     "three parents": _with(VOTE, parents=(named("a"),) * 3),
     "negative view": _with(VOTE, view=-1),
@@ -190,11 +190,11 @@ OUT_OF_RANGE = {
     "long device": _with(BEACON, device="x" * 129),
     "text for a number": _with(BEACON, serial="7"),
     "fraction for a number": _with(BEACON, serial=7.5),
-    "one field more": msgspec.msgpack.encode([*msgspec.msgpack.decode(payload_of(HELD)), 1]),
-    "one field less": msgspec.msgpack.encode(msgspec.msgpack.decode(payload_of(HELD))[:-1]),
+    "one field more": msgspec.msgpack.encode([*msgspec.msgpack.decode(payload_of(HOLD_REPORT)), 1]),
+    "one field less": msgspec.msgpack.encode(msgspec.msgpack.decode(payload_of(HOLD_REPORT))[:-1]),
     "no text": payload_of(BEACON).replace(b"attic", b"\xff\xfe\xff\xfe\xff"),
     "deep": DEEP,
-    "deep behind": payload_of(HELD) + DEEP,
+    "deep behind": payload_of(HOLD_REPORT) + DEEP,
     "nothing": b"",
 }
 
@@ -205,8 +205,9 @@ def test_values_out_of_range_are_refused(payload: bytes) -> None:
 
 
 def test_deep_nesting_is_refused_and_not_recursed_into() -> None:
-    """Fields that nobody asked for are skipped, and skipping recursed until the stack was
-    exhausted: one message stopped a node.
+    """Before the fix, a decoder that skipped unknown fields exhausted the stack.
+
+    One message stopped a node.
     """
     data = encode_signed(sign(ALICE, RUN, BEACON))
     assert refused(b"\x94" + data[1:] + DEEP) == "malformed"
@@ -227,7 +228,7 @@ def test_noise_is_refused(data: bytes) -> None:
 def test_signed_noise_is_read_or_refused(
     message: Message, noise: bytes, place: float, length: int
 ) -> None:
-    """A member signs a message with something pasted into it: it is another message, or none."""
+    """Read or refuse a signed message into which a member pasted random bytes."""
     payload = payload_of(message)
     at = int(place * len(payload))
     try:
@@ -243,17 +244,15 @@ def test_signed_noise_is_read_or_refused(
 
 
 def test_a_bound_offer_from_before_trajectories_is_read() -> None:
-    """Certificates on disk hold such offers: fourteen elements, the binding right behind the
-    sights.
-    """
+    """Certificates on disk hold such offers: the binding follows the observations directly."""
     bound = EXAMPLES["bound"]
     assert isinstance(bound, BoundReady)
     elements = msgspec.msgpack.decode(payload_of(bound))
-    # Behind the kind's name.
+    # The first element is the tag.
     place = [field.name for field in msgspec.structs.fields(BoundReady)].index("trajectory") + 1
     payload = msgspec.msgpack.encode(elements[:place] + elements[place + 1 :])
     signed = Signed(payload, ALICE.peer, bytes(64))
     assert open_signed(signed, RUN, trusted=True) == bound
-    assert signed.digest == digest(payload), "it is named by the bytes that were signed"
+    assert signed.digest == digest(payload), "the signed bytes name the offer"
     with pytest.raises(PeerFault, match="unknown message"):
         open_signed(Signed(payload[:-1], ALICE.peer, bytes(64)), RUN, trusted=True)

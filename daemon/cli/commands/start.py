@@ -94,7 +94,7 @@ def start(
         for sentence in _defaults_used(config, origins):
             invocation.say(sentence)
         for sentence in chosen.assumed:
-            invocation.say(f"Assumed: {sentence}")
+            invocation.say(sentence)
         if chosen.manifest is not None:
             begin_run(config, chosen.manifest)
         password = _password(home, chosen.manifest, password_file)

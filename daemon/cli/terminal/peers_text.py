@@ -42,7 +42,7 @@ def peers_text(status: Status, color: bool, width: int | None = None) -> str:
     """
     ink = Ink(color)
     if not status.peers:
-        return "No peer is known yet."
+        return "No peer is known at the moment."
     heads = (
         "PEER",
         "ID",

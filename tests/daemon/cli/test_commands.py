@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from daemon.cli.main import run
+from daemon.node.run_choice import RUN_OF_THE_JOINED
 from daemon.version import version
 from tests.daemon.cli.conftest import Hypergpud
 from tests.e2e.processes import until
@@ -148,7 +149,7 @@ def test_restart_keeps_its_identity_and_lists_the_defaults_used(
 
 def test_start_with_join_gets_the_run_from_the_peer(start: Start) -> None:
     daemon = start("--join", "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWExample")
-    assert "Assumed: the run of the node we join (--run)\n" in daemon.said  # type: ignore[attr-defined]
+    assert f"{RUN_OF_THE_JOINED}\n" in daemon.said  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,4 @@
-"""What the worker's tests share: trainers of tiny jobs, and a working directory with tasks of the
-tests' own.
-"""
+"""Fixtures of the worker's tests: trainers of tiny jobs, and tasks of the tests' own."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from daemon.device.settings import WorkerSettings
 from protocol.identity import Signer
 from protocol.run.manifest import Inner, Manifest
 from protocol.run.task_digest import TaskDigest
-from tests.daemon.device.recorded_events import Happened
+from tests.daemon.device.recorded_events import RecordedEvents
 
 TINY = {"layers": 1, "heads": 2, "width": 16, "context": 16, "corpus_bytes": 100_000}
 PROMPT = WorkerTimeouts(first_wait_s=0.05, longest_wait_s=0.2)
@@ -25,13 +23,13 @@ MakeTrainer = Callable[..., WorkerTrainer]
 
 @pytest.fixture
 def faulty_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A working directory with the module `faulty_tasks`, as a user's own task would lie there."""
+    """Enter the folder of the module `faulty_tasks`, like a user with a task of their own."""
     monkeypatch.chdir(Path(__file__).parent)
 
 
 @pytest.fixture
 def note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A named pipe: reading it waits until a task of `faulty_tasks` has something to say."""
+    """Return a named pipe. Reading it waits for the text of a task in `faulty_tasks`."""
     pipe = tmp_path / "note"
     os.mkfifo(pipe)
     monkeypatch.setenv("HYPERGPU_TEST_NOTE", str(pipe))
@@ -39,13 +37,13 @@ def note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def happened() -> Happened:
-    return Happened()
+def events() -> RecordedEvents:
+    return RecordedEvents()
 
 
 @pytest.fixture
-def make_trainer(happened: Happened) -> MakeTrainer:
-    """Gives a trainer that was not started, of "byte_gpt" or "faulty_tasks:Class"."""
+def make_trainer(events: RecordedEvents) -> MakeTrainer:
+    """Return a function that makes a trainer of "byte_gpt" or "faulty_tasks:Class"."""
 
     def make(
         task: str = "byte_gpt",
@@ -53,7 +51,7 @@ def make_trainer(happened: Happened) -> MakeTrainer:
         options: dict[str, object] | None = None,
         timeouts: WorkerTimeouts = PROMPT,
         allow: bool = True,
-        before: TaskDigest | None = None,
+        previous_task: TaskDigest | None = None,
     ) -> WorkerTrainer:
         chosen = options if options is not None else (TINY if task == "byte_gpt" else {})
         manifest = Manifest(name="test", task=task, task_options=chosen, inner=Inner(batch_size=4))
@@ -62,9 +60,9 @@ def make_trainer(happened: Happened) -> MakeTrainer:
             manifest,
             Signer(bytes(32)).peer,
             settings,
-            happened,
+            events,
             timeouts=timeouts,
-            previous_task=before,
+            previous_task=previous_task,
         )
 
     return make

@@ -1,6 +1,4 @@
-"""Training loops of small tasks in this process, for tests of the numerics and of what a task may
-do.
-"""
+"""Builds training loops in this process, for tests of numerics and of the rules for tasks."""
 
 from __future__ import annotations
 
@@ -19,9 +17,12 @@ LANE = Lane(base=0, index=0, stride=1)
 
 
 def loop_of(
-    task: Task, name: str = "test:Task", inner: Inner | None = None
+    task: Task,
+    name: str = "test:Task",
+    inner: Inner | None = None,
+    settings: WorkerSettings = SETTINGS,
 ) -> tuple[TrainingLoop, shared_memory.SharedMemory]:
-    """A loop that was not set to work, and what it shares."""
+    """Return a loop that does not train yet, and its shared memory with the anchor."""
     job = Job(
         task=name,
         task_options={},
@@ -29,7 +30,7 @@ def loop_of(
         inner=inner or Inner(batch_size=4),
         peer=Signer(bytes(32)).peer,
     )
-    loop = TrainingLoop(task, Device(SETTINGS), job)
+    loop = TrainingLoop(task, Device(settings), job)
     fd = shared_memory.create()
     shared_memory.give_size(fd, loop.parameters, loop.inner_size)
     shared = shared_memory.SharedMemory(fd, loop.parameters, loop.inner_size)
@@ -39,7 +40,7 @@ def loop_of(
 
 
 def training(task: Task, inner: Inner | None = None) -> TrainingLoop:
-    """A loop at its first step."""
+    """Return a loop before its first step."""
     loop, _ = loop_of(task, inner=inner)
     loop.train(LANE, None)
     return loop

@@ -1,3 +1,3 @@
-"""A task's module whose own import is missing on this machine."""
+"""The module of a task that imports a library which is not installed."""
 
 import no_such_library  # noqa: F401

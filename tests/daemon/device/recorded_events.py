@@ -1,6 +1,4 @@
-"""What a trainer told: a list of events that tests can wait on, and the process numbers they want
-to follow.
-"""
+"""Records a trainer's events for tests to wait on, and finds its processes."""
 
 from __future__ import annotations
 
@@ -16,11 +14,8 @@ from protocol.journal import JournalEvent
 E = TypeVar("E", bound=JournalEvent)
 
 
-class Happened:
-    """An `on_event`.
-
-    `await happened.next(Kind)` gives the events of one kind in order, each once.
-    """
+class RecordedEvents:
+    """An `on_event` that keeps all events."""
 
     def __init__(self) -> None:
         self.events: list[JournalEvent] = []
@@ -33,6 +28,7 @@ class Happened:
         self._more = trio.Event()
 
     async def next(self, kind: type[E]) -> E:
+        """Return the next event of a kind, and wait for it. Each event is returned once."""
         while True:
             for place, event in enumerate(self.events):
                 if place not in self._given and isinstance(event, kind):
@@ -42,7 +38,7 @@ class Happened:
 
 
 def workers_of(parent: int) -> list[int]:
-    """The worker processes that `parent` has now."""
+    """Return the worker processes that are children of `parent` now."""
     found = []
     for task in Path(f"/proc/{parent}/task").iterdir():
         for child in (task / "children").read_text(encoding="ascii").split():
@@ -56,19 +52,22 @@ def workers_of(parent: int) -> list[int]:
 
 
 def _command_of(file: Path) -> bytes:
-    """A process in the middle of exec has closed what it inherited, which is when its parent goes
-    on, and has no command line yet.
+    """Return a process's command line, also in the middle of an exec.
+
+    Such a process has closed its inherited descriptors, so its parent runs on, but it has no
+    command line yet.
     """
     for _ in range(1000):
         command = file.read_bytes()
         if command:
             return command
         os.sched_yield()
-    return b""  # a zombie has none either
+    # A zombie has no command line either.
+    return b""
 
 
 def gone_within(pid: int, seconds: float) -> bool:
-    """Whether the process, anybody's child, ends in that time (or had already)."""
+    """Return whether the process ends within that time, or has ended already."""
     try:
         fd = os.pidfd_open(pid)
     except ProcessLookupError:

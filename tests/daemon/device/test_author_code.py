@@ -1,6 +1,4 @@
-"""What is said of an exception in a task's own code: its place in that code, and a traceback
-without ours.
-"""
+"""Tests of the messages for exceptions in a task's own code."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def failing(folder: Path, name: str, source: str) -> TaskFault:
-    """The fault of importing a module with this source."""
+    """Import a module with this source, and return its fault."""
     (folder / f"{name}.py").write_text(source)
     try:
         with pytest.raises(TaskFault) as fault, author_code(f"import {name}"):
@@ -39,7 +37,7 @@ def failing(folder: Path, name: str, source: str) -> TaskFault:
     return fault.value
 
 
-def test_the_innermost_line_of_the_authors_code_is_named(folder: Path) -> None:
+def test_a_fault_names_the_innermost_line_of_the_authors_code(folder: Path) -> None:
     fault = failing(
         folder, "wine", "import json\ndef load():\n    return json.loads('{')\nload()\n"
     )
@@ -51,7 +49,7 @@ def test_the_innermost_line_of_the_authors_code_is_named(folder: Path) -> None:
     assert "return json.loads('{')" in fault.trace
 
 
-def test_a_syntax_error_is_named_at_its_own_line(folder: Path) -> None:
+def test_a_fault_names_the_line_of_a_syntax_error(folder: Path) -> None:
     fault = failing(folder, "broken", "x = 1\nclass Broken(\n")
     assert (
         fault.what == "Task failed in broken.py:2 import broken: SyntaxError: '(' was never closed"
@@ -60,7 +58,7 @@ def test_a_syntax_error_is_named_at_its_own_line(folder: Path) -> None:
     assert "_bootstrap" not in fault.trace
 
 
-def test_causes_are_told_and_long_tracebacks_lose_their_beginning(folder: Path) -> None:
+def test_a_long_traceback_keeps_its_end(folder: Path) -> None:
     source = """
 def deep(n):
     try:
@@ -75,7 +73,7 @@ deep(60)
     assert fault.trace.rstrip().endswith("ValueError: ('level', 60)")
 
 
-def test_faults_that_are_ours_pass_and_others_become_what_was_asked_for() -> None:
+def test_author_code_turns_only_foreign_exceptions_into_faults() -> None:
     with pytest.raises(UserError), author_code("batch()", SampleFault):
         raise UserError("DATA", "no data")
     with pytest.raises(TaskFault), author_code("batch()", SampleFault):
@@ -86,7 +84,7 @@ def test_faults_that_are_ours_pass_and_others_become_what_was_asked_for() -> Non
         raise KeyboardInterrupt
 
 
-def test_a_method_is_named_by_its_file_and_line() -> None:
+def test_place_of_returns_file_line_and_name() -> None:
     assert place_of(failing).startswith("test_author_code.py:")
     assert place_of(failing).endswith(" failing()")
     assert place_of(len) == "len()"
@@ -98,13 +96,14 @@ def test_a_method_is_named_by_its_file_and_line() -> None:
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
         RuntimeError(
-            "[enforce fail at alloc_cpu.cpp:118] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"
+            "[enforce fail at alloc_cpu.cpp:118] . DefaultCPUAllocator: can't allocate memory:"
+            " you tried to allocate 8 bytes"
         ),
         OSError(12, "Cannot allocate memory"),
     ],
 )
 @pytest.mark.parametrize("kind", [SampleFault, TaskFault])
-def test_a_lack_of_memory_is_no_fault_of_a_sample_or_a_task(
+def test_a_lack_of_memory_becomes_memory_short(
     error: Exception, kind: type[SampleFault | TaskFault]
 ) -> None:
     with (
@@ -117,7 +116,7 @@ def test_a_lack_of_memory_is_no_fault_of_a_sample_or_a_task(
         raise ValueError("this batch") from error
 
 
-def test_other_errors_of_a_task_stay_faults() -> None:
+def test_other_errors_become_task_faults() -> None:
     for error in (RuntimeError("the cat sat on the data"), OSError(5, "Input/output error")):
         with pytest.raises(TaskFault), author_code("loss()"):
             raise error

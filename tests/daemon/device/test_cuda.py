@@ -1,4 +1,4 @@
-"""The same training on a CUDA device."""
+"""Tests of training on a CUDA device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from protocol.identity import Signer
 from protocol.ports.trainer import Lane
 from protocol.run.initial_parameters import initial_parameters
 from protocol.run.manifest import Inner, Manifest
-from tests.daemon.device.recorded_events import Happened
+from tests.daemon.device.recorded_events import RecordedEvents
 
 MANIFEST = Manifest(
     name="test",
@@ -29,9 +29,9 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CU
 @pytest.mark.real
 @needs_gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-async def test_a_gpu_learns(happened: Happened, precision: str) -> None:
+async def test_a_worker_trains_on_a_gpu(events: RecordedEvents, precision: str) -> None:
     settings = WorkerSettings(device="cuda", precision=precision)
-    trainer = WorkerTrainer(MANIFEST, Signer(bytes(32)).peer, settings, happened)
+    trainer = WorkerTrainer(MANIFEST, Signer(bytes(32)).peer, settings, events)
     with trio.fail_after(120):
         async with trainer.running():
             info = await trainer.describe()
@@ -51,9 +51,9 @@ async def test_a_gpu_learns(happened: Happened, precision: str) -> None:
 
 
 @pytest.mark.real
-async def test_a_device_that_is_not_there_is_said(happened: Happened) -> None:
+async def test_a_worker_names_a_device_that_does_not_exist(events: RecordedEvents) -> None:
     trainer = WorkerTrainer(
-        MANIFEST, Signer(bytes(32)).peer, WorkerSettings(device="cuda:77"), happened
+        MANIFEST, Signer(bytes(32)).peer, WorkerSettings(device="cuda:77"), events
     )
     with trio.fail_after(60):
         async with trainer.running():

@@ -1,7 +1,4 @@
-"""What a task started ends with its worker, whoever is killed.
-
-Real processes, watched from outside.
-"""
+"""Tests that the processes of a task end with its worker, whichever process is killed."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from tests.daemon.device.test_parent_death import parent_of
 
 pytestmark = pytest.mark.real
 
-# It takes milliseconds; a busy machine may take its time.
+# It takes milliseconds on an idle machine.
 GONE_S = 10.0
 Kill = Callable[[int, int, int], None]
 
@@ -32,17 +29,19 @@ KILLS: dict[str, Kill] = {
     "the worker": lambda _node, _guard, worker: kill(worker),
     "the node and the worker": lambda node, _guard, worker: kill(node, worker),
     "the worker and the node": lambda node, _guard, worker: kill(worker, node),
-    "nobody: the node ends in order": lambda node, _guard, _worker: os.kill(node, signal.SIGINT),
+    "no process: the node ends in order": lambda node, _guard, _worker: os.kill(
+        node, signal.SIGINT
+    ),
 }
 
 
 def eldest_of(guard: int) -> int:
-    """The worker: the first child of its guard, which adopts others later."""
+    """Return the worker: the first child of its guard, which adopts others later."""
     return int(Path(f"/proc/{guard}/task/{guard}/children").read_text(encoding="ascii").split()[0])
 
 
 @pytest.mark.parametrize("killed", KILLS)
-def test_nothing_is_left_of_what_a_task_started(note: Path, killed: str) -> None:
+def test_the_guard_ends_all_processes_of_a_task(note: Path, killed: str) -> None:
     with parent_of("faulty_tasks:Scatters", "importing") as (node, guard):
         family = [int(pid) for pid in note.read_text(encoding="ascii").split()]
         assert not any(gone_within(pid, 0.0) for pid in family)
@@ -50,11 +49,11 @@ def test_nothing_is_left_of_what_a_task_started(note: Path, killed: str) -> None
         assert [pid for pid in family if not gone_within(pid, GONE_S)] == []
 
 
-def test_the_guard_alone_is_killed_and_the_node_ends_all_that_carry_its_mark(note: Path) -> None:
+def test_the_node_ends_all_processes_with_the_mark_of_a_killed_guard(note: Path) -> None:
     with parent_of("faulty_tasks:Scatters", "importing") as (_node, guard):
         *family, bare = (int(pid) for pid in note.read_text(encoding="ascii").split())
         worker = eldest_of(guard)
         kill(guard)
         assert [pid for pid in (worker, *family) if not gone_within(pid, GONE_S)] == []
-        # Its environment is empty: nobody can tell whose it is.
+        # This one has no environment, so its mark is lost.
         kill(bare)

@@ -1,4 +1,4 @@
-"""The numerics, in this process: the flat model, AdamW against torch's own, lanes, deltas."""
+"""Tests of the numerics: the flat model, AdamW against torch's, lanes and deltas."""
 
 from __future__ import annotations
 
@@ -6,22 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from daemon.device import shared_memory
 from daemon.device.loops.adamw import AdamW
 from daemon.device.loops.training import TrainingLoop
 from daemon.device.model.flat_model import FlatModel
-from daemon.device.processor import Device
-from daemon.device.settings import Job, WorkerSettings
+from daemon.device.settings import WorkerSettings
 from daemon.device.tasks.catalog import load_task
 from daemon.device.tasks.task import Task
 from protocol.averaging.vector_layout import Vector
-from protocol.identity import Signer
 from protocol.ports.trainer import Lane
 from protocol.run.initial_parameters import initial_parameters
 from protocol.run.manifest import Inner
 from tests.daemon.device.faulty_tasks import Line, LineOptions
+from tests.daemon.device.loops import SETTINGS, loop_of
 
-SETTINGS = WorkerSettings(device="cpu", threads=1)
 OPTIONS = {"layers": 2, "heads": 2, "width": 16, "context": 16, "corpus_bytes": 50_000}
 
 
@@ -29,22 +26,9 @@ def gpt() -> Task:
     return load_task("byte_gpt", OPTIONS, SETTINGS)
 
 
-def make_loop(
-    task: Task, name: str, inner: Inner
-) -> tuple[TrainingLoop, shared_memory.SharedMemory]:
-    job = Job(task=name, task_options={}, seed=3, inner=inner, peer=Signer(bytes(32)).peer)
-    loop = TrainingLoop(task, Device(SETTINGS), job)
-    fd = shared_memory.create()
-    shared_memory.give_size(fd, loop.parameters, loop.inner_size)
-    shared = shared_memory.SharedMemory(fd, loop.parameters, loop.inner_size)
-    loop.share(shared)
-    shared.anchor[:] = initial_parameters(loop.specs, 3)
-    return loop, shared
-
-
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_adamw_is_torchs(weight_decay: float) -> None:
-    """The same steps as torch.optim.AdamW with clip_grad_norm_ over the same parameters one by one."""
+def test_adamw_makes_the_same_steps_as_torch(weight_decay: float) -> None:
+    """The reference is `torch.optim.AdamW` with `clip_grad_norm_`."""
     task, rules = gpt(), Inner(learning_rate=1e-2, weight_decay=weight_decay, clip_norm=0.5)
     flat = FlatModel(task, torch.device("cpu"))
     flat.flat.copy_(torch.from_numpy(initial_parameters(flat.specs, 1)))
@@ -76,7 +60,7 @@ def test_adamw_is_torchs(weight_decay: float) -> None:
     torch.testing.assert_close(flat.flat, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_parameters_and_gradients_are_views_of_the_flat_ones() -> None:
+def test_parameters_and_gradients_are_views_of_flat_vectors() -> None:
     task = gpt()
     flat = FlatModel(task, torch.device("cpu"))
     assert flat.flat.numel() == sum(int(np.prod(spec.shape)) for spec in flat.specs)
@@ -91,8 +75,8 @@ def test_parameters_and_gradients_are_views_of_the_flat_ones() -> None:
     assert not flat.grad.any()
 
 
-def test_the_optimizers_state_counts_past_float32() -> None:
-    """A float32 cannot count past 2**24 steps; a run can."""
+def test_adamw_saves_step_counts_above_the_range_of_float32() -> None:
+    """A float32 holds integers up to 2**24; a run may have more steps."""
     flat = FlatModel(Line(LineOptions()), torch.device("cpu"))
     optimizer = AdamW(flat, Inner())
     optimizer._steps = (1 << 24) + 12345
@@ -106,8 +90,9 @@ def test_the_optimizers_state_counts_past_float32() -> None:
 @pytest.mark.parametrize(
     "spoil", [(0, float("inf")), (2, -1.0), (4, 0.5), (5, -1.0), (5, float(1 << 20))]
 )
-def test_what_is_no_optimizer_state_is_refused(spoil: tuple[int, float]) -> None:
-    # Two parameters: first 0-1, second 2-3, count 4-5.
+def test_adamw_refuses_an_impossible_state(spoil: tuple[int, float]) -> None:
+    # With two parameters, places 0 and 1 have the first moment, 2 and 3 the second, 4 and 5 the
+    # step count.
     flat = FlatModel(Line(LineOptions()), torch.device("cpu"))
     optimizer = AdamW(flat, Inner())
     state = torch.zeros(optimizer.state_size)
@@ -121,21 +106,22 @@ def train(loop: TrainingLoop, steps: int) -> None:
         loop.step()
 
 
-def test_a_resumed_lane_goes_on_and_a_new_one_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loop_continues_its_lane_and_begins_another(monkeypatch: pytest.MonkeyPatch) -> None:
     task = Line(LineOptions())
     drawn: list[list[int]] = []
     fetch = task.batch
     monkeypatch.setattr(
         task, "batch", lambda indices: (drawn.append(indices.tolist()), fetch(indices))[1]
     )
-    loop, _ = make_loop(task, "line", Inner(batch_size=5))
+    loop, _ = loop_of(task, "line", Inner(batch_size=5))
     lane, other = Lane(base=0, index=0, stride=2), Lane(base=0, index=1, stride=2)
     loop.train(lane, None)
     train(loop, 4)
     loop.pause()
     loop.resume(lane, None)
     train(loop, 6)
-    assert len({index for batch in drawn for index in batch}) == 50  # half of the pass, each once
+    # The lane is half of the pass, and each sample of it was drawn once.
+    assert len({index for batch in drawn for index in batch}) == 50
     loop.resume(other, None)
     train(loop, 10)
     assert sorted(index for batch in drawn for index in batch) == list(range(100))
@@ -144,8 +130,8 @@ def test_a_resumed_lane_goes_on_and_a_new_one_begins(monkeypatch: pytest.MonkeyP
     assert drawn[-1] == drawn[0]
 
 
-def test_deltas_are_start_minus_now() -> None:
-    loop, shared = make_loop(Line(LineOptions()), "line", Inner(batch_size=5, learning_rate=0.01))
+def test_a_delta_is_the_start_minus_the_present_parameters() -> None:
+    loop, shared = loop_of(Line(LineOptions()), "line", Inner(batch_size=5, learning_rate=0.01))
     start = shared.anchor.copy()
     loop.train(Lane(base=0, index=0, stride=1), 7)
     while loop.training:
@@ -153,7 +139,8 @@ def test_deltas_are_start_minus_now() -> None:
     first = loop.pause()
     assert (first.steps, first.samples) == (7, 35)
     now: Vector = start - shared.delta
-    again = loop.pause()  # not taken: the same work, still there
+    # The node did not receive the work, so it stays.
+    again = loop.pause()
     assert again == first
     loop.rebase()
     assert loop.pause().samples == 0
@@ -167,23 +154,11 @@ def test_deltas_are_start_minus_now() -> None:
     assert np.array_equal(shared.anchor, now)
 
 
-def test_bfloat16_learns_too() -> None:
-    """The precision setting changes the arithmetic, not the parameters' type."""
+def test_a_loop_trains_in_bfloat16() -> None:
+    """The precision changes the arithmetic, but not the type of the parameters."""
     settings = WorkerSettings(device="cpu", threads=1, precision="bfloat16")
     task = gpt()
-    job = Job(
-        task="byte_gpt",
-        task_options={},
-        seed=3,
-        inner=Inner(learning_rate=3e-3),
-        peer=Signer(bytes(32)).peer,
-    )
-    loop = TrainingLoop(task, Device(settings), job)
-    fd = shared_memory.create()
-    shared_memory.give_size(fd, loop.parameters, loop.inner_size)
-    shared = shared_memory.SharedMemory(fd, loop.parameters, loop.inner_size)
-    loop.share(shared)
-    shared.anchor[:] = initial_parameters(loop.specs, 3)
+    loop, shared = loop_of(task, "byte_gpt", Inner(learning_rate=3e-3), settings)
     loop.train(Lane(base=0, index=0, stride=1), 10)
     while loop.training:
         loop.step()

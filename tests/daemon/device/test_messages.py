@@ -1,6 +1,4 @@
-"""Framing survives any cut, limits hold before memory is used, and shared memory is what it claims
-to be.
-"""
+"""Tests of the messages between node and worker, their framing, and the shared memory."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ MESSAGES = [
 
 
 @given(st.lists(st.integers(1, 40)))
-def test_any_cut_gives_the_same_messages(cuts: list[int]) -> None:
+def test_deframer_returns_the_same_messages_for_any_cut(cuts: list[int]) -> None:
     wire = b"".join(frame(message) for message in MESSAGES)
     deframer, got = Deframer(), []
     for cut in [*cuts, len(wire)]:
@@ -41,13 +39,13 @@ def test_any_cut_gives_the_same_messages(cuts: list[int]) -> None:
     assert got == MESSAGES
 
 
-def test_a_length_above_the_limit_is_refused_at_once() -> None:
+def test_deframer_refuses_a_length_above_the_limit_at_once() -> None:
     with pytest.raises(ValueError, match="allowed"):
         list(Deframer().feed((MAX_FRAME_BYTES + 1).to_bytes(4, "big")))
 
 
 @given(st.binary(max_size=60))
-def test_noise_is_no_message(noise: bytes) -> None:
+def test_decoders_refuse_noise_with_a_decode_error(noise: bytes) -> None:
     for decode in (decode_command, decode_report):
         try:
             message = decode(noise)
@@ -56,7 +54,7 @@ def test_noise_is_no_message(noise: bytes) -> None:
         assert isinstance(message, msgspec.Struct)
 
 
-def test_a_command_is_no_report() -> None:
+def test_decode_report_refuses_a_command() -> None:
     body = frame(CollectWork(id=1, received=False))[4:]
     with pytest.raises(msgspec.DecodeError):
         decode_report(body)
@@ -66,7 +64,7 @@ def test_a_command_is_no_report() -> None:
     assert decode_report(frame(report)[4:]) == report
 
 
-def test_both_sides_see_the_same_memory_and_nobody_can_shrink_it() -> None:
+def test_both_sides_share_memory_that_cannot_shrink() -> None:
     fd = shared_memory.create()
     shared_memory.give_size(fd, 1000, 2002)
     ours, theirs = (
@@ -78,7 +76,8 @@ def test_both_sides_see_the_same_memory_and_nobody_can_shrink_it() -> None:
     with pytest.raises(PermissionError):
         os.ftruncate(fd, 10)
     os.close(fd)
-    assert np.all(ours.delta == 2)  # the mapping outlives the descriptor
+    # The mapping outlives the descriptor.
+    assert np.all(ours.delta == 2)
     assert (
         ours.anchor.ctypes.data % 64
         == ours.delta.ctypes.data % 64
@@ -87,7 +86,7 @@ def test_both_sides_see_the_same_memory_and_nobody_can_shrink_it() -> None:
     )
 
 
-def test_memory_of_another_size_or_unsealed_is_refused() -> None:
+def test_shared_memory_refuses_another_size_and_missing_seals() -> None:
     fd = shared_memory.create()
     os.ftruncate(fd, 1 << 16)
     with pytest.raises(ValueError, match="shared memory"):

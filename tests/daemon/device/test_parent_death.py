@@ -1,7 +1,4 @@
-"""A worker does not outlive its parent, whatever it is doing.
-
-A real parent is killed; the worker is watched from outside.
-"""
+"""Tests that a worker does not outlive its parent, whatever it is doing."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from tests.daemon.device.recorded_events import gone_within, workers_of
 pytestmark = pytest.mark.real
 
 ROOT = Path(__file__).parents[3]
-# It takes milliseconds; a busy machine may take its time.
+# It takes milliseconds on an idle machine.
 GONE_S = 10.0
 
 PARENT = """
@@ -56,7 +53,7 @@ except KeyboardInterrupt:
 
 @contextmanager
 def parent_of(task: str, when: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A process that runs a trainer, and its worker's number."""
+    """Run a trainer in another process; yield that process and its worker's pid."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     arguments = [sys.executable, "-c", PARENT, task, when]
     with subprocess.Popen(
@@ -72,7 +69,7 @@ def parent_of(task: str, when: str) -> Iterator[tuple[subprocess.Popen[str], int
 
 
 @pytest.mark.parametrize("when", ["importing", "training"])
-def test_kill_9_of_the_parent_leaves_no_worker(when: str) -> None:
+def test_a_worker_ends_when_its_parent_is_killed(when: str) -> None:
     with parent_of("byte_gpt", when) as (parent, worker):
         parent.send_signal(signal.SIGKILL)
         parent.wait()
@@ -80,7 +77,7 @@ def test_kill_9_of_the_parent_leaves_no_worker(when: str) -> None:
 
 
 @pytest.mark.parametrize("task", ["Sleeps", "Holds"])
-def test_nor_in_the_middle_of_a_step(note: Path, task: str) -> None:
+def test_a_worker_in_a_step_ends_when_its_parent_is_killed(note: Path, task: str) -> None:
     with parent_of(f"faulty_tasks:{task}", "training") as (parent, worker):
         assert note.read_text(encoding="ascii") == "in the step"
         parent.send_signal(signal.SIGKILL)
@@ -88,7 +85,7 @@ def test_nor_in_the_middle_of_a_step(note: Path, task: str) -> None:
         assert gone_within(worker, GONE_S)
 
 
-def test_a_stopped_parent_keeps_its_worker_and_a_killed_one_does_not() -> None:
+def test_a_worker_outlives_the_pause_of_its_parent_but_not_its_end() -> None:
     with parent_of("byte_gpt", "training") as (parent, worker):
         parent.send_signal(signal.SIGSTOP)
         assert not gone_within(worker, 0.5)
@@ -96,8 +93,8 @@ def test_a_stopped_parent_keeps_its_worker_and_a_killed_one_does_not() -> None:
         assert gone_within(worker, GONE_S)
 
 
-def test_the_terminals_interrupt_is_for_the_parent_alone() -> None:
-    """The worker has a session of its own; it goes when the parent has ended in order."""
+def test_ctrl_c_reaches_the_parent_and_not_the_worker() -> None:
+    """The worker has its own session, and ends after its parent ended in order."""
     with parent_of("byte_gpt", "training") as (parent, worker):
         assert os.getsid(worker) == worker
         parent.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""When a worker is started again."""
+"""Tests of the restart policy for workers."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from daemon.device.process.restart_policy import (
 FAILURE = TaskFailure(what="Task failed")
 
 
-def test_a_task_that_fails_by_itself_is_tried_a_few_times() -> None:
+def test_a_failing_task_is_restarted_a_few_times() -> None:
     restarts = RestartPolicy(WorkerTimeouts())
     waits = [restarts.ended(FAILURE, 0.0) for _ in range(MAX_TASK_RESTARTS + 1)]
     assert waits == [1.0, 2.0, 4.0, None]
     assert restarts.count == MAX_TASK_RESTARTS
 
 
-def test_a_worker_that_is_killed_is_started_for_ever() -> None:
+def test_a_killed_worker_is_always_restarted() -> None:
     restarts = RestartPolicy(WorkerTimeouts())
     waits = [restarts.ended(None, 0.0) for _ in range(100)]
     assert waits[:8] == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
     assert waits[-1] == 60.0
 
 
-def test_a_lack_of_memory_never_counts_as_a_failure_of_the_task() -> None:
+def test_a_lack_of_memory_does_not_count_as_a_failure() -> None:
     restarts = RestartPolicy(WorkerTimeouts())
     short = TaskFailure(what="The worker ran out of memory", passes=True)
     waits = [restarts.ended(short, 0.0) for _ in range(100)]
@@ -35,14 +35,14 @@ def test_a_lack_of_memory_never_counts_as_a_failure_of_the_task() -> None:
     assert (waits[-1], restarts.failures) == (60.0, 0)
 
 
-def test_a_task_that_worked_for_long_begins_to_count_anew() -> None:
+def test_a_failure_after_a_long_run_counts_as_the_first() -> None:
     restarts = RestartPolicy(WorkerTimeouts())
     for _ in range(5):
         assert restarts.ended(FAILURE, FORGIVEN_S) == 1.0
     assert restarts.ended(FAILURE, 1.0) == 2.0
 
 
-def test_kills_between_failures_neither_count_nor_forgive() -> None:
+def test_a_kill_does_not_change_the_count_of_failures() -> None:
     restarts = RestartPolicy(WorkerTimeouts())
     for _ in range(MAX_TASK_RESTARTS):
         assert restarts.ended(FAILURE, 1.0) is not None

@@ -1,4 +1,4 @@
-"""Real worker processes that die, hang, fail and refuse, and the trainer that outlives them."""
+"""Tests of a trainer whose worker processes die, hang, fail and refuse."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from protocol.errors import UserError
 from protocol.journal import TrainerReady, TrainerStopped, TrainingProgress, Warned
 from protocol.ports.trainer import Lane, TrainerLost
 from protocol.run.initial_parameters import initial_parameters
-from tests.daemon.device.recorded_events import Happened, gone_within, workers_of
+from tests.daemon.device.recorded_events import RecordedEvents, gone_within, workers_of
 
 pytestmark = pytest.mark.real
 
 MakeTrainer = Callable[..., WorkerTrainer]
 LANE = Lane(base=0, index=0, stride=1)
-# A worker imports torch, on a machine that is busy with other tests.
+# A worker imports torch, which takes long on a busy machine.
 LIMIT_S = 60
 
 
@@ -37,36 +37,37 @@ def only_worker() -> int:
     return pid
 
 
-async def test_a_worker_that_is_killed_comes_back(
-    make_trainer: MakeTrainer, happened: Happened
+async def test_a_killed_worker_is_restarted(
+    make_trainer: MakeTrainer, events: RecordedEvents
 ) -> None:
     trainer = make_trainer()
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             anchor = await genesis(trainer)
             await trainer.train(anchor, LANE)
-            await happened.next(TrainingProgress)
+            await events.next(TrainingProgress)
             os.kill(only_worker(), signal.SIGKILL)
             with pytest.raises(TrainerLost, match="SIGKILL"):
                 await trainer.collect()
-            assert "memory" in (await happened.next(TrainerStopped)).reason
-            with pytest.raises(TrainerLost):  # not up yet
+            assert "memory" in (await events.next(TrainerStopped)).reason
+            # The next worker is not ready yet.
+            with pytest.raises(TrainerLost):
                 await trainer.train(anchor, LANE)
-            await happened.next(TrainerReady)
-            await happened.next(TrainerReady)
-            # Up, but what it had learned is gone: it waits for an anchor.
+            await events.next(TrainerReady)
+            await events.next(TrainerReady)
+            # It is ready, but its work is lost: it waits for an anchor.
             with pytest.raises(TrainerLost):
                 await trainer.collect()
             await trainer.train(anchor, LANE, max_steps=2)
             while trainer.progress().steps < 2:
-                await happened.next(TrainingProgress)
+                await events.next(TrainingProgress)
             assert (await trainer.collect()).steps == 2
             assert trainer.restarts == 1
     assert workers_of(os.getpid()) == []
 
 
-async def test_a_task_that_fails_says_so(
-    make_trainer: MakeTrainer, happened: Happened, faulty_tasks: None
+async def test_the_trainer_reports_why_a_task_failed(
+    make_trainer: MakeTrainer, events: RecordedEvents, faulty_tasks: None
 ) -> None:
     trainer = make_trainer("faulty_tasks:Fails")
     with trio.fail_after(LIMIT_S):
@@ -74,15 +75,15 @@ async def test_a_task_that_fails_says_so(
             await trainer.train(await genesis(trainer), LANE)
             assert (
                 "RuntimeError: the cat sat on the data"
-                in (await happened.next(TrainerStopped)).reason
+                in (await events.next(TrainerStopped)).reason
             )
             with pytest.raises(TrainerLost, match="the cat sat"):
                 await trainer.collect()
 
 
 @pytest.mark.parametrize("task", ["Sleeps", "Holds"])
-async def test_a_worker_that_hangs_is_ended(
-    make_trainer: MakeTrainer, happened: Happened, faulty_tasks: None, note: Path, task: str
+async def test_a_worker_that_hangs_is_killed_and_restarted(
+    make_trainer: MakeTrainer, events: RecordedEvents, faulty_tasks: None, note: Path, task: str
 ) -> None:
     trainer = make_trainer(
         f"faulty_tasks:{task}", timeouts=WorkerTimeouts(first_step_s=0.5, first_wait_s=0.05)
@@ -93,21 +94,22 @@ async def test_a_worker_that_hangs_is_ended(
             await trio.to_thread.run_sync(note.read_text)
             with pytest.raises(TrainerLost, match="no answer"):
                 await trainer.collect()
-            assert "no answer" in (await happened.next(TrainerStopped)).reason
-            await trainer.describe()  # and it is back
+            assert "no answer" in (await events.next(TrainerStopped)).reason
+            # Returns when the next worker is ready.
+            await trainer.describe()
 
 
-async def test_a_worker_that_never_comes_up_is_ended(
-    make_trainer: MakeTrainer, happened: Happened
+async def test_a_worker_that_is_not_ready_in_time_is_killed(
+    make_trainer: MakeTrainer, events: RecordedEvents
 ) -> None:
     trainer = make_trainer(timeouts=WorkerTimeouts(start_s=0.2))
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
-            assert "not up after" in (await happened.next(TrainerStopped)).reason
+            assert "not up after" in (await events.next(TrainerStopped)).reason
 
 
-async def test_waits_grow_and_are_said(
-    make_trainer: MakeTrainer, happened: Happened, faulty_tasks: None
+async def test_each_restart_is_reported_with_its_number(
+    make_trainer: MakeTrainer, events: RecordedEvents, faulty_tasks: None
 ) -> None:
     trainer = make_trainer(
         "faulty_tasks:Line",
@@ -116,11 +118,11 @@ async def test_waits_grow_and_are_said(
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             for number in range(1, 5):
-                assert (await happened.next(TrainerStopped)).restarts == number
+                assert (await events.next(TrainerStopped)).restarts == number
 
 
 async def test_a_cancelled_collect_loses_nothing(
-    make_trainer: MakeTrainer, happened: Happened, faulty_tasks: None
+    make_trainer: MakeTrainer, events: RecordedEvents, faulty_tasks: None
 ) -> None:
     trainer = make_trainer("faulty_tasks:Line")
     with trio.fail_after(LIMIT_S):
@@ -128,20 +130,23 @@ async def test_a_cancelled_collect_loses_nothing(
             anchor = await genesis(trainer)
             await trainer.train(anchor, LANE, max_steps=5)
             while trainer.progress().steps < 5:
-                await happened.next(TrainingProgress)
+                await events.next(TrainingProgress)
             with trio.CancelScope() as scope:
                 scope.cancel()
-                await trainer.collect()  # cancelled before it is asked
-            os.kill(only_worker(), signal.SIGSTOP)  # it might answer before it is cancelled
+                # Cancelled before the trainer sends the command.
+                await trainer.collect()
+            # A stopped worker cannot answer before the call is cancelled.
+            os.kill(only_worker(), signal.SIGSTOP)
             with trio.CancelScope() as scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(trainer.collect)
-                    await trio.testing.wait_all_tasks_blocked()  # asked, and waiting for the answer
+                    # The command is sent, and the trainer waits for the answer.
+                    await trio.testing.wait_all_tasks_blocked()
                     scope.cancel()
             os.kill(only_worker(), signal.SIGCONT)
             await trainer.resume(LANE, max_steps=2)
             while trainer.progress().steps < 2:
-                await happened.next(TrainingProgress)
+                await events.next(TrainingProgress)
             work = await trainer.collect()
             assert (work.steps, work.samples) == (7, 28)
             whole = work.delta.copy()
@@ -149,8 +154,8 @@ async def test_a_cancelled_collect_loses_nothing(
             assert (await trainer.collect()).samples == 0
 
 
-async def test_what_is_not_finite_stays_here(
-    make_trainer: MakeTrainer, happened: Happened, faulty_tasks: None
+async def test_work_that_is_not_finite_is_discarded(
+    make_trainer: MakeTrainer, events: RecordedEvents, faulty_tasks: None
 ) -> None:
     trainer = make_trainer("faulty_tasks:Explodes")
     with trio.fail_after(LIMIT_S):
@@ -158,10 +163,10 @@ async def test_what_is_not_finite_stays_here(
             anchor = await genesis(trainer)
             await trainer.train(anchor, LANE, max_steps=2)
             while trainer.progress().steps < 2:
-                await happened.next(TrainingProgress)
+                await events.next(TrainingProgress)
             assert (await trainer.collect()).samples == 8
             await trainer.resume(LANE)
-            warned = await happened.next(Warned)
+            warned = await events.next(Warned)
             assert warned.code == "NON_FINITE"
             work = await trainer.collect()
             assert (work.samples, work.loss) == (0, None)
@@ -169,7 +174,7 @@ async def test_what_is_not_finite_stays_here(
             assert np.isfinite(await trainer.inner_state()).all()
 
 
-async def test_it_can_be_asked_only_what_makes_sense(
+async def test_the_trainer_refuses_impossible_commands(
     make_trainer: MakeTrainer, faulty_tasks: None
 ) -> None:
     trainer = make_trainer("faulty_tasks:Line")
@@ -189,13 +194,13 @@ async def test_it_can_be_asked_only_what_makes_sense(
                 await trainer.inner_state()
 
 
-async def test_exceptions_of_the_block_come_out_as_they_are(make_trainer: MakeTrainer) -> None:
+async def test_running_does_not_wrap_exceptions_of_its_block(make_trainer: MakeTrainer) -> None:
     with pytest.raises(KeyError, match="mine"):
         async with make_trainer().running():
             raise KeyError("mine")
 
 
-async def test_after_its_end_nobody_waits(make_trainer: MakeTrainer) -> None:
+async def test_calls_after_the_end_raise_trainer_lost(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer()
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
@@ -211,7 +216,9 @@ async def test_after_its_end_nobody_waits(make_trainer: MakeTrainer) -> None:
                 await call()
 
 
-async def test_strangers_code_does_not_run(make_trainer: MakeTrainer, faulty_tasks: None) -> None:
+async def test_a_custom_task_is_refused_without_the_owners_permission(
+    make_trainer: MakeTrainer, faulty_tasks: None
+) -> None:
     with pytest.raises(UserError, match="TASK_NOT_ALLOWED"):
         async with make_trainer("faulty_tasks:Line", allow=False).running():
             pytest.fail("it started")
@@ -227,9 +234,9 @@ async def test_strangers_code_does_not_run(make_trainer: MakeTrainer, faulty_tas
         ("no_such_module:Task", {}, "no module"),
     ],
 )
-async def test_what_a_person_must_mend_is_said_and_not_retried(
+async def test_a_task_that_a_person_must_fix_is_not_restarted(
     make_trainer: MakeTrainer,
-    happened: Happened,
+    events: RecordedEvents,
     faulty_tasks: None,
     task: str,
     options: dict[str, object],
@@ -243,10 +250,10 @@ async def test_what_a_person_must_mend_is_said_and_not_retried(
             assert words in str(refusal.value)
             with pytest.raises(UserError):
                 await trainer.train(np.zeros(1, np.float32), LANE)
-    assert happened.events == []
+    assert events.events == []
 
 
-async def test_what_a_task_started_goes_with_it(
+async def test_the_processes_of_a_task_end_with_the_trainer(
     make_trainer: MakeTrainer, faulty_tasks: None, note: Path
 ) -> None:
     trainer = make_trainer("faulty_tasks:Spawns")
@@ -257,14 +264,14 @@ async def test_what_a_task_started_goes_with_it(
     assert gone_within(child, 10)
 
 
-async def test_descriptors_are_given_back(
-    make_trainer: MakeTrainer, happened: Happened, faulty_tasks: None
+async def test_workers_that_ended_leave_no_descriptors(
+    make_trainer: MakeTrainer, events: RecordedEvents, faulty_tasks: None
 ) -> None:
-    def held() -> int:
+    def open_descriptors() -> int:
         return len(list(Path("/proc/self/fd").iterdir()))
 
     await trio.to_thread.run_sync(lambda: None)
-    before = held()
+    before = open_descriptors()
     trainer = make_trainer(
         "faulty_tasks:Line",
         timeouts=WorkerTimeouts(start_s=0.02, first_wait_s=0.01, longest_wait_s=0.01, restarts=9),
@@ -272,5 +279,5 @@ async def test_descriptors_are_given_back(
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             for _ in range(5):
-                await happened.next(TrainerStopped)
-    assert held() <= before
+                await events.next(TrainerStopped)
+    assert open_descriptors() <= before

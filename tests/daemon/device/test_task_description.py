@@ -1,6 +1,4 @@
-"""What a worker says of its task: the same for the same task, and a difference for every way in
-which two may differ.
-"""
+"""Tests of the description by which nodes compare their tasks."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from daemon.device.tasks.catalog import load_task
 from daemon.device.tasks.source import source_digest, sources_of
 from daemon.device.tasks.task import Batch, Task
 from protocol.run.task_digest import TaskDigest, difference
-from tests.daemon.device import faulty_tasks
+from tests.daemon.device import unusual_models
 from tests.daemon.device.faulty_tasks import Line, LineOptions
 from tests.daemon.device.loops import SETTINGS, loop_of
 
@@ -28,23 +26,26 @@ def described(task: Task, name: str = "test:Task") -> TaskDigest:
     return loop_of(task, name)[0].describe()
 
 
-def test_the_same_task_has_the_same_name() -> None:
-    first, second = described(faulty_tasks.Frozen(OPTIONS)), described(faulty_tasks.Frozen(OPTIONS))
+def test_equal_tasks_have_equal_descriptions() -> None:
+    first, second = (
+        described(unusual_models.Frozen(OPTIONS)),
+        described(unusual_models.Frozen(OPTIONS)),
+    )
     assert first.name == second.name
     assert difference(first, second) == ""
 
 
-def test_a_buffer_drawn_at_random_is_drawn_alike_on_every_node() -> None:
+def test_a_random_buffer_is_the_same_on_every_node() -> None:
     torch.manual_seed(1)
-    first = described(faulty_tasks.Fourier(OPTIONS))
+    first = described(unusual_models.Fourier(OPTIONS))
     torch.manual_seed(2)
-    assert described(faulty_tasks.Fourier(OPTIONS)).name == first.name
+    assert described(unusual_models.Fourier(OPTIONS)).name == first.name
     assert first.buffers[0].name == "projection"
 
 
 class OtherTable(Line):
     def model(self) -> torch.nn.Module:
-        made = faulty_tasks.WithTable()
+        made = unusual_models.WithTable()
         made.table.data[0, 0] = 0.25
         return made
 
@@ -65,7 +66,7 @@ class Wide(Line):
 
 
 class Unknown(Line):
-    """A buffer that no seed reaches."""
+    """Its buffer comes from a generator that the run does not seed."""
 
     drawn = np.random.default_rng()
 
@@ -82,7 +83,7 @@ class OtherLabels(Line):
 
 
 class Augmented(Line):
-    """Each call gives another crop of the same samples."""
+    """Each call returns another crop of the same samples."""
 
     drawn = np.random.default_rng()
 
@@ -101,22 +102,24 @@ class Private(Augmented):
 @pytest.mark.parametrize(
     ("ours", "theirs", "words"),
     [
-        (faulty_tasks.Frozen, OtherTable, "other values in frozen parameter 1 `table`"),
+        (unusual_models.Frozen, OtherTable, "other values in frozen parameter 1 `table`"),
         (Swapped, Straight, "parameter 1 `a.weight`, ours `b.weight`"),
         (Line, Wide, "parameter 1 `weight` of shape (7, 1), ours (1, 1)"),
-        (Line, faulty_tasks.Tied, "parameter 1 `0.weight`, ours `weight`"),
+        (Line, unusual_models.Tied, "parameter 1 `0.weight`, ours `weight`"),
         (Unknown, Unknown, "other values in buffer 1 `noise`"),
         (Line, OtherLabels, "tensor 2 of the same samples differs"),
         (Line, Private, 'only the other node\'s task says data = "private"'),
     ],
 )
-def test_the_first_difference_is_named(ours: type[Line], theirs: type[Line], words: str) -> None:
+def test_difference_names_the_first_difference(
+    ours: type[Line], theirs: type[Line], words: str
+) -> None:
     mine, other = described(ours(OPTIONS)), described(theirs(OPTIONS))
     assert mine.name != other.name
     assert words in difference(mine, other)
 
 
-def test_other_options_and_sizes_are_named() -> None:
+def test_difference_names_options_and_sizes() -> None:
     assert "slope = 3.0" in difference(
         described(Line(OPTIONS)), described(Line(LineOptions(slope=3.0)))
     )
@@ -125,24 +128,24 @@ def test_other_options_and_sizes_are_named() -> None:
     assert "has 50 samples, ours 100" in difference(described(Line(OPTIONS)), described(small))
 
 
-def test_content_that_differs_from_call_to_call_is_not_compared() -> None:
+def test_samples_that_change_between_calls_are_not_compared() -> None:
     assert difference(described(Augmented(OPTIONS)), described(Augmented(OPTIONS))) == ""
     assert described(Augmented(OPTIONS)).sample == ()
 
 
-def test_private_data_are_not_compared() -> None:
+def test_private_data_is_not_compared() -> None:
     task = described(Private(OPTIONS))
     assert (task.private, task.sample) == (True, ())
 
 
-def test_shipped_tasks_go_by_their_version_and_the_standard_library_is_private() -> None:
+def test_a_shipped_task_is_described_by_its_version() -> None:
     options = {"layers": 1, "heads": 2, "width": 16, "context": 16, "corpus_bytes": 50_000}
     task = described(load_task("byte_gpt", options, SETTINGS), "byte_gpt")
     assert [part.name for part in task.source] == ["task byte_gpt"]
     assert task.private
 
 
-def test_source_is_compared_without_comments_docstrings_and_layout(tmp_path: Path) -> None:
+def test_source_digest_ignores_comments_docstrings_and_layout(tmp_path: Path) -> None:
     plain, commented, other = (tmp_path / f"{name}.py" for name in ("plain", "commented", "other"))
     plain.write_text("def loss(x):\n    return x * 2\n")
     commented.write_text(
@@ -152,7 +155,9 @@ def test_source_is_compared_without_comments_docstrings_and_layout(tmp_path: Pat
     assert source_digest(plain) == source_digest(commented) != source_digest(other)
 
 
-def test_modules_beside_the_tasks_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sources_of_includes_the_modules_beside_the_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     package = tmp_path / "winery"
     package.mkdir()
     (package / "__init__.py").write_text("")

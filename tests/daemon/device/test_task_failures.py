@@ -1,6 +1,4 @@
-"""Real workers whose task fails: what a person is told, how often it is tried, and what a task
-prints.
-"""
+"""Tests of failing tasks: the messages, the restarts, and the log of their output."""
 
 from __future__ import annotations
 
@@ -23,11 +21,11 @@ from protocol.journal import BatchSkipped, TrainerReady, TrainerStopped, Trainin
 from protocol.ports.trainer import Lane, TrainerLost
 from protocol.run.initial_parameters import initial_parameters
 from protocol.run.task_digest import TaskDigest, TensorPart
-from tests.daemon.device.recorded_events import Happened, workers_of
+from tests.daemon.device.recorded_events import RecordedEvents, workers_of
 
 MakeTrainer = Callable[..., WorkerTrainer]
 LANE = Lane(base=0, index=0, stride=1)
-# A few workers import torch one after another, on a machine that is busy with other tests.
+# A few workers import torch, one after another, which takes long on a busy machine.
 LIMIT_S = 90
 ONCE = WorkerTimeouts(first_wait_s=0.05, longest_wait_s=0.05, restarts=1)
 
@@ -41,9 +39,9 @@ ONCE = WorkerTimeouts(first_wait_s=0.05, longest_wait_s=0.05, restarts=1)
         ("needs_a_module:Task", "needs_a_module.py:3", "No module named 'no_such_library'"),
     ],
 )
-async def test_a_task_that_does_not_load_is_told_with_its_place_and_ends(
+async def test_a_task_that_does_not_load_is_reported_with_its_place(
     make_trainer: MakeTrainer,
-    happened: Happened,
+    events: RecordedEvents,
     faulty_tasks: None,
     task: str,
     place: str,
@@ -56,7 +54,7 @@ async def test_a_task_that_does_not_load_is_told_with_its_place_and_ends(
                 await trainer.describe()
     assert refusal.value.exit_code == 1
     assert words in str(refusal.value)
-    first, last = (event for event in happened.events if isinstance(event, TrainerStopped))
+    first, last = (event for event in events.events if isinstance(event, TrainerStopped))
     assert (first.failures, first.limit, first.for_good) == (1, 1, False)
     assert (last.failures, last.for_good) == (2, True)
     assert place in first.reason
@@ -65,17 +63,17 @@ async def test_a_task_that_does_not_load_is_told_with_its_place_and_ends(
 
 
 @pytest.mark.real
-async def test_a_task_that_fails_at_its_first_steps_is_given_up_and_the_node_stays(
-    make_trainer: MakeTrainer, happened: Happened, faulty_tasks: None
+async def test_the_trainer_gives_up_a_task_that_fails_at_its_first_steps(
+    make_trainer: MakeTrainer, events: RecordedEvents, faulty_tasks: None
 ) -> None:
     trainer = make_trainer("faulty_tasks:Fails", timeouts=ONCE)
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             anchor = initial_parameters((await trainer.describe()).specs, 0)
             for _ in range(2):
-                await happened.next(TrainerReady)
+                await events.next(TrainerReady)
                 await trainer.train(anchor, LANE)
-                stopped = await happened.next(TrainerStopped)
+                stopped = await events.next(TrainerStopped)
                 assert "the cat sat on the data" in stopped.reason
                 assert 'raise RuntimeError("the cat sat on the data")' in stopped.trace
             assert stopped.for_good
@@ -87,41 +85,40 @@ async def test_a_task_that_fails_at_its_first_steps_is_given_up_and_the_node_sta
                     await call()
             with trio.move_on_after(0.2) as waiting:
                 await trainer.describe()
-            assert waiting.cancelled_caught, "what it is made of is known, but it never comes up"
+            assert waiting.cancelled_caught, "describe() waits for a worker that never comes"
 
 
 @pytest.mark.real
-async def test_a_worker_without_memory_is_started_again_for_ever(
-    make_trainer: MakeTrainer, happened: Happened, faulty_tasks: None
+async def test_a_worker_without_memory_is_always_restarted(
+    make_trainer: MakeTrainer, events: RecordedEvents, faulty_tasks: None
 ) -> None:
-    """After three restarts the trainer was gone for good, though memory was short for a minute
-    only.
-    """
+    """Memory may be short for a minute only, longer than a few restarts take."""
     trainer = make_trainer("faulty_tasks:ShortOfMemory", timeouts=ONCE)
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             anchor = initial_parameters((await trainer.describe()).specs, 0)
             for _ in range(ONCE.restarts + 2):
-                await happened.next(TrainerReady)
+                await events.next(TrainerReady)
                 await trainer.train(anchor, LANE)
-                stopped = await happened.next(TrainerStopped)
+                stopped = await events.next(TrainerStopped)
                 assert (stopped.failures, stopped.limit, stopped.for_good) == (0, 0, False)
             assert re.match(
-                r"The worker ran out of memory in faulty_tasks.py:\d+ loss\(\): .*out of memory.*; trying again in",
+                r"The worker ran out of memory in faulty_tasks.py:\d+ loss\(\): "
+                r".*out of memory.*; trying again in",
                 stopped.reason,
             )
             assert not trainer.gave_up
 
 
 @pytest.mark.real
-async def test_a_crash_of_native_code_is_told_with_the_line_it_was_called_from(
-    make_trainer: MakeTrainer, happened: Happened, faulty_tasks: None
+async def test_a_crash_of_native_code_is_reported_with_its_python_line(
+    make_trainer: MakeTrainer, events: RecordedEvents, faulty_tasks: None
 ) -> None:
     trainer = make_trainer("faulty_tasks:Crashes", timeouts=ONCE)
     with trio.fail_after(LIMIT_S):
         async with trainer.running():
             await trainer.train(initial_parameters((await trainer.describe()).specs, 0), LANE)
-            stopped = await happened.next(TrainerStopped)
+            stopped = await events.next(TrainerStopped)
     assert re.match(
         r"The task crashed with SIGSEGV in faulty_tasks.py:\d+ loss\(\)", stopped.reason
     )
@@ -129,8 +126,8 @@ async def test_a_crash_of_native_code_is_told_with_the_line_it_was_called_from(
 
 
 @pytest.mark.real
-async def test_a_task_that_loads_for_too_long_is_told_which_setting_to_change(
-    make_trainer: MakeTrainer, happened: Happened, faulty_tasks: None
+async def test_the_error_for_a_slow_task_names_the_setting_for_its_timeout(
+    make_trainer: MakeTrainer, events: RecordedEvents, faulty_tasks: None
 ) -> None:
     trainer = make_trainer(
         "faulty_tasks:Line", timeouts=WorkerTimeouts(start_s=0.05, first_wait_s=0.01, restarts=1)
@@ -142,8 +139,8 @@ async def test_a_task_that_loads_for_too_long_is_told_which_setting_to_change(
 
 
 @pytest.mark.real
-async def test_one_bad_sample_is_told_with_its_coordinates_and_training_goes_on(
-    make_trainer: MakeTrainer, happened: Happened, faulty_tasks: None
+async def test_a_bad_sample_is_reported_with_its_index_and_training_continues(
+    make_trainer: MakeTrainer, events: RecordedEvents, faulty_tasks: None
 ) -> None:
     trainer = make_trainer("faulty_tasks:BadSample")
     with trio.fail_after(LIMIT_S):
@@ -152,10 +149,10 @@ async def test_one_bad_sample_is_told_with_its_coordinates_and_training_goes_on(
                 initial_parameters((await trainer.describe()).specs, 0), LANE, max_steps=49
             )
             while trainer.progress().steps < 49:
-                await happened.next(TrainingProgress)
+                await events.next(TrainingProgress)
             work = await trainer.collect()
             assert work.samples == 49 * 4
-            skipped = await happened.next(BatchSkipped)
+            skipped = await events.next(BatchSkipped)
             assert "image 17 is truncated" in skipped.what
             assert "data indices" in skipped.where
             assert "17" in skipped.where
@@ -163,9 +160,9 @@ async def test_one_bad_sample_is_told_with_its_coordinates_and_training_goes_on(
 
 
 @pytest.mark.real
-async def test_what_a_task_prints_is_logged_line_by_line_up_to_a_rate(
+async def test_the_output_of_a_task_is_logged_up_to_a_rate(
     make_trainer: MakeTrainer,
-    happened: Happened,
+    events: RecordedEvents,
     faulty_tasks: None,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -183,8 +180,8 @@ async def test_what_a_task_prints_is_logged_line_by_line_up_to_a_rate(
 
 
 @pytest.mark.real
-async def test_a_worker_that_dies_is_missed_though_its_child_holds_what_it_had_open(
-    make_trainer: MakeTrainer, happened: Happened, faulty_tasks: None
+async def test_the_end_of_a_worker_is_noticed_while_its_child_holds_the_link(
+    make_trainer: MakeTrainer, events: RecordedEvents, faulty_tasks: None
 ) -> None:
     trainer = make_trainer("faulty_tasks:Forks")
     with trio.fail_after(LIMIT_S):
@@ -194,10 +191,10 @@ async def test_a_worker_that_dies_is_missed_though_its_child_holds_what_it_had_o
                 with suppress(ProcessLookupError):
                     os.kill(worker, signal.SIGKILL)
             with trio.fail_after(10):
-                assert "SIGKILL" in (await happened.next(TrainerStopped)).reason
+                assert "SIGKILL" in (await events.next(TrainerStopped)).reason
 
 
-def test_line_ration_counts_what_it_leaves_out() -> None:
+def test_line_ration_counts_the_lines_it_leaves_out() -> None:
     ration = LineRation(0.0)
     assert sum(ration.allows(0.0) for _ in range(1000)) == LINES_AT_ONCE
     assert ration.left_out == 1000 - LINES_AT_ONCE
@@ -205,13 +202,13 @@ def test_line_ration_counts_what_it_leaves_out() -> None:
     assert ration.allows(1.5 / LINES_PER_S)
 
 
-def test_the_module_of_the_missing_import_is_where_the_tests_look() -> None:
+def test_the_module_with_the_missing_import_exists() -> None:
     assert (Path(__file__).parent / "needs_a_module.py").exists()
 
 
 @pytest.mark.real
-async def test_a_task_that_cannot_read_the_homes_model_is_refused(
-    make_trainer: MakeTrainer, happened: Happened, faulty_tasks: None
+async def test_a_task_whose_model_differs_from_the_homes_is_refused(
+    make_trainer: MakeTrainer, events: RecordedEvents, faulty_tasks: None
 ) -> None:
     held = TaskDigest(parameters=(TensorPart(name="line.weight", shape=(1, 1), dtype="float32"),))
     trainer = make_trainer("faulty_tasks:Line", previous_task=held)
@@ -219,7 +216,8 @@ async def test_a_task_that_cannot_read_the_homes_model_is_refused(
         async with trainer.running():
             with pytest.raises(
                 UserError,
-                match=r"(?s)TASK_CHANGED.*the model has parameter 1 `line.weight`, the task `weight`",
+                match=r"(?s)TASK_CHANGED.*the model has parameter 1 `line.weight`, the task"
+                r" `weight`",
             ):
                 await trainer.describe()
-    assert happened.events == []
+    assert events.events == []

@@ -1,6 +1,4 @@
-"""What a task may do with its model, and what is refused by name before it trains something else
-than its author wrote.
-"""
+"""Tests of the rules for tasks: what they may do with their model, and what is refused."""
 
 from __future__ import annotations
 
@@ -12,16 +10,18 @@ from daemon.device.settings import WorkerSettings
 from daemon.device.tasks.catalog import load_task
 from protocol.errors import UserError
 from protocol.run.manifest import Inner
-from tests.daemon.device import faulty_tasks
-from tests.daemon.device.faulty_tasks import Changing, LineOptions, Made, Returns
+from tests.daemon.device import faulty_tasks, unusual_models
+from tests.daemon.device.faulty_tasks import LineOptions
 from tests.daemon.device.loops import loop_of, training
+from tests.daemon.device.unusual_models import Changing
+from tests.daemon.device.wrong_returns import Made, Returns
 
 OPTIONS = LineOptions()
 DECAY = Inner(batch_size=4, weight_decay=0.5, learning_rate=0.1)
 
 
-def test_a_frozen_parameter_stays_bit_for_bit_and_is_not_averaged() -> None:
-    loop = training(faulty_tasks.Frozen(OPTIONS), DECAY)
+def test_a_frozen_parameter_keeps_its_bits_and_is_not_averaged() -> None:
+    loop = training(unusual_models.Frozen(OPTIONS), DECAY)
     for _ in range(5):
         loop.step()
     assert loop.pause().steps == 5
@@ -41,9 +41,7 @@ def test_a_frozen_parameter_stays_bit_for_bit_and_is_not_averaged() -> None:
         ("removed", "head.bias"),
     ],
 )
-def test_a_model_that_leaves_the_flat_vector_is_an_error_before_the_update(
-    change: str, names: str
-) -> None:
+def test_a_changed_model_is_refused_before_the_update(change: str, names: str) -> None:
     task = Changing(OPTIONS)
     task.change = change
     loop = training(task)
@@ -57,56 +55,59 @@ def test_a_model_that_leaves_the_flat_vector_is_an_error_before_the_update(
 
 
 @pytest.mark.parametrize("change", ["other memory", "added", "thawed", "table"])
-def test_a_change_of_later_steps_is_found_before_the_work_is_handed_over(change: str) -> None:
+def test_a_model_changed_in_a_later_step_is_refused_at_the_pause(change: str) -> None:
     task = Changing(OPTIONS)
     task.change, task.calls = change, -100
     loop = training(task)
     for _ in range(4):
         loop.step()
-    faulty_tasks.CHANGES[change](loop._net.model)
+    unusual_models.CHANGES[change](loop._net.model)
     with pytest.raises(TaskFault):
         loop.pause()
 
 
-def test_a_buffer_that_training_changes_is_refused_by_name() -> None:
+def test_a_buffer_that_training_changes_is_refused() -> None:
     with pytest.raises(TaskFault, match="buffer mean changed"):
-        training(faulty_tasks.OwnStatistics(OPTIONS)).step()
+        training(unusual_models.OwnStatistics(OPTIONS)).step()
 
 
 @pytest.mark.parametrize(
     ("task", "names"),
     [
-        (faulty_tasks.Unregistered, r"model.layers\[0\].weight"),
-        (faulty_tasks.OwnTemperature, "task.temperature"),
+        (unusual_models.Unregistered, r"model.layers\[0\].weight"),
+        (unusual_models.OwnTemperature, "task.temperature"),
     ],
 )
-def test_what_requires_a_gradient_and_is_not_moved_is_named_at_the_first_step(
+def test_a_tensor_with_a_gradient_outside_the_model_is_refused(
     task: type[faulty_tasks.Line], names: str
 ) -> None:
     with pytest.raises(TaskFault, match=names):
         training(task(OPTIONS)).step()
 
 
-def test_two_parameters_in_one_memory_are_refused() -> None:
+def test_parameters_that_share_memory_are_refused() -> None:
     with pytest.raises(UserError, match=r"0.weight and 1.weight share"):
-        loop_of(faulty_tasks.SharedMemory(OPTIONS))
+        loop_of(unusual_models.SharedMemory(OPTIONS))
 
 
 def test_a_tied_parameter_counts_once() -> None:
-    loop, _ = loop_of(faulty_tasks.Tied(OPTIONS))
+    loop, _ = loop_of(unusual_models.Tied(OPTIONS))
     assert loop.parameters == 3
 
 
-def test_gradients_that_the_task_made_anew_count() -> None:
-    plain, own = training(faulty_tasks.Line(OPTIONS)), training(faulty_tasks.OwnGradients(OPTIONS))
+def test_gradients_that_the_task_replaced_are_used() -> None:
+    plain, own = (
+        training(faulty_tasks.Line(OPTIONS)),
+        training(unusual_models.OwnGradients(OPTIONS)),
+    )
     for _ in range(6):
         plain.step()
         own.step()
     assert torch.equal(plain._net.flat, own._net.flat)
 
 
-def test_a_model_in_eval_mode_stays_in_it() -> None:
-    loop = training(faulty_tasks.Evaluating(OPTIONS))
+def test_a_model_in_eval_mode_stays_in_eval_mode() -> None:
+    loop = training(unusual_models.Evaluating(OPTIONS))
     for _ in range(4):
         loop.step()
     assert loop.pause().steps == 4
@@ -126,7 +127,7 @@ def test_a_model_in_eval_mode_stays_in_it() -> None:
         ("None", "returned a NoneType"),
     ],
 )
-def test_a_model_that_cannot_be_a_flat_vector_is_refused_by_name(what: str, words: str) -> None:
+def test_a_model_that_cannot_be_a_flat_vector_is_refused(what: str, words: str) -> None:
     with pytest.raises(UserError) as refusal:
         loop_of(Made(Made.Options(what=what)))
     assert words in refusal.value.why
@@ -134,7 +135,7 @@ def test_a_model_that_cannot_be_a_flat_vector_is_refused_by_name(what: str, word
 
 
 @pytest.mark.parametrize("what", ["np.int64", "torch.int64", "loss (1,)"])
-def test_what_torch_takes_is_taken(what: str) -> None:
+def test_returns_that_torch_accepts_are_accepted(what: str) -> None:
     loop = training(Returns(Returns.Options(what=what)))
     for _ in range(2):
         loop.step()
@@ -163,13 +164,13 @@ def test_what_torch_takes_is_taken(what: str) -> None:
         ("loss int", "loss() returned a tensor of type torch.int64"),
     ],
 )
-def test_a_wrong_return_is_refused_with_its_place_and_a_fix(what: str, words: str) -> None:
+def test_the_fault_of_a_wrong_return_has_its_place_and_a_fix(what: str, words: str) -> None:
     with pytest.raises(TaskFault) as fault:
         training(Returns(Returns.Options(what=what))).step()
     assert words in fault.value.what
     assert fault.value.fix
     if "()" in words:
-        assert "faulty_tasks.py:" in fault.value.what
+        assert "wrong_returns.py:" in fault.value.what
 
 
 @pytest.mark.parametrize(
@@ -179,11 +180,8 @@ def test_a_wrong_return_is_refused_with_its_place_and_a_fix(what: str, words: st
         (faulty_tasks.BadSample, "image 17 is truncated"),
     ],
 )
-def test_a_bad_sample_costs_its_batch_alone(task: type[faulty_tasks.Line], words: str) -> None:
-    """One of a hundred samples: one batch of 25 in each pass.
-
-    Everything else is trained and kept.
-    """
+def test_a_bad_sample_costs_only_its_batch(task: type[faulty_tasks.Line], words: str) -> None:
+    """One of a hundred samples is bad: one of 25 batches in each pass."""
     loop = training(task(OPTIONS))
     skipped = 0
     for _ in range(75):
@@ -202,7 +200,7 @@ def test_a_bad_sample_costs_its_batch_alone(task: type[faulty_tasks.Line], words
     assert (loop.bad.last.skipped, loop.bad.last.drawn) == (3, loop.bad.last.drawn)
 
 
-def test_a_task_that_fails_at_every_batch_is_an_error_with_file_and_line() -> None:
+def test_a_task_that_fails_at_every_batch_ends_with_file_and_line() -> None:
     loop = training(faulty_tasks.Fails(OPTIONS))
     for _ in range(5):
         with pytest.raises(SampleFault):
@@ -216,7 +214,7 @@ def test_a_task_that_fails_at_every_batch_is_an_error_with_file_and_line() -> No
 
 
 def test_a_task_that_fails_at_every_batch_names_few_samples_of_a_large_batch() -> None:
-    """A status cuts long sentences, and what to do stands at the end."""
+    """A status cuts long sentences, and the fix is at their end."""
     loop = training(faulty_tasks.Fails(OPTIONS), Inner(batch_size=64))
     for _ in range(5):
         with pytest.raises(SampleFault):
@@ -226,10 +224,12 @@ def test_a_task_that_fails_at_every_batch_names_few_samples_of_a_large_batch() -
     assert fault.value.what.count(", ... (64 in all)") == 2
     assert len(fault.value.what) < 300
     assert loop.bad.last is not None
-    assert loop.bad.last.where.count(",") > 2 * 10, "a skipped batch is listed further"
+    assert loop.bad.last.where.count(",") > 2 * 10, (
+        "the report of a skipped batch names more samples"
+    )
 
 
-def test_sys_exit_of_a_task_is_told_at_once() -> None:
+def test_a_task_that_calls_sys_exit_ends_at_once() -> None:
     with pytest.raises(TaskFault, match=r"faulty_tasks.py:\d+ loss\(\): it called sys.exit\(3\)"):
         training(faulty_tasks.Exits(OPTIONS)).step()
 
@@ -237,7 +237,7 @@ def test_sys_exit_of_a_task_is_told_at_once() -> None:
 @pytest.mark.parametrize(
     ("name", "words"), [("Absent", "There is no task"), ("__name__", "is not a Task")]
 )
-def test_a_name_that_is_no_task_is_a_mistake_in_the_manifest(name: str, words: str) -> None:
+def test_a_name_that_is_not_a_task_is_a_user_error(name: str, words: str) -> None:
     settings = WorkerSettings(allow_custom_task=True)
     with pytest.raises(UserError, match=words) as fault:
         load_task(f"{faulty_tasks.__name__}:{name}", {}, settings)

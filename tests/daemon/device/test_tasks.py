@@ -1,4 +1,4 @@
-"""The shipped tasks learn; names, options, paths and files that are wrong are refused in words."""
+"""Tests of the shipped tasks, and of the errors for wrong names, options and files."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_byte_gpt_learns() -> None:
         Inner(learning_rate=3e-3),
         60,
     )
-    # It begins knowing nothing, and no worse.
+    # The first loss is that of a uniform guess.
     assert curve[0] == pytest.approx(math.log(256), abs=0.1)
     assert np.mean(curve[-10:]) < 3.7
 
@@ -61,13 +61,13 @@ def test_simple_cnn_learns() -> None:
 
 
 @pytest.mark.parametrize("name", ["stdlib-gpt", "digits-cnn"])
-def test_the_shipped_runs_name_shipped_tasks_and_right_options(name: str) -> None:
+def test_the_shipped_runs_have_shipped_tasks_and_valid_options(name: str) -> None:
     run = load_manifest(Path(__file__).parents[3] / "configs" / "runs" / f"{name}.toml")
     assert run.name == name
     assert load_task(run.task, run.task_options, SETTINGS).dataset_size() > 1000
 
 
-def test_attention_is_causal() -> None:
+def test_byte_gpt_attention_is_causal() -> None:
     task = load_task("byte_gpt", {"layers": 2, "heads": 2, "width": 16, "context": 16}, SETTINGS)
     model = task.model()
     text = torch.arange(16)[None]
@@ -88,7 +88,7 @@ def test_two_instances_have_the_same_specs() -> None:
     assert kinds["embedding.weight"] == "uniform"
 
 
-def test_unknown_task_names_the_nearest() -> None:
+def test_the_error_for_an_unknown_task_names_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'byte_gpt'"):
         locate("byte-gpt", SETTINGS)
     for name in ("os:../x", "a b:C", ":", "x:"):
@@ -105,19 +105,21 @@ def test_unknown_task_names_the_nearest() -> None:
         ({"contxt": 4}, "did you mean 'context'"),
     ],
 )
-def test_wrong_options_are_named(options: dict[str, int | float | str | bool], words: str) -> None:
+def test_the_error_for_a_wrong_option_names_it(
+    options: dict[str, int | float | str | bool], words: str
+) -> None:
     with pytest.raises(UserError, match=words):
         load_task("byte_gpt", options, SETTINGS)
 
 
-def test_the_standard_library_is_read_the_same_twice_and_stops_at_its_limit() -> None:
+def test_stdlib_sources_are_reproducible_and_limited() -> None:
     text = stdlib_sources(300_000)
     assert text.size == 300_000
     assert np.array_equal(text, stdlib_sources(300_000))
     assert b"import" in text.tobytes()
 
 
-def test_a_folder_is_a_corpus_only_where_the_owner_said_so(tmp_path: Path) -> None:
+def test_a_corpus_is_read_only_inside_the_data_folders(tmp_path: Path) -> None:
     data, secret = tmp_path / "data", tmp_path / "secret"
     (data / "books").mkdir(parents=True)
     secret.mkdir()
@@ -147,11 +149,11 @@ def test_an_empty_or_tiny_corpus_is_refused(tmp_path: Path) -> None:
         load_task("byte_gpt", {"corpus": "tiny", "context": 64}, settings)
 
 
-def test_the_digits_are_scikit_learns() -> None:
+def test_sklearn_digits_are_complete() -> None:
     images, labels = sklearn_digits()
     assert images.shape == (1797, 1, 8, 8)
     assert (images.min(), images.max()) == (0.0, 1.0)
-    # As its documentation counts them.
+    # The counts are those of scikit-learn's documentation.
     assert np.bincount(labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
 
 
@@ -163,7 +165,7 @@ def idx(values: np.ndarray) -> bytes:
     )
 
 
-def test_mnists_files_are_read(tmp_path: Path) -> None:
+def test_mnist_files_are_read(tmp_path: Path) -> None:
     pictures = np.arange(3 * 28 * 28).reshape(3, 28, 28) % 256
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(pictures)))
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(np.array([7, 0, 9])))

@@ -1,10 +1,7 @@
-"""A file system without hard links, for tests: FUSE by the kernel's own protocol, in memory, in
-this process.
+"""A FUSE file system in memory without hard links, for tests. It needs root and /dev/fuse.
 
-Needs root and /dev/fuse.
-
-It refuses link(2) and rename flags as many FUSE servers do, so that only O_EXCL is left. Structures
-are those of linux/fuse.h, version 7.31.
+Like many FUSE servers, it refuses link(2) and the flags of rename, so only O_EXCL remains. The
+structures are those of linux/fuse.h, version 7.31.
 """
 
 from __future__ import annotations
@@ -56,7 +53,7 @@ NO_ANSWER = (FORGET, BATCH_FORGET, INTERRUPT)
 
 
 class Refused(Exception):
-    """Answered with an error number."""
+    """The server answers the request with this error number."""
 
 
 class Node:
@@ -116,7 +113,8 @@ class PlainFuse:
             try:
                 request = os.read(self._handle, REQUEST_BYTES)
             except OSError as ended:
-                if ended.errno == errno.ENOENT:  # interrupted before it was read
+                # The request was interrupted before the server read it.
+                if ended.errno == errno.ENOENT:
                     continue
                 return
             _, opcode, unique, number, *_ = IN.unpack_from(request)
@@ -126,7 +124,7 @@ class PlainFuse:
             error, body = 0, b""
             try:
                 if opcode not in self._answers:
-                    # Links, renames with flags, and all that no test needs.
+                    # Links, renames with flags, and requests that no test needs.
                     raise Refused(errno.ENOSYS)
                 body = self._answers[opcode](number, request[IN.size :])
             except Refused as refused:
@@ -151,7 +149,8 @@ class PlainFuse:
 
     def _change(self, number: int, body: bytes) -> bytes:
         valid, size = int.from_bytes(body[:4], "little"), int.from_bytes(body[16:24], "little")
-        if valid & 8:  # FATTR_SIZE
+        # FATTR_SIZE
+        if valid & 8:
             data = self._nodes[number].data
             data[:] = data[:size].ljust(size, b"\0")
         return self._attributes_answer(number)
@@ -202,9 +201,9 @@ class PlainFuse:
 
 @contextmanager
 def mounted(place: Path) -> Iterator[PlainFuse]:
-    """Such a file system at `place`, until the block ends.
+    """Mount a `PlainFuse` at `place` until the block ends.
 
-    Raises `OSError` where this machine lets nobody mount one.
+    Raises `OSError` where this machine does not allow mounts.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     handle = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)

@@ -1,6 +1,4 @@
-"""A new file never replaces another one, whole or not at all, also where the file system has no
-hard links.
-"""
+"""Tests that `write_new` writes whole files and replaces none, also without hard links."""
 
 from __future__ import annotations
 
@@ -22,8 +20,8 @@ from protocol.errors import UserError
 from tests.daemon.disk.plain_fuse import CREATE, mounted
 
 QUICK = 1 << 8
+# The errors of link(2) on FAT, exFAT, SMB and FUSE, and across mounts of one file system.
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EACCES)
-"""What kernels say to link(2) on FAT and exFAT, SMB, FUSE, and across mounts of one file system."""
 
 World = Callable[[pytest.MonkeyPatch], None]
 
@@ -37,7 +35,7 @@ def refuse_links(number: int = errno.EPERM) -> World:
 
 def refuse_both(patch: pytest.MonkeyPatch) -> None:
     refuse_links(errno.ENOSYS)(patch)
-    # As FUSE without flags of rename.
+    # Like FUSE without the flags of rename.
     patch.setattr(new_file, "_rename_unless_taken", lambda *_: False)
 
 
@@ -50,7 +48,7 @@ def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     return str(request.param)
 
 
-def test_a_new_file_is_private_whole_and_leaves_nothing_beside_it(
+def test_write_new_writes_a_private_whole_file_and_leaves_no_draft(
     tmp_path: Path, world: str
 ) -> None:
     assert write_new(tmp_path / "a", b"first" * 1000)
@@ -61,7 +59,7 @@ def test_a_new_file_is_private_whole_and_leaves_nothing_beside_it(
 
 
 @pytest.mark.parametrize("number", NO_LINKS)
-def test_every_refusal_of_links_has_another_way(
+def test_write_new_works_for_each_refusal_of_links(
     tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refuse_links(number)(monkeypatch)
@@ -69,7 +67,7 @@ def test_every_refusal_of_links_has_another_way(
     assert not write_new(tmp_path / "a", b"y")
 
 
-def test_of_many_calls_at_once_one_makes_the_file(tmp_path: Path, world: str) -> None:
+def test_one_of_many_concurrent_calls_writes_the_file(tmp_path: Path, world: str) -> None:
     made: list[int] = []
 
     def make(number: int) -> None:
@@ -85,12 +83,10 @@ def test_of_many_calls_at_once_one_makes_the_file(tmp_path: Path, world: str) ->
     assert len(made) == 1
 
 
-def test_a_part_of_a_file_is_removed(
+def test_write_new_removes_a_partial_file(
     tmp_path: Path, world: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The medium is full when the bytes are synced: of each file that is begun, the draft and the
-    last resort's own.
-    """
+    """The disk is full at the sync of the draft, and of the file itself without a draft."""
     whole = os.fsync
 
     def fsync(handle: int) -> None:
@@ -111,7 +107,7 @@ def test_a_part_of_a_file_is_removed(
     assert "other" not in os.listdir(tmp_path)
 
 
-def test_a_directory_that_cannot_be_synced_is_no_failure(
+def test_write_new_accepts_a_directory_that_cannot_be_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = os.fsync
@@ -125,7 +121,7 @@ def test_a_directory_that_cannot_be_synced_is_no_failure(
     assert write_new(tmp_path / "a", b"x")
 
 
-def test_wallet_backup_and_key_are_made_without_links(
+def test_wallet_backup_and_key_are_written_without_links(
     tmp_path: Path, world: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(files.create, "__kwdefaults__", {"scrypt_n": QUICK})
@@ -145,10 +141,10 @@ def test_wallet_backup_and_key_are_made_without_links(
     capfd.readouterr()
 
 
-def test_a_wallet_that_others_could_read_is_not_made(
+def test_no_wallet_is_created_where_others_could_read_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FAT has the permissions that it was mounted with."""
+    """On FAT, the mount sets the permissions."""
     whole = os.open
 
     def open_(path: object, flags: int, mode: int = 0o777, **more: object) -> int:
@@ -170,7 +166,7 @@ def test_a_wallet_that_others_could_read_is_not_made(
     os.geteuid() != 0 or not Path("/dev/fuse").exists(),
     reason="only root mounts a file system, by /dev/fuse",
 )
-def test_a_real_file_system_without_links_takes_wallet_backup_and_key(
+def test_wallet_backup_and_key_are_written_on_a_real_file_system_without_links(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(files.create, "__kwdefaults__", {"scrypt_n": QUICK})
@@ -197,9 +193,9 @@ def test_a_real_file_system_without_links_takes_wallet_backup_and_key(
             assert sorted(os.listdir(home)) == ["node.key", "wallet.json"]
             [backup] = stick.glob("hypergpu-wallet-*.json")
             assert backup.read_bytes() == before
-            # A draft and the file itself, for wallet, backup and key.
+            # Wallet, backup and key need a draft and the file itself.
             assert served.asked[CREATE] >= 6
     except PermissionError as refused:
-        pytest.skip(f"this machine lets nobody mount: {refused}")
+        pytest.skip(f"this machine does not allow mounts: {refused}")
     finally:
         capfd.readouterr()

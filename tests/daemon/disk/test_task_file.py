@@ -1,4 +1,4 @@
-"""What a home knows of the task whose model it holds."""
+"""Tests of the file that describes the task of a home's model."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ TASK = TaskDigest(
 )
 
 
-def test_it_is_read_where_there_is_a_model(tmp_path: Path) -> None:
+def test_load_task_reads_the_file_where_a_model_exists(tmp_path: Path) -> None:
     save_task(tmp_path, RUN, TASK)
-    assert load_task(tmp_path, RUN) is None, "without a model every task is right"
+    assert load_task(tmp_path, RUN) is None, "without a model, any task is allowed"
     (tmp_path / "runs" / RUN.hex() / "ledger.safetensors").touch()
     assert load_task(tmp_path, RUN) == TASK
 
 
-def test_damage_reads_as_nothing(tmp_path: Path) -> None:
+def test_load_task_ignores_a_damaged_file(tmp_path: Path) -> None:
     save_task(tmp_path, RUN, TASK)
     folder = tmp_path / "runs" / RUN.hex()
     (folder / "ledger.safetensors").touch()
@@ -28,7 +28,7 @@ def test_damage_reads_as_nothing(tmp_path: Path) -> None:
     assert load_task(tmp_path, RUN) is None
 
 
-def test_other_parameters_are_named_and_other_code_is_not_in_the_way() -> None:
+def test_changed_parameters_names_parameters_and_ignores_code() -> None:
     other = TaskDigest(parameters=(TensorPart(name="b.weight", shape=(4, 4), dtype="float32"),))
     assert (
         changed_parameters(TASK, other)

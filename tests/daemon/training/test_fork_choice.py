@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import count
 
 from daemon.services.training.native.state.fork_choice import (
-    FREE_PER_HELD,
+    FREE_PER_MISSED,
     MERGE_RETRY_S,
     WITHOUT_S,
     ForkChoice,
@@ -98,9 +98,9 @@ def test_a_certificate_that_state_unavailable_is_only_sought_beside_the_own_roun
 def test_a_state_that_comes_slowly_goes_on_beside_the_own_rounds() -> None:
     """In FETCH it held up a node for as long as its bytes came, one chunk in 10 s."""
     node, tip = Node(FIRST, SECOND), SECOND.next_tip()
-    node.underway, held_s = tip.hash, 180.0
-    node.fork_choice.state_unavailable(tip.hash, 1000.0, held_s)
-    for now in (1000.0, 1000.0 + WITHOUT_S, 999.0 + FREE_PER_HELD * held_s):
+    node.underway, missed_s = tip.hash, 180.0
+    node.fork_choice.state_unavailable(tip.hash, 1000.0, missed_s)
+    for now in (1000.0, 1000.0 + WITHOUT_S, 999.0 + FREE_PER_MISSED * missed_s):
         assert node.fork_choice.leads(node.lineage.root, now) is None
         sought = node.fork_choice.seeks(node.lineage.root, now)
         assert sought is not None

@@ -18,8 +18,9 @@ STEPS = 12
 
 
 def _vectors(seed: int, size: int = SIZE) -> tuple[Vector, Vector, list[Vector]]:
-    """Anchor, momentum and the means of some rounds: integers over powers of two, so that they are
-    the same on every machine.
+    """Return anchor, momentum and the means of some rounds.
+
+    The values are integers over powers of two, which are the same on every machine.
     """
     random = np.random.Generator(np.random.PCG64(seed))
     drawn = [
@@ -29,9 +30,10 @@ def _vectors(seed: int, size: int = SIZE) -> tuple[Vector, Vector, list[Vector]]
     return drawn[0], drawn[1], drawn[2:]
 
 
-def test_a_mean_of_many_rounds_is_taken_as_it_is_but_for_the_last() -> None:
-    """A displacement of one round is stepped with rate and momentum; one of many rounds leads to
-    where it was trained, and no further.
+def test_a_mean_of_many_rounds_is_stepped_for_its_last_round_only() -> None:
+    """The displacement of many rounds leads to the trained parameters, and no further.
+
+    Only the last round is stepped with rate and momentum.
     """
     anchor, momentum, mean = (np.full(5, value, np.float32) for value in (3.0, 0.5, 2.0))
     out = np.empty((2, 5), np.float32)
@@ -54,7 +56,7 @@ def test_a_mean_of_many_rounds_is_taken_as_it_is_but_for_the_last() -> None:
 
 
 def test_golden_trace() -> None:
-    """Twelve rounds end in these bytes, and within float32 rounding of the same rounds in float64."""
+    """Twelve rounds end in these bytes, within float32 rounding of the rounds in float64."""
     anchor, momentum, means = _vectors(1)
     rules = Outer(learning_rate=0.7, momentum=0.9)
     exact_anchor, exact_momentum = anchor.astype(np.float64), momentum.astype(np.float64)
@@ -76,7 +78,7 @@ def test_golden_trace() -> None:
     )
 
 
-def test_inputs_are_left_alone_and_outputs_are_all_written() -> None:
+def test_the_outer_step_keeps_its_inputs_and_writes_all_outputs() -> None:
     anchor, momentum, (mean, *_) = _vectors(2)
     before = [vector.tobytes() for vector in (anchor, momentum, mean)]
     results = []
@@ -89,7 +91,7 @@ def test_inputs_are_left_alone_and_outputs_are_all_written() -> None:
 
 
 def test_the_buffers_may_be_views_of_one() -> None:
-    """Shared memory hands out views of one mapping: side by side is not overlapping."""
+    """Shared memory gives views of one mapping, which lie side by side and do not overlap."""
     anchor, momentum, (mean, *_) = _vectors(3)
     apart = np.empty(SIZE, np.float32), np.empty(SIZE, np.float32)
     outer_step(anchor, momentum, mean, Outer(), *apart)
@@ -100,9 +102,10 @@ def test_the_buffers_may_be_views_of_one() -> None:
 
 
 @given(st.integers(0, 1000), st.integers(1, 400), st.integers(0, 400))
-def test_every_element_is_by_itself(seed: int, size: int, cut: int) -> None:
-    """The same bytes whatever the vector is part of: vector instructions handle its ends like its
-    middle.
+def test_the_outer_step_is_elementwise(seed: int, size: int, cut: int) -> None:
+    """A part of a vector steps to the same bytes alone and within the vector.
+
+    Vector instructions treat the ends of a vector like its middle.
     """
     anchor, momentum, (mean, *_) = _vectors(seed, size)
     whole = np.empty(size, np.float32), np.empty(size, np.float32)
@@ -146,9 +149,7 @@ def test_the_states_digest_covers_every_element_of_both(size: int) -> None:
     st.floats(0, 0.875, width=32),
 )
 def test_the_compiled_step_makes_numpys_bytes(seed: int, size: int, rate: float, mu: float) -> None:
-    """On every kind of number, of magnitudes from 1e-42 to 1e38, and where a step leaves float32's
-    range.
-    """
+    """Compare on magnitudes from 1e-42 to 1e38, and on steps that leave float32's range."""
     bits = np.random.default_rng(seed).integers(0, 1 << 32, (3, size), np.uint32)
     anchor, momentum, mean = (bits & np.uint32(0xFEFFFFFF)).view(np.float32)
     outputs = np.empty((4, size), np.float32)

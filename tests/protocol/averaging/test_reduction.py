@@ -36,7 +36,7 @@ def _parts(codec: Codec, weights: list[int], seed: int, size: int) -> list[tuple
 def _exact(
     codec: Codec, parts: list[tuple[int, bytes]], size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The mean in float64, and the mean of absolute values, to which rounding is relative."""
+    """Return the mean in float64, and the mean of absolute values, which scales rounding."""
     total, magnitude = np.zeros(size), np.zeros(size)
     for weight, data in parts:
         value = np.empty(size, np.float32)
@@ -55,7 +55,9 @@ def mean(codec: Codec, parts: list[tuple[int, bytes]], size: int) -> Vector:
 
 @EVERY
 @given(weights=WEIGHTS, seed=st.integers(0, 999), size=st.integers(1, 300))
-def test_it_is_the_weighted_mean(codec: Codec, weights: list[int], seed: int, size: int) -> None:
+def test_the_sum_is_the_weighted_mean(
+    codec: Codec, weights: list[int], seed: int, size: int
+) -> None:
     parts = _parts(codec, weights, seed, size)
     exact, magnitude = _exact(codec, parts, size)
     assert (
@@ -72,12 +74,10 @@ def test_it_is_the_weighted_mean(codec: Codec, weights: list[int], seed: int, si
     size=st.sampled_from([0, 1, 65, 300, CHUNK_ELEMENTS, PIECE_ELEMENTS + 77]),
     power=st.sampled_from([-38, 0, 36]),
 )
-def test_it_is_this_sum_to_the_bit(
+def test_the_sum_equals_its_definition_to_the_bit(
     codec: Codec, weights: list[int], seed: int, size: int, power: int
 ) -> None:
-    """The definition: weight x value one after the other from zero, divided once; float32's ends
-    for what is beyond them.
-    """
+    """The definition: add weight x value from zero in order, divide once, clamp to float32."""
     source = np.random.default_rng(seed)
     parts = [
         (weight, codec.encode(source.standard_normal(size, np.float32) * np.float32(10.0**power)))
@@ -124,7 +124,7 @@ def test_order_matters_in_the_last_bits_alone(
 def test_slices_are_parts_of_the_whole(
     codec: Codec, weights: list[int], seed: int, size: int, cut: int
 ) -> None:
-    """Whoever reduces a slice, and whatever else it reduces, makes the same bytes."""
+    """Every reducer of a slice makes the same bytes, whatever other slices it reduces."""
     start = min(cut * CHUNK_ELEMENTS, size // CHUNK_ELEMENTS * CHUNK_ELEMENTS)
     parts = _parts(codec, weights, seed, size)
     tails = [(weight, data[codec.size(start) :]) for weight, data in parts]
@@ -132,10 +132,8 @@ def test_slices_are_parts_of_the_whole(
 
 
 @EVERY
-def test_what_overflows_is_finite_and_the_same_everywhere(codec: Codec) -> None:
-    """A liar's offer can hold any finite value: the mean is a number all the same, and can be
-    encoded.
-    """
+def test_a_sum_that_overflows_is_finite_and_the_same_everywhere(codec: Codec) -> None:
+    """A liar's offer can hold any finite value; the mean is still finite and can be encoded."""
     great = codec.encode(np.full(64, 3e38, np.float32))
     for parts in (
         [(1000, great)],
@@ -148,8 +146,8 @@ def test_what_overflows_is_finite_and_the_same_everywhere(codec: Codec) -> None:
         assert codec.result.encode(out)
 
 
-def test_golden() -> None:
-    """Bytes that every machine must make."""
+def test_the_sum_makes_golden_bytes() -> None:
+    """Compare with the bytes that every machine must make."""
     codec = codec_named("bfloat16")
     parts = _parts(codec, [7, 1, 90_001, 33, 5], seed=11, size=4096)
     first = mean(codec, parts, 4096)
@@ -166,7 +164,7 @@ def test_golden() -> None:
 
 
 @EVERY
-def test_nothing_to_sum(codec: Codec) -> None:
+def test_a_sum_without_weight_is_zero(codec: Codec) -> None:
     assert mean(codec, [], 3).tolist() == [0.0, 0.0, 0.0]
     assert mean(codec, [(0, codec.encode(np.ones(3, np.float32)))], 3).tolist() == [0.0, 0.0, 0.0]
     assert mean(codec, [(4, b""), (5, b"")], 0).size == 0
@@ -174,7 +172,7 @@ def test_nothing_to_sum(codec: Codec) -> None:
         weighted_mean([(0, b"\xff" * codec.size(3))], codec, np.empty(3, np.float32))
 
 
-def test_one_contribution_and_none() -> None:
+def test_the_sum_of_one_contribution_and_of_none() -> None:
     codec = codec_named("float32")
     value = np.array([1.5, -2.25, 0.0], np.float32)
     assert mean(codec, [(8, codec.encode(value))], 3).tolist() == value.tolist()
@@ -182,7 +180,7 @@ def test_one_contribution_and_none() -> None:
     assert mean(codec, [(4, b"")], 0).size == 0
 
 
-def test_what_does_not_decode_is_refused() -> None:
+def test_a_contribution_that_does_not_decode_is_refused() -> None:
     codec = codec_named("float32")
     good, bad = codec.encode(np.ones(2, np.float32)), np.array([np.nan, 1.0], np.float32).tobytes()
     for parts in ([(1, good), (1, bad)], [(1, good), (1, good[:-1])]):

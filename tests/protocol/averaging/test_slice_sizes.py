@@ -1,6 +1,4 @@
-"""Slices by bandwidth: never worse than equal ones, as good as an exhaustive search, and no claim
-moves the world.
-"""
+"""Slices sized by bandwidth: never worse than equal slices, as good as an exhaustive search."""
 
 from __future__ import annotations
 
@@ -55,9 +53,10 @@ def test_a_slow_uplink_reduces_less_and_the_round_is_shorter() -> None:
     assert round_time(shares, ups, downs) < 0.8 * round_time([0.25] * 4, ups, downs)
 
 
-def test_whoever_is_not_in_the_way_owns_as_much_as_the_others() -> None:
-    """One link bounds the round; that some of the others are faster still makes no slice of theirs
-    longer, which a long path would feel.
+def test_members_that_do_not_bound_the_round_own_equal_slices() -> None:
+    """One slow link bounds the round, so a faster link does not get a larger slice.
+
+    A larger slice would take longer on a long path.
     """
     ups, downs = [20 * MBIT, *[100 * MBIT] * 5, *[150 * MBIT] * 6], [100 * MBIT] * 12
     slow, *others = best_shares(ups, downs)
@@ -66,15 +65,15 @@ def test_whoever_is_not_in_the_way_owns_as_much_as_the_others() -> None:
 
 
 def test_links_that_are_as_fast_up_as_down_get_equal_slices() -> None:
-    # hivemind's reference case. Its own split, 0 : 255 : 769, is waited for twice where a Cut
-    # stands between scatter and gather.
+    # hivemind's reference case. A round with an inclusion between scatter and gather waits twice
+    # for hivemind's own split, 0 : 255 : 769.
     bits = [3 * MBIT, 5 * MBIT, 9 * MBIT]
     assert round_time(best_shares(bits, bits), bits, bits) <= round_time(
         [0, 255 / 1024, 769 / 1024], bits, bits
     )
 
 
-def test_what_nobody_measured_changes_nothing() -> None:
+def test_unmeasured_links_get_equal_slices() -> None:
     assert best_shares([0] * 5, [0] * 5) == [0.2] * 5
 
 

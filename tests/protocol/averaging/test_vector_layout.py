@@ -1,4 +1,4 @@
-"""Slices: every chunk has one owner, in proportion to the shares, the same on every machine."""
+"""The division of the vector: each chunk has one owner, in proportion to the shares."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_equal_shares_differ_by_one_chunk_and_the_first_have_more(
 
 
 @given(st.integers(1, 1000), st.integers(1, 10), st.integers(1, 64))
-def test_whoever_has_no_share_gets_nothing(chunks: int, idle: int, members: int) -> None:
+def test_a_member_without_a_share_gets_no_chunk(chunks: int, idle: int, members: int) -> None:
     borders = share_out(chunks, [0.0] * idle + [3.0] * members)
     assert borders[: idle + 1] == (0,) * (idle + 1)
 
@@ -85,7 +85,7 @@ def test_chunks_fit_every_codec_and_state_pieces_fit_chunks() -> None:
 
 
 def _cost(sizes: list[int], bandwidths: list[float]) -> float:
-    """The slowest member's time when member i sends V [1 + (k - 2) f_i], in units of V."""
+    """Return the slowest member's time where member i sends V [1 + (k - 2) f_i], in units of V."""
     whole = sum(sizes)
     return max(
         (1 + (len(sizes) - 2) * size / whole) / bandwidth
@@ -94,8 +94,9 @@ def _cost(sizes: list[int], bandwidths: list[float]) -> float:
 
 
 def _best_shares(bandwidths: list[float]) -> list[float]:
-    """Bisection for the least time T in which f_i = (T b_i - 1) / (k - 2), not below 0, add up to
-    everything.
+    """Return the shares f_i = max(0, (T b_i - 1) / (k - 2)) for the least T at which they sum to 1.
+
+    Bisection finds T.
     """
     low, high = 0.0, 100 / min(bandwidths)
     for _ in range(100):
@@ -108,8 +109,9 @@ def _best_shares(bandwidths: list[float]) -> list[float]:
 
 
 def test_the_reference_split() -> None:
-    """1024 elements over bandwidths 0.3, 0.5 and 0.9: no worse than 0, 255, 769, the optimum of
-    hivemind's linear program.
+    """Divide 1,024 elements among bandwidths 0.3, 0.5 and 0.9.
+
+    The division is no worse than 0, 255, 769, the optimum of hivemind's linear program.
     """
     bandwidths = [0.3, 0.5, 0.9]
     assert share_out(1024, [0, 255, 769]) == (0, 0, 255, 1024)

@@ -1,4 +1,4 @@
-"""A plan is made again once; what was not found right is looked at again."""
+"""The cache of plans: a node checks a valid plan once and any other plan each time."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, people, signer
 FOUR = people(4)
 
 
-def test_a_plan_is_opened_once_and_is_what_it_was() -> None:
+def test_a_valid_plan_is_checked_once() -> None:
     plans, made = DecodedPlans(RUN, MANIFEST), Made(FOUR)
     first = plans.open(made.plan_signed, CHUNKS)
     assert plans.open(replace(made.plan_signed), CHUNKS) is first
     assert first == made.open_plan()
-    assert plans.open(made.plan_signed, None) is not first  # an observer's look is another one
+    # An observer checks less, so its result is kept apart.
+    assert plans.open(made.plan_signed, None) is not first
 
 
-def test_another_signature_or_payload_is_looked_at_again() -> None:
+def test_another_signature_or_payload_is_checked_again() -> None:
     plans, made = DecodedPlans(RUN, MANIFEST), Made(FOUR)
     plans.open(made.plan_signed, CHUNKS)
     for wrong in (
@@ -35,20 +36,20 @@ def test_another_signature_or_payload_is_looked_at_again() -> None:
                 plans.open(wrong, CHUNKS)
 
 
-def test_what_is_only_trusted_is_not_kept() -> None:
+def test_a_trusted_plan_is_not_kept() -> None:
     plans, made = DecodedPlans(RUN, MANIFEST), Made(FOUR)
     unsigned = replace(made.plan_signed, signature=bytes(64))
     plans.read(unsigned, CHUNKS, trusted=True)
-    for look in (plans.read, plans.open):
+    for check in (plans.read, plans.open):
         with pytest.raises(PeerFault, match="signature"):
-            look(unsigned, CHUNKS)
+            check(unsigned, CHUNKS)
 
 
-def test_only_the_last_ones_are_kept() -> None:
+def test_only_the_last_plans_are_kept() -> None:
     plans, made = DecodedPlans(RUN, MANIFEST), Made(FOUR)
     first = plans.open(made.plan_signed, CHUNKS)
     for number in range(PLANS_KEPT):
-        plan = replace(open_as(Plan, made.plan_signed, RUN), reason=f"said in other words {number}")
+        plan = replace(open_as(Plan, made.plan_signed, RUN), reason=f"other words {number}")
         plans.open(sign(made.leader, RUN, plan), CHUNKS)
     again = plans.open(made.plan_signed, CHUNKS)
     assert again == first

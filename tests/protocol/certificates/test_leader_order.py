@@ -1,4 +1,4 @@
-"""Who leads: everybody in turn, in an order that nobody chose."""
+"""The leader order: every candidate leads in turn, in an order that no node chooses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PEERS = st.lists(st.sampled_from([person.peer for person in people(40)]), min_si
 
 
 @given(PEERS, st.binary(min_size=32, max_size=32), st.integers(0, 1 << 40))
-def test_one_order_for_everybody(peers: list[str], parent: bytes, view: int) -> None:
+def test_all_nodes_compute_one_order(peers: list[str], parent: bytes, view: int) -> None:
     order = leader_order(parent, peers)
     assert set(order) == set(peers)
     assert len(order) == len(set(order))
@@ -23,7 +23,7 @@ def test_one_order_for_everybody(peers: list[str], parent: bytes, view: int) -> 
 
 
 @given(PEERS, st.binary(min_size=32, max_size=32))
-def test_everybody_has_a_turn_before_anybody_has_two(peers: list[str], parent: bytes) -> None:
+def test_every_candidate_leads_before_any_leads_twice(peers: list[str], parent: bytes) -> None:
     order = leader_order(parent, peers)
     assert {leader_of(order, view) for view in range(len(order))} == set(order)
 
@@ -31,15 +31,16 @@ def test_everybody_has_a_turn_before_anybody_has_two(peers: list[str], parent: b
 @given(PEERS, st.integers(0, 1000))
 def test_votes_go_to_the_leader_and_the_next_two(peers: list[str], view: int) -> None:
     order = leader_order(named("parent"), peers)
-    takers = vote_collectors(order, view)
-    assert takers[0] == leader_of(order, view)
-    assert len(takers) == len(set(takers)) == min(3, len(order))
-    assert takers == tuple(leader_of(order, view + i) for i in range(len(takers)))
+    collectors = vote_collectors(order, view)
+    assert collectors[0] == leader_of(order, view)
+    assert len(collectors) == len(set(collectors)) == min(3, len(order))
+    assert collectors == tuple(leader_of(order, view + i) for i in range(len(collectors)))
 
 
 def test_leading_is_spread_evenly() -> None:
-    """Over 2,000 parents each of eight leads about one view 0 in eight: 250, five standard
-    deviations are 74.
+    """Over 2,000 parents, each of eight candidates leads view 0 about 250 times.
+
+    The bounds are five standard deviations, which are 74.
     """
     peers = [person.peer for person in people(8)]
     first = Counter(leader_of(leader_order(i.to_bytes(32, "big"), peers), 0) for i in range(2000))

@@ -1,4 +1,4 @@
-"""Merging: two branches become one, and nothing else passes for that."""
+"""Merging: a certificate with two parents makes one branch of two, and no other does."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _halves(seed: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @given(HASHES, HASHES)
-def test_a_merge_goes_by_both_parents_whoever_comes_first(a: bytes, b: bytes) -> None:
+def test_a_merge_is_named_by_both_parents_in_either_order(a: bytes, b: bytes) -> None:
     assert merge_parents(a, b) == merge_parents(b, a) == tuple(sorted((a, b)))
     assert merge_round((a,)) == a
     assert merge_round(merge_parents(a, b)) not in (a, b)
@@ -48,7 +48,9 @@ def test_a_merge_goes_by_both_parents_whoever_comes_first(a: bytes, b: bytes) ->
 
 
 @given(seed=st.integers(0, 999), size=st.integers(0, 300), weights=WEIGHTS)
-def test_the_state_is_the_weighted_mean(seed: int, size: int, weights: tuple[int, int]) -> None:
+def test_a_merged_state_is_the_weighted_mean(
+    seed: int, size: int, weights: tuple[int, int]
+) -> None:
     one, two = _halves(seed, size)
     out = np.full(size, np.nan, np.float32)
     merge_vectors(one, two, weights, out)
@@ -59,12 +61,10 @@ def test_the_state_is_the_weighted_mean(seed: int, size: int, weights: tuple[int
 
 
 @given(seed=st.integers(0, 999), size=st.integers(1, 300), weights=WEIGHTS)
-def test_into_either_of_them_it_is_the_same_bytes(
+def test_a_merge_into_either_input_makes_the_same_bytes(
     seed: int, size: int, weights: tuple[int, int]
 ) -> None:
-    """A node has its own anchor in one buffer and the download in the other, in whichever order the
-    parents are.
-    """
+    """A node merges into one of its buffers; its anchor may be the first or the second parent."""
     one, two = _halves(seed, size)
     apart = np.empty(size, np.float32)
     merge_vectors(one, two, weights, apart)
@@ -75,7 +75,7 @@ def test_into_either_of_them_it_is_the_same_bytes(
 
 
 def fork() -> tuple[Tip, Tip]:
-    """Two tips with one parent, in the order of their hashes."""
+    """Return two tips with one parent, in the order of their hashes."""
     one, two = (
         Made(people(4), START).with_inclusion(reason=reason).next_tip()
         for reason in ("one", "another")
@@ -84,7 +84,7 @@ def fork() -> tuple[Tip, Tip]:
 
 
 def merging(first: Tip, second: Tip, **changes: object) -> bytes:
-    """A certificate that merges two tips."""
+    """Return a certificate that merges two tips."""
     parents = merge_parents(first.hash, second.hash)
     round_tip = replace(first, hash=merge_round(parents), number=max(first.number, second.number))
     made = Made(people(4), round_tip, samples=0, seq=0).with_inclusion(contributors=())
@@ -92,7 +92,7 @@ def merging(first: Tip, second: Tip, **changes: object) -> bytes:
     return made.raw()
 
 
-def test_two_branches_become_one() -> None:
+def test_a_merge_makes_one_tip_of_two() -> None:
     first, second = fork()
     tip = merge(first, second, (40, 40), opened(merging(first, second)))
     assert (tip.number, tip.samples) == (2, 80)
@@ -100,7 +100,7 @@ def test_two_branches_become_one() -> None:
     assert tip.members == tuple(person.peer for person in people(4))
 
 
-def test_what_is_no_merge_of_these_two() -> None:
+def test_a_certificate_that_does_not_merge_these_tips_is_refused() -> None:
     first, second = fork()
     assert "two parents in order" in refused(
         merging(first, second, parents=(second.hash, first.hash))
@@ -119,7 +119,7 @@ def test_what_is_no_merge_of_these_two() -> None:
         extend(first, certificate)
 
 
-def test_a_merge_counts_nobody_again() -> None:
+def test_a_merge_with_contributors_is_refused() -> None:
     first, second = fork()
     round_tip = replace(first, hash=merge_round((first.hash, second.hash)))
     made = Made(people(4), round_tip, seq=5)

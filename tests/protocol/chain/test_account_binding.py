@@ -1,4 +1,4 @@
-"""Bindings: what the wallet signs, and the ways to claim the pay of another's work."""
+"""Bindings: what the wallet signs, and how attempts to claim another's pay fail."""
 
 from __future__ import annotations
 
@@ -113,7 +113,8 @@ def test_the_signed_digest_is_eip712_as_others_compute_it() -> None:
 def test_a_binding_names_its_wallet_and_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made = bound(wallet(1), A.peer)
     assert check_binding(made, A.peer, CHAIN, CONTRACT) == wallet(1).raw_address
-    monkeypatch.setattr(module, "binding_digest", None)  # whoever computes it again fails
+    # A second computation of the digest would fail.
+    monkeypatch.setattr(module, "binding_digest", None)
     assert check_binding(made, A.peer, CHAIN, CONTRACT) == wallet(1).raw_address
 
 
@@ -139,7 +140,7 @@ def test_a_wrong_binding_is_refused_by_name_wherever_it_comes(made: Binding, why
     assert caught.value.reason == "bad_binding", why
     assert A.peer[-8:] in str(caught.value)
 
-    # The leader does not let it into a plan, and says why.
+    # The leader does not let the offer into a plan, and says why.
     state = begin(
         RunContext(run=PAID_RUN, me=B.peer, manifest=PAID, chunks=CHUNKS),
         genesis(PAID_RUN),
@@ -154,9 +155,9 @@ def test_a_wrong_binding_is_refused_by_name_wherever_it_comes(made: Binding, why
         ("bad_binding", A.peer)
     ]
 
-    # A leader that does is refused by its members.
+    # Members refuse the plan of a leader that does.
     good = [(person, ready(genesis(PAID_RUN), person)) for person in (B, C)]
-    offers = [(sign_message(person, PAID_RUN, said), said) for person, said in [(A, wrong), *good]]
+    offers = [(sign_message(person, PAID_RUN, each), each) for person, each in [(A, wrong), *good]]
     plan = make_plan(PAID_RUN, 0, 1, offers, PAID, CHUNKS, leader=B.peer)
     with pytest.raises(PeerFault) as caught:
         open_plan(sign_message(B, PAID_RUN, plan), PAID_RUN, PAID, CHUNKS)
@@ -164,8 +165,9 @@ def test_a_wrong_binding_is_refused_by_name_wherever_it_comes(made: Binding, why
 
 
 def test_the_other_signature_of_the_same_key_is_refused() -> None:
-    """(r, n - s) verifies too: without this there are two bindings where one was signed, and
-    contracts refuse the second.
+    """(r, n - s) verifies too, so one signature would make two bindings.
+
+    Contracts refuse the second signature.
     """
     order = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
     made = bound(wallet(1), A.peer)
@@ -186,11 +188,11 @@ def test_bound_offers_make_a_plan_a_certificate_and_receipts() -> None:
     bindings = {A.peer: bound(wallet(1), A.peer), B.peer: bound(wallet(2), B.peer)}
     made = Made(people(3), run=PAID_RUN, manifest=PAID)
     offers = [
-        (sign_message(person, PAID_RUN, said), said)
+        (sign_message(person, PAID_RUN, each), each)
         for person, (_, plain) in zip(
             people(3), offers_of(made.tip, people(3), run=PAID_RUN), strict=True
         )
-        for said in [
+        for each in [
             with_binding(plain, bindings[person.peer]) if person.peer in bindings else plain
         ]
     ]
@@ -199,7 +201,7 @@ def test_bound_offers_make_a_plan_a_certificate_and_receipts() -> None:
     made.vote = replace(made.vote, plan=made.plan_signed.digest)
     made.with_inclusion(plan=made.plan_signed.digest)
     certificate = open_certificate(made.raw(), PAID_RUN, PAID, CHUNKS)
-    receipts = receipts_of(certificate, lambda peer, said: wallet_of_offer(PAID, peer, said))
+    receipts = receipts_of(certificate, lambda peer, each: wallet_of_offer(PAID, peer, each))
     assert {one.peer: one.account for one in receipts} == {
         A.peer: wallet(1).raw_address,
         B.peer: wallet(2).raw_address,

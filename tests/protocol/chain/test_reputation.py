@@ -32,7 +32,7 @@ A, B, C = people(3)
 
 
 class Seen(Reputations):
-    """Peers whose every offer has a seq of its own, as in one branch."""
+    """Makes offers whose seqs all differ, as in one branch."""
 
     seq = 0
 
@@ -53,8 +53,9 @@ def test_the_figure_is_the_share_of_rounds_that_counted_it() -> None:
 
 
 def test_a_seq_that_two_branches_list_counts_once_for_a_reputation() -> None:
-    """The halves of a partition both counted it, and meet again: neither figure, pool nor alert may
-    double.
+    """Both halves of a partition counted the offer and then merge.
+
+    Figure, pool and alert must not double.
     """
     one, both = Reputations(), Reputations()
     for seq in range(1, 11):

@@ -1,4 +1,4 @@
-"""What the tests of the codecs share: the codecs under test, and values to encode."""
+"""The codecs under test, and values to encode."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from protocol.codec.numpy_codec import NumpyCodec
 class Float24(NumpyCodec):
     """A codec that no run uses: the upper three bytes of every float32.
 
-    The tests register it at run time, as somebody who adds a codec would, and run the property
+    The tests register it at run time, as the author of a new codec would, and run the property
     suite on it.
     """
 
@@ -37,15 +37,34 @@ class Float24(NumpyCodec):
             raise not_finite()
 
 
+class UpperByte(NumpyCodec):
+    """A codec that no run uses: the upper byte of every float16, so one byte for one element."""
+
+    name = "upper_byte"
+
+    def size(self, elements: int) -> int:
+        return elements
+
+    def _encode(self, values: Vector, first: int, out: Bytes8) -> None:
+        check_peak(int((values.view(np.uint32) & np.uint32(0x7FFFFFFF)).max()), first)
+        halves = np.clip(values, np.float32(-57344), np.float32(57344)).astype("<f2")
+        out[:] = halves.view(np.uint8).reshape(-1, 2)[:, 1]
+
+    def _decode(self, data: Bytes8, out: Vector) -> None:
+        if (data & np.uint8(0x7C)).max() == 0x7C:
+            raise not_finite()
+        out[:] = (data.astype("<u2") << np.uint16(8)).view("<f2")
+
+
 FLOAT24 = CodecEntry(
     reference=Float24(), description="the upper three bytes of a float32", max_error=2.0**-15
 )
 
 REGISTERED = {entry.name: codec_named(entry.name) for entry in entries()}
 REFERENCES = {entry.name: entry.reference for entry in entries()}
-# topk's means travel in a codec of their own.
+# topk's means travel in another codec.
 USED = {**REGISTERED, "topk_result": REGISTERED["topk"].result}
-SUITE = {**USED, "float24": FLOAT24.reference}
+SUITE = {**USED, "float24": FLOAT24.reference, "upper_byte": UpperByte()}
 
 EVERY = pytest.mark.parametrize("codec", SUITE.values(), ids=SUITE)
 EVERY_REGISTERED = pytest.mark.parametrize("codec", REGISTERED.values(), ids=REGISTERED)

@@ -1,4 +1,4 @@
-"""What the tests of the compiled loops share: values, and a kernel that is built for them."""
+"""Values and freshly built kernels for the tests of the compiled loops."""
 
 from __future__ import annotations
 

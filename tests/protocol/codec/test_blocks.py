@@ -15,7 +15,8 @@ from protocol.codec import Codec
 from protocol.codec.blocks import Int4, Int8
 from protocol.errors import PeerFault
 
-TINY = 2.0**-122  # the smallest scale
+# The smallest scale.
+TINY = 2.0**-122
 LARGEST = float(np.finfo(np.float32).max)
 SHAPES = st.tuples(
     st.integers(1, 2 * CHUNK_ELEMENTS + 77),
@@ -104,7 +105,8 @@ def test_decoders_never_round(
 
 def test_golden_bytes() -> None:
     values = np.array([0.5, -1.0, 127.0, 2.5, -126.5], np.float32)
-    assert Int8().encode(values) == ONE + bytes([0, 255, 127, 2, 130])  # ties go to the even level
+    # Ties go to the even level.
+    assert Int8().encode(values) == ONE + bytes([0, 255, 127, 2, 130])
     # The scale is -15.875.
     assert Int4().encode(values[2:]) == struct.pack("<H", 0xC17E) + bytes([0x08, 0x07])
     assert Int4().encode(np.array([-8.0, 7.4, 0.5, 1.5, -3.0], np.float32)) == ONE + bytes(
@@ -141,15 +143,17 @@ def test_levels_that_no_encoder_makes_are_refused() -> None:
     with pytest.raises(PeerFault, match="level that is out of range"):
         decoded(Int8(), ONE + bytes([1, 128]), 2)
     with pytest.raises(PeerFault, match="scale that is out of range"):
-        decoded(Int8(), struct.pack("<H", 0xBF80) + bytes([1]), 1)  # int8 has no negative scales
+        # int8 has no negative scales.
+        decoded(Int8(), struct.pack("<H", 0xBF80) + bytes([1]), 1)
     assert decoded(Int4(), struct.pack("<H", 0xBF80) + bytes([0x08]), 1).tolist() == [8.0]
     with pytest.raises(PeerFault, match="behind its last element"):
         decoded(Int4(), ONE + bytes([0x18]), 1)
 
 
 def test_bfloat16_scales_lose_nothing_at_any_magnitude() -> None:
-    """Why scales are bfloat16: pseudo-gradients of 1e-7 have the same relative error as those of 1;
-    float16 scales would lose them whole.
+    """Pseudo-gradients of 1e-7 have the same relative error as those of 1.
+
+    So scales are bfloat16: float16 scales would lose such pseudo-gradients whole.
     """
     values = np.random.default_rng(3).standard_normal(1 << 16).astype(np.float32)
     for power in range(-9, 3):

@@ -1,4 +1,4 @@
-"""Error feedback over many rounds: what a codec loses arrives late and is never lost."""
+"""Error feedback over many rounds: the loss of an encoding arrives in later rounds."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ EPSILON = float(np.finfo(np.float32).eps)
 def rounds(
     codec: Codec, count: int, decay: float = 1.0, spread: float = 4.0
 ) -> tuple[np.ndarray, np.ndarray, Ledger, Vector]:
-    """What was learned and what was certified, as sums of weight x value in float64; the ledger
-    behind them; and one round's direction.
+    """Train and certify `count` rounds.
 
-    Layers differ by up to ten to the `spread`; every value comes back in each round, larger or
-    smaller by half.
+    Layers differ by up to ten to the `spread`. Every value recurs in each round, up to half larger
+    or smaller.
+
+    Returns:
+        The sums of weight x value in float64 that were learned and that were certified, the ledger,
+        and one round's direction.
     """
     source = np.random.default_rng(7)
     sizes = 10.0 ** source.uniform(-spread, 0, -(-PARAMETERS // 100)).repeat(100)[:PARAMETERS]
@@ -61,9 +64,7 @@ def test_certified_and_residue_are_all_that_was_learned(codec: Codec) -> None:
 
 @EVERY
 def test_nothing_is_biased(codec: Codec) -> None:
-    """What every round is rounded to is off by as much in the first as in the last; their mean
-    comes nearer with every round.
-    """
+    """The rounding error of a single round stays, and the error of the rounds' mean falls."""
     if codec.name == "topk":
         pytest.skip("top-k sends an element of 64 rounds late: its own bound is below")
     error = []
@@ -74,29 +75,28 @@ def test_nothing_is_biased(codec: Codec) -> None:
 
 
 def test_top_k_holds_back_a_bounded_amount_and_decay_is_the_callers() -> None:
-    """Undecayed, every element is sent once it has waited long enough; the ledger itself never
-    decays anything.
-    """
+    """Without decay, top-k sends each element in time; the ledger itself never decays."""
     codec = codec_named("topk")
-    held = {}
+    residues = {}
     for count, decay in ((200, 1.0), (400, 1.0), (400, 0.95)):
         _, _, ledger, direction = rounds(codec, count, decay, spread=0.5)
-        held[count, decay] = float(
+        residues[count, decay] = float(
             np.linalg.norm(ledger.residue) / np.linalg.norm(direction * np.float32(50))
         )
-    assert held[400, 1.0] < 64, (
-        "no more than what arrives while 64 rounds send one element of 64 each"
+    assert residues[400, 1.0] < 64, (
+        "the residue is at most the work of the 64 rounds in which each element travels once"
     )
-    assert held[400, 1.0] < 1.3 * held[200, 1.0], "and it does not grow on"
+    assert residues[400, 1.0] < 1.3 * residues[200, 1.0], "the residue stops growing"
     bound = 0.95 * (1 - 1 / 128) ** 0.5
-    assert held[400, 0.95] < bound / (1 - bound)
-    assert held[400, 0.95] < held[400, 1.0]
+    assert residues[400, 0.95] < bound / (1 - bound)
+    assert residues[400, 0.95] < residues[400, 1.0]
 
 
 @EVERY
 def test_a_swarm_loses_nothing(codec: Codec) -> None:
-    """Three members and the encoding of the mean: what entered the model and what three ledgers
-    hold is all that was learned.
+    """The model and the ledgers of three members together hold all that was learned.
+
+    That includes the loss of encoding the mean.
     """
     source = np.random.default_rng(11)
     ledgers = [Ledger(PARAMETERS, codec, 1_000_000, 5) for _ in range(3)]
@@ -119,5 +119,5 @@ def test_a_swarm_loses_nothing(codec: Codec) -> None:
                 start, (mean[start:stop] - travelled[start:stop]) * np.float32(weight)
             )
         entered += travelled.astype(np.float64) * weight
-    held = sum(ledger.residue.astype(np.float64) for ledger in ledgers)
-    assert np.abs(entered + held - learned).max() <= 30 * 20 * EPSILON * np.abs(learned).max()
+    kept = sum(ledger.residue.astype(np.float64) for ledger in ledgers)
+    assert np.abs(entered + kept - learned).max() <= 30 * 20 * EPSILON * np.abs(learned).max()

@@ -31,11 +31,10 @@ def test_float32_is_exact(values: Vector) -> None:
 
 
 def _nearest(value: float) -> float:
-    """The bfloat16 nearest to `value` in exact arithmetic, ties to the even one, the largest finite
-    one for what is beyond.
-    """
+    """Return the bfloat16 nearest to `value` in exact arithmetic, ties to even, saturated."""
     bits = struct.unpack(">I", struct.pack(">f", value))[0] & 0xFFFF0000
-    below = struct.unpack(">f", struct.pack(">I", bits))[0]  # towards zero
+    # The neighbour towards zero.
+    below = struct.unpack(">f", struct.pack(">I", bits))[0]
     if (bits & 0x7FFFFFFF) == 0x7F7F0000:
         return below
     above = struct.unpack(">f", struct.pack(">I", bits + 0x10000))[0]
@@ -47,7 +46,8 @@ def _nearest(value: float) -> float:
 def test_bfloat16_is_the_nearest(values: Vector) -> None:
     out = decoded(BFloat16(), BFloat16().encode(values), values.size)
     expected = np.array([_nearest(value) for value in values.tolist()], np.float32)
-    assert out.tobytes() == expected.tobytes()  # bytes: the sign of zero counts
+    # Bytes are compared because the sign of zero counts.
+    assert out.tobytes() == expected.tobytes()
 
 
 def test_bfloat16_ties_and_the_ends() -> None:
@@ -70,7 +70,7 @@ def test_bfloat16_ties_and_the_ends() -> None:
 
 
 def test_every_bfloat16_survives() -> None:
-    """All 65,280 finite ones."""
+    """Encode and decode all 65,280 finite values."""
     bits = np.arange(1 << 16, dtype=np.uint16)
     finite = bits[(bits & 0x7F80) != 0x7F80]
     data = finite.astype("<u2").tobytes()

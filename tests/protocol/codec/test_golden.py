@@ -63,17 +63,20 @@ def test_golden_on_an_older_processor() -> None:
 
     numpy chooses its loops by the processor's instructions. The bytes must stay the same.
     """
-    program = f"import sys; sys.path[:] = {sys.path!r}; from tests.protocol.codec.test_golden import golden_digests; print(golden_digests())"
+    program = (
+        f"import sys; sys.path[:] = {sys.path!r}; "
+        "from tests.protocol.codec.test_golden import golden_digests; print(golden_digests())"
+    )
     environment = {
         **os.environ,
         "NPY_DISABLE_CPU_FEATURES": BEYOND_2008,
         "HYPERGPU_CODECS": "numpy",
     }
-    said = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program],
         env=environment,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert said.stdout.strip() == str(GOLDEN)
+    assert printed.stdout.strip() == str(GOLDEN)

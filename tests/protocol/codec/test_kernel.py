@@ -79,7 +79,7 @@ def test_decoding_damaged_encodings(
     noise: bool,
     shift: int,
 ) -> None:
-    """Encodings that a few bits, or everything, changed on the way, at any address."""
+    """Decode encodings with a few changed bits, or with random bytes, at any address."""
     source = np.random.default_rng(seed)
     came = np.frombuffer(
         bytes(shift) + REFERENCES[name].encode(made(elements, seed, kind)), np.uint8
@@ -152,7 +152,7 @@ def test_every_half(kernel: KernelStatus, name: str, exponent: int) -> None:
     ("name", "level_bytes", "largest"), [("int8", 4096, 0x7C01), ("int4", 2048, 0x7DFF)]
 )
 def test_every_scale(kernel: KernelStatus, name: str, level_bytes: int, largest: int) -> None:
-    """Each scale that an encoder makes, with a block of all kinds of levels."""
+    """Decode each scale that an encoder makes, with all kinds of levels in its block."""
     scales = np.arange(0x0280, largest + 1, dtype="<u2")
     if name == "int4":
         scales = np.concatenate([scales, scales | 0x8000])

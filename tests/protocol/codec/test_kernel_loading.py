@@ -1,4 +1,4 @@
-"""How the compiled loops are found, and when they are not used."""
+"""Where the compiled loops are found, and when numpy does the work instead."""
 
 from __future__ import annotations
 
@@ -77,13 +77,16 @@ def test_loops_that_would_make_other_bytes_are_not_used(
 
 
 def test_the_environment_switch_and_its_reason() -> None:
-    program = f"import sys; sys.path[:] = {sys.path!r}; from protocol.codec import implementation; print(implementation())"
-    said = subprocess.run(
+    program = (
+        f"import sys; sys.path[:] = {sys.path!r}; "
+        "from protocol.codec import implementation; print(implementation())"
+    )
+    printed = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, "HYPERGPU_CODECS": "numpy"},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert said.stdout.strip() == "numpy: chosen by HYPERGPU_CODECS"
+    assert printed.stdout.strip() == "numpy: chosen by HYPERGPU_CODECS"
     assert implementation().startswith(("compiled", "numpy: "))

@@ -36,7 +36,7 @@ def test_sizes_and_stability(codec: Codec, values: Vector) -> None:
     elements=st.integers(0, 3 * CHUNK_ELEMENTS), seed=st.integers(0, 99), power=st.integers(-30, 30)
 )
 def test_stability_of_whole_chunks(codec: Codec, elements: int, seed: int, power: int) -> None:
-    """A mean that travelled may travel again: nothing more is lost."""
+    """A decoded mean can travel again without further loss."""
     values = np.random.default_rng(seed).standard_normal(elements, np.float32) * np.float32(
         10.0**power
     )
@@ -197,8 +197,9 @@ def test_check_raises_what_decode_raises(codec: Codec) -> None:
 
 @EVERY
 def test_other_shapes_and_types_are_refused(codec: Codec) -> None:
-    """A vector is contiguous float32 of one dimension: anything else would be read or written at
-    the wrong places.
+    """A vector is contiguous float32 of one dimension.
+
+    The loops would read or write any other array at the wrong places.
     """
     data = codec.encode(np.ones(8, np.float32))
     fixed = np.ones(8, np.float32)

@@ -1,4 +1,4 @@
-"""Top-k: the right elements, the best two magnitudes, indices that cannot lie."""
+"""Top-k sends the greatest elements with the best two magnitudes and refuses bad indices."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def made(elements: int, seed: int, kind: str) -> Vector:
     match kind:
         case "normal":
             return source.standard_normal(elements, np.float32)
-        case "few levels":  # ties everywhere
+        # Few levels make ties everywhere.
+        case "few levels":
             return source.integers(-3, 4, elements).astype(np.float32)
         case "sparse":
             return (source.standard_normal(elements) * (source.random(elements) < 0.002)).astype(
@@ -103,11 +104,11 @@ def test_no_two_magnitudes_are_better(magnitudes: list[float]) -> None:
 
 
 def test_golden_bytes() -> None:
-    """128 elements: two travel, 100 and 3; both in 4 + 3 bytes."""
+    """Encode 128 elements: two of them, 3 and 100, travel in 4 + 3 bytes."""
     values = np.zeros(128, np.float32)
     values[3], values[100] = -2.0, 5.0
-    # where: bucket 0 and 1, ranks 0 and 1: bits 0 and 2 of 4; places 3 and 36; signs 1, 0;
-    # magnitudes 0, 1
+    # Buckets 0 and 1 with one element each set bits 0 and 2 of 4. The places are 3 and 36, the
+    # signs 1 and 0, the magnitudes 0 and 1.
     bits = [1, 0, 1, 0, *[1, 1, 0, 0, 0, 0], *[0, 0, 1, 0, 0, 1], 1, 0, 0, 1]
     body = sum(bit << i for i, bit in enumerate(bits)).to_bytes(3, "little")
     data = struct.pack("<HH", 0x4000, 0x40A0) + body
@@ -123,8 +124,10 @@ def _with(bits: list[int], magnitudes: tuple[int, int] = (0x3F80, 0x4000)) -> by
 
 
 def _chunk(where: list[int], places: list[int], behind: int = 0) -> bytes:
-    """Of 128 elements: four bits of where, two places of six bits, two positive signs, two lesser
-    magnitudes and the bits behind.
+    """Return a chunk of 128 elements.
+
+    It has four bits of buckets, two places of six bits, two positive signs, two lesser magnitudes
+    and the padding bits `behind`.
     """
     inside = [place >> i & 1 for place in places for i in range(6)]
     return _with([*where, *inside, 0, 0, 0, 0, behind, 0, 0, 0])
@@ -133,13 +136,13 @@ def _chunk(where: list[int], places: list[int], behind: int = 0) -> bytes:
 @pytest.mark.parametrize(
     ("data", "elements", "why"),
     [
-        (_chunk([1, 1, 0, 0], [9, 9]), 128, "not in order"),  # one element twice
+        (_chunk([1, 1, 0, 0], [9, 9]), 128, "not in order"),  # One element twice.
         (_chunk([1, 1, 0, 0], [9, 8]), 128, "not in order"),
         (_chunk([1, 1, 1, 0], [8, 9]), 128, "wrong number"),
         (_chunk([1, 0, 0, 0], [8, 9]), 128, "wrong number"),
         (_chunk([0, 0, 0, 0], [8, 9]), 128, "wrong number"),
-        (_chunk([1, 0, 0, 1], [8, 9]), 128, "out of range"),  # a bucket behind the last
-        (_chunk([1, 0, 1, 0], [8, 37]), 100, "out of range"),  # the last bucket of a short chunk
+        (_chunk([1, 0, 0, 1], [8, 9]), 128, "out of range"),  # A bucket behind the last.
+        (_chunk([1, 0, 1, 0], [8, 37]), 100, "out of range"),  # The last bucket of a short chunk.
         (_chunk([1, 1, 0, 0], [8, 9], behind=1), 128, "wrong number"),
         (_with([1, 0, 1, 0] + [0] * 20, (0x7F80, 0x7F80)), 128, "not finite"),
         (_with([1, 0, 1, 0] + [0] * 20, (0x3F80, 0x7FC0)), 128, "not finite"),

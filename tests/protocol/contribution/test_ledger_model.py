@@ -46,7 +46,7 @@ class Account:
         # By seq: the factor, V decode(q), and the samples that are left.
         self.sent: dict[int, tuple[float, Sum, int]] = {}
         # The seq of the offer that was sent for this parent; 0 before.
-        self.given = 0
+        self.sent_seq = 0
         self.carried = 0
         # The largest value so far: float32 rounding is relative to it.
         self.scale = 1.0
@@ -56,7 +56,7 @@ class Account:
         return self.weight + self.samples + self.after_samples
 
     def train(self, delta: Sum, samples: int) -> None:
-        if self.given:
+        if self.sent_seq:
             self.after, self.after_samples = self.after + delta, self.after_samples + samples
         else:
             self.moved, self.samples = self.moved + delta, self.samples + samples
@@ -70,7 +70,7 @@ class Account:
             self._scaled(CAP / self.weight)
             self.weight = CAP
         self.moved, self.samples = self.after, self.after_samples
-        self.after, self.after_samples, self.given = np.zeros(PARAMETERS), 0, 0
+        self.after, self.after_samples, self.sent_seq = np.zeros(PARAMETERS), 0, 0
         return above
 
     def _scaled(self, factor: float) -> None:
@@ -98,7 +98,7 @@ class Account:
         factor, part, left = self.sent[seq]
         self.left = self.left - factor * part
         self.weight -= left
-        self.carried, self.sent, self.given = 0, {}, 0
+        self.carried, self.sent, self.sent_seq = 0, {}, 0
 
     def rounded(self) -> None:
         parts = (self.left, self.samples * self.moved, self.moved, self.after)
@@ -106,7 +106,7 @@ class Account:
 
 
 class LedgerHistory(RuleBasedStateMachine):
-    """One ledger beside an exact account: each sample is certified, reported as dropped, or kept."""
+    """One ledger beside an exact account: each sample is certified, dropped or kept."""
 
     records = Bundle("records")
 
@@ -142,7 +142,7 @@ class LedgerHistory(RuleBasedStateMachine):
         standing = self.ledger.offer
         offer = self.ledger.make_offer()
         assert offer is self.ledger.offer
-        if self.account.given:
+        if self.account.sent_seq:
             assert offer is standing, "a parent has one offer once it was sent"
             return
         if not pending:
@@ -160,11 +160,11 @@ class LedgerHistory(RuleBasedStateMachine):
         self.highest = offer.seq
 
     @rule()
-    def give_out(self) -> None:
-        self.ledger.give_out()
+    def mark_sent(self) -> None:
+        self.ledger.mark_sent()
         offer = self.ledger.offer
-        if offer.seq and not self.account.given:
-            self.account.given = offer.seq
+        if offer.seq and not self.account.sent_seq:
+            self.account.sent_seq = offer.seq
 
     @rule(data=st.data(), beside=st.booleans())
     def certified_with_us(self, data: st.DataObject, beside: bool) -> None:
@@ -191,7 +191,7 @@ class LedgerHistory(RuleBasedStateMachine):
     @rule()
     def certified_without_us(self) -> None:
         offer = self.ledger.offer
-        if self.account.given:
+        if self.account.sent_seq:
             self.account.sent[offer.seq] = (
                 1.0,
                 decoded(self.ledger, offer) * offer.weight,
@@ -225,7 +225,7 @@ class LedgerHistory(RuleBasedStateMachine):
         record, self.account, before = saved
         self.account = deepcopy(self.account)
         self.ledger = new_ledger(self.codec)
-        restore_ledger(self.ledger, record, given=bool(self.account.given))
+        restore_ledger(self.ledger, record, offer_sent=bool(self.account.sent_seq))
         self.ledger.settled = max(before, default=0)
         for seq in sorted(self.certified - before):
             offer = self.ledger.offer
@@ -236,7 +236,7 @@ class LedgerHistory(RuleBasedStateMachine):
             known = current or seq in self.ledger.sent.pending
             dropped = self.ledger.settle(seq)
             if known:
-                if self.account.given and not current:
+                if self.account.sent_seq and not current:
                     self.account.sent[offer.seq] = (
                         1.0,
                         decoded(self.ledger, offer) * offer.weight,

@@ -29,7 +29,7 @@ def test_rounds_alone_are_offered_as_one_displacement() -> None:
     assert (decoded(ledger, offer) == 1.75).all(), "the sum of the steps, not their mean of 0.5"
     assert ledger.local is not None
     assert (ledger.local == 1.75).all()
-    ledger.give_out()
+    ledger.mark_sent()
     assert ledger.settle(offer.seq) == 0
     assert (ledger.pending, ledger.rounds, ledger.drawn, ledger.local) == (0, 0, 0, None)
     assert not ledger.residue.any()
@@ -40,7 +40,7 @@ def test_trajectories_are_averaged_by_samples() -> None:
     ledger = new_ledger(cap=1000)
     ledger.add(constant(4.0), 60)
     ledger.make_offer()
-    ledger.give_out()
+    ledger.mark_sent()
     assert ledger.settle(None) == 30
     assert (ledger.weight, ledger.carried) == (30, 1)
     assert (ledger.residue == 120.0).all()
@@ -55,11 +55,11 @@ def test_a_late_listing_subtracts_what_is_left_of_an_offer() -> None:
     ledger = new_ledger(cap=1000)
     ledger.add(constant(4.0), 60)
     first = ledger.make_offer()
-    ledger.give_out()
+    ledger.mark_sent()
     assert ledger.settle(None) == 30
     ledger.add(constant(1.0), 8)
     ledger.make_offer()
-    ledger.give_out()
+    ledger.mark_sent()
     assert ledger.settle(None) == 19
     assert (
         ledger.weight,
@@ -88,7 +88,7 @@ def test_steps_after_an_offer_begin_the_next_trajectory() -> None:
     ledger = new_ledger(cap=1000)
     ledger.add(constant(2.0), 20)
     offer = ledger.make_offer()
-    ledger.give_out()
+    ledger.mark_sent()
     ledger.add(constant(0.5), 5)
     ledger.add(constant(0.5), 5)
     again = ledger.make_offer()

@@ -1,4 +1,4 @@
-"""How many rounds of training a certificate's mean is of."""
+"""The rounds of training behind a certificate's mean."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ def test_ordinary_offers_make_an_ordinary_round_to_the_bit() -> None:
 
 
 def test_rounds_are_weighted_by_samples() -> None:
-    assert rounds_in([offer(300, 3), offer(100, 1)]) == 2.0, "400 samples, of which a round is 200"
+    assert rounds_in([offer(300, 3), offer(100, 1)]) == 2.0, "400 samples at 200 samples a round"
 
 
-def test_what_one_member_says_moves_it_by_its_share_at_most() -> None:
-    """An offer of a thousandth of the weight that claims a million rounds would else end momentum
-    and error feedback for all.
+def test_the_claim_of_a_member_counts_by_its_share_of_the_weight() -> None:
+    """An offer with a thousandth of the weight claims a million rounds.
+
+    Without this bound, such a claim would end momentum and error feedback for all members.
     """
     assert 1.0 < rounds_in([offer(999, 1), offer(1, MAX_ROUNDS)]) < 1.0011
 
 
-def test_a_merge_counts_nobody_and_is_ordinary() -> None:
+def test_a_merge_without_offers_is_an_ordinary_round() -> None:
     assert rounds_in([]) == 1.0

@@ -31,9 +31,7 @@ PLACES = st.builds(
 
 
 def settle(true_us: list[list[int]], steps: int, seed: int) -> list[Coordinate]:
-    """Nodes that measure a few others until their coordinates have settled; each pair of `left_out`
-    never meets.
-    """
+    """Let nodes measure a few others for `steps` rounds; a third of the pairs never meets."""
     rng, count = Random(seed), len(true_us)
     places = [ORIGIN] * count
     for _ in range(steps):
@@ -49,7 +47,7 @@ def settle(true_us: list[list[int]], steps: int, seed: int) -> list[Coordinate]:
 
 
 def three_towns() -> list[list[int]]:
-    """Ten nodes in each of three towns; accesses of 2 to 8 ms come on top of the way."""
+    """Return the round trips of ten nodes in each of three towns, with accesses of 2 to 8 ms."""
     way = [[5_000, 90_000, 130_000], [90_000, 5_000, 70_000], [130_000, 70_000, 5_000]]
     access = [2_000 + 600 * (i % 10) for i in range(30)]
     return [[way[i // 10][j // 10] + access[i] + access[j] for j in range(30)] for i in range(30)]

@@ -17,10 +17,10 @@ from tests.protocol.network.towns import Town, offers
 
 
 def liar(town: Town, i: int, **changes: object) -> NetworkSnapshot:
-    """What is believed when member `i` says something else of itself."""
-    said = offers(town)
-    said[i] = (said[i][0], replace(said[i][1], **changes))
-    return snapshot_of(said)
+    """Return the snapshot when member `i` makes other claims about itself."""
+    reports = offers(town)
+    reports[i] = (reports[i][0], replace(reports[i][1], **changes))
+    return snapshot_of(reports)
 
 
 def test_links_are_what_others_observed() -> None:
@@ -41,7 +41,7 @@ def test_a_lie_about_bandwidth_changes_nothing(claim: int) -> None:
 
 def test_an_unobserved_claim_counts_for_at_most_the_median() -> None:
     town = Town(24)
-    said = [
+    reports = [
         (
             peer,
             replace(
@@ -53,37 +53,36 @@ def test_an_unobserved_claim_counts_for_at_most_the_median() -> None:
         )
         for peer, ready in offers(town)
     ]
-    said[5] = (said[5][0], replace(said[5][1], uplink_bps=10**12))
-    believed = [member.uplink_bps for member in snapshot_of(said).members]
-    assert believed[5] == sorted(believed[:5] + believed[6:])[(len(believed) - 2) // 2]
+    reports[5] = (reports[5][0], replace(reports[5][1], uplink_bps=10**12))
+    concluded = [member.uplink_bps for member in snapshot_of(reports).members]
+    assert concluded[5] == sorted(concluded[:5] + concluded[6:])[(len(concluded) - 2) // 2]
 
 
 def test_a_false_coordinate_changes_little() -> None:
-    """The member is placed where its observers measured it: near its neighbours, far from the
-    others.
-    """
+    """The member's place is the one that its observers measured."""
     town = Town(24)
-    elsewhere = town.places[23]  # in another town
+    # Member 23 is in the other town.
+    elsewhere = town.places[23]
     for claim in (
         elsewhere,
         Coordinate(),
         Coordinate(x_us=10_000_000),
         replace(town.places[5], height_us=3_000_000),
     ):
-        believed = liar(town, 5, coordinate=claim).members[5].at
-        assert believed is not None
+        concluded = liar(town, 5, coordinate=claim).members[5].at
+        assert concluded is not None
         for j in range(24):
             if j != 5:
                 true = town.rtt_us(5, j)
-                assert abs(estimate_us(believed, town.places[j]) - true) < max(
+                assert abs(estimate_us(concluded, town.places[j]) - true) < max(
                     0.5 * true, 20_000
                 ), (claim, j)
 
 
 def test_one_false_observation_is_one_of_several() -> None:
-    """Member 0 reports that everybody is slow, far and failing. The median of the others counts."""
+    """Member 0 reports that all others are slow, far and failing; the median counts."""
     town = Town(24)
-    said = offers(town)
+    reports = offers(town)
     slander = tuple(
         PeerObservation(
             who=short_name(peer),
@@ -96,8 +95,8 @@ def test_one_false_observation_is_one_of_several() -> None:
         )
         for peer in town.peers[1 : 1 + MAX_OBSERVATIONS]
     )
-    said[0] = (said[0][0], replace(said[0][1], observations=slander))
-    honest, slandered = snapshot_of(offers(town)), snapshot_of(said)
+    reports[0] = (reports[0][0], replace(reports[0][1], observations=slander))
+    honest, slandered = snapshot_of(offers(town)), snapshot_of(reports)
     for before, after, place in zip(honest.members, slandered.members, town.places, strict=True):
         assert after.uplink_bps == pytest.approx(before.uplink_bps, rel=0.1)
         assert after.at == place
@@ -105,7 +104,7 @@ def test_one_false_observation_is_one_of_several() -> None:
 
 def test_a_repeated_observation_counts_once() -> None:
     town = Town(8)
-    said = offers(town)
+    reports = offers(town)
     louder = [
         (
             peer,
@@ -113,32 +112,36 @@ def test_a_repeated_observation_counts_once() -> None:
                 ready, observations=(ready.observations + ready.observations)[:MAX_OBSERVATIONS]
             ),
         )
-        for peer, ready in said
+        for peer, ready in reports
     ]
     assert [m.uplink_bps for m in snapshot_of(louder).members] == [
-        m.uplink_bps for m in snapshot_of(said).members
+        m.uplink_bps for m in snapshot_of(reports).members
     ]
 
 
 def test_an_observation_of_oneself_does_not_count() -> None:
     town = Town(8)
-    said = offers(town)
+    reports = offers(town)
     boast = PeerObservation(
         who=short_name(town.peers[2]), rtt_us=1, uplink_bps=10**12, downlink_bps=10**12
     )
-    said[2] = (said[2][0], replace(said[2][1], observations=(boast, *said[2][1].observations[:4])))
+    reports[2] = (
+        reports[2][0],
+        replace(reports[2][1], observations=(boast, *reports[2][1].observations[:4])),
+    )
     assert (
-        snapshot_of(said).members[2].uplink_bps == snapshot_of(offers(town)).members[2].uplink_bps
+        snapshot_of(reports).members[2].uplink_bps
+        == snapshot_of(offers(town)).members[2].uplink_bps
     )
 
 
 def test_without_observations_nothing_is_measured_and_claims_count() -> None:
     town = Town(8)
-    said = [
+    reports = [
         (peer, replace(ready, observations=(), uplink_bps=1000 + i))
         for i, (peer, ready) in enumerate(offers(town))
     ]
-    view = snapshot_of(said)
+    view = snapshot_of(reports)
     assert not view.measured
     assert [member.uplink_bps for member in view.members] == [1000 + i for i in range(8)]
 
@@ -152,7 +155,7 @@ def test_flows_are_bounded_by_their_length() -> None:
 
 def test_failures_are_counted_over_all() -> None:
     town = Town(8)
-    said = [
+    reports = [
         (
             peer,
             replace(
@@ -162,7 +165,7 @@ def test_failures_are_counted_over_all() -> None:
         )
         for peer, ready in offers(town)
     ]
-    assert snapshot_of(said).failure_rate == pytest.approx(0.1)
+    assert snapshot_of(reports).failure_rate == pytest.approx(0.1)
 
 
 def test_observations_are_few_and_cover_nearly_every_node_several_times() -> None:
@@ -178,11 +181,11 @@ def test_observations_are_few_and_cover_nearly_every_node_several_times() -> Non
         chosen = choose(peer, all_, b"parent" * 6)
         assert len(chosen) == MAX_OBSERVATIONS
         assert chosen == choose(peer, reversed(all_), b"parent" * 6)
-        for sight in chosen:
-            seen[sight.who] = seen.get(sight.who, 0) + 1
+        for observation in chosen:
+            seen[observation.who] = seen.get(observation.who, 0) + 1
     assert len(seen) == 40
     assert sorted(seen.values())[4] >= 3, (
-        "nine of ten are seen by three or more, and in the next round it is another draw"
+        "three or more observe nine of ten members, and the next round draws again"
     )
 
 

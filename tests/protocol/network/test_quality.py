@@ -115,7 +115,7 @@ def test_quarantine_needs_five_rounds_and_more_than_seventy_percent_failures() -
 def test_probation_comes_with_time_and_ends_with_three_successes_or_a_failure() -> None:
     quarantined = rounds(PeerHealth(), "-----", now=10.0)
     assert look(quarantined, 10.0 + QUARANTINE_S - 1).name == QUARANTINED
-    assert saw(quarantined, True, 11.0).name == QUARANTINED, "nothing shortens it"
+    assert saw(quarantined, True, 11.0).name == QUARANTINED, "nothing shortens the quarantine"
     probation = look(quarantined, 10.0 + QUARANTINE_S)
     assert probation.name == PROBATION
     assert "3 successes are needed" in probation.reason
@@ -123,7 +123,7 @@ def test_probation_comes_with_time_and_ends_with_three_successes_or_a_failure() 
     assert rounds(probation, "++", at).reason == "2 of 3 successes on probation"
     trusted = rounds(probation, "+++", at)
     assert (trusted.name, trusted.reason) == (TRUSTED, "3 successes on probation")
-    assert rounds(trusted, "-", at).name == TRUSTED, "what was before its quarantine is forgiven"
+    assert rounds(trusted, "-", at).name == TRUSTED, "failures before the quarantine are forgiven"
     again = rounds(probation, "++-", at)
     assert again.name == QUARANTINED
     assert again.until_s == at + QUARANTINE_S

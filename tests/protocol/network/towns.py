@@ -11,8 +11,9 @@ ZERO = bytes(32)
 
 
 class Town:
-    """`count` members, half in each town of `apart_us`; links of 20 to 30 Mbit/s up and five times
-    that down.
+    """`count` members in two towns, `apart_us` from each other.
+
+    Their links have 20 to 30 Mbit/s up and five times that down.
     """
 
     def __init__(self, count: int, apart_us: int = 150_000) -> None:
@@ -34,27 +35,28 @@ class Town:
 
 
 def offers(town: Town) -> list[tuple[PeerId, Ready]]:
-    """Everybody sees the next few, some of them in the other town."""
+    """Return the members' Readies; each observes a few others, some of them in the other town."""
     count = len(town.peers)
-    said = []
+    reports = []
     for i, peer in enumerate(town.peers):
         seen = sorted({(i + step * step) % count for step in range(1, MAX_OBSERVATIONS + 1)} - {i})
-        sights = tuple(
+        observations = tuple(
             PeerObservation(
                 who=short_name(town.peers[j]),
                 rtt_us=town.rtt_us(i, j),
-                uplink_bps=town.up[j] - 1000 * i,  # no two measure the same
+                # No two members measure the same rate.
+                uplink_bps=town.up[j] - 1000 * i,
                 downlink_bps=town.down[j] - 1000 * i,
             )
             for j in seen
         )
-        said.append((peer, ready(town.places[i], sights)))
-    return said
+        reports.append((peer, ready(town.places[i], observations)))
+    return reports
 
 
 def ready(
     at: Coordinate | None,
-    sights: tuple[PeerObservation, ...],
+    observations: tuple[PeerObservation, ...],
     uplink_bps: int = 0,
     downlink_bps: int = 0,
 ) -> Ready:
@@ -70,5 +72,5 @@ def ready(
         uplink_bps=uplink_bps,
         downlink_bps=downlink_bps,
         coordinate=at,
-        observations=sights,
+        observations=observations,
     )

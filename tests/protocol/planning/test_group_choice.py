@@ -67,13 +67,13 @@ def test_every_member_is_in_one_group_and_groups_keep_their_bounds(
     count: int, least: int, most: int, seed: int
 ) -> None:
     layout = choice(regions(count, seed), least=min(least, count), most=most)
-    assert sorted(i for row in layout.groups for i in row) == list(range(count))
-    assert max(len(row) for row in layout.groups) <= most
+    assert sorted(i for group in layout.groups for i in group) == list(range(count))
+    assert max(len(group) for group in layout.groups) <= most
     fewest = -(-count // most)
-    assert min(len(row) for row in layout.groups) >= min(least, count // fewest), (
-        "fewer only where rows of `most` leave no more"
+    assert min(len(group) for group in layout.groups) >= min(least, count // fewest), (
+        "a group is smaller only where groups of `most` leave too few members"
     )
-    assert len(layout.shares) == min(len(row) for row in layout.groups)
+    assert len(layout.shares) == min(len(group) for group in layout.groups)
     assert sum(layout.shares) == pytest.approx(1)
     assert layout.predicted_s is not None
     assert layout.predicted_s > 0
@@ -82,17 +82,17 @@ def test_every_member_is_in_one_group_and_groups_keep_their_bounds(
 
 def test_groups_consist_of_near_members() -> None:
     layout = fixed(regions(64), 16, GroupBounds(least=2, most=64), SIZES)
-    assert [{i % 4 for i in row} for row in layout.groups] == [
-        {row[0] % 4} for row in layout.groups
+    assert [{i % 4 for i in group} for group in layout.groups] == [
+        {group[0] % 4} for group in layout.groups
     ]
-    assert {row[0] % 4 for row in layout.groups} == {0, 1, 2, 3}
+    assert {group[0] % 4 for group in layout.groups} == {0, 1, 2, 3}
 
 
 def test_strong_members_have_low_positions_in_every_group() -> None:
     layout = fixed(regions(64), 16, GroupBounds(least=2, most=64), SIZES)
     view = regions(64)
-    for row in layout.groups:
-        ups = [min(view.members[i].uplink_bps, view.members[i].downlink_bps) for i in row]
+    for group in layout.groups:
+        ups = [min(view.members[i].uplink_bps, view.members[i].downlink_bps) for i in group]
         assert ups == sorted(ups, reverse=True)
 
 
@@ -151,7 +151,7 @@ def test_unmeasured_members_form_one_group_if_allowed() -> None:
     assert layout.predicted_s is None
     assert layout.after is None
     assert layout.reason == "all 12 ready nodes average in one group"
-    assert [len(row) for row in choice(blind, most=5).groups] == [4, 4, 4]
+    assert [len(group) for group in choice(blind, most=5).groups] == [4, 4, 4]
 
 
 def test_contradictory_measurements_keep_the_size() -> None:
@@ -184,8 +184,8 @@ def test_the_model_agrees_with_arithmetic_for_one_group() -> None:
     view = NetworkSnapshot(
         members=(member,) * 10, flows=Flows(octaves=()), failure_rate=0.0, measured=True
     )
-    told = choice(view, least=10).predicted_s
-    assert told == pytest.approx(2 * 0.9 * 320e6 / 10e6 + 2 * 9 * 0.005 + 0.002, rel=1e-3)
+    predicted_s = choice(view, least=10).predicted_s
+    assert predicted_s == pytest.approx(2 * 0.9 * 320e6 / 10e6 + 2 * 9 * 0.005 + 0.002, rel=1e-3)
 
 
 def test_a_thousand_members_are_planned_within_a_second() -> None:

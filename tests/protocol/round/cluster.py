@@ -177,7 +177,7 @@ class TestCluster:
             self.send(peer, node.me, certificate.raw)
 
     def check_certificate(self, raw: bytes) -> None:
-        """Check that a certificate verifies, is unique in its view, and that a node has its state."""
+        """Check that a certificate verifies, is unique in its view, and has its state on a node."""
         certificate = open_certificate(raw, self.run_id, self.manifest, CHUNKS)
         key = (merge_round(certificate.outcome.parents), certificate.outcome.view)
         first = self.certificates.setdefault(key, certificate.hash)

@@ -14,13 +14,13 @@ from protocol.identity import PeerId, Signer
 from protocol.messages.base import Signed
 from protocol.messages.envelope import open_signed, sign
 from protocol.messages.offer import Ready
-from protocol.messages.round import HoldReport, Inclusion, Plan, Vote, Withdrawal
 from protocol.round import actions as a
 from protocol.round import events as e
 from protocol.round.machine import begin, step
 from protocol.round.state import RunContext
 from tests.protocol.round import invariants
 from tests.protocol.round.exchange import FakeExchange, Result, Slice, Sum
+from tests.protocol.round.message_events import event_of
 
 if TYPE_CHECKING:
     from tests.protocol.round.cluster import TestCluster
@@ -170,25 +170,14 @@ class TestNode:
 
     def open(self, signed: Signed, *, ours: bool = False) -> None:
         message = open_signed(signed, self.cluster.run_id, trusted=True)
-        event: e.Event
-        match message:
-            case Ready():
-                if message.parent != self.state.parent and message.number > self.state.tip.number:
-                    self.early.append(signed)
-                    return
-                event = e.ReadyReceived(signed=signed, ready=message)
-            case Plan():
-                event = e.PlanReceived(signed=signed, plan=self.cluster.checked_plan(signed))
-            case HoldReport():
-                event = e.HoldReportReceived(peer=signed.peer, report=message)
-            case Withdrawal():
-                event = e.WithdrawalReceived(peer=signed.peer, withdrawal=message)
-            case Inclusion():
-                event = e.InclusionReceived(signed=signed, inclusion=message)
-            case Vote():
-                event = e.VoteReceived(signed=signed, vote=message)
-            case _:
-                raise AssertionError(f"no node sends {message}")
+        if (
+            isinstance(message, Ready)
+            and message.parent != self.state.parent
+            and message.number > self.state.tip.number
+        ):
+            self.early.append(signed)
+            return
+        event = event_of(signed, message, self.cluster.checked_plan)
         if ours:
             self.inbox.appendleft(event)
         else:

@@ -9,7 +9,7 @@ from protocol.certificates.certificate import open_certificate
 from protocol.identity import PeerId
 from protocol.round import actions as a
 from protocol.round import events as e
-from protocol.round.fetch_phase import HELD_ROUNDS
+from protocol.round.fetch_phase import MISSED_ROUNDS
 from protocol.round.machine import step
 from protocol.round.phase import Phase
 from protocol.round.state import RoundState
@@ -48,7 +48,7 @@ def fetching(live: tuple[PeerId, ...]) -> tuple[RoundState, float]:
             state, EVENTS[e.StateBytesReceived] if now < state.deadline else e.DeadlinePassed(), now
         )
     if state.phase is not Phase.FETCH:
-        assert [action.held_s for action in actions if isinstance(action, a.GiveUpState)] == [
+        assert [action.missed_s for action in actions if isinstance(action, a.GiveUpState)] == [
             now - 1.0
         ]
     return state, now - 1.0
@@ -59,7 +59,7 @@ def test_slow_state_holds_a_node_for_few_rounds_while_others_live_at_its_tip() -
     times = MANIFEST.round
     state, seconds = fetching(tuple(person.peer for person in OTHERS))
     assert state.phase is Phase.TRAIN
-    assert seconds == pytest.approx(HELD_ROUNDS * (times.seconds + times.ready_s))
+    assert seconds == pytest.approx(MISSED_ROUNDS * (times.seconds + times.ready_s))
 
 
 def test_node_alone_at_its_tip_waits_while_a_state_arrives() -> None:
@@ -69,10 +69,10 @@ def test_node_alone_at_its_tip_waits_while_a_state_arrives() -> None:
 def test_newer_certificates_give_a_download_no_more_time() -> None:
     first = open_certificate(MADE.raw(), RUN, MANIFEST, CHUNKS)
     state, _ = step(training_node(), e.CertificateReceived(certificate=first), 1.0)
-    held_s = HELD_ROUNDS * (MANIFEST.round.seconds + MANIFEST.round.ready_s)
+    missed_s = MISSED_ROUNDS * (MANIFEST.round.seconds + MANIFEST.round.ready_s)
     now, tip = 1.0, MADE.next_tip()
     for seq in range(2, 6):
-        now += held_s / 4
+        now += missed_s / 4
         made = Made(people(3), tip, seq=seq)
         tip = made.next_tip()
         state, _ = step(
@@ -81,4 +81,4 @@ def test_newer_certificates_give_a_download_no_more_time() -> None:
             now,
         )
         assert state.phase is Phase.FETCH
-    assert state.deadline == pytest.approx(1.0 + held_s)
+    assert state.deadline == pytest.approx(1.0 + missed_s)

@@ -14,7 +14,7 @@ from tests.protocol.round.node import TestNode
 
 
 def test_two_nodes_that_lost_each_other_meet_again() -> None:
-    """Before the fix, each node took the other for lost after their connection broke and returned."""
+    """Before the fix, each node kept the other as lost after their connection returned."""
     cluster = TestCluster(2, settled=2)
     for node, other in zip(cluster.nodes, reversed(cluster.nodes), strict=True):
         node.lose(other.me)

@@ -142,7 +142,7 @@ _TWO = {
     "steps": "fc67c95c0c42b84c22a021cbb142a730",
 }
 
-# Of the first version only what reading its certificates and proofs takes.
+# The first version has only what a reader of its certificates and proofs needs.
 PINS: dict[int, dict[str, str]] = {
     FIRST_RULES: {part: _TWO[part] for part in ("slices", "layout")},
     CURRENT_RULES: _TWO,

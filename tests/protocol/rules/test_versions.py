@@ -1,6 +1,4 @@
-"""Versions of the rules: what a manifest names, who may take part, and what is said to everybody
-else.
-"""
+"""Versions of the rules: which a manifest names, who may take part, and the message to others."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ MINIMAL = 'name = "run"\ntask = "module:Task"\n'
 
 
 def of_the_first_rules(manifest: Manifest = PLAIN) -> SignedManifest:
-    """The bytes that programs wrote before manifests named a version."""
+    """Return the bytes that programs wrote before manifests named a version."""
     fields = msgspec.msgpack.decode(msgspec.msgpack.encode(manifest))
     del fields["rules"]
     return SignedManifest(body=msgspec.msgpack.encode(fields))
@@ -39,7 +37,7 @@ def with_fields(**more: object) -> SignedManifest:
     )
 
 
-def test_a_new_run_gets_the_current_version_and_bytes_without_one_are_of_the_first() -> None:
+def test_a_new_run_has_the_current_version_and_bytes_without_one_the_first() -> None:
     assert (
         PLAIN.rules
         == parse_manifest(MINIMAL, "").rules
@@ -64,9 +62,7 @@ def test_a_version_that_is_no_small_number_is_refused(rules: object) -> None:
     assert error.value.code == "MANIFEST"
 
 
-def test_a_manifest_of_newer_rules_with_fields_that_nobody_knows_yet_is_told_by_its_version() -> (
-    None
-):
+def test_a_manifest_of_newer_rules_with_unknown_fields_is_refused_by_its_version() -> None:
     with pytest.raises(UserError) as error:
         with_fields(rules=3, fragments=4).open()
     assert error.value.code == "RULES"
@@ -79,7 +75,7 @@ def test_a_manifest_of_newer_rules_with_fields_that_nobody_knows_yet_is_told_by_
     assert error.value.code == "MANIFEST"
 
 
-def test_a_manifest_of_newer_rules_with_known_fields_opens_for_whoever_only_names_it() -> None:
+def test_a_manifest_of_newer_rules_with_known_fields_opens() -> None:
     assert with_fields(rules=3).open().rules == 3
 
 
@@ -102,13 +98,15 @@ def test_who_may_take_part() -> None:
         (
             1,
             KNOWN_RULES,
-            "This run uses rules 1; this program knows rules 2. This program only reads such a run.",
+            "This run uses rules 1; this program knows rules 2. "
+            "This program only reads such a run.",
             "hypergpud export abc",
         ),
         (
             2,
             {3, 4, 5},
-            "This run uses rules 2; this program knows rules 3, 4 and 5. This program only reads such a run.",
+            "This run uses rules 2; this program knows rules 3, 4 and 5. "
+            "This program only reads such a run.",
             "export",
         ),
     ):
@@ -140,7 +138,7 @@ def test_every_version_that_is_known_or_read_has_its_functions() -> None:
     assert rules_of(of_the_first_rules().open()).version == FIRST_RULES
 
 
-def test_nothing_is_computed_by_rules_that_are_not_there() -> None:
+def test_unknown_rules_compute_nothing() -> None:
     for look in (lambda: rule_set(3), lambda: rules_of(replace(PLAIN, rules=3))):
         with pytest.raises(UserError, match="uses rules 3"):
             look()

@@ -21,8 +21,9 @@ def test_every_pass_is_a_bijection(seed: int, size: int, number: int) -> None:
 
 @given(SEEDS, st.integers(1, 500), st.integers(1, 9), st.integers(0, 10_000))
 def test_lanes_are_disjoint_within_a_pass(seed: int, size: int, stride: int, base: int) -> None:
-    """Every lane of a pass together draw each sample exactly once."""
-    base -= base % size  # from the beginning of a pass
+    """All lanes of a pass together draw each sample exactly once."""
+    # Begin at the beginning of a pass.
+    base -= base % size
     drawn: list[int] = []
     for index in range(stride):
         count = len(range(index, size, stride))
@@ -73,7 +74,8 @@ def test_passes_and_seeds_differ_and_look_shuffled() -> None:
     two = sample_indices(1, size, np.arange(size, 2 * size, dtype=np.int64))
     other = sample_indices(2, size, np.arange(size, dtype=np.int64))
     for left, right in ((one, two), (one, other), (one, np.arange(size))):
-        assert (left == right).sum() < 20  # one match is expected by chance
+        # One match is expected by chance.
+        assert (left == right).sum() < 20
     assert abs(np.corrcoef(one[:-1], one[1:])[0, 1]) < 0.05
 
 

@@ -23,7 +23,7 @@ SPECS = (
 
 
 def test_golden() -> None:
-    """These bytes are part of the protocol: a change makes every run's genesis another one."""
+    """These bytes are part of the protocol: other bytes would change the genesis of every run."""
     flat = initial_parameters(SPECS, 7)
     assert flat.dtype == np.float32
     assert flat.shape == (256 * 16 + 32 + 105,)
@@ -53,8 +53,8 @@ def test_seeds_and_places_differ() -> None:
 
 @given(st.integers(0, 2_200_000), st.integers(0, (1 << 63) - 1))
 def test_a_longer_tensor_begins_like_a_shorter_one(size: int, seed: int) -> None:
-    """The chunks in which it is computed do not show."""
-    # Mostly small, some across the chunk border.
+    """The values do not depend on the chunks in which they are computed."""
+    # Most sizes are small; some cross the chunk border.
     size = size if size % 10 == 0 else size % 5000
     whole = initial_parameters(
         (ParameterSpec(name="w", shape=(size + 3,), init="uniform", bound=0.1),), seed

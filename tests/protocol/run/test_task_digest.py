@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from protocol.errors import PeerFault
@@ -20,7 +22,8 @@ from protocol.run.task_digest import (
 
 
 def part(name: str, **fields: object) -> TensorPart:
-    return TensorPart(**{"name": name, "shape": (3, 4), "dtype": "float32"} | fields)  # type: ignore[arg-type]
+    plain: Any = {"name": name, "shape": (3, 4), "dtype": "float32"}
+    return TensorPart(**plain | fields)
 
 
 def test_a_description_survives_the_wire() -> None:
@@ -67,7 +70,7 @@ def test_a_sketch_that_is_not_finite_compares_nothing(odd: float) -> None:
     assert difference(ours, theirs)
 
 
-def test_counts_kinds_and_sources_are_told_apart() -> None:
+def test_other_counts_kinds_and_sources_differ() -> None:
     one, two = TaskDigest(parameters=(part("a"),)), TaskDigest(parameters=(part("a"), part("b")))
     assert "2 parameters, ours 1: `b`" in difference(one, two)
     assert "1 parameter, ours 2: `b`" in difference(two, one)

@@ -45,7 +45,7 @@ def binding(i: int, peer: PeerId) -> Binding:
 def certificate(
     tip: Tip, samples: Mapping[int, int], *, seq: int = 1
 ) -> tuple[OpenCertificate, Tip]:
-    """The round after `tip` to which person i contributes `samples[i]`, with its own wallet i."""
+    """Certify a round to which person i contributes `samples[i]`, with wallet i."""
     persons = people(4)
     made = Made(persons, tip, run=PAID_RUN, manifest=PAID)
     offers = []
@@ -53,8 +53,8 @@ def certificate(
         weight = samples.get(i, 0)
         plain = ready(tip, person, seq=seq if weight else 0, samples=weight)
 
-        said = with_binding(plain, binding(i, person.peer))
-        offers.append((sign(person, PAID_RUN, said), said))
+        offer = with_binding(plain, binding(i, person.peer))
+        offers.append((sign(person, PAID_RUN, offer), offer))
     made.plan = make_plan(
         tip.hash, 0, tip.number + 1, offers, PAID, CHUNKS, leader=made.leader.peer
     )

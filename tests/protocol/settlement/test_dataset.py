@@ -56,8 +56,9 @@ def test_the_order_of_certificates_changes_no_byte() -> None:
 
 
 def test_an_epoch_is_paid_once_however_often_it_is_settled() -> None:
-    """Recalculated after a claim, the total is the same, so a claim that pays total less claimed
-    pays nothing.
+    """The total is the same when it is computed again after a claim.
+
+    So a claim, which pays the total less what was claimed, then pays nothing.
     """
     before, _ = make_dataset(PAID_RUN, PAID, [FIRST], [ONE, TWO])
     after, _ = make_dataset(PAID_RUN, PAID, [FIRST, replace(SECOND, tip=TIP1.hash)], [ONE, TWO])
@@ -95,11 +96,11 @@ def test_silent_accounts_and_offences_are_in_the_bytes() -> None:
     silent, _ = make_dataset(
         PAID_RUN, PAID, [replace(FIRST, silent=(wallet(0).raw_address,))], [ONE]
     )
-    told = replace(
+    accusing = replace(
         FIRST,
         offences=((wallet(1).raw_address, digest(b"proof"), "two results for one slice", 30),),
     )
-    accused, settled = make_dataset(PAID_RUN, PAID, [told], [ONE])
+    accused, settled = make_dataset(PAID_RUN, PAID, [accusing], [ONE])
     assert (total(silent, 0), total(silent, 1)) == (0, 1000)
     assert (total(accused, 0), total(accused, 1)) == (1000, 0)
     assert settled.sanctions[0].evidence == digest(b"proof")

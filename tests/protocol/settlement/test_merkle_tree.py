@@ -1,5 +1,6 @@
-"""Our settlement tree is OpenZeppelin's: its own package's roots and proofs
-(`vectors/merkle_tree.mjs` makes them) equal ours.
+"""The settlement tree equals OpenZeppelin's.
+
+`vectors/merkle_tree.mjs` makes the expected roots and proofs with OpenZeppelin's own package.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def test_any_order_is_the_same_tree_and_every_proof_leads_to_it(
 
 
 def test_an_inner_node_does_not_pass_for_a_leaf() -> None:
-    """What the second hash is for: the two children of the root, read as a leaf, lead nowhere."""
+    """Leaves are hashed twice, so the two children of the root are no proof of a leaf."""
     entries = [(address_of(bytes(19) + bytes([i])), i) for i in range(1, 3)]
     tree = SettlementTree(entries)
     left, right = sorted(leaf_of(*entry) for entry in entries)

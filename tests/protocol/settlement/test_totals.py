@@ -1,4 +1,4 @@
-"""Settlement: the ways in which such systems paid too much, twice or not at all."""
+"""Settlement: known ways to pay too much, twice or not at all, and why none of them works."""
 
 from __future__ import annotations
 
@@ -56,9 +56,7 @@ def offence(who: bytes = A, *, samples: int = 0, word: str = "") -> Offence:
 
 
 def test_cumulative_figures_are_not_added_again() -> None:
-    """Three epochs with the same new work each earn the same: the second does not pay the first's
-    again.
-    """
+    """Three epochs with as much new work each earn the same: none pays earlier work again."""
     epochs = [work(receipt("p", seq), receipt("q", seq, who=B)) for seq in (1, 2, 3)]
     assert [settle(epochs[:count], RULES).totals for count in (1, 2, 3)] == [
         {A: 500 * n, B: 500 * n} for n in (1, 2, 3)
@@ -82,7 +80,7 @@ def test_a_branch_that_merges_later_is_paid_then_without_its_overlap() -> None:
 
 
 def test_a_sequence_that_restarts_is_not_paid_again() -> None:
-    """A node whose home was lost counts from seq 1: the keys were paid."""
+    """A node that lost its home begins again with seq 1, but those keys were paid."""
     before = work(receipt("p", 1), receipt("p", 2), receipt("q", 1, who=B))
     after = work(receipt("p", 1, 10), receipt("q", 2, who=B))
     assert settle([before, after], RULES).paid_in_epochs[1] == {B: 1000}
@@ -126,7 +124,7 @@ def test_an_epoch_without_work_pays_nobody() -> None:
 
 
 def test_only_samples_are_paid() -> None:
-    """A receipt has no time, no loss and no norm in it: being slow or wild cannot earn more."""
+    """A receipt has no time, loss or norm, so slow or wild training cannot earn more."""
     assert set(Receipt.__struct_fields__) == {"peer", "seq", "samples", "contribution", "account"}
 
 
@@ -143,20 +141,20 @@ def test_sanctions_go_up_in_steps_with_reason_and_evidence() -> None:
     assert all(one.reason and len(one.evidence) == 32 for one in sanctions)
 
 
-def test_after_a_clean_probation_it_begins_again() -> None:
+def test_sanctions_begin_at_step_one_after_a_clean_probation() -> None:
     rules = SettlementRules(quarantine_epochs=2, probation_epochs=3)
-    told = [
+    found = [
         offence(word="a"),
         replace(offence(word="b"), epoch=1),
         replace(offence(word="c"), epoch=6),
     ]
-    assert [one.step for one in judge(told, rules)] == [
+    assert [one.step for one in judge(found, rules)] == [
         SanctionStep.SUBTRACT,
         SanctionStep.QUARANTINE,
         SanctionStep.SUBTRACT,
     ]
-    again = [*told[:2], replace(told[2], epoch=5)]
-    assert judge(again, rules)[-1].step == SanctionStep.FORFEIT
+    earlier = [*found[:2], replace(found[2], epoch=5)]
+    assert judge(earlier, rules)[-1].step == SanctionStep.FORFEIT
 
 
 def test_a_repeated_offence_counts_once() -> None:
@@ -176,8 +174,8 @@ def test_quarantined_work_is_never_paid_and_a_ban_is_for_ever() -> None:
     offences = [(offence(word=str(i)),) for i in range(4)]
     rules = SettlementRules(lock_epochs=0, quarantine_epochs=1)
     epochs = [
-        work(receipt("p", i + 1), receipt("q", i + 1, who=B), offences=told)
-        for i, told in enumerate([*offences, (), ()])
+        work(receipt("p", i + 1), receipt("q", i + 1, who=B), offences=found)
+        for i, found in enumerate([*offences, (), ()])
     ]
     assert settle(epochs, rules).paid_in_epochs == ({A: 500, B: 500}, *[{B: 1000}] * 5)
     free = [*epochs[:2], work(receipt("p", 9), receipt("q", 9, who=B))]
@@ -258,7 +256,7 @@ def test_the_order_of_certificates_does_not_matter(
 
 
 @given(epochs=EPOCHS, rules=ANY_RULES)
-def test_nobody_is_paid_without_work_of_its_own(
+def test_no_account_is_paid_without_its_own_work(
     epochs: list[EpochWork], rules: SettlementRules
 ) -> None:
     worked = {one.account for work in epochs for one in work.receipts}

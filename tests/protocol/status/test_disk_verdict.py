@@ -32,8 +32,8 @@ def test_a_full_disk_comes_before_being_alone() -> None:
     )
     assert level == "bad"
     assert sentence == (
-        "The disk refuses to write: nothing can be offered: /h/ledger needs 9 bytes, 0 bytes are free. "
-        "Free some space there; the node then continues by itself"
+        "The disk refuses to write: nothing can be offered: /h/ledger needs 9 bytes, "
+        "0 bytes are free. Free some space there; the node then continues by itself"
     )
     assert (
         len(

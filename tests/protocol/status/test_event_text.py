@@ -30,7 +30,7 @@ def test_sentences_read_like_sentences(event: journal.JournalEvent) -> None:
 
 
 @pytest.mark.parametrize(
-    ("claimed", "said"),
+    ("claimed", "ending"),
     [
         ("12500000000000000000", "; 12.5 tokens claimed."),
         ("1234000000000000000000000", "; 1,234,000 tokens claimed."),
@@ -38,11 +38,11 @@ def test_sentences_read_like_sentences(event: journal.JournalEvent) -> None:
         ("", "3 samples reported to the chain."),
     ],
 )
-def test_claimed_base_units_become_tokens(claimed: str, said: str) -> None:
+def test_claimed_base_units_become_tokens(claimed: str, ending: str) -> None:
     level, words = describe(
         journal.ChainReport(profile="hypergpu", state="live", samples=3, claimed=claimed)
     )
-    assert (level, words.endswith(said)) == ("good", True), words
+    assert (level, words.endswith(ending)) == ("good", True), words
 
 
 ALONE = journal.Alone(number=3, samples_pending=2160, reason="")

@@ -1,4 +1,4 @@
-"""The fold: what each event changes, in any order and without growing past its bounds."""
+"""The fold: how each event changes the status, in any order and within its bounds."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _TEXT = st.text(st.characters(), max_size=300) | st.sampled_from(
 
 
 def _values(kind: object) -> st.SearchStrategy[typing.Any]:
-    """Anything of a field's type, the absurd included."""
+    """Draw any value of a field's type, absurd values included."""
     simple: dict[object, st.SearchStrategy[typing.Any]] = {
         str: _TEXT | _PEER,
         int: st.integers(0, 40) | st.integers(),
@@ -117,11 +117,12 @@ def test_a_nodes_day() -> None:
     assert status.run.round_seconds == pytest.approx(14.0)
     state = folded([*day(), *(certified(number, at=AT + number / 1000) for number in range(8, 30))])
     assert status_at(state, AT + 1).run.round_seconds == pytest.approx(14.0), (
-        "heard of at once after a while away"
+        "certificates that arrive at once do not count as the length of a round"
     )
     assert status.run.nodes == 5
     assert status.you.samples_total == 600
-    assert status.you.samples_pending == 200  # of the late and the lost round
+    # The late and the lost round have 100 samples each.
+    assert status.you.samples_pending == 200
     assert status.you.rounds_missed == 1
     assert [known.outcome for known in status.rounds] == [
         "counted",
@@ -159,7 +160,7 @@ def test_an_unprintable_name_is_cleaned() -> None:
     name = status.peers[0].name
     assert "\x1b" in HOSTILE
     assert name.isprintable()
-    # Markup is the page's business, control characters are everybody's.
+    # The page escapes markup; the fold removes control characters for all readers.
     assert name.startswith("<script>")
 
 
@@ -205,7 +206,7 @@ def test_strangers_never_push_out_what_this_node_did() -> None:
         fold(state, journal.PeerDown(at=AT, peer=f"flapping-{i}", reason="reset"))
     status = status_at(state, AT)
     assert any("Round 1 is certified" in event.text for event in status.events)
-    # Passers-by without a beacon are not remembered.
+    # The fold forgets peers that connect without a beacon.
     assert status.peers == ()
 
 

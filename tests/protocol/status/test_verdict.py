@@ -24,12 +24,12 @@ from tests.story import (
 
 
 def verdict(*events: journal.JournalEvent, now: float = AT) -> tuple[str, str]:
-    """Level and sentence after `events`."""
+    """Return level and sentence of the verdict after `events`."""
     status = status_at(folded(list(events)), now)
     return status.level, status.verdict
 
 
-def test_before_anything() -> None:
+def test_the_verdict_before_the_first_event() -> None:
     assert verdict() == ("info", "Starting")
     assert verdict(started()) == ("info", "Starting: waiting for the trainer")
 
@@ -185,7 +185,8 @@ def test_an_observer_judges_the_run() -> None:
     level, sentence = verdict(*day("observer"))
     assert level == "good"
     assert sentence == (
-        "6 rounds certified, the last with 4 of 4 members; loss 5.950 → 5.700; a round every 14 s; 1 try failed"
+        "6 rounds certified, the last with 4 of 4 members; loss 5.950 → 5.700; "
+        "a round every 14 s; 1 try failed"
     )
     level, sentence = verdict(*day("observer"), now=AT + 40)
     assert level == "warning"
@@ -209,9 +210,9 @@ def test_rounds_without_certificates_are_named_as_such() -> None:
     begun = msgspec.structs.replace(started(), engine="hivemind")
     level, sentence = verdict(begun, trainer_ready(), averaged(1), averaged(2))
     assert level == "info"
-    assert (
-        sentence
-        == "2 of your last 2 rounds were averaged; hivemind's rounds carry no certificates and earn nothing"
+    assert sentence == (
+        "2 of your last 2 rounds were averaged; "
+        "hivemind's rounds carry no certificates and earn nothing"
     )
     level, sentence = verdict(
         begun, trainer_ready(), averaged(1), averaged(2, "partial"), averaged(2, "failed")
@@ -255,7 +256,11 @@ def test_the_verdict_does_not_change_with_every_second() -> None:
 
 
 def test_reading_a_status_loads_neither_cryptography_nor_numpy() -> None:
-    code = "import sys, protocol.status; print(*[m for m in ('cryptography', 'numpy', 'trio', 'protocol.journal') if m in sys.modules])"
+    code = (
+        "import sys, protocol.status; "
+        "slow = ('cryptography', 'numpy', 'trio', 'protocol.journal'); "
+        "print(*[module for module in slow if module in sys.modules])"
+    )
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
     )

@@ -19,7 +19,8 @@ COMMANDS = ("start", "status", "peers", "stop", "observe", "session", "devnet", 
         ("obsrve", "observe"),
         ("peer", "peers"),
         ("simul", "simulate"),
-        ("version", ""),  # two letters of seven from session
+        # Two letters differ from "session".
+        ("version", ""),
         ("frobnicate", ""),
         ("", ""),
         ("s", ""),

@@ -34,7 +34,7 @@ def test_status_text_begins_with_the_verdict_and_colour_changes_no_word(role: st
 def test_status_text_and_peers_text_of_an_empty_status() -> None:
     status = status_at(StatusState(), AT)
     assert status_text(status, color=False).startswith("i Starting")
-    assert peers_text(status, color=False) == "No peer is known yet."
+    assert peers_text(status, color=False) == "No peer is known at the moment."
 
 
 def test_peers_text_has_one_line_for_each_peer_in_columns() -> None:

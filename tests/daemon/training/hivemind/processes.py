@@ -1,6 +1,4 @@
-"""What belongs to a process, seen from outside: its process group in /proc, which takes in what was
-forked from it and what that started.
-"""
+"""Lists a process group by /proc: a process, its forks and the processes that they started."""
 
 from __future__ import annotations
 
@@ -9,7 +7,7 @@ from pathlib import Path
 
 
 def group_of(pid: int) -> dict[int, str]:
-    """Every live process in the group of leader `pid`, with its command's name."""
+    """Return the live processes in the group of leader `pid`, with their command names."""
     found = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -30,7 +28,7 @@ def group_of(pid: int) -> dict[int, str]:
 
 
 def gone_within(pid: int, seconds: float) -> bool:
-    """Whether nobody of the group is left before so many seconds have passed."""
+    """Return whether the whole group ends within that time."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if not group_of(pid):

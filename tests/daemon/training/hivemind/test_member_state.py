@@ -1,6 +1,4 @@
-"""What a member keeps: the outer step as the native engine makes it, and what comes back after a
-restart.
-"""
+"""Tests of a hivemind member's state: the outer step, and the state after a restart."""
 
 from __future__ import annotations
 
@@ -34,7 +32,7 @@ def random(seed: int) -> Vector:
     return np.random.default_rng(seed).standard_normal(COUNT, dtype=np.float32)
 
 
-def keeping(disk: FileDisk, count: int = COUNT) -> MemberState:
+def member_state(disk: FileDisk, count: int = COUNT) -> MemberState:
     return MemberState(run=RUN, manifest=MANIFEST, info=info(count), disk=disk, offload=inline)
 
 
@@ -43,8 +41,8 @@ def disk(tmp_path: Path) -> FileDisk:
     return FileDisk(tmp_path, inline)
 
 
-async def test_everybody_begins_alike_and_steps_as_the_outer_rule_says(disk: FileDisk) -> None:
-    one, other = keeping(disk), keeping(disk)
+async def test_members_begin_equal_and_apply_the_outer_step(disk: FileDisk) -> None:
+    one, other = member_state(disk), member_state(disk)
     assert await one.load() == await other.load() == "beginning at genesis"
     assert (one.anchor == other.anchor).all()
     assert one.anchor.any()
@@ -59,8 +57,8 @@ async def test_everybody_begins_alike_and_steps_as_the_outer_rule_says(disk: Fil
     assert not one.pending.any()
 
 
-async def test_what_was_not_averaged_adds_up_and_its_weight_is_capped(disk: FileDisk) -> None:
-    state = keeping(disk)
+async def test_work_that_was_not_averaged_adds_up_to_a_capped_weight(disk: FileDisk) -> None:
+    state = member_state(disk)
     await state.load()
     await state.add(random(1), 60)
     await state.add(random(2), 60)
@@ -70,7 +68,7 @@ async def test_what_was_not_averaged_adds_up_and_its_weight_is_capped(disk: File
 
 
 async def test_a_mean_that_is_not_finite_changes_nothing(disk: FileDisk) -> None:
-    state = keeping(disk)
+    state = member_state(disk)
     await state.load()
     await state.add(random(1), 7)
     before, bad = state.anchor.copy(), random(2)
@@ -81,44 +79,44 @@ async def test_a_mean_that_is_not_finite_changes_nothing(disk: FileDisk) -> None
     assert (state.number, state.samples) == (0, 7)
 
 
-async def test_state_and_work_come_back_after_a_restart(disk: FileDisk) -> None:
-    state = keeping(disk)
+async def test_state_and_pending_work_survive_a_restart(disk: FileDisk) -> None:
+    state = member_state(disk)
     await state.load()
     await state.apply(random(1))
     state.inner = random(9)
     await state.save()
     await state.add(random(2), 30)
     await state.save_pending()
-    back = keeping(disk)
+    back = member_state(disk)
     assert await back.load() == "resuming from round 1, 30 samples pending"
     assert (back.anchor == state.anchor).all()
     assert (back.momentum == state.momentum).all()
     assert (back.inner == state.inner).all()
     assert (back.pending == random(2)).all()
     assert (await back.local_parameters() == back.anchor - random(2)).all(), (
-        "training goes on from where it was"
+        "training continues from its parameters"
     )
-    assert back.drawn == 30, "and draws what it did not draw yet"
+    assert back.drawn == 30, "training draws new samples"
 
     await back.apply(random(3))
     await back.save()
-    again = keeping(disk)
+    again = member_state(disk)
     assert await again.load() == "resuming from round 2", (
-        "work from before a round that was taken is not given twice"
+        "work from before an applied round is not offered twice"
     )
 
 
-async def test_another_models_checkpoint_is_refused(disk: FileDisk) -> None:
-    state = keeping(disk)
+async def test_load_refuses_the_checkpoint_of_another_model(disk: FileDisk) -> None:
+    state = member_state(disk)
     await state.load()
     await state.apply(random(1))
     await state.save()
     with pytest.raises(OurFault, match="1000 parameters"):
-        await keeping(disk, COUNT + 1).load()
+        await member_state(disk, COUNT + 1).load()
 
 
-async def test_another_members_state_takes_the_place_of_ours(disk: FileDisk) -> None:
-    state = keeping(disk)
+async def test_replace_takes_the_state_of_another_member(disk: FileDisk) -> None:
+    state = member_state(disk)
     await state.load()
     await state.add(random(1), 7)
     state.replace(12, random(2), random(3))

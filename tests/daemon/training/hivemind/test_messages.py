@@ -1,6 +1,4 @@
-"""The border between node and hivemind process: what is said arrives as it was said, and what is no
-message is refused.
-"""
+"""Tests of the messages between a node and its hivemind process."""
 
 from __future__ import annotations
 
@@ -48,12 +46,12 @@ AVERAGED = VectorAveraged(
         AverageVector(id=3, weight=40.0, group_size=4, find_s=5.0, info=INFO),
     ],
 )
-def test_commands_arrive(message: ChildMessage) -> None:
+def test_decode_command_returns_the_framed_command(message: ChildMessage) -> None:
     (body,) = Deframer().feed(frame(message))
     assert decode_command(body) == message
 
 
-def test_reports_arrive() -> None:
+def test_decode_report_returns_the_framed_report() -> None:
     (body,) = Deframer().feed(frame(AVERAGED))
     assert decode_report(body) == AVERAGED
 
@@ -61,7 +59,7 @@ def test_reports_arrive() -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"\xc1", msgspec.msgpack.encode({"type": "Train", "id": 1}), frame(AVERAGED)[4:]]
 )
-def test_what_is_no_command_is_refused(body: bytes) -> None:
+def test_decode_command_refuses_other_bytes(body: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
         decode_command(body)
 
@@ -69,14 +67,14 @@ def test_what_is_no_command_is_refused(body: bytes) -> None:
 @pytest.mark.parametrize(
     "change", [{"local_elements": 1}, {"missing_senders": 1}, {"parts_summed": 5}]
 )
-def test_a_round_with_anything_missing_is_not_whole(change: dict[str, int]) -> None:
+def test_an_average_with_a_missing_part_is_not_whole(change: dict[str, int]) -> None:
     assert AVERAGED.whole
     assert not msgspec.structs.replace(AVERAGED, **change).whole
 
 
-def test_what_members_say_is_taken_as_a_record_or_not_at_all() -> None:
-    told = msgspec.to_builtins(INFO)
-    assert msgspec.convert(told, MemberInfo) == INFO
-    for bad in ({**told, "number": "3"}, {**told, "more": 1}, {"peer": "x"}, [1, 2], None):
+def test_member_info_is_converted_whole_or_refused() -> None:
+    fields = msgspec.to_builtins(INFO)
+    assert msgspec.convert(fields, MemberInfo) == INFO
+    for bad in ({**fields, "number": "3"}, {**fields, "more": 1}, {"peer": "x"}, [1, 2], None):
         with pytest.raises(msgspec.ValidationError):
             msgspec.convert(bad, MemberInfo)

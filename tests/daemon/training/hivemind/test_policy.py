@@ -1,4 +1,4 @@
-"""What HyperGPU decides about hivemind's rounds."""
+"""Tests of the decisions about hivemind's rounds."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def averaged(*members: MemberInfo, group: int | None = None, **holes: int) -> Ve
         msgspec.structs.replace(FINE, round=RoundRules(seconds=1.0)),
     ],
 )
-def test_a_run_that_hivemind_cannot_do_is_refused_with_what_to_change(manifest: Manifest) -> None:
+def test_check_manifest_refuses_a_run_that_hivemind_cannot_do(manifest: Manifest) -> None:
     check_manifest(FINE)
     with pytest.raises(UserError) as refused:
         check_manifest(manifest)
@@ -66,7 +66,7 @@ def test_a_run_that_hivemind_cannot_do_is_refused_with_what_to_change(manifest: 
 
 
 @given(seconds=st.floats(4.0, 3600.0))
-def test_hiveminds_timeouts_fit_into_each_other_and_into_the_round(seconds: float) -> None:
+def test_averager_settings_have_timeouts_that_fit_the_round(seconds: float) -> None:
     settings = averager_settings(
         RUN, msgspec.structs.replace(FINE, round=RoundRules(seconds=seconds))
     )
@@ -76,19 +76,19 @@ def test_hiveminds_timeouts_fit_into_each_other_and_into_the_round(seconds: floa
 
 
 @given(now=st.floats(1.6e9, 1.8e9), seconds=st.floats(4.0, 3600.0))
-def test_rounds_end_on_one_grid_and_none_is_empty_or_two_long(now: float, seconds: float) -> None:
+def test_next_end_is_on_the_grid_and_about_one_round_away(now: float, seconds: float) -> None:
     end = next_end(now, seconds)
     assert MIN_REST * seconds - 1e-5 <= end - now <= (1 + MIN_REST) * seconds + 1e-5
     assert min(end % seconds, seconds - end % seconds) < 1e-4
 
 
-def test_members_that_failed_to_meet_meet_at_the_next_end() -> None:
-    """One gave up early, one late; a rule that skipped short rests would keep them apart for good."""
+def test_next_end_is_the_same_for_members_that_missed_each_other() -> None:
+    """One gave up early, the other late. Skipping short rests would keep them apart."""
     assert next_end(103.6, 5.0) == next_end(100.1, 5.0) == 105.0
 
 
 @given(members=st.integers(2, 500), max_group=st.integers(2, 64))
-def test_groups_are_no_larger_than_allowed_and_as_few_as_can_be(
+def test_choose_group_returns_the_fewest_groups_within_the_limit(
     members: int, max_group: int
 ) -> None:
     choice = choose_group(members, max_group)
@@ -97,7 +97,7 @@ def test_groups_are_no_larger_than_allowed_and_as_few_as_can_be(
     assert str(members) in choice.reason
 
 
-def test_live_members_draw_different_samples() -> None:
+def test_lane_of_gives_live_members_different_samples() -> None:
     everybody = ["a", "b", "c"]
     lanes = [lane_of(7, me, [other for other in everybody if other != me]) for me in everybody]
     assert {lane.index for lane in lanes} == {0, 1, 2}
@@ -105,14 +105,14 @@ def test_live_members_draw_different_samples() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 63, 64, 65, 100_000])
-def test_a_sketch_is_small_and_sees_both_ends(size: int) -> None:
+def test_a_sketch_is_small_and_includes_both_ends(size: int) -> None:
     anchor = np.arange(size, dtype=np.float32)
     sketch = sketch_of(anchor)
     assert len(sketch) == min(size, SKETCH)
     assert (sketch[0], sketch[-1]) == (anchor[0], anchor[-1])
 
 
-def test_a_whole_mean_among_equals_is_taken_and_called_not_certified() -> None:
+def test_a_whole_mean_of_equal_members_is_applied() -> None:
     decision = decide_round(averaged(member("a"), member("b"), member("c")), member("a"))
     assert decision.action == "apply"
     assert "not certified" in decision.reason
@@ -126,24 +126,24 @@ def test_a_whole_mean_among_equals_is_taken_and_called_not_certified() -> None:
         ({"parts_summed": 6}, "2 of 8 pieces"),
     ],
 )
-def test_a_success_with_a_hole_is_not_taken(holes: dict[str, int], word: str) -> None:
+def test_an_average_with_a_missing_part_is_not_applied(holes: dict[str, int], word: str) -> None:
     decision = decide_round(averaged(member("a"), member("b"), **holes), member("a"))
     assert decision.action == "keep"
     assert word in decision.reason
 
 
-def test_whoever_stands_elsewhere_than_most_goes_there_and_the_others_stay() -> None:
+def test_a_member_that_differs_from_most_takes_their_state() -> None:
     members = (member("a"), member("b", shift=0.1), member("c", shift=0.1))
     assert decide_round(averaged(*members), members[0]).action == "others"
     assert decide_round(averaged(*members), members[1]).action == "apply"
     late = (member("a", number=5), member("b", number=9))
     assert decide_round(averaged(*late), late[0]).action == "others", (
-        "of two, the one that is behind"
+        "the member that is behind takes the other state"
     )
     assert decide_round(averaged(*late), late[1]).action == "apply"
 
 
-def test_two_that_differ_agree_on_who_moves() -> None:
+def test_two_members_that_differ_agree_on_who_takes_the_other_state() -> None:
     members = (member("a"), member("b", shift=0.5))
     assert sorted(decide_round(averaged(*members), mine).action for mine in members) == [
         "apply",
@@ -151,26 +151,26 @@ def test_two_that_differ_agree_on_who_moves() -> None:
     ]
 
 
-def test_rounding_is_not_standing_elsewhere() -> None:
+def test_a_rounding_error_is_not_a_difference() -> None:
     members = (member("a"), member("b", shift=1e-6))
     assert all(decide_round(averaged(*members), mine).action == "apply" for mine in members)
 
 
-def test_members_that_are_not_ours_are_counted() -> None:
+def test_the_reason_counts_members_without_hypergpu() -> None:
     assert (
         "1 of them do not run HyperGPU"
         in decide_round(averaged(member("a"), member("b"), group=3), member("a")).reason
     )
 
 
-def test_the_group_bounds_of_the_manifest_are_hiveminds() -> None:
+def test_averager_settings_have_the_group_bounds_of_the_manifest() -> None:
     settings = averager_settings(
         RUN, msgspec.structs.replace(FINE, group=Group(min_peers=3, max_group=5))
     )
     assert (settings.min_group_size, settings.group_size) == (3, 5)
 
 
-def test_where_a_hivemind_peer_listens_follows_from_the_nodes_own_settings() -> None:
+def test_peer_settings_follow_the_listening_settings_of_the_node() -> None:
     alone = peer_settings("127.0.0.1", 0, ())
     assert (alone.listen, alone.announce, alone.through_nat) == (
         ("/ip4/127.0.0.1/tcp/0",),
@@ -184,5 +184,5 @@ def test_where_a_hivemind_peer_listens_follows_from_the_nodes_own_settings() -> 
     assert forwarded.through_nat
     assert peer_settings("::", 0, ("/ip4/203.0.113.7/tcp/4001",)).listen == ("/ip6/::/tcp/0",)
     assert peer_settings("::", 0, ("/ip4/203.0.113.7/tcp/4001",)).announce == (), (
-        "a port that nobody knows cannot be announced"
+        "an unknown port cannot be announced"
     )

@@ -1,6 +1,4 @@
-"""Real hivemind processes: they average, give each other their state, and nothing of them outlives
-their node.
-"""
+"""Tests of real hivemind processes: averages, state downloads, and their end with the node."""
 
 from __future__ import annotations
 
@@ -35,7 +33,8 @@ from tests.daemon.training.hivemind.processes import gone_within, group_of
 pytestmark = pytest.mark.real
 
 ROOT = Path(__file__).parents[4]
-ELEMENTS = 300_000  # several of hivemind's parts
+# Hivemind splits these into several parts.
+ELEMENTS = 300_000
 GONE_S = 10.0
 SETTINGS = AveragerSettings(
     prefix="test", matchmaking_s=2.0, request_s=1.0, chunk_s=5.0, all_reduce_s=20.0
@@ -57,7 +56,7 @@ trio.run(main)
 """
 
 
-INFO = MemberInfo(peer="nobody", number=0, samples=1, loss=None, sketch=())
+INFO = MemberInfo(peer="none", number=0, samples=1, loss=None, sketch=())
 
 
 def average(name: str, weight: float, number: int) -> AverageVector:
@@ -65,7 +64,7 @@ def average(name: str, weight: float, number: int) -> AverageVector:
     return AverageVector(id=number, weight=weight, group_size=2, find_s=30.0, info=info)
 
 
-async def test_two_processes_average_by_weight_and_one_takes_the_others_state() -> None:
+async def test_two_processes_average_by_weight_and_share_their_state() -> None:
     lost: list[str] = []
     first, second = (
         HivemindProcess(PeerSettings(), SETTINGS, ELEMENTS, lost.append) for _ in range(2)
@@ -113,7 +112,7 @@ async def test_two_processes_average_by_weight_and_one_takes_the_others_state() 
                 await first.ask(lambda number: ShareState(id=number, number=9)), CommandDone
             )
             got = await second.ask(lambda number: DownloadState(id=number))
-            # Until the donor's word has reached the DHT.
+            # It fails until the donor's announcement has reached the DHT.
             while isinstance(got, CommandFailed):
                 got = await second.ask(lambda number: DownloadState(id=number))
             assert isinstance(got, StateDownloaded)
@@ -123,9 +122,7 @@ async def test_two_processes_average_by_weight_and_one_takes_the_others_state() 
     assert lost == []
 
 
-async def test_a_process_that_dies_alone_is_started_again_with_nothing_left_of_the_old_one() -> (
-    None
-):
+async def test_a_killed_process_is_restarted_after_its_whole_group_ended() -> None:
     lost: list[str] = []
     process = HivemindProcess(PeerSettings(), SETTINGS, 1000, lost.append)
     with trio.fail_after(60):
@@ -166,8 +163,8 @@ def node_with_a_hivemind_process() -> Iterator[tuple[subprocess.Popen[str], int,
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-def test_kill_9_of_the_node_leaves_neither_processes_nor_sockets(stopped: bool) -> None:
-    """Nor where the whole group was stopped and cannot notice anything."""
+def test_a_killed_node_leaves_no_hivemind_processes_and_sockets(stopped: bool) -> None:
+    """A stopped group cannot notice the end of the node by itself."""
     with node_with_a_hivemind_process() as (parent, pid, sockets):
         family = group_of(pid)
         # The process, its guard, its DHT, its averager, and hivemind's daemon.

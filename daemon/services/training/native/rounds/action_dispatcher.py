@@ -87,15 +87,15 @@ class ActionDispatcher:
                 self.start(executor.adopt, certificate, downloaded)
             case a.FetchState(certificate=certificate):
                 self.start(executor.fetch, certificate)
-            case a.GiveUpState(certificate=name, merging=merging, held_s=held_s):
-                executor.give_up(name, merging, held_s)
+            case a.GiveUpState(certificate=name, merging=merging, missed_s=missed_s):
+                executor.give_up(name, merging, missed_s)
             case a.FetchBranch(other=other):
                 self.start(executor.fetch_branch, other)
             case a.AverageBranches(other=other):
                 self.start(executor.average, other)
 
     def _scatter(self, plan: OpenPlan, offer: Offer) -> None:
-        self._state_store.ledger.give_out()
+        self._state_store.ledger.mark_sent()
         self._peers.auditor.keep_offer(plan.digest, offer)
         self._peers.data_plane.scatter(plan, offer, self._state_store.anchor)
 

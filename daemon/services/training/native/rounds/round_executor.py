@@ -121,13 +121,13 @@ class RoundExecutor:
         ready = self._ready_builder.ready(parent, number, NOTHING, None)
         self._emit(e.MergePrepared(other=other, state=state, ready=ready))
 
-    def give_up(self, certificate: Digest, merging: bool, held_s: float) -> None:
+    def give_up(self, certificate: Digest, merging: bool, missed_s: float) -> None:
         """Go on without a state that does not arrive, or arrives too slowly."""
         now = trio.current_time()
         if merging:
             self._fork_choice.merge_failed(now)
         else:
-            self._fork_choice.state_unavailable(certificate, now, held_s)
+            self._fork_choice.state_unavailable(certificate, now, missed_s)
 
     async def leave(self) -> None:
         """Add the trainer's work to the ledger, and write everything to disk."""

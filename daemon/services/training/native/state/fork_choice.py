@@ -1,7 +1,7 @@
 """Chooses where a node goes next: to a certificate ahead, to a merge with a branch, or nowhere.
 
 A certificate whose state no peer serves stops a node's rounds only for the time of a request. A
-slow state stops them for a few rounds (`HELD_ROUNDS`). The node then goes on with its own lineage
+slow state stops them for a few rounds (`MISSED_ROUNDS`). The node then goes on with its own lineage
 for a while, whatever else is ahead. During that time it downloads states only
 beside its rounds, and follows a state that is complete. A merge whose other state did not arrive is
 tried again after a while. A merge that failed in its own views is tried again at once, because this
@@ -30,7 +30,7 @@ MERGE_RETRY_S = 10.0
 MERGE_RETRY_MOST_S = 160.0
 # After a download has kept this node out of rounds, no download does so for this many times as
 # long.
-FREE_PER_HELD = 10.0
+FREE_PER_MISSED = 10.0
 # The number of certificates kept whose state no peer served.
 REMEMBERED = 64
 
@@ -130,14 +130,14 @@ class ForkChoice:
         until, asked = self._without.get(name, (0.0, frozenset()))
         return now < until and self._members.live_at(name) <= asked
 
-    def state_unavailable(self, name: Digest, now: float, held_s: float = 0.0) -> None:
+    def state_unavailable(self, name: Digest, now: float, missed_s: float = 0.0) -> None:
         """Go on without a state for a while: no peer served it, it stalled, or it is slow.
 
-        `held_s` is the time for which the download kept this node out of rounds.
+        `missed_s` is the time for which the download kept this node out of rounds.
         """
-        free_s = max(WITHOUT_S, FREE_PER_HELD * held_s)
+        free_s = max(WITHOUT_S, FREE_PER_MISSED * missed_s)
         self._wary_until = max(self._wary_until, now + free_s)
-        if name == self._downloads.underway and held_s > ADVANCING_S:
+        if name == self._downloads.underway and missed_s > ADVANCING_S:
             # The download advances, so the state counts as arriving.
             return
         self._without.pop(name, None)

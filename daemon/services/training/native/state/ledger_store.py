@@ -77,7 +77,7 @@ class LedgerStore:
             self.ledger.next_seq = tip.last_seq.get(self._me, 0) + 1
             return ""
         # A node uses a view before it scatters: where it used none, no peer has its offer.
-        restore_ledger(self.ledger, record, given=view_taken(record.tip))
+        restore_ledger(self.ledger, record, offer_sent=view_taken(record.tip))
         settled_tip = self._lineage.tip(record.tip)
         if settled_tip is None:
             self._report_dropped(

@@ -18,7 +18,8 @@ from pathlib import Path
 
 # The environment variable that marks a child and its descendants.
 MARK = "HYPERGPU_FAMILY"
-_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+# linux/prctl.h
+_PR_SET_CHILD_SUBREAPER = 36
 # A process that SIGKILL does not end in this time hangs in a driver or in a network's file system.
 _ENDED_S = 5.0
 _LOOK_S = 0.005
@@ -44,6 +45,7 @@ def end_descendants() -> None:
     Gives up after `_ENDED_S`.
     """
     deadline = time.monotonic() + _ENDED_S
+    empty = 0
     while time.monotonic() < deadline:
         found = _descendants(os.getpid())
         for pid in found:
@@ -52,7 +54,9 @@ def end_descendants() -> None:
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        if not found:
+        empty = 0 if found else empty + 1
+        # A single look may miss a process that gets another parent meanwhile.
+        if empty == 2:
             return
         time.sleep(_LOOK_S)
 
@@ -77,6 +81,9 @@ def _descendants(ancestor: int) -> list[int]:
     A process that gets another parent meanwhile may be missing. Call again until none is left.
     """
     children: dict[int, list[int]] = {}
+    # A process whose first thread has ended is a zombie, but its children stay with it while other
+    # threads end.
+    zombies: set[int] = set()
     for pid in _processes():
         try:
             # The second field of stat in proc(5) is the command, in brackets, with any characters.
@@ -88,15 +95,16 @@ def _descendants(ancestor: int) -> list[int]:
             )
         except OSError:
             continue
-        if fields[0] not in "ZX":
-            children.setdefault(int(fields[1]), []).append(pid)
+        children.setdefault(int(fields[1]), []).append(pid)
+        if fields[0] in "ZX":
+            zombies.add(pid)
     found: list[int] = []
     look = [ancestor]
     while look:
         own = children.get(look.pop(), [])
         found += own
         look += own
-    return found
+    return [pid for pid in found if pid not in zombies]
 
 
 def _processes() -> Iterator[int]:

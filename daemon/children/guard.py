@@ -58,8 +58,8 @@ def main() -> NoReturn:
 class _EndOrder:
     """The handler of SIGTERM. It raises once, and only while `raises` is set.
 
-    A node that is killed with several threads sends SIGTERM once per thread. An exception outside
-    the block that catches it would end the guard before the child's processes.
+    The node may send SIGTERM more than once, and while the child ends by itself. An exception
+    outside the block that catches it would end the guard before the child's processes.
     """
 
     def __init__(self) -> None:

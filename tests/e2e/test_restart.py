@@ -60,7 +60,7 @@ def test_restart_with_an_unreachable_join_address_continues_the_last_run(
         swarm.stop(first, second)
         swarm.restart_joining(second, address)
         swarm.until(
-            lambda: "Going on with the run that this home was in with them" in second.log(),
+            lambda: "Continuing the last run that this home shared with them" in second.log(),
             "it gives up on the address",
             UP_S,
         )

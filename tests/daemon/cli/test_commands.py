@@ -20,7 +20,7 @@ from daemon.version import version
 from tests.daemon.cli.conftest import Hypergpud
 from tests.e2e.processes import until
 
-RUN = 'name = "pretended"\ntask = "simple_cnn"\n'
+RUN = 'name = "fake"\ntask = "simple_cnn"\n'
 
 pytestmark = pytest.mark.real
 
@@ -29,7 +29,10 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def start(environ: dict[str, str], tmp_path: Path) -> Iterator[Start]:
-    """Starts a daemon and waits for its Ready line; `.said` has its output."""
+    """Return a function that starts a daemon and waits for its Ready line.
+
+    The attribute `said` of the process has its output until then.
+    """
     started: list[subprocess.Popen[str]] = []
 
     def begin(*arguments: str) -> subprocess.Popen[str]:
@@ -158,10 +161,10 @@ def test_start_with_join_gets_the_run_from_the_peer(start: Start) -> None:
         (("start", "--run", "/missing.toml"), 2, "MANIFEST"),
         (("start", "--run", "/missing.toml"), 2, "check the path after --run"),
         (("start", "--run", "abcd"), 2, "hypergpud start --run FILE, or --join MULTIADDR"),
-        (("start", "--port", "http"), 2, "network.listen_port (flag)"),
+        (("start", "--port", "http"), 2, "network.listen_port (--port)"),
         (("start", "--port", "70000"), 2, "correct it on the command line"),
         (("start", "--device", "tpu"), 2, "correct it on the command line"),
-        (("simulate", "calmm"), 2, "the nearest is calm"),
+        (("simulate", "calmm"), 2, "the nearest name is calm"),
         (("start", "--join", "localhost:4001"), 2, "not a multiaddr"),
         (("start", "--home", "/proc/none"), 2, "HOME"),
         (("start", "--config", "/missing.toml"), 2, "CONFIG"),
@@ -183,7 +186,7 @@ def test_start_with_join_gets_the_run_from_the_peer(start: Start) -> None:
         (("wallet", "shwo"), 2, "Did you mean show?"),
         (("wallet", "import", "/dev/zero"), 2, "it has more than"),
         (("wallet", "shwo"), 2, "hypergpud wallet --help lists its arguments"),
-        (("start", "--join", "1.2.3.4:46273"), 2, "network.join (flag)"),
+        (("start", "--join", "1.2.3.4:46273"), 2, "network.join (--join)"),
         (("start", "--join", "1.2.3.4:46273"), 2, "/ip4/1.2.3.4/tcp/46273/p2p/"),
         (("start", "--name", "\u202eevil"), 2, "node.name (flag)"),
         (("status", "--wacth"), 2, "--watch"),

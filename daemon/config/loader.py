@@ -197,6 +197,17 @@ def _meant(name: str, known: list[str]) -> str:
     return f"did you mean {meant}?" if meant else "hypergpud config show lists them all"
 
 
+_FLAGS = {
+    "node.name": "--name",
+    "network.join": "--join",
+    "network.listen_port": "--port",
+    "worker.device": "--device",
+    "observer.host": "--host",
+    "observer.port": "--port",
+}
+"""The options of `start` and `observe` that set a setting."""
+
+
 def _unusable(name: str, origin: str, why: str, file: ConfigFile) -> ConfigMistake:
     fixes = {
         "flag": "correct it on the command line; --help explains it",
@@ -204,6 +215,8 @@ def _unusable(name: str, origin: str, why: str, file: ConfigFile) -> ConfigMista
         "file": f"correct it in {file.path}, then: hypergpud config check",
     }
     where = f"file {file.at(name)}" if origin.startswith("file") else origin
+    if origin == "flag":
+        where = _FLAGS.get(name, origin)
     return ConfigMistake(
         what=f"The setting {name} ({where}) cannot be used.",
         why=why,

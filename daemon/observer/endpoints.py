@@ -4,7 +4,8 @@ To add an endpoint:
 
 1. Write a function that renders a `Status` as bytes; it must be pure and take a few milliseconds.
 2. Add an `HttpEndpoint` to `ENDPOINTS` with its path, content type and that function.
-3. Add the path to `test_every_endpoint_answers` in tests/daemon/observer/test_server.py.
+3. Add the path to `test_every_endpoint_answers` in tests/daemon/observer/test_server.py, and to
+   docs/operate.md (tests/docs compares).
 
 Each endpoint is rendered at most once for each published status, and at most once a second. All
 readers get those bytes, so a thousand readers cost what one costs.

@@ -90,7 +90,7 @@ def test_the_error_for_a_wrong_value_names_its_origin(tmp_path: Path) -> None:
         UserError, match=r"network\.listen_port \(environment HYPERGPU_NETWORK_LISTEN_PORT\)"
     ):
         load_config(tmp_path, None, {}, {"HYPERGPU_NETWORK_LISTEN_PORT": "many"})
-    with pytest.raises(UserError, match=r"worker\.device \(flag\)"):
+    with pytest.raises(UserError, match=r"worker\.device \(--device\)"):
         load_config(tmp_path, None, {"worker.device": "toaster"}, {})
 
 
@@ -130,7 +130,7 @@ def test_one_error_names_every_mistake_and_its_line(tmp_path: Path) -> None:
         f"network.bulk_port (file {file}:3)",
         f"{file}:5: unknown section or setting 'wrker'; did you mean worker?",
         f"worker.nice (file {file}:9)",
-        "worker.device (flag)",
+        "worker.device (--device)",
         "HYPERGPU_NODE_NMAE; did you mean HYPERGPU_NODE_NAME?",
         "worker.threads (environment HYPERGPU_WORKER_THREADS)",
     ):

@@ -23,7 +23,7 @@ import msgspec
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = sorted(
-    [REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")],
+    [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")],
     key=lambda page: page.as_posix(),
 )
 

@@ -13,6 +13,7 @@ import pytest
 
 from daemon.cli.main import cli
 from daemon.config.settings import keys
+from daemon.observer.endpoints import ENDPOINTS, PROBES
 from protocol.run.manifest import Manifest
 from protocol.settlement.rules import Settlement
 from tests.docs.pages import PAGES, REPOSITORY, blocks, headings
@@ -65,6 +66,29 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
         assert file.exists(), f"{page.name} links to {target}"
         if anchor:
             assert anchor in headings(file), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_module_that_a_page_names_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    code = [
+        path.relative_to(REPOSITORY).as_posix()
+        for folder in ("protocol", "daemon", "contracts", "simulator", "tests", "configs")
+        for path in (REPOSITORY / folder).rglob("*")
+    ] + ["hypergpu.py"]
+    # A page may define files of its own, and a path may leave out the folders above it.
+    own = {block.options["file"] for block in blocks(page) if "file" in block.options}
+    named = re.findall(r"`([\w/]+\.py|(?:protocol|daemon|simulator|contracts|tests)/[\w/]+)`", text)
+    for name in {name.rstrip("/") for name in named} - own:
+        assert any(f"/{path}".endswith((f"/{name}", f"/{name}.py")) for path in code), (
+            f"{page.name} names {name}"
+        )
+
+
+def test_operate_names_every_endpoint() -> None:
+    text = (REPOSITORY / "docs" / "operate.md").read_text(encoding="utf-8")
+    paths = [endpoint.path for endpoint in ENDPOINTS] + list(PROBES)
+    assert not [path for path in paths if f"`{path}`" not in text]
 
 
 def fields(record: type[msgspec.Struct]) -> list[str]:

@@ -13,7 +13,7 @@ from protocol.status.figures import clean, count, duration, loss, of, phase_word
 
 WIDTH = 100
 # Columns of the time and the phase in a line of a view.
-CLOCK, PHASE = 10, 22
+CLOCK, PHASE = 10, 24
 MAX_SENTENCE = 400
 OUTCOMES = {
     "counted": "Your work counted.",
@@ -86,7 +86,7 @@ def _view(story: RoundStory, view: ViewStory, room: int) -> list[str]:
 
 
 def _phase(phase: PhaseStory, room: int) -> str:
-    took = duration(phase.seconds) if phase.seconds is not None else "no end"
+    took = duration(phase.seconds) if phase.seconds is not None else "not over"
     head = f"{phase_words(phase.phase)[: PHASE - 1]:<{PHASE}}{took:>8}  "
     return f"  {_clock(phase.at)}  {head}{_prose(phase.reason, room, CLOCK + PHASE + 12)}".rstrip()
 

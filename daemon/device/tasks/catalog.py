@@ -51,10 +51,11 @@ def locate(name: str, settings: WorkerSettings) -> tuple[str, str]:
     if not settings.allow_custom_task:
         raise UserError(
             "TASK_NOT_ALLOWED",
-            f"The run wants to execute {name!r}, a module of this machine.",
-            why="a run's manifest comes from somebody else; only the shipped tasks run without your"
-            " permission",
-            fix="if you trust this run and that module, set [worker] allow_custom_task = true",
+            f"This run executes {name!r}, code on this machine that you have not allowed.",
+            why="a run's file can come from somebody else, so only the tasks that come with HyperGPU"
+            " run without your permission",
+            fix="to allow it, set allow_custom_task = true under [worker] in the home's config.toml,"
+            " or HYPERGPU_WORKER_ALLOW_CUSTOM_TASK=true for one start",
             exit_code=2,
         )
     return module, attribute

@@ -24,10 +24,10 @@ from protocol.errors import UserError
 class PendingTransaction(msgspec.Struct, frozen=True, kw_only=True):
     """The transaction of one nonce.
 
-    `hashes` are the hashes of all versions that were signed, the first one first. Any of them may
-    be included. One kind of transaction about one `subject` is in flight once. `proof` is the topic
-    of the event that shows its effect; "" if state is read instead. `raw` is the last signed
-    version. Times are unix seconds. `block` is the head at the last offer.
+    `hashes` are the hashes of all signed versions in their order. Any version may be included. Only
+    one transaction of a kind is pending about one `subject`. `proof` is the topic of the event that
+    shows its effect; "" if the state is read instead. `raw` is the last signed version. Times are
+    unix seconds. `block` is the head at the last offer.
     """
 
     kind: str

@@ -51,7 +51,7 @@ FLAGS = (
 
 
 def chromium_path() -> str | None:
-    """The path of chromium; None if it is not installed."""
+    """Return the path of chromium; None if it is not installed."""
     return (
         shutil.which("chromium")
         or shutil.which("chromium-browser")
@@ -60,10 +60,9 @@ def chromium_path() -> str | None:
 
 
 class Browser:
-    """One tab.
+    """One tab of the browser.
 
-    `problems` collects what the console would show in red: exceptions, refused loads, errors
-    logged.
+    `problems` collects the errors of the console: exceptions, refused loads and logged errors.
     """
 
     def __init__(self, runner: asyncio.Runner, socket: aiohttp.ClientWebSocketResponse) -> None:
@@ -214,7 +213,7 @@ async def _connect(address: str) -> tuple[aiohttp.ClientSession, aiohttp.ClientW
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A new browser with one empty tab. Nothing of it is left afterwards."""
+    """Start a new browser with one empty tab, and remove all its files at the end."""
     path = chromium_path()
     if path is None:
         raise RuntimeError("chromium is not installed: apt-get install chromium")

@@ -111,7 +111,7 @@ def report(i: int, *, at: float = AT, role: str = "node", path: str = "direct") 
 
 
 def day(role: str = "node", rounds: int = 6) -> list[JournalEvent]:
-    """A start, some rounds of four members, three peers and what they brought."""
+    """Return the events of a start, some rounds of four members, and reports about peers."""
     events: list[JournalEvent] = [started(role)]
     if role == "node":
         events.append(trainer_ready())
@@ -173,7 +173,7 @@ def day(role: str = "node", rounds: int = 6) -> list[JournalEvent]:
 
 
 def folded(events: list[JournalEvent]) -> StatusState:
-    """The state after `events`."""
+    """Return the status state after `events`."""
     state = StatusState()
     for event in events:
         fold(state, event)

@@ -74,7 +74,9 @@ def anvil_serving(
                 stderr=subprocess.STDOUT,
                 # npm's package starts anvil through a script, which passes on SIGTERM only.
                 # The function makes one system call and takes no lock.
-                preexec_fn=lambda: dies_with_us(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0),  # noqa: PLW1509
+                preexec_fn=lambda: dies_with_us(  # noqa: PLW1509
+                    _PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0
+                ),
             )
         try:
             _wait_for(process, host, chosen, log)

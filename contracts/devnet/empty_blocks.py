@@ -1,13 +1,13 @@
 """Old empty blocks, kept as their times.
 
 A devnet makes a block every 2 s, and nearly all of them are empty. Measured over 3,000 empty
-blocks, py-evm's own format takes 44 MB a day. anvil's state file takes 76 MB a day; anvil keeps all
-of that in memory and writes it only when it ends. This module takes 0.24 MB a day.
+blocks, py-evm's own format takes 44 MB a day. anvil's state file takes 76 MB a day; anvil keeps it
+in memory and writes it only when it ends. This module takes 0.24 MB a day.
 
 An empty block follows from its parent and its time: the state is the same, and the next base fee is
-computed. So of `SEGMENT` blocks this module keeps how many seconds each came after its parent. The
-first of them, and all with transactions, stay whole. The other headers are made again when they are
-read. A header is dropped only if the header made from its parent has the same hash.
+computed. For `SEGMENT` blocks, this module keeps how many seconds each came after its parent. The
+first of them, and all with transactions, stay complete. A read computes the other headers again. A
+header is dropped only if the header computed from its parent has the same hash.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class EmptyBlocks:
             if after[-1] != WHOLE:
                 del self._store[header.hash]
                 del self._store[SchemaV1.make_block_hash_to_score_lookup_key(header.hash)]
-                del self._store[SchemaV1.make_block_number_to_hash_lookup_key(number)]  # type: ignore[arg-type]
+                key = SchemaV1.make_block_number_to_hash_lookup_key(number)  # type: ignore[arg-type]
+                del self._store[key]
         self._store[_key(self._next)] = msgspec.msgpack.encode(after)
         self._next += 1
         self._store[NEXT_KEY] = str(self._next).encode()

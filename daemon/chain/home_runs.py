@@ -81,10 +81,10 @@ def settled_run(home: Path, named: str | None) -> HomeRun:
             "own run's file",
             exit_code=2,
         )
-    which = f" whose id begins with {named!r}" if named else ""
+    which = f"no run whose id begins with {named!r}" if named else "no run"
     raise UserError(
         "RUN",
-        f"There is no run{which} in {home}.",
+        f"There is {which} in {home}.",
         fix="hypergpud start, then try again",
         exit_code=2,
     )

@@ -246,9 +246,9 @@ def _allocated(
 def _silent_by_chain(known: _Known, epochs: Sequence[EpochTerms]) -> Iterator[tuple[bytes, ...]]:
     """Yield each epoch's silent accounts: those with work that the chain did not hear from.
 
-    Work counts in its epoch and while it may still be held. The chain's events count from the end
-    of the epoch settled before (or the pool's start) to the end of this one. So everyone gets the
-    same answer at any time. Raises `ChainError`.
+    Work counts in its epoch and while it may still be held. The chain's events count from the last
+    settled epoch's end (or the pool's start) to the end of this epoch. The answer is therefore the
+    same for every caller at any time. Raises `ChainError`.
     """
     settlement = known.manifest.settlement
     held = 0 if isinstance(settlement, msgspec.UnsetType) else settlement.rules.held_epochs

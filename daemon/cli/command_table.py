@@ -21,6 +21,8 @@ from typing import Literal
 import click
 import msgspec
 
+from daemon.cli.entry_points import entry_points
+
 PLUGIN_GROUP = "hypergpu.commands"
 DISTRIBUTION = "hypergpu"
 
@@ -89,16 +91,13 @@ class Plugins(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plugins() -> Plugins:
-    """Read the entry points of this distribution."""
-    # 20 ms that a command of our own does not pay.
-    from importlib import metadata  # noqa: PLC0415
-
-    try:
-        found = metadata.distribution(DISTRIBUTION).entry_points.select(group=PLUGIN_GROUP)
-    except metadata.PackageNotFoundError:
-        return Plugins(commands=(), declared=False)
-    commands = tuple(command for point in found for command in point.load())
-    return Plugins(commands=commands, declared=bool(found))
+    """Read the commands that the entry points of this distribution name."""
+    found = entry_points(DISTRIBUTION, PLUGIN_GROUP)
+    commands: list[Command] = []
+    for value in found:
+        module, _, attribute = value.partition(":")
+        commands += getattr(import_module(module), attribute)
+    return Plugins(commands=tuple(commands), declared=bool(found))
 
 
 def find_command(name: str) -> Command | None:

@@ -1,8 +1,8 @@
 """Checks whether nodes hold the same model: compares the anchors in their checkpoint files.
 
-It compares byte for byte, trusts nothing that a daemon reports, and shares no code with the writer
-of the files. A safetensors file is an 8-byte little-endian length, that many bytes of JSON with the
-place of each tensor, and then the tensors (https://github.com/huggingface/safetensors#format).
+It compares byte for byte, trusts no report of a daemon, and shares no code with the files' writer.
+A safetensors file is an 8-byte little-endian length, that many bytes of JSON with the place of each
+tensor, and then the tensors (https://github.com/huggingface/safetensors#format).
 """
 
 from __future__ import annotations

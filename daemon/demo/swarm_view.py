@@ -14,7 +14,16 @@ from rich.table import Table
 from rich.text import Text
 
 from protocol.status import RoundSummary, Status
-from protocol.status.figures import MISSING, count, duration, loss, of, phase_words, rate, size
+from protocol.status.figures import (
+    MISSING,
+    count,
+    duration,
+    loss,
+    phase_words,
+    quantity,
+    rate,
+    size,
+)
 
 SHOWN_ROUNDS = 8
 SPARK_COLUMNS = 40
@@ -65,7 +74,7 @@ def _summary(statuses: Statuses, best: Status) -> Text:
         text.append(f"{loss(run.loss_first)} → {loss(run.loss)} ", style="bold")
         text.append(sparkline([point.loss for point in best.curve]), style="magenta")
     text.append(f"\n{rate(speed)} samples/s", style="bold")
-    text.append(f"   {of(run.samples_certified, 'sample')} certified   {size(sent)} sent")
+    text.append(f"   {quantity(run.samples_certified, 'sample')} certified   {size(sent)} sent")
     if run.round_seconds is not None:
         text.append(f"   a round every {duration(run.round_seconds)}")
     return text
@@ -139,7 +148,7 @@ def _round_rows(statuses: Statuses, best: Status) -> Table:
             )
             continue
         parts = Text(" ").join(_part(known, peer) for peer in who.values())
-        part = Text(of(len(known.contributors), "peer"), style="dim")
+        part = Text(quantity(len(known.contributors), "peer"), style="dim")
         table.add_row(
             count(known.number),
             parts,
@@ -159,7 +168,7 @@ def live_view(statuses: Statuses, *, title: str = "HyperGPU", note: str = "") ->
     """
     best = furthest(statuses)
     if best is None:
-        waiting = Text(f"Starting {of(len(statuses), 'daemon')} …", style="dim")
+        waiting = Text(f"Starting {quantity(len(statuses), 'daemon')} …", style="dim")
         return Panel(
             Group(waiting, Text(note, style="dim")) if note else waiting,
             title=title,

@@ -14,7 +14,7 @@ from html import escape
 import msgspec
 
 from protocol.status import KEPT_POINTS, LossPoint
-from protocol.status.figures import compact, loss, of
+from protocol.status.figures import compact, loss, quantity
 
 # Size of the view box; it has at least as many columns as the status has points.
 WIDTH = 600
@@ -55,7 +55,7 @@ def nice_axis(low: float, high: float, most: int = 5) -> Axis:
 
 def _figures(point: LossPoint) -> str:
     return escape(
-        f"round {point.number}: loss {loss(point.loss)} after {of(point.samples, 'sample')}"
+        f"round {point.number}: loss {loss(point.loss)} after {quantity(point.samples, 'sample')}"
     )
 
 
@@ -105,7 +105,7 @@ def loss_chart(points: Sequence[LossPoint]) -> str:
     first, last = points[0], points[-1]
     told = (
         f"From {loss(first.loss)} in round {first.number} to {loss(last.loss)} in round"
-        f" {last.number}, after {of(last.samples, 'sample')}."
+        f" {last.number}, after {quantity(last.samples, 'sample')}."
     )
     return f"""<figure class="chart">{caption}
 <div class="plot"><ol class="ticks" aria-hidden="true">{ticks}</ol>

@@ -19,8 +19,8 @@ from protocol.status.figures import (
     count,
     duration,
     loss,
-    of,
     phase_words,
+    quantity,
     rate,
     size,
     tail,
@@ -69,7 +69,7 @@ def _run_card(status: Status) -> str:
         ),
     ]
     certified = (
-        of(run.rounds_certified, "round certified", "rounds certified")
+        quantity(run.rounds_certified, "round certified", "rounds certified")
         if run.engine != "hivemind"
         else "hivemind: not certified"
     )
@@ -111,7 +111,7 @@ def _you_card(status: Status) -> str:
         rows: list[Row] = [
             ("Peer id", tail(you.peer) or MISSING, you.name),
             ("Connections", count(status.network.connections), ""),
-            ("Checks", of(status.run.rounds_certified, "certificate"), "verified here"),
+            ("Checks", quantity(status.run.rounds_certified, "certificate"), "verified here"),
             ("Version", you.version or MISSING, ""),
         ]
         return _card("This observer", "Watching", "no GPU, no wallet", rows)
@@ -128,7 +128,7 @@ def _you_card(status: Status) -> str:
         (
             "Device",
             you.device or MISSING,
-            of(you.worker_restarts, "restart") if you.worker_restarts else "",
+            quantity(you.worker_restarts, "restart") if you.worker_restarts else "",
         ),
         ("Rewards", status.rewards, ""),
     ]

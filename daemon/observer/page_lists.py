@@ -10,7 +10,16 @@ from html import escape
 
 from protocol.network.peer_health import TRUSTED
 from protocol.status import PeerSummary, RoundSummary, Status
-from protocol.status.figures import MISSING, count, duration, loss, of, phase_words, rate, tail
+from protocol.status.figures import (
+    MISSING,
+    count,
+    duration,
+    loss,
+    phase_words,
+    quantity,
+    rate,
+    tail,
+)
 
 # Rows of the table; /api/v1/peers has all peers.
 SHOWN_PEERS = 200
@@ -57,8 +66,8 @@ def _described(known: RoundSummary, names: dict[str, str]) -> str:
     head = f"Round {known.number}{f' (try {known.view + 1})' if known.view else ''}: {meaning}"
     if known.outcome != "missed":
         head += (
-            f", {len(known.contributors)} of {of(len(known.members), 'member')},"
-            f" {of(known.samples, 'sample')}"
+            f", {len(known.contributors)} of {quantity(len(known.members), 'member')},"
+            f" {quantity(known.samples, 'sample')}"
         )
         if known.loss is not None:
             head += f", loss {loss(known.loss)}"

@@ -1,7 +1,7 @@
 """The wallet's files in a home: `wallet.json` (a keystore v3) and `payout` (the address to pay).
 
-`wallet.json` is never overwritten. The payout address may be any account, such as a cold wallet
-whose key is kept elsewhere. Files have permissions 0600 and are written as a whole.
+`wallet.json` is never overwritten. The payout address may be any account, such as a cold wallet. A
+file is written atomically with permissions 0600.
 """
 
 from __future__ import annotations

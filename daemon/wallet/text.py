@@ -37,8 +37,7 @@ def forms_of(password: str) -> tuple[str, ...]:
     """Return the forms of a password that may open a wallet, the likeliest first.
 
     geth, web3 and earlier versions of this program use a password as it is typed, which on some
-    systems is decomposed. Earlier versions also read a byte order mark in a password file as part
-    of the password.
+    systems is decomposed. Earlier versions also included a password file's byte order mark.
     """
     forms = [normalized(password), password]
     forms += [unicodedata.normalize(form, password) for form in ("NFC", "NFD")]

@@ -55,7 +55,7 @@ def tokens(amount: int) -> str:
     return f"{text}.{part:018d}".rstrip("0") if part else text
 
 
-def of(number: int, one: str, many: str = "") -> str:
+def quantity(number: int, one: str, many: str = "") -> str:
     """Write a number with its noun: 1 round, 12,345 rounds."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from protocol import journal
-from protocol.status.figures import count, duration, of, phase_words, size
+from protocol.status.figures import count, duration, phase_words, quantity, size
 from protocol.status.text_parts import LeveledText, NameOf, because
 
 _REGISTRATIONS = {
@@ -57,5 +57,5 @@ def input_refused(event: journal.InputRefused, name_of: NameOf) -> LeveledText:
 def traffic_report(event: journal.TrafficReport, name_of: NameOf) -> LeveledText:
     sent = event.control_sent + event.bulk_sent
     received = event.control_received + event.bulk_received
-    over = of(event.connections, "connection")
+    over = quantity(event.connections, "connection")
     return "info", f"Sent {size(sent)} and received {size(received)} over {over}."

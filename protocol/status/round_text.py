@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from protocol import journal
-from protocol.status.figures import duration, loss, of, phase_words, size
+from protocol.status.figures import duration, loss, phase_words, quantity, size
 from protocol.status.text_parts import LeveledText, NameOf, because
 
 _OUTCOMES = {
@@ -25,7 +25,7 @@ def phase_entered(event: journal.PhaseEntered, name_of: NameOf) -> LeveledText:
 
 
 def planned(event: journal.Planned, name_of: NameOf) -> LeveledText:
-    leader, members = name_of(event.leader), of(len(event.members), "member")
+    leader, members = name_of(event.leader), quantity(len(event.members), "member")
     reason = f"; {event.reason.strip().rstrip('.')}" if event.reason.strip() else ""
     plan = "Planned" if leader == "you" else f"Plan of {leader} for"
     return "info", f"{plan} round {event.number}: {members}{reason}."
@@ -37,9 +37,11 @@ def view_passed(event: journal.ViewPassed, name_of: NameOf) -> LeveledText:
 
 
 def round_certified(event: journal.RoundCertified, name_of: NameOf) -> LeveledText:
-    part = f"{len(event.shares)} of {of(len(event.members), 'member')} counted"
+    part = f"{len(event.shares)} of {quantity(len(event.members), 'member')} counted"
     at_loss = f", loss {loss(event.loss)}" if event.loss is not None else ""
-    text = f"Round {event.number} is certified: {part}, {of(event.samples, 'sample')}{at_loss}."
+    text = (
+        f"Round {event.number} is certified: {part}, {quantity(event.samples, 'sample')}{at_loss}."
+    )
     if event.outcome == "counted":
         return "good", f"{text} Your work counted."
     if event.outcome == "observed":
@@ -56,7 +58,9 @@ def round_averaged(event: journal.RoundAveraged, name_of: NameOf) -> LeveledText
 
 
 def alone(event: journal.Alone, name_of: NameOf) -> LeveledText:
-    kept = of(event.samples_pending, "sample is kept and counts", "samples are kept and count")
+    kept = quantity(
+        event.samples_pending, "sample is kept and counts", "samples are kept and count"
+    )
     return "warning", f"Waiting for more nodes. {kept} once enough of them join."
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from protocol import journal
-from protocol.status.figures import count, duration, loss, of, rate, whole
+from protocol.status.figures import count, duration, loss, quantity, rate, whole
 from protocol.status.text_parts import LeveledText, NameOf, because
 
 
@@ -24,7 +24,7 @@ def trainer_stopped(event: journal.TrainerStopped, name_of: NameOf) -> LeveledTe
 def not_training(restarts: int) -> str:
     """Return what a node says of itself after the last restart."""
     return (
-        f"Training stopped: {of(restarts, 'restart')} did not help. "
+        f"Training stopped: {quantity(restarts, 'restart')} did not help. "
         "Correct the task, then start this node again."
     )
 
@@ -34,7 +34,7 @@ def _hint(fix: str) -> str:
 
 
 def batch_skipped(event: journal.BatchSkipped, name_of: NameOf) -> LeveledText:
-    counted = f"{count(event.skipped)} of {of(event.drawn, 'batch', 'batches')} so far"
+    counted = f"{count(event.skipped)} of {quantity(event.drawn, 'batch', 'batches')} so far"
     what, where = event.what.rstrip("."), event.where.rstrip(".")
     return "warning", f"Skipped a batch ({counted}): {what}; {where}."
 
@@ -53,17 +53,17 @@ def trained(event: journal.Trained, name_of: NameOf) -> LeveledText:
         f" ({rate(whole(event.samples) / event.seconds)} samples/s)" if event.seconds > 0 else ""
     )
     took, at_loss = duration(event.seconds), _at_loss(event.loss)
-    samples = of(event.samples, "sample")
+    samples = quantity(event.samples, "sample")
     return "info", f"Trained {samples} in {took}{speed} for round {event.number}{at_loss}."
 
 
 def training_progress(event: journal.TrainingProgress, name_of: NameOf) -> LeveledText:
-    samples, speed = of(event.samples, "sample"), rate(event.samples_per_second)
+    samples, speed = quantity(event.samples, "sample"), rate(event.samples_per_second)
     return "info", f"Training: {samples} so far, {speed} samples/s, loss {loss(event.loss)}."
 
 
 def work_dropped(event: journal.WorkDropped, name_of: NameOf) -> LeveledText:
-    return "warning", f"{of(event.samples, 'sample')} discarded{because(event.reason)}"
+    return "warning", f"{quantity(event.samples, 'sample')} discarded{because(event.reason)}"
 
 
 def _at_loss(value: float | None) -> str:

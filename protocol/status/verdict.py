@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections import Counter
 
 from protocol.journal import NOT_OFFERED
-from protocol.status.figures import count, duration, loss, of, phase_words
+from protocol.status.figures import count, duration, loss, phase_words, quantity
 from protocol.status.records import PeerSummary
 from protocol.status.state import StatusState
 from protocol.status.text_parts import LeveledText, because
@@ -89,16 +89,16 @@ def _alone(state: StatusState, training: list[PeerSummary]) -> LeveledText:
     """Say that work waits for other nodes, and what to do."""
     if state.other_tasks:
         peer, what = next(reversed(state.other_tasks.items()))
-        others = of(len(state.other_tasks), "node has", "nodes have")
+        others = quantity(len(state.other_tasks), "node has", "nodes have")
         return (
             "bad",
             f"Alone: {others} another task. {state.name_of(peer)}: {what}. "
             "Use the same version of the task on every node.",
         )
-    waiting = of(state.you.samples_pending, "sample is waiting", "samples are waiting")
+    waiting = quantity(state.you.samples_pending, "sample is waiting", "samples are waiting")
     connected = [peer for peer in training if peer.connected]
     if len(connected) >= state.min_peers - 1:
-        others = of(len(connected), "other node is", "other nodes are")
+        others = quantity(len(connected), "other node is", "other nodes are")
         return (
             "warning",
             f"Waiting: {others} connected but not ready; {waiting}. "
@@ -135,7 +135,7 @@ def _own_rounds(state: StatusState) -> LeveledText | None:
         why.append(f"{idle} with nothing to offer")
     if outcomes["missed"]:
         why.append(
-            of(
+            quantity(
                 outcomes["missed"],
                 "try failed",
                 "tries failed",
@@ -182,7 +182,7 @@ def _run_seen(state: StatusState, training: list[PeerSummary]) -> LeveledText:
             return "warning", "No node is training yet; waiting for the nodes of this run"
         if run.engine == "hivemind":
             furthest = max(peer.number for peer in training)
-            nodes = of(len(training), "node is", "nodes are")
+            nodes = quantity(len(training), "node is", "nodes are")
             return (
                 "info",
                 f"{nodes} training, at round {count(furthest)} (self-reported); "
@@ -190,17 +190,17 @@ def _run_seen(state: StatusState, training: list[PeerSummary]) -> LeveledText:
             )
         return (
             "info",
-            f"{of(len(training), 'node is', 'nodes are')} training; no round is certified yet",
+            f"{quantity(len(training), 'node is', 'nodes are')} training; no round is certified yet",
         )
-    part = f"the last with {len(last.contributors)} of {of(len(last.members), 'member')}"
-    sentence = f"{of(run.rounds_certified, 'round')} certified, {part}"
+    part = f"the last with {len(last.contributors)} of {quantity(len(last.members), 'member')}"
+    sentence = f"{quantity(run.rounds_certified, 'round')} certified, {part}"
     if run.loss_first is not None and run.loss is not None:
         sentence += f"; loss {loss(run.loss_first)} → {loss(run.loss)}"
     if run.round_seconds is not None:
         sentence += f"; a round every {duration(run.round_seconds)}"
     missed = sum(known.outcome == "missed" for known in state.rounds)
     if missed:
-        sentence += f"; {of(missed, 'try', 'tries')} failed"
+        sentence += f"; {quantity(missed, 'try', 'tries')} failed"
     if not training:
         return "warning", f"{sentence}; no node is training now"
     return "good", sentence
@@ -254,7 +254,7 @@ def _verdict_of(state: StatusState, now: float) -> LeveledText:
         return "info", "Starting: waiting for the trainer"
     doing = phase_words(you.phase).capitalize()
     company = (
-        f"with {of(len(training), 'other node')}"
+        f"with {quantity(len(training), 'other node')}"
         if training
         else "no other node was heard from yet"
     )

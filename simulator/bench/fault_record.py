@@ -17,8 +17,8 @@ class FaultRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     Seconds are medians over its trials, of the slowest survivor, without training.
     `seconds_after_fault_median` runs from the signal to the next certificate, and
-    `following_seconds_median` from there to the one after it. `within_bound` counts the trials
-    whose first certificate came within twice the fault-free exchange and the detection.
+    `following_seconds_median` from there to the one after it. `within_bound` counts the trials in
+    which the first certificate came within twice the fault-free exchange and the detection.
 
     For an engine without certificates `seconds_after_fault_median` runs to the last survivor's
     answer, also a failure. What that engine does not have is None or 0.

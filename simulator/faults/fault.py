@@ -242,8 +242,10 @@ def describe(fault: AnyFault) -> str:
             if fault.when.role != "any"
             else "any node"
         )
-        where = f"{fault.when.after_s:g} s after {who} enters {fault.when.enters}"
-        where += f" of round {fault.when.number}" if fault.when.number is not None else ""
+        phase = fault.when.enters
+        if fault.when.number is not None:
+            phase = f"{phase} of round {fault.when.number}"
+        where = f"{fault.when.after_s:g} s after {who} enters {phase}"
     fields = {
         name: getattr(fault, name)
         for name in fault.__struct_fields__

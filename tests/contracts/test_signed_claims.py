@@ -105,7 +105,8 @@ def test_a_plain_claim_does_not_overtake_a_signed_one(testnet: ControlledTestnet
         for sender in (BERT, "owner"):
             with pytest.raises(ChainRefused, match=reason):
                 call_raw(testnet, to, data, sender=sender)
-    done(owner, owner.claim_to(anna.account, COLD, 300, deadline, proof, signed))  # type: ignore[attr-defined]
+    assert isinstance(owner, ChainClient)
+    done(owner, owner.claim_to(anna.account, COLD, 300, deadline, proof, signed))
     assert anna.balance(COLD) == 300
 
 

@@ -21,7 +21,7 @@ from tests.e2e.processes import Process, process, still_running
 MEMBERS = 8
 # Members that are not killed, and whose memory is watched.
 LONG_LIVED = 2
-# 25 chunks.
+# The vector has 25 chunks.
 ELEMENTS = 100_000
 CHURN_S = 300.0
 EVERY_S = 20.0

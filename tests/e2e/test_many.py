@@ -13,7 +13,7 @@ from tests.e2e.test_demo import demo
 
 NODES = 16
 CONNECTIONS = 8
-# Rounds of which all nodes must have the same certificate.
+# All nodes must have the same certificate of each of these rounds.
 FOLLOWED = 4
 # Sixteen workers on two cores take a minute to import torch.
 TIMEOUT_S = 300.0
@@ -38,7 +38,7 @@ def test_sixteen_daemons_form_one_swarm(tmp_path: Path) -> None:
     with Swarm(tmp_path, round_s=10.0, run=SLOW_RUN, nice=5) as swarm:
         first = swarm.begin("node-1")
         nodes = [first]
-        # Each joins through another node, so that no node is a centre.
+        # Each node joins through another one, so that no node is a centre.
         for number in range(2, NODES + 1):
             nodes.append(swarm.join(f"node-{number}", nodes[(number - 2) // 2]))
         swarm.until(lambda: all(is_up(node) for node in nodes), "all workers are up", TIMEOUT_S)

@@ -113,7 +113,9 @@ def _chosen(home: Path, named: str | None) -> SignedManifest:
     signed = kept_manifest(home, matches[0].run) if len(matches) == 1 else None
     if signed is not None:
         return signed
-    which = "" if named is None else f" whose id begins with {named!r}"
+    which = "several runs" if matches else "no run"
+    if named is not None:
+        which = f"{which} whose id begins with {named!r}"
     if matches:
         fix = "give more digits of the id"
     elif kept:
@@ -122,7 +124,7 @@ def _chosen(home: Path, named: str | None) -> SignedManifest:
         fix = "hypergpud start, then try again"
     raise UserError(
         "RUN",
-        f"{home} has {'several runs' if matches else 'no run'}{which}.",
+        f"{home} has {which}.",
         why=named_runs(kept) or "this home has not been in a run yet",
         fix=fix,
         exit_code=2,

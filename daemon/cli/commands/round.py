@@ -14,7 +14,7 @@ from daemon.home.layout import JOURNAL_FILE
 from daemon.journal_reader import JournalReader
 from daemon.round_story import RoundStories
 from protocol.errors import UserError
-from protocol.status.figures import of
+from protocol.status.figures import quantity
 
 MAX_LISTED = 10_000
 
@@ -36,8 +36,8 @@ def round(context: click.Context, number: int | None, last: int | None) -> None:
     run.
 
     The story has each view of the round with the leader, the plan and its reason, the phases with
-    times in UTC, and why the view failed. The certificate follows with its voters, the members
-    whose work counts, and those whose work was lost.
+    times in UTC, and why the view failed. The certificate follows with its voters, then the members
+    with work that counts and with lost work.
 
     "round N view V" is the same in the journals and logs of all members. To see the other side of a
     failure, run this command on another member's home, or search its hypergpud.log for
@@ -49,7 +49,7 @@ def round(context: click.Context, number: int | None, last: int | None) -> None:
     reader = JournalReader(invocation.home / JOURNAL_FILE)
     stories = RoundStories(keep=last or 1, only=number).read(reader)
     if reader.unreadable:
-        invocation.say(f"Skipped {of(reader.unreadable, 'unreadable line')} of the journal.")
+        invocation.say(f"Skipped {quantity(reader.unreadable, 'unreadable line')} of the journal.")
     if not stories.stories:
         raise _no_story(invocation, number, stories)
     width = output_width(terminal=is_terminal(sys.stdout))

@@ -104,7 +104,11 @@ def start(
 def _defaults_used(config: Config, origins: dict[str, str]) -> list[str]:
     """A sentence for each default that was used, with the option that changes it."""
     # Half a second of imports; a mistake in the settings is reported before them.
-    from daemon.home.recent_state import RECENT_STATE_FILE, last_port, load_recent_state  # noqa: PLC0415
+    from daemon.home.recent_state import (  # noqa: PLC0415
+        RECENT_STATE_FILE,
+        last_port,
+        load_recent_state,
+    )
 
     said = [f"Home: {config.home} (change: --home)."]
     if load_recent_state(config.home) is None:

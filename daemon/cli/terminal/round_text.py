@@ -9,7 +9,7 @@ from daemon.cli.terminal.columns import wrapped
 from daemon.round_story import PhaseStory, RoundStory, ViewStory
 from protocol.identity import PeerId
 from protocol.journal import RoundAveraged, RoundCertified
-from protocol.status.figures import clean, count, duration, loss, of, phase_words, tail
+from protocol.status.figures import clean, count, duration, loss, phase_words, quantity, tail
 
 WIDTH = 100
 # Columns of the time and the phase in a line of a view.
@@ -54,16 +54,16 @@ def headline(story: RoundStory) -> str:
 
 def _result(story: RoundStory) -> str:
     failed = sum(1 for view in story.views if view.failure)
-    after = f" after {of(failed, 'failed view')}" if failed else ""
+    after = f" after {quantity(failed, 'failed view')}" if failed else ""
     match story.state:
         case "certified":
             last = story.certificates[-1]
-            return f"certified in view {last.view}{after}, {of(last.samples, 'sample')}"
+            return f"certified in view {last.view}{after}, {quantity(last.samples, 'sample')}"
         case "averaged":
-            return f"averaged, {of(story.averaged[-1].samples, 'sample')}"
+            return f"averaged, {quantity(story.averaged[-1].samples, 'sample')}"
         case "alone":
             waiting = story.alone.samples_pending if story.alone else 0
-            return f"no other node took part; {of(waiting, 'sample')} are kept"
+            return f"no other node took part; {quantity(waiting, 'sample')} are kept"
         case "open":
             return f"not finished{after}"
         case state:
@@ -73,7 +73,7 @@ def _result(story: RoundStory) -> str:
 def _view(story: RoundStory, view: ViewStory, room: int) -> list[str]:
     head = f"View {view.view}"
     if view.leader:
-        head += f", led by {_name(story, view.leader)}, {of(len(view.members), 'member')}"
+        head += f", led by {_name(story, view.leader)}, {quantity(len(view.members), 'member')}"
     lines = [head]
     if view.plan:
         lines.append(f"  plan: {_prose(view.plan, room, 8)}")
@@ -94,7 +94,7 @@ def _phase(phase: PhaseStory, room: int) -> str:
 def _certificate(story: RoundStory, made: RoundCertified, room: int) -> list[str]:
     counted = {share.peer for share in made.shares}
     lost = [peer for peer in made.members if peer not in counted]
-    samples = f"{of(made.samples, 'sample')} of {of(len(made.shares), 'member')}"
+    samples = f"{quantity(made.samples, 'sample')} of {quantity(len(made.shares), 'member')}"
     shares = ", ".join(f"{_name(story, one.peer)} {count(one.samples)}" for one in made.shares)
     phases = ", ".join(f"{name} {duration(took)}" for name, took in made.phase_seconds.items())
     # An observer sees the certificate, but no view.

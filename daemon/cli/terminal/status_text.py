@@ -17,8 +17,8 @@ from protocol.status.figures import (
     count,
     duration,
     loss,
-    of,
     phase_words,
+    quantity,
     rate,
     size,
     tail,
@@ -82,7 +82,7 @@ def _you(status: Status, ink: Ink, width: int) -> list[str]:
     if you.samples_pending:
         figures.append(f"{count(you.samples_pending)} not certified yet")
     if you.batches_skipped:
-        figures.append(f"{of(you.batches_skipped, 'batch', 'batches')} skipped")
+        figures.append(f"{quantity(you.batches_skipped, 'batch', 'batches')} skipped")
     if you.samples_dropped:
         figures.append(f"{count(you.samples_dropped)} dropped")
     if you.loss is not None:
@@ -90,7 +90,8 @@ def _you(status: Status, ink: Ink, width: int) -> list[str]:
     if you.computing is not None:
         figures.append(f"computing {100 * you.computing:.0f}% of the time")
     device = (
-        you.device + (f", {of(you.worker_restarts, 'restart')}" if you.worker_restarts else "")
+        you.device
+        + (f", {quantity(you.worker_restarts, 'restart')}" if you.worker_restarts else "")
         if you.device
         else ""
     )
@@ -109,7 +110,7 @@ def _run(status: Status, ink: Ink, width: int) -> list[str]:
     figures = [
         f"round {count(run.number)}",
         f"{count(run.rounds_certified)} certified",
-        of(run.samples_certified, "sample"),
+        quantity(run.samples_certified, "sample"),
     ]
     if run.loss is not None:
         figures.append(f"loss {loss(run.loss_first)} → {loss(run.loss)}")
@@ -132,10 +133,11 @@ def _network(status: Status, ink: Ink, width: int) -> list[str]:
     )
     without = f"{streams} without a direct path for gradients, " if streams else ""
     together = (
-        f"{of(run.nodes, 'node')} training, {rate(run.samples_per_second)} samples/s together"
+        f"{quantity(run.nodes, 'node')} training, {rate(run.samples_per_second)} samples/s together"
     )
     links = f"{together}; {direct} direct, {without}{relayed} through a relay"
-    plan = run.plan + _how_far_off(run.prediction_error) if run.plan else ""
+    # The plan of the last round stays here while this node is alone.
+    plan = f"last plan: {run.plan}{_how_far_off(run.prediction_error)}" if run.plan else ""
     refused = ", ".join(
         f"{count(number)} {reason}" for reason, number in status.refusals.items() if number
     )

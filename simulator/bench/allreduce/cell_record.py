@@ -15,8 +15,8 @@ from simulator.bench.allreduce.vectors import tolerance
 class CellRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One engine with one codec.
 
-    A gigabyte is 10^9 bytes of float32 vector, summed over all peers. Rates are of the vector, not
-    of its encoding.
+    A gigabyte is 10^9 bytes of float32 vector, summed over all peers. Rates refer to the vector,
+    not to its encoding.
 
     `bound_seconds` is 2(n-1)/n x encoded bytes / rate. `share_of_tcp` compares with plain TCP that
     moves the same bytes both ways on the same links, round by round. `certified_seconds_median` is

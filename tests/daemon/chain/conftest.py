@@ -17,8 +17,8 @@ from daemon.wallet.keystore import UnlockedWallet
 from protocol.chain.port import Chain
 from protocol.run.manifest import Manifest
 from tests.contracts.testnets import ANVIL, NO_ANVIL
-from tests.daemon.chain import homes
-from tests.daemon.chain.stage import Stage
+from tests.daemon.chain import paid_homes
+from tests.daemon.chain.command_runner import CommandRunner
 from tests.protocol.settlement.paid import wallet
 
 
@@ -36,32 +36,35 @@ from tests.protocol.settlement.paid import wallet
         ),
     ]
 )
-def stage(
+def commands(
     request: pytest.FixtureRequest,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Stage]:
+) -> Iterator[CommandRunner]:
     secret = tmp_path / "password"
-    secret.write_text(homes.PASSWORD)
+    secret.write_text(paid_homes.PASSWORD)
     secret.chmod(0o600)
     monkeypatch.setenv(password.VARIABLE, str(secret))
     settlers = (wallet(0).address,)
     if request.param != "fake":
         monkeypatch.setattr("contracts.transaction_tracker.POLL_S", 0.01)
         with (
-            homes.devnet(settlers) if request.param == "evm" else homes.on_anvil(settlers) as world
+            paid_homes.devnet(settlers)
+            if request.param == "evm"
+            else paid_homes.on_anvil(settlers) as world
         ):
-            yield Stage(tmp_path, world, capfd)
+            yield CommandRunner(tmp_path, world, capfd)
         return
-    fake = homes.FakeWorld(settlers)
+    fake = paid_homes.SimulatedChain(settlers)
 
     def opened(
         settings: ChainConfig, manifest: Manifest, home: Path, signer: UnlockedWallet | None
     ) -> Chain:
-        if settings.rpc != (fake.url,):  # a test that is about the real one
+        # This test needs the real client.
+        if settings.rpc != (fake.url,):
             return open_chain(settings, manifest, home, signer)
         return fake.client(None if signer is None else signer.private_key())
 
     monkeypatch.setattr("daemon.cli.chain.access.open_chain", opened)
-    yield Stage(tmp_path, fake, capfd)
+    yield CommandRunner(tmp_path, fake, capfd)

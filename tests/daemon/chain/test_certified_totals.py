@@ -21,7 +21,7 @@ from protocol.certificates.tip import Tip, genesis
 from protocol.journal import JournalEvent, Warned
 from protocol.ports.offload import inline
 from protocol.run.manifest import seal
-from tests.daemon.chain.homes import rounds
+from tests.daemon.chain.paid_homes import rounds
 from tests.protocol.rounds import people
 from tests.protocol.settlement.paid import PAID, PAID_RUN, certificate, wallet
 
@@ -30,8 +30,9 @@ ME = people(4)[0].peer
 
 
 def parted(count: int) -> tuple[list[OpenCertificate], list[OpenCertificate]]:
-    """Two branches of `count` rounds that list the same offers of person 0: 100 samples in each
-    round.
+    """Return two branches of `count` rounds with the same offers of person 0.
+
+    Each round counts 100 samples of person 0.
     """
     branches = []
     for other in (1, 2):
@@ -44,11 +45,11 @@ def parted(count: int) -> tuple[list[OpenCertificate], list[OpenCertificate]]:
 
 
 async def append(disk: FileDisk, number: int, certificates: Sequence[OpenCertificate]) -> None:
-    """A record of the chain: one step of a node's lineage."""
+    """Append a record to the certificate file: one step of a node's lineage."""
     await disk.append_certificate(PAID_RUN, number, pack_record([one.raw for one in certificates]))
 
 
-async def test_figures_after_a_merge_are_the_same_live_as_from_disk(
+async def test_figures_after_a_merge_are_equal_live_and_from_disk(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     ours, theirs = parted(10)
@@ -78,7 +79,7 @@ async def test_figures_after_a_merge_are_the_same_live_as_from_disk(
     assert events == []
 
 
-async def test_a_report_to_the_oracle_after_a_merge_has_the_work_once(
+async def test_an_oracle_report_after_a_merge_counts_work_once(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     ours, theirs = parted(3)
@@ -104,7 +105,7 @@ async def test_a_report_to_the_oracle_after_a_merge_has_the_work_once(
     assert (len(sent), reporter.reported.samples, reporter.reported.rounds) == (1, 300, 3)
 
 
-async def test_a_feed_reads_more_than_one_batch_and_hands_each_on_once(
+async def test_a_feed_reads_several_batches_and_passes_each_certificate_once(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     made = rounds(*({0: 1} for _ in range(READ_AT_ONCE + 3)))
@@ -119,7 +120,7 @@ async def test_a_feed_reads_more_than_one_batch_and_hands_each_on_once(
     assert heard == list(range(1, READ_AT_ONCE + 4))
 
 
-async def test_a_certificate_that_does_not_read_back_ends_the_feed_with_a_warning(
+async def test_an_unreadable_certificate_ends_the_feed_with_a_warning(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     disk, events, figures = FileDisk(tmp_path, inline), list[JournalEvent](), CertifiedTotals(ME)
@@ -134,10 +135,10 @@ async def test_a_certificate_that_does_not_read_back_ends_the_feed_with_a_warnin
     assert "are counted up to certificate 1" in warned.message
 
 
-async def test_a_feed_of_certificates_that_cannot_be_read_now_reads_them_later(
+async def test_a_feed_retries_certificates_after_a_disk_error(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    """A medium that fails for a moment ended the node."""
+    """A regression: a disk that failed for a moment ended the node."""
     disk, events, figures = FileDisk(tmp_path, inline), list[JournalEvent](), CertifiedTotals(ME)
     await append(disk, 1, rounds({0: 5}))
     path = tmp_path / "runs" / PAID_RUN.hex() / "certificates"
@@ -183,7 +184,7 @@ def test_reputations_come_from_certificates_that_the_journal_dates(tmp_path: Pat
 
 
 def tip_of(certificate: OpenCertificate) -> Tip:
-    """Enough of a tip for the round after `certificate`."""
+    """Return the tip after `certificate`, as far as the next round needs it."""
     parent = genesis(PAID_RUN)
     return Tip(
         hash=certificate.hash,

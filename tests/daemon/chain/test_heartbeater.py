@@ -29,7 +29,7 @@ class Node:
     """A heartbeater over a fake chain whose clock is trio's."""
 
     def __init__(self, *, dice: float = 0.0, figure: HeartbeatFigures | None = None) -> None:
-        # By the client for its blocks; the heartbeater's own time is trio's.
+        # The client advances this time for its blocks. The heartbeater uses trio's clock.
         self._waited_s = 0.0
         self.ledger = FakeLedger(
             lambda: trio.current_time() + self._waited_s,
@@ -70,7 +70,7 @@ class Node:
         return [event.state for event in self.events if isinstance(event, ChainReport)]
 
     async def live(self, seconds: float, *, work_s: float | None = None) -> None:
-        """Beat for so long; every `work_s` another certificate counts ten samples."""
+        """Run the heartbeater for a while; a certificate counts ten samples every `work_s`."""
         with trio.move_on_after(seconds):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.heartbeater.run)
@@ -83,7 +83,7 @@ class Node:
                         )
 
 
-async def test_it_registers_names_the_payout_and_beats_at_a_third_of_the_timeout(
+async def test_heartbeater_registers_and_beats_at_a_third_of_the_timeout(
     autojump_clock: MockClock,
 ) -> None:
     node = Node()
@@ -96,7 +96,7 @@ async def test_it_registers_names_the_payout_and_beats_at_a_third_of_the_timeout
     assert 3 * HEARTBEAT_S <= HEARTBEAT_TIMEOUT_S
 
 
-async def test_jitter_makes_it_earlier_and_never_later(autojump_clock: MockClock) -> None:
+async def test_jitter_makes_a_heartbeat_earlier_and_never_later(autojump_clock: MockClock) -> None:
     assert (
         HEARTBEAT_S * 0.79
         < Node(dice=1.0).heartbeater.wait_s()
@@ -105,13 +105,13 @@ async def test_jitter_makes_it_earlier_and_never_later(autojump_clock: MockClock
     )
 
 
-async def test_no_figure_is_told_twice(autojump_clock: MockClock) -> None:
+async def test_heartbeater_sends_each_figure_once(autojump_clock: MockClock) -> None:
     node = Node()
     await node.live(1000.0)
     assert len(node.sent) == 1
 
 
-async def test_a_chain_that_stops_for_ten_minutes_costs_one_sentence_and_is_found_again(
+async def test_a_chain_that_stops_for_ten_minutes_is_reported_once(
     autojump_clock: MockClock,
 ) -> None:
     node = Node()
@@ -143,7 +143,7 @@ async def test_a_chain_that_stops_for_ten_minutes_costs_one_sentence_and_is_foun
         (WrongChain("chain 1 where 41956 was expected"), "wrong"),
     ],
 )
-async def test_whatever_a_chain_does_is_said_and_never_raised(
+async def test_errors_of_the_chain_are_reported_and_not_raised(
     autojump_clock: MockClock, error: Exception, state: str
 ) -> None:
     node = Node()
@@ -161,7 +161,7 @@ async def test_whatever_a_chain_does_is_said_and_never_raised(
     assert "unpaid" in status_at(status, 1.0).rewards
 
 
-async def test_a_refusal_is_told_with_its_reason(autojump_clock: MockClock) -> None:
+async def test_a_refusal_is_reported_with_its_reason(autojump_clock: MockClock) -> None:
     node = Node()
 
     def refuse(*_: object, **__: object) -> object:

@@ -10,23 +10,25 @@ import pytest
 from contracts.devnet.genesis import COIN
 from daemon.chain.home_runs import MANIFEST_FILE, keep_manifest, run_folder
 from protocol.run.manifest import seal
-from tests.daemon.chain.stage import Stage
+from tests.daemon.chain.command_runner import CommandRunner
 from tests.protocol.settlement.paid import PAID, PAID_RUN
 
 
-def test_commands_that_add_up_certificates_tell_of_those_they_cannot_read(stage: Stage) -> None:
+def test_commands_report_certificates_that_they_cannot_read(
+    commands: CommandRunner,
+) -> None:
     for i in range(2):
-        stage.home(i)
-        stage.heartbeat(i)
-    faucet = stage.world.faucet()
+        commands.home(i)
+        commands.heartbeat(i)
+    faucet = commands.world.faucet()
     faucet.wait(faucet.fund(100 * COIN), 10)
-    stage.world.pass_time(3600)
-    assert "damaged" not in stage.say(0, "settle").err
-    stage.share_dataset(0, 1)
-    file = run_folder(stage.homes[1], PAID_RUN) / "certificates"
+    commands.world.pass_time(3600)
+    assert "damaged" not in commands.run(0, "settle").err
+    commands.share_dataset(0, 1)
+    file = run_folder(commands.homes[1], PAID_RUN) / "certificates"
     file.write_bytes(file.read_bytes()[:-1])
     for words in (("rewards", "verify"), ("rewards",), ("settle", "--dry-run")):
-        said = stage.say(1, *words)
+        said = commands.run(1, *words)
         told = [
             line
             for line in said.err.splitlines()
@@ -34,7 +36,7 @@ def test_commands_that_add_up_certificates_tell_of_those_they_cannot_read(stage:
         ]
         assert len(told) == 1
         assert told[0].endswith(f": {file}")
-    assert stage.say(1, "rewards", "verify").code != 0
+    assert commands.run(1, "rewards", "verify").code != 0
 
 
 @pytest.mark.parametrize(
@@ -46,7 +48,7 @@ def test_commands_that_add_up_certificates_tell_of_those_they_cannot_read(stage:
         msgspec.msgpack.encode(seal(PAID)) + b"x",
     ],
 )
-def test_a_damaged_manifest_is_written_anew_and_a_whole_one_left_alone(
+def test_a_damaged_manifest_is_rewritten_and_a_valid_one_is_kept(
     damaged: bytes, tmp_path: Path
 ) -> None:
     path = run_folder(tmp_path, PAID_RUN) / MANIFEST_FILE

@@ -16,7 +16,7 @@ from tests.protocol.settlement.paid import wallet
 GUILTY = wallet(1).address
 
 
-def test_what_an_epoch_carries_is_not_told_again(tmp_path: Path) -> None:
+def test_an_offence_of_a_settled_epoch_is_not_repeated(tmp_path: Path) -> None:
     evidence = tmp_path / "evidence-file"
     evidence.write_bytes(b"one")
     first = file_offence(tmp_path, tmp_path, GUILTY, "summed wrongly", evidence, 10)
@@ -27,7 +27,7 @@ def test_what_an_epoch_carries_is_not_told_again(tmp_path: Path) -> None:
     assert not_settled(filed_offences(tmp_path), []) == (first, second)
 
 
-def test_filing_again_changes_what_was_filed(tmp_path: Path) -> None:
+def test_filing_again_replaces_the_offence(tmp_path: Path) -> None:
     evidence = tmp_path / "evidence-file"
     evidence.write_bytes(b"one")
     first = file_offence(tmp_path, tmp_path, GUILTY, "summed wrongly", evidence, 10)
@@ -37,7 +37,7 @@ def test_filing_again_changes_what_was_filed(tmp_path: Path) -> None:
     ]
 
 
-def test_filings_are_bounded_and_a_damaged_file_is_said(
+def test_filings_are_bounded_and_a_damaged_file_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(offences, "MAX_FILED", 2)

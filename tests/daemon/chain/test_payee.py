@@ -33,7 +33,7 @@ from protocol.settlement.dataset import EpochTerms, amount_bytes, make_dataset
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.link import LinkModel, same_link
 from simulator.fakes.swarm import FakeSwarm
-from tests.daemon.chain.homes import PASSWORD, QUICK
+from tests.daemon.chain.paid_homes import PASSWORD, QUICK
 from tests.protocol.rounds import MANIFEST, people
 from tests.protocol.settlement.paid import CHAIN, CONTRACT, PAID, PAID_RUN, certificate, wallet
 
@@ -67,7 +67,7 @@ def said(events: list[JournalEvent]) -> list[str]:
     return [event.state for event in events if isinstance(event, ChainReport)]
 
 
-def test_an_open_wallet_binds_and_says_that_the_chain_comes_later(tmp_path: Path) -> None:
+def test_an_unlocked_wallet_signs_a_binding_before_the_chain_is_asked(tmp_path: Path) -> None:
     files.create(tmp_path, wallet(0).private_key(), PASSWORD, scrypt_n=QUICK)
     cold = address_of(b"\x0c" * 20)
     files.set_payout(tmp_path, cold)
@@ -76,11 +76,11 @@ def test_an_open_wallet_binds_and_says_that_the_chain_comes_later(tmp_path: Path
     assert binding is not None
     assert check_binding(binding, ME, CHAIN, CONTRACT) == wallet(0).raw_address
     assert binding.payout == account_bytes(cold)
-    # And not the status's "no chain", which is what a run without one says.
+    # The reason differs from "no chain", the status of a run without a chain.
     assert said(events) == ["waiting"]
 
 
-def test_a_locked_wallet_goes_on_with_the_binding_it_signed_before(tmp_path: Path) -> None:
+def test_a_locked_wallet_uses_its_earlier_binding(tmp_path: Path) -> None:
     files.create(tmp_path, wallet(0).private_key(), PASSWORD, scrypt_n=QUICK)
     never, events = earning(tmp_path, None)
     assert never.prepare() is None
@@ -89,19 +89,20 @@ def test_a_locked_wallet_goes_on_with_the_binding_it_signed_before(tmp_path: Pat
     again, events = earning(tmp_path, None)
     assert again.prepare() == before
     assert said(events) == ["locked"]
-    files.set_payout(tmp_path, address_of(b"\x0d" * 20))  # the old one would pay the old address
+    # The old binding would pay the old address.
+    files.set_payout(tmp_path, address_of(b"\x0d" * 20))
     assert earning(tmp_path, None)[0].prepare() is None
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xc1", b"\x93" + b"\xc4\x21" + bytes(33)])
-def test_a_damaged_binding_is_no_binding(tmp_path: Path, damage: bytes) -> None:
+def test_a_damaged_binding_is_ignored(tmp_path: Path, damage: bytes) -> None:
     files.create(tmp_path, wallet(0).private_key(), PASSWORD, scrypt_n=QUICK)
     earning(tmp_path, OPEN)[0].prepare()
     next((tmp_path / "bindings").iterdir()).write_bytes(damage)
     assert earning(tmp_path, None)[0].prepare() is None
 
 
-def test_what_is_missing_is_one_sentence_and_never_an_exception(tmp_path: Path) -> None:
+def test_missing_parts_are_reported_and_raise_nothing(tmp_path: Path) -> None:
     node, events = earning(tmp_path, None)
     assert node.prepare() is None
     assert said(events) == ["none"]
@@ -117,7 +118,7 @@ def test_what_is_missing_is_one_sentence_and_never_an_exception(tmp_path: Path) 
     assert (free.prepare(), events) == (None, [])
 
 
-def test_data_sets_go_from_home_to_home_and_lies_are_passed_over(tmp_path: Path) -> None:
+def test_data_sets_are_fetched_from_peers_and_false_ones_are_skipped(tmp_path: Path) -> None:
     opened, tip = certificate(genesis(PAID_RUN), {0: 10, 1: 30})
     dataset, _ = make_dataset(
         PAID_RUN, PAID, [EpochTerms(epoch=0, pool=amount_bytes(100), tip=tip.hash)], [opened]
@@ -137,7 +138,7 @@ def test_data_sets_go_from_home_to_home_and_lies_are_passed_over(tmp_path: Path)
         networks[1].serve(PROTOCOL, lie)
         for index in (0, 2, 3):
             serve_datasets(networks[index], homes[index], inline)
-        # A liar, one that has nothing, one that has it.
+        # The peers are a liar, one without the data set, and one that has it.
         peers = [networks[i].peer for i in (1, 3, 2)]
         async with world.running(), AsyncExitStack() as lives:
             for network in networks:
@@ -149,7 +150,8 @@ def test_data_sets_go_from_home_to_home_and_lies_are_passed_over(tmp_path: Path)
                 await fetch_dataset(networks[0], peers[:2], homes[0], b"\x01" * 32, inline)
 
     run_virtual(story)
-    assert load_dataset(homes[0], name) == dataset  # and is given on from there
+    # The fetched copy can be served to others.
+    assert load_dataset(homes[0], name) == dataset
     (homes[0] / "settlements" / name.hex()).write_bytes(b"damaged")
     with pytest.raises(UserError, match="is damaged"):
         load_dataset(homes[0], name)

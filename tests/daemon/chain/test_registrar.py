@@ -51,7 +51,7 @@ def answer(
     return who.public_key, who.sign_digest(signed)[:64]
 
 
-def test_an_answer_in_time_is_verified_and_then_the_chain_decides() -> None:
+def test_a_valid_answer_in_time_is_verified_and_the_chain_approves() -> None:
     verified = judge_answer(ASKED, *answer(ASKED, wallet(0)), 160.0, CHAIN, CONTRACT)
     assert (verified.state, verified.wallet) == (S.VERIFIED, wallet(0).raw_address)
     approved = moved(verified, H.ON_CHAIN, 200.0)
@@ -61,7 +61,7 @@ def test_an_answer_in_time_is_verified_and_then_the_chain_decides() -> None:
     assert moved(suspended, H.ON_CHAIN, 400.0).state is S.APPROVED
 
 
-def test_late_is_expired_and_wrong_is_rejected_and_both_are_asked_again_later() -> None:
+def test_late_and_wrong_answers_are_challenged_again_later() -> None:
     late = judge_answer(ASKED, *answer(ASKED, wallet(0)), 160.5, CHAIN, CONTRACT)
     other_chain = judge_answer(ASKED, *answer(ASKED, wallet(0), chain=1), 120.0, CHAIN, CONTRACT)
     replayed = judge_answer(
@@ -80,17 +80,15 @@ def test_late_is_expired_and_wrong_is_rejected_and_both_are_asked_again_later() 
         assert one.due(one.since_s + AGAIN_S)
 
 
-def test_the_table_is_all_that_moves_it() -> None:
+def test_only_the_table_changes_a_registration() -> None:
     for state, happening in product(S, H):
         known = Registration(peer=PEER, state=state)
         assert moved(known, happening, 1.0).state is TABLE.get((state, happening), state)
     assert {state for state, _ in TABLE} | set(TABLE.values()) == set(S)
 
 
-class Village:
-    """A node that asks, and three that are asked: one with its wallet open, one locked, one that
-    lies.
-    """
+class RegistrationNetwork:
+    """A node that challenges three others: an unlocked wallet, a locked one, and a false answer."""
 
     def __init__(self) -> None:
         self.events: list[JournalEvent] = []
@@ -107,55 +105,56 @@ class Village:
         self.registrar = self._registrar(0, self.events)
         self._registrar(1, []).serve(self.networks[1], lambda: wallet(1))
         self._registrar(2, []).serve(self.networks[2], lambda: None)
-        self.networks[3].serve(PROTOCOL, self._lie)
+        self.networks[3].serve(PROTOCOL, self._answer_falsely)
 
     def _registrar(self, i: int, events: list[JournalEvent]) -> Registrar:
         assert PAID.settlement is not UNSET
         return Registrar(PAID.settlement, self.networks[i].peer, events.append, trio.current_time)
 
-    async def _lie(self, stream: ByteStream) -> None:
+    async def _answer_falsely(self, stream: ByteStream) -> None:
         await stream.receive_some(256)
         await stream.send_all(frame(b"\xc1"))
         await stream.send_eof()
 
-    def told(self, i: int) -> list[str]:
+    def states_of(self, i: int) -> list[str]:
         return [
             event.state
             for event in self.events
             if isinstance(event, PeerRegistered) and event.peer == self.networks[i].peer
         ]
 
-    async def live(self, seconds: float) -> None:
+    async def run_for(self, seconds: float) -> None:
         with trio.move_on_after(seconds):
             await self.registrar.run(self.networks[0], lambda: self.chain, inline)
 
 
-def test_peers_are_asked_and_the_chain_has_the_last_word() -> None:
+def test_registrar_challenges_peers_and_follows_the_chain() -> None:
     async def story() -> None:
-        village = Village()
-        async with village.world.running(), AsyncExitStack() as lives:
-            for network in village.networks:
+        nodes = RegistrationNetwork()
+        async with nodes.world.running(), AsyncExitStack() as lives:
+            for network in nodes.networks:
                 await lives.enter_async_context(network.running())
-            while len(village.networks[0].links()) < 3:
+            while len(nodes.networks[0].links()) < 3:
                 await trio.sleep(0.1)
-            await village.live(40.0)
-            assert village.told(1) == ["challenged", "verified"]
-            assert village.told(2) == ["challenged", "expired"]
-            assert village.told(3) == ["challenged", "rejected"]
-            village.chain.register("node 1")
-            await village.live(40.0)
-            assert village.told(1)[2:] == ["approved"]
-            await village.live(400.0)  # no heartbeat
-            assert village.told(1)[3:] == ["suspended"]
-            await village.live(AGAIN_S)
-            assert village.told(2)[2:] == ["challenged", "expired"]
-            village.world.kill(village.networks[1].peer)
-            await village.live(AGAIN_S)
+            await nodes.run_for(40.0)
+            assert nodes.states_of(1) == ["challenged", "verified"]
+            assert nodes.states_of(2) == ["challenged", "expired"]
+            assert nodes.states_of(3) == ["challenged", "rejected"]
+            nodes.chain.register("node 1")
+            await nodes.run_for(40.0)
+            assert nodes.states_of(1)[2:] == ["approved"]
+            # The wallet sends no heartbeat.
+            await nodes.run_for(400.0)
+            assert nodes.states_of(1)[3:] == ["suspended"]
+            await nodes.run_for(AGAIN_S)
+            assert nodes.states_of(2)[2:] == ["challenged", "expired"]
+            nodes.world.kill(nodes.networks[1].peer)
+            await nodes.run_for(AGAIN_S)
 
     run_virtual(story)
 
 
-def test_a_challenge_lives_as_long_as_it_says() -> None:
+def test_a_challenge_expires_at_its_own_time() -> None:
     assert ASKED.expires_s - 100.0 == VALID_S
     with pytest.raises(OverflowError):
         challenge_digest(PEER, bytes(32), -1, CHAIN, CONTRACT)

@@ -9,29 +9,31 @@ import pytest
 from daemon.chain.sessions import REFUSALS, explained
 from protocol.chain.errors import ChainRefused
 from protocol.chain.port import RunStatus
-from tests.daemon.chain import homes
+from tests.daemon.chain import paid_homes
+from tests.daemon.chain.command_runner import ROUNDS, CommandRunner
 from tests.daemon.chain.session_checks import ANNA, BERT, CONTRACT, PUBLISHED, on_chain, says
-from tests.daemon.chain.stage import ROUNDS, Stage
 from tests.protocol.settlement.paid import PAID_RUN, wallet
 
 
-def test_every_refusal_says_why_and_what_to_type_and_changes_nothing(stage: Stage) -> None:
-    stage.home(ANNA)
-    stage.home(BERT)
+def test_every_refusal_has_a_reason_and_a_fix_and_changes_nothing(
+    commands: CommandRunner,
+) -> None:
+    commands.home(ANNA)
+    commands.home(BERT)
     steps = {"activate": (), "complete": (), "cancel": ("--reason", "nobody came")}
     for name, more in steps.items():
         says(
-            stage.say(ANNA, "session", name, *more),
+            commands.run(ANNA, "session", name, *more),
             1,
             "has no session for this run",
             "hypergpud session create",
             "[SESSION]",
         )
-    assert on_chain(stage).state == "none"
+    assert on_chain(commands).state == "none"
 
-    assert stage.say(ANNA, "session", "create").code == 0
+    assert commands.run(ANNA, "session", "create").code == 0
     says(
-        stage.say(ANNA, "session", "create"),
+        commands.run(ANNA, "session", "create"),
         1,
         "exists already",
         "which is created",
@@ -39,81 +41,92 @@ def test_every_refusal_says_why_and_what_to_type_and_changes_nothing(stage: Stag
     )
     for name, more in steps.items():
         says(
-            stage.say(BERT, "session", name, *more),
+            commands.run(BERT, "session", name, *more),
             1,
             "has no session for this run",
             "use the owner's home",
         )
-    says(stage.say(ANNA, "session", "complete"), 1, "not active yet", "hypergpud session activate")
-    assert on_chain(stage).state == "created"
+    says(
+        commands.run(ANNA, "session", "complete"), 1, "not active yet", "hypergpud session activate"
+    )
+    assert on_chain(commands).state == "created"
 
-    assert stage.say(ANNA, "session", "activate").code == 0
-    says(stage.say(ANNA, "session", "activate"), 1, "active already", "hypergpud session complete")
-    assert stage.say(ANNA, "session", "complete").code == 0
+    assert commands.run(ANNA, "session", "activate").code == 0
+    says(
+        commands.run(ANNA, "session", "activate"), 1, "active already", "hypergpud session complete"
+    )
+    assert commands.run(ANNA, "session", "complete").code == 0
     for name, more in steps.items():
         says(
-            stage.say(ANNA, "session", name, *more),
+            commands.run(ANNA, "session", name, *more),
             1,
             "completed already",
             ROUNDS[1].hash.hex()[:12],
             "for another session, make another run",
         )
-    assert (on_chain(stage).state, on_chain(stage).certificate) == ("completed", ROUNDS[1].hash)
+    assert (on_chain(commands).state, on_chain(commands).certificate) == (
+        "completed",
+        ROUNDS[1].hash,
+    )
 
 
-def test_what_is_slow_is_not_sent_twice_and_what_others_did_first_is_told(stage: Stage) -> None:
-    world = stage.world
-    if not isinstance(world, homes.FakeWorld):
+def test_a_slow_step_is_not_sent_twice_and_steps_of_others_are_reported(
+    commands: CommandRunner,
+) -> None:
+    world = commands.world
+    if not isinstance(world, paid_homes.SimulatedChain):
         pytest.skip("only the fake chain can be stopped")
-    stage.home(ANNA)
+    commands.home(ANNA)
     world.ledger.stopped = True
-    says(stage.say(ANNA, "session", "create"), 6, "[CHAIN_PENDING]", "hypergpud session show")
+    says(commands.run(ANNA, "session", "create"), 6, "[CHAIN_PENDING]", "hypergpud session show")
     world.ledger.stopped = False
     world.pass_time(10)
-    assert stage.say(ANNA, "session", "activate").code == 0
+    assert commands.run(ANNA, "session", "activate").code == 0
 
-    # A complete is on its way when another one names another certificate.
+    # A pending `complete` is followed by one with another certificate.
     world.ledger.stopped = True
-    says(stage.say(ANNA, "session", "complete"), 6, "[CHAIN_PENDING]")
+    says(commands.run(ANNA, "session", "complete"), 6, "[CHAIN_PENDING]")
     go_on_when_waited_for(world)
     says(
-        stage.say(ANNA, "session", "complete", "--certificate", ROUNDS[0].hash.hex()),
+        commands.run(ANNA, "session", "complete", "--certificate", ROUNDS[0].hash.hex()),
         1,
         "[CERTIFICATE]",
         ROUNDS[1].hash.hex()[:12],
     )
-    assert on_chain(stage).certificate == ROUNDS[1].hash
+    assert on_chain(commands).certificate == ROUNDS[1].hash
 
 
-def test_a_refusal_that_comes_with_the_block_is_told_in_the_same_words(stage: Stage) -> None:
-    """Two homes with one wallet: the other one was quicker by a block."""
-    world = stage.world
-    if not isinstance(world, homes.FakeWorld):
+def test_a_refusal_in_a_block_has_the_same_message(
+    commands: CommandRunner,
+) -> None:
+    """Two homes have one wallet, and the other home's transaction comes one block earlier."""
+    world = commands.world
+    if not isinstance(world, paid_homes.SimulatedChain):
         pytest.skip("only the fake chain can be stopped")
-    stage.home(ANNA)
-    assert stage.say(ANNA, "session", "create").code == 0
+    commands.home(ANNA)
+    assert commands.run(ANNA, "session", "create").code == 0
     world.ledger.stopped = True
     other = world.client(wallet(ANNA).private_key())
     other.cancel_run(PAID_RUN, "it is over")
     go_on_when_waited_for(world)
     says(
-        stage.say(ANNA, "session", "activate"),
+        commands.run(ANNA, "session", "activate"),
         1,
         "This run is cancelled already",
         "for another session, make another run",
     )
 
 
-def test_a_stranger_who_was_first_is_in_nobodys_way(stage: Stage) -> None:
-    stage.home(ANNA)
-    bert = stage.world.client(wallet(BERT).private_key())
+def test_a_run_that_a_stranger_created_first_blocks_no_owner(commands: CommandRunner) -> None:
+    commands.home(ANNA)
+    bert = commands.world.client(wallet(BERT).private_key())
     assert bert.wait(bert.create_run(PAID_RUN, PUBLISHED), 10).done
-    assert stage.say(ANNA, "session", "create").code == 0
-    assert stage.say(ANNA, "session", "activate").code == 0
-    assert on_chain(stage).state == "active"
+    assert commands.run(ANNA, "session", "create").code == 0
+    assert commands.run(ANNA, "session", "activate").code == 0
+    assert on_chain(commands).state == "active"
 
 
-def go_on_when_waited_for(world: homes.FakeWorld) -> None:
+def go_on_when_waited_for(world: paid_homes.SimulatedChain) -> None:
     waited = world.sleep
 
     def sleep(seconds: float) -> None:
@@ -123,7 +136,7 @@ def go_on_when_waited_for(world: homes.FakeWorld) -> None:
     world.sleep = sleep  # type: ignore[method-assign]
 
 
-def test_every_refusal_of_the_contract_has_words_and_no_other_has() -> None:
+def test_every_refusal_of_the_contract_has_a_message() -> None:
     assert set(re.findall(r'"(sessions: [^"]+)"', CONTRACT.read_text())) == set(REFUSALS)
     now = RunStatus(run=PAID_RUN, state="active", owner=wallet(ANNA).address)
     for reason in REFUSALS:

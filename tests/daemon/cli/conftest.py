@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-PRETEND = Path(__file__).parents[1] / "pretend"
+FAKE_NODE = Path(__file__).parents[1] / "fake_node"
 REPOSITORY = Path(__file__).parents[3]
 
 Hypergpud = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -25,7 +25,7 @@ def home(tmp_path: Path) -> Path:
 def environ(home: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HYPERGPU_")}
     return kept | {
-        "PYTHONPATH": os.pathsep.join([str(PRETEND), str(REPOSITORY)]),
+        "PYTHONPATH": os.pathsep.join([str(FAKE_NODE), str(REPOSITORY)]),
         "HYPERGPU_HOME": str(home),
     }
 

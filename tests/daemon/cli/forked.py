@@ -58,10 +58,13 @@ def set_up(case: dict[str, Any], standard: dict[int, int]) -> None:
         else:
             os.dup2(handle, number)
     # The interpreter creates these objects at its start.
-    sys.stdin = None if streams["0"] == CLOSED else open(0, closefd=False)  # type: ignore[assignment]  # noqa: SIM115
+    stdin = None if streams["0"] == CLOSED else open(0, closefd=False)  # noqa: SIM115
+    sys.stdin = stdin  # type: ignore[assignment]
     for number, name in ((1, "stdout"), (2, "stderr")):
-        closed = streams.get(str(number)) == CLOSED
-        setattr(sys, name, None if closed else open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+        stream = None
+        if streams.get(str(number)) != CLOSED:
+            stream = open(number, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        setattr(sys, name, stream)
     sys.argv = ["hypergpud", *case["arguments"]]
     sys.orig_argv = [sys.executable, "-m", "daemon.cli.main", *case["arguments"]]
 

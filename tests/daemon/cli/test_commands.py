@@ -20,7 +20,7 @@ from daemon.version import version
 from tests.daemon.cli.conftest import Hypergpud
 from tests.e2e.processes import until
 
-RUN = 'name = "pretended"\ntask = "simple_cnn"\n'
+RUN = 'name = "fake"\ntask = "simple_cnn"\n'
 
 pytestmark = pytest.mark.real
 
@@ -29,7 +29,10 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def start(environ: dict[str, str], tmp_path: Path) -> Iterator[Start]:
-    """Starts a daemon and waits for its Ready line; `.said` has its output."""
+    """Return a function that starts a daemon and waits for its Ready line.
+
+    The attribute `said` of the process has its output until then.
+    """
     started: list[subprocess.Popen[str]] = []
 
     def begin(*arguments: str) -> subprocess.Popen[str]:

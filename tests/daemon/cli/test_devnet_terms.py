@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from contracts.artifacts import PLACES
@@ -68,7 +69,8 @@ def test_devnet_prints_a_valid_settlement_for_a_run(tmp_path: Path) -> None:
     run_file, _, home = text.partition("# In config.toml")
     manifest = parse_manifest('name = "mine"\ntask = "none"\n' + run_file, "run.toml")
     check_profile(manifest)
-    assert manifest.settlement.contract == "0x0000000000000000000000000000000000001000"  # type: ignore[union-attr]
+    assert not isinstance(manifest.settlement, msgspec.UnsetType)
+    assert manifest.settlement.contract == "0x0000000000000000000000000000000000001000"
     settings = ChainConfig(
         **{
             k: tuple(v) if isinstance(v, list) else v

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.real
     [
         ("lock", 2, "name another directory with --home PATH"),
         ("config.toml", 2, "let hypergpud start write a new one: mv "),
-        ("node.key", 5, "it is not a file"),
+        ("node.key", 5, "it is not a regular file"),
     ],
 )
 def test_home_with_a_directory_instead_of_a_file_is_reported_with_a_fix(
@@ -68,7 +68,7 @@ def test_home_of_another_user_is_reported_with_its_owner(
 def test_directory_instead_of_the_control_socket_is_reported_with_a_fix(
     home: Path, environ: dict[str, str]
 ) -> None:
-    """The real daemon, since only it opens the control socket."""
+    """The test runs the real daemon, since only the daemon opens the control socket."""
     (home / "control.sock").mkdir(parents=True)
     command = [sys.executable, "-m", "daemon.cli.main", "start"]
     done = subprocess.run(

@@ -19,7 +19,7 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_round_with_a_failed_view_and_a_lost_member_tells_its_whole_story(
+def test_round_shows_a_failed_view_and_a_lost_member(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["--home", str(home), "round", "7"]) == 0
@@ -69,7 +69,7 @@ def test_round_of_an_empty_home_says_so(tmp_path: Path, capsys: pytest.CaptureFi
     assert "this node has not begun a round yet" in capsys.readouterr().err
 
 
-def test_round_of_a_torn_journal_is_told_from_what_can_be_read(
+def test_round_of_a_torn_journal_uses_its_readable_part(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with (home / "journal.jsonl").open("ab") as file:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-PRETEND = Path(__file__).parents[1] / "pretend"
+FAKE_NODE = Path(__file__).parents[1] / "fake_node"
 REPOSITORY = Path(__file__).parents[3]
 
 pytestmark = pytest.mark.real
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.real
 def bundled_run(tmp_path: Path) -> Path:
     file = tmp_path / "run.toml"
     file.write_text(
-        'name = "pretended"\ntask = "simple_cnn"\n[round]\nseconds = 1.0\n', encoding="utf-8"
+        'name = "fake"\ntask = "simple_cnn"\n[round]\nseconds = 1.0\n', encoding="utf-8"
     )
     return file
 
@@ -38,12 +38,12 @@ def demo(tmp_path: Path, bundled_run: Path) -> Iterator[Demo]:
     """Starts `hypergpud demo`; its homes are under tmp_path, so that a test can find them."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: str, pretend: str = "") -> subprocess.Popen[str]:
+    def start(*arguments: str, faults: str = "") -> subprocess.Popen[str]:
         environ = os.environ | {
-            "PYTHONPATH": os.pathsep.join([str(PRETEND), str(REPOSITORY)]),
+            "PYTHONPATH": os.pathsep.join([str(FAKE_NODE), str(REPOSITORY)]),
             "TMPDIR": str(tmp_path),
-            "PRETEND": pretend,
-            "PRETEND_PEERS": arguments[arguments.index("--peers") + 1],
+            "FAKE_NODE_FAULTS": faults,
+            "FAKE_NODE_PEERS": arguments[arguments.index("--peers") + 1],
             "HYPERGPU_NODE_NAME": "must not reach the children",
         }
         process = subprocess.Popen(
@@ -148,7 +148,7 @@ def test_demo_on_a_terminal_shows_the_live_view(tmp_path: Path, bundled_run: Pat
     """stderr is a real (pseudo) terminal; stdout carries the verdict alone."""
     ours, theirs = pty.openpty()
     environ = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(PRETEND), str(REPOSITORY)]),
+        "PYTHONPATH": os.pathsep.join([str(FAKE_NODE), str(REPOSITORY)]),
         "TMPDIR": str(tmp_path),
         "TERM": "xterm",
     }
@@ -184,7 +184,7 @@ def test_demo_on_a_terminal_shows_the_live_view(tmp_path: Path, bundled_run: Pat
 
 
 def test_demo_finds_anchors_that_differ(demo: Demo) -> None:
-    process = demo("--peers", "3", "--rounds", "2", pretend="differ:node-3")
+    process = demo("--peers", "3", "--rounds", "2", faults="differ:node-3")
     out, err = process.communicate(timeout=120)
     assert process.returncode == 1, err
     assert "do NOT agree" in out
@@ -193,7 +193,7 @@ def test_demo_finds_anchors_that_differ(demo: Demo) -> None:
 
 
 def test_demo_continues_after_a_daemon_died(demo: Demo) -> None:
-    process = demo("--peers", "3", "--rounds", "20", "--json", pretend="die:node-2")
+    process = demo("--peers", "3", "--rounds", "20", "--json", faults="die:node-2")
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert json.loads(out)["rounds_certified"] >= 20
@@ -202,7 +202,7 @@ def test_demo_continues_after_a_daemon_died(demo: Demo) -> None:
 
 
 def test_demo_says_why_the_first_daemon_did_not_start(demo: Demo) -> None:
-    process = demo("--peers", "2", "--rounds", "2", "--json", pretend="crash:node-1")
+    process = demo("--peers", "2", "--rounds", "2", "--json", faults="crash:node-1")
     out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (1, "")
     assert "DEMO_START" in err

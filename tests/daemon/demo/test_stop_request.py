@@ -26,8 +26,9 @@ for line in sys.stdin:
 
 
 def test_signal_during_wait_causes_no_deadlock() -> None:
-    """The sender is a process: a thread would hold the interpreter's lock, and its signal would
-    never arrive between two of our bytecodes.
+    """The sender is a process, so that its signals arrive between any two bytecodes.
+
+    A thread would hold the interpreter's lock while it sends.
     """
     with subprocess.Popen(
         [sys.executable, "-c", SENDER], stdin=subprocess.PIPE, text=True

@@ -26,7 +26,7 @@ from tests.daemon.oracle.signed_reports import NOW, ONE, TWO, VECTOR, Desk, flat
 
 
 @pytest.mark.parametrize(("path", "make"), [(METRICS_PATH, flat), (LEGACY_PATH, older)])
-def test_a_report_is_taken_once(path: str, make: Callable[..., bytes]) -> None:
+def test_a_report_is_accepted_once(path: str, make: Callable[..., bytes]) -> None:
     desk = Desk()
     assert desk.take(make(), path) == (200, "ok")
     assert desk.take(make(), path) == (400, "replay")
@@ -36,13 +36,13 @@ def test_a_report_is_taken_once(path: str, make: Callable[..., bytes]) -> None:
     assert desk.receiver.tokens(ONE.address) == 1200
 
 
-def test_one_api_does_not_take_what_the_other_took() -> None:
+def test_a_report_is_accepted_by_one_of_the_two_apis() -> None:
     desk = Desk()
     assert desk.take(flat()) == (200, "ok")
     assert desk.take(older(), LEGACY_PATH) == (400, "replay")
 
 
-def test_another_spelling_of_the_wallet_is_the_same_wallet() -> None:
+def test_wallets_are_compared_without_case() -> None:
     desk = Desk()
     assert desk.take(flat()) == (200, "ok")
     text = ONE.address.lower()
@@ -61,7 +61,7 @@ def test_the_timestamp_is_within_a_minute(offset: int, status: int) -> None:
     assert Desk().take(flat(NOW + offset))[0] == status
 
 
-def test_a_signature_of_another_is_refused_and_uses_nothing_up() -> None:
+def test_a_foreign_signature_is_refused_and_leaves_the_timestamp_unused() -> None:
     desk = Desk()
     assert desk.take(flat(signer=TWO)) == (401, "signature")
     body = json.loads(flat())
@@ -122,13 +122,13 @@ def test_a_restart_forgets_no_timestamp(tmp_path: Path) -> None:
     assert KEPT_S > 2 * SKEW_S
 
 
-def test_a_full_desk_forgets_only_what_can_never_come_again(
+def test_a_full_receiver_forgets_only_expired_timestamps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("daemon.oracle.receiver.MAX_WALLETS", 1)
     desk = Desk()
     assert desk.take(flat(NOW + SKEW_S)) == (200, "ok")
-    # Up to the last instant at which that report is in time.
+    # The receiver remembers it until the last instant at which that report is in time.
     for later in (0, 2 * SKEW_S):
         desk.now = NOW + later
         assert desk.take(flat(int(desk.now), TWO)) == (429, "full")
@@ -138,7 +138,7 @@ def test_a_full_desk_forgets_only_what_can_never_come_again(
 
 
 @pytest.mark.real
-async def test_the_observer_takes_reports_where_it_is_told_to(tmp_path: Path) -> None:
+async def test_the_observer_accepts_reports_if_configured(tmp_path: Path) -> None:
 
     def ask(url: str, body: bytes, **headers: str) -> tuple[int, dict[str, object]]:
         request = urllib.request.Request(url, body, {"Content-Type": "application/json", **headers})

@@ -48,7 +48,7 @@ class Worker:
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_nothing_is_dropped_before_the_oracle_took_it(tmp_path: Path, legacy: bool) -> None:
+def test_reports_are_kept_until_the_oracle_accepts_them(tmp_path: Path, legacy: bool) -> None:
     oracle = Oracle()
     worker = Worker(tmp_path, oracle, legacy=legacy)
     assert worker.report(0)
@@ -60,11 +60,11 @@ def test_nothing_is_dropped_before_the_oracle_took_it(tmp_path: Path, legacy: bo
     oracle.status = None
     assert worker.report(35)
     assert oracle.desk.receiver.tokens(ONE.address) == 35
-    # One sentence for each way in which it failed.
+    # Each kind of failure is reported once.
     assert len(worker.events) == 2
 
 
-def test_the_next_process_reports_what_the_last_could_not_and_nothing_again(tmp_path: Path) -> None:
+def test_the_next_process_sends_only_unsent_reports(tmp_path: Path) -> None:
     oracle = Oracle()
     first = Worker(tmp_path, oracle)
     assert first.report(10)
@@ -76,7 +76,8 @@ def test_the_next_process_reports_what_the_last_could_not_and_nothing_again(tmp_
     assert oracle.desk.receiver.tokens(ONE.address) == 25
     assert second.report(25)
     assert len(oracle.bodies) == 2
-    oracle.desk.now -= 30.0  # a clock that was set back
+    # The clock was set back.
+    oracle.desk.now -= 30.0
     assert second.report(26)
     stamps = [json.loads(body)["timestamp"] for body in oracle.bodies]
     assert stamps == sorted(set(stamps))

@@ -24,7 +24,7 @@ from daemon.wallet.keystore import recover_text
 from tests.daemon.oracle.signed_reports import NOW, ONE, USAGE, VECTOR, flat, older
 
 
-def test_the_signed_text_is_the_vectors() -> None:
+def test_the_signed_text_equals_the_vector() -> None:
     assert metrics_message(ONE.address, 600, NOW) == VECTOR
     body = json.loads(flat())
     assert body["signature"] == (
@@ -42,9 +42,10 @@ def test_the_signed_text_is_the_vectors() -> None:
     }
 
 
-def test_the_older_payload_is_signed_sorted_and_compact() -> None:
+def test_the_older_payload_is_sorted_compact_json() -> None:
     assert legacy_message(legacy_payload(ONE.address, USAGE, NOW)) == (
-        '{"agent":"0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf","avg_latency_ms":1.5,"processed_tokens":600,'
+        '{"agent":"0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf","avg_latency_ms":1.5,'
+        '"processed_tokens":600,'
         '"tasks_completed":3,"timestamp":1770000000,"uptime_seconds":60}'
     )
 
@@ -64,7 +65,7 @@ def test_the_signature_is_written_with_0x() -> None:
 
 
 @pytest.mark.parametrize(("path", "body"), [(METRICS_PATH, flat()), (LEGACY_PATH, older())])
-def test_what_is_written_is_read(path: str, body: bytes) -> None:
+def test_a_written_report_reads_back(path: str, body: bytes) -> None:
     report = read_report(path, body)
     assert (report.wallet, report.tokens, report.timestamp) == (ONE.address, 600, NOW)
     assert recover_text(report.message, report.signature) == ONE.address

@@ -90,8 +90,8 @@ GETH = {
         "000081c29e8142bb6a81bef5a92bda7a8328a5c85bb2f9542e76f9b0f94fc018",
     ),
 }
-# Written by ethers 6.17 for the key 1; the password was given to it decomposed, with a circled one
-# behind it.
+# ethers 6.17 wrote this for the key 1. Its password was in decomposed Unicode form, with a circled
+# one at the end.
 ETHERS = {
     "address": "7e5f4552091a69125d5dfcb7b8c2659029395bdf",
     "id": "505c5104-dcbc-4e7a-9be6-8ef64bf3d40a",

@@ -56,24 +56,25 @@ def test_other_spellings_of_a_keystore_open(changed: Any) -> None:
         assert unseal(json.dumps(changed(document)).encode(mark), "x").address == ONE_ADDRESS
 
 
-def test_what_is_sealed_here_opens_elsewhere_under_the_normalized_password() -> None:
+def test_a_wallet_sealed_here_opens_elsewhere_with_the_normalized_password() -> None:
     document = seal(ONE, DECOMPOSED, scrypt_n=QUICK)
     assert bytes(Account.decrypt(json.loads(document), COMPOSED)) == ONE
-    assert seal(ONE, COMPOSED, scrypt_n=QUICK) != document  # another salt
+    # The second file has another salt.
+    assert seal(ONE, COMPOSED, scrypt_n=QUICK) != document
     assert unseal(document, COMPOSED).address == unseal(document, DECOMPOSED).address == ONE_ADDRESS
 
 
 @pytest.mark.parametrize(
     "typed_then", [DECOMPOSED, COMPOSED, "\ufeff" + COMPOSED, "\u2460", "\ufeffsecret"]
 )
-def test_a_wallet_that_an_earlier_version_made_still_opens(typed_then: str) -> None:
-    """It took the password as it came, and a file's byte order mark with it."""
+def test_a_wallet_of_an_earlier_version_still_opens(typed_then: str) -> None:
+    """That version used the password unchanged, including a file's byte order mark."""
     document = json.dumps(Account.encrypt(ONE, typed_then, kdf="scrypt", iterations=QUICK)).encode()
     assert unseal(document, typed_then.removeprefix("\ufeff")).address == ONE_ADDRESS
 
 
 def test_a_plain_password_is_tried_in_two_forms_at_most() -> None:
-    """A wrong one takes as many seconds."""
+    """Each try of a wrong password takes seconds."""
     assert forms_of("correct horse") == ("correct horse", "\ufeffcorrect horse")
 
 

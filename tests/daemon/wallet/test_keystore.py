@@ -21,7 +21,7 @@ def test_a_keystore_opens_with_its_password_alone() -> None:
 
 
 def test_the_published_vector_of_the_format_opens() -> None:
-    """https://ethereum.org/en/developers/docs/data-structures-and-encoding/web3-secret-storage/#pbkdf2-sha-256"""
+    """The vector is the PBKDF2 one of ethereum.org's page on web3 secret storage."""
     vector = {
         "crypto": {
             "cipher": "aes-128-ctr",
@@ -58,7 +58,7 @@ def test_the_published_vector_of_the_format_opens() -> None:
         b"\xff\xfe",
     ],
 )
-def test_what_is_no_keystore_is_refused(document: bytes) -> None:
+def test_a_file_that_is_no_keystore_is_refused(document: bytes) -> None:
     with pytest.raises(BadKeystore):
         unseal(document, "x")
 
@@ -77,14 +77,15 @@ def test_a_keystore_that_names_another_address_is_refused() -> None:
         unseal(json.dumps(document).encode(), "x")
 
 
-def test_signatures_are_those_of_the_vector_and_the_key_shows_nowhere() -> None:
+def test_signatures_equal_the_vector_and_the_key_is_never_printed() -> None:
     wallet = wallet_of(ONE)
     text = (
         '{"agent":"0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf",'
         '"processed_tokens":600,"timestamp":1770000000}'
     )
     assert wallet.sign_text(text).hex() == (
-        "b34834d1c90f00d82a0ed0df1ab75b626a5a4a524547549b3d948d59d106819d5f3c92ff59e78998760bacf5945a33ca2aa048786fd64d6ea41d524f2eb4a46e1b"
+        "b34834d1c90f00d82a0ed0df1ab75b626a5a4a524547549b3d948d59d106819d"
+        "5f3c92ff59e78998760bacf5945a33ca2aa048786fd64d6ea41d524f2eb4a46e1b"
     )
     secret = new_key()
     assert secret.hex() not in repr(wallet_of(secret)) + repr(vars(wallet_of(secret)))

@@ -63,7 +63,7 @@ def test_a_keystore_that_asks_for_too_much_is_refused_before_any_work(
     ("n", "r", "p"),
     [(1 << 18, 8, 1), (1 << 18, 1, 8), (1 << 13, 8, 16), (1 << 20, 8, 1), (1 << 18, 8, 4)],
 )
-def test_what_programs_really_write_is_taken(n: int, r: int, p: int) -> None:
+def test_keystores_of_other_programs_are_accepted(n: int, r: int, p: int) -> None:
     read_keystore(
         json.dumps(
             {
@@ -88,7 +88,8 @@ def test_a_keystore_of_another_kind_or_length_is_refused(
 ) -> None:
     sealed, _, _ = GETH["31 bytes"]
     held = changed.get("ciphertext", "00" * 31)
-    if held != "zz":  # its MAC would have to be made anew
+    # The change would need a new MAC.
+    if held != "zz":
         monkeypatch.setattr(keystore.Account, "decrypt", lambda *_: bytes.fromhex(held))
     with pytest.raises(BadKeystore, match=said):
         unseal(json.dumps({"version": 3, "crypto": sealed | changed}).encode(), "foo")

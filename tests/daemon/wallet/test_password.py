@@ -12,7 +12,9 @@ from protocol.errors import UserError
 from tests.daemon.wallet.wallets import text_file
 
 
-def test_sources_are_asked_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_password_sources_are_tried_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     flag, variable = (
         text_file(tmp_path / "flag", "flag text\n"),
         text_file(tmp_path / "variable", "variable text"),

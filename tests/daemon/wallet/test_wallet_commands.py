@@ -14,7 +14,7 @@ from daemon.wallet import files, password
 from tests.daemon.wallet.wallets import ONE, ONE_ADDRESS, QUICK, given, text_file
 
 
-def test_the_commands_from_import_to_backup(
+def test_wallet_commands_from_import_to_backup(
     home: Path,
     secret_file: Path,
     tmp_path: Path,
@@ -74,7 +74,7 @@ def test_a_key_in_argv_is_not_repeated(
     assert ONE.hex() not in out + err
 
 
-def test_a_key_comes_from_standard_input_too(
+def test_a_key_is_read_from_standard_input(
     home: Path, secret_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files.create, "__kwdefaults__", {"scrypt_n": QUICK})

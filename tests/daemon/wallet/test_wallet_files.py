@@ -67,8 +67,9 @@ def test_a_backup_opens_and_never_overwrites(home: Path, tmp_path: Path) -> None
     ],
 )
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
-def test_a_wallet_of_another_user_is_not_called_damaged(hidden: str, said: str) -> None:
-    with TemporaryDirectory() as folder:  # pytest's own are closed to others
+def test_a_wallet_of_another_user_is_not_reported_as_damaged(hidden: str, said: str) -> None:
+    # pytest's own folders are closed to other users.
+    with TemporaryDirectory() as folder:
         home = Path(folder)
         files.create(home, ONE, "correct horse", scrypt_n=QUICK)
         home.chmod(0o700 if hidden == "directory" else 0o755)
@@ -86,7 +87,7 @@ def test_a_wallet_of_another_user_is_not_called_damaged(hidden: str, said: str) 
     assert "backup" not in caught.value.fix
 
 
-def test_a_wallet_that_is_no_file_is_told(home: Path) -> None:
+def test_a_wallet_that_is_no_file_is_reported(home: Path) -> None:
     (home / "wallet.json").mkdir(parents=True)
     with pytest.raises(UserError, match="WALLET_UNREADABLE") as caught:
         files.address_in_home(home)

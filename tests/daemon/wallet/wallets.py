@@ -6,9 +6,10 @@ from pathlib import Path
 
 from daemon.wallet.password import Password
 
-# Scrypt's work, for tests of everything but its cost.
+# A quick work factor of scrypt, for tests that do not measure its cost.
 QUICK = 1 << 8
-NOBODY = 65534  # a user that owns nothing
+# A user that owns no files.
+NOBODY = 65534
 ONE = (1).to_bytes(32, "big")
 ONE_ADDRESS = "0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf"
 

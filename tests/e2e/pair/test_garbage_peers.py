@@ -170,9 +170,7 @@ async def test_each_breach_is_counted_by_its_reason(pair: Pair, tmp_path: Path) 
 
 
 async def test_plan_of_a_peer_that_does_not_lead_is_refused(pair: Pair, tmp_path: Path) -> None:
-    """A stranger that claims to stand at the newest certificate, offers nothing, and plans the
-    round itself.
-    """
+    """A stranger that claims the newest certificate and offers nothing cannot plan the round."""
     async with stranger_at(pair.target, tmp_path) as stranger:
         manifest = await stranger.manifest()
         before = await stranger.count("not_leader")
@@ -227,10 +225,10 @@ async def test_flood_costs_no_memory(pair: Pair, tmp_path: Path) -> None:
 
 
 async def flood(stranger: Stranger, *, megabytes: int, read: int) -> None:
-    """Unsigned messages of the largest size, a quarter of a megabyte each, over one stream.
+    """Send unsigned messages of the largest size, 256 KiB each, over one stream.
 
-    The target reads them one after the other, at the pace that it allows a peer, and refuses each;
-    until it has read so many megabytes, and the rest waits at its door.
+    The target reads them at the rate that it allows a peer, and refuses each. The flood ends when
+    the target has read `read` megabytes; the rest waits in the kernel's buffers.
     """
     body = random.Random(9).randbytes((1 << 18) - 300)
     message = frame(encode_signed(Signed(body, stranger.signer.peer, bytes(64))))

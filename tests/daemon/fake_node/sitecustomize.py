@@ -1,4 +1,4 @@
-"""Replaces `daemon.node.app` by `pretended_app.py` in child processes.
+"""Replaces `daemon.node.app` by `fake_app.py` in child processes.
 
 This works in processes that have this folder on PYTHONPATH.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 
-class Understudy(MetaPathFinder):
+class FakeAppFinder(MetaPathFinder):
     """Finds one module in this folder."""
 
     def find_spec(
@@ -22,7 +22,7 @@ class Understudy(MetaPathFinder):
     ) -> ModuleSpec | None:
         if fullname != "daemon.node.app":
             return None
-        return spec_from_file_location(fullname, Path(__file__).with_name("pretended_app.py"))
+        return spec_from_file_location(fullname, Path(__file__).with_name("fake_app.py"))
 
 
-sys.meta_path.insert(0, Understudy())
+sys.meta_path.insert(0, FakeAppFinder())

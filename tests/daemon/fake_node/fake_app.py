@@ -1,8 +1,8 @@
 """A fake training with a round every tenth of a second; settings, key, lock and journal are real.
 
-The environment's `PRETEND` lists faults as words `kind:node name`: "crash" at the start, "die"
-after three rounds, "differ" in the anchor, "idle" without a round. `PRETEND_PEERS` is how many
-nodes must be up before any of them begins, as in a real swarm.
+The variable FAKE_NODE_FAULTS lists faults as words `kind:node name`: "crash" at the start, "die"
+after three rounds, "differ" in the anchor, "idle" without a round. FAKE_NODE_PEERS is the number of
+nodes that must run before any of them begins, as in a real swarm.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def run_node(
     say: Callable[[str], None],
     password: Password | None,
 ) -> int:
-    assert password is None  # no test gives this home a wallet
+    # No test gives this home a wallet.
+    assert password is None
     assert (manifest is None) == bool(config.network.join)
     assert len(secret) == 32
     trio.run(_node, config, signer, journal, lifeline, say)
@@ -79,7 +80,7 @@ async def _node(
                 version="0",
                 addresses=(address,),
                 run=RUN,
-                run_name="pretended",
+                run_name="fake",
                 task="none",
                 engine="native",
                 min_peers=2,
@@ -97,7 +98,7 @@ async def _rounds(config: Config, signer: Signer, journal: Journal) -> None:
     if _wrong("idle", name):
         await trio.sleep_forever()
     while len(list(config.home.parent.glob("node-*/control.sock"))) < int(
-        os.environ.get("PRETEND_PEERS", "0")
+        os.environ.get("FAKE_NODE_PEERS", "0")
     ):
         await trio.sleep(ROUND_S / 4)
     while True:
@@ -118,7 +119,7 @@ async def _rounds(config: Config, signer: Signer, journal: Journal) -> None:
                 state_digest="",
                 outcome="counted",
                 phase_seconds={"train": ROUND_S},
-                reason="pretended",
+                reason="fake",
             )
         )
         journal.record(
@@ -147,7 +148,7 @@ def run_observer(
 
 
 def _wrong(kind: str, name: str) -> bool:
-    return f"{kind}:{name}" in os.environ.get("PRETEND", "").split()
+    return f"{kind}:{name}" in os.environ.get("FAKE_NODE_FAULTS", "").split()
 
 
 def _checkpoint(home: Path, number: int, fill: float) -> None:

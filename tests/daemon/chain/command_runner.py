@@ -12,14 +12,14 @@ from daemon.chain.heartbeater import AgentIdentity, Heartbeater
 from daemon.cli.main import run
 from protocol.journal import JournalEvent
 from protocol.ports.offload import inline
-from tests.daemon.chain import homes
+from tests.daemon.chain import paid_homes
 from tests.protocol.rounds import people
 from tests.protocol.settlement.paid import wallet
 
-ROUNDS = homes.rounds({0: 10, 1: 30}, {0: 10, 1: 10, 2: 20}, {0: 20})
+ROUNDS = paid_homes.rounds({0: 10, 1: 30}, {0: 10, 1: 10, 2: 20}, {0: 20})
 
 
-class Said:
+class CommandResult:
     """The exit code and output of a command."""
 
     def __init__(self, code: int, out: str, err: str) -> None:
@@ -32,20 +32,22 @@ class Said:
         return found
 
 
-class Stage:
-    def __init__(self, root: Path, world: homes.World, capfd: pytest.CaptureFixture[str]) -> None:
+class CommandRunner:
+    def __init__(
+        self, root: Path, world: paid_homes.World, capfd: pytest.CaptureFixture[str]
+    ) -> None:
         self.root, self.world, self._capfd = root, world, capfd
         self.homes: dict[int, Path] = {}
 
     def home(self, i: int, rounds: int = 2, payout: str | None = None) -> Path:
-        self.homes[i] = homes.home(self.root, i, self.world.url, ROUNDS[:rounds], payout)
+        self.homes[i] = paid_homes.home(self.root, i, self.world.url, ROUNDS[:rounds], payout)
         return self.homes[i]
 
-    def say(self, i: int, *words: str) -> Said:
+    def run(self, i: int, *words: str) -> CommandResult:
         self._capfd.readouterr()
         code = run(["--home", str(self.homes[i]), *words])
         out, err = self._capfd.readouterr()
-        return Said(code, out, err)
+        return CommandResult(code, out, err)
 
     def share_dataset(self, source: int, target: int) -> None:
         """Copy data sets between homes, as the swarm does."""

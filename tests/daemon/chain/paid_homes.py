@@ -34,12 +34,13 @@ from simulator.fakes.ledger import FakeLedger
 from tests.contracts.testnets import ANVIL
 from tests.protocol.settlement.paid import CHAIN, PAID, PAID_RUN, certificate, wallet
 
-QUICK = 1 << 8  # scrypt's work
+# This work factor makes scrypt quick.
+QUICK = 1 << 8
 EPOCH_S, DELAY_S = 3600, 600
 PASSWORD = "correct horse"
 
 
-class World(Protocol):
+class ClockedChain(Protocol):
     """A chain and its clock."""
 
     url: str
@@ -54,7 +55,7 @@ class World(Protocol):
         """Advance the chain's clock."""
 
 
-class EvmWorld:
+class EvmChain:
     """The contracts on py-evm, behind JSON-RPC."""
 
     def __init__(self, url: str, chain: Devnet) -> None:
@@ -73,7 +74,7 @@ class EvmWorld:
             self._chain.mine()
 
 
-class AnvilWorld:
+class AnvilChain:
     """The contracts on anvil."""
 
     def __init__(self, url: str) -> None:
@@ -92,7 +93,7 @@ class AnvilWorld:
         self._ask("evm_mine", ())
 
 
-class FakeWorld:
+class SimulatedChain:
     """The same rules in plain Python."""
 
     # No server listens here, so a client that asks this URL fails.
@@ -129,20 +130,20 @@ class FakeWorld:
 
 
 @contextmanager
-def devnet(settlers: tuple[str, ...]) -> Iterator[EvmWorld]:
+def devnet(settlers: tuple[str, ...]) -> Iterator[EvmChain]:
     """Serve a devnet in memory with a block for each transaction."""
     with serving(_genesis(settlers), None, host="127.0.0.1", port=0, block_s=0, now=time.time) as (
         url,
         chain,
     ):
-        yield EvmWorld(url, chain)
+        yield EvmChain(url, chain)
 
 
 @contextmanager
-def on_anvil(settlers: tuple[str, ...]) -> Iterator[AnvilWorld]:
+def on_anvil(settlers: tuple[str, ...]) -> Iterator[AnvilChain]:
     """Serve the same genesis by anvil."""
     with anvil_serving(ANVIL, _genesis(settlers)) as url:
-        yield AnvilWorld(url)
+        yield AnvilChain(url)
 
 
 def _genesis(settlers: tuple[str, ...]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Where the lineage leads a node, and what it does without for a while."""
+"""Tests where `ForkChoice` leads a node, and how long it goes on without a state."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Node:
         self.fork_choice = ForkChoice(self.lineage, self.members, self)
 
     def hears_of(self, tip: Tip) -> None:
-        """Somebody says that it holds this tip."""
+        """Receive the beacon of a peer that reports this tip."""
         beacon = Beacon(
             serial=next(SERIALS),
             name="other",
@@ -65,7 +65,7 @@ LED_BY_ONE_OF_THREE = next(
 SIBLING = Made(people(3), FIRST.next_tip(), seq=2, view=LED_BY_ONE_OF_THREE)
 
 
-def test_it_leads_to_the_end_of_the_own_branch() -> None:
+def test_fork_choice_leads_to_the_end_of_the_own_branch() -> None:
     node = Node(FIRST, SECOND)
     leads = node.fork_choice.leads(node.lineage.root, 0.0)
     assert isinstance(leads, CertificateReceived)
@@ -73,8 +73,8 @@ def test_it_leads_to_the_end_of_the_own_branch() -> None:
     assert node.fork_choice.leads(SECOND.next_tip(), 0.0) is None
 
 
-def test_a_certificate_that_state_unavailable_is_only_sought_beside_the_own_rounds() -> None:
-    """It held a node for 48 s and more, whoever made it."""
+def test_a_certificate_without_a_state_is_only_sought_beside_the_own_rounds() -> None:
+    """Such a certificate used to stop a node's rounds for 48 s and more."""
     node, tip = Node(FIRST), FIRST.next_tip()
     node.fork_choice.state_unavailable(tip.hash, 100.0)
     assert node.fork_choice.leads(node.lineage.root, 100.0) is None
@@ -84,19 +84,19 @@ def test_a_certificate_that_state_unavailable_is_only_sought_beside_the_own_roun
     )
     node.hears_of(tip)
     assert node.fork_choice.leads(node.lineage.root, 100.0) is None, (
-        "that somebody says so stops no rounds"
+        "a self-reported tip stops no rounds"
     )
     sought = node.fork_choice.seeks(node.lineage.root, 100.0)
     assert sought is not None
     assert sought.hash == tip.hash
     node.arrived = frozenset({tip.hash})
     assert isinstance(node.fork_choice.leads(node.lineage.root, 100.0), CertificateReceived), (
-        "its state is here"
+        "its state has arrived"
     )
 
 
-def test_a_state_that_comes_slowly_goes_on_beside_the_own_rounds() -> None:
-    """In FETCH it held up a node for as long as its bytes came, one chunk in 10 s."""
+def test_a_slow_state_is_downloaded_beside_the_own_rounds() -> None:
+    """A download of one chunk in 10 s used to hold a node in FETCH until its end."""
     node, tip = Node(FIRST, SECOND), SECOND.next_tip()
     node.underway, missed_s = tip.hash, 180.0
     node.fork_choice.state_unavailable(tip.hash, 1000.0, missed_s)
@@ -109,27 +109,30 @@ def test_a_state_that_comes_slowly_goes_on_beside_the_own_rounds() -> None:
     assert node.fork_choice.leads(node.lineage.root, 1002.0 + WITHOUT_S) is None
     node.arrived = frozenset({tip.hash})
     assert isinstance(node.fork_choice.leads(node.lineage.root, 1003.0), CertificateReceived), (
-        "it is here"
+        "its state has arrived"
     )
     node.arrived = frozenset()
     node.fork_choice.moved(downloaded=True)
     assert isinstance(node.fork_choice.leads(node.lineage.root, 1003.0), CertificateReceived)
 
 
-def test_after_a_certificate_that_state_unavailable_another_one_stops_no_rounds_either() -> None:
-    """One key more makes one certificate more."""
+def test_after_a_certificate_without_a_state_the_next_certificate_stops_no_rounds() -> None:
+    """An attacker can make another certificate with each new key."""
     node = Node(FIRST, SECOND)
     node.fork_choice.state_unavailable(SECOND.next_tip().hash, 100.0)
     node.lineage.add(SIBLING.raw())
     assert node.fork_choice.leads(node.lineage.root, 101.0) is None
     sought = node.fork_choice.seeks(node.lineage.root, 101.0)
     assert sought is not None
-    assert sought.hash == SIBLING.next_tip().hash, "the next one, not the one that nobody gave"
+    assert sought.hash == SIBLING.next_tip().hash, (
+        "the next certificate, not the one without a state"
+    )
 
 
-def test_a_state_that_is_coming_is_finished_before_a_newer_one_of_its_branch() -> None:
-    """On a slow link each newer certificate began the download anew, and no state was ever
-    complete.
+def test_a_download_underway_is_finished_before_a_newer_state_of_its_branch() -> None:
+    """Each newer certificate used to restart the download.
+
+    On a slow link no state was ever complete.
     """
     node = Node(FIRST, SECOND)
     node.underway = FIRST.next_tip().hash
@@ -142,11 +145,9 @@ def test_a_state_that_is_coming_is_finished_before_a_newer_one_of_its_branch() -
     assert leads.certificate.hash == SECOND.next_tip().hash
 
 
-def test_a_branch_is_merged_with_while_somebody_lives_on_it_and_a_failure_is_tried_again_later() -> (
-    None
-):
+def test_a_branch_with_live_members_is_merged_and_a_failed_merge_is_tried_again_later() -> None:
     node, ours, theirs = Node(FIRST, SECOND, SIBLING), SECOND.next_tip(), SIBLING.next_tip()
-    assert node.fork_choice.leads(ours, 0.0) is None, "nobody lives there"
+    assert node.fork_choice.leads(ours, 0.0) is None, "the branch has no live member"
     node.hears_of(theirs)
     assert node.fork_choice.leads(ours, 0.0) == ForkFound(other=theirs)
     node.fork_choice.merge_failed(100.0)

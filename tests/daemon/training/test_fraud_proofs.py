@@ -1,6 +1,6 @@
-"""Who is convicted, by what, for how long, and what accusing costs the accuser.
+"""Tests whom `FraudProofs` convicts, for how long, and what a false accusation costs.
 
-In virtual time, over the fakes of the ports.
+The tests run in virtual time over fakes of the ports.
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ from tests.protocol.rounds import CHUNKS, people
 LIED = Summed(wrong=shifted)
 LIAR = FOUR[SLICE].peer
 CHUNK = LIED.made.plan.borders[SLICE]
+# Every announcement has arrived after this time.
+SETTLE_S = 5
 
 
 class Member:
-    """One node's convictions, with its lineage and its disk."""
+    """One node's proofs, with its lineage and its disk."""
 
     def __init__(
         self,
@@ -46,7 +48,7 @@ class Member:
         medium: MemoryMedium | None = None,
     ) -> None:
         self.medium = medium or MemoryMedium()
-        self.said: list[JournalEvent] = []
+        self.recorded: list[JournalEvent] = []
         self.network = swarm.network(bytes([name]) * 32)
         self.lineage = Lineage(LIED.run, LIED.manifest, CHUNKS)
         if knows is not None:
@@ -58,7 +60,7 @@ class Member:
                 network=self.network,
                 disk=MemoryDisk(self.medium),
                 offload=inline,
-                record=self.said.append,
+                record=self.recorded.append,
             ),
             lineage=self.lineage,
             parameters=lambda: PARAMETERS,
@@ -67,7 +69,7 @@ class Member:
     @property
     def refused(self) -> list[tuple[str, PeerId]]:
         return [
-            (event.reason, event.peer) for event in self.said if isinstance(event, InputRefused)
+            (event.reason, event.peer) for event in self.recorded if isinstance(event, InputRefused)
         ]
 
     @property
@@ -100,12 +102,12 @@ def virtually(story: Callable[[FakeSwarm], Awaitable[None]]) -> None:
     run_virtual(main, seed=1)
 
 
-def test_a_liar_is_out_here_and_at_every_neighbour_and_after_a_restart() -> None:
+def test_a_guilty_peer_is_convicted_by_every_neighbour_and_after_a_restart() -> None:
     async def story(swarm: FakeSwarm) -> None:
         first, second = Member(swarm, 1), Member(swarm, 2)
         async with together(swarm, first, second):
             await first.fraud_proofs.convict(LIED.evidence(CHUNK), LIED.certificate)
-            await trio.sleep(5)
+            await trio.sleep(SETTLE_S)
         for member in (first, second):
             assert member.guilty == [LIAR]
             assert member.refused == [("wrong_sum", LIAR)]
@@ -123,45 +125,49 @@ def test_a_liar_is_out_here_and_at_every_neighbour_and_after_a_restart() -> None
     virtually(story)
 
 
-def test_a_newcomer_hears_of_it_when_it_has_caught_up_and_once() -> None:
+def test_a_newcomer_receives_a_proof_once_when_it_has_caught_up() -> None:
     async def story(swarm: FakeSwarm) -> None:
         old, new = Member(swarm, 1), Member(swarm, 2, knows=None)
         async with together(swarm, old, new):
             await old.fraud_proofs.convict(LIED.evidence(CHUNK), LIED.certificate)
-            await trio.sleep(5)
+            await trio.sleep(SETTLE_S)
             assert new.guilty == []
             new.lineage.add(LIED.certificate.raw)
             await old.fraud_proofs.announce()
-            await trio.sleep(5)
+            await trio.sleep(SETTLE_S)
             assert new.guilty == [LIAR]
             await old.fraud_proofs.announce()
             received = new.network.traffic().control_received
             for _ in range(3):
                 await old.fraud_proofs.announce()
-                await trio.sleep(5)
-            assert new.network.traffic().control_received == received, "who knows is told nothing"
+                await trio.sleep(SETTLE_S)
+            assert new.network.traffic().control_received == received, (
+                "a peer that knows the proof receives nothing"
+            )
 
     virtually(story)
 
 
 class Accuser(Member):
-    """Tells of whom it likes, with what it likes."""
+    """Accuses any peer with any proof."""
 
     async def accuse(self, peer: PeerId, evidence: Evidence) -> None:
-        """As if we had convicted them."""
+        """Announce the proof as if this node had convicted `peer`."""
         proof = encode_evidence(evidence)
-        verdict = replace(LIED.judge(LIED.evidence(CHUNK)), peer=peer)
-        self.fraud_proofs._guilty[peer], self.fraud_proofs._unwritten[peer] = verdict, proof
+        judgment = replace(LIED.judge(LIED.evidence(CHUNK)), peer=peer)
+        self.fraud_proofs._guilty[peer], self.fraud_proofs._unwritten[peer] = judgment, proof
         await self.fraud_proofs.announce()
-        await trio.sleep(5)
+        await trio.sleep(SETTLE_S)
 
 
-def test_who_brings_what_proves_nothing_is_not_heard_again() -> None:
+def test_a_peer_that_sends_an_invalid_proof_is_ignored_from_then_on() -> None:
     honest = Summed()
     for evidence in (
-        LIED.evidence(LIED.made.plan.borders[0], index=0),  # an honest sum
+        # The sum of this slice is honest.
+        LIED.evidence(LIED.made.plan.borders[0], index=0),
         replace(LIED.evidence(CHUNK), chunk=CHUNK + 1),
-        honest.evidence(CHUNK),  # what it had to sign
+        # This sum is the one that the reducer had to sign.
+        honest.evidence(CHUNK),
     ):
 
         async def story(swarm: FakeSwarm, evidence: Evidence = evidence) -> None:
@@ -176,16 +182,17 @@ def test_who_brings_what_proves_nothing_is_not_heard_again() -> None:
                 before = victim.network.traffic().control_received
                 accuser.fraud_proofs._announced.clear()
                 accuser.fraud_proofs._guilty.pop(accused)
-                await accuser.accuse(LIAR, LIED.evidence(CHUNK))  # now the truth
+                # This accusation is true.
+                await accuser.accuse(LIAR, LIED.evidence(CHUNK))
                 assert victim.guilty == []
                 assert victim.network.traffic().control_received - before < 300, (
-                    "nothing of it was read but the charge"
+                    "the victim reads only the accusation"
                 )
 
         virtually(story)
 
 
-def test_a_round_among_an_accusers_own_keys_convicts_nobody_and_its_proof_is_not_read() -> None:
+def test_a_proof_about_an_invented_round_is_not_read() -> None:
     async def story(swarm: FakeSwarm) -> None:
         victim, accuser = Member(swarm, 1, knows=None), Accuser(swarm, 2)
         async with together(swarm, victim, accuser):
@@ -197,7 +204,7 @@ def test_a_round_among_an_accusers_own_keys_convicts_nobody_and_its_proof_is_not
     virtually(story)
 
 
-def test_charges_are_rationed() -> None:
+def test_accusations_are_rate_limited() -> None:
     async def story(swarm: FakeSwarm) -> None:
         victim, accuser = Member(swarm, 1, knows=None), Accuser(swarm, 2)
         async with together(swarm, victim, accuser):
@@ -211,7 +218,7 @@ def test_charges_are_rationed() -> None:
     virtually(story)
 
 
-def test_a_proof_on_disk_that_proves_nothing_is_said_and_the_others_count() -> None:
+def test_an_invalid_proof_on_disk_is_reported_and_the_others_count() -> None:
     async def story(swarm: FakeSwarm) -> None:
         medium = MemoryMedium()
         disk = MemoryDisk(medium)
@@ -223,7 +230,7 @@ def test_a_proof_on_disk_that_proves_nothing_is_said_and_the_others_count() -> N
         member = Member(swarm, 1, medium=medium)
         await member.fraud_proofs.resume()
         assert member.guilty == [LIAR]
-        warned = [event.message for event in member.said if isinstance(event, Warned)]
+        warned = [event.message for event in member.recorded if isinstance(event, Warned)]
         assert len(warned) == 2
         assert "not evidence" in warned[0]
         assert "is right" in warned[1]
@@ -231,12 +238,12 @@ def test_a_proof_on_disk_that_proves_nothing_is_said_and_the_others_count() -> N
     virtually(story)
 
 
-def test_a_full_disk_is_said_and_the_proof_written_later() -> None:
+def test_a_full_disk_is_reported_and_the_proof_is_written_later() -> None:
     async def story(swarm: FakeSwarm) -> None:
         member = Member(swarm, 1, medium=MemoryMedium(capacity_bytes=10))
         async with together(swarm, member):
             await member.fraud_proofs.convict(LIED.evidence(CHUNK), LIED.certificate)
-            assert [event.code for event in member.said if isinstance(event, Warned)] == [
+            assert [event.code for event in member.recorded if isinstance(event, Warned)] == [
                 "EVIDENCE"
             ]
             assert member.medium.proofs == {}
@@ -247,12 +254,12 @@ def test_a_full_disk_is_said_and_the_proof_written_later() -> None:
     virtually(story)
 
 
-def test_only_so_many_are_remembered() -> None:
+def test_the_number_of_kept_proofs_is_limited() -> None:
     async def story(swarm: FakeSwarm) -> None:
         member = Member(swarm, 1)
-        verdict = LIED.judge(LIED.evidence(CHUNK))
+        judgment = LIED.judge(LIED.evidence(CHUNK))
         for person in people(PROOFS_KEPT + 5):
-            member.fraud_proofs._guilty[person.peer] = replace(verdict, peer=person.peer)
+            member.fraud_proofs._guilty[person.peer] = replace(judgment, peer=person.peer)
         member.fraud_proofs._guilty.pop(LIAR)
         async with together(swarm, member):
             await member.fraud_proofs.convict(LIED.evidence(CHUNK), LIED.certificate)

@@ -1,7 +1,6 @@
-"""Nodes of one run whose tasks differ: neither plans with the other, both say why, and those that
-agree go on.
+"""Tests nodes of one run whose tasks differ: they never plan together, and both report why.
 
-In virtual time.
+The tests run in virtual time.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ from tests.protocol.rounds import named
 
 
 def virtual(story: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """The story as a test, in virtual time."""
+    """Return the story as a test in virtual time."""
 
     @wraps(story)
     def test(**given: object) -> None:
@@ -63,7 +62,7 @@ ROUNDS_S = 60.0
 
 
 class Node:
-    """An engine over a made-up network, and what it recorded."""
+    """An engine over a fake network, and what the engine recorded."""
 
     def __init__(
         self, swarm: FakeSwarm, number: int, *, parameters: int = 64, version: int = 1
@@ -108,7 +107,7 @@ async def swarm_of() -> AsyncIterator[FakeSwarm]:
         yield swarm
 
 
-async def lived(nodes: list[Node], seconds: float = ROUNDS_S) -> None:
+async def run_for(nodes: list[Node], seconds: float = ROUNDS_S) -> None:
     with trio.move_on_after(seconds):
         async with trio.open_nursery() as nursery:
             for node in nodes:
@@ -128,7 +127,7 @@ async def test_two_nodes_of_different_tasks_name_the_difference_on_both_sides_an
 ) -> None:
     async with swarm_of() as swarm:
         one, two = Node(swarm, 1), Node(swarm, 2, **other)
-        await lived([one, two])
+        await run_for([one, two])
     assert words in one.differences[two.signer.peer]
     assert one.signer.peer in two.differences
     for node in (one, two):
@@ -137,10 +136,10 @@ async def test_two_nodes_of_different_tasks_name_the_difference_on_both_sides_an
 
 
 @virtual
-async def test_those_that_agree_go_on_and_the_odd_one_takes_none_of_their_rounds() -> None:
+async def test_nodes_that_agree_go_on_and_ignore_the_one_that_differs() -> None:
     async with swarm_of() as swarm:
         one, two, odd = Node(swarm, 1), Node(swarm, 2), Node(swarm, 3, version=2)
-        await lived([one, odd, two])
+        await run_for([one, odd, two])
     for node in (one, two):
         assert len(node.of(RoundCertified)) >= 5
         assert all(
@@ -155,11 +154,11 @@ async def test_those_that_agree_go_on_and_the_odd_one_takes_none_of_their_rounds
 
 
 @virtual
-async def test_an_offer_for_another_task_is_refused_whatever_the_beacon_says() -> None:
+async def test_an_offer_for_another_task_is_refused_even_if_the_beacon_names_ours() -> None:
     async with swarm_of() as swarm:
         one, two = Node(swarm, 1), Node(swarm, 2)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lived, [one, two], 20.0)
+            nursery.start_soon(run_for, [one, two], 20.0)
             await trio.sleep(9.0)
             state = one.engine.state
             assert state is not None
@@ -182,7 +181,7 @@ async def test_an_offer_for_another_task_is_refused_whatever_the_beacon_says() -
     }
 
 
-# ------------------------------------------------------------------------------------------------ the comparison itself
+# ---------------------------------------------------------------- TaskAgreement
 
 
 def task(*, sketch: float = 0.5, digest: bytes = b"a" * 32) -> TaskDigest:
@@ -208,7 +207,7 @@ async def two_peers(theirs: TaskDigest | None) -> AsyncIterator[tuple[FakeNetwor
 
 
 @virtual
-async def test_another_name_for_the_same_task_is_asked_once_and_holds_for_every_peer() -> None:
+async def test_task_agreement_compares_another_name_of_the_same_task_once_for_all_peers() -> None:
     events: list[JournalEvent] = []
     agreement = TaskAgreement(events.append)
     agreement.begin(task())
@@ -216,7 +215,9 @@ async def test_another_name_for_the_same_task_is_asked_once_and_holds_for_every_
     compared: list[bytes] = []
     async with two_peers(theirs) as (here, there), trio.open_nursery() as nursery:
         nursery.start_soon(agreement.compare, here, lambda *_: None, compared.append)
-        assert not agreement.heard(there.peer, theirs.name), "not before it was compared"
+        assert not agreement.heard(there.peer, theirs.name), (
+            "the peer is accepted only after the comparison"
+        )
         await trio.sleep(2)
         assert agreement.heard(there.peer, theirs.name)
         assert agreement.heard("somebody else", theirs.name)
@@ -226,8 +227,8 @@ async def test_another_name_for_the_same_task_is_asked_once_and_holds_for_every_
 
 
 @virtual
-async def test_a_peer_that_says_what_it_is_not_is_left_out() -> None:
-    """Its beacon names one task, its description is another: neither is taken for ours."""
+async def test_task_agreement_excludes_a_peer_whose_description_differs_from_its_beacon() -> None:
+    """Neither the task of the beacon nor that of the description counts as ours."""
     events: list[JournalEvent] = []
     agreement = TaskAgreement(events.append)
     agreement.begin(task())
@@ -240,7 +241,7 @@ async def test_a_peer_that_says_what_it_is_not_is_left_out() -> None:
 
 
 @virtual
-async def test_a_description_that_is_too_long_is_not_read() -> None:
+async def test_fetch_task_refuses_a_description_that_is_too_long() -> None:
     async with swarm_of() as swarm:
         here, there = swarm.network(b"h" * 32), swarm.network(b"t" * 32)
 
@@ -255,7 +256,7 @@ async def test_a_description_that_is_too_long_is_not_read() -> None:
 
 
 @virtual
-async def test_a_crowd_of_keys_with_other_tasks_is_left_out_and_told_at_a_rate() -> None:
+async def test_task_agreement_limits_the_reports_about_many_keys_with_other_tasks() -> None:
     events: list[JournalEvent] = []
     agreement = TaskAgreement(events.append)
     agreement.begin(task())
@@ -271,15 +272,17 @@ async def test_a_crowd_of_keys_with_other_tasks_is_left_out_and_told_at_a_rate()
 
 
 @virtual
-async def test_a_peer_that_comes_back_with_our_task_is_told_as_well() -> None:
+async def test_task_agreement_reports_a_peer_that_returns_with_our_task() -> None:
     events: list[JournalEvent] = []
     agreement = TaskAgreement(events.append)
     agreement.begin(task())
     await trio.lowlevel.checkpoint()
     agreement._learn(task(sketch=9.0, digest=b"c" * 32))
     assert not agreement.heard("attic", task(sketch=9.0, digest=b"c" * 32).name)
-    assert not agreement.heard("attic", task(sketch=9.0, digest=b"c" * 32).name), "told once"
-    assert agreement.heard("attic", b""), "its worker starts"
+    assert not agreement.heard("attic", task(sketch=9.0, digest=b"c" * 32).name), (
+        "one report for each change"
+    )
+    assert agreement.heard("attic", b""), "a peer whose worker is starting is accepted"
     assert agreement.heard("attic", task().name)
     assert [bool(event.difference) for event in events if isinstance(event, TaskDiffers)] == [
         True,
@@ -287,7 +290,7 @@ async def test_a_peer_that_comes_back_with_our_task_is_told_as_well() -> None:
     ]
 
 
-def test_an_observer_takes_every_task_for_right() -> None:
-    agreement = TaskAgreement(lambda _: pytest.fail("it has nothing to tell"))
+def test_task_agreement_of_an_observer_accepts_every_task() -> None:
+    agreement = TaskAgreement(lambda _: pytest.fail("an observer must report nothing"))
     assert agreement.heard("attic", named("any"))
     assert agreement.refusal(named("any")) == ""

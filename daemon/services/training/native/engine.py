@@ -15,17 +15,13 @@ from daemon.services.training.native.audit.fraud_proofs import FraudProofs
 from daemon.services.training.native.beacon_builder import BeaconBuilder
 from daemon.services.training.native.engine_context import EngineContext, NodePorts
 from daemon.services.training.native.exchange.data_plane import DataPlane
-from daemon.services.training.native.parts import ModelParts, PeerParts
+from daemon.services.training.native.parts import PeerParts, resume_model
 from daemon.services.training.native.rounds.event_queue import EventQueue, ignore_event
 from daemon.services.training.native.rounds.message_translator import MessageTranslator
 from daemon.services.training.native.rounds.round_log import RoundLog
 from daemon.services.training.native.rounds.round_loop import RoundLoop
 from daemon.services.training.native.stage import Stage, Starting
-from daemon.services.training.native.state.downloads import Downloads
-from daemon.services.training.native.state.fork_choice import ForkChoice
 from daemon.services.training.native.state.state_store import StateStore
-from daemon.services.training.native.state.state_sync import StateSync
-from daemon.services.training.native.training.trainer_link import TrainerLink
 from daemon.swarm.ancestry import LineageEntry
 from daemon.swarm.chain_sync import ChainReply, serve_chain
 from daemon.swarm.follower import Follower, FollowerHooks
@@ -43,7 +39,7 @@ from protocol.messages.base import Signed
 from protocol.messages.beacon import Beacon
 from protocol.messages.envelope import AnyMessage
 from protocol.messages.offer import Ready
-from protocol.ports.trainer import TaskInfo, Trainer
+from protocol.ports.trainer import Trainer
 from protocol.round import events as e
 from protocol.round.state import RoundState
 
@@ -119,7 +115,15 @@ class NativeEngine:
             peers.members.tasks.begin(info.task)
             peers.members.compare_again()
             peers.lineage.chunks = chunk_count(info.parameters)
-            model, said = await self._model_parts(info)
+            model, origin = await resume_model(
+                context=context,
+                ports=self._ports,
+                peers=peers,
+                info=info,
+                trainer=self._trainer,
+                round_log=self._round_log,
+                emit=self._queue.put,
+            )
             rounds = RoundLoop(
                 context=context,
                 ports=self._ports,
@@ -132,7 +136,7 @@ class NativeEngine:
             )
             self._stage = rounds
             peers.follower.adopt(model.state_store.tip)
-            self._round_log.began(rounds.state, said, trio.current_time())
+            self._round_log.began(rounds.state, origin, trio.current_time())
             await model.trainer_link.begin()
             nursery.start_soon(model.trainer_link.attend)
             await nursery.start(peers.follower.run)
@@ -217,52 +221,7 @@ class NativeEngine:
             state_server=StateServer(ports.disk, self._leaves, self._parameters, self._read_state),
         )
 
-    async def _model_parts(self, info: TaskInfo) -> tuple[ModelParts, str]:
-        """Resume from disk. Returns the parts, and a sentence about where the node resumes."""
-        context, ports, peers = self._context, self._ports, self.peers
-        state_store = StateStore(
-            run=context.run,
-            me=context.me,
-            manifest=context.manifest,
-            info=info,
-            lineage=peers.lineage,
-            disk=ports.disk,
-            offload=ports.offload,
-            record=ports.record,
-        )
-        said = await state_store.resume()
-        await peers.fraud_proofs.resume()
-        downloads = Downloads(
-            network=ports.network,
-            lineage=peers.lineage,
-            members=peers.members,
-            state_store=state_store,
-            offload=ports.offload,
-            emit=self._queue.put,
-            record=ports.record,
-            refuse=ports.refuse,
-        )
-        trainer_link = TrainerLink(
-            self._trainer, state_store, context.manifest, context.me, ports.record
-        )
-        parts = ModelParts(
-            state_store=state_store,
-            downloads=downloads,
-            fork_choice=ForkChoice(peers.lineage, peers.members, downloads),
-            trainer_link=trainer_link,
-            state_sync=StateSync(
-                lineage=peers.lineage,
-                follower=peers.follower,
-                state_store=state_store,
-                trainer_link=trainer_link,
-                offload=ports.offload,
-                round_log=self._round_log,
-                record=ports.record,
-            ),
-        )
-        return parts, said
-
-    # ---------------------------------------------------------------- what the parts ask
+    # ---------------------------------------------------------------- called by the parts
 
     def _parameters(self) -> int:
         """The size of the model; 0 until the trainer has described it."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from daemon.services.training.native.audit.auditor import Auditor
 from daemon.services.training.native.audit.fraud_proofs import FraudProofs
+from daemon.services.training.native.engine_context import EngineContext, NodePorts
 from daemon.services.training.native.exchange.data_plane import DataPlane
 from daemon.services.training.native.rounds.message_translator import MessageTranslator
+from daemon.services.training.native.rounds.round_log import RoundLog
 from daemon.services.training.native.state.downloads import Downloads
 from daemon.services.training.native.state.fork_choice import ForkChoice
 from daemon.services.training.native.state.state_store import StateStore
@@ -18,6 +22,8 @@ from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Messenger
 from daemon.swarm.state_transfer import StateServer
+from protocol.ports.trainer import TaskInfo, Trainer
+from protocol.round.events import Event
 
 
 class PeerParts(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,3 +48,71 @@ class ModelParts(msgspec.Struct, frozen=True, kw_only=True):
     fork_choice: ForkChoice
     trainer_link: TrainerLink
     state_sync: StateSync
+
+
+async def resume_model(
+    *,
+    context: EngineContext,
+    ports: NodePorts,
+    peers: PeerParts,
+    info: TaskInfo,
+    trainer: Trainer,
+    round_log: RoundLog,
+    emit: Callable[[Event], None],
+) -> tuple[ModelParts, str]:
+    """Build the parts that work on the model, and resume from disk.
+
+    Args:
+        context: The run, and the identity of the node.
+        ports: The ports of the node.
+        peers: The parts that talk with peers.
+        info: The trainer's description of the model.
+        trainer: Trains the model.
+        round_log: Records each certificate that the node adopts.
+        emit: Receives the events for the round machine.
+
+    Returns:
+        The parts, and where the node resumes, as the words of a sentence.
+
+    Raises:
+        UserError: The home cannot be resumed; see `StateStore.resume`.
+    """
+    state_store = StateStore(
+        run=context.run,
+        me=context.me,
+        manifest=context.manifest,
+        info=info,
+        lineage=peers.lineage,
+        disk=ports.disk,
+        offload=ports.offload,
+        record=ports.record,
+    )
+    origin = await state_store.resume()
+    await peers.fraud_proofs.resume()
+    downloads = Downloads(
+        network=ports.network,
+        lineage=peers.lineage,
+        members=peers.members,
+        state_store=state_store,
+        offload=ports.offload,
+        emit=emit,
+        record=ports.record,
+        refuse=ports.refuse,
+    )
+    trainer_link = TrainerLink(trainer, state_store, context.manifest, context.me, ports.record)
+    parts = ModelParts(
+        state_store=state_store,
+        downloads=downloads,
+        fork_choice=ForkChoice(peers.lineage, peers.members, downloads),
+        trainer_link=trainer_link,
+        state_sync=StateSync(
+            lineage=peers.lineage,
+            follower=peers.follower,
+            state_store=state_store,
+            trainer_link=trainer_link,
+            offload=ports.offload,
+            round_log=round_log,
+            record=ports.record,
+        ),
+    )
+    return parts, origin

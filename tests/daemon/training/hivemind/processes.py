@@ -1,4 +1,4 @@
-"""Lists a process group by /proc: a process, its forks and the processes that they started."""
+"""Lists the live processes of a process group, from /proc."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def group_of(pid: int) -> dict[int, str]:
-    """Return the live processes in the group of leader `pid`, with their command names."""
+    """Return the live processes in the group of leader `pid`: their ids and command names."""
     found = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -28,7 +28,7 @@ def group_of(pid: int) -> dict[int, str]:
 
 
 def gone_within(pid: int, seconds: float) -> bool:
-    """Return whether the whole group ends within that time."""
+    """Wait for the group to end. Returns whether it ended within `seconds`."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if not group_of(pid):

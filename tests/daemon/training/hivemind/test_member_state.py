@@ -1,4 +1,4 @@
-"""Tests of a hivemind member's state: the outer step, and the state after a restart."""
+"""Tests the outer step of `MemberState`, and what the state restores after a restart."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def disk(tmp_path: Path) -> FileDisk:
     return FileDisk(tmp_path, inline)
 
 
-async def test_members_begin_equal_and_apply_the_outer_step(disk: FileDisk) -> None:
+async def test_members_begin_equal_and_make_the_same_outer_step(disk: FileDisk) -> None:
     one, other = member_state(disk), member_state(disk)
     assert await one.load() == await other.load() == "beginning at genesis"
     assert (one.anchor == other.anchor).all()
@@ -57,7 +57,7 @@ async def test_members_begin_equal_and_apply_the_outer_step(disk: FileDisk) -> N
     assert not one.pending.any()
 
 
-async def test_work_that_was_not_averaged_adds_up_to_a_capped_weight(disk: FileDisk) -> None:
+async def test_pending_work_adds_up_and_its_weight_is_limited(disk: FileDisk) -> None:
     state = member_state(disk)
     await state.load()
     await state.add(random(1), 60)
@@ -79,7 +79,7 @@ async def test_a_mean_that_is_not_finite_changes_nothing(disk: FileDisk) -> None
     assert (state.number, state.samples) == (0, 7)
 
 
-async def test_state_and_pending_work_survive_a_restart(disk: FileDisk) -> None:
+async def test_a_restart_restores_the_state_and_the_pending_work(disk: FileDisk) -> None:
     state = member_state(disk)
     await state.load()
     await state.apply(random(1))
@@ -94,15 +94,15 @@ async def test_state_and_pending_work_survive_a_restart(disk: FileDisk) -> None:
     assert (back.inner == state.inner).all()
     assert (back.pending == random(2)).all()
     assert (await back.local_parameters() == back.anchor - random(2)).all(), (
-        "training continues from its parameters"
+        "training continues from the same parameters"
     )
-    assert back.drawn == 30, "training draws new samples"
+    assert back.drawn == 30, "training does not draw these samples again"
 
     await back.apply(random(3))
     await back.save()
     again = member_state(disk)
     assert await again.load() == "resuming from round 2", (
-        "work from before an applied round is not offered twice"
+        "averaged work does not become pending again"
     )
 
 
@@ -115,7 +115,7 @@ async def test_load_refuses_the_checkpoint_of_another_model(disk: FileDisk) -> N
         await member_state(disk, COUNT + 1).load()
 
 
-async def test_replace_takes_the_state_of_another_member(disk: FileDisk) -> None:
+async def test_replace_adopts_another_members_state(disk: FileDisk) -> None:
     state = member_state(disk)
     await state.load()
     await state.add(random(1), 7)

@@ -1,4 +1,4 @@
-"""Tests of the messages between a node and its hivemind process."""
+"""Tests that messages between node and hivemind process arrive intact, or are refused."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ AVERAGED = VectorAveraged(
         AverageVector(id=3, weight=40.0, group_size=4, find_s=5.0, info=INFO),
     ],
 )
-def test_decode_command_returns_the_framed_command(message: ChildMessage) -> None:
+def test_decode_command_returns_what_was_sent(message: ChildMessage) -> None:
     (body,) = Deframer().feed(frame(message))
     assert decode_command(body) == message
 
 
-def test_decode_report_returns_the_framed_report() -> None:
+def test_decode_report_returns_what_was_sent() -> None:
     (body,) = Deframer().feed(frame(AVERAGED))
     assert decode_report(body) == AVERAGED
 
@@ -72,9 +72,9 @@ def test_an_average_with_a_missing_part_is_not_whole(change: dict[str, int]) -> 
     assert not msgspec.structs.replace(AVERAGED, **change).whole
 
 
-def test_member_info_is_converted_whole_or_refused() -> None:
-    fields = msgspec.to_builtins(INFO)
-    assert msgspec.convert(fields, MemberInfo) == INFO
-    for bad in ({**fields, "number": "3"}, {**fields, "more": 1}, {"peer": "x"}, [1, 2], None):
+def test_member_info_accepts_complete_records_only() -> None:
+    plain = msgspec.to_builtins(INFO)
+    assert msgspec.convert(plain, MemberInfo) == INFO
+    for bad in ({**plain, "number": "3"}, {**plain, "more": 1}, {"peer": "x"}, [1, 2], None):
         with pytest.raises(msgspec.ValidationError):
             msgspec.convert(bad, MemberInfo)

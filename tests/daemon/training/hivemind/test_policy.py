@@ -1,4 +1,4 @@
-"""Tests of the decisions about hivemind's rounds."""
+"""Tests the decisions about hivemind's rounds."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_check_manifest_refuses_a_run_that_hivemind_cannot_do(manifest: Manifest
 
 
 @given(seconds=st.floats(4.0, 3600.0))
-def test_averager_settings_have_timeouts_that_fit_the_round(seconds: float) -> None:
+def test_averager_settings_have_timeouts_that_fit_into_the_round(seconds: float) -> None:
     settings = averager_settings(
         RUN, msgspec.structs.replace(FINE, round=RoundRules(seconds=seconds))
     )
@@ -76,19 +76,21 @@ def test_averager_settings_have_timeouts_that_fit_the_round(seconds: float) -> N
 
 
 @given(now=st.floats(1.6e9, 1.8e9), seconds=st.floats(4.0, 3600.0))
-def test_next_end_is_on_the_grid_and_about_one_round_away(now: float, seconds: float) -> None:
+def test_next_end_is_a_multiple_of_the_round_and_no_round_is_empty_or_double(
+    now: float, seconds: float
+) -> None:
     end = next_end(now, seconds)
     assert MIN_REST * seconds - 1e-5 <= end - now <= (1 + MIN_REST) * seconds + 1e-5
     assert min(end % seconds, seconds - end % seconds) < 1e-4
 
 
-def test_next_end_is_the_same_for_members_that_missed_each_other() -> None:
-    """One gave up early, the other late. Skipping short rests would keep them apart."""
+def test_members_that_failed_to_meet_meet_at_the_next_end() -> None:
+    """One member failed early, one late. A rule that skips short rests would separate them."""
     assert next_end(103.6, 5.0) == next_end(100.1, 5.0) == 105.0
 
 
 @given(members=st.integers(2, 500), max_group=st.integers(2, 64))
-def test_choose_group_returns_the_fewest_groups_within_the_limit(
+def test_choose_group_returns_the_fewest_groups_of_the_allowed_size(
     members: int, max_group: int
 ) -> None:
     choice = choose_group(members, max_group)
@@ -112,7 +114,7 @@ def test_a_sketch_is_small_and_includes_both_ends(size: int) -> None:
     assert (sketch[0], sketch[-1]) == (anchor[0], anchor[-1])
 
 
-def test_a_whole_mean_of_equal_members_is_applied() -> None:
+def test_a_whole_mean_among_equal_members_is_applied_and_reported_as_not_certified() -> None:
     decision = decide_round(averaged(member("a"), member("b"), member("c")), member("a"))
     assert decision.action == "apply"
     assert "not certified" in decision.reason
@@ -126,24 +128,24 @@ def test_a_whole_mean_of_equal_members_is_applied() -> None:
         ({"parts_summed": 6}, "2 of 8 pieces"),
     ],
 )
-def test_an_average_with_a_missing_part_is_not_applied(holes: dict[str, int], word: str) -> None:
+def test_a_success_with_a_hole_is_not_applied(holes: dict[str, int], word: str) -> None:
     decision = decide_round(averaged(member("a"), member("b"), **holes), member("a"))
     assert decision.action == "keep"
     assert word in decision.reason
 
 
-def test_a_member_that_differs_from_most_takes_their_state() -> None:
+def test_a_member_with_another_anchor_than_most_downloads_theirs() -> None:
     members = (member("a"), member("b", shift=0.1), member("c", shift=0.1))
     assert decide_round(averaged(*members), members[0]).action == "others"
     assert decide_round(averaged(*members), members[1]).action == "apply"
     late = (member("a", number=5), member("b", number=9))
     assert decide_round(averaged(*late), late[0]).action == "others", (
-        "the member that is behind takes the other state"
+        "the member that is behind moves"
     )
     assert decide_round(averaged(*late), late[1]).action == "apply"
 
 
-def test_two_members_that_differ_agree_on_who_takes_the_other_state() -> None:
+def test_two_members_that_differ_agree_on_which_one_moves() -> None:
     members = (member("a"), member("b", shift=0.5))
     assert sorted(decide_round(averaged(*members), mine).action for mine in members) == [
         "apply",
@@ -151,26 +153,26 @@ def test_two_members_that_differ_agree_on_who_takes_the_other_state() -> None:
     ]
 
 
-def test_a_rounding_error_is_not_a_difference() -> None:
+def test_rounding_does_not_make_anchors_differ() -> None:
     members = (member("a"), member("b", shift=1e-6))
     assert all(decide_round(averaged(*members), mine).action == "apply" for mine in members)
 
 
-def test_the_reason_counts_members_without_hypergpu() -> None:
+def test_members_that_do_not_run_hypergpu_are_counted() -> None:
     assert (
         "1 of them do not run HyperGPU"
         in decide_round(averaged(member("a"), member("b"), group=3), member("a")).reason
     )
 
 
-def test_averager_settings_have_the_group_bounds_of_the_manifest() -> None:
+def test_averager_settings_have_the_manifests_group_limits() -> None:
     settings = averager_settings(
         RUN, msgspec.structs.replace(FINE, group=Group(min_peers=3, max_group=5))
     )
     assert (settings.min_group_size, settings.group_size) == (3, 5)
 
 
-def test_peer_settings_follow_the_listening_settings_of_the_node() -> None:
+def test_peer_settings_follow_from_the_nodes_network_settings() -> None:
     alone = peer_settings("127.0.0.1", 0, ())
     assert (alone.listen, alone.announce, alone.through_nat) == (
         ("/ip4/127.0.0.1/tcp/0",),

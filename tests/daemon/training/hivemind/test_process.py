@@ -1,4 +1,4 @@
-"""Tests of real hivemind processes: averages, state downloads, and their end with the node."""
+"""Tests real hivemind processes: they average, exchange states, and end with their node."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.daemon.training.hivemind.processes import gone_within, group_of
 pytestmark = pytest.mark.real
 
 ROOT = Path(__file__).parents[4]
-# Hivemind splits these into several parts.
+# hivemind splits so many elements into several parts.
 ELEMENTS = 300_000
 GONE_S = 10.0
 SETTINGS = AveragerSettings(
@@ -64,7 +64,7 @@ def average(name: str, weight: float, number: int) -> AverageVector:
     return AverageVector(id=number, weight=weight, group_size=2, find_s=30.0, info=info)
 
 
-async def test_two_processes_average_by_weight_and_share_their_state() -> None:
+async def test_two_processes_average_by_weight_and_one_downloads_the_others_state() -> None:
     lost: list[str] = []
     first, second = (
         HivemindProcess(PeerSettings(), SETTINGS, ELEMENTS, lost.append) for _ in range(2)
@@ -112,7 +112,7 @@ async def test_two_processes_average_by_weight_and_share_their_state() -> None:
                 await first.ask(lambda number: ShareState(id=number, number=9)), CommandDone
             )
             got = await second.ask(lambda number: DownloadState(id=number))
-            # It fails until the donor's announcement has reached the DHT.
+            # The download fails until the sender's announcement has reached the DHT.
             while isinstance(got, CommandFailed):
                 got = await second.ask(lambda number: DownloadState(id=number))
             assert isinstance(got, StateDownloaded)
@@ -122,7 +122,7 @@ async def test_two_processes_average_by_weight_and_share_their_state() -> None:
     assert lost == []
 
 
-async def test_a_killed_process_is_restarted_after_its_whole_group_ended() -> None:
+async def test_a_process_that_dies_is_restarted_and_leaves_nothing_behind() -> None:
     lost: list[str] = []
     process = HivemindProcess(PeerSettings(), SETTINGS, 1000, lost.append)
     with trio.fail_after(60):
@@ -163,8 +163,8 @@ def node_with_a_hivemind_process() -> Iterator[tuple[subprocess.Popen[str], int,
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-def test_a_killed_node_leaves_no_hivemind_processes_and_sockets(stopped: bool) -> None:
-    """A stopped group cannot notice the end of the node by itself."""
+def test_kill_9_of_the_node_leaves_neither_processes_nor_sockets(stopped: bool) -> None:
+    """This holds even for a stopped group, which cannot notice the kill."""
     with node_with_a_hivemind_process() as (parent, pid, sockets):
         family = group_of(pid)
         # The process, its guard, its DHT, its averager, and hivemind's daemon.

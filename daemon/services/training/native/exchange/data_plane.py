@@ -29,7 +29,7 @@ from daemon.services.training.native.exchange.exchange_context import (
     PartArrival,
 )
 from daemon.services.training.native.exchange.inter_group_reduce import GroupSumSample
-from daemon.services.training.native.exchange.link_meter import link_use
+from daemon.services.training.native.exchange.peer_links import note_part, note_sent
 from daemon.services.training.native.exchange.result_buffer import EncodingLosses, ReceivedResults
 from daemon.services.training.native.exchange.signal import Signal
 from daemon.services.training.native.state.anchor import Anchor
@@ -259,31 +259,12 @@ class DataPlane:
     # ---------------------------------------------------------------- measuring
 
     def _on_part(self, arrival: PartArrival) -> None:
-        """Report how fast a contributor sent its part, and how busy this node's link was."""
-        self._members.link_estimates.note_uplink(
-            arrival.peer,
-            arrival.sent_to_all_bytes,
-            arrival.size_bytes,
-            arrival.seconds,
-            link_use(arrival.received_bytes, arrival.seconds, self.downlink_bps),
-        )
+        note_part(self._members.link_estimates, arrival, self.downlink_bps)
 
     def _on_sent(self, peer: PeerId, size_bytes: int, seconds: float) -> None:
-        """Report how fast a peer received.
-
-        Every member of a group sends the peer about as much as this node does, and this node sent
-        the other members about as much meanwhile.
-        """
-        plan = self._current.plan if self._current is not None else None
-        if plan is not None and peer in plan.index:
-            others = len(plan.layout.group_members(plan.index[peer])) - 1
-            self._members.link_estimates.note_downlink(
-                peer,
-                size_bytes * others,
-                size_bytes,
-                seconds,
-                link_use(size_bytes * others, seconds, self.uplink_bps),
-            )
+        if self._current is not None:
+            plan, estimates = self._current.plan, self._members.link_estimates
+            note_sent(estimates, plan, peer, size_bytes, seconds, self.uplink_bps)
 
 
 def _vote(plan: OpenPlan, inclusion: Digest, result: Digest, state: Digest) -> Vote:

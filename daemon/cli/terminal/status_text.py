@@ -136,7 +136,8 @@ def _network(status: Status, ink: Ink, width: int) -> list[str]:
         f"{quantity(run.nodes, 'node')} training, {rate(run.samples_per_second)} samples/s together"
     )
     links = f"{together}; {direct} direct, {without}{relayed} through a relay"
-    plan = run.plan + _how_far_off(run.prediction_error) if run.plan else ""
+    # The plan of the last round stays here while this node is alone.
+    plan = f"last plan: {run.plan}{_how_far_off(run.prediction_error)}" if run.plan else ""
     refused = ", ".join(
         f"{count(number)} {reason}" for reason, number in status.refusals.items() if number
     )
@@ -188,12 +189,12 @@ def _failure(status: Status, ink: Ink, width: int) -> list[str]:
 
 
 def verdict_line(status: Status, color: bool) -> str:
-    """The verdict with its mark."""
+    """Return the verdict with its mark."""
     return Ink(color)(status.level, f"{MARKS.get(status.level, 'i')} {status.verdict}")
 
 
 def status_text(status: Status, color: bool, width: int | None = None) -> str:
-    """The whole status, the verdict first, without a final line feed.
+    """Return the whole status, the verdict first, without a final line feed.
 
     Prose takes at most `width` columns.
     """

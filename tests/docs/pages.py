@@ -3,7 +3,7 @@
 The info string behind three backticks says what a test does with a block:
 
     sh                          run the commands; they must succeed
-    sh background until="TEXT"  start the command, wait until it prints TEXT, stop it at the page's end
+    sh background until="TEXT"  start the command, wait until it prints TEXT; stop it at the end
     sh run=after-round          wait until a round is certified, then run
     sh run=long                 run from the repository's root, with a long timeout
     sh norun                    needs a chain or a person: the commands must parse

@@ -1,4 +1,4 @@
-"""The documentation agrees with the program: commands parse, links lead somewhere, lists are whole."""
+"""The documentation agrees with the program: commands parse, links work, lists are complete."""
 
 from __future__ import annotations
 

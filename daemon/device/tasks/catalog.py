@@ -52,10 +52,10 @@ def locate(name: str, settings: WorkerSettings) -> tuple[str, str]:
         raise UserError(
             "TASK_NOT_ALLOWED",
             f"This run executes {name!r}, code on this machine that you have not allowed.",
-            why="a run's file can come from somebody else, so only the tasks that come with HyperGPU"
-            " run without your permission",
-            fix="to allow it, set allow_custom_task = true under [worker] in the home's config.toml,"
-            " or HYPERGPU_WORKER_ALLOW_CUSTOM_TASK=true for one start",
+            why="a run's file can come from somebody else, so only HyperGPU's own tasks run without"
+            " your permission",
+            fix="to allow it, set allow_custom_task = true under [worker] in the home's config.toml"
+            ", or HYPERGPU_WORKER_ALLOW_CUSTOM_TASK=true for one start",
             exit_code=2,
         )
     return module, attribute

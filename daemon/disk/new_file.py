@@ -18,7 +18,8 @@ from pathlib import Path
 
 # fcntl.h: paths are relative to the working directory.
 _AT_FDCWD = -100
-_RENAME_NOREPLACE = 1  # linux/fs.h
+# linux/fs.h
+_RENAME_NOREPLACE = 1
 
 # The errors of file systems whose directories cannot be synced.
 _NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EACCES)

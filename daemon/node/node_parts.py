@@ -1,4 +1,4 @@
-"""What every part of a running node is built from."""
+"""Defines what every part of a running node is built from."""
 
 from __future__ import annotations
 

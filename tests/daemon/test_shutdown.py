@@ -118,9 +118,7 @@ def test_a_call_that_never_returns_does_not_keep_the_process_alive(
 async def test_the_exit_timer_stops_when_its_block_raises(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The process of a node that fails while it leaves reports the failure. The timer must not end
-    the process with another exit code.
-    """
+    """The timer must not change the exit code of a node that fails while it leaves."""
     monkeypatch.setattr("daemon.node.shutdown.FORCED_EXIT_S", 600.0)
 
     def fail() -> None:

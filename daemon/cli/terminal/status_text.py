@@ -136,7 +136,8 @@ def _network(status: Status, ink: Ink, width: int) -> list[str]:
         f"{quantity(run.nodes, 'node')} training, {rate(run.samples_per_second)} samples/s together"
     )
     links = f"{together}; {direct} direct, {without}{relayed} through a relay"
-    plan = run.plan + _how_far_off(run.prediction_error) if run.plan else ""
+    # The plan of the last round stays here while this node is alone.
+    plan = f"last plan: {run.plan}{_how_far_off(run.prediction_error)}" if run.plan else ""
     refused = ", ".join(
         f"{count(number)} {reason}" for reason, number in status.refusals.items() if number
     )

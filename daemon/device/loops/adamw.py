@@ -1,5 +1,6 @@
-"""AdamW (https://arxiv.org/abs/1711.05101) over one flat vector, with clipping of the whole
-gradient. Worker process only.
+"""Implements AdamW over one flat vector, and clips the whole gradient. Worker process only.
+
+The algorithm is that of https://arxiv.org/abs/1711.05101.
 
 This module does not use `torch.optim.AdamW`: a checkpoint holds the state as one flat vector, and
 the import of `torch.optim` adds a second to each start. The update is the same as torch's, term by

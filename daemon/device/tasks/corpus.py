@@ -74,10 +74,9 @@ def stdlib_sources(limit: int = STDLIB_BYTES) -> Bytes:
 
 
 def load_corpus(name: str, data_folders: Sequence[str], limit: int = 0) -> Bytes:
-    """Load the corpus that a manifest names, shape (bytes,): "stdlib", or a file or folder inside
-    `data_folders`.
+    """Load the corpus that a manifest names, as bytes of shape (count,).
 
-    `limit` 0 stands for the usual one.
+    It is "stdlib", or a file or folder inside `data_folders`. A `limit` of 0 means the default.
 
     Raises `UserError("DATA")` when there is nothing to read.
     """

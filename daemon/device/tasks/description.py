@@ -35,9 +35,7 @@ _DOMAIN = b"hypergpu/content/1\0"
 
 
 def seed_everything(seed: int) -> None:
-    """What a task draws at random while it is made is the same on every node: from torch, numpy and
-    `random`.
-    """
+    """Seed torch, numpy and `random`, so that a new task draws the same numbers on every node."""
     torch.manual_seed(seed)
     np.random.seed(seed % (1 << 32))
     random.seed(seed)

@@ -26,10 +26,12 @@ _IDX_UBYTE = 0x08
 
 
 def sklearn_digits() -> tuple[Images, Labels]:
-    """What `sklearn.datasets.load_digits` returns, read from the same file: importing scikit-learn
-    and scipy takes seconds, this milliseconds.
+    """Return the data of `sklearn.datasets.load_digits`, read from the same file.
+
+    Reading it takes milliseconds; importing scikit-learn and scipy takes seconds.
     """
-    spec = find_spec("sklearn")  # finds without importing
+    # This finds the package without importing it.
+    spec = find_spec("sklearn")
     places = (
         [
             Path(place) / "datasets" / "data" / "digits.csv.gz"

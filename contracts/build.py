@@ -57,7 +57,7 @@ def artifact_of(source: Path) -> bytes:
 
 
 def imported_by(source: Path) -> list[Path]:
-    """The modules of `library` that a contract imports. These modules import nothing."""
+    """Return the modules of `library` that a contract imports. These modules import nothing."""
     lines = source.read_text().splitlines()
     prefix = "from library import "
     return [

@@ -1,7 +1,8 @@
 """Records a node's events: dates them, folds them into the status, and writes them to disk.
 
 `record` never blocks and never fails. Events wait in memory until `run` appends the durable ones to
-a file of JSON lines. The file is for people and for later use: a node's status is empty at each start.
+a file of JSON lines. The file is for people and for later use. A node's status is empty at each
+start.
 """
 
 from __future__ import annotations

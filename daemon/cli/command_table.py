@@ -101,7 +101,7 @@ def plugins() -> Plugins:
 
 
 def find_command(name: str) -> Command | None:
-    """The command called `name`; None where no package has one."""
+    """Return the command called `name`; None where no package has one."""
     own = next((command for command in COMMANDS if command.name == name), None)
     if own is not None:
         return own

@@ -31,7 +31,7 @@ MAX_CAUSES = 8
 
 
 def explained(error: BaseException, home: Path | None, *, verbose: bool) -> UserError:
-    """The error as a message for the user."""
+    """Return the error as a message for the user."""
     leaves = leaves_of(error)
     for leaf in leaves:
         if isinstance(leaf, UserError):
@@ -57,7 +57,7 @@ def explained(error: BaseException, home: Path | None, *, verbose: bool) -> User
 
 
 def leaves_of(error: BaseException) -> list[BaseException]:
-    """The exceptions in a group and its subgroups; else the exception itself."""
+    """Return the exceptions in a group and its subgroups; else the exception itself."""
     if not isinstance(error, BaseExceptionGroup):
         return [error]
     return [leaf for part in error.exceptions for leaf in leaves_of(part)]

@@ -44,7 +44,7 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
         return user_path(named, "HYPERGPU_CONFIG") if named else None
 
     def color(self, stream: Any) -> bool:
-        """Whether to print colours to `stream`.
+        """Return whether to print colours to `stream`.
 
         See https://no-color.org: `NO_COLOR` that is set and not empty means no.
         """
@@ -79,7 +79,7 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def output_error(error: OSError) -> UserError:
-    """The error for a result that stdout refused."""
+    """Return the error for a result that stdout refused."""
     return UserError(
         "OUTPUT",
         "Cannot write the result to the standard output.",
@@ -99,7 +99,7 @@ def tell(text: str) -> None:
 
 
 def is_terminal(stream: Any) -> bool:
-    """Whether `stream` is a terminal that understands colours and cursor movements."""
+    """Return whether `stream` is a terminal that understands colours and cursor movements."""
     return (
         stream is not None
         and stream.isatty()
@@ -108,7 +108,7 @@ def is_terminal(stream: Any) -> bool:
 
 
 def invocation_of(context: click.Context) -> Invocation:
-    """The global options of the call that runs this command."""
+    """Return the global options of the call that runs this command."""
     found = context.find_root().obj
     return found if isinstance(found, Invocation) else Invocation()
 

@@ -121,7 +121,7 @@ def _ended(error: BaseException, invocation: Invocation) -> int:
 
 
 def _reader_left() -> bool:
-    """Whether stdout is a pipe or socket whose other end has closed."""
+    """Return whether stdout is a pipe or socket whose other end has closed."""
     try:
         number = sys.stdout.fileno()
     except (OSError, ValueError):

@@ -110,7 +110,7 @@ def _header(length: bytes, stream: Any) -> dict[str, Any]:
 
 
 def _checkpoints(home: Path, run: str) -> dict[int, Path]:
-    """The home's checkpoint files of the run by number.
+    """Return the home's checkpoint files of the run by number.
 
     Two certificates of one number are siblings; their newer file counts.
     """

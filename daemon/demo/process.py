@@ -110,7 +110,7 @@ class DemoProcess:
         return f"ended with exit code {code}"
 
     def status(self) -> Status | None:
-        """The daemon's status; None if it does not answer, or does not know its run yet."""
+        """Return the daemon's status; None if it does not answer, or does not know its run yet."""
         try:
             status = msgspec.json.decode(
                 call(self.home, "status", timeout_s=STATUS_TIMEOUT_S), type=Status
@@ -145,7 +145,7 @@ class DemoProcess:
             self.wait(5.0)
 
     def tail(self) -> str:
-        """The last lines that the process printed."""
+        """Return the last lines that the process printed."""
         try:
             with (self.home / OUTPUT_FILE).open("rb") as output:
                 output.seek(max(0, os.fstat(output.fileno()).st_size - TAIL_BYTES))
@@ -155,7 +155,7 @@ class DemoProcess:
         return "\n".join(f"    {line}" for line in lines[-TAIL_LINES:])
 
     def url(self) -> str:
-        """The address of its page; empty until the process has printed it.
+        """Return the address of its page; empty until the process has printed it.
 
         The process chooses a free port by itself. A port that the demo chose could be in use by the
         time the process binds it.

@@ -77,7 +77,7 @@ class LiveOutput:
 
 
 def _sized(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment without a size of 0, in which rich would draw nothing."""
+    """Return the environment without a size of 0, in which rich would draw nothing."""
     return {
         name: value
         for name, value in environ.items()

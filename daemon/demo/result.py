@@ -82,11 +82,11 @@ class RoundTally:
         return next((status.run.run for status in self._last.values()), "")
 
     def reached(self, name: str) -> int:
-        """The last round that the daemon `name` has verified."""
+        """Return the last round that the daemon `name` has verified."""
         return self._last[name].run.number if name in self._last else 0
 
     def heard(self, name: str) -> bool:
-        """Whether the daemon `name` ever answered."""
+        """Return whether the daemon `name` ever answered."""
         return name in self._last
 
     def update(self, statuses: Mapping[str, Status | None]) -> list[RoundSummary]:
@@ -133,7 +133,7 @@ class RoundTally:
 
 
 def round_line(certified: RoundSummary, peers: int) -> str:
-    """A certified round as one line."""
+    """Return a certified round as one line."""
     loss = "loss unknown" if certified.loss is None else f"loss {certified.loss:.4f}"
     seconds = sum(certified.phase_seconds.values())
     took = f", {seconds:.1f} s" if seconds else ""
@@ -142,7 +142,7 @@ def round_line(certified: RoundSummary, peers: int) -> str:
 
 
 def result_text(result: DemoResult, agreement: Agreement) -> str:
-    """The result as text, the most important fact first."""
+    """Return the result as text, the most important fact first."""
     if result.rounds_certified == 0:
         first = f"No round was certified by {result.peers} peers."
     elif not result.agreement:
@@ -172,7 +172,7 @@ def result_text(result: DemoResult, agreement: Agreement) -> str:
 
 
 def _payout_lines(payout: RewardSummary) -> list[str]:
-    """What each daemon claimed, and the sum beside the pool."""
+    """Return what each daemon claimed, and the sum beside the pool."""
     wide = max((len(one.name) for one in payout.paid), default=0)
     lines = [
         f"    {one.name:<{wide}}  {tokens(int(one.amount)):>24}  at {one.payout}"

@@ -125,7 +125,7 @@ class SettlementDemo:
         return path
 
     def settings(self) -> dict[str, object]:
-        """The `[chain]` of a daemon."""
+        """Return the `[chain]` of a daemon."""
         return {"rpc": [self._url], "confirmations": 1, "heartbeat_s": HEARTBEAT_S}
 
     def arguments(self) -> list[str]:
@@ -256,5 +256,5 @@ class SettlementDemo:
 
 
 def _reported_samples(chain: Chain) -> int | None:
-    """The samples that the account's heartbeats reported; None before the first."""
+    """Return the samples that the account's heartbeats reported; None before the first."""
     return chain.agent(chain.account).samples or None

@@ -45,7 +45,7 @@ class DemoSettlement(Protocol):
         """Write the run with its settlement."""
 
     def settings(self) -> dict[str, object]:
-        """The `[chain]` of a daemon."""
+        """Return the `[chain]` of a daemon."""
 
     def arguments(self) -> list[str]:
         """Arguments of `hypergpud start`."""
@@ -92,7 +92,7 @@ class DemoSupervisor:
         return [process for process in self._daemons if process.name not in self._dead]
 
     def members(self) -> list[DemoProcess]:
-        """The finishers that took part in a certificate.
+        """Return the finishers that took part in a certificate.
 
         Any other finisher has no anchor to compare, which this reports.
         """
@@ -171,7 +171,7 @@ class DemoSupervisor:
         moved: dict[str, tuple[int, float]],
         stall_timeout_s: float,
     ) -> list[str]:
-        """The daemons without progress for too long. `moved` keeps their last progress."""
+        """Return the daemons without progress for too long. `moved` keeps their last progress."""
         now = time.monotonic()
         for process in processes:
             reached = self.tally.reached(process.name)

@@ -35,7 +35,7 @@ Statuses = Mapping[str, Status | None]
 
 
 def sparkline(values: Sequence[float], width: int = SPARK_COLUMNS) -> str:
-    """The values as a line of at most `width` blocks, scaled from the lowest to the highest.
+    """Return the values as a line of at most `width` blocks, scaled from the lowest to the highest.
 
     Each block shows the last value of an equal part of the values.
     """
@@ -52,7 +52,7 @@ def sparkline(values: Sequence[float], width: int = SPARK_COLUMNS) -> str:
 
 
 def furthest(statuses: Statuses) -> Status | None:
-    """The status of the daemon that has verified the most; None while no daemon answers."""
+    """Return the status of the daemon that has verified the most; None while no daemon answers."""
     known = [status for status in statuses.values() if status is not None]
     return max(
         known, key=lambda status: (status.run.number, status.run.rounds_certified), default=None

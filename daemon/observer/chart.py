@@ -32,12 +32,12 @@ class Axis(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
 
     def labels(self) -> list[float]:
-        """The labels, lowest first."""
+        """Return the labels, lowest first."""
         return [self.low + (self.high - self.low) * i / self.steps for i in range(self.steps + 1)]
 
 
 def nice_axis(low: float, high: float, most: int = 5) -> Axis:
-    """The shortest axis that contains `low` and `high`.
+    """Return the shortest axis that contains `low` and `high`.
 
     It has at most `most` steps, each 1, 2, 2.5 or 5 times a power of ten.
     """
@@ -73,7 +73,7 @@ def _hover(places: Sequence[tuple[float, float]], points: Sequence[LossPoint]) -
 
 
 def loss_chart(points: Sequence[LossPoint]) -> str:
-    """The curve with its caption, as HTML."""
+    """Return the curve with its caption, as HTML."""
     caption = '<figcaption>Loss <span class="dim">against samples certified</span></figcaption>'
     if not points:
         return (

@@ -43,7 +43,7 @@ class ProbeBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def refuse(refusal: Refusal) -> HttpAnswer:
-    """A refusal as an answer, in JSON with a stable code."""
+    """Return a refusal as an answer, in JSON with a stable code."""
     return HttpAnswer(
         body=msgspec.json.encode(ErrorBody(error=refusal)), content_type=JSON, status=refusal.status
     )
@@ -73,7 +73,7 @@ class AnswerTable:
         self._endpoints = {endpoint.path: endpoint for endpoint in ENDPOINTS}
 
     def answer(self, path: str) -> HttpAnswer:
-        """The answer to a GET of `path`; a refusal where nothing is served there."""
+        """Return the answer to a GET of `path`; a refusal where nothing is served there."""
         if path in self._static:
             return self._static[path]
         endpoint = self._endpoints.get(path)
@@ -106,7 +106,7 @@ class AnswerTable:
 
 
 def etag_matches(header: str, etag: str) -> bool:
-    """Whether If-None-Match names `etag` (weak comparison, RFC 9110 section 13.1.2)."""
+    """Return whether If-None-Match names `etag` (weak comparison, RFC 9110 section 13.1.2)."""
     bare = etag.removeprefix("W/")
     return bool(etag) and any(
         one.strip().removeprefix("W/") in (bare, "*") for one in header.split(",")
@@ -114,7 +114,7 @@ def etag_matches(header: str, etag: str) -> bool:
 
 
 def respond(answer: HttpAnswer, if_none_match: str = "") -> web.Response:
-    """The answer with its headers; 304 without a body if the reader has the answer already.
+    """Return the answer with its headers; 304 without a body if the reader has the answer already.
 
     Readers revalidate an answer with an ETag every time, and store no other answer.
     """

@@ -94,7 +94,7 @@ class HttpServer(web.Server):
 def make_server(
     bridge: Bridge, guard: RequestGuard, reports: ReportQueue | None = None
 ) -> HttpServer:
-    """The server for one event loop; call it in that loop.
+    """Return the server for one event loop; call it in that loop.
 
     `reports` receives usage reports; None refuses them.
     """

@@ -49,7 +49,7 @@ _LEVELS = {
 
 
 def when(at: float) -> str:
-    """A time of day in HTML; the script turns it into "12 s ago"."""
+    """Return a time of day in HTML; the script turns it into "12 s ago"."""
     moment = datetime.fromtimestamp(min(max(at, 0.0), LATEST), UTC)
     iso = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return f'<time datetime="{iso}" title="{moment:%Y-%m-%d %H:%M:%S} UTC">{moment:%H:%M:%S}</time>'
@@ -61,7 +61,7 @@ def _names(status: Status) -> dict[str, str]:
 
 
 def _described(known: RoundSummary, names: dict[str, str]) -> str:
-    """A round in one or two sentences, for the tooltip and for screen readers."""
+    """Return a round in one or two sentences, for the tooltip and for screen readers."""
     _, meaning = OUTCOMES.get(known.outcome, ("?", known.outcome))
     head = f"Round {known.number}{f' (try {known.view + 1})' if known.view else ''}: {meaning}"
     if known.outcome != "missed":
@@ -84,7 +84,7 @@ def _described(known: RoundSummary, names: dict[str, str]) -> str:
 
 
 def rounds_strip(status: Status) -> str:
-    """The last rounds, oldest first; each outcome has a shape, a colour and a sentence."""
+    """Return the last rounds, oldest first; each outcome has a shape, a colour and a sentence."""
     if not status.rounds:
         return '<p class="empty">No round has been certified yet.</p>'
     names = _names(status)
@@ -146,7 +146,7 @@ def _path(peer: PeerSummary) -> str:
 
 
 def _standing(peer: PeerSummary) -> str:
-    """The standing of a peer, with its reason in plain sight unless the peer is trusted."""
+    """Return the standing of a peer, with its reason in plain sight unless the peer is trusted."""
     if not peer.standing:
         return MISSING
     if peer.standing == TRUSTED:
@@ -187,7 +187,7 @@ def _peer_row(peer: PeerSummary) -> str:
 
 
 def peers_table(status: Status) -> str:
-    """The peers, one in each row, connected ones first."""
+    """Return the peers, one in each row, connected ones first."""
     if not status.peers:
         return '<p class="empty">No peer is known at the moment.</p>'
     heads = "".join(
@@ -219,7 +219,7 @@ def peers_table(status: Status) -> str:
 
 
 def events_list(status: Status) -> str:
-    """The last events, newest first."""
+    """Return the last events, newest first."""
     if not status.events:
         return '<p class="empty">Nothing has happened yet.</p>'
     lines = []

@@ -43,7 +43,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def host_name(value: str) -> str:
-    """The name in a Host header: lower case, without port, brackets and final dot.
+    """Return the name in a Host header: lower case, without port, brackets and final dot.
 
     It is empty for a header that is not a host.
     """

@@ -2,7 +2,7 @@
  *
  * They make the same bytes as numpy, in one pass over memory. protocol/codec/kernel.py calls them.
  * protocol/codec/{floats,blocks}.py and protocol/averaging/outer_step.py define what they compute, and
- * tests/protocol/codec/test_kernel.py and tests/protocol/test_outer.py compare every bit.
+ * tests/protocol/codec/test_kernel.py and tests/protocol/averaging/test_outer_step.py compare every bit.
  *
  * Bits depend on these rules:
  * - Every float operation is one that numpy makes, in its order, on float32. The file is compiled with

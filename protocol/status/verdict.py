@@ -188,10 +188,8 @@ def _run_seen(state: StatusState, training: list[PeerSummary]) -> LeveledText:
                 f"{nodes} training, at round {count(furthest)} (self-reported); "
                 "the engine hivemind has no certificates",
             )
-        return (
-            "info",
-            f"{quantity(len(training), 'node is', 'nodes are')} training; no round is certified yet",
-        )
+        nodes = quantity(len(training), "node is", "nodes are")
+        return "info", f"{nodes} training; no round is certified yet"
     part = f"the last with {len(last.contributors)} of {quantity(len(last.members), 'member')}"
     sentence = f"{quantity(run.rounds_certified, 'round')} certified, {part}"
     if run.loss_first is not None and run.loss is not None:

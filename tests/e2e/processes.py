@@ -63,14 +63,14 @@ def _fields(pid: int) -> list[str] | None:
 
 
 def process(pid: int) -> Process:
-    """The process that has this number now."""
+    """Return the process that has this number now."""
     fields = _fields(pid)
     assert fields is not None, f"process {pid} does not exist"
     return Process(pid, int(fields[19]))
 
 
 def descendants(pid: int) -> list[Process]:
-    """All processes that `pid` started, and that those started.
+    """Return all processes that `pid` started, and that those started.
 
     Call this before `pid` ends, since orphans get another parent.
     """
@@ -89,12 +89,12 @@ def descendants(pid: int) -> list[Process]:
 
 
 def still_running(processes: Iterable[Process]) -> list[str]:
-    """The number and command of each of `processes` that still runs."""
+    """Return the number and command of each of `processes` that still runs."""
     return [f"{one.pid} {_command(one.pid)}" for one in processes if one.running]
 
 
 def listening_ports(pid: int) -> list[int]:
-    """The TCP ports on which the process listens, from /proc/net/tcp (proc(5))."""
+    """Return the TCP ports on which the process listens, from /proc/net/tcp (proc(5))."""
     sockets = set()
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         try:

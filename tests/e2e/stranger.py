@@ -65,7 +65,7 @@ class Stranger:
         return f"hypergpu/{self.run.hex()}/certificates"
 
     def beacon(self, *, tip: Digest | None = None, number: int = 0) -> Beacon:
-        """A beacon that claims to be a node at `tip`; by default at genesis."""
+        """Return a beacon that claims to be a node at `tip`; by default at genesis."""
         self._serial += 1
         return Beacon(
             serial=self._serial,
@@ -88,7 +88,7 @@ class Stranger:
     def signed(
         self, message: Message, *, signer: Signer | None = None, run: Digest | None = None
     ) -> bytes:
-        """The signed message as bytes on the wire."""
+        """Return the signed message as bytes on the wire."""
         return encode_signed(sign(signer or self.signer, run or self.run, message))
 
     async def say(self, *frames: bytes, protocol: str = PROTOCOL) -> None:
@@ -113,7 +113,7 @@ class Stranger:
         await self.say(frame(self.signed(message)))
 
     async def forged_certificate(self) -> bytes:
-        """The newest real certificate with another state than the one in its votes."""
+        """Return the newest real certificate with another state than the one in its votes."""
         certificates: list[bytes] = []
 
         async def keep(raw: bytes) -> bool:

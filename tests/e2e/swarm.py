@@ -57,11 +57,11 @@ class Daemon(DemoProcess):
     """One `hypergpud` process, observed from outside."""
 
     def process(self) -> Process:
-        """The node process."""
+        """Return the node process."""
         return process(self.pid)
 
     def family(self) -> list[Process]:
-        """The node process and everything that it started."""
+        """Return the node process and everything that it started."""
         return [self.process(), *descendants(self.pid)]
 
     def now(self) -> Status:
@@ -87,7 +87,7 @@ class Daemon(DemoProcess):
         assert self.wait(10.0)
 
     def anchors(self, run: str) -> list[int]:
-        """The rounds of its checkpoints, oldest first."""
+        """Return the rounds of its checkpoints, oldest first."""
         return sorted(
             int(file.name.partition("-")[0])
             for file in self.home.glob(f"runs/{run}/checkpoints/*.safetensors")
@@ -246,13 +246,13 @@ class Swarm:
         return compare_anchors([daemon.home for daemon in daemons], self.run_id(daemons[0]))
 
     def run_id(self, daemon: Daemon) -> str:
-        """The run's id in hex, as the daemon's home has it."""
+        """Return the run's id in hex, as the daemon's home has it."""
         (folder,) = (daemon.home / "runs").iterdir()
         return folder.name
 
 
 def certified(status: Status) -> dict[int, RoundSummary]:
-    """The certified rounds that a status shows, by number."""
+    """Return the certified rounds that a status shows, by number."""
     return {known.number: known for known in status.rounds if known.certificate}
 
 

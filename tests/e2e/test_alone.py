@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(240)]
 
 
 def journal(daemon: Daemon) -> list[AnyEvent]:
-    """All events of its journal, without a line that is being written."""
+    """Return all events of its journal, without a line that is being written."""
     return [
         decode_event(line)
         for line in (daemon.home / "journal.jsonl").read_bytes().split(b"\n")[:-1]
@@ -29,7 +29,7 @@ def journal(daemon: Daemon) -> list[AnyEvent]:
 
 
 def alone(daemon: Daemon, pending: int) -> bool:
-    """Whether it reports that it is alone, with more than `pending` samples waiting."""
+    """Return whether it reports that it is alone, with more than `pending` samples waiting."""
     status = daemon.status()
     return (
         status is not None

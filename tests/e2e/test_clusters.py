@@ -53,7 +53,7 @@ def is_up(daemon: Daemon) -> bool:
 
 
 def seen_between_groups(nodes: list[Daemon]) -> tuple[Daemon, int]:
-    """A node that is in the inter-group reduce now, and the number of its round."""
+    """Return a node that is in the inter-group reduce now, and the number of its round."""
     deadline = time.monotonic() + CAUGHT_S
     # No pause: the phase is over within a second.
     while time.monotonic() < deadline:

@@ -55,7 +55,7 @@ class Demo:
         self.said.extend(self.process.stderr)
 
     def family(self) -> list[Process]:
-        """All processes that it started: nodes, their workers, the observer."""
+        """Return all processes that it started: nodes, their workers, the observer."""
         return descendants(self.process.pid)
 
     def until_said(self, words: str) -> None:
@@ -68,7 +68,7 @@ class Demo:
         until(look, f"the demo says {words!r}", UP_S)
 
     def statuses_until_said(self, words: str) -> list[Status]:
-        """The observer's statuses, polled until a line with `words`."""
+        """Return the observer's statuses, polled until a line with `words`."""
         page = next(
             line.split(": ", 1)[1].strip() for line in self.said if "The page of this swarm" in line
         )

@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark
 
 
 def averaged(status: Status | None) -> dict[int, set[str]]:
-    """The averaged rounds of a status, with their members."""
+    """Return the averaged rounds of a status, with their members."""
     rounds = status.rounds if status else ()
     return {
         known.number: set(known.contributors) for known in rounds if known.outcome == "averaged"

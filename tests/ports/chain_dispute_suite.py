@@ -68,20 +68,21 @@ class ChainDisputeSuite:
             with pytest.raises(ChainRefused, match="pool: not the pending root"):
                 late.dispute(named, "late")
         assert owner.pool().pending == right
-        done(late, late.dispute(right, "it is this one that I mean"))
+        done(late, late.dispute(right, "this root"))
 
-    def test_a_settler_that_disputes_everything_holds_payment_up_by_one_delay(
+    def test_a_settler_that_disputes_every_root_delays_payment_once(
         self, testnet: LocalTestnet
     ) -> None:
         anna, owner = testnet.chain(ANNA), testnet.chain(OWNER)
         bad, other = testnet.chain(SETTLERS[2]), testnet.chain(SETTLERS[0])
         fund(testnet, 1000)
-        for total in (300, 400):  # once for each root, not once for ever
+        # One settler may dispute each root once.
+        for total in (300, 400):
             propose(testnet, {ANNA: total})
             pending = anna.pool().pending
             assert pending is not None
             done(bad, bad.dispute(pending, "no"))
-            # An epoch later: that is no new dispute either.
+            # The same root an epoch later allows no new dispute.
             propose(testnet, {ANNA: total})
             pending = anna.pool().pending
             assert pending is not None
@@ -141,7 +142,7 @@ class ChainDisputeSuite:
         done(owner, owner.pause(False))
         done(anna, anna.claim(anna.account, 300, tree.proof(anna.account)))
 
-    def test_the_delay_stands_still_in_a_pause(self, testnet: LocalTestnet) -> None:
+    def test_a_pause_stops_the_clock_of_the_delay(self, testnet: LocalTestnet) -> None:
         anna, owner, settler = testnet.chain(ANNA), testnet.chain(OWNER), testnet.chain(SETTLERS[2])
         fund(testnet, 1000)
         propose(testnet, {ANNA: 300})

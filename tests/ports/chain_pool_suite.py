@@ -85,7 +85,9 @@ class ChainPoolSuite:
             with pytest.raises(ChainRefused, match="pool: wrong proof"):
                 chain.claim(chain.account, total, proof)
 
-    def test_a_root_needs_enough_settlers_who_say_the_same(self, testnet: LocalTestnet) -> None:
+    def test_a_root_needs_enough_settlers_that_propose_the_same(
+        self, testnet: LocalTestnet
+    ) -> None:
         first, second, anna = (
             testnet.chain(SETTLERS[0]),
             testnet.chain(SETTLERS[1]),
@@ -100,14 +102,15 @@ class ChainPoolSuite:
         done(first, first.propose(proposal))
         done(second, second.propose(other))
         assert first.pool().pending is None
-        done(second, second.propose(proposal))  # a settler may think again
+        # A settler may change its proposal.
+        done(second, second.propose(proposal))
         pool = first.pool()
         assert pool.pending == proposal
         assert first.head().at_s < pool.ready_at_s <= first.head().at_s + DELAY_S
         with pytest.raises(ChainRefused, match="pool: another root is pending"):
             first.propose(other)
 
-    def test_one_settler_twice_is_one(self, testnet: LocalTestnet) -> None:
+    def test_two_proposals_of_one_settler_count_once(self, testnet: LocalTestnet) -> None:
         first = testnet.chain(SETTLERS[0])
         fund(testnet, 1000)
         testnet.advance(EPOCH_S)
@@ -116,7 +119,7 @@ class ChainPoolSuite:
         done(first, first.propose(proposal))
         assert first.pool().pending is None
 
-    def test_what_the_pool_cannot_cover_is_not_proposed(self, testnet: LocalTestnet) -> None:
+    def test_a_total_above_the_pool_is_refused(self, testnet: LocalTestnet) -> None:
         settler = testnet.chain(SETTLERS[0])
         fund(testnet, 1000)
         testnet.advance(EPOCH_S)
@@ -124,7 +127,7 @@ class ChainPoolSuite:
         with pytest.raises(ChainRefused, match="pool: not covered"):
             settler.propose(proposal)
 
-    def test_epochs_are_settled_once_when_they_are_over(self, testnet: LocalTestnet) -> None:
+    def test_an_epoch_is_settled_once_after_its_end(self, testnet: LocalTestnet) -> None:
         settler = testnet.chain(SETTLERS[0])
         fund(testnet, 1000)
         settle(testnet, {ANNA: 300})

@@ -19,7 +19,9 @@ from tests.ports.chain_kit import (
 class ChainRegistrySuite:
     """Part of `ChainSuite`."""
 
-    def test_registered_once_alive_until_the_timeout(self, testnet: LocalTestnet) -> None:
+    def test_an_account_registers_once_and_is_alive_until_the_timeout(
+        self, testnet: LocalTestnet
+    ) -> None:
         anna = testnet.chain(ANNA)
         assert not anna.agent(anna.account).registered
         with pytest.raises(ChainRefused, match="registry: not registered"):
@@ -41,7 +43,7 @@ class ChainRegistrySuite:
         assert (found.active, found.samples, found.certificate) == (True, 7, CERTIFICATE)
         assert testnet.chain(BERT).agent(anna.account) == found
 
-    def test_counters_that_went_back_are_refused(self, testnet: LocalTestnet) -> None:
+    def test_counters_that_decrease_are_refused(self, testnet: LocalTestnet) -> None:
         anna = testnet.chain(ANNA)
         done(anna, anna.register(""))
         done(anna, anna.heartbeat(7, CERTIFICATE))
@@ -50,9 +52,7 @@ class ChainRegistrySuite:
             anna.heartbeat(6, CERTIFICATE)
         assert anna.agent(anna.account).samples == 7
 
-    def test_samples_that_nobody_can_have_certified_are_refused(
-        self, testnet: LocalTestnet
-    ) -> None:
+    def test_impossible_sample_counts_are_refused(self, testnet: LocalTestnet) -> None:
         anna = testnet.chain(ANNA)
         done(anna, anna.register(""))
         for samples in (1 << 53, (1 << 256) - 1):
@@ -60,9 +60,7 @@ class ChainRegistrySuite:
                 anna.heartbeat(samples, CERTIFICATE)
         done(anna, anna.heartbeat((1 << 53) - 1, CERTIFICATE))
 
-    def test_everybody_is_told_the_same_of_who_was_heard_and_when(
-        self, testnet: LocalTestnet
-    ) -> None:
+    def test_all_clients_read_the_same_heartbeats(self, testnet: LocalTestnet) -> None:
         anna, bert = testnet.chain(ANNA), testnet.chain(BERT)
         both = (anna.account, bert.account)
         began_s = anna.head().at_s
@@ -90,7 +88,7 @@ class ChainRegistrySuite:
         assert reader.heard((anna.account,), between_s, later_s) == set()
         assert reader.heard((), began_s, ended_s) == set()
 
-    def test_nobody_registers_or_beats_for_another_without_leave(
+    def test_registration_for_another_account_needs_its_consent(
         self, testnet: LocalTestnet
     ) -> None:
         anna, bert = testnet.chain(ANNA), testnet.chain(BERT)

@@ -19,7 +19,7 @@ from tests.ports.chain_kit import (
 class ChainSessionSuite:
     """Part of `ChainSuite`."""
 
-    def test_a_run_is_moved_by_its_owner_alone_and_in_order(self, testnet: LocalTestnet) -> None:
+    def test_only_the_owner_advances_a_run_and_in_order(self, testnet: LocalTestnet) -> None:
         anna, bert = testnet.chain(ANNA), testnet.chain(BERT)
         assert anna.run(RUN, anna.account).state == "none"
         with pytest.raises(ChainRefused, match="sessions: no such run"):
@@ -52,7 +52,7 @@ class ChainSessionSuite:
         done(anna, anna.cancel_run(other, "nobody came"))
         assert anna.run(other, anna.account).state == "cancelled"
 
-    def test_a_stranger_who_creates_a_session_first_blocks_nobody(
+    def test_a_session_that_a_stranger_created_first_blocks_no_other(
         self, testnet: LocalTestnet
     ) -> None:
         anna, bert = testnet.chain(ANNA), testnet.chain(BERT)
@@ -65,7 +65,7 @@ class ChainSessionSuite:
         assert (found.state, found.owner, found.manifest) == ("active", anna.account, b"m" * 32)
         assert bert.run(RUN, bert.account).state == "cancelled"
 
-    def test_what_is_in_flight_is_not_sent_again_and_told_once_when_it_ends(
+    def test_a_pending_transaction_is_sent_once_and_its_end_is_reported_once(
         self, testnet: LocalTestnet
     ) -> None:
         anna = testnet.chain(ANNA)

@@ -1,8 +1,8 @@
 """What every `Chain` must do. The fake and the real client on the real contracts run these tests.
 
-A test module subclasses `ChainSuite` and provides the fixture `testnet` with a fresh chain: epochs
-of `EPOCH_S`, a dispute delay of `DELAY_S`, two of three settlers needed, an owner, and accounts
-with money.
+A test module subclasses `ChainSuite` and provides the fixture `testnet` with a fresh chain. Its
+epochs take `EPOCH_S`, its dispute delay is `DELAY_S`, and two of its three settlers decide. It has
+an owner, and accounts with money.
 """
 
 from __future__ import annotations

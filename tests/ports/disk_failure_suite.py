@@ -52,7 +52,8 @@ class DiskFailureSuite:
                 assert await new.matches(reopened) or (not ended and await old.matches(reopened)), (
                     f"{write} cut at step {step}"
                 )
-                await perform(reopened, write)  # The disk can be written to again.
+                # The disk accepts writes again.
+                await perform(reopened, write)
                 assert await new.matches(medium.open())
                 if ended:
                     break
@@ -77,9 +78,7 @@ class DiskFailureSuite:
                 if ended:
                     break
 
-    async def test_full_disk_says_so_and_keeps_what_it_has(
-        self, make_medium: MediumFactory
-    ) -> None:
+    async def test_full_disk_raises_and_keeps_its_records(self, make_medium: MediumFactory) -> None:
         medium = make_medium()
         disk = medium.open()
         model = Model()

@@ -239,7 +239,8 @@ async def replay(medium: Medium, story: list[Operation]) -> None:
             except PowerCut:
                 disk = medium.open()
                 if await after.matches(disk):
-                    model = after  # old or new, but whole
+                    # The record is the old or the new one, but whole.
+                    model = after
         elif what == "cut power":
             medium.cut_power_at(number)
         elif what == "reopen":

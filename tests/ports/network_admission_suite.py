@@ -69,7 +69,7 @@ class NetworkAdmissionSuite:
                 )
                 assert handlers.came == []
 
-    async def test_bulk_where_nobody_listens_is_unreachable(self, make_swarm: SwarmFactory) -> None:
+    async def test_bulk_to_a_closed_port_is_unreachable(self, make_swarm: SwarmFactory) -> None:
         handlers = Handlers()
         with trio.fail_after(TIMEOUT_S):
             async with make_swarm(2, handlers.prepare) as swarm:

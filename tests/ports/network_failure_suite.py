@@ -46,7 +46,8 @@ class NetworkFailureSuite:
                         await second.send_all(bytes(100_000))
                     finally:
                         await second.aclose()
-                await eventually(lambda: handlers.held == 0)  # The other side noticed both.
+                # The other side noticed both.
+                await eventually(lambda: handlers.held == 0)
                 third = await opener(here, there, ECHO)
                 assert await ask(third, b"unharmed") == b"unharmed"
                 await third.aclose()

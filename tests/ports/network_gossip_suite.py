@@ -23,7 +23,7 @@ from tests.ports.network_kit import (
 class NetworkGossipSuite:
     """Part of `NetworkSuite`."""
 
-    async def test_gossip_reaches_everybody_else_with_its_signer(
+    async def test_gossip_reaches_all_others_with_its_signer(
         self, make_swarm: SwarmFactory
     ) -> None:
         handlers = Handlers()
@@ -74,7 +74,7 @@ class NetworkGossipSuite:
                         break
                 assert {signer for _, signer, _ in handlers.offered} == {speaker.peer}
 
-    async def test_gossip_that_nobody_reads_is_accepted_and_not_kept(
+    async def test_gossip_without_a_reader_is_accepted_and_not_kept(
         self, make_swarm: SwarmFactory
     ) -> None:
         handlers = Handlers()
@@ -140,13 +140,13 @@ class NetworkGossipSuite:
             async with make_swarm(5, handlers.prepare) as swarm:
                 for network in swarm.networks[:4]:
                     await network.provide(key)
-                everybody = {network.peer for network in swarm.networks[:4]}
+                everyone = {network.peer for network in swarm.networks[:4]}
                 # Nodes that provide the key, and one that does not.
                 for network in swarm.networks:
                     found: set[PeerId] = set()
-                    while found != everybody - {network.peer}:
+                    while found != everyone - {network.peer}:
                         found = set(await network.find_providers(key)) - {network.peer}
-                        assert found <= everybody
+                        assert found <= everyone
                         await trio.sleep(0.05)
                 assert set(await swarm.networks[0].find_providers(bytes(32))) == set()
 

@@ -96,7 +96,7 @@ class NetworkStreamSuite:
                         nursery.start_soon(one, number)
                 assert answers == {number: pattern(20_000, number)[:20_000] for number in range(12)}
 
-    async def test_one_stream_that_nobody_reads_blocks_itself_alone(
+    async def test_a_stream_without_a_reader_blocks_only_itself(
         self, make_swarm: SwarmFactory, opener: Opener
     ) -> None:
         handlers = Handlers()
@@ -146,7 +146,7 @@ class NetworkStreamSuite:
                 assert await ask(stream, b"fine") == b"fine"
                 await stream.aclose()
 
-    async def test_handler_that_accuses_loses_its_stream_alone(
+    async def test_handler_that_raises_a_peer_fault_loses_only_its_stream(
         self, make_swarm: SwarmFactory, opener: Opener
     ) -> None:
         handlers = Handlers()
@@ -160,7 +160,8 @@ class NetworkStreamSuite:
                     await stream.send_all(b"x")
                     assert await receive_all(stream) == b""
                 except Unreachable:
-                    pass  # closed or broken: the stream is over
+                    # The stream is closed or broken, so it has ended.
+                    pass
                 await stream.aclose()
                 assert handlers.held == 1, "the other stream was touched"
                 await other.send_eof()

@@ -44,7 +44,8 @@ async def test_damaged_proof_is_reported_and_set_aside(tmp_path: Path) -> None:
     assert str(second.with_suffix(".damaged")) in reopened.damaged[0]
     assert await reopened.proofs(RUN) == [digest(proof(1)), digest(proof(3))]
     assert [path.read_bytes() for path in folder.glob("*.damaged")] == [proof(2)[:-1]]
-    await reopened.save_proof(RUN, proof(2))  # The proof may come again.
+    # The proof may arrive again.
+    await reopened.save_proof(RUN, proof(2))
     assert await FileDisk(tmp_path, inline).proofs(RUN) == [
         digest(proof(number)) for number in (1, 3, 2)
     ]
@@ -75,7 +76,8 @@ async def test_damaged_proof_that_cannot_be_set_aside_is_reported_to_stay(tmp_pa
     await disk.save_proof(RUN, proof(1))
     (file,) = (tmp_path / "runs" / RUN.hex() / "proofs").iterdir()
     file.write_bytes(b"garbage")
-    file.with_suffix(".damaged").mkdir()  # A file cannot replace a directory.
+    # A file cannot replace a directory.
+    file.with_suffix(".damaged").mkdir()
     assert await disk.load_proof(RUN, digest(proof(1))) is None
     assert "cannot be set aside (Is a directory)" in disk.damaged[0]
     assert disk.damaged[0].endswith(str(file))

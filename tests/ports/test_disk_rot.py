@@ -89,7 +89,8 @@ async def test_view_records_are_overwritten_in_place_and_the_last_but_one_stays(
         await lost.save_view_records(RUN, stands(8))
         assert await FileDisk(tmp_path, inline).load_view_records(RUN) == stands(8)
     path.unlink()
-    path.mkdir()  # This file cannot be read.
+    # A directory cannot be read as a file.
+    path.mkdir()
     unreadable = FileDisk(tmp_path, inline)
     for use in (unreadable.load_view_records(RUN), unreadable.save_view_records(RUN, stands(9))):
         with pytest.raises(UserError, match="cannot be read"):

@@ -177,7 +177,7 @@ async def test_lost_gossip_is_lost_and_streams_only_wait() -> None:
         assert trio.current_time() - start > 0.2
 
 
-async def test_gossip_floods_a_swarm_where_not_everybody_is_linked() -> None:
+async def test_gossip_floods_a_swarm_that_is_not_fully_linked() -> None:
     heard = 0
     signers = set()
 

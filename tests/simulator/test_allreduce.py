@@ -228,7 +228,8 @@ async def test_averaging_holds_less_than_three_vectors(
     async with peers_in_one_process(tmp_path, codec, max_group) as drivers:
         await round_of(drivers, 0, vectors)
         await round_of(drivers, 4, vectors)
-        await prepare(drivers, 8, vectors)  # This frees the last round's buffers.
+        # This frees the buffers of the last round.
+        await prepare(drivers, 8, vectors)
         # A part of what averaging holds is kept from one round to the next.
         kept = sum(driver.kept_bytes for driver in drivers)
         before = tracemalloc.get_traced_memory()[0] - kept

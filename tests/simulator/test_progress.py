@@ -31,7 +31,7 @@ def test_progress_check_fails_a_start_without_a_certificate() -> None:
     report = deaf(small(settle_timeout_s=20.0))
     assert not report.ok
     assert not report.invariants["progress"]
-    assert "of the start, before any fault" in report.reason
+    assert "30 s of the start, before any fault" in report.reason
     assert report.rounds_certified == 0
 
 

@@ -32,7 +32,8 @@ def test_survivors_of_a_reducer_certify_in_the_same_view() -> None:
         if event.phase == "reduce" and not cast and node.state is not None and node.state.leads:
             dead, lacking = [other for other in world.nodes if other is not node][:2]
             cast.update(dead=dead, lacking=lacking)
-            world.swarm.sever(dead.peer, lacking.peer)  # Its result does not arrive there.
+            # The result of the dead reducer does not arrive at one member.
+            world.swarm.sever(dead.peer, lacking.peer)
         if event.phase == "vote" and cast and not died_at and node is not cast["dead"]:
             died_at.append(now + DIES_AFTER_S)
             world.swarm.schedule.at(

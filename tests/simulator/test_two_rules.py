@@ -136,7 +136,8 @@ def test_node_that_upgrades_in_mid_run_keeps_the_runs_rules() -> None:
     async def story() -> None:
         world.start()
         await world.until(lambda: all(world.number(i) >= 3 for i in range(3)), 60.0, "round 3")
-        for index in range(3):  # One after the other, as people upgrade.
+        # People upgrade their nodes one after the other.
+        for index in range(3):
             world.kill(index)
             before = world.number(index)
             node = world.nodes[index]

@@ -1,5 +1,6 @@
-"""What a run and a home need to use a devnet, as text that can be pasted: the run's `[settlement]`,
-the home's `[chain]`, who settles.
+"""Writes the settings that a run and a home need for a devnet, as text that can be pasted.
+
+They are the run's `[settlement]`, the home's `[chain]`, and the settlers.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from contracts.client import connect
 from contracts.devnet.genesis import dev_account, dev_key
 from protocol.chain.keccak import Address
 
-# The names of the accounts whose keys everybody knows.
+# The names of the accounts with public keys.
 KNOWN_NAMES = ("owner", "settler 0", "settler 1", "settler 2")
 
 
@@ -44,8 +45,9 @@ def terms_of(url: str, chain_id: int) -> DevnetTerms:
 
 
 def pasteable(terms: DevnetTerms) -> str:
-    """The terms as TOML for a run's file and a home's config, and the settlers with the keys that
-    everybody knows.
+    """Return the terms as TOML for a run's file and a home's config.
+
+    The settlers follow with their keys, which are public.
     """
     known = {dev_account(name): "0x" + dev_key(name).hex() for name in KNOWN_NAMES}
     settlers = [

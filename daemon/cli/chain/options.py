@@ -29,7 +29,7 @@ password_file = click.option(
 
 
 def checked_account(text: str) -> Address:
-    """The address in `text`. Raises `UserError("ADDRESS")`."""
+    """Return the address in `text`. Raises `UserError("ADDRESS")`."""
     try:
         return checked_address(text)
     except ValueError as error:
@@ -39,5 +39,5 @@ def checked_account(text: str) -> Address:
 
 
 def account_or_own(home: Path, named: str | None) -> Address:
-    """The account that the user named, or that of the home's wallet. Raises `UserError`."""
+    """Return the account that the user named, or that of the home's wallet. Raises `UserError`."""
     return files.address_in_home(home) if named is None else checked_account(named)

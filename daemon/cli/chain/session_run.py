@@ -55,13 +55,13 @@ def session_run(invocation: Invocation, run_id: str | None) -> SessionRun:
 def compare_session(
     invocation: Invocation, which: SessionRun, status: RunStatus, own: Address | None
 ) -> RunSession:
-    """The chain's session beside the manifest and the certificates of this home."""
+    """Return the chain's session beside the manifest and the certificates of this home."""
     certificates = certificates_on_disk(invocation.home, which.access.run, invocation.say)
     return session_of(status, which.signed, own, certificates)
 
 
 def session_owner(named: str | None, own: Address | None) -> Address:
-    """The account whose session the command is about.
+    """Return the account whose session the command is about.
 
     Any account may create a session of any run, so this never guesses an owner.
 

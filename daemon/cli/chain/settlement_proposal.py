@@ -87,7 +87,7 @@ def send_and_wait(chain: Chain, sent: SentTransaction) -> None:
 
 
 def plain_result(done: str, proposal: Proposal, reason: str) -> SettleResult:
-    """The result of a step on a root that was not computed here."""
+    """Return the result of a step on a root that was not computed here."""
     return SettleResult(
         done=done,
         epoch=proposal.epoch,

@@ -166,7 +166,7 @@ def _keep_genesis(kept: Path, genesis: dict[str, Any]) -> None:
 
 
 def _kept_genesis(kept: Path) -> dict[str, Any]:
-    """The genesis of this home's chain.
+    """Return the genesis of this home's chain.
 
     Raises `UserError("DEVNET")` where it is damaged, or has other contracts than ours.
     """

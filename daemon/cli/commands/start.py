@@ -102,7 +102,7 @@ def start(
 
 
 def _defaults_used(config: Config, origins: dict[str, str]) -> list[str]:
-    """A sentence for each default that was used, with the option that changes it."""
+    """Return a sentence for each default that was used, with the option that changes it."""
     # Half a second of imports; a mistake in the settings is reported before them.
     from daemon.home.recent_state import (  # noqa: PLC0415
         RECENT_STATE_FILE,
@@ -131,7 +131,7 @@ def _defaults_used(config: Config, origins: dict[str, str]) -> list[str]:
 
 
 def _password(home: Path, manifest: SignedManifest | None, flag: Path | None) -> Password | None:
-    """The wallet's password; None without a wallet, or in a run that does not pay.
+    """Return the wallet's password; None without a wallet, or in a run that does not pay.
 
     A terminal asks for it only when the run is known to pay.
     """

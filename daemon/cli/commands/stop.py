@@ -46,7 +46,7 @@ def stop(context: click.Context) -> None:
 
 
 def _exit_of(pid: int | None) -> Callable[[], bool]:
-    """A function that says whether process `pid` has ended.
+    """Return a function that says whether process `pid` has ended.
 
     The process releases the lock a moment before it ends.
     """

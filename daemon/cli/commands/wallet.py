@@ -146,7 +146,7 @@ def _read_source(source: str) -> bytes:
 
 
 def _is_document(raw: bytes) -> bool:
-    """Whether the file is a keystore: a hexadecimal key contains no brace."""
+    """Return whether the file is a keystore: a hexadecimal key contains no brace."""
     return b"{" in raw
 
 

@@ -66,7 +66,7 @@ def wrapped(text: str, width: int, indent: int) -> str:
 
 
 def fitted(widths: list[int], room: int, gap: int, least: int) -> list[int]:
-    """The widths of a table's columns, narrowed until a line takes `room` columns.
+    """Return the widths of a table's columns, narrowed until a line takes `room` columns.
 
     The widest column is narrowed first, down to `least`.
     """
@@ -77,7 +77,7 @@ def fitted(widths: list[int], room: int, gap: int, least: int) -> list[int]:
 
 
 def output_width(*, terminal: bool) -> int | None:
-    """The width that lines should keep: `COLUMNS`, else the terminal's width.
+    """Return the width that lines should keep: `COLUMNS`, else the terminal's width.
 
     None for output that is not a terminal, unless `COLUMNS` is set.
     """
@@ -88,7 +88,7 @@ def output_width(*, terminal: bool) -> int | None:
 
 
 def _fitting(text: str, room: int) -> str:
-    """The longest beginning of `text` that takes at most `room` columns."""
+    """Return the longest beginning of `text` that takes at most `room` columns."""
     used = 0
     for at, letter in enumerate(text):
         used += _width(letter)

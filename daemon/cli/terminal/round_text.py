@@ -31,7 +31,7 @@ AVERAGED = {
 
 
 def round_text(story: RoundStory, width: int | None = None) -> str:
-    """The whole story, its result first."""
+    """Return the whole story, its result first."""
     room = min(width or WIDTH, WIDTH)
     blocks = [[headline(story)]]
     blocks += [_view(story, view, room) for view in story.views]
@@ -46,7 +46,7 @@ def round_text(story: RoundStory, width: int | None = None) -> str:
 
 
 def headline(story: RoundStory) -> str:
-    """What became of the round, in one line."""
+    """Return what became of the round, in one line."""
     day = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(story.began_at))
     run = f" of {clean(story.run_name, 64)} ({story.run[:8]})" if story.run else ""
     return f"Round {story.number}{run}, from {day} UTC: {_result(story)}."

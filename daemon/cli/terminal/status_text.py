@@ -189,12 +189,12 @@ def _failure(status: Status, ink: Ink, width: int) -> list[str]:
 
 
 def verdict_line(status: Status, color: bool) -> str:
-    """The verdict with its mark."""
+    """Return the verdict with its mark."""
     return Ink(color)(status.level, f"{MARKS.get(status.level, 'i')} {status.verdict}")
 
 
 def status_text(status: Status, color: bool, width: int | None = None) -> str:
-    """The whole status, the verdict first, without a final line feed.
+    """Return the whole status, the verdict first, without a final line feed.
 
     Prose takes at most `width` columns.
     """

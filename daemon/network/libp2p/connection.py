@@ -13,8 +13,8 @@ What py-libp2p 0.8's yamux lacks, and how this class mends it:
 - The round-trip time is measured every 30 s, and a missing answer means nothing. Here a ping goes
   out every `PING_INTERVAL_S`, and silence ends the connection. Closing goes through the socket,
   since yamux's own close waits behind a write that is stuck.
-- Every read of a stream gives its window back in a frame of its own, which is two of three frames
-  of a round. Here the window is given back by halves, as in go-yamux.
+- Every read of a stream gives its window back in a frame of its own. In a round, two frames in
+  three are such frames. Here the window is given back by halves, as in go-yamux.
 """
 
 from __future__ import annotations

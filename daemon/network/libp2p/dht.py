@@ -12,7 +12,7 @@ Its provider store answers a search from its own records whenever it holds any, 
 Strangers can announce themselves under any key, so the record of a run's key may hold strangers
 alone. `provider_table.py` says which of them stay. A run is also announced under `SHARDS` keys,
 which lie at different places of the DHT. To hide the run, an attacker must fill the records of all
-of them, at the peers nearest to each.
+these keys, at the peers nearest to each key.
 """
 
 from __future__ import annotations
@@ -95,7 +95,8 @@ class _RenamedHost:
             finally:
                 release()
 
-        self._host.set_stream_handler(_OURS if protocol == PROTOCOL_ID else protocol, handle)  # type: ignore[arg-type]
+        name: Any = _OURS if protocol == PROTOCOL_ID else protocol
+        self._host.set_stream_handler(name, handle)
 
     async def new_stream(self, peer: ID, protocols: list[str]) -> INetStream:
         await self._connect(peer)

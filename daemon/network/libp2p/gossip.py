@@ -8,8 +8,8 @@ happened otherwise:
 - Its rate limit per topic drops everything above 10 messages/s, and its rules on addresses refuse
   peers that share an address, as all do in a lab. Both are off. Our limits count the messages and
   bytes that each peer brings.
-- It remembers up to 1,000 whole messages to notice a signer that repeats a number, which is 1 GB
-  of large messages. This is off. The layers above sign the round of each message that must be
+- It remembers up to 1,000 whole messages to notice a signer that repeats a number. Large messages
+  would take 1 GB. This is off. The layers above sign the round of each message that must be
   unique.
 - Sequence numbers start at the clock's second, so that a restarted node would repeat recent numbers
   and be ignored. Here they start at `first_serial`, above those of all earlier runs.
@@ -127,7 +127,8 @@ class Gossip:
             for topic in self._topics:
                 await pubsub.subscribe(topic)
                 pubsub.set_topic_validator(topic, self._judge, is_async_validator=False)
-                pubsub.subscribed_topics_send[topic] = self._topics[topic][0]  # type: ignore[assignment]
+                channel: Any = self._topics[topic][0]
+                pubsub.subscribed_topics_send[topic] = channel
             self._pubsub = pubsub
             try:
                 yield

@@ -30,6 +30,7 @@ class YamuxUpgrader(TransportUpgrader):
 
     def __init__(self, noise: Any, negotiate_timeout_s: int, unread_in_all: UnreadBytes) -> None:
         super().__init__({"/noise": noise}, {}, negotiate_timeout_s)  # type: ignore[dict-item]
-        muxers = _Muxers({PROTOCOL_ID: MeasuredYamux}, negotiate_timeout_s)  # type: ignore[dict-item]
+        ours: Any = {PROTOCOL_ID: MeasuredYamux}
+        muxers = _Muxers(ours, negotiate_timeout_s)
         muxers.unread_in_all = unread_in_all
         self.muxer_multistream = muxers

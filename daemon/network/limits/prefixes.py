@@ -1,8 +1,8 @@
 """Address prefixes: the addresses that one owner holds at little cost count as one source.
 
 An IPv4 host buys its neighbours within a /24. A home or a rented machine gets an IPv6 network of
-/48 to /64. Bitcoin Core groups peers by /16 and /32 (`netaddress.cpp`, GetGroup). The routing table
-of py-libp2p groups them by /24 and /48.
+/48 to /64. Bitcoin Core groups peers by /16 and /32 (`netaddress.cpp`, GetGroup). py-libp2p's
+routing table groups them by /24 and /48.
 
 On loopback all peers share one prefix, so every limit of a prefix must leave room for a demo of 16
 daemons on one machine.

@@ -1,4 +1,4 @@
-"""What strangers can multiply over real connections is bounded, and a newcomer gets in."""
+"""Strangers flood a node over real connections: each resource is bounded, and newcomers get in."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
 TOPIC = "hypergpu/test"
 GOSSIP = "/meshsub/1.1.0"
 KEYS = 300
-# On a busy machine; a tenth of that on an idle one.
+# A busy machine needs this long; an idle one needs a tenth.
 JOINED_S = 20.0
 
 
-def keyed(number: int) -> Signer:
+def stranger(number: int) -> Signer:
     return Signer((1000 + number).to_bytes(32, "big"))
 
 
@@ -73,7 +73,7 @@ async def target_and_flooder(
             yield target, flooder, heard
 
 
-async def test_silent_connections_keep_no_newcomer_out(tmp_path: Path) -> None:
+async def test_silent_connections_do_not_keep_a_newcomer_out(tmp_path: Path) -> None:
     target = make_node(tmp_path, 1)
     async with target.running(), AsyncExitStack() as held:
         for port, count in (
@@ -89,7 +89,7 @@ async def test_silent_connections_keep_no_newcomer_out(tmp_path: Path) -> None:
                 await until_linked(newcomer, 1)
 
 
-async def test_many_keys_hold_no_more_than_all_places(
+async def test_connections_of_many_keys_are_bounded_and_a_member_keeps_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inbound_module, "MAX_CONNECTIONS", 4)
@@ -114,11 +114,11 @@ async def test_many_keys_hold_no_more_than_all_places(
             while target.refusals()["busy"] < 3 or inbound.open_connections() > 4:
                 await trio.sleep(0.05)
         assert {link.peer: link.since_s for link in target.links()}.get(member.peer) == since, (
-            "a member was never cut"
+            "the member's connection was never closed"
         )
 
 
-async def test_a_member_comes_back_while_strangers_of_its_prefix_fill_all_places(
+async def test_a_member_reconnects_while_strangers_of_its_prefix_hold_all_connections(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inbound_module, "MAX_CONNECTIONS", 2)
@@ -144,7 +144,7 @@ async def test_a_member_comes_back_while_strangers_of_its_prefix_fill_all_places
                 await trio.sleep(0.05)
 
 
-async def test_addresses_that_a_stranger_tells_are_tried_a_few_times(tmp_path: Path) -> None:
+async def test_addresses_from_a_stranger_are_dialled_a_few_times(tmp_path: Path) -> None:
     called = 0
 
     async def count(stream: trio.SocketStream) -> None:
@@ -158,13 +158,16 @@ async def test_addresses_that_a_stranger_tells_are_tried_a_few_times(tmp_path: P
         async with target_and_flooder(tmp_path) as (target, flooder, _):
             began = trio.current_time()
             for first in range(0, KEYS, 30):
-                told = [
+                records = [
                     seal_record(
-                        keyed(n), [PeerAddress("ip4", "127.0.0.1", port, keyed(n).peer)] * 8, (), 1
+                        stranger(n),
+                        [PeerAddress("ip4", "127.0.0.1", port, stranger(n).peer)] * 8,
+                        (),
+                        1,
                     )
                     for n in range(first, first + 30)
                 ]
-                data = encode_exchange(told)
+                data = encode_exchange(records)
                 stream = await flooder.open_stream(target.peer, PEERS_PROTOCOL)
                 await stream.send_all(len(data).to_bytes(4, "big") + data)
                 await stream.send_eof()
@@ -180,7 +183,7 @@ async def test_addresses_that_a_stranger_tells_are_tried_a_few_times(tmp_path: P
         nursery.cancel_scope.cancel()
 
 
-async def test_a_prune_with_peers_makes_no_node_call_them(tmp_path: Path) -> None:
+async def test_a_node_does_not_dial_the_peers_in_a_prune(tmp_path: Path) -> None:
     called = trio.Event()
 
     async def note(stream: trio.SocketStream) -> None:
@@ -211,7 +214,7 @@ async def test_a_prune_with_peers_makes_no_node_call_them(tmp_path: Path) -> Non
             assert not called.is_set()
             pubsub = target._gossip._pubsub
             assert pubsub is not None
-            assert len(pubsub.router.back_off) <= 1, "unknown topics are not remembered"
+            assert len(pubsub.router.back_off) <= 1, "unknown topics leave no back-off"
             assert (
                 max(
                     (len(topics) for topics in pubsub.router.ihave_message_limits.values()),
@@ -222,7 +225,7 @@ async def test_a_prune_with_peers_makes_no_node_call_them(tmp_path: Path) -> Non
         nursery.cancel_scope.cancel()
 
 
-async def test_one_connection_brings_few_strangers(tmp_path: Path) -> None:
+async def test_one_connection_brings_gossip_of_few_strangers(tmp_path: Path) -> None:
     async with target_and_flooder(tmp_path) as (target, flooder, heard):
         rpc = rpc_pb2.RPC()
         for number in range(KEYS):
@@ -240,9 +243,9 @@ async def test_one_connection_brings_few_strangers(tmp_path: Path) -> None:
             while len(heard) < OF_BRINGER or target.refusals()["busy"] < KEYS - OF_BRINGER:
                 await trio.sleep(0.05)
         assert len(set(heard)) == OF_BRINGER
-        target.keep(frozenset({keyed(KEYS - 1).peer}))
-        assert target._gossip._may_bring(flooder.peer, keyed(KEYS - 1).peer), (
-            "any neighbour may bring a member"
+        target.keep(frozenset({stranger(KEYS - 1).peer}))
+        assert target._gossip._may_bring(flooder.peer, stranger(KEYS - 1).peer), (
+            "any neighbour may bring gossip of a member"
         )
 
 
@@ -275,11 +278,11 @@ async def test_the_newest_gossip_stream_of_a_peer_is_read_and_older_ones_are_res
                 await trio.sleep(0.05)
 
 
-async def test_a_member_outside_a_mesh_full_of_strangers_hears_us(tmp_path: Path) -> None:
+async def test_a_member_outside_a_mesh_of_strangers_receives_our_gossip(tmp_path: Path) -> None:
     async with target_and_flooder(tmp_path) as (target, member, _):
         router = target._gossip._pubsub.router
         stranger = ID.from_pubkey(Ed25519PrivateKey.from_bytes(bytes(32)).get_public_key())
-        # A mesh of strangers that pass nothing on, and the member pruned from it.
+        # The mesh holds strangers that pass nothing on. The member was pruned from it.
         router.mesh[TOPIC] = {stranger}
         own, other = ID.from_base58(target.peer), ID.from_base58(member.peer)
         assert other not in set(router._get_peers_to_send([TOPIC], own, own))
@@ -290,7 +293,7 @@ async def test_a_member_outside_a_mesh_full_of_strangers_hears_us(tmp_path: Path
         )
 
 
-async def test_a_peer_that_is_not_connected_is_called_by_the_rules_alone(tmp_path: Path) -> None:
+async def test_a_peer_without_a_known_address_is_not_dialled(tmp_path: Path) -> None:
     async with target_and_flooder(tmp_path) as (target, _flooder, _):
         with pytest.raises(Unreachable, match="no address"):
-            await target.open_stream(keyed(1).peer, PEERS_PROTOCOL)
+            await target.open_stream(stranger(1).peer, PEERS_PROTOCOL)

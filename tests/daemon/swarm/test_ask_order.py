@@ -1,6 +1,4 @@
-"""Whom a node asks first: members before strangers, equals in turn, and whoever only claims to be
-ahead less and less.
-"""
+"""AskOrder: members come before strangers, equals take turns, and false claims cost pauses."""
 
 from __future__ import annotations
 
@@ -15,23 +13,23 @@ def rank(peer: str) -> int:
 
 def test_a_member_is_asked_first_whatever_strangers_claim() -> None:
     order = AskOrder()
-    boasts = [f"boaster {n}" for n in range(64)]
-    assert order.order([*boasts, "linked", "member"], rank, 0.0)[:2] == ["member", "linked"]
+    claimants = [f"claimant {n}" for n in range(64)]
+    assert order.order([*claimants, "linked", "member"], rank, 0.0)[:2] == ["member", "linked"]
 
 
-def test_who_gave_nothing_is_left_alone_longer_each_time() -> None:
+def test_a_peer_that_gave_nothing_is_asked_after_longer_and_longer_pauses() -> None:
     order, now, pauses = AskOrder(), 0.0, []
     for _ in range(12):
-        order.gave_nothing("boaster", rank("boaster"), now)
+        order.gave_nothing("claimant", rank("claimant"), now)
         began = now
-        while not order.order(["boaster"], rank, now):
+        while not order.order(["claimant"], rank, now):
             now += 0.5
         pauses.append(now - began)
     assert pauses[:3] == [PAUSE_S[0], 2 * PAUSE_S[0], 4 * PAUSE_S[0]]
     assert pauses[-1] == PAUSE_S[1]
-    order.gave("boaster")
-    order.gave_nothing("boaster", rank("boaster"), now)
-    assert order.order(["boaster"], rank, now + PAUSE_S[0]) == ["boaster"]
+    order.gave("claimant")
+    order.gave_nothing("claimant", rank("claimant"), now)
+    assert order.order(["claimant"], rank, now + PAUSE_S[0]) == ["claimant"]
 
 
 def test_a_member_is_asked_again_soon() -> None:
@@ -51,7 +49,7 @@ def test_equals_are_asked_in_turn() -> None:
     assert sorted(asked) == ["a", "a", "b", "b", "c", "c"]
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_the_number_of_remembered_peers_is_bounded() -> None:
     order = AskOrder()
     for n in range(2 * KEPT_PEERS):
         order.asked(f"peer {n}", 0.0)

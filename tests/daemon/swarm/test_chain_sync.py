@@ -44,7 +44,7 @@ def played(
     story: Callable[[FakeNetwork, FakeNetwork], Awaitable[None]],
     serve: Callable[[FakeNetwork], None],
 ) -> None:
-    """`story` gets the asking and the answering side."""
+    """Play `story` with the side that asks and the side that answers."""
 
     async def main() -> None:
         swarm = FakeSwarm(random.Random(1))
@@ -58,9 +58,9 @@ def played(
 
 
 def answering(*records: bytes, count: int | None = None) -> Callable[[FakeNetwork], None]:
-    """A peer that sends these records, whatever it is asked."""
+    """Serve these records, whatever the request."""
 
-    async def take(stream: ByteStream) -> None:
+    async def answer(stream: ByteStream) -> None:
         await FrameReader(stream).expect_frame(REQUEST_BYTES)
         await stream.send_all(
             frame(msgspec.msgpack.encode(reply(len(records) if count is None else count)))
@@ -69,17 +69,17 @@ def answering(*records: bytes, count: int | None = None) -> Callable[[FakeNetwor
             await stream.send_all(frame(record))
         await stream.send_eof()
 
-    return lambda network: network.serve(PROTOCOL, take)
+    return lambda network: network.serve(PROTOCOL, answer)
 
 
-async def taken(here: FakeNetwork, there: FakeNetwork, most: int = 1 << 20) -> list[bytes]:
+async def read_all(here: FakeNetwork, there: FakeNetwork, most: int = 1 << 20) -> list[bytes]:
     got: list[bytes] = []
 
-    async def take(raw: bytes) -> bool:
+    async def accept(raw: bytes) -> bool:
         got.append(raw)
         return len(got) < most
 
-    await read_chain(here, there.peer, RUN, 1, take)
+    await read_chain(here, there.peer, RUN, 1, accept)
     return got
 
 
@@ -88,7 +88,7 @@ def test_read_chain_gives_every_certificate_of_every_record(count: int) -> None:
     certificates = [bytes([n % 256]) * (n % 300) for n in range(count)]
 
     async def story(here: FakeNetwork, there: FakeNetwork) -> None:
-        assert await taken(here, there) == [*certificates, b"last"]
+        assert await read_all(here, there) == [*certificates, b"last"]
 
     played(story, answering(pack_record(certificates), pack_record([b"last"])))
 
@@ -101,23 +101,23 @@ def test_read_chain_never_holds_a_whole_answer() -> None:
     async def story(here: FakeNetwork, there: FakeNetwork) -> None:
         nonlocal peak
 
-        async def take(_raw: bytes) -> bool:
+        async def accept(_raw: bytes) -> bool:
             return True
 
         tracemalloc.start()
-        await read_chain(here, there.peer, RUN, 1, take)
+        await read_chain(here, there.peer, RUN, 1, accept)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
 
     played(story, answering(*[record] * 4))
     assert peak < 2 * len(record), (
-        "56 MB an answer, of which the answering side holds a record of 14 MB in this process"
+        "an answer has 56 MB; the side that answers holds a record of 14 MB in this process"
     )
 
 
-def test_read_chain_ends_when_no_more_is_wanted() -> None:
+def test_read_chain_ends_when_the_caller_wants_no_more() -> None:
     async def story(here: FakeNetwork, there: FakeNetwork) -> None:
-        assert await taken(here, there, most=3) == [b"a", b"a", b"a"]
+        assert await read_all(here, there, most=3) == [b"a", b"a", b"a"]
 
     played(story, answering(pack_record([b"a"] * 1000), b"not a record"))
 
@@ -136,10 +136,10 @@ def test_read_chain_ends_when_no_more_is_wanted() -> None:
         pack_record([bytes(MAX_MESSAGE_BYTES + 1)]),
     ],
 )
-def test_read_chain_refuses_what_is_no_record(record: bytes) -> None:
+def test_read_chain_refuses_a_malformed_record(record: bytes) -> None:
     async def story(here: FakeNetwork, there: FakeNetwork) -> None:
         with pytest.raises(PeerFault):
-            await taken(here, there)
+            await read_all(here, there)
 
     played(story, answering(record))
 
@@ -147,7 +147,7 @@ def test_read_chain_refuses_what_is_no_record(record: bytes) -> None:
 def test_read_chain_refuses_more_than_an_answer_may_hold() -> None:
     async def story(here: FakeNetwork, there: FakeNetwork) -> None:
         with pytest.raises(PeerFault, match="certificates in one answer"):
-            await taken(here, there)
+            await read_all(here, there)
 
     played(story, answering(count=CERTIFICATES_PER_REQUEST + 1))
     assert MAX_RECORD_BYTES > MAX_MESSAGE_BYTES
@@ -160,28 +160,28 @@ def test_serve_chain_answers_no_more_than_fits() -> None:
         return reply(len(records)), records
 
     async def story(here: FakeNetwork, there: FakeNetwork) -> None:
-        assert len(await taken(here, there)) == SENT_BYTES // len(records[0])
+        assert len(await read_all(here, there)) == SENT_BYTES // len(records[0])
 
-    def refuse_nothing(network: FakeNetwork) -> None:
+    def serve(network: FakeNetwork) -> None:
         serve_chain(network, RUN, answer)
 
-    played(story, refuse_nothing)
+    played(story, serve)
 
 
-def test_one_peer_has_its_turns_and_others_theirs() -> None:
+def test_reply_limiter_bounds_the_slots_of_each_peer_and_of_all() -> None:
     most: dict[str, int] = {}
 
     async def main() -> None:
-        turns, held = (
+        limiter, held = (
             ReplyLimiter(SERVED_TO_PEER, 3, lambda _: MEMBER),
             dict.fromkeys(("a", "b"), 0),
         )
 
         async def one(peer: str) -> None:
-            async with turns.slot(peer):
+            async with limiter.slot(peer):
                 held[peer] += 1
                 most[peer] = max(most.get(peer, 0), held[peer])
-                most["all"] = max(most.get("all", 0), turns.count)
+                most["all"] = max(most.get("all", 0), limiter.count)
                 await trio.sleep(1.0)
                 held[peer] -= 1
 
@@ -189,7 +189,7 @@ def test_one_peer_has_its_turns_and_others_theirs() -> None:
             for _ in range(20):
                 nursery.start_soon(one, "a")
                 nursery.start_soon(one, "b")
-        assert turns.count == 0
+        assert limiter.count == 0
 
     run_virtual(main)
     assert most == {"a": SERVED_TO_PEER, "b": SERVED_TO_PEER, "all": 3} or most["all"] == 3

@@ -1,6 +1,4 @@
-"""One peer floods another over real connections: what is looked at is rationed, memory stays, and
-others are heard meanwhile.
-"""
+"""One peer floods another over real connections: its input is rationed, others are heard."""
 
 from __future__ import annotations
 
@@ -53,7 +51,8 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
 
 LIED = Summed(wrong=shifted)
 TOPIC = "hypergpu/test"
-# Of a process that holds both sides: what is on its way between them, and what an allocator keeps.
+# This process holds both sides. Its memory grows by the bytes between the sides, and by what the
+# allocator keeps.
 GROWTH_BYTES = 48 << 20
 STREAMS = 4
 
@@ -63,27 +62,27 @@ def resident_bytes() -> int:
 
 
 class Victim:
-    """What of a node listens to peers: messages, gossip and evidence."""
+    """The parts of a node that read from peers: messages, gossip and fraud proofs."""
 
     def __init__(self, home: Path) -> None:
-        self.refused: list[tuple[str, PeerId]] = []
-        self.said: list[JournalEvent] = []
+        self.events: list[JournalEvent] = []
         self.heard: list[PeerId] = []
         self.judged = 0
         self.network = make_node(home, 1)
-        self.messenger = Messenger(self.network, LIED.run, self._deliver, self._refuse)
+        ports = NodePorts(
+            network=self.network,
+            disk=MemoryDisk(MemoryMedium()),
+            offload=inline,
+            record=self.events.append,
+        )
+        self.messenger = Messenger(self.network, LIED.run, self._deliver, ports.refuse)
         self.network.subscribe(TOPIC, self._judge, keep=False)
         lineage = Lineage(LIED.run, LIED.manifest, CHUNKS)
         lineage.add(LIED.certificate.raw)
         self.fraud_proofs = FraudProofs(
             me=self.network.peer,
             signed=seal(LIED.manifest),
-            ports=NodePorts(
-                network=self.network,
-                disk=MemoryDisk(MemoryMedium()),
-                offload=inline,
-                record=self.said.append,
-            ),
+            ports=ports,
             lineage=lineage,
             parameters=lambda: PARAMETERS,
         )
@@ -91,12 +90,10 @@ class Victim:
     async def _deliver(self, signed: Signed, _message: AnyMessage) -> None:
         self.heard.append(signed.peer)
 
-    def _refuse(self, reason: str, peer: PeerId, _detail: str) -> None:
-        self.refused.append((reason, peer))
-
-    def input_refused(self) -> list[tuple[str, PeerId]]:
-        """The refusals that the journal recorded."""
-        events = [event for event in self.said if isinstance(event, InputRefused)]
+    @property
+    def refused(self) -> list[tuple[str, PeerId]]:
+        """The refusals in the journal, as (reason, peer)."""
+        events = [event for event in self.events if isinstance(event, InputRefused)]
         return [(event.reason, event.peer) for event in events]
 
     def _judge(self, _peer: PeerId, _data: bytes) -> bool:
@@ -106,7 +103,7 @@ class Victim:
 
 @asynccontextmanager
 async def two_peers(home: Path) -> AsyncIterator[tuple[Victim, LibP2PNetwork, LibP2PNetwork]]:
-    """The victim, who floods it, and somebody else."""
+    """The victim, the node that floods it, and another node."""
     victim = Victim(home)
     async with victim.network.running(), trio.open_nursery() as nursery:
         await nursery.start(victim.messenger.run)
@@ -122,8 +119,8 @@ async def two_peers(home: Path) -> AsyncIterator[tuple[Victim, LibP2PNetwork, Li
 HELD = HoldReport(plan=bytes(32), contributors=(0,))
 
 
-async def say(node: LibP2PNetwork, signer: Signer, to: Victim) -> None:
-    """One honest message, heard."""
+async def deliver(node: LibP2PNetwork, signer: Signer, to: Victim) -> None:
+    """Send one honest message and wait until the victim has heard it."""
     stream = await node.open_stream(to.network.peer, PROTOCOL)
     await stream.send_all(frame(encode_signed(sign(signer, LIED.run, HELD))))
     while signer.peer not in to.heard:
@@ -132,9 +129,7 @@ async def say(node: LibP2PNetwork, signer: Signer, to: Victim) -> None:
 
 
 async def forge(flooder: LibP2PNetwork, victim: Victim) -> None:
-    """Messages whose signatures are none, as many as will go, until a newer stream takes this one's
-    place.
-    """
+    """Send messages with false signatures without end, until a newer stream replaces this one."""
     signed = sign(Signer((2).to_bytes(32, "big")), LIED.run, HELD)
     many = frame(encode_signed(Signed(signed.payload, signed.peer, bytes(64)))) * 200
     with suppress(Unreachable):
@@ -144,7 +139,7 @@ async def forge(flooder: LibP2PNetwork, victim: Victim) -> None:
 
 
 async def gossip(flooder: LibP2PNetwork, victim: Victim, count: int) -> None:
-    """One frame with so many signed messages of noise."""
+    """Send one frame with `count` signed messages of noise."""
     key, rng, rpc = (
         Ed25519PrivateKey.from_bytes((2).to_bytes(32, "big")),
         random.Random(1),
@@ -166,15 +161,16 @@ async def gossip(flooder: LibP2PNetwork, victim: Victim, count: int) -> None:
 
 
 async def accuse(flooder: LibP2PNetwork, victim: Victim, proof: bytes) -> bytes:
-    """A charge against an honest member of a real round; the proof, when it is asked for.
+    """Accuse an honest member of a real round, and send the proof when the victim asks for it.
 
-    Returns the answer.
+    Returns:
+        The victim's answer; nothing when it refused the stream.
     """
-    charge = Accusation(peer=FOUR[0].peer, number=1, certificate=LIED.certificate.hash)
+    accusation = Accusation(peer=FOUR[0].peer, number=1, certificate=LIED.certificate.hash)
     stream = None
     try:
         stream = await flooder.open_stream(victim.network.peer, EVIDENCE)
-        await stream.send_all(frame(msgspec.msgpack.encode(charge)))
+        await stream.send_all(frame(msgspec.msgpack.encode(accusation)))
         answer = await stream.receive_some(1)
         if answer == SEND:
             await stream.send_all(frame(proof))
@@ -187,8 +183,8 @@ async def accuse(flooder: LibP2PNetwork, victim: Victim, proof: bytes) -> bytes:
             await stream.aclose()
 
 
-async def test_a_flood_is_rationed_and_others_are_heard(tmp_path: Path) -> None:
-    assert SLICE != 0, "who is accused is honest"
+async def test_a_flood_is_rationed_and_other_peers_are_heard(tmp_path: Path) -> None:
+    assert SLICE != 0, "the accused member is honest"
     with trio.fail_after(40):
         async with two_peers(tmp_path) as (victim, flooder, other):
             before, began = resident_bytes(), time.monotonic()
@@ -199,7 +195,7 @@ async def test_a_flood_is_rationed_and_others_are_heard(tmp_path: Path) -> None:
                     await trio.sleep(0.01)
                 await trio.sleep(0.5)
                 with trio.fail_after(10):
-                    await say(other, Signer((3).to_bytes(32, "big")), victim)
+                    await deliver(other, Signer((3).to_bytes(32, "big")), victim)
                 nursery.cancel_scope.cancel()
             allowed = (MESSAGES_AT_ONCE + MESSAGES_PER_S * (time.monotonic() - began)) / (
                 1 + REFUSED_COUNTS
@@ -218,14 +214,14 @@ async def test_a_flood_is_rationed_and_others_are_heard(tmp_path: Path) -> None:
 
             proof = encode_evidence(LIED.evidence(LIED.made.plan.borders[0], index=0))
             assert await accuse(flooder, victim, proof) == SEND
-            false = ("bad_proof", flooder.peer)
-            while false not in victim.input_refused():
+            refusal = ("bad_proof", flooder.peer)
+            while refusal not in victim.refused:
                 await trio.sleep(0.01)
             received = victim.network.traffic().control_received
             assert [await accuse(flooder, victim, proof) for _ in range(20)] == [b""] * 20
-            assert victim.input_refused().count(false) == 1
+            assert victim.refused.count(refusal) == 1
             assert victim.network.traffic().control_received - received < len(proof), (
-                "not one more was read"
+                "the victim read no further proof"
             )
             assert not victim.fraud_proofs.guilty
 

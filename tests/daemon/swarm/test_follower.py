@@ -1,6 +1,4 @@
-"""What a follower looks at: a bounded number of beacons of one signer, and of certificates of all
-strangers.
-"""
+"""Follower: it looks at few beacons of one signer and few certificates of all strangers."""
 
 from __future__ import annotations
 
@@ -45,7 +43,7 @@ def beacon(serial: int, name: str = "n") -> Beacon:
 
 
 class Node:
-    """A follower on a network that carries nothing: what it accepts is asked of it directly."""
+    """A follower on a network without peers. The tests call its gossip handlers directly."""
 
     def __init__(self) -> None:
         self.refused: list[str] = []
@@ -68,7 +66,7 @@ class Node:
         )
 
 
-def test_one_signers_beacons_have_a_rate_and_a_size() -> None:
+def test_the_beacons_of_one_signer_have_a_rate_and_a_size() -> None:
     async def main() -> None:
         node, signer = Node(), Signer(b"b" * 32)
         heard = [
@@ -97,7 +95,7 @@ def test_certificates_of_strangers_have_one_rate_for_all_of_them() -> None:
         honest = Made(people(2))
         node.members.prove([people(2)[0].peer])
         assert node.follower._accept_certificate(people(2)[0].peer, honest.raw()), (
-            "a member is heard beside them"
+            "a member's certificate is accepted besides"
         )
         assert node.lineage.tip(honest.next_tip().hash) is not None
         assert SIGNER_BEACONS_AT_ONCE > CERTIFICATE_COUNTS

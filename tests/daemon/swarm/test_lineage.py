@@ -1,6 +1,4 @@
-"""What a lineage keeps of the certificates that others bring: its own ancestry in any case, a share
-of everything else.
-"""
+"""Lineage: it always keeps its own ancestry, and a share of the certificates of each source."""
 
 from __future__ import annotations
 
@@ -32,9 +30,7 @@ def honest(length: int) -> tuple[Made, ...]:
 
 
 def forged(pair: int, seq: int = 1, tip: Tip | None = None) -> Made:
-    """A certificate that two keys of a stranger made among themselves; more samples than anybody
-    honest has.
-    """
+    """A certificate that two keys of a stranger made, with more samples than any honest one."""
     persons = sorted(
         (Signer(digest(b"forger", bytes((side,)), pair.to_bytes(4, "big"))) for side in (0, 1)),
         key=lambda one: one.peer,
@@ -43,7 +39,7 @@ def forged(pair: int, seq: int = 1, tip: Tip | None = None) -> Made:
 
 
 def a_lineage(length: int) -> tuple[Lineage, Tip]:
-    """One that stands on the last of so many honest certificates."""
+    """A lineage that follows the last of `length` honest certificates."""
     lineage = Lineage(RUN, MANIFEST, CHUNKS)
     for one in honest(length):
         lineage.add(one.raw(), source="member")
@@ -57,7 +53,7 @@ def test_forged_certificates_evict_neither_the_tip_nor_its_ancestry() -> None:
         lineage.add(forged(n % 40, seq=n // 40 + 1).raw(), source=f"stranger {n % 40}")
     assert lineage.tip(tip.hash) == tip
     assert [one.outcome.number for one in lineage.path(genesis(RUN), tip)] == [1, 2, 3, 4, 5]
-    assert lineage.front == tip, "what nobody honest follows is no place to ask from"
+    assert lineage.front == tip, "a node asks from the head that it follows, not from a forged one"
     following = Made(HONEST, tip, seq=6)
     assert len(lineage.add(following.raw(), source="member")) == 1
     assert lineage.front == following.next_tip()
@@ -90,11 +86,11 @@ def test_unasked_certificates_of_all_have_a_share_and_unheld_heads_are_skipped()
     for n in range(UNASKED_KEPT + 40):
         lineage.add(forged(n).raw(), source=f"stranger {n % 20}")
     assert lineage.kept == 2 + UNASKED_KEPT
-    looked = lineage.other_branches(tip)
-    assert len(looked) == UNASKED_KEPT
-    assert lineage.other_branches(tip, lambda head: head.hash == looked[7].hash) == [looked[7]]
-    assert [head.samples for head in looked] == sorted(
-        (head.samples for head in looked), reverse=True
+    branches = lineage.other_branches(tip)
+    assert len(branches) == UNASKED_KEPT
+    assert lineage.other_branches(tip, lambda head: head.hash == branches[7].hash) == [branches[7]]
+    assert [head.samples for head in branches] == sorted(
+        (head.samples for head in branches), reverse=True
     )
 
 
@@ -134,12 +130,10 @@ def test_descends_does_not_walk_past_the_older_tip() -> None:
     assert lineage.other_branches(tip) == [stranger.next_tip()]
 
 
-def test_a_node_that_was_away_for_longer_than_is_kept_is_led_to_where_the_others_are(
+def test_a_node_that_was_away_for_longer_than_certificates_are_kept_finds_the_way_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It took what they had certified for another branch, tried to merge its old state with theirs,
-    and never came back.
-    """
+    """The node once saw later certificates as another branch, and tried to merge for ever."""
     lineage, tip = a_lineage(3)
     monkeypatch.setattr(certificate_shares, "TIPS_KEPT", 4)
     parted = Made(HONEST, honest(2)[-1].next_tip(), seq=9)

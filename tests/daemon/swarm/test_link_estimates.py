@@ -1,6 +1,4 @@
-"""What a node makes of the others: windows, places, links seen at work, and who was there to the
-end.
-"""
+"""LinkEstimates: round trips, coordinates, bandwidth, losses and the health of peers."""
 
 from __future__ import annotations
 
@@ -21,70 +19,72 @@ def link(peer: str, rtt_s: float | None, **more: int) -> Link:
     return Link(peer=peer, path="direct", address="", rtt_s=rtt_s, since_s=0.0, **more)
 
 
-def looked(rtt_s: float, times: int = 5) -> LinkEstimates:
+def measured(rtt_s: float, times: int = 5) -> LinkEstimates:
     estimates = LinkEstimates("me")
     for _ in range(times):
         estimates.note_links([link("a", rtt_s)])
     return estimates
 
 
-def test_nothing_is_said_before_it_is_settled_and_one_bad_sample_changes_nothing() -> None:
-    estimates = looked(0.05, times=2)
+def test_observations_need_three_samples_and_one_outlier_changes_nothing() -> None:
+    estimates = measured(0.05, times=2)
     assert estimates.coordinate is None
     assert estimates.observations(PARENT) == ()
     estimates.note_links([link("a", 0.05)])
     before = estimates.observations(PARENT)
-    assert [(sight.who, sight.rtt_us) for sight in before] == [(short_name("a"), 50_000)]
+    assert [(observation.who, observation.rtt_us) for observation in before] == [
+        (short_name("a"), 50_000)
+    ]
     estimates.note_links([link("a", 3.0)])
     assert estimates.observations(PARENT) == before
 
 
-def test_a_link_without_a_round_trip_is_no_neighbour() -> None:
+def test_a_link_without_a_round_trip_has_no_samples() -> None:
     estimates = LinkEstimates("me")
     estimates.note_links([link("a", None)])
     assert estimates.of("a").rtt.samples == ()
 
 
-def test_places_lead_to_a_place_of_ones_own() -> None:
-    estimates = looked(0.1)
-    there = Coordinate(x_us=30_000, height_us=5_000, error_ppm=100_000)
-    estimates.note_coordinates([("a", there), ("me", Coordinate(x_us=1))])
+def test_coordinates_of_neighbours_lead_to_a_coordinate_of_this_node() -> None:
+    estimates = measured(0.1)
+    neighbour = Coordinate(x_us=30_000, height_us=5_000, error_ppm=100_000)
+    estimates.note_coordinates([("a", neighbour), ("me", Coordinate(x_us=1))])
     for _ in range(60):
         estimates.note_links([link("a", 0.1)])
     assert estimates.coordinate is not None
-    assert estimate_us(estimates.coordinate, there) == pytest.approx(100_000, rel=0.05)
+    assert estimate_us(estimates.coordinate, neighbour) == pytest.approx(100_000, rel=0.05)
 
 
-def test_a_links_bandwidth_is_told_by_whoever_saw_it_at_work_for_long_enough() -> None:
-    estimates = looked(0.1)
-    estimates.note_uplink("a", 1_000_000, 250_000, 0.3)  # three round trips
+def test_a_bandwidth_is_observed_in_transfers_of_enough_bytes_and_round_trips() -> None:
+    estimates = measured(0.1)
+    # Three round trips are too few.
+    estimates.note_uplink("a", 1_000_000, 250_000, 0.3)
     estimates.note_uplink("a", MIN_BYTES - 1, 1000, 5.0)
     assert estimates.of("a").ups == ()
     estimates.note_uplink("a", 1_000_000, 250_000, 1.05)
     estimates.note_downlink("a", 2_000_000, 500_000, 2.1)
-    sight = estimates.observations(PARENT)[0]
-    assert sight.uplink_bps == pytest.approx(8_000_000, rel=1e-6)
-    assert sight.downlink_bps == pytest.approx(8_000_000, rel=1e-6)
-    assert not sight.bounded
+    observation = estimates.observations(PARENT)[0]
+    assert observation.uplink_bps == pytest.approx(8_000_000, rel=1e-6)
+    assert observation.downlink_bps == pytest.approx(8_000_000, rel=1e-6)
+    assert not observation.bounded
 
 
-def test_a_sight_says_when_the_path_was_the_bound() -> None:
-    estimates = looked(0.1)
+def test_an_observation_is_bounded_when_the_path_was_the_limit() -> None:
+    estimates = measured(0.1)
     estimates.note_links([link("a", 0.1, segments=10_000, retransmits=100)])
     flow = estimates.flow_bits("a")
     estimates.note_uplink("a", 4 * flow // 8, flow // 8, 1.05)
     assert estimates.observations(PARENT)[0].bounded
-    estimates.note_uplink("a", 2 * flow // 8, flow // 32, 2.05)  # slower, but on a path with room
-    sight = estimates.observations(PARENT)[0]
-    assert not sight.bounded
-    assert sight.uplink_bps == pytest.approx(flow, rel=1e-3)
+    # This transfer is slower, but the path has room.
+    estimates.note_uplink("a", 2 * flow // 8, flow // 32, 2.05)
+    observation = estimates.observations(PARENT)[0]
+    assert not observation.bounded
+    assert observation.uplink_bps == pytest.approx(flow, rel=1e-3)
 
 
-def test_a_path_that_lost_nothing_yet_is_not_taken_for_wider_than_the_others() -> None:
-    """Two packets of two thousand are lost on average; that none was is no reason to call what the
-    path bounded a narrow link.
-    """
-    estimates = looked(0.1)
+def test_a_path_without_losses_yet_counts_as_no_wider_than_the_other_paths() -> None:
+    """A path loses 2 of 2,000 packets on average. One that lost none by chance may be the limit."""
+    estimates = measured(0.1)
     estimates.note_links(
         [
             link("a", 0.1, segments=2_000, retransmits=0),
@@ -96,33 +96,33 @@ def test_a_path_that_lost_nothing_yet_is_not_taken_for_wider_than_the_others() -
     assert estimates.observations(PARENT)[0].bounded
 
 
-def test_a_sight_says_when_our_own_link_was_the_bound() -> None:
-    """In a row with more to take than to give, everybody's uplink looks narrow to everybody."""
-    estimates = looked(0.1)
+def test_an_observation_is_bounded_when_our_own_link_was_the_limit() -> None:
+    """Where a group receives more than it sends, each uplink looks narrow to the other members."""
+    estimates = measured(0.1)
     estimates.note_uplink("a", 1_000_000, 250_000, 1.05, busy=0.97)
     assert estimates.observations(PARENT)[0].bounded
     estimates.note_uplink("a", 900_000, 250_000, 1.05, busy=0.5)
-    sight = estimates.observations(PARENT)[0]
-    assert not sight.bounded
-    assert sight.uplink_bps == pytest.approx(7_200_000, rel=1e-6), (
-        "what our link bounded goes behind"
+    observation = estimates.observations(PARENT)[0]
+    assert not observation.bounded
+    assert observation.uplink_bps == pytest.approx(7_200_000, rel=1e-6), (
+        "what our link limited counts less"
     )
 
 
-def test_a_sight_counts_losses_and_a_long_connections_in_proportion() -> None:
-    estimates = looked(0.1)
+def test_an_observation_counts_losses_and_scales_those_of_a_long_connection() -> None:
+    estimates = measured(0.1)
     estimates.note_links([link("a", 0.1, segments=100, retransmits=1)])
-    sight = estimates.observations(PARENT)[0]
-    assert (sight.segments, sight.retransmits) == (100, 1), (
-        "too few to say anything of this path alone"
+    observation = estimates.observations(PARENT)[0]
+    assert (observation.segments, observation.retransmits) == (100, 1), (
+        "the counts are passed on although they are too few for an estimate"
     )
     estimates.note_links([link("a", 0.1, segments=10 * MOST_SEGMENTS, retransmits=1000)])
-    sight = estimates.observations(PARENT)[0]
-    assert (sight.segments, sight.retransmits) == (MOST_SEGMENTS, 100)
+    observation = estimates.observations(PARENT)[0]
+    assert (observation.segments, observation.retransmits) == (MOST_SEGMENTS, 100)
 
 
-def test_losses_bound_a_flow_once_enough_was_sent() -> None:
-    estimates = looked(0.1)
+def test_losses_limit_a_flow_once_enough_was_sent() -> None:
+    estimates = measured(0.1)
     estimates.note_links([link("a", 0.1, segments=100, retransmits=1)])
     assert estimates.of("a").loss is None
     assert estimates.flow_bits("a") == 0
@@ -133,28 +133,27 @@ def test_losses_bound_a_flow_once_enough_was_sent() -> None:
     assert estimates.flow_bits("a") == pytest.approx(1.22 * 8 * 1448 / (0.1 * 0.1), rel=1e-3)
 
 
-def test_what_a_path_carried_in_a_few_round_trips_it_carries() -> None:
-    """Such a transfer is mostly waiting and says nothing of a link; that the path is narrower than
-    what came over it, nobody may conclude.
-    """
-    estimates = looked(1.0)
+def test_a_short_transfer_raises_the_flow_limit_and_gives_no_bandwidth() -> None:
+    """A short transfer mostly waits, so it gives no bandwidth. But the path carried its bytes."""
+    estimates = measured(1.0)
     estimates.note_links([link("a", 1.0, segments=10_000, retransmits=100)])
     bound = estimates.flow_bits("a")
-    # In two round trips four times what the losses allow.
+    # In two round trips, four times as much arrives as the losses allow.
     estimates.note_uplink("a", 4 * bound, bound, 2.0)
     assert estimates.of("a").ups == ()
     assert estimates.flow_bits("a") == pytest.approx(4 * bound, rel=1e-3)
-    estimates.note_uplink("a", 4 * bound, bound, 0.1)  # of buffers, not of the path
+    # This speed is that of buffers, not of the path.
+    estimates.note_uplink("a", 4 * bound, bound, 0.1)
     assert estimates.flow_bits("a") == pytest.approx(4 * bound, rel=1e-3)
 
 
-def test_who_was_not_there_to_the_end_is_remembered_for_some_rounds() -> None:
-    estimates = looked(0.1)
+def test_failed_rounds_of_a_peer_are_remembered_for_some_rounds() -> None:
+    estimates = measured(0.1)
     for _ in range(3):
         estimates.note_round(["me", "a"], frozenset({"me"}), 0.0)
     estimates.note_round(["me", "a"], frozenset({"me", "a"}), 0.0)
-    sight = estimates.observations(PARENT)[0]
-    assert (sight.rounds, sight.failed) == (4, 3)
+    observation = estimates.observations(PARENT)[0]
+    assert (observation.rounds, observation.failed) == (4, 3)
     for _ in range(30):
         estimates.note_round(["me", "a"], frozenset({"me", "a"}), 0.0)
     assert estimates.observations(PARENT)[0].failed == 0
@@ -163,11 +162,9 @@ def test_who_was_not_there_to_the_end_is_remembered_for_some_rounds() -> None:
 def test_a_peer_that_fails_most_rounds_is_quarantined_and_then_on_probation() -> None:
     estimates = LinkEstimates("me")
     both, alone = frozenset({"me", "a"}), frozenset({"me"})
-    for there in (both, alone, alone, alone):
-        estimates.note_round(["me", "a"], there, 0.0)
-    assert estimates.quarantined(["a", "stranger"], 0.0) == frozenset(), (
-        "four rounds say too little"
-    )
+    for finished in (both, alone, alone, alone):
+        estimates.note_round(["me", "a"], finished, 0.0)
+    assert estimates.quarantined(["a", "stranger"], 0.0) == frozenset(), "four rounds are too few"
     estimates.note_round(["me", "a"], alone, 0.0)
     assert estimates.quarantined(["a", "stranger"], 1.0) == {"a"}
     assert "4 of its last 5 rounds failed" in estimates.of("a").health.reason
@@ -178,7 +175,7 @@ def test_a_peer_that_fails_most_rounds_is_quarantined_and_then_on_probation() ->
     assert estimates.of("a").health.name == TRUSTED
 
 
-def test_among_many_links_all_have_their_turn_and_few_are_told_of() -> None:
+def test_many_links_are_measured_in_turn_and_few_are_reported() -> None:
     estimates = LinkEstimates("me")
     links = [link(f"peer {i}", 0.01 * (i + 1)) for i in range(3 * LINKS_PER_LOOK)]
     for _ in range(9):
@@ -188,8 +185,8 @@ def test_among_many_links_all_have_their_turn_and_few_are_told_of() -> None:
     assert estimates.observations(PARENT) != estimates.observations(b"q" * 32)
 
 
-def test_a_quality_is_taken_when_three_measurements_agree() -> None:
-    assert looked(0.02, times=2).of("a").quality.name == "unknown"
-    quality = looked(0.02, times=3).of("a").quality
+def test_a_quality_needs_three_measurements_that_agree() -> None:
+    assert measured(0.02, times=2).of("a").quality.name == "unknown"
+    quality = measured(0.02, times=3).of("a").quality
     assert quality.name in ("perfect", "good")
     assert "20 ms" in quality.reason

@@ -1,4 +1,4 @@
-"""Asking a member which run it is in: each side hears which rules the other knows."""
+"""The manifest handshake: each side learns which rules the other knows."""
 
 from __future__ import annotations
 
@@ -27,109 +27,123 @@ from simulator.fakes.swarm import FakeSwarm
 PLAIN = Manifest(name="run", task="none")
 
 
-class Asked:
-    """A member that serves `signed`, and one that asks it."""
+class Handshake:
+    """A member that serves `signed`, and a joiner that asks the member."""
 
     def __init__(self, signed: SignedManifest) -> None:
         self.signed = signed
         self.swarm = FakeSwarm(random.Random(1))
         self.member, self.joiner = self.swarm.network(b"m" * 32), self.swarm.network(b"j" * 32)
         self.refused: list[tuple[str, str, str]] = []
-        self.told: list[JournalEvent] = []
+        self.events: list[JournalEvent] = []
 
-    def served(self) -> None:
+    def serve(self) -> None:
         serve_manifest(
             self.member,
             self.signed,
             lambda reason, peer, detail: self.refused.append((reason, peer, detail)),
-            self.told.append,
+            self.events.append,
         )
 
-    async def answer(self, known: Collection[int]) -> SignedManifest:
+    async def fetch(self, known: Collection[int]) -> SignedManifest:
         async with self.swarm.running(), self.member.running(), self.joiner.running():
             return await fetch_manifest(self.joiner, self.member.peer, known)
 
 
 @pytest.mark.parametrize("rules", [2, 3])
-def test_who_knows_the_rules_gets_the_manifest_and_nobody_is_named(rules: int) -> None:
-    asked = Asked(seal(replace(PLAIN, rules=rules)))
-    asked.served()
+def test_a_joiner_that_knows_the_rules_gets_the_manifest_without_a_refusal(rules: int) -> None:
+    handshake = Handshake(seal(replace(PLAIN, rules=rules)))
+    handshake.serve()
 
     async def main() -> None:
-        assert await asked.answer({2, 3}) == asked.signed
+        assert await handshake.fetch({2, 3}) == handshake.signed
 
     run_virtual(main)
-    assert asked.refused == []
+    assert handshake.refused == []
 
 
-def test_who_does_not_is_told_and_the_member_hears_of_it() -> None:
-    asked = Asked(seal(replace(PLAIN, rules=3)))
-    asked.served()
+def test_a_joiner_with_other_rules_gets_the_manifest_and_the_member_warns_once() -> None:
+    handshake = Handshake(seal(replace(PLAIN, rules=3)))
+    handshake.serve()
 
     async def main() -> None:
-        async with asked.swarm.running(), asked.member.running(), asked.joiner.running():
+        async with (
+            handshake.swarm.running(),
+            handshake.member.running(),
+            handshake.joiner.running(),
+        ):
             for _ in range(3):
                 assert (
-                    await fetch_manifest(asked.joiner, asked.member.peer, {2})
+                    await fetch_manifest(handshake.joiner, handshake.member.peer, {2})
                 ).open().rules == 3
 
     run_virtual(main)
-    said = "it asked to join; it knows rules 2, and this run uses rules 3"
-    assert asked.refused == [("rules", asked.joiner.peer, said)] * 3
-    (warned,) = asked.told
+    reason = "it asked to join; it knows rules 2, and this run uses rules 3"
+    assert handshake.refused == [("rules", handshake.joiner.peer, reason)] * 3
+    (warned,) = handshake.events
     assert isinstance(warned, Warned)
-    assert warned.message == f"{short(asked.joiner.peer)} did not join: {said}"
+    assert warned.message == f"{short(handshake.joiner.peer)} did not join: {reason}"
 
 
-def test_a_program_of_the_first_rules_gets_its_answer_and_the_member_hears_of_it() -> None:
-    """It says nothing of itself, and reads one frame."""
-    asked = Asked(seal(PLAIN))
-    asked.served()
+def test_a_joiner_of_the_first_rules_gets_the_manifest_and_the_member_notes_it() -> None:
+    """Such a joiner sends no request. It reads one frame."""
+    handshake = Handshake(seal(PLAIN))
+    handshake.serve()
 
     async def main() -> None:
-        async with asked.swarm.running(), asked.member.running(), asked.joiner.running():
-            stream = await asked.joiner.open_stream(asked.member.peer, FIRST_MANIFEST_PROTOCOL)
-            told = await FrameReader(stream).expect_frame(MAX_MANIFEST_BYTES)
-            assert msgspec.msgpack.decode(told, type=SignedManifest) == asked.signed
+        async with (
+            handshake.swarm.running(),
+            handshake.member.running(),
+            handshake.joiner.running(),
+        ):
+            stream = await handshake.joiner.open_stream(
+                handshake.member.peer, FIRST_MANIFEST_PROTOCOL
+            )
+            reply = await FrameReader(stream).expect_frame(MAX_MANIFEST_BYTES)
+            assert msgspec.msgpack.decode(reply, type=SignedManifest) == handshake.signed
 
     run_virtual(main)
-    assert asked.refused == [
+    assert handshake.refused == [
         (
             "rules",
-            asked.joiner.peer,
+            handshake.joiner.peer,
             "it asked to join; it knows rules 1, and this run uses rules 2",
         )
     ]
 
 
-def test_a_member_of_the_first_rules_is_asked_in_its_own_way() -> None:
-    asked = Asked(seal(PLAIN))
+def test_a_member_of_the_first_rules_is_asked_by_its_own_protocol() -> None:
+    handshake = Handshake(seal(PLAIN))
 
-    async def tell(stream: ByteStream) -> None:
-        await stream.send_all(frame(msgspec.msgpack.encode(asked.signed)))
+    async def answer(stream: ByteStream) -> None:
+        await stream.send_all(frame(msgspec.msgpack.encode(handshake.signed)))
         await stream.send_eof()
 
-    asked.member.serve(FIRST_MANIFEST_PROTOCOL, tell)
+    handshake.member.serve(FIRST_MANIFEST_PROTOCOL, answer)
 
     async def main() -> None:
-        assert await asked.answer({2}) == asked.signed
+        assert await handshake.fetch({2}) == handshake.signed
 
     run_virtual(main)
 
 
-def test_a_peer_that_is_in_no_run_is_not_reached() -> None:
-    asked = Asked(seal(PLAIN))
+def test_a_peer_without_a_run_refuses_the_request() -> None:
+    handshake = Handshake(seal(PLAIN))
 
     async def main() -> None:
-        async with asked.swarm.running(), asked.member.running(), asked.joiner.running():
+        async with (
+            handshake.swarm.running(),
+            handshake.member.running(),
+            handshake.joiner.running(),
+        ):
             with pytest.raises(Unreachable, match="refused a stream"):
-                await fetch_manifest(asked.joiner, asked.member.peer)
+                await fetch_manifest(handshake.joiner, handshake.member.peer)
 
     run_virtual(main)
 
 
 @pytest.mark.parametrize(
-    "said",
+    "request_bytes",
     [
         b"",
         b"noise",
@@ -138,14 +152,18 @@ def test_a_peer_that_is_in_no_run_is_not_reached() -> None:
         msgspec.msgpack.encode([["2"]]),
     ],
 )
-def test_noise_in_the_place_of_a_request_gets_no_answer(said: bytes) -> None:
-    asked = Asked(seal(PLAIN))
-    asked.served()
+def test_a_malformed_request_gets_no_answer(request_bytes: bytes) -> None:
+    handshake = Handshake(seal(PLAIN))
+    handshake.serve()
 
     async def main() -> None:
-        async with asked.swarm.running(), asked.member.running(), asked.joiner.running():
-            stream = await asked.joiner.open_stream(asked.member.peer, MANIFEST_PROTOCOL)
-            await stream.send_all(frame(said))
+        async with (
+            handshake.swarm.running(),
+            handshake.member.running(),
+            handshake.joiner.running(),
+        ):
+            stream = await handshake.joiner.open_stream(handshake.member.peer, MANIFEST_PROTOCOL)
+            await stream.send_all(frame(request_bytes))
             with pytest.raises(Unreachable):
                 await FrameReader(stream).expect_frame(MAX_MANIFEST_BYTES)
 

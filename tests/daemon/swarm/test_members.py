@@ -1,6 +1,4 @@
-"""The table of members: who lives where, at what pace of beacons, and that it stays cheap with
-many.
-"""
+"""Members: which peers are alive at which tip, how often beacons come, and how many peers fit."""
 
 from __future__ import annotations
 
@@ -42,7 +40,7 @@ def table(events: list[JournalEvent] | None = None) -> Members:
     return Members("me", (events if events is not None else []).append, lambda _endpoint: None)
 
 
-def test_what_each_member_hears_stays_the_same_as_members_become_more() -> None:
+def test_beacons_per_second_stay_constant_as_members_are_added() -> None:
     assert [beacon_s(n) for n in (0, 8, 125)] == [5.0, 5.0, 5.0]
     assert [poke_gap_s(n) for n in (0, 8, 25)] == [0.5, 0.5, 0.5]
     assert settling_s(beacon_schedule.FEW_MEMBERS) == 0.0, "few members act on every change at once"
@@ -57,9 +55,7 @@ def test_what_each_member_hears_stays_the_same_as_members_become_more() -> None:
 
 
 def test_a_newcomer_forgets_no_peer_while_it_learns_of_many() -> None:
-    """It hears `BEACONS_PER_S` members a second, each of them once in `beacon_s(10_000)`, and at
-    first knows few.
-    """
+    """A newcomer hears `BEACONS_PER_S` members a second, each once in `beacon_s(10_000)`."""
     events: list[JournalEvent] = []
     known = table(events)
     for i in range(10_000):
@@ -70,7 +66,7 @@ def test_a_newcomer_forgets_no_peer_while_it_learns_of_many() -> None:
     assert not [event for event in events if isinstance(event, PeerForgotten)]
 
 
-def test_who_is_silent_is_forgotten_and_nobody_else() -> None:
+def test_expire_forgets_silent_peers_only() -> None:
     events: list[JournalEvent] = []
     known = table(events)
     known.receive("silent", beacon(1, TIPS[0]), 0.0)
@@ -84,7 +80,7 @@ def test_who_is_silent_is_forgotten_and_nobody_else() -> None:
     assert [event.peer for event in events if isinstance(event, PeerForgotten)] == ["silent"]
 
 
-def test_the_one_heard_longest_ago_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_peer_heard_longest_ago_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(members, "MAX_MEMBERS", 3)
     known = table()
     for i, peer in enumerate(("a", "b", "c", "a", "d")):
@@ -93,40 +89,42 @@ def test_the_one_heard_longest_ago_makes_room(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_sets_of_the_living_are_what_a_look_at_everybody_gives(seed: int) -> None:
+def test_the_indexes_agree_with_a_scan_of_all_peers(seed: int) -> None:
     rng = random.Random(seed)
     known, expected = table(), dict[PeerId, tuple[Beacon, bool]]()
     for serial in range(1, 400):
         peer = f"peer {rng.randrange(12)}"
         before = known.version
         if rng.random() < 0.7:
-            said = beacon(
+            sent = beacon(
                 serial,
                 rng.choice(TIPS),
                 number=rng.randrange(3),
                 role=rng.choice(("node", "node", "observer")),
             )
-            had = expected.get(peer)
-            expected[peer] = (said, False)
-            changed = known.receive(peer, said, float(serial))
+            known_before = expected.get(peer)
+            expected[peer] = (sent, False)
+            changed = known.receive(peer, sent, float(serial))
             assert changed == (
-                had is None or had[1] or (had[0].tip, had[0].role) != (said.tip, said.role)
+                known_before is None
+                or known_before[1]
+                or (known_before[0].tip, known_before[0].role) != (sent.tip, sent.role)
             )
-            assert not changed or known.version > before or said.role == "observer"
+            assert not changed or known.version > before or sent.role == "observer"
         elif peer in expected:
             known.link_down(peer, "lost")
             expected[peer] = (expected[peer][0], True)
-        living = {
-            peer: said
-            for peer, (said, lost) in expected.items()
-            if not lost and said.role == "node"
+        live = {
+            peer: sent
+            for peer, (sent, lost) in expected.items()
+            if not lost and sent.role == "node"
         }
         for tip in TIPS:
-            assert known.live_at(tip) == {peer for peer, said in living.items() if said.tip == tip}
+            assert known.live_at(tip) == {peer for peer, sent in live.items() if sent.tip == tip}
         assert set(known.strangers(lambda tip: tip == TIPS[0], 1)) == {
-            peer for peer, said in living.items() if said.tip != TIPS[0] and said.number >= 1
+            peer for peer, sent in live.items() if sent.tip != TIPS[0] and sent.number >= 1
         }
-        assert set(known.ahead_of(1)) == {peer for peer, said in living.items() if said.number > 1}
+        assert set(known.ahead_of(1)) == {peer for peer, sent in live.items() if sent.number > 1}
 
 
 def test_awaited_at_leaves_out_strangers_that_take_no_part() -> None:
@@ -141,11 +139,11 @@ def test_awaited_at_leaves_out_strangers_that_take_no_part() -> None:
             known.receive(peer, beacon(int(now), TIPS[0]), now)
     assert known.awaited_at(TIPS[0], 17.0, 10.0) == {"member", "worker"}
     assert known.live_at(TIPS[0]) == {"member", "stranger", "worker"}, (
-        "what they hold may still be asked for"
+        "the node may still ask them for what they hold"
     )
 
 
-def test_awaited_at_keeps_a_connected_peer_that_gets_on() -> None:
+def test_awaited_at_keeps_a_connected_peer_that_advances() -> None:
     known = table()
     link = Link(peer="newcomer", path="direct", address="", rtt_s=None, since_s=0.0)
     known.link_up(link)
@@ -157,7 +155,7 @@ def test_awaited_at_keeps_a_connected_peer_that_gets_on() -> None:
     assert known.awaited_at(TIPS[0], 101.0, 10.0) == set()
 
 
-def test_four_thousand_strangers_slow_no_beacon_of_a_pair() -> None:
+def test_four_thousand_strangers_do_not_slow_the_beacons_of_a_pair() -> None:
     known = table()
     known.prove(["partner"])
     for n in range(4000):
@@ -171,7 +169,7 @@ def test_four_thousand_strangers_slow_no_beacon_of_a_pair() -> None:
     assert not known._took_part
 
 
-def test_members_of_a_large_run_pace_themselves_as_ever() -> None:
+def test_all_members_of_a_large_run_count_for_the_beacon_rate() -> None:
     known = table()
     for n in range(1000):
         known.receive(f"peer {n}", beacon(1, TIPS[0]), 0.0)
@@ -182,11 +180,8 @@ def test_members_of_a_large_run_pace_themselves_as_ever() -> None:
     assert len(known.proven) == members.PROVEN_KEPT
 
 
-def test_strangers_that_say_they_train_hold_up_no_round() -> None:
-    """A round waits for most others, where they still train.
-
-    Keys of one stranger were most others.
-    """
+def test_training_at_leaves_out_strangers_once_members_are_known() -> None:
+    """A round waits while most other nodes train. The keys of one stranger once were most nodes."""
     known = table()
     for peer in ("partner", "key 1", "key 2", "key 3"):
         known.receive(peer, beacon(1, TIPS[0]), 0.0)

@@ -1,6 +1,4 @@
-"""Messages to single peers: a stream that is not used is given back, one on which something is
-under way is not.
-"""
+"""Messenger: it closes unused streams, keeps messages in order, and reads the newest streams."""
 
 from __future__ import annotations
 
@@ -26,7 +24,7 @@ UNUSED_S = IDLE_S + SWEEP_S + 1.0
 
 
 class Listener:
-    """A peer that notes what comes on which stream, once it is told to read."""
+    """A peer that notes which stream brings which message, once `reads` is set."""
 
     def __init__(self) -> None:
         self.streams = 0
@@ -34,7 +32,7 @@ class Listener:
         self.heard: list[tuple[int, bytes]] = []
         self.reads = trio.Event()
 
-    async def take(self, stream: ByteStream) -> None:
+    async def receive(self, stream: ByteStream) -> None:
         self.streams += 1
         self.open += 1
         number, reader = self.streams, FrameReader(stream)
@@ -45,7 +43,7 @@ class Listener:
 
 
 def played(story: Callable[[Callable[[bytes], None], Listener], Awaitable[None]]) -> None:
-    """`story` gets a way to say something to a listener over a messenger."""
+    """Play `story` with a function that sends to a listener, and with the listener."""
 
     async def main() -> None:
         swarm, speaker, listener = FakeSwarm(random.Random(1)), Signer(b"s" * 32), Listener()
@@ -56,13 +54,13 @@ def played(story: Callable[[Callable[[bytes], None], Listener], Awaitable[None]]
         messenger = Messenger(
             here, RUN, deliver, lambda reason, _peer, detail: print(reason, detail)
         )
-        there.serve(PROTOCOL, listener.take)
+        there.serve(PROTOCOL, listener.receive)
         async with swarm.running(), here.running(), there.running(), trio.open_nursery() as nursery:
             await nursery.start(messenger.run)
             await trio.sleep(1.0)
             await story(
-                lambda said: messenger.send(
-                    there.peer, sign(speaker, RUN, Announce(certificate=said))
+                lambda content: messenger.send(
+                    there.peer, sign(speaker, RUN, Announce(certificate=content))
                 ),
                 listener,
             )
@@ -71,39 +69,39 @@ def played(story: Callable[[Callable[[bytes], None], Listener], Awaitable[None]]
     run_virtual(main)
 
 
-def test_a_stream_that_is_not_used_is_given_back_and_opened_again() -> None:
-    async def story(say: Callable[[bytes], None], listener: Listener) -> None:
+def test_an_unused_stream_is_closed_and_a_later_message_opens_another() -> None:
+    async def story(send: Callable[[bytes], None], listener: Listener) -> None:
         listener.reads.set()
-        say(b"one")
+        send(b"one")
         await trio.sleep(IDLE_S - 1.0)
-        say(b"two")
+        send(b"two")
         await trio.sleep(IDLE_S - 1.0)
-        assert (listener.streams, listener.open) == (1, 1), "it was used"
+        assert (listener.streams, listener.open) == (1, 1), "the stream was used"
         await trio.sleep(UNUSED_S)
         assert (listener.streams, listener.open) == (1, 0)
-        say(b"three")
+        send(b"three")
         await trio.sleep(1.0)
         assert listener.heard == [(1, b"one"), (1, b"two"), (2, b"three")]
 
     played(story)
 
 
-def test_a_peer_that_takes_nothing_for_long_hears_all_in_order_on_one_stream() -> None:
-    async def story(say: Callable[[bytes], None], listener: Listener) -> None:
-        said = [bytes([number]) * (MAX_MESSAGE_BYTES - 1000) for number in range(4)]
-        for one in said[:3]:
-            say(one)
+def test_a_peer_that_reads_late_receives_all_messages_in_order_on_one_stream() -> None:
+    async def story(send: Callable[[bytes], None], listener: Listener) -> None:
+        contents = [bytes([number]) * (MAX_MESSAGE_BYTES - 1000) for number in range(4)]
+        for one in contents[:3]:
+            send(one)
         await trio.sleep(UNUSED_S)
-        say(said[3])
+        send(contents[3])
         await trio.sleep(1.0)
         listener.reads.set()
         await trio.sleep(1.0)
-        assert listener.heard == [(1, one) for one in said]
+        assert listener.heard == [(1, one) for one in contents]
 
     played(story)
 
 
-def test_the_newest_streams_of_a_peer_are_read_and_older_ones_are_given_up() -> None:
+def test_the_newest_streams_of_a_peer_are_read_and_older_streams_end() -> None:
     async def main() -> None:
         swarm, speaker = FakeSwarm(random.Random(1)), Signer(b"s" * 32)
         here, there = swarm.network(b"s" * 32), swarm.network(b"l" * 32)
@@ -119,19 +117,19 @@ def test_the_newest_streams_of_a_peer_are_read_and_older_ones_are_given_up() -> 
             streams = []
             for _ in range(STREAMS_READ + 2):
                 streams.append(await here.open_stream(there.peer, PROTOCOL))
-                # The length of a large message, and a part of it.
+                # The stream brings the length of a large message and a part of the message.
                 await streams[-1].send_all(MAX_MESSAGE_BYTES.to_bytes(4, "big") + bytes(1000))
-            said = sign(speaker, RUN, Announce(certificate=b"c"))
+            message = sign(speaker, RUN, Announce(certificate=b"c"))
             last = await here.open_stream(there.peer, PROTOCOL)
-            await last.send_all(frame(encode_signed(said)))
+            await last.send_all(frame(encode_signed(message)))
             await trio.sleep(1.0)
             for stream in streams[: 1 - STREAMS_READ]:
                 with trio.fail_after(1.0), suppress(Unreachable):
                     assert await stream.receive_some(1) == b""
             with trio.move_on_after(1.0) as waited:
                 await streams[-1].receive_some(1)
-            assert waited.cancelled_caught, "the one before the newest is read on"
-            assert heard == [said]
+            assert waited.cancelled_caught, "the stream before the newest one is still read"
+            assert heard == [message]
             nursery.cancel_scope.cancel()
 
     run_virtual(main)

@@ -1,4 +1,4 @@
-"""Who gets a place when strangers read slowly."""
+"""ReplyLimiter: which peer gets a slot when strangers read slowly."""
 
 from __future__ import annotations
 
@@ -21,75 +21,78 @@ from simulator.fakes.network import FakeNetwork
 from simulator.fakes.swarm import FakeSwarm
 from tests.daemon.swarm.test_state_download import LEAVES, RUN, TIP, Holder
 
-PLACES = 8
+SLOTS = 8
 CHUNK_BYTES = 256 << 10
 
 
 def source_of(peer: PeerId) -> Source:
-    """Peers here are named by where they come from: "crowd 3"."""
+    """The source of a peer. The first word of its name is its prefix, as in "crowd 3"."""
     prefix = peer.split()[0]
     return Source(prefix=prefix, matters=prefix == "member")
 
 
-def waited_s(peers: dict[PeerId, float]) -> tuple[dict[PeerId, float], list[PeerId]]:
-    """How long each peer waits for a turn, by when it comes; and whose turns ended early.
+def waits_s(peers: dict[PeerId, float]) -> tuple[dict[PeerId, float], list[PeerId]]:
+    """Play peers that arrive at the given times, in seconds.
 
-    Whoever is named "member" gives its turn back at once, and everybody else never does.
+    A peer with the prefix "member" returns its slot at once. Every other peer keeps its slot.
+
+    Returns:
+        The wait of each peer for a slot, in seconds, and the peers whose slots ended early.
     """
     waited: dict[PeerId, float] = {}
-    cut: list[PeerId] = []
+    ended: list[PeerId] = []
 
     async def main() -> None:
-        turns = ReplyLimiter(2, PLACES, source_of)
+        limiter = ReplyLimiter(2, SLOTS, source_of)
 
-        async def one(peer: PeerId, comes_s: float) -> None:
-            await trio.sleep(comes_s)
+        async def one(peer: PeerId, arrives_s: float) -> None:
+            await trio.sleep(arrives_s)
             try:
-                async with turns.slot(peer):
-                    waited[peer] = trio.current_time() - comes_s - began
+                async with limiter.slot(peer):
+                    waited[peer] = trio.current_time() - arrives_s - began
                     await trio.sleep(0.0 if source_of(peer).matters else math.inf)
             except PeerFault:
-                cut.append(peer)
+                ended.append(peer)
 
         began = trio.current_time()
         with trio.move_on_after(120.0):
             async with trio.open_nursery() as nursery:
-                for peer, comes_s in peers.items():
-                    nursery.start_soon(one, peer, comes_s)
+                for peer, arrives_s in peers.items():
+                    nursery.start_soon(one, peer, arrives_s)
                     await trio.testing.wait_all_tasks_blocked()
-        assert turns.count == 0
+        assert limiter.count == 0
 
     run_virtual(main)
-    return waited, cut
+    return waited, ended
 
 
-CROWD = {f"crowd {n}": 0.0 for n in range(PLACES * 3 // 4)}
+CROWD = {f"crowd {n}": 0.0 for n in range(SLOTS * 3 // 4)}
 
 
-def test_a_member_needs_not_wait_for_strangers() -> None:
-    waited, cut = waited_s({**CROWD, "member 1": 1.0})
+def test_a_member_does_not_wait_for_strangers() -> None:
+    waited, ended = waits_s({**CROWD, "member 1": 1.0})
     assert waited["member 1"] < 0.1
-    assert not cut, "its place was kept"
+    assert not ended, "a slot is kept for members"
 
 
-def test_a_stranger_of_another_prefix_needs_not_wait_for_a_crowd() -> None:
-    waited, cut = waited_s({**CROWD, "home 1": 1.0})
+def test_a_stranger_of_another_prefix_does_not_wait_for_a_crowd() -> None:
+    waited, ended = waits_s({**CROWD, "home 1": 1.0})
     assert waited["home 1"] < 0.1
-    assert cut == ["crowd 0"]
+    assert ended == ["crowd 0"]
 
 
-def test_a_stranger_of_the_same_prefix_waits_for_a_fair_turn() -> None:
-    waited, cut = waited_s({**CROWD, "crowd 99": 1.0})
+def test_a_stranger_of_the_same_prefix_waits_for_the_oldest_slot() -> None:
+    waited, ended = waits_s({**CROWD, "crowd 99": 1.0})
     assert MIN_SLOT_S - 1.1 < waited["crowd 99"] < MIN_SLOT_S
-    assert cut == ["crowd 0"]
+    assert ended == ["crowd 0"]
 
 
-def test_nobody_is_cut_while_nobody_waits() -> None:
-    assert waited_s(CROWD)[1] == []
+def test_no_slot_ends_early_while_no_peer_waits() -> None:
+    assert waits_s(CROWD)[1] == []
 
 
-class Scene:
-    """A holder of a state and of certificates, a member that comes back, and 40 made-up keys."""
+class Scenario:
+    """A holder of a state and certificates, a member that comes back, and 40 made-up keys."""
 
     def __init__(self) -> None:
         self.swarm = FakeSwarm(random.Random(1))
@@ -108,13 +111,13 @@ class Scene:
             self.holder.network.keep(frozenset({self.member.peer}))
             for stranger in self.strangers:
                 nursery.start_soon(self.read_nothing, stranger)
-            # Each place that a stranger may hold is held.
+            # By now strangers hold every slot that they may hold.
             await trio.sleep(5.0)
             await self.ask(self.member)
             nursery.cancel_scope.cancel()
 
     async def read_nothing(self, stranger: FakeNetwork) -> None:
-        """Ask for as much as one request may, and take none of it."""
+        """Ask for as much as one request may, and read nothing of the answer."""
         peer = self.holder.network.peer
         state = await stranger.open_stream(peer, state_transfer.PROTOCOL)
         chain = await stranger.open_stream(peer, chain_sync.PROTOCOL)
@@ -151,7 +154,7 @@ async def _live(network: FakeNetwork, *, task_status: trio.TaskStatus[None]) -> 
 
 
 def test_a_member_gets_state_and_chain_beside_40_strangers_that_read_nothing() -> None:
-    """It waited 60 s for each answer, or in vain: 8 keys held all 16 places of a state."""
-    scene = Scene()
-    run_virtual(scene.play)
-    assert max(scene.waited_s.values()) < 1.0
+    """The member once waited 60 s for each answer: 8 keys held all 16 slots of a state."""
+    scenario = Scenario()
+    run_virtual(scenario.play)
+    assert max(scenario.waited_s.values()) < 1.0

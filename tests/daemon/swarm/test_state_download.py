@@ -1,6 +1,4 @@
-"""A state comes from several peers at once, whoever of them fails, and is served for as long as
-somebody reads it.
-"""
+"""A state comes from several peers at once, and is served for as long as a peer reads it."""
 
 from __future__ import annotations
 
@@ -28,7 +26,8 @@ RUN = b"r" * 32
 # 6 chunks of each vector, the last one short.
 PARAMETERS = 5 * STATE_CHUNK_BYTES // 4 + 100
 SIZE = 8 * PARAMETERS
-UPLINK_BPS = 8.0 * SIZE / 12  # one holder gives the whole in 12 s
+# One holder sends the whole state in 12 s.
+UPLINK_BPS = 8.0 * SIZE / 12
 TIP = b"t" * 32
 
 
@@ -48,8 +47,8 @@ class Holder:
         self.medium = MemoryMedium()
         self.disk = MemoryDisk(self.medium)
         self.leaves: dict[Digest, list[Digest]] = {}
-        self.given = StateServer(self.disk, self.leaves.get, lambda: PARAMETERS)
-        serve_state(self.network, self.given)
+        self.server = StateServer(self.disk, self.leaves.get, lambda: PARAMETERS)
+        serve_state(self.network, self.server)
 
     async def keep(self, tip: Digest = TIP, number: int = 1, value: Vector = VALUE) -> None:
         await self.disk.save_checkpoint(
@@ -68,12 +67,12 @@ class Holder:
             del self.leaves[next(iter(self.leaves))]
 
 
-class Scene:
+class Scenario:
     """A downloader and some holders, connected to each other."""
 
     def __init__(self, holders: int, **more: float) -> None:
         self.swarm = FakeSwarm(random.Random(1))
-        self.here: FakeNetwork = self.swarm.network(b"\0" * 32)
+        self.downloader: FakeNetwork = self.swarm.network(b"\0" * 32)
         self.holders = [Holder(self.swarm, number, **more) for number in range(1, holders + 1)]
         self.refused: list[str] = []
         self.download: StateDownload | None = None
@@ -81,7 +80,7 @@ class Scene:
     def play(self, story: Callable[[], Awaitable[None]]) -> None:
         async def main() -> None:
             async with self.swarm.running(), trio.open_nursery() as nursery:
-                for network in (self.here, *(holder.network for holder in self.holders)):
+                for network in (self.downloader, *(holder.network for holder in self.holders)):
                     await nursery.start(_live, network)
                 for holder in self.holders:
                     await holder.keep()
@@ -92,18 +91,18 @@ class Scene:
         run_virtual(main)
 
     async def fetch(self, *known: KnownState, tip: Digest = TIP) -> tuple[str, float]:
-        """What came of it, and how long it took."""
+        """Download a state. Returns why it failed, or nothing, and the seconds it took."""
         self.download = StateDownload(tip, merkle_root(LEAVES), PARAMETERS)
         began = trio.current_time()
         peers = [holder.network.peer for holder in self.holders]
-        said = await download_from(
-            self.here,
+        reason = await download_from(
+            self.downloader,
             self.download,
             lambda: peers,
             lambda: known,
             lambda reason, _peer, _detail: self.refused.append(reason),
         )
-        return said, trio.current_time() - began
+        return reason, trio.current_time() - began
 
     def is_whole(self) -> bool:
         download = self.download
@@ -121,165 +120,165 @@ async def _live(network: FakeNetwork, *, task_status: trio.TaskStatus[None]) -> 
 
 
 def test_download_from_several_holders_uses_all_their_uplinks() -> None:
-    """One holder after the other gave what one uplink carries: at 20 Mbit/s more than a round for a
-    model of 5 million parameters.
+    """Holders once sent one after the other, at the rate of one uplink.
+
+    At 20 Mbit/s a model of 5 million parameters took longer than a round.
     """
     took: dict[int, float] = {}
     for holders in (1, 3):
-        scene = Scene(holders)
+        scenario = Scenario(holders)
 
-        async def story(scene: Scene = scene, holders: int = holders) -> None:
-            said, took[holders] = await scene.fetch()
-            assert said == ""
+        async def story(scenario: Scenario = scenario, holders: int = holders) -> None:
+            reason, took[holders] = await scenario.fetch()
+            assert reason == ""
 
-        scene.play(story)
-        assert scene.is_whole()
+        scenario.play(story)
+        assert scenario.is_whole()
     assert took[1] > 11.0
     assert took[3] < 0.45 * took[1]
 
 
 def test_download_does_not_wait_for_a_holder_that_cannot_be_dialled() -> None:
-    """The first holder in order was dialled for 15 s, and again for each newer certificate."""
-    scene = Scene(2)
+    """A node once dialled the first holder for 15 s, and again for each newer certificate."""
+    scenario = Scenario(2)
 
     async def story() -> None:
-        first, second = (holder.network.peer for holder in scene.holders)
-        scene.swarm.sever(scene.here.peer, first)
+        first, second = (holder.network.peer for holder in scenario.holders)
+        scenario.swarm.sever(scenario.downloader.peer, first)
         await trio.sleep(20.0)
-        said, took = await scene.fetch()
-        assert said == ""
+        reason, took = await scenario.fetch()
+        assert reason == ""
         assert took < 13.0
-        assert scene.download is not None
-        assert set(scene.download.given) == {second}
+        assert scenario.download is not None
+        assert set(scenario.download.given) == {second}
 
-    scene.play(story)
-    assert scene.is_whole()
+    scenario.play(story)
+    assert scenario.is_whole()
 
 
-def test_download_goes_on_where_a_holder_that_died_broke_off() -> None:
-    scene = Scene(2, uplink_bps=UPLINK_BPS)
+def test_download_continues_where_a_holder_died() -> None:
+    scenario = Scenario(2, uplink_bps=UPLINK_BPS)
 
     async def story() -> None:
-        scene.swarm.schedule.at(
+        scenario.swarm.schedule.at(
             trio.current_time() + 3.0,
-            lambda _: scene.swarm.kill(scene.holders[0].network.peer),
+            lambda _: scenario.swarm.kill(scenario.holders[0].network.peer),
             None,
         )
-        said, _ = await scene.fetch()
-        assert said == ""
-        assert scene.download is not None
-        assert len(scene.download.given) == 2
-        assert scene.download.received_bytes < SIZE + 8 * STATE_CHUNK_BYTES, (
-            "what was here is not fetched again"
+        reason, _ = await scenario.fetch()
+        assert reason == ""
+        assert scenario.download is not None
+        assert len(scenario.download.given) == 2
+        assert scenario.download.received_bytes < SIZE + 8 * STATE_CHUNK_BYTES, (
+            "chunks that have arrived are not fetched again"
         )
 
-    scene.play(story)
-    assert scene.is_whole()
+    scenario.play(story)
+    assert scenario.is_whole()
 
 
 def test_download_is_finished_although_the_holder_removed_the_checkpoint() -> None:
-    """A state was served for three rounds: on a link that needs four, every state was gone before
-    it was complete.
-    """
-    scene = Scene(1)
+    """A state was once served for three rounds, which is too short on a link that needs four."""
+    scenario = Scenario(1)
 
     async def story() -> None:
-        async def go_on() -> None:
+        async def save_later_rounds() -> None:
             for number in range(2, 8):
                 await trio.sleep(1.5)
-                await scene.holders[0].keep(bytes([number]) * 32, number, vector(number))
+                await scenario.holders[0].keep(bytes([number]) * 32, number, vector(number))
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(go_on)
-            said, _ = await scene.fetch()
-        assert said == ""
-        assert TIP not in scene.holders[0].leaves
-        assert await scene.holders[0].disk.open_state(TIP) is None
+            nursery.start_soon(save_later_rounds)
+            reason, _ = await scenario.fetch()
+        assert reason == ""
+        assert TIP not in scenario.holders[0].leaves
+        assert await scenario.holders[0].disk.open_state(TIP) is None
 
-    scene.play(story)
-    assert scene.is_whole()
+    scenario.play(story)
+    assert scenario.is_whole()
 
 
-def test_given_states_are_let_go_when_nobody_asks() -> None:
-    scene = Scene(1)
+def test_served_states_are_closed_without_requests() -> None:
+    scenario = Scenario(1)
 
     async def story() -> None:
-        holder = scene.holders[0]
+        holder = scenario.holders[0]
         for number in range(2, 2 + 2 * OPEN_STATES):
             tip = bytes([number]) * 32
             await holder.keep(tip, number, vector(number))
-            assert await holder.given.answer(StateRequest(tip=tip, first=0, count=1)) is not None
-        assert len(holder.given._open) == OPEN_STATES
+            assert await holder.server.answer(StateRequest(tip=tip, first=0, count=1)) is not None
+        assert len(holder.server._open) == OPEN_STATES
         await trio.sleep(IDLE_S + 1.0)
-        await holder.given.sweep()
-        assert not holder.given._open
+        await holder.server.sweep()
+        assert not holder.server._open
 
-    scene.play(story)
+    scenario.play(story)
 
 
-def test_given_states_come_from_memory_before_the_checkpoint_is_written() -> None:
-    """A node whose disk was full, or slow, gave nobody the state that it held."""
+def test_served_states_come_from_memory_before_the_checkpoint_is_written() -> None:
+    """A node with a full or slow disk once served no state."""
 
     async def story() -> None:
         whole = VALUE.tobytes() + MOMENTUM.tobytes()
-        given = StateServer(
+        server = StateServer(
             MemoryDisk(MemoryMedium()),
             {TIP: LEAVES}.get,
             lambda: PARAMETERS,
             lambda tip, offset, size: whole[offset : offset + size],
         )
-        assert await given.answer(StateRequest(tip=TIP, first=0, count=0)) == b"".join(LEAVES)
+        assert await server.answer(StateRequest(tip=TIP, first=0, count=0)) == b"".join(LEAVES)
         assert (
-            await given.answer(StateRequest(tip=TIP, first=1, count=1))
+            await server.answer(StateRequest(tip=TIP, first=1, count=1))
             == whole[STATE_CHUNK_BYTES : 2 * STATE_CHUNK_BYTES]
         )
-        assert await given.answer(StateRequest(tip=b"o" * 32, first=1, count=1)) is None
+        assert await server.answer(StateRequest(tip=b"o" * 32, first=1, count=1)) is None
 
     run_virtual(story)
 
 
 def test_download_copies_chunks_that_are_known_to_be_equal() -> None:
-    scene = Scene(1)
+    scenario = Scenario(1)
     other = VALUE.copy()
-    other[:10] += 1.0  # one chunk differs
-    # It says that it is the same, and is not any more.
+    # One chunk differs.
+    other[:10] += 1.0
+    # The leaves are right, but the vectors have changed since.
     damaged = KnownState(LEAVES, vector(9), vector(9))
 
     async def story() -> None:
-        said, took = await scene.fetch(
+        reason, took = await scenario.fetch(
             damaged, KnownState(state_leaves(other, MOMENTUM), other, MOMENTUM)
         )
-        assert said == ""
+        assert reason == ""
         assert took < 2.0
-        assert scene.download is not None
-        assert scene.download.received_bytes == STATE_CHUNK_BYTES
-        assert scene.download.reused_bytes == SIZE - STATE_CHUNK_BYTES
+        assert scenario.download is not None
+        assert scenario.download.received_bytes == STATE_CHUNK_BYTES
+        assert scenario.download.reused_bytes == SIZE - STATE_CHUNK_BYTES
 
-    scene.play(story)
-    assert scene.is_whole()
+    scenario.play(story)
+    assert scenario.is_whole()
 
 
-def test_download_refuses_what_is_not_certified_and_takes_it_from_another() -> None:
-    scene = Scene(2)
+def test_download_refuses_chunks_that_are_not_certified_and_asks_another_peer() -> None:
+    scenario = Scenario(2)
 
     async def story() -> None:
-        kept = scene.holders[0].medium.checkpoints[RUN]
-        # Its leaves still lead to the certified state.
+        kept = scenario.holders[0].medium.checkpoints[RUN]
+        # The leaves of this holder still lead to the certified state.
         kept[0] = replace(kept[0], anchor=vector(7))
-        said, _ = await scene.fetch()
-        assert said == ""
+        reason, _ = await scenario.fetch()
+        assert reason == ""
 
-    scene.play(story)
-    assert scene.is_whole()
-    assert scene.refused == ["bad_proof"]
+    scenario.play(story)
+    assert scenario.is_whole()
+    assert scenario.refused == ["bad_proof"]
 
 
-def test_download_that_nobody_serves_says_so_soon() -> None:
-    scene = Scene(2)
+def test_download_fails_soon_when_no_peer_keeps_the_state() -> None:
+    scenario = Scenario(2)
 
     async def story() -> None:
-        said, took = await scene.fetch(tip=b"n" * 32)
-        assert "keeps no state of this certificate" in said
+        reason, took = await scenario.fetch(tip=b"n" * 32)
+        assert "keeps no state of this certificate" in reason
         assert took < SILENT_S
 
-    scene.play(story)
+    scenario.play(story)

@@ -1,4 +1,4 @@
-"""What others are told of a node's training between two stretches of it."""
+"""RecentTrainingSpeed: the speed and loss that beacons report between two trainings."""
 
 from __future__ import annotations
 
@@ -13,63 +13,64 @@ from simulator.scenarios.story import plain
 NOTHING = Progress(steps=0, samples=0, loss=None, samples_per_second=0.0)
 
 
-class Reports(QuadraticTrainer):
-    """A trainer that says what the test wants to be said."""
+class ScriptedTrainer(QuadraticTrainer):
+    """A trainer that reports the progress that a test sets."""
 
     def __init__(self) -> None:
         super().__init__(seed=1, peer="", parameters=8, samples_per_second=1.0)
-        self.said = NOTHING
+        self.reported = NOTHING
 
     def progress(self) -> Progress:
-        return self.said
+        return self.reported
 
 
-def test_what_was_done_last_is_told_until_something_is_done_since() -> None:
-    trainer = Reports()
-    pace = RecentTrainingSpeed(trainer)
-    assert pace.now(0.0) == TrainingSpeed()
-    trainer.said = Progress(steps=4, samples=32, loss=2.5, samples_per_second=16.0)
-    assert pace.now(1.0) == TrainingSpeed(samples_per_second=16.0, loss=2.5)
-    trainer.said = NOTHING  # it was given the next anchor
-    assert pace.now(2.0) == TrainingSpeed(samples_per_second=16.0, loss=2.5)
-    trainer.said = Progress(steps=1, samples=8, loss=2.0, samples_per_second=20.0)
-    assert pace.now(3.0) == TrainingSpeed(samples_per_second=20.0, loss=2.0)
+def test_the_last_training_is_reported_until_the_next_one_has_progress() -> None:
+    trainer = ScriptedTrainer()
+    speed = RecentTrainingSpeed(trainer)
+    assert speed.now(0.0) == TrainingSpeed()
+    trainer.reported = Progress(steps=4, samples=32, loss=2.5, samples_per_second=16.0)
+    assert speed.now(1.0) == TrainingSpeed(samples_per_second=16.0, loss=2.5)
+    # The trainer received the next anchor.
+    trainer.reported = NOTHING
+    assert speed.now(2.0) == TrainingSpeed(samples_per_second=16.0, loss=2.5)
+    trainer.reported = Progress(steps=1, samples=8, loss=2.0, samples_per_second=20.0)
+    assert speed.now(3.0) == TrainingSpeed(samples_per_second=20.0, loss=2.0)
 
 
-def test_a_trainer_that_died_or_does_nothing_is_told_as_that() -> None:
-    trainer = Reports()
-    pace = RecentTrainingSpeed(trainer)
-    trainer.said = Progress(steps=4, samples=32, loss=2.5, samples_per_second=16.0)
-    pace.now(1.0)
-    assert pace.now(1.0 + RECENT_S) == TrainingSpeed(samples_per_second=16.0, loss=2.5)
-    assert pace.now(1.1 + RECENT_S) == TrainingSpeed(), "it hangs"
-    trainer.said = Progress(steps=5, samples=40, loss=2.4, samples_per_second=16.0)
-    assert pace.now(70.0) == TrainingSpeed(samples_per_second=16.0, loss=2.4)
-    trainer.said, trainer.restarts = NOTHING, 1
-    assert pace.now(71.0) == TrainingSpeed()
+def test_a_trainer_that_died_or_hangs_is_reported_as_such() -> None:
+    trainer = ScriptedTrainer()
+    speed = RecentTrainingSpeed(trainer)
+    trainer.reported = Progress(steps=4, samples=32, loss=2.5, samples_per_second=16.0)
+    speed.now(1.0)
+    assert speed.now(1.0 + RECENT_S) == TrainingSpeed(samples_per_second=16.0, loss=2.5)
+    assert speed.now(1.1 + RECENT_S) == TrainingSpeed(), "the trainer hangs"
+    trainer.reported = Progress(steps=5, samples=40, loss=2.4, samples_per_second=16.0)
+    assert speed.now(70.0) == TrainingSpeed(samples_per_second=16.0, loss=2.4)
+    trainer.reported, trainer.restarts = NOTHING, 1
+    assert speed.now(71.0) == TrainingSpeed()
 
 
-def test_no_beacon_of_a_calm_swarm_says_that_nobody_trains() -> None:
+def test_no_beacon_of_a_calm_swarm_reports_a_speed_of_zero() -> None:
     """Half of all polls once showed 0 samples per second and no loss, at each change of round."""
     played = StoryPlayer(plain("calm", 60.0, 3, lambda n: ())(None, 1))
     reports: list[PeerReport] = []
     happened = played.world.happened
 
-    def see(node: object, event: object) -> None:
+    def observe(node: object, event: object) -> None:
         if isinstance(event, PeerReport):
             reports.append(event)
         happened(node, event)  # type: ignore[arg-type]
 
-    played.world.happened = see  # type: ignore[method-assign]
+    played.world.happened = observe  # type: ignore[method-assign]
     run_virtual(played.run, seed=1)
-    begun = {
+    first_trained = {
         report.peer: at
         for at, report in reversed(list(enumerate(reports)))
         if report.samples_per_second > 0
     }
-    told = [report for at, report in enumerate(reports) if at >= begun[report.peer]]
-    assert len(told) > 50
-    assert len({report.phase for report in told}) >= 3, "they were told at changes of phase, too"
+    later = [report for at, report in enumerate(reports) if at >= first_trained[report.peer]]
+    assert len(later) > 50
+    assert len({report.phase for report in later}) >= 3, "the reports cover changes of phase"
     assert [
-        report for report in told if report.samples_per_second == 0 or report.loss is None
+        report for report in later if report.samples_per_second == 0 or report.loss is None
     ] == []

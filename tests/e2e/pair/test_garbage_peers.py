@@ -193,7 +193,7 @@ async def test_plan_of_a_peer_that_does_not_lead_is_refused(pair: Pair, tmp_path
 def false_plan(
     stranger: Stranger, tip: bytes, number: int, chunks: int, manifest: msgspec.Struct
 ) -> Plan:
-    """A plan that is valid except for its author."""
+    """Return a plan that is valid except for its author."""
     offers = []
     for signer in (stranger.signer, Signer(bytes(32))):
         offer = Ready(

@@ -105,7 +105,7 @@ def test_tls_without_a_known_certificate_is_refused(pair: Pair, tmp_path: Path) 
 
 
 def ask(pair: Pair, request: bytes) -> bytes:
-    """The answer of the control socket."""
+    """Return the answer of the control socket."""
     answer = b""
     with socket_address(pair.target.home) as address, socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(10.0)

@@ -59,14 +59,14 @@ def test_one_group_takes_the_time_of_arithmetic() -> None:
 
 
 def test_every_layout_moves_twice_the_vector() -> None:
-    for rows in ([range(12)], [range(6), range(6, 12)], [range(0, 4), range(4, 8), range(8, 12)]):
-        k = len(rows[0])
-        went = transfer([list(row) for row in rows], [1 / k] * k, even(12, 10e6))
+    for groups in ([range(12)], [range(6), range(6, 12)], [range(0, 4), range(4, 8), range(8, 12)]):
+        k = len(groups[0])
+        went = transfer([list(group) for group in groups], [1 / k] * k, even(12, 10e6))
         assert went.sent_bytes == pytest.approx(12 * 2 * 40e6 * 11 / 12)
         assert went.seconds >= 2 * 11 / 12 * 32
 
 
-def test_a_slow_path_bounds_what_crosses_it() -> None:
+def test_a_slow_path_limits_the_transfer_over_it() -> None:
     links = links_of("regions", 8, 1)
     went = transfer([list(range(8))], [1 / 8] * 8, links)
     away = links.region[:, None] != links.region[None]
@@ -77,9 +77,11 @@ def test_bytes_between_regions_are_counted() -> None:
     links = links_of("regions", 8, 1)
     by_region = np.argsort(links.region, kind="stable").tolist()
     flat = transfer([list(range(8))], [1 / 8] * 8, links).between_bytes
-    rows = transfer([by_region[i : i + 2] for i in range(0, 8, 2)], [0.5, 0.5], links).between_bytes
+    grouped = transfer(
+        [by_region[i : i + 2] for i in range(0, 8, 2)], [0.5, 0.5], links
+    ).between_bytes
     assert flat == pytest.approx(8 * 2 * 40e6 * 6 / 8)
-    assert rows == pytest.approx(2 * 4 * 3 / 4 * 40e6)
+    assert grouped == pytest.approx(2 * 4 * 3 / 4 * 40e6)
 
 
 def test_member_that_owns_nothing_sends_and_receives() -> None:

@@ -188,7 +188,7 @@ def test_start_with_join_gets_the_run_from_the_peer(start: Start) -> None:
         (("wallet", "shwo"), 2, "hypergpud wallet --help lists its arguments"),
         (("start", "--join", "1.2.3.4:46273"), 2, "network.join (--join)"),
         (("start", "--join", "1.2.3.4:46273"), 2, "/ip4/1.2.3.4/tcp/46273/p2p/"),
-        (("start", "--name", "\u202eevil"), 2, "node.name (flag)"),
+        (("start", "--name", "\u202eevil"), 2, "node.name (--name)"),
         (("status", "--wacth"), 2, "--watch"),
         (("demo", "--peers", "1"), 2, "peers"),
     ],

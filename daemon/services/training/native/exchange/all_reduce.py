@@ -121,8 +121,8 @@ class AllReduce:
 
     def _report_received(self) -> None:
         if self._layout.sums(self._me):
-            held = self._parts.contributors(self._me)
-            self._ports.emit(ContributionsReceived(plan=self.plan.digest, contributors=held))
+            received = self._parts.contributors(self._me)
+            self._ports.emit(ContributionsReceived(plan=self.plan.digest, contributors=received))
 
     def forward_results(self, slices: Sequence[int], to: Sequence[int]) -> None:
         """Send results that others signed to members that may lack them."""

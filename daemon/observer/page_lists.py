@@ -78,7 +78,7 @@ def _described(known: RoundSummary, names: dict[str, str]) -> str:
         )
         more = len(known.contributors) - SHOWN_NAMES
         parts.append(f"Counted: {named}{f' and {more} more' if more > 0 else ''}")
-    if known.reason:
+    if known.reason and len(known.contributors) < len(known.members):
         parts.append(known.reason.rstrip("."))
     return ". ".join(parts) + "."
 

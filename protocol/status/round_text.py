@@ -45,7 +45,9 @@ def round_certified(event: journal.RoundCertified, name_of: NameOf) -> LeveledTe
     if event.outcome == "counted":
         return "good", f"{text} Your work counted."
     if event.outcome == "observed":
-        return "info", f"{text} {event.reason}" if event.reason else text
+        # Where all members counted, the leader's reason says nothing new.
+        explains = event.reason and len(event.shares) < len(event.members)
+        return "info", f"{text} {event.reason}" if explains else text
     level, yours = _OUTCOMES.get(event.outcome, ("info", event.outcome))
     return level, f"{text} {yours}{because(event.reason)}" if yours else text
 

@@ -21,7 +21,9 @@ class SideStream:
 
     def __init__(self, device: Device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device.torch) if device.cuda else None
+        self._stream: torch.cuda.Stream | None = None
+        if device.cuda:
+            self._stream = torch.cuda.Stream(device.torch)  # type: ignore[no-untyped-call]
         self._updated: torch.cuda.Event | None = None
         self._read: torch.cuda.Event | None = None
 

@@ -3,9 +3,9 @@
 Worker process only. This module uses no sockets.
 
 Work (delta, samples, loss) counts from the parameters at the last `train`, or at the last hand-over
-that the node received (`uncollected_work.py`). A stretch, which progress reports, counts from the last
-`train`, `resume` or `shift`. A batch that raises, or whose loss or gradient is not finite, changes
-nothing and is counted (`bad_batches.py`).
+that the node received (`uncollected_work.py`). A stretch, which progress reports, counts from the
+last `train`, `resume` or `shift`. A batch that raises, or whose loss or gradient is not finite,
+changes nothing and is counted (`bad_batches.py`).
 
 Two threads call a loop. One trains: it makes the steps and obeys most commands, between two steps.
 The other one only hands over, shifts and copies the optimizer's state, at any time: the parameters
@@ -133,13 +133,8 @@ class TrainingLoop:
         with self.lock:
             if self._work.fresh.steps:
                 self._guard.check_hand_over()
-            waited_s = monotonic()
             self._stretch.end()
             self._settle()
-            # Reading the parameters waits for the device.
-            self._device.wait()
-            if self._work.fresh.steps:
-                self._work.add(WorkTotals(seconds=monotonic() - waited_s))
             work = self._work.hand_over(paused=True)
             return work if self._work.write_delta(work, self._delta) else self._drop_all()
 

@@ -20,8 +20,10 @@ from daemon.device.messages import (
     CollectWork,
     CommandRefused,
     ContinueTraining,
+    HandOverWork,
     LoadInnerState,
     SaveInnerState,
+    ShiftAnchor,
     TrainFromAnchor,
     WorkCollected,
     WorkerCommand,
@@ -121,7 +123,7 @@ class WorkerTrainer:
     ) -> None:
         def begin(worker: WorkerProcess, number: int) -> WorkerCommand:
             worker.anchored, worker.received, worker.stretch = True, False, number
-            return TrainFromAnchor(id=number, lane=lane, max_steps=max_steps)
+            return TrainFromAnchor(id=number, lane=lane, position=position, max_steps=max_steps)
 
         await self._ask(begin, put=(lambda buffers: buffers.anchor, anchor))
 
@@ -130,7 +132,9 @@ class WorkerTrainer:
     ) -> None:
         def go_on(worker: WorkerProcess, number: int) -> WorkerCommand:
             received, worker.received, worker.stretch = worker.received, False, number
-            return ContinueTraining(id=number, lane=lane, max_steps=max_steps, received=received)
+            return ContinueTraining(
+                id=number, lane=lane, position=position, max_steps=max_steps, received=received
+            )
 
         await self._ask(go_on, after_anchor=True)
 
@@ -139,10 +143,21 @@ class WorkerTrainer:
             received, worker.received = worker.received, False
             return CollectWork(id=number, received=received)
 
-        worker, answer = await self._ask(stop, after_anchor=True)
+        return await self._work_of(stop)
+
+    async def hand_over(self, lane: Lane, *, position: int | None = None) -> Work:
+        def hand_over(worker: WorkerProcess, number: int) -> WorkerCommand:
+            received, worker.received = worker.received, False
+            return HandOverWork(id=number, lane=lane, position=position, received=received)
+
+        return await self._work_of(hand_over)
+
+    async def _work_of(self, command: Callable[[WorkerProcess, int], WorkerCommand]) -> Work:
+        worker, answer = await self._ask(command, after_anchor=True)
         if not isinstance(answer, WorkCollected) or worker.buffers is None:
-            raise OurFault(f"the worker answered collect with {answer}")
+            raise OurFault(f"the worker answered a hand-over with {answer}")
         worker.received = True
+        self._check_step(worker, answer.step_s)
         return Work(
             delta=worker.buffers.delta,
             samples=answer.samples,
@@ -151,13 +166,16 @@ class WorkerTrainer:
             seconds=answer.seconds,
         )
 
-    async def hand_over(self, lane: Lane, *, position: int | None = None) -> Work:
-        raise TrainerLost("this worker cannot hand over while it trains")
-
     async def shift(
         self, local: Vector, lane: Lane, *, position: int = 0, max_steps: int | None = None
     ) -> None:
-        raise TrainerLost("this worker cannot shift")
+        def shift(worker: WorkerProcess, number: int) -> WorkerCommand:
+            received, worker.received, worker.stretch = worker.received, False, number
+            return ShiftAnchor(
+                id=number, lane=lane, position=position, max_steps=max_steps, received=received
+            )
+
+        await self._ask(shift, put=(lambda buffers: buffers.anchor, local), after_anchor=True)
 
     async def evaluate(self, parameters: Vector, share: HeldOutShare) -> Evaluation:
         raise EvaluationFailed("this worker cannot score parameters")
@@ -206,7 +224,7 @@ class WorkerTrainer:
             message = command(worker, self._numbers)
             self._supervisor.progress = (
                 NO_PROGRESS
-                if isinstance(message, TrainFromAnchor | ContinueTraining)
+                if isinstance(message, TrainFromAnchor | ContinueTraining | ShiftAnchor)
                 else self._supervisor.progress
             )
             # Shielded, because half a frame would break the connection. A worker that ends now is
@@ -242,20 +260,31 @@ class WorkerTrainer:
             await self._supervisor.changed.wait()
         return self._supervisor.current
 
+    def _limit_s(self, worker: WorkerProcess) -> float:
+        """How long one step may take."""
+        timeouts, longest_s = self._timeouts, worker.longest_step_s
+        if not longest_s:
+            return timeouts.first_step_s
+        return timeouts.answer_s + timeouts.answer_steps * longest_s
+
+    def _check_step(self, worker: WorkerProcess, step_s: float) -> None:
+        """Kill a worker whose step in progress does not end. A hand-over does not wait for it."""
+        if step_s > (limit_s := self._limit_s(worker)):
+            worker.process.kill(
+                f"its step did not end for {step_s:.0f} s, and {limit_s:.0f} s are allowed (its"
+                f" longest step took {worker.longest_step_s:.1f} s)"
+            )
+
     async def _answer(self, worker: WorkerProcess) -> None:
         """Wait until the worker has answered its last command. Kill a worker that is too slow."""
-        timeouts, longest = self._timeouts, worker.longest_step_s
-        limit_s = (
-            timeouts.answer_s + timeouts.answer_steps * longest
-            if longest
-            else timeouts.first_step_s
-        )
+        limit_s = self._limit_s(worker)
         for last_s in (limit_s, RECHECK_S):
             with trio.move_on_after(last_s):
                 await worker.answered.wait()
         if not worker.answered.is_set():
             worker.process.kill(
-                f"it gave no answer for {limit_s:.0f} s (its longest step took {longest:.1f} s)"
+                f"it gave no answer for {limit_s:.0f} s (its longest step took"
+                f" {worker.longest_step_s:.1f} s)"
             )
             await worker.answered.wait()
 

@@ -15,7 +15,9 @@ from typing import get_args
 import msgspec
 
 from protocol.errors import UserError
-from protocol.run.manifest import Manifest, SignedManifest, load_manifest, seal
+from protocol.rules.versions import CURRENT_RULES
+from protocol.run.manifest import Manifest, SignedManifest, seal
+from protocol.run.manifest_file import load_manifest
 from protocol.text.toml_document import read_toml
 from simulator.bench.training.model_size import SIZES, ModelSize
 from simulator.bench.training.peer_settings import ARMS, Arm, HivemindRules, OptimizerRules
@@ -123,7 +125,8 @@ def native_manifest(
     Raises:
         UserError: With code MANIFEST, for a setting that a run file cannot have.
     """
-    shipped = load_manifest(plan.run_file)
+    rules = variant.settings.get("rules", "")
+    shipped = load_manifest(plan.run_file, rules=int(rules) if rules.isdecimal() else CURRENT_RULES)
     learning_rate = (
         shipped.inner.learning_rate
         if plan.size == "0.4m"

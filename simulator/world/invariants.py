@@ -34,6 +34,7 @@ from protocol.round.phase import Phase
 from protocol.round.transitions import PEERS_KEPT
 from protocol.round.vote_phase import OUTCOMES_KEPT
 from protocol.run.manifest import Manifest
+from protocol.run.schedule import outer_at
 from simulator.fakes.disk import KEPT
 from simulator.faults.lies import LIES
 from simulator.world.contents import Contents
@@ -73,6 +74,7 @@ class Invariants:
         # Certificates whose content does not follow from their offers, by a reducer's lie that
         # nobody can detect.
         self.unnoticed = 0
+        self._manifest = manifest
         self._contents = Contents(manifest)
         self._min_peers = manifest.group.min_peers
         self._states: dict[Digest, Digest] = {}
@@ -172,7 +174,10 @@ class Invariants:
             if (parent := store.lineage.tip(name)) is not None
         ]
         weights = store.lineage.weights(parents[0], parents[1]) if len(parents) == 2 else (0, 0)
-        wrong = self._contents.check(step.certificate, weights, anchor.value, anchor.momentum)
+        outer = outer_at(self._manifest, tip.samples - step.certificate.samples)
+        wrong = self._contents.check(
+            step.certificate, outer, weights, anchor.value, anchor.momentum
+        )
         if wrong and self._lying_reducer():
             self.unnoticed += 1
         elif wrong:

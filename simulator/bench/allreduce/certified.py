@@ -27,7 +27,16 @@ from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.journal import JournalEvent
 from protocol.ports.disk_records import Checkpoint, LedgerRecord, ViewRecord
-from protocol.ports.trainer import Lane, ParameterSpec, Progress, TaskInfo, Work
+from protocol.ports.trainer import (
+    Evaluation,
+    EvaluationFailed,
+    HeldOutShare,
+    Lane,
+    ParameterSpec,
+    Progress,
+    TaskInfo,
+    Work,
+)
 from protocol.round import events as e
 from protocol.run.manifest import Limits, Manifest, Outer, RoundRules, seal
 from simulator.bench.allreduce.driver import AveragingFailure, CommandPipe, DriverSettings, serve
@@ -133,10 +142,14 @@ class VectorTrainer:
             threads=1,
         )
 
-    async def train(self, anchor: Vector, lane: Lane, *, max_steps: int | None = None) -> None:
+    async def train(
+        self, anchor: Vector, lane: Lane, *, position: int = 0, max_steps: int | None = None
+    ) -> None:
         await trio.lowlevel.checkpoint()
 
-    async def resume(self, lane: Lane, *, max_steps: int | None = None) -> None:
+    async def resume(
+        self, lane: Lane, *, position: int | None = None, max_steps: int | None = None
+    ) -> None:
         await trio.lowlevel.checkpoint()
 
     async def collect(self) -> Work:
@@ -145,6 +158,18 @@ class VectorTrainer:
         if given is None:
             return Work(delta=self._nothing, samples=0, steps=0, loss=None, seconds=0.0)
         return Work(delta=given, samples=1, steps=1, loss=1.0, seconds=0.0)
+
+    async def hand_over(self, lane: Lane, *, position: int | None = None) -> Work:
+        return await self.collect()
+
+    async def shift(
+        self, local: Vector, lane: Lane, *, position: int = 0, max_steps: int | None = None
+    ) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def evaluate(self, parameters: Vector, share: HeldOutShare) -> Evaluation:
+        await trio.lowlevel.checkpoint()
+        raise EvaluationFailed("a given vector cannot be scored")
 
     async def inner_state(self) -> Vector:
         await trio.lowlevel.checkpoint()

@@ -49,6 +49,7 @@ from protocol.ports.endpoint import Endpoint
 from protocol.ports.network import Network
 from protocol.ports.offload import Offload
 from protocol.round.events import Event, OutcomeComputed
+from protocol.run.manifest import Outer
 
 # The number of plans that are over and whose late bytes are dropped.
 PLANS_KEPT = 16
@@ -132,10 +133,12 @@ class DataPlane:
         self._changed.notify()
         current.scatter()
 
-    async def reduce(self, inclusion: Inclusion, name: Digest, anchor: Anchor) -> None:
+    async def reduce(
+        self, inclusion: Inclusion, name: Digest, outer: Outer, anchor: Anchor
+    ) -> None:
         """Carry out an inclusion in place of an earlier one, then emit `OutcomeComputed`.
 
-        `name` is the digest of the signed inclusion.
+        `name` is the digest of the signed inclusion, `outer` the outer rules of the round.
         """
         current = self._current
         self._reducing.cancel()
@@ -143,7 +146,7 @@ class DataPlane:
             if current is not None and current.plan.digest == inclusion.plan:
                 result = await current.average(inclusion, name)
                 counted = [current.plan.offers[i] for i in inclusion.contributors]
-                state = await anchor.step(current.results().mean, counted, self._offload)
+                state = await anchor.step(current.results().mean, counted, outer, self._offload)
                 self._emit(OutcomeComputed(vote=_vote(current.plan, name, result, state)))
 
     async def serve(self, inclusion: Inclusion, name: Digest) -> None:

@@ -17,7 +17,7 @@ from protocol.digest import Digest, merkle_root
 from protocol.messages.offer import Ready
 from protocol.ports.offload import Offload
 from protocol.rules.registry import rules_of
-from protocol.run.manifest import Manifest
+from protocol.run.manifest import Manifest, Outer
 
 # The states whose leaves are kept for downloads: as many as the disk keeps checkpoints.
 STATES_KEPT = 3
@@ -32,7 +32,7 @@ class Anchor:
 
     def __init__(self, parameters: int, manifest: Manifest) -> None:
         self.parameters = parameters
-        self._outer, self._rules = manifest.outer, rules_of(manifest)
+        self._rules = rules_of(manifest)
         self.value, self.momentum, self.spare_value, self.spare_momentum = (
             np.zeros(parameters, np.float32) for _ in range(4)
         )
@@ -42,7 +42,11 @@ class Anchor:
         self.written = trio.Lock()
 
     async def step(
-        self, mean: Callable[[int, Vector], Vector], counted: Sequence[Ready], offload: Offload
+        self,
+        mean: Callable[[int, Vector], Vector],
+        counted: Sequence[Ready],
+        outer: Outer,
+        offload: Offload,
     ) -> Digest:
         """Apply the outer step into the spare buffers; return the digest of the state there.
 
@@ -52,6 +56,7 @@ class Anchor:
             mean: `mean(start, out)` returns elements `[start, start + out.size)` of the averaged
                 pseudo-gradient, in `out` or in place.
             counted: The offers whose contributions the mean averages.
+            outer: The outer rules of this round (`protocol/run/schedule.py`).
             offload: Runs the arithmetic in a thread.
         """
         rounds = self._rules.rounds_in(counted)
@@ -67,7 +72,7 @@ class Anchor:
                     (self.value[at], self.momentum[at]),
                     (self.spare_value[at], self.spare_momentum[at]),
                 )
-                self._rules.outer_step(*before, averaged, self._outer, *after, rounds=rounds)
+                self._rules.outer_step(*before, averaged, outer, *after, rounds=rounds)
                 values.append(state_leaf(self.spare_value[at]))
                 momenta.append(state_leaf(self.spare_momentum[at]))
             return values + momenta

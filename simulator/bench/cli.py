@@ -237,3 +237,23 @@ def tls(context: click.Context, mb: int, repeat: int) -> None:
     call.result(
         msgspec.json.encode(records).decode() if call.as_json else measurement.table(records)
     )
+
+
+@bench.command()
+@global_options(hidden=True)
+@click.pass_context
+def targets(context: click.Context) -> int:
+    """Measure the targets of the first HyperGPU: speed, memory, detection and growth.
+
+    Starts ten daemons on this machine, and ends by itself after about two minutes. Fails when a
+    target is missed.
+    """
+    import msgspec  # noqa: PLC0415
+
+    from simulator.bench.targets import benchmark  # noqa: PLC0415
+    from simulator.bench.targets.target_row import table  # noqa: PLC0415
+
+    call = invocation_of(context)
+    rows = benchmark.measure(call.say)
+    call.result(msgspec.json.encode(rows).decode() if call.as_json else table(rows))
+    return 0 if all(row.passed for row in rows) else 1

@@ -175,13 +175,13 @@ class DeviceArbiter:
 
     def _hand_over(self, loop: TrainingLoop, command: HandOverWork) -> None:
         try:
-            work = loop.hand_over(
+            work, drawn = loop.hand_over(
                 command.lane, position=command.position, received=command.received
             )
         except ValueError as error:
             self._send(CommandRefused(id=command.id, why=str(error), unfit=True))
         else:
-            self._send_work(loop, command.id, work)
+            self._send_work(loop, command.id, work, drawn)
 
     def _obey(self, loop: TrainingLoop, command: WorkerCommand | WakeUp) -> None:
         match command:
@@ -198,7 +198,7 @@ class DeviceArbiter:
                 self._stretch = number
             case CollectWork(id=number, received=received):
                 loop.acknowledge(received)
-                self._send_work(loop, number, loop.pause())
+                self._send_work(loop, number, loop.pause(), loop.drawn)
             case LoadInnerState(id=number) if loop.training:
                 self._send(CommandRefused(id=number, why="it is training: collect first"))
             case LoadInnerState(id=number):
@@ -216,7 +216,7 @@ class DeviceArbiter:
         else:
             self._send(CommandDone(id=number))
 
-    def _send_work(self, loop: TrainingLoop, number: int, work: WorkTotals) -> None:
+    def _send_work(self, loop: TrainingLoop, number: int, work: WorkTotals, drawn: int) -> None:
         if work.dropped:
             self._warn_dropped(work.dropped)
         self._send(
@@ -228,6 +228,7 @@ class DeviceArbiter:
                 seconds=work.seconds,
                 longest_step_s=loop.longest_step_s,
                 step_s=loop.step_s(),
+                drawn=drawn,
             )
         )
 

@@ -151,7 +151,7 @@ class WorkCollected(ChildMessage, frozen=True, kw_only=True, tag=True):
     """The shared memory holds the delta.
 
     `longest_step_s` is the longest step since the process started, `step_s` the time of the step in
-    progress.
+    progress, and `drawn` the samples used of the lane before this command.
     """
 
     id: int
@@ -161,6 +161,7 @@ class WorkCollected(ChildMessage, frozen=True, kw_only=True, tag=True):
     seconds: float
     longest_step_s: float
     step_s: float = 0.0
+    drawn: int = 0
 
 
 class WorkerProgress(ChildMessage, frozen=True, kw_only=True, tag=True):

@@ -10,12 +10,15 @@ from protocol.run.data_order import lane_positions
 
 
 class DrawOrder:
-    """The lane, the samples that were drawn from it, and the position in the run's schedules."""
+    """The lane, and the position in the run's schedules.
+
+    `drawn` samples of the lane were used, with those of skipped batches and of a step in progress.
+    """
 
     def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size
         self._lane = Lane(base=0, index=0, stride=1)
-        self._drawn = 0
+        self.drawn = 0
         self.position = 0
 
     def check(self, lane: Lane) -> None:
@@ -24,7 +27,7 @@ class DrawOrder:
 
     def begin(self, lane: Lane, position: int) -> None:
         """Draw from the beginning of a lane."""
-        self._lane, self._drawn, self.position = lane, 0, position
+        self._lane, self.drawn, self.position = lane, 0, position
 
     def go_on(self, lane: Lane, position: int | None) -> None:
         """Draw from a lane. The same lane continues where it was.
@@ -32,12 +35,12 @@ class DrawOrder:
         Without a `position`, the position continues too.
         """
         if lane != self._lane:
-            self._lane, self._drawn = lane, 0
+            self._lane, self.drawn = lane, 0
         if position is not None:
             self.position = position
 
     def draw(self) -> npt.NDArray[np.int64]:
         """Return the positions of the next batch in the run's order of samples, shape (batch,)."""
-        positions = lane_positions(self._lane, self._drawn, self._batch_size)
-        self._drawn += self._batch_size
+        positions = lane_positions(self._lane, self.drawn, self._batch_size)
+        self.drawn += self._batch_size
         return positions

@@ -86,6 +86,11 @@ class TrainingLoop:
         )
 
     @property
+    def drawn(self) -> int:
+        """The samples that were drawn from the lane."""
+        return self._order.drawn
+
+    @property
     def training(self) -> bool:
         """Whether steps are left."""
         return self._stretch.training
@@ -168,24 +173,27 @@ class TrainingLoop:
 
     # ------------------------------------------------------------- commands to the other thread
 
-    def hand_over(self, lane: Lane, *, position: int | None, received: bool) -> WorkTotals:
+    def hand_over(
+        self, lane: Lane, *, position: int | None, received: bool
+    ) -> tuple[WorkTotals, int]:
         """Write the delta of the finished steps into the shared memory, and train on.
 
-        Drops the work where its delta is not finite.
+        Also returns the samples that were drawn from the lane before. Drops the work where its
+        delta is not finite.
 
         Raises `ValueError`, and changes nothing, for an impossible lane.
         """
         self._order.check(lane)
         with self.lock, self._side.beside_training():
             self._work.acknowledge(received)
-            work = self._work.hand_over(paused=False)
+            work, drawn = self._work.hand_over(paused=False), self._order.drawn
             self._order.go_on(lane, position)
         with self._side.copying():
             is_finite = self._work.write_delta(work, self._delta)
         if is_finite:
-            return work
+            return work, drawn
         with self.lock, self._side.beside_training():
-            return self._drop_all()
+            return self._drop_all(), drawn
 
     def shift(self, lane: Lane, max_steps: int | None, *, position: int, received: bool) -> None:
         """Move to the parameters in the shared anchor at the end of the step in progress.

@@ -24,7 +24,8 @@ class FlatModel:
 
     `specs` describes the parameters. `spans` are the parts (start, stop, decays) of the vector:
     matrices and kernels have weight decay, biases and norms do not. `moved` are the trained
-    parameters with their names and their views of `grad`. `frozen` and `buffers` are the model's other tensors.
+    parameters with their names and their views of `grad`. `frozen` and `buffers` are the model's
+    other tensors.
     """
 
     def __init__(self, task: Task, device: torch.device) -> None:

@@ -28,8 +28,8 @@ from protocol.ports.offload import Offload
 from protocol.round.events import Event, StateBytesReceived, StateReceived
 
 # The time between events about a download that advances. A beacon names a state that is about to
-# arrive, so that a leader waits for this node: with 1 s between events, the news came after the plan
-# in each round where a leader waits for 1 s, and the node stayed one round behind.
+# arrive, so that a leader waits for this node. With 1 s between events and leaders that wait for
+# 1 s, the beacon came after the plan in each round, and the node stayed one round behind.
 REPORT_EVERY_S = 0.25
 # A download counts as advancing for this long after verified bytes: longer than a chunk takes at
 # 250 kbit/s.

@@ -35,11 +35,25 @@ class Paths:
         self._pipes: dict[tuple[PeerId, PeerId], Pipe] = {}
         self._uplinks: dict[PeerId, Pipe] = {}
         self._downlinks: dict[PeerId, Pipe] = {}
+        self._own_downlinks_bps: dict[PeerId, float] = {}
+        # Downlinks that are slower than the node's own at present.
+        self._limits_bps: dict[PeerId, float] = {}
 
     def add_node(self, peer: PeerId, *, uplink_bps: float, downlink_bps: float) -> None:
         """Give a node its access link; again for each of its lives."""
         self._uplinks[peer] = Pipe(uplink_bps)
-        self._downlinks[peer] = Pipe(downlink_bps)
+        self._downlinks[peer] = Pipe(min(downlink_bps, self._limits_bps.get(peer, math.inf)))
+        self._own_downlinks_bps[peer] = downlink_bps
+
+    def limit_downlink(self, peer: PeerId, rate_bps: float | None) -> None:
+        """Limit what reaches a node, in all its lives. None ends the limit."""
+        if rate_bps is None:
+            self._limits_bps.pop(peer, None)
+        else:
+            self._limits_bps[peer] = rate_bps
+        if peer in self._downlinks:
+            own_bps = self._own_downlinks_bps[peer]
+            self._downlinks[peer].bandwidth_bps = min(own_bps, rate_bps or math.inf)
 
     # ---------------------------------------------------------------- cuts
 

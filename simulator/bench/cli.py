@@ -7,12 +7,16 @@ import click
 from daemon.cli.arguments import NAMES, FiniteRange
 from daemon.cli.command_group import CommandGroup
 from daemon.cli.invocation import global_options, invocation_of
+from simulator.bench.training.command import training
 from simulator.harness.steps import KINDS, STEPS
 
 
 @click.group(cls=CommandGroup)
 def bench() -> None:
     """Measure this version with real processes on this machine."""
+
+
+bench.add_command(training)
 
 
 @bench.command()

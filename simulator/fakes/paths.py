@@ -20,6 +20,8 @@ PING_TIMEOUT_S = 10.0
 # Pings do not start at the same moment, so the timeout comes up to this much later. Users of the
 # port count on 15 s.
 PING_INTERVAL_S = 3.0
+# A router keeps about this much and drops the rest (https://www.bufferbloat.net).
+QUEUE_S = 1.0
 
 
 class Paths:
@@ -54,6 +56,13 @@ class Paths:
         if peer in self._downlinks:
             own_bps = self._own_downlinks_bps[peer]
             self._downlinks[peer].bandwidth_bps = min(own_bps, rate_bps or math.inf)
+
+    def is_congested(self, peer: PeerId) -> bool:
+        """Whether gossip to a node is lost: more waits at its slow downlink than a router keeps."""
+        return (
+            peer in self._limits_bps
+            and self._downlinks[peer].free_at > trio.current_time() + QUEUE_S
+        )
 
     # ---------------------------------------------------------------- cuts
 
@@ -125,8 +134,12 @@ class Paths:
                 pipe = self._pipes[source, target] = Pipe()
             pipe.bandwidth_bps = model.bandwidth_bps
             leaves = pipe.pass_through(size_bytes, leaves)
-        arrives = leaves + flight_time(model, self.rng, reliable=True)
-        return leaves, self._downlinks[target].pass_through(size_bytes, arrives)
+        flight_s = flight_time(model, self.rng, reliable=True)
+        arrives = self._downlinks[target].pass_through(size_bytes, leaves + flight_s)
+        if target in self._limits_bps:
+            # Flow control: a sender's window is small beside what a slow downlink leaves waiting.
+            leaves = max(leaves, arrives - flight_s)
+        return leaves, arrives
 
     def ping_deadline(self) -> float:
         """When a connection that falls silent now is given up."""

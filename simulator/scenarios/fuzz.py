@@ -23,7 +23,7 @@ MOST_FAULTS = 6
 # Local training and exchange together, for the length of a story.
 ROUND_S = 6.0
 LEAST_ROUNDS = 6
-MOST_ROUNDS = 20
+MOST_ROUNDS = 12
 # "near" appears twice: half of what goes wrong needs no bad link.
 LINKS = ("near", "near", "perfect", "good", "average", "poor", "far", "world")
 FUZZED_LIES = tuple(
@@ -131,7 +131,7 @@ def _fault(rng: random.Random, nodes: int, seconds: float) -> f.AnyFault:
             **place,
         ),
         lambda: f.SlowDownlink(
-            node=node, rate_bps=rng.choice((5e4, 2e5, 1e6)), for_s=for_s, **place
+            node=node, rate_bps=rng.choice((5e4, 3e5, 1e6)), for_s=for_s, **place
         ),
         lambda: f.Lose(node=node, share=rng.choice((0.1, 0.5, 1.0)), for_s=for_s, **place),
         lambda: f.Duplicate(node=node, share=rng.choice((0.2, 1.0)), for_s=for_s, **place),

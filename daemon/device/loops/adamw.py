@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 
 from daemon.device.model.flat_model import FlatModel
+from daemon.device.model.vectors import assign
 from protocol.run.manifest import Inner
 
 # The value of torch and of the paper.
@@ -57,8 +58,8 @@ class AdamW:
     def save(self, out: torch.Tensor) -> None:
         """Write the state into `out`, shape (state_size,) on the CPU."""
         count = self._first.numel()
-        out[:count].copy_(self._first)
-        out[count : 2 * count].copy_(self._second)
+        assign(out[:count], self._first)
+        assign(out[count : 2 * count], self._second)
         out[2 * count] = self._steps // _STEP_BASE
         out[2 * count + 1] = self._steps % _STEP_BASE
 

@@ -195,7 +195,7 @@ def test_a_bad_sample_costs_only_its_batch(task: type[faulty_tasks.Line], words:
                 assert loop.bad.last.where.startswith("sample 17 (position ")
     work = loop.pause()
     assert (skipped, work.samples) == (3, 72 * 4)
-    assert loop.finite()
+    assert work.dropped == 0
     assert loop.bad.last is not None
     assert (loop.bad.last.skipped, loop.bad.last.drawn) == (3, loop.bad.last.drawn)
 

@@ -15,15 +15,19 @@ from typing import NoReturn
 from daemon.children.messages import ChildMessage, CommandDone
 from daemon.device import shared_memory
 from daemon.device.command_inbox import CommandInbox, UrgentCommand, WakeUp
+from daemon.device.loops.scorer import ScoringFault
 from daemon.device.loops.training import TrainingLoop
 from daemon.device.loops.work_totals import WorkTotals
 from daemon.device.messages import (
     CollectWork,
     CommandRefused,
     ContinueTraining,
+    EvaluateModel,
+    EvaluationUnable,
     HandOverWork,
     LoadInnerState,
     LoadTask,
+    ModelEvaluated,
     SaveInnerState,
     ShiftAnchor,
     TaskFailed,
@@ -40,7 +44,7 @@ from daemon.device.processor import Device
 from daemon.device.tasks.catalog import load_task
 from daemon.device.tasks.description import seed_everything
 from protocol.errors import UserError
-from protocol.ports.trainer import TaskInfo
+from protocol.ports.trainer import HeldOutShare, TaskInfo
 
 # The page refreshes about this often. A report costs one small message, and on CUDA one wait for
 # the device.
@@ -129,7 +133,8 @@ class DeviceArbiter:
         info = TaskInfo(
             parameters=loop.parameters,
             specs=loop.specs,
-            dataset_size=loop.dataset_size,
+            dataset_size=loop.split.total,
+            held_out=loop.split.held_out,
             device=device.name(),
             threads=device.threads,
             task=loop.describe(),
@@ -155,6 +160,9 @@ class DeviceArbiter:
                 self._send(CommandDone(id=command.id))
             else:
                 self._send(CommandRefused(id=command.id, why="its parameters are not finite"))
+        elif isinstance(command, EvaluateModel):
+            self._inbox.wait(command)
+            self._send(CommandDone(id=command.id))
         elif not loop.anchored:
             self._send(CommandRefused(id=command.id, why="there is no anchor"))
         elif isinstance(command, HandOverWork):
@@ -199,6 +207,8 @@ class DeviceArbiter:
             case CollectWork(id=number, received=received):
                 loop.acknowledge(received)
                 self._send_work(loop, number, loop.pause(), loop.drawn)
+            case EvaluateModel(id=number, share=share):
+                self._evaluate(loop, number, share)
             case LoadInnerState(id=number) if loop.training:
                 self._send(CommandRefused(id=number, why="it is training: collect first"))
             case LoadInnerState(id=number):
@@ -215,6 +225,14 @@ class DeviceArbiter:
             self._send(CommandRefused(id=number, why=str(error), unfit=True))
         else:
             self._send(CommandDone(id=number))
+
+    def _evaluate(self, loop: TrainingLoop, number: int, share: HeldOutShare) -> None:
+        try:
+            evaluation = loop.evaluate(share)
+        except ScoringFault as fault:
+            self._send(EvaluationUnable(id=number, what=fault.what, trace=fault.trace))
+        else:
+            self._send(ModelEvaluated(id=number, evaluation=evaluation))
 
     def _send_work(self, loop: TrainingLoop, number: int, work: WorkTotals, drawn: int) -> None:
         if work.dropped:

@@ -8,9 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from queue import SimpleQueue
 
-from daemon.device.messages import HandOverWork, SaveInnerState, ShiftAnchor, WorkerCommand
+from daemon.device.messages import (
+    EvaluateModel,
+    HandOverWork,
+    SaveInnerState,
+    ShiftAnchor,
+    WorkerCommand,
+)
 
-UrgentCommand = HandOverWork | ShiftAnchor | SaveInnerState
+UrgentCommand = HandOverWork | ShiftAnchor | EvaluateModel | SaveInnerState
 
 
 class WakeUp:
@@ -41,6 +47,10 @@ class CommandInbox:
         # The thread that trains reports all errors of this process, and ends it.
         except BaseException as error:  # noqa: BLE001
             self._waiting.put(error)
+
+    def wait(self, command: WorkerCommand) -> None:
+        """Let a command wait, of which a part was obeyed at once."""
+        self._waiting.put(command)
 
     def wake(self) -> None:
         """End the wait of `get`."""

@@ -1,10 +1,10 @@
 """Defines the messages between a node and its worker: small msgpack records, never a tensor.
 
-The node sends one command at a time. `HandOverWork`, `ShiftAnchor` and `SaveInnerState` are
-answered while a step is computed, the others at its end. The worker answers each once, with its
-`id`. The first command is `LoadTask`, which `WorkerReady` or `WorkerUnable` answers. The worker
-sends `WorkerProgress`, `BatchUnusable` and `WorkerWarning` on its own. `TaskFailed` may come at any
-time, and is the last message.
+The node sends one command at a time. `HandOverWork`, `ShiftAnchor`, `EvaluateModel` and
+`SaveInnerState` are answered while a step is computed, the others at its end. The worker answers
+each once, with its `id`. The first command is `LoadTask`, which `WorkerReady` or `WorkerUnable`
+answers. The worker sends `WorkerProgress`, `BatchUnusable` and `WorkerWarning` on its own.
+`TaskFailed` may come at any time, and is the last message.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 
 from daemon.children.messages import ChildMessage, CommandDone
 from daemon.device.settings import Job, WorkerSettings
-from protocol.ports.trainer import Lane, TaskInfo
+from protocol.ports.trainer import Evaluation, HeldOutShare, Lane, TaskInfo
 
 
 class LoadTask(ChildMessage, frozen=True, kw_only=True, tag=True):
@@ -76,6 +76,16 @@ class CollectWork(ChildMessage, frozen=True, kw_only=True, tag=True):
 
     id: int
     received: bool
+
+
+class EvaluateModel(ChildMessage, frozen=True, kw_only=True, tag=True):
+    """Score the shared parameters at the end of a step.
+
+    It is answered at once. `ModelEvaluated` or `EvaluationUnable` follows.
+    """
+
+    id: int
+    share: HeldOutShare
 
 
 class SaveInnerState(ChildMessage, frozen=True, kw_only=True, tag=True):
@@ -164,6 +174,21 @@ class WorkCollected(ChildMessage, frozen=True, kw_only=True, tag=True):
     drawn: int = 0
 
 
+class ModelEvaluated(ChildMessage, frozen=True, kw_only=True, tag=True):
+    """The result of `EvaluateModel`."""
+
+    id: int
+    evaluation: Evaluation
+
+
+class EvaluationUnable(ChildMessage, frozen=True, kw_only=True, tag=True):
+    """The task cannot score. `what` names the file and the line."""
+
+    id: int
+    what: str
+    trace: str
+
+
 class WorkerProgress(ChildMessage, frozen=True, kw_only=True, tag=True):
     """The progress of the stretch that the command `stretch` began.
 
@@ -193,6 +218,7 @@ WorkerCommand = (
     | HandOverWork
     | ShiftAnchor
     | CollectWork
+    | EvaluateModel
     | SaveInnerState
     | LoadInnerState
 )
@@ -204,6 +230,8 @@ WorkerReport = (
     | CommandDone
     | CommandRefused
     | WorkCollected
+    | ModelEvaluated
+    | EvaluationUnable
     | WorkerProgress
     | WorkerWarning
 )

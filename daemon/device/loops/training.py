@@ -26,6 +26,7 @@ from daemon.device.loops.bad_batches import BadBatches
 from daemon.device.loops.batch_gradient import BatchGradient
 from daemon.device.loops.batches import checked_size
 from daemon.device.loops.draw_order import DrawOrder
+from daemon.device.loops.scorer import HeldOutScorer
 from daemon.device.loops.stretch import Stretch
 from daemon.device.loops.uncollected_work import UncollectedWork
 from daemon.device.loops.work_totals import WorkTotals
@@ -37,11 +38,13 @@ from daemon.device.settings import Job
 from daemon.device.shared_memory import SharedMemory
 from daemon.device.side_stream import SideStream
 from daemon.device.tasks.description import describe_task, seed_everything
+from daemon.device.tasks.held_out import split_of
 from daemon.device.tasks.task import Task
 from protocol.averaging.vector_layout import Vector
 from protocol.digest import digest
-from protocol.ports.trainer import Lane, Progress
+from protocol.ports.trainer import Evaluation, HeldOutShare, Lane, Progress
 from protocol.run.data_order import sample_indices
+from protocol.run.schedule import learning_rate_factor
 from protocol.run.task_digest import TaskDigest
 
 
@@ -53,11 +56,12 @@ class TrainingLoop:
         self._device = device
         self._job = job
         self._batch = job.inner.batch_size
-        self.dataset_size = checked_size(task)
+        self.split = split_of(task, checked_size(task), holds_out=job.holds_out)
         seed_everything(job.seed)
         self._net = FlatModel(task, device.torch)
         self._guard = ModelGuard(self._net, task)
         self._gradient = BatchGradient(task, device, self._net, self._guard)
+        self._scorer = HeldOutScorer(task, device, self._net, self.split, job.seed)
         self.bad = BadBatches()
         self._optimizer = AdamW(self._net, job.inner)
         self.lock = RLock()
@@ -75,15 +79,12 @@ class TrainingLoop:
 
     def describe(self) -> TaskDigest:
         """Describe the task for the other members. Call once, before training."""
-        return describe_task(
-            self._task, self._net, self._job.task, self.dataset_size, self._job.seed
-        )
+        return describe_task(self._task, self._net, self._job.task, self.split, self._job.seed)
 
     def share(self, buffers: SharedMemory) -> None:
         """Set the shared memory, from which anchors come and to which deltas go."""
-        self._anchor, self._delta, self._inner = (
-            _tensor(part) for part in (buffers.anchor, buffers.delta, buffers.inner)
-        )
+        self._anchor, self._delta = _tensor(buffers.anchor), _tensor(buffers.delta)
+        self._inner, self._scored = _tensor(buffers.inner), _tensor(buffers.scored)
 
     @property
     def drawn(self) -> int:
@@ -171,6 +172,10 @@ class TrainingLoop:
             self._optimizer.load(self._inner)
             self._side.updated()
 
+    def evaluate(self, share: HeldOutShare) -> Evaluation:
+        """Score the parameters in the shared memory. Raises `ScoringFault`."""
+        return self._scorer.score(self._scored, share)
+
     # ------------------------------------------------------------- commands to the other thread
 
     def hand_over(
@@ -231,8 +236,8 @@ class TrainingLoop:
         """
         with self.lock:
             self._step_began_s = began_s = monotonic()
-            positions = self._order.draw()
-        indices = sample_indices(self._job.seed, self.dataset_size, positions)
+            positions, position = self._order.draw(), self._order.position
+        indices = sample_indices(self._job.seed, self.split.trained, positions)
         try:
             loss = self._gradient.compute(indices)
         except SampleFault as fault:
@@ -243,7 +248,7 @@ class TrainingLoop:
         self.bad.used()
         with self.lock:
             self._side.join()
-            self._optimizer.step()
+            self._optimizer.step(learning_rate_factor(self._job.inner, position))
             self._count(loss, monotonic() - began_s)
             self._end_step()
         self._device.pace()

@@ -13,6 +13,7 @@ from daemon.children.messages import frame
 from daemon.device.messages import (
     CommandRefused,
     ContinueTraining,
+    EvaluateModel,
     ShiftAnchor,
     TrainFromAnchor,
     WorkerCommand,
@@ -23,7 +24,7 @@ from daemon.device.process.supervisor import NO_PROGRESS, WorkerSupervisor
 from daemon.device.process.worker_process import WorkerProcess
 from daemon.device.shared_memory import SharedMemory
 from protocol.averaging.vector_layout import Vector
-from protocol.ports.trainer import TrainerLost
+from protocol.ports.trainer import HeldOutShare, TrainerLost
 
 # A node that was stopped for longer than the limit sees the clock before the answer in its socket.
 RECHECK_S = 2.0
@@ -41,6 +42,7 @@ class CommandChannel:
     def __init__(self, supervisor: WorkerSupervisor, timeouts: WorkerTimeouts) -> None:
         self._supervisor, self._timeouts = supervisor, timeouts
         self._asking = trio.Lock()
+        self._evaluating = trio.Lock()
         self._numbers = 0
 
     async def ask(
@@ -116,7 +118,35 @@ class CommandChannel:
         timeouts, longest_s = self._timeouts, worker.longest_step_s
         if not longest_s:
             return timeouts.first_step_s
-        return timeouts.answer_s + timeouts.answer_steps * longest_s
+        limit_s = timeouts.answer_s + timeouts.answer_steps * longest_s
+        # An evaluation comes between two steps.
+        return limit_s if worker.evaluation_ended.is_set() else limit_s + timeouts.evaluate_s
+
+    async def evaluate(self, parameters: Vector, share: HeldOutShare) -> WorkerReport:
+        """Ask for an evaluation, and wait for its result. Other commands do not wait for it."""
+        async with self._evaluating:
+            # The evaluation of a cancelled call still uses the shared parameters.
+            if self._supervisor.current is not None:
+                await self._evaluation(self._supervisor.current)
+
+            def begin(worker: WorkerProcess, number: int) -> WorkerCommand:
+                worker.evaluation, worker.evaluated = number, None
+                worker.evaluation_ended = trio.Event()
+                return EvaluateModel(id=number, share=share)
+
+            worker, _ = await self.ask(begin, put=(lambda buffers: buffers.scored, parameters))
+            await self._evaluation(worker)
+            if worker.evaluated is None:
+                raise TrainerLost(self._supervisor.lost)
+            return worker.evaluated
+
+    async def _evaluation(self, worker: WorkerProcess) -> None:
+        """Wait for the end of an evaluation. Kill a worker that is too slow."""
+        with trio.move_on_after(self._timeouts.evaluate_s):
+            await worker.evaluation_ended.wait()
+        if not worker.evaluation_ended.is_set():
+            worker.process.kill(f"its evaluation did not end in {self._timeouts.evaluate_s:.0f} s")
+            await worker.evaluation_ended.wait()
 
     def check_step(self, worker: WorkerProcess, step_s: float) -> None:
         """Kill a worker whose step in progress does not end. A hand-over does not wait for it."""

@@ -16,8 +16,10 @@ import trio
 from daemon.device.messages import (
     CollectWork,
     ContinueTraining,
+    EvaluationUnable,
     HandOverWork,
     LoadInnerState,
+    ModelEvaluated,
     SaveInnerState,
     ShiftAnchor,
     TrainFromAnchor,
@@ -167,7 +169,12 @@ class WorkerTrainer:
         )
 
     async def evaluate(self, parameters: Vector, share: HeldOutShare) -> Evaluation:
-        raise EvaluationFailed("this worker cannot score parameters")
+        report = await self._commands.evaluate(parameters, share)
+        if isinstance(report, ModelEvaluated):
+            return report.evaluation
+        if isinstance(report, EvaluationUnable):
+            raise EvaluationFailed(report.what)
+        raise OurFault(f"the worker answered an evaluation with {report}")
 
     async def inner_state(self) -> Vector:
         worker, _ = await self._commands.ask(lambda _, number: SaveInnerState(id=number))

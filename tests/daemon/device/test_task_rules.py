@@ -139,7 +139,7 @@ def test_returns_that_torch_accepts_are_accepted(what: str) -> None:
     loop = training(Returns(Returns.Options(what=what)))
     for _ in range(2):
         loop.step()
-    assert (loop.dataset_size, loop.pause().samples) == (100, 8)
+    assert (loop.split.total, loop.pause().samples) == (100, 8)
 
 
 @pytest.mark.parametrize(

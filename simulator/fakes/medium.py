@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from protocol.digest import Digest
-from protocol.ports.disk_records import Checkpoint, LedgerRecord, ViewRecord
+from protocol.ports.disk_records import Checkpoint, LedgerMark, LedgerRecord, ViewRecord
 
 # The size of the real disk's slot.
 STANDS_BYTES = 4096
@@ -37,6 +37,9 @@ class MemoryMedium:
         self.cut_at: int | None = None
         self.checkpoints: dict[Digest, list[Checkpoint]] = {}
         self.ledgers: dict[Digest, LedgerRecord] = {}
+        self.marks: dict[Digest, LedgerMark] = {}
+        # By run and state: the number and the bytes.
+        self.results: dict[Digest, dict[Digest, tuple[int, bytes]]] = {}
         self.view_records: dict[Digest, list[ViewRecord]] = {}
         self.chains: dict[Digest, list[tuple[int, bytes]]] = {}
         self.proofs: dict[Digest, list[bytes]] = {}
@@ -48,7 +51,8 @@ class MemoryMedium:
             for checkpoint in checkpoints
         )
         kept += sum(ledger_bytes(record) for record in self.ledgers.values())
-        kept += STANDS_BYTES * len(self.view_records)
+        kept += STANDS_BYTES * (len(self.view_records) + len(self.marks))
+        kept += sum(len(body) for kept in self.results.values() for _, body in kept.values())
         kept += sum(len(proof) for proofs in self.proofs.values() for proof in proofs)
         return kept + sum(len(body) for chain in self.chains.values() for _, body in chain)
 

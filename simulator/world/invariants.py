@@ -1,6 +1,6 @@
 """What must always hold in a world.
 
-It is checked when a node moves to a certificate, saves its ledger or enters a phase:
+It is checked when a node moves to a certificate, makes an offer or enters a phase:
 
 agreement      Nodes that hold the same certificate hold identical anchors.
 nothing lost   What a node was certified for, what its ledger holds and what it reported as dropped
@@ -27,9 +27,9 @@ from daemon.swarm.certificate_shares import TIPS_KEPT
 from daemon.swarm.orphans import ORPHANS_KEPT
 from protocol.averaging.outer_step import state_digest
 from protocol.certificates.certificate import OpenCertificate
+from protocol.contribution.offer import Offer
 from protocol.digest import Digest
 from protocol.identity import short
-from protocol.ports.disk_records import LedgerRecord
 from protocol.round.phase import Phase
 from protocol.round.transitions import PEERS_KEPT
 from protocol.round.vote_phase import OUTCOMES_KEPT
@@ -101,9 +101,9 @@ class Invariants:
         key = (node.index, node.life)
         self._dropped[key] = self._dropped.get(key, 0) + samples
 
-    def saved(self, node: SimulatedNode, record: LedgerRecord) -> None:
-        """A ledger became durable."""
-        wrong = self._contents.offered(node.peer, record)
+    def offered(self, node: SimulatedNode, offer: Offer) -> None:
+        """The mark of an offer became durable."""
+        wrong = self._contents.offered(node.peer, offer)
         if wrong:
             self.fail("nothing twice", 0.0, wrong)
 
@@ -217,6 +217,24 @@ class Invariants:
                 certified += certificate.plan.offers[index].samples
         return certified
 
+    def _accounted(self, node: SimulatedNode, store: StateStore) -> int:
+        """What was certified for the node in this and earlier lives, is pending, or was dropped.
+
+        A node that restarts may lack the states of certificates on its disk. Work that they list
+        and that its ledger has settled counts as certified.
+        """
+        lineage = store.lineage
+        head = lineage.preferred_descendant(store.tip)
+        ahead = [
+            certificate
+            for certificate in (lineage.path(store.tip, head) if head is not None else ())
+            if 0 < certificate.listed.get(node.peer, 0) <= store.ledger.settled
+        ]
+        path = lineage.path(lineage.root, store.tip)
+        certified = self._certified(node, store, [*path, *ahead])
+        dropped = self._dropped.get((node.index, node.life), 0)
+        return certified + store.ledger.pending + dropped
+
     def _begun(self, node: SimulatedNode, store: StateStore, now: float) -> None:
         """Start the accounts of a life from its disk: the ledger, and what was certified since."""
         key = (node.index, node.life)
@@ -224,19 +242,16 @@ class Invariants:
         if not self._contents.knows(store.tip.hash) and store.tip.hash == root.hash:
             self._contents.keep(root.hash, store.anchor.value, store.anchor.momentum)
         path = store.lineage.path(root, store.tip)
-        accounted = (
-            self._certified(node, store, path) + store.ledger.pending + self._dropped.get(key, 0)
-        )
+        accounted = self._accounted(node, store)
         collected = node.trainer.collected if node.trainer else 0
         self._baseline[key] = accounted - collected
-        record = node.medium.ledgers.get(store.lineage.root.hash)
-        stood_at = store.lineage.tip(record.tip) if record is not None else None
-        if record is not None and stood_at is None:
+        mark = node.medium.marks.get(store.lineage.root.hash)
+        stood_at = store.lineage.tip(mark.tip) if mark is not None else None
+        if mark is not None and stood_at is None:
             self._began_anew.add(key)
-        if record is None or stood_at is None or node.index in self.liars:
+        if mark is None or stood_at is None or node.index in self.liars:
             return
-        had = self._certified(node, store, store.lineage.path(root, stood_at))
-        had += record.weight + record.samples + record.later_samples
+        had = self._certified(node, store, store.lineage.path(root, stood_at)) + mark.pending
         if accounted - collected < had and not any(len(c.outcome.parents) == 2 for c in path):
             self.fail(
                 "nothing lost",
@@ -251,9 +266,7 @@ class Invariants:
         if trainer is None or key not in self._baseline:
             return
         path = store.lineage.path(store.lineage.root, store.tip)
-        accounted = (
-            self._certified(node, store, path) + store.ledger.pending + self._dropped.get(key, 0)
-        )
+        accounted = self._accounted(node, store)
         expected = self._baseline[key] + trainer.collected
         # Where branches merged, both may have certified the same work. That makes more than was
         # handed over, never less. A node that lost its certificates does not know what it was

@@ -22,11 +22,11 @@ from daemon.services.training.native.engine import NativeEngine
 from daemon.services.training.native.engine_context import NodePorts, engine_context
 from daemon.system.offload import in_abandonable_thread, in_thread
 from protocol.averaging.vector_layout import Vector
-from protocol.digest import Digest
+from protocol.digest import Buffer, Digest
 from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.journal import JournalEvent
-from protocol.ports.disk_records import Checkpoint, LedgerRecord, ViewRecord
+from protocol.ports.disk_records import Checkpoint, LedgerMark, LedgerRecord, ViewRecord
 from protocol.ports.trainer import Lane, ParameterSpec, Progress, TaskInfo, Work
 from protocol.round import events as e
 from protocol.run.manifest import Limits, Manifest, Outer, RoundRules, seal
@@ -46,6 +46,7 @@ class NullDisk:
 
     def __init__(self) -> None:
         self._records: dict[int, bytes] = {}
+        self.written_bytes = 0
 
     async def save_checkpoint(
         self, checkpoint: Checkpoint, superseded: Collection[Digest] = ()
@@ -72,6 +73,27 @@ class NullDisk:
     async def load_ledger(self, run: Digest) -> LedgerRecord | None:
         await trio.lowlevel.checkpoint()
         return None
+
+    async def save_mark(self, run: Digest, mark: LedgerMark) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def load_mark(self, run: Digest) -> LedgerMark | None:
+        await trio.lowlevel.checkpoint()
+        return None
+
+    async def save_results(
+        self, run: Digest, number: int, state: Digest, parts: Sequence[Buffer]
+    ) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def read_results(
+        self, run: Digest, state: Digest, offset: int = 0, size: int | None = None
+    ) -> bytes | None:
+        await trio.lowlevel.checkpoint()
+        return None
+
+    async def drop_results(self, run: Digest, number: int) -> None:
+        await trio.lowlevel.checkpoint()
 
     async def save_view_records(self, run: Digest, records: Sequence[ViewRecord]) -> None:
         await trio.lowlevel.checkpoint()

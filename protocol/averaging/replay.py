@@ -20,15 +20,10 @@ from protocol.averaging.vector_layout import Vector
 from protocol.certificates.certificate import OpenCertificate
 from protocol.digest import Digest
 from protocol.rules.registry import OuterStep, RuleSet
-from protocol.run.manifest import Manifest, Outer
+from protocol.run.manifest import Outer
 
 State = tuple[Vector, Vector]
 """Anchor and momentum, shape (parameters,) each."""
-
-
-def outer_of(manifest: Manifest) -> Outer:
-    """The outer rules of a certificate."""
-    return manifest.outer
 
 
 def is_merge(certificate: OpenCertificate) -> bool:

@@ -26,7 +26,6 @@ from daemon.services.training.native.state.state_store import StateStore
 from daemon.swarm.certificate_shares import TIPS_KEPT
 from daemon.swarm.orphans import ORPHANS_KEPT
 from protocol.averaging.outer_step import state_digest
-from protocol.certificates.certificate import OpenCertificate
 from protocol.contribution.offer import Offer
 from protocol.digest import Digest
 from protocol.identity import short
@@ -34,8 +33,11 @@ from protocol.round.phase import Phase
 from protocol.round.transitions import PEERS_KEPT
 from protocol.round.vote_phase import OUTCOMES_KEPT
 from protocol.run.manifest import Manifest
+from protocol.run.schedule import outer_at
 from simulator.fakes.disk import KEPT
 from simulator.faults.lies import LIES
+from simulator.world.accounts import accounted as accounted_for
+from simulator.world.accounts import certified
 from simulator.world.contents import Contents
 from simulator.world.simulated_node import SimulatedNode
 
@@ -73,6 +75,7 @@ class Invariants:
         # Certificates whose content does not follow from their offers, by a reducer's lie that
         # nobody can detect.
         self.unnoticed = 0
+        self._manifest = manifest
         self._contents = Contents(manifest)
         self._min_peers = manifest.group.min_peers
         self._states: dict[Digest, Digest] = {}
@@ -172,7 +175,10 @@ class Invariants:
             if (parent := store.lineage.tip(name)) is not None
         ]
         weights = store.lineage.weights(parents[0], parents[1]) if len(parents) == 2 else (0, 0)
-        wrong = self._contents.check(step.certificate, weights, anchor.value, anchor.momentum)
+        outer = outer_at(self._manifest, tip.samples - step.certificate.samples)
+        wrong = self._contents.check(
+            step.certificate, outer, weights, anchor.value, anchor.momentum
+        )
         if wrong and self._lying_reducer():
             self.unnoticed += 1
         elif wrong:
@@ -207,34 +213,6 @@ class Invariants:
 
     # ---------------------------------------------------------------- nothing lost
 
-    def _certified(
-        self, node: SimulatedNode, store: StateStore, path: list[OpenCertificate]
-    ) -> int:
-        certified = 0
-        for certificate in path:
-            index = certificate.plan.index.get(node.peer)
-            if index is not None and index in certificate.contributors:
-                certified += certificate.plan.offers[index].samples
-        return certified
-
-    def _accounted(self, node: SimulatedNode, store: StateStore) -> int:
-        """What was certified for the node in this and earlier lives, is pending, or was dropped.
-
-        A node that restarts may lack the states of certificates on its disk. Work that they list
-        and that its ledger has settled counts as certified.
-        """
-        lineage = store.lineage
-        head = lineage.preferred_descendant(store.tip)
-        ahead = [
-            certificate
-            for certificate in (lineage.path(store.tip, head) if head is not None else ())
-            if 0 < certificate.listed.get(node.peer, 0) <= store.ledger.settled
-        ]
-        path = lineage.path(lineage.root, store.tip)
-        certified = self._certified(node, store, [*path, *ahead])
-        dropped = self._dropped.get((node.index, node.life), 0)
-        return certified + store.ledger.pending + dropped
-
     def _begun(self, node: SimulatedNode, store: StateStore, now: float) -> None:
         """Start the accounts of a life from its disk: the ledger, and what was certified since."""
         key = (node.index, node.life)
@@ -242,7 +220,7 @@ class Invariants:
         if not self._contents.knows(store.tip.hash) and store.tip.hash == root.hash:
             self._contents.keep(root.hash, store.anchor.value, store.anchor.momentum)
         path = store.lineage.path(root, store.tip)
-        accounted = self._accounted(node, store)
+        accounted = accounted_for(node.peer, store, self._dropped.get(key, 0))
         collected = node.trainer.collected if node.trainer else 0
         self._baseline[key] = accounted - collected
         mark = node.medium.marks.get(store.lineage.root.hash)
@@ -251,7 +229,7 @@ class Invariants:
             self._began_anew.add(key)
         if mark is None or stood_at is None or node.index in self.liars:
             return
-        had = self._certified(node, store, store.lineage.path(root, stood_at)) + mark.pending
+        had = certified(node.peer, store.lineage.path(root, stood_at)) + mark.pending
         if accounted - collected < had and not any(len(c.outcome.parents) == 2 for c in path):
             self.fail(
                 "nothing lost",
@@ -266,7 +244,7 @@ class Invariants:
         if trainer is None or key not in self._baseline:
             return
         path = store.lineage.path(store.lineage.root, store.tip)
-        accounted = self._accounted(node, store)
+        accounted = accounted_for(node.peer, store, self._dropped.get(key, 0))
         expected = self._baseline[key] + trainer.collected
         # Where branches merged, both may have certified the same work. That makes more than was
         # handed over, never less. A node that lost its certificates does not know what it was

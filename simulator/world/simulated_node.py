@@ -20,7 +20,7 @@ from protocol.errors import UserError
 from protocol.identity import PeerId, Signer
 from protocol.journal import JournalEvent
 from protocol.ports.offload import inline
-from protocol.ports.trainer import Lane, Progress, TaskInfo, Work
+from protocol.ports.trainer import Evaluation, HeldOutShare, Lane, Progress, TaskInfo, Work
 from protocol.round.events import Event, OfferMade
 from protocol.round.phase import Phase
 from protocol.round.state import RoundState
@@ -50,14 +50,31 @@ class CountingTrainer:
     async def describe(self) -> TaskInfo:
         return await self.inner.describe()
 
-    async def train(self, anchor: Vector, lane: Lane, *, max_steps: int | None = None) -> None:
-        await self.inner.train(anchor, lane, max_steps=max_steps)
+    async def train(
+        self, anchor: Vector, lane: Lane, *, position: int = 0, max_steps: int | None = None
+    ) -> None:
+        await self.inner.train(anchor, lane, position=position, max_steps=max_steps)
 
-    async def resume(self, lane: Lane, *, max_steps: int | None = None) -> None:
-        await self.inner.resume(lane, max_steps=max_steps)
+    async def resume(
+        self, lane: Lane, *, position: int | None = None, max_steps: int | None = None
+    ) -> None:
+        await self.inner.resume(lane, position=position, max_steps=max_steps)
 
     async def collect(self) -> Work:
-        work = await self.inner.collect()
+        return self._counted(await self.inner.collect())
+
+    async def hand_over(self, lane: Lane, *, position: int | None = None) -> Work:
+        return self._counted(await self.inner.hand_over(lane, position=position))
+
+    async def shift(
+        self, local: Vector, lane: Lane, *, position: int = 0, max_steps: int | None = None
+    ) -> None:
+        await self.inner.shift(local, lane, position=position, max_steps=max_steps)
+
+    async def evaluate(self, parameters: Vector, share: HeldOutShare) -> Evaluation:
+        return await self.inner.evaluate(parameters, share)
+
+    def _counted(self, work: Work) -> Work:
         if self.diverges and work.samples:
             self.diverges = False
             work.delta[:] = np.nan

@@ -37,7 +37,16 @@ from protocol.averaging.vector_layout import Vector
 from protocol.errors import OurFault
 from protocol.identity import PeerId
 from protocol.journal import JournalEvent
-from protocol.ports.trainer import Lane, Progress, TaskInfo, TrainerLost, Work
+from protocol.ports.trainer import (
+    Evaluation,
+    EvaluationFailed,
+    HeldOutShare,
+    Lane,
+    Progress,
+    TaskInfo,
+    TrainerLost,
+    Work,
+)
 from protocol.run.manifest import Manifest
 from protocol.run.task_digest import TaskDigest
 
@@ -107,14 +116,18 @@ class WorkerTrainer:
             await self._supervisor.changed.wait()
         return self._supervisor.info
 
-    async def train(self, anchor: Vector, lane: Lane, *, max_steps: int | None = None) -> None:
+    async def train(
+        self, anchor: Vector, lane: Lane, *, position: int = 0, max_steps: int | None = None
+    ) -> None:
         def begin(worker: WorkerProcess, number: int) -> WorkerCommand:
             worker.anchored, worker.received, worker.stretch = True, False, number
             return TrainFromAnchor(id=number, lane=lane, max_steps=max_steps)
 
         await self._ask(begin, put=(lambda buffers: buffers.anchor, anchor))
 
-    async def resume(self, lane: Lane, *, max_steps: int | None = None) -> None:
+    async def resume(
+        self, lane: Lane, *, position: int | None = None, max_steps: int | None = None
+    ) -> None:
         def go_on(worker: WorkerProcess, number: int) -> WorkerCommand:
             received, worker.received, worker.stretch = worker.received, False, number
             return ContinueTraining(id=number, lane=lane, max_steps=max_steps, received=received)
@@ -137,6 +150,17 @@ class WorkerTrainer:
             loss=answer.loss,
             seconds=answer.seconds,
         )
+
+    async def hand_over(self, lane: Lane, *, position: int | None = None) -> Work:
+        raise TrainerLost("this worker cannot hand over while it trains")
+
+    async def shift(
+        self, local: Vector, lane: Lane, *, position: int = 0, max_steps: int | None = None
+    ) -> None:
+        raise TrainerLost("this worker cannot shift")
+
+    async def evaluate(self, parameters: Vector, share: HeldOutShare) -> Evaluation:
+        raise EvaluationFailed("this worker cannot score parameters")
 
     async def inner_state(self) -> Vector:
         worker, _ = await self._ask(lambda _, number: SaveInnerState(id=number))

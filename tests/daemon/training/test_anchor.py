@@ -37,7 +37,7 @@ def test_an_outer_step_during_a_download_changes_neither_state() -> None:
         download.value[:half], download.momentum[:half] = value[:half], momentum[:half]
         # A view reaches its vote during the download.
         stepped = await anchor.step(
-            lambda start, out: vector(3)[start : start + out.size], (), inline
+            lambda start, out: vector(3)[start : start + out.size], (), MANIFEST.outer, inline
         )
         download.value[half:], download.momentum[half:] = value[half:], momentum[half:]
         assert state_digest(anchor.spare_value, anchor.spare_momentum) == stepped

@@ -50,6 +50,7 @@ from protocol.ports.endpoint import Endpoint
 from protocol.ports.network import Network
 from protocol.ports.offload import Offload
 from protocol.round.events import Event, OutcomeComputed
+from protocol.run.manifest import Outer
 
 # The number of plans that are over and whose late bytes are dropped.
 PLANS_KEPT = 16
@@ -134,12 +135,17 @@ class DataPlane:
         current.scatter()
 
     async def reduce(
-        self, inclusion: Inclusion, name: Digest, anchor: Anchor, kept: ResultStore
+        self,
+        inclusion: Inclusion,
+        name: Digest,
+        outer: Outer,
+        anchor: Anchor,
+        kept: ResultStore,
     ) -> None:
         """Carry out an inclusion in place of an earlier one, then emit `OutcomeComputed`.
 
-        `name` is the digest of the signed inclusion. The mean goes to `kept` first: what a vote
-        names must be durable on its keepers before they vote.
+        `name` is the digest of the signed inclusion, `outer` the outer rules of the round. The mean
+        goes to `kept` first: what a vote names must be durable on its keepers before they vote.
         """
         current = self._current
         self._reducing.cancel()
@@ -147,7 +153,7 @@ class DataPlane:
             if current is not None and current.plan.digest == inclusion.plan:
                 result = await current.average(inclusion, name)
                 counted = [current.plan.offers[i] for i in inclusion.contributors]
-                state = await anchor.step(current.results().mean, counted, self._offload)
+                state = await anchor.step(current.results().mean, counted, outer, self._offload)
                 vote = _vote(current.plan, name, result, state)
                 await kept.keep_outcome(vote, current.plan, inclusion, current.results().encoded())
                 self._emit(OutcomeComputed(vote=vote))

@@ -12,13 +12,13 @@ import numpy as np
 import trio
 
 from protocol.averaging.outer_step import state_leaves
-from protocol.averaging.replay import State, outer_of, step_state
+from protocol.averaging.replay import State, step_state
 from protocol.averaging.vector_layout import Vector
 from protocol.digest import Digest, merkle_root
 from protocol.messages.offer import Ready
 from protocol.ports.offload import Offload
 from protocol.rules.registry import rules_of
-from protocol.run.manifest import Manifest
+from protocol.run.manifest import Manifest, Outer
 
 # The states whose leaves are kept for downloads: as many as the disk keeps checkpoints.
 STATES_KEPT = 3
@@ -36,7 +36,7 @@ class Anchor:
 
     def __init__(self, parameters: int, manifest: Manifest) -> None:
         self.parameters = parameters
-        self._manifest, self._rules = manifest, rules_of(manifest)
+        self._rules = rules_of(manifest)
         self.value, self.momentum = (np.zeros(parameters, np.float32) for _ in range(2))
         # None until something is written there.
         self._spare: State | None = None
@@ -67,7 +67,11 @@ class Anchor:
         return self.spare[1]
 
     async def step(
-        self, mean: Callable[[int, Vector], Vector], counted: Sequence[Ready], offload: Offload
+        self,
+        mean: Callable[[int, Vector], Vector],
+        counted: Sequence[Ready],
+        outer: Outer,
+        offload: Offload,
     ) -> Digest:
         """Apply the outer step into the spare buffers; return the digest of the state there.
 
@@ -77,6 +81,7 @@ class Anchor:
             mean: `mean(start, out)` returns elements `[start, start + out.size)` of the averaged
                 pseudo-gradient, in `out` or in place.
             counted: The offers whose contributions the mean averages.
+            outer: The outer rules of this round (`protocol/run/schedule.py`).
             offload: Runs the arithmetic in a thread.
         """
         rounds = self._rules.rounds_in(counted)
@@ -87,7 +92,7 @@ class Anchor:
                 mean,
                 self.spare,
                 step=self._rules.outer_step,
-                outer=outer_of(self._manifest),
+                outer=outer,
                 rounds=rounds,
             )
 

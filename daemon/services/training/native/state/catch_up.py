@@ -18,7 +18,7 @@ from daemon.swarm.messenger import Refuse
 from daemon.swarm.multi_peer_download import download_from
 from daemon.swarm.result_transfer import MeanDownload
 from protocol.averaging.encoded_mean import EncodedMean
-from protocol.averaging.replay import outer_of, replay
+from protocol.averaging.replay import replay
 from protocol.averaging.vector_layout import Vector
 from protocol.certificates.certificate import OpenCertificate
 from protocol.digest import Digest, merkle_root
@@ -28,6 +28,7 @@ from protocol.ports.network import Network
 from protocol.ports.offload import Offload
 from protocol.rules.registry import rules_of
 from protocol.run.manifest import Manifest
+from protocol.run.schedule import outer_at
 
 # The means under way or waiting to be replayed. With one, the link is idle while it is replayed.
 MEANS_AHEAD = 3
@@ -69,6 +70,7 @@ class CatchUp:
         self.value: Vector = anchor.value[:0]
         self.momentum: Vector = anchor.momentum[:0]
         self._anchor, self._results = anchor, state_store.results
+        self._lineage = state_store.lineage
         self._network, self._manifest, self._path = network, manifest, path
         self._holders, self._offload, self._refuse = holders, offload, refuse
         self._on_bytes = on_bytes
@@ -147,6 +149,9 @@ class CatchUp:
         certificate, mean = slot.certificate, slot.mean
         assert mean is not None, "a slot without a failure has a mean"
         number = certificate.outcome.number
+        before = self._lineage.tip(certificate.outcome.parents[0])
+        if before is None:
+            return f"the lineage no longer has the parent of certificate {number}"
 
         def work() -> list[Digest]:
             return replay(
@@ -154,7 +159,7 @@ class CatchUp:
                 certificate,
                 mean,
                 rules=rules_of(self._manifest),
-                outer=outer_of(self._manifest),
+                outer=outer_at(self._manifest, before.samples),
             )
 
         try:

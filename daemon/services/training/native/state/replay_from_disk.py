@@ -12,10 +12,13 @@ from protocol.averaging.replay import is_merge
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.tip import Tip
 from protocol.ports.offload import Offload
+from protocol.run.manifest import Manifest, Outer
+from protocol.run.schedule import outer_at
 
 
 async def replay_from_disk(
     tip: Tip,
+    manifest: Manifest,
     anchor: Anchor,
     results: ResultStore,
     lineage: Lineage,
@@ -26,6 +29,7 @@ async def replay_from_disk(
 
     Args:
         tip: The certificate of the full state, which the anchor holds.
+        manifest: The run's rules.
         anchor: Moves to the certificate that is returned.
         results: Reads and checks the results.
         lineage: The certificates on disk.
@@ -41,7 +45,8 @@ async def replay_from_disk(
         replays = _merge if is_merge(certificate) else _step
         if entry is None or tip.hash not in certificate.outcome.parents:
             break
-        if not await replays(certificate, anchor, results, offload, warn):
+        outer = outer_at(manifest, tip.samples)
+        if not await replays(certificate, outer, anchor, results, offload, warn):
             break
         anchor.adopt(certificate.hash)
         tip = entry.tip
@@ -50,6 +55,7 @@ async def replay_from_disk(
 
 async def _merge(
     certificate: OpenCertificate,
+    outer: Outer,
     anchor: Anchor,
     results: ResultStore,
     offload: Offload,
@@ -64,6 +70,7 @@ async def _merge(
 
 async def _step(
     certificate: OpenCertificate,
+    outer: Outer,
     anchor: Anchor,
     results: ResultStore,
     offload: Offload,
@@ -73,7 +80,7 @@ async def _step(
     if mean is None:
         return False
     counted = [certificate.plan.offers[i] for i in certificate.contributors]
-    if await anchor.step(mean.decode, counted, offload) != certificate.outcome.state:
+    if await anchor.step(mean.decode, counted, outer, offload) != certificate.outcome.state:
         warn(
             "RESULTS",
             f"The results of certificate {certificate.outcome.number} on disk do not lead to its"

@@ -152,7 +152,13 @@ class StateStore:
             )
         self.anchor.adopt(self.tip.hash)
         tip = await replay_from_disk(
-            self.tip, self.anchor, self.results, self.lineage, self._offload, self._warn
+            self.tip,
+            self.manifest,
+            self.anchor,
+            self.results,
+            self.lineage,
+            self._offload,
+            self._warn,
         )
         if tip.number > self.tip.number:
             self.tip = tip
@@ -196,6 +202,11 @@ class StateStore:
             else await self._offload(lambda: self.anchor.value - displacement)
         )
 
+    @property
+    def position(self) -> int:
+        """The place of the local parameters in the run's schedules, in samples."""
+        return self.tip.samples + self.ledger.samples + self.ledger.later_samples
+
     async def is_fit(self, delta: Vector) -> bool:
         """Return whether the ledger may include `delta`: whether every value is finite."""
         return await self._offload(lambda: is_finite(delta))
@@ -227,7 +238,8 @@ class StateStore:
         """
         unwritten = list(records)
         try:
-            await self._write_records(unwritten)
+            if await self._chain.append(self.tip, unwritten):
+                self.full_states.needed = True
             if full or self.is_full_state_due(clock()):
                 await self._write_full_state(clock)
         except DiskFull as full_disk:
@@ -242,24 +254,6 @@ class StateStore:
                 f"checkpoint {self.tip.number} was not written: {unread.what} ({unread.why})",
             )
         return unwritten
-
-    async def _write_records(self, unwritten: list[tuple[int, bytes]]) -> None:
-        """Append the records; remove each from `unwritten` once it is on disk."""
-        if not unwritten:
-            return
-        others = await self._chain.other_checkpoints(self.tip)
-        # Set these checkpoints aside before the certificates of their branch are removed: after a
-        # crash between the two writes, the chain still names every other checkpoint.
-        if others.left:
-            self.full_states.needed = True
-            await self._disk.leave_checkpoints(self._run, others.left)
-        while unwritten:
-            number, record = unwritten[0]
-            # A restart moves along certificates that are on disk. Appending one of them again would
-            # first cut off all that follow it.
-            if record not in await self._disk.certificates(self._run, number, 1):
-                await self._disk.append_certificate(self._run, number, record)
-            unwritten.pop(0)
 
     def is_full_state_due(self, now: float) -> bool:
         """Return whether the next write includes the full state."""

@@ -78,8 +78,8 @@ AWAY: dict[str, Make] = {
         90.0,
         4,
         # A member is cut off after its slices left, and the others certify them. It trains on alone
-        # and offers that work and more. It is restarted, and hears of the certificate only then. The
-        # work since its last full state is lost, because its offer was sent.
+        # and offers that work and more. It is restarted, and hears of the certificate only then.
+        # The work since its last full state is lost, because its offer was sent.
         lambda n: (
             f.Partition(
                 groups=((1,),),

@@ -120,9 +120,10 @@ class LedgerStore:
             self.ledger.settled = self.ledger.next_seq - 1
         if mark.tip == tip.hash:
             self.ledger.drawn = max(self.ledger.drawn, mark.drawn)
-        counted = 0 < mark.offered_seq <= head.last_seq.get(self._me, 0)
+        certified = 0 < mark.offered_seq <= head.last_seq.get(self._me, 0)
+        waiting = mark.pending - (mark.offered_weight if certified else 0)
         self._report_dropped(
-            0 if counted else max(0, mark.pending - self.ledger.pending),
+            max(0, waiting - self.ledger.pending),
             "it was trained after the last full state on disk; only a certificate that is on its"
             " way can still count it",
         )

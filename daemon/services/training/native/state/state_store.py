@@ -38,6 +38,7 @@ from daemon.services.training.native.state.replay_from_disk import replay_from_d
 from daemon.services.training.native.state.result_store import ResultStore
 from daemon.services.training.native.state.view_store import ViewStore
 from daemon.swarm.lineage import Lineage
+from protocol.averaging.replay import State
 from protocol.averaging.vector_layout import Vector
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.tip import Tip, encode_tip
@@ -237,21 +238,25 @@ class StateStore:
             with a gap cannot be read.
         """
         unwritten = list(records)
+        # The anchor may move on meanwhile, to a certificate that is not on disk yet.
+        tip = self.tip
         try:
-            if await self._chain.append(self.tip, unwritten):
-                self.full_states.needed = True
-            if full or self.is_full_state_due(clock()):
-                await self._write_full_state(clock)
+            async with self.anchor.written:
+                state = (self.anchor.value, self.anchor.momentum)
+                if await self._chain.append(tip, unwritten):
+                    self.full_states.needed = True
+                if full or self.is_full_state_due(clock()):
+                    await self._write_full_state(tip, state, clock)
         except DiskFull as full_disk:
             self.full_states.needed = True
-            self._warn("DISK_FULL", f"checkpoint {self.tip.number} was not written: {full_disk}")
+            self._warn("DISK_FULL", f"checkpoint {tip.number} was not written: {full_disk}")
         except UserError as unread:
             # The disk was readable at the start. The node goes on, and the next start reports how
             # to repair the disk.
             self.full_states.needed = True
             self._warn(
                 unread.code,
-                f"checkpoint {self.tip.number} was not written: {unread.what} ({unread.why})",
+                f"checkpoint {tip.number} was not written: {unread.what} ({unread.why})",
             )
         return unwritten
 
@@ -264,24 +269,21 @@ class StateStore:
         state = 8 * self._info.parameters + 4 * self.inner.size
         return state + self.ledger_store.size_bytes()
 
-    async def _write_full_state(self, clock: Callable[[], float]) -> None:
-        began = clock()
-        async with self.anchor.written:
-            tip, inner = self.tip, self.inner
-            value, momentum = self.anchor.value, self.anchor.momentum
-            others = await self._chain.other_checkpoints(tip)
-            await self.ledger_store.save(tip)
-            checkpoint = Checkpoint(
-                run=self._run,
-                tip=tip.hash,
-                number=tip.number,
-                anchor=value,
-                momentum=momentum,
-                inner=inner,
-                shapes=tuple((spec.name, spec.shape) for spec in self._info.specs),
-                stood=encode_tip(tip),
-            )
-            await self._disk.save_checkpoint(checkpoint, others.superseded)
+    async def _write_full_state(self, tip: Tip, state: State, clock: Callable[[], float]) -> None:
+        began, inner = clock(), self.inner
+        others = await self._chain.other_checkpoints(tip)
+        await self.ledger_store.save(tip)
+        checkpoint = Checkpoint(
+            run=self._run,
+            tip=tip.hash,
+            number=tip.number,
+            anchor=state[0],
+            momentum=state[1],
+            inner=inner,
+            shapes=tuple((spec.name, spec.shape) for spec in self._info.specs),
+            stood=encode_tip(tip),
+        )
+        await self._disk.save_checkpoint(checkpoint, others.superseded)
         now = clock()
         self.full_states.written(tip.number, now)
         await self.results.drop(tip.number)

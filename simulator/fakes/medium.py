@@ -44,6 +44,15 @@ class MemoryMedium:
         self.chains: dict[Digest, list[tuple[int, bytes]]] = {}
         self.proofs: dict[Digest, list[bytes]] = {}
 
+    def newest_ledger(self, run: Digest) -> tuple[Digest, int] | None:
+        """The tip and the pending samples of the ledger, or of its mark where that is newer."""
+        record, mark = self.ledgers.get(run), self.marks.get(run)
+        if mark is not None and (record is None or mark.next_seq > record.next_seq):
+            return mark.tip, mark.pending
+        if record is None:
+            return None
+        return record.tip, record.weight + record.samples + record.later_samples
+
     def used_bytes(self) -> int:
         kept: int = sum(
             checkpoint_bytes(checkpoint)

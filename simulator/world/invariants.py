@@ -223,13 +223,13 @@ class Invariants:
         accounted = accounted_for(node.peer, store, self._dropped.get(key, 0))
         collected = node.trainer.collected if node.trainer else 0
         self._baseline[key] = accounted - collected
-        mark = node.medium.marks.get(store.lineage.root.hash)
-        stood_at = store.lineage.tip(mark.tip) if mark is not None else None
-        if mark is not None and stood_at is None:
+        saved = node.medium.newest_ledger(root.hash)
+        stood_at = store.lineage.tip(saved[0]) if saved is not None else None
+        if saved is not None and stood_at is None:
             self._began_anew.add(key)
-        if mark is None or stood_at is None or node.index in self.liars:
+        if saved is None or stood_at is None or node.index in self.liars:
             return
-        had = certified(node.peer, store.lineage.path(root, stood_at)) + mark.pending
+        had = certified(node.peer, store.lineage.path(root, stood_at)) + saved[1]
         if accounted - collected < had and not any(len(c.outcome.parents) == 2 for c in path):
             self.fail(
                 "nothing lost",

@@ -15,7 +15,9 @@ from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
 from protocol.messages.base import UNREADABLE
+from protocol.messages.round import round_s_of
 from protocol.planning.group_size_history import GroupSizeHistory
+from protocol.planning.paced_plan import false_memory
 from protocol.planning.plan import OpenPlan
 from protocol.ports.trainer import Lane
 from protocol.rules.registry import rule_set
@@ -39,6 +41,9 @@ class Tip(msgspec.Struct, frozen=True, kw_only=True):
     lane_base: int
     # What the last plan leaves for the next one.
     layout: GroupSizeHistory | None = None
+    # Seconds of the next round, as the last plan left them (`protocol/planning/round_length.py`);
+    # None at genesis, and where all rounds of the run have one length.
+    round_s: float | None = None
 
     def lane(self, peer: PeerId) -> Lane:
         """The samples that `peer` draws in the round after this tip.
@@ -87,16 +92,13 @@ def _check_leader(plan: OpenPlan, members: Iterable[PeerId]) -> None:
         )
 
 
-def _check_history(plan: OpenPlan, left: GroupSizeHistory | None) -> None:
-    """Check that a plan remembers what its parent's plan left; a merge leaves nothing.
+def _check_memory(plan: OpenPlan, left: GroupSizeHistory | None, round_s: float | None) -> None:
+    """Check that a plan remembers what its parent's plan left.
 
-    A false memory would lead to other groups.
+    A false memory would lead to other groups, or to a round of another length.
     """
-    if plan.plan.before != left:
-        raise PeerFault(
-            "bad_certificate",
-            f"the plan of round {plan.plan.number} remembers other groups than its parent left",
-        )
+    if (why := false_memory(plan.plan, left, round_s)) is not None:
+        raise PeerFault("bad_certificate", f"the plan of round {plan.plan.number} {why}")
 
 
 def _present(certificate: OpenCertificate) -> tuple[PeerId, ...]:
@@ -124,7 +126,7 @@ def extend(tip: Tip, certificate: OpenCertificate, *, trusted: bool = False) -> 
         )
     if not trusted:
         _check_leader(plan, tip.members)
-        _check_history(plan, tip.layout)
+        _check_memory(plan, tip.layout, tip.round_s)
     last_seq = dict(tip.last_seq)
     for peer, seq in certificate.listed.items():
         if seq <= last_seq.get(peer, 0) and not trusted:
@@ -145,6 +147,7 @@ def extend(tip: Tip, certificate: OpenCertificate, *, trusted: bool = False) -> 
         state=outcome.state,
         lane_base=tip.lane_base + longest * (len(tip.members) + NEWCOMER_LANES),
         layout=plan.plan.after,
+        round_s=round_s_of(plan.plan),
     )
 
 
@@ -180,7 +183,7 @@ def merge(
         )
     if not trusted:
         _check_leader(certificate.plan, {*first.members, *second.members})
-        _check_history(certificate.plan, None)
+        _check_memory(certificate.plan, None, prefer(first, second).round_s)
     peers = {*first.last_seq, *second.last_seq}
     return Tip(
         hash=certificate.hash,
@@ -193,6 +196,7 @@ def merge(
         state=outcome.state,
         lane_base=max(first.lane_base, second.lane_base),
         layout=certificate.plan.plan.after,
+        round_s=round_s_of(certificate.plan.plan),
     )
 
 

@@ -78,6 +78,9 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
     loss: float | None  # Mean over the samples, or None.
     seconds: float
+    # The samples used of the trainer's lane since the lane began, with those of skipped batches and
+    # of a step in progress. `hand_over` means the lane before its own.
+    drawn: int = 0
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):

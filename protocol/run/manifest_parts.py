@@ -99,6 +99,11 @@ class RoundRules(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=
             # A run that names only the longest round may name a shorter one than the default.
             force_setattr(self, "min_seconds", self.seconds)
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether members train during the exchange. A run that counts steps waits for it."""
+        return self.overlap and not self.steps
+
 
 class Group(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How many members certify and average.

@@ -14,12 +14,14 @@ class StepClock:
         self.running = False
         self.computed = 0
         self._max_steps: int | None = None
+        # When step number `_first` of the stretch began; the pace is the same since.
         self._began_s = 0.0
+        self._first = 0
 
     def begin(self, samples_per_second: float, max_steps: int | None) -> None:
         """Begin a stretch with a new step, now."""
         self.running, self._max_steps = True, max_steps
-        self.rate, self.computed = samples_per_second, 0
+        self.rate, self.computed, self._first = samples_per_second, 0, 0
         self._began_s = trio.current_time()
 
     def go_on(self, samples_per_second: float) -> None:
@@ -29,14 +31,13 @@ class StepClock:
         """
         if not self.running or samples_per_second == self.rate:
             return
-        step_began_s = self._time_of(self.computed)
+        self._began_s, self._first = self._time_of(self.computed), self.computed
         self.rate = samples_per_second
-        step_began_s = max(step_began_s, trio.current_time() - self.step_s)
-        self._began_s = step_began_s - (self.computed * self.step_s if self.computed else 0.0)
+        self._began_s = max(self._began_s, trio.current_time() - self.step_s)
 
     def renew(self, samples_per_second: float, max_steps: int | None) -> None:
         """Begin a stretch whose first step is the one in progress."""
-        self._began_s, self.computed = self._time_of(self.computed), 0
+        self._began_s, self.computed, self._first = self._time_of(self.computed), 0, 0
         self._max_steps = max_steps
         self.go_on(samples_per_second)
 
@@ -54,7 +55,7 @@ class StepClock:
         """Whole steps of this stretch done by now; 0 while the trainer is paused."""
         if not self.running:
             return 0
-        steps = int((trio.current_time() - self._began_s) / self.step_s + 1e-9)
+        steps = self._first + int((trio.current_time() - self._began_s) / self.step_s + 1e-9)
         steps = max(steps, self.computed)
         return steps if self._max_steps is None else min(steps, self._max_steps)
 
@@ -68,4 +69,5 @@ class StepClock:
         return self._time_of(self.steps + 1)
 
     def _time_of(self, steps: int) -> float:
-        return self._began_s + (steps * self.step_s if steps else 0.0)
+        since = steps - self._first
+        return self._began_s + (since * self.step_s if since else 0.0)

@@ -281,6 +281,12 @@ class QuadraticTrainer:
         delta, loss = self.point.hand_over()
         seconds = now_s - self._since_s if self._clock.running else 0.0
         self._since_s = now_s
+        drawing = self._clock.in_step and self._drawing is None
         return Work(
-            delta=delta, samples=steps * self._batch_size, steps=steps, loss=loss, seconds=seconds
+            delta=delta,
+            samples=steps * self._batch_size,
+            steps=steps,
+            loss=loss,
+            seconds=seconds,
+            drawn=self._drawn + drawing * self._batch_size,
         )

@@ -99,7 +99,7 @@ async def resume_model(
         record=ports.record,
         refuse=ports.refuse,
     )
-    trainer_link = TrainerLink(trainer, state_store, context.manifest, context.me, ports.record)
+    trainer_link = TrainerLink(trainer, state_store, context.manifest.round, ports.record)
     parts = ModelParts(
         state_store=state_store,
         downloads=downloads,

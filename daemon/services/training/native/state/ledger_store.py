@@ -93,11 +93,11 @@ class LedgerStore:
                 self.ledger.rest()
         return f", {self.ledger.pending} samples pending" if self.ledger.pending else ""
 
-    async def make_offer(self, delta: Vector, samples: int) -> Offer:
+    async def make_offer(self, delta: Vector, samples: int, drawn: int | None = None) -> Offer:
         """Add work, encode the next offer and make it durable.
 
-        An offer whose sum is not finite cannot be encoded. It is dropped and reported, and the
-        offer returned is empty.
+        The arguments are those of `Ledger.add`. An offer whose sum is not finite cannot be
+        encoded. It is dropped and reported, and the offer returned is empty.
 
         Raises:
             DiskFull: The offer is not durable, and must not be sent.
@@ -106,7 +106,7 @@ class LedgerStore:
         memory = self._buffers.acquire(self.ledger.codec.size(self._parameters))
 
         def work() -> tuple[Offer, str]:
-            self.ledger.add(delta, samples)
+            self.ledger.add(delta, samples, drawn=drawn)
             try:
                 return self.ledger.make_offer(memory), ""
             except ValueError as unfit:
@@ -119,10 +119,10 @@ class LedgerStore:
             await self._disk.save_ledger(ledger_record(self.ledger, self._run, self.tip))
             return offer
 
-    async def add(self, delta: Vector, samples: int) -> None:
-        """Add work for the next offer."""
+    async def add(self, delta: Vector, samples: int, drawn: int | None = None) -> None:
+        """Add work for the next offer. The arguments are those of `Ledger.add`."""
         async with self._lock:
-            await self._offload(lambda: self.ledger.add(delta, samples))
+            await self._offload(lambda: self.ledger.add(delta, samples, drawn=drawn))
 
     async def save(self, tip: Tip) -> None:
         """Write the ledger under `tip`.
@@ -153,7 +153,7 @@ class LedgerStore:
 
     def settle(self, before: Tip, path: list[OpenCertificate]) -> None:
         """Settle every certificate of `path`, which begins after `before`."""
-        if path and before.hash == self._lineage.root.hash and not self._began_the_run(path[0]):
+        if self.joins(before, path):
             self._report_dropped(
                 self.ledger.drop(self.ledger.next_seq),
                 "it was trained from the run's initial parameters, and the run has advanced since",
@@ -172,13 +172,17 @@ class LedgerStore:
             dropped = self.ledger.settle(listed, beside=beside, share=1 / certificate.rounds)
             self._report_dropped(dropped, self._reason(certificate, listed is not None, known))
 
-    def _began_the_run(self, first: OpenCertificate) -> bool:
-        """Return whether this node began the run with the others.
+    def joins(self, before: Tip, path: list[OpenCertificate]) -> bool:
+        """Return whether `path` leads a node to its first anchor of a run that others began.
 
-        The work of a joiner that has no anchor of the run yet fits no later anchor. Counted in a
-        certificate, such work once set a run back by five rounds.
+        The work of such a node fits no later anchor. Counted in a certificate, it once set a run
+        back by five rounds.
         """
-        return first.outcome.number == 1 and self._me in first.plan.index
+        return (
+            bool(path)
+            and before.hash == self._lineage.root.hash
+            and not (path[0].outcome.number == 1 and self._me in path[0].plan.index)
+        )
 
     def _reason(self, certificate: OpenCertificate, counted: bool, known: bool) -> str:
         """Return why settling a certificate dropped samples."""

@@ -162,6 +162,11 @@ class StateStore:
             else await self._offload(lambda: self.anchor.value - displacement)
         )
 
+    @property
+    def position(self) -> int:
+        """The place of the local parameters in the run's schedules, in samples."""
+        return self.tip.samples + self.ledger.samples + self.ledger.later_samples
+
     async def is_fit(self, delta: Vector) -> bool:
         """Return whether the ledger may include `delta`: whether every value is finite."""
         return await self._offload(lambda: is_finite(delta))

@@ -62,9 +62,12 @@ class StateSync:
     ) -> CertificateAdopted:
         """Adopt the certificate whose state is in the spare buffers, or in `download`."""
         made, state_store = self._step_of(certificate), self._state_store
+        began = trio.current_time()
         async with self._trainer_link.lock:
             if download is None:
-                return await self._move(made.tip, losses, 0.0)
+                # A trainer that never stops has trained on since the certificate came.
+                since = began if self._trainer_link.overlaps else trio.current_time()
+                return await self._move(made.tip, losses, since)
             assert download.leaves is not None
             await state_store.anchor.receive(download.value, download.momentum, download.leaves)
             now = trio.current_time()
@@ -72,7 +75,7 @@ class StateSync:
             # A node behind another certificate is in no round: it trains until the state of that
             # certificate has arrived.
             outdated = self._lineage.preferred_descendant(made.tip) is not None
-            return await self._move(made.tip, [], 0.0 if outdated else age + now - heard)
+            return await self._move(made.tip, [], now if outdated else heard - age)
 
     def _step_of(self, certificate: OpenCertificate) -> LineageEntry:
         made = self._lineage.entry(certificate.hash)
@@ -90,8 +93,13 @@ class StateSync:
                 state, weights, ours_first=first, offload=self._offload
             )
 
-    async def _move(self, tip: Tip, losses: EncodingLosses, age_s: float) -> CertificateAdopted:
-        state_store = self._state_store
+    async def _move(self, tip: Tip, losses: EncodingLosses, since: float) -> CertificateAdopted:
+        """Move to a tip whose state is in the spare buffers.
+
+        `since` is when the other members began to train from the tip's anchor.
+        """
+        state_store, overlaps = self._state_store, self._trainer_link.overlaps
+        age_s = trio.current_time() - since
         path = self._lineage.path(state_store.tip, tip)
         above = state_store.tip.number
         if not self._lineage.descends(tip, state_store.tip):
@@ -104,11 +112,12 @@ class StateSync:
                     " it has more certified samples.",
                 )
             )
-        await self._trainer_link.collect_unoffered()
+        joining = state_store.ledger_store.joins(state_store.tip, path)
+        await self._trainer_link.end_trajectory(joining=joining)
         had_offer = state_store.ledger.pending > 0
         await state_store.move_to(tip, path, losses)
         self.unwritten.extend(_records(path, above))
-        self.adopted_at = trio.current_time() - age_s
+        self.adopted_at = since if overlaps else trio.current_time() - age_s
         steps = [
             made
             for certificate in path
@@ -117,7 +126,11 @@ class StateSync:
         self._round_log.adopted(
             steps, merkle_root(state_store.anchor.leaves[tip.hash]).hex(), had_offer
         )
-        await self._trainer_link.from_local()
+        await self._trainer_link.begin_trajectory()
+        if overlaps:
+            # How long this node took to settle must not move the end of its round away from the
+            # end of the others' rounds.
+            age_s = trio.current_time() - since
         return CertificateAdopted(tip=tip, age_s=age_s)
 
     async def write(self) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from protocol.codec import chunk_bytes, codec_named
 from protocol.errors import PeerFault
 from protocol.messages.base import MAX_REASON_CHARS
 from protocol.messages.offer import Ready
 from protocol.messages.round import PacedPlan, Plan
 from protocol.planning.group_size_history import GroupSizeHistory
-from protocol.planning.round_length import length_reason
+from protocol.planning.round_length import guessed_exchange_s, length_reason
 from protocol.rules.registry import rules_of
 from protocol.run.manifest import Manifest
 
@@ -26,7 +27,7 @@ def paced(plan: Plan, offers: Iterable[Ready], manifest: Manifest, left: float |
     next_round_s = rules_of(manifest).next_round_s
     if next_round_s is None:
         return plan
-    predicted_s = _exchange_s(plan, offers)
+    predicted_s = _exchange_s(plan, offers, manifest)
     round_s = next_round_s(left, predicted_s, manifest.round)
     fields = {name: getattr(plan, name) for name in plan.__struct_fields__}
     why = length_reason(round_s, predicted_s, manifest.round)
@@ -47,7 +48,9 @@ def check_length(plan: Plan, offers: Iterable[Ready], manifest: Manifest) -> Non
         return
     if next_round_s is None:
         raise PeerFault("bad_plan", f"rules {manifest.rules} do not choose the length of rounds")
-    chosen_s = next_round_s(plan.round_s_before, _exchange_s(plan, offers), manifest.round)
+    chosen_s = next_round_s(
+        plan.round_s_before, _exchange_s(plan, offers, manifest), manifest.round
+    )
     if plan.round_s != chosen_s:
         raise PeerFault(
             "bad_plan",
@@ -77,6 +80,16 @@ def _seconds(round_s: float | None) -> str:
     return "the first length" if round_s is None else f"{round_s:g} s"
 
 
-def _exchange_s(plan: Plan, offers: Iterable[Ready]) -> float | None:
-    """The exchange as the plan predicts it; None for a merge, whose offers hold no samples."""
-    return plan.predicted_s if any(offer.samples for offer in offers) else None
+def _exchange_s(plan: Plan, offers: Iterable[Ready], manifest: Manifest) -> float | None:
+    """The exchange as the plan predicts it; None where nothing can be said.
+
+    Transfers that are quick are not measured. So a run in which no link was ever measured counts as
+    one on home links: where its links are slower, its exchanges take longer, and are measured.
+    A merge exchanges nothing: its offers hold no samples.
+    """
+    if not any(offer.samples for offer in offers):
+        return None
+    if plan.predicted_s is None and plan.before is None:
+        offer_bytes = plan.borders[-1] * chunk_bytes(codec_named(manifest.codec))
+        return guessed_exchange_s(offer_bytes, len(plan.offers))
+    return plan.predicted_s

@@ -6,8 +6,8 @@ the exchange, and its certificate carries the length of the next round: a pure f
 lineage, equal for every member.
 
 A prediction may be wrong, and a network may change from one round to the next. So the length
-changes by at most `MOST_CHANGE` per certificate. A plan that predicts nothing leaves the length as
-it is.
+changes by at most `MOST_CHANGE` per certificate. A plan whose members' measurements contradict each
+other leaves the length as it is.
 """
 
 from __future__ import annotations
@@ -34,6 +34,10 @@ CONTROL_S = 0.1
 
 Measured: 0.09 s in a certified round of four (`bench allreduce`, control over py-libp2p).
 """
+
+
+GUESSED_BPS = 20e6
+"""The uplink of a home, in bits a second, as in `unmeasured_choice.py`."""
 
 
 def first_round_s(rules: RoundRules) -> float:
@@ -68,6 +72,14 @@ def next_round_s(left: float | None, predicted_s: float | None, rules: RoundRule
     wanted = _wanted_s(predicted_s, rules)
     near = min(max(wanted, length / MOST_CHANGE), length * MOST_CHANGE)
     return min(max(near, rules.min_seconds), rules.seconds)
+
+
+def guessed_exchange_s(offer_bytes: int, members: int) -> float:
+    """Guess the exchange of members whose links were never measured.
+
+    Each sends and gathers all slices but its own, one after the other, over a home link.
+    """
+    return 2 * 8 * offer_bytes * (members - 1) / members / GUESSED_BPS
 
 
 def length_reason(round_s: float, predicted_s: float | None, rules: RoundRules) -> str:

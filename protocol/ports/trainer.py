@@ -32,6 +32,8 @@ class TaskInfo(msgspec.Struct, frozen=True, kw_only=True):
     # For a person: "cpu (2 threads)", "NVIDIA GeForce RTX 3060, 12 GB".
     device: str
     threads: int
+    # The samples that are held out of training; 0 means that `evaluate` cannot score.
+    held_out: int = 0
     # Equal among the members of a run.
     task: TaskDigest = TaskDigest()
 
@@ -100,6 +102,10 @@ class HeldOutShare(msgspec.Struct, frozen=True, kw_only=True):
 
     index: int
     count: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise ValueError(f"there is no share {self.index} of {self.count}")
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,6 +21,9 @@ RULES_2 = 2
 CURRENT_RULES = 3
 """The version of a new run."""
 
+HELD_OUT_RULES = 3
+"""The first version in which some samples are held out of training."""
+
 KNOWN_RULES: frozenset[int] = frozenset({RULES_2, CURRENT_RULES})
 """The versions that this program takes part in."""
 

@@ -69,6 +69,7 @@ class QuadraticTrainer:
             dataset_size=DATASET_SIZE,
             device="simulated",
             threads=1,
+            held_out=HELD_OUT_SIZE,
             task=TaskDigest(
                 parameters=(TensorPart(name="point", shape=(parameters,), dtype="float32"),),
                 dataset_size=DATASET_SIZE,

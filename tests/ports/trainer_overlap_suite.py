@@ -160,7 +160,7 @@ class TrainerOverlapSuite:
                 await trainer.shift(await anchor_for(trainer, 5), LANE, max_steps=2)
                 await steps_done(trainer, 2)
                 last, _ = await collected(trainer)
-                assert last.steps in (2, 3)
+                assert last.steps >= 2
                 assert handed >= 6
                 assert np.linalg.norm(delta) < 0.5 * np.linalg.norm(await anchor_for(trainer, 3)), (
                     "the way to the anchor is no part of the work"

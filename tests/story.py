@@ -9,11 +9,13 @@ import hashlib
 
 from protocol.identity import Signer
 from protocol.journal import (
+    AnchorScored,
     Contributor,
     InputRefused,
     JournalEvent,
     NodeStarted,
     PeerReport,
+    PeerScored,
     PeerUp,
     PhaseEntered,
     Planned,
@@ -107,6 +109,20 @@ def report(i: int, *, at: float = AT, role: str = "node", path: str = "direct") 
         path=path,
         address="/ip4/127.0.0.1/tcp/4002",
         rtt_s=0.0123 if path else None,
+    )
+
+
+def scored(
+    i: int, number: int, loss: float, *, samples: int = 256, at: float = AT
+) -> AnchorScored | PeerScored:
+    """The score that member `i` gives the anchor of round `number`."""
+    certificate = hashlib.sha256(str(number).encode()).hexdigest()
+    if i == 0:
+        return AnchorScored(
+            at=at, number=number, certificate=certificate, loss=loss, samples=samples, seconds=0.1
+        )
+    return PeerScored(
+        at=at, peer=PEERS[i], number=number, certificate=certificate, loss=loss, samples=samples
     )
 
 

@@ -47,7 +47,7 @@ def end_descendants() -> None:
     deadline = time.monotonic() + _ENDED_S
     empty = 0
     while time.monotonic() < deadline:
-        found = _descendants(os.getpid())
+        found = descendants(os.getpid())
         for pid in found:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
@@ -75,7 +75,7 @@ def end_marked(mark: str) -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
-def _descendants(ancestor: int) -> list[int]:
+def descendants(ancestor: int) -> list[int]:
     """Return the living descendants.
 
     A process that gets another parent meanwhile may be missing. Call again until none is left.

@@ -104,6 +104,7 @@ class ObserverConfig(Section, frozen=True, kw_only=True):
     port: Port = 8765
     hosts: tuple[str, ...] = ()
     reports: bool = False
+    reference: str = ""
 
     checks: ClassVar[Mapping[str, Check]] = {"host": check_observer_host}
 
@@ -183,6 +184,8 @@ EXPLAINED: Mapping[str, str] = {
     "observer.hosts": "more host names under which browsers may open the page",
     "observer.reports": "accept usage reports as a Plumise-style oracle does (POST /api/v1/report"
     " and /api/v1/metrics/report)",
+    "observer.reference": "a JSON file with a held-out loss over time to draw beside the swarm's;"
+    " empty: none",
     "chain.rpc": "JSON-RPC endpoints of the run's chain, tried in order; empty: train unpaid",
     "chain.confirmations": "blocks on top of a transaction before it counts as settled",
     "chain.heartbeat_s": "seconds between heartbeats; a third of the chain's own timeout",

@@ -1,7 +1,7 @@
 """Decides which work has the device between two steps. Worker process only.
 
 Commands of the node come first, then training. A further loop, such as inference, would take its
-turn in `_run`.
+turn in `_run`. The commands of `CommandInbox.UrgentCommand` do not wait for the end of a step.
 """
 
 from __future__ import annotations
@@ -9,20 +9,27 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from queue import SimpleQueue
 from time import monotonic
 from typing import NoReturn
 
 from daemon.children.messages import ChildMessage, CommandDone
 from daemon.device import shared_memory
-from daemon.device.loops.training import TrainingLoop, WorkTotals
+from daemon.device.command_inbox import CommandInbox, UrgentCommand, WakeUp
+from daemon.device.loops.scorer import ScoringFault
+from daemon.device.loops.training import TrainingLoop
+from daemon.device.loops.work_totals import WorkTotals
 from daemon.device.messages import (
     CollectWork,
     CommandRefused,
     ContinueTraining,
+    EvaluateModel,
+    EvaluationUnable,
+    HandOverWork,
     LoadInnerState,
     LoadTask,
+    ModelEvaluated,
     SaveInnerState,
+    ShiftAnchor,
     TaskFailed,
     TrainFromAnchor,
     WorkCollected,
@@ -37,7 +44,7 @@ from daemon.device.processor import Device
 from daemon.device.tasks.catalog import load_task
 from daemon.device.tasks.description import seed_everything
 from protocol.errors import UserError
-from protocol.ports.trainer import TaskInfo
+from protocol.ports.trainer import HeldOutShare, TaskInfo
 
 # The page refreshes about this often. A report costs one small message, and on CUDA one wait for
 # the device.
@@ -52,7 +59,7 @@ class DeviceArbiter:
 
     def __init__(
         self,
-        inbox: SimpleQueue[WorkerCommand],
+        inbox: CommandInbox,
         send: Callable[[ChildMessage], None],
         memory_fd: int,
     ) -> None:
@@ -126,11 +133,13 @@ class DeviceArbiter:
         info = TaskInfo(
             parameters=loop.parameters,
             specs=loop.specs,
-            dataset_size=loop.dataset_size,
+            dataset_size=loop.split.total,
+            held_out=loop.split.held_out,
             device=device.name(),
             threads=device.threads,
             task=loop.describe(),
         )
+        self._inbox.obey_at_once(lambda command: self._obey_at_once(loop, device, command))
         self._send(WorkerReady(info=info, inner=loop.inner_size))
         return loop
 
@@ -141,30 +150,71 @@ class DeviceArbiter:
             if loop.bad.should_report and loop.bad.last is not None:
                 self._send(loop.bad.last)
             if loop.bad.diverged:
-                self._drop(loop, loop.pause().samples)
+                self._warn_dropped(loop.drop())
 
-    def _obey(self, loop: TrainingLoop, command: WorkerCommand) -> None:
+    def _obey_at_once(self, loop: TrainingLoop, device: Device, command: UrgentCommand) -> None:
+        """Obey a command in the thread that receives it, perhaps in the midst of a step."""
+        device.enter_thread()
+        if isinstance(command, SaveInnerState):
+            if loop.save_inner():
+                self._send(CommandDone(id=command.id))
+            else:
+                self._send(CommandRefused(id=command.id, why="its parameters are not finite"))
+        elif isinstance(command, EvaluateModel):
+            self._inbox.wait(command)
+            self._send(CommandDone(id=command.id))
+        elif not loop.anchored:
+            self._send(CommandRefused(id=command.id, why="there is no anchor"))
+        elif isinstance(command, HandOverWork):
+            self._hand_over(loop, command)
+        else:
+            with loop.lock:
+                self._acknowledge(
+                    command.id,
+                    lambda: loop.shift(
+                        command.lane,
+                        command.max_steps,
+                        position=command.position,
+                        received=command.received,
+                    ),
+                )
+                self._stretch = command.id
+            self._inbox.wake()
+
+    def _hand_over(self, loop: TrainingLoop, command: HandOverWork) -> None:
+        try:
+            work, drawn = loop.hand_over(
+                command.lane, position=command.position, received=command.received
+            )
+        except ValueError as error:
+            self._send(CommandRefused(id=command.id, why=str(error), unfit=True))
+        else:
+            self._send_work(loop, command.id, work, drawn)
+
+    def _obey(self, loop: TrainingLoop, command: WorkerCommand | WakeUp) -> None:
         match command:
-            case TrainFromAnchor(id=number, lane=lane, max_steps=max_steps):
-                self._acknowledge(number, lambda: loop.train(lane, max_steps))
+            case WakeUp():
+                pass
+            case TrainFromAnchor(id=number, lane=lane, position=begins, max_steps=max_steps):
+                self._acknowledge(number, lambda: loop.train(lane, max_steps, position=begins))
                 self._stretch = number
             case ContinueTraining(id=number) if not loop.anchored:
                 self._send(CommandRefused(id=number, why="there is no anchor to resume from"))
-            case ContinueTraining(id=number, lane=lane, max_steps=max_steps, received=received):
-                if received:
-                    loop.rebase()
-                self._acknowledge(number, lambda: loop.resume(lane, max_steps))
+            case ContinueTraining(id=number, lane=lane, position=position, max_steps=max_steps):
+                loop.acknowledge(command.received)
+                self._acknowledge(number, lambda: loop.resume(lane, max_steps, position=position))
                 self._stretch = number
             case CollectWork(id=number, received=received):
-                if received:
-                    loop.rebase()
-                self._collect(loop, number)
-            case SaveInnerState(id=number) | LoadInnerState(id=number) if loop.training:
+                loop.acknowledge(received)
+                self._send_work(loop, number, loop.pause(), loop.drawn)
+            case EvaluateModel(id=number, share=share):
+                self._evaluate(loop, number, share)
+            case LoadInnerState(id=number) if loop.training:
                 self._send(CommandRefused(id=number, why="it is training: collect first"))
-            case SaveInnerState(id=number):
-                self._acknowledge(number, loop.save_inner)
             case LoadInnerState(id=number):
                 self._acknowledge(number, loop.load_inner)
+            case HandOverWork() | ShiftAnchor() | SaveInnerState():
+                raise TypeError(f"{type(command).__name__} is obeyed at once")
             case LoadTask():
                 raise TypeError("LoadTask comes once")
 
@@ -176,10 +226,17 @@ class DeviceArbiter:
         else:
             self._send(CommandDone(id=number))
 
-    def _collect(self, loop: TrainingLoop, number: int) -> None:
-        work = loop.pause()
-        if not loop.finite():
-            work = self._drop(loop, work.samples)
+    def _evaluate(self, loop: TrainingLoop, number: int, share: HeldOutShare) -> None:
+        try:
+            evaluation = loop.evaluate(share)
+        except ScoringFault as fault:
+            self._send(EvaluationUnable(id=number, what=fault.what, trace=fault.trace))
+        else:
+            self._send(ModelEvaluated(id=number, evaluation=evaluation))
+
+    def _send_work(self, loop: TrainingLoop, number: int, work: WorkTotals, drawn: int) -> None:
+        if work.dropped:
+            self._warn_dropped(work.dropped)
         self._send(
             WorkCollected(
                 id=number,
@@ -188,6 +245,8 @@ class DeviceArbiter:
                 loss=work.loss,
                 seconds=work.seconds,
                 longest_step_s=loop.longest_step_s,
+                step_s=loop.step_s(),
+                drawn=drawn,
             )
         )
 
@@ -197,13 +256,14 @@ class DeviceArbiter:
         if loop.training and now - self._reported_at < REPORT_EVERY_S:
             return
         self._reported_at = now
-        progress = loop.progress()
+        with loop.lock:
+            progress, stretch = loop.progress(), self._stretch
         if progress.loss is not None and not math.isfinite(progress.loss):
-            self._drop(loop, progress.samples)
+            self._warn_dropped(loop.drop())
             return
         self._send(
             WorkerProgress(
-                stretch=self._stretch,
+                stretch=stretch,
                 steps=progress.steps,
                 samples=progress.samples,
                 loss=progress.loss,
@@ -212,8 +272,7 @@ class DeviceArbiter:
             )
         )
 
-    def _drop(self, loop: TrainingLoop, samples: int) -> WorkTotals:
-        nothing = loop.drop()
+    def _warn_dropped(self, samples: int) -> None:
         self._send(
             WorkerWarning(
                 code="NON_FINITE",
@@ -222,4 +281,3 @@ class DeviceArbiter:
                 " or check loss().",
             )
         )
-        return nothing

@@ -14,11 +14,11 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
-from queue import SimpleQueue
 
 from daemon.children.messages import ChildMessage, frame
 from daemon.children.parent_death import die_with_parent, read_link
-from daemon.device.messages import WorkerCommand, decode_command
+from daemon.device.command_inbox import CommandInbox
+from daemon.device.messages import decode_command
 
 
 def main() -> None:
@@ -35,16 +35,19 @@ def main() -> None:
     )
     faulthandler.enable()
     link = socket.socket(fileno=link_fd)
-    inbox: SimpleQueue[WorkerCommand] = SimpleQueue()
+    inbox = CommandInbox()
+    # Two threads send.
+    sending = threading.Lock()
     threading.Thread(
         target=read_link,
-        args=(link, lambda body: inbox.put(decode_command(body))),
+        args=(link, lambda body: inbox.receive(decode_command(body))),
         name="commands",
         daemon=True,
     ).start()
 
     def send(message: ChildMessage) -> None:
-        link.sendall(frame(message))
+        with sending:
+            link.sendall(frame(message))
 
     # A late import: torch takes seconds to import. The thread above must notice a parent that dies
     # meanwhile.

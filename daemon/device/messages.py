@@ -1,9 +1,10 @@
 """Defines the messages between a node and its worker: small msgpack records, never a tensor.
 
-The node sends one command at a time. The worker answers each once, with its `id`. The first command
-is `LoadTask`, which `WorkerReady` or `WorkerUnable` answers. The worker sends `WorkerProgress`,
-`BatchUnusable` and `WorkerWarning` on its own. `TaskFailed` may come at any time, and is the last
-message.
+The node sends one command at a time. `HandOverWork`, `ShiftAnchor`, `EvaluateModel` and
+`SaveInnerState` are answered while a step is computed, the others at its end. The worker answers
+each once, with its `id`. The first command is `LoadTask`, which `WorkerReady` or `WorkerUnable`
+answers. The worker sends `WorkerProgress`, `BatchUnusable` and `WorkerWarning` on its own.
+`TaskFailed` may come at any time, and is the last message.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import msgspec
 
 from daemon.children.messages import ChildMessage, CommandDone
 from daemon.device.settings import Job, WorkerSettings
-from protocol.ports.trainer import Lane, TaskInfo
+from protocol.ports.trainer import Evaluation, HeldOutShare, Lane, TaskInfo
 
 
 class LoadTask(ChildMessage, frozen=True, kw_only=True, tag=True):
@@ -23,10 +24,11 @@ class LoadTask(ChildMessage, frozen=True, kw_only=True, tag=True):
 
 
 class TrainFromAnchor(ChildMessage, frozen=True, kw_only=True, tag=True):
-    """Train from the shared anchor."""
+    """Train from the shared anchor, at a position of the run's schedules."""
 
     id: int
     lane: Lane
+    position: int = 0
     max_steps: int | None
 
 
@@ -39,6 +41,32 @@ class ContinueTraining(ChildMessage, frozen=True, kw_only=True, tag=True):
 
     id: int
     lane: Lane
+    position: int | None = None
+    max_steps: int | None
+    received: bool
+
+
+class HandOverWork(ChildMessage, frozen=True, kw_only=True, tag=True):
+    """Write the work of the finished steps into the shared delta, and train on, now from `lane`.
+
+    `received` is as in `ContinueTraining`.
+    """
+
+    id: int
+    lane: Lane
+    position: int | None
+    received: bool
+
+
+class ShiftAnchor(ChildMessage, frozen=True, kw_only=True, tag=True):
+    """Move to the shared anchor with the steps since the last hand-over, and train on.
+
+    `received` is as in `ContinueTraining`.
+    """
+
+    id: int
+    lane: Lane
+    position: int
     max_steps: int | None
     received: bool
 
@@ -48,6 +76,16 @@ class CollectWork(ChildMessage, frozen=True, kw_only=True, tag=True):
 
     id: int
     received: bool
+
+
+class EvaluateModel(ChildMessage, frozen=True, kw_only=True, tag=True):
+    """Score the shared parameters at the end of a step.
+
+    It is answered at once. `ModelEvaluated` or `EvaluationUnable` follows.
+    """
+
+    id: int
+    share: HeldOutShare
 
 
 class SaveInnerState(ChildMessage, frozen=True, kw_only=True, tag=True):
@@ -122,7 +160,8 @@ class CommandRefused(ChildMessage, frozen=True, kw_only=True, tag=True):
 class WorkCollected(ChildMessage, frozen=True, kw_only=True, tag=True):
     """The shared memory holds the delta.
 
-    `longest_step_s` is the longest step since the process started.
+    `longest_step_s` is the longest step since the process started, `step_s` the time of the step in
+    progress, and `drawn` the samples used of the lane before this command.
     """
 
     id: int
@@ -131,6 +170,23 @@ class WorkCollected(ChildMessage, frozen=True, kw_only=True, tag=True):
     loss: float | None
     seconds: float
     longest_step_s: float
+    step_s: float = 0.0
+    drawn: int = 0
+
+
+class ModelEvaluated(ChildMessage, frozen=True, kw_only=True, tag=True):
+    """The result of `EvaluateModel`."""
+
+    id: int
+    evaluation: Evaluation
+
+
+class EvaluationUnable(ChildMessage, frozen=True, kw_only=True, tag=True):
+    """The task cannot score. `what` names the file and the line."""
+
+    id: int
+    what: str
+    trace: str
 
 
 class WorkerProgress(ChildMessage, frozen=True, kw_only=True, tag=True):
@@ -156,7 +212,15 @@ class WorkerWarning(ChildMessage, frozen=True, kw_only=True, tag=True):
 
 
 WorkerCommand = (
-    LoadTask | TrainFromAnchor | ContinueTraining | CollectWork | SaveInnerState | LoadInnerState
+    LoadTask
+    | TrainFromAnchor
+    | ContinueTraining
+    | HandOverWork
+    | ShiftAnchor
+    | CollectWork
+    | EvaluateModel
+    | SaveInnerState
+    | LoadInnerState
 )
 WorkerReport = (
     WorkerReady
@@ -166,6 +230,8 @@ WorkerReport = (
     | CommandDone
     | CommandRefused
     | WorkCollected
+    | ModelEvaluated
+    | EvaluationUnable
     | WorkerProgress
     | WorkerWarning
 )

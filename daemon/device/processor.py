@@ -24,17 +24,22 @@ class Device:
         self._step_done: torch.cuda.Event | None = None
 
     def claim(self) -> None:
-        """Set up this whole process for training. Call once."""
+        """Set up this whole process for training. Call once, in the thread that trains."""
         torch.set_num_threads(self.threads)
         torch.set_num_interop_threads(1)
         # numpy measures these once. Later it would warn, because denormals are then flushed.
         np.finfo(np.float32), np.finfo(np.float64)
+        self.enter_thread()
+        if self.cuda:
+            # Use TF32: the gradient noise of any batch is larger than its rounding.
+            torch.set_float32_matmul_precision("high")
+
+    def enter_thread(self) -> None:
+        """Set up the calling thread, so that it computes as the others do."""
         # Adam's averages of zero gradients decay into denormals, which slow a CPU down 100 times.
         torch.set_flush_denormal(True)
         if self.cuda:
             torch.cuda.set_device(self.torch)
-            # Use TF32: the gradient noise of any batch is larger than its rounding.
-            torch.set_float32_matmul_precision("high")
 
     def name(self) -> str:
         """Return the device's name for people."""

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from protocol.identity import PeerId
+from protocol.rules.versions import HELD_OUT_RULES
 from protocol.run.manifest import Inner, Manifest
 
 
@@ -42,6 +43,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     inner: Inner
     peer: PeerId
+    # Whether some samples are held out of training.
+    holds_out: bool = False
 
 
 def job_of(manifest: Manifest, peer: PeerId) -> Job:
@@ -52,6 +55,7 @@ def job_of(manifest: Manifest, peer: PeerId) -> Job:
         seed=manifest.seed,
         inner=manifest.inner,
         peer=peer,
+        holds_out=manifest.rules >= HELD_OUT_RULES,
     )
 
 

@@ -1,4 +1,6 @@
-"""Shares three float32 vectors between node and worker: anchor, delta, inner optimizer state.
+"""Shares four float32 vectors between node and worker.
+
+They are the anchor, the delta, the inner optimizer's state, and parameters that are scored.
 
 The worker gives the memory its size.
 """
@@ -12,15 +14,15 @@ __all__ = ["SharedMemory", "create", "give_size"]
 
 
 def give_size(fd: int, parameters: int, inner: int) -> None:
-    """Fix the size of the memory: two vectors of `parameters` and one of `inner` elements."""
-    memory.give_size(fd, (parameters, parameters, inner))
+    """Fix the size of the memory: three vectors of `parameters` and one of `inner` elements."""
+    memory.give_size(fd, (parameters, parameters, inner, parameters))
 
 
 class SharedMemory:
-    """The three vectors, mapped into this process.
+    """The four vectors, mapped into this process.
 
-    `anchor` and `delta` have shape (parameters,), `inner` has shape (inner,). The vectors keep the
-    memory alive, even after the other process is gone.
+    `anchor`, `delta` and `scored` have shape (parameters,), `inner` has shape (inner,). The vectors
+    keep the memory alive, even after the other process is gone.
     """
 
     def __init__(self, fd: int, parameters: int, inner: int) -> None:
@@ -29,6 +31,6 @@ class SharedMemory:
         Raises `ValueError` where its size or its seals do not fit these vectors.
         """
 
-        self.anchor, self.delta, self.inner = memory.map_vectors(
-            fd, (parameters, parameters, inner)
+        self.anchor, self.delta, self.inner, self.scored = memory.map_vectors(
+            fd, (parameters, parameters, inner, parameters)
         )

@@ -8,12 +8,13 @@ while it goes on. Its name and format are those of earlier versions.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
-from msgspec.structs import replace
 
 from daemon.chain.home_runs import MANIFEST_FILE, HomeRun, keep_manifest, run_folder, runs_of
 from daemon.disk.atomic import write_atomically
@@ -179,14 +180,18 @@ def named_run(home: Path, beginning: str) -> SignedManifest:
     return _of_this_home(home, meant[0].run)
 
 
-def same_but_rules(home: Path, manifest: Manifest) -> list[SignedManifest]:
-    """Return the home's runs whose manifests differ from this one at most in their rules.
+def same_but_rules(home: Path, under: Callable[[int], Manifest]) -> list[SignedManifest]:
+    """Return the home's runs that a run file could have begun under some version of the rules.
 
-    The run that was written to last comes first.
+    `under` returns the file's manifest under a version, whose defaults may be others, and raises
+    `UserError` where the file names what that version does not have. The run that was written to
+    last comes first.
     """
-    alike = [
-        one.run for one in runs_of(home) if replace(one.manifest, rules=manifest.rules) == manifest
-    ]
+    alike: list[Digest] = []
+    for one in runs_of(home):
+        with suppress(UserError):
+            if under(one.manifest.rules) == one.manifest:
+                alike.append(one.run)
     return [signed for run in alike if (signed := kept_manifest(home, run)) is not None]
 
 

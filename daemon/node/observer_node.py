@@ -15,7 +15,7 @@ import msgspec
 import trio
 
 from daemon.config.settings import Config
-from daemon.home.layout import BULK_CERTIFICATE_FILE, ensure_home
+from daemon.home.layout import BULK_CERTIFICATE_FILE, ensure_home, user_path
 from daemon.journal import Journal
 from daemon.network.network import LibP2PNetwork
 from daemon.network.tls.certificate import load_or_make
@@ -23,6 +23,7 @@ from daemon.node.discovery import find_manifest, network_settings
 from daemon.node.network_setup import node_started, report_network
 from daemon.node.shutdown import ForcedExit, Shutdown, watch_lifeline, watch_signals
 from daemon.observer.bridge import Bridge
+from daemon.observer.reference_file import ReferenceFile
 from daemon.observer.server import web_server
 from daemon.observer.settings import ObserverSettings
 from daemon.services.training.native.rounds.round_log import certified
@@ -174,8 +175,14 @@ async def _observe(config: Config, say: Callable[[str], None]) -> None:
             nursery.start_soon(report_network, network, journal)
             nursery.start_soon(find_members, network, signed)
             say(f"Ready: the page is at {bound.url}")
+            reference = (
+                ReferenceFile(user_path(given.reference, "observer.reference"))
+                if given.reference
+                else None
+            )
             while True:
-                bridge.publish(journal.status())
+                curve = reference.curve() if reference is not None else None
+                bridge.publish(msgspec.structs.replace(journal.status(), reference=curve))
                 await trio.sleep(PUBLISH_S)
 
 

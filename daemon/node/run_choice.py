@@ -16,14 +16,8 @@ from protocol.digest import SHOWN_DIGITS
 from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.rules.versions import KNOWN_RULES, check_rules
-from protocol.run.manifest import (
-    Manifest,
-    SignedManifest,
-    load_manifest,
-    names_rules,
-    parse_manifest,
-    seal,
-)
+from protocol.run.manifest import Manifest, SignedManifest, seal
+from protocol.run.manifest_file import load_manifest, names_rules, parse_manifest
 
 BUNDLED_RUN = "stdlib-gpt.toml"
 RUN_OF_THE_JOINED = "Run: the run of the node at --join (change: --run FILE)."
@@ -153,7 +147,7 @@ def _of_file(file: Path, home: Path, signer: Signer, assumed: list[str]) -> Sign
     manifest = load_manifest(file)
     if names_rules(file):
         return seal_run(manifest, signer)
-    kept = recent_state.same_but_rules(home, manifest)
+    kept = recent_state.same_but_rules(home, lambda rules: load_manifest(file, rules=rules))
     for signed in kept:
         if (rules := signed.open().rules) in KNOWN_RULES:
             if rules != manifest.rules:

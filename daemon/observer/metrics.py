@@ -119,14 +119,35 @@ def _of_training(status: Status) -> Iterator[Metric]:
         "Samples a second of all nodes, self-reported.",
         run.samples_per_second,
     )
-    loss = GaugeMetricFamily(
-        "hypergpu_loss", "Training loss of the newest certificate; NaN before the first."
-    )
+    text = "Training loss that the members of the newest certificate claim; NaN before the first."
+    loss = GaugeMetricFamily("hypergpu_loss", text)
     loss.add_metric([], _number(run.loss))
     yield loss
+    yield from _of_held_out(status)
     text = "Restarts of the worker after it died."
     restarts = CounterMetricFamily("hypergpu_worker_restarts", text, labels=["reason"])
     yield _labelled(restarts, {"died": you.worker_restarts})
+
+
+def _of_held_out(status: Status) -> Iterator[Metric]:
+    run = status.run
+    text = "Held-out loss of the newest scored certificate, by its members; NaN before the first."
+    loss = GaugeMetricFamily("hypergpu_held_out_loss", text)
+    loss.add_metric([], _number(run.held_out))
+    yield loss
+    yield GaugeMetricFamily(
+        "hypergpu_held_out_round", "Number of the newest scored certificate.", run.held_out_round
+    )
+    yield GaugeMetricFamily(
+        "hypergpu_held_out_scored_samples",
+        "Held-out samples that its members scored for the newest scored certificate.",
+        run.held_out_samples,
+    )
+    yield GaugeMetricFamily(
+        "hypergpu_held_out_scorers",
+        "Members that scored the newest scored certificate.",
+        run.held_out_scorers,
+    )
 
 
 def _of_network(status: Status) -> Iterator[Metric]:

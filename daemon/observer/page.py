@@ -53,8 +53,13 @@ def _card(title: str, big: str, unit: str, rows: Iterable[Row]) -> str:
 def _run_card(status: Status) -> str:
     run = status.run
     falling = f"{loss(run.loss_first)} → {loss(run.loss)}" if run.loss is not None else MISSING
+    held_out, scored = MISSING, "on samples that nobody trains on"
+    if run.held_out is not None:
+        held_out = f"{loss(run.held_out_first)} → {loss(run.held_out)}"
+        scored = f"first → round {count(run.held_out_round)}, scored by {run.held_out_scorers}"
     rows: list[Row] = [
-        ("Loss", falling, "first → now"),
+        ("Held-out loss", held_out, scored),
+        ("Training loss", falling, "first → now, as the members claim"),
         ("Samples certified", count(run.samples_certified), ""),
         ("Round time", duration(run.round_seconds), ""),
         (
@@ -145,6 +150,7 @@ def page_html(status: Status) -> str:
     glyph, meaning = LEVELS.get(status.level, LEVELS["info"])
     name = status.run.name or "HyperGPU"
     title = f"{name} · round {status.run.number}" if status.run.rounds_certified else name
+    chart = loss_chart(status.curve, status.held_out, status.reference)
     run_id = (
         f'<span class="dim mono" title="run id'
         f' {escape(status.run.run)}">{escape(status.run.run[:8])}</span>'
@@ -168,7 +174,7 @@ data-level="good"><span>as of {when(status.as_of)} UTC</span></p></header>
 aria-hidden="true">{glyph}</span>
 <h1><span class="hidden">{meaning}: </span>{escape(status.verdict)}</h1></section>
 <div class="cards">{_run_card(status)}{_swarm_card(status)}{_you_card(status)}</div>
-<div class="pair"><section class="card">{loss_chart(status.curve)}</section>
+<div class="pair"><section class="card">{chart}</section>
 <section class="card events"><h2>Last events</h2>{events_list(status)}</section></div>
 <section class="card"><h2>Last rounds</h2>{rounds_strip(status)}</section>
 <section class="card"><h2>Peers</h2>{peers_table(status)}</section>

@@ -41,7 +41,7 @@ class Lineage:
         self.chunks = chunks
         # Says why the task with a name is not ours; empty for ours.
         self.refuses_task: Callable[[bytes], str] = lambda _: ""
-        self.root = genesis(run)
+        self.root = genesis(run, overlap=manifest.round.overlaps)
         self.best = self.root
         self._adopted: Tip | None = None
         # None when the front must be computed anew.

@@ -18,7 +18,7 @@ from daemon.swarm.beacon_schedule import silence_s
 from daemon.swarm.link_estimates import LinkEstimates
 from daemon.swarm.live_nodes import LiveNodes
 from daemon.swarm.member_record import MemberRecord, advanced
-from daemon.swarm.peer_report import peer_report
+from daemon.swarm.peer_report import peer_report, peer_scored
 from daemon.swarm.task_agreement import TaskAgreement
 from protocol.digest import Digest
 from protocol.identity import PeerId
@@ -89,6 +89,8 @@ class Members:
         ):
             self._admit(endpoint)
         self._record(self._report(peer, beacon))
+        if (scored := peer_scored(peer, beacon)) is not None:
+            self._record(scored)
         return changed
 
     def _put(self, peer: PeerId, member: MemberRecord) -> bool:

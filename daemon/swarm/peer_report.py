@@ -1,11 +1,11 @@
-"""The journal's event about a peer, from its beacon and from what is measured of the link to it."""
+"""The journal's events about a peer, from its beacon and from the measurements of its link."""
 
 from __future__ import annotations
 
 from daemon.swarm.link_estimate import LinkEstimate
 from protocol.identity import PeerId
-from protocol.journal import PeerReport
-from protocol.messages.beacon import Beacon
+from protocol.journal import PeerReport, PeerScored
+from protocol.messages.beacon import Beacon, score_of
 from protocol.ports.network import Link
 
 
@@ -34,4 +34,18 @@ def peer_report(
         quality_reason=estimate.quality.reason if link else "",
         standing=estimate.health.name,
         standing_reason=estimate.health.reason,
+    )
+
+
+def peer_scored(peer: PeerId, beacon: Beacon) -> PeerScored | None:
+    """Return the score of an anchor that a beacon carries; None for a beacon without one."""
+    score = score_of(beacon)
+    if score is None:
+        return None
+    return PeerScored(
+        peer=peer,
+        number=score.number,
+        certificate=score.certificate.hex(),
+        loss=score.loss,
+        samples=score.samples,
     )

@@ -95,7 +95,7 @@ def _loops() -> KernelLoops | None:
 
     The sample has magnitudes from 1e-42 to 1e38.
     """
-    compiled, rules, size = loops(), Outer(), 1027
+    compiled, rules, size = loops(), Outer(learning_rate=0.7, momentum=0.9), 1027
     bits = np.random.Generator(np.random.PCG64(5)).integers(0, 1 << 32, (3, size), np.uint32)
     # The mask clears a bit of the exponent, so that no value is infinite.
     anchor, momentum, mean = (bits & np.uint32(0xFEFFFFFF)).view(np.float32)

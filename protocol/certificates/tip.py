@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import msgspec
+from msgspec.structs import replace
 
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.leader_order import leader_of
+from protocol.contribution.lane_reserve import FIRST_RESERVE, next_reserve
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
@@ -37,14 +39,37 @@ class Tip(msgspec.Struct, frozen=True, kw_only=True):
     state: Digest
     # The position at which the next round's data begins.
     lane_base: int
+    # The first samples of each lane, which members draw during the round's exchange.
+    reserve: int = 0
     # What the last plan leaves for the next one.
     layout: GroupSizeHistory | None = None
 
     def lane(self, peer: PeerId) -> Lane:
-        """The samples that `peer` draws in the round after this tip.
+        """The samples that `peer` draws in the round after this tip, until its offer.
 
         Each member has a lane. Newcomers share a few lanes by hash.
         """
+        whole = self._whole_lane(peer)
+        return replace(whole, base=whole.base + self.reserve * whole.stride)
+
+    def reserve_lane(self, peer: PeerId) -> Lane:
+        """The samples that `peer` draws during the exchange of the round after this tip.
+
+        A member whose exchange lasts longer begins its own reserve again. A run that does not train
+        during the exchange has no reserve.
+        """
+        return replace(self._whole_lane(peer), limit=self.reserve)
+
+    @property
+    def behind_reserve(self) -> int:
+        """The position behind everything that is reserved for the exchange."""
+        return self.lane_base + self.reserve * self._stride
+
+    @property
+    def _stride(self) -> int:
+        return len(self.members) + NEWCOMER_LANES
+
+    def _whole_lane(self, peer: PeerId) -> Lane:
         count = len(self.members)
         if peer in self.members:
             index = self.members.index(peer)
@@ -52,7 +77,7 @@ class Tip(msgspec.Struct, frozen=True, kw_only=True):
             index = (
                 count + int.from_bytes(digest(self.hash, peer.encode())[:4], "big") % NEWCOMER_LANES
             )
-        return Lane(base=self.lane_base, index=index, stride=count + NEWCOMER_LANES)
+        return Lane(base=self.lane_base, index=index, stride=self._stride)
 
 
 def encode_tip(tip: Tip) -> bytes:
@@ -72,9 +97,21 @@ def decode_tip(data: bytes) -> Tip | None:
         return None
 
 
-def genesis(run: Digest) -> Tip:
-    """The parent of the first round: its hash is the run id."""
-    return Tip(hash=run, number=0, members=(), last_seq={}, samples=0, state=b"", lane_base=0)
+def genesis(run: Digest, *, overlap: bool = True) -> Tip:
+    """The parent of the first round: its hash is the run id.
+
+    `overlap` says whether the run's members train during the exchange.
+    """
+    return Tip(
+        hash=run,
+        number=0,
+        members=(),
+        last_seq={},
+        samples=0,
+        state=b"",
+        lane_base=0,
+        reserve=FIRST_RESERVE if overlap else 0,
+    )
 
 
 def _check_leader(plan: OpenPlan, members: Iterable[PeerId]) -> None:
@@ -132,10 +169,9 @@ def extend(tip: Tip, certificate: OpenCertificate, *, trusted: bool = False) -> 
         last_seq[peer] = max(seq, last_seq.get(peer, 0))
     # This counts members whose work was not included, too: they train on and must not meet their
     # own samples again.
-    longest = max(
-        *(plan.offers[i].samples for i in certificate.contributors),
-        *(offer.trajectory.drawn for offer in plan.offers),
-    )
+    longest = max(offer.trajectory.drawn for offer in plan.offers)
+    if not plan.overlap:
+        longest = max(longest, *(plan.offers[i].samples for i in certificate.contributors))
     return Tip(
         hash=certificate.hash,
         number=outcome.number,
@@ -143,7 +179,8 @@ def extend(tip: Tip, certificate: OpenCertificate, *, trusted: bool = False) -> 
         last_seq=last_seq,
         samples=tip.samples + certificate.samples,
         state=outcome.state,
-        lane_base=tip.lane_base + longest * (len(tip.members) + NEWCOMER_LANES),
+        lane_base=tip.behind_reserve + longest * (len(tip.members) + NEWCOMER_LANES),
+        reserve=next_reserve(tip.reserve, plan.offers) if plan.overlap else 0,
         layout=plan.plan.after,
     )
 
@@ -191,7 +228,8 @@ def merge(
         },
         samples=first.samples + weights[1],
         state=outcome.state,
-        lane_base=max(first.lane_base, second.lane_base),
+        lane_base=max(first.behind_reserve, second.behind_reserve),
+        reserve=max(first.reserve, second.reserve),
         layout=certificate.plan.plan.after,
     )
 

@@ -59,7 +59,7 @@ class Ledger:
         self.later: Vector | None = None
         self.later_samples = 0
         self.later_rounds = 0
-        # The used samples of this round's lane, counted or not.
+        # The used samples of this round's lane, counted or not, without those of its reserve.
         self.drawn = 0
         # Rounds of training in the trajectory: how often something new was offered.
         self.rounds = 0
@@ -87,16 +87,18 @@ class Ledger:
             return self.displacement if self.samples else None
         return self.displacement + self.later
 
-    def add(self, delta: Vector, samples: int) -> None:
+    def add(self, delta: Vector, samples: int, *, drawn: int | None = None) -> None:
         """Add a stretch of training.
 
         Args:
             delta: the parameters before minus those after, finite, shape (parameters,).
             samples: the number of samples.
+            drawn: how many samples were newly used of this round's lane; None: as many as were
+                trained on. A stretch may also hold samples of the reserve (`Tip.reserve_lane`).
         """
+        self.drawn += samples if drawn is None else drawn
         if not samples:
             return
-        self.drawn += samples
         if self.offer_sent:
             if self.later is None:
                 self.later = np.zeros_like(self.displacement)

@@ -35,6 +35,7 @@ from protocol.journal.peers import (
     PeerDown,
     PeerForgotten,
     PeerReport,
+    PeerScored,
     PeerUp,
     TrafficReport,
 )
@@ -51,6 +52,7 @@ from protocol.journal.rounds import (
     ViewPassed,
 )
 from protocol.journal.training import (
+    AnchorScored,
     BatchSkipped,
     TaskDiffers,
     Trained,
@@ -65,6 +67,7 @@ __all__ = [
     "NOT_OFFERED",
     "REFUSALS",
     "Alone",
+    "AnchorScored",
     "AnyEvent",
     "BatchSkipped",
     "CaughtUp",
@@ -79,6 +82,7 @@ __all__ = [
     "PeerForgotten",
     "PeerRegistered",
     "PeerReport",
+    "PeerScored",
     "PeerUp",
     "PhaseEntered",
     "Planned",
@@ -108,6 +112,7 @@ AnyEvent = (
     | PhaseEntered
     | Trained
     | TrainingProgress
+    | AnchorScored
     | Planned
     | ViewPassed
     | RoundCertified
@@ -118,6 +123,7 @@ AnyEvent = (
     | PeerUp
     | PeerDown
     | PeerReport
+    | PeerScored
     | PeerForgotten
     | InputRefused
     | TrafficReport

@@ -107,6 +107,21 @@ class PeerReport(JournalEvent, frozen=True, kw_only=True, tag=True):
     durable: ClassVar[bool] = False
 
 
+class PeerScored(JournalEvent, frozen=True, kw_only=True, tag=True):
+    """A peer's beacon says how the peer scored the anchor of a certificate on held-out samples.
+
+    Each beacon repeats the peer's newest score.
+    """
+
+    peer: PeerId
+    number: int
+    # Hex.
+    certificate: str
+    loss: float
+    samples: int
+    durable: ClassVar[bool] = False
+
+
 class PeerForgotten(JournalEvent, frozen=True, kw_only=True, tag=True):
     """A peer sent no beacon for so long that it no longer counts as a member."""
 

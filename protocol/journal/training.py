@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import msgspec
+
 from protocol.identity import PeerId
 from protocol.journal.base import JournalEvent
 
@@ -83,3 +85,18 @@ class WorkDropped(JournalEvent, frozen=True, kw_only=True, tag=True):
 
     samples: int
     reason: str
+
+
+class AnchorScored(JournalEvent, frozen=True, kw_only=True, tag=True):
+    """This node scored the anchor of a certificate on its share of the held-out samples.
+
+    `loss` is the mean over `samples`. `metrics` are the task's own.
+    """
+
+    number: int
+    # Hex.
+    certificate: str
+    loss: float
+    samples: int
+    seconds: float
+    metrics: dict[str, float] = msgspec.field(default_factory=dict)

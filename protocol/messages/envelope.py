@@ -13,7 +13,7 @@ from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, Signer, verify
 from protocol.messages.base import MAX_MESSAGE_BYTES, UNREADABLE, Message, Signed
-from protocol.messages.beacon import Beacon
+from protocol.messages.beacon import Beacon, ScoredBeacon
 from protocol.messages.offer import BoundReady, BoundTaskReady, FirstBoundReady, Ready, TaskReady
 from protocol.messages.round import (
     Announce,
@@ -32,6 +32,7 @@ _ENVELOPE_BYTES = 256
 
 AnyMessage = (
     Beacon
+    | ScoredBeacon
     | Ready
     | BoundReady
     | TaskReady

@@ -50,6 +50,8 @@ class OpenPlan(msgspec.Struct, frozen=True, kw_only=True):
     offers: tuple[Ready, ...]
     # The version of the rules that the run's manifest names.
     rules: int = CURRENT_RULES
+    # Whether members train during the exchange.
+    overlap: bool = False
 
     @property
     def layout(self) -> GroupLayout:
@@ -246,6 +248,7 @@ def read_plan(
         members=members,
         offers=tuple(ready for _, ready in decoded),
         rules=manifest.rules,
+        overlap=manifest.round.overlaps,
     )
 
 

@@ -13,6 +13,7 @@ from protocol.journal import JournalEvent
 from protocol.messages.base import Message, Signed
 from protocol.messages.round import Inclusion
 from protocol.planning.plan import OpenPlan
+from protocol.run.manifest import Outer
 
 
 class Action(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +77,8 @@ class Reduce(Action, frozen=True, kw_only=True):
     plan: OpenPlan
     inclusion: Inclusion
     digest: Digest
+    # The outer rules of this round.
+    outer: Outer
 
 
 class ServeInclusion(Action, frozen=True, kw_only=True):

@@ -179,7 +179,13 @@ def inclusion_received(state: RoundState, event: e.InclusionReceived, now: float
         results=frozenset(),
         spare=None,
     )
-    reduce = a.Reduce(plan=plan, inclusion=inclusion, digest=event.signed.digest)
+    manifest = state.context.manifest
+    reduce = a.Reduce(
+        plan=plan,
+        inclusion=inclusion,
+        digest=event.signed.digest,
+        outer=rules_of(manifest).outer_at(manifest, state.tip.samples),
+    )
     return state, [*actions, reduce]
 
 

@@ -35,8 +35,9 @@ from protocol.planning.group_choice import choose
 from protocol.planning.group_proposals import GroupBounds
 from protocol.planning.group_size_history import GroupSizeHistory
 from protocol.planning.time_model import VectorSizes
-from protocol.rules.versions import CURRENT_RULES, FIRST_RULES, refusal
+from protocol.rules.versions import CURRENT_RULES, FIRST_RULES, RULES_2, refusal
 from protocol.run.manifest import Manifest, Outer
+from protocol.run.schedule import outer_at
 
 if TYPE_CHECKING:
     from protocol.planning.plan import OpenPlan
@@ -84,6 +85,8 @@ class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
     check_inclusion: InclusionCheck
     weighted_mean: Callable[[Iterable[tuple[int, Buffer]], Codec, Vector], int]
     """The mean of encoded contributions."""
+    outer_at: Callable[[Manifest, int], Outer]
+    """The outer rules of a round, by the samples certified before it."""
     outer_step: OuterStep
     """From an anchor and the mean to the next anchor."""
     rounds_in: Callable[[Iterable[Ready]], float]
@@ -92,13 +95,14 @@ class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
     """The merged state of two branches."""
 
 
-_TODAY = RuleSet(
-    version=CURRENT_RULES,
+_TWO = RuleSet(
+    version=RULES_2,
     choose=choose,
     share_out=share_out,
     leader_order=leader_order,
     check_inclusion=check_inclusion,
     weighted_mean=weighted_mean,
+    outer_at=outer_at,
     outer_step=outer_step,
     rounds_in=rounds_in,
     merge_vectors=merge_vectors,
@@ -106,8 +110,9 @@ _TODAY = RuleSet(
 
 RULE_SETS: dict[int, RuleSet] = {
     # The first version remains only for reading its certificates: no node plans by version 1.
-    FIRST_RULES: msgspec.structs.replace(_TODAY, version=FIRST_RULES),
-    CURRENT_RULES: _TODAY,
+    FIRST_RULES: msgspec.structs.replace(_TWO, version=FIRST_RULES),
+    RULES_2: _TWO,
+    CURRENT_RULES: msgspec.structs.replace(_TWO, version=CURRENT_RULES),
 }
 """The rule sets by version."""
 

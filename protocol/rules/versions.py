@@ -1,7 +1,9 @@
 """The versions of the rules that this program takes part in, and its messages about all others.
 
 1   runs from before manifests named a version; this program only reads and exports such a run
-2   the current version, which new runs get
+2   rounds of one length, without schedules
+3   the current version, which new runs get: rounds whose length follows the exchange, training
+    during the exchange, and schedules
 """
 
 from __future__ import annotations
@@ -13,10 +15,16 @@ from protocol.errors import UserError
 FIRST_RULES = 1
 """The version of a manifest without the field `rules`."""
 
-CURRENT_RULES = 2
+RULES_2 = 2
+"""The first version in which a run outlives a release."""
+
+CURRENT_RULES = 3
 """The version of a new run."""
 
-KNOWN_RULES: frozenset[int] = frozenset({CURRENT_RULES})
+HELD_OUT_RULES = 3
+"""The first version in which some samples are held out of training."""
+
+KNOWN_RULES: frozenset[int] = frozenset({RULES_2, CURRENT_RULES})
 """The versions that this program takes part in."""
 
 # A version is a small number; anything larger is noise.

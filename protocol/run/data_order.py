@@ -38,16 +38,22 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
 def lane_positions(lane: Lane, first: int, count: int) -> Indices:
-    """Return the positions `base + index + k * stride` for k in [first, first + count).
+    """Return the positions of the lane's samples [first, first + count).
+
+    Sample k has the position `base + index + k * stride`; a lane with a limit begins again after
+    so many samples.
 
     Raises `ValueError` for a lane that leaves 63 bits.
     """
-    if lane.base < 0 or lane.index < 0 or lane.stride < 1 or first < 0 or count < 0:
+    if min(lane.base, lane.index, lane.limit, first, count) < 0 or lane.stride < 1:
         raise ValueError(f"no such positions: {lane}, {count} from {first}")
-    start = lane.base + lane.index + first * lane.stride
-    if start + count * lane.stride > MAX_POSITION:
+    furthest = min(first + count, lane.limit) if lane.limit else first + count
+    if lane.base + lane.index + furthest * lane.stride > MAX_POSITION:
         raise ValueError(f"positions of {lane} from {first} on do not fit 63 bits")
-    return np.int64(start) + np.arange(count, dtype=np.int64) * np.int64(lane.stride)
+    numbers = np.int64(first) + np.arange(count, dtype=np.int64)
+    if lane.limit:
+        numbers %= np.int64(lane.limit)
+    return np.int64(lane.base + lane.index) + numbers * np.int64(lane.stride)
 
 
 def _keys(seed: int, number: int) -> npt.NDArray[np.uint64]:

@@ -7,111 +7,50 @@ manifest. Changing what is in it makes another run.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
+from msgspec.structs import force_setattr, replace
 
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault, UserError
 from protocol.identity import PeerId, Signer, verify
 from protocol.rules.versions import CURRENT_RULES, FIRST_RULES, KNOWN_RULES, MAX_RULES, refusal
+from protocol.run.manifest_parts import (
+    MAX_GROUP_LIMIT,
+    Admission,
+    Group,
+    Inner,
+    Limits,
+    Outer,
+    RoundRules,
+)
+from protocol.run.manifest_versions import RULES_3, encoded, later_fields
 from protocol.settlement.rules import Settlement
-from protocol.text.toml_document import key_lines, mistakes_in, read_toml, toml_text
+
+__all__ = [
+    "MAX_GROUP_LIMIT",
+    "MAX_MANIFEST_BYTES",
+    "Admission",
+    "Group",
+    "Inner",
+    "Limits",
+    "Manifest",
+    "Outer",
+    "RoundRules",
+    "SignedManifest",
+    "seal",
+]
 
 MAX_MANIFEST_BYTES = 64 << 10
 """A page of settings. The largest shipped manifest has 1 KB."""
 
-MAX_GROUP_LIMIT = 64
-"""A certificate carries the offers of its members: 64 of them are about 25 KB of gossip."""
-
 _DOMAIN = b"hypergpu/manifest/1\0"
 _PUBLISHED_DOMAIN = b"hypergpu/published-manifest/1\0"
 
-Positive = Annotated[float, Meta(gt=0)]
-Count = Annotated[int, Meta(ge=1)]
 
-
-class ManifestPart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of the manifest's parts."""
-
-
-class Inner(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The trainer's own optimizer (AdamW, https://arxiv.org/abs/1711.05101) and its batch."""
-
-    learning_rate: Positive = 1e-3
-    weight_decay: Annotated[float, Meta(ge=0)] = 0.0
-    beta1: Annotated[float, Meta(ge=0, lt=1)] = 0.9
-    beta2: Annotated[float, Meta(ge=0, lt=1)] = 0.99
-    batch_size: Annotated[int, Meta(ge=1, le=65536)] = 8
-    clip_norm: Positive = 1.0
-
-
-class Outer(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Nesterov momentum on the averaged pseudo-gradient.
-
-    The defaults are those of DiLoCo (https://arxiv.org/abs/2311.08105).
-    """
-
-    learning_rate: Positive = 0.7
-    momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.9
-
-
-class RoundRules(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a round ends, and how long each of its steps may take.
-
-    `steps` above 0 ends local training after that many steps instead of after `seconds`
-    (synchronous, for comparisons). The deadlines are the cost of a crash that breaks no connection;
-    nodes notice a lost connection at once.
-    """
-
-    seconds: Annotated[float, Meta(gt=0, le=86400)] = 60.0
-    steps: Annotated[int, Meta(ge=0)] = 0
-    ready_s: Positive = 3.0
-    scatter_s: Positive = 20.0
-    gather_s: Positive = 20.0
-    vote_s: Positive = 5.0
-
-
-class Group(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How many members certify and average.
-
-    `min_peers` is the least number of members that may certify. The plan chooses group sizes
-    between `min_group` and `max_group`.
-    """
-
-    min_peers: Annotated[int, Meta(ge=2, le=MAX_GROUP_LIMIT)] = 2
-    min_group: Annotated[int, Meta(ge=2, le=MAX_GROUP_LIMIT)] = 2
-    max_group: Annotated[int, Meta(ge=2, le=MAX_GROUP_LIMIT)] = 32
-
-
-class Limits(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`max_samples` caps the weight of one offer, never its displacement.
-
-    Work that no certificate counts waits. Each certificate without it halves it, and after
-    `max_carry_rounds` consecutive ones it is dropped.
-    """
-
-    max_samples: Count = 1_000_000
-    max_carry_rounds: Count = 3
-
-
-class Admission(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who may take part (`protocol/run/admission.py`). `min_reputation` is 0 to 1,000."""
-
-    policy: Literal["open", "registered", "allowlist"] = "open"
-    allowed: tuple[PeerId, ...] = ()
-    min_reputation: Annotated[int, Meta(ge=0, le=1000)] = 0
-
-    def __post_init__(self) -> None:
-        if bool(self.allowed) != (self.policy == "allowlist"):
-            raise ValueError(
-                'admission.allowed must list peers if, and only if, policy = "allowlist"'
-            )
-
-
-class Manifest(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A training job. Its fields are those of `configs/runs/*.toml`."""
 
     name: Annotated[str, Meta(min_length=1, max_length=64)]
@@ -136,6 +75,8 @@ class Manifest(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     admission: Admission | UnsetType = UNSET
 
     def __post_init__(self) -> None:
+        if self.rules < RULES_3:
+            self._keep_first_rounds()
         for field in ("name", "task", "engine", "codec", "chain"):
             if not getattr(self, field).isprintable():
                 raise ValueError(f"{field} has unprintable characters: {getattr(self, field)!a}")
@@ -158,6 +99,25 @@ class Manifest(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             )
         if self.chain == "none" and self.settlement is not UNSET:
             raise ValueError('a run with a [settlement] must name its chain; it has chain = "none"')
+
+    def _keep_first_rounds(self) -> None:
+        """Give a run of earlier rules the rounds that all its members know.
+
+        Its bytes have none of the fields that rules 3 added.
+
+        Raises:
+            ValueError: for a schedule, which these rules do not have.
+        """
+        plain = Inner()
+        schedule = (self.inner.warmup_samples, self.inner.decay, self.inner.total_samples)
+        if schedule != (plain.warmup_samples, plain.decay, plain.total_samples):
+            raise ValueError(f"rules {self.rules} have no schedule of the learning rate")
+        if self.outer.momentum_warmup_samples:
+            raise ValueError(f"rules {self.rules} have no warm-up of the outer momentum")
+        inner = replace(self.inner, final_factor=plain.final_factor)
+        rounds = replace(self.round, overlap=False, min_seconds=self.round.seconds)
+        force_setattr(self, "inner", inner)
+        force_setattr(self, "round", rounds)
 
 
 class _Version(msgspec.Struct, frozen=True):
@@ -210,9 +170,9 @@ class SignedManifest(msgspec.Struct, frozen=True, kw_only=True, array_like=True)
         rules = FIRST_RULES
         try:
             rules = msgspec.msgpack.decode(self.body, type=_Version).rules
-            manifest = msgspec.structs.replace(
-                msgspec.msgpack.decode(self.body, type=Manifest), rules=rules
-            )
+            manifest = replace(msgspec.msgpack.decode(self.body, type=Manifest), rules=rules)
+            if later := later_fields(msgspec.msgpack.decode(self.body), rules):
+                raise ValueError(f"rules {rules} do not have {' and '.join(later)}")
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
             if rules > max(KNOWN_RULES):
                 raise UserError(
@@ -248,52 +208,5 @@ def seal(manifest: Manifest, owner: Signer | None = None) -> SignedManifest:
     """Encode a manifest, and sign it with `owner` if the manifest names one."""
     if (owner.peer if owner else "") != manifest.owner:
         raise ValueError("only the owner that a manifest names can seal it")
-    body = msgspec.msgpack.encode(manifest)
+    body = encoded(manifest, manifest.rules)
     return SignedManifest(body=body, signature=owner.sign(_DOMAIN + body) if owner else b"")
-
-
-def parse_manifest(text: str, where: str) -> Manifest:
-    """Parse a manifest from TOML.
-
-    Raises `UserError("MANIFEST")` that names every wrong key and the nearest known one.
-    """
-    try:
-        tables = read_toml(text)
-        mistakes = mistakes_in(tables, Manifest, key_lines(text))
-        if not mistakes:
-            return msgspec.convert(tables, Manifest)
-    except ValueError as error:
-        raise UserError(
-            "MANIFEST", f"{where} is not a run manifest.", why=str(error), exit_code=2
-        ) from None
-    fix = "correct each of them"
-    why = "\n       ".join(mistake.line() for mistake in mistakes)
-    if len(mistakes) == 1:
-        why, meant = mistakes[0].why, mistakes[0].meant
-        fix = f"did you mean {meant!r}?" if meant else ""
-    raise UserError("MANIFEST", f"{where} is not a run manifest.", why=why, fix=fix, exit_code=2)
-
-
-def names_rules(path: Path) -> bool:
-    """Return whether a file that `load_manifest` has read names the version of the rules."""
-    return "rules" in read_toml(toml_text(path.read_bytes()))
-
-
-def load_manifest(path: Path) -> Manifest:
-    """Read a TOML manifest from a file. Raises `UserError("MANIFEST")`."""
-    try:
-        with path.open("rb") as stream:
-            raw = stream.read(MAX_MANIFEST_BYTES + 1)
-        if len(raw) > MAX_MANIFEST_BYTES:
-            raise ValueError(f"it has more than {MAX_MANIFEST_BYTES} bytes")
-        text = toml_text(raw)
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise UserError(
-            "MANIFEST",
-            f"Cannot read the run file {path}.",
-            why=why,
-            fix="check the path after --run",
-            exit_code=2,
-        ) from None
-    return parse_manifest(text, str(path))

@@ -6,6 +6,7 @@ records.py           the status record and its parts
 status_record.py     `status_at(state, now)`: the status at one instant
 verdict.py           the one sentence that answers "is it working?"
 state.py             what the fold keeps between events
+held_out_scores.py   the held-out loss of each certificate, from its members' scores
 event_fold.py        `fold(state, event)`: how each event changes the state (with *_effects.py)
 event_text.py        `describe(event)`: each event as a sentence (with *_text.py)
 figures.py           how numbers and names are written for people
@@ -26,6 +27,7 @@ from protocol.status.records import (
     KEPT_POINTS,
     KEPT_ROUNDS,
     EventLine,
+    HeldOutPoint,
     LossPoint,
     NetworkFigures,
     NodeSummary,
@@ -48,6 +50,7 @@ __all__ = [
     "KEPT_ROUNDS",
     "EventLine",
     "EventLog",
+    "HeldOutPoint",
     "LossPoint",
     "NetworkFigures",
     "NodeSummary",

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from protocol import journal
 from protocol.status.event_text import describe
 from protocol.status.figures import clean, natural, whole
+from protocol.status.held_out_effects import anchor_scored, peer_scored
 from protocol.status.peer_effects import (
     peer_down,
     peer_forgotten,
@@ -57,7 +58,9 @@ MAX_ADDRESSES = 32
 _QUIET = (
     journal.PhaseEntered,
     journal.TrainingProgress,
+    journal.AnchorScored,
     journal.PeerReport,
+    journal.PeerScored,
     journal.TrafficReport,
     journal.CheckpointWritten,
 )
@@ -183,6 +186,7 @@ EFFECTS: dict[type[journal.JournalEvent], Callable[[StatusState, Any], None]] = 
     journal.PhaseEntered: _phase_entered,
     journal.Trained: trained,
     journal.TrainingProgress: training_progress,
+    journal.AnchorScored: anchor_scored,
     journal.Planned: planned,
     journal.ViewPassed: view_passed,
     journal.RoundCertified: round_certified,
@@ -193,6 +197,7 @@ EFFECTS: dict[type[journal.JournalEvent], Callable[[StatusState, Any], None]] = 
     journal.PeerUp: peer_up,
     journal.PeerDown: peer_down,
     journal.PeerReport: peer_report,
+    journal.PeerScored: peer_scored,
     journal.PeerForgotten: peer_forgotten,
     journal.InputRefused: _refused,
     journal.TrafficReport: _traffic,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from protocol import journal
-from protocol.status.figures import count, duration, phase_words, quantity, size
+from protocol.status.figures import count, duration, loss, phase_words, quantity, size
 from protocol.status.text_parts import LeveledText, NameOf, because
 
 _REGISTRATIONS = {
@@ -30,6 +30,12 @@ def peer_down(event: journal.PeerDown, name_of: NameOf) -> LeveledText:
 def peer_report(event: journal.PeerReport, name_of: NameOf) -> LeveledText:
     peer, doing = name_of(event.peer), phase_words(event.phase)
     return "info", f"Heard from {peer}: round {event.number}, {doing}."
+
+
+def peer_scored(event: journal.PeerScored, name_of: NameOf) -> LeveledText:
+    peer, samples = name_of(event.peer), quantity(event.samples, "held-out sample")
+    scored = f"{peer} scored the model of round {event.number} on {samples}"
+    return "info", f"{scored}: held-out loss {loss(event.loss)}."
 
 
 def peer_forgotten(event: journal.PeerForgotten, name_of: NameOf) -> LeveledText:

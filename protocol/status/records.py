@@ -2,13 +2,15 @@
 
 Their field names are those of `/api/v1/status` and of `hypergpud status --json`.
 
-This module imports nothing else of the project: `hypergpud status` reads these records and must
-answer at once, but `protocol.identity`, where `PeerId` lives, loads a cryptography library.
+Of the project, this module imports `reference.py` alone: `hypergpud status` reads these records and
+must answer at once, but `protocol.identity`, where `PeerId` lives, loads a cryptography library.
 """
 
 from __future__ import annotations
 
 import msgspec
+
+from protocol.status.reference import ReferenceCurve
 
 # The same as protocol.identity.PeerId.
 PeerId = str
@@ -79,6 +81,10 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     seconds. `samples_per_second` is the sum that these nodes report. `plan` says why the last plan
     formed its groups. `prediction_error` is the median error of the kept rounds' predictions, as a
     share of the time that the exchange took.
+
+    `loss` is what the members claim for their own training data. `held_out` is the mean of the
+    members' scores of `held_out_round`, the newest scored certificate: `held_out_scorers` members
+    scored `held_out_samples` samples that no member trains on.
     """
 
     run: str
@@ -99,13 +105,20 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     samples_per_second: float = 0.0
     plan: str = ""
     prediction_error: float | None = None
+    held_out_first: float | None = None
+    held_out: float | None = None
+    held_out_round: int = 0
+    held_out_samples: int = 0
+    held_out_scorers: int = 0
 
 
 class RoundSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One certified or failed round.
 
     `outcome` is that of `RoundCertified`, or "missed" for a view that passed. `group_sizes` has the
-    members of each group. `predicted_s` is for scatter and reduce together.
+    members of each group. `predicted_s` is for scatter and reduce together. `loss` is what the
+    members claim for their own training data, `held_out` the mean of the scores of
+    `held_out_scorers` members.
     """
 
     number: int
@@ -123,6 +136,8 @@ class RoundSummary(msgspec.Struct, frozen=True, kw_only=True):
     plan: str = ""
     group_sizes: tuple[int, ...] = ()
     predicted_s: float | None = None
+    held_out: float | None = None
+    held_out_scorers: int = 0
 
     @property
     def exchange_s(self) -> float:
@@ -131,7 +146,7 @@ class RoundSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LossPoint(msgspec.Struct, frozen=True, kw_only=True):
-    """One point of the loss curve.
+    """One point of the training loss that the members claim.
 
     `samples` is how many were certified up to and with this round.
     """
@@ -140,6 +155,22 @@ class LossPoint(msgspec.Struct, frozen=True, kw_only=True):
     at: float
     samples: int
     loss: float
+
+
+class HeldOutPoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One point of the held-out loss: `scorers` members scored `scored` held-out samples.
+
+    `samples` is how many were certified up to and with this round. `training` is the training loss
+    that the members claim for it.
+    """
+
+    number: int
+    at: float
+    samples: int
+    loss: float
+    training: float | None
+    scored: int
+    scorers: int
 
 
 class PeerSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,8 +230,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Everything there is to show, at one instant.
 
     `rounds` and `events` begin with the newest. `peers` begin with the connected ones. `refusals`
-    has every word of `REFUSALS`. `rewards` is a sentence. `curve` begins with the oldest point and
-    is evenly thinned over the whole run.
+    has every word of `REFUSALS`. `rewards` is a sentence. `curve` and `held_out` begin with the
+    oldest point and are evenly thinned over the whole run. `reference` is a curve to
+    compare with, if an observer was given one.
     """
 
     as_of: float
@@ -215,3 +247,5 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     rewards: str
     events: tuple[EventLine, ...]
     curve: tuple[LossPoint, ...] = ()
+    held_out: tuple[HeldOutPoint, ...] = ()
+    reference: ReferenceCurve | None = None

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from protocol import journal
 from protocol.status.figures import clean, finite, natural, whole
+from protocol.status.held_out_scores import ScoredRound
 from protocol.status.records import LossPoint, RoundSummary
 from protocol.status.state import MAX_NAME_CHARS, MAX_TEXT_CHARS, StatusState
 
@@ -136,8 +137,19 @@ def round_certified(state: StatusState, event: journal.RoundCertified) -> None:
             last_counted_at=natural(event.at),
         )
     state.you = you
+    state.held_out.certified(
+        certificate,
+        ScoredRound(
+            number=whole(event.number),
+            at=natural(event.at),
+            samples=state.run.samples_certified,
+            training=loss,
+            members=frozenset(state.newest.members),
+            scores={},
+        ),
+    )
     if loss is not None:
-        state.add_point(
+        state.curve.add(
             LossPoint(
                 number=whole(event.number),
                 at=natural(event.at),

@@ -12,10 +12,11 @@ from collections import deque
 from protocol.chain.reputation import Reputations
 from protocol.identity import PeerId
 from protocol.journal import REFUSALS, Planned
+from protocol.status.curve import ThinnedCurve
 from protocol.status.figures import clean, tail
+from protocol.status.held_out_scores import HeldOutScores
 from protocol.status.records import (
     KEPT_EVENTS,
-    KEPT_POINTS,
     KEPT_ROUNDS,
     EventLine,
     LossPoint,
@@ -87,10 +88,8 @@ class StatusState:
         self.peers: dict[PeerId, PeerSummary] = {}
         self.refusals: dict[str, int] = dict.fromkeys(REFUSALS, 0)
         self.refusal_shown_at: dict[str, float] = {}
-        self.points: list[LossPoint] = []
-        self.last_point: LossPoint | None = None
-        self.point_stride = 1
-        self.points_seen = 0
+        self.curve: ThinnedCurve[LossPoint] = ThinnedCurve()
+        self.held_out = HeldOutScores()
         # Lines as (serial, kind, line), the newest last.
         self.lines: deque[tuple[int, str, EventLine]] = deque(maxlen=KEPT_EVENTS - KEPT_ABOUT_PEERS)
         self.lines_about_peers: deque[tuple[int, str, EventLine]] = deque(maxlen=KEPT_ABOUT_PEERS)
@@ -143,24 +142,3 @@ class StatusState:
         """Return the kept lines, the newest first."""
         both = sorted([*self.lines, *self.lines_about_peers], key=lambda kept: -kept[0])
         return tuple(line for _, _, line in both)
-
-    def add_point(self, point: LossPoint) -> None:
-        """Extend the curve.
-
-        When it is full, every second point is dropped, and from then on every second point is kept.
-        """
-        if self.points_seen % self.point_stride == 0:
-            # One place belongs to the last point.
-            if len(self.points) >= KEPT_POINTS - 1:
-                self.points = self.points[::2]
-                self.point_stride *= 2
-            if self.points_seen % self.point_stride == 0:
-                self.points.append(point)
-        self.points_seen += 1
-        self.last_point = point
-
-    def curve(self) -> tuple[LossPoint, ...]:
-        """Return the points, oldest first. The last round is always among them."""
-        if self.last_point is None or (self.points and self.points[-1] is self.last_point):
-            return tuple(self.points)
-        return (*self.points, self.last_point)

@@ -44,5 +44,6 @@ def status_at(state: StatusState, now: float) -> Status:
         refusals=dict(state.refusals),
         rewards=NOT_CERTIFIED if state.run.engine == "hivemind" else state.rewards or NO_REWARDS,
         events=state.newest_lines(),
-        curve=state.curve(),
+        curve=state.curve.points(),
+        held_out=state.held_out.points(),
     )

@@ -62,6 +62,16 @@ def training_progress(event: journal.TrainingProgress, name_of: NameOf) -> Level
     return "info", f"Training: {samples} so far, {speed} samples/s, loss {loss(event.loss)}."
 
 
+def anchor_scored(event: journal.AnchorScored, name_of: NameOf) -> LeveledText:
+    samples, took = quantity(event.samples, "held-out sample"), duration(event.seconds)
+    scored = f"Scored the model of round {event.number} on {samples} in {took}"
+    return "info", f"{scored}: held-out loss {loss(event.loss)}{_metrics(event.metrics)}."
+
+
+def _metrics(metrics: dict[str, float]) -> str:
+    return "".join(f", {name} {loss(value)}" for name, value in metrics.items())
+
+
 def work_dropped(event: journal.WorkDropped, name_of: NameOf) -> LeveledText:
     return "warning", f"{quantity(event.samples, 'sample')} discarded{because(event.reason)}"
 

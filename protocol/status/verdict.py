@@ -21,6 +21,7 @@ from collections import Counter
 
 from protocol.journal import NOT_OFFERED
 from protocol.status.figures import count, duration, loss, phase_words, quantity
+from protocol.status.held_out_scores import overfitting
 from protocol.status.records import PeerSummary
 from protocol.status.state import StatusState
 from protocol.status.text_parts import LeveledText, because
@@ -194,6 +195,8 @@ def _run_seen(state: StatusState, training: list[PeerSummary]) -> LeveledText:
     sentence = f"{quantity(run.rounds_certified, 'round')} certified, {part}"
     if run.loss_first is not None and run.loss is not None:
         sentence += f"; loss {loss(run.loss_first)} → {loss(run.loss)}"
+    if run.held_out is not None:
+        sentence += f", held-out {loss(run.held_out)}"
     if run.round_seconds is not None:
         sentence += f"; a round every {duration(run.round_seconds)}"
     missed = sum(known.outcome == "missed" for known in state.rounds)
@@ -207,11 +210,15 @@ def _run_seen(state: StatusState, training: list[PeerSummary]) -> LeveledText:
 def verdict_of(state: StatusState, now: float) -> LeveledText:
     """Return the level and the sentence, by the rules above.
 
-    Lasting troubles are part of the sentence, the bad ones before it and the others after it.
+    Lasting troubles are part of the sentence, the bad ones before it and the others after it. So is
+    a held-out loss that rises while the training loss falls.
     """
     level, sentence = _verdict_of(state, now)
     if state.stopped is not None:
         return level, sentence
+    if learned_by_heart := overfitting(state.held_out.points()):
+        sentence = f"{sentence}. {learned_by_heart}"
+        level = level if level == "bad" else "warning"
     for worse, trouble in sorted(state.troubles.values()):
         shown = trouble[:1].upper() + trouble[1:]
         sentence = f"{shown}. {sentence}" if worse == "bad" else f"{sentence}. {shown}"

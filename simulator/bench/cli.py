@@ -7,12 +7,16 @@ import click
 from daemon.cli.arguments import NAMES, FiniteRange
 from daemon.cli.command_group import CommandGroup
 from daemon.cli.invocation import global_options, invocation_of
+from simulator.bench.training.command import training
 from simulator.harness.steps import KINDS, STEPS
 
 
 @click.group(cls=CommandGroup)
 def bench() -> None:
     """Measure this version with real processes on this machine."""
+
+
+bench.add_command(training)
 
 
 @bench.command()
@@ -237,3 +241,23 @@ def tls(context: click.Context, mb: int, repeat: int) -> None:
     call.result(
         msgspec.json.encode(records).decode() if call.as_json else measurement.table(records)
     )
+
+
+@bench.command()
+@global_options(hidden=True)
+@click.pass_context
+def targets(context: click.Context) -> int:
+    """Measure the targets of the first HyperGPU: speed, memory, detection and growth.
+
+    Starts ten daemons on this machine, and ends by itself after about two minutes. Fails when a
+    target is missed.
+    """
+    import msgspec  # noqa: PLC0415
+
+    from simulator.bench.targets import benchmark  # noqa: PLC0415
+    from simulator.bench.targets.target_row import table  # noqa: PLC0415
+
+    call = invocation_of(context)
+    rows = benchmark.measure(call.say)
+    call.result(msgspec.json.encode(rows).decode() if call.as_json else table(rows))
+    return 0 if all(row.passed for row in rows) else 1

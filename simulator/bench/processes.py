@@ -32,6 +32,8 @@ class BenchProcesses:
         self._name = name
         self._processes: list[subprocess.Popen[bytes]] = []
         self._logs: list[IO[bytes]] = []
+        # What was read of a process behind its last line.
+        self._unread: dict[int, bytes] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -77,15 +79,18 @@ class BenchProcesses:
         """
         pipe = self._processes[index].stdout
         assert pipe is not None
-        data, deadline = b"", time.monotonic() + limit_s
-        while not data.endswith(b"\n"):
+        data, deadline = self._unread.pop(index, b""), time.monotonic() + limit_s
+        while b"\n" not in data:
             ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
             piece = os.read(pipe.fileno(), MAX_LINE_BYTES) if ready else b""
             if not piece:
                 why = "died" if ready else f"was silent for {limit_s:.0f} s"
                 raise Unreachable(f"peer {index} of {self._name} {why}: {self._tail(index)}")
             data += piece
-        return data
+        line, feed, rest = data.partition(b"\n")
+        # A process may have written its next line already.
+        self._unread[index] = rest
+        return line + feed
 
     def cpu_s(self) -> float:
         """Seconds of CPU that all their sessions have used, from /proc; a tick is 10 ms."""

@@ -111,6 +111,8 @@ class FakeGossip:
             soonest = expected.get(peer, math.inf)
             if soonest <= now + model.latency_s:
                 continue
+            if self._paths.is_congested(peer):
+                continue
             if model.loss and self._paths.rng.random() < model.loss:
                 continue
             self._counter.count_sent(True, len(message.data))

@@ -20,6 +20,8 @@ PING_TIMEOUT_S = 10.0
 # Pings do not start at the same moment, so the timeout comes up to this much later. Users of the
 # port count on 15 s.
 PING_INTERVAL_S = 3.0
+# A router keeps about this much and drops the rest (https://www.bufferbloat.net).
+QUEUE_S = 1.0
 
 
 class Paths:
@@ -35,11 +37,32 @@ class Paths:
         self._pipes: dict[tuple[PeerId, PeerId], Pipe] = {}
         self._uplinks: dict[PeerId, Pipe] = {}
         self._downlinks: dict[PeerId, Pipe] = {}
+        self._own_downlinks_bps: dict[PeerId, float] = {}
+        # Downlinks that are slower than the node's own at present.
+        self._limits_bps: dict[PeerId, float] = {}
 
     def add_node(self, peer: PeerId, *, uplink_bps: float, downlink_bps: float) -> None:
         """Give a node its access link; again for each of its lives."""
         self._uplinks[peer] = Pipe(uplink_bps)
-        self._downlinks[peer] = Pipe(downlink_bps)
+        self._downlinks[peer] = Pipe(min(downlink_bps, self._limits_bps.get(peer, math.inf)))
+        self._own_downlinks_bps[peer] = downlink_bps
+
+    def limit_downlink(self, peer: PeerId, rate_bps: float | None) -> None:
+        """Limit what reaches a node, in all its lives. None ends the limit."""
+        if rate_bps is None:
+            self._limits_bps.pop(peer, None)
+        else:
+            self._limits_bps[peer] = rate_bps
+        if peer in self._downlinks:
+            own_bps = self._own_downlinks_bps[peer]
+            self._downlinks[peer].bandwidth_bps = min(own_bps, rate_bps or math.inf)
+
+    def is_congested(self, peer: PeerId) -> bool:
+        """Whether gossip to a node is lost: more waits at its slow downlink than a router keeps."""
+        return (
+            peer in self._limits_bps
+            and self._downlinks[peer].free_at > trio.current_time() + QUEUE_S
+        )
 
     # ---------------------------------------------------------------- cuts
 
@@ -111,8 +134,12 @@ class Paths:
                 pipe = self._pipes[source, target] = Pipe()
             pipe.bandwidth_bps = model.bandwidth_bps
             leaves = pipe.pass_through(size_bytes, leaves)
-        arrives = leaves + flight_time(model, self.rng, reliable=True)
-        return leaves, self._downlinks[target].pass_through(size_bytes, arrives)
+        flight_s = flight_time(model, self.rng, reliable=True)
+        arrives = self._downlinks[target].pass_through(size_bytes, leaves + flight_s)
+        if target in self._limits_bps:
+            # Flow control: a sender's window is small beside what a slow downlink leaves waiting.
+            leaves = max(leaves, arrives - flight_s)
+        return leaves, arrives
 
     def ping_deadline(self) -> float:
         """When a connection that falls silent now is given up."""

@@ -1,71 +1,49 @@
 """A trainer without a device: it moves towards a point, one step per so many virtual seconds.
 
-The loss is |x - target|^2 / parameters. The target is a point that all peers share, plus a small
-offset of each peer. The gradient's noise follows from the sample's position alone. Its inner state
-is momentum, as in a real trainer: what it does depends on the anchor, the lane, the inner state and
-the time it is given, and on nothing else.
-
-With `marked=True` a stretch moves the parameters by a constant that names peer and stretch
-(`mark_of`), so that a test can recognize whose work is in a mean.
+What it does depends on the anchor, the lane, the inner state and the time it is given, and on
+nothing else. `quadratic_point.py` has the arithmetic.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import lru_cache
 
 import numpy as np
 import trio
 
 from protocol.averaging.vector_layout import Vector
 from protocol.identity import PeerId
-from protocol.ports.trainer import Lane, ParameterSpec, Progress, TaskInfo, TrainerLost, Work
+from protocol.ports.trainer import (
+    Evaluation,
+    HeldOutShare,
+    Lane,
+    ParameterSpec,
+    Progress,
+    TaskInfo,
+    TrainerLost,
+    Work,
+)
 from protocol.run.task_digest import SourcePart, TaskDigest, TensorPart
+from simulator.fakes.quadratic_point import QuadraticPoint, mark_of
+from simulator.fakes.step_clock import StepClock
 
-LEARNING_RATE = np.float32(0.05)
-MOMENTUM = np.float32(0.5)
-# The spread of the peers' own targets around the shared one, which lies within [-1, 1].
-PEER_SPREAD = np.float32(0.05)
-NOISE = np.float32(0.05)
-# Positions share this many rows of noise: cheap, and still different from step to step.
-NOISE_ROWS = 64
+__all__ = ["RESTART_S", "QuadraticTrainer", "mark_of"]
+
 DATASET_SIZE = 1 << 20
+# The samples that all peers score together.
+HELD_OUT_SIZE = 256
+# A forward pass takes about a third of a training step.
+EVALUATION_SPEED = 3.0
 # The first backoff of the real supervisor.
 RESTART_S = 1.0
-# Marks are multiples of this unit, up to 2^12 in value: exact in float32.
-MARK_UNIT = 2.0**-12
-
-
-def mark_of(peer: PeerId, stretch: int) -> float:
-    """The constant that marks stretch number `stretch` (from 0) of `peer`."""
-    return MARK_UNIT * (1 + zlib.crc32(peer.encode()) % 4093 + 4096 * (stretch % 4096))
-
-
-@lru_cache(maxsize=4)
-def _target(seed: int, parameters: int) -> Vector:
-    """The point that all peers of a run share, made once for all trainers of a world."""
-    shared = np.random.Generator(np.random.PCG64(seed))
-    return (shared.random(parameters, dtype=np.float32) - np.float32(0.5)) * np.float32(2.0)
-
-
-@lru_cache(maxsize=4)
-def _noise(seed: int, parameters: int) -> Vector:
-    """The rows of noise, shape (NOISE_ROWS, parameters), as large as 64 models.
-
-    A marked world does not need them.
-    """
-    shared = np.random.Generator(np.random.PCG64(seed))
-    # Skip the target's numbers.
-    shared.random(parameters, dtype=np.float32)
-    return shared.standard_normal((NOISE_ROWS, parameters), dtype=np.float32) * NOISE
 
 
 class QuadraticTrainer:
     """A `ports.Trainer` in virtual time.
 
-    A change of `samples_per_second` counts from the next `train` or `resume`.
+    Steps are computed when somebody asks for their work. A change of `samples_per_second` counts
+    from the next command that trains.
     """
 
     def __init__(
@@ -82,43 +60,34 @@ class QuadraticTrainer:
         """Make a trainer. Work of trainers with different `version`s must not be averaged."""
         self.samples_per_second = samples_per_second
         self.restarts = 0
-        self._seed = seed
         self._peer = peer
         self._batch_size = batch_size
-        self._marked = marked
-        own = np.random.Generator(np.random.PCG64([seed, zlib.crc32(peer.encode())]))
-        self._target = (
-            _target(seed, parameters)
-            + own.standard_normal(parameters, dtype=np.float32) * PEER_SPREAD
-        )
+        self.point = QuadraticPoint(seed=seed, peer=peer, parameters=parameters, marked=marked)
         self._info = TaskInfo(
             parameters=parameters,
             specs=(ParameterSpec(name="point", shape=(parameters,), init="uniform", bound=1.0),),
             dataset_size=DATASET_SIZE,
             device="simulated",
             threads=1,
+            held_out=HELD_OUT_SIZE,
             task=TaskDigest(
                 parameters=(TensorPart(name="point", shape=(parameters,), dtype="float32"),),
                 dataset_size=DATASET_SIZE,
                 source=(SourcePart(name="simulated task", digest=str(version).encode()),),
             ),
         )
-        self._start = np.zeros(parameters, np.float32)
-        self._now = np.zeros(parameters, np.float32)
-        self._velocity = np.zeros(parameters, np.float32)
-        # The loss at `_now`, cached because every beacon asks for it.
-        self._loss_now: float | None = None
-        self._stretches = 0
-        # None while the trainer is paused.
-        self._lane: Lane | None = None
-        self._max_steps: int | None = None
-        self._began_s = 0.0
-        self._rate = samples_per_second
+        # The place in the run's schedules, for tests: this trainer's rate is constant.
+        self.position = 0
+        self._clock = StepClock(batch_size, samples_per_second)
+        self._lane = Lane(base=0, index=0, stride=1)
+        # Samples of the lane that were used.
+        self._drawn = 0
+        # Where the step in progress draws, if another lane came meanwhile.
+        self._drawing: tuple[Lane, int] | None = None
+        # When the work began.
+        self._since_s = 0.0
         self._life = 0
         self._lost: str | None = None
-        # Samples of the last lane that were used.
-        self._drawn = 0
-        self._last_lane: Lane | None = None
         self._anchored = False
         self._up_again_s = 0.0
 
@@ -128,13 +97,12 @@ class QuadraticTrainer:
         yield
 
     def crash(self, reason: str = "the simulation crashed it") -> None:
-        """Lose everything that was not collected. The trainer is up again after `RESTART_S`."""
+        """Lose everything that was not handed over. It is up again after `RESTART_S`."""
         self._life += 1
         self.restarts += 1
         self._lost = reason
-        self._anchored = False
-        self._lane = None
-        self._velocity[:] = 0
+        self._anchored = self._clock.running = False
+        self.point.velocity[:] = 0
         self._up_again_s = trio.current_time() + RESTART_S
 
     # ---------------------------------------------------------------- the port
@@ -145,129 +113,181 @@ class QuadraticTrainer:
             await trio.sleep_until(self._up_again_s)
         return self._info
 
-    async def train(self, anchor: Vector, lane: Lane, *, max_steps: int | None = None) -> None:
+    async def train(
+        self, anchor: Vector, lane: Lane, *, position: int = 0, max_steps: int | None = None
+    ) -> None:
         await trio.lowlevel.checkpoint()
-        if trio.current_time() < self._up_again_s:
-            raise TrainerLost(f"the trainer is being restarted: {self._lost}")
-        if anchor.shape != self._now.shape or anchor.dtype != np.float32:
-            raise ValueError(
-                f"an anchor of {anchor.shape} {anchor.dtype} does not match "
-                f"{self._now.shape} float32"
-            )
+        self._check_up()
+        self._check_shape(anchor)
         self._lost = None
         self._anchored = True
-        self._now[:] = anchor
-        self._start[:] = anchor
-        self._loss_now = None
-        self._last_lane, self._drawn = lane, 0
-        self._go(lane, max_steps)
+        self.point.place(anchor)
+        self._lane, self._drawn, self._drawing = lane, 0, None
+        self.position, self._clock.running = position, False
+        self._go(max_steps)
 
-    async def resume(self, lane: Lane, *, max_steps: int | None = None) -> None:
+    async def resume(
+        self, lane: Lane, *, position: int | None = None, max_steps: int | None = None
+    ) -> None:
         await trio.lowlevel.checkpoint()
-        self._check_alive()
-        if not self._anchored:
-            raise TrainerLost("cannot resume: no anchor was given")
-        if lane != self._last_lane:
-            self._last_lane, self._drawn = lane, 0
-        self._go(lane, max_steps)
+        self._check_anchored("resume")
+        self._advance()
+        self._drawing = None
+        self._take_lane(lane)
+        self.position = self.position if position is None else position
+        self._go(max_steps)
 
     async def collect(self) -> Work:
         await trio.lowlevel.checkpoint()
         self._check_alive()
-        lane = self._lane
-        if lane is None:
-            return self._hand_over(0, None, 0.0)
-        life, began, step_s = self._life, self._began_s, self._step_s()
-        steps = self._steps_at(trio.current_time())
-        if (self._max_steps is None or steps < self._max_steps) and self._rate > 0:
-            await trio.sleep_until(
-                began + (steps + 1) * step_s
-            )  # The current step is finished first.
+        life = self._life
+        steps = self._clock.steps
+        if self._clock.in_step and self._clock.rate > 0:
+            # The current step is finished first.
+            await trio.sleep_until(self._clock.next_end_s())
             steps += 1
+            if life != self._life:
+                self._check_alive()
+        self._advance(steps)
+        work = self._work()
+        self._clock.running, self._drawing = False, None
+        return work
+
+    async def hand_over(self, lane: Lane, *, position: int | None = None) -> Work:
+        await trio.lowlevel.checkpoint()
+        self._check_alive()
+        self._check_anchored("hand over")
+        self._advance()
+        work = self._work()
+        self._take_lane(lane)
+        self.position = self.position if position is None else position
+        self._clock.go_on(self.samples_per_second)
+        return work
+
+    async def shift(
+        self, local: Vector, lane: Lane, *, position: int = 0, max_steps: int | None = None
+    ) -> None:
+        await trio.lowlevel.checkpoint()
+        self._check_anchored("shift")
+        self._check_shape(local)
+        self._advance()
+        in_step = self._clock.in_step
+        self.point.shift(local, in_step=in_step)
+        self._take_lane(lane)
+        self.position = position + self.point.steps * self._batch_size
+        if in_step:
+            self._clock.renew(self.samples_per_second, max_steps)
+        else:
+            self._go(max_steps)
+
+    async def evaluate(self, parameters: Vector, share: HeldOutShare) -> Evaluation:
+        await trio.lowlevel.checkpoint()
+        self._check_up()
+        self._check_shape(parameters)
+        samples = len(range(share.index, HELD_OUT_SIZE, share.count))
+        life, loss = self._life, self.point.score(parameters)
+        seconds = samples / (EVALUATION_SPEED * self.samples_per_second or 1.0)
+        self._advance()
+        # No step makes progress meanwhile.
+        self._clock.delay(seconds)
+        await trio.sleep(seconds)
         if life != self._life:
-            self._check_alive()
-        self._lane = None
-        loss = self._walk(lane, steps)
-        self._drawn += steps * self._batch_size
-        return self._hand_over(steps, loss, trio.current_time() - began)
+            raise TrainerLost(f"the trainer died: {self._lost}")
+        return Evaluation(loss=loss, samples=samples, seconds=seconds)
 
     async def inner_state(self) -> Vector:
         await trio.lowlevel.checkpoint()
         self._check_alive()
-        self._check_paused()
-        return self._velocity.copy()
+        self._advance()
+        return self.point.velocity.copy()
 
     async def restore_inner_state(self, state: Vector) -> None:
         await trio.lowlevel.checkpoint()
-        if trio.current_time() < self._up_again_s:
-            raise TrainerLost(f"the trainer is being restarted: {self._lost}")
+        self._check_up()
         self._check_paused()
-        if state.shape != self._velocity.shape:
-            raise ValueError(f"a state of {state.shape} does not match {self._velocity.shape}")
-        self._velocity[:] = state
+        if state.shape != self.point.velocity.shape:
+            raise ValueError(f"a state of {state.shape} does not match {self.point.velocity.shape}")
+        self.point.velocity[:] = state
 
     def progress(self) -> Progress:
-        steps = self._steps_at(trio.current_time()) if self._lane is not None else 0
-        loss = self._loss() if steps else None
+        steps = self._clock.steps
         return Progress(
-            steps=steps, samples=steps * self._batch_size, loss=loss, samples_per_second=self._rate
+            steps=steps,
+            samples=steps * self._batch_size,
+            loss=self.point.loss() if steps else None,
+            samples_per_second=self._clock.rate,
         )
 
     # ---------------------------------------------------------------- inside
 
+    def _check_up(self) -> None:
+        if trio.current_time() < self._up_again_s:
+            raise TrainerLost(f"the trainer is being restarted: {self._lost}")
+
     def _check_paused(self) -> None:
-        if self._lane is not None:
+        if self._clock.running:
             raise TrainerLost("the trainer is running: collect first")
 
     def _check_alive(self) -> None:
         if self._lost is not None:
             raise TrainerLost(f"the trainer died: {self._lost}")
 
-    def _go(self, lane: Lane, max_steps: int | None) -> None:
-        self._lane, self._max_steps = lane, max_steps
-        self._began_s = trio.current_time()
-        self._rate = self.samples_per_second
+    def _check_anchored(self, what: str) -> None:
+        self._check_alive()
+        if not self._anchored:
+            raise TrainerLost(f"cannot {what}: no anchor was given")
 
-    def _step_s(self) -> float:
-        return self._batch_size / self._rate if self._rate > 0 else float("inf")
-
-    def _steps_at(self, when_s: float) -> int:
-        """Whole steps done at that time. They are computed only when somebody collects."""
-        steps = int((when_s - self._began_s) / self._step_s() + 1e-9)
-        return steps if self._max_steps is None else min(steps, self._max_steps)
-
-    def _loss(self) -> float:
-        if self._loss_now is None:
-            gap = self._now - self._target
-            self._loss_now = float(np.dot(gap, gap)) / gap.size
-        return self._loss_now
-
-    def _walk(self, lane: Lane, steps: int) -> float | None:
-        if self._marked:
-            return self._loss() if steps else None
-        losses = 0.0
-        noise = _noise(self._seed, self._now.size)
-        for step in range(steps):
-            losses += self._loss()
-            position = (
-                lane.base + lane.index + (self._drawn + step * self._batch_size) * lane.stride
+    def _check_shape(self, vector: Vector) -> None:
+        if vector.shape != self.point.now.shape or vector.dtype != np.float32:
+            raise ValueError(
+                f"a vector of {vector.shape} {vector.dtype} does not match"
+                f" {self.point.now.shape} float32"
             )
-            gradient = self._now - self._target + noise[position % NOISE_ROWS]
-            self._velocity *= MOMENTUM
-            self._velocity += gradient
-            self._now -= LEARNING_RATE * self._velocity
-            self._loss_now = None
-        return losses / steps if steps else None
 
-    def _hand_over(self, steps: int, loss: float | None, seconds: float) -> Work:
-        if self._marked and steps:
-            delta = np.full_like(self._start, mark_of(self._peer, self._stretches))
-            self._now[:] = self._start - delta
-            self._loss_now = None
-        else:
-            delta = self._start - self._now
-        self._start[:] = self._now
-        self._stretches += steps > 0
+    def _take_lane(self, lane: Lane) -> None:
+        """Draw from `lane` after the step in progress."""
+        if lane == self._lane:
+            return
+        if self._clock.in_step and self._drawing is None:
+            self._drawing = self._lane, self._drawn
+        self._lane, self._drawn = lane, 0
+
+    def _go(self, max_steps: int | None) -> None:
+        """Begin a stretch now."""
+        if not self._clock.running:
+            self._since_s = trio.current_time()
+        self._clock.begin(self.samples_per_second, max_steps)
+
+    def _advance(self, steps: int | None = None) -> None:
+        """Compute the steps that are done, or the first `steps` of the stretch."""
+        steps = self._clock.steps if steps is None else steps
+        while self._clock.computed < steps:
+            self._clock.computed += 1
+            lane, first = self._draw()
+            self.point.step(lane.position(first))
+            self.position += self._batch_size
+
+    def _draw(self) -> tuple[Lane, int]:
+        """Draw one batch. Returns the lane, and the number of its first sample in it."""
+        if self._drawing is not None:
+            drawing, self._drawing = self._drawing, None
+            return drawing
+        first = self._drawn
+        self._drawn += self._batch_size
+        return self._lane, first
+
+    def _work(self) -> Work:
+        now_s = trio.current_time()
+        steps = self.point.steps
+        delta, loss = self.point.hand_over()
+        seconds = now_s - self._since_s if self._clock.running else 0.0
+        self._since_s = now_s
+        drawing = self._clock.in_step and self._drawing is None
         return Work(
-            delta=delta, samples=steps * self._batch_size, steps=steps, loss=loss, seconds=seconds
+            delta=delta,
+            samples=steps * self._batch_size,
+            steps=steps,
+            loss=loss,
+            seconds=seconds,
+            drawn=self._drawn + drawing * self._batch_size,
         )

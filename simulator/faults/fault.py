@@ -66,6 +66,16 @@ class Kill(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=Tru
     back_s: Seconds | None = None
 
 
+class PowerCut(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
+    """Every living node loses power at the same instant, and restarts from its disk.
+
+    The first one is back after `back_s`, the last one `spread_s` later.
+    """
+
+    back_s: Seconds
+    spread_s: Seconds = 0.0
+
+
 class Start(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
     """Begin a life of a node: it joins, or comes back with its disk.
 
@@ -112,6 +122,17 @@ class Straggle(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag
     node: Node
     speed: Share = 0.1
     rate_bps: Annotated[float, Meta(gt=0)] | None = None
+    for_s: Seconds
+
+
+class SlowDownlink(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
+    """What comes to the node shares `rate_bps`, in all its lives. What it sends is as fast as ever.
+
+    So is the link of a home whose download another program uses.
+    """
+
+    node: Node
+    rate_bps: Annotated[float, Meta(gt=0)]
     for_s: Seconds
 
 
@@ -201,12 +222,14 @@ class ByzantineBehavior(Fault, frozen=True, kw_only=True, forbid_unknown_fields=
 
 AnyFault = (
     Kill
+    | PowerCut
     | Start
     | LeaveFault
     | Partition
     | Sever
     | Pause
     | Straggle
+    | SlowDownlink
     | Lose
     | Duplicate
     | Reorder
@@ -228,32 +251,6 @@ def lasts_s(fault: AnyFault) -> float:
     """
     if isinstance(fault, Kill):
         return fault.back_s or 0.0
+    if isinstance(fault, PowerCut):
+        return fault.back_s + fault.spread_s
     return getattr(fault, "for_s", None) or 0.0
-
-
-def describe(fault: AnyFault) -> str:
-    """A line for a person."""
-    where = f"at {fault.at_s:g} s" if fault.at_s is not None else ""
-    if fault.when is not None:
-        who = (
-            f"node {fault.when.node}"
-            if fault.when.node is not None
-            else f"a {fault.when.role}"
-            if fault.when.role != "any"
-            else "any node"
-        )
-        phase = fault.when.enters
-        if fault.when.number is not None:
-            phase = f"{phase} of round {fault.when.number}"
-        where = f"{fault.when.after_s:g} s after {who} enters {phase}"
-    fields = {
-        name: getattr(fault, name)
-        for name in fault.__struct_fields__
-        if name not in ("at_s", "when")
-    }
-    said = ", ".join(
-        f"{name} {'that reached it' if value == NODE_AT_STEP else value}"
-        for name, value in fields.items()
-        if value is not None
-    )
-    return f"{where}: {type(fault).__name__} ({said})"

@@ -30,7 +30,8 @@ from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
 from protocol.run.initial_parameters import initial_parameters
-from protocol.run.manifest import SignedManifest
+from protocol.run.manifest import Outer, SignedManifest
+from protocol.run.schedule import outer_at
 from simulator.harness.content import task_info, vector_of
 from simulator.harness.shadow_ledger import ShadowLedger, ShadowOffer
 from simulator.harness.wire import (
@@ -210,9 +211,10 @@ class Audit:
             mean = np.empty(self._elements, np.float32)
             parts = {i: (offer.samples, offer.encoded) for i, offer in offers if offer is not None}
             mean_by_plan(certificate.plan.plan.groups, parts, self._codec, mean)
-            outer_step(*before, mean, self._manifest.outer, *after, rounds=certificate.rounds)
+            outer = outer_at(self._manifest, step.tip.samples - certificate.samples)
+            outer_step(*before, mean, outer, *after, rounds=certificate.rounds)
             wrong = wrong or self._apart(
-                [offer for _, offer in made], certificate.rounds, before, after
+                [offer for _, offer in made], certificate.rounds, outer, before, after
             )
         self._states[certificate.hash] = after
         while len(self._states) > STATES_KEPT:
@@ -224,7 +226,14 @@ class Audit:
             )
         return wrong
 
-    def _apart(self, offers: list[ShadowOffer], rounds: float, before: State, after: State) -> str:
+    def _apart(
+        self,
+        offers: list[ShadowOffer],
+        rounds: float,
+        outer: Outer,
+        before: State,
+        after: State,
+    ) -> str:
         """How far the anchor is from what float64 makes of the stretches; empty within rounding."""
         mean: npt.NDArray[np.float64] = np.zeros(self._elements)
         counted = sum(offer.samples for offer in offers)
@@ -241,7 +250,7 @@ class Audit:
         if abs(total - counted) > sum(walk.factor < 1 for _, walk in walks):
             return f"{total} samples were handed over, {counted} are counted"
         mean /= counted
-        mu, rate = self._manifest.outer.momentum, self._manifest.outer.learning_rate
+        mu, rate = outer.momentum, outer.learning_rate
         momentum = mu * before[1].astype(np.float64) + mean / rounds
         anchor = (
             before[0].astype(np.float64)

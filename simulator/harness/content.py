@@ -14,7 +14,16 @@ import numpy as np
 import trio
 
 from protocol.averaging.vector_layout import Vector
-from protocol.ports.trainer import Lane, ParameterSpec, Progress, TaskInfo, Work
+from protocol.ports.trainer import (
+    Evaluation,
+    EvaluationFailed,
+    HeldOutShare,
+    Lane,
+    ParameterSpec,
+    Progress,
+    TaskInfo,
+    Work,
+)
 
 SAMPLES = (96, 61, 128, 33)
 """Samples of one stretch, by member modulo four.
@@ -85,10 +94,14 @@ class ContentTrainer:
         await trio.lowlevel.checkpoint()
         return task_info(self._elements)
 
-    async def train(self, anchor: Vector, lane: Lane, *, max_steps: int | None = None) -> None:
+    async def train(
+        self, anchor: Vector, lane: Lane, *, position: int = 0, max_steps: int | None = None
+    ) -> None:
         await self.resume(lane, max_steps=max_steps)
 
-    async def resume(self, lane: Lane, *, max_steps: int | None = None) -> None:
+    async def resume(
+        self, lane: Lane, *, position: int | None = None, max_steps: int | None = None
+    ) -> None:
         await trio.lowlevel.checkpoint()
         self._began_s = trio.current_time()
 
@@ -102,6 +115,24 @@ class ContentTrainer:
         self._report(self._stretch, samples)
         delta = vector_of(self._seed, self._member, self._life, self._stretch, self._elements)
         return Work(delta=delta, samples=samples, steps=1, loss=1.0, seconds=seconds)
+
+    async def hand_over(self, lane: Lane, *, position: int | None = None) -> Work:
+        training = self._began_s is not None
+        work = await self.collect()
+        self._began_s = trio.current_time() if training else None
+        return work
+
+    async def shift(
+        self, local: Vector, lane: Lane, *, position: int = 0, max_steps: int | None = None
+    ) -> None:
+        """Train on: a stretch does not depend on its anchor."""
+        await trio.lowlevel.checkpoint()
+        if self._began_s is None:
+            self._began_s = trio.current_time()
+
+    async def evaluate(self, parameters: Vector, share: HeldOutShare) -> Evaluation:
+        await trio.lowlevel.checkpoint()
+        raise EvaluationFailed("the content of a harness cannot be scored")
 
     async def inner_state(self) -> Vector:
         await trio.lowlevel.checkpoint()

@@ -145,7 +145,8 @@ class _Crowd:
 
     def _state(self, peer: PeerId) -> RoundState:
         context = RunContext(run=self._run, me=peer, manifest=self._manifest, chunks=CHUNKS)
-        return begin(context, genesis(self._run), 0.0, live=self._tables[peer].live_at(self._run))
+        root = genesis(self._run, overlap=self._manifest.round.overlaps)
+        return begin(context, root, 0.0, live=self._tables[peer].live_at(self._run))
 
     def draw(self) -> str:
         """Check that the round machines of all listeners wait for the same leaders."""

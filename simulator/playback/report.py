@@ -15,7 +15,7 @@ from simulator.world.world import World
 
 CRASH_FAULTS = (f.Kill,)
 # After these faults the next certificate is a recovery.
-BREAKING_FAULTS = (f.Kill, f.LeaveFault, f.Partition, f.Pause, f.Sever)
+BREAKING_FAULTS = (f.Kill, f.PowerCut, f.LeaveFault, f.Partition, f.Pause, f.Sever)
 
 
 class StoryReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,9 +11,11 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from protocol.rules.versions import CURRENT_RULES, RULES_2
+from protocol.run.manifest_parts import MIN_SECONDS
 from simulator.faults import fault as f
 from simulator.faults.lies import LIES
-from simulator.scenarios.story import Story
+from simulator.scenarios.story import QUICK, Story
 
 MOST_NODES = 8
 LEAST_NODES = 3
@@ -21,7 +23,7 @@ MOST_FAULTS = 6
 # Local training and exchange together, for the length of a story.
 ROUND_S = 6.0
 LEAST_ROUNDS = 6
-MOST_ROUNDS = 20
+MOST_ROUNDS = 12
 # "near" appears twice: half of what goes wrong needs no bad link.
 LINKS = ("near", "near", "perfect", "good", "average", "poor", "far", "world")
 FUZZED_LIES = tuple(
@@ -55,6 +57,12 @@ def random_story(seed: int, nodes: int | None = None) -> Story:
         link=rng.choice(LINKS),
         marked=rng.random() < 0.9,
         starts=tuple(i for i in range(count) if i not in late),
+        rules=RULES_2 if rng.random() < 0.25 else CURRENT_RULES,
+        round=replace(
+            QUICK,
+            overlap=rng.random() < 0.7,
+            min_seconds=rng.choice((MIN_SECONDS, MIN_SECONDS, QUICK.seconds)),
+        ),
     )
 
 
@@ -106,15 +114,24 @@ def _fault(rng: random.Random, nodes: int, seconds: float) -> f.AnyFault:
             **place,
         ),
         lambda: f.Kill(node=node, back_s=round(rng.uniform(0.0, 5.0), 3), **place),
+        lambda: f.PowerCut(
+            back_s=round(rng.uniform(0.0, 10.0), 3),
+            spread_s=rng.choice((0.0, 1.0, 10.0)),
+            **place,
+        ),
         lambda: f.Partition(groups=_groups(rng, nodes), for_s=for_s, **place),
         lambda: f.Sever(node=node, other=rng.randrange(nodes), for_s=for_s, **place),
         lambda: f.Pause(node=node, for_s=for_s, **place),
         lambda: f.Straggle(
             node=node,
-            speed=rng.choice((0.0, 0.05, 0.5)),
+            # A stopped trainer, and steps 2 to 50 times as long.
+            speed=rng.choice((0.0, 0.02, 0.1, 0.5)),
             rate_bps=rng.choice((None, 1e5, 1e6)),
             for_s=for_s,
             **place,
+        ),
+        lambda: f.SlowDownlink(
+            node=node, rate_bps=rng.choice((5e4, 3e5, 1e6)), for_s=for_s, **place
         ),
         lambda: f.Lose(node=node, share=rng.choice((0.1, 0.5, 1.0)), for_s=for_s, **place),
         lambda: f.Duplicate(node=node, share=rng.choice((0.2, 1.0)), for_s=for_s, **place),

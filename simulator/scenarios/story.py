@@ -11,9 +11,11 @@ from pathlib import Path
 import msgspec
 
 from protocol.errors import UserError
+from protocol.rules.versions import CURRENT_RULES
 from protocol.run.manifest import Group, Limits, Manifest, RoundRules
 from simulator.fakes.link_profiles import LINKS
-from simulator.faults.fault import AnyFault, Schedule, describe
+from simulator.faults.fault import AnyFault, Schedule
+from simulator.faults.fault_text import describe
 
 # The longest story that --fuzz ever shrank has some hundred kilobytes.
 MAX_STORY_BYTES = 16 << 20
@@ -65,6 +67,8 @@ class Story(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     seed: int
     seconds: float
     schedule: Schedule = ()
+    # The version of the rules by which the members plan and average.
+    rules: int = CURRENT_RULES
     round: RoundRules = QUICK
     min_peers: int = 2
     max_group: int = 32
@@ -90,6 +94,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return Manifest(
             name="simulated",
             task="quadratic",
+            rules=self.rules,
             seed=self.seed,
             codec=self.codec,
             round=self.round,

@@ -1,6 +1,6 @@
 """Checks a certificate by content: its state must follow from its parent's state and its offers.
 
-The world sees every offer on its way to the disk, before any other node receives it. It makes the
+The world sees every offer when it is made, before any other node receives it. It makes the
 mean of those bytes twice. `protocol.averaging.reduction` must give the certified state bit for bit.
 An independent mean in float64 must agree within rounding.
 """
@@ -16,10 +16,10 @@ from protocol.averaging.vector_layout import Vector
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.merge import merge_vectors
 from protocol.codec import codec_named
+from protocol.contribution.offer import Offer
 from protocol.digest import Buffer, Digest
 from protocol.identity import PeerId, short
-from protocol.ports.disk_records import LedgerRecord
-from protocol.run.manifest import Manifest
+from protocol.run.manifest import Manifest, Outer
 
 # Relative to the largest value of a contribution. 64 float32 additions and a division stay below
 # 2^-17.
@@ -32,24 +32,23 @@ class Contents:
     """The offers and the states of one run, as the world saw them."""
 
     def __init__(self, manifest: Manifest) -> None:
-        self._rules = manifest.outer
         self._codec = codec_named(manifest.codec)
         self._offers: dict[tuple[PeerId, int], tuple[int, Buffer]] = {}
         self._states: dict[Digest, State] = {}
 
-    def offered(self, peer: PeerId, record: LedgerRecord) -> str:
-        """Record an offer that became durable.
+    def offered(self, peer: PeerId, offer: Offer) -> str:
+        """Record an offer that its node made.
 
         Returns what is wrong with it: one seq must never name two offers.
         """
-        if not record.offered_seq:
+        if not offer.seq:
             return ""
-        offer = (record.offered_weight, record.offered)
-        known = self._offers.setdefault((peer, record.offered_seq), offer)
+        made = (offer.weight, offer.encoded)
+        known = self._offers.setdefault((peer, offer.seq), made)
         return (
             ""
-            if known == offer
-            else f"{short(peer)} made two different offers under seq {record.offered_seq}"
+            if known == made
+            else f"{short(peer)} made two different offers under seq {offer.seq}"
         )
 
     def knows(self, tip: Digest) -> bool:
@@ -62,13 +61,14 @@ class Contents:
     def check(
         self,
         certificate: OpenCertificate,
+        outer: Outer,
         weights: tuple[int, int],
         value: Vector,
         momentum: Vector,
     ) -> str:
         """What is wrong with a node's state for this certificate; empty when nothing is.
 
-        `weights` are those of a merge.
+        `outer` are the outer rules of the round, `weights` those of a merge.
         """
         parents = [self._states.get(parent) for parent in certificate.outcome.parents]
         self.keep(certificate.hash, value, momentum)
@@ -96,8 +96,8 @@ class Contents:
                     f"certificate {certificate.outcome.number} counts "
                     f"{certificate.plan.offers[i].samples} samples where {weight} were offered"
                 )
-        return self._check_bits(certificate, known[0], parts) or self._check_float64(
-            certificate, known[0], parts, momentum
+        return self._check_bits(certificate, outer, known[0], parts) or self._check_float64(
+            certificate, outer, known[0], parts, momentum
         )
 
     def _check_merge(
@@ -114,7 +114,11 @@ class Contents:
         return ""
 
     def _check_bits(
-        self, certificate: OpenCertificate, parent: State, parts: list[tuple[int, Buffer]]
+        self,
+        certificate: OpenCertificate,
+        outer: Outer,
+        parent: State,
+        parts: list[tuple[int, Buffer]],
     ) -> str:
         """Repeat the reduction's own arithmetic, encoded and decoded as on the wire.
 
@@ -129,7 +133,7 @@ class Contents:
         )
         self._codec.decode(self._codec.encode(mean), mean)
         out = np.empty_like(mean), np.empty_like(mean)
-        outer_step(*parent, mean, self._rules, *out, rounds=certificate.rounds)
+        outer_step(*parent, mean, outer, *out, rounds=certificate.rounds)
         if state_digest(*out) != certificate.outcome.state:
             return (
                 f"the state of certificate {certificate.outcome.number} does not follow from "
@@ -140,6 +144,7 @@ class Contents:
     def _check_float64(
         self,
         certificate: OpenCertificate,
+        outer: Outer,
         parent: State,
         parts: list[tuple[int, Buffer]],
         momentum: Vector,
@@ -151,7 +156,7 @@ class Contents:
         if not self._codec.lossless:
             return ""
         entered = (
-            momentum.astype(np.float64) - np.float64(np.float32(self._rules.momentum)) * parent[1]
+            momentum.astype(np.float64) - np.float64(np.float32(outer.momentum)) * parent[1]
         ) * certificate.rounds
         values = [(weight, np.frombuffer(data, "<f4").astype(np.float64)) for weight, data in parts]
         total = sum(weight for weight, _ in values)

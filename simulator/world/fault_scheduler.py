@@ -106,6 +106,8 @@ class FaultScheduler:
                 world.kill(node)
                 if back_s is not None:
                     self._later(now + back_s, partial(world.start, node))
+            case f.PowerCut():
+                self._cut_power(fault, now)
             case f.Start():
                 world.start(node)
             case f.LeaveFault():
@@ -119,6 +121,10 @@ class FaultScheduler:
                 self._pause(node, now + for_s)
             case f.Straggle(for_s=for_s):
                 self._straggle(fault, node, now + for_s)
+            case f.SlowDownlink(rate_bps=rate_bps, for_s=for_s):
+                peer, paths = world.nodes[node].peer, world.swarm.paths
+                paths.limit_downlink(peer, rate_bps)
+                self._later(now + for_s, partial(paths.limit_downlink, peer, None))
             case f.ByzantineBehavior(kind=kind, for_s=for_s):
                 world.lie(node, kind)
                 if for_s is not None:
@@ -139,6 +145,14 @@ class FaultScheduler:
                 self._later(now + for_s, lambda: setattr(medium, "capacity_bytes", float("inf")))
             case f.Lose() | f.Duplicate() | f.Reorder() | f.Corrupt():
                 self._disturb(fault, world.nodes[node], now)
+
+    def _cut_power(self, fault: f.PowerCut, now: float) -> None:
+        living = [node.index for node in self._world.nodes if node.alive]
+        for index in living:
+            self._world.kill(index)
+        for place, index in enumerate(living):
+            apart_s = fault.spread_s * place / max(1, len(living) - 1)
+            self._later(now + fault.back_s + apart_s, partial(self._world.start, index))
 
     def _sever(self, index: int, other: int, until_s: float) -> None:
         one, two = (

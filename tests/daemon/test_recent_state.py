@@ -24,8 +24,9 @@ from daemon.node import run_choice
 from daemon.node.run_choice import RunChoice, begin_run, choose_run
 from protocol.errors import UserError
 from protocol.identity import Signer
-from protocol.rules.versions import check_rules
+from protocol.rules.versions import CURRENT_RULES, RULES_2, check_rules
 from protocol.run.manifest import Manifest, SignedManifest, seal
+from protocol.run.manifest_file import load_manifest
 from tests.protocol.rules.test_versions import of_the_first_rules
 
 ME = Signer(bytes(32))
@@ -39,6 +40,11 @@ def a_run(name: str) -> SignedManifest:
 
 def chosen(home: Path, named: str | None = None, *join: str) -> RunChoice:
     return choose_run(Path(named) if named else None, join, home, ME)
+
+
+def run_manifest(choice: RunChoice) -> Manifest:
+    assert choice.manifest is not None
+    return choice.manifest.open()
 
 
 def run_of(choice: RunChoice) -> str:
@@ -163,7 +169,7 @@ def test_start_refuses_a_run_of_the_first_rules_and_changes_nothing(tmp_path: Pa
         with pytest.raises(UserError) as caught:
             chosen(tmp_path, named)
         assert caught.value.code == "RULES"
-        assert "This run uses rules 1; this program knows rules 2." in caught.value.what
+        assert "This run uses rules 1; this program knows rules 2 and 3." in caught.value.what
         assert f"hypergpud export {shown} model.safetensors" in caught.value.fix
         assert "hypergpud start --home OTHER" in caught.value.fix
     assert everything_in(tmp_path) == before
@@ -182,28 +188,41 @@ def test_the_file_of_a_run_of_the_first_rules_begins_a_new_run(
     assert f"hypergpud export {old.run.hex()[:12]} FILE" in choice.assumed[0]
 
 
+def test_the_file_of_a_run_of_rules_2_continues_it(tmp_path: Path) -> None:
+    """A file without `rules` begins a run of rules 3, whose defaults are others."""
+    file = tmp_path / "run.toml"
+    file.write_text('name = "here"\ntask = "none"\n')
+    assert run_manifest(chosen(tmp_path, str(file))).rules == CURRENT_RULES
+    begun = seal(load_manifest(file, rules=RULES_2))
+    save_recent_state(tmp_path, begun, 4001)
+    assert chosen(tmp_path, str(file)).manifest == begun
+    # What rules 2 do not have begins a run of its own.
+    file.write_text('name = "here"\ntask = "none"\n\n[round]\nmin_seconds = 3.0\n')
+    assert run_manifest(chosen(tmp_path, str(file))).round.min_seconds == 3.0
+
+
 def test_a_run_keeps_the_rules_under_which_it_began(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = seal(Manifest(name="here", task="none", rules=7))
     save_recent_state(tmp_path, begun, 4001)
-    monkeypatch.setattr(run_choice, "KNOWN_RULES", frozenset({2, 7}))
+    monkeypatch.setattr(run_choice, "KNOWN_RULES", frozenset({3, 7}))
     monkeypatch.setattr(
-        run_choice, "check_rules", lambda rules, run: check_rules(rules, run, {2, 7})
+        run_choice, "check_rules", lambda rules, run: check_rules(rules, run, {3, 7})
     )
     file = tmp_path / "run.toml"
     file.write_text('name = "here"\ntask = "none"\n')
     choice = chosen(tmp_path, str(file))
     assert choice.manifest == begun
     assert (
-        "Rules: 7, under which this home began this run (rules = 2 in the file begins another run)."
+        "Rules: 7, under which this home began this run (rules = 3 in the file begins another run)."
         in choice.assumed
     )
-    file.write_text('name = "here"\ntask = "none"\nrules = 2\n')
+    file.write_text('name = "here"\ntask = "none"\nrules = 3\n')
     assert chosen(tmp_path, str(file)).manifest == a_run("here")
     file.write_text('name = "here"\ntask = "none"\nrules = 9\n')
     with pytest.raises(
-        UserError, match=r"uses rules 9; this program knows rules 2 and 7\. Upgrade hypergpu"
+        UserError, match=r"uses rules 9; this program knows rules 3 and 7\. Upgrade hypergpu"
     ):
         chosen(tmp_path, str(file))
 

@@ -11,12 +11,14 @@ import trio
 
 from protocol.ports.trainer import Trainer, TrainerLost
 from simulator.fakes.trainer import RESTART_S, QuadraticTrainer, mark_of
+from tests.ports.trainer_evaluation_suite import TrainerEvaluationSuite
+from tests.ports.trainer_overlap_suite import TrainerOverlapSuite
 from tests.ports.trainer_suite import LANE, TrainerFactory, TrainerSuite, anchor_for
 
 pytestmark = pytest.mark.virtual_time
 
 
-class TestQuadraticTrainer(TrainerSuite):
+class TestQuadraticTrainer(TrainerSuite, TrainerOverlapSuite, TrainerEvaluationSuite):
     @pytest.fixture
     def make_trainer(self) -> TrainerFactory:
         @asynccontextmanager

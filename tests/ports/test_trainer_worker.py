@@ -12,6 +12,8 @@ from daemon.device.settings import WorkerSettings
 from protocol.identity import Signer
 from protocol.ports.trainer import Trainer
 from protocol.run.manifest import Inner, Manifest
+from tests.ports.trainer_evaluation_suite import TrainerEvaluationSuite
+from tests.ports.trainer_overlap_suite import TrainerOverlapSuite
 from tests.ports.trainer_suite import TrainerFactory, TrainerSuite
 
 PEER = Signer(bytes(32)).peer
@@ -24,7 +26,7 @@ MANIFEST = Manifest(
 
 
 @pytest.mark.real
-class TestWorkerTrainer(TrainerSuite):
+class TestWorkerTrainer(TrainerSuite, TrainerOverlapSuite, TrainerEvaluationSuite):
     @pytest.fixture
     def make_trainer(self) -> TrainerFactory:
         @asynccontextmanager

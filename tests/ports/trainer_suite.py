@@ -271,8 +271,6 @@ class TrainerSuite:
                 state = await self._fresh_state(trainer, anchor)
                 await trainer.train(anchor, LANE, max_steps=1 << 20)
                 with pytest.raises(TrainerLost):
-                    await trainer.inner_state()
-                with pytest.raises(TrainerLost):
                     await trainer.restore_inner_state(state)
                 before = trainer.progress().steps
                 await steps_done(trainer, before + 2)

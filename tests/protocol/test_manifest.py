@@ -18,10 +18,9 @@ from protocol.run.manifest import (
     Group,
     Manifest,
     SignedManifest,
-    load_manifest,
-    parse_manifest,
     seal,
 )
+from protocol.run.manifest_file import load_manifest, parse_manifest
 from tests.protocol.rounds import people
 
 OWNER, STRANGER = people(2)

@@ -15,7 +15,13 @@ from protocol.errors import PeerFault
 from protocol.identity import Signer
 from protocol.journal import REFUSALS
 from protocol.messages.base import MAX_MESSAGE_BYTES, Message, Signed
-from protocol.messages.beacon import Beacon
+from protocol.messages.beacon import (
+    MAX_SCORED_SAMPLES,
+    Beacon,
+    HeldOutScore,
+    ScoredBeacon,
+    score_of,
+)
 from protocol.messages.envelope import (
     _DOMAIN,
     AnyMessage,
@@ -57,8 +63,13 @@ BEACON = Beacon(
     device="cpu",
     endpoint=Endpoint(peer=ALICE.peer, hosts=("127.0.0.1", "::1"), port=4001, certificate=b"der"),
 )
+SCORED = ScoredBeacon(
+    **msgspec.structs.asdict(BEACON),
+    score=HeldOutScore(number=3, certificate=named("tip"), loss=2.5, samples=256),
+)
 EXAMPLES: dict[str, Message] = {
     "beacon": BEACON,
+    "scored beacon": SCORED,
     "ready": open_as(Ready, MADE.plan.offers[0], RUN),
     "bound": with_binding(
         open_as(Ready, MADE.plan.offers[0], RUN),
@@ -171,6 +182,15 @@ def _with(message: Message, **changes: Any) -> bytes:
     return msgspec.msgpack.encode(msgspec.structs.replace(message, **changes))
 
 
+def _scored(**changes: Any) -> bytes:
+    """Encode a scored beacon whose score has other values, also impossible ones."""
+    parts: list[Any] = msgspec.msgpack.decode(payload_of(SCORED))
+    names = HeldOutScore.__struct_fields__
+    for name, value in changes.items():
+        parts[-1][names.index(name)] = value
+    return msgspec.msgpack.encode(parts)
+
+
 HOLD_REPORT, VOTE, INCLUSION = EXAMPLES["hold report"], MADE.vote, MADE.inclusion
 OUT_OF_RANGE = {
     "short digest": _with(HOLD_REPORT, plan=b"\0" * 31),
@@ -188,6 +208,19 @@ OUT_OF_RANGE = {
     "no offers": _with(MADE.plan, offers=()),
     "long name": _with(BEACON, name="x" * 65),
     "long device": _with(BEACON, device="x" * 129),
+    **{
+        f"held-out {field} {value}": _scored(**{field: value})
+        for field, value in [
+            ("loss", float("nan")),
+            ("loss", float("inf")),
+            ("loss", None),
+            ("samples", 0),
+            ("samples", -1),
+            ("samples", MAX_SCORED_SAMPLES + 1),
+            ("number", -1),
+            ("certificate", b"short"),
+        ]
+    },
     "text for a number": _with(BEACON, serial="7"),
     "fraction for a number": _with(BEACON, serial=7.5),
     "one field more": msgspec.msgpack.encode([*msgspec.msgpack.decode(payload_of(HOLD_REPORT)), 1]),
@@ -256,3 +289,9 @@ def test_a_bound_offer_from_before_trajectories_is_read() -> None:
     assert signed.digest == digest(payload), "the signed bytes name the offer"
     with pytest.raises(PeerFault, match="unknown message"):
         open_signed(Signed(payload[:-1], ALICE.peer, bytes(64)), RUN, trusted=True)
+
+
+def test_a_scored_beacon_is_a_beacon_with_a_score() -> None:
+    opened = open_as(Beacon, sign(ALICE, RUN, SCORED), RUN)
+    assert score_of(opened) == SCORED.score
+    assert score_of(BEACON) is None

@@ -9,9 +9,10 @@ import pytest
 from msgspec.structs import replace
 
 from protocol.errors import UserError
+from protocol.journal import RoundCertified
 from protocol.round.phase import Phase
 from simulator.faults import fault as f
-from simulator.playback.player import play
+from simulator.playback.player import StoryPlayer, play
 from simulator.scenarios.fuzz import random_story, shrink
 from simulator.scenarios.story import Story, read_story, write_story
 
@@ -103,3 +104,44 @@ def test_report_has_the_promised_fields() -> None:
         "invariants",
         "ok",
     } <= keys
+
+
+def test_power_cut_ends_every_node_at_once_and_all_come_back() -> None:
+    story = Story(
+        name="power cut",
+        nodes=4,
+        seed=3,
+        seconds=40.0,
+        schedule=(f.PowerCut(at_s=12.5, back_s=2.0, spread_s=3.0),),
+    )
+    played = play(story)
+    assert played.report is not None
+    assert played.report.ok, played.report.reason
+    assert [living for at, living in played.alive if 12.5 <= at < 14.4] == [0]
+    assert played.alive[-1][1] == 4
+    assert f.lasts_s(story.schedule[0]) == 5.0
+    assert [node.life for node in played.world.nodes] == [2, 2, 2, 2]
+
+
+def test_slow_downlink_delays_what_comes_to_one_node_and_ends() -> None:
+    slow = f.SlowDownlink(node=1, rate_bps=3e5, at_s=6.0, for_s=20.0)
+    story = Story(name="slow", nodes=4, seed=3, seconds=60.0, schedule=(slow,))
+    with_fault, without = play(story), play(replace(story, schedule=()))
+    for played in (with_fault, without):
+        assert played.report is not None
+        assert played.report.ok, played.report.reason
+
+    def exchange_s(played: StoryPlayer, after_s: float, until_s: float) -> float:
+        """The longest scatter and reduce of the node in that time."""
+        return max(
+            event.phase_seconds["scatter"] + event.phase_seconds["reduce"]
+            for at, node, event in played.world.history
+            if isinstance(event, RoundCertified)
+            and node == 1
+            and after_s < at < until_s
+            and {"scatter", "reduce"} <= event.phase_seconds.keys()
+        )
+
+    # Three other members send it their parts of its slice, and the results of theirs.
+    assert exchange_s(with_fault, 6.0, 26.0) > 2 * exchange_s(without, 6.0, 26.0)
+    assert exchange_s(with_fault, 40.0, 60.0) < 2 * exchange_s(without, 40.0, 60.0)

@@ -1,6 +1,6 @@
-"""Two releases in one world: one supports rules 2, the other rules 2 and 3.
+"""Two releases in one world: one supports rules 2 and 3, the other also rules 4.
 
-Rules 3 divide slices in another way.
+Rules 4 divide slices in another way.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from protocol.averaging.vector_layout import CHUNK_ELEMENTS
 from protocol.journal import InputRefused, RoundCertified
 from protocol.messages.round import Plan
 from protocol.rules.registry import rule_set
-from protocol.rules.versions import CURRENT_RULES
+from protocol.rules.versions import CURRENT_RULES, KNOWN_RULES, RULES_2
 from protocol.run.manifest import Manifest, RoundRules
 from simulator.fakes.clock import run_virtual
 from simulator.world.later_rules import LATER_RULES, later_rules
 from simulator.world.simulated_node import SimulatedNode
 from simulator.world.world import World
 
-OLDER, NEWER = frozenset({CURRENT_RULES}), frozenset({CURRENT_RULES, LATER_RULES})
+OLDER, NEWER = KNOWN_RULES, KNOWN_RULES | {LATER_RULES}
 # Among three members: the tie rule assigns two of the chunks.
 CHUNKS = 5
 
@@ -71,10 +71,13 @@ def certified(world: World, index: int) -> list[RoundCertified]:
     ]
 
 
-@pytest.mark.parametrize("rules", [CURRENT_RULES, LATER_RULES])
+@pytest.mark.parametrize("rules", [RULES_2, CURRENT_RULES, LATER_RULES])
 def test_run_is_planned_by_its_own_rules(rules: int) -> None:
-    """Both releases carry out each other's plans in a run of rules 2. Rules 3 make other slices."""
-    world = world_of(rules, NEWER, OLDER if rules == CURRENT_RULES else NEWER, NEWER)
+    """Both releases carry out each other's plans in a run of rules 2 or 3.
+
+    Rules 4 make other slices.
+    """
+    world = world_of(rules, NEWER, NEWER if rules == LATER_RULES else OLDER, NEWER)
 
     async def story() -> None:
         world.start()
@@ -90,7 +93,8 @@ def test_run_is_planned_by_its_own_rules(rules: int) -> None:
     equal = [1 / 3] * 3
     borders = rule_set(rules).share_out(CHUNKS, equal)
     assert {plan.borders for plan in together} == {borders}
-    assert borders != rule_set(CURRENT_RULES + LATER_RULES - rules).share_out(CHUNKS, equal), (
+    other = CURRENT_RULES if rules == LATER_RULES else LATER_RULES
+    assert borders != rule_set(other).share_out(CHUNKS, equal), (
         "the other version makes another plan"
     )
     assert world.events(InputRefused) == []
@@ -121,17 +125,19 @@ def test_older_release_refuses_a_run_of_later_rules() -> None:
     played(world, story)
     refused = world.nodes[2].refused
     assert refused is not None
-    assert refused.what == "This run uses rules 3; this program knows rules 2. Upgrade hypergpu."
+    assert (
+        refused.what == "This run uses rules 4; this program knows rules 2 and 3. Upgrade hypergpu."
+    )
     assert world.nodes[2].life == 0, "the older node never took part"
     (refusal,) = world.events(InputRefused)
     assert isinstance(refusal, InputRefused)
     assert (refusal.reason, refusal.peer) == ("rules", world.nodes[2].peer)
-    assert refusal.detail == "it asked to join; it knows rules 2, and this run uses rules 3"
+    assert refusal.detail == "it asked to join; it knows rules 2 and 3, and this run uses rules 4"
 
 
 def test_node_that_upgrades_in_mid_run_keeps_the_runs_rules() -> None:
-    """The new release begins runs of rules 3, but the run of rules 2 continues as it was."""
-    world = world_of(CURRENT_RULES, OLDER, OLDER, OLDER)
+    """The new release begins runs of rules 4, but the run of rules 2 continues as it was."""
+    world = world_of(RULES_2, OLDER, OLDER, OLDER)
 
     async def story() -> None:
         world.start()
@@ -166,7 +172,7 @@ def test_node_that_upgrades_in_mid_run_keeps_the_runs_rules() -> None:
     )
     assert {
         plan.borders for node in world.nodes for plan in plans(world, node) if len(plan.offers) == 3
-    } == {rule_set(CURRENT_RULES).share_out(CHUNKS, [1 / 3] * 3)}
+    } == {rule_set(RULES_2).share_out(CHUNKS, [1 / 3] * 3)}
     for index in range(3):
         numbers = [event.number for event in certified(world, index)]
         assert numbers == sorted(numbers)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 
 from daemon.device.model.flat_model import FlatModel
+from daemon.device.model.vectors import assign
 from protocol.run.manifest import Inner
 
 # The value of torch and of the paper.
@@ -37,28 +38,32 @@ class AdamW:
         self.state_size = 2 * model.flat.numel() + _STEP_WORDS
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Make one update from `grad`, which is scaled in place. Never waits for the device."""
+    def step(self, factor: float = 1.0) -> None:
+        """Make one update at `factor` of the run's learning rate. Never waits for the device.
+
+        `grad` is scaled in place.
+        """
+        rate = self._rules.learning_rate * factor
         rules, flat, grad = self._rules, self._model.flat, self._model.grad
         norm = torch.linalg.vector_norm(grad)
         grad.mul_(torch.clamp(rules.clip_norm / (norm + 1e-6), max=1.0))
         self._steps += 1
         if rules.weight_decay:
             for view in self._model.decayed:
-                view.mul_(1 - rules.learning_rate * rules.weight_decay)
+                view.mul_(1 - rate * rules.weight_decay)
         self._first.lerp_(grad, 1 - rules.beta1)
         self._second.mul_(rules.beta2).addcmul_(grad, grad, value=1 - rules.beta2)
         first_left, second_left = 1 - rules.beta1**self._steps, 1 - rules.beta2**self._steps
         denominator = (
             torch.sqrt(self._second, out=self._scratch).div_(second_left**0.5).add_(EPSILON)
         )
-        flat.addcdiv_(self._first, denominator, value=-rules.learning_rate / first_left)
+        flat.addcdiv_(self._first, denominator, value=-rate / first_left)
 
     def save(self, out: torch.Tensor) -> None:
         """Write the state into `out`, shape (state_size,) on the CPU."""
         count = self._first.numel()
-        out[:count].copy_(self._first)
-        out[count : 2 * count].copy_(self._second)
+        assign(out[:count], self._first)
+        assign(out[count : 2 * count], self._second)
         out[2 * count] = self._steps // _STEP_BASE
         out[2 * count + 1] = self._steps % _STEP_BASE
 

@@ -7,6 +7,9 @@ their own memory, and the values that the task gave them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
@@ -67,6 +70,25 @@ class FlatModel:
             start = stop
         self.specs = tuple(specs)
         self.zero_grad()
+
+    @contextmanager
+    def computing_with(self, vector: torch.Tensor) -> Iterator[None]:
+        """Let the model compute with `vector`, shape (parameters,), instead of `flat`.
+
+        The gradients are set aside. All is as before afterwards.
+        """
+        before = [(parameter.data, parameter.grad) for _, parameter, _ in self.moved]
+        start = 0
+        try:
+            for _, parameter, _ in self.moved:
+                stop = start + parameter.numel()
+                parameter.grad = None
+                parameter.data = vector[start:stop].view(parameter.shape)
+                start = stop
+            yield
+        finally:
+            for (_, parameter, _), (data, grad) in zip(self.moved, before, strict=True):
+                parameter.data, parameter.grad = data, grad
 
     def zero_grad(self) -> None:
         """Set `grad` to zero, and restore the views that the task's code has replaced."""

@@ -28,6 +28,8 @@ class WorkerTimeouts(msgspec.Struct, frozen=True, kw_only=True):
     answer_s: float = 30.0
     # A multiple of the longest step so far.
     answer_steps: float = 20.0
+    # An evaluation scores at most a thousand samples, once for many steps.
+    evaluate_s: float = 600.0
     # After the worker ran for this long, its next end counts as the first.
     healthy_s: float = 60.0
     first_wait_s: float = 1.0

@@ -16,7 +16,9 @@ from daemon.children.messages import CommandDone, frame
 from daemon.device.messages import (
     BatchUnusable,
     CommandRefused,
+    EvaluationUnable,
     LoadTask,
+    ModelEvaluated,
     TaskFailed,
     WorkCollected,
     WorkerProgress,
@@ -24,6 +26,7 @@ from daemon.device.messages import (
     WorkerUnable,
     WorkerWarning,
 )
+from daemon.device.process.fault_reporter import TaskFaultReporter
 from daemon.device.process.launch import STDERR_GRACE_S
 from daemon.device.process.restart_policy import RestartPolicy, TaskFailure, WorkerTimeouts
 from daemon.device.process.worker_process import WorkerProcess
@@ -31,7 +34,6 @@ from daemon.device.settings import Job, WorkerSettings
 from daemon.device.shared_memory import SharedMemory
 from protocol.errors import UserError
 from protocol.journal import (
-    BatchSkipped,
     JournalEvent,
     TrainerReady,
     TrainerStopped,
@@ -81,6 +83,7 @@ class WorkerSupervisor:
         # Whether any sample was trained.
         self.trained = False
         self.progress = NO_PROGRESS
+        self._faults = TaskFaultReporter(on_event)
         # Set and replaced whenever a worker becomes ready, ends, or cannot start.
         self.changed = trio.Event()
 
@@ -169,6 +172,7 @@ class WorkerSupervisor:
             self.current = None
             self.progress = NO_PROGRESS
             worker.answered.set()
+            worker.evaluation_ended.set()
             self._wake_waiters()
         return trio.current_time() - worker.up_since if worker.up_since else 0.0
 
@@ -202,9 +206,16 @@ class WorkerSupervisor:
                 case TaskFailed(what=what, fix=fix, trace=trace, passes=passes):
                     worker.failed = TaskFailure(what=what, fix=fix, trace=trace, passes=passes)
                 case BatchUnusable():
-                    self._report_skipped(report)
+                    self._faults.batch_skipped(report)
                 case WorkerProgress() if report.stretch == worker.stretch:
                     self._follow(worker, report)
+                case ModelEvaluated(id=number) | EvaluationUnable(id=number) if (
+                    number == worker.evaluation
+                ):
+                    worker.evaluated = report
+                    worker.evaluation_ended.set()
+                    if isinstance(report, EvaluationUnable):
+                        self._faults.not_scored(report)
                 case WorkerWarning(code=code, message=message):
                     self._on_event(Warned(code=code, message=message))
                 case (
@@ -217,19 +228,6 @@ class WorkerSupervisor:
                     worker.answered.set()
                 case _:
                     log.debug("The worker sent a late report: %s", report)
-
-    def _report_skipped(self, report: BatchUnusable) -> None:
-        if report.trace:
-            log.warning("%s", report.trace)
-        self._on_event(
-            BatchSkipped(
-                what=report.what,
-                where=report.where,
-                skipped=report.skipped,
-                drawn=report.drawn,
-                trace=report.trace,
-            )
-        )
 
     def _accept(self, worker: WorkerProcess, ready: WorkerReady) -> None:
         if self.info is not None and (changed := difference(self.info.task, ready.info.task)):

@@ -141,6 +141,10 @@ class ByteGpt(Task):
         (window,) = batch
         return F.cross_entropy(model(window[:, :-1]).flatten(0, 1), window[:, 1:].flatten())
 
+    def held_out_gap(self) -> int:
+        """Return 1: the last byte that a window predicts is the first one of the next window."""
+        return 1
+
     def init(self, name: str, shape: tuple[int, ...]) -> Init:
         if name.startswith(("embedding", "position")):
             return uniform(EMBEDDING_STD * sqrt(3))

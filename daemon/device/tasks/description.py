@@ -14,6 +14,7 @@ import torch
 from daemon.device.model.author_code import AuthorFault, SampleFault, author_code
 from daemon.device.model.flat_model import FlatModel
 from daemon.device.tasks.catalog import SHIPPED
+from daemon.device.tasks.held_out import DataSplit
 from daemon.device.tasks.source import sources_of
 from daemon.device.tasks.task import Task
 from protocol.digest import digest
@@ -41,11 +42,17 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
 
 
-def describe_task(
-    task: Task, net: FlatModel, name: str, dataset_size: int, seed: int
-) -> TaskDigest:
+def describe_task(task: Task, net: FlatModel, name: str, split: DataSplit, seed: int) -> TaskDigest:
     """Describe the task as this machine has it. Draws a few samples of its data, twice."""
-    own = type(task).__module__
+    own, dataset_size = type(task).__module__, split.total
+    source = (
+        (SourcePart(name=f"task {name}", digest=str(task.version).encode()[:32]),)
+        if name in SHIPPED
+        else sources_of(own)
+    )
+    if split.held_out and not is_private(task):
+        parts = f"{split.trained}/{split.held_out}".encode()[:32]
+        source = (*source, SourcePart(name="the held-out samples", digest=parts))
     return TaskDigest(
         parameters=bounded(
             [_tensor(at, parameter.detach(), None) for at, parameter, _ in net.moved]
@@ -58,9 +65,7 @@ def describe_task(
         private=is_private(task),
         dataset_size=dataset_size,
         sample=() if is_private(task) else _sample(task, dataset_size, seed),
-        source=(SourcePart(name=f"task {name}", digest=str(task.version).encode()[:32]),)
-        if name in SHIPPED
-        else sources_of(own),
+        source=source,
     )
 
 

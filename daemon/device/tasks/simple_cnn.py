@@ -67,6 +67,16 @@ class SimpleCnn(Task):
     def batch(self, indices: npt.NDArray[np.int64]) -> Batch:
         return torch.from_numpy(self._images[indices]), torch.from_numpy(self._labels[indices])
 
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Return the mean loss, and the share of digits that are recognized ("accuracy")."""
+        total, right = 0.0, 0
+        for (images, labels), count in self.held_out_batches(model):
+            logits = model(images)
+            total += float(F.cross_entropy(logits, labels)) * count
+            right += int((logits.argmax(1) == labels).sum())
+        count = len(self.held_out_indices)
+        return {"loss": total / count, "accuracy": right / count}
+
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         images, labels = batch
         return F.cross_entropy(model(images), labels)

@@ -18,7 +18,7 @@ Importing this module does not import torch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod, sqrt
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -31,6 +31,13 @@ if TYPE_CHECKING:
 
 Batch = Sequence["torch.Tensor"]
 """Tensors whose first dimension is the batch; the worker moves them to its device."""
+
+
+# The share of the data that is held out, and the most samples: enough for a loss within 1%.
+HELD_OUT_SHARE = 20
+MAX_HELD_OUT = 1024
+# The samples that are scored at a time. Without gradients they need less memory than a batch.
+SCORED_AT_ONCE = 16
 
 
 class TaskOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -84,6 +91,8 @@ class Task(ABC):
         """
         self.options: Any = options
         self.data_folders = tuple(data_folders)
+        # The samples that `evaluate` scores, shape (count,). The worker sets them before each call.
+        self.held_out_indices: npt.NDArray[np.int64] = np.zeros(0, np.int64)
 
     @abstractmethod
     def model(self) -> torch.nn.Module:
@@ -104,6 +113,36 @@ class Task(ABC):
     @abstractmethod
     def loss(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """Return the mean loss over the batch, a scalar with a gradient."""
+
+    def held_out_size(self) -> int:
+        """Return how many samples are held out: the last ones, on which no member trains.
+
+        The default is 5% of the data set, at most 1,024. 0 means that nothing can be scored. Runs
+        of rules 2 hold nothing out.
+        """
+        return min(MAX_HELD_OUT, self.dataset_size() // HELD_OUT_SHARE)
+
+    def held_out_gap(self) -> int:
+        """Return how many samples before the held-out ones are not used, because they overlap."""
+        return 0
+
+    def held_out_batches(self, model: torch.nn.Module) -> Iterator[tuple[Batch, int]]:
+        """Yield the held-out samples to score now, on the model's device, with their number."""
+        device = next(model.parameters()).device
+        for at in range(0, len(self.held_out_indices), SCORED_AT_ONCE):
+            indices = self.held_out_indices[at : at + SCORED_AT_ONCE]
+            yield [tensor.to(device) for tensor in self.batch(indices.copy())], len(indices)
+
+    def evaluate(self, model: torch.nn.Module) -> dict[str, float]:
+        """Score the model on `held_out_indices`. Return figures by name, "loss" among them.
+
+        The members score different samples, and the swarm's loss is the mean over all. The worker
+        calls this in eval mode, without gradients. The default returns the mean loss.
+        """
+        total = 0.0
+        for batch, count in self.held_out_batches(model):
+            total += float(self.loss(model, batch)) * count
+        return {"loss": total / len(self.held_out_indices)}
 
     def init(self, name: str, shape: tuple[int, ...]) -> Init:
         """Return the initial values of the parameter `name`.

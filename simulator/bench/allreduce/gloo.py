@@ -25,7 +25,7 @@ class GlooDriver:
         self._mean: Vector = np.empty(settings.elements, np.float32)
 
     async def info(self) -> str:
-        return f"{self._settings.host} {_free_port(self._settings.host)}"
+        return f"{self._settings.host} {free_port(self._settings.host)}"
 
     async def meet(self, infos: tuple[str, ...]) -> None:
         os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = infos[0].split()
@@ -49,7 +49,7 @@ class GlooDriver:
         return self._mean
 
 
-def _free_port(host: str) -> int:
+def free_port(host: str) -> int:
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])

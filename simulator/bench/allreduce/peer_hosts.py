@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -9,7 +10,7 @@ import msgspec
 
 from protocol.errors import UserError
 from simulator.harness.clusters import ClusterLink, Clusters, clusters
-from simulator.harness.netns import Namespaces, missing_for_netem, namespaces
+from simulator.harness.netns import COMMAND_S, Namespaces, missing_for_netem, namespaces
 
 LOOPBACK = "127.0.0.1"
 
@@ -20,6 +21,20 @@ class PeerHosts(msgspec.Struct, frozen=True, kw_only=True):
     hosts: tuple[str, ...]
     device: str
     prefixes: tuple[tuple[str, ...], ...]
+
+    def sent_bytes(self) -> tuple[int, ...]:
+        """What each peer's network device has sent, by the kernel's count; () on loopback."""
+        return tuple(self._sent(prefix) for prefix in self.prefixes if prefix)
+
+    def _sent(self, prefix: tuple[str, ...]) -> int:
+        read = [*prefix, "cat", "/proc/net/dev"]
+        done = subprocess.run(read, capture_output=True, text=True, timeout=COMMAND_S, check=True)
+        for line in done.stdout.splitlines():
+            name, colon, counts = line.partition(":")
+            if colon and name.strip() == self.device:
+                # proc(5): eight counts of what came, then the bytes that were sent.
+                return int(counts.split()[8])
+        raise UserError("NETNS", f"A peer's namespace has no device {self.device}.")
 
 
 UNITS = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
@@ -48,16 +63,42 @@ def parse_rate(text: str) -> float | None:
     return bits
 
 
+def parse_link_rate(text: str) -> tuple[float | None, float | None]:
+    """Parse "DOWN/UP", or one rate for both ways. Returns (downlink, uplink), bits per second.
+
+    Raises:
+        UserError: With code RATE.
+    """
+    down, slash, up = text.partition("/")
+    downlink_bps = parse_rate(down)
+    return downlink_bps, parse_rate(up) if slash else downlink_bps
+
+
 @contextmanager
 def peer_hosts(
-    peers: int, rate_bps: float | None, rtt_s: float, say: Callable[[str], None]
+    peers: int,
+    uplink_bps: float | None,
+    rtt_s: float,
+    say: Callable[[str], None],
+    *,
+    downlink_bps: float | None = None,
+    isolated: bool = False,
 ) -> Iterator[PeerHosts]:
     """Hosts on loopback, or with a rate or a round trip in a namespace for each peer.
+
+    Args:
+        peers: How many.
+        uplink_bps: What each peer's link sends, bits per second; None is unlimited.
+        rtt_s: The round trip between any two peers.
+        say: Shows a person what the links cost.
+        downlink_bps: What each link receives; None: as much as it sends.
+        isolated: Whether each peer gets a namespace even where nothing is shaped.
 
     Raises:
         UserError: With code NETNS.
     """
-    if rate_bps is None and not rtt_s:
+    downlink_bps = uplink_bps if downlink_bps is None else downlink_bps
+    if uplink_bps is None and downlink_bps is None and not rtt_s and not isolated:
         yield PeerHosts(hosts=(LOOPBACK,) * peers, device="lo", prefixes=((),) * peers)
         return
     with ExitStack() as stack:
@@ -69,14 +110,14 @@ def peer_hosts(
                     peers,
                     1,
                     ClusterLink(delay_s=rtt_s / 2),
-                    uplink_bps=rate_bps,
-                    downlink_bps=rate_bps,
+                    uplink_bps=uplink_bps,
+                    downlink_bps=downlink_bps,
                 )
             )
         else:
             made = stack.enter_context(namespaces(peers))
             for peer in range(peers):
-                made.shape(peer, uplink_bps=rate_bps, downlink_bps=rate_bps)
+                made.shape(peer, uplink_bps=uplink_bps, downlink_bps=downlink_bps)
                 if rtt_s:
                     made.delay(peer, rtt_s / 4)  # both ways at both ends
         yield PeerHosts(

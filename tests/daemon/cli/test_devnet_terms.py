@@ -22,7 +22,8 @@ from daemon.cli.main import run
 from daemon.config.settings import ChainConfig
 from daemon.services.training.engine import check_engine
 from protocol.errors import UserError
-from protocol.run.manifest import Manifest, parse_manifest
+from protocol.run.manifest import Manifest
+from protocol.run.manifest_file import parse_manifest
 
 REPOSITORY = Path(__file__).parents[3]
 

@@ -43,7 +43,7 @@ def test_export_writes_named_tensors_and_overwrites_only_with_force(
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (
         f"Wrote {file}: {PARAMETERS:,} parameters of the run tests"
-        f" ({made.run.hex()[:12]}, rules 2), as of round {ROUNDS}.\n"
+        f" ({made.run.hex()[:12]}, rules 3), as of round {ROUNDS}.\n"
     )
     tensors = safetensors.numpy.load_file(file)
     assert {name: tensor.shape for name, tensor in tensors.items()} == dict(SHAPES)
@@ -56,7 +56,7 @@ def test_export_writes_named_tensors_and_overwrites_only_with_force(
     assert (metadata["name"], metadata["task"], metadata["rules"], metadata["round"]) == (
         "tests",
         "nothing",
-        "2",
+        "3",
         "5",
     )
     again = hypergpud("export", str(file))
@@ -70,7 +70,7 @@ def test_export_writes_named_tensors_and_overwrites_only_with_force(
     assert result == {
         "file": str(file),
         "run": made.run.hex(),
-        "rules": 2,
+        "rules": 3,
         "round": ROUNDS,
         "parameters": PARAMETERS,
     }
@@ -87,7 +87,7 @@ def test_run_of_the_first_rules_can_be_exported_but_not_started(
         done = hypergpud(*arguments)
         assert done.returncode == 2
         assert (
-            "This run uses rules 1; this program knows rules 2. This program only reads such"
+            "This run uses rules 1; this program knows rules 2 and 3. This program only reads such"
             " a run. [RULES]" in done.stderr
         )
         assert f"hypergpud export {shown} model.safetensors" in done.stderr

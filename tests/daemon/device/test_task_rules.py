@@ -139,7 +139,7 @@ def test_returns_that_torch_accepts_are_accepted(what: str) -> None:
     loop = training(Returns(Returns.Options(what=what)))
     for _ in range(2):
         loop.step()
-    assert (loop.dataset_size, loop.pause().samples) == (100, 8)
+    assert (loop.split.total, loop.pause().samples) == (100, 8)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_a_bad_sample_costs_only_its_batch(task: type[faulty_tasks.Line], words:
                 assert loop.bad.last.where.startswith("sample 17 (position ")
     work = loop.pause()
     assert (skipped, work.samples) == (3, 72 * 4)
-    assert loop.finite()
+    assert work.dropped == 0
     assert loop.bad.last is not None
     assert (loop.bad.last.skipped, loop.bad.last.drawn) == (3, loop.bad.last.drawn)
 

@@ -19,7 +19,8 @@ from daemon.device.tasks.digits import mnist, read_idx, sklearn_digits
 from daemon.device.tasks.files import allowed_path
 from protocol.errors import UserError
 from protocol.run.initial_parameters import initial_parameters
-from protocol.run.manifest import Inner, load_manifest
+from protocol.run.manifest import Inner
+from protocol.run.manifest_file import load_manifest
 
 SETTINGS = WorkerSettings(device="cpu", threads=1)
 

@@ -17,8 +17,9 @@ from daemon.observer.page import page_html
 from daemon.observer.page_lists import SHOWN_PEERS, when
 from protocol import journal
 from protocol.journal import REFUSALS
-from protocol.status import LossPoint, StatusState, fold, status_at
-from tests.story import AT, HOSTILE, PEERS, certified, day, folded, report, started
+from protocol.status import HeldOutPoint, LossPoint, StatusState, fold, status_at
+from protocol.status.reference import ReferenceCurve, ReferencePoint
+from tests.story import AT, HOSTILE, PEERS, certified, day, folded, report, scored, started
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
@@ -171,17 +172,57 @@ def test_nice_axis_contains_its_values_with_few_steps(a: float, b: float) -> Non
     assert len(axis.labels()) == axis.steps + 1
 
 
-@given(st.lists(st.tuples(st.integers(0, 10**6), st.floats(-1e6, 1e6)), max_size=50))
-def test_loss_chart_draws_any_curve(values: list[tuple[int, float]]) -> None:
-    samples = sorted(samples for samples, _ in values)
+CURVE = st.lists(st.tuples(st.integers(0, 10**6), st.floats(-1e12, 1e12)), max_size=50)
+
+
+@given(training=CURVE, held_out=CURVE, alone=CURVE, of_time=st.booleans())
+def test_loss_chart_draws_any_curve(
+    training: list[tuple[int, float]],
+    held_out: list[tuple[int, float]],
+    alone: list[tuple[int, float]],
+    of_time: bool,
+) -> None:
     points = [
-        LossPoint(number=i, at=AT, samples=total, loss=loss)
-        for i, (total, (_, loss)) in enumerate(zip(samples, values, strict=True))
+        LossPoint(number=i, at=AT + total, samples=total, loss=loss)
+        for i, (total, loss) in enumerate(sorted(training))
     ]
-    html = loss_chart(points)
+    scores = [
+        HeldOutPoint(
+            number=i, at=AT + total, samples=total, loss=loss, training=None, scored=9, scorers=2
+        )
+        for i, (total, loss) in enumerate(sorted(held_out))
+    ]
+    reference = ReferenceCurve(
+        label="one machine alone",
+        began_at=AT,
+        points=tuple(
+            ReferencePoint(seconds=float(at), samples=at, loss=loss) for at, loss in sorted(alone)
+        ),
+    )
+    html = loss_chart(points, scores, reference if of_time else None)
     Markup(html)
     assert "nan" not in html
     assert "inf" not in html
+
+
+def test_page_shows_held_out_loss_beside_the_members_claim_and_a_reference() -> None:
+    state = folded([*day(), *(scored(i, n, 6.2 - 0.1 * n) for i in (0, 1) for n in (3, 5, 6))])
+    reference = ReferenceCurve(
+        label="one <machine> alone",
+        began_at=AT - 100,
+        points=(
+            ReferencePoint(seconds=0.0, samples=0, loss=6.5),
+            ReferencePoint(seconds=70.0, samples=900, loss=6.3),
+        ),
+    )
+    status = status_at(state, AT)
+    page = Markup(page_html(status))
+    for words in ("Held-out loss", "scored by 2", "as the members claim", "against samples"):
+        assert words in page.words
+    assert "alone" not in page.words
+    page = Markup(page_html(msgspec.structs.replace(status, reference=reference)))
+    assert "one <machine> alone" in page.words
+    assert "against time" in page.words
 
 
 def test_metrics_begin_at_zero_and_have_no_peer_as_label() -> None:
@@ -197,6 +238,10 @@ def test_metrics_begin_at_zero_and_have_no_peer_as_label() -> None:
         for path in ("direct", "relayed", "none"):
             assert f'hypergpu_peers{{path="{path}"}}' in text
     assert "hypergpu_loss NaN" in empty
+    assert "hypergpu_held_out_loss NaN" in empty
+    one = metrics_text(status_at(folded([*day(), scored(1, 6, 2.5)]), AT)).decode()
+    for sample in ("loss 2.5", "round 6.0", "scored_samples 256.0", "scorers 1.0"):
+        assert f"hypergpu_held_out_{sample}" in one
     for line in (
         "hypergpu_round 6.0",
         'hypergpu_network_bytes_total{direction="sent",plane="bulk"} 3e+06',

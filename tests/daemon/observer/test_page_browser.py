@@ -13,8 +13,9 @@ from daemon.observer.bridge import Bridge
 from daemon.observer.server import web_server
 from daemon.observer.settings import BoundAddress, ObserverSettings
 from protocol.status import fold, status_at
+from protocol.status.reference import ReferenceCurve, ReferencePoint
 from tests.browser import Browser, chromium, chromium_path
-from tests.story import AT, certified, day, folded, report
+from tests.story import AT, certified, day, folded, report, scored
 
 pytestmark = [
     pytest.mark.real,
@@ -86,6 +87,36 @@ async def test_page_with_hostile_names_runs_no_script_and_fits_each_width() -> N
             assert "<script>alert('x')</script>" in browser.evaluate(
                 "document.querySelector('.peers').innerText"
             )
+
+        await browse(story)
+
+
+async def test_page_draws_held_out_loss_beside_training_loss_and_reference() -> None:
+    state = folded([*day(), *(scored(i, n, 6.2 - 0.1 * n) for i in (0, 1) for n in (2, 4, 6))])
+    points = tuple(
+        ReferencePoint(seconds=5.0 * i, samples=40 * i, loss=6.5 - 0.02 * i) for i in range(20)
+    )
+    curve = ReferenceCurve(label="one machine alone", began_at=AT - 120, points=points)
+    bridge = Bridge()
+    bridge.publish(msgspec.structs.replace(status_at(state, AT), reference=curve))
+    async with web_server(bridge, ObserverSettings(port=0)) as bound:
+
+        def story(browser: Browser) -> None:
+            for width in (320, 1280):
+                browser.size(width, 900)
+                browser.open(bound.url)
+                assert browser.evaluate("document.documentElement.scrollWidth") <= width
+                for kind in ("training", "held-out", "reference"):
+                    line = f"document.querySelector('.chart .{kind} .line')"
+                    assert browser.evaluate(f"{line}.getBoundingClientRect().width") > 50
+                words = browser.evaluate("document.querySelector('.curves').innerText")
+                assert "one machine alone" in words
+                assert "as the members claim" in words
+            colors = (
+                f"getComputedStyle(document.querySelector('.chart .{kind} .line')).stroke"
+                for kind in ("training", "held-out", "reference")
+            )
+            assert len({browser.evaluate(color) for color in colors}) == 3
 
         await browse(story)
 

@@ -107,7 +107,7 @@ def test_a_joiner_of_the_first_rules_gets_the_manifest_and_the_member_notes_it()
         (
             "rules",
             handshake.joiner.peer,
-            "it asked to join; it knows rules 1, and this run uses rules 2",
+            "it asked to join; it knows rules 1, and this run uses rules 3",
         )
     ]
 

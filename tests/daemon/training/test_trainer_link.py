@@ -48,7 +48,7 @@ def test_trainer_link_has_one_task_that_waits_for_a_missing_trainer(
             waiting[trainer] -= 1
 
     def checked(trainer: QuadraticTrainer) -> None:
-        if trainer._lane is not None:
+        if trainer._clock.running:
             refused.append(f"at {trio.current_time():.2f} s")
         check(trainer)
 

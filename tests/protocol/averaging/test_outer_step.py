@@ -13,6 +13,7 @@ from protocol.codec import implementation, loops
 from protocol.digest import digest, merkle_root
 from protocol.run.manifest import Outer
 
+DILOCO = Outer(learning_rate=0.7, momentum=0.9)
 SIZE = 5000
 STEPS = 12
 
@@ -84,7 +85,7 @@ def test_the_outer_step_keeps_its_inputs_and_writes_all_outputs() -> None:
     results = []
     for rubbish in (0.0, np.nan):
         outputs = np.full(SIZE, rubbish, np.float32), np.full(SIZE, rubbish, np.float32)
-        outer_step(anchor, momentum, mean, Outer(), *outputs)
+        outer_step(anchor, momentum, mean, DILOCO, *outputs)
         results.append([output.tobytes() for output in outputs])
     assert results[0] == results[1]
     assert [vector.tobytes() for vector in (anchor, momentum, mean)] == before
@@ -94,10 +95,10 @@ def test_the_buffers_may_be_views_of_one() -> None:
     """Shared memory gives views of one mapping, which lie side by side and do not overlap."""
     anchor, momentum, (mean, *_) = _vectors(3)
     apart = np.empty(SIZE, np.float32), np.empty(SIZE, np.float32)
-    outer_step(anchor, momentum, mean, Outer(), *apart)
+    outer_step(anchor, momentum, mean, DILOCO, *apart)
     block = np.concatenate([anchor, momentum, mean, np.empty(2 * SIZE, np.float32)])
     parts = [block[i * SIZE : (i + 1) * SIZE] for i in range(5)]
-    outer_step(parts[0], parts[1], parts[2], Outer(), parts[3], parts[4])
+    outer_step(parts[0], parts[1], parts[2], DILOCO, parts[3], parts[4])
     assert (parts[3].tobytes(), parts[4].tobytes()) == (apart[0].tobytes(), apart[1].tobytes())
 
 
@@ -109,10 +110,10 @@ def test_the_outer_step_is_elementwise(seed: int, size: int, cut: int) -> None:
     """
     anchor, momentum, (mean, *_) = _vectors(seed, size)
     whole = np.empty(size, np.float32), np.empty(size, np.float32)
-    outer_step(anchor, momentum, mean, Outer(), *whole)
+    outer_step(anchor, momentum, mean, DILOCO, *whole)
     cut %= size
     part = np.empty(size - cut, np.float32), np.empty(size - cut, np.float32)
-    outer_step(anchor[cut:].copy(), momentum[cut:].copy(), mean[cut:].copy(), Outer(), *part)
+    outer_step(anchor[cut:].copy(), momentum[cut:].copy(), mean[cut:].copy(), DILOCO, *part)
     assert (whole[0][cut:].tobytes(), whole[1][cut:].tobytes()) == (
         part[0].tobytes(),
         part[1].tobytes(),
@@ -165,10 +166,10 @@ def test_the_compiled_step_is_used_and_numpy_where_it_cannot_walk(
 ) -> None:
     anchor, momentum, (mean, *_) = _vectors(4)
     apart, strided = np.empty((2, SIZE), np.float32), np.empty((SIZE, 2), np.float32)
-    outer_step(anchor, momentum, mean, Outer(), strided[:, 0], strided[:, 1])
+    outer_step(anchor, momentum, mean, DILOCO, strided[:, 0], strided[:, 1])
     monkeypatch.setattr(
         "protocol.averaging.outer_step.step_in_numpy",
         lambda *parts: pytest.fail("numpy did the work"),
     )
-    outer_step(anchor, momentum, mean, Outer(), *apart)
+    outer_step(anchor, momentum, mean, DILOCO, *apart)
     assert np.array_equal(apart, strided.T)

@@ -22,7 +22,7 @@ from protocol.digest import digest
 from protocol.planning.group_proposals import GroupBounds
 from protocol.planning.group_size_history import GroupSizeHistory
 from protocol.rules.registry import RULE_SETS, RuleSet
-from protocol.rules.versions import CURRENT_RULES, FIRST_RULES, KNOWN_RULES
+from protocol.rules.versions import CURRENT_RULES, FIRST_RULES, KNOWN_RULES, RULES_2
 from protocol.run.manifest import Outer
 from tests.protocol.planning.test_group_choice import SIZES, regions
 from tests.protocol.rounds import named, people
@@ -119,10 +119,13 @@ def _sums(rules: RuleSet) -> list[bytes]:
 def _steps(rules: RuleSet) -> list[bytes]:
     anchor, momentum, mean = _vectors(9, 3)
     outs = [np.empty(5000, np.float32) for _ in range(3)]
-    rules.outer_step(anchor, momentum, mean, Outer(), outs[0], outs[1])
+    rules.outer_step(anchor, momentum, mean, PINNED_OUTER, outs[0], outs[1])
     rules.merge_vectors(anchor, momentum, (300, 200), outs[2])
     return [out.tobytes() for out in outs]
 
+
+# The outer rules under which the pins were recorded.
+PINNED_OUTER = Outer(learning_rate=0.7, momentum=0.9)
 
 PARTS: dict[str, Callable[[RuleSet], list[bytes]]] = {
     "group choice": _choice,
@@ -142,10 +145,13 @@ _TWO = {
     "steps": "fc67c95c0c42b84c22a021cbb142a730",
 }
 
+_THREE = _TWO
+
 # The first version has only what a reader of its certificates and proofs needs.
 PINS: dict[int, dict[str, str]] = {
     FIRST_RULES: {part: _TWO[part] for part in ("slices", "layout")},
-    CURRENT_RULES: _TWO,
+    RULES_2: _TWO,
+    CURRENT_RULES: _THREE,
 }
 
 

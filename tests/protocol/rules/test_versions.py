@@ -12,11 +12,13 @@ from protocol.rules.versions import (
     CURRENT_RULES,
     FIRST_RULES,
     KNOWN_RULES,
+    RULES_2,
     check_rules,
     in_words,
     refusal,
 )
-from protocol.run.manifest import Manifest, SignedManifest, parse_manifest, seal
+from protocol.run.manifest import Inner, Manifest, Outer, SignedManifest, seal
+from protocol.run.manifest_file import parse_manifest
 
 PLAIN = Manifest(name="run", task="module:Task")
 MINIMAL = 'name = "run"\ntask = "module:Task"\n'
@@ -24,17 +26,14 @@ MINIMAL = 'name = "run"\ntask = "module:Task"\n'
 
 def of_the_first_rules(manifest: Manifest = PLAIN) -> SignedManifest:
     """Return the bytes that programs wrote before manifests named a version."""
-    fields = msgspec.msgpack.decode(msgspec.msgpack.encode(manifest))
+    fields = msgspec.msgpack.decode(seal(replace(manifest, rules=RULES_2)).body)
     del fields["rules"]
     return SignedManifest(body=msgspec.msgpack.encode(fields))
 
 
-def with_fields(**more: object) -> SignedManifest:
-    return SignedManifest(
-        body=msgspec.msgpack.encode(
-            {**msgspec.msgpack.decode(msgspec.msgpack.encode(PLAIN)), **more}
-        )
-    )
+def with_fields(plain: Manifest = PLAIN, **more: object) -> SignedManifest:
+    fields = {**msgspec.msgpack.decode(seal(plain).body), **more}
+    return SignedManifest(body=msgspec.msgpack.encode(fields))
 
 
 def test_a_new_run_has_the_current_version_and_bytes_without_one_the_first() -> None:
@@ -51,8 +50,8 @@ def test_a_new_run_has_the_current_version_and_bytes_without_one_the_first() -> 
 
 
 def test_another_version_is_another_run() -> None:
-    assert parse_manifest(MINIMAL + "rules = 3\n", "").rules == 3
-    assert len({seal(replace(PLAIN, rules=rules)).run for rules in (1, 2, 3)}) == 3
+    assert parse_manifest(MINIMAL + "rules = 4\n", "").rules == 4
+    assert len({seal(replace(PLAIN, rules=rules)).run for rules in (1, 2, 3, 4)}) == 4
 
 
 @pytest.mark.parametrize("rules", [0, -1, 1 << 40, "two", None, 2.5])
@@ -64,19 +63,73 @@ def test_a_version_that_is_no_small_number_is_refused(rules: object) -> None:
 
 def test_a_manifest_of_newer_rules_with_unknown_fields_is_refused_by_its_version() -> None:
     with pytest.raises(UserError) as error:
-        with_fields(rules=3, fragments=4).open()
+        with_fields(rules=4, fragments=4).open()
     assert error.value.code == "RULES"
     assert (
-        error.value.what == "This run uses rules 3; this program knows rules 2. Upgrade hypergpu."
+        error.value.what
+        == "This run uses rules 4; this program knows rules 2 and 3. Upgrade hypergpu."
     )
     assert "fragments" in error.value.why
     with pytest.raises(UserError) as error:
-        with_fields(rules=2, fragments=4).open()
+        with_fields(rules=3, fragments=4).open()
     assert error.value.code == "MANIFEST"
 
 
 def test_a_manifest_of_newer_rules_with_known_fields_opens() -> None:
-    assert with_fields(rules=3).open().rules == 3
+    assert with_fields(rules=4).open().rules == 4
+
+
+def test_a_run_of_rules_2_keeps_its_bytes_and_its_id() -> None:
+    two = Manifest(
+        name="run",
+        task="module:Task",
+        rules=RULES_2,
+        codec="float32",
+        outer=Outer(learning_rate=0.7, momentum=0.9),
+    )
+    sealed = seal(two)
+    assert sealed.run.hex() == "55cef3437e2d3c36ed795a153a2f655ad2f2e29277d40046413738a0bc33c883"
+    assert sealed.open() == two
+    assert (two.round.overlap, two.round.min_seconds) == (False, two.round.seconds)
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [
+        ("round", "overlap", True),
+        ("round", "min_seconds", 1.0),
+        ("inner", "warmup_samples", 8),
+        ("inner", "decay", "constant"),
+        ("inner", "total_samples", 0),
+        ("inner", "final_factor", 0.1),
+        ("outer", "momentum_warmup_samples", 0),
+    ],
+)
+def test_a_run_of_rules_2_has_no_field_of_rules_3(part: str, field: str, value: object) -> None:
+    """Other releases that know rules 2 would refuse its bytes."""
+    two = replace(PLAIN, rules=RULES_2)
+    held = msgspec.msgpack.decode(seal(two).body)[part]
+    with pytest.raises(UserError, match=f"rules 2 (do not have {part}.{field}|have no )") as error:
+        with_fields(two, **{part: {**held, field: value}}).open()
+    assert error.value.code == "MANIFEST"
+    shown = str(value).lower() if isinstance(value, bool) else repr(value).replace("'", '"')
+    text = MINIMAL + f"rules = 2\n\n[{part}]\n{field} = {shown}\n"
+    with pytest.raises(UserError, match=f"line 6: rules 2 do not have '{part}.{field}'"):
+        parse_manifest(text, "")
+    assert parse_manifest(text.replace("rules = 2", "rules = 3"), "").rules == CURRENT_RULES
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"inner": Inner(warmup_samples=8)},
+        {"inner": Inner(decay="linear", total_samples=8)},
+        {"outer": Outer(momentum_warmup_samples=8)},
+    ],
+)
+def test_a_run_of_rules_2_has_no_schedule(part: dict[str, Inner | Outer]) -> None:
+    with pytest.raises(ValueError, match="rules 2 have no"):
+        replace(PLAIN, rules=RULES_2, **part)
 
 
 def test_who_may_take_part() -> None:
@@ -84,10 +137,10 @@ def test_who_may_take_part() -> None:
     check_rules(3, "abc", {2, 3})
     for rules, known, words, fix in (
         (
-            3,
+            4,
             KNOWN_RULES,
-            "This run uses rules 3; this program knows rules 2. Upgrade hypergpu.",
-            "knows rules 3",
+            "This run uses rules 4; this program knows rules 2 and 3. Upgrade hypergpu.",
+            "knows rules 4",
         ),
         (
             5,
@@ -98,7 +151,7 @@ def test_who_may_take_part() -> None:
         (
             1,
             KNOWN_RULES,
-            "This run uses rules 1; this program knows rules 2. "
+            "This run uses rules 1; this program knows rules 2 and 3. "
             "This program only reads such a run.",
             "hypergpud export abc",
         ),
@@ -139,6 +192,6 @@ def test_every_version_that_is_known_or_read_has_its_functions() -> None:
 
 
 def test_unknown_rules_compute_nothing() -> None:
-    for look in (lambda: rule_set(3), lambda: rules_of(replace(PLAIN, rules=3))):
-        with pytest.raises(UserError, match="uses rules 3"):
+    for look in (lambda: rule_set(4), lambda: rules_of(replace(PLAIN, rules=4))):
+        with pytest.raises(UserError, match="uses rules 4"):
             look()

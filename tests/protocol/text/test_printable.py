@@ -11,7 +11,8 @@ import pytest
 from daemon.cli.invocation import Invocation
 from daemon.logs import PlainFormatter
 from protocol.errors import MOST_FAULT_CHARS, PeerFault, UserError
-from protocol.run.manifest import Manifest, SignedManifest, parse_manifest
+from protocol.run.manifest import Manifest, SignedManifest
+from protocol.run.manifest_file import parse_manifest
 from protocol.text.printable import MOST_CHARS, printable
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\u200b\r\b\ud800"

@@ -55,6 +55,18 @@ def check_manifest(manifest: Manifest) -> None:
         raise refuse(
             "rounds cannot be counted in steps: members meet by the clock", "leave round.steps at 0"
         )
+    if manifest.inner.warmup_samples or manifest.inner.decay != "constant":
+        raise refuse(
+            "no learning rate follows a schedule: schedules go by certified samples, and hivemind "
+            "certifies none",
+            'leave inner.warmup_samples at 0 and inner.decay at "constant"',
+        )
+    if manifest.outer.momentum_warmup_samples:
+        raise refuse(
+            "the outer momentum has no warm-up: it goes by certified samples, and hivemind "
+            "certifies none",
+            "leave outer.momentum_warmup_samples at 0",
+        )
     if manifest.round.seconds < SHORTEST_ROUND_S:
         raise refuse(
             f"rounds have at least {SHORTEST_ROUND_S:g} s: finding a group takes a second or two",

@@ -1,0 +1,127 @@
+"""Scores parameters on held-out samples between two steps. Worker process only.
+
+The model computes with other memory meanwhile, so the parameters that are trained stay as they are:
+a hand-over at the same time is not disturbed.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from time import monotonic
+
+import numpy as np
+import torch
+
+from daemon.device.model.author_code import (
+    AuthorFault,
+    MemoryShort,
+    SampleFault,
+    author_code,
+    place_of,
+)
+from daemon.device.model.flat_model import FlatModel
+from daemon.device.processor import Device
+from daemon.device.tasks.description import seed_everything
+from daemon.device.tasks.held_out import DataSplit
+from daemon.device.tasks.task import Task
+from protocol.ports.trainer import Evaluation, HeldOutShare
+
+
+class ScoringFault(Exception):
+    """The task cannot score. `what` names the file and the line, `trace` may be empty."""
+
+    def __init__(self, what: str, trace: str = "") -> None:
+        super().__init__(what)
+        self.what, self.trace = what, trace
+
+
+class HeldOutScorer:
+    """Calls a task's `evaluate`, and leaves training as it was."""
+
+    def __init__(
+        self, task: Task, device: Device, net: FlatModel, split: DataSplit, seed: int
+    ) -> None:
+        self._task, self._device, self._net = task, device, net
+        self._split, self._seed = split, seed
+
+    def score(self, parameters: torch.Tensor, share: HeldOutShare) -> Evaluation:
+        """Score the vector `parameters`, shape (parameters,), on the CPU.
+
+        Every node and every call draws the same random numbers. Raises `ScoringFault`.
+        """
+        began_s = monotonic()
+        indices = self._split.share(share)
+        if not len(indices):
+            raise ScoringFault(
+                f"share {share.index} of {share.count} has no held-out samples:"
+                f" {self._split.held_out} of {self._split.total:,} samples are held out"
+            )
+        self._task.held_out_indices = indices
+        vector = parameters.to(self._device.torch)
+        try:
+            with (
+                self._net.computing_with(vector),
+                _evaluating(self._net.model),
+                _same_random_numbers(self._device),
+                torch.no_grad(),
+                self._device.autocast(),
+                author_code("evaluate()", SampleFault),
+            ):
+                seed_everything(self._seed)
+                scores = self._task.evaluate(self._net.model)
+                figures = self._checked(scores)
+        except (AuthorFault, MemoryShort) as fault:
+            raise ScoringFault(fault.what, fault.trace) from fault
+        loss = figures.pop("loss")
+        return Evaluation(
+            loss=loss,
+            metrics=tuple(sorted(figures.items())),
+            samples=len(indices),
+            seconds=monotonic() - began_s,
+        )
+
+    def _checked(self, scores: object) -> dict[str, float]:
+        place = place_of(self._task.evaluate)
+        if not isinstance(scores, Mapping) or "loss" not in scores:
+            keys = f" with {', '.join(map(str, scores))}" if isinstance(scores, Mapping) else ""
+            raise SampleFault(
+                f'{place} returned a {type(scores).__name__}{keys}, not a dict with a "loss"'
+            )
+        figures: dict[str, float] = {}
+        for name, value in scores.items():
+            try:
+                figures[str(name)] = float(value)
+            except (TypeError, ValueError):
+                raise SampleFault(
+                    f"{place} returned {str(name)!r} = a {type(value).__name__}, not a number"
+                ) from None
+        if not math.isfinite(figures["loss"]):
+            raise SampleFault(f"{place} returned a loss of {figures['loss']}")
+        return figures
+
+
+@contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Set the model to eval mode, and each of its modules back to its own mode."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def _same_random_numbers(device: Device) -> Iterator[None]:
+    """Continue the random numbers of torch, numpy and `random` afterwards where they were."""
+    of_numpy, of_random = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng(devices=[device.torch] if device.cuda else []):
+        try:
+            yield
+        finally:
+            np.random.set_state(of_numpy)
+            random.setstate(of_random)

@@ -1,0 +1,61 @@
+"""Which samples this node's trainer draws, and how many of its lanes are used.
+
+Until its offer, a node draws along its lane of the round. During the exchange it draws along the
+reserve of the tip, whose length is fixed beforehand: what the offer says of the lane stays true.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from daemon.services.training.native.state.state_store import StateStore
+from protocol.digest import Digest
+from protocol.ports.trainer import Lane
+
+
+class LanePart(msgspec.Struct, frozen=True, kw_only=True):
+    """The rest of a lane, as the trainer gets it."""
+
+    lane: Lane
+    # Samples of the whole lane before this part.
+    used: int
+    is_reserve: bool
+
+
+class DataLanes:
+    """The lanes of one node. The ledger counts the samples used of the round's lane."""
+
+    def __init__(self, state_store: StateStore) -> None:
+        self._state_store = state_store
+        self.present = LanePart(lane=Lane(base=0, index=0, stride=1), used=0, is_reserve=False)
+        # The samples used of the reserve of this tip.
+        self._reserve_used: tuple[Digest, int] = (b"", 0)
+
+    def main(self) -> LanePart:
+        """Return the unused rest of the round's lane."""
+        store = self._state_store
+        used = store.ledger.drawn
+        return LanePart(lane=store.tip.lane(store.me).after(used), used=used, is_reserve=False)
+
+    def reserve(self) -> LanePart:
+        """Return the unused rest of the tip's reserve."""
+        store = self._state_store
+        tip, used = self._reserve_used
+        used = used if tip == store.tip.hash else 0
+        lane = store.tip.reserve_lane(store.me).after(used)
+        return LanePart(lane=lane, used=used, is_reserve=True)
+
+    def count(self, drawn: int) -> int:
+        """Count what the trainer used of the present part.
+
+        Args:
+            drawn: all that it used since this part began (`Work.drawn`).
+
+        Returns:
+            How many samples of the round's lane are newly used.
+        """
+        used = self.present.used + drawn
+        if self.present.is_reserve:
+            self._reserve_used = (self._state_store.tip.hash, used)
+            return 0
+        return max(0, used - self._state_store.ledger.drawn)

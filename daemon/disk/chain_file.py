@@ -88,8 +88,8 @@ class ChainFile:
         """The number of the last certificate that can be read, or 0."""
         return self._numbers[-1] if self._numbers else 0
 
-    def append(self, number: int, body: bytes) -> None:
-        """Append a certificate, durable on return.
+    def append(self, number: int, body: bytes) -> int:
+        """Append a certificate, durable on return. Returns the size of its record.
 
         Raises `DiskFull`; the chain is then unchanged.
         """
@@ -131,6 +131,7 @@ class ChainFile:
             # The certificate is durable. The next append tries again.
             with suppress(DiskFull, OSError):
                 self._compact()
+        return len(record)
 
     def read(self, first: int, limit: int) -> list[bytes]:
         """Return up to `limit` bodies from number `first` on.

@@ -78,8 +78,8 @@ def _metadata(run: Digest, tip: Digest, number: int) -> dict[str, str]:
     return {"format": FORMAT, "run": run.hex(), "tip": tip.hex(), "number": str(number)}
 
 
-def write_checkpoint(path: Path, checkpoint: Checkpoint, fault: FaultHook, written_ns: int) -> None:
-    """Write a checkpoint, durable on return. Raises `DiskFull`."""
+def write_checkpoint(path: Path, checkpoint: Checkpoint, fault: FaultHook, written_ns: int) -> int:
+    """Write a checkpoint, durable on return; return its size. Raises `DiskFull`."""
     tensors = {
         "anchor": checkpoint.anchor,
         "momentum": checkpoint.momentum,
@@ -92,7 +92,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, fault: FaultHook, writt
     stood = base64.b64encode(checkpoint.stood)
     if len(stood) <= MOST_STOOD_BYTES:
         metadata[STOOD] = stood.decode()
-    write_atomically(path, encode(tensors, metadata), fault, written_ns=written_ns)
+    return write_atomically(path, encode(tensors, metadata), fault, written_ns=written_ns)
 
 
 def read_checkpoint(path: Path, run: Digest, tip: Digest, number: int) -> Checkpoint:

@@ -37,8 +37,8 @@ class CheckpointStore:
         """Keep at least `keep` superseded checkpoints; `report` gets a sentence for each damage."""
         self._home, self._keep, self._fault, self._report = home, keep, fault, report
 
-    def save(self, checkpoint: Checkpoint, superseded: Collection[Digest]) -> None:
-        """Write a checkpoint, then remove the oldest of the superseded ones."""
+    def save(self, checkpoint: Checkpoint, superseded: Collection[Digest]) -> int:
+        """Write a checkpoint, then remove the oldest of the superseded ones; return its size."""
         run = checkpoint.run
         path = RunFolder(self._home, run).checkpoints / checkpoint_name(
             checkpoint.number, checkpoint.tip
@@ -46,7 +46,7 @@ class CheckpointStore:
         # The file system's dates have a coarse resolution and follow the clock's steps: two
         # branches of one number could change places.
         written_ns = max([time.time_ns(), *(entry.written_ns + 1 for entry in self.entries(run))])
-        write_checkpoint(path, checkpoint, self._fault, written_ns)
+        size = write_checkpoint(path, checkpoint, self._fault, written_ns)
         old = [
             entry for entry in self.entries(run) if entry.path != path and entry.tip in superseded
         ]
@@ -55,9 +55,13 @@ class CheckpointStore:
             # The new checkpoint is durable. The next save tries again to remove this one.
             with suppress(OSError):
                 entry.path.unlink(missing_ok=True)
+        return size
 
-    def abandon(self, run: Digest, tips: Collection[Digest]) -> None:
-        """Move the checkpoints of an abandoned branch out of the way. Raises `DiskFull`."""
+    def abandon(self, run: Digest, tips: Collection[Digest]) -> int:
+        """Move the checkpoints of an abandoned branch out of the way. Raises `DiskFull`.
+
+        Returns 0: renaming writes no bytes of a file.
+        """
         folder = RunFolder(self._home, run)
         try:
             make_private_directory(folder.abandoned)
@@ -74,6 +78,7 @@ class CheckpointStore:
             # The next abandoned branch tries again.
             with suppress(OSError):
                 entry.path.unlink(missing_ok=True)
+        return 0
 
     def entries(self, run: Digest) -> list[CheckpointEntry]:
         """Return the run's checkpoints, oldest first.

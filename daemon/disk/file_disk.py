@@ -23,14 +23,16 @@ from daemon.disk.damage_reports import DamageReports, ReportDamage, unreadable_r
 from daemon.disk.ledger_file import read_ledger, write_ledger
 from daemon.disk.open_state import OpenState
 from daemon.disk.proof_files import ProofFiles
+from daemon.disk.result_files import ResultFiles
 from daemon.disk.run_folder import RunFolder
-from daemon.disk.slots_file import SlotsFile
+from daemon.disk.slot_records import SlotRecords
+from daemon.disk.slots_file import SLOT_BYTES, SlotsFile
 from daemon.disk.tensors import DamagedFile, UnreadableFile
 from daemon.home.pinned_directory import PinnedDirectory
-from protocol.digest import Digest
+from protocol.digest import Buffer, Digest
 from protocol.errors import UserError
 from protocol.ports.disk import DiskFull
-from protocol.ports.disk_records import Checkpoint, LedgerRecord, ViewRecord
+from protocol.ports.disk_records import Checkpoint, LedgerMark, LedgerRecord, ViewRecord
 from protocol.ports.offload import Offload
 
 # The newest may be found damaged, and a joining node may still read the one before.
@@ -58,18 +60,19 @@ class FileDisk:
         # The home at the first write. Set once.
         self._pinned: PinnedDirectory | None = None
         self._writing = trio.Lock()
-        self._saving_views = trio.Lock()
+        self._saving_slots = trio.Lock()
         self._chains: dict[Digest, ChainFile] = {}
-        self._slots: dict[Digest, SlotsFile] = {}
+        self._slots = SlotRecords(root, fault, self._damage)
+        self._written_bytes = 0
         # The runs whose drafts were removed.
         self._cleared: set[Digest] = set()
 
     async def save_checkpoint(
         self, checkpoint: Checkpoint, superseded: Collection[Digest] = ()
     ) -> None:
-        def save() -> None:
+        def save() -> int:
             self._clear_drafts(checkpoint.run)
-            self._checkpoints.save(checkpoint, superseded)
+            return self._checkpoints.save(checkpoint, superseded)
 
         async with self._writing:
             await self._write(save)
@@ -92,9 +95,9 @@ class FileDisk:
         return await self._run(lambda: self._checkpoints.read_state(tip, offset, size))
 
     async def save_ledger(self, record: LedgerRecord) -> None:
-        def save() -> None:
+        def save() -> int:
             self._clear_drafts(record.run)
-            write_ledger(RunFolder(self._root, record.run).ledger, record, self._fault)
+            return write_ledger(RunFolder(self._root, record.run).ledger, record, self._fault)
 
         async with self._writing:
             await self._write(save)
@@ -120,38 +123,65 @@ class FileDisk:
             )
             return None
 
+    async def save_mark(self, run: Digest, mark: LedgerMark) -> None:
+        await self._save_slot(run, lambda: self._slots.mark(run), msgspec.msgpack.encode(mark))
+
+    async def load_mark(self, run: Digest) -> LedgerMark | None:
+        async with self._saving_slots:
+            return await self._run(lambda: self._slots.load_mark(run))
+
     async def save_view_records(self, run: Digest, records: Sequence[ViewRecord]) -> None:
         body = msgspec.msgpack.encode(tuple(records))
+        await self._save_slot(run, lambda: self._slots.views(run), body)
+
+    async def load_view_records(self, run: Digest) -> list[ViewRecord]:
+        async with self._saving_slots:
+            return await self._run(lambda: self._slots.load_views(run))
+
+    async def _save_slot(
+        self, run: Digest, open_slots: Callable[[], SlotsFile], body: bytes
+    ) -> None:
         # A lock of its own: a checkpoint takes seconds to write, and is another file.
-        async with self._saving_views:
-            slots = await self._run(lambda: self._view_slots(run))
+        async with self._saving_slots:
+            slots = await self._run(open_slots)
+
+            def write() -> int:
+                slots.write(body)
+                return SLOT_BYTES
+
             if slots.exists:
-                await self._write(lambda: slots.write(body))
+                await self._write(write)
                 return
 
-            def create() -> None:
+            def create() -> int:
                 self._clear_drafts(run)
-                slots.write(body)
+                return write()
 
             # The first write makes a draft, which another writer could clear away.
             async with self._writing:
                 await self._write(create)
 
-    async def load_view_records(self, run: Digest) -> list[ViewRecord]:
-        async with self._saving_views:
-            slots = await self._run(lambda: self._view_slots(run))
-        return msgspec.msgpack.decode(slots.body, type=list[ViewRecord]) if slots.body else []
+    async def save_results(
+        self, run: Digest, number: int, state: Digest, parts: Sequence[Buffer]
+    ) -> None:
+        def save() -> int:
+            self._clear_drafts(run)
+            return self._results(run).save(number, state, parts)
 
-    def _view_slots(self, run: Digest) -> SlotsFile:
-        slots = self._slots.get(run)
-        if slots is None:
-            path = RunFolder(self._root, run).view_records
-            slots = SlotsFile(path, self._fault, self._damage.add)
-            if slots.unreadable:
-                what = f"The view records of this run cannot be read ({slots.unreadable})."
-                raise self.damage(run, what, str(path))
-            self._slots[run] = slots
-        return slots
+        async with self._writing:
+            await self._write(save)
+
+    async def read_results(
+        self, run: Digest, state: Digest, offset: int = 0, size: int | None = None
+    ) -> bytes | None:
+        return await self._run(lambda: self._results(run).read(state, offset, size))
+
+    async def drop_results(self, run: Digest, number: int) -> None:
+        async with self._writing:
+            await self._run(lambda: self._results(run).drop(number))
+
+    def _results(self, run: Digest) -> ResultFiles:
+        return ResultFiles(RunFolder(self._root, run).results, self._fault)
 
     async def append_certificate(self, run: Digest, number: int, certificate: bytes) -> None:
         async with self._writing:
@@ -206,14 +236,18 @@ class FileDisk:
         default = f"{folder.certificates} and {folder.checkpoints} do not fit together"
         return unreadable_run(self._root, run, what, why or default)
 
-    async def _write(self, work: Callable[[], None]) -> None:
-        """Run `work`, which writes.
+    @property
+    def written_bytes(self) -> int:
+        return self._written_bytes
+
+    async def _write(self, work: Callable[[], int]) -> None:
+        """Run `work`, which writes and returns how many bytes it wrote.
 
         Raises `DiskFull` where the home was removed or replaced since the first write. Writing
         would make a new home without a key.
         """
 
-        def check_then_work() -> None:
+        def check_then_work() -> int:
             try:
                 if self._pinned is None and self._root.is_dir():
                     self._pinned = PinnedDirectory(self._root)
@@ -221,9 +255,9 @@ class FileDisk:
                     self._pinned.check()
             except OSError as gone:
                 raise DiskFull(f"{self._root} was removed or replaced: {gone.strerror}") from gone
-            work()
+            return work()
 
-        await self._run(check_then_work)
+        self._written_bytes += await self._run(check_then_work)
 
     def _clear_drafts(self, run: Digest) -> None:
         """Remove drafts of an earlier process, before the first write into a run.
@@ -235,3 +269,4 @@ class FileDisk:
             folder = RunFolder(self._root, run)
             remove_drafts(folder.path)
             remove_drafts(folder.checkpoints)
+            remove_drafts(folder.results)

@@ -22,8 +22,11 @@ _FORMATS = "hypergpu/ledger/"
 SENT = "sent-"
 
 
-def write_ledger(path: Path, record: LedgerRecord, fault: FaultHook) -> None:
-    """Write the ledger, durable on return. Raises `DiskFull`; the old file is then untouched."""
+def write_ledger(path: Path, record: LedgerRecord, fault: FaultHook) -> int:
+    """Write the ledger, durable on return; return its size.
+
+    Raises `DiskFull`; the old file is then untouched.
+    """
     metadata = {
         "format": FORMAT,
         "run": record.run.hex(),
@@ -51,7 +54,7 @@ def write_ledger(path: Path, record: LedgerRecord, fault: FaultHook) -> None:
         name = f"{SENT}{sent.seq:020d}"
         metadata[name] = f"{sent.weight} {sent.digest.hex()} {sent.factor!r} {sent.left}"
         tensors[name] = np.frombuffer(sent.encoded, np.uint8)
-    write_atomically(path, encode(tensors, metadata), fault)
+    return write_atomically(path, encode(tensors, metadata), fault)
 
 
 def read_ledger(path: Path, run: Digest) -> LedgerRecord:

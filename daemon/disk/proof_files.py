@@ -29,8 +29,8 @@ class ProofFiles:
     def __init__(self, directory: Path, fault: FaultHook, report: Callable[[str], None]) -> None:
         self._directory, self._fault, self._report = directory, fault, report
 
-    def save(self, proof: bytes) -> None:
-        """Write a proof, durable on return.
+    def save(self, proof: bytes) -> int:
+        """Write a proof, durable on return. Returns the bytes written.
 
         Raises `DiskFull`, and `ValueError` for a proof that is larger than the limit of all proofs.
         """
@@ -40,13 +40,14 @@ class ProofFiles:
             )
         name, entries = digest(proof), self._entries()
         if any(kept == name for _, kept, path in entries if path.suffix == ".proof"):
-            return
+            return 0
         remove_drafts(self._directory)
         order = entries[-1][0] + 1 if entries else 1
         write_atomically(
             self._directory / f"{order:010d}-{name.hex()}.proof", [memoryview(proof)], self._fault
         )
         self._prune()
+        return len(proof)
 
     def names(self) -> list[Digest]:
         return [name for _, name, path in self._entries() if path.suffix == ".proof"]

@@ -3,6 +3,8 @@
     <home>/runs/<run>/checkpoints/<number>-<tip>.safetensors    `checkpoint_file`; the last few
     <home>/runs/<run>/checkpoints/left/                         the last few of abandoned branches
     <home>/runs/<run>/ledger.safetensors                        `ledger_file`
+    <home>/runs/<run>/ledger-mark                               the ledger's mark, in a `slots_file`
+    <home>/runs/<run>/results/<number>-<state>.results          `result_files`
     <home>/runs/<run>/stands                                    view records, in a `slots_file`
     <home>/runs/<run>/certificates                              `chain_file`
     <home>/runs/<run>/proofs/                                   `proof_files`
@@ -19,6 +21,8 @@ from protocol.digest import Digest
 CHECKPOINTS = "checkpoints"
 ABANDONED = "left"
 LEDGER = "ledger.safetensors"
+LEDGER_MARK = "ledger-mark"
+RESULTS = "results"
 VIEW_RECORDS = "stands"
 CERTIFICATES = "certificates"
 PROOFS = "proofs"
@@ -35,6 +39,8 @@ class RunFolder:
         self.checkpoints = self.path / CHECKPOINTS
         self.abandoned = self.checkpoints / ABANDONED
         self.ledger = self.path / LEDGER
+        self.ledger_mark = self.path / LEDGER_MARK
+        self.results = self.path / RESULTS
         self.view_records = self.path / VIEW_RECORDS
         self.certificates = self.path / CERTIFICATES
         self.proofs = self.path / PROOFS

@@ -23,9 +23,12 @@ _SIGNED = Struct("<IQ")
 # The size of a page. A write to one slot does not touch the other.
 SLOT_BYTES = 4096
 MAX_BODY_BYTES = SLOT_BYTES - _HEAD.size
-LOST = (
-    "The node's votes in a round that has not ended are lost, and other members may refuse its"
-    " messages in that round"
+LOST_VIEWS = (
+    "The view records are damaged. The node's votes in a round that has not ended are lost, and"
+    " other members may refuse its messages in that round"
+)
+LOST_MARK = (
+    "The ledger's mark is damaged. Offers that this node made after the ledger on disk are unknown"
 )
 
 
@@ -50,7 +53,10 @@ class SlotsFile:
     `body` is the last record, or empty. `exists` says whether the file exists.
     """
 
-    def __init__(self, path: Path, fault: FaultHook, report: Callable[[str], None]) -> None:
+    def __init__(
+        self, path: Path, fault: FaultHook, report: Callable[[str], None], lost: str = LOST_VIEWS
+    ) -> None:
+        """`lost` begins the report of a file without a whole record."""
         self.body = b""
         self._path, self._fault = path, fault
         self._serial = 0
@@ -73,7 +79,7 @@ class SlotsFile:
                 self._serial, self.body = slot
                 self._next = 1 - place
         if self._serial == 0:
-            report(f"The view records are damaged. {LOST}: {path}")
+            report(f"{lost}: {path}")
 
     def write(self, body: bytes) -> None:
         """Replace the record, durable on return.

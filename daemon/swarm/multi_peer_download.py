@@ -1,13 +1,13 @@
-"""Downloads a state from several holders at once."""
+"""Downloads verified bytes from several holders at once."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
-from daemon.swarm.state_download import KnownState, StateDownload
+from daemon.swarm.piece_download import PieceDownload
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, short
 from protocol.ports.network import Network
@@ -25,10 +25,10 @@ SILENT_S = 40.0
 
 async def download_from(
     network: Network,
-    download: StateDownload,
+    download: PieceDownload,
     holders: Callable[[], Sequence[PeerId]],
-    known: Callable[[], Iterable[KnownState]],
     refuse: Callable[[str, PeerId, str], None],
+    attempts: int = ATTEMPTS,
 ) -> str:
     """Complete a download from several holders at once, the first of `holders` first.
 
@@ -46,13 +46,13 @@ async def download_from(
 
     async def one(peer: PeerId) -> None:
         try:
-            await download.from_peer(network, peer, known)
+            await download.from_peer(network, peer)
         except Unreachable as error:
             reasons[peer] = str(error)
         except PeerFault as fault:
             refuse(fault.reason, peer, str(fault))
             reasons[peer] = str(fault)
-            failures[peer] = ATTEMPTS
+            failures[peer] = attempts
         failures[peer] += 1
         not_before[peer] = trio.current_time() + RETRY_S
         busy.discard(peer)
@@ -61,7 +61,7 @@ async def download_from(
     async with trio.open_nursery() as nursery:
         while not download.done and trio.current_time() < download.advanced_at + SILENT_S:
             ended = trio.Event()
-            able = [peer for peer in holders() if failures[peer] < ATTEMPTS]
+            able = [peer for peer in holders() if failures[peer] < attempts]
             if not able and not busy:
                 break
             free = [

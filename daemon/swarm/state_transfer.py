@@ -1,12 +1,10 @@
-"""The messages that carry a state from peer to peer, and the side that gives the state.
+"""Gives states to other members.
 
-A `StateRequest` names a tip and a range of chunks; the answer is a `StateReply` and the bytes. The
-leaves come first: they must lead to the digest that the certificate names, and from then on each
-chunk proves itself. `daemon/swarm/state_download.py` is the side that asks.
-
-A state is given from memory while it is the current anchor, and from its checkpoint otherwise.
-A peer that has begun to read a state can finish. The checkpoint stays open when the disk removes
-it, until no request has arrived for `IDLE_S`.
+A state is given from memory while it is the current anchor, and from its checkpoint otherwise. Most
+states have no checkpoint: a node writes one every few minutes. So a state that a peer has begun to
+read stays in memory when the anchor moves on (`Anchor.adopt`), until no request has arrived for
+`IDLE_S`. In the same way a checkpoint stays open when the disk removes it.
+`daemon/swarm/state_download.py` is the side that asks.
 """
 
 from __future__ import annotations
@@ -17,48 +15,19 @@ from collections.abc import Callable
 import msgspec
 import trio
 
-from daemon.swarm.frames import FrameReader, frame
-from daemon.swarm.reply_limiter import ReplyLimiter
+from daemon.swarm.piece_server import IDLE_S, PieceRequest, range_of, serve_pieces
 from protocol.averaging.vector_layout import STATE_CHUNK_BYTES
 from protocol.digest import Digest
-from protocol.errors import PeerFault
-from protocol.messages.base import UNREADABLE, Hash, Natural
-from protocol.ports.byte_stream import ByteStream
 from protocol.ports.disk import Disk, KeptState
 from protocol.ports.network import Network
 
 PROTOCOL = "/hypergpu/state/1"
-REQUEST_BYTES = 256
-# One request may ask for 4 MiB.
-CHUNKS_PER_REQUEST = 16
-# Pieces under way, to all peers and to one: 64 MiB, however many peers ask.
-SERVED_AT_ONCE, SERVED_TO_PEER = 16, 2
-# The time for one answer: 4 MiB at half a megabit per second.
-PIECE_S = 60.0
-# A state without a request for this time is closed. A downloader asks every few seconds, and tries
-# again after a lost connection.
-IDLE_S = 60.0
 # States open at once: as many as a disk keeps, and as many again that it has removed. A removed
 # file that is open still takes its place on the disk.
 OPEN_STATES = 6
 
-Current = Callable[[Digest, int, int], bytes | None]
-"""Maps (tip, offset, size) to bytes of the anchor in memory; None for another tip."""
-
-
-class StateRequest(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """A range of chunks. `count` 0 asks for the leaves."""
-
-    tip: Hash
-    first: Natural
-    count: Natural
-
-
-class StateReply(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """The head of an answer. `size` bytes follow; `held` says whether the peer has the state."""
-
-    held: bool
-    size: Natural
+InMemory = Callable[[Digest, int, int], bytes | None]
+"""Maps (tip, offset, size) to bytes of a state in memory; None for a tip that is not there."""
 
 
 def chunk_sizes(parameters: int) -> list[tuple[int, int]]:
@@ -87,18 +56,20 @@ class StateServer:
         disk: Disk,
         leaves: Callable[[Digest], list[Digest] | None],
         parameters: Callable[[], int],
-        current: Current = lambda *_: None,
+        in_memory: InMemory = lambda *_: None,
     ) -> None:
         """`leaves` returns the leaves of the state of a tip, if it is one of the last few."""
         self._disk = disk
         self._leaves = leaves
         self._parameters = parameters
-        self._current = current
+        self._in_memory = in_memory
+        # By tip of a state in memory: when it was asked for last.
+        self._asked_at: dict[Digest, float] = {}
         # The state asked for longest ago comes first.
         self._open: OrderedDict[Digest, _OpenCheckpoint] = OrderedDict()
         self._opening = trio.Lock()
 
-    async def answer(self, request: StateRequest) -> bytes | None:
+    async def answer(self, request: PieceRequest) -> bytes | None:
         """The bytes asked for; None when this node does not have them.
 
         Raises:
@@ -111,17 +82,16 @@ class StateServer:
             return None
         if request.count == 0:
             return b"".join(leaves)
-        chunks = chunk_sizes(self._parameters())[
-            request.first : request.first + min(request.count, CHUNKS_PER_REQUEST)
-        ]
-        if not chunks:
-            raise PeerFault("malformed", f"state chunk {request.first} does not exist")
-        offset, last = chunks[0][0], chunks[-1]
-        size = last[0] + last[1] - offset
-        in_memory = self._current(request.tip, offset, size)
+        offset, size = range_of(chunk_sizes(self._parameters()), request, "state")
+        in_memory = self._in_memory(request.tip, offset, size)
         if in_memory is not None:
+            self._asked_at[request.tip] = trio.current_time()
             return in_memory
         return await held.state.read(offset, size) if held is not None else None
+
+    def is_read(self, tip: Digest) -> bool:
+        """Whether a peer has read a state from memory lately, and may go on."""
+        return trio.current_time() - self._asked_at.get(tip, -IDLE_S) < IDLE_S
 
     async def _begin(self, tip: Digest) -> None:
         """Open the checkpoint of a requested state as soon as it is written.
@@ -142,6 +112,7 @@ class StateServer:
     async def sweep(self) -> None:
         """Close states without a request for a while."""
         now = trio.current_time()
+        self._asked_at = {tip: at for tip, at in self._asked_at.items() if now - at < IDLE_S}
         async with self._opening:
             await self._close_oldest_while(lambda held: now - held.asked_at > IDLE_S)
 
@@ -152,39 +123,5 @@ class StateServer:
 
 
 def serve_state(network: Network, given: StateServer) -> None:
-    """Answer requests for states. Each piece under way holds up to 4 MiB."""
-    limiter = ReplyLimiter(SERVED_TO_PEER, SERVED_AT_ONCE, network.source_of)
-
-    async def handle(stream: ByteStream) -> None:
-        reader = FrameReader(stream)
-        while (data := await _next_request(reader)) is not None:
-            try:
-                request = msgspec.msgpack.decode(data, type=StateRequest)
-            except UNREADABLE as error:
-                raise PeerFault("malformed", f"not a state request: {error}") from None
-            async with limiter.slot(stream.peer):
-                with trio.move_on_after(PIECE_S) as timeout:
-                    payload = await given.answer(request)
-                    await stream.send_all(
-                        frame(
-                            msgspec.msgpack.encode(
-                                StateReply(held=payload is not None, size=len(payload or b""))
-                            )
-                        )
-                    )
-                    if payload:
-                        await stream.send_all(payload)
-            if timeout.cancelled_caught:
-                raise PeerFault(
-                    "timeout", f"a piece of the state was not read within {PIECE_S:g} s"
-                )
-        await given.sweep()
-
-    network.serve(PROTOCOL, handle)
-
-
-async def _next_request(reader: FrameReader) -> bytes | None:
-    """The next request of a stream; None at its end, and after `IDLE_S` without a request."""
-    with trio.move_on_after(IDLE_S):
-        return await reader.next_frame(REQUEST_BYTES)
-    return None
+    """Answer requests for states."""
+    serve_pieces(network, PROTOCOL, given)

@@ -26,5 +26,7 @@ def next_reserve(reserve: int, offers: Iterable[Ready]) -> int:
         offers: the offers of the round's plan. A member that was alone counts with the mean of its
             rounds.
     """
-    longest = max(-(-offer.trajectory.drawn // offer.trajectory.rounds) for offer in offers)
+    longest = max(
+        (-(-offer.trajectory.drawn // offer.trajectory.rounds) for offer in offers), default=0
+    )
     return longest or reserve

@@ -6,7 +6,7 @@ from protocol.contribution.ledger import Ledger
 from protocol.contribution.offer import offer_from_disk
 from protocol.digest import Digest
 from protocol.errors import InvariantBroken
-from protocol.ports.disk_records import LedgerRecord
+from protocol.ports.disk_records import LedgerMark, LedgerRecord
 
 
 def ledger_record(ledger: Ledger, run: Digest, tip: Digest) -> LedgerRecord:
@@ -34,6 +34,23 @@ def ledger_record(ledger: Ledger, run: Digest, tip: Digest) -> LedgerRecord:
         rounds=ledger.rounds,
         later_rounds=ledger.later_rounds,
         sent=ledger.sent.records(),
+    )
+
+
+def ledger_mark(ledger: Ledger, tip: Digest, *, sent: bool) -> LedgerMark:
+    """The ledger's mark for the disk.
+
+    `sent` says whether an offer before the current one was sent that the ledger on disk lacks.
+    """
+    return LedgerMark(
+        tip=tip,
+        next_seq=ledger.next_seq,
+        offered_seq=ledger.offer.seq,
+        offered_weight=ledger.offer.weight,
+        offered_digest=ledger.offer.digest,
+        pending=ledger.pending,
+        drawn=ledger.drawn,
+        sent=sent,
     )
 
 

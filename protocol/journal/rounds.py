@@ -114,12 +114,16 @@ class Alone(JournalEvent, frozen=True, kw_only=True, tag=True):
 
 
 class CaughtUp(JournalEvent, frozen=True, kw_only=True, tag=True):
-    """This node fetched an anchor from a peer and verified it against its certificate."""
+    """This node fetched an anchor from peers and verified it against its certificate.
+
+    With `replayed` it fetched the results of the rounds that it missed, and replayed them.
+    """
 
     number: int
     source: PeerId
     size_bytes: int
     seconds: float
+    replayed: bool = False
 
 
 class Stuck(JournalEvent, frozen=True, kw_only=True, tag=True):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from protocol.digest import Digest
+from protocol.digest import Buffer, Digest
 from protocol.errors import UserError
-from protocol.ports.disk_records import Checkpoint, LedgerRecord, ViewRecord
+from protocol.ports.disk_records import Checkpoint, LedgerMark, LedgerRecord, ViewRecord
 
 VIEW_RECORDS_KEPT = 16
 """The rounds whose views a node remembers.
@@ -93,6 +93,45 @@ class Disk(Protocol):
         """Save the run's only ledger; durable on return."""
 
     async def load_ledger(self, run: Digest) -> LedgerRecord | None: ...
+
+    async def save_mark(self, run: Digest, mark: LedgerMark) -> None:
+        """Replace the ledger's mark; durable on return.
+
+        Every round calls this method: it must be quick.
+        """
+
+    async def load_mark(self, run: Digest) -> LedgerMark | None:
+        """Load the ledger's mark.
+
+        Returns:
+            None where it is absent or damaged.
+        """
+
+    async def save_results(
+        self, run: Digest, number: int, state: Digest, parts: Sequence[Buffer]
+    ) -> None:
+        """Save the bytes from which the state of certificate `number` follows; durable on return.
+
+        Args:
+            state: the digest of that state, which names the bytes.
+            parts: the bytes, in order. They must not change until the method returns.
+        """
+
+    async def read_results(
+        self, run: Digest, state: Digest, offset: int = 0, size: int | None = None
+    ) -> bytes | None:
+        """Read saved bytes from `offset` on, by default all of them; fewer at the end.
+
+        Returns:
+            None where they are absent or cannot be read. The caller checks what it reads.
+        """
+
+    async def drop_results(self, run: Digest, number: int) -> None:
+        """Remove what was saved for certificates up to `number`."""
+
+    @property
+    def written_bytes(self) -> int:
+        """The bytes that this disk wrote since it was opened."""
 
     async def save_view_records(self, run: Digest, records: Sequence[ViewRecord]) -> None:
         """Replace the view records, at most `VIEW_RECORDS_KEPT`; durable on return.

@@ -79,6 +79,27 @@ class LedgerRecord(msgspec.Struct, frozen=True, kw_only=True):
     sent: tuple[SentOffer, ...] = ()
 
 
+class LedgerMark(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """The figures of a ledger that is newer than the `LedgerRecord` on disk.
+
+    A node writes it before each offer. After a restart it says which offers the ledger on disk does
+    not know, so that nothing is counted twice.
+    """
+
+    # The parent of the offer.
+    tip: Digest
+    next_seq: int
+    # 0 without an offer.
+    offered_seq: int
+    offered_weight: int
+    offered_digest: Digest
+    # The samples that no certificate listed, and the used samples of the round's lane.
+    pending: int
+    drawn: int
+    # Whether an offer that the ledger on disk does not hold was sent, this one aside.
+    sent: bool
+
+
 class ViewRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """The first view of a round in which this node has not planned, scattered or voted."""
 

@@ -69,7 +69,8 @@ def alone(event: journal.Alone, name_of: NameOf) -> LeveledText:
 def caught_up(event: journal.CaughtUp, name_of: NameOf) -> LeveledText:
     what, source = size(event.size_bytes), name_of(event.source)
     took = duration(event.seconds)
-    return "good", f"Caught up with round {event.number}: {what} from {source} in {took}."
+    of = " of results" if event.replayed else ""
+    return "good", f"Caught up with round {event.number}: {what}{of} from {source} in {took}."
 
 
 def stuck(event: journal.Stuck, name_of: NameOf) -> LeveledText:

@@ -8,10 +8,10 @@ import msgspec
 import numpy as np
 import trio
 
-from protocol.digest import Digest, digest
+from protocol.digest import Buffer, Digest, digest
 from protocol.errors import UserError
 from protocol.ports.disk import PROOFS_BYTES, PROOFS_KEPT, DiskFull
-from protocol.ports.disk_records import Checkpoint, LedgerRecord, ViewRecord
+from protocol.ports.disk_records import Checkpoint, LedgerMark, LedgerRecord, ViewRecord
 from simulator.fakes.medium import (
     STANDS_BYTES,
     MemoryMedium,
@@ -51,6 +51,7 @@ class MemoryDisk:
         self.damaged: list[str] = []
         self._medium = medium
         self._keep = keep
+        self._written_bytes = 0
         self._writing = trio.Lock()
 
     async def save_checkpoint(
@@ -110,6 +111,56 @@ class MemoryDisk:
         await trio.lowlevel.checkpoint()
         record = self._medium.ledgers.get(run)
         return _copied_ledger(record) if record else None
+
+    async def save_mark(self, run: Digest, mark: LedgerMark) -> None:
+        def put() -> Callable[[], None]:
+            old = self._medium.marks.get(run)
+            self._medium.marks[run] = mark
+
+            def take_back() -> None:
+                if old is None:
+                    del self._medium.marks[run]
+                else:
+                    self._medium.marks[run] = old
+
+            return take_back
+
+        await self._write("the ledger's mark", STANDS_BYTES, put)
+
+    async def load_mark(self, run: Digest) -> LedgerMark | None:
+        await trio.lowlevel.checkpoint()
+        return self._medium.marks.get(run)
+
+    async def save_results(
+        self, run: Digest, number: int, state: Digest, parts: Sequence[Buffer]
+    ) -> None:
+        body = b"".join(parts)
+
+        def put() -> Callable[[], None]:
+            old = self._medium.results.get(run, {})
+            self._medium.results[run] = {**old, state: (number, body)}
+            return lambda: self._medium.results.__setitem__(run, old)
+
+        await self._write(f"the results of certificate {number}", len(body), put)
+
+    async def read_results(
+        self, run: Digest, state: Digest, offset: int = 0, size: int | None = None
+    ) -> bytes | None:
+        await trio.lowlevel.checkpoint()
+        kept = self._medium.results.get(run, {}).get(state)
+        stop = None if size is None else offset + size
+        return kept[1][offset:stop] if kept is not None else None
+
+    async def drop_results(self, run: Digest, number: int) -> None:
+        await trio.lowlevel.checkpoint()
+        kept = self._medium.results.get(run, {})
+        self._medium.results[run] = {
+            state: entry for state, entry in kept.items() if entry[0] > number
+        }
+
+    @property
+    def written_bytes(self) -> int:
+        return self._written_bytes
 
     async def save_view_records(self, run: Digest, records: Sequence[ViewRecord]) -> None:
         def put() -> Callable[[], None]:
@@ -214,6 +265,7 @@ class MemoryDisk:
                 if not self._medium.keeps_unsynced:
                     take_back()
                 raise
+            self._written_bytes += size
 
 
 class OpenCheckpoint:

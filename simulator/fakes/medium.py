@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from protocol.digest import Digest
-from protocol.ports.disk_records import Checkpoint, LedgerRecord, ViewRecord
+from protocol.ports.disk_records import Checkpoint, LedgerMark, LedgerRecord, ViewRecord
 
 # The size of the real disk's slot.
 STANDS_BYTES = 4096
@@ -37,9 +37,21 @@ class MemoryMedium:
         self.cut_at: int | None = None
         self.checkpoints: dict[Digest, list[Checkpoint]] = {}
         self.ledgers: dict[Digest, LedgerRecord] = {}
+        self.marks: dict[Digest, LedgerMark] = {}
+        # By run and state: the number and the bytes.
+        self.results: dict[Digest, dict[Digest, tuple[int, bytes]]] = {}
         self.view_records: dict[Digest, list[ViewRecord]] = {}
         self.chains: dict[Digest, list[tuple[int, bytes]]] = {}
         self.proofs: dict[Digest, list[bytes]] = {}
+
+    def newest_ledger(self, run: Digest) -> tuple[Digest, int] | None:
+        """The tip and the pending samples of the ledger, or of its mark where that is newer."""
+        record, mark = self.ledgers.get(run), self.marks.get(run)
+        if mark is not None and (record is None or mark.next_seq > record.next_seq):
+            return mark.tip, mark.pending
+        if record is None:
+            return None
+        return record.tip, record.weight + record.samples + record.later_samples
 
     def used_bytes(self) -> int:
         kept: int = sum(
@@ -48,7 +60,8 @@ class MemoryMedium:
             for checkpoint in checkpoints
         )
         kept += sum(ledger_bytes(record) for record in self.ledgers.values())
-        kept += STANDS_BYTES * len(self.view_records)
+        kept += STANDS_BYTES * (len(self.view_records) + len(self.marks))
+        kept += sum(len(body) for kept in self.results.values() for _, body in kept.values())
         kept += sum(len(proof) for proofs in self.proofs.values() for proof in proofs)
         return kept + sum(len(body) for chain in self.chains.values() for _, body in chain)
 

@@ -79,6 +79,7 @@ AWAY: dict[str, Make] = {
         4,
         # A member is cut off after its slices left, and the others certify them. It trains on alone
         # and offers that work and more. It is restarted, and hears of the certificate only then.
+        # The work since its last full state is lost, because its offer was sent.
         lambda n: (
             f.Partition(
                 groups=((1,),),
@@ -87,7 +88,7 @@ AWAY: dict[str, Make] = {
             ),
             f.Kill(node=1, at_s=45.0, back_s=3.0),
         ),
-        wanted=Wanted(rounds=10, drops_only_passed=True),
+        wanted=Wanted(rounds=10),
     ),
     "restart-one": plain(
         "restart-one",

@@ -1,6 +1,6 @@
 """Checks a certificate by content: its state must follow from its parent's state and its offers.
 
-The world sees every offer on its way to the disk, before any other node receives it. It makes the
+The world sees every offer when it is made, before any other node receives it. It makes the
 mean of those bytes twice. `protocol.averaging.reduction` must give the certified state bit for bit.
 An independent mean in float64 must agree within rounding.
 """
@@ -16,9 +16,9 @@ from protocol.averaging.vector_layout import Vector
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.merge import merge_vectors
 from protocol.codec import codec_named
+from protocol.contribution.offer import Offer
 from protocol.digest import Buffer, Digest
 from protocol.identity import PeerId, short
-from protocol.ports.disk_records import LedgerRecord
 from protocol.run.manifest import Manifest, Outer
 
 # Relative to the largest value of a contribution. 64 float32 additions and a division stay below
@@ -36,19 +36,19 @@ class Contents:
         self._offers: dict[tuple[PeerId, int], tuple[int, Buffer]] = {}
         self._states: dict[Digest, State] = {}
 
-    def offered(self, peer: PeerId, record: LedgerRecord) -> str:
-        """Record an offer that became durable.
+    def offered(self, peer: PeerId, offer: Offer) -> str:
+        """Record an offer that its node made.
 
         Returns what is wrong with it: one seq must never name two offers.
         """
-        if not record.offered_seq:
+        if not offer.seq:
             return ""
-        offer = (record.offered_weight, record.offered)
-        known = self._offers.setdefault((peer, record.offered_seq), offer)
+        made = (offer.weight, offer.encoded)
+        known = self._offers.setdefault((peer, offer.seq), made)
         return (
             ""
-            if known == offer
-            else f"{short(peer)} made two different offers under seq {record.offered_seq}"
+            if known == made
+            else f"{short(peer)} made two different offers under seq {offer.seq}"
         )
 
     def knows(self, tip: Digest) -> bool:

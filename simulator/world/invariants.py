@@ -1,6 +1,6 @@
 """What must always hold in a world.
 
-It is checked when a node moves to a certificate, saves its ledger or enters a phase:
+It is checked when a node moves to a certificate, makes an offer or enters a phase:
 
 agreement      Nodes that hold the same certificate hold identical anchors.
 nothing lost   What a node was certified for, what its ledger holds and what it reported as dropped
@@ -26,10 +26,9 @@ from daemon.services.training.native.state.state_store import StateStore
 from daemon.swarm.certificate_shares import TIPS_KEPT
 from daemon.swarm.orphans import ORPHANS_KEPT
 from protocol.averaging.outer_step import state_digest
-from protocol.certificates.certificate import OpenCertificate
+from protocol.contribution.offer import Offer
 from protocol.digest import Digest
 from protocol.identity import short
-from protocol.ports.disk_records import LedgerRecord
 from protocol.round.phase import Phase
 from protocol.round.transitions import PEERS_KEPT
 from protocol.round.vote_phase import OUTCOMES_KEPT
@@ -37,6 +36,8 @@ from protocol.run.manifest import Manifest
 from protocol.run.schedule import outer_at
 from simulator.fakes.disk import KEPT
 from simulator.faults.lies import LIES
+from simulator.world.accounts import accounted as accounted_for
+from simulator.world.accounts import certified
 from simulator.world.contents import Contents
 from simulator.world.simulated_node import SimulatedNode
 
@@ -103,9 +104,9 @@ class Invariants:
         key = (node.index, node.life)
         self._dropped[key] = self._dropped.get(key, 0) + samples
 
-    def saved(self, node: SimulatedNode, record: LedgerRecord) -> None:
-        """A ledger became durable."""
-        wrong = self._contents.offered(node.peer, record)
+    def offered(self, node: SimulatedNode, offer: Offer) -> None:
+        """The mark of an offer became durable."""
+        wrong = self._contents.offered(node.peer, offer)
         if wrong:
             self.fail("nothing twice", 0.0, wrong)
 
@@ -212,16 +213,6 @@ class Invariants:
 
     # ---------------------------------------------------------------- nothing lost
 
-    def _certified(
-        self, node: SimulatedNode, store: StateStore, path: list[OpenCertificate]
-    ) -> int:
-        certified = 0
-        for certificate in path:
-            index = certificate.plan.index.get(node.peer)
-            if index is not None and index in certificate.contributors:
-                certified += certificate.plan.offers[index].samples
-        return certified
-
     def _begun(self, node: SimulatedNode, store: StateStore, now: float) -> None:
         """Start the accounts of a life from its disk: the ledger, and what was certified since."""
         key = (node.index, node.life)
@@ -229,19 +220,16 @@ class Invariants:
         if not self._contents.knows(store.tip.hash) and store.tip.hash == root.hash:
             self._contents.keep(root.hash, store.anchor.value, store.anchor.momentum)
         path = store.lineage.path(root, store.tip)
-        accounted = (
-            self._certified(node, store, path) + store.ledger.pending + self._dropped.get(key, 0)
-        )
+        accounted = accounted_for(node.peer, store, self._dropped.get(key, 0))
         collected = node.trainer.collected if node.trainer else 0
         self._baseline[key] = accounted - collected
-        record = node.medium.ledgers.get(store.lineage.root.hash)
-        stood_at = store.lineage.tip(record.tip) if record is not None else None
-        if record is not None and stood_at is None:
+        saved = node.medium.newest_ledger(root.hash)
+        stood_at = store.lineage.tip(saved[0]) if saved is not None else None
+        if saved is not None and stood_at is None:
             self._began_anew.add(key)
-        if record is None or stood_at is None or node.index in self.liars:
+        if saved is None or stood_at is None or node.index in self.liars:
             return
-        had = self._certified(node, store, store.lineage.path(root, stood_at))
-        had += record.weight + record.samples + record.later_samples
+        had = certified(node.peer, store.lineage.path(root, stood_at)) + saved[1]
         if accounted - collected < had and not any(len(c.outcome.parents) == 2 for c in path):
             self.fail(
                 "nothing lost",
@@ -256,9 +244,7 @@ class Invariants:
         if trainer is None or key not in self._baseline:
             return
         path = store.lineage.path(store.lineage.root, store.tip)
-        accounted = (
-            self._certified(node, store, path) + store.ledger.pending + self._dropped.get(key, 0)
-        )
+        accounted = accounted_for(node.peer, store, self._dropped.get(key, 0))
         expected = self._baseline[key] + trainer.collected
         # Where branches merged, both may have certified the same work. That makes more than was
         # handed over, never less. A node that lost its certificates does not know what it was

@@ -6,7 +6,6 @@ Each life runs the real engine on fake ports.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -16,12 +15,13 @@ from daemon.services.training.native.engine import NativeEngine
 from daemon.services.training.native.engine_context import NodePorts, engine_context
 from daemon.swarm.manifest_exchange import fetch_run
 from protocol.averaging.vector_layout import Vector
+from protocol.contribution.offer import Offer
 from protocol.errors import UserError
 from protocol.identity import PeerId, Signer
 from protocol.journal import JournalEvent
-from protocol.ports.disk_records import LedgerRecord
 from protocol.ports.offload import inline
 from protocol.ports.trainer import Evaluation, HeldOutShare, Lane, Progress, TaskInfo, Work
+from protocol.round.events import Event, OfferMade
 from protocol.round.phase import Phase
 from protocol.round.state import RoundState
 from protocol.rules.versions import KNOWN_RULES
@@ -95,24 +95,12 @@ class CountingTrainer:
         return self.inner.restarts
 
 
-class RecordingDisk(MemoryDisk):
-    """A disk that reports every ledger that became durable, and with it the offer."""
-
-    def __init__(self, medium: MemoryMedium, saved: Callable[[LedgerRecord], None]) -> None:
-        super().__init__(medium)
-        self._saved = saved
-
-    async def save_ledger(self, record: LedgerRecord) -> None:
-        await super().save_ledger(record)
-        self._saved(record)
-
-
 class NodeListener:
     """What a simulated node reports to its world."""
 
     def happened(self, node: SimulatedNode, event: JournalEvent) -> None: ...
 
-    def saved(self, node: SimulatedNode, record: LedgerRecord) -> None: ...
+    def offered(self, node: SimulatedNode, offer: Offer) -> None: ...
 
     def crashed(self, node: SimulatedNode, error: BaseException) -> None: ...
 
@@ -197,13 +185,14 @@ class SimulatedNode:
             context=engine_context(manifest, self.signer),
             ports=NodePorts(
                 network=FaultyNetwork(network, self.injector, swarm.schedule.at),
-                disk=RecordingDisk(self.medium, lambda record: witness.saved(self, record)),
+                disk=MemoryDisk(self.medium),
                 offload=inline,
                 record=partial(witness.happened, self),
             ),
             trainer=self.trainer,
             name=f"n{self.index}",
             serial=self.wall_clock_ns,
+            on_event=partial(self._watch, witness),
         )
         try:
             with trio.CancelScope() as self._scope:
@@ -214,6 +203,10 @@ class SimulatedNode:
             witness.crashed(self, error)
         finally:
             self.alive = False
+
+    def _watch(self, witness: NodeListener, event: Event) -> None:
+        if isinstance(event, OfferMade):
+            witness.offered(self, event.offer)
 
     async def ask(self, swarm: FakeSwarm, member: PeerId) -> None:
         """Do what `start --join` does first: ask a member for its run.

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from protocol.contribution.offer import Offer
 from protocol.journal import (
     JournalEvent,
     PeerReport,
@@ -22,7 +23,6 @@ from protocol.journal import (
     WorkDropped,
     encode_event,
 )
-from protocol.ports.disk_records import LedgerRecord
 from protocol.run.manifest import Manifest, seal
 from simulator.fakes.link import LinkMap
 from simulator.fakes.swarm import DEGREE, LEAST_DEGREE, FakeSwarm
@@ -165,8 +165,8 @@ class World(NodeListener):
         for watcher in self.watchers:
             watcher(now, node, event)
 
-    def saved(self, node: SimulatedNode, record: LedgerRecord) -> None:
-        self.invariants.saved(node, record)
+    def offered(self, node: SimulatedNode, offer: Offer) -> None:
+        self.invariants.offered(node, offer)
 
     def crashed(self, node: SimulatedNode, error: BaseException) -> None:
         self.invariants.crashed(node, trio.current_time(), error)

@@ -10,7 +10,8 @@ import trio
 from msgspec.structs import replace
 
 from daemon.swarm.frames import FrameReader, frame
-from daemon.swarm.state_transfer import PROTOCOL, StateReply, StateRequest
+from daemon.swarm.piece_server import PieceReply, PieceRequest
+from daemon.swarm.state_transfer import PROTOCOL
 from protocol.averaging.outer_step import state_digest, state_leaves
 from protocol.averaging.vector_layout import STATE_CHUNK_BYTES, chunk_count
 from protocol.certificates.tip import genesis
@@ -150,18 +151,19 @@ def test_state_served_a_chunk_in_nine_seconds_stops_few_rounds() -> None:
     )
     world = World(seed=3, nodes=2, manifest=manifest, parameters=12 * STATE_CHUNK_BYTES // 4)
     run, parameters = world.manifest.run, 12 * STATE_CHUNK_BYTES // 4
-    zeros = np.zeros(parameters, np.float32)
-    leaves = state_leaves(zeros, zeros)
+    ones = np.ones(parameters, np.float32)
+    leaves = state_leaves(ones, ones)
+    chunk = ones[: STATE_CHUNK_BYTES // 4].tobytes()
     sent: list[float] = []
 
     async def give(stream: ByteStream) -> None:
         """Send the leaves at once, and then a chunk every 9 s."""
         reader = FrameReader(stream)
         while (data := await reader.next_frame(256)) is not None:
-            request = msgspec.msgpack.decode(data, type=StateRequest)
+            request = msgspec.msgpack.decode(data, type=PieceRequest)
             await trio.sleep(9.0 if request.count else 0.0)
-            answer = bytes(STATE_CHUNK_BYTES) if request.count else b"".join(leaves)
-            reply = msgspec.msgpack.encode(StateReply(held=True, size=len(answer)))
+            answer = chunk if request.count else b"".join(leaves)
+            reply = msgspec.msgpack.encode(PieceReply(held=True, size=len(answer)))
             await stream.send_all(frame(reply) + answer)
             sent.append(trio.current_time())
 
@@ -187,7 +189,7 @@ def test_state_served_a_chunk_in_nine_seconds_stops_few_rounds() -> None:
             made = Made(
                 strangers, led, run=run, manifest=manifest, chunks=chunk_count(parameters), view=7
             )
-            made.vote = replace(made.vote, state=state_digest(zeros, zeros))
+            made.vote = replace(made.vote, state=state_digest(ones, ones))
             for node in world.nodes:
                 assert node.engine is not None
                 node.engine.peers.follower.receive_certificate(made.raw())

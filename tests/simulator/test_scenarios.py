@@ -58,8 +58,8 @@ def test_too_slow_node_costs_the_others_what_the_plan_predicts() -> None:
     """From 32 s to 72 s nothing of node 1 arrives in time.
 
     Its earlier work counts half as much after each certificate without it, and nothing after three.
-    A member that misses one round offers more in the next one. With this seed node 1 does not lead
-    its first slow round: a slow leader costs one more view, which is another story.
+    With this seed node 1 does not lead its first slow round: a slow leader costs one more view,
+    which is another story.
     """
     played = play(scenario("too-slow", None, 2))
     assert played.report is not None
@@ -82,8 +82,8 @@ def test_too_slow_node_costs_the_others_what_the_plan_predicts() -> None:
     }
     usual, back = counted[3], counted[without[-1].number + 1]
     assert 0 < back[slow] <= usual[slow], "nothing is carried past three certificates"
-    (once,) = [peer for peer in usual if peer not in counted[5] and peer != slow]
-    assert counted[6][once] > usual[once], "the work of the missed round was added"
+    others = usual.keys() - {slow}
+    assert all(others <= shares.keys() for shares in counted.values()), "nobody else misses a round"
     dropped = [
         event for event in world.events(WorkDropped, node=1) if isinstance(event, WorkDropped)
     ]

@@ -175,8 +175,8 @@ def test_report_fails_a_recovery_that_takes_too_many_exchanges() -> None:
     crash = scenario("crash-leader-ready", None, 1)
     _, report = play_one(replace(crash, wanted=replace(crash.wanted, recovery_exchanges=0.1)))
     assert report.exchange_seconds is not None
-    assert 0.3 < report.exchange_seconds < 1.0, (
-        "half a second for the current training step, and some trips of 20 ms"
+    assert 0.1 < report.exchange_seconds < 0.5, (
+        "some trips of 20 ms; nobody waits for the training step of half a second"
     )
     assert not report.ok
     assert "0.1 exchanges" in report.reason

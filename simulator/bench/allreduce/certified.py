@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,11 +21,8 @@ from daemon.services.training.native.engine import NativeEngine
 from daemon.services.training.native.engine_context import NodePorts, engine_context
 from daemon.system.offload import in_abandonable_thread, in_thread
 from protocol.averaging.vector_layout import Vector
-from protocol.digest import Digest
-from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.journal import JournalEvent
-from protocol.ports.disk_records import Checkpoint, LedgerRecord, ViewRecord
 from protocol.ports.trainer import (
     Evaluation,
     EvaluationFailed,
@@ -41,6 +37,7 @@ from protocol.round import events as e
 from protocol.run.manifest import Limits, Manifest, Outer, RoundRules, seal
 from simulator.bench.allreduce.driver import AveragingFailure, CommandPipe, DriverSettings, serve
 from simulator.bench.allreduce.native import secret_of
+from simulator.bench.allreduce.null_disk import NullDisk
 
 # Rounds end when the benchmark says so.
 ROUND_S = 86400.0
@@ -48,74 +45,6 @@ ROUND_S = 86400.0
 MEET_S = 60.0
 # The time for one round.
 TIMEOUT_S = 120.0
-
-
-class NullDisk:
-    """A `Disk` that keeps the chain's records only: a round's cost without the medium."""
-
-    def __init__(self) -> None:
-        self._records: dict[int, bytes] = {}
-
-    async def save_checkpoint(
-        self, checkpoint: Checkpoint, superseded: Collection[Digest] = ()
-    ) -> None:
-        await trio.lowlevel.checkpoint()
-
-    async def leave_checkpoints(self, run: Digest, tips: Collection[Digest]) -> None:
-        await trio.lowlevel.checkpoint()
-
-    async def checkpoints(self, run: Digest) -> list[tuple[int, Digest]]:
-        await trio.lowlevel.checkpoint()
-        return []
-
-    def damage(self, run: Digest, what: str, why: str = "") -> UserError:
-        return UserError("DAMAGED", what, why=why)
-
-    async def load_checkpoint(self, run: Digest) -> Checkpoint | None:
-        await trio.lowlevel.checkpoint()
-        return None
-
-    async def save_ledger(self, record: LedgerRecord) -> None:
-        await trio.lowlevel.checkpoint()
-
-    async def load_ledger(self, run: Digest) -> LedgerRecord | None:
-        await trio.lowlevel.checkpoint()
-        return None
-
-    async def save_view_records(self, run: Digest, records: Sequence[ViewRecord]) -> None:
-        await trio.lowlevel.checkpoint()
-
-    async def load_view_records(self, run: Digest) -> list[ViewRecord]:
-        await trio.lowlevel.checkpoint()
-        return []
-
-    async def append_certificate(self, run: Digest, number: int, certificate: bytes) -> None:
-        await trio.lowlevel.checkpoint()
-        self._records[number] = certificate
-
-    async def certificates(self, run: Digest, first: int, limit: int) -> list[bytes]:
-        await trio.lowlevel.checkpoint()
-        return [self._records[number] for number in sorted(self._records) if number >= first][
-            :limit
-        ]
-
-    async def save_proof(self, run: Digest, proof: bytes) -> None:
-        await trio.lowlevel.checkpoint()
-
-    async def proofs(self, run: Digest) -> list[Digest]:
-        await trio.lowlevel.checkpoint()
-        return []
-
-    async def load_proof(self, run: Digest, name: Digest) -> bytes | None:
-        await trio.lowlevel.checkpoint()
-        return None
-
-    async def open_state(self, tip: Digest) -> None:
-        await trio.lowlevel.checkpoint()
-
-    async def read_state(self, tip: Digest, offset: int, size: int) -> bytes | None:
-        await trio.lowlevel.checkpoint()
-        return None
 
 
 class VectorTrainer:

@@ -11,8 +11,8 @@ import trio
 from daemon.swarm import chain_sync, state_transfer
 from daemon.swarm.chain_sync import ChainReply, ChainRequest, serve_chain
 from daemon.swarm.frames import FrameReader, frame
+from daemon.swarm.piece_server import PIECES_PER_REQUEST, PieceReply, PieceRequest
 from daemon.swarm.reply_limiter import MIN_SLOT_S, ReplyLimiter
-from daemon.swarm.state_transfer import CHUNKS_PER_REQUEST, StateReply, StateRequest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId
 from protocol.ports.network import Source
@@ -121,7 +121,7 @@ class Scenario:
         peer = self.holder.network.peer
         state = await stranger.open_stream(peer, state_transfer.PROTOCOL)
         chain = await stranger.open_stream(peer, chain_sync.PROTOCOL)
-        wanted = StateRequest(tip=TIP, first=0, count=CHUNKS_PER_REQUEST)
+        wanted = PieceRequest(tip=TIP, first=0, count=PIECES_PER_REQUEST)
         await state.send_all(frame(msgspec.msgpack.encode(wanted)))
         await chain.send_all(frame(msgspec.msgpack.encode(ChainRequest(run=RUN, first=1))))
         await trio.sleep_forever()
@@ -130,10 +130,10 @@ class Scenario:
         peer, began = self.holder.network.peer, trio.current_time()
         stream = await network.open_stream(peer, state_transfer.PROTOCOL)
         await stream.send_all(
-            frame(msgspec.msgpack.encode(StateRequest(tip=TIP, first=0, count=0)))
+            frame(msgspec.msgpack.encode(PieceRequest(tip=TIP, first=0, count=0)))
         )
         reader = FrameReader(stream)
-        reply = msgspec.msgpack.decode(await reader.expect_frame(256), type=StateReply)
+        reply = msgspec.msgpack.decode(await reader.expect_frame(256), type=PieceReply)
         assert await reader.read_exactly(reply.size) == b"".join(LEAVES)
         self.waited_s["state"] = trio.current_time() - began
         began = trio.current_time()

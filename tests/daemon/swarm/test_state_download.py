@@ -10,8 +10,9 @@ import trio
 from msgspec.structs import replace
 
 from daemon.swarm.multi_peer_download import SILENT_S, download_from
+from daemon.swarm.piece_server import IDLE_S, PieceRequest
 from daemon.swarm.state_download import KnownState, StateDownload
-from daemon.swarm.state_transfer import IDLE_S, OPEN_STATES, StateRequest, StateServer, serve_state
+from daemon.swarm.state_transfer import OPEN_STATES, StateServer, serve_state
 from protocol.averaging.outer_step import state_leaves
 from protocol.averaging.vector_layout import STATE_CHUNK_BYTES, Vector
 from protocol.digest import Digest, merkle_root
@@ -92,14 +93,13 @@ class Scenario:
 
     async def fetch(self, *known: KnownState, tip: Digest = TIP) -> tuple[str, float]:
         """Download a state. Returns why it failed, or nothing, and the seconds it took."""
-        self.download = StateDownload(tip, merkle_root(LEAVES), PARAMETERS)
+        self.download = StateDownload(tip, merkle_root(LEAVES), PARAMETERS, known=lambda: known)
         began = trio.current_time()
         peers = [holder.network.peer for holder in self.holders]
         reason = await download_from(
             self.downloader,
             self.download,
             lambda: peers,
-            lambda: known,
             lambda reason, _peer, _detail: self.refused.append(reason),
         )
         return reason, trio.current_time() - began
@@ -206,7 +206,7 @@ def test_served_states_are_closed_without_requests() -> None:
         for number in range(2, 2 + 2 * OPEN_STATES):
             tip = bytes([number]) * 32
             await holder.keep(tip, number, vector(number))
-            assert await holder.server.answer(StateRequest(tip=tip, first=0, count=1)) is not None
+            assert await holder.server.answer(PieceRequest(tip=tip, first=0, count=1)) is not None
         assert len(holder.server._open) == OPEN_STATES
         await trio.sleep(IDLE_S + 1.0)
         await holder.server.sweep()
@@ -226,12 +226,12 @@ def test_served_states_come_from_memory_before_the_checkpoint_is_written() -> No
             lambda: PARAMETERS,
             lambda tip, offset, size: whole[offset : offset + size],
         )
-        assert await server.answer(StateRequest(tip=TIP, first=0, count=0)) == b"".join(LEAVES)
+        assert await server.answer(PieceRequest(tip=TIP, first=0, count=0)) == b"".join(LEAVES)
         assert (
-            await server.answer(StateRequest(tip=TIP, first=1, count=1))
+            await server.answer(PieceRequest(tip=TIP, first=1, count=1))
             == whole[STATE_CHUNK_BYTES : 2 * STATE_CHUNK_BYTES]
         )
-        assert await server.answer(StateRequest(tip=b"o" * 32, first=1, count=1)) is None
+        assert await server.answer(PieceRequest(tip=b"o" * 32, first=1, count=1)) is None
 
     run_virtual(story)
 

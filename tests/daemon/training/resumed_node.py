@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from daemon.disk.file_disk import FileDisk
+from daemon.services.training.native.engine_context import engine_context
 from daemon.services.training.native.state.state_store import StateStore
 from daemon.swarm.lineage import Lineage
 from protocol.errors import UserError
@@ -40,9 +41,7 @@ class ResumedNode:
         self.lineage = Lineage(home.run, home.manifest, 10)
         self.disk = disk or FileDisk(home.root, inline)
         self.state_store = StateStore(
-            run=home.run,
-            me=FOUR[0].peer,
-            manifest=home.manifest,
+            context=engine_context(home.signed, FOUR[0]),
             info=INFO,
             lineage=self.lineage,
             disk=self.disk,

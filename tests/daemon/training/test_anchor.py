@@ -52,8 +52,12 @@ def test_an_outer_step_during_a_download_changes_neither_state() -> None:
         )
         anchor.adopt(named("downloaded"))
         assert state_digest(anchor.value, anchor.momentum) == merkle_root(leaves)
-        assert anchor.read(0, 8 * PARAMETERS) == value.tobytes() + momentum.tobytes()
-        assert anchor.read(4 * PARAMETERS - 8, 16) == value[-2:].tobytes() + momentum[:2].tobytes()
+        assert (
+            anchor.read(named("downloaded"), 0, 8 * PARAMETERS)
+            == value.tobytes() + momentum.tobytes()
+        )
+        ends = anchor.read(named("downloaded"), 4 * PARAMETERS - 8, 16)
+        assert ends == value[-2:].tobytes() + momentum[:2].tobytes()
 
     run_virtual(story)
 

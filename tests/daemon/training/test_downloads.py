@@ -8,6 +8,7 @@ import trio
 import trio.testing
 from msgspec.structs import replace
 
+from daemon.services.training.native.engine_context import engine_context
 from daemon.services.training.native.state.downloads import ARRIVED_KEPT, Downloads
 from daemon.services.training.native.state.state_store import StateStore
 from daemon.swarm.ancestry import LineageEntry
@@ -20,6 +21,7 @@ from protocol.ports.disk_records import Checkpoint
 from protocol.ports.offload import inline
 from protocol.ports.trainer import ParameterSpec, TaskInfo
 from protocol.round.events import Event, StateReceived
+from protocol.run.manifest import seal
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.disk import MemoryDisk
 from simulator.fakes.medium import MemoryMedium
@@ -60,9 +62,7 @@ class Scene:
         self.swarm = swarm
         disk = MemoryDisk(MemoryMedium())
         self.state_store = StateStore(
-            run=RUN,
-            me=FOUR[0].peer,
-            manifest=MANIFEST,
+            context=engine_context(seal(MANIFEST), FOUR[0]),
             info=INFO,
             lineage=self.lineage,
             disk=disk,

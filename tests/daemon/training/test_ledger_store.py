@@ -100,14 +100,16 @@ async def test_ledger_store_does_not_save_a_newer_ledger_under_an_older_tip(
 
     await move(3)
     disk.moves = lambda: move(4)
-    assert await node.state_store.write([(3, pack_record([home.raws[2]]))], lambda: 0.0) == []
+    records = [(3, pack_record([home.raws[2]]))]
+    assert await node.state_store.write(records, lambda: 0.0, full=True) == []
     kept = await disk.load_ledger(home.run)
     assert kept is not None
     assert (kept.tip, kept.weight) == (home.tips[2].hash, 7), (
         "the older ledger matches the certificates on disk"
     )
     disk.moves = None
-    assert await node.state_store.write([(4, pack_record([home.raws[3]]))], lambda: 0.0) == []
+    records = [(4, pack_record([home.raws[3]]))]
+    assert await node.state_store.write(records, lambda: 0.0, full=True) == []
     kept = await disk.load_ledger(home.run)
     assert kept is not None
     assert kept.tip == home.tips[4].hash

@@ -89,7 +89,7 @@ async def test_state_store_goes_on_when_checkpoints_become_unreadable(
     folder = home.folder / "checkpoints"
     folder.rename(home.folder / "elsewhere")
     folder.write_bytes(b"")
-    await node.state_store.write([], lambda: 0.0)
+    await node.state_store.write([], lambda: 0.0, full=True)
     (warning,) = node.warnings
     assert warning.startswith(
         "checkpoint 9 was not written: The checkpoints of this run cannot be read."
@@ -135,5 +135,5 @@ async def test_state_store_resumes_from_a_checkpoint_far_behind_the_certificates
         "the node downloads the state of the newest certificate"
     )
     assert node.lineage.other_branches(node.state_store.tip) == []
-    assert await node.state_store.write([], lambda: 0.0) == []
+    assert await node.state_store.write([], lambda: 0.0, full=True) == []
     assert everything_in(home.folder / "checkpoints").keys() == before.keys()

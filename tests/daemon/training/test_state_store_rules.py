@@ -81,7 +81,7 @@ async def test_state_store_of_a_release_with_another_rule_resumes_and_deletes_no
     node = await resumed(home)
     assert node.state_store.tip.hash == home.tips[-1].hash
     assert node.warnings == []
-    assert await node.state_store.write([], lambda: 0.0) == []
+    assert await node.state_store.write([], lambda: 0.0, full=True) == []
     after = everything_in(home.folder)
     assert after.keys() == before.keys()
     written = {name for name in before if after[name] != before[name]}

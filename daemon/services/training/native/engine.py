@@ -29,6 +29,7 @@ from daemon.swarm.lineage import Lineage
 from daemon.swarm.manifest_exchange import serve_manifest
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Messenger
+from daemon.swarm.result_transfer import HeldMean, ResultServer, serve_results
 from daemon.swarm.state_transfer import StateServer, serve_state
 from daemon.swarm.task_agreement import serve_task
 from daemon.system.trio_types import TaskStatus
@@ -88,6 +89,7 @@ class NativeEngine:
         serve_manifest(network, context.signed, ports.refuse, ports.record)
         serve_task(network, lambda: self.peers.members.tasks.ours)
         serve_state(network, self.peers.state_server)
+        serve_results(network, ResultServer(self._held_mean))
 
     @property
     def state(self) -> RoundState | None:
@@ -250,6 +252,10 @@ class NativeEngine:
 
     def _read_state(self, tip: Digest, offset: int, size: int) -> bytes | None:
         return self._stage.read_state(tip, offset, size)
+
+    async def _held_mean(self, certificate: Digest) -> HeldMean | None:
+        store = self._stage.state_store
+        return await store.results.held(certificate) if store is not None else None
 
     def _beacon(self) -> Beacon:
         stage, tasks = self._stage, self.peers.members.tasks

@@ -15,6 +15,19 @@ from protocol.ports.network import Network
 from protocol.ports.offload import Offload
 from protocol.run.manifest import Manifest, SignedManifest
 
+# The time between full states. A state with its ledger has about 26 bytes a parameter. In rounds of
+# 5 s this is less than half a byte a parameter and round, about as much as the results at int4, and
+# a restart replays 60 rounds, a second or two of work.
+FULL_STATE_S = 300.0
+
+
+class DiskRules(msgspec.Struct, frozen=True, kw_only=True):
+    """How often a node writes its full state, and how much it may write."""
+
+    full_state_s: float = FULL_STATE_S
+    # The most bytes in an hour; 0 means no limit.
+    hourly_bytes: int = 0
+
 
 class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
     """The run that a node takes part in, and the identity of the node."""
@@ -24,6 +37,7 @@ class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
     signer: Signer
     # Names the wallet that is paid for this node's offers.
     binding: Binding | None = None
+    disk: DiskRules = DiskRules()
 
     @property
     def run(self) -> Digest:

@@ -78,15 +78,14 @@ async def resume_model(
         UserError: The home cannot be resumed; see `StateStore.resume`.
     """
     state_store = StateStore(
-        run=context.run,
-        me=context.me,
-        manifest=context.manifest,
+        context=context,
         info=info,
         lineage=peers.lineage,
         disk=ports.disk,
         offload=ports.offload,
         record=ports.record,
     )
+    state_store.anchor.is_read = peers.state_server.is_read
     origin = await state_store.resume()
     await peers.fraud_proofs.resume()
     downloads = Downloads(

@@ -43,7 +43,7 @@ class Stage(Protocol):
         """Return the leaves of the state of `tip`, if `tip` is one of the last few."""
 
     def read_state(self, tip: Digest, offset: int, size: int) -> bytes | None:
-        """Return bytes of the anchor, while the anchor is the state of `tip`."""
+        """Return bytes of the state of `tip`, if it is in memory."""
 
     def lineage_changed(self) -> None:
         """React to new certificates, or look at the same lineage again."""

@@ -33,6 +33,7 @@ from daemon.services.training.native.exchange.peer_links import note_part, note_
 from daemon.services.training.native.exchange.result_buffer import EncodingLosses, ReceivedResults
 from daemon.services.training.native.exchange.signal import Signal
 from daemon.services.training.native.state.anchor import Anchor
+from daemon.services.training.native.state.result_store import ResultStore
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Refuse
 from protocol.averaging.reduction import GROUP_CODEC
@@ -134,11 +135,17 @@ class DataPlane:
         current.scatter()
 
     async def reduce(
-        self, inclusion: Inclusion, name: Digest, outer: Outer, anchor: Anchor
+        self,
+        inclusion: Inclusion,
+        name: Digest,
+        outer: Outer,
+        anchor: Anchor,
+        kept: ResultStore,
     ) -> None:
         """Carry out an inclusion in place of an earlier one, then emit `OutcomeComputed`.
 
-        `name` is the digest of the signed inclusion, `outer` the outer rules of the round.
+        `name` is the digest of the signed inclusion, `outer` the outer rules of the round. The mean
+        goes to `kept` first: what a vote names must be durable on its keepers before they vote.
         """
         current = self._current
         self._reducing.cancel()
@@ -147,7 +154,9 @@ class DataPlane:
                 result = await current.average(inclusion, name)
                 counted = [current.plan.offers[i] for i in inclusion.contributors]
                 state = await anchor.step(current.results().mean, counted, outer, self._offload)
-                self._emit(OutcomeComputed(vote=_vote(current.plan, name, result, state)))
+                vote = _vote(current.plan, name, result, state)
+                await kept.keep_outcome(vote, current.plan, inclusion, current.results().encoded())
+                self._emit(OutcomeComputed(vote=vote))
 
     async def serve(self, inclusion: Inclusion, name: Digest) -> None:
         """Carry out an inclusion for the other members, and keep the state computed before."""

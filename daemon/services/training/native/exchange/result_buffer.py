@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from daemon.services.training.native.exchange.buffers import Buffers
+from protocol.averaging.encoded_mean import EncodedMean
 from protocol.averaging.group_layout import GroupLayout
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector, element_range
 from protocol.codec import Codec, chunk_bytes
@@ -85,6 +86,16 @@ class ResultBuffer:
     def received(self) -> ReceivedResults:
         """Return the results that other members reduced."""
         return {index: (signed, self._encoded[index]) for index, signed in self._signed.items()}
+
+    def encoded(self) -> EncodedMean:
+        """Return the encoding of the whole mean. It keeps the memory of the results in use."""
+        return EncodedMean(
+            self._codec,
+            (
+                (element_range(*self._slices[index], self._parameters)[0], data)
+                for index, data in self._encoded.items()
+            ),
+        )
 
     def mean(self, start: int, out: Vector) -> Vector:
         """Return elements `[start, start + out.size)` of the mean, in place or decoded into `out`.

@@ -52,6 +52,8 @@ class RoundExecutor:
                 drawn=min(ledger.drawn, MAX_DRAWN), rounds=min(max(ledger.rounds, 1), MAX_ROUNDS)
             )
             self._emit(e.OfferMade(ready=replace(ready, trajectory=trajectory), offer=offer))
+        # A node that is alone has no certificates, and its work grows all the same.
+        await self._state_sync.write_if_due()
 
     async def resume_training(self) -> None:
         """Train on from the local parameters."""
@@ -132,4 +134,4 @@ class RoundExecutor:
     async def leave(self) -> None:
         """Add the trainer's work to the ledger, and write everything to disk."""
         await self._trainer_link.leave()
-        await self._state_sync.write()
+        await self._state_sync.write(full=True)

@@ -225,10 +225,8 @@ class RoundLoop:
         return self._model.state_store.anchor.leaves.get(tip)
 
     def read_state(self, tip: Digest, offset: int, size: int) -> bytes | None:
-        """Return bytes of the anchor, while the anchor is the state of `tip`."""
-        store = self._model.state_store
-        is_current = store.tip.hash == tip and tip in store.anchor.leaves
-        return store.anchor.read(offset, size) if is_current else None
+        """Return bytes of the state of `tip`, if it is in memory."""
+        return self._model.state_store.anchor.read(tip, offset, size)
 
     # ---------------------------------------------------------------- after a certificate
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import trio
 
-from protocol.averaging.outer_step import LEAF_ELEMENTS, state_leaf, state_leaves
+from protocol.averaging.outer_step import state_leaves
+from protocol.averaging.replay import State, step_state
 from protocol.averaging.vector_layout import Vector
 from protocol.digest import Digest, merkle_root
 from protocol.messages.offer import Ready
@@ -21,10 +22,13 @@ from protocol.run.manifest import Manifest, Outer
 
 # The states whose leaves are kept for downloads: as many as the disk keeps checkpoints.
 STATES_KEPT = 3
+# The states before the anchor that stay in memory because a peer reads them, two vectors each. A
+# peer that asks for a third asks other members.
+LENT_STATES = 2
 
 
 class Anchor:
-    """Four vectors of shape (parameters,): the current state, and the state that a vote is about.
+    """The current state, and the state that a vote is about: two vectors of (parameters,) each.
 
     The spare vectors belong to rounds and merges, which write them with `written` held. A download
     has its own vectors. Once they are complete, `receive` makes them the spare ones.
@@ -33,13 +37,34 @@ class Anchor:
     def __init__(self, parameters: int, manifest: Manifest) -> None:
         self.parameters = parameters
         self._rules = rules_of(manifest)
-        self.value, self.momentum, self.spare_value, self.spare_momentum = (
-            np.zeros(parameters, np.float32) for _ in range(4)
-        )
+        self.value, self.momentum = (np.zeros(parameters, np.float32) for _ in range(2))
+        # None until something is written there.
+        self._spare: State | None = None
         self._spare_leaves: list[Digest] = []
         self.leaves: OrderedDict[Digest, list[Digest]] = OrderedDict()
+        # The certificate whose state `value` and `momentum` are; empty before the first one.
+        self._tip: Digest = b""
+        # States before this one that peers still read.
+        self._lent: OrderedDict[Digest, State] = OrderedDict()
+        # Whether a peer reads the state of a tip from memory.
+        self.is_read: Callable[[Digest], bool] = lambda _: False
         # Locked while a checkpoint is written from `value` and `momentum`.
         self.written = trio.Lock()
+
+    @property
+    def spare(self) -> State:
+        """The vectors of the next state, with unspecified contents at first."""
+        if self._spare is None:
+            self._spare = (np.empty_like(self.value), np.zeros_like(self.momentum))
+        return self._spare
+
+    @property
+    def spare_value(self) -> Vector:
+        return self.spare[0]
+
+    @property
+    def spare_momentum(self) -> Vector:
+        return self.spare[1]
 
     async def step(
         self,
@@ -62,20 +87,14 @@ class Anchor:
         rounds = self._rules.rounds_in(counted)
 
         def work() -> list[Digest]:
-            piece = np.empty(min(LEAF_ELEMENTS, self.parameters), np.float32)
-            values: list[Digest] = []
-            momenta: list[Digest] = []
-            for start in range(0, self.parameters, LEAF_ELEMENTS):
-                at = slice(start, min(start + LEAF_ELEMENTS, self.parameters))
-                averaged = mean(start, piece[: at.stop - at.start])
-                before, after = (
-                    (self.value[at], self.momentum[at]),
-                    (self.spare_value[at], self.spare_momentum[at]),
-                )
-                self._rules.outer_step(*before, averaged, outer, *after, rounds=rounds)
-                values.append(state_leaf(self.spare_value[at]))
-                momenta.append(state_leaf(self.spare_momentum[at]))
-            return values + momenta
+            return step_state(
+                (self.value, self.momentum),
+                mean,
+                self.spare,
+                step=self._rules.outer_step,
+                outer=outer,
+                rounds=rounds,
+            )
 
         # The writer of the last checkpoint may still read what is spare now.
         async with self.written:
@@ -95,16 +114,17 @@ class Anchor:
         The vectors then belong to the anchor.
         """
         async with self.written:
-            self.spare_value, self.spare_momentum, self._spare_leaves = value, momentum, leaves
+            self._spare, self._spare_leaves = (value, momentum), leaves
 
-    def read(self, offset: int, size: int) -> bytes:
-        """Return bytes `[offset, offset + size)` of the current state.
+    def read(self, tip: Digest, offset: int, size: int) -> bytes | None:
+        """Return bytes `[offset, offset + size)` of the state of a tip; None if it is not here.
 
         The state is the parameters, then the momentum, as little-endian float32.
         """
-        parts = (
-            np.ascontiguousarray(part, "<f4").data.cast("B") for part in (self.value, self.momentum)
-        )
+        state = (self.value, self.momentum) if tip == self._tip else self._lent.get(tip)
+        if state is None:
+            return None
+        parts = (np.ascontiguousarray(part, "<f4").data.cast("B") for part in state)
         border = 4 * self.parameters
         return b"".join(
             bytes(part[max(0, offset - start) : max(0, offset + size - start)])
@@ -125,8 +145,8 @@ class Anchor:
         """
 
         def work() -> list[Digest]:
-            spare = (self.spare_value, self.spare_momentum)
-            for ours, theirs, out in zip((self.value, self.momentum), other, spare, strict=True):
+            current = (self.value, self.momentum)
+            for ours, theirs, out in zip(current, other, self.spare, strict=True):
                 first, second = (ours, theirs) if ours_first else (theirs, ours)
                 self._rules.merge_vectors(first, second, weights, out)
             return state_leaves(self.spare_value, self.spare_momentum)
@@ -136,9 +156,19 @@ class Anchor:
         return merkle_root(self._spare_leaves)
 
     def adopt(self, tip: Digest) -> None:
-        """Make the spare buffers the anchor of `tip`."""
-        self.value, self.spare_value = self.spare_value, self.value
-        self.momentum, self.spare_momentum = self.spare_momentum, self.momentum
+        """Make the spare buffers the anchor of `tip`.
+
+        The old state stays in memory while a peer reads it, and the spare buffers are others then.
+        """
+        for name in [name for name in self._lent if not self.is_read(name)]:
+            del self._lent[name]
+        before: State | None = (self.value, self.momentum)
+        if self._tip and len(self._lent) < LENT_STATES and self.is_read(self._tip):
+            self._lent[self._tip] = (self.value, self.momentum)
+            before = None
+        self.value, self.momentum = self.spare
+        self._spare, self._tip = before, tip
         self.leaves[tip] = self._spare_leaves
-        while len(self.leaves) > STATES_KEPT:
-            self.leaves.popitem(last=False)
+        for name in list(self.leaves)[:-STATES_KEPT]:
+            if name not in self._lent:
+                del self.leaves[name]

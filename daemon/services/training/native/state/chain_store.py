@@ -109,6 +109,28 @@ class ChainStore:
                 superseded.add(other)
         return OtherCheckpoints(superseded=superseded, left=left)
 
+    async def append(self, tip: Tip, unwritten: list[tuple[int, bytes]]) -> bool:
+        """Append records (number, record); remove each from `unwritten` once it is on disk.
+
+        Returns:
+            Whether the checkpoints of another branch were set aside for it.
+        """
+        if not unwritten:
+            return False
+        # Set these checkpoints aside before the certificates of their branch are removed: after a
+        # crash between the two writes, the chain still names every other checkpoint.
+        left = (await self.other_checkpoints(tip)).left
+        if left:
+            await self._disk.leave_checkpoints(self._run, left)
+        while unwritten:
+            number, record = unwritten[0]
+            # A restart moves along certificates that are on disk. Appending one of them again would
+            # first cut off all that follow it.
+            if record not in await self._disk.certificates(self._run, number, 1):
+                await self._disk.append_certificate(self._run, number, record)
+            unwritten.pop(0)
+        return bool(left)
+
     async def _hashes_on_disk(self, number: int) -> set[Digest]:
         """Return the hashes of the certificates in the record of that number."""
         records = await self._disk.certificates(self._run, number, 1)

@@ -1,4 +1,8 @@
-"""Downloads states while other work goes on, one at a time.
+"""Gets the states of certificates from members while other work goes on, one at a time.
+
+A node that missed a few rounds fetches their means and replays them (`catch_up.py`). It downloads
+the whole state where that is smaller, where a merge or another branch lies between, or where nobody
+has the means any more. A state that is outdated when it has arrived is followed by the means since.
 
 A download has its own vectors. The spare buffers belong to rounds and merges, which may write them
 at any time; `Anchor.receive` moves a complete state there. A download that advances is never
@@ -12,6 +16,7 @@ from collections.abc import Callable, Iterator
 
 import trio
 
+from daemon.services.training.native.state.catch_up import CatchUp
 from daemon.services.training.native.state.state_store import StateStore
 from daemon.swarm.ancestry import LineageEntry
 from daemon.swarm.lineage import Lineage
@@ -20,6 +25,9 @@ from daemon.swarm.messenger import Refuse
 from daemon.swarm.multi_peer_download import download_from
 from daemon.swarm.state_download import KnownState, StateDownload
 from protocol.averaging.outer_step import state_leaves
+from protocol.averaging.replay import is_merge
+from protocol.certificates.certificate import OpenCertificate
+from protocol.certificates.result_keepers import keepers
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.journal import CaughtUp, JournalEvent
@@ -27,8 +35,10 @@ from protocol.ports.network import Network
 from protocol.ports.offload import Offload
 from protocol.round.events import Event, StateBytesReceived, StateReceived
 
-# The time between events about a download that advances.
-REPORT_EVERY_S = 1.0
+# The time between events about a download that advances. A beacon names a state that is about to
+# arrive, so that a leader waits for this node. With 1 s between events and leaders that wait for
+# 1 s, the beacon came after the plan in each round, and the node stayed one round behind.
+REPORT_EVERY_S = 0.25
 # A download counts as advancing for this long after verified bytes: longer than a chunk takes at
 # 250 kbit/s.
 ADVANCING_S = 10.0
@@ -37,6 +47,9 @@ ADVANCING_S = 10.0
 # with another branch downloads the state of each head of that branch. The round machine uses one of
 # the newest.
 ARRIVED_KEPT = 3
+
+Arrived = StateDownload | CatchUp
+"""A state on its way, or complete: downloaded, or replayed onto the anchor."""
 
 
 class Downloads:
@@ -61,9 +74,10 @@ class Downloads:
         self._lineage = lineage
         self._members = members
         self._state_store = state_store
+        self._manifest = state_store.manifest
         self._offload, self._emit, self._record, self._refuse = offload, emit, record, refuse
-        self._current: StateDownload | None = None
-        self._arrived: dict[Digest, StateDownload] = {}
+        self._current: Arrived | None = None
+        self._arrived: dict[Digest, Arrived] = {}
         self._scope = trio.CancelScope()
         self._reported_at = 0.0
 
@@ -103,55 +117,97 @@ class Downloads:
         # Decide now: strangers' certificates may replace this one in the lineage meanwhile.
         ahead = self._lineage.descends(entry.tip, self._state_store.tip)
         if name in self._arrived:
-            self._report_arrived(entry, ahead)
+            self._report_arrived(entry.certificate, ahead)
             return ""
         if self._current is not None and self._current.tip == name:
             return ""
         before = self._current
         self._scope.cancel()
+        began, self._reported_at = trio.current_time(), -REPORT_EVERY_S
+        with trio.CancelScope() as self._scope:
+            arrived, failure = await self._replay(entry)
+            if arrived is None:
+                arrived, failure = await self._download(entry, before)
+            if arrived is None:
+                return f"no peer served the state of certificate {entry.tip.number}: {failure}"
+            reached = arrived.reached or entry.certificate
+            source = max(
+                arrived.given, key=lambda peer: arrived.given[peer], default=self._state_store.me
+            )
+            self._record(
+                CaughtUp(
+                    number=reached.outcome.number,
+                    source=source,
+                    size_bytes=arrived.received_bytes,
+                    seconds=trio.current_time() - began,
+                    replayed=arrived.replayed,
+                )
+            )
+            self._arrived[reached.hash] = arrived
+            while len(self._arrived) > ARRIVED_KEPT:
+                del self._arrived[next(iter(self._arrived))]
+            self._report_arrived(reached, ahead)
+        return ""
+
+    async def _replay(self, entry: LineageEntry) -> tuple[Arrived | None, str]:
+        """Get to a certificate by the means since the anchor, if that is possible and smaller.
+
+        Returns:
+            The state of the certificate, or of one on the way to it; None and why it failed.
+        """
+        path = self._path_to_replay(entry)
+        if not path:
+            return None, ""
+        catching_up = self._current = CatchUp(
+            network=self._network,
+            manifest=self._manifest,
+            state_store=self._state_store,
+            path=path,
+            holders=self._mean_holders,
+            offload=self._offload,
+            refuse=self._refuse,
+            on_bytes=lambda: self._advanced(entry),
+        )
+        failure = await catching_up.run()
+        if self._current is catching_up:
+            self._current = None
+        return (None, failure) if catching_up.reached is None else (catching_up, "")
+
+    def _path_to_replay(self, entry: LineageEntry) -> list[OpenCertificate]:
+        """Return the certificates to replay; none where the whole state is the better way."""
+        store = self._state_store
+        if not self._lineage.descends(entry.tip, store.tip):
+            return []
+        path = self._lineage.path(store.tip, entry.tip)
+        whole = bool(path) and path[0].outcome.parents == (store.tip.hash,)
+        if not whole or any(is_merge(certificate) for certificate in path):
+            return []
+        if len(path) * store.results.size_bytes >= 8 * store.anchor.parameters:
+            return []
+        return path
+
+    async def _download(
+        self, entry: LineageEntry, before: Arrived | None
+    ) -> tuple[Arrived | None, str]:
+        """Download the state of a certificate. Returns the state, or None and why it failed."""
         download = self._current = StateDownload(
-            name,
+            entry.tip.hash,
             entry.tip.state,
             self._state_store.anchor.parameters,
             lambda: self._advanced(entry),
+            lambda: self._known(before),
         )
-        began, self._reported_at = trio.current_time(), -REPORT_EVERY_S
-        with trio.CancelScope() as self._scope:
-            failure = await download_from(
-                self._network,
-                download,
-                lambda: self._holders(entry),
-                lambda: self._known(before),
-                self._refuse,
-            )
-            failure = failure or await self._corruption(download)
-            if self._current is download:
-                self._current = None
-            if failure:
-                return f"no peer served the state of certificate {entry.tip.number}: {failure}"
-            source = max(
-                download.given, key=lambda peer: download.given[peer], default=self._state_store.me
-            )
-            seconds = trio.current_time() - began
-            self._record(
-                CaughtUp(
-                    number=entry.tip.number,
-                    source=source,
-                    size_bytes=download.received_bytes,
-                    seconds=seconds,
-                )
-            )
-            self._arrived[name] = download
-            while len(self._arrived) > ARRIVED_KEPT:
-                del self._arrived[next(iter(self._arrived))]
-            self._report_arrived(entry, ahead)
-        return ""
+        failure = await download_from(
+            self._network, download, lambda: self._holders(entry), self._refuse
+        )
+        failure = failure or await self._corruption(download)
+        if self._current is download:
+            self._current = None
+        return (None, failure) if failure else (download, "")
 
-    def _report_arrived(self, entry: LineageEntry, ahead: bool) -> None:
+    def _report_arrived(self, certificate: OpenCertificate, ahead: bool) -> None:
         self._emit(
-            StateReceived(
-                certificate=entry.certificate, tip=self._state_store.tip.hash, ahead=ahead
-            )
+            StateReceived(certificate=certificate, tip=self._state_store.tip.hash, ahead=ahead)
         )
 
     def _advanced(self, entry: LineageEntry) -> None:
@@ -165,11 +221,11 @@ class Downloads:
         leaves = await self._offload(lambda: state_leaves(download.value, download.momentum))
         return "" if download.leaves == leaves else "its bytes changed in memory"
 
-    def pop(self, name: Digest) -> StateDownload | None:
+    def pop(self, name: Digest) -> Arrived | None:
         """Return a complete state and forget it. Its vectors then belong to the caller."""
         return self._arrived.pop(name, None)
 
-    def get(self, name: Digest) -> StateDownload | None:
+    def get(self, name: Digest) -> Arrived | None:
         """Return a complete state to read from, and keep it."""
         return self._arrived.get(name)
 
@@ -199,12 +255,29 @@ class Downloads:
         candidates = list(dict.fromkeys((*current, *beyond, *voters)))
         return sorted(candidates, key=lambda peer: not self._members.is_connected(peer))
 
-    def _known(self, before: StateDownload | None) -> Iterator[KnownState]:
+    def _mean_holders(self, certificate: OpenCertificate) -> list[PeerId]:
+        """Return the peers that may hold a certificate's mean, connected ones first.
+
+        Every voter had it, and its keepers have it on disk.
+        """
+        plan, outcome = certificate.plan, certificate.outcome
+        candidates = dict.fromkeys(
+            (
+                *self._members.holders_of(certificate.hash),
+                *keepers(outcome, plan, certificate.inclusion),
+                *certificate.voters,
+                *plan.members,
+            )
+        )
+        candidates.pop(self._state_store.me, None)
+        return sorted(candidates, key=lambda peer: not self._members.is_connected(peer))
+
+    def _known(self, before: Arrived | None) -> Iterator[KnownState]:
         """Yield the states that may share chunks with a download: the anchor, the last download."""
         anchor = self._state_store.anchor
         own = anchor.leaves.get(self._state_store.tip.hash)
         if own is not None:
             yield KnownState(own, anchor.value, anchor.momentum)
-        partial = before.known() if before is not None else None
+        partial = before.known() if isinstance(before, StateDownload) else None
         if partial is not None:
             yield partial

@@ -1,9 +1,10 @@
 """Keeps the ledger in memory and on disk.
 
-The ledger of an offer is durable before the offer is made. A ledger older than the chain is settled
-with the certificates that it missed. Where the ledger does not know what was certified, it drops
-its pending work and reports the loss: a restart may lose the last steps, but never counts them
-twice.
+The whole ledger is written with each full state, and its mark (`LedgerMark`) before each offer. A
+ledger older than the chain is settled with the certificates that it missed. Where an offer that the
+ledger on disk does not hold was sent, a certificate may count what that ledger still holds: the
+node drops its pending work and reports the loss. A restart may lose the last steps, but never
+counts them twice.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.tip import Tip
 from protocol.codec import codec_named
 from protocol.contribution.ledger import Ledger
-from protocol.contribution.ledger_disk import ledger_record, restore_ledger
+from protocol.contribution.ledger_disk import ledger_mark, ledger_record, restore_ledger
 from protocol.contribution.offer import NOTHING, Offer
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.journal import JournalEvent, WorkDropped
 from protocol.ports.disk import Disk
+from protocol.ports.disk_records import LedgerMark, LedgerRecord
 from protocol.ports.offload import Offload
 from protocol.run.manifest import Manifest
 
@@ -60,6 +62,8 @@ class LedgerStore:
         self._parameters, self._lineage = parameters, lineage
         self._disk, self._offload, self._record = disk, offload, record
         self._lock = trio.Lock()
+        # The first seq that the ledger on disk does not know, and whether such an offer was sent.
+        self._known_seq, self._sent_since = 1, False
         # The memory of offers, until they are settled.
         self._buffers = Buffers()
 
@@ -72,26 +76,57 @@ class LedgerStore:
             The end of a sentence, about pending samples; "" if there are none.
         """
         record = await self._disk.load_ledger(self._run)
+        mark = await self._disk.load_mark(self._run)
         self.tip = tip.hash
-        if record is None:
-            self.ledger.next_seq = tip.last_seq.get(self._me, 0) + 1
-            return ""
+        # Certificates on disk whose results are missing count work, too.
+        head = self._lineage.preferred_descendant(tip) or tip
+        known_seq = record.next_seq if record is not None else 1
+        newer = mark if mark is not None and mark.next_seq > known_seq else None
         # A node uses a view before it scatters: where it used none, no peer has its offer.
-        restore_ledger(self.ledger, record, offer_sent=view_taken(record.tip))
+        lost = newer is not None and (newer.sent or view_taken(newer.tip))
+        self._known_seq, self._sent_since = known_seq, lost
+        if record is None or lost:
+            self.ledger.drop(head.last_seq.get(self._me, 0) + 1)
+        else:
+            self._restore(record, tip, offer_sent=view_taken(record.tip))
+        if newer is not None:
+            self._follow(newer, tip, head)
+        return f", {self.ledger.pending} samples pending" if self.ledger.pending else ""
+
+    def _restore(self, record: LedgerRecord, tip: Tip, *, offer_sent: bool) -> None:
+        """Restore the ledger on disk and settle it up to `tip`."""
+        restore_ledger(self.ledger, record, offer_sent=offer_sent)
         settled_tip = self._lineage.tip(record.tip)
         if settled_tip is None:
             self._report_dropped(
                 self.ledger.drop(tip.last_seq.get(self._me, 0) + 1),
                 "the ledger on disk names an unknown certificate",
             )
-            return ""
+            return
         self.ledger.settled = settled_tip.last_seq.get(self._me, 0)
         if settled_tip.hash != tip.hash:
             path = self._lineage.path(settled_tip, tip)
             self.settle(settled_tip, path)
             if not path:
                 self.ledger.rest()
-        return f", {self.ledger.pending} samples pending" if self.ledger.pending else ""
+
+    def _follow(self, mark: LedgerMark, tip: Tip, head: Tip) -> None:
+        """Continue behind the offers of a mark, and report what the ledger on disk lacks of them.
+
+        The seq of an offer is never used again, and neither are the samples of its lane.
+        """
+        self.ledger.next_seq = max(self.ledger.next_seq, mark.next_seq)
+        if not self.ledger.pending:
+            self.ledger.settled = self.ledger.next_seq - 1
+        if mark.tip == tip.hash:
+            self.ledger.drawn = max(self.ledger.drawn, mark.drawn)
+        certified = 0 < mark.offered_seq <= head.last_seq.get(self._me, 0)
+        waiting = mark.pending - (mark.offered_weight if certified else 0)
+        self._report_dropped(
+            max(0, waiting - self.ledger.pending),
+            "it was trained after the last full state on disk; only a certificate that is on its"
+            " way can still count it",
+        )
 
     async def make_offer(self, delta: Vector, samples: int, drawn: int | None = None) -> Offer:
         """Add work, encode the next offer and make it durable.
@@ -113,10 +148,12 @@ class LedgerStore:
                 return NOTHING, str(unfit)
 
         async with self._lock:
+            self._note_sent()
             offer, unfit = await self._offload(work)
             if unfit:
                 self._report_dropped(self.ledger.drop(self.ledger.next_seq), unfit)
-            await self._disk.save_ledger(ledger_record(self.ledger, self._run, self.tip))
+            mark = ledger_mark(self.ledger, self.tip, sent=self._sent_since)
+            await self._disk.save_mark(self._run, mark)
             return offer
 
     async def add(self, delta: Vector, samples: int, drawn: int | None = None) -> None:
@@ -132,7 +169,21 @@ class LedgerStore:
         """
         async with self._lock:
             if self.tip == tip.hash:
-                await self._disk.save_ledger(ledger_record(self.ledger, self._run, tip.hash))
+                record = ledger_record(self.ledger, self._run, tip.hash)
+                await self._disk.save_ledger(record)
+                self._known_seq, self._sent_since = record.next_seq, False
+
+    def size_bytes(self) -> int:
+        """About the bytes of the ledger on disk."""
+        record = ledger_record(self.ledger, self._run, self.tip)
+        vectors = (record.residue, record.displacement, record.later)
+        encoded = len(record.offered) + sum(len(sent.encoded) for sent in record.sent)
+        return sum(int(vector.nbytes) for vector in vectors) + encoded
+
+    def _note_sent(self) -> None:
+        """Note whether an offer that the ledger on disk lacks was sent."""
+        offer = self.ledger.offer
+        self._sent_since |= self.ledger.offer_sent and offer.seq >= self._known_seq
 
     async def move_to(
         self, before: Tip, tip: Tip, path: list[OpenCertificate], losses: EncodingLosses
@@ -143,6 +194,7 @@ class LedgerStore:
         """
 
         def work() -> None:
+            self._note_sent()
             self.settle(before, path)
             for start, error in losses:
                 self.ledger.credit(start, error / np.float32(path[-1].rounds))

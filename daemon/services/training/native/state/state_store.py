@@ -1,11 +1,24 @@
-"""Keeps a node's anchor, ledger, views and certificates, in memory and on disk.
+"""Keeps a node's anchor, ledger, views, certificates and results, in memory and on disk.
 
-The order of writes makes a crash at any instant harmless. The ledger of an offer is durable before
-the offer is made (`ledger_store.py`). The use of a view is durable before anything is sent in it
-(`view_store.py`). Certificates are appended before the checkpoint of the last one.
+The order of writes makes a crash at any instant harmless, and a power cut of all nodes at once:
 
-A restart trains on from the local parameters: the anchor minus the displacement that the ledger
-holds.
+1.  The ledger's mark is durable before an offer is made (`ledger_store.py`), and the use of a view
+    before anything is sent in it (`view_store.py`).
+2.  The results of a round are durable on its keepers before they vote (`result_store.py`). A
+    certificate without the vote of a keeper gets its results written by each node that adopts it,
+    before that node writes the certificate. So every certificate on any disk has its results on
+    some disk, or a full state that is newer.
+3.  Certificates are appended once they are adopted.
+4.  The full state follows every few minutes (`full_states.py`): first the ledger, then the
+    checkpoint. A crash between them leaves a ledger that is newer than the checkpoint. Then the
+    results that the new checkpoint makes useless are removed.
+
+A state that did not follow from the last full state by results (a download, a merge, another
+branch) is written with its certificate.
+
+A restart loads the last full state and replays the results on this disk. What is missing then comes
+from members, like any missed round (`downloads.py`). It trains on from the local parameters: the
+anchor minus the displacement that the ledger holds.
 """
 
 from __future__ import annotations
@@ -13,19 +26,24 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import trio
 
+from daemon.services.training.native.engine_context import EngineContext
 from daemon.services.training.native.exchange.result_buffer import EncodingLosses
 from daemon.services.training.native.state.anchor import Anchor
 from daemon.services.training.native.state.chain_store import ChainStore
+from daemon.services.training.native.state.full_states import FullStates
 from daemon.services.training.native.state.ledger_store import LedgerStore
+from daemon.services.training.native.state.replay_from_disk import replay_from_disk
+from daemon.services.training.native.state.result_store import ResultStore
 from daemon.services.training.native.state.view_store import ViewStore
 from daemon.swarm.lineage import Lineage
+from protocol.averaging.replay import State
 from protocol.averaging.vector_layout import Vector
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.tip import Tip, encode_tip
 from protocol.contribution.ledger import Ledger
 from protocol.contribution.offer import is_finite
-from protocol.digest import Digest
 from protocol.errors import UserError
 from protocol.identity import PeerId
 from protocol.journal import CheckpointWritten, JournalEvent, Warned
@@ -34,7 +52,6 @@ from protocol.ports.disk_records import Checkpoint
 from protocol.ports.offload import Offload
 from protocol.ports.trainer import TaskInfo
 from protocol.run.initial_parameters import initial_parameters
-from protocol.run.manifest import Manifest
 
 
 class StateStore:
@@ -43,15 +60,14 @@ class StateStore:
     def __init__(
         self,
         *,
-        run: Digest,
-        me: PeerId,
-        manifest: Manifest,
+        context: EngineContext,
         info: TaskInfo,
         lineage: Lineage,
         disk: Disk,
         offload: Offload,
         record: Callable[[JournalEvent], None],
     ) -> None:
+        run, me, manifest = context.run, context.me, context.manifest
         self.anchor = Anchor(info.parameters, manifest)
         self.ledger_store = LedgerStore(
             me=me,
@@ -62,12 +78,24 @@ class StateStore:
             offload=offload,
             record=record,
         )
+        self.results = ResultStore(
+            run=run,
+            me=me,
+            codec=manifest.codec,
+            parameters=info.parameters,
+            lineage=lineage,
+            disk=disk,
+            offload=offload,
+            record=record,
+        )
+        self.full_states = FullStates(context.disk, lambda: disk.written_bytes, record)
         self.views = ViewStore(run, disk)
         self.lineage = lineage
+        self.manifest = manifest
         self.tip: Tip = lineage.root
         # The inner optimizer's state.
         self.inner: Vector = np.zeros(0, np.float32)
-        self._run, self._me, self._manifest, self._info = run, me, manifest, info
+        self._run, self._me, self._info = run, me, info
         self._chain = ChainStore(run, disk, lineage)
         self._disk, self._offload, self._record = disk, offload, record
 
@@ -116,6 +144,7 @@ class StateStore:
         else:
             self._begin_at(checkpoint, tip)
             summary = f"resuming from certificate {tip.number}"
+            self.full_states.resumed(tip.number, trio.current_time())
         digest = await self.anchor.digest_spare(self._offload)
         if self.tip.state and digest != self.tip.state:
             raise self._disk.damage(
@@ -123,13 +152,25 @@ class StateStore:
                 f"Checkpoint {self.tip.number} does not have the state that its certificate names.",
             )
         self.anchor.adopt(self.tip.hash)
+        tip = await replay_from_disk(
+            self.tip,
+            self.manifest,
+            self.anchor,
+            self.results,
+            self.lineage,
+            self._offload,
+            self._warn,
+        )
+        if tip.number > self.tip.number:
+            self.tip = tip
+            summary += f", replayed to certificate {tip.number}"
         return summary + await self.ledger_store.resume(
             self.tip, view_taken=lambda parent: parent in self.views.records
         )
 
     async def _begin_at_genesis(self) -> None:
         self.anchor.spare_value[:] = await self._offload(
-            lambda: initial_parameters(self._info.specs, self._manifest.seed)
+            lambda: initial_parameters(self._info.specs, self.manifest.seed)
         )
         self.anchor.spare_momentum[:] = 0.0
 
@@ -185,62 +226,71 @@ class StateStore:
     # ---------------------------------------------------------------- writing
 
     async def write(
-        self, records: list[tuple[int, bytes]], clock: Callable[[], float]
+        self, records: list[tuple[int, bytes]], clock: Callable[[], float], *, full: bool = False
     ) -> list[tuple[int, bytes]]:
-        """Write the lineage's new records (number, record), the ledger and the tip's checkpoint.
+        """Write the lineage's new records (number, record), and the full state if it is due.
 
-        A disk that cannot be written is reported, and training goes on.
+        `full` writes the full state in any case. A disk that cannot be written is reported, and
+        training goes on.
 
         Returns:
             The records that were not written. The next write begins with them, because a chain
             with a gap cannot be read.
         """
         unwritten = list(records)
-        began = clock()
-        async with self.anchor.written:
-            tip, inner = self.tip, self.inner
-            try:
-                await self._write(tip, inner, unwritten)
-            except DiskFull as full:
-                self._warn("DISK_FULL", f"checkpoint {tip.number} was not written: {full}")
-                return unwritten
-            except UserError as unread:
-                # The disk was readable at the start. The node goes on, and the next start reports
-                # how to repair the disk.
-                self._warn(
-                    unread.code,
-                    f"checkpoint {tip.number} was not written: {unread.what} ({unread.why})",
-                )
-                return unwritten
-        self._record(
-            CheckpointWritten(
-                number=tip.number,
-                size_bytes=8 * self._info.parameters + 4 * inner.size,
-                seconds=clock() - began,
+        # The anchor may move on meanwhile, to a certificate that is not on disk yet.
+        tip = self.tip
+        try:
+            async with self.anchor.written:
+                state = (self.anchor.value, self.anchor.momentum)
+                if await self._chain.append(tip, unwritten):
+                    self.full_states.needed = True
+                if full or self.is_full_state_due(clock()):
+                    await self._write_full_state(tip, state, clock)
+        except DiskFull as full_disk:
+            self.full_states.needed = True
+            self._warn("DISK_FULL", f"checkpoint {tip.number} was not written: {full_disk}")
+        except UserError as unread:
+            # The disk was readable at the start. The node goes on, and the next start reports how
+            # to repair the disk.
+            self.full_states.needed = True
+            self._warn(
+                unread.code,
+                f"checkpoint {tip.number} was not written: {unread.what} ({unread.why})",
             )
-        )
-        return []
+        return unwritten
 
-    async def _write(self, tip: Tip, inner: Vector, unwritten: list[tuple[int, bytes]]) -> None:
-        """Write everything; remove each record from `unwritten` once it is on disk."""
-        value, momentum = self.anchor.value, self.anchor.momentum
+    def is_full_state_due(self, now: float) -> bool:
+        """Return whether the next write includes the full state."""
+        return self.full_states.is_due(self.tip.number, self._full_bytes(), now)
+
+    def _full_bytes(self) -> int:
+        """About the bytes of a full state."""
+        state = 8 * self._info.parameters + 4 * self.inner.size
+        return state + self.ledger_store.size_bytes()
+
+    async def _write_full_state(self, tip: Tip, state: State, clock: Callable[[], float]) -> None:
+        began, inner = clock(), self.inner
         others = await self._chain.other_checkpoints(tip)
-        # Set these checkpoints aside before the certificates of their branch are removed: after a
-        # crash between the two writes, the chain still names every other checkpoint.
-        if others.left:
-            await self._disk.leave_checkpoints(self._run, others.left)
-        while unwritten:
-            await self._disk.append_certificate(self._run, *unwritten[0])
-            unwritten.pop(0)
         await self.ledger_store.save(tip)
         checkpoint = Checkpoint(
             run=self._run,
             tip=tip.hash,
             number=tip.number,
-            anchor=value,
-            momentum=momentum,
+            anchor=state[0],
+            momentum=state[1],
             inner=inner,
             shapes=tuple((spec.name, spec.shape) for spec in self._info.specs),
             stood=encode_tip(tip),
         )
         await self._disk.save_checkpoint(checkpoint, others.superseded)
+        now = clock()
+        self.full_states.written(tip.number, now)
+        await self.results.drop(tip.number)
+        self._record(
+            CheckpointWritten(
+                number=tip.number,
+                size_bytes=8 * self._info.parameters + 4 * inner.size,
+                seconds=now - began,
+            )
+        )

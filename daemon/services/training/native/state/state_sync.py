@@ -13,15 +13,17 @@ import trio
 
 from daemon.services.training.native.exchange.result_buffer import EncodingLosses
 from daemon.services.training.native.rounds.round_log import RoundLog
+from daemon.services.training.native.state.downloads import Arrived
 from daemon.services.training.native.state.state_store import StateStore
 from daemon.services.training.native.training.trainer_link import TrainerLink
 from daemon.swarm.ancestry import LineageEntry
 from daemon.swarm.chain_sync import pack_record
 from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage
-from daemon.swarm.state_download import StateDownload
+from protocol.averaging.replay import is_merge
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.merge import merge_parents
+from protocol.certificates.result_keepers import keeper_voted
 from protocol.certificates.tip import Tip
 from protocol.digest import Digest, merkle_root
 from protocol.journal import JournalEvent, Warned
@@ -52,13 +54,15 @@ class StateSync:
         self._offload = offload
         self._round_log = round_log
         self._record = record
+        # Certificates whose results no voter made durable.
+        self._unkept: list[OpenCertificate] = []
         self._writing = trio.Lock()
 
     async def adopt(
         self,
         certificate: OpenCertificate,
         losses: EncodingLosses,
-        download: StateDownload | None = None,
+        download: Arrived | None = None,
     ) -> CertificateAdopted:
         """Adopt the certificate whose state is in the spare buffers, or in `download`."""
         made, state_store = self._step_of(certificate), self._state_store
@@ -70,6 +74,7 @@ class StateSync:
                 return await self._move(made.tip, losses, since)
             assert download.leaves is not None
             await state_store.anchor.receive(download.value, download.momentum, download.leaves)
+            state_store.full_states.needed |= not download.replayed
             now = trio.current_time()
             age, heard = self._follower.ages.get(certificate.hash, (0.0, now))
             # A node behind another certificate is in no round: it trains until the state of that
@@ -82,16 +87,22 @@ class StateSync:
         assert made is not None, "the machine moves only to certificates of the lineage"
         return made
 
-    async def merge(self, other: Tip, download: StateDownload) -> Digest:
-        """Average another branch's state into the spare buffers; return the digest."""
+    async def merge(self, other: Tip, download: Arrived) -> Digest:
+        """Average another branch's state into the spare buffers; return the digest.
+
+        The merged state is durable on return, before this node can vote for it.
+        """
         async with self._trainer_link.lock:
             ours = self._state_store.tip
             first = merge_parents(ours.hash, other.hash)[0] == ours.hash
             weights = self._lineage.weights(*((ours, other) if first else (other, ours)))
             state = (download.value, download.momentum)
-            return await self._state_store.anchor.average_spare(
+            anchor, number = self._state_store.anchor, max(ours.number, other.number) + 1
+            digest = await anchor.average_spare(
                 state, weights, ours_first=first, offload=self._offload
             )
+            await self._state_store.results.persist_state(number, digest, anchor.spare)
+            return digest
 
     async def _move(self, tip: Tip, losses: EncodingLosses, since: float) -> CertificateAdopted:
         """Move to a tip whose state is in the spare buffers.
@@ -117,6 +128,17 @@ class StateSync:
         had_offer = state_store.ledger.pending > 0
         await state_store.move_to(tip, path, losses)
         self.unwritten.extend(_records(path, above))
+        self._unkept.extend(
+            certificate
+            for certificate in path
+            if not keeper_voted(
+                certificate.voters,
+                certificate.outcome,
+                certificate.plan,
+                certificate.inclusion,
+            )
+        )
+        state_store.full_states.needed |= any(is_merge(certificate) for certificate in path)
         self.adopted_at = since if overlaps else trio.current_time() - age_s
         steps = [
             made
@@ -133,11 +155,24 @@ class StateSync:
             age_s = trio.current_time() - since
         return CertificateAdopted(tip=tip, age_s=age_s)
 
-    async def write(self) -> None:
-        """Write certificates, ledger and checkpoint to disk."""
+    async def write(self, *, full: bool = False) -> None:
+        """Write certificates, and the full state if it is due; `full` writes it in any case."""
         async with self._writing:
+            results = self._state_store.results
+            unkept, self._unkept = self._unkept, []
+            for certificate in unkept:
+                if (mean := await results.mean_of(certificate)) is not None:
+                    outcome = certificate.outcome
+                    await results.persist(outcome.number, outcome.state, mean)
             records, self.unwritten = self.unwritten, []
-            self.unwritten[:0] = await self._state_store.write(records, trio.current_time)
+            self.unwritten[:0] = await self._state_store.write(
+                records, trio.current_time, full=full
+            )
+
+    async def write_if_due(self) -> None:
+        """Write the full state of a node whose rounds end without a certificate, if it is due."""
+        if self._state_store.is_full_state_due(trio.current_time()):
+            await self.write()
 
 
 def _records(path: list[OpenCertificate], above: int) -> list[tuple[int, bytes]]:

@@ -61,10 +61,13 @@ class TrainerLink:
         """
         session = self._session
         async with self.lock:
-            if session.exchanging and session.is_training:
+            exchanging, session.exchanging = session.exchanging, False
+            if exchanging and session.is_training:
                 # The exchange led to no certificate, and the next one may be far away.
                 await self._take_in(session.lanes.main())
-            session.exchanging = False
+                if session.is_training and not session.diverged:
+                    # A trainer that dropped its work waits for parameters.
+                    await session.shift()
             if session.diverged or (self.overlaps and not session.is_training):
                 await self._begin_anew()
             elif not session.is_training:

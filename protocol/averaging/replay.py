@@ -1,0 +1,112 @@
+"""Replays a certificate: from its parent's state and its encoded mean to its own state.
+
+A member that missed rounds, and a node that starts again, holds an older state. The certificates
+since then name, each, the root of its mean and the digest of its state. The means are a fraction of
+the state's size where the codec is lossy, so replaying them costs less than a download of the
+state, and it needs nobody who still holds that state.
+
+A merge has no mean. Its state is the average of two branches, and only a copy brings it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from protocol.averaging.encoded_mean import EncodedMean
+from protocol.averaging.outer_step import LEAF_ELEMENTS, state_leaf
+from protocol.averaging.vector_layout import Vector
+from protocol.certificates.certificate import OpenCertificate
+from protocol.digest import Digest
+from protocol.rules.registry import OuterStep, RuleSet
+from protocol.run.manifest import Outer
+
+State = tuple[Vector, Vector]
+"""Anchor and momentum, shape (parameters,) each."""
+
+
+def is_merge(certificate: OpenCertificate) -> bool:
+    return len(certificate.outcome.parents) == 2
+
+
+def step_state(
+    before: State,
+    mean: Callable[[int, Vector], Vector],
+    after: State,
+    *,
+    step: OuterStep,
+    outer: Outer,
+    rounds: float,
+) -> list[Digest]:
+    """Apply the outer step to a state, leaf by leaf, so that each leaf is hashed while in cache.
+
+    Args:
+        before: the parent's state.
+        mean: `mean(start, out)` returns elements `[start, start + out.size)` of the averaged
+            pseudo-gradient, in `out` or in place.
+        after: receives the next state. It may be `before` itself.
+        step: the run's outer step.
+        outer: the learning rate and the momentum.
+        rounds: the rounds of training behind the mean.
+
+    Returns:
+        The leaves of the state's digest.
+    """
+    parameters = before[0].size
+    leaf = min(LEAF_ELEMENTS, parameters)
+    piece = np.empty(leaf, np.float32)
+    stepped = np.empty((2, leaf), np.float32) if after[0] is before[0] else None
+    values: list[Digest] = []
+    momenta: list[Digest] = []
+    for start in range(0, parameters, LEAF_ELEMENTS):
+        at = slice(start, min(start + LEAF_ELEMENTS, parameters))
+        size = at.stop - at.start
+        averaged = mean(start, piece[:size])
+        value, momentum = (
+            (after[0][at], after[1][at])
+            if stepped is None
+            # The step's outputs may not overlap its inputs.
+            else (stepped[0, :size], stepped[1, :size])
+        )
+        step(before[0][at], before[1][at], averaged, outer, value, momentum, rounds=rounds)
+        if stepped is not None:
+            after[0][at], after[1][at] = value, momentum
+        values.append(state_leaf(value))
+        momenta.append(state_leaf(momentum))
+    return values + momenta
+
+
+def replay(
+    state: State,
+    certificate: OpenCertificate,
+    mean: EncodedMean,
+    *,
+    rules: RuleSet,
+    outer: Outer,
+) -> list[Digest]:
+    """Turn the state of a certificate's only parent into the certificate's own state, in place.
+
+    The caller compares the root over the leaves with the digest that the votes name.
+
+    Args:
+        state: the parent's state; it becomes the next state.
+        certificate: the certificate after it.
+        mean: the certificate's mean, checked against the root in its votes.
+        rules: the run's rules.
+        outer: the effective outer rules of this certificate.
+
+    Returns:
+        The leaves of the state's digest.
+
+    Raises:
+        PeerFault: the mean does not decode.
+    """
+    return step_state(
+        state,
+        mean.decode,
+        state,
+        step=rules.outer_step,
+        outer=outer,
+        rounds=rules.rounds_in(certificate.plan.offers[i] for i in certificate.contributors),
+    )

@@ -10,8 +10,6 @@ and a leader that is not waits `ready_s` for it and plans without it.
 
 from __future__ import annotations
 
-from protocol.run.manifest import RoundRules
-
 # Between the beacons of few members. The page shows what they say.
 BEACON_S = 5.0
 # Heard by one node of many when nothing happens: 20 KB/s with every copy that gossip brings.
@@ -46,12 +44,12 @@ def silence_s(members: int) -> float:
     return BEACONS_LOST * beacon_s(members)
 
 
-def stranger_timeout_s(times: RoundRules) -> float:
-    """For how long a round waits for a stranger that takes no part.
+def stranger_timeout_s(round_s: float, ready_s: float) -> float:
+    """For how long rounds of this length wait for a stranger that takes no part.
 
     The time is enough to train once and to offer twice.
     """
-    return STRANGER_ROUNDS * (times.seconds + times.ready_s)
+    return STRANGER_ROUNDS * (round_s + ready_s)
 
 
 def settling_s(members: int) -> float:

@@ -85,19 +85,28 @@ class LinkEstimate(msgspec.Struct, frozen=True, kw_only=True):
         trips: float,
         busy: float,
         flow_bits: int,
+        known_bps: int = 0,
     ) -> Bandwidth | None:
         """What a transfer says about a link; None when the transfer was short.
+
+        A short transfer still says that the link carries at least its bytes in the shortest time
+        that can be measured. That counts where the link was measured as slower: without it, a link
+        that became faster would keep its old rate for ever.
 
         Args:
             all_bytes: All bytes of the transfer, ours among them.
             trips: Round trips of `seconds` that were waiting.
             busy: The share of the most that our own link carried.
             flow_bits: What the path carries, in bits per second; 0 where it is unknown.
+            known_bps: The most that the link carried so far, in bits per second; 0 before that.
         """
         rtt_s = (self.rtt.settled or 0) / 1e6
         seconds -= trips * rtt_s
-        if all_bytes < MIN_BYTES or seconds < max(MIN_S, MIN_ROUND_TRIPS * rtt_s):
+        if all_bytes < MIN_BYTES:
             return None
+        if seconds < (least_s := max(MIN_S, MIN_ROUND_TRIPS * rtt_s)):
+            at_least = min(MOST_BITS, int(8 * all_bytes / least_s))
+            return (True, at_least) if at_least > known_bps > 0 else None
         room = not flow_bits or 8 * our_bytes / seconds < ROOM * flow_bits
         return room and busy < BUSY, min(MOST_BITS, int(8 * all_bytes / seconds))
 

@@ -143,7 +143,9 @@ class LinkEstimates:
         `busy` is what our downlink carried meanwhile, as a share of the most that it ever carried.
         """
         known = self.of(peer)
-        seen = known.seen(all_bytes, our_bytes, seconds, 0.5, busy, self.flow_bits(peer))
+        seen = known.seen(
+            all_bytes, our_bytes, seconds, 0.5, busy, self.flow_bits(peer), known.up[1]
+        )
         ups = known.ups if seen is None else remember(known.ups, seen)
         self._put(
             peer,
@@ -160,7 +162,9 @@ class LinkEstimates:
         `busy` is what our uplink carried meanwhile, as a share of the most that it ever carried.
         """
         known = self.of(peer)
-        seen = known.seen(all_bytes, our_bytes, seconds, 1.0, busy, self.flow_bits(peer))
+        seen = known.seen(
+            all_bytes, our_bytes, seconds, 1.0, busy, self.flow_bits(peer), known.down[1]
+        )
         downs = known.downs if seen is None else remember(known.downs, seen)
         self._put(
             peer,

@@ -17,7 +17,9 @@ from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
 from protocol.messages.base import UNREADABLE
+from protocol.messages.round import round_s_of
 from protocol.planning.group_size_history import GroupSizeHistory
+from protocol.planning.paced_plan import false_memory
 from protocol.planning.plan import OpenPlan
 from protocol.ports.trainer import Lane
 from protocol.rules.registry import rule_set
@@ -43,6 +45,9 @@ class Tip(msgspec.Struct, frozen=True, kw_only=True):
     reserve: int = 0
     # What the last plan leaves for the next one.
     layout: GroupSizeHistory | None = None
+    # Seconds of the next round, as the last plan left them (`protocol/planning/round_length.py`);
+    # None at genesis, and where all rounds of the run have one length.
+    round_s: float | None = None
 
     def lane(self, peer: PeerId) -> Lane:
         """The samples that `peer` draws in the round after this tip, until its offer.
@@ -124,16 +129,13 @@ def _check_leader(plan: OpenPlan, members: Iterable[PeerId]) -> None:
         )
 
 
-def _check_history(plan: OpenPlan, left: GroupSizeHistory | None) -> None:
-    """Check that a plan remembers what its parent's plan left; a merge leaves nothing.
+def _check_memory(plan: OpenPlan, left: GroupSizeHistory | None, round_s: float | None) -> None:
+    """Check that a plan remembers what its parent's plan left.
 
-    A false memory would lead to other groups.
+    A false memory would lead to other groups, or to a round of another length.
     """
-    if plan.plan.before != left:
-        raise PeerFault(
-            "bad_certificate",
-            f"the plan of round {plan.plan.number} remembers other groups than its parent left",
-        )
+    if (why := false_memory(plan.plan, left, round_s)) is not None:
+        raise PeerFault("bad_certificate", f"the plan of round {plan.plan.number} {why}")
 
 
 def _present(certificate: OpenCertificate) -> tuple[PeerId, ...]:
@@ -161,7 +163,7 @@ def extend(tip: Tip, certificate: OpenCertificate, *, trusted: bool = False) -> 
         )
     if not trusted:
         _check_leader(plan, tip.members)
-        _check_history(plan, tip.layout)
+        _check_memory(plan, tip.layout, tip.round_s)
     last_seq = dict(tip.last_seq)
     for peer, seq in certificate.listed.items():
         if seq <= last_seq.get(peer, 0) and not trusted:
@@ -182,6 +184,7 @@ def extend(tip: Tip, certificate: OpenCertificate, *, trusted: bool = False) -> 
         lane_base=tip.behind_reserve + longest * (len(tip.members) + NEWCOMER_LANES),
         reserve=next_reserve(tip.reserve, plan.offers) if plan.overlap else 0,
         layout=plan.plan.after,
+        round_s=round_s_of(plan.plan),
     )
 
 
@@ -217,7 +220,7 @@ def merge(
         )
     if not trusted:
         _check_leader(certificate.plan, {*first.members, *second.members})
-        _check_history(certificate.plan, None)
+        _check_memory(certificate.plan, None, prefer(first, second).round_s)
     peers = {*first.last_seq, *second.last_seq}
     return Tip(
         hash=certificate.hash,
@@ -231,6 +234,7 @@ def merge(
         lane_base=max(first.behind_reserve, second.behind_reserve),
         reserve=max(first.reserve, second.reserve),
         layout=certificate.plan.plan.after,
+        round_s=round_s_of(certificate.plan.plan),
     )
 
 

@@ -20,6 +20,7 @@ from protocol.messages.round import (
     GroupSum,
     HoldReport,
     Inclusion,
+    PacedPlan,
     Plan,
     SliceResult,
     Vote,
@@ -38,6 +39,7 @@ AnyMessage = (
     | TaskReady
     | BoundTaskReady
     | Plan
+    | PacedPlan
     | HoldReport
     | Withdrawal
     | Inclusion

@@ -17,7 +17,9 @@ from protocol.messages.base import (
     Signed,
 )
 from protocol.planning.group_size_history import GroupSizeHistory
-from protocol.run.manifest import MAX_GROUP_LIMIT
+from protocol.run.manifest_parts import MAX_GROUP_LIMIT, MAX_ROUND_SECONDS
+
+Seconds = Annotated[float, Meta(gt=0, le=MAX_ROUND_SECONDS)]
 
 
 class Plan(
@@ -47,6 +49,25 @@ class Plan(
     before: GroupSizeHistory | None = None
     # What this plan leaves for the next one.
     after: GroupSizeHistory | None = None
+
+
+class PacedPlan(
+    Plan, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True
+):
+    """A plan of rules 3: it also says how long rounds take (`protocol/planning/round_length.py`).
+
+    A field of `Plan` would add bytes to the plans of every run and change what those sign.
+    """
+
+    # Seconds of the round that this plan ends, as the parent's plan left them; None after genesis.
+    round_s_before: Seconds | None = None
+    # Seconds of the round after this plan's certificate.
+    round_s: Seconds
+
+
+def round_s_of(plan: Plan) -> float | None:
+    """Seconds of the round after a plan's certificate; None where all rounds have one length."""
+    return plan.round_s if isinstance(plan, PacedPlan) else None
 
 
 class HoldReport(

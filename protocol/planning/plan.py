@@ -29,10 +29,11 @@ from protocol.identity import PeerId, short
 from protocol.messages.base import MAX_REASON_CHARS, Signed
 from protocol.messages.envelope import open_as
 from protocol.messages.offer import Ready
-from protocol.messages.round import Plan
+from protocol.messages.round import PacedPlan, Plan
 from protocol.network.network_snapshot import NetworkSnapshot, snapshot_of
 from protocol.planning.group_proposals import GroupBounds
 from protocol.planning.group_size_history import GroupSizeHistory
+from protocol.planning.paced_plan import check_length, paced
 from protocol.planning.time_model import TimeModel, VectorSizes
 from protocol.rules.registry import rule_set, rules_of
 from protocol.rules.versions import CURRENT_RULES
@@ -82,8 +83,9 @@ def make_plan(
     *,
     leader: PeerId = "",
     before: GroupSizeHistory | None = None,
+    round_s: float | None = None,
 ) -> Plan:
-    """Make the plan for these offers, where the parent's plan left `before`.
+    """Make the plan for these offers, where the parent's plan left `before` and `round_s`.
 
     If more nodes are ready than a plan can hold, a hash that changes with every view decides whose
     work waits a round. A node that is too slow for the manifest's deadlines is left out, and its
@@ -117,7 +119,7 @@ def make_plan(
             f"; without {', '.join(late)}: too slow for the deadline of "
             f"{manifest.round.scatter_s:g} s, their work waits"
         )
-    return Plan(
+    plan = Plan(
         parent=parent,
         view=view,
         number=number,
@@ -129,6 +131,7 @@ def make_plan(
         before=before,
         after=choice.after,
     )
+    return paced(plan, [ready for _, ready in in_time], manifest, round_s)
 
 
 def sizes_of(manifest: Manifest, chunks: int) -> VectorSizes:
@@ -190,6 +193,7 @@ def open_plan(signed: Signed, run: Digest, manifest: Manifest, chunks: int | Non
         plan.borders[-1],
         leader=read.leader,
         before=plan.before,
+        round_s=plan.round_s_before if isinstance(plan, PacedPlan) else None,
     )
     if replace(remade, reason=plan.reason) != plan:
         raise PeerFault("bad_plan", "the plan does not follow from its offers")
@@ -241,12 +245,14 @@ def read_plan(
     if signed.peer not in members:
         raise PeerFault("bad_plan", "a plan without its leader")
     _check_shape(plan, chunks)
+    ready_messages = tuple(ready for _, ready in decoded)
+    check_length(plan, ready_messages, manifest)
     return OpenPlan(
         plan=plan,
         digest=signed.digest,
         leader=signed.peer,
         members=members,
-        offers=tuple(ready for _, ready in decoded),
+        offers=ready_messages,
         rules=manifest.rules,
         overlap=manifest.round.overlaps,
     )

@@ -112,8 +112,8 @@ def _bounded(state: RoundState, deadline: float) -> float:
 
     A node alone at its tip has no rounds to return to.
     """
-    times = state.context.manifest.round
-    most = state.entered + MISSED_ROUNDS * (times.seconds + times.ready_s)
+    ready_s = state.context.manifest.round.ready_s
+    most = state.entered + MISSED_ROUNDS * (state.round_s + ready_s)
     return min(deadline, most) if state.live - state.lost else deadline
 
 

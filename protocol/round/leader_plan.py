@@ -39,6 +39,7 @@ def try_plan(state: RoundState, now: float, *, final: bool) -> Transition:
             context.chunks,
             leader=context.me,
             before=state.group_history,
+            round_s=state.left_round_s,
         )
         members = tuple(signed.peer for signed in plan.offers)
         # The leader may not carry the plan out either. The deadline bounds how often it tries.

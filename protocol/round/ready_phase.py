@@ -8,6 +8,7 @@ from protocol.identity import short
 from protocol.journal import Planned
 from protocol.messages.base import MAX_REASON_CHARS
 from protocol.messages.round import Withdrawal
+from protocol.planning.paced_plan import false_memory
 from protocol.planning.plan import OpenPlan
 from protocol.round import actions as a
 from protocol.round import events as e
@@ -59,8 +60,8 @@ def plan_received(state: RoundState, event: e.PlanReceived, now: float) -> Trans
     if plan.leader not in state.offered_to:
         detail = f"a plan for view {state.view}, which it does not lead"
         return state, [a.Refuse(peer=plan.leader, reason="not_leader", detail=detail)]
-    if plan.plan.before != state.group_history:
-        detail = "a plan that remembers other groups than its parent left"
+    if (why := false_memory(plan.plan, state.group_history, state.left_round_s)) is not None:
+        detail = f"a plan that {why}"
         return state, [a.Refuse(peer=plan.leader, reason="bad_plan", detail=detail)]
     me = plan.index.get(state.context.me)
     if me is None:
@@ -138,7 +139,7 @@ def ready_overdue(state: RoundState, event: e.DeadlinePassed, now: float) -> Tra
     others = state.live - state.lost
     rules = state.context.manifest.round
     training = event.training & others - state.readies.keys()
-    if 2 * len(training) > len(others) and now < state.entered + rules.seconds:
+    if 2 * len(training) > len(others) and now < state.entered + state.round_s:
         # This node is early: most others still train, so no leader can make a plan. In a later view
         # they would not find this node.
         return replace(state, deadline=now + rules.ready_s), []

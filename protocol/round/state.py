@@ -9,7 +9,7 @@ import msgspec
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.leader_order import leader_of
 from protocol.certificates.merge import merge_parents, merge_round
-from protocol.certificates.tip import Tip
+from protocol.certificates.tip import Tip, prefer
 from protocol.contribution.offer import NOTHING, Offer
 from protocol.digest import Digest
 from protocol.identity import PeerId
@@ -18,6 +18,7 @@ from protocol.messages.offer import Ready
 from protocol.messages.round import Inclusion, Vote
 from protocol.planning.group_size_history import GroupSizeHistory
 from protocol.planning.plan import OpenPlan
+from protocol.planning.round_length import round_length
 from protocol.round.phase import Phase
 from protocol.rules.registry import rules_of
 from protocol.run.manifest import Manifest
@@ -154,6 +155,16 @@ class RoundState(msgspec.Struct, frozen=True, kw_only=True):
     def group_history(self) -> GroupSizeHistory | None:
         """What the last plan left for this round's plan; a merge of two branches starts anew."""
         return None if self.merge else self.tip.layout
+
+    @property
+    def left_round_s(self) -> float | None:
+        """The length of rounds that this round's plan remembers; see `Tip.round_s`."""
+        return (prefer(self.tip, self.merge.other) if self.merge else self.tip).round_s
+
+    @property
+    def round_s(self) -> float:
+        """Seconds of local training in the round after this node's tip."""
+        return round_length(self.tip.round_s, self.context.manifest.round)
 
     @property
     def leader_order(self) -> tuple[PeerId, ...]:

@@ -72,8 +72,8 @@ def keep_ready(state: RoundState, peer: PeerId, entry: tuple[Signed, Ready]) -> 
 
 def training_deadline(state: RoundState, now: float, age_s: float = 0.0) -> float:
     """When local training ends; infinity when the manifest counts steps."""
-    rules = state.context.manifest.round
-    return math.inf if rules.steps else now + max(rules.seconds - age_s, 0.0)
+    counted = state.context.manifest.round.steps
+    return math.inf if counted else now + max(state.round_s - age_s, 0.0)
 
 
 def train_alone(state: RoundState, now: float) -> Transition:

@@ -34,9 +34,10 @@ from protocol.planning.chosen_groups import GroupChoice
 from protocol.planning.group_choice import choose
 from protocol.planning.group_proposals import GroupBounds
 from protocol.planning.group_size_history import GroupSizeHistory
+from protocol.planning.round_length import next_round_s
 from protocol.planning.time_model import VectorSizes
 from protocol.rules.versions import CURRENT_RULES, FIRST_RULES, RULES_2, refusal
-from protocol.run.manifest import Manifest, Outer
+from protocol.run.manifest import Manifest, Outer, RoundRules
 from protocol.run.schedule import outer_at
 
 if TYPE_CHECKING:
@@ -67,6 +68,10 @@ class OuterStep(Protocol):
     ) -> None: ...
 
 
+NextRound = Callable[[float | None, float | None, RoundRules], float]
+"""See `protocol.planning.round_length.next_round_s`."""
+
+
 class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
     """One version of the rules.
 
@@ -78,6 +83,8 @@ class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
         [NetworkSnapshot, GroupBounds, VectorSizes, GroupSizeHistory | None], GroupChoice
     ]
     """The groups of a plan, the share of each position, and the history for the next plan."""
+    next_round_s: NextRound | None
+    """The length of the next round; None where all rounds of a run have one length."""
     share_out: Callable[[int, Sequence[float]], tuple[int, ...]]
     """The borders of slices, in chunks."""
     leader_order: Callable[[Digest, Iterable[PeerId]], tuple[PeerId, ...]]
@@ -98,6 +105,7 @@ class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
 _TWO = RuleSet(
     version=RULES_2,
     choose=choose,
+    next_round_s=None,
     share_out=share_out,
     leader_order=leader_order,
     check_inclusion=check_inclusion,
@@ -112,7 +120,7 @@ RULE_SETS: dict[int, RuleSet] = {
     # The first version remains only for reading its certificates: no node plans by version 1.
     FIRST_RULES: msgspec.structs.replace(_TWO, version=FIRST_RULES),
     RULES_2: _TWO,
-    CURRENT_RULES: msgspec.structs.replace(_TWO, version=CURRENT_RULES),
+    CURRENT_RULES: msgspec.structs.replace(_TWO, version=CURRENT_RULES, next_round_s=next_round_s),
 }
 """The rule sets by version."""
 

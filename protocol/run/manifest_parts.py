@@ -13,6 +13,9 @@ from protocol.identity import PeerId
 MAX_GROUP_LIMIT = 64
 """A certificate carries the offers of its members: 64 of them are about 25 KB of gossip."""
 
+MAX_ROUND_SECONDS = 86400
+"""A day. A longer round is none that anybody waits for."""
+
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
 Samples = Annotated[int, Meta(ge=0, le=1 << 62)]
@@ -77,14 +80,14 @@ class RoundRules(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=
     nodes notice a lost connection at once.
     """
 
-    seconds: Annotated[float, Meta(gt=0, le=86400)] = 60.0
+    seconds: Annotated[float, Meta(gt=0, le=MAX_ROUND_SECONDS)] = 60.0
     steps: Annotated[int, Meta(ge=0)] = 0
     ready_s: Positive = 3.0
     scatter_s: Positive = 20.0
     gather_s: Positive = 20.0
     vote_s: Positive = 5.0
     overlap: bool = True
-    min_seconds: Annotated[float, Meta(gt=0, le=86400)] = MIN_SECONDS
+    min_seconds: Annotated[float, Meta(gt=0, le=MAX_ROUND_SECONDS)] = MIN_SECONDS
 
     def __post_init__(self) -> None:
         if self.min_seconds > self.seconds:

@@ -133,7 +133,12 @@ async def _with_one_cohort(
     """
     rng = random.Random(SEED)
     signed = seal(
-        Manifest(name="faults", task="content", seed=SEED, round=RoundRules(seconds=TRAINING_S))
+        Manifest(
+            name="faults",
+            task="content",
+            seed=SEED,
+            round=RoundRules(seconds=TRAINING_S, min_seconds=TRAINING_S),
+        )
     )
     async with cohort_of(MEMBERS, home, signed, elements) as cohort:
         trials = TrialRunner(cohort, home)

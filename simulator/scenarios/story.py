@@ -19,8 +19,13 @@ from simulator.faults.fault_text import describe
 
 # The longest story that --fuzz ever shrank has some hundred kilobytes.
 MAX_STORY_BYTES = 16 << 20
-QUICK = RoundRules(seconds=5.0, ready_s=1.0, scatter_s=4.0, gather_s=4.0, vote_s=2.0)
-"""Rounds short enough to play many; the deadlines are ordered as the defaults are."""
+QUICK = RoundRules(
+    seconds=5.0, min_seconds=5.0, ready_s=1.0, scatter_s=4.0, gather_s=4.0, vote_s=2.0
+)
+"""Rounds short enough to play many; the deadlines are ordered as the defaults are.
+
+All have one length, so that a fault at a given second meets the same phase as before.
+"""
 
 # The default deadlines apply.
 SLOW_ROUNDS = RoundRules(seconds=20.0)

@@ -130,6 +130,7 @@ class Made:
             manifest,
             chunks,
             leader=self.leader.peer,
+            round_s=self.tip.round_s,
         )
         self.plan_signed = self.signed(self.plan)
         self.persons = [

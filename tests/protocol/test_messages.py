@@ -84,6 +84,7 @@ EXAMPLES: dict[str, Message] = {
         ),
         Binding(public_key=bytes(33), payout=bytes(20), signature=bytes(64)),
     ),
+    "plan of rules 2": Plan(**{name: getattr(MADE.plan, name) for name in Plan.__struct_fields__}),
     "plan": MADE.plan,
     "hold report": HoldReport(plan=named("plan"), contributors=(0, 3)),
     "withdrawal": Withdrawal(plan=named("plan"), reason="in a later view"),

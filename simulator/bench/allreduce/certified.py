@@ -124,7 +124,7 @@ class CertifiedDriver:
             task="content",
             codec=settings.codec,
             outer=Outer(learning_rate=1.0, momentum=0.0),
-            round=RoundRules(seconds=ROUND_S),
+            round=RoundRules(seconds=ROUND_S, min_seconds=ROUND_S),
             limits=Limits(max_samples=1),
         )
         self.signed = seal(manifest)

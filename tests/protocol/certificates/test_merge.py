@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from protocol.certificates.certificate import OpenCertificate, open_certificate
 from protocol.certificates.merge import merge_parents, merge_round, merge_vectors
-from protocol.certificates.tip import Tip, extend, genesis, merge
+from protocol.certificates.tip import Tip, extend, genesis, merge, prefer
 from protocol.errors import PeerFault
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, chain, named, people
 
@@ -86,7 +86,12 @@ def fork() -> tuple[Tip, Tip]:
 def merging(first: Tip, second: Tip, **changes: object) -> bytes:
     """Return a certificate that merges two tips."""
     parents = merge_parents(first.hash, second.hash)
-    round_tip = replace(first, hash=merge_round(parents), number=max(first.number, second.number))
+    round_tip = replace(
+        prefer(first, second),
+        hash=merge_round(parents),
+        number=max(first.number, second.number),
+        last_seq=first.last_seq,
+    )
     made = Made(people(4), round_tip, samples=0, seq=0).with_inclusion(contributors=())
     made.vote = replace(made.vote, **{"parents": parents, **changes})
     return made.raw()
@@ -98,6 +103,17 @@ def test_a_merge_makes_one_tip_of_two() -> None:
     assert (tip.number, tip.samples) == (2, 80)
     assert tip.last_seq == first.last_seq
     assert tip.members == tuple(person.peer for person in people(4))
+
+
+def test_a_merge_takes_the_length_of_rounds_of_the_preferred_branch() -> None:
+    first, second = fork()
+    first = replace(first, round_s=8.0, samples=first.samples + 1)
+    second = replace(second, round_s=4.0)
+    tip = merge(first, second, (41, 40), opened(merging(first, second)))
+    assert tip.round_s == 8.0
+    other = opened(merging(replace(first, samples=0), second))
+    with pytest.raises(PeerFault, match="ends a round of 4 s where its parent left 8 s"):
+        merge(first, second, (41, 40), other)
 
 
 def test_a_certificate_that_does_not_merge_these_tips_is_refused() -> None:

@@ -13,6 +13,8 @@ from protocol.certificates.certificate import OpenCertificate, open_certificate
 from protocol.certificates.tip import NEWCOMER_LANES, Tip, extend, genesis, prefer
 from protocol.errors import PeerFault
 from protocol.messages.offer import Trajectory
+from protocol.planning.round_length import MOST_CHANGE, first_round_s
+from protocol.rules.versions import RULES_2
 from protocol.run.data_order import lane_positions
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, chain, named, people, signer
 
@@ -53,6 +55,14 @@ def test_only_present_members_lead_afterwards() -> None:
             "does not follow",
         ),
         (lambda tip: Made(people(4), replace(tip, number=7), seq=9), "does not follow"),
+        (
+            lambda tip: Made(people(4), replace(tip, round_s=9.0), seq=9),
+            "ends a round of 9 s where its parent left 4.86864 s",
+        ),
+        (
+            lambda tip: Made(people(4), replace(tip, round_s=None), seq=9),
+            "ends a round of the first length where its parent left 4.86864 s",
+        ),
     ],
 )
 def test_a_certificate_that_does_not_follow_the_tip_is_refused(
@@ -62,6 +72,17 @@ def test_a_certificate_that_does_not_follow_the_tip_is_refused(
     with pytest.raises(PeerFault, match=why) as fault:
         extend(tip, opened(make(tip).raw()))
     assert fault.value.reason == "bad_certificate"
+
+
+def test_a_tip_carries_the_length_that_its_plan_leaves() -> None:
+    first = first_round_s(MANIFEST.round)
+    lengths = [None, first / MOST_CHANGE, first / MOST_CHANGE / MOST_CHANGE]
+    assert [tip.round_s for tip in chain(2)] == lengths
+    tip = replace(chain(1)[-1], round_s=7.5)
+    assert extend(tip, opened(Made(people(4), tip, seq=2).raw())).round_s == 7.5 / MOST_CHANGE
+    two = replace(MANIFEST, rules=RULES_2)
+    made = Made(people(4), manifest=two)
+    assert extend(START, open_certificate(made.raw(), RUN, two, CHUNKS)).round_s is None
 
 
 @given(view=st.integers(0, 9), i=st.integers(0, 3))

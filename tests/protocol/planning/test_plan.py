@@ -17,8 +17,10 @@ from protocol.errors import PeerFault
 from protocol.identity import Signer
 from protocol.messages.envelope import sign
 from protocol.messages.offer import Ready
-from protocol.messages.round import Plan
+from protocol.messages.round import PacedPlan, Plan
 from protocol.planning.plan import OpenPlan, make_plan, open_plan, read_plan
+from protocol.planning.round_length import MOST_CHANGE, next_round_s, round_length
+from protocol.rules.versions import RULES_2
 from protocol.run.manifest import MAX_GROUP_LIMIT
 from tests.protocol.rounds import (
     CHUNKS,
@@ -152,11 +154,40 @@ def test_a_plan_is_refused_with_its_reason() -> None:
         replace(plan, offers=(second, first, *rest)),
         replace(plan, borders=(0, 4, 6, 8, 10)),
         replace(plan, groups=((1, 0, 2, 3),)),
-        replace(plan, predicted_s=0.5),
         replace(plan, groups=((0, 1), (2, 3)), borders=(0, 5, 10)),
     ):
         assert "does not follow from its offers" in refused(wrong)
-        read_plan(sign(LEADER, RUN, wrong), RUN, MANIFEST, CHUNKS)
+    paced = replace(plan, predicted_s=0.9, round_s=next_round_s(None, 0.9, MANIFEST.round))
+    assert "does not follow from its offers" in refused(paced)
+
+
+def test_a_plan_with_another_length_of_rounds_is_refused() -> None:
+    """Also by those who read its certificate later and do not plan again."""
+    plan = good()
+    assert isinstance(plan, PacedPlan)
+    # The offers measured nothing, and a model of a few chunks is quick on a home link.
+    assert plan.round_s == round_length(None, MANIFEST.round) / MOST_CHANGE
+    for wrong in (
+        replace(plan, round_s=plan.round_s * 1.01),
+        replace(plan, round_s=MANIFEST.round.seconds),
+        replace(plan, predicted_s=5.0),
+        replace(plan, round_s_before=3.0),
+    ):
+        assert "where its own numbers make" in refused(wrong)
+        with pytest.raises(PeerFault, match="where its own numbers make"):
+            read_plan(sign(LEADER, RUN, wrong), RUN, MANIFEST, CHUNKS)
+    plain = Plan(**{name: getattr(plan, name) for name in Plan.__struct_fields__})
+    assert "without the length of the next round" in refused(plain)
+
+
+def test_a_plan_of_rules_2_has_no_length_of_rounds() -> None:
+    two = replace(MANIFEST, rules=RULES_2)
+    offers = offers_of(TIP, people(4))
+    plan = make_plan(TIP.hash, 0, 1, offers, two, CHUNKS, leader=LEADER.peer, round_s=7.0)
+    assert type(plan) is Plan
+    assert open_plan(sign(LEADER, RUN, plan), RUN, two, CHUNKS).plan == plan
+    with pytest.raises(PeerFault, match="rules 2 do not choose the length of rounds"):
+        read_plan(sign(LEADER, RUN, good()), RUN, two, CHUNKS)
 
 
 @pytest.mark.parametrize("chunks", [CHUNKS, None])

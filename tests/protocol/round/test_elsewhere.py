@@ -10,7 +10,7 @@ from protocol.certificates.tip import genesis
 from protocol.messages.base import Signed
 from protocol.messages.envelope import open_as, sign
 from protocol.messages.offer import Ready
-from protocol.messages.round import Inclusion, Plan, Withdrawal
+from protocol.messages.round import Inclusion, PacedPlan, Withdrawal
 from protocol.round import events as e
 from protocol.round.machine import begin, step
 from protocol.round.phase import Phase
@@ -84,7 +84,7 @@ def test_a_member_withdraws_from_a_plan_for_a_view_that_it_left() -> None:
 def test_a_withdrawal_before_the_plan_counts_when_the_plan_comes() -> None:
     cluster = TestCluster(4, settled=4)
     make_offers(cluster)
-    flow_withholding(cluster, lambda packet: content_type(cluster, packet) is Plan)
+    flow_withholding(cluster, lambda packet: content_type(cluster, packet) is PacedPlan)
     plans, cluster.withheld = cluster.withheld, []
     plan = plans[0].content
     assert isinstance(plan, Signed)
@@ -131,7 +131,7 @@ def test_a_member_that_is_early_waits_while_most_others_train() -> None:
     assert step(ready, e.DeadlinePassed(training=few), now)[0].view == 1, (
         "a member does not wait for a single one that trains"
     )
-    over = ready.entered + ready.context.manifest.round.seconds
+    over = ready.entered + ready.round_s
     assert (
         step(replace(ready, deadline=over), e.DeadlinePassed(training=others), over)[0].view == 1
     ), "a member waits for at most one round"

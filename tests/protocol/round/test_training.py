@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import pytest
 from msgspec.structs import replace
 
+from protocol.planning.round_length import first_round_s
 from protocol.round import actions as a
 from protocol.round import events as e
 from protocol.round.machine import begin, step
@@ -19,7 +21,7 @@ def test_a_round_counted_in_steps_has_no_deadline() -> None:
     counted = replace(MANIFEST, round=replace(MANIFEST.round, steps=10))
     state = begin(RunContext(run=RUN, me=ME.peer, manifest=counted, chunks=CHUNKS), TIP, 0.0)
     assert state.deadline == math.inf
-    assert training_node().deadline == MANIFEST.round.seconds
+    assert training_node().deadline == first_round_s(MANIFEST.round)
     after, actions = step(state, e.TrainingFinished(), 1.0)
     assert after.phase is Phase.OFFER
     assert any(isinstance(action, a.MakeOffer) for action in actions)
@@ -30,9 +32,9 @@ def test_late_joiner_trains_for_the_rest_of_the_round() -> None:
         RunContext(run=RUN, me=ME.peer, manifest=MANIFEST, chunks=CHUNKS),
         TIP,
         100.0,
-        age_s=MANIFEST.round.seconds - 7,
+        age_s=first_round_s(MANIFEST.round) - 7,
     )
-    assert late.deadline == 107.0
+    assert late.deadline == pytest.approx(107.0)
     later = begin(
         RunContext(run=RUN, me=ME.peer, manifest=MANIFEST, chunks=CHUNKS), TIP, 100.0, age_s=1e9
     )

@@ -23,7 +23,7 @@ from protocol.planning.group_proposals import GroupBounds
 from protocol.planning.group_size_history import GroupSizeHistory
 from protocol.rules.registry import RULE_SETS, RuleSet
 from protocol.rules.versions import CURRENT_RULES, FIRST_RULES, KNOWN_RULES, RULES_2
-from protocol.run.manifest import Outer
+from protocol.run.manifest import Manifest, Outer, RoundRules
 from tests.protocol.planning.test_group_choice import SIZES, regions
 from tests.protocol.rounds import named, people
 
@@ -124,6 +124,30 @@ def _steps(rules: RuleSet) -> list[bytes]:
     return [out.tobytes() for out in outs]
 
 
+def _lengths(rules: RuleSet) -> list[bytes]:
+    if rules.next_round_s is None:
+        return [b"one length"]
+    made: list[bytes] = []
+    for bounds in (
+        RoundRules(seconds=60.0, min_seconds=2.0),
+        RoundRules(seconds=5.0, min_seconds=0.7, overlap=False),
+        RoundRules(seconds=5.0, min_seconds=5.0),
+        RoundRules(seconds=60.0, steps=100),
+    ):
+        length: float | None = None
+        for predicted_s in (None, 0.01, 0.35, 3.3, 8.0, 8.0, None, 0.02, 0.02, 1e6):
+            length = rules.next_round_s(length, predicted_s, bounds)
+            made.append(msgspec.msgpack.encode(length))
+    return made
+
+
+def _schedules(rules: RuleSet) -> list[bytes]:
+    outer = Outer(learning_rate=0.7, momentum=0.9, momentum_warmup_samples=1000)
+    manifest = Manifest(name="run", task="module:Task", outer=outer)
+    found = [rules.outer_at(manifest, samples) for samples in (0, 1, 333, 999, 1000, 1 << 40)]
+    return [msgspec.msgpack.encode((each.learning_rate, each.momentum)) for each in found]
+
+
 # The outer rules under which the pins were recorded.
 PINNED_OUTER = Outer(learning_rate=0.7, momentum=0.9)
 
@@ -134,6 +158,8 @@ PARTS: dict[str, Callable[[RuleSet], list[bytes]]] = {
     "leaders": _leaders,
     "sums": _sums,
     "steps": _steps,
+    "round length": _lengths,
+    "schedules": _schedules,
 }
 
 _TWO = {
@@ -143,9 +169,11 @@ _TWO = {
     "leaders": "b125728cd33271193c1a2ea4d5ba9725",
     "sums": "b6fd02a7af473b98528baa5c75c32328",
     "steps": "fc67c95c0c42b84c22a021cbb142a730",
+    "round length": "eef5cb560cfcee5860061293535ec20b",
+    "schedules": "466f54f00ae45faad9c0ddcde1cb8638",
 }
 
-_THREE = _TWO
+_THREE = {**_TWO, "round length": "48704c955912e82aa9ec59b9257a78b0"}
 
 # The first version has only what a reader of its certificates and proofs needs.
 PINS: dict[int, dict[str, str]] = {

@@ -56,7 +56,14 @@ def certificate(
         offer = with_binding(plain, binding(i, person.peer))
         offers.append((sign(person, PAID_RUN, offer), offer))
     made.plan = make_plan(
-        tip.hash, 0, tip.number + 1, offers, PAID, CHUNKS, leader=made.leader.peer
+        tip.hash,
+        0,
+        tip.number + 1,
+        offers,
+        PAID,
+        CHUNKS,
+        leader=made.leader.peer,
+        round_s=tip.round_s,
     )
     made.plan_signed = made.signed(made.plan)
     made.vote = replace(made.vote, plan=made.plan_signed.digest)

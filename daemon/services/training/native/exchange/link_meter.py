@@ -48,5 +48,11 @@ class LinkMeter:
         self._bytes += size_bytes
         if self._busy == 0:
             seconds = trio.current_time() - self._began_s
-            if seconds >= LEAST_S and self._bytes >= LEAST_BYTES:
+            if self._bytes < LEAST_BYTES:
+                return
+            if seconds >= LEAST_S:
                 self._rates_bps.append(8 * self._bytes / seconds)
+            elif 8 * self._bytes / LEAST_S > self.bps > 0:
+                # Too quick to measure, but the link is at least this fast. Without this, a link
+                # that became faster would keep its old rate for ever.
+                self._rates_bps.append(8 * self._bytes / LEAST_S)

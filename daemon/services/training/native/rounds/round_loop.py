@@ -202,7 +202,8 @@ class RoundLoop:
     def members_changed(self) -> None:
         """Report the live members to the machine, and look at the lineage again."""
         state, members = self._state, self._peers.members
-        now, timeout_s = trio.current_time(), stranger_timeout_s(self._manifest.round)
+        now = trio.current_time()
+        timeout_s = stranger_timeout_s(state.round_s, self._manifest.round.ready_s)
         live = members.awaited_at(state.tip.hash, now, timeout_s)
         if state.merge is not None:
             live |= members.awaited_at(state.merge.other.hash, now, timeout_s)

@@ -56,10 +56,11 @@ class EvaluationBudget(msgspec.Struct, frozen=True, kw_only=True):
         samples = ceil((held_out - index) / count)
         if self.sample_s is None:
             return HeldOutShare(index=index, count=count * min(PROBED_PARTS, samples))
-        cost_s = samples * self.sample_s
-        parts = min(samples, max(1, ceil(cost_s / (EVALUATION_SHARE * SCORED_EVERY_S))))
+        affordable = max(1, int(EVALUATION_SHARE * SCORED_EVERY_S / max(self.sample_s, 1e-9)))
+        parts = ceil(samples / affordable)
+        cost_s = ceil(samples / parts) * self.sample_s
         stride = 1
-        while EVALUATION_SHARE * stride * round_s < cost_s / parts and stride < 1 << 32:
+        while EVALUATION_SHARE * stride * round_s < cost_s and stride < 1 << 32:
             stride *= 2
         return HeldOutShare(index=index, count=count * parts) if number % stride == 0 else None
 

@@ -97,6 +97,15 @@ class WorkerConfig(Section, frozen=True, kw_only=True):
     checks: ClassVar[Mapping[str, Check]] = {"device": check_device}
 
 
+class DiskConfig(Section, frozen=True, kw_only=True):
+    """How much this node writes to its disk."""
+
+    # A restart replays the rounds since the last full state, a few seconds of work.
+    full_state_s: Annotated[float, Meta(ge=1, le=3600)] = 300.0
+    # A solid-state disk of 1 TB is rated for about 600 TB: 20 GB an hour are three years of it.
+    gb_per_hour: Annotated[float, Meta(ge=0)] = 20.0
+
+
 class ObserverConfig(Section, frozen=True, kw_only=True):
     """Where an observer serves its page."""
 
@@ -143,6 +152,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     node: NodeConfig = NodeConfig()
     network: NetworkConfig = NetworkConfig()
     worker: WorkerConfig = WorkerConfig()
+    disk: DiskConfig = DiskConfig()
     observer: ObserverConfig = ObserverConfig()
     chain: ChainConfig = ChainConfig()
     oracle: OracleConfig = OracleConfig()
@@ -152,6 +162,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "node": NodeConfig,
     "network": NetworkConfig,
     "worker": WorkerConfig,
+    "disk": DiskConfig,
     "observer": ObserverConfig,
     "chain": ChainConfig,
     "oracle": OracleConfig,
@@ -179,6 +190,9 @@ EXPLAINED: Mapping[str, str] = {
     "worker.data_folders": "folders that a run's task may read; empty: it reads no files of yours",
     "worker.load_timeout_s": "seconds a task may take to load; then its worker is restarted, a few"
     " times",
+    "disk.full_state_s": "seconds between full states on disk; results of rounds bridge the time"
+    " between them",
+    "disk.gb_per_hour": "GB to write in an hour; above that, full states become rarer; 0: no limit",
     "observer.host": "address of the page; any but loopback shows it to others",
     "observer.port": "port of the page; 0: the system chooses one",
     "observer.hosts": "more host names under which browsers may open the page",

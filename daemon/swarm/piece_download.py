@@ -83,6 +83,11 @@ class PieceDownload(ABC):
     def done(self) -> bool:
         return self.leaves is not None and not self._missing
 
+    @property
+    def begun(self) -> bool:
+        """Whether verified bytes arrived."""
+        return self.leaves is not None
+
     def eta_s(self) -> float:
         """Seconds until the download is complete, at its speed so far."""
         if self.leaves is None or not self.given:

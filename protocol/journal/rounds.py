@@ -133,9 +133,13 @@ class Stuck(JournalEvent, frozen=True, kw_only=True, tag=True):
 
 
 class CheckpointWritten(JournalEvent, frozen=True, kw_only=True, tag=True):
-    """The state after a round is on disk."""
+    """The full state after a round is on disk.
+
+    `hourly_bytes` is all that this node wrote in the last hour.
+    """
 
     number: int
     size_bytes: int
     seconds: float
+    hourly_bytes: int = 0
     durable: ClassVar[bool] = False

@@ -44,6 +44,7 @@ from simulator.bench.training.step_log import (
     within,
 )
 from simulator.bench.training.table import table
+from simulator.harness.netns import missing_for_namespaces
 
 
 def points_of(*scores: tuple[float, float]) -> tuple[LossPoint, ...]:
@@ -275,3 +276,35 @@ def test_two_native_peers_train_beside_one_process_alone(tmp_path: Path) -> None
     assert native.memory_bytes["worker"] > 4 * native.parameters
     # Whatever the peers started ended with them.
     assert descendants(os.getpid()) == []
+
+
+@pytest.mark.real
+@pytest.mark.alone
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(
+    bool(missing_for_namespaces()), reason=f"no network namespaces: {missing_for_namespaces()}"
+)
+def test_peers_compute_for_95_percent_of_the_time_where_the_exchange_takes_half_of_the_round(
+    tmp_path: Path,
+) -> None:
+    """Two seconds of training, and an exchange of 1.9 s at 10 Mbit/s.
+
+    Without overlap the same peers compute for half of the time.
+    """
+    settings = ("native:codec=float32", "native:round.seconds=2")
+    shares: dict[str, float] = {}
+    for overlap in ("true", "false"):
+        plan = plan_of(
+            variants=variants_of(("native",), (*settings, f"native:round.overlap={overlap}"), ()),
+            peers=2,
+            seconds=40.0,
+            step_s=0.1,
+            rate="10mbit",
+            rtt_ms=0.0,
+        )
+        (record,) = measure(plan, lambda _: None, target=2.0, keep=tmp_path / overlap)
+        assert not record.void, record.void
+        shares[overlap] = record.compute_share
+    assert shares["true"] >= 0.95
+    assert shares["false"] <= 0.7

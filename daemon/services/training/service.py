@@ -15,7 +15,7 @@ from daemon.services.training.engine import Engine
 from daemon.services.training.hivemind.engine import HivemindEngine
 from daemon.services.training.hivemind.settings import peer_settings
 from daemon.services.training.native.engine import NativeEngine
-from daemon.services.training.native.engine_context import NodePorts, engine_context
+from daemon.services.training.native.engine_context import DiskRules, NodePorts, engine_context
 from daemon.services.training.worker_settings import worker_settings
 from daemon.system.trio_types import TaskStatus
 from protocol.errors import OurFault
@@ -98,10 +98,18 @@ class TrainingService:
             raise OurFault("the training service was used before its protocols were registered")
         return self._engine
 
+    def _disk_rules(self) -> DiskRules:
+        disk = self._context.config.disk
+        return DiskRules(
+            full_state_s=disk.full_state_s, hourly_bytes=int(disk.gb_per_hour * 1_000_000_000)
+        )
+
     def _native(self, network: Network) -> Engine:
         context = self._context
         return NativeEngine(
-            context=engine_context(context.manifest, context.signer, self._binding),
+            context=engine_context(
+                context.manifest, context.signer, self._binding, self._disk_rules()
+            ),
             ports=NodePorts(
                 network=network,
                 disk=context.disk,

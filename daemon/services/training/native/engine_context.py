@@ -51,10 +51,19 @@ class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def engine_context(
-    signed: SignedManifest, signer: Signer, binding: Binding | None = None
+    signed: SignedManifest,
+    signer: Signer,
+    binding: Binding | None = None,
+    disk: DiskRules | None = None,
 ) -> EngineContext:
     """Return the context of a node in the run of a verified manifest."""
-    return EngineContext(signed=signed, manifest=signed.open(), signer=signer, binding=binding)
+    return EngineContext(
+        signed=signed,
+        manifest=signed.open(),
+        signer=signer,
+        binding=binding,
+        disk=disk or DiskRules(),
+    )
 
 
 class NodePorts(msgspec.Struct, frozen=True, kw_only=True):

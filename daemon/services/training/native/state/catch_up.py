@@ -75,7 +75,13 @@ class CatchUp:
         self._holders, self._offload, self._refuse = holders, offload, refuse
         self._on_bytes = on_bytes
         self._done = 0
+        self._begun = False
         self._ahead = trio.Semaphore(MEANS_AHEAD)
+
+    @property
+    def begun(self) -> bool:
+        """Whether verified bytes arrived."""
+        return self._begun
 
     def eta_s(self) -> float:
         """Seconds until the last state is complete, at the rate so far."""
@@ -142,6 +148,7 @@ class CatchUp:
         slot.ready.set()
 
     def _advanced(self) -> None:
+        self._begun = True
         self.advanced_at = trio.current_time()
         self._on_bytes()
 

@@ -83,11 +83,17 @@ class Downloads:
 
     @property
     def underway(self) -> Digest | None:
-        """The certificate whose state is being downloaded, while the download advances."""
+        """The certificate whose state is being downloaded, while the download advances.
+
+        A download that brought nothing yet gives way to a newer certificate. Members may not hold
+        the state of the first certificate that a joiner hears of.
+        """
         current = self._current
         return (
             current.tip
-            if current is not None and trio.current_time() < current.advanced_at + ADVANCING_S
+            if current is not None
+            and current.begun
+            and trio.current_time() < current.advanced_at + ADVANCING_S
             else None
         )
 

@@ -60,6 +60,9 @@ class FullStates:
         hourly = self.hourly_bytes(now)
         if self.needed or self.number is None or self._written_at is None:
             return True
+        if self.number == 0 < tip_number:
+            # The first certified model is there to export at once.
+            return True
         if tip_number - self.number >= MOST_CERTIFICATES:
             return True
         if now - self._written_at < self._rules.full_state_s:

@@ -292,5 +292,6 @@ class StateStore:
                 number=tip.number,
                 size_bytes=8 * self._info.parameters + 4 * inner.size,
                 seconds=now - began,
+                hourly_bytes=self.full_states.hourly_bytes(now),
             )
         )

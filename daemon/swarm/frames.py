@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
@@ -84,12 +85,21 @@ class FrameReader:
             raise Unreachable("the other side finished without an answer")
         return payload
 
-    async def read_into(self, target: memoryview) -> None:
-        """Fill `target`. Raises `Unreachable` when the stream ends before."""
+    async def read_into(
+        self, target: memoryview, progress: Callable[[int], None] | None = None
+    ) -> None:
+        """Fill `target`. Raises `Unreachable` when the stream ends before.
+
+        `progress(size_bytes)` is called with the bytes that have arrived so far.
+        """
         taken = min(len(self._buffer), len(target))
         target[:taken] = self._buffer[:taken]
         del self._buffer[:taken]
-        while taken < len(target):
+        while True:
+            if progress is not None:
+                progress(taken)
+            if taken == len(target):
+                return
             size = await self._stream.receive_into(target[taken:])
             if not size:
                 raise Unreachable(f"the stream ended {len(target) - taken} bytes too early")

@@ -46,3 +46,15 @@ def check_inclusion(
         raise PeerFault(
             "bad_plan", "an inclusion without contributors, or with a member that offered nothing"
         )
+
+
+def expected_contributors(plan: OpenPlan) -> tuple[int, ...]:
+    """The members that offered something: all of them contribute unless one is lost or slow."""
+    return tuple(i for i, offer in enumerate(plan.offers) if offer.samples)
+
+
+def is_expected(inclusion: Inclusion, plan: OpenPlan) -> bool:
+    """Whether everyone contributes who offered something, and every member does its own work."""
+    return inclusion.contributors == expected_contributors(plan) and inclusion.owners == tuple(
+        range(len(plan.members))
+    )

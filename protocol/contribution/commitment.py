@@ -42,6 +42,12 @@ class Commitment(Protocol):
     def root(self, data: Buffer, chunk_bytes: int) -> Digest:
         """The root of a slice's encoded mean, which its reducer signs."""
 
+    def leaves(self, data: Buffer, chunk_bytes: int) -> list[Digest]:
+        """The leaves of a run of whole chunks of an encoded mean."""
+
+    def root_of(self, leaves: Sequence[Digest]) -> Digest:
+        """What `root` returns for the encoded mean with these leaves."""
+
 
 class Merkle:
     """The run's commitments: trees of BLAKE3 digests over chunks (`protocol/digest.py`)."""
@@ -62,3 +68,9 @@ class Merkle:
 
     def root(self, data: Buffer, chunk_bytes: int) -> Digest:
         return merkle_root(leaves_of(data, chunk_bytes))
+
+    def leaves(self, data: Buffer, chunk_bytes: int) -> list[Digest]:
+        return leaves_of(data, chunk_bytes)
+
+    def root_of(self, leaves: Sequence[Digest]) -> Digest:
+        return merkle_root(leaves)

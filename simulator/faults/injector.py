@@ -154,12 +154,14 @@ class _Parcels(_Stream):
     async def _send_parcel(self) -> None:
         injector = self._injector
         header, payload = self._header, bytes(self._payload)
+        parcels = [(header, payload)]
         if injector.liar is not None:
-            header, payload = injector.liar.parcel(self.peer, header, payload)
-        if injector.happens(injector.corruption):
-            payload = injector.damage(payload)
-        await self._inner.send_all(header)
-        await self._inner.send_all(payload)
+            parcels = injector.liar.parcel(self.peer, header, payload)
+        for framed, content in parcels:
+            damaged = content and injector.happens(injector.corruption)
+            await self._inner.send_all(framed)
+            if content:
+                await self._inner.send_all(injector.damage(content) if damaged else content)
 
 
 class _Answers(_Stream):

@@ -16,6 +16,8 @@ from daemon.services.training.native.exchange.bulk_headers import (
     BulkHeader,
     GroupSumHeader,
     ResultHeader,
+    ResultPieceHeader,
+    ResultProofHeader,
     SliceHeader,
     read_header,
 )
@@ -47,6 +49,8 @@ class Liar:
     def __init__(self, signer: Signer, run: Digest, manifest: Manifest, rng: random.Random) -> None:
         self.signer, self.run, self.manifest, self.rng = signer, run, manifest, rng
         self.codec = codec_named(manifest.codec)
+        # By (receiver, slice): the pieces of a result so far.
+        self._collected: dict[tuple[PeerId, int], bytes] = {}
 
     # ---------------------------------------------------------------- what is sent
 
@@ -68,11 +72,27 @@ class Liar:
     def gossip(self, topic: str, data: bytes) -> list[bytes]:
         return [data]
 
-    def parcel(self, to: PeerId, header: bytes, payload: bytes) -> tuple[bytes, bytes]:
-        """The framed header and payload to send instead of these."""
+    def parcel(self, to: PeerId, header: bytes, payload: bytes) -> list[tuple[bytes, bytes]]:
+        """The framed headers and payloads to send instead of these.
+
+        A liar that changes results collects their pieces, and sends a whole result in their place.
+        """
         read = read_header(header[LENGTH_BYTES:])
         changed: tuple[BulkHeader, bytes]
+        if type(self).result is not Liar.result:
+            match read:
+                case ResultPieceHeader():
+                    self._collected[to, read.slice] = (
+                        self._collected.get((to, read.slice), b"")[: read.start] + payload
+                    )
+                    return []
+                case ResultProofHeader():
+                    index = open_as(SliceResult, read.result, self.run, trusted=True).slice
+                    payload = self._collected.pop((to, index), b"")
+                    read = ResultHeader(result=read.result, size=len(payload))
         match read:
+            case ResultPieceHeader() | ResultProofHeader():
+                return [(header, payload)]
             case SliceHeader():
                 changed = self.slice(to, read, payload)
             case GroupSumHeader():
@@ -81,7 +101,7 @@ class Liar:
                 changed = self.result(to, read, payload)
             case ResultHeader():
                 changed = self.handed_on(to, read, payload)
-        return frame(msgspec.msgpack.encode(changed[0])), changed[1]
+        return [(frame(msgspec.msgpack.encode(changed[0])), changed[1])]
 
     def slice(self, to: PeerId, header: SliceHeader, payload: bytes) -> tuple[SliceHeader, bytes]:
         return header, payload

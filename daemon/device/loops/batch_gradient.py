@@ -39,8 +39,10 @@ class BatchGradient:
         self._seconds = 0.0
         self._compared_seconds = 0.0
 
-    def compute(self, indices: npt.NDArray[np.int64]) -> float:
-        """Compute the gradient at the samples `indices`, shape (batch,). Returns the batch's loss.
+    def compute(self, indices: npt.NDArray[np.int64]) -> tuple[float, float]:
+        """Compute the gradient at the samples `indices`, shape (batch,).
+
+        Returns the batch's loss, and the norm of the gradient.
 
         Raises `SampleFault` for a batch that cannot be used, and `TaskFault`.
         """
@@ -74,7 +76,7 @@ class BatchGradient:
             raise SampleFault(f"The gradient's norm is {norm}")
         self._compare()
         self._seconds += monotonic() - began_s
-        return float(value)
+        return float(value), float(norm)
 
     def culprit(self, indices: npt.NDArray[np.int64]) -> int | None:
         """Return the place in the batch of a sample that fails alone, or None."""

@@ -239,7 +239,7 @@ class TrainingLoop:
             positions, position = self._order.draw(), self._order.position
         indices = sample_indices(self._job.seed, self.split.trained, positions)
         try:
-            loss = self._gradient.compute(indices)
+            loss, norm = self._gradient.compute(indices)
         except SampleFault as fault:
             self.bad.add(positions, indices, fault, lambda: self._gradient.culprit(indices))
             with self.lock:
@@ -248,7 +248,7 @@ class TrainingLoop:
         self.bad.used()
         with self.lock:
             self._side.join()
-            self._optimizer.step(learning_rate_factor(self._job.inner, position))
+            self._optimizer.step(norm, learning_rate_factor(self._job.inner, position))
             self._count(loss, monotonic() - began_s)
             self._end_step()
         self._device.pace()

@@ -68,6 +68,12 @@ class NullCommitment:
     def root(self, data: Buffer, chunk_bytes: int) -> Digest:
         return EMPTY_ROOT
 
+    def leaves(self, data: Buffer, chunk_bytes: int) -> list[Digest]:
+        return []
+
+    def root_of(self, leaves: Sequence[Digest]) -> Digest:
+        return EMPTY_ROOT
+
 
 def secret_of(index: int) -> bytes:
     """A peer's key, for this benchmark only."""
@@ -118,6 +124,8 @@ class NativeDriver:
             self._network.admit(endpoint)
 
     async def prepare(self, number: int, vector: Vector) -> None:
+        if self._exchange is not None:
+            self._exchange.close()
         self._vector, self._exchange, self._number = vector, None, number
         self._mean = _NONE  # Its memory may be reused.
         self._out[:] = np.nan

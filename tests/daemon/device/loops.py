@@ -21,6 +21,8 @@ def loop_of(
     name: str = "test:Task",
     inner: Inner | None = None,
     settings: WorkerSettings = SETTINGS,
+    *,
+    holds_out: bool = False,
 ) -> tuple[TrainingLoop, shared_memory.SharedMemory]:
     """Return a loop that does not train yet, and its shared memory with the anchor."""
     job = Job(
@@ -29,6 +31,7 @@ def loop_of(
         seed=3,
         inner=inner or Inner(batch_size=4),
         peer=Signer(bytes(32)).peer,
+        holds_out=holds_out,
     )
     loop = TrainingLoop(task, Device(settings), job)
     fd = shared_memory.create()

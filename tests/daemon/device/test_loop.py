@@ -51,13 +51,42 @@ def test_adamw_makes_the_same_steps_as_torch(weight_decay: float) -> None:
         batch = task.batch(np.arange(4) + 4 * step)
         flat.zero_grad()
         task.loss(flat.model, batch).backward()
-        ours.step()
+        ours.step(float(flat.grad_norm()))
         optimizer.zero_grad()
         task.loss(theirs, batch).backward()
         torch.nn.utils.clip_grad_norm_(theirs.parameters(), rules.clip_norm)
         optimizer.step()
     expected = torch.cat([part.detach().flatten() for part in theirs.parameters()])
     torch.testing.assert_close(flat.flat, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_adamw_computes_the_bytes_of_torch_fused(weight_decay: float) -> None:
+    """The same gradients, without clipping, through `torch.optim.AdamW(fused=True)`."""
+    task, rules = gpt(), Inner(learning_rate=1e-2, weight_decay=weight_decay, clip_norm=1e9)
+    flat = FlatModel(task, torch.device("cpu"))
+    flat.flat.copy_(torch.from_numpy(initial_parameters(flat.specs, 1)))
+    ours = AdamW(flat, rules)
+    theirs = [torch.nn.Parameter(part.detach().clone()) for part in flat.model.parameters()]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [part for part in theirs if part.ndim >= 2], "weight_decay": weight_decay},
+            {"params": [part for part in theirs if part.ndim < 2], "weight_decay": 0.0},
+        ],
+        betas=(rules.beta1, rules.beta2),
+        fused=True,
+    )
+    for step, factor in enumerate((0.25, 0.5, 1.0, 0.7)):
+        flat.zero_grad()
+        task.loss(flat.model, task.batch(np.arange(4) + 4 * step)).backward()
+        for part, (_, _, gradient) in zip(theirs, flat.moved, strict=True):
+            part.grad = gradient.clone()
+        for group in optimizer.param_groups:
+            group["lr"] = rules.learning_rate * factor
+        optimizer.step()
+        ours.step(float(flat.grad_norm()), factor)
+    expected = torch.cat([part.detach().flatten() for part in theirs])
+    assert torch.equal(flat.flat, expected)
 
 
 def test_parameters_and_gradients_are_views_of_flat_vectors() -> None:

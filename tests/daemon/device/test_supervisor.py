@@ -192,8 +192,9 @@ async def test_the_trainer_refuses_impossible_commands(
             with pytest.raises(ValueError, match="inner optimizer"):
                 await trainer.restore_inner_state(np.full_like(await trainer.inner_state(), np.nan))
             await trainer.train(anchor, LANE)
+            state = await trainer.inner_state()
             with pytest.raises(TrainerLost, match="collect first"):
-                await trainer.inner_state()
+                await trainer.restore_inner_state(state)
 
 
 async def test_running_does_not_wrap_exceptions_of_its_block(make_trainer: MakeTrainer) -> None:

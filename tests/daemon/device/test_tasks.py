@@ -38,7 +38,7 @@ def losses(
         flat.zero_grad()
         loss = task.loss(flat.model, task.batch(indices))
         loss.backward()
-        optimizer.step()
+        optimizer.step(float(flat.grad_norm()))
         out.append(loss.item())
     return out
 

@@ -8,7 +8,12 @@ import pytest
 import trio
 
 from daemon.services.training.native.exchange.all_reduce import EARLY_S
-from daemon.services.training.native.exchange.bulk_headers import PROTOCOL, SliceHeader, parcel
+from daemon.services.training.native.exchange.bulk_headers import (
+    ABILITIES,
+    PROTOCOL,
+    SliceHeader,
+    parcel,
+)
 from daemon.services.training.native.exchange.data_plane import DataPlane
 from daemon.swarm.members import Members
 from protocol.errors import Unreachable
@@ -48,6 +53,7 @@ def test_bytes_of_a_plan_certified_without_this_node_do_not_block_their_stream(
             await trio.sleep(1.0)
             here.admit(there.endpoint)
             stream = await there.open_bulk(here.endpoint, PROTOCOL)
+            assert await stream.receive_some(len(ABILITIES)) == ABILITIES
             for plan in (PLAN, NEXT):
                 item = parcel(
                     SliceHeader(plan=plan, slice=0, proof=(), size=8), memoryview(bytes(8))

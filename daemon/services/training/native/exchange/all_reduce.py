@@ -23,12 +23,13 @@ import trio
 from daemon.services.training.native.exchange.bulk_headers import (
     BulkHeader,
     GroupSumHeader,
-    Parcel,
     ResultHeader,
+    ResultPieceHeader,
+    ResultProofHeader,
     SliceHeader,
-    parcel,
 )
 from daemon.services.training.native.exchange.bulk_receiver import ExpectedParcel, discard
+from daemon.services.training.native.exchange.early_exchange import EarlyExchange
 from daemon.services.training.native.exchange.exchange_context import (
     ClosedSet,
     ExchangeContext,
@@ -39,7 +40,7 @@ from daemon.services.training.native.exchange.inter_group_reduce import (
     GroupSumSample,
     InterGroupReduce,
 )
-from daemon.services.training.native.exchange.part_buffer import PartBuffer
+from daemon.services.training.native.exchange.part_exchange import PartExchange
 from daemon.services.training.native.exchange.result_buffer import (
     EncodingLosses,
     ReceivedResults,
@@ -50,13 +51,12 @@ from daemon.services.training.native.exchange.signal import Signal
 from protocol.averaging.reduction import mean_of_groups
 from protocol.averaging.vector_layout import Vector
 from protocol.contribution.offer import Offer
-from protocol.digest import Buffer, Digest
+from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId
 from protocol.messages.envelope import open_as
 from protocol.messages.round import GroupSum, Inclusion, SliceResult
 from protocol.planning.plan import OpenPlan
-from protocol.round.events import ContributionsReceived
 from protocol.rules.registry import rule_set
 
 # How long bytes that arrive before their inclusion wait for it.
@@ -73,56 +73,25 @@ class AllReduce:
         # By inclusion: what encoding lost of the slices that this node finished, as
         # (first element, weight x (mean - decoded)).
         self.lost_by_encoding: dict[Digest, EncodingLosses] = {}
-        self._began_s = trio.current_time()
         self._context, self._ports = context, ports
         self._me = plan.index[context.signer.peer]
         self._layout = plan.layout
-        self._group = self._layout.group_members(self._me)
         self._sizes = SliceSizes(plan.layout, context.codec, context.parameters)
         ports.buffers.next_round()
-        self._has_offer = bool(offer.weight)
-        self._parts = PartBuffer(plan, offer, context, ports)
-        # Each (slice, member) to which this node has sent its part, or need not send one.
-        self._sent: set[tuple[int, int]] = {(i, self._me) for i in range(len(plan.members))}
+        self._changed = Signal()
+        # None in a plan of several groups.
+        self._early = EarlyExchange(plan, context, ports) if len(self._layout.groups) == 1 else None
+        self._parts = PartExchange(plan, offer, context, ports, self._changed, self._early)
         # The results under the current inclusion; None until the leader's first inclusion arrives.
         self._results: ResultExchange | None = None
         self._earlier_inclusions: set[Digest] = set()
         self._gone: set[int] = set()
-        self._changed = Signal()
 
     # ---------------------------------------------------------------- sending
 
     def scatter(self) -> None:
-        """Send each member of this group the part that the member sums.
-
-        Each member begins with its successor, so that not all members send to the first one first.
-        """
-        place = self._group.index(self._me)
-        for i in (*self._group[place + 1 :], *self._group[:place]):
-            self._send_part(i, i)
-        self._report_received()
-
-    def _send_part(self, index: int, owner: int) -> None:
-        if not self._has_offer or not self._layout.sums(index) or (index, owner) in self._sent:
-            return
-        self._sent.add((index, owner))
-        payload = self._parts.own(index)
-        header = SliceHeader(
-            plan=self.plan.digest,
-            slice=index,
-            proof=self._parts.own_proof(index),
-            size=len(payload),
-        )
-        self._send(owner, parcel(header, payload))
-
-    def _send(self, member: int, item: Parcel) -> None:
-        offer = self.plan.offers[member]
-        self._ports.sender.send(self.plan.members[member], offer.fingerprint, item)
-
-    def _report_received(self) -> None:
-        if self._layout.sums(self._me):
-            received = self._parts.contributors(self._me)
-            self._ports.emit(ContributionsReceived(plan=self.plan.digest, contributors=received))
+        """Send each member of this group the part that the member sums."""
+        self._parts.scatter()
 
     def forward_results(self, slices: Sequence[int], to: Sequence[int]) -> None:
         """Send results that others signed to members that may lack them."""
@@ -150,39 +119,35 @@ class AllReduce:
         match header:
             case SliceHeader():
                 return await self._accept_part(contributor, header)
-            case ResultHeader():
+            case ResultHeader() | ResultProofHeader():
                 return await self._accept_result(header)
+            case ResultPieceHeader():
+                if self._early is None or header.slice >= len(self.plan.members):
+                    raise PeerFault("malformed", "a piece of a result that the plan does not have")
+                return self._early.pieces.accept(contributor, header)
             case GroupSumHeader():
                 return await self._accept_group_sum(contributor, header)
 
     async def _accept_part(self, contributor: int, header: SliceHeader) -> ExpectedParcel:
-        self._parts.check_sender(header.slice, contributor)
+        self._parts.check_sender(contributor, header)
         await self._until(lambda: header.slice == self._me or self._owns(header.slice))
-        return ExpectedParcel(
-            self._sizes.part_bytes(header.slice),
-            lambda data: self._receive_part(header, contributor, data),
-        )
+        return self._parts.expect(contributor, header)
 
     def _owns(self, index: int) -> bool:
         return self._results is not None and self._results.inclusion.owners[index] == self._me
 
-    async def _receive_part(self, header: SliceHeader, contributor: int, data: memoryview) -> None:
-        index = header.slice
-        if (index, contributor) in self._parts:
-            return
-        if index == self._me and self._results is None:
-            seconds = trio.current_time() - self._began_s
-            self._ports.on_part(self._parts.arrival(contributor, len(data), seconds))
-        await self._parts.receive(index, contributor, data, header.proof)
-        self._changed.notify()
-        if index == self._me:
-            self._report_received()
-
-    async def _accept_result(self, header: ResultHeader) -> ExpectedParcel:
+    async def _accept_result(self, header: ResultHeader | ResultProofHeader) -> ExpectedParcel:
         result = open_as(SliceResult, header.result, self._context.run)
+        proof = isinstance(header, ResultProofHeader)
         if result.inclusion in self._earlier_inclusions and result.slice < len(self.plan.members):
-            return ExpectedParcel(self._sizes.result_bytes(result.slice), discard)
-        return (await self._results_under(result.inclusion)).accept_result(header, result)
+            size = 0 if proof else self._sizes.result_bytes(result.slice)
+            return ExpectedParcel(size, discard)
+        results = await self._results_under(result.inclusion)
+        if not isinstance(header, ResultProofHeader):
+            return results.accept_result(header, result)
+        if self._early is None:
+            raise PeerFault("malformed", "a proof without pieces")
+        return results.accept_proof(header, result, self._early.pieces)
 
     async def _accept_group_sum(self, contributor: int, header: GroupSumHeader) -> ExpectedParcel:
         summed = open_as(GroupSum, header.summed, self._context.run)
@@ -221,9 +186,11 @@ class AllReduce:
         Returns:
             The root over the results.
         """
+        first = self._results is None
         if self._results is not None:
             self._earlier_inclusions.add(self._results.digest)
             self._results.closed = True
+        early = self._early.results_for(inclusion, first=first) if self._early else None
         results = self._results = ResultExchange(
             self.plan,
             ClosedSet(inclusion=inclusion, digest=digest),
@@ -231,11 +198,12 @@ class AllReduce:
             self._ports,
             self._changed,
             frozenset(self._gone),
+            early,
         )
+        self._parts.measured = False
         self._changed.notify()
         if self._me in inclusion.contributors:
-            for i in self._group:
-                self._send_part(i, inclusion.owners[i])
+            self._parts.send_to(inclusion.owners)
         ours = [
             i
             for i, owner in enumerate(inclusion.owners)
@@ -243,14 +211,21 @@ class AllReduce:
         ]
         if results.inter_group is None:
             for i in ours:
-                parts = await self._await_parts(i, inclusion.contributors)
-                weighted = [(self.plan.offers[c].samples, data) for c, data in parts.items()]
-                mean_of = rule_set(self.plan.rules).weighted_mean
-                await self._finish(results, i, partial(mean_of, weighted, self._context.codec))
+                await self._reduce(results, i)
         else:
             await self._reduce_between_groups(results, results.inter_group, ours)
         await self._changed.until(lambda: results.results.complete)
         return results.results.root()
+
+    async def _reduce(self, results: ResultExchange, index: int) -> None:
+        parts = await self._parts.all_of(index, results.inclusion.contributors)
+        total = await self._early.total_of(index, parts) if self._early is not None else None
+        if total is not None:
+            self._note_loss(results, results.finish_pieces(index, total))
+            return
+        weighted = [(self.plan.offers[c].samples, data) for c, data in parts.items()]
+        mean_of = rule_set(self.plan.rules).weighted_mean
+        await self._finish(results, index, partial(mean_of, weighted, self._context.codec))
 
     async def _reduce_between_groups(
         self, results: ResultExchange, inter_group: InterGroupReduce, ours: list[int]
@@ -258,10 +233,10 @@ class AllReduce:
         # This node sends the sums for all groups before it finishes any slice. Otherwise two
         # members that also do each other's work could wait for each other.
         for i in ours:
-            parts = await self._await_parts(
+            parts = await self._parts.all_of(
                 i, inter_group.contributors_of(self._layout.group_of[i])
             )
-            for index, member, item in await inter_group.sum_group(i, parts, self._send):
+            for index, member, item in await inter_group.sum_group(i, parts, self._parts.send):
                 results.keep_group_sum(index, member, item)
         for i in ours:
             if self._layout.finishes(i):
@@ -270,17 +245,19 @@ class AllReduce:
                 sums = inter_group.pop(i)
                 await self._finish(results, i, partial(mean_of_groups, sums, mean_of=mean_of))
 
-    async def _await_parts(self, index: int, contributors: Sequence[int]) -> dict[int, Buffer]:
-        """Wait for the contributors' parts for member `index`."""
-        await self._changed.until(lambda: self._parts.has_all(index, contributors))
-        return self._parts.parts(index, contributors)
-
     async def _finish(
         self, results: ResultExchange, index: int, write_mean: Callable[[Vector], int]
     ) -> None:
-        lost = await results.finish(index, write_mean)
+        self._note_loss(results, await results.finish(index, write_mean))
+
+    def _note_loss(self, results: ResultExchange, lost: tuple[int, Vector] | None) -> None:
         if lost is not None:
             self.lost_by_encoding.setdefault(results.digest, []).append(lost)
+
+    def close(self) -> None:
+        """End what runs beside `average`: the plan is over."""
+        if self._early is not None:
+            self._early.close()
 
     # ---------------------------------------------------------------- results
 

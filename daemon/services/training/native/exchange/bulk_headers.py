@@ -2,6 +2,9 @@
 
 Each parcel on a bulk stream is one framed header and its payload. The class name of a header is
 its tag on the wire.
+
+A receiver begins its own direction of the stream with one framed `ReceiverAbilities`. Receivers of
+earlier releases send nothing there, and their senders read nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from daemon.swarm.frames import frame
+from daemon.swarm.frames import decode_as, frame
 from protocol.averaging.vector_layout import MAX_PARAMETERS
 from protocol.errors import PeerFault
 from protocol.messages.base import UNREADABLE, Hash, Index, Signed
@@ -48,15 +51,50 @@ class GroupSumHeader(msgspec.Struct, frozen=True, kw_only=True, array_like=True,
     size: Annotated[int, Meta(ge=0, le=4 * MAX_PARAMETERS)]
 
 
-BulkHeader = SliceHeader | ResultHeader | GroupSumHeader
+class ResultPieceHeader(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
+    """Announces a piece of the result that the sender makes of its own slice.
+
+    The piece is made of all contributions that the plan expects. It travels before the leader's
+    inclusion, and nothing proves it until a `ResultProofHeader` follows the last piece.
+    """
+
+    plan: Hash
+    slice: Index
+    # The place of the piece in the encoded result, in bytes.
+    start: Annotated[int, Meta(ge=0, le=4 * MAX_PARAMETERS)]
+    size: Annotated[int, Meta(ge=0, le=4 * MAX_PARAMETERS)]
+
+
+class ResultProofHeader(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
+    """Proves the pieces sent before with the `SliceResult` that their sender signed."""
+
+    result: Signed
+    # A proof has no payload.
+    size: Annotated[int, Meta(ge=0, le=0)] = 0
+
+
+class ReceiverAbilities(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """What a receiver understands besides whole parts, results and sums."""
+
+    result_pieces: bool = False
+
+
+BulkHeader = SliceHeader | ResultHeader | GroupSumHeader | ResultPieceHeader | ResultProofHeader
+ABILITIES = frame(msgspec.msgpack.encode(ReceiverAbilities(result_pieces=True)))
+# An array of a few booleans, in this release and in later ones.
+ABILITIES_BYTES = 64
 _decoder: msgspec.msgpack.Decoder[BulkHeader] = msgspec.msgpack.Decoder(BulkHeader)
 
 
-class Parcel(msgspec.Struct, frozen=True, kw_only=True):
+class Parcel(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Something to send: a framed header and its payload."""
 
     header: bytes
     payload: memoryview
+    # Whether only receivers of result pieces understand it.
+    piecewise: bool = False
+    # What other receivers get in its place; None for nothing.
+    whole: Parcel | None = None
 
 
 def read_header(data: bytes) -> BulkHeader:
@@ -67,6 +105,19 @@ def read_header(data: bytes) -> BulkHeader:
         raise PeerFault("malformed", f"not a bulk header: {error}") from None
 
 
-def parcel(header: BulkHeader, payload: memoryview) -> Parcel:
-    """Frame a header and put it before its payload."""
-    return Parcel(header=frame(msgspec.msgpack.encode(header)), payload=payload)
+def read_abilities(data: bytes | None) -> ReceiverAbilities:
+    """Decode a receiver's abilities; it has none if it sent none."""
+    return decode_as(ReceiverAbilities, data) if data is not None else ReceiverAbilities()
+
+
+def parcel(header: BulkHeader, payload: memoryview, *, whole: Parcel | None = None) -> Parcel:
+    """Frame a header and put it before its payload.
+
+    `whole` goes to receivers that do not understand pieces.
+    """
+    return Parcel(
+        header=frame(msgspec.msgpack.encode(header)),
+        payload=payload,
+        piecewise=isinstance(header, ResultPieceHeader | ResultProofHeader),
+        whole=whole,
+    )

@@ -7,9 +7,11 @@ wants the payload. A sender that is early waits; a sender of unwanted bytes lose
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from daemon.services.training.native.exchange.buffers import Buffers
 from daemon.services.training.native.exchange.bulk_headers import (
+    ABILITIES,
     HEADER_BYTES,
     PROTOCOL,
     BulkHeader,
@@ -31,14 +33,17 @@ class ExpectedParcel:
         size: int,
         finish: Callable[[memoryview], Awaitable[None]],
         memory: Callable[[], memoryview] | None = None,
+        progress: Callable[[memoryview, int], None] | None = None,
     ) -> None:
         """Describe a parcel. Without `memory`, the payload goes into a new buffer.
 
         `memory` returns `size` bytes and is called when the payload is about to arrive.
+        `progress(payload, size_bytes)` is called with the bytes that have arrived so far.
         """
         self.size = size
         self.finish = finish
         self.memory = memory
+        self.progress = progress
 
 
 async def discard(data: memoryview) -> None:
@@ -73,6 +78,7 @@ def serve_bulk(
             raise Unreachable(f"refused: {fault}") from None
 
     async def read(stream: ByteStream) -> None:
+        await stream.send_all(ABILITIES)
         reader = FrameReader(stream)
         while (data := await reader.next_frame(HEADER_BYTES)) is not None:
             await read_parcel(stream.peer, reader, read_header(data))
@@ -90,7 +96,9 @@ def serve_bulk(
         received = 0
         meter.begin()
         try:
-            await reader.read_into(data)
+            await reader.read_into(
+                data, partial(expected.progress, data) if expected.progress is not None else None
+            )
             received = expected.size
         finally:
             meter.end(received)

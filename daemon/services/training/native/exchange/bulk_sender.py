@@ -6,15 +6,21 @@ receiver knows which parcels it has already.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
-from daemon.services.training.native.exchange.bulk_headers import PROTOCOL, Parcel
+from daemon.services.training.native.exchange.bulk_headers import (
+    ABILITIES_BYTES,
+    PROTOCOL,
+    Parcel,
+    read_abilities,
+)
 from daemon.services.training.native.exchange.link_meter import LinkMeter
+from daemon.swarm.frames import FrameReader
 from daemon.system.trio_types import TaskStatus
 from protocol.digest import Digest
-from protocol.errors import Unreachable
+from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
 from protocol.ports.byte_stream import ByteStream
 from protocol.ports.endpoint import Endpoint
@@ -46,6 +52,24 @@ class _Outbox:
         # The bytes sent since the stream became busy.
         self.sent_bytes = 0
         self.busy_since_s = 0.0
+        # Whether the receiver has announced that it understands result pieces.
+        self.understands_pieces = False
+        # Whether the pieces of this view go to it; None before the first piece. A receiver gets all
+        # pieces of a result or none.
+        self.gets_pieces: bool | None = None
+
+    def form_of(self, item: Parcel) -> Parcel | None:
+        """Return what the receiver gets for a parcel; None for nothing."""
+        if not item.piecewise:
+            return item
+        if self.gets_pieces is None:
+            self.gets_pieces = self.understands_pieces
+        return item if self.gets_pieces else item.whole
+
+    def reopen(self) -> None:
+        """Send all parcels of the view once more, on a new stream."""
+        self.sent = 0
+        self.understands_pieces, self.gets_pieces = False, None
 
 
 class BulkSender:
@@ -109,7 +133,25 @@ class BulkSender:
                 del self._outboxes[peer]
                 outbox.scope.cancel()
             outbox.parcels.clear()
-            outbox.sent = 0
+            outbox.sent, outbox.gets_pieces = 0, None
+
+    def withdraw(self, peer: PeerId, items: Sequence[Parcel]) -> None:
+        """Drop parcels that nobody needs any more, except for one that is being sent."""
+        outbox, unwanted = self._outboxes.get(peer), {id(item) for item in items}
+        if outbox is not None and unwanted:
+            # The parcel at `outbox.sent` may be half sent.
+            kept = [
+                item
+                for place, item in enumerate(outbox.parcels)
+                if place == outbox.sent or id(item) not in unwanted
+            ]
+            outbox.sent -= sum(id(item) in unwanted for item in outbox.parcels[: outbox.sent])
+            outbox.parcels = kept
+
+    def start_soon(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run work beside the streams, until it ends or this sender is cancelled."""
+        if self._nursery is not None:
+            self._nursery.start_soon(work)
 
     def forget(self, peer: PeerId, item: Parcel) -> None:
         """Drop a parcel that has arrived, so that a reopened stream does not send it again."""
@@ -141,14 +183,14 @@ class BulkSender:
                 item = outbox.parcels[outbox.sent]
                 try:
                     if stream is None:
-                        stream = await self._network.open_bulk(
-                            self._find_endpoint(peer, outbox.fingerprint), PROTOCOL
-                        )
-                    await self._write(stream, item)
+                        stream = await self._open(peer, outbox)
+                    form = outbox.form_of(item)
+                    await self._write(stream, form)
                 except Unreachable as error:
                     if stream is not None:
                         await stream.aclose()
-                    stream, outbox.sent, failures = None, 0, failures + 1
+                    stream, failures = None, failures + 1
+                    outbox.reopen()
                     if failures > len(RECONNECT_S):
                         self._refuse(
                             "timeout",
@@ -159,17 +201,34 @@ class BulkSender:
                     await trio.sleep(RECONNECT_S[failures - 1])
                     continue
                 failures = 0
-                outbox.sent_bytes += len(item.payload)
+                outbox.sent_bytes += len(form.payload) if form is not None else 0
                 if outbox.sent < len(outbox.parcels) and outbox.parcels[outbox.sent] is item:
                     outbox.sent += 1
                 # An idle stream must not keep the memory of a view that is over.
-                del item
+                del item, form
         finally:
             self._report(peer, outbox)
             if self._outboxes.get(peer) is outbox:
                 del self._outboxes[peer]
             if stream is not None:
                 await stream.aclose()
+
+    async def _open(self, peer: PeerId, outbox: _Outbox) -> ByteStream:
+        endpoint = self._find_endpoint(peer, outbox.fingerprint)
+        stream = await self._network.open_bulk(endpoint, PROTOCOL)
+        if self._nursery is not None:
+            self._nursery.start_soon(self._hear, stream, outbox)
+        return stream
+
+    async def _hear(self, stream: ByteStream, outbox: _Outbox) -> None:
+        """Read what the receiver understands. A receiver of an earlier release says nothing."""
+        try:
+            said = await FrameReader(stream).next_frame(ABILITIES_BYTES)
+            outbox.understands_pieces = read_abilities(said).result_pieces
+        except Unreachable:
+            return
+        except PeerFault as fault:
+            self._refuse(fault.reason, stream.peer, str(fault))
 
     async def _rest(self, peer: PeerId, outbox: _Outbox, stream: ByteStream | None) -> None:
         """Wait until there is something to send."""
@@ -191,7 +250,10 @@ class BulkSender:
             outbox.busy, outbox.sent_bytes = False, 0
 
     @staticmethod
-    async def _write(stream: ByteStream, item: Parcel) -> None:
+    async def _write(stream: ByteStream, item: Parcel | None) -> None:
+        if item is None:
+            return
         await stream.send_all(item.header)
-        # The stream sends the payload in pieces and can be cancelled between two of them.
-        await stream.send_all(item.payload)
+        if item.payload:
+            # The stream sends the payload in pieces and can be cancelled between two of them.
+            await stream.send_all(item.payload)

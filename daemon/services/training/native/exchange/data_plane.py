@@ -15,6 +15,8 @@ from daemon.services.training.native.exchange.buffers import Buffers
 from daemon.services.training.native.exchange.bulk_headers import (
     BulkHeader,
     ResultHeader,
+    ResultPieceHeader,
+    ResultProofHeader,
     SliceHeader,
 )
 from daemon.services.training.native.exchange.bulk_receiver import (
@@ -217,6 +219,7 @@ class DataPlane:
         the state instead of downloading it.
         """
         if self._current is not None:
+            self._current.close()
             self._over.append(self._current.plan.digest)
         self._current = None
 
@@ -247,9 +250,9 @@ class DataPlane:
 
     def _plan_of(self, header: BulkHeader) -> Digest:
         match header:
-            case SliceHeader():
+            case SliceHeader() | ResultPieceHeader():
                 return header.plan
-            case ResultHeader():
+            case ResultHeader() | ResultProofHeader():
                 return open_as(SliceResult, header.result, self._run).plan
         return open_as(GroupSum, header.summed, self._run).plan
 

@@ -32,11 +32,11 @@ class PartBuffer:
         self._sizes = SliceSizes(plan.layout, context.codec, context.parameters)
         # (member that sums it, contributor) to the encoded part.
         self._received: dict[tuple[int, int], Buffer] = {}
-        me = plan.index[context.signer.peer]
-        self._group = self._layout.group_members(me)
+        self._me = plan.index[context.signer.peer]
+        self._group = self._layout.group_members(self._me)
         if offer.weight:
             for index in self._group:
-                self._received[index, me] = self.own(index)
+                self._received[index, self._me] = self.own(index)
 
     def own(self, index: int) -> memoryview:
         """Return this node's contribution to the sum of member `index`."""
@@ -62,6 +62,14 @@ class PartBuffer:
     def parts(self, index: int, contributors: Sequence[int]) -> dict[int, Buffer]:
         """Return the contributors' parts for member `index`, in the order of `contributors`."""
         return {contributor: self._received[index, contributor] for contributor in contributors}
+
+    def own_parts(self, index: int) -> dict[int, memoryview]:
+        """Return this node's contribution to the sum of member `index`, by its own member index.
+
+        Empty where this node offers nothing.
+        """
+        part = self._received.get((index, self._me))
+        return {self._me: part} if isinstance(part, memoryview) else {}
 
     def check_sender(self, index: int, contributor: int) -> None:
         """Raise `PeerFault` unless the plan has `contributor` send a part for member `index`."""

@@ -83,6 +83,13 @@ class ResultBuffer:
         if signed is not None:
             self._signed[index] = signed
 
+    def forget(self) -> None:
+        """Drop all memory: these results are of another inclusion."""
+        self._vector = None
+        self._given.clear()
+        self._encoded.clear()
+        self._signed.clear()
+
     def received(self) -> ReceivedResults:
         """Return the results that other members reduced."""
         return {index: (signed, self._encoded[index]) for index, signed in self._signed.items()}

@@ -16,9 +16,11 @@ from daemon.services.training.native.exchange.bulk_headers import (
     GroupSumHeader,
     Parcel,
     ResultHeader,
+    ResultProofHeader,
     parcel,
 )
 from daemon.services.training.native.exchange.bulk_receiver import ExpectedParcel
+from daemon.services.training.native.exchange.early_sum import EarlySum
 from daemon.services.training.native.exchange.exchange_context import (
     ClosedSet,
     ExchangeContext,
@@ -30,12 +32,13 @@ from daemon.services.training.native.exchange.inter_group_reduce import (
     InterGroupReduce,
 )
 from daemon.services.training.native.exchange.result_buffer import ResultBuffer
+from daemon.services.training.native.exchange.result_pieces import ResultPieces
 from daemon.services.training.native.exchange.signal import Signal
 from protocol.averaging.group_layout import receivers
 from protocol.averaging.vector_layout import Vector
 from protocol.codec import chunk_bytes
 from protocol.digest import Buffer, Digest
-from protocol.errors import PeerFault
+from protocol.errors import PeerFault, Unreachable
 from protocol.identity import short
 from protocol.messages.base import Signed
 from protocol.messages.envelope import sign
@@ -60,15 +63,19 @@ class ResultExchange:
         ports: ExchangePorts,
         changed: Signal,
         gone: frozenset[int],
+        results: ResultBuffer | None = None,
     ) -> None:
-        """`changed` is notified of each result; `gone` are the members that are lost already."""
+        """`changed` is notified of each result; `gone` are the members that are lost already.
+
+        `results` has the memory that pieces of results were received into, if there is any.
+        """
         self.inclusion, self.digest = closed_set.inclusion, closed_set.digest
         self.closed = False
         self._plan, self._layout = plan, plan.layout
         self._context, self._ports, self._changed = context, ports, changed
         self._me = plan.index[context.signer.peer]
         self._sizes = SliceSizes(plan.layout, context.codec, context.parameters)
-        self.results = ResultBuffer(
+        self.results = results or ResultBuffer(
             plan.layout, context.codec.result, context.parameters, ports.buffers
         )
         # Only a plan of several groups has this.
@@ -92,15 +99,35 @@ class ResultExchange:
 
     # ---------------------------------------------------------------- receiving
 
-    def accept_result(self, header: ResultHeader, result: SliceResult) -> ExpectedParcel:
-        """Expect a result. Raises `PeerFault` unless its signer owns the slice."""
+    def _check_owner(self, signed: Signed, result: SliceResult) -> None:
         if result.slice >= len(self._plan.members):
             raise PeerFault("malformed", f"a result for slice {result.slice}")
         owner = self._plan.members[self.inclusion.owners[result.slice]]
-        if header.result.peer != owner:
-            raise PeerFault(
-                "not_member", f"{short(header.result.peer)} does not own slice {result.slice}"
-            )
+        if signed.peer != owner:
+            raise PeerFault("not_member", f"{short(signed.peer)} does not own slice {result.slice}")
+
+    def accept_proof(
+        self, header: ResultProofHeader, result: SliceResult, pieces: ResultPieces
+    ) -> ExpectedParcel:
+        """Expect the proof of a result that came in pieces; raises as `accept_result` does."""
+        self._check_owner(header.result, result)
+
+        async def prove(_: memoryview) -> None:
+            if self.closed or result.slice in self.results:
+                return
+            taken = pieces.take(result.slice)
+            if taken is None:
+                raise Unreachable(f"pieces of the result of slice {result.slice} are missing")
+            encoded, root = taken
+            if root != result.root:
+                raise _wrong_root(result)
+            self._complete(result.slice, root, encoded, header.result)
+
+        return ExpectedParcel(0, prove)
+
+    def accept_result(self, header: ResultHeader, result: SliceResult) -> ExpectedParcel:
+        """Expect a result. Raises `PeerFault` unless its signer owns the slice."""
+        self._check_owner(header.result, result)
         return ExpectedParcel(
             self._sizes.result_bytes(result.slice),
             partial(self._receive, header.result, result),
@@ -115,10 +142,7 @@ class ResultExchange:
 
         def check() -> None:
             if self._ports.commitment.root(data, chunk_bytes(codec)) != result.root:
-                raise PeerFault(
-                    "bad_proof",
-                    f"the result of slice {result.slice} does not match its signature",
-                )
+                raise _wrong_root(result)
             codec.check(data, stop - start)
 
         await self._ports.offload(check)
@@ -175,13 +199,23 @@ class ResultExchange:
             return root, np.multiply(mean, np.float32(weight), out=mean)
 
         root, error = await self._ports.offload(work)
+        self._publish(index, encoded, root, in_pieces=False)
+        return None if error is None else (start, error)
+
+    def finish_pieces(self, index: int, total: EarlySum) -> tuple[int, Vector] | None:
+        """Sign the mean of a slice whose pieces were sent, and send the proof; see `finish`."""
+        encoded, root, error = total.outcome()
+        self._publish(index, encoded, root, in_pieces=True)
+        return None if error is None else (self._sizes.elements(index)[0], error)
+
+    def _publish(self, index: int, encoded: memoryview, root: Digest, *, in_pieces: bool) -> None:
         result = SliceResult(plan=self._plan.digest, inclusion=self.digest, slice=index, root=root)
         signed = sign(self._context.signer, self._context.run, result)
-        item = parcel(ResultHeader(result=signed, size=len(encoded)), encoded)
-        self._finished[index] = item
-        self._pass_on(index, item)
+        whole = parcel(ResultHeader(result=signed, size=len(encoded)), encoded)
+        self._finished[index] = whole
+        proof = parcel(ResultProofHeader(result=signed), memoryview(b""), whole=whole)
+        self._pass_on(index, proof if in_pieces else whole)
         self._complete(index, root, encoded)
-        return None if error is None else (start, error)
 
     def _complete(
         self, index: int, root: Digest, encoded: Buffer, signed: Signed | None = None
@@ -220,3 +254,9 @@ class ResultExchange:
             self._passed.add((index, member))
             offer = self._plan.offers[member]
             self._ports.sender.send(self._plan.members[member], offer.fingerprint, item)
+
+
+def _wrong_root(result: SliceResult) -> PeerFault:
+    return PeerFault(
+        "bad_proof", f"the result of slice {result.slice} does not match its signature"
+    )

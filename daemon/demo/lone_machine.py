@@ -9,16 +9,15 @@ the curve to the home. It ends when its lifeline closes.
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import sys
 from pathlib import Path
 
-import click
 import msgspec
 import trio
 
-from daemon.cli.arguments import LIFELINE, PATH
 from daemon.config.loader import load_config
 from daemon.demo.comparison import LonePoint
 from daemon.device.process.trainer import WorkerTrainer
@@ -82,24 +81,25 @@ def read_curve(home: Path) -> list[LonePoint]:
     return msgspec.json.decode(body, type=list[LonePoint])
 
 
-@click.command()
-@click.argument("run_file", required=False, type=PATH)
-@click.option("--home", type=PATH, required=True)
-@click.option("--lifeline", type=LIFELINE, required=True)
-def main(run_file: Path | None, home: Path, lifeline: int) -> None:
+def main() -> None:
     """Train a run alone until the lifeline closes."""
+    parser = argparse.ArgumentParser(prog="lone_machine")
+    parser.add_argument("run_file", nargs="?", type=Path)
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--lifeline", type=int, required=True)
+    given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-    config, _ = load_config(home, None, {}, os.environ)
+    config, _ = load_config(given.home, None, {}, os.environ)
 
     async def until_released() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(
                 train_alone,
-                load_or_bundled_manifest(run_file),
+                load_or_bundled_manifest(given.run_file),
                 worker_settings(config.worker),
-                home / CURVE_FILE,
+                given.home / CURVE_FILE,
             )
-            await trio.lowlevel.wait_readable(lifeline)
+            await trio.lowlevel.wait_readable(given.lifeline)
             nursery.cancel_scope.cancel()
 
     trio.run(until_released)

@@ -46,7 +46,7 @@ def export_run(
             fix="name a file",
             exit_code=2,
         )
-    checkpoint = _newest(home, signed, say)
+    checkpoint = newest_checkpoint(home, signed, say)
     manifest = signed.open()
     metadata = {
         "format": "hypergpu/model/1",
@@ -61,7 +61,12 @@ def export_run(
     return checkpoint
 
 
-def _newest(home: Path, signed: SignedManifest, say: Callable[[str], None]) -> Checkpoint:
+def newest_checkpoint(home: Path, signed: SignedManifest, say: Callable[[str], None]) -> Checkpoint:
+    """Return the newest whole checkpoint of a run. `say` gets a sentence for each damaged one.
+
+    Raises:
+        UserError: "NO_CHECKPOINT" where no checkpoint can be read.
+    """
     folder = run_folder(home, signed.run) / CHECKPOINTS
     reasons: list[str] = []
     try:
@@ -82,7 +87,7 @@ def _newest(home: Path, signed: SignedManifest, say: Callable[[str], None]) -> C
     shown = signed.run.hex()[:SHOWN_DIGITS]
     raise UserError(
         "NO_CHECKPOINT",
-        f"The run {signed.open().name} ({shown}) has no checkpoint to export.",
+        f"The run {signed.open().name} ({shown}) has no checkpoint.",
         why="; ".join(reasons) or f"{folder} holds none",
         fix=""
         if reasons

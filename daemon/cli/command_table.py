@@ -63,6 +63,7 @@ COMMANDS: tuple[Command, ...] = (
     _own("config", "Run a node", "Show or check the settings of this node."),
     _own("repair", "Run a node", "Set damaged files of a run aside, to be fetched again."),
     _own("export", "Run a node", "Write the newest model of a run to a safetensors file."),
+    _own("evaluate", "Run a node", "Score the newest model of a run on held-out data."),
     _own("status", "See what happens", "Show the verdict, this node, its run and its network."),
     _own(
         "peers", "See what happens", "List the peers: path, round trip, round, last seen.", "status"

@@ -67,8 +67,9 @@ class DemoProcess:
         lifeline: Lifeline,
         settings: Mapping[str, Mapping[str, object]],
         arguments: Sequence[str],
+        module: str = "daemon.cli.main",
     ) -> None:
-        """Write the home's config and run `hypergpud *arguments` on it.
+        """Write the home's config and run `hypergpud *arguments`, or another module, on it.
 
         The child does not get the caller's `HYPERGPU_*` variables. A process that ended can be
         started again: it keeps its home and the config in it.
@@ -79,7 +80,7 @@ class DemoProcess:
         own = ("--home", str(self.home), "--lifeline", str(lifeline.read_end))
         with (self.home / OUTPUT_FILE).open("ab") as output:
             self._process = subprocess.Popen(
-                [*self._prefix, sys.executable, "-m", "daemon.cli.main", *arguments, *own],
+                [*self._prefix, sys.executable, "-m", module, *arguments, *own],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

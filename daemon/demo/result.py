@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from daemon.demo.agreement import Agreement
+from daemon.demo.comparison import Comparison, comparison_text
 from protocol.status import RoundSummary, Status
 from protocol.status.figures import tokens
 
@@ -42,7 +43,11 @@ class RewardSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DemoResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What `demo --json` prints. `payout` is present if the demo had a chain."""
+    """What `demo --json` prints.
+
+    `payout` is present if the demo had a chain, `comparison` if it had a lone machine and a scored
+    certificate.
+    """
 
     peers: int
     rounds_certified: int
@@ -52,6 +57,7 @@ class DemoResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     samples_per_second: float
     bytes_sent: int
     payout: RewardSummary | None = None
+    comparison: Comparison | None = None
 
     @property
     def good(self) -> bool:
@@ -103,7 +109,11 @@ class RoundTally:
         return [fresh[number] for number in sorted(fresh)]
 
     def result(
-        self, peers: int, agreement: Agreement, payout: RewardSummary | None = None
+        self,
+        peers: int,
+        agreement: Agreement,
+        payout: RewardSummary | None = None,
+        comparison: Comparison | None = None,
     ) -> DemoResult:
         rounds = [self._rounds[number] for number in sorted(self._rounds)]
         losses = [certified.loss for certified in rounds if certified.loss is not None]
@@ -119,6 +129,7 @@ class RoundTally:
                 for status in self._last.values()
             ),
             payout=payout,
+            comparison=comparison,
         )
 
     def _samples_per_second(self, rounds: list[RoundSummary]) -> float:
@@ -163,7 +174,8 @@ def result_text(result: DemoResult, agreement: Agreement) -> str:
     return "\n".join(
         [
             first,
-            f"  loss        {loss}",
+            *([comparison_text(result.comparison)] if result.comparison else []),
+            f"  loss        {loss} (training, as the members claim)",
             f"  samples/s   {result.samples_per_second:,.1f}",
             f"  bytes sent  {result.bytes_sent:,}",
             *(_payout_lines(result.payout) if result.payout else []),

@@ -32,6 +32,7 @@ def run_demo(
     run_file: Path | None,
     chain: bool = False,
     anvil: bool = False,
+    alone: bool = True,
 ) -> int:
     """Run the swarm until `rounds` are certified everywhere, then print the result.
 
@@ -49,13 +50,14 @@ def run_demo(
             chosen = run_file.absolute() if run_file else None
             settlement = _settlement(root, chosen, peers, stop, output, anvil) if chain else None
             used = settlement.run_file(_text_of(chosen)) if settlement else chosen
-            with DemoSupervisor(root, used, peers, output, settlement) as supervisor:
+            with DemoSupervisor(root, used, peers, output, settlement, alone=alone) as supervisor:
                 reason = supervisor.run(rounds, stall_timeout_s, stop)
                 paid = supervisor.pay()
                 supervisor.close()
                 homes = [process.home for process in supervisor.members()]
                 agreement = compare_anchors(homes, supervisor.tally.run)
-                result = supervisor.tally.result(peers, agreement, paid)
+                compared = supervisor.comparison(stop)
+                result = supervisor.tally.result(peers, agreement, paid, compared)
         except UserError:
             output.tell(f"The logs are kept in {root}")
             raise

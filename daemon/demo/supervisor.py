@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from daemon.demo.comparison import Comparison
+from daemon.demo.lone_process import LoneMachine
 from daemon.demo.process import DemoProcess, Lifeline
 from daemon.demo.progress_output import ProgressOutput
 from daemon.demo.result import ClaimedReward, RewardSummary, RoundTally
@@ -64,8 +66,10 @@ class DemoSupervisor:
         peers: int,
         output: ProgressOutput,
         settlement: DemoSettlement | None = None,
+        *,
+        alone: bool = False,
     ) -> None:
-        """`root` gets the homes. Starts nothing."""
+        """`root` gets the homes. With `alone`, a lone machine trains beside. Starts nothing."""
         self._root = root
         self._run_file = run_file
         self._peers = peers
@@ -74,6 +78,7 @@ class DemoSupervisor:
         self._lifeline = Lifeline()
         self._daemons: list[DemoProcess] = []
         self._observer: DemoProcess | None = None
+        self._lone = LoneMachine(root) if alone else None
         self._page_announced = False
         self._dead: set[str] = set()
         self.tally = RoundTally(time.time())
@@ -84,6 +89,8 @@ class DemoSupervisor:
     def __exit__(self, *_: object) -> None:
         for process in self._processes():
             process.kill()
+        if self._lone is not None:
+            self._lone.process.kill()
         self._lifeline.close()
 
     @property
@@ -137,6 +144,7 @@ class DemoSupervisor:
                     f" The ends of the logs:\n{tails}"
                 )
             self._start_observer(addresses)
+            self._start_lone()
         return ""
 
     def pay(self) -> RewardSummary | None:
@@ -152,7 +160,10 @@ class DemoSupervisor:
         return RewardSummary(pool=str(self._settlement.pool), paid=paid)
 
     def close(self) -> None:
-        """Look once more, then ask every process to stop; kill any that does not."""
+        """Look once more, then ask every process to stop; kill any that does not.
+
+        The lone machine goes on; `comparison` ends it.
+        """
         self._look()
         for process in self._processes():
             process.ask_to_stop()
@@ -164,6 +175,25 @@ class DemoSupervisor:
                     f" The end of its log:\n{process.tail()}"
                 )
                 process.kill()
+
+    def comparison(self, stop: StopRequest) -> Comparison | None:
+        """Compare the swarm with the lone machine, and end it. Call after `close`."""
+        if self._lone is None:
+            return None
+        try:
+            return None if stop.is_set() else self._lone.finish()
+        finally:
+            self._lone.process.kill()
+
+    def _start_lone(self) -> None:
+        """Start the lone machine once every living daemon has answered."""
+        if self._lone is None or self._lone.started or self._observer is None:
+            return
+        self._lone.start(self._lifeline, {"worker": self._worker()}, self._run_file)
+
+    def _worker(self) -> dict[str, object]:
+        """Return the `[worker]` of each daemon and of the lone machine: equal machines."""
+        return {"threads": max(1, (os.cpu_count() or 1) // self._peers)}
 
     def _stalled(
         self,
@@ -190,7 +220,7 @@ class DemoSupervisor:
         settings: Settings = {
             "node": {"name": name},
             "network": {"listen_host": LOOPBACK},
-            "worker": {"threads": max(1, (os.cpu_count() or 1) // self._peers)},
+            "worker": self._worker(),
         }
         if self._settlement:
             settings["chain"] = self._settlement.settings()
@@ -241,6 +271,8 @@ class DemoSupervisor:
             self._output.tell(f"The page of this swarm: {page}/")
             self._page_announced = True
         self._output.show(statuses)
+        if self._lone is not None:
+            self._lone.look(statuses)
 
     def _start_observer(self, join: tuple[str, ...]) -> None:
         """Start the observer once every living daemon has answered.
@@ -254,6 +286,8 @@ class DemoSupervisor:
             "network": {"listen_host": LOOPBACK},
             "observer": {"host": LOOPBACK, "port": 0},
         }
+        if self._lone is not None:
+            settings["observer"]["reference"] = str(self._lone.reference)
         self._observer.start(self._lifeline, settings, ["observe", *_joins(join)])
 
 

@@ -75,3 +75,11 @@ class ScoredBeacon(
 def score_of(beacon: Beacon) -> HeldOutScore | None:
     """Return the score that a beacon carries; None for a beacon without one."""
     return beacon.score if isinstance(beacon, ScoredBeacon) else None
+
+
+def with_score(beacon: Beacon, score: HeldOutScore | None) -> Beacon:
+    """Return the beacon with a score, if there is one."""
+    if score is None:
+        return beacon
+    fields = {name: getattr(beacon, name) for name in Beacon.__struct_fields__}
+    return ScoredBeacon(**fields, score=score)

@@ -9,7 +9,7 @@ import msgspec
 from protocol.errors import UserError
 from protocol.rules.versions import CURRENT_RULES
 from protocol.run.manifest import MAX_MANIFEST_BYTES, Manifest
-from protocol.run.manifest_versions import later_fields
+from protocol.run.manifest_versions import later_fields, with_defaults
 from protocol.text.toml_document import (
     TomlMistake,
     key_lines,
@@ -29,6 +29,7 @@ def parse_manifest(text: str, where: str, *, rules: int = CURRENT_RULES) -> Mani
         tables, lines = read_toml(text), key_lines(text)
         if isinstance(named := tables.setdefault("rules", rules), int):
             rules = named
+        tables = with_defaults(tables, rules)
         mistakes = [
             TomlMistake(why=f"{place(lines, name)}rules {rules} do not have {name!r}")
             for name in later_fields(tables, rules)

@@ -44,7 +44,7 @@ class NodeSummary(msgspec.Struct, frozen=True, kw_only=True):
     observer, when it last verified a certificate. `batches_skipped` counts since the worker
     started. `failure` says why the task fails and is empty while it trains; `failure_trace` has the
     lines of the traceback. `computing` is the share of the last round's time in which steps were
-    computed.
+    computed. `trained_s` is the time in which steps were computed, since the start.
     """
 
     peer: PeerId
@@ -72,6 +72,7 @@ class NodeSummary(msgspec.Struct, frozen=True, kw_only=True):
     failure: str = ""
     failure_trace: tuple[str, ...] = ()
     computing: float | None = None
+    trained_s: float = 0.0
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):

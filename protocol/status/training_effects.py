@@ -70,6 +70,7 @@ def trained(state: StatusState, event: journal.Trained) -> None:
         samples_total=whole(state.you.samples_total + samples),
         samples_pending=whole(state.you.samples_pending + samples),
         loss=finite(event.loss) if event.loss is not None else state.you.loss,
+        trained_s=natural(state.you.trained_s + natural(event.seconds)),
     )
     state.stuck = ""
     if samples:

@@ -22,8 +22,10 @@ LEAST_NODES = 3
 MOST_FAULTS = 6
 # Local training and exchange together, for the length of a story.
 ROUND_S = 6.0
-LEAST_ROUNDS = 6
-MOST_ROUNDS = 12
+LEAST_ROUNDS = 4
+MOST_ROUNDS = 9
+# Faults at steps come in these rounds. A story goes on until everybody has moved on after them.
+FAULTED_ROUNDS = 6
 # "near" appears twice: half of what goes wrong needs no bad link.
 LINKS = ("near", "near", "perfect", "good", "average", "poor", "far", "world")
 FUZZED_LIES = tuple(
@@ -102,7 +104,7 @@ def _fault(rng: random.Random, nodes: int, seconds: float) -> f.AnyFault:
                 enters=rng.choice(FAULTED_STEPS[:5] if rng.random() < 0.8 else FAULTED_STEPS),
                 node=None,
                 role=rng.choice(f.ROLES),
-                number=rng.randint(1, LEAST_ROUNDS) if rng.random() < 0.7 else None,
+                number=rng.randint(1, FAULTED_ROUNDS) if rng.random() < 0.7 else None,
                 after_s=rng.choice((0.0, 0.001, 0.02, 0.05, 0.1, round(rng.random(), 3))),
             )
         }

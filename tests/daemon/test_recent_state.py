@@ -26,7 +26,7 @@ from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.rules.versions import CURRENT_RULES, RULES_2, check_rules
 from protocol.run.manifest import Manifest, SignedManifest, seal
-from protocol.run.manifest_file import load_manifest
+from protocol.run.manifest_file import load_manifest, parse_manifest
 from tests.protocol.rules.test_versions import of_the_first_rules
 
 ME = Signer(bytes(32))
@@ -35,7 +35,7 @@ ADDRESS = f"/ip4/203.0.113.7/tcp/4001/p2p/{OTHER}"
 
 
 def a_run(name: str) -> SignedManifest:
-    return seal(Manifest(name=name, task="none"))
+    return seal(parse_manifest(f'name = "{name}"\ntask = "none"\n', "run.toml"))
 
 
 def chosen(home: Path, named: str | None = None, *join: str) -> RunChoice:
@@ -204,7 +204,7 @@ def test_the_file_of_a_run_of_rules_2_continues_it(tmp_path: Path) -> None:
 def test_a_run_keeps_the_rules_under_which_it_began(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun = seal(Manifest(name="here", task="none", rules=7))
+    begun = seal(parse_manifest('name = "here"\ntask = "none"\n', "run.toml", rules=7))
     save_recent_state(tmp_path, begun, 4001)
     monkeypatch.setattr(run_choice, "KNOWN_RULES", frozenset({3, 7}))
     monkeypatch.setattr(

@@ -106,7 +106,7 @@ def demo(root: Path, *arguments: str, bundled: bool = False) -> Iterator[Demo]:
 
 
 def test_demo_ends_by_itself_with_its_result(tmp_path: Path) -> None:
-    with demo(tmp_path, "--peers", "2", "--rounds", "3", "--json") as running:
+    with demo(tmp_path, "--peers", "2", "--rounds", "3", "--json", "--no-alone") as running:
         running.until_said("round 1:")
         statuses = running.statuses_until_said("round 3:")
         family = running.family()

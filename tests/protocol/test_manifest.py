@@ -9,14 +9,17 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from protocol.codec import codec_named
 from protocol.errors import UserError
 from protocol.identity import Signer
+from protocol.rules.versions import RULES_2
 from protocol.run.manifest import (
     MAX_MANIFEST_BYTES,
     Group,
     Manifest,
+    Outer,
     SignedManifest,
     seal,
 )
@@ -42,8 +45,20 @@ def refused(text: str) -> UserError:
 def test_a_sealed_manifest_opens() -> None:
     assert seal(PLAIN).open() == PLAIN
     assert seal(OWNED, OWNER).open() == OWNED
-    assert seal(PLAIN).run == seal(parse_manifest(MINIMAL, "")).run
     assert len(seal(PLAIN).run) == 32
+
+
+def test_a_file_means_the_defaults_of_its_rules() -> None:
+    """Only files have defaults of their own: a manifest travels with all fields."""
+    new = parse_manifest(MINIMAL, "")
+    assert (new.codec, new.outer) == ("int4", Outer(learning_rate=1.0, momentum=0.0))
+    assert replace(new, codec=PLAIN.codec, outer=PLAIN.outer) == PLAIN
+    half = parse_manifest(MINIMAL + "[outer]\nmomentum = 0.9\n", "")
+    assert half.outer == Outer(learning_rate=1.0, momentum=0.9)
+    two = parse_manifest(MINIMAL, "", rules=RULES_2)
+    assert (two.codec, two.outer) == ("float32", Outer(learning_rate=0.7, momentum=0.9))
+    # hivemind has no int4.
+    assert parse_manifest(MINIMAL + 'engine = "hivemind"\n', "").codec == "float32"
 
 
 def test_another_setting_is_another_run() -> None:

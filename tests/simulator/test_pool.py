@@ -8,6 +8,7 @@ from daemon.services.training.native.state.state_store import StateStore
 from simulator.playback.membership import NODES, play_membership
 from simulator.playback.player import StoryPlayer, play
 from simulator.scenarios.catalog import scenario
+from simulator.world.world import FLOODED_NODES
 
 # Processor time for a thousand nodes on one core. The load of a busy machine does not count.
 ROUND_CPU_S = 60.0
@@ -38,8 +39,9 @@ def _full_round(nodes: int) -> StoryPlayer:
 
 
 @pytest.mark.timeout(600)
-def test_a_full_round_of_150_nodes() -> None:
-    _full_round(150)
+def test_a_full_round_of_more_nodes_than_are_flooded() -> None:
+    # Above this number gossip reaches everybody at once, as with a thousand nodes.
+    _full_round(FLOODED_NODES + 2)
 
 
 @pytest.mark.slow

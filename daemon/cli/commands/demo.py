@@ -37,10 +37,22 @@ from daemon.cli.invocation import global_options, invocation_of
     is_flag=True,
     help="With --chain: use Foundry's anvil instead of the embedded EVM.",
 )
+@click.option(
+    "--alone/--no-alone",
+    default=True,
+    show_default=True,
+    help="Train one more machine alone, to compare the swarm with.",
+)
 @global_options(hidden=True)
 @click.pass_context
 def demo(
-    context: click.Context, peers: int, rounds: int, run_file: Path | None, chain: bool, anvil: bool
+    context: click.Context,
+    peers: int,
+    rounds: int,
+    run_file: Path | None,
+    chain: bool,
+    anvil: bool,
+    alone: bool,
 ) -> int:
     """Run a whole swarm on this machine and report the result.
 
@@ -58,4 +70,5 @@ def demo(
         run_file=run_file,
         chain=chain,
         anvil=anvil,
+        alone=alone,
     )

@@ -69,15 +69,17 @@ class Displacement:
 
         The last hand-over was acknowledged.
         """
-        ahead = self._vector()
-        assign(ahead, local)
-        # On the device: `local` may be in the memory that the node shares.
-        assign_difference(ahead, ahead, self.start)
-        assign(self.start, local)
-        if self._ahead is not None:
-            add_to(ahead, self._ahead)
-        self._drop_ahead()
-        self._ahead = ahead
+        if self._ahead is None:
+            self._ahead = self._vector()
+            # On the device: `local` may be in the memory that the node shares.
+            assign(self._ahead, local)
+            assign_difference(self._ahead, self._ahead, self.start)
+            assign(self.start, local)
+        else:
+            # The step in progress outlasted the last shift. Both moves share one vector.
+            assign_difference(self._ahead, self._ahead, self.start)
+            assign(self.start, local)
+            add_to(self._ahead, self.start)
 
     def settle(self, *, moved: bool) -> None:
         """Make the move that waits. `moved` says whether there are steps since `start`."""

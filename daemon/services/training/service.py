@@ -9,7 +9,6 @@ from functools import partial
 import trio
 
 from daemon.device.process.trainer import WorkerTrainer
-from daemon.device.settings import WorkerSettings
 from daemon.disk.task_file import save_task
 from daemon.services.service import ServiceContext, ServiceStatus
 from daemon.services.training.engine import Engine
@@ -17,6 +16,7 @@ from daemon.services.training.hivemind.engine import HivemindEngine
 from daemon.services.training.hivemind.settings import peer_settings
 from daemon.services.training.native.engine import NativeEngine
 from daemon.services.training.native.engine_context import DiskRules, NodePorts, engine_context
+from daemon.services.training.worker_settings import worker_settings
 from daemon.system.trio_types import TaskStatus
 from protocol.errors import OurFault
 from protocol.identity import PeerId
@@ -50,19 +50,10 @@ class TrainingService:
         self._binding, self._exclusion_reason = binding, exclusion_reason
         self._engine: Engine | None = None
         self._started = False
-        worker = context.config.worker
         self._worker = WorkerTrainer(
             context.manifest.open(),
             context.signer.peer,
-            WorkerSettings(
-                device=worker.device,
-                threads=worker.threads,
-                nice=worker.nice,
-                precision=worker.precision,
-                allow_custom_task=worker.allow_custom_task,
-                data_folders=worker.data_folders,
-                load_timeout_s=worker.load_timeout_s,
-            ),
+            worker_settings(context.config.worker),
             context.record,
             previous_task=previous_task,
         )

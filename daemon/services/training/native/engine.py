@@ -37,7 +37,7 @@ from protocol.averaging.vector_layout import chunk_count
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.messages.base import Signed
-from protocol.messages.beacon import Beacon
+from protocol.messages.beacon import Beacon, with_score
 from protocol.messages.envelope import AnyMessage
 from protocol.messages.offer import Ready
 from protocol.ports.trainer import Trainer
@@ -259,7 +259,8 @@ class NativeEngine:
 
     def _beacon(self) -> Beacon:
         stage, tasks = self._stage, self.peers.members.tasks
-        return self._beacons.beacon(stage.state, stage.info, tasks.name, stage.arriving)
+        beacon = self._beacons.beacon(stage.state, stage.info, tasks.name, stage.arriving)
+        return with_score(beacon, stage.score)
 
     async def _answer_chain(self, first: int, limit: int) -> tuple[ChainReply, list[bytes]]:
         stage = self._stage

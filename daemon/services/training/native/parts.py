@@ -16,6 +16,7 @@ from daemon.services.training.native.state.downloads import Downloads
 from daemon.services.training.native.state.fork_choice import ForkChoice
 from daemon.services.training.native.state.state_store import StateStore
 from daemon.services.training.native.state.state_sync import StateSync
+from daemon.services.training.native.training.evaluator import Evaluator
 from daemon.services.training.native.training.trainer_link import TrainerLink
 from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage
@@ -47,6 +48,7 @@ class ModelParts(msgspec.Struct, frozen=True, kw_only=True):
     downloads: Downloads
     fork_choice: ForkChoice
     trainer_link: TrainerLink
+    evaluator: Evaluator
     state_sync: StateSync
 
 
@@ -104,6 +106,14 @@ async def resume_model(
         downloads=downloads,
         fork_choice=ForkChoice(peers.lineage, peers.members, downloads),
         trainer_link=trainer_link,
+        evaluator=Evaluator(
+            trainer=trainer,
+            state_store=state_store,
+            rules=context.manifest.rules,
+            held_out=info.held_out,
+            offload=ports.offload,
+            record=ports.record,
+        ),
         state_sync=StateSync(
             lineage=peers.lineage,
             follower=peers.follower,

@@ -12,6 +12,7 @@ from daemon.services.training.native.state.state_store import StateStore
 from daemon.services.training.native.state.state_sync import StateSync
 from protocol.certificates.tip import Tip
 from protocol.digest import Digest
+from protocol.messages.beacon import HeldOutScore
 from protocol.ports.trainer import TaskInfo
 from protocol.round.state import RoundState
 
@@ -34,6 +35,10 @@ class Stage(Protocol):
     @property
     def state_sync(self) -> StateSync | None:
         """Moves the node along its lineage."""
+
+    @property
+    def score(self) -> HeldOutScore | None:
+        """The node's newest score of an anchor on held-out samples."""
 
     @property
     def arriving(self) -> Tip | None:
@@ -59,6 +64,7 @@ class Starting:
     state_store: StateStore | None = None
     state_sync: StateSync | None = None
     arriving: Tip | None = None
+    score: HeldOutScore | None = None
 
     def __init__(self, info: TaskInfo | None = None) -> None:
         self.info = info

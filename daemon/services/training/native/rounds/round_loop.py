@@ -22,6 +22,7 @@ from protocol.certificates.certificate import OpenCertificate, certificate_hash
 from protocol.certificates.tip import Tip
 from protocol.digest import Digest
 from protocol.messages.base import Message, Signed
+from protocol.messages.beacon import HeldOutScore
 from protocol.messages.envelope import payload_of
 from protocol.ports.disk import DiskFull
 from protocol.ports.trainer import TaskInfo, Trainer
@@ -107,6 +108,11 @@ class RoundLoop:
     def state(self) -> RoundState:
         """The state of this node's round."""
         return self._state
+
+    @property
+    def score(self) -> HeldOutScore | None:
+        """This node's newest score of an anchor."""
+        return self._model.evaluator.score
 
     # ---------------------------------------------------------------- the loop
 
@@ -249,8 +255,16 @@ class RoundLoop:
         self._peers.follower.adopt(self._state.tip)
         self._peers.follower.poke()
         self._dispatcher.start(self._model.state_sync.write)
+        self._dispatcher.start(self._score, self._state.tip)
         self._dispatcher.start(self._peers.state_server.sweep)
         self._parent_changed()
+
+    async def _score(self, tip: Tip) -> None:
+        """Score the anchor of `tip`, and send the score out."""
+        before = self.score
+        await self._model.evaluator.adopted(tip)
+        if self.score is not before:
+            self._peers.follower.poke()
 
     def _parent_changed(self) -> None:
         """React to a new parent of the round: a message that was early may be in time now."""

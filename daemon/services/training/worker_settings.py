@@ -1,0 +1,19 @@
+"""The settings of the worker, from a node's configuration."""
+
+from __future__ import annotations
+
+from daemon.config.settings import WorkerConfig
+from daemon.device.settings import WorkerSettings
+
+
+def worker_settings(worker: WorkerConfig) -> WorkerSettings:
+    """Return what `[worker]` of a node's configuration says."""
+    return WorkerSettings(
+        device=worker.device,
+        threads=worker.threads,
+        nice=worker.nice,
+        precision=worker.precision,
+        allow_custom_task=worker.allow_custom_task,
+        data_folders=worker.data_folders,
+        load_timeout_s=worker.load_timeout_s,
+    )

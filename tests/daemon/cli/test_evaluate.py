@@ -1,0 +1,75 @@
+"""`evaluate` scores the newest model of a home, with a real worker."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import trio
+
+from daemon.cli.main import main
+from daemon.device.process.trainer import WorkerTrainer
+from daemon.device.settings import WorkerSettings
+from daemon.disk.file_disk import FileDisk
+from daemon.evaluate import evaluate_home
+from daemon.home.layout import ensure_home
+from daemon.home.recent_state import save_recent_state
+from protocol.errors import UserError
+from protocol.ports.disk_records import Checkpoint
+from protocol.ports.offload import inline
+from protocol.run.initial_parameters import initial_parameters
+from protocol.run.manifest import Manifest, SignedManifest, seal
+from tests.daemon.certified_home import CertifiedHome
+
+DIGITS = Manifest(
+    name="digits", task="simple_cnn", task_options={"data": "digits", "width": 4}, seed=1
+)
+
+
+async def home_at_genesis(home: Path) -> SignedManifest:
+    """Write a home with one checkpoint: the initial parameters of a small task."""
+    ensure_home(home)
+    signed = seal(DIGITS)
+    async with (trainer := WorkerTrainer(DIGITS, "", WorkerSettings(), lambda _: None)).running():
+        info = await trainer.describe()
+    anchor = initial_parameters(info.specs, DIGITS.seed)
+    save_recent_state(home, signed, 4001)
+    checkpoint = Checkpoint(
+        run=signed.run,
+        tip=bytes(32),
+        number=7,
+        anchor=anchor,
+        momentum=anchor * 0,
+        inner=anchor[:0],
+        shapes=tuple((spec.name, spec.shape) for spec in info.specs),
+        stood=b"",
+    )
+    await FileDisk(home, inline).save_checkpoint(checkpoint, [])
+    return signed
+
+
+@pytest.mark.real
+def test_evaluate_prints_the_held_out_loss_of_the_newest_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "home"
+    signed = trio.run(home_at_genesis, home)
+    assert main(["--home", str(home), "--json", "evaluate"]) == 0
+    scored = json.loads(capsys.readouterr().out)
+    assert scored["run"] == signed.run.hex()
+    assert scored["round"] == 7
+    # Ten classes, and no training.
+    assert 2.0 < scored["loss"] < 3.0
+    assert 50 <= scored["samples"] <= 1024
+    assert main(["--home", str(home), "evaluate"]) == 0
+    assert "Held-out loss 2." in capsys.readouterr().out
+
+
+@pytest.mark.real
+async def test_evaluate_refuses_a_model_of_another_size(tmp_path: Path) -> None:
+    ensure_home(tmp_path / "home")
+    made = CertifiedHome(tmp_path / "home", 1, seal(DIGITS))
+    await made.write()
+    with pytest.raises(UserError, match="another model"):
+        await evaluate_home(made.root, made.signed, WorkerSettings(), print)

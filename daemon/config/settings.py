@@ -93,6 +93,8 @@ class WorkerConfig(Section, frozen=True, kw_only=True):
     # For the import of torch from a cold disk, and for the task's data: an index over a large data
     # set takes minutes.
     load_timeout_s: Annotated[float, Meta(ge=1, le=86400)] = 600.0
+    # The same as protocol.evaluation.budget.EVALUATION_SHARE.
+    evaluation_share: Annotated[float, Meta(ge=0, le=0.5)] = 0.02
 
     checks: ClassVar[Mapping[str, Check]] = {"device": check_device}
 
@@ -193,6 +195,8 @@ EXPLAINED: Mapping[str, str] = {
     "disk.full_state_s": "seconds between full states on disk; results of rounds bridge the time"
     " between them",
     "disk.gb_per_hour": "GB to write in an hour; above that, full states become rarer; 0: no limit",
+    "worker.evaluation_share": "share of the time that scoring the model on held-out data may take;"
+    " 0: none",
     "observer.host": "address of the page; any but loopback shows it to others",
     "observer.port": "port of the page; 0: the system chooses one",
     "observer.hosts": "more host names under which browsers may open the page",

@@ -1,9 +1,9 @@
 """One machine that trains a run alone: the curve that a demo compares its swarm with.
 
-    python -m daemon.demo.lone_machine --home HOME --lifeline FD [RUN_FILE]
+    python -m daemon.demo.lone_machine --members COUNT --home HOME --lifeline FD [RUN_FILE]
 
 It uses the worker of a node with the settings of the home, from the parameters that all nodes begin
-with, and never averages. Now and then it scores its parameters on all held-out samples, and writes
+with, and never averages. Now and then it scores its parameters on held-out samples, and writes
 the curve to the home. It ends when its lifeline closes.
 """
 
@@ -25,20 +25,21 @@ from daemon.device.settings import WorkerSettings
 from daemon.disk.atomic import write_atomically
 from daemon.node.run_choice import load_or_bundled_manifest
 from daemon.services.training.worker_settings import worker_settings
+from protocol.averaging.vector_layout import Vector
+from protocol.evaluation.budget import first_shares
 from protocol.journal import JournalEvent
-from protocol.ports.trainer import HeldOutShare, Lane
+from protocol.ports.trainer import Lane
 from protocol.run.initial_parameters import initial_parameters
 from protocol.run.manifest import Manifest
 from protocol.status.event_text import describe
 
 CURVE_FILE = "alone.json"
-WHOLE = HeldOutShare(index=0, count=1)
 # The lane of a node that is alone in its run.
 LANE = Lane(base=0, index=0, stride=1)
 # A demo lasts a minute.
 SCORED_EVERY_S = 3.0
-# Scoring takes at most a tenth of the time.
-COSTS_BETWEEN = 10.0
+# Scoring takes at most a quarter of the time, which the comparison does not count.
+COSTS_BETWEEN = 3.0
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +48,25 @@ def _note(event: JournalEvent) -> None:
     _log.info("%s", describe(event)[1])
 
 
-async def train_alone(manifest: Manifest, settings: WorkerSettings, file: Path) -> None:
+class Scorer:
+    """Scores parameters on the samples that the members of a swarm score in its first minute."""
+
+    def __init__(self, trainer: WorkerTrainer, members: int, held_out: int) -> None:
+        self._trainer = trainer
+        self._shares = first_shares(members, held_out)
+        # How long the last score took.
+        self.took_s = 0.0
+
+    async def loss(self, parameters: Vector) -> float:
+        """Return the mean loss over the samples."""
+        scored = [await self._trainer.evaluate(parameters, share) for share in self._shares]
+        self.took_s = sum(one.seconds for one in scored)
+        return sum(one.loss * one.samples for one in scored) / sum(one.samples for one in scored)
+
+
+async def train_alone(
+    manifest: Manifest, settings: WorkerSettings, members: int, file: Path
+) -> None:
     """Train until cancelled, and write the curve to `file`.
 
     A task without held-out samples has no curve: nothing is trained.
@@ -58,17 +77,16 @@ async def train_alone(manifest: Manifest, settings: WorkerSettings, file: Path) 
         if not info.held_out:
             return
         local = initial_parameters(info.specs, manifest.seed)
-        scored = await trainer.evaluate(local, WHOLE)
-        points = [LonePoint(samples=0, loss=scored.loss)]
+        scorer = Scorer(trainer, members, info.held_out)
+        points = [LonePoint(samples=0, loss=await scorer.loss(local))]
         await trainer.train(local, LANE)
         local = local.copy()
         while True:
-            await trio.sleep(max(SCORED_EVERY_S, COSTS_BETWEEN * scored.seconds))
+            await trio.sleep(max(SCORED_EVERY_S, COSTS_BETWEEN * scorer.took_s))
             work = await trainer.hand_over(LANE)
             local -= work.delta
             samples = points[-1].samples + work.samples
-            scored = await trainer.evaluate(local, WHOLE)
-            points.append(LonePoint(samples=samples, loss=scored.loss))
+            points.append(LonePoint(samples=samples, loss=await scorer.loss(local)))
             write_atomically(file, [memoryview(msgspec.json.encode(points))])
 
 
@@ -86,6 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="lone_machine")
     parser.add_argument("run_file", nargs="?", type=Path)
     parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--members", type=int, required=True)
     parser.add_argument("--lifeline", type=int, required=True)
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
@@ -97,6 +116,7 @@ def main() -> None:
                 train_alone,
                 load_or_bundled_manifest(given.run_file),
                 worker_settings(config.worker),
+                given.members,
                 given.home / CURVE_FILE,
             )
             await trio.lowlevel.wait_readable(given.lifeline)

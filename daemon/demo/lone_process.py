@@ -23,8 +23,9 @@ CATCH_UP_LOOK_S = 0.5
 class LoneMachine:
     """The process of the lone machine, its curve, and the pace of the swarm's members."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, members: int) -> None:
         """Starts nothing. `root` gets the home and the reference curve."""
+        self._members = members
         self.process = DemoProcess("alone", root / "alone")
         self.reference = root / REFERENCE_FILE
         self._began_at: float | None = None
@@ -38,7 +39,8 @@ class LoneMachine:
     ) -> None:
         """Start the process."""
         self.started = True
-        self.process.start(lifeline, settings, [str(run)] if run else [], module=MODULE)
+        arguments = [*([str(run)] if run else []), "--members", str(self._members)]
+        self.process.start(lifeline, settings, arguments, module=MODULE)
 
     def look(self, statuses: Mapping[str, Status | None]) -> None:
         """Follow the swarm: when it began to train, at what pace, and its held-out losses."""

@@ -11,10 +11,11 @@ import msgspec
 
 from daemon.cli.invocation import Invocation
 from daemon.demo.agreement import compare_anchors
+from daemon.demo.demo_settlement import DemoSettlement
 from daemon.demo.progress_output import ProgressOutput, open_output
 from daemon.demo.result import result_text
 from daemon.demo.stop_request import StopRequest, until_signalled
-from daemon.demo.supervisor import DemoSettlement, DemoSupervisor
+from daemon.demo.supervisor import DemoSupervisor
 from daemon.node.run_choice import bundled_text, load_or_bundled_manifest
 from protocol.errors import UserError
 

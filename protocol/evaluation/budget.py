@@ -2,7 +2,9 @@
 
 Members that score the same certificates make a mean over the same samples. So a node does not score
 when it happens to have time: it scores each certificate whose number is a multiple of its stride, a
-power of two. Members with other strides meet at the larger one.
+power of two. Members with other strides meet at the larger one. Where a whole share costs too much,
+it scores one of 2, 4, 8, ... parts of the share, always the first: the parts of members with other
+speeds contain each other.
 """
 
 from __future__ import annotations
@@ -18,26 +20,36 @@ from protocol.ports.trainer import Evaluation, HeldOutShare
 EVALUATION_SHARE = 0.02
 """The share of training time that scoring may take: less than one late step in fifty."""
 
-SCORED_EVERY_S = 60.0
-"""A node whose whole share costs more than the budget of this time scores a part of the share.
+MIN_INTERVAL_S, MAX_INTERVAL_S = 2.5, 60.0
+INTERVALS = 10
+"""The wanted seconds between two scores: a tenth of the time so far, within these bounds.
 
-A curve with a point a minute shows a run of hours. Most runs are that long.
+A new run gets a curve of small parts within its first minute, an old run exact points.
 """
 
-PROBED_PARTS = 16
-"""The first score takes this part of the share, because its cost is not known yet."""
+MIN_SAMPLES = 64
+"""The least samples of a score, where the share has as many. Fewer say little about a model."""
 
 
 class EvaluationBudget(msgspec.Struct, frozen=True, kw_only=True):
     """What scoring has cost since `began_s`. Times are seconds of one monotonic clock."""
 
     began_s: float
+    # The share of the time that scoring may take.
+    limit: float = EVALUATION_SHARE
     spent_s: float = 0.0
     # Seconds for one sample; None before the first score.
     sample_s: float | None = None
 
     def share(
-        self, *, members: tuple[PeerId, ...], me: PeerId, number: int, held_out: int, round_s: float
+        self,
+        *,
+        members: tuple[PeerId, ...],
+        me: PeerId,
+        number: int,
+        held_out: int,
+        round_s: float,
+        now_s: float,
     ) -> HeldOutShare | None:
         """Return what to score of the anchor of certificate `number`; None to skip it.
 
@@ -47,6 +59,7 @@ class EvaluationBudget(msgspec.Struct, frozen=True, kw_only=True):
             number: The number of the certificate.
             held_out: How many samples the task holds out.
             round_s: How long a round takes lately.
+            now_s: The time.
         """
         if me not in members or not held_out:
             return None
@@ -54,19 +67,24 @@ class EvaluationBudget(msgspec.Struct, frozen=True, kw_only=True):
         if index >= held_out:
             return None
         samples = ceil((held_out - index) / count)
-        if self.sample_s is None:
-            return HeldOutShare(index=index, count=count * min(PROBED_PARTS, samples))
-        affordable = max(1, int(EVALUATION_SHARE * SCORED_EVERY_S / max(self.sample_s, 1e-9)))
-        parts = ceil(samples / affordable)
-        cost_s = ceil(samples / parts) * self.sample_s
-        stride = 1
-        while EVALUATION_SHARE * stride * round_s < cost_s and stride < 1 << 32:
+        parts = 1
+        while samples > parts * max(MIN_SAMPLES, self._affordable(now_s)):
+            parts *= 2
+        cost_s, stride = ceil(samples / parts) * (self.sample_s or 0.0), 1
+        while self.limit * stride * round_s < cost_s and stride < 1 << 32:
             stride *= 2
         return HeldOutShare(index=index, count=count * parts) if number % stride == 0 else None
 
+    def _affordable(self, now_s: float) -> float:
+        """Return how many samples pay for themselves in the wanted time between two scores."""
+        if not self.sample_s:
+            return 0.0
+        interval_s = min(max((now_s - self.began_s) / INTERVALS, MIN_INTERVAL_S), MAX_INTERVAL_S)
+        return self.limit * interval_s / self.sample_s
+
     def affords(self, now_s: float) -> bool:
         """Return whether what was spent leaves time for another score."""
-        return self.spent_s <= EVALUATION_SHARE * (now_s - self.began_s)
+        return self.limit > 0 and self.spent_s <= self.limit * (now_s - self.began_s)
 
     def scored(self, evaluation: Evaluation) -> EvaluationBudget:
         """Return the budget after a score."""
@@ -75,3 +93,14 @@ class EvaluationBudget(msgspec.Struct, frozen=True, kw_only=True):
             spent_s=self.spent_s + evaluation.seconds,
             sample_s=evaluation.seconds / max(1, evaluation.samples),
         )
+
+
+def first_shares(members: int, held_out: int) -> list[HeldOutShare]:
+    """Return what `members` members score before they know what scoring costs."""
+    names = tuple(str(index) for index in range(members))
+    budget = EvaluationBudget(began_s=0.0)
+    shares = [
+        budget.share(members=names, me=me, number=1, held_out=held_out, round_s=1.0, now_s=0.0)
+        for me in names
+    ]
+    return [share for share in shares if share is not None]

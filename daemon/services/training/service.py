@@ -108,7 +108,11 @@ class TrainingService:
         context = self._context
         return NativeEngine(
             context=engine_context(
-                context.manifest, context.signer, self._binding, self._disk_rules()
+                context.manifest,
+                context.signer,
+                self._binding,
+                self._disk_rules(),
+                context.config.worker.evaluation_share,
             ),
             ports=NodePorts(
                 network=network,

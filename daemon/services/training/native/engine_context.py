@@ -7,6 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from protocol.digest import Digest
+from protocol.evaluation.budget import EVALUATION_SHARE
 from protocol.identity import PeerId, Signer
 from protocol.journal import InputRefused, JournalEvent
 from protocol.messages.offer import Binding
@@ -38,6 +39,8 @@ class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
     # Names the wallet that is paid for this node's offers.
     binding: Binding | None = None
     disk: DiskRules = DiskRules()
+    # The share of the time that scoring anchors may take.
+    evaluation_share: float = EVALUATION_SHARE
 
     @property
     def run(self) -> Digest:
@@ -55,6 +58,7 @@ def engine_context(
     signer: Signer,
     binding: Binding | None = None,
     disk: DiskRules | None = None,
+    evaluation_share: float = EVALUATION_SHARE,
 ) -> EngineContext:
     """Return the context of a node in the run of a verified manifest."""
     return EngineContext(
@@ -63,6 +67,7 @@ def engine_context(
         signer=signer,
         binding=binding,
         disk=disk or DiskRules(),
+        evaluation_share=evaluation_share,
     )
 
 

@@ -25,6 +25,7 @@ from daemon.swarm.messenger import Messenger
 from daemon.swarm.state_transfer import StateServer
 from protocol.ports.trainer import TaskInfo, Trainer
 from protocol.round.events import Event
+from protocol.rules.versions import RULES_2
 
 
 class PeerParts(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,8 +110,9 @@ async def resume_model(
         evaluator=Evaluator(
             trainer=trainer,
             state_store=state_store,
-            rules=context.manifest.rules,
-            held_out=info.held_out,
+            limit=context.evaluation_share,
+            # Members of rules 2 cannot read a beacon with a score.
+            held_out=info.held_out if context.manifest.rules > RULES_2 else 0,
             offload=ports.offload,
             record=ports.record,
         ),

@@ -19,7 +19,6 @@ from protocol.journal import AnchorScored, JournalEvent, Warned
 from protocol.messages.beacon import HeldOutScore
 from protocol.ports.offload import Offload
 from protocol.ports.trainer import EvaluationFailed, HeldOutShare, Trainer, TrainerLost
-from protocol.rules.versions import RULES_2
 
 # The weight of the newest round in the mean length of the last ones.
 NEWEST = 0.25
@@ -33,18 +32,18 @@ class Evaluator:
         *,
         trainer: Trainer,
         state_store: StateStore,
-        rules: int,
+        limit: float,
         held_out: int,
         offload: Offload,
         record: Callable[[JournalEvent], None],
     ) -> None:
-        """`held_out` is how many samples the task holds out. Members of rules 2 score nothing."""
+        """Score `held_out` samples, in at most the share `limit` of the time."""
         # The newest score, for the beacons.
         self.score: HeldOutScore | None = None
         self._trainer, self._state_store = trainer, state_store
-        self._held_out = held_out if rules > RULES_2 else 0
+        self._held_out = held_out
         self._offload, self._record = offload, record
-        self._budget = EvaluationBudget(began_s=trio.current_time())
+        self._budget = EvaluationBudget(began_s=trio.current_time(), limit=limit)
         self._adopted_s = trio.current_time()
         self._round_s: float | None = None
         self._busy = False
@@ -69,6 +68,7 @@ class Evaluator:
             number=tip.number,
             held_out=self._held_out,
             round_s=self._round_s,
+            now_s=now,
         )
         if share is None:
             return

@@ -34,7 +34,8 @@ class ResultFiles:
     def read(self, state: Digest, offset: int, size: int | None) -> bytes | None:
         """Return bytes of a file; None where it is absent or cannot be read."""
         try:
-            for path in self._folder.glob(f"*-{state.hex()}{SUFFIX}"):
+            # A name starts with a digit: a draft's name ends as its file's name does.
+            for path in self._folder.glob(f"[0-9]*-{state.hex()}{SUFFIX}"):
                 with path.open("rb") as file:
                     file.seek(offset)
                     return file.read() if size is None else file.read(size)

@@ -27,6 +27,8 @@ class DiskCheckpointSuite:
         assert await disk.load_checkpoint(RUN) is None
         assert await disk.load_ledger(RUN) is None
         assert await disk.load_view_records(RUN) == []
+        assert await disk.load_mark(RUN) is None
+        assert await disk.read_results(RUN, tip_of(1)) is None
         assert await disk.certificates(RUN, 0, 10) == []
         assert await disk.proofs(RUN) == []
         assert await disk.load_proof(RUN, digest(proof(1))) is None

@@ -11,18 +11,17 @@ from tests.ports.disk_kit import (
     MOST_STEPS,
     RUN,
     MediumFactory,
-    Model,
-    Operation,
     attempt,
     checkpoint,
     content,
     ledger,
-    operations,
-    perform,
-    replay,
+    mark,
+    results,
+    save_results,
     stands,
     tip_of,
 )
+from tests.ports.disk_model import Model, Operation, operations, perform, replay
 
 
 class DiskFailureSuite:
@@ -39,6 +38,10 @@ class DiskFailureSuite:
             (("proof", 1, 0), ("proof", 2, 0)),
             (("certificate", 1, 0), ("certificate", 2, 0)),
             (("certificate", 1, 0), ("certificate", 1, 1)),
+            (("mark", 1, 0), ("mark", 2, 0)),
+            (("results", 1, 0), ("results", 2, 0)),
+            (("results", 1, 0), ("results", 1, 1)),
+            (("results", 1, 0), ("results", 1, 0)),
         ]
         for before, write in writes:
             cuts = 0
@@ -67,6 +70,8 @@ class DiskFailureSuite:
             ("stands", 1, 0),
             ("proof", 1, 0),
             ("certificate", 1, 0),
+            ("mark", 1, 0),
+            ("results", 1, 0),
         ):
             for step in range(MOST_STEPS):
                 medium = make_medium()
@@ -88,6 +93,8 @@ class DiskFailureSuite:
             ("stands", 1, 0),
             ("proof", 1, 0),
             ("certificate", 1, 0),
+            ("mark", 1, 0),
+            ("results", 1, 0),
         ):
             await perform(disk, operation)
             model = model.after(operation)
@@ -98,6 +105,8 @@ class DiskFailureSuite:
             ("stands", 2, 0),
             ("proof", 2, 0),
             ("certificate", 2, 0),
+            ("mark", 2, 0),
+            ("results", 2, 0),
             ("certificate", 1, 1),
         ):
             with pytest.raises(DiskFull, match="bytes"):
@@ -111,10 +120,43 @@ class DiskFailureSuite:
             ("stands", 2, 0),
             ("proof", 2, 0),
             ("certificate", 2, 0),
+            ("mark", 2, 0),
+            ("results", 2, 0),
         ):
             await perform(disk, operation)
             model = model.after(operation)
         assert await model.matches(medium.open())
+
+    async def test_removal_of_results_may_be_cut_and_is_repeated(
+        self, make_medium: MediumFactory
+    ) -> None:
+        """Each result is there whole or gone, and what must stay does stay."""
+        for step in range(MOST_STEPS):
+            medium = make_medium()
+            for number in (1, 2, 3):
+                await save_results(medium.open(), number)
+            ended = await attempt(medium, step, lambda disk: disk.drop_results(RUN, 2))
+            reopened = medium.open()
+            for number in (1, 2):
+                kept = await reopened.read_results(RUN, tip_of(number))
+                assert kept is None or (not ended and kept == b"".join(results(number)))
+            assert await reopened.read_results(RUN, tip_of(3)) == b"".join(results(3))
+            await reopened.drop_results(RUN, 2)
+            assert [await reopened.read_results(RUN, tip_of(number)) for number in (1, 2)] == [
+                None,
+                None,
+            ]
+            if ended:
+                break
+
+    async def test_full_disk_still_drops_results(self, make_medium: MediumFactory) -> None:
+        """Dropping them is what makes room."""
+        medium = make_medium()
+        disk = medium.open()
+        await save_results(disk, 1)
+        medium.fill()
+        await disk.drop_results(RUN, 1)
+        assert await medium.open().read_results(RUN, tip_of(1)) is None
 
     async def test_writers_and_readers_at_once(self, make_medium: MediumFactory) -> None:
         """Readers see whole records, and the last record of each kind stays."""
@@ -137,6 +179,15 @@ class DiskFailureSuite:
             for number in range(1, 9):
                 await disk.save_view_records(RUN, stands(number))
 
+        async def save_marks() -> None:
+            for number in range(1, 9):
+                await disk.save_mark(RUN, mark(number))
+
+        async def keep_results() -> None:
+            for number in range(1, 9):
+                await save_results(disk, number)
+                await disk.drop_results(RUN, number - 2)
+
         async def look() -> None:
             for _ in range(8):
                 loaded = await disk.load_checkpoint(RUN)
@@ -146,14 +197,21 @@ class DiskFailureSuite:
                 where = await disk.load_view_records(RUN)
                 assert where in [[], *(stands(number) for number in range(1, 9))]
                 await disk.read_state(tip_of(8), 0, 100)
+                assert await disk.load_mark(RUN) in [None, *map(mark, range(1, 9))]
+                kept = await disk.read_results(RUN, tip_of(8))
+                assert kept is None or kept == b"".join(results(8))
 
         async with trio.open_nursery() as nursery:
-            for task in (save, save_ledgers, stand, chain, look, look):
+            for task in (save, save_ledgers, stand, chain, save_marks, keep_results, look, look):
                 nursery.start_soon(task)
         reopened = medium.open()
         assert content(await reopened.load_checkpoint(RUN)) == content(checkpoint(8))
         assert content(await reopened.load_ledger(RUN)) == content(ledger(8))
         assert await reopened.load_view_records(RUN) == stands(8)
+        assert await reopened.load_mark(RUN) == mark(8)
+        for number in range(1, 9):
+            kept = await reopened.read_results(RUN, tip_of(number))
+            assert kept == (b"".join(results(number)) if number >= 7 else None)
         assert await reopened.certificates(RUN, 1, 100) == [
             b"%d" % number for number in range(1, 9)
         ]

@@ -1,4 +1,4 @@
-"""What the suite of `Disk` needs: media, records, and a model of what must be read back."""
+"""What the suite of `Disk` needs: media and records."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
-from hypothesis import strategies as st
 
-from protocol.ports.disk import VIEW_RECORDS_KEPT, Disk, DiskFull
-from protocol.ports.disk_records import Checkpoint, LedgerRecord, SentOffer, ViewRecord
+from protocol.ports.disk import VIEW_RECORDS_KEPT, Disk
+from protocol.ports.disk_records import (
+    Checkpoint,
+    LedgerMark,
+    LedgerRecord,
+    SentOffer,
+    ViewRecord,
+)
 from simulator.fakes.medium import PowerCut
 
 RUN, OTHER_RUN = b"r" * 32, b"o" * 32
@@ -108,6 +113,29 @@ def stands(number: int) -> list[ViewRecord]:
     ]
 
 
+def mark(next_seq: int) -> LedgerMark:
+    """A ledger's mark whose content follows from its number."""
+    return LedgerMark(
+        tip=tip_of(next_seq),
+        next_seq=next_seq,
+        offered_seq=next_seq - 1,
+        offered_weight=next_seq * 5,
+        offered_digest=bytes([next_seq % 256]) * 32,
+        pending=next_seq * 3,
+        drawn=next_seq * 8,
+        sent=next_seq % 2 == 1,
+    )
+
+
+def results(number: int, branch: int = 0) -> list[bytes]:
+    """The results of a certificate in parts of different sizes; `tip_of` names their state."""
+    return [b"mean %d " % number * number, b"", b"of branch %d" % branch]
+
+
+async def save_results(disk: Disk, number: int, branch: int = 0) -> None:
+    await disk.save_results(RUN, number, tip_of(number, branch), results(number, branch))
+
+
 def proof(number: int) -> bytes:
     """A proof whose content follows from its number."""
     return b"proof %d " % number * (number % 5 + 1)
@@ -138,119 +166,3 @@ async def attempt(medium: Medium, steps: int, write: Callable[[Disk], object]) -
     finally:
         medium.cut_power_at(None)
     return True
-
-
-Operation = tuple[str, int, int]
-"""A kind, a number, and a branch or a step."""
-operations = st.lists(
-    st.one_of(
-        st.tuples(st.just("checkpoint"), st.integers(0, 6), st.integers(0, 1)),
-        st.tuples(st.just("leave"), st.integers(0, 6), st.integers(0, 1)),
-        st.tuples(st.just("ledger"), st.integers(1, 20), st.just(0)),
-        st.tuples(st.just("certificate"), st.integers(1, 6), st.integers(0, 1)),
-        st.tuples(st.just("stands"), st.integers(1, 20), st.just(0)),
-        st.tuples(st.just("proof"), st.integers(1, 6), st.just(0)),
-        st.tuples(st.just("cut power"), st.integers(0, 12), st.just(0)),
-        st.tuples(st.just("reopen"), st.just(0), st.just(0)),
-        st.tuples(st.just("fill"), st.just(0), st.just(0)),
-        st.tuples(st.just("free"), st.just(0), st.just(0)),
-    ),
-    max_size=25,
-)
-
-
-class Model:
-    """What must be read back after a series of operations."""
-
-    def __init__(self) -> None:
-        self.checkpoints: list[Checkpoint] = []
-        self.ledger: LedgerRecord | None = None
-        self.chain: list[tuple[int, bytes]] = []
-        self.view_records: list[ViewRecord] = []
-        self.proofs: list[bytes] = []
-
-    def after(self, operation: Operation) -> Model:
-        what, number, branch = operation
-        new = Model()
-        new.checkpoints, new.ledger, new.chain, new.view_records = (
-            list(self.checkpoints),
-            self.ledger,
-            list(self.chain),
-            self.view_records,
-        )
-        new.proofs = list(self.proofs)
-        if what == "checkpoint":
-            added = checkpoint(number, branch=branch)
-            others = [old for old in self.checkpoints if old.tip != added.tip]
-            # Among equals the one saved last is the newest.
-            new.checkpoints = sorted([*others, added], key=lambda kept: kept.number)
-        elif what == "leave":
-            new.checkpoints = [old for old in self.checkpoints if old.tip != tip_of(number, branch)]
-        elif what == "ledger":
-            new.ledger = ledger(number)
-        elif what == "stands":
-            new.view_records = stands(number)
-        elif what == "proof" and proof(number) not in new.proofs:
-            new.proofs.append(proof(number))
-        elif what == "certificate":
-            new.chain = [entry for entry in self.chain if entry[0] < number] + [
-                (number, b"%d on %d" % (number, branch) * 3)
-            ]
-        return new
-
-    async def matches(self, disk: Disk) -> bool:
-        newest = content(self.checkpoints[-1]) if self.checkpoints else None
-        return (
-            content(await disk.load_checkpoint(RUN)) == newest
-            and content(await disk.load_ledger(RUN)) == content(self.ledger)
-            and await disk.load_view_records(RUN) == self.view_records
-            and await disk.certificates(RUN, 0, 100) == [body for _, body in self.chain]
-            and [await disk.load_proof(RUN, name) for name in await disk.proofs(RUN)] == self.proofs
-        )
-
-
-async def perform(disk: Disk, operation: Operation) -> None:
-    what, number, branch = operation
-    if what == "checkpoint":
-        await disk.save_checkpoint(checkpoint(number, branch=branch))
-    elif what == "leave":
-        await disk.leave_checkpoints(RUN, [tip_of(number, branch)])
-    elif what == "ledger":
-        await disk.save_ledger(ledger(number))
-    elif what == "stands":
-        await disk.save_view_records(RUN, stands(number))
-    elif what == "proof":
-        await disk.save_proof(RUN, proof(number))
-    elif what == "certificate":
-        await disk.append_certificate(RUN, number, b"%d on %d" % (number, branch) * 3)
-
-
-async def replay(medium: Medium, story: list[Operation]) -> None:
-    disk, model, full = medium.open(), Model(), False
-    for operation in story:
-        what, number, _ = operation
-        if what in ("checkpoint", "leave", "ledger", "certificate", "stands", "proof"):
-            after = model.after(operation)
-            try:
-                await perform(disk, operation)
-                model = after
-            except DiskFull:
-                assert full, "refused although there is room"
-            except PowerCut:
-                disk = medium.open()
-                if await after.matches(disk):
-                    # The record is the old or the new one, but whole.
-                    model = after
-        elif what == "cut power":
-            medium.cut_power_at(number)
-        elif what == "reopen":
-            disk = medium.open()
-        elif what == "fill":
-            medium.fill()
-            full = True
-        else:
-            medium.free()
-            full = False
-        assert await model.matches(disk), f"after {operation}"
-    medium.cut_power_at(None)
-    assert await model.matches(medium.open())

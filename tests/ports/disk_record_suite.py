@@ -8,12 +8,17 @@ from protocol.digest import digest
 from protocol.ports.disk import PROOFS_BYTES, PROOFS_KEPT, VIEW_RECORDS_KEPT
 from protocol.ports.disk_records import ViewRecord
 from tests.ports.disk_kit import (
+    OTHER_RUN,
     RUN,
     MediumFactory,
     content,
     ledger,
+    mark,
     proof,
+    results,
+    save_results,
     stands,
+    tip_of,
 )
 
 
@@ -42,6 +47,67 @@ class DiskRecordSuite:
         largest = [ViewRecord(parent=bytes([255]) * 32, view=2**63 - 1)] * VIEW_RECORDS_KEPT
         await disk.save_view_records(RUN, largest)
         assert await medium.open().load_view_records(RUN) == largest
+
+    async def test_mark_comes_back(self, make_medium: MediumFactory) -> None:
+        """It is a record of its own: a ledger that is saved later leaves it."""
+        medium = make_medium()
+        disk = medium.open()
+        assert await disk.load_mark(RUN) is None
+        for number in (3, 4, 2, 200, 5):
+            await disk.save_mark(RUN, mark(number))
+            for opened in (disk, medium.open()):
+                assert await opened.load_mark(RUN) == mark(number)
+            disk = medium.open() if number == 2 else disk
+        await disk.save_ledger(ledger(6))
+        await disk.save_view_records(RUN, stands(2))
+        assert await medium.open().load_mark(RUN) == mark(5)
+        assert await disk.load_mark(OTHER_RUN) is None
+
+    async def test_results_come_back_whole_and_in_any_range(
+        self, make_medium: MediumFactory
+    ) -> None:
+        medium = make_medium()
+        disk = medium.open()
+        assert await disk.read_results(RUN, tip_of(1)) is None
+        for number, branch in ((3, 0), (4, 0), (3, 1)):
+            await save_results(disk, number, branch)
+        for opened in (disk, medium.open()):
+            for number, branch in ((3, 0), (4, 0), (3, 1)):
+                whole = b"".join(results(number, branch))
+                state = tip_of(number, branch)
+                assert await opened.read_results(RUN, state) == whole
+                for offset in (0, 1, len(whole) - 1, len(whole), len(whole) + 5):
+                    assert await opened.read_results(RUN, state, offset) == whole[offset:]
+                    for size in (0, 1, 10, 10_000):
+                        read = await opened.read_results(RUN, state, offset, size)
+                        assert read == whole[offset : offset + size]
+            assert await opened.read_results(OTHER_RUN, tip_of(3)) is None
+            assert await opened.read_results(RUN, tip_of(5)) is None
+
+    async def test_only_results_up_to_a_number_are_dropped(
+        self, make_medium: MediumFactory
+    ) -> None:
+        medium = make_medium()
+        disk = medium.open()
+        await disk.drop_results(RUN, 9)
+        for number in (2, 10, 9, 11):
+            await save_results(disk, number)
+        await disk.save_results(OTHER_RUN, 2, tip_of(2), results(2))
+        await disk.drop_results(RUN, 9)
+        for opened in (disk, medium.open()):
+            for number in (2, 9):
+                assert await opened.read_results(RUN, tip_of(number)) is None
+            for number in (10, 11):
+                assert await opened.read_results(RUN, tip_of(number)) == b"".join(results(number))
+            assert await opened.read_results(OTHER_RUN, tip_of(2)) == b"".join(results(2))
+
+    async def test_written_bytes_count_results_and_marks(self, make_medium: MediumFactory) -> None:
+        disk = make_medium().open()
+        await save_results(disk, 6)
+        size = len(b"".join(results(6)))
+        assert disk.written_bytes == size
+        await disk.save_mark(RUN, mark(1))
+        assert size < disk.written_bytes <= size + 2 * 4096
 
     async def test_certificates_come_back_in_order(self, make_medium: MediumFactory) -> None:
         medium = make_medium()

@@ -23,7 +23,10 @@ from tests.ports.disk_kit import (
     checkpoint,
     content,
     ledger,
+    mark,
     proof,
+    results,
+    save_results,
     stands,
     tip_of,
 )
@@ -76,6 +79,8 @@ async def test_everything_is_private(tmp_path: Path) -> None:
         await disk.save_view_records(RUN, stands(1))
         await disk.append_certificate(RUN, 1, b"one")
         await disk.save_proof(RUN, proof(1))
+        await disk.save_mark(RUN, mark(1))
+        await save_results(disk, 1)
     finally:
         os.umask(before)
     modes = {
@@ -116,6 +121,30 @@ async def test_checkpoint_that_is_being_written_is_not_served(tmp_path: Path) ->
     whole.rename(whole.with_name(".draft-" + whole.name))
     assert await disk.read_state(tip_of(1), 0, 10) is None
     assert await disk.open_state(tip_of(1)) is None
+
+
+async def test_results_are_synced_before_and_after_they_get_their_name(tmp_path: Path) -> None:
+    """A keeper votes when the save returns, so a power cut must not take the results then."""
+    steps: list[str] = []
+    disk = FileDisk(tmp_path, inline, fault=steps.append)
+    await save_results(disk, 1)
+    assert steps == ["write"] * len(results(1)) + ["sync", "rename", "sync_dir"]
+    await disk.save_mark(RUN, mark(1))
+    steps.clear()
+    await disk.save_mark(RUN, mark(2))
+    assert steps == ["write", "sync"], "a mark is overwritten in place"
+
+
+async def test_draft_of_results_is_not_read_and_is_removed(tmp_path: Path) -> None:
+    disk = FileDisk(tmp_path, inline)
+    await save_results(disk, 1)
+    (file,) = (tmp_path / FOLDER / "results").iterdir()
+    draft = file.rename(file.with_name(DRAFT_PREFIX + file.name))
+    reopened = FileDisk(tmp_path, inline)
+    assert await reopened.read_results(RUN, tip_of(1)) is None
+    await save_results(reopened, 2)
+    assert not draft.exists()
+    assert await reopened.read_results(RUN, tip_of(2)) == b"".join(results(2))
 
 
 async def test_refused_write_leaves_no_draft(tmp_path: Path) -> None:

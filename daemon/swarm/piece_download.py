@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections import Counter, deque
-from collections.abc import Callable, Container, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 import msgspec
 import trio
 
 from daemon.swarm.frames import FrameReader, frame
 from daemon.swarm.piece_server import REQUEST_BYTES, PieceReply, PieceRequest
+from daemon.swarm.piece_source import STALLED_S, PieceSource
 from protocol.digest import DIGEST_BYTES, Buffer, Digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
@@ -59,8 +60,8 @@ class PieceDownload(ABC):
         self.advanced_at = self._began_at = trio.current_time()
         self._sizes, self._on_piece = sizes, on_piece
         self._missing = set(range(len(sizes)))
-        # How many peers are asked for each piece now.
-        self._asked = [0] * len(sizes)
+        # The peers that are asked now.
+        self._sources: list[PieceSource] = []
         self._changed = trio.Event()
 
     @abstractmethod
@@ -132,43 +133,59 @@ class PieceDownload(ABC):
         return leaves
 
     async def _fetch(self, stream: ByteStream, reader: FrameReader, peer: PeerId) -> None:
-        asked: deque[int] = deque()
+        source = PieceSource(trio.current_time())
+        self._sources.append(source)
         try:
             while not self.done:
-                while len(asked) < ASKED_AHEAD and (index := self._acquire(asked)) is not None:
-                    asked.append(index)
+                while len(source.asked) < ASKED_AHEAD:
+                    index = self._next_for(source)
+                    if index is None:
+                        break
+                    source.note_request(trio.current_time())
+                    source.asked.append(index)
                     await stream.send_all(self._request(index, 1))
-                if asked:
-                    await self._receive(reader, peer, asked[0])
-                    self._release(asked.popleft())
+                if source.asked:
+                    await self._receive(reader, peer, source)
+                    source.asked.popleft()
+                    self._wake()
                 else:
-                    # Other peers are asked for all missing pieces.
-                    await self._changed.wait()
+                    # Other peers are asked for all missing pieces, and one of them may stall.
+                    with trio.move_on_after(STALLED_S / 2):
+                        await self._changed.wait()
         finally:
-            for index in asked:
-                self._release(index)
+            self._sources.remove(source)
+            self._wake()
 
-    def _acquire(self, ours: Container[int]) -> int | None:
+    def _next_for(self, source: PieceSource) -> int | None:
         """The next piece to ask a peer for.
 
-        It is one that no peer is asked for, else one that a single other peer is asked for, which
-        may be slow.
+        It is one that no peer is asked for, else one of a single other peer that is far slower or
+        gives nothing. Other pieces are not asked for twice: on a slow downlink the second copy
+        would delay the first.
         """
-        free = (i for i in self._missing if i not in ours)
-        index = min(free, key=lambda i: (self._asked[i], i), default=None)
-        if index is None or self._asked[index] > 1:
-            return None
-        self._asked[index] += 1
-        return index
+        asked = Counter(index for one in self._sources for index in one.asked)
+        free = min((i for i in self._missing if not asked[i]), default=None)
+        if free is not None:
+            return free
+        now = trio.current_time()
+        return min(
+            (
+                i
+                for one in self._sources
+                if one is not source and one.is_outrun_by(source, now)
+                for i in one.asked
+                if i in self._missing and asked[i] == 1
+            ),
+            default=None,
+        )
 
-    def _release(self, index: int) -> None:
-        self._asked[index] -= 1
-        self._wake()
-
-    async def _receive(self, reader: FrameReader, peer: PeerId, index: int) -> None:
+    async def _receive(self, reader: FrameReader, peer: PeerId, source: PieceSource) -> None:
+        """Receive the first piece that the peer is asked for."""
+        index = source.asked[0]
         data = bytearray(self._sizes[index])
         await self._expect(reader, len(data))
-        await _read(reader, data)
+        await _read(reader, data, lambda size: source.note_partial(size, trio.current_time()))
+        source.note_whole(len(data), trio.current_time())
         self.received_bytes += len(data)
         assert self.leaves is not None
         if self._digest_of(data) != self.leaves[index]:
@@ -223,8 +240,10 @@ async def _opened(network: Network, peer: PeerId, protocol: str) -> ByteStream:
     raise Unreachable(f"no connection within {OPEN_S:g} s")
 
 
-async def _read(reader: FrameReader, data: bytearray) -> None:
+async def _read(
+    reader: FrameReader, data: bytearray, progress: Callable[[int], None] | None = None
+) -> None:
     with trio.move_on_after(CHUNK_S):
-        await reader.read_into(memoryview(data))
+        await reader.read_into(memoryview(data), progress)
         return
     raise Unreachable(f"{len(data)} bytes did not arrive within {CHUNK_S:g} s")

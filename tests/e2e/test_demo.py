@@ -164,7 +164,9 @@ def test_kill_9_of_the_demo_leaves_nothing(tmp_path: Path) -> None:
         running.until_said("The page of this swarm")
         running.until_said("round 1")
         family = running.family()
-        assert len(family) == 7, "two nodes, two workers, each behind its guard, an observer"
+        assert len(family) == 10, (
+            "two nodes and one that trains alone, three workers, each behind its guard, an observer"
+        )
         running.process.kill()
         until(
             lambda: not still_running(family),

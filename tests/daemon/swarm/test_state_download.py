@@ -10,6 +10,7 @@ import trio
 from msgspec.structs import replace
 
 from daemon.swarm.multi_peer_download import SILENT_S, download_from
+from daemon.swarm.piece_download import ASKED_AHEAD
 from daemon.swarm.piece_server import IDLE_S, PieceRequest
 from daemon.swarm.state_download import KnownState, StateDownload
 from daemon.swarm.state_transfer import OPEN_STATES, StateServer, serve_state
@@ -71,9 +72,9 @@ class Holder:
 class Scenario:
     """A downloader and some holders, connected to each other."""
 
-    def __init__(self, holders: int, **more: float) -> None:
+    def __init__(self, holders: int, *, downlink_bps: float = float("inf"), **more: float) -> None:
         self.swarm = FakeSwarm(random.Random(1))
-        self.downloader: FakeNetwork = self.swarm.network(b"\0" * 32)
+        self.downloader: FakeNetwork = self.swarm.network(b"\0" * 32, downlink_bps=downlink_bps)
         self.holders = [Holder(self.swarm, number, **more) for number in range(1, holders + 1)]
         self.refused: list[str] = []
         self.download: StateDownload | None = None
@@ -172,6 +173,41 @@ def test_download_continues_where_a_holder_died() -> None:
         assert scenario.download.received_bytes < SIZE + 8 * STATE_CHUNK_BYTES, (
             "chunks that have arrived are not fetched again"
         )
+
+    scenario.play(story)
+    assert scenario.is_whole()
+
+
+def test_download_over_a_slow_downlink_asks_for_no_chunk_twice() -> None:
+    """Near its end a download once asked two holders for each chunk.
+
+    On a downlink that is slower than the holders, the second copies delayed the first.
+    """
+    scenario = Scenario(4, uplink_bps=UPLINK_BPS, downlink_bps=UPLINK_BPS / 4)
+
+    async def story() -> None:
+        reason, seconds = await scenario.fetch()
+        assert reason == ""
+        assert scenario.download is not None
+        assert scenario.download.received_bytes == SIZE
+        assert len(scenario.download.given) == 3, "four chunks of each"
+        assert seconds < 1.2 * 4 * 12, "the downlink limits it"
+
+    scenario.play(story)
+    assert scenario.is_whole()
+
+
+def test_fast_holder_takes_over_the_chunks_of_a_slow_one() -> None:
+    """Without that, the download waits for four chunks at the rate of the slowest holder."""
+    scenario = Scenario(1)
+    scenario.holders.append(Holder(scenario.swarm, 2, uplink_bps=UPLINK_BPS / 40))
+
+    async def story() -> None:
+        reason, seconds = await scenario.fetch()
+        assert reason == ""
+        assert seconds < 20.0
+        assert scenario.download is not None
+        assert scenario.download.received_bytes <= SIZE + ASKED_AHEAD * STATE_CHUNK_BYTES
 
     scenario.play(story)
     assert scenario.is_whole()

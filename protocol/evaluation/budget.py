@@ -30,6 +30,9 @@ A new run gets a curve of small parts within its first minute, an old run exact 
 MIN_SAMPLES = 64
 """The least samples of a score, where the share has as many. Fewer say little about a model."""
 
+TRAINED_COST = 3
+"""How many times as long a sample takes to train on as to score: forward and backward pass."""
+
 
 class EvaluationBudget(msgspec.Struct, frozen=True, kw_only=True):
     """What scoring has cost since `began_s`. Times are seconds of one monotonic clock."""
@@ -38,7 +41,7 @@ class EvaluationBudget(msgspec.Struct, frozen=True, kw_only=True):
     # The share of the time that scoring may take.
     limit: float = EVALUATION_SHARE
     spent_s: float = 0.0
-    # Seconds for one sample; None before the first score.
+    # Seconds for one sample: expected before the first score, then as the last one took.
     sample_s: float | None = None
 
     def share(
@@ -81,6 +84,10 @@ class EvaluationBudget(msgspec.Struct, frozen=True, kw_only=True):
             return 0.0
         interval_s = min(max((now_s - self.began_s) / INTERVALS, MIN_INTERVAL_S), MAX_INTERVAL_S)
         return self.limit * interval_s / self.sample_s
+
+    def expecting(self, samples_per_second: float) -> EvaluationBudget:
+        """Return the budget of a node that trains at this speed and has scored nothing yet."""
+        return replace(self, sample_s=1 / (TRAINED_COST * samples_per_second))
 
     def affords(self, now_s: float) -> bool:
         """Return whether what was spent leaves time for another score."""

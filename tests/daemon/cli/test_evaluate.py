@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import trio
 
-from daemon.cli.main import main
 from daemon.device.process.trainer import WorkerTrainer
 from daemon.device.settings import WorkerSettings
 from daemon.disk.file_disk import FileDisk
@@ -49,21 +50,25 @@ async def home_at_genesis(home: Path) -> SignedManifest:
     return signed
 
 
+def evaluated(home: Path, *options: str) -> str:
+    """What `hypergpud evaluate` prints."""
+    command = [sys.executable, "-m", "daemon.cli.main", "evaluate", "--home", str(home), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.mark.real
-def test_evaluate_prints_the_held_out_loss_of_the_newest_model(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_evaluate_prints_the_held_out_loss_of_the_newest_model(tmp_path: Path) -> None:
     home = tmp_path / "home"
     signed = trio.run(home_at_genesis, home)
-    assert main(["--home", str(home), "--json", "evaluate"]) == 0
-    scored = json.loads(capsys.readouterr().out)
+    scored = json.loads(evaluated(home, "--json"))
     assert scored["run"] == signed.run.hex()
     assert scored["round"] == 7
     # Ten classes, and no training.
     assert 2.0 < scored["loss"] < 3.0
     assert 50 <= scored["samples"] <= 1024
-    assert main(["--home", str(home), "evaluate"]) == 0
-    assert "Held-out loss 2." in capsys.readouterr().out
+    assert "Held-out loss 2." in evaluated(home)
 
 
 @pytest.mark.real

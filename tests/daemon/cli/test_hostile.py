@@ -32,6 +32,7 @@ ROWS: dict[str, tuple[tuple[str, ...], int]] = {
     "stop": ((), 3),
     "observe": ((), 2),
     "export": (("/missing/model",), 2),
+    "evaluate": ((), 2),
     "round": ((), 1),
     "repair": ((), 2),
     "demo": (("--run", "/missing.toml"), 2),
@@ -57,6 +58,8 @@ ROWS: dict[str, tuple[tuple[str, ...], int]] = {
     "bench allreduce": (("--peers", "1"), 2),
     "bench codecs": (("--elements", "0"), 2),
     "bench tls": (("--mb", "0"), 2),
+    "bench training": (("--peers", "1"), 2),
+    "bench targets": (("--nonsense",), 2),
     "simulate": (("--list",), 0),
 }
 NEEDS_NO_HOME = {
@@ -66,6 +69,8 @@ NEEDS_NO_HOME = {
     "bench allreduce",
     "bench codecs",
     "bench tls",
+    "bench training",
+    "bench targets",
     "simulate",
 }
 

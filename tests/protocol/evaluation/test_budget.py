@@ -75,6 +75,17 @@ def test_budget_takes_parts_that_contain_each_other_and_grow_with_time() -> None
     assert len(sets[3]) == 1024
 
 
+def test_budget_expects_what_training_costs_before_the_first_score() -> None:
+    """A slow trainer's first score once stopped its steps for two rounds."""
+    slow, fast = (
+        EvaluationBudget(began_s=0.0).expecting(6.0),
+        EvaluationBudget(began_s=0.0).expecting(3e5),
+    )
+    assert not [number for number in range(1, 32) if share_of(slow, "peer-0", number, 256)]
+    assert share_of(slow, "peer-0", 64, 256) is not None
+    assert share_of(fast, "peer-0", 1, 256) is not None
+
+
 def test_budget_without_a_limit_above_zero_scores_nothing() -> None:
     assert not EvaluationBudget(began_s=0.0, limit=0.0).affords(1000.0)
     assert EvaluationBudget(began_s=0.0).affords(0.0)

@@ -148,6 +148,8 @@ class RoundLoop:
             self._after_adopted()
         elif before.parent != self._state.parent:
             self._parent_changed()
+        if before.phase is not self._state.phase:
+            self._model.evaluator.look()
         if before.phase is not self._state.phase or (
             isinstance(event, e.StateBytesReceived) and self.arriving is not None
         ):

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import trio
 
 from daemon.services.training.native.state.state_store import StateStore
+from daemon.swarm.training_speed import RecentTrainingSpeed
 from protocol.averaging.vector_layout import Vector
 from protocol.certificates.tip import Tip
 from protocol.evaluation.budget import EvaluationBudget
@@ -47,8 +48,13 @@ class Evaluator:
         self._adopted_s = trio.current_time()
         self._round_s: float | None = None
         self._busy = False
+        self._speed = RecentTrainingSpeed(trainer)
         # The restarts of the worker in which the task could not score.
         self._failed_at = -1
+
+    def look(self) -> None:
+        """Note how fast the trainer is. Its figure begins again with each anchor."""
+        self._speed.now(trio.current_time())
 
     async def adopted(self, tip: Tip) -> None:
         """Score the anchor of `tip`, if the budget allows it and no other score is under way."""
@@ -60,8 +66,13 @@ class Evaluator:
         )
         if self._busy or not self._budget.affords(now) or not tip.number:
             return
-        if self._failed_at == self._trainer.restarts:
+        if self._failed_at == self._trainer.restarts or not self._held_out:
             return
+        if self._budget.sample_s is None:
+            rate = self._speed.now(now).samples_per_second
+            if rate <= 0:
+                return
+            self._budget = self._budget.expecting(rate)
         share = self._budget.share(
             members=tip.members,
             me=self._state_store.me,

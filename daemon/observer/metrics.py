@@ -209,6 +209,20 @@ def _of_node(status: Status) -> Iterator[Metric]:
     )
 
 
+def _of_disk(status: Status) -> Iterator[Metric]:
+    you = status.you
+    yield CounterMetricFamily(
+        "hypergpu_disk_written_bytes",
+        "Bytes that this node wrote to its disk since its start.",
+        you.disk_written_bytes,
+    )
+    yield GaugeMetricFamily(
+        "hypergpu_disk_hourly_bytes",
+        "Bytes that this node wrote to its disk in the last hour.",
+        you.disk_hourly_bytes,
+    )
+
+
 class StatusCollector(Collector):
     """One status as Prometheus metrics."""
 
@@ -216,7 +230,7 @@ class StatusCollector(Collector):
         self._status = status
 
     def collect(self) -> Iterator[Metric]:
-        for part in (_of_node, _of_rounds, _of_training, _of_network):
+        for part in (_of_node, _of_rounds, _of_training, _of_network, _of_disk):
             yield from part(self._status)
 
 

@@ -24,6 +24,7 @@ from protocol.journal.chain import ChainReport, PeerRegistered
 from protocol.journal.node import (
     DISK_FULL,
     NOT_OFFERED,
+    DiskReport,
     NodeStarted,
     NodeStopped,
     Trouble,
@@ -74,6 +75,7 @@ __all__ = [
     "ChainReport",
     "CheckpointWritten",
     "Contributor",
+    "DiskReport",
     "InputRefused",
     "JournalEvent",
     "NodeStarted",
@@ -129,6 +131,7 @@ AnyEvent = (
     | TrafficReport
     | WorkDropped
     | CheckpointWritten
+    | DiskReport
     | Warned
     | Trouble
     | ChainReport

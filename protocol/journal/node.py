@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from protocol.identity import PeerId
 from protocol.journal.base import JournalEvent
 
@@ -50,6 +52,14 @@ class Trouble(JournalEvent, frozen=True, kw_only=True, tag=True):
 
 
 # The tag stays "Stopped": journals on disk carry that word.
+class DiskReport(JournalEvent, frozen=True, kw_only=True, tag=True):
+    """What this node wrote to its disk: since its start, and in the last hour."""
+
+    written_bytes: int
+    hourly_bytes: int
+    durable: ClassVar[bool] = False
+
+
 class NodeStopped(JournalEvent, frozen=True, kw_only=True, tag="Stopped"):
     """This node or observer stopped."""
 

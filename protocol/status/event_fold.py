@@ -63,6 +63,7 @@ _QUIET = (
     journal.PeerScored,
     journal.TrafficReport,
     journal.CheckpointWritten,
+    journal.DiskReport,
 )
 _ABOUT_PEERS = (
     journal.TaskDiffers,
@@ -159,6 +160,14 @@ def _checkpoint_written(state: StatusState, event: journal.CheckpointWritten) ->
     state.disk_full = ""
 
 
+def _disk_report(state: StatusState, event: journal.DiskReport) -> None:
+    state.you = replace(
+        state.you,
+        disk_written_bytes=whole(event.written_bytes),
+        disk_hourly_bytes=whole(event.hourly_bytes),
+    )
+
+
 def _warned(state: StatusState, event: journal.Warned) -> None:
     if event.code == journal.DISK_FULL:
         state.disk_full = clean(event.message, MAX_TEXT_CHARS)
@@ -203,6 +212,7 @@ EFFECTS: dict[type[journal.JournalEvent], Callable[[StatusState, Any], None]] = 
     journal.TrafficReport: _traffic,
     journal.WorkDropped: work_dropped,
     journal.CheckpointWritten: _checkpoint_written,
+    journal.DiskReport: _disk_report,
     journal.Warned: _warned,
     journal.Trouble: _trouble,
     journal.ChainReport: _chain_report,

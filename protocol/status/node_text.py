@@ -47,6 +47,11 @@ def checkpoint_written(event: journal.CheckpointWritten, name_of: NameOf) -> Lev
     return "info", f"Round {event.number} is on disk: {size(event.size_bytes)} in {took}."
 
 
+def disk_report(event: journal.DiskReport, name_of: NameOf) -> LeveledText:
+    hourly = size(event.hourly_bytes)
+    return "info", f"Wrote {size(event.written_bytes)} to disk, {hourly} in the last hour."
+
+
 def chain_report(event: journal.ChainReport, name_of: NameOf) -> LeveledText:
     if event.state != "live":
         level, what = _CHAIN.get(event.state, ("info", event.state))

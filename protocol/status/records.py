@@ -45,6 +45,7 @@ class NodeSummary(msgspec.Struct, frozen=True, kw_only=True):
     started. `failure` says why the task fails and is empty while it trains; `failure_trace` has the
     lines of the traceback. `computing` is the share of the last round's time in which steps were
     computed. `trained_s` is the time in which steps were computed, since the start.
+    `disk_written_bytes` counts since the start, `disk_hourly_bytes` in the last hour.
     """
 
     peer: PeerId
@@ -73,6 +74,8 @@ class NodeSummary(msgspec.Struct, frozen=True, kw_only=True):
     failure_trace: tuple[str, ...] = ()
     computing: float | None = None
     trained_s: float = 0.0
+    disk_written_bytes: int = 0
+    disk_hourly_bytes: int = 0
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,8 +14,11 @@ import pytest
 from daemon.cli.main import cli
 from daemon.config.settings import keys
 from daemon.observer.endpoints import ENDPOINTS, PROBES
+from daemon.observer.metrics import metrics_text
 from protocol.run.manifest import Manifest
 from protocol.settlement.rules import Settlement
+from protocol.status.state import StatusState
+from protocol.status.status_record import status_at
 from tests.docs.pages import PAGES, REPOSITORY, blocks, headings
 
 ENVIRONMENT = re.compile(r"\w+=\S+")
@@ -89,6 +92,15 @@ def test_operate_names_every_endpoint() -> None:
     text = (REPOSITORY / "docs" / "operate.md").read_text(encoding="utf-8")
     paths = [endpoint.path for endpoint in ENDPOINTS] + list(PROBES)
     assert not [path for path in paths if f"`{path}`" not in text]
+
+
+def test_operate_names_metrics_that_exist_and_those_of_the_disk() -> None:
+    text = (REPOSITORY / "docs" / "operate.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(hypergpu_\w+)`", text))
+    exported = metrics_text(status_at(StatusState(), 0.0)).decode()
+    existing = set(re.findall(r"^(hypergpu_\w+)", exported, re.MULTILINE))
+    assert named <= existing
+    assert {name for name in existing if name.startswith("hypergpu_disk_")} <= named
 
 
 def fields(record: type[msgspec.Struct]) -> list[str]:

@@ -89,6 +89,8 @@ def _you(status: Status, ink: Ink, width: int) -> list[str]:
         figures.append(f"loss {loss(you.loss)}")
     if you.computing is not None:
         figures.append(f"computing {100 * you.computing:.0f}% of the time")
+    if you.disk_hourly_bytes:
+        figures.append(f"{size(you.disk_hourly_bytes)} written in the last hour")
     device = (
         you.device
         + (f", {quantity(you.worker_restarts, 'restart')}" if you.worker_restarts else "")

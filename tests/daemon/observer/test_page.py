@@ -277,6 +277,10 @@ def test_metrics_have_prediction_error_and_standings() -> None:
     )
     assert "hypergpu_prediction_error_ratio NaN" in empty
     assert "hypergpu_prediction_error_ratio 0.25" in full
+    wrote = journal.DiskReport(at=AT, written_bytes=7_000, hourly_bytes=3_000)
+    disk = metrics_text(status_at(folded([started(), wrote]), AT)).decode()
+    assert "hypergpu_disk_written_bytes_total 7000.0" in disk
+    assert "hypergpu_disk_hourly_bytes 3000.0" in disk
     assert 'hypergpu_peer_standings{standing="quarantined"} 0.0' in empty
     kept_out = replace(
         report(1),

@@ -46,7 +46,7 @@ from protocol.contribution.ledger import Ledger
 from protocol.contribution.offer import is_finite
 from protocol.errors import UserError
 from protocol.identity import PeerId
-from protocol.journal import CheckpointWritten, JournalEvent, Warned
+from protocol.journal import CheckpointWritten, DiskReport, JournalEvent, Warned
 from protocol.ports.disk import Disk, DiskFull
 from protocol.ports.disk_records import Checkpoint
 from protocol.ports.offload import Offload
@@ -258,6 +258,12 @@ class StateStore:
                 unread.code,
                 f"checkpoint {tip.number} was not written: {unread.what} ({unread.why})",
             )
+        self._record(
+            DiskReport(
+                written_bytes=self._disk.written_bytes,
+                hourly_bytes=self.full_states.hourly_bytes(clock()),
+            )
+        )
         return unwritten
 
     def is_full_state_due(self, now: float) -> bool:

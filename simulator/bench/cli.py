@@ -247,9 +247,9 @@ def tls(context: click.Context, mb: int, repeat: int) -> None:
 @global_options(hidden=True)
 @click.pass_context
 def targets(context: click.Context) -> int:
-    """Measure the targets of the first HyperGPU: speed, memory, detection and growth.
+    """Measure the targets of the first HyperGPU: speed, memory, disk, detection and growth.
 
-    Starts ten daemons on this machine, and ends by itself after about two minutes. Fails when a
+    Starts ten daemons on this machine, and ends by itself after about three minutes. Fails when a
     target is missed.
     """
     import msgspec  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""All targets in turn. Two busy cores take about two minutes."""
+"""All targets in turn. Two busy cores take about three minutes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from protocol.errors import Unreachable
 from simulator.bench.targets import readings
 from simulator.bench.targets.averaging import measure_averaging
 from simulator.bench.targets.daemon_swarm import DaemonSwarm, MemoryReading
+from simulator.bench.targets.disk_use import measure_disk
 from simulator.bench.targets.many_nodes import measure_scaling
 from simulator.bench.targets.target_row import Target, TargetRow, measured, unmeasured
 
@@ -38,6 +39,7 @@ def measure(say: Say) -> list[TargetRow]:
     return [
         measure_averaging(bundled_run().codec, say),
         *measure_daemons(say),
+        measure_disk(say),
         measure_scaling(say),
     ]
 

@@ -55,6 +55,7 @@ from protocol.digest import SHOWN_DIGITS
 from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.journal import NodeStopped, Trouble, Warned
+from protocol.planning.round_length import length_bounds
 from protocol.ports.disk import DiskFull
 from protocol.rules.versions import check_rules
 from protocol.run.manifest import SignedManifest
@@ -218,8 +219,8 @@ def _record_start(node: NodeParts, signed: SignedManifest, network: LibP2PNetwor
     if network.lost_port:
         journal.record(Trouble(code="PORT", level="warning", message=lost_port_text(network)))
     node.say(
-        f"Run {manifest.name} ({signed.run.hex()[:12]}): task {manifest.task}, rounds of"
-        f" {manifest.round.seconds:g} s. Starting the worker."
+        f"Run {manifest.name} ({signed.run.hex()[:12]}): task {manifest.task},"
+        f" {length_bounds(manifest.round)}. Starting the worker."
     )
 
 

@@ -75,6 +75,10 @@ def _of_rounds(status: Status) -> Iterator[Metric]:
     )
     interval.add_metric([], _number(run.round_seconds))
     yield interval
+    text = "Length of the next round as the last plan chose it; NaN where no plan chose one."
+    length = GaugeMetricFamily("hypergpu_next_round_seconds", text)
+    length.add_metric([], _number(run.next_round_s))
+    yield length
     text = (
         "Relative error of the predicted exchange time, median of the last rounds;"
         " NaN before the first."

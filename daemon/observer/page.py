@@ -61,7 +61,7 @@ def _run_card(status: Status) -> str:
         ("Held-out loss", held_out, scored),
         ("Training loss", falling, "first → now, as the members claim"),
         ("Samples certified", count(run.samples_certified), ""),
-        ("Round time", duration(run.round_seconds), ""),
+        ("Round time", duration(run.round_seconds), run.next_round_reason),
         (
             "Task",
             run.task or MISSING,

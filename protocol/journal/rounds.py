@@ -81,6 +81,9 @@ class RoundCertified(JournalEvent, frozen=True, kw_only=True, tag=True):
     predicted_s: float | None = None
     # Members whose votes the certificate carries; empty in journals of older versions.
     voters: tuple[PeerId, ...] = ()
+    # The length of the next round and why the plan chose it; None where all rounds have one length.
+    next_round_s: float | None = None
+    next_round_reason: str = ""
 
 
 class RoundAveraged(JournalEvent, frozen=True, kw_only=True, tag=True):

@@ -10,7 +10,7 @@ from protocol.messages.base import MAX_REASON_CHARS
 from protocol.messages.offer import Ready
 from protocol.messages.round import PacedPlan, Plan
 from protocol.planning.group_size_history import GroupSizeHistory
-from protocol.planning.round_length import guessed_exchange_s, length_reason
+from protocol.planning.round_length import LENGTH_REASON, guessed_exchange_s, length_reason
 from protocol.rules.registry import rules_of
 from protocol.run.manifest import Manifest
 
@@ -57,6 +57,14 @@ def check_length(plan: Plan, offers: Iterable[Ready], manifest: Manifest) -> Non
             f"a plan for a next round of {plan.round_s:g} s where its own numbers make "
             f"{chosen_s:g} s",
         )
+
+
+def length_reason_in(plan: Plan) -> str:
+    """Return why a plan chose its length of rounds, as its reason says; empty without a length."""
+    if not isinstance(plan, PacedPlan):
+        return ""
+    _, found, why = plan.reason.rpartition(f"; {LENGTH_REASON}")
+    return f"{LENGTH_REASON}{why}" if found else ""
 
 
 def false_memory(plan: Plan, left: GroupSizeHistory | None, round_s: float | None) -> str | None:

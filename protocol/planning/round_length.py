@@ -35,6 +35,8 @@ CONTROL_S = 0.1
 Measured: 0.09 s in a certified round of four (`bench allreduce`, control over py-libp2p).
 """
 
+LENGTH_REASON = "rounds of "
+"""How each reason for a length begins, so that a reader finds it in a plan's reason."""
 
 GUESSED_BPS = 20e6
 """The uplink of a home, in bits a second, as in `unmeasured_choice.py`."""
@@ -85,8 +87,8 @@ def guessed_exchange_s(offer_bytes: int, members: int) -> float:
 def length_reason(round_s: float, predicted_s: float | None, rules: RoundRules) -> str:
     """Say why the next rounds take `round_s`, for the plan's reason."""
     if rules.steps:
-        return f"rounds of {rules.steps} steps, as the manifest says"
-    said = f"rounds of {round_s:.3g} s"
+        return f"{LENGTH_REASON}{rules.steps} steps, as the manifest says"
+    said = f"{LENGTH_REASON}{round_s:.3g} s"
     if _is_fixed(rules):
         return f"{said}, as the manifest says"
     if predicted_s is None:
@@ -101,6 +103,15 @@ def length_reason(round_s: float, predicted_s: float | None, rules: RoundRules) 
     if not math.isclose(goal, round_s):
         return f"{why}; on the way to {goal:.3g} s"
     return f"{why}, at most {_share(rules):.0%} of a round with its control"
+
+
+def length_bounds(rules: RoundRules) -> str:
+    """Say how long a run's rounds may take, before any of them is planned."""
+    if rules.steps:
+        return f"{LENGTH_REASON}{rules.steps} steps"
+    if _is_fixed(rules):
+        return f"{LENGTH_REASON}{rules.seconds:g} s"
+    return f"{LENGTH_REASON}{rules.min_seconds:g} to {rules.seconds:g} s"
 
 
 def _share(rules: RoundRules) -> float:

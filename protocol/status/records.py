@@ -108,6 +108,10 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     nodes: int = 0
     samples_per_second: float = 0.0
     plan: str = ""
+    # The length of the next round, and why; None before the first certificate, and where all rounds
+    # of the run have one length.
+    next_round_s: float | None = None
+    next_round_reason: str = ""
     prediction_error: float | None = None
     held_out_first: float | None = None
     held_out: float | None = None

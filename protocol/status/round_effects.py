@@ -121,6 +121,8 @@ def round_certified(state: StatusState, event: journal.RoundCertified) -> None:
         loss=loss if loss is not None else run.loss,
         round_seconds=took if took >= TOGETHER_S else run.round_seconds,
         plan=state.newest.plan or run.plan,
+        next_round_s=natural(event.next_round_s) if event.next_round_s is not None else None,
+        next_round_reason=clean(event.next_round_reason, MAX_TEXT_CHARS),
         prediction_error=_prediction_error(state.rounds),
     )
     you = state.you

@@ -128,7 +128,8 @@ def _run(status: Status, ink: Ink, width: int) -> list[str]:
         )
     task = f"{run.task}, {compact(run.parameters)} parameters" if run.parameters else run.task
     name = f"{run.name or MISSING} ({run.run[:8]})" if run.run else run.name or MISSING
-    lines = (f"{name}: {task}" if task else name, ", ".join(figures), ", ".join(losses))
+    title = f"{name}: {task}" if task else name
+    lines = (title, ", ".join(figures), run.next_round_reason, ", ".join(losses))
     return _lines(ink, "Run", [wrapped(line, width, LABEL) for line in lines])
 
 

@@ -13,6 +13,7 @@ from protocol.planning.round_length import (
     OVERLAP_SHARE,
     PAUSE_SHARE,
     first_round_s,
+    length_bounds,
     length_reason,
     next_round_s,
     round_length,
@@ -125,3 +126,9 @@ def test_golden_lengths() -> None:
         "0x1.0e00000000000p+4",
         "0x1.6800000000000p+3",
     ]
+
+
+def test_length_bounds_name_both_ends_only_where_rounds_adapt() -> None:
+    assert length_bounds(RULES) == "rounds of 2 to 60 s"
+    assert length_bounds(replace(RULES, min_seconds=60.0)) == "rounds of 60 s"
+    assert length_bounds(replace(RULES, steps=5)) == "rounds of 5 steps"

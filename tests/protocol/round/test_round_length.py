@@ -9,7 +9,7 @@ from protocol.messages.base import Signed
 from protocol.messages.envelope import open_as, sign
 from protocol.messages.offer import Ready
 from protocol.messages.round import PacedPlan, Plan
-from protocol.planning.paced_plan import paced
+from protocol.planning.paced_plan import length_reason_in, paced
 from protocol.planning.plan import open_plan
 from protocol.round import actions as a
 from protocol.round import events as e
@@ -51,8 +51,11 @@ def test_a_plan_that_lies_about_the_length_before_it_is_refused(claimed_s: float
     member = cluster.named(cluster.withheld[0].to)
     leader = cluster.named(signed.peer)
     plan = open_as(PacedPlan, signed, cluster.run_id)
+    assert length_reason_in(plan).startswith(f"rounds of {plan.round_s:.3g} s")
+    assert plan.reason.endswith(f"; {length_reason_in(plan)}")
     assert plan.round_s_before == member.state.tip.round_s != claimed_s
     plain = Plan(**{name: getattr(plan, name) for name in Plan.__struct_fields__})
+    assert not length_reason_in(plain)
     offers = [open_as(Ready, offer, cluster.run_id) for offer in plan.offers]
     lie = paced(plain, offers, member.state.context.manifest, claimed_s)
     forged = sign(leader.signer, cluster.run_id, lie)

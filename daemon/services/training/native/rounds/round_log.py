@@ -7,6 +7,8 @@ from collections.abc import Callable
 from daemon.swarm.ancestry import LineageEntry
 from protocol.identity import PeerId
 from protocol.journal import Contributor, JournalEvent, PhaseEntered, RoundCertified
+from protocol.messages.round import round_s_of
+from protocol.planning.paced_plan import length_reason_in
 from protocol.round.state import RoundState
 
 
@@ -42,6 +44,8 @@ def certified(
         group_sizes=tuple(len(group) for group in plan.plan.groups),
         predicted_s=plan.plan.predicted_s,
         voters=certificate.voters,
+        next_round_s=round_s_of(plan.plan),
+        next_round_reason=length_reason_in(plan.plan),
     )
 
 

@@ -15,7 +15,7 @@ from daemon.disk.atomic import no_fault, set_aside
 from daemon.disk.chain_file import ChainFile, write_chain
 from daemon.disk.checkpoint_file import checkpoints_in, read_checkpoint
 from daemon.disk.ledger_file import read_ledger
-from daemon.disk.run_folder import CERTIFICATES, CHECKPOINTS, LEDGER, VIEW_RECORDS
+from daemon.disk.run_folder import CERTIFICATES, CHECKPOINTS, LEDGER, LEDGER_MARK, VIEW_RECORDS
 from daemon.disk.slots_file import SlotsFile
 from daemon.disk.tensors import DamagedFile
 from daemon.swarm.chain_sync import unpack_record
@@ -38,7 +38,8 @@ def repair(folder: Path, signed: SignedManifest) -> list[str]:
     states = _certificates(folder, signed, sentences) if certified else {}
     _checkpoints(folder / CHECKPOINTS, run, states if certified else None, sentences)
     _ledger(folder / LEDGER, run, states if certified else None, sentences)
-    _view_records(folder / VIEW_RECORDS, sentences)
+    _slots(folder / VIEW_RECORDS, "view records", sentences)
+    _slots(folder / LEDGER_MARK, "figures of the ledger's mark", sentences)
     return sentences
 
 
@@ -153,9 +154,9 @@ def _ledger(
     sentences.append(f"The ledger, which holds pending work, {why}. Set aside: {set_aside(path)}")
 
 
-def _view_records(path: Path, sentences: list[str]) -> None:
+def _slots(path: Path, what: str, sentences: list[str]) -> None:
     damage: list[str] = []
     slots = SlotsFile(path, no_fault, damage.append)
     if slots.unreadable or damage:
         why = f"cannot be read ({slots.unreadable})" if slots.unreadable else "are damaged"
-        sentences.append(f"The view records {why}. Set aside: {set_aside(path)}")
+        sentences.append(f"The {what} {why}. Set aside: {set_aside(path)}")

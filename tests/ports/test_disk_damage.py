@@ -19,7 +19,10 @@ from tests.ports.disk_kit import (
     checkpoint,
     content,
     ledger,
+    mark,
     proof,
+    results,
+    save_results,
     stands,
     tip_of,
 )
@@ -128,6 +131,7 @@ READS: dict[str, Callable[[FileDisk], Awaitable[object]]] = {
     "certificates": lambda disk: disk.certificates(RUN, 1, 10),
     "ledger.safetensors": lambda disk: disk.load_ledger(RUN),
     "stands": lambda disk: disk.load_view_records(RUN),
+    "ledger-mark": lambda disk: disk.load_mark(RUN),
     "checkpoints": lambda disk: disk.load_checkpoint(RUN),
     f"checkpoints/0000000001-{tip_of(1).hex()}.safetensors": lambda disk: disk.load_checkpoint(RUN),
 }
@@ -149,6 +153,7 @@ async def filled(root: Path) -> FileDisk:
     await disk.save_ledger(ledger(1))
     await disk.save_view_records(RUN, stands(1))
     await disk.append_certificate(RUN, 1, b"one")
+    await disk.save_mark(RUN, mark(1))
     return disk
 
 
@@ -241,3 +246,32 @@ async def test_checkpoint_under_a_wrong_name_is_skipped(tmp_path: Path) -> None:
     await disk.save_checkpoint(checkpoint(2))
     assert content(await disk.load_checkpoint(RUN)) == content(checkpoint(2))
     assert "99" in disk.damaged[0]
+
+
+@pytest.mark.parametrize("mangle", ["garbage", "half", "directory"])
+async def test_damaged_mark_and_results_read_as_absent_or_as_they_are(
+    tmp_path: Path, mangle: str
+) -> None:
+    """A damaged mark is reported. Results prove themselves to the reader, who checks them."""
+    disk = FileDisk(tmp_path, inline)
+    await disk.save_mark(RUN, mark(1))
+    await save_results(disk, 1)
+    whole = b"".join(results(1))
+    record, (kept,) = tmp_path / FOLDER / "ledger-mark", (tmp_path / FOLDER / "results").iterdir()
+    left = {"garbage": b"garbage", "half": whole[: len(whole) // 2]}.get(mangle)
+    record.write_bytes(b"garbage" if left is None else record.read_bytes()[:1000])
+    if left is None:
+        kept.unlink()
+        kept.mkdir()
+    else:
+        kept.write_bytes(left)
+    reopened = FileDisk(tmp_path, inline)
+    assert await reopened.load_mark(RUN) is None
+    assert len(reopened.damaged) == 1
+    assert reopened.damaged[0].startswith("The ledger's mark is damaged")
+    assert await reopened.read_results(RUN, tip_of(1)) == left
+    await reopened.save_mark(RUN, mark(2))
+    await save_results(reopened, 2)
+    again = FileDisk(tmp_path, inline)
+    assert await again.load_mark(RUN) == mark(2)
+    assert await again.read_results(RUN, tip_of(2)) == b"".join(results(2))

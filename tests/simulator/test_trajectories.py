@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from daemon.services.training.native.state.ledger_store import PASSED_BY
-from protocol.journal import RoundCertified, Trained, WorkDropped
+from protocol.journal import CheckpointWritten, RoundCertified, Trained, WorkDropped
 from protocol.ports.trainer import Lane
 from protocol.run.manifest import Group, Limits, Manifest, Outer, RoundRules
 from simulator.fakes.clock import run_virtual
@@ -29,6 +29,7 @@ MANIFEST = Manifest(
     group=Group(min_peers=2, max_group=8),
     round=RoundRules(seconds=2.0, ready_s=0.5, scatter_s=2.0, gather_s=2.0, vote_s=1.0),
 )
+AFTER_FULL_STATE = "trained after the last full state on disk"
 DIRECT = Outer(learning_rate=1.0, momentum=0.0)
 DILOCO = Outer(learning_rate=0.7, momentum=0.9)
 
@@ -59,6 +60,15 @@ def losses(played: World, node: int, after: float = 0.0) -> list[float]:
     """The loss of each stretch that was handed over."""
     events = played.events(Trained, node=node, after=after)
     return [event.loss for event in events if isinstance(event, Trained) and event.loss is not None]
+
+
+def until_full_state(played: World) -> list[float]:
+    """The losses of node 0 up to its last full state on disk."""
+    own = [event for _, node, event in played.history if node == 0]
+    last = max(at for at, event in enumerate(own) if isinstance(event, CheckpointWritten))
+    return [
+        event.loss for event in own[:last] if isinstance(event, Trained) and event.loss is not None
+    ]
 
 
 def certified(played: World, node: int) -> list[RoundCertified]:
@@ -152,7 +162,8 @@ def test_first_anchor_is_the_weighted_mean_of_its_members() -> None:
 def test_node_alone_continues_after_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lone node is killed twice in mid-round and asked to leave once; then a friend joins.
 
-    No sample is drawn twice.
+    A kill costs what the node trained since its last full state, an orderly end nothing. No sample
+    is drawn twice.
     """
     played = world()
     drawn: dict[str, list[int]] = {}
@@ -178,7 +189,8 @@ def test_node_alone_continues_after_restarts(monkeypatch: pytest.MonkeyPatch) ->
                     played.kill(0)
                 await played.until(lambda: not played.nodes[0].alive, 10, "its end")
                 known = losses(played, 0)
-                ends.append((len(known), known[-1]))
+                kept = known if orderly else until_full_state(played)
+                ends.append((len(known), kept[-1]))
                 await alone(played, len(known) + 3)
             played.start(1)
             await played.until(lambda: played.number(0) >= 4, 60, "four rounds together")
@@ -193,7 +205,9 @@ def test_node_alone_continues_after_restarts(monkeypatch: pytest.MonkeyPatch) ->
         assert len(set(positions)) == len(positions), (
             f"{peer} drew {len(positions) - len(set(positions))} positions twice"
         )
-    assert not dropped(played)
+    # Each kill drops what it costs, and says so.
+    assert all(AFTER_FULL_STATE in event.reason for event in dropped(played)), dropped(played)
+    assert len(dropped(played)) <= 2, "an orderly end drops nothing"
 
 
 def test_sample_limit_costs_weight_and_no_progress() -> None:

@@ -70,7 +70,7 @@ def test_the_world_runs_the_modules_of_the_real_node() -> None:
         own = [kind for kind in parts if kind.__module__.startswith(("daemon.", "simulator."))]
         assert {kind.__module__.split(".")[0] for kind in own} <= {"daemon", "simulator"}
         ports = {kind.__name__ for kind in own if kind.__module__.startswith("simulator.")}
-        assert ports <= {"FaultyNetwork", "CountingTrainer", "RecordingDisk"}, (
+        assert ports <= {"FaultyNetwork", "CountingTrainer", "MemoryDisk"}, (
             "only the outermost layer is fake"
         )
     # Nothing replaces a rule or a step of the engine.

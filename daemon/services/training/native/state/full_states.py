@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from daemon.services.training.native.engine_context import DiskRules
+from daemon.services.training.native.engine_context import ALONE_STATE_S, DiskRules
 from protocol.journal import JournalEvent, Warned
 
 HOUR_S = 3600.0
@@ -55,8 +55,11 @@ class FullStates:
             self._history.popleft()
         return total - self._history[0][1]
 
-    def is_due(self, tip_number: int, size_bytes: int, now: float) -> bool:
-        """Return whether to write a full state of `size_bytes` now."""
+    def is_due(self, tip_number: int, size_bytes: int, now: float, *, alone: bool = False) -> bool:
+        """Return whether to write a full state of `size_bytes` now.
+
+        `alone` says that nothing was certified for a while, so no other node holds this work.
+        """
         hourly = self.hourly_bytes(now)
         if self.needed or self.number is None or self._written_at is None:
             return True
@@ -65,7 +68,8 @@ class FullStates:
             return True
         if tip_number - self.number >= MOST_CERTIFICATES:
             return True
-        if now - self._written_at < self._rules.full_state_s:
+        spacing_s = self._rules.full_state_s
+        if now - self._written_at < (min(spacing_s, ALONE_STATE_S) if alone else spacing_s):
             return False
         limit = self._rules.hourly_bytes
         if not limit or hourly + size_bytes <= limit:

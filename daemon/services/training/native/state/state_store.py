@@ -266,9 +266,9 @@ class StateStore:
         )
         return unwritten
 
-    def is_full_state_due(self, now: float) -> bool:
+    def is_full_state_due(self, now: float, *, alone: bool = False) -> bool:
         """Return whether the next write includes the full state."""
-        return self.full_states.is_due(self.tip.number, self._full_bytes(), now)
+        return self.full_states.is_due(self.tip.number, self._full_bytes(), now, alone=alone)
 
     def _full_bytes(self) -> int:
         """About the bytes of a full state."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import trio
 
+from daemon.services.training.native.engine_context import ALONE_STATE_S
 from daemon.services.training.native.exchange.result_buffer import EncodingLosses
 from daemon.services.training.native.rounds.round_log import RoundLog
 from daemon.services.training.native.state.downloads import Arrived
@@ -171,8 +172,10 @@ class StateSync:
 
     async def write_if_due(self) -> None:
         """Write the full state of a node whose rounds end without a certificate, if it is due."""
-        if self._state_store.is_full_state_due(trio.current_time()):
-            await self.write()
+        now = trio.current_time()
+        alone = now - self.adopted_at > ALONE_STATE_S
+        if self._state_store.is_full_state_due(now, alone=alone):
+            await self.write(full=True)
 
 
 def _records(path: list[OpenCertificate], above: int) -> list[tuple[int, bytes]]:

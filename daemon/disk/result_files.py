@@ -1,7 +1,7 @@
 """Keeps the bytes from which the states of recent certificates follow, one file each.
 
 A file is the encoded mean of one round (`protocol/averaging/encoded_mean.py`), or the state of a
-merge. It has no header: the certificate names what the bytes must lead to, and whoever reads them
+merge. It has no header: the certificate names what the bytes must lead to, and each reader
 checks that. Its name holds the certificate's number and the digest of the certificate's state.
 """
 

@@ -27,7 +27,7 @@ PROTOCOL = "/hypergpu/state/1"
 OPEN_STATES = 6
 
 InMemory = Callable[[Digest, int, int], bytes | None]
-"""Maps (tip, offset, size) to bytes of a state in memory; None for a tip that is not there."""
+"""Maps (tip, offset, size) to bytes of a state in memory; None for a tip without one."""
 
 
 def chunk_sizes(parameters: int) -> list[tuple[int, int]]:

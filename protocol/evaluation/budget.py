@@ -35,7 +35,7 @@ TRAINED_COST = 3
 
 
 class EvaluationBudget(msgspec.Struct, frozen=True, kw_only=True):
-    """What scoring has cost since `began_s`. Times are seconds of one monotonic clock."""
+    """The cost of scoring since `began_s`. Times are seconds of one monotonic clock."""
 
     began_s: float
     # The share of the time that scoring may take.

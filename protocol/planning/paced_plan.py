@@ -89,7 +89,7 @@ def _seconds(round_s: float | None) -> str:
 
 
 def _exchange_s(plan: Plan, offers: Iterable[Ready], manifest: Manifest) -> float | None:
-    """The exchange as the plan predicts it; None where nothing can be said.
+    """The exchange as the plan predicts it; None where too little is known.
 
     Transfers that are quick are not measured. So a run in which no link was ever measured counts as
     one on home links: where its links are slower, its exchanges take longer, and are measured.

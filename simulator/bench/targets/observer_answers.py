@@ -42,7 +42,7 @@ def knows_round(connection: http.client.HTTPConnection) -> bool:
 
 
 def answered_s(connection: http.client.HTTPConnection) -> float:
-    """Seconds until one answer is here. Raises `Unreachable` where the observer refuses."""
+    """Seconds until one answer has arrived. Raises `Unreachable` where the observer refuses."""
     began = time.perf_counter()
     _answer(connection)
     return time.perf_counter() - began

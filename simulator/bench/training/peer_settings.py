@@ -1,4 +1,4 @@
-"""What a peer of the benchmark is told when it starts, and what it says."""
+"""The settings of a peer of the benchmark, and the lines that it prints."""
 
 from __future__ import annotations
 

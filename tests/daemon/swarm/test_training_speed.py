@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from daemon.swarm.training_speed import RECENT_S, RecentTrainingSpeed, TrainingSpeed
-from protocol.journal import PeerReport
+from protocol.journal import PeerReport, RoundCertified
 from protocol.ports.trainer import Progress
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.trainer import QuadraticTrainer
@@ -54,11 +56,14 @@ def test_no_beacon_of_a_calm_swarm_reports_a_speed_of_zero() -> None:
     """Half of all polls once showed 0 samples per second and no loss, at each change of round."""
     played = StoryPlayer(plain("calm", 60.0, 3, lambda n: ())(None, 1))
     reports: list[PeerReport] = []
+    certified: set[int] = set()
     happened = played.world.happened
 
     def observe(node: object, event: object) -> None:
         if isinstance(event, PeerReport):
             reports.append(event)
+        if isinstance(event, RoundCertified):
+            certified.add(event.number)
         happened(node, event)  # type: ignore[arg-type]
 
     played.world.happened = observe  # type: ignore[method-assign]
@@ -70,7 +75,14 @@ def test_no_beacon_of_a_calm_swarm_reports_a_speed_of_zero() -> None:
     }
     later = [report for at, report in enumerate(reports) if at >= first_trained[report.peer]]
     assert len(later) > 50
-    assert len({report.phase for report in later}) >= 3, "the reports cover changes of phase"
+    # The whole exchange takes 0.14 s, less than the least time between two beacons. So a node
+    # reports the phase in which the exchange begins, and next the training after the exchange.
+    assert {report.phase for report in later} == {"train", "offer"}
+    for peer in first_trained:
+        phases = [report.phase for report in later if report.peer == peer]
+        changes = sum(one != two for one, two in pairwise(phases))
+        # The first round begins before the first training, the last one ends after the story.
+        assert changes >= 2 * (len(certified) - 2), "the reports cover both changes of each round"
     assert [
         report for report in later if report.samples_per_second == 0 or report.loss is None
     ] == []

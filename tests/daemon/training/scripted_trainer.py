@@ -12,6 +12,7 @@ import numpy as np
 import trio
 from msgspec.structs import replace
 
+from daemon.services.training.native.engine_context import engine_context
 from daemon.services.training.native.state.state_store import StateStore
 from daemon.services.training.native.training.trainer_link import TrainerLink
 from daemon.swarm.lineage import Lineage
@@ -37,7 +38,7 @@ from simulator.fakes.medium import MemoryMedium
 from tests.protocol.rounds import people
 
 PARAMETERS = 512
-ME = people(1)[0].peer
+NODE = people(1)[0]
 INFO = TaskInfo(
     parameters=PARAMETERS,
     specs=(ParameterSpec(name="steps", shape=(PARAMETERS,), init="zeros"),),
@@ -177,14 +178,12 @@ class LinkedNode:
         self.recorded: list[JournalEvent] = []
         # Samples that certificates counted, and samples that the ledger reported as dropped.
         self.certified = self.dropped = 0
-        run = seal(manifest).run
+        signed = seal(manifest)
         self.disk = MemoryDisk(self.medium)
         self.store = StateStore(
-            run=run,
-            me=ME,
-            manifest=manifest,
+            context=engine_context(signed, NODE),
             info=INFO,
-            lineage=Lineage(run, manifest),
+            lineage=Lineage(signed.run, manifest),
             disk=self.disk,
             offload=inline,
             record=self.recorded.append,

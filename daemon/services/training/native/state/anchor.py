@@ -117,7 +117,7 @@ class Anchor:
             self._spare, self._spare_leaves = (value, momentum), leaves
 
     def read(self, tip: Digest, offset: int, size: int) -> bytes | None:
-        """Return bytes `[offset, offset + size)` of the state of a tip; None if it is not here.
+        """Return bytes `[offset, offset + size)` of the state of a tip; None if this node lacks it.
 
         The state is the parameters, then the momentum, as little-endian float32.
         """

@@ -64,7 +64,7 @@ class FullStates:
         if self.needed or self.number is None or self._written_at is None:
             return True
         if self.number == 0 < tip_number:
-            # The first certified model is there to export at once.
+            # The first certified model can be exported at once.
             return True
         if tip_number - self.number >= MOST_CERTIFICATES:
             return True

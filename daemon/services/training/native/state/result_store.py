@@ -131,7 +131,7 @@ class ResultStore:
     # ---------------------------------------------------------------- reading
 
     async def mean_of(self, certificate: OpenCertificate) -> EncodedMean | None:
-        """Return a certificate's mean from memory or disk, checked; None if it is not here."""
+        """Return a certificate's mean from memory or disk, checked; None if this node lacks it."""
         kept = self._kept.get(certificate.hash)
         if kept is not None:
             return kept
@@ -143,7 +143,7 @@ class ResultStore:
         return mean if pieces.root(digests) == certificate.outcome.result else None
 
     async def merged_state(self, certificate: OpenCertificate) -> State | None:
-        """Return the state of a merge from disk, checked; None if it is not here."""
+        """Return the state of a merge from disk, checked; None if this node lacks it."""
         data = await self._disk.read_results(self._run, certificate.outcome.state)
         if data is None or len(data) != 8 * self._parameters:
             return None
@@ -153,7 +153,7 @@ class ResultStore:
         return state if found == certificate.outcome.state else None
 
     async def held(self, name: Digest) -> HeldMean | None:
-        """Return the mean of a certificate for a peer that asks; None if it is not here."""
+        """Return the mean of a certificate for a peer that asks; None if this node lacks it."""
         entry = self._lineage.entry(name)
         if entry is None or is_merge(entry.certificate):
             return None

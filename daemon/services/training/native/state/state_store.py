@@ -11,14 +11,11 @@ The order of writes makes a crash at any instant harmless, and a power cut of al
 3.  Certificates are appended once they are adopted.
 4.  The full state follows every few minutes (`full_states.py`): first the ledger, then the
     checkpoint. A crash between them leaves a ledger that is newer than the checkpoint. Then the
-    results that the new checkpoint makes useless are removed.
+    results that the new checkpoint makes useless are removed. A download, a merge or another branch
+    does not follow by results: such a state is written with its certificate.
 
-A state that did not follow from the last full state by results (a download, a merge, another
-branch) is written with its certificate.
-
-A restart loads the last full state and replays the results on this disk. What is missing then comes
-from members, like any missed round (`downloads.py`). It trains on from the local parameters: the
-anchor minus the displacement that the ledger holds.
+A restart loads the last full state and replays results from disk, then from members
+(`downloads.py`). It trains on from the anchor minus the displacement that the ledger holds.
 """
 
 from __future__ import annotations

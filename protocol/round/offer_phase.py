@@ -108,9 +108,14 @@ def ready_received(state: RoundState, event: e.ReadyReceived, now: float) -> Tra
         and view > state.view
     ):
         return pass_view(state, now, f"its leader {short(peer)} gave up")
-    if state.phase in {Phase.SCATTER, Phase.REDUCE} and view > state.view and state.majority_lost:
+    if (
+        state.phase in {Phase.SCATTER, Phase.REDUCE, Phase.VOTE}
+        and view > state.view
+        and state.majority_lost
+    ):
         # Without this, a leader carries out a plan that all others have left. They wait for it in
-        # a later view, which they leave in turn.
+        # a later view, which they leave in turn. A member that voted keeps its vote, and sends it
+        # to the leader of the later view, which waits for that member's offer.
         return pass_view(
             state, now, f"{short(peer)} and the majority of view {state.view} are in later views"
         )

@@ -58,7 +58,7 @@ def test_invariants_detect_a_different_anchor() -> None:
 
 def test_invariants_detect_vanished_work() -> None:
     def harm(world: World) -> None:
-        _store(world, 1).ledger.add = lambda delta, samples: None  # type: ignore[method-assign]
+        _store(world, 1).ledger.add = lambda *args, **named: None  # type: ignore[method-assign]
 
     assert "nothing lost" in harmed(harm)
 

@@ -41,7 +41,7 @@ def _full_round(nodes: int) -> StoryPlayer:
 @pytest.mark.timeout(600)
 def test_a_full_round_of_more_nodes_than_are_flooded() -> None:
     # Above this number gossip reaches everybody at once, as with a thousand nodes.
-    _full_round(FLOODED_NODES + 2)
+    _full_round(FLOODED_NODES + 22)
 
 
 @pytest.mark.slow

@@ -19,6 +19,12 @@ PROGRESS_S = 10.0
 # A state that takes longer is downloaded beside the rounds. Anyone may have made its certificate,
 # and its bytes may come as slowly as their sender likes.
 MISSED_ROUNDS = 3.0
+# A node waits this long for a state that it held before a restart. After a power cut of the whole
+# swarm, the members that kept the results may come back later than this node. If the first ones to
+# return certified among themselves meanwhile, what all had certified would be lost.
+RETURN_S = 120.0
+# The time between two tries to fetch such a state.
+RETRY_S = 2.0
 
 
 def follow(state: RoundState, event: e.CertificateReceived, now: float) -> Transition:
@@ -117,6 +123,12 @@ def _bounded(state: RoundState, deadline: float) -> float:
     return min(deadline, most) if state.live - state.lost else deadline
 
 
+def _waits_for_return(state: RoundState, now: float) -> bool:
+    """Whether this node held the state before a restart, and its holders may still come back."""
+    head = state.context.resumed_head
+    return state.target is not None and state.target.hash == head and now < state.entered + RETURN_S
+
+
 def state_received(state: RoundState, event: e.StateReceived, now: float) -> Transition:
     """Adopt a downloaded state.
 
@@ -141,6 +153,8 @@ def state_unavailable(state: RoundState, event: e.StateUnavailable, now: float) 
     """Train on without a state that no peer served."""
     if state.target is None or event.certificate != state.target.hash:
         return state, []
+    if _waits_for_return(state, now):
+        return replace(state, deadline=now + RETRY_S), []
     missed_s = now - state.entered
     reason = f"training on from certificate {state.tip.number}: {event.reason}"
     state, actions = return_to_training(state, now, reason)
@@ -155,6 +169,8 @@ def fetch_overdue(state: RoundState, event: e.DeadlinePassed, now: float) -> Tra
     """
     target = state.target
     assert target is not None
+    if _waits_for_return(state, now):
+        return replace(state, deadline=now + RETRY_S), [a.FetchState(certificate=target)]
     missed_s = now - state.entered
     reason = (
         f"training on from certificate {state.tip.number}: "

@@ -222,7 +222,7 @@ TABLE: Mapping[tuple[Phase, type[e.Event]], tuple[Handler, set[Phase]]] = {
     (P.FETCH, e.StateReceived): (fetch_phase.state_received, {P.FETCH, P.ADOPT}),
     (P.FETCH, e.StateUnavailable): (fetch_phase.state_unavailable, {P.FETCH, P.TRAIN}),
     (P.FETCH, e.PlanReceived): (ready_phase.plan_missed, {P.FETCH}),
-    (P.FETCH, e.DeadlinePassed): (fetch_phase.fetch_overdue, {P.TRAIN}),
+    (P.FETCH, e.DeadlinePassed): (fetch_phase.fetch_overdue, {P.FETCH, P.TRAIN}),
     (P.FETCH, e.CertificateReceived): (fetch_phase.follow_newer, {P.FETCH}),
 }
 

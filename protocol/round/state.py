@@ -32,6 +32,8 @@ class RunContext(msgspec.Struct, frozen=True, kw_only=True):
     manifest: Manifest
     # The chunks of the run's model.
     chunks: int
+    # The last certificate on this node's disk at its start, if its state is not there; else empty.
+    resumed_head: Digest = b""
 
 
 class LeaderState(msgspec.Struct, frozen=True, kw_only=True):

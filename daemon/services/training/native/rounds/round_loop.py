@@ -77,6 +77,7 @@ class RoundLoop:
             me=context.me,
             manifest=context.manifest,
             chunks=chunk_count(info.parameters),
+            resumed_head=model.state_store.resumed_head,
         )
         self._state = begin(
             run_context,

@@ -131,9 +131,15 @@ class Downloads:
         self._scope.cancel()
         began, self._reported_at = trio.current_time(), -REPORT_EVERY_S
         with trio.CancelScope() as self._scope:
-            arrived, failure = await self._replay(entry)
+            path = self._path_to_replay(entry)
+            store = self._state_store
+            small = len(path) * store.results.size_bytes < 8 * store.anchor.parameters
+            arrived, failure = await self._replay(entry, path) if path and small else (None, "")
             if arrived is None:
                 arrived, failure = await self._download(entry, before)
+            if arrived is None and path and not small:
+                # After a power cut of all, no member has the state, and some have its results.
+                arrived, failure = await self._replay(entry, path)
             if arrived is None:
                 return f"no peer served the state of certificate {entry.tip.number}: {failure}"
             reached = arrived.reached or entry.certificate
@@ -155,15 +161,14 @@ class Downloads:
             self._report_arrived(reached, ahead)
         return ""
 
-    async def _replay(self, entry: LineageEntry) -> tuple[Arrived | None, str]:
-        """Get to a certificate by the means since the anchor, if that is possible and smaller.
+    async def _replay(
+        self, entry: LineageEntry, path: list[OpenCertificate]
+    ) -> tuple[Arrived | None, str]:
+        """Get to a certificate by the means since the anchor.
 
         Returns:
             The state of the certificate, or of one on the way to it; None and why it failed.
         """
-        path = self._path_to_replay(entry)
-        if not path:
-            return None, ""
         catching_up = self._current = CatchUp(
             network=self._network,
             manifest=self._manifest,
@@ -180,15 +185,13 @@ class Downloads:
         return (None, failure) if catching_up.reached is None else (catching_up, "")
 
     def _path_to_replay(self, entry: LineageEntry) -> list[OpenCertificate]:
-        """Return the certificates to replay; none where the whole state is the better way."""
+        """Return the certificates to replay; none where a merge or another branch lies between."""
         store = self._state_store
         if not self._lineage.descends(entry.tip, store.tip):
             return []
         path = self._lineage.path(store.tip, entry.tip)
         whole = bool(path) and path[0].outcome.parents == (store.tip.hash,)
         if not whole or any(is_merge(certificate) for certificate in path):
-            return []
-        if len(path) * store.results.size_bytes >= 8 * store.anchor.parameters:
             return []
         return path
 

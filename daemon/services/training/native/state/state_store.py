@@ -90,6 +90,7 @@ class StateStore:
         self.lineage = lineage
         self.manifest = manifest
         self.tip: Tip = lineage.root
+        self.resumed_head = b""
         # The inner optimizer's state.
         self.inner: Vector = np.zeros(0, np.float32)
         self._run, self._me, self._info = run, me, info
@@ -149,18 +150,15 @@ class StateStore:
                 f"Checkpoint {self.tip.number} does not have the state that its certificate names.",
             )
         self.anchor.adopt(self.tip.hash)
+        results, lineage = self.results, self.lineage
         tip = await replay_from_disk(
-            self.tip,
-            self.manifest,
-            self.anchor,
-            self.results,
-            self.lineage,
-            self._offload,
-            self._warn,
+            self.tip, self.manifest, self.anchor, results, lineage, self._offload, self._warn
         )
         if tip.number > self.tip.number:
             self.tip = tip
             summary += f", replayed to certificate {tip.number}"
+        if (head := self.lineage.preferred_descendant(self.tip)) is not None:
+            self.resumed_head = head.hash
         return summary + await self.ledger_store.resume(
             self.tip, view_taken=lambda parent: parent in self.views.records
         )

@@ -16,8 +16,9 @@ from simulator.faults import fault as f
 from simulator.scenarios.liars import named_in_groups
 from simulator.scenarios.story import Make, Story, Wanted
 
-# Without one of five nodes, members get other partners. Streams to new partners take some round
-# trips to open, once for the parts and once for the results.
+# In this story the first round without the leader has other partners. Streams to them take some
+# round trips to open, once for the parts and once for the results.
+NEW_PARTNERS = "crash-leader-vote-after"
 OPEN_STREAMS = 1.5
 
 BETWEEN_GROUPS: dict[str, float] = {
@@ -202,13 +203,11 @@ def in_groups(named: Mapping[str, Make]) -> dict[str, Make]:
     def regrouped(make: Make) -> Make:
         def again(nodes: int | None, seed: int) -> Story:
             story = make(nodes, seed)
-            named = named_in_groups(story.name, story.wanted)
-            exchanges = named.recovery_exchanges
-            wanted = replace(
-                named,
-                recovery_exchange_s=None,
-                recovery_exchanges=None if exchanges is None else OPEN_STREAMS * exchanges,
-            )
+            wanted = replace(named_in_groups(story.name, story.wanted), recovery_exchange_s=None)
+            if story.name == NEW_PARTNERS and wanted.recovery_exchanges is not None:
+                wanted = replace(
+                    wanted, recovery_exchanges=OPEN_STREAMS * wanted.recovery_exchanges
+                )
             size = max(-(-story.nodes // 2), story.min_peers)
             # A leader may be the last to have all slices. Then a certificate exists before its vote
             # in that round.

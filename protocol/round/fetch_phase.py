@@ -19,11 +19,7 @@ PROGRESS_S = 10.0
 # A state that takes longer is downloaded beside the rounds. Anyone may have made its certificate,
 # and its bytes may come as slowly as their sender likes.
 MISSED_ROUNDS = 3.0
-# A node waits this long for a state that it held before a restart. After a power cut of the whole
-# swarm, the members that kept the results may come back later than this node. If the first ones to
-# return certified among themselves meanwhile, what all had certified would be lost.
-RETURN_S = 120.0
-# The time between two tries to fetch such a state.
+# The time between two tries to fetch a state that this node held before a restart.
 RETRY_S = 2.0
 
 
@@ -124,9 +120,9 @@ def _bounded(state: RoundState, deadline: float) -> float:
 
 
 def _waits_for_return(state: RoundState, now: float) -> bool:
-    """Whether this node held the state before a restart, and its holders may still come back."""
-    head = state.context.resumed_head
-    return state.target is not None and state.target.hash == head and now < state.entered + RETURN_S
+    """Whether this node held the target's state before a restart, and still waits for it."""
+    target, returning = state.target, state.context.returning
+    return target is not None and returning is not None and returning.awaited(target.hash, now)
 
 
 def state_received(state: RoundState, event: e.StateReceived, now: float) -> Transition:

@@ -24,6 +24,19 @@ from protocol.rules.registry import rules_of
 from protocol.run.manifest import Manifest
 
 
+class ReturningState(msgspec.Struct, frozen=True, kw_only=True):
+    """A state that this node held before a restart, and whose holders may still come back."""
+
+    # The last certificate on this node's disk at its start.
+    certificate: Digest
+    # Monotonic seconds: how long this node waits for the state.
+    until: float
+
+    def awaited(self, certificate: Digest, now: float) -> bool:
+        """Whether `certificate` names the state, and this node still waits for it."""
+        return certificate == self.certificate and now < self.until
+
+
 class RunContext(msgspec.Struct, frozen=True, kw_only=True):
     """What stays the same for one node during a run."""
 
@@ -32,8 +45,8 @@ class RunContext(msgspec.Struct, frozen=True, kw_only=True):
     manifest: Manifest
     # The chunks of the run's model.
     chunks: int
-    # The last certificate on this node's disk at its start, if its state is not there; else empty.
-    resumed_head: Digest = b""
+    # None where the disk had the state of its last certificate.
+    returning: ReturningState | None = None
 
 
 class LeaderState(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,12 +13,13 @@ import trio
 from daemon.swarm.chain_sync import unpack_record
 from protocol.certificates.certificate import hash_of
 from protocol.digest import Digest
-from protocol.journal import CaughtUp, RoundCertified, Trained
+from protocol.journal import CaughtUp, RoundCertified, Trained, WorkDropped
 from protocol.run.manifest import Manifest
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.link import LinkModel
 from simulator.faults import fault as f
-from simulator.scenarios.story import QUICK
+from simulator.playback.player import play
+from simulator.scenarios.story import QUICK, Story
 from simulator.world.fault_scheduler import FaultScheduler
 from simulator.world.world import World
 
@@ -156,3 +157,18 @@ def test_power_cut_of_all_nodes_at_a_random_instant_loses_nothing_certified(seed
         assert store is not None
         path = lineage.path(lineage.root, store.tip)
         assert on_disk <= {certificate.hash for certificate in path}
+
+
+@pytest.mark.parametrize("spread_s", [10.0, 60.0])
+@pytest.mark.parametrize("seed", [1, 5, 12])
+def test_power_cut_whose_members_return_one_by_one_loses_nothing_certified(
+    seed: int, spread_s: float
+) -> None:
+    """The first ones back had certified anew, without what all had on their disks."""
+    cut = f.PowerCut(at_s=35.023, back_s=2.023, spread_s=spread_s)
+    story = Story(name="return", nodes=6, seed=seed, seconds=36.0, schedule=(cut,), round=QUICK)
+    played = play(story)
+    assert played.report is not None
+    assert played.report.ok, played.report.reason
+    dropped = [e for e in played.world.events(WorkDropped) if isinstance(e, WorkDropped)]
+    assert not any("counts at most" in event.reason for event in dropped), "the cap is far away"

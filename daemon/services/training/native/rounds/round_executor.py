@@ -101,7 +101,10 @@ class RoundExecutor:
             return
         why = await self._downloads.fetch(entry)
         if why:
-            self._fork_choice.state_unavailable(certificate.hash, trio.current_time())
+            now, returning = trio.current_time(), self._state_store.returning
+            # A node that comes closer to the state, by some of the results, fetches on at once.
+            if returning is None or not returning.awaited(certificate.hash, now):
+                self._fork_choice.state_unavailable(certificate.hash, now)
             self._emit(e.StateUnavailable(certificate=certificate.hash, reason=why))
 
     async def fetch_branch(self, other: Tip) -> None:

@@ -77,7 +77,7 @@ class RoundLoop:
             me=context.me,
             manifest=context.manifest,
             chunks=chunk_count(info.parameters),
-            resumed_head=model.state_store.resumed_head,
+            returning=model.state_store.returning,
         )
         self._state = begin(
             run_context,

@@ -221,8 +221,11 @@ class LedgerStore:
             beside = not last and (step is None or not self._lineage.descends(step.tip, before))
             listed = certificate.listed.get(self._me)
             known = listed is None or self.ledger.knows(listed)
+            # A restart may have settled the listed offer already: the certificate then only ages
+            # newer work.
+            counted = listed is not None and listed > self.ledger.settled
             dropped = self.ledger.settle(listed, beside=beside, share=1 / certificate.rounds)
-            self._report_dropped(dropped, self._reason(certificate, listed is not None, known))
+            self._report_dropped(dropped, self._reason(certificate, counted, known))
 
     def joins(self, before: Tip, path: list[OpenCertificate]) -> bool:
         """Return whether `path` leads a node to its first anchor of a run that others began.

@@ -12,8 +12,13 @@ from protocol.averaging.replay import is_merge
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.tip import Tip
 from protocol.ports.offload import Offload
+from protocol.round.state import ReturningState
 from protocol.run.manifest import Manifest, Outer
 from protocol.run.schedule import outer_at
+
+# After a power cut of the whole swarm, the members that kept the results may come back later than
+# this node. If the first ones certified among themselves meanwhile, certified work would be lost.
+RETURN_S = 120.0
 
 
 async def replay_from_disk(
@@ -51,6 +56,14 @@ async def replay_from_disk(
         anchor.adopt(certificate.hash)
         tip = entry.tip
     return tip
+
+
+def returning_state(lineage: Lineage, tip: Tip, now: float) -> ReturningState | None:
+    """Return the state of the last certificate on disk, where this node starts before it."""
+    head = lineage.preferred_descendant(tip)
+    if head is None:
+        return None
+    return ReturningState(certificate=head.hash, until=now + RETURN_S)
 
 
 async def _merge(

@@ -31,7 +31,7 @@ from daemon.services.training.native.state.anchor import Anchor
 from daemon.services.training.native.state.chain_store import ChainStore
 from daemon.services.training.native.state.full_states import FullStates
 from daemon.services.training.native.state.ledger_store import LedgerStore
-from daemon.services.training.native.state.replay_from_disk import replay_from_disk
+from daemon.services.training.native.state.replay_from_disk import replay_from_disk, returning_state
 from daemon.services.training.native.state.result_store import ResultStore
 from daemon.services.training.native.state.view_store import ViewStore
 from daemon.swarm.lineage import Lineage
@@ -48,6 +48,7 @@ from protocol.ports.disk import Disk, DiskFull
 from protocol.ports.disk_records import Checkpoint
 from protocol.ports.offload import Offload
 from protocol.ports.trainer import TaskInfo
+from protocol.round.state import ReturningState
 from protocol.run.initial_parameters import initial_parameters
 
 
@@ -90,7 +91,7 @@ class StateStore:
         self.lineage = lineage
         self.manifest = manifest
         self.tip: Tip = lineage.root
-        self.resumed_head = b""
+        self.returning: ReturningState | None = None
         # The inner optimizer's state.
         self.inner: Vector = np.zeros(0, np.float32)
         self._run, self._me, self._info = run, me, info
@@ -157,8 +158,7 @@ class StateStore:
         if tip.number > self.tip.number:
             self.tip = tip
             summary += f", replayed to certificate {tip.number}"
-        if (head := self.lineage.preferred_descendant(self.tip)) is not None:
-            self.resumed_head = head.hash
+        self.returning = returning_state(lineage, self.tip, trio.current_time())
         return summary + await self.ledger_store.resume(
             self.tip, view_taken=lambda parent: parent in self.views.records
         )

@@ -129,6 +129,7 @@ class MemberAgent:
                 hash=store.tip.hash.hex(),
                 weight=ledger.pending,
                 offered_seq=ledger.offer.seq,
+                next_seq=ledger.next_seq,
                 given=ledger.offer_sent,
                 vectors=digest_of(ledger),
             )

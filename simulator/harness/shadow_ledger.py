@@ -83,6 +83,8 @@ class ShadowLedger:
         self._ledger = self._empty()
         # The last seq certified in the ancestry of the member's certificate.
         self._last_seq = 0
+        # The last seq that the member reported on offer.
+        self._offered_seq = 0
         # Trajectories that ended and are not certified.
         self._waiting: tuple[LocalTrajectory, ...] = ()
         self._present: tuple[Stretch, ...] = ()
@@ -124,11 +126,24 @@ class ShadowLedger:
         )
 
     def resumed(self, line: Resumed) -> None:
-        """Restore the ledger that the member read from its disk: one that it recently had.
+        """Restore the ledger that the member came back with.
 
-        It must match whole, with its rounding. What came after it is lost.
+        It is one that the member recently had, and matches whole, with its rounding: what came
+        after it is lost. Or it is empty: a member that sent an offer since its last full state
+        drops its pending work. No seq that was offered is used again.
         """
         self.tip = bytes.fromhex(line.hash)
+        if line.next_seq <= self._offered_seq:
+            self.doubts.append(
+                f"it came back to offer seq {line.next_seq} again, after seq {self._offered_seq}"
+            )
+        if not (line.weight or line.offered_seq) and line.vectors == digest_of(self._empty()):
+            self._ledger = self._empty()
+            self._ledger.drop(line.next_seq)
+            self._last_seq = self._ledger.settled
+            self._waiting = self._present = self._later = ()
+            self._offers = {}
+            return
         reported = (line.offered_seq, line.vectors)
         found = next(
             (
@@ -147,6 +162,7 @@ class ShadowLedger:
         self._ledger = self._empty()
         restore_ledger(self._ledger, found.record, offer_sent=line.given)
         self._ledger.settled = self._last_seq = found.settled
+        self._ledger.next_seq = line.next_seq
         self._waiting, self._present, self._later, self._offers = (
             found.waiting,
             found.present,
@@ -190,6 +206,7 @@ class ShadowLedger:
                 *self._waiting,
                 *([LocalTrajectory(stretches=self._present)] if self._present else []),
             )
+        self._offered_seq = max(self._offered_seq, line.seq)
         self._keep()
         if not offer.weight:
             return None

@@ -33,12 +33,14 @@ class Resumed(MemberLine, frozen=True, kw_only=True, tag=True):
 
     `hash` is the certificate, the run id at genesis. `vectors` is the digest of the ledger's
     content. `offered_seq` is 0 without an offer. `given` says whether the offer may have been sent.
+    `next_seq` is the seq of the member's next offer.
     """
 
     number: int
     hash: str
     weight: int
     offered_seq: int
+    next_seq: int
     given: bool
     vectors: str
 

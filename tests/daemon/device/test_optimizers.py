@@ -16,7 +16,7 @@ from daemon.device.optimizers.choice import make_optimizer
 from daemon.device.tasks.catalog import load_task
 from daemon.device.tasks.task import Task
 from protocol.run.initial_parameters import initial_parameters
-from protocol.run.manifest import Inner
+from protocol.run.manifest import Inner, Manifest
 from tests.daemon.device.faulty_tasks import Line, LineOptions
 from tests.daemon.device.loops import SETTINGS, loop_of
 
@@ -214,3 +214,10 @@ def test_a_manifest_refuses_a_momentum_that_the_optimizer_does_not_have() -> Non
     with pytest.raises(ValueError, match="nesterov"):
         Inner(optimizer="sgd", momentum=0.0, nesterov=True)
     assert Inner(optimizer="sgd").effective_momentum == 0.9
+
+
+def test_a_manifest_of_earlier_rules_has_no_choice_of_the_optimizer() -> None:
+    with pytest.raises(ValueError, match=r"rules 3 have no inner.optimizer"):
+        Manifest(name="early", task="byte_gpt", rules=3, inner=Inner(optimizer="sgd"))
+    with pytest.raises(ValueError, match=r"rules 3 have no inner.accumulate"):
+        Manifest(name="early", task="byte_gpt", rules=3, inner=Inner(accumulate=2))

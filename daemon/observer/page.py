@@ -56,7 +56,10 @@ def _run_card(status: Status) -> str:
     held_out, scored = MISSING, "measured on held-out samples"
     if run.held_out is not None:
         held_out = f"{loss(run.held_out_first)} → {loss(run.held_out)}"
-        scored = f"held-out samples, first → round {count(run.held_out_round)}, scored by {run.held_out_scorers}"
+        scored = (
+            f"held-out samples, first → round {count(run.held_out_round)},"
+            f" scored by {run.held_out_scorers}"
+        )
     rows: list[Row] = [
         ("Loss", held_out, scored),
         ("Claimed loss", falling, "first → now, of their own training data"),

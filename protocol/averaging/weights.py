@@ -18,8 +18,7 @@ function is pure. The lower median of n values is element (n - 1) // 2 in ascend
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from enum import IntEnum
+from collections.abc import Collection, Sequence
 from typing import TypeVar
 
 # How far a weight may exceed the median of the voters, and the member's own median.
@@ -39,14 +38,6 @@ TRUSTED_POLICIES = frozenset({"invite", "allowlist"})
 """The admission policies under which the owner knows every member."""
 
 
-class Role(IntEnum):
-    """What a contributor is in the record before the plan."""
-
-    NEWCOMER = 0
-    MEMBER = 1
-    VOTER = 2
-
-
 Number = TypeVar("Number", int, float)
 
 
@@ -55,22 +46,25 @@ def lower_median(values: Sequence[Number]) -> Number:
     return sorted(values)[(len(values) - 1) // 2]
 
 
-def median_samples(samples: Sequence[int], roles: Sequence[Role]) -> int:
+def median_samples(
+    samples: Sequence[int], voters: Collection[int], newcomers: Collection[int]
+) -> int:
     """Return m: the lower median of the voters' samples.
 
-    Where no voter offers any, it is that of the members, and then that of all. Who offers nothing
-    does not count: an idle voter would make the median zero.
+    Where no voter offers any, it is that of the members, and then that of all. A member that offers
+    nothing does not count: an idle voter would make the median zero.
 
     Args:
         samples: what each member of the plan offers, not negative.
-        roles: the role of each, in the same order.
+        voters: which of them vote, by index.
+        newcomers: which of them are newcomers, by index.
 
     Returns:
         The median; 0 where nobody offers anything.
     """
-    for least in (Role.VOTER, Role.MEMBER, Role.NEWCOMER):
-        offered = [one for one, role in zip(samples, roles, strict=True) if one and role >= least]
-        if offered:
+    everyone = range(len(samples))
+    for judges in (voters, [i for i in everyone if i not in newcomers], everyone):
+        if offered := [samples[i] for i in judges if samples[i]]:
             return lower_median(offered)
     return 0
 
@@ -115,14 +109,14 @@ def claimed_weight(samples: int, median: int, usual: float | None, policy: str) 
 
 
 def weights_in(
-    claimed: Sequence[int], roles: Sequence[Role], contributors: Sequence[int], policy: str
+    claimed: Sequence[int], newcomers: Collection[int], contributors: Sequence[int], policy: str
 ) -> tuple[int, ...]:
     """Return the weight of each contributor in the mean, in the order of `contributors`.
 
     Args:
         claimed: what `claimed_weight` left of each member of the plan.
-        roles: the role of each.
-        contributors: members of the plan, by index, that the leader included.
+        newcomers: which members of the plan are newcomers, by index.
+        contributors: which of them the leader included, by index.
         policy: the run's admission policy.
 
     Returns:
@@ -131,17 +125,17 @@ def weights_in(
     weights = [claimed[i] for i in contributors]
     if policy in TRUSTED_POLICIES:
         return tuple(weights)
-    newcomers = [k for k, i in enumerate(contributors) if roles[i] is Role.NEWCOMER]
-    members = [k for k, i in enumerate(contributors) if roles[i] is not Role.NEWCOMER]
+    new = [k for k, i in enumerate(contributors) if i in newcomers]
+    members = [k for k, i in enumerate(contributors) if i not in newcomers]
     # The newcomers' bound is the tighter one for them. Counted among the others, they would raise
     # the third of the members before their own bound takes them out again.
     group = members if len(members) >= CONTRIBUTORS_FOR_THIRD else range(len(weights))
     most = _third_of_others([weights[k] for k in group])
     for k in group:
         weights[k] = min(weights[k], most)
-    together, theirs = sum(weights[k] for k in newcomers), sum(weights[k] for k in members)
+    together, theirs = sum(weights[k] for k in new), sum(weights[k] for k in members)
     if theirs and NEWCOMERS_SHARE * together > theirs:
-        for k in newcomers:
+        for k in new:
             if weights[k]:
                 weights[k] = max(1, weights[k] * theirs // (NEWCOMERS_SHARE * together))
     return tuple(weights)

@@ -10,7 +10,6 @@ from protocol.averaging.weights import (
     MEDIANS,
     OWN_WEIGHTS,
     TRUSTED_MEDIANS,
-    Role,
     claimed_weight,
     lower_median,
     median_samples,
@@ -18,8 +17,8 @@ from protocol.averaging.weights import (
     weights_in,
 )
 
-ROLES = st.sampled_from(list(Role))
-PEOPLE = st.lists(st.tuples(st.integers(0, 1 << 40), ROLES), min_size=1, max_size=64)
+# Claims, and whether each is a newcomer's.
+PEOPLE = st.lists(st.tuples(st.integers(0, 1 << 40), st.booleans()), min_size=1, max_size=64)
 
 
 def test_lower_median_is_the_element_before_the_middle() -> None:
@@ -30,11 +29,10 @@ def test_lower_median_is_the_element_before_the_middle() -> None:
 
 
 def test_median_samples_is_that_of_the_voters_who_offer() -> None:
-    voter, member, newcomer = Role.VOTER, Role.MEMBER, Role.NEWCOMER
-    assert median_samples([10, 0, 30, 999], [voter, voter, voter, member]) == 10
-    assert median_samples([0, 7, 9, 999], [voter, member, member, newcomer]) == 7
-    assert median_samples([0, 0, 5, 6], [voter, member, newcomer, newcomer]) == 5
-    assert median_samples([0, 0], [voter, newcomer]) == 0
+    assert median_samples([10, 0, 30, 999], voters=[0, 1, 2], newcomers=[]) == 10
+    assert median_samples([0, 7, 9, 999], voters=[0], newcomers=[3]) == 7
+    assert median_samples([0, 0, 5, 6], voters=[0], newcomers=[2, 3]) == 5
+    assert median_samples([0, 0], voters=[0], newcomers=[1]) == 0
 
 
 def test_usual_weight_takes_the_median_of_the_last_weights_per_second() -> None:
@@ -72,20 +70,19 @@ def test_claimed_weight_of_a_burst_is_twice_the_usual_one() -> None:
 
 
 @given(people=PEOPLE, data=st.data())
-def test_weights_in_an_open_run(people: list[tuple[int, Role]], data: st.DataObject) -> None:
-    claimed, roles = [one for one, _ in people], [role for _, role in people]
+def test_weights_in_an_open_run(people: list[tuple[int, bool]], data: st.DataObject) -> None:
+    claimed = [one for one, _ in people]
+    new = [i for i, (_, is_new) in enumerate(people) if is_new]
     contributors = sorted(
         data.draw(st.sets(st.sampled_from([i for i, one in enumerate(claimed) if one])))
         if any(claimed)
         else []
     )
-    weights = weights_in(claimed, roles, contributors, "open")
+    weights = weights_in(claimed, new, contributors, "open")
     assert len(weights) == len(contributors)
     for i, weight in zip(contributors, weights, strict=True):
         assert 1 <= weight <= claimed[i]
-    newcomers = [
-        weight for i, weight in zip(contributors, weights, strict=True) if roles[i] is Role.NEWCOMER
-    ]
+    newcomers = [weight for i, weight in zip(contributors, weights, strict=True) if i in new]
     members = sum(weights) - sum(newcomers)
     if members:
         # A weight of 1 is the least that a contribution can have.
@@ -96,17 +93,16 @@ def test_weights_in_an_open_run(people: list[tuple[int, Role]], data: st.DataObj
         )
     if len(weights) - len(newcomers) >= 5:
         for i, weight in zip(contributors, weights, strict=True):
-            if roles[i] is not Role.NEWCOMER:
+            if i not in new:
                 assert 3 * weight <= sum(weights) - weight or weight == 1
-    assert weights_in(claimed, roles, contributors, "invite") == tuple(
+    assert weights_in(claimed, new, contributors, "invite") == tuple(
         claimed[i] for i in contributors
     )
 
 
 @given(claims=st.lists(st.integers(1, 1 << 40), min_size=5, max_size=64))
 def test_a_third_of_the_others_takes_no_more_than_it_must(claims: list[int]) -> None:
-    roles, everyone = [Role.MEMBER] * len(claims), range(len(claims))
-    weights = weights_in(claims, roles, everyone, "open")
+    weights = weights_in(claims, [], range(len(claims)), "open")
     cut = [(claim, weight) for claim, weight in zip(claims, weights, strict=True) if claim > weight]
     if not cut:
         return
@@ -119,12 +115,10 @@ def test_a_third_of_the_others_takes_no_more_than_it_must(claims: list[int]) -> 
 
 def test_one_fast_member_of_few_keeps_twice_the_median() -> None:
     """A third of the others is asked only from five contributors on."""
-    assert weights_in([20, 10, 10], [Role.VOTER] * 3, [0, 1, 2], "open") == (20, 10, 10)
-    assert weights_in([20, 10, 10, 10, 10], [Role.VOTER] * 5, range(5), "open")[0] == 13
+    assert weights_in([20, 10, 10], [], [0, 1, 2], "open") == (20, 10, 10)
+    assert weights_in([20, 10, 10, 10, 10], [], range(5), "open")[0] == 13
 
 
 def test_many_newcomers_weigh_a_quarter_of_one_member() -> None:
-    weights = weights_in(
-        [100, *[100] * 10], [Role.VOTER, *[Role.NEWCOMER] * 10], range(11), "registered"
-    )
+    weights = weights_in([100] * 11, range(1, 11), range(11), "registered")
     assert weights == (100, *[2] * 10)

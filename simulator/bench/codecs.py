@@ -78,11 +78,11 @@ def _measured(codec: Codec, kind: str, values: Vector, repeat: int) -> CodecReco
     clip_parts = [ClipPart(weight=weight, data=part, votes=True) for weight, part in parts]
     scale = ClipScale(norm=float(np.sqrt(quarter)), parameters=quarter)
 
-    def plain() -> object:
-        return codec.mean(parts, out[:quarter])
+    def plain() -> None:
+        codec.mean(parts, out[:quarter])
 
-    def clipped() -> object:
-        return codec.clipped_mean(clip_parts, scale, out[:quarter])
+    def clipped() -> None:
+        codec.clipped_mean(clip_parts, scale, out[:quarter])
 
     times = sorted(_cpu_seconds(clipped) / _cpu_seconds(plain) for _ in range(repeat))
 

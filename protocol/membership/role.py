@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 
+from msgspec import UNSET
+
 from protocol.identity import PeerId
 from protocol.membership.invited import Invited
 from protocol.membership.record import Admitted, MembershipRecord
-from protocol.run.manifest import UNSET, Manifest
+from protocol.run.manifest import Manifest
 
 
 class Role(IntEnum):

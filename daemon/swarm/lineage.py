@@ -208,6 +208,12 @@ class Lineage:
         """The samples certified on each of two branches since they parted."""
         return self._ancestry.weights(first, second)
 
+    def _common(self, first: Tip, second: Tip) -> Tip:
+        """The last certificate of two branches; genesis where it is no longer kept."""
+        names = self._ancestry.common(first, second)
+        tips = [tip for name in names if (tip := self.tip(name)) is not None]
+        return max(tips, key=lambda tip: (tip.number, tip.hash), default=self.root)
+
     def descends(self, new: Tip, old: Tip) -> bool:
         """Whether `old` is `new` or in its ancestry."""
         return self._ancestry.descends(new, old)

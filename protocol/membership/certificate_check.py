@@ -60,9 +60,7 @@ def check_by_record(
     check_claims(plan.plan, plan.members, records, outcomes, run, manifest)
 
 
-def quorum_in(
-    certificate: OpenCertificate, record: MembershipRecord, manifest: Manifest
-) -> Quorum:
+def quorum_in(certificate: OpenCertificate, record: MembershipRecord, manifest: Manifest) -> Quorum:
     """The votes that count for a certificate, by its (preferred) parent's record."""
     plan = certificate.plan
     assert isinstance(plan.plan, TrustPlan), "only rules 4 have a membership record"

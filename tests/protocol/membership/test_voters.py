@@ -228,7 +228,7 @@ def test_any_history_keeps_the_rules_of_votes(
             before = run.record
             run.certify(
                 offering,
-                weights={peer: 3 for peer in offering - slow},
+                weights=dict.fromkeys(offering - slow, 3),
                 statements=statements,
                 invited=invited,
                 leaves=leaves,

@@ -16,6 +16,7 @@ from protocol.contribution.lane_reserve import FIRST_RESERVE, next_reserve
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
+from protocol.membership.record import MembershipRecord
 from protocol.messages.base import UNREADABLE
 from protocol.messages.round import round_s_of
 from protocol.planning.group_size_history import GroupSizeHistory
@@ -48,6 +49,8 @@ class Tip(msgspec.Struct, frozen=True, kw_only=True):
     # Seconds of the next round, as the last plan left them (`protocol/planning/round_length.py`);
     # None at genesis, and where all rounds of the run have one length.
     round_s: float | None = None
+    # Who votes after this certificate; None below rules 4.
+    record: MembershipRecord | None = None
 
     def lane(self, peer: PeerId) -> Lane:
         """The samples that `peer` draws in the round after this tip, until its offer.

@@ -18,6 +18,7 @@ from functools import cmp_to_key
 from daemon.swarm import certificate_shares
 from daemon.swarm.ancestry import Ancestry, LineageEntry
 from daemon.swarm.certificate_shares import CertificateShares
+from daemon.swarm.forks import Forks
 from daemon.swarm.orphans import Orphan, Orphans
 from protocol.certificates.certificate import OpenCertificate, open_certificate
 from protocol.certificates.decoded_plans import DecodedPlans
@@ -25,6 +26,7 @@ from protocol.certificates.tip import Tip, extend, genesis_of, merge, prefer, tr
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.messages.offer import task_of
+from protocol.rules.versions import RULES_4
 from protocol.run.manifest import Manifest
 
 OTHER_TASK = "other_task"
@@ -48,6 +50,7 @@ class Lineage:
         # None when the front must be computed anew.
         self._front: Tip | None = None
         self._ancestry = Ancestry(self.root.hash)
+        self.forks = Forks(run, manifest, self._ancestry, self.tip)
         self._own: OrderedDict[Digest, None] = OrderedDict()
         self._shares = CertificateShares(self._forget)
         self._orphans = Orphans()
@@ -180,7 +183,7 @@ class Lineage:
         self.best = (
             made
             if any(parent.hash == self.best.hash for parent in parents)
-            else prefer(self.best, made)
+            else self.prefer(self.best, made)
         )
         self._shares.charge(made.hash, source, asked)
         return entry
@@ -244,9 +247,12 @@ class Lineage:
         ]
         return self._ordered(others)
 
-    @staticmethod
-    def _ordered(tips: list[Tip]) -> list[Tip]:
+    def prefer(self, first: Tip, second: Tip) -> Tip:
+        """The preferred one of two tips on different branches."""
+        return (prefer if self._manifest.rules < RULES_4 else self.forks.prefer)(first, second)
+
+    def _ordered(self, tips: list[Tip]) -> list[Tip]:
         def compare(first: Tip, second: Tip) -> int:
-            return 0 if first is second else -1 if prefer(first, second) is first else 1
+            return 0 if first is second else -1 if self.prefer(first, second) is first else 1
 
         return sorted(tips, key=cmp_to_key(compare))

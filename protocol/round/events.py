@@ -145,6 +145,8 @@ class CertificateAdopted(Event, frozen=True, kw_only=True):
     tip: Tip
     # Seconds since the other nodes began to train from it.
     age_s: float = 0.0
+    # Whether a quorum signed one of the certificates that led here.
+    full: bool = True
 
 
 class StateBytesReceived(Event, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from protocol.identity import PeerId, short
 from protocol.planning.plan import make_plan
 from protocol.round import actions as a
 from protocol.round.phase import Phase
+from protocol.round.quorum import missing_quorum
 from protocol.round.state import RoundState
 from protocol.round.transitions import Transition, train_alone
 from protocol.round.views import pass_view
@@ -29,7 +30,8 @@ def try_plan(state: RoundState, now: float, *, final: bool) -> Transition:
     kept = [entry for entry in offers if entry[0].peer not in avoided]
     ready, expected = ready - avoided, expected - avoided
     all_ready = expected - state.passed_over <= ready and len(ready) >= least
-    if context.me in ready and len(ready) >= least and (all_ready or final):
+    missing = missing_quorum(state, ready, now)
+    if context.me in ready and len(ready) >= least and not missing and (all_ready or final):
         plan = make_plan(
             state.parent,
             state.view,
@@ -50,15 +52,15 @@ def try_plan(state: RoundState, now: float, *, final: bool) -> Transition:
         ]
     if not final:
         return state, []
-    if len(expected) >= least:
-        missing = ", ".join(short(peer) for peer in sorted(expected - ready))
+    if len(expected) >= least and not missing_quorum(state, expected, now):
+        absent = ", ".join(short(peer) for peer in sorted(expected - ready))
         return pass_view(
             state,
             now,
-            f"no plan in view {state.view}: {missing or 'no other node'} not ready "
+            f"no plan in view {state.view}: {absent or 'no other node'} not ready "
             f"within {context.manifest.round.ready_s:g} s",
         )
-    return train_alone(state, now)
+    return train_alone(state, now, missing)
 
 
 def _avoided(state: RoundState, ready: set[PeerId]) -> frozenset[PeerId]:

@@ -76,6 +76,7 @@ def begin(
     live: frozenset[PeerId] = frozenset(),
     age_s: float = 0.0,
     view_records: Mapping[Digest, int] = MappingProxyType({}),
+    full_since: float | None = None,
 ) -> RoundState:
     """The state of a node that holds the anchor of `tip` and trains.
 
@@ -86,6 +87,7 @@ def begin(
         live: the other live nodes at this tip.
         age_s: for how long the other nodes have trained already.
         view_records: for each parent, the first view in which this node has not acted.
+        full_since: when this node last adopted a full certificate; None for now.
     """
     state = RoundState(
         context=context,
@@ -95,13 +97,21 @@ def begin(
         live=live,
         view=view_records.get(tip.hash, 0),
         view_records=view_records,
+        full_since=now if full_since is None else full_since,
     )
     return replace(state, deadline=training_deadline(state, now, age_s))
 
 
 def certificate_adopted(state: RoundState, event: e.CertificateAdopted, now: float) -> Transition:
     """Begin the next round."""
-    fresh = begin(state.context, event.tip, now, age_s=event.age_s, view_records=state.view_records)
+    fresh = begin(
+        state.context,
+        event.tip,
+        now,
+        age_s=event.age_s,
+        view_records=state.view_records,
+        full_since=None if event.full else state.full_since,
+    )
     return enter(
         fresh,
         Phase.TRAIN,

@@ -12,6 +12,7 @@ from protocol.round import actions as a
 from protocol.round import events as e
 from protocol.round import leader_plan
 from protocol.round.phase import Phase
+from protocol.round.quorum import missing_quorum
 from protocol.round.state import RoundState
 from protocol.round.transitions import Transition, enter, keep_ready, note_lost, train_alone
 from protocol.round.views import begin_view, follow_order, pass_view, resend_plan
@@ -37,6 +38,8 @@ def offer_made(state: RoundState, event: e.OfferMade, now: float) -> Transition:
     state = replace(state, offer=event.ready, contribution=event.offer, readies=others)
     if len(state.live - state.lost) + 1 < state.context.manifest.group.min_peers:
         return train_alone(state, now)
+    if why := missing_quorum(state, state.live - state.lost, now):
+        return train_alone(state, now, why)
     return begin_view(
         state, now, state.view, f"{event.ready.samples} samples offered as seq {event.ready.seq}"
     )

@@ -15,6 +15,7 @@ from protocol.round import events as e
 from protocol.round import leader_inclusion, leader_plan
 from protocol.round.offer_phase import offer_fault
 from protocol.round.phase import Phase
+from protocol.round.quorum import missing_quorum
 from protocol.round.state import RoundState
 from protocol.round.timeouts import REPORT_SHARE, scatter_s
 from protocol.round.transitions import Transition, enter, train_again, train_alone, watch
@@ -84,6 +85,10 @@ def plan_received(state: RoundState, event: e.PlanReceived, now: float) -> Trans
             now,
             f"none of the {len(plan.members)} members of view {state.view} has anything to offer",
         )
+    if why := missing_quorum(state, plan.members, now):
+        state, telling = withdraw(state, plan, why)
+        state, actions = train_alone(state, now, why)
+        return state, [*telling, *actions]
     return _follow(state, event, now)
 
 
@@ -143,6 +148,8 @@ def ready_overdue(state: RoundState, event: e.DeadlinePassed, now: float) -> Tra
         # This node is early: most others still train, so no leader can make a plan. In a later view
         # they would not find this node.
         return replace(state, deadline=now + rules.ready_s), []
+    if why := missing_quorum(state, others, now):
+        return train_alone(state, now, why)
     if state.leads:
         return leader_plan.try_plan(state, now, final=True)
     if not others:

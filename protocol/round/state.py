@@ -91,6 +91,9 @@ class RoundState(msgspec.Struct, frozen=True, kw_only=True):
     deadline: float
     # Monotonic seconds: when this phase began.
     entered: float = 0.0
+    # Monotonic seconds: when this node started, or last adopted a full certificate. How long it
+    # waits for a quorum counts from here (`protocol/round/quorum.py`).
+    full_since: float = 0.0
 
     # Other nodes that are alive and at the same tip.
     live: frozenset[PeerId] = frozenset()

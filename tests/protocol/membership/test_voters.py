@@ -67,11 +67,11 @@ def test_peers_of_one_invitation_hold_as_many_votes_as_it_says() -> None:
 def test_an_invitation_admits_as_many_peers_as_it_has_uses_in_the_order_of_ids() -> None:
     run = History(manifest_of(PEERS[:1], "invite"))
     first, second, third = sorted((FRIEND, OTHER, THIRD))
-    run.certify(PEERS[:1] + (first, second), invited=friends(first, second, uses=2))
-    run.certify(PEERS[:1] + (third,), invited=friends(third, uses=2))
+    run.certify((*PEERS[:1], first, second), invited=friends(first, second, uses=2))
+    run.certify((*PEERS[:1], third), invited=friends(third, uses=2))
     assert run.record.invited == (first, second)
     again = History(manifest_of(PEERS[:1], "invite"))
-    again.certify(PEERS[:1] + (first, second, third), invited=friends(first, second, third, uses=1))
+    again.certify((*PEERS[:1], first, second, third), invited=friends(first, second, third, uses=1))
     assert again.record.invited == (first,)
 
 

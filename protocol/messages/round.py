@@ -84,6 +84,11 @@ class TrustPlan(
     # The owner's revocations, each a signed `Revocation`.
     revocations: Annotated[tuple[Signed, ...], Meta(max_length=MAX_NOTICES)] = ()
 
+    @property
+    def leavers(self) -> tuple[str, ...]:
+        """The peers whose leaves the plan lists."""
+        return tuple(signed.peer for signed in self.leaves)
+
 
 def round_s_of(plan: Plan) -> float | None:
     """Seconds of the round after a plan's certificate; None where all rounds have one length."""

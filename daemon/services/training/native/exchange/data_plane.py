@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 import trio
 
@@ -38,6 +39,7 @@ from daemon.services.training.native.state.anchor import Anchor
 from daemon.services.training.native.state.result_store import ResultStore
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Refuse
+from protocol.averaging.outer_step import norm_of
 from protocol.averaging.reduction import GROUP_CODEC
 from protocol.certificates.certificate import OpenCertificate
 from protocol.codec import codec_named
@@ -46,7 +48,9 @@ from protocol.digest import Digest, digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer, short
 from protocol.messages.envelope import open_as
-from protocol.messages.round import GroupSum, Inclusion, SliceResult, Vote
+from protocol.membership.record import MembershipRecord
+from protocol.messages.round import GroupSum, Inclusion, SliceResult
+from protocol.planning.outcome import TrustFields, vote_for
 from protocol.planning.plan import OpenPlan
 from protocol.ports.endpoint import Endpoint
 from protocol.ports.network import Network
@@ -143,11 +147,16 @@ class DataPlane:
         outer: Outer,
         anchor: Anchor,
         kept: ResultStore,
+        record: MembershipRecord | None = None,
+        round_s: float = 0.0,
     ) -> None:
         """Carry out an inclusion in place of an earlier one, then emit `OutcomeComputed`.
 
         `name` is the digest of the signed inclusion, `outer` the outer rules of the round. The mean
         goes to `kept` first: what a vote names must be durable on its keepers before they vote.
+
+        `record` and `round_s` are for runs of rules 4: the parent's membership record, and the
+        recorded seconds of the round.
         """
         current = self._current
         self._reducing.cancel()
@@ -156,7 +165,14 @@ class DataPlane:
                 result = await current.average(inclusion, name)
                 counted = [current.plan.offers[i] for i in inclusion.contributors]
                 state = await anchor.step(current.results().mean, counted, outer, self._offload)
-                vote = _vote(current.plan, name, result, state)
+                trust = None
+                if record is not None:
+                    length = await self._offload(
+                        partial(norm_of, current.results().mean, anchor.parameters)
+                    )
+                    trust = TrustFields(record=record.digest, step_norm=length / round_s)
+                plan = current.plan
+                vote = vote_for(plan, (plan.plan.parent,), name, result, state, trust)
                 await kept.keep_outcome(vote, current.plan, inclusion, current.results().encoded())
                 self._emit(OutcomeComputed(vote=vote))
 
@@ -281,15 +297,3 @@ class DataPlane:
             plan, estimates = self._current.plan, self._members.link_estimates
             note_sent(estimates, plan, peer, size_bytes, seconds, self.uplink_bps)
 
-
-def _vote(plan: OpenPlan, inclusion: Digest, result: Digest, state: Digest) -> Vote:
-    parent, number, view = plan.plan.parent, plan.plan.number, plan.plan.view
-    return Vote(
-        parents=(parent,),
-        number=number,
-        view=view,
-        plan=plan.digest,
-        inclusion=inclusion,
-        result=result,
-        state=state,
-    )

@@ -87,7 +87,12 @@ class WorkerConfig(Section, frozen=True, kw_only=True):
     # 0 means one less than the processors that this process may use.
     threads: Annotated[int, Meta(ge=0, le=1024)] = 0
     nice: Annotated[int, Meta(ge=0, le=19)] = 0
-    precision: Literal["float32", "bfloat16"] = "float32"
+    # "float16" needs CUDA.
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    # The most samples that the device computes at once. 0 means: as many as its memory allows.
+    batch_part: Annotated[int, Meta(ge=0, le=65536)] = 0
+    # Compile the model with torch.compile, which needs a C++ compiler and minutes at the start.
+    compile: bool = False
     allow_custom_task: bool = False
     data_folders: tuple[str, ...] = ()
     # For the import of torch from a cold disk, and for the task's data: an index over a large data

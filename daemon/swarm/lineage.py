@@ -22,7 +22,7 @@ from daemon.swarm.forks import Forks
 from daemon.swarm.orphans import Orphan, Orphans
 from protocol.certificates.certificate import OpenCertificate, open_certificate
 from protocol.certificates.decoded_plans import DecodedPlans
-from protocol.certificates.tip import Tip, extend, genesis, merge, prefer
+from protocol.certificates.tip import Tip, extend, genesis_of, merge, prefer, trust_rules
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.messages.offer import task_of
@@ -43,7 +43,8 @@ class Lineage:
         self.chunks = chunks
         # Says why the task with a name is not ours; empty for ours.
         self.refuses_task: Callable[[bytes], str] = lambda _: ""
-        self.root = genesis(run, overlap=manifest.round.overlaps)
+        self.root = genesis_of(run, manifest)
+        self._trust = trust_rules(run, manifest)
         self.best = self.root
         self._adopted: Tip | None = None
         # None when the front must be computed anew.
@@ -168,9 +169,11 @@ class Lineage:
                 self.weights(parents[0], parents[1]),
                 certificate,
                 trusted=trusted,
+                trust=self._trust,
+                ancestor=self._common(parents[0], parents[1]) if self._trust else None,
             )
         else:
-            made = extend(parents[0], certificate, trusted=trusted)
+            made = extend(parents[0], certificate, trusted=trusted, trust=self._trust)
         entry = LineageEntry(certificate=certificate, tip=made)
         self._ancestry.add(entry)
         for parent in parents:
@@ -207,6 +210,12 @@ class Lineage:
     def weights(self, first: Tip, second: Tip) -> tuple[int, int]:
         """The samples certified on each of two branches since they parted."""
         return self._ancestry.weights(first, second)
+
+    def _common(self, first: Tip, second: Tip) -> Tip:
+        """The last certificate of two branches; genesis where it is no longer kept."""
+        names = self._ancestry.common(first, second)
+        tips = [tip for name in names if (tip := self.tip(name)) is not None]
+        return max(tips, key=lambda tip: (tip.number, tip.hash), default=self.root)
 
     def descends(self, new: Tip, old: Tip) -> bool:
         """Whether `old` is `new` or in its ancestry."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from protocol.digest import Digest
+from protocol.errors import PeerFault
 from protocol.identity import PeerId
+from protocol.membership.invitation import open_proof
 from protocol.messages.offer import Ready, TrustReady
 from protocol.run.manifest import Manifest
 
@@ -25,4 +27,8 @@ def invited_by(offer: Ready, peer: PeerId, run: Digest, manifest: Manifest) -> I
     """Return what the invitation in an offer says; None where the offer has no valid one."""
     if not isinstance(offer, TrustReady) or not offer.invitation:
         return None
-    return None
+    try:
+        grant = open_proof(offer.invitation, peer, run, manifest.owner)
+    except PeerFault:
+        return None
+    return Invited(name=grant.name, uses=grant.uses, voters=grant.voters)

@@ -86,7 +86,7 @@ class MembershipRecord(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     left: tuple[PeerId, ...] = ()
     # The serial of each voter's last leave.
     leaves: Mapping[PeerId, int] = {}
-    # Peers that the owner revoked.
+    # Peers and invitations that the owner revoked.
     revoked: tuple[PeerId, ...] = ()
     # The number of the last certificate whose plan held a peer, for the last `WAITS_KEPT`.
     planned: Mapping[PeerId, int] = {}

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 
+from msgspec import UNSET
+
 from protocol.identity import PeerId
 from protocol.membership.invited import Invited
 from protocol.membership.record import Admitted, MembershipRecord
-from protocol.run.manifest import UNSET, Manifest
+from protocol.run.manifest import Manifest
 
 
 class Role(IntEnum):
@@ -75,12 +77,13 @@ def admitted_by(
 ) -> Iterable[tuple[Invited, PeerId]]:
     """The peers that a plan's invitations admit, in the order in which their uses count.
 
-    A peer that is trusted already uses nothing. A revoked peer is not admitted again.
+    A peer that is trusted already uses nothing. A revoked peer is not admitted again, and a revoked
+    invitation admits nobody.
     """
     uses: dict[str, int] = {}
     for peer in sorted(invited):
         invitation = invited[peer]
-        if peer in record.revoked or is_trusted(record, manifest, peer):
+        if {peer, invitation.name} & {*record.revoked} or is_trusted(record, manifest, peer):
             continue
         used = record.invitations.get(invitation.name, _UNUSED).peers
         taken = uses.get(invitation.name, len(used))

@@ -1,4 +1,4 @@
-"""What peers sign about who votes in a run of rules 4: statements, leaves and revocations."""
+"""What peers sign about who votes in a run of rules 4, and what its owner signs."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ MAX_NOTICES = 8
 
 MAX_INVITATION_BYTES = 1024
 """An invitation is two signatures and a few numbers; the rest is a reserve."""
+
+MAX_SERIAL = (1 << 63) - 1
 
 Votes = Annotated[tuple[tuple[Id, Signature], ...], Meta(max_length=2 * MAX_VOTERS)]
 """Votes for one outcome, or for the two parents of a merge, by voter."""
@@ -53,3 +55,18 @@ class Revocation(
     """The run's owner takes a peer's vote, its membership and its invitation away, for good."""
 
     subject: Id
+
+
+class Recovery(
+    Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True
+):
+    """The run's owner says from which certificate the run goes on, and who votes then.
+
+    Branches without the certificate count less than branches with it. Of several, the one with the
+    highest serial counts.
+    """
+
+    serial: Annotated[int, Meta(ge=1, le=MAX_SERIAL)]
+    tip: Hash
+    number: Natural
+    voters: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=MAX_VOTERS)]

@@ -121,6 +121,8 @@ class TrainingService:
                 self._binding,
                 self._disk_rules(),
                 context.config.worker.evaluation_share,
+                invitation=context.invitation,
+                owner_records=context.owner_records,
             ),
             ports=NodePorts(
                 network=network,

@@ -30,6 +30,7 @@ from protocol.round import actions as a
 from protocol.round import events as e
 from protocol.round.machine import begin, step
 from protocol.round.phase import Phase
+from protocol.round.quorum import patience_of
 from protocol.round.state import RoundState, RunContext
 
 # The phases of a node's own rounds. During them the node may also download a state that it lacks.
@@ -151,6 +152,9 @@ class RoundLoop:
             self._parent_changed()
         if before.phase is not self._state.phase:
             self._model.evaluator.look()
+            if self._state.phase is Phase.TRAIN and self._state.tip.record is not None:
+                # This node may have become patient since the last round.
+                self.lineage_changed()
         if before.phase is not self._state.phase or (
             isinstance(event, e.StateBytesReceived) and self.arriving is not None
         ):
@@ -194,11 +198,12 @@ class RoundLoop:
         state, now = self._state, trio.current_time()
         # The certificate that would name the state which this node computed.
         computed = certificate_hash(self._run, payload_of(state.spare)) if state.spare else None
-        event = self._model.fork_choice.leads(state.tip, now, computed)
+        patience = patience_of(state)
+        event = self._model.fork_choice.leads(state.tip, now, computed, patience)
         if event is not None:
             self._queue.put(event)
         elif state.phase in FETCHING_PHASES:
-            wanted = self._model.fork_choice.seeks(state.tip, now)
+            wanted = self._model.fork_choice.seeks(state.tip, now, patience)
             if wanted is not None:
                 self._dispatcher.start(self._executor.fetch, wanted)
 

@@ -60,6 +60,7 @@ from protocol.journal.training import (
     TrainerReady,
     TrainerStopped,
     TrainingProgress,
+    WorkAudited,
     WorkDropped,
 )
 
@@ -100,6 +101,7 @@ __all__ = [
     "Trouble",
     "ViewPassed",
     "Warned",
+    "WorkAudited",
     "WorkDropped",
     "decode_event",
     "encode_event",
@@ -115,6 +117,7 @@ AnyEvent = (
     | Trained
     | TrainingProgress
     | AnchorScored
+    | WorkAudited
     | Planned
     | ViewPassed
     | RoundCertified

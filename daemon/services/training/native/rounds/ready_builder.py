@@ -44,21 +44,21 @@ class ReadyBuilder:
     def ready(self, parent: Digest, number: int, offer: Offer, loss: float | None) -> Ready:
         """Return the announcement of `offer` for the round after `parent`, in view 0."""
         estimates = self._members.link_estimates
-        fields: dict[str, Any] = dict(
-            parent=parent,
-            view=0,
-            number=number,
-            seq=offer.seq,
-            samples=offer.weight,
-            contribution=offer.digest,
-            loss=loss,
-            fingerprint=fingerprint_of(self._network.endpoint),
-            uplink_bps=self._data_plane.uplink_bps,
-            downlink_bps=self._data_plane.downlink_bps,
-            coordinate=estimates.coordinate,
-            observations=estimates.observations(parent),
-            task=self._members.tasks.name,
-        )
+        fields: dict[str, Any] = {
+            "parent": parent,
+            "view": 0,
+            "number": number,
+            "seq": offer.seq,
+            "samples": offer.weight,
+            "contribution": offer.digest,
+            "loss": loss,
+            "fingerprint": fingerprint_of(self._network.endpoint),
+            "uplink_bps": self._data_plane.uplink_bps,
+            "downlink_bps": self._data_plane.downlink_bps,
+            "coordinate": estimates.coordinate,
+            "observations": estimates.observations(parent),
+            "task": self._members.tasks.name,
+        }
         ready: Ready
         if self._standing is None:
             ready = TaskReady(**fields)

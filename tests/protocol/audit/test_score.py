@@ -1,4 +1,4 @@
-"""The score of an audit, the verdict over three, and the statements that follow."""
+"""The score of an audit, the verdict over three, and how often a voter audits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.audit.budget import AuditBudget
-from protocol.audit.history import KEPT_PEERS, MAX_STATEMENTS, AuditHistory, statements_due
+from protocol.audit.history import KEPT_PEERS, AuditHistory
 from protocol.audit.score import AGAINST_BELOW, FOR_FROM, NO_WORK, score_of, verdict
 
 drops = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20)
@@ -86,41 +86,6 @@ def test_history_forgets_the_peer_that_was_audited_longest_ago() -> None:
     assert "1" not in history.verdicts
     assert history.verdicts["0"]
     assert history.scores("1") == ()
-
-
-def test_statements_due_repeats_until_the_record_has_them_and_says_against_first() -> None:
-    verdicts = {"a": True, "b": False, "c": True}
-    due = statements_due(verdicts, guilty={"d"}, recorded={}, trusted=set())
-    assert due == [("b", False), ("d", False), ("a", True), ("c", True)]
-    recorded = {"b": False, "d": False, "a": True}
-    due = statements_due(verdicts, guilty={"d"}, recorded=recorded, trusted=set())
-    assert due == [("c", True)]
-
-
-def test_statements_due_favours_a_trusted_peer_only_to_take_a_word_back() -> None:
-    arguments = {"guilty": set(), "trusted": {"a"}}
-    assert statements_due({"a": True}, recorded={}, **arguments) == []
-    assert statements_due({"a": True}, recorded={"a": False}, **arguments) == [("a", True)]
-    assert statements_due({"a": False}, recorded={}, **arguments) == [("a", False)]
-
-
-def test_statements_due_of_a_guilty_peer_are_against_it_whatever_audits_say() -> None:
-    due = statements_due({"a": True}, guilty={"a"}, recorded={"a": True}, trusted=set())
-    assert due == [("a", False)]
-
-
-@given(
-    st.dictionaries(st.text(max_size=2), st.booleans(), max_size=30),
-    st.dictionaries(st.text(max_size=2), st.booleans(), max_size=30),
-)
-def test_statements_due_reach_the_record_in_the_end(
-    verdicts: dict[str, bool], recorded: dict[str, bool]
-) -> None:
-    for _ in range(5):
-        due = statements_due(verdicts, guilty=(), recorded=recorded, trusted=())
-        assert len(due) <= MAX_STATEMENTS
-        recorded = {**recorded, **dict(due)}
-    assert all(recorded[peer] is favours for peer, favours in verdicts.items())
 
 
 def test_budget_spends_at_most_a_twentieth_of_time_and_link() -> None:

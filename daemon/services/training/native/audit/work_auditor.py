@@ -7,20 +7,19 @@ voter's statements, which travel in its next offers. Nothing in a round waits fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
 import trio
 
 from daemon.services.training.native.audit.contributions import Contributions
-from daemon.services.training.native.audit.fraud_proofs import FraudProofs
 from daemon.services.training.native.engine_context import EngineContext, NodePorts
 from daemon.services.training.native.state.state_store import StateStore
 from daemon.swarm.lineage import Lineage
 from protocol.audit.budget import AuditBudget
 from protocol.audit.draw import audit_seed, draw_chunks, draw_contributors
-from protocol.audit.history import AuditHistory, statements_due
+from protocol.audit.history import AuditHistory
 from protocol.audit.samples import AuditGroups, DrawnStretch, audit_groups, named_total
 from protocol.audit.score import NO_WORK, score_of
 from protocol.averaging.vector_layout import Vector, element_range
@@ -31,7 +30,6 @@ from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
 from protocol.journal import WorkAudited
 from protocol.membership.role import Role, is_trusted, role_of
-from protocol.messages.membership import Statement
 from protocol.messages.offer import Ready, TrustReady, task_of
 from protocol.ports.trainer import EvaluationFailed, TaskInfo, Trainer, TrainerLost
 from protocol.rules.versions import RULES_4
@@ -56,7 +54,6 @@ class WorkAuditor:
         state_store: StateStore,
         lineage: Lineage,
         contributions: Contributions,
-        fraud_proofs: FraudProofs,
     ) -> None:
         self.history = AuditHistory()
         self._signer, self._manifest = context.signer, context.manifest
@@ -64,39 +61,35 @@ class WorkAuditor:
         self._refuse = ports.refuse
         self._trainer, self._info, self._state_store = trainer, info, state_store
         self._lineage, self._contributions = lineage, contributions
-        self._fraud_proofs = fraud_proofs
         self._codec = codec_named(context.manifest.codec)
         self._budget = AuditBudget(began_s=trio.current_time())
         self._busy = False
         # The restarts of the worker in which the task could not score.
         self._failed_at = -1
-        # The run audits work, and the task's data is the same on every node.
-        self._audits = context.manifest.rules >= RULES_4 and context.manifest.trust.audit == "loss"
+        # Whether the run audits work.
+        self.audits = context.manifest.rules >= RULES_4 and context.manifest.trust.audit == "loss"
 
-    # ---------------------------------------------------------------- statements
+    def opinions(self) -> Mapping[PeerId, bool]:
+        """Return whether this node is for or against each peer that it has judged.
 
-    def statements(self) -> tuple[Statement, ...]:
-        """Return the statements of this node's next offer. Only a voter states anything."""
-        record = self._state_store.tip.record
-        me = self._signer.peer
-        if record is None or me not in record.voters:
-            return ()
-        verdicts = {peer: said for peer, said in self.history.verdicts.items() if peer != me}
-        trusted = [peer for peer in verdicts if is_trusted(record, self._manifest, peer)]
-        due = statements_due(
-            verdicts,
-            guilty=[peer for peer in self._fraud_proofs.guilty if peer != me],
-            recorded=dict(record.statements.get(me, ())),
-            trusted=trusted,
-        )
-        return tuple(Statement(subject=peer, favours=favours) for peer, favours in due)
+        A trusted peer needs no word in its favour, unless one against it is to be taken back.
+        """
+        record, me = self._state_store.tip.record, self._signer.peer
+        if record is None:
+            return {}
+        said = dict(record.statements.get(me, ()))
+        return {
+            peer: favours
+            for peer, favours in self.history.verdicts.items()
+            if not favours or peer in said or not is_trusted(record, self._manifest, peer)
+        }
 
     # ---------------------------------------------------------------- audits
 
     def wants(self, certificate: OpenCertificate) -> bool:
         """Whether this node audits a contributor of the certificate of its own round."""
         tip = self._state_store.tip
-        if not self._audits or self._busy or self._failed_at == self._trainer.restarts:
+        if not self.audits or self._busy or self._failed_at == self._trainer.restarts:
             return False
         if tip.record is None or self._signer.peer not in tip.record.voters:
             return False
@@ -284,9 +277,7 @@ class WorkAuditor:
             reference[begin:end] -= mean[begin:end]
         return moved, reference, is_zero
 
-    def _score(
-        self, certificate: OpenCertificate, peer: PeerId, score: float, reason: str
-    ) -> None:
+    def _score(self, certificate: OpenCertificate, peer: PeerId, score: float, reason: str) -> None:
         said = self.history.add(peer, score)
         self._record(
             WorkAudited(

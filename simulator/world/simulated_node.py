@@ -6,6 +6,7 @@ Each life runs the real engine on fake ports.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -55,6 +56,8 @@ class CountingTrainer:
         self.collected = 0
         # Whether the next stretch ends in values that are not finite.
         self.diverges = False
+        # What a node offers in place of its work: changes each delta in place.
+        self.falsify: Callable[[Vector], None] | None = None
 
     async def describe(self) -> TaskInfo:
         return await self.inner.describe()
@@ -90,6 +93,8 @@ class CountingTrainer:
         if self.diverges and work.samples:
             self.diverges = False
             work.delta[:] = np.nan
+        if self.falsify is not None and work.samples:
+            self.falsify(work.delta)
         self.collected += work.samples
         return work
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.audit.budget import AuditBudget
+from protocol.audit.budget import SPARE_BYTES_PER_S, AuditBudget
 from protocol.audit.history import KEPT_PEERS, AuditHistory
 from protocol.audit.score import AGAINST_BELOW, FOR_FROM, NO_WORK, score_of, verdict
 
@@ -91,9 +91,9 @@ def test_history_forgets_the_peer_that_was_audited_longest_ago() -> None:
 def test_budget_spends_at_most_a_twentieth_of_time_and_link() -> None:
     budget = AuditBudget(began_s=100.0)
     assert budget.affords(100.0), "the first audit comes at once"
-    budget = budget.offered(1000).audited(seconds=1.0, size_bytes=90)
+    budget = budget.audited(seconds=1.0, size_bytes=20 * SPARE_BYTES_PER_S)
     assert not budget.affords(119.0)
     assert budget.affords(121.0)
-    budget = budget.audited(seconds=0.0, size_bytes=20)
+    budget = budget.audited(seconds=0.0, size_bytes=2 * SPARE_BYTES_PER_S)
     assert not budget.affords(121.0)
-    assert budget.offered(1000).affords(121.0)
+    assert budget.offered(10 * SPARE_BYTES_PER_S).affords(121.0)

@@ -37,6 +37,7 @@ WORDS: dict[type[journal.JournalEvent], Callable[[Any, NameOf], LeveledText]] = 
     journal.Trained: training_text.trained,
     journal.TrainingProgress: training_text.training_progress,
     journal.AnchorScored: training_text.anchor_scored,
+    journal.WorkAudited: training_text.work_audited,
     journal.WorkDropped: training_text.work_dropped,
     journal.PhaseEntered: round_text.phase_entered,
     journal.Planned: round_text.planned,

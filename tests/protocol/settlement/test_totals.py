@@ -266,11 +266,12 @@ def test_no_account_is_paid_without_its_own_work(
 
 def test_unpaid_and_bounded_work_is_withheld_with_its_reason() -> None:
     receipts = (
-        msgspec.structs.replace(receipt("a", 1, 100), paid=40),
-        msgspec.structs.replace(receipt("b", 1, 100), paid=0, unpaid="its peer is not a member"),
-        receipt("c", 1, 40),
+        replace(receipt("a", 1, 100), paid=40),
+        replace(receipt("b", 1, 100, who=B), paid=0, unpaid="its peer is not a member"),
+        receipt("c", 1, 40, who=C),
     )
-    settled = settle([EpochWork(pool=1000, receipts=receipts)], SettlementRules(lock_epochs=0))
+    settled = settle([work(*receipts)], RULES)
+    assert set(settled.totals) == {A, C}
     assert sorted(settled.totals.values()) == [500, 500]
     assert {(one.samples, one.reason) for one in settled.withheld} == {
         (60, "more than 2 times its own or 16 times the voters' usual work"),

@@ -80,7 +80,7 @@ class NativeEngine:
         self._queue = EventQueue(on_event)
         self._finish = trio.Event()
         self._stage: Stage = Starting()
-        self._round_log = RoundLog(context.me, ports.record)
+        self._round_log = RoundLog(context.me, ports.record, context.manifest)
         self._beacons = BeaconBuilder(
             name=name,
             run=context.run,

@@ -265,3 +265,16 @@ def test_reading_a_status_loads_neither_cryptography_nor_numpy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
     )
     assert found.stdout.strip() == ""
+
+
+def test_a_paused_node_says_how_it_goes_on() -> None:
+    paused = journal.TrainingHeld(held=True)
+    waits = journal.Alone(number=1, samples_pending=1240, reason="")
+    assert verdict(started(), trainer_ready(), waits, paused) == (
+        "info",
+        "Training is paused; 1,240 samples wait for the next round. "
+        "To train again: hypergpud resume",
+    )
+    assert verdict(started(), trainer_ready(), paused, journal.TrainingHeld(held=False)) != (
+        verdict(started(), trainer_ready(), paused)
+    )

@@ -15,6 +15,7 @@ from typing import NoReturn
 from daemon.children.messages import ChildMessage, CommandDone
 from daemon.device import shared_memory
 from daemon.device.command_inbox import CommandInbox, UrgentCommand, WakeUp
+from daemon.device.loops.results import ResultFault
 from daemon.device.loops.scorer import ScoringFault
 from daemon.device.loops.training import TrainingLoop
 from daemon.device.loops.work_totals import WorkTotals
@@ -24,10 +25,15 @@ from daemon.device.messages import (
     ContinueTraining,
     EvaluateModel,
     EvaluationUnable,
+    ExportModel,
     HandOverWork,
     LoadInnerState,
     LoadTask,
     ModelEvaluated,
+    ModelExported,
+    ModelSampled,
+    ResultUnable,
+    SampleModel,
     SaveInnerState,
     ShiftAnchor,
     TaskFailed,
@@ -209,6 +215,8 @@ class DeviceArbiter:
                 self._send_work(loop, number, loop.pause(), loop.drawn)
             case EvaluateModel(id=number, share=share):
                 self._evaluate(loop, number, share)
+            case SampleModel() | ExportModel():
+                self._use(loop, command)
             case LoadInnerState(id=number) if loop.training:
                 self._send(CommandRefused(id=number, why="it is training: collect first"))
             case LoadInnerState(id=number):
@@ -233,6 +241,20 @@ class DeviceArbiter:
             self._send(EvaluationUnable(id=number, what=fault.what, trace=fault.trace))
         else:
             self._send(ModelEvaluated(id=number, evaluation=evaluation))
+
+    def _use(self, loop: TrainingLoop, command: SampleModel | ExportModel) -> None:
+        try:
+            if isinstance(command, SampleModel):
+                self._send(ModelSampled(id=command.id, texts=loop.sample(command)))
+            else:
+                self._send(ModelExported(id=command.id, files=loop.export(command)))
+        except ResultFault as fault:
+            self._send(
+                ResultUnable(id=command.id, what=fault.what, fix=fault.fix, trace=fault.trace)
+            )
+        except UserError as error:
+            what = f"{error.what.rstrip('.')}: {error.why}" if error.why else error.what
+            self._send(ResultUnable(id=command.id, what=what, fix=error.fix, trace=""))
 
     def _send_work(self, loop: TrainingLoop, number: int, work: WorkTotals, drawn: int) -> None:
         if work.dropped:

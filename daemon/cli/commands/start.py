@@ -49,6 +49,11 @@ PRIVATE = 0o077
 )
 @click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")
 @click.option(
+    "--allow-custom-task",
+    is_flag=True,
+    help="Let this start run the local code that the run names as module:Class.",
+)
+@click.option(
     "--password-file",
     type=PATH,
     metavar="PATH",
@@ -64,6 +69,7 @@ def start(
     name: str | None,
     port: str | None,
     device: str | None,
+    allow_custom_task: bool,
     password_file: Path | None,
     lifeline: int | None,
 ) -> int:
@@ -81,6 +87,8 @@ def start(
         flags: dict[str, str | tuple[str, ...]] = {"network.join": join} if join else {}
         given = {"node.name": name, "network.listen_port": port, "worker.device": device}
         flags |= {key: value for key, value in given.items() if value is not None}
+        if allow_custom_task:
+            flags["worker.allow_custom_task"] = "true"
         config, origins = load_config(home, invocation.config, flags, os.environ)
         signer, secret = load_or_make_key(home)
         if not config.node.name:

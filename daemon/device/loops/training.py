@@ -26,10 +26,12 @@ from daemon.device.loops.bad_batches import BadBatches
 from daemon.device.loops.batch_gradient import BatchGradient
 from daemon.device.loops.batches import checked_size
 from daemon.device.loops.draw_order import DrawOrder
+from daemon.device.loops.results import ModelResults
 from daemon.device.loops.scorer import HeldOutScorer
 from daemon.device.loops.stretch import Stretch
 from daemon.device.loops.uncollected_work import UncollectedWork
 from daemon.device.loops.work_totals import WorkTotals
+from daemon.device.messages import ExportModel, SampleModel
 from daemon.device.model.author_code import SampleFault
 from daemon.device.model.flat_model import FlatModel
 from daemon.device.model.guard import ModelGuard
@@ -44,6 +46,7 @@ from protocol.averaging.vector_layout import Vector
 from protocol.digest import digest
 from protocol.ports.trainer import Evaluation, HeldOutShare, Lane, Progress
 from protocol.run.data_order import sample_indices
+from protocol.run.initial_parameters import GIVEN
 from protocol.run.schedule import learning_rate_factor
 from protocol.run.task_digest import TaskDigest
 
@@ -62,6 +65,7 @@ class TrainingLoop:
         self._guard = ModelGuard(self._net, task)
         self._gradient = BatchGradient(task, device, self._net, self._guard)
         self._scorer = HeldOutScorer(task, device, self._net, self.split, job.seed)
+        self._results = ModelResults(task, device, self._net, self.split, job.seed)
         self.bad = BadBatches()
         self._optimizer = AdamW(self._net, job.inner)
         self.lock = RLock()
@@ -74,6 +78,7 @@ class TrainingLoop:
         self._step_began_s: float | None = None
         self.longest_step_s = 0.0
         self.specs = self._net.specs
+        self.moved = self._net.moved
         self.parameters = self._net.flat.numel()
         self.inner_size = self._optimizer.state_size
 
@@ -85,6 +90,9 @@ class TrainingLoop:
         """Set the shared memory, from which anchors come and to which deltas go."""
         self._anchor, self._delta = _tensor(buffers.anchor), _tensor(buffers.delta)
         self._inner, self._scored = _tensor(buffers.inner), _tensor(buffers.scored)
+        # The node reads the values that the task gives before it writes an anchor there.
+        if any(spec.init == GIVEN for spec in self.specs):
+            self._anchor.copy_(self._net.flat)
 
     @property
     def drawn(self) -> int:
@@ -175,6 +183,14 @@ class TrainingLoop:
     def evaluate(self, share: HeldOutShare) -> Evaluation:
         """Score the parameters in the shared memory. Raises `ScoringFault`."""
         return self._scorer.score(self._scored, share)
+
+    def sample(self, wanted: SampleModel) -> tuple[str, ...]:
+        """Write samples with the parameters in the shared memory. Raises `ResultFault`."""
+        return self._results.sample(self._scored, wanted)
+
+    def export(self, wanted: ExportModel) -> tuple[str, ...]:
+        """Write the model with the parameters in the shared memory. Raises `ResultFault`."""
+        return self._results.export(self._scored, wanted)
 
     # ------------------------------------------------------------- commands to the other thread
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from daemon.services.training.genesis import genesis_parameters
 from daemon.services.training.native.audit.auditor import Auditor
 from daemon.services.training.native.audit.fraud_proofs import FraudProofs
 from daemon.services.training.native.engine_context import EngineContext, NodePorts
@@ -87,6 +88,7 @@ async def resume_model(
         disk=ports.disk,
         offload=ports.offload,
         record=ports.record,
+        genesis=lambda: genesis_parameters(trainer, info, context.manifest.seed, ports.offload),
     )
     state_store.anchor.is_read = peers.state_server.is_read
     origin = await state_store.resume()

@@ -16,6 +16,15 @@ MAX_GROUP_LIMIT = 64
 MAX_ROUND_SECONDS = 86400
 """A day. A longer round is none that anybody waits for."""
 
+MAX_QUORUM_GRACE_S = 30 * 86400
+"""A month. A run that waits longer for its voters is over."""
+
+MAX_FOUNDERS = 32
+"""A plan of 64 members holds every vote of a run and as many others."""
+
+AdmissionPolicy = Literal["invite", "open", "registered", "allowlist"]
+"""Who may take part. Only rules 4 and later have `invite`."""
+
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
 Samples = Annotated[int, Meta(ge=0, le=1 << 62)]
@@ -131,7 +140,7 @@ class Limits(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Admission(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who may take part (`protocol/run/admission.py`). `min_reputation` is 0 to 1,000."""
 
-    policy: Literal["open", "registered", "allowlist"] = "open"
+    policy: AdmissionPolicy = "open"
     allowed: tuple[PeerId, ...] = ()
     min_reputation: Annotated[int, Meta(ge=0, le=1000)] = 0
 
@@ -140,3 +149,17 @@ class Admission(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ValueError(
                 'admission.allowed must list peers if, and only if, policy = "allowlist"'
             )
+
+
+class Trust(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whose votes certify, and which checks of work decide about strangers. Since rules 4.
+
+    `quorum_grace_s` is how long a node waits for a full certificate before it signs or follows a
+    degraded one; None is the longer of 120 s and two rounds. With `votes = "worked"`, strangers
+    that worked long enough vote as well. With `audit = "none"`, because the data is private, a
+    stranger becomes no member.
+    """
+
+    quorum_grace_s: Annotated[float, Meta(gt=0, le=MAX_QUORUM_GRACE_S)] | None = None
+    votes: Literal["trusted", "worked"] = "trusted"
+    audit: Literal["loss", "none"] = "loss"

@@ -82,24 +82,15 @@ def check_target(target: Path, *, force: bool, is_folder: bool = False) -> None:
     """Raise `UserError` for a target that cannot be written. Call this before long work."""
     if not force and os.path.lexists(target):
         raise _exists(target)
-    if target.exists() and (target.is_dir() if not is_folder else not target.is_dir()):
-        raise UserError(
-            "EXPORT",
-            f"Cannot write {target}.",
-            why="it is a directory, and this format is a file"
-            if target.is_dir()
-            else "it is a file, and this format is a folder",
-            fix="name another path",
-            exit_code=2,
-        )
-    if target.exists() and not (target.is_file() or target.is_dir()):
-        raise UserError(
-            "EXPORT",
-            f"Cannot write {target}.",
-            why="it is a device, and an export writes a regular file",
-            fix="name a file",
-            exit_code=2,
-        )
+    if not target.exists():
+        return
+    if is_folder and not target.is_dir():
+        why = "it is not a folder, and this format writes one"
+    elif not is_folder and not target.is_file():
+        why = "it is a directory or a device, and an export writes a regular file"
+    else:
+        return
+    raise UserError("EXPORT", f"Cannot write {target}.", why=why, fix="name a file", exit_code=2)
 
 
 def _tensors(model: RunModel) -> Mapping[str, npt.NDArray[np.generic]]:

@@ -25,7 +25,7 @@ _ADDED: Mapping[int, Mapping[str, tuple[str, ...]]] = {
         "round": ("overlap", "min_seconds"),
     },
     # The name of a part alone stands for the whole part.
-    RULES_4: {"founders": (), "trust": ()},
+    RULES_4: {"founders": (), "trust": (), "initial": ()},
 }
 """The fields that each version added."""
 

@@ -9,6 +9,7 @@ from functools import partial
 import trio
 
 from daemon.device.process.trainer import WorkerTrainer
+from daemon.disk.initial_file import InitialFile
 from daemon.disk.task_file import save_task
 from daemon.services.service import ServiceContext, ServiceStatus
 from daemon.services.training.engine import Engine
@@ -113,6 +114,7 @@ class TrainingService:
                 self._binding,
                 self._disk_rules(),
                 context.config.worker.evaluation_share,
+                InitialFile(context.config.home, context.manifest.run),
             ),
             ports=NodePorts(
                 network=network,

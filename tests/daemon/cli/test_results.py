@@ -1,4 +1,4 @@
-"""`export`, `sample` and `evaluate` on a home, with real workers: formats, certificates, prompts."""
+"""`export`, `sample` and `evaluate` on a home, with real workers."""
 
 from __future__ import annotations
 

@@ -65,10 +65,10 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 Report = Callable[[Finding], None]
 
 
-def check_task(request: CheckRequest, report: Report) -> bool:
+def check_task(request: CheckRequest, device: Device, report: Report) -> bool:
     """Report what each part of the task does. Returns whether it can be trained in a swarm."""
     try:
-        _check(request, report)
+        _check(request, device, report)
     except UserError as error:
         text = f"{error.what} {error.why}".strip()
         report(Finding(part="fault", text=text, kind="fault", fix=error.fix))
@@ -82,9 +82,8 @@ def check_task(request: CheckRequest, report: Report) -> bool:
     return False
 
 
-def _check(request: CheckRequest, report: Report) -> None:
-    job, device = request.job, Device(request.settings)
-    device.claim()
+def _check(request: CheckRequest, device: Device, report: Report) -> None:
+    job = request.job
     seed_everything(job.seed)
     task = load_task(job.task, job.task_options, request.settings)
     loop = TrainingLoop(task, device, job)
@@ -147,7 +146,7 @@ def _describe(task: Task, loop: TrainingLoop, report: Report) -> None:
         Finding(
             part="data",
             text=f"{split.total:,} samples, the last {split.held_out:,} held out"
-            f"{', of each node its own' if is_private(task) else ''} ({place_of(task.batch)})",
+            f"{', other ones on each node' if is_private(task) else ''} ({place_of(task.batch)})",
         )
     )
     if not digest.sample and not is_private(task):
@@ -213,7 +212,14 @@ def main() -> None:
         out.write(msgspec.json.encode(finding) + b"\n")
         out.flush()
 
-    code = 0 if check_task(request, report) else 1
+    try:
+        device = Device(request.settings)
+    except UserError as error:
+        report(Finding(part="fault", text=f"{error.what} {error.why}", kind="fault", fix=error.fix))
+        code = 1
+    else:
+        device.claim()
+        code = 0 if check_task(request, device, report) else 1
     sys.stdout.flush()
     # End at once, whatever threads the task has started.
     os._exit(code)

@@ -1,8 +1,9 @@
 """Chooses tokens from logits with random numbers that depend on the request and the place alone.
 
-The number for a place comes from a counter-based generator (Philox, https://doi.org/10.1145/2063384.2063405)
-whose key is the request's seed and whose counter is the place. So a generation that continues on
-another machine from the same logits goes on with the same tokens, whatever was drawn before.
+The number for a place comes from Philox, a counter-based generator
+(https://doi.org/10.1145/2063384.2063405). The request's seed is the key, and the place the counter.
+So a generation that continues on another machine from the same logits has the same tokens, whatever
+was drawn before.
 
 Guaranteed: the same logits, rules, seed and place give the same token. Not guaranteed: the same
 token for logits that differ in their last bits, where two tokens are almost equally likely.

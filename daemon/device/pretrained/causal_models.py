@@ -1,7 +1,8 @@
 """Loads and saves causal language models. The only module that imports transformers. Worker only.
 
-A model is a local folder: one of `save_pretrained`, with safetensors, or one with a GGUF file,
-whose quantized tensors become float32. Nothing is downloaded, and no code of the folder runs.
+A model is a local folder: one of `save_pretrained`, with safetensors, or one with a GGUF file. The
+quantized tensors of a GGUF file become float32. Nothing is downloaded, and no code of the folder
+runs.
 """
 
 from __future__ import annotations
@@ -95,9 +96,10 @@ def load_model(folder: Path) -> nn.Module:
         )
     except _UNREADABLE as error:
         raise _unreadable(folder, "model", error) from error
-    # Its tensors are plain float32 now, and a saved copy of it must not say otherwise.
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
+    quantizer = getattr(model, "hf_quantizer", None)
+    if quantizer is not None:
+        # Its tensors are plain float32 now. Otherwise the library refuses to save the model.
+        quantizer.remove_quantization_config(model)
     return model
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from daemon.device.processor import Device
 from daemon.device.settings import Job, WorkerSettings
 from daemon.device.task_check import CheckRequest, Finding, check_task
 from protocol.run.manifest import Inner
@@ -23,7 +24,8 @@ def check(task: str, **options: int | float | str | bool) -> tuple[bool, list[Fi
     )
     settings = WorkerSettings(device="cpu", threads=1, allow_custom_task=True)
     found: list[Finding] = []
-    return check_task(CheckRequest(job=job, settings=settings), found.append), found
+    request = CheckRequest(job=job, settings=settings)
+    return check_task(request, Device(settings), found.append), found
 
 
 def test_a_shipped_task_passes_every_part() -> None:
@@ -49,7 +51,7 @@ def test_a_shipped_task_passes_every_part() -> None:
         ("NotANumber", "The loss is nan"),
         ("BatchNorm", "running statistics"),
         ("BadEvaluation", 'not a dict with a "loss"'),
-        ("Nowhere", "has no"),
+        ("Nowhere", "defines no Nowhere"),
     ],
 )
 def test_a_faulty_task_fails_with_its_place(name: str, words: str) -> None:

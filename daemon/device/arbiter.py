@@ -20,6 +20,7 @@ from daemon.device.loops.scorer import ScoringFault
 from daemon.device.loops.training import TrainingLoop
 from daemon.device.loops.work_totals import WorkTotals
 from daemon.device.messages import (
+    BatchPartFound,
     CollectWork,
     CommandRefused,
     ContinueTraining,
@@ -133,7 +134,7 @@ class DeviceArbiter:
         device.claim()
         seed_everything(job.seed)
         task = load_task(job.task, job.task_options, begin.settings)
-        loop = TrainingLoop(task, device, job)
+        loop = TrainingLoop(task, device, job, most_at_once=begin.settings.batch_part)
         shared_memory.give_size(self._memory_fd, loop.parameters, loop.inner_size)
         loop.share(shared_memory.SharedMemory(self._memory_fd, loop.parameters, loop.inner_size))
         info = TaskInfo(
@@ -157,6 +158,10 @@ class DeviceArbiter:
                 self._send(loop.bad.last)
             if loop.bad.diverged:
                 self._warn_dropped(loop.drop())
+        else:
+            if samples := loop.parts.news():
+                batch_size = loop.parts.batch_size
+                self._send(BatchPartFound(samples=samples, batch_size=batch_size))
 
     def _obey_at_once(self, loop: TrainingLoop, device: Device, command: UrgentCommand) -> None:
         """Obey a command in the thread that receives it, perhaps in the midst of a step."""

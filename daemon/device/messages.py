@@ -252,6 +252,13 @@ class WorkerProgress(ChildMessage, frozen=True, kw_only=True, tag=True):
     longest_step_s: float
 
 
+class BatchPartFound(ChildMessage, frozen=True, kw_only=True, tag=True):
+    """Memory was enough for a step that computed `samples` of `batch_size` samples at once."""
+
+    samples: int
+    batch_size: int
+
+
 class WorkerWarning(ChildMessage, frozen=True, kw_only=True, tag=True):
     """A warning for a person, as in `protocol.journal.Warned`."""
 
@@ -286,6 +293,7 @@ WorkerReport = (
     | ModelExported
     | ResultUnable
     | WorkerProgress
+    | BatchPartFound
     | WorkerWarning
 )
 

@@ -21,9 +21,9 @@ from time import monotonic
 import numpy as np
 import torch
 
-from daemon.device.loops.adamw import AdamW
 from daemon.device.loops.bad_batches import BadBatches
 from daemon.device.loops.batch_gradient import BatchGradient
+from daemon.device.loops.batch_parts import BatchParts
 from daemon.device.loops.batches import checked_size
 from daemon.device.loops.draw_order import DrawOrder
 from daemon.device.loops.results import ModelResults
@@ -35,6 +35,7 @@ from daemon.device.messages import ExportModel, SampleModel
 from daemon.device.model.author_code import SampleFault
 from daemon.device.model.flat_model import FlatModel
 from daemon.device.model.guard import ModelGuard
+from daemon.device.optimizers.choice import make_optimizer
 from daemon.device.processor import Device
 from daemon.device.settings import Job
 from daemon.device.shared_memory import SharedMemory
@@ -54,20 +55,24 @@ from protocol.run.task_digest import TaskDigest
 class TrainingLoop:
     """Owns the model, the optimizer and the position in the data."""
 
-    def __init__(self, task: Task, device: Device, job: Job) -> None:
+    def __init__(self, task: Task, device: Device, job: Job, *, most_at_once: int = 0) -> None:
+        """`most_at_once` limits the samples that are computed at once; 0 means no limit."""
         self._task = task
         self._device = device
         self._job = job
-        self._batch = job.inner.batch_size
+        self._batch = job.inner.step_samples
         self.split = split_of(task, checked_size(task), holds_out=job.holds_out)
         seed_everything(job.seed)
         self._net = FlatModel(task, device.torch)
+        device.compile(self._net.model)
         self._guard = ModelGuard(self._net, task)
-        self._gradient = BatchGradient(task, device, self._net, self._guard)
+        size = job.inner.batch_size
+        self.parts = BatchParts(min(size, most_at_once or size), job.batch_part)
+        self._gradient = BatchGradient(task, device, self._net, self._guard, self.parts)
         self._scorer = HeldOutScorer(task, device, self._net, self.split, job.seed)
         self._results = ModelResults(task, device, self._net, self.split, job.seed)
         self.bad = BadBatches()
-        self._optimizer = AdamW(self._net, job.inner)
+        self._optimizer = make_optimizer(self._net, job.inner, task)
         self.lock = RLock()
         self._side = SideStream(device)
         self._work = UncollectedWork(self._net.flat)
@@ -262,6 +267,7 @@ class TrainingLoop:
                 self._end_step()
             raise
         self.bad.used()
+        self.parts.used()
         with self.lock:
             self._side.join()
             self._optimizer.step(norm, learning_rate_factor(self._job.inner, position))

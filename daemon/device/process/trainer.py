@@ -40,6 +40,7 @@ from daemon.device.process.supervisor import WorkerSupervisor
 from daemon.device.process.worker_process import WorkerProcess
 from daemon.device.settings import WorkerSettings, job_of
 from daemon.device.tasks.catalog import locate
+from daemon.home.batch_parts import BatchPartFile
 from protocol.averaging.vector_layout import Vector
 from protocol.errors import OurFault, UserError
 from protocol.generation.sampler import SamplingRules
@@ -77,13 +78,22 @@ class WorkerTrainer:
         *,
         timeouts: WorkerTimeouts | None = None,
         previous_task: TaskDigest | None = None,
+        parts: BatchPartFile | None = None,
     ) -> None:
-        """`previous_task` is the task of the model that this home holds, or None."""
-        self._job = job_of(manifest, peer)
+        """`previous_task` is the task of the model that this home holds, or None.
+
+        `parts` keeps the number of samples that the device computes at once.
+        """
+        self._job = job_of(manifest, peer, batch_part=parts.load() if parts is not None else 0)
         self._settings = settings
         self._timeouts = timeouts or WorkerTimeouts()
         self._supervisor = WorkerSupervisor(
-            self._job, settings, on_event, self._timeouts, previous_task
+            self._job,
+            settings,
+            on_event,
+            self._timeouts,
+            previous_task,
+            parts.save if parts is not None else None,
         )
         self._commands = CommandChannel(self._supervisor, self._timeouts)
 

@@ -1,10 +1,10 @@
 """Defines the messages between a node and its worker: small msgpack records, never a tensor.
 
-The node sends one command at a time. `HandOverWork`, `ShiftAnchor`, `EvaluateModel` and
-`SaveInnerState` are answered while a step is computed, the others at its end. The worker answers
-each once, with its `id`. The first command is `LoadTask`, which `WorkerReady` or `WorkerUnable`
-answers. The worker sends `WorkerProgress`, `BatchUnusable` and `WorkerWarning` on its own.
-`TaskFailed` may come at any time, and is the last message.
+The node sends one command at a time. `HandOverWork`, `ShiftAnchor`, `EvaluateModel`,
+`MeasureGroups` and `SaveInnerState` are answered while a step is computed, the others at its end.
+The worker answers each once, with its `id`. The first command is `LoadTask`, which `WorkerReady` or
+`WorkerUnable` answers. The worker sends `WorkerProgress`, `BatchUnusable` and `WorkerWarning` on
+its own. `TaskFailed` may come at any time, and is the last message.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 from daemon.children.messages import ChildMessage, CommandDone
 from daemon.device.settings import Job, WorkerSettings
 from protocol.generation.sampler import SamplingRules
-from protocol.ports.trainer import Evaluation, HeldOutShare, Lane, TaskInfo
+from protocol.ports.trainer import Evaluation, GroupLosses, HeldOutShare, Lane, TaskInfo
 
 
 class LoadTask(ChildMessage, frozen=True, kw_only=True, tag=True):
@@ -113,6 +113,16 @@ class ExportModel(ChildMessage, frozen=True, kw_only=True, tag=True):
     adapter: bool
 
 
+class MeasureGroups(ChildMessage, frozen=True, kw_only=True, tag=True):
+    """Measure the loss of groups of training samples at the shared parameters, as `EvaluateModel`.
+
+    `groups` are positions in the run's order. `GroupsMeasured` or `EvaluationUnable` follows.
+    """
+
+    id: int
+    groups: tuple[tuple[int, ...], ...]
+
+
 class SaveInnerState(ChildMessage, frozen=True, kw_only=True, tag=True):
     """Write the inner optimizer's state into the shared memory."""
 
@@ -206,6 +216,13 @@ class ModelEvaluated(ChildMessage, frozen=True, kw_only=True, tag=True):
     evaluation: Evaluation
 
 
+class GroupsMeasured(ChildMessage, frozen=True, kw_only=True, tag=True):
+    """The result of `MeasureGroups`."""
+
+    id: int
+    losses: GroupLosses
+
+
 class EvaluationUnable(ChildMessage, frozen=True, kw_only=True, tag=True):
     """The task cannot score. `what` names the file and the line."""
 
@@ -276,6 +293,7 @@ WorkerCommand = (
     | EvaluateModel
     | SampleModel
     | ExportModel
+    | MeasureGroups
     | SaveInnerState
     | LoadInnerState
 )
@@ -288,6 +306,7 @@ WorkerReport = (
     | CommandRefused
     | WorkCollected
     | ModelEvaluated
+    | GroupsMeasured
     | EvaluationUnable
     | ModelSampled
     | ModelExported

@@ -15,6 +15,7 @@ and all commands hold `lock`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from threading import RLock
 from time import monotonic
 
@@ -45,7 +46,7 @@ from daemon.device.tasks.held_out import split_of
 from daemon.device.tasks.task import Task
 from protocol.averaging.vector_layout import Vector
 from protocol.digest import digest
-from protocol.ports.trainer import Evaluation, HeldOutShare, Lane, Progress
+from protocol.ports.trainer import Evaluation, GroupLosses, HeldOutShare, Lane, Progress
 from protocol.run.data_order import sample_indices
 from protocol.run.initial_parameters import GIVEN
 from protocol.run.schedule import learning_rate_factor
@@ -196,6 +197,15 @@ class TrainingLoop:
     def export(self, wanted: ExportModel) -> tuple[str, ...]:
         """Write the model with the parameters in the shared memory. Raises `ResultFault`."""
         return self._results.export(self._scored, wanted)
+
+    def group_losses(self, groups: Sequence[Sequence[int]]) -> GroupLosses:
+        """Measure the loss of groups of training samples at the shared parameters.
+
+        `groups` are positions in the run's order. Raises `ScoringFault`.
+        """
+        positions = np.array(groups, dtype=np.int64)
+        indices = sample_indices(self._job.seed, self.split.trained, positions.reshape(-1))
+        return self._scorer.group_losses(self._scored, indices.reshape(positions.shape))
 
     # ------------------------------------------------------------- commands to the other thread
 

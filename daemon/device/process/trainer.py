@@ -20,6 +20,7 @@ from daemon.device.messages import (
     ContinueTraining,
     EvaluationUnable,
     ExportModel,
+    GroupsMeasured,
     HandOverWork,
     LoadInnerState,
     ModelEvaluated,
@@ -49,8 +50,10 @@ from protocol.journal import JournalEvent
 from protocol.ports.trainer import (
     Evaluation,
     EvaluationFailed,
+    GroupLosses,
     HeldOutShare,
     Lane,
+    Positions,
     Progress,
     TaskInfo,
     TrainerLost,
@@ -238,6 +241,18 @@ class WorkerTrainer:
         if isinstance(report, ModelExported):
             return report.files
         raise _unable("EXPORT", report)
+
+    async def group_losses(self, parameters: Vector, positions: Positions) -> GroupLosses:
+        groups = [tuple(group) for group in positions.tolist()]
+        losses: tuple[float, ...] = ()
+        seconds = 0.0
+        for report in await self._commands.measure(parameters, groups):
+            if isinstance(report, EvaluationUnable):
+                raise EvaluationFailed(report.what)
+            if not isinstance(report, GroupsMeasured):
+                raise OurFault(f"the worker answered a measurement with {report}")
+            losses, seconds = (*losses, *report.losses.losses), seconds + report.losses.seconds
+        return GroupLosses(losses=losses, seconds=seconds)
 
     async def inner_state(self) -> Vector:
         worker, _ = await self._commands.ask(lambda _, number: SaveInnerState(id=number))

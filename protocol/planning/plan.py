@@ -53,6 +53,8 @@ class OpenPlan(msgspec.Struct, frozen=True, kw_only=True):
     rules: int = CURRENT_RULES
     # Whether members train during the exchange.
     overlap: bool = False
+    # The run's admission policy.
+    policy: str = "open"
 
     @property
     def layout(self) -> GroupLayout:
@@ -255,6 +257,7 @@ def read_plan(
         offers=ready_messages,
         rules=manifest.rules,
         overlap=manifest.round.overlaps,
+        policy=manifest.admits,
     )
 
 

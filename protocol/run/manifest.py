@@ -88,11 +88,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     # The peers that vote on the first certificate, each once. Only rules 4 and later have votes.
     founders: Annotated[tuple[PeerId, ...], Meta(max_length=MAX_FOUNDERS)] = ()
     trust: Trust = Trust()
+    # The digest of the state with which the run begins, in hex; empty where it follows from the
+    # task and the seed (`protocol/run/initial_state.py`).
+    initial: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
 
     def __post_init__(self) -> None:
         if self.rules < RULES_3:
             self._keep_first_rounds()
         check_founders(self)
+        if self.rules < RULES_4:
+            self._check_first_optimizer()
         for field in ("name", "task", "engine", "codec", "chain"):
             if not getattr(self, field).isprintable():
                 raise ValueError(f"{field} has unprintable characters: {getattr(self, field)!a}")
@@ -122,6 +127,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if self.admission is not UNSET:
             return self.admission.policy
         return "invite" if self.rules >= RULES_4 and self.owner else "open"
+
+    def _check_first_optimizer(self) -> None:
+        """Raise `ValueError` for rules of the optimizer that only later versions have."""
+        plain = Inner()
+        for field in ("optimizer", "momentum", "nesterov", "accumulate"):
+            if getattr(self.inner, field) != getattr(plain, field):
+                raise ValueError(
+                    f"rules {self.rules} have no inner.{field}; begin a run of rules {RULES_4}"
+                )
 
     def _keep_first_rounds(self) -> None:
         """Give a run of earlier rules the rounds that all its members know.

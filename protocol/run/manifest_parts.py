@@ -16,6 +16,9 @@ MAX_GROUP_LIMIT = 64
 MAX_ROUND_SECONDS = 86400
 """A day. A longer round is none that anybody waits for."""
 
+USUAL_MOMENTUM = {"sgd": 0.9, "muon": 0.95}
+"""The values of most published recipes, and of torch's Muon."""
+
 MAX_QUORUM_GRACE_S = 30 * 86400
 """A month. A run that waits longer for its voters is over."""
 
@@ -39,7 +42,12 @@ class ManifestPart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Inner(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The trainer's own optimizer (AdamW, https://arxiv.org/abs/1711.05101) and its batch.
+    """The trainer's own optimizer and its batch.
+
+    `optimizer` is AdamW (https://arxiv.org/abs/1711.05101), SGD, or Muon for hidden matrices with
+    AdamW for the rest (https://kellerjordan.github.io/posts/muon/). `momentum` and `nesterov`
+    belong to SGD, and `momentum` to Muon. A step computes `accumulate` batches of `batch_size`
+    samples, one after the other, and averages their gradients.
 
     The learning rate rises over the run's first `warmup_samples` and falls until `total_samples` to
     `final_factor` of `learning_rate` (`protocol/run/schedule.py`).
@@ -55,14 +63,35 @@ class Inner(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True)
     decay: Literal["constant", "linear", "cosine"] = "constant"
     final_factor: Annotated[float, Meta(ge=0, le=1)] = 0.1
     total_samples: Samples = 0
+    optimizer: Literal["adamw", "sgd", "muon"] = "adamw"
+    # None means the usual value of the optimizer.
+    momentum: Annotated[float, Meta(ge=0, lt=1)] | None = None
+    nesterov: bool = False
+    accumulate: Annotated[int, Meta(ge=1, le=65536)] = 1
 
     def __post_init__(self) -> None:
+        if self.momentum is not None and self.optimizer == "adamw":
+            raise ValueError(
+                'inner.momentum belongs to inner.optimizer = "sgd" or "muon"; AdamW has beta1'
+            )
+        if self.nesterov and (self.optimizer != "sgd" or not self.effective_momentum):
+            raise ValueError('inner.nesterov needs inner.optimizer = "sgd" with a momentum')
         if self.decay != "constant" and self.total_samples <= self.warmup_samples:
             raise ValueError(
                 f'inner.decay = "{self.decay}" needs inner.total_samples, the samples of the '
                 f"whole run, above inner.warmup_samples {self.warmup_samples}; "
                 f"it is {self.total_samples}"
             )
+
+    @property
+    def effective_momentum(self) -> float:
+        """The momentum of SGD or Muon: the given one, or the usual one."""
+        return USUAL_MOMENTUM.get(self.optimizer, 0.0) if self.momentum is None else self.momentum
+
+    @property
+    def step_samples(self) -> int:
+        """The samples of one step."""
+        return self.batch_size * self.accumulate
 
 
 class Outer(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True):

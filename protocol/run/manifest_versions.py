@@ -25,7 +25,12 @@ _ADDED: Mapping[int, Mapping[str, tuple[str, ...]]] = {
         "round": ("overlap", "min_seconds"),
     },
     # The name of a part alone stands for the whole part.
-    RULES_4: {"founders": (), "trust": ()},
+    RULES_4: {
+        "founders": (),
+        "trust": (),
+        "initial": (),
+        "inner": ("optimizer", "momentum", "nesterov", "accumulate"),
+    },
 }
 """The fields that each version added."""
 
@@ -89,12 +94,12 @@ def encoded(manifest: msgspec.Struct, rules: int) -> bytes:
 
 def _later_parts(rules: int) -> dict[str, tuple[str, ...]]:
     """The parts with fields that these rules do not have; no names where the part is all new."""
-    return {
-        part: names
-        for version, parts in _ADDED.items()
-        if version > rules
-        for part, names in parts.items()
-    }
+    later: dict[str, tuple[str, ...]] = {}
+    for version, parts in _ADDED.items():
+        if version > rules:
+            for part, names in parts.items():
+                later[part] = (*later.get(part, ()), *names)
+    return later
 
 
 def _kept(value: Any, later: tuple[str, ...]) -> Any:

@@ -15,17 +15,15 @@ from torch import nn
 
 from daemon.device.model.author_code import author_code
 from daemon.device.model.rules import check_model
-from daemon.device.tasks.task import Init, Task
+from daemon.device.tasks.task import GIVEN, Init, Task
 from protocol.ports.trainer import ParameterSpec
 
 
 class FlatModel:
     """A model over the vectors `flat` and `grad`, shape (parameters,) on the device.
 
-    `specs` describes the parameters. `spans` are the parts (start, stop, decays) of the vector:
-    matrices and kernels have weight decay, biases and norms do not. `moved` are the trained
-    parameters with their names and their views of `grad`. `frozen` and `buffers` are the model's
-    other tensors.
+    `specs` describes the parameters. `moved` are the trained parameters with their names and their
+    views of `grad`. `frozen` and `buffers` are the model's other tensors.
     """
 
     def __init__(self, task: Task, device: torch.device) -> None:
@@ -50,26 +48,23 @@ class FlatModel:
         total = sum(parameter.numel() for _, parameter in trained)
         self.flat = torch.zeros(total, device=device)
         self.grad = torch.zeros(total, device=device)
-        self.spans: list[tuple[int, int, bool]] = []
         self.moved: list[tuple[str, nn.Parameter, torch.Tensor]] = []
         specs: list[ParameterSpec] = []
         start = 0
         for name, parameter in trained:
             shape, stop = tuple(parameter.shape), start + parameter.numel()
+            given = parameter.data
             parameter.data = self.flat[start:stop].view(shape)
             self.moved.append((name, parameter, self.grad[start:stop].view(shape)))
-            decays = len(shape) >= 2
-            if self.spans and self.spans[-1][2] == decays:
-                self.spans[-1] = self.spans[-1][0], stop, decays
-            else:
-                self.spans.append((start, stop, decays))
             with author_code("init()"):
                 init = task.init(name, shape)
                 if not isinstance(init, Init):
                     raise TypeError(
-                        f"init({name!r}) returned a {type(init).__name__}, not ZEROS, ONES or"
-                        " uniform(bound)"
+                        f"init({name!r}) returned a {type(init).__name__}, not ZEROS, ONES, GIVEN"
+                        " or uniform(bound)"
                     )
+            if init == GIVEN:
+                parameter.data.copy_(given)
             specs.append(ParameterSpec(name=name, shape=shape, init=init.kind, bound=init.bound))
             start = stop
         self.specs = tuple(specs)

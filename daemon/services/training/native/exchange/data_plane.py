@@ -38,6 +38,7 @@ from daemon.services.training.native.state.anchor import Anchor
 from daemon.services.training.native.state.result_store import ResultStore
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Refuse
+from protocol.averaging.plan_sum import step_terms
 from protocol.averaging.reduction import GROUP_CODEC
 from protocol.certificates.certificate import OpenCertificate
 from protocol.codec import codec_named
@@ -154,9 +155,9 @@ class DataPlane:
         with trio.CancelScope() as self._reducing:
             if current is not None and current.plan.digest == inclusion.plan:
                 result = await current.average(inclusion, name)
-                counted = [current.plan.offers[i] for i in inclusion.contributors]
-                state = await anchor.step(current.results().mean, counted, outer, self._offload)
-                vote = _vote(current.plan, name, result, state)
+                terms = step_terms(current.plan, inclusion.contributors)
+                stepped = await anchor.step(current.results().mean, terms, outer, self._offload)
+                vote = _vote(current.plan, name, result, stepped.digest)
                 await kept.keep_outcome(vote, current.plan, inclusion, current.results().encoded())
                 self._emit(OutcomeComputed(vote=vote))
 

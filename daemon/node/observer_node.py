@@ -62,14 +62,14 @@ class RunObserver:
         self._signer, self._network = signer, network
         self._manifest = signed.open()
         self.lineage = Lineage(signed.run, self._manifest)
-        self._members = Members(signer.peer, journal.record, lambda _endpoint: None)
+        self.members = Members(signer.peer, journal.record, lambda _endpoint: None)
         self._messenger = Messenger(network, signed.run, self._deliver, self._refuse)
         self._follower = Follower(
             network=network,
             run=signed.run,
             signer=signer,
             lineage=self.lineage,
-            members=self._members,
+            members=self.members,
             refuse=self._refuse,
             hooks=FollowerHooks(
                 on_entries=self._certified,

@@ -60,6 +60,7 @@ from protocol.journal.training import (
     Trained,
     TrainerReady,
     TrainerStopped,
+    TrainingHeld,
     TrainingProgress,
     WorkAudited,
     WorkDropped,
@@ -99,6 +100,7 @@ __all__ = [
     "Trained",
     "TrainerReady",
     "TrainerStopped",
+    "TrainingHeld",
     "TrainingProgress",
     "Trouble",
     "ViewPassed",
@@ -113,6 +115,7 @@ AnyEvent = (
     NodeStarted
     | TrainerReady
     | TrainerStopped
+    | TrainingHeld
     | BatchSkipped
     | TaskDiffers
     | PhaseEntered

@@ -9,6 +9,7 @@ of one kind that would speak against their contributor.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import msgspec
 import numpy as np
@@ -166,8 +167,6 @@ class _Swarm:
         self.base = self.samples = 0
         self.before: list[list[Vector]] = []
         self.mean: Vector | None = None
-        # The parameters with which a contribution is compared: the anchor less the round's mean.
-        self.reference = self.anchor
 
     def round(self, cheats: Sequence[str]) -> list[tuple[str, float]]:
         """Play a round. Returns (kind, score) of each audit."""
@@ -182,7 +181,6 @@ class _Swarm:
         mean = np.asarray(np.mean(np.stack(offers), axis=0), np.float32)
         state = np.empty_like(self.anchor), np.empty_like(self.anchor)
         outer_step(self.anchor, self.momentum, mean, Outer(), *state)
-        self.reference = self.anchor - mean
         found: list[tuple[str, float]] = []
         for number in range(MEMBERS):
             others = [stretch for i, stretch in enumerate(named) if i != number]
@@ -194,7 +192,7 @@ class _Swarm:
             kinds: dict[str, Vector] = {HONEST: offers[number]}
             if self.before:
                 kinds |= self._cheats(number, offers, lanes, cheats)
-            found += self._audited(groups, kinds)
+            found += self._audited(number, offers, groups, kinds)
         self.anchor, self.momentum = state
         self.mean, self.base = mean, self.base + count * stride
         self.samples += count * MEMBERS
@@ -230,17 +228,27 @@ class _Swarm:
         codec.decode(codec.encode(delta), out)
         return out
 
-    def _audited(self, groups: AuditGroups, kinds: dict[str, Vector]) -> list[tuple[str, float]]:
-        auditor = self.members[0]
+    def _audited(
+        self, number: int, offers: list[Vector], groups: AuditGroups, kinds: dict[str, Vector]
+    ) -> list[tuple[str, float]]:
+        """Return the score of each kind of work, had member `number` offered it."""
+        auditor, half = self.members[0], len(groups.own)
         positions = np.concatenate([groups.own, groups.others])
-        before, half = auditor.losses(self.reference, positions), len(groups.own)
         parts = -(-self.anchor.size // PART)
         seen = np.repeat(self.rng.random(parts) < self.case.fetched, PART)[: self.anchor.size]
+        rest = np.sum([offer for i, offer in enumerate(offers) if i != number], axis=0)
         found = []
         for kind, contribution in kinds.items():
-            moved = self.anchor - np.where(seen, contribution, np.float32(0))
-            drops = (before - auditor.losses(moved, positions)).tolist()
-            found.append((kind, score_of(drops[:half], drops[half:])))
+            if not contribution.any():
+                found.append((kind, 0.0))
+                continue
+            mean = (rest + contribution) / np.float32(len(offers))
+            with_mean, with_work = (
+                auditor.losses(self.anchor - np.where(seen, vector, np.float32(0)), positions)
+                for vector in (mean, contribution)
+            )
+            advantages = (with_mean - with_work).tolist()
+            found.append((kind, score_of(advantages[:half], advantages[half:])))
         return found
 
 
@@ -248,6 +256,11 @@ def measure(
     cases: Sequence[AuditCase], kinds: Sequence[str], say: Callable[[str], None]
 ) -> list[AuditRow]:
     """Play each case, and return a row for each kind of work in it."""
+    # One thread, as in a worker: idle threads of torch would spin. A second call changes nothing.
+    device = Device(SETTINGS)
+    with suppress(RuntimeError):
+        device.claim()
+    device.enter_thread()
     rows: list[AuditRow] = []
     for case in cases:
         say(f"{case.name}: {case.rounds} rounds of {MEMBERS} members")

@@ -16,7 +16,8 @@ Runs of earlier rules pay what a certificate lists.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import msgspec
@@ -60,42 +61,58 @@ class Pay(msgspec.Struct, frozen=True, kw_only=True):
     unpaid: str = ""
 
 
+TIPS_KEPT = 256
+"""The tips that are kept, for merges: a branch of more certificates merges as if it began later."""
+
+
+class _Counted(msgspec.Struct, frozen=True, kw_only=True):
+    """What one certificate may pay, by index of the contributor in the plan."""
+
+    epoch: int
+    bounded: Mapping[int, int]
+    opposed: frozenset[int]
+
+
 class PaidWork:
-    """Decides the pay of a lineage's certificates. All of them must be there, from genesis on."""
+    """Decides the pay of a lineage's certificates, each of which must follow its parents."""
 
-    def __init__(
-        self,
-        run: Digest,
-        manifest: Manifest,
-        certificates: Mapping[Digest, OpenCertificate],
-        epoch_of: Mapping[Digest, int],
-    ) -> None:
-        """`epoch_of` has the epoch of each certificate of the lineage, and no other certificate."""
-        self._manifest, self._epoch_of = manifest, epoch_of
-        self._known = {name: certificates[name] for name in epoch_of}
-        self._tips: dict[Digest, Tip] = {run: genesis_of(run, manifest)}
-        self._ancestors: dict[Digest, frozenset[Digest]] = {run: frozenset({run})}
+    def __init__(self, run: Digest, manifest: Manifest) -> None:
+        self._run, self._manifest = run, manifest
+        self._tips: OrderedDict[Digest, Tip] = OrderedDict({run: genesis_of(run, manifest)})
+        self._parents: dict[Digest, tuple[Digest, ...]] = {run: ()}
+        self._samples: dict[Digest, tuple[int, int]] = {run: (0, 0)}
+        self._counted: dict[Digest, _Counted] = {}
         self._beyond: set[Digest] = set()
-        self._order = sorted(
-            self._known.values(), key=lambda each: (each.outcome.number, each.hash)
-        )
-        for certificate in self._order:
-            self._follow(run, certificate)
-        self._last = max((tip.number for tip in self._tips.values()), default=0)
+        # The ends of branches, whose tips are never forgotten.
+        self._heads: set[Digest] = {run}
+        # The number of the last certificate that counts a peer's work, for recent ones.
+        self._recent: dict[PeerId, int] = {}
+        # By peer: the (number, epoch) of certificates after which it is a member.
         self._accepted: dict[PeerId, list[tuple[int, int]]] = {}
+        self._last = 0
 
-    def _follow(self, run: Digest, certificate: OpenCertificate) -> None:
-        """Compute the tip after a certificate, which this node verified before."""
-        trust, parents = trust_rules(run, self._manifest), certificate.outcome.parents
+    def follow(self, certificate: OpenCertificate, epoch: int) -> None:
+        """Add a certificate that this node verified before; parents come before children.
+
+        Args:
+            certificate: the certificate.
+            epoch: the index of the epoch that holds it.
+        """
+        trust, parents = trust_rules(self._run, self._manifest), certificate.outcome.parents
         before = [self._tips[parent] for parent in parents]
-        above = [self._ancestors[parent] for parent in parents]
+        number = certificate.outcome.number
+        self._parents[certificate.hash] = parents
+        self._samples[certificate.hash] = (number, certificate.samples)
         if len(before) == 1:
             made = extend(before[0], certificate, trusted=True, trust=trust)
+            self._counted[certificate.hash] = self._count(before[0], made, certificate, epoch)
         else:
+            above = [self._above(parent) for parent in parents]
             common = above[0] & above[1]
-            ancestor = max((self._tips[name] for name in common), key=lambda tip: tip.number)
+            known = [self._tips[name] for name in common if name in self._tips]
+            ancestor = max(known, key=lambda tip: tip.number, default=before[0])
             sides = [above[0] - common, above[1] - common]
-            weights = [sum(self._known[name].samples for name in side) for side in sides]
+            weights = [sum(self._samples[name][1] for name in side) for side in sides]
             made = merge(
                 before[0],
                 before[1],
@@ -107,70 +124,86 @@ class PaidWork:
             )
             self._bound(made, parents, sides)
         self._tips[made.hash] = made
-        self._ancestors[made.hash] = frozenset().union(*above, {made.hash})
+        self._heads = (self._heads - {*parents}) | {made.hash}
+        old = [name for name in self._tips if name not in self._heads]
+        for name in old[: max(0, len(self._tips) - TIPS_KEPT)]:
+            del self._tips[name]
+        self._last = max(self._last, number)
+        for index in certificate.inclusion.contributors:
+            self._recent[certificate.plan.members[index]] = number
+        record = _record(made)
+        for peer, listed in list(self._recent.items()):
+            if listed < number - ACCEPTED_WITHIN:
+                del self._recent[peer]
+            elif self._is_member(record, peer):
+                self._accepted.setdefault(peer, []).append((number, epoch))
 
-    def _bound(
-        self, made: Tip, parents: tuple[Digest, ...], sides: list[frozenset[Digest]]
-    ) -> None:
+    def knows(self, parents: Iterable[Digest]) -> bool:
+        """Whether a certificate with these parents may follow."""
+        return all(parent in self._tips for parent in parents)
+
+    def _above(self, name: Digest) -> set[Digest]:
+        """Return a certificate and all before it."""
+        seen, waiting = {name}, [name]
+        while waiting:
+            fresh = [each for each in self._parents[waiting.pop()] if each not in seen]
+            seen.update(fresh)
+            waiting += fresh
+        return seen
+
+    def _bound(self, made: Tip, parents: tuple[Digest, ...], sides: list[set[Digest]]) -> None:
         """Note which certificates of the absorbed branch are beyond what is paid."""
         record = _record(made)
         # The record continues the preferred branch, and ends with the merge itself.
         absorbed = 1 if len(record.tips) < 2 or record.tips[-2] == parents[0] else 0
-        branch = sorted(sides[absorbed], key=lambda name: (self._tips[name].number, name))
+        branch = sorted(sides[absorbed], key=lambda name: (self._samples[name][0], name))
         self._beyond.update(branch[len(sides[1 - absorbed]) :])
+
+    def _count(self, before: Tip, made: Tip, certificate: OpenCertificate, epoch: int) -> _Counted:
+        """Bound the work of a certificate by min(samples, 2h, 16m)."""
+        plan, old, new = certificate.plan, _record(before), _record(made)
+        members = range(len(plan.members))
+        median = median_samples(
+            [offer.samples for offer in plan.offers],
+            [i for i in members if plan.members[i] in old.voters],
+            [i for i in members if not self._is_member(new, plan.members[i])],
+        )
+        assert isinstance(plan.plan, PacedPlan), "plans of rules 4 are paced"
+        round_s = recorded_s(plan.plan, self._manifest)
+        bounded: dict[int, int] = {}
+        for i in certificate.inclusion.contributors:
+            peer, most = plan.members[i], PAID_MEDIANS * median
+            own = [(one.weights[peer], one.round_s) for one in old.recent if one.weights.get(peer)]
+            usual = usual_weight(own, round_s)
+            if usual is not None:
+                most = min(most, math.floor(PAID_OWN_MEDIANS * usual))
+            bounded[i] = min(plan.offers[i].samples, most)
+        opposed = [i for i in bounded if 2 * new.speaks_against(plan.members[i]) > len(new.voters)]
+        return _Counted(epoch=epoch, bounded=bounded, opposed=frozenset(opposed))
 
     def pay(self, certificate: OpenCertificate, index: int) -> Pay:
         """Return the pay of the contributor `index` of a plan for one certificate."""
-        plan, epoch = certificate.plan, self._epoch_of[certificate.hash]
-        peer, number = plan.members[index], certificate.outcome.number
-        after = _record(self._tips[certificate.hash])
+        counted = self._counted.get(certificate.hash)
+        if counted is None:
+            # A merge counts no work.
+            return Pay()
+        peer, number = certificate.plan.members[index], certificate.outcome.number
         if certificate.hash in self._beyond:
-            return Pay(epoch=epoch, unpaid=BEYOND)
-        if 2 * after.speaks_against(peer) > len(after.voters):
-            return Pay(epoch=epoch, unpaid=OPPOSED)
+            return Pay(epoch=counted.epoch, unpaid=BEYOND)
+        if index in counted.opposed:
+            return Pay(epoch=counted.epoch, unpaid=OPPOSED)
         pays = [
             paying
-            for accepted, paying in self._acceptances(peer)
+            for accepted, paying in self._accepted.get(peer, ())
             if number <= accepted <= number + ACCEPTED_WITHIN
         ]
         if not pays:
             waits = self._last < number + ACCEPTED_WITHIN
-            return Pay(epoch=epoch, unpaid=WAITS if waits else NEVER_ACCEPTED)
-        return Pay(samples=self._bounded(certificate, index), epoch=max(epoch, min(pays)))
-
-    def _acceptances(self, peer: PeerId) -> list[tuple[int, int]]:
-        """The (number, epoch) of each certificate after which the peer is a member."""
-        if peer not in self._accepted:
-            self._accepted[peer] = [
-                (each.outcome.number, self._epoch_of[each.hash])
-                for each in self._order
-                if self._is_member(_record(self._tips[each.hash]), peer)
-            ]
-        return self._accepted[peer]
+            return Pay(epoch=counted.epoch, unpaid=WAITS if waits else NEVER_ACCEPTED)
+        return Pay(samples=counted.bounded[index], epoch=max(counted.epoch, min(pays)))
 
     def _is_member(self, record: MembershipRecord, peer: PeerId) -> bool:
         return role_of(record, self._manifest, peer) is not Role.NEWCOMER
-
-    def _bounded(self, certificate: OpenCertificate, index: int) -> int:
-        """Return min(samples, 2h, 16m)."""
-        plan = certificate.plan
-        before = _record(self._tips[certificate.outcome.parents[0]])
-        after = _record(self._tips[certificate.hash])
-        members = range(len(plan.members))
-        median = median_samples(
-            [offer.samples for offer in plan.offers],
-            [i for i in members if plan.members[i] in before.voters],
-            [i for i in members if not self._is_member(after, plan.members[i])],
-        )
-        peer, most = plan.members[index], PAID_MEDIANS * median
-        assert isinstance(plan.plan, PacedPlan), "plans of rules 4 are paced"
-        own = [
-            (each.weights[peer], each.round_s) for each in before.recent if each.weights.get(peer)
-        ]
-        usual = usual_weight(own, recorded_s(plan.plan, self._manifest))
-        if usual is not None:
-            most = min(most, math.floor(PAID_OWN_MEDIANS * usual))
-        return min(plan.offers[index].samples, most)
 
 
 def _record(tip: Tip) -> MembershipRecord:
@@ -182,6 +215,19 @@ PayRule = Callable[[Mapping[Digest, OpenCertificate], Mapping[Digest, int]], Pai
 """Makes the pay of a lineage from all certificates by hash, and the epoch of each counted one."""
 
 
+def paid_work(
+    run: Digest,
+    manifest: Manifest,
+    certificates: Mapping[Digest, OpenCertificate],
+    epoch_of: Mapping[Digest, int],
+) -> PaidWork:
+    """Return the pay of a lineage. `epoch_of` has the epoch of each of its certificates."""
+    paid = PaidWork(run, manifest)
+    for name in sorted(epoch_of, key=lambda name: (certificates[name].outcome.number, name)):
+        paid.follow(certificates[name], epoch_of[name])
+    return paid
+
+
 def pay_rule(run: Digest, manifest: Manifest) -> PayRule | None:
     """Return how a run pays; None where it pays all that a certificate lists."""
-    return partial(PaidWork, run, manifest) if trust_rules(run, manifest) is not None else None
+    return partial(paid_work, run, manifest) if trust_rules(run, manifest) is not None else None

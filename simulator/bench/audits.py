@@ -2,8 +2,8 @@
 
 A few members train a shipped task in rounds in this process, with the worker's own training loop,
 the run's codec and the outer optimizer. After each round every contribution is audited as a voter
-does it (`protocol/audit`), and so are the cheats. `against` is the share of three audits in a row
-of one kind that would speak against their contributor.
+does it (`protocol/audit`), and so are the cheats. `for` and
+`against` are the shares of five audits of one kind that would speak for and against a contributor.
 """
 
 from __future__ import annotations
@@ -21,7 +21,14 @@ from daemon.device.processor import Device
 from daemon.device.settings import Job, WorkerSettings
 from daemon.device.tasks.catalog import load_task
 from protocol.audit.samples import AuditGroups, DrawnStretch, audit_groups
-from protocol.audit.score import AGAINST_BELOW, AUDITS, FOR_FROM, score_of
+from protocol.audit.score import (
+    AGAINST_BELOW,
+    AUDITS,
+    FOR_FROM,
+    GROSS_AUDITS,
+    GROSS_BELOW,
+    score_of,
+)
 from protocol.averaging.outer_step import outer_step
 from protocol.averaging.vector_layout import Vector
 from protocol.codec import codec_named
@@ -34,8 +41,8 @@ SETTINGS = WorkerSettings(device="cpu", threads=1)
 SEED = 3
 MEMBERS = 4
 SPARE_LANES = 8
-# Random triples of audits behind each share.
-TRIPLES = 200_000
+# Random sequences of audits behind each share.
+SEQUENCES = 200_000
 # Elements of a contribution that are fetched or left out together, where only a part is fetched.
 # A chunk has more; a shipped model for this measurement has few chunks.
 PART = 512
@@ -291,13 +298,15 @@ def table(rows: Sequence[AuditRow]) -> str:
 
 
 def _row(case: str, kind: str, scores: np.ndarray, rng: np.random.Generator) -> AuditRow:
-    triples = rng.choice(scores, size=(TRIPLES, AUDITS)).mean(axis=1)
+    drawn = rng.choice(scores, size=(SEQUENCES, AUDITS))
+    means, last = drawn.mean(axis=1), drawn[:, -GROSS_AUDITS:].mean(axis=1)
+    against = (means < AGAINST_BELOW) | (last < GROSS_BELOW)
     return AuditRow(
         case=case,
         kind=kind,
         audits=scores.size,
         mean=float(scores.mean()),
         lowest=float(scores.min()),
-        favoured=float((triples >= FOR_FROM).mean()),
-        against=float((triples < AGAINST_BELOW).mean()),
+        favoured=float(((means >= FOR_FROM) & ~against).mean()),
+        against=float(against.mean()),
     )

@@ -13,7 +13,7 @@ from protocol.journal import WorkAudited
 from protocol.membership.role import Role, role_of
 from protocol.run.manifest import Group, Manifest, RoundRules
 from protocol.run.manifest_parts import Admission, Trust
-from protocol.settlement.paid_work import PaidWork
+from protocol.settlement.paid_work import paid_work
 from simulator.fakes import trainer as trainer_fake
 from simulator.fakes.clock import run_virtual
 from simulator.world.world import World
@@ -97,7 +97,8 @@ def test_audits_speak_against_a_cheat_and_never_against_honest_members(
             assert sum(audit.score for audit in later) >= 0.75 * len(later)
             assert not any(audit.reason for audit in audits)
     judged = [audit for audit in audits_of(played, CHEAT) if audit.favours is not None]
-    assert len(judged[0].scores) == 3
+    assert judged[0].favours is False
+    assert len(judged[0].scores) <= 5
     # The statements are in the membership record of everybody.
     for honest in played.nodes[:CHEAT]:
         assert honest.engine is not None
@@ -127,7 +128,7 @@ def test_audits_make_a_working_stranger_a_member_and_leave_a_free_rider_unpaid()
         for certificate in node.engine.peers.lineage.path(node.engine.peers.lineage.root, tip)
     }
     run = played.manifest.run
-    paid = PaidWork(run, manifest, certificates, dict.fromkeys(certificates, 0))
+    paid = paid_work(run, manifest, certificates, dict.fromkeys(certificates, 0))
     earned = dict.fromkeys(names, 0)
     counted = dict.fromkeys(names, 0)
     for certificate in certificates.values():

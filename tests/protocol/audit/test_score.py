@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from protocol.audit.budget import SPARE_BYTES_PER_S, AuditBudget
 from protocol.audit.history import KEPT_PEERS, AuditHistory
-from protocol.audit.score import AGAINST_BELOW, FOR_FROM, NO_WORK, score_of, verdict
+from protocol.audit.score import (
+    AGAINST_BELOW,
+    AUDITS,
+    FOR_FROM,
+    GROSS_BELOW,
+    NO_WORK,
+    score_of,
+    verdict,
+)
 
 drops = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20)
 
@@ -47,39 +55,45 @@ def test_score_of_is_a_share_that_only_order_decides(
     assert score_of(sorted(own), sorted(others)) == score
 
 
-@given(st.lists(st.floats(0, 1), max_size=8))
-def test_verdict_counts_the_last_three_scores(scores: list[float]) -> None:
+@given(st.lists(st.floats(0, 1), max_size=12))
+def test_verdict_counts_the_last_scores(scores: list[float]) -> None:
     said = verdict(scores)
-    if len(scores) < 3:
+    assert verdict(scores[-AUDITS:]) is said
+    if sum(scores[-3:]) < 3 * GROSS_BELOW and len(scores) >= 3:
+        assert said is False
+    elif len(scores) < AUDITS:
         assert said is None
-        return
-    mean = sum(scores[-3:]) / 3
-    assert said is (True if mean >= FOR_FROM else False if mean < AGAINST_BELOW else None)
-    assert verdict([0.0, *scores]) is said
+    else:
+        mean = sum(scores[-AUDITS:]) / AUDITS
+        assert said is (True if mean >= FOR_FROM else False if mean < AGAINST_BELOW else None)
 
 
 def test_history_keeps_a_verdict_between_the_bounds() -> None:
     history = AuditHistory()
-    assert [history.add("a", 0.9) for _ in range(3)] == [None, None, True]
-    assert history.add("a", 0.4) is True, "one bad audit between good ones"
-    assert history.add("a", 0.4) is False
-    assert history.add("a", 0.9) is False, "the mean is 0.57"
-    assert history.add("a", 0.9) is False, "0.73: the word against stands"
+    assert [history.add("a", 0.9) for _ in range(5)] == [None, None, None, None, True]
+    assert [history.add("a", 0.4) for _ in range(2)] == [True, True], "the mean is 0.7"
+    assert [history.add("a", 0.4) for _ in range(2)] == [True, False]
+    assert [history.add("a", 0.9) for _ in range(3)] == [False, False, False], "0.7 at most"
     assert history.add("a", 0.9) is True
 
 
-def test_history_forgives_one_offer_without_named_data() -> None:
+def test_history_speaks_against_zeros_after_three_audits() -> None:
+    history = AuditHistory()
+    assert [history.add("a", 0.0) for _ in range(3)] == [None, None, False]
+    assert [history.add("b", 0.5) for _ in range(5)] == [None, None, None, None, False]
+
+
+def test_history_forgives_two_offers_without_named_data() -> None:
     history = AuditHistory()
     for score in (0.95, NO_WORK, 0.95, NO_WORK, 0.95):
         said = history.add("a", score)
     assert said is True
-    assert [history.add("b", NO_WORK) for _ in range(3)] == [None, None, False]
 
 
 def test_history_forgets_the_peer_that_was_audited_longest_ago() -> None:
     history = AuditHistory()
     for number in range(KEPT_PEERS):
-        for _ in range(3):
+        for _ in range(AUDITS):
             history.add(str(number), 1.0)
     history.add("0", 1.0)
     history.add("new", 1.0)

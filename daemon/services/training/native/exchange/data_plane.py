@@ -32,7 +32,7 @@ from daemon.services.training.native.exchange.exchange_context import (
 )
 from daemon.services.training.native.exchange.inter_group_reduce import GroupSumSample
 from daemon.services.training.native.exchange.peer_links import note_part, note_sent
-from daemon.services.training.native.exchange.result_buffer import EncodingLosses, ReceivedResults
+from daemon.services.training.native.exchange.result_buffer import OwnSums, ReceivedResults
 from daemon.services.training.native.exchange.signal import Signal
 from daemon.services.training.native.state.anchor import Anchor
 from daemon.services.training.native.state.result_store import ResultStore
@@ -181,13 +181,14 @@ class DataPlane:
 
     # ---------------------------------------------------------------- reading an exchange
 
-    def encoding_losses(self, certificate: OpenCertificate) -> EncodingLosses:
-        """Return what encoding lost of the slices that this node finished for a certificate."""
-        current = self._current
-        return (
-            current.lost_by_encoding.get(certificate.outcome.inclusion, [])
-            if current is not None
-            else []
+    def own_sums(self, certificate: OpenCertificate) -> OwnSums:
+        """Return what this node's own sums for a certificate left."""
+        current, name = self._current, certificate.outcome.inclusion
+        if current is None:
+            return OwnSums()
+        return OwnSums(
+            losses=current.lost_by_encoding.get(name, []),
+            kept=current.clip_shares() if current.inclusion_digest == name else {},
         )
 
     def received(self, certificate: OpenCertificate) -> ReceivedResults:

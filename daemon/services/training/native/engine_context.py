@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from daemon.swarm.initial_transfer import InitialWeights
 from protocol.digest import Digest
 from protocol.evaluation.budget import EVALUATION_SHARE
 from protocol.identity import PeerId, Signer
@@ -44,6 +45,8 @@ class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
     disk: DiskRules = DiskRules()
     # The share of the time that scoring anchors may take.
     evaluation_share: float = EVALUATION_SHARE
+    # The weights with which the run begins, on this node's disk.
+    initial: InitialWeights | None = None
 
     @property
     def run(self) -> Digest:
@@ -62,6 +65,7 @@ def engine_context(
     binding: Binding | None = None,
     disk: DiskRules | None = None,
     evaluation_share: float = EVALUATION_SHARE,
+    initial: InitialWeights | None = None,
 ) -> EngineContext:
     """Return the context of a node in the run of a verified manifest."""
     return EngineContext(
@@ -71,6 +75,7 @@ def engine_context(
         binding=binding,
         disk=disk or DiskRules(),
         evaluation_share=evaluation_share,
+        initial=initial,
     )
 
 

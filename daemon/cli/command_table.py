@@ -75,6 +75,8 @@ COMMANDS: tuple[Command, ...] = (
     _own("demo", "See what happens", "Run a whole swarm on this machine and report the result."),
     _own("wallet", "Earn", "Manage the account that signs for this node, and its payout."),
     _own("rewards", "Earn", "Show, verify and claim what this node earned."),
+    _own("invite", "Own a run", "Print the line with which a friend joins your run."),
+    _own("revoke", "Own a run", "Take a peer, or an invitation, out of your run for good."),
     _own("session", "Own a run", "Create, activate, complete or cancel a run on the chain."),
     _own("settle", "Own a run", "Propose the reward root of an epoch (for settlers)."),
     _own("sanction", "Own a run", "File an offence for the next settlement (for settlers)."),

@@ -51,6 +51,19 @@ class Lineage:
         self._shares = CertificateShares(self._forget)
         self._orphans = Orphans()
         self._heads: dict[Digest, Tip] = {}
+        # The certificate that the history must contain, until this node follows one with it.
+        self._required: Digest | None = None
+        self._with_required: set[Digest] = set()
+
+    def require(self, certificate: Digest | None) -> None:
+        """Follow no history without this certificate. Call this before any certificate is added.
+
+        None, and the run's genesis, require nothing.
+        """
+        self._required = None if certificate == self.root.hash else certificate
+
+    def _is_permitted(self, head: Tip) -> bool:
+        return self._required is None or head.hash in self._with_required
 
     def tip(self, name: Digest) -> Tip | None:
         """The tip with that name; None when it is not kept."""
@@ -73,12 +86,17 @@ class Lineage:
         if self._adopted is None:
             return self.best
         if self._front is None:
-            self._front = self.preferred_descendant(self._adopted) or self._adopted
+            ahead = self._descendants(self._adopted)
+            self._front = next(iter(ahead), self._adopted)
         return self._front
 
     def adopt(self, tip: Tip) -> None:
         """Follow `tip` from now on: its ancestry is kept, whatever others bring."""
         self._adopted, self._front = tip, None
+        if tip.number:
+            # Later heads descend from a history that was permitted, or that this node made.
+            self._required = None
+            self._with_required.clear()
         for name, _ in sorted(self._ancestry.of(tip).items(), key=lambda item: item[1].tip.number):
             if name not in self._own:
                 self._own[name] = None
@@ -169,6 +187,11 @@ class Lineage:
         else:
             made = extend(parents[0], certificate, trusted=trusted)
         entry = LineageEntry(certificate=certificate, tip=made)
+        if self._required is not None and (
+            made.hash == self._required
+            or any(parent.hash in self._with_required for parent in parents)
+        ):
+            self._with_required.add(made.hash)
         self._ancestry.add(entry)
         for parent in parents:
             self._heads.pop(parent.hash, None)
@@ -184,6 +207,7 @@ class Lineage:
 
     def _forget(self, name: Digest) -> None:
         self._front = None
+        self._with_required.discard(name)
         self._ancestry.forget(name, self._adopted)
         self._heads.pop(name, None)
         self._own.pop(name, None)
@@ -214,7 +238,10 @@ class Lineage:
         return next(iter(self.descendants(tip)), None)
 
     def descendants(self, tip: Tip) -> list[Tip]:
-        """Heads that descend from `tip`, the preferred one first."""
+        """Heads that descend from `tip` and may be followed, the preferred one first."""
+        return [head for head in self._descendants(tip) if self._is_permitted(head)]
+
+    def _descendants(self, tip: Tip) -> list[Tip]:
         return self._ordered(
             [
                 head
@@ -231,7 +258,10 @@ class Lineage:
         others = [
             h
             for h in self._heads.values()
-            if held(h) and not self.descends(h, tip) and not self.descends(tip, h)
+            if held(h)
+            and self._is_permitted(h)
+            and not self.descends(h, tip)
+            and not self.descends(tip, h)
         ]
         return self._ordered(others)
 

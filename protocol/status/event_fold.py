@@ -98,6 +98,8 @@ def _node_started(state: StatusState, event: journal.NodeStarted) -> None:
         name=clean(event.run_name, MAX_NAME_CHARS),
         task=clean(event.task, MAX_TEXT_CHARS),
         engine=clean(event.engine, MAX_NAME_CHARS),
+        admits=clean(event.admits, MAX_NAME_CHARS),
+        owner=clean(event.owner, MAX_NAME_CHARS),
     )
     state.min_peers = event.min_peers
     state.stopped = None

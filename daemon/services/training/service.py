@@ -123,6 +123,8 @@ class TrainingService:
                 self._disk_rules(),
                 context.config.worker.evaluation_share,
                 InitialFile(context.config.home, context.manifest.run),
+                invitation=context.invitation,
+                owner_records=context.owner_records,
             ),
             ports=NodePorts(
                 network=network,

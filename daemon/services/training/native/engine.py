@@ -30,6 +30,7 @@ from daemon.swarm.lineage import Lineage
 from daemon.swarm.manifest_exchange import serve_manifest
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Messenger
+from daemon.swarm.owner_exchange import OwnerExchange
 from daemon.swarm.result_transfer import HeldMean, ResultServer, serve_results
 from daemon.swarm.state_transfer import StateServer, serve_state
 from daemon.swarm.task_agreement import serve_task
@@ -37,6 +38,7 @@ from daemon.system.trio_types import TaskStatus
 from protocol.averaging.vector_layout import chunk_count
 from protocol.digest import Digest
 from protocol.identity import PeerId
+from protocol.membership.owner_record import OwnerRecords
 from protocol.messages.base import Signed
 from protocol.messages.beacon import Beacon, with_score
 from protocol.messages.envelope import AnyMessage
@@ -44,6 +46,7 @@ from protocol.messages.offer import Ready
 from protocol.ports.trainer import Trainer
 from protocol.round import events as e
 from protocol.round.state import RoundState
+from protocol.rules.versions import RULES_4
 
 # The time between checks of whether the node can accept a message that waits.
 DELIVERY_POLL_S = 0.05
@@ -84,8 +87,20 @@ class NativeEngine:
             disk=ports.disk,
             serial=serial,
         )
-        self.peers = self._peer_parts(exclusion_reason)
+        self.owner_records = (
+            context.owner_records
+            if context.owner_records is not None
+            else OwnerRecords(context.run, context.manifest.owner)
+        )
+        self.peers = self._peer_parts(
+            lambda peer: exclusion_reason(peer) or self.owner_records.reason_against(peer)
+        )
         network = ports.network
+        self._owner_exchange = (
+            OwnerExchange(network, context.run, self.owner_records, ports.refuse)
+            if context.manifest.owner and context.manifest.rules >= RULES_4
+            else None
+        )
         serve_chain(network, context.run, self._answer_chain)
         serve_manifest(network, context.signed, ports.refuse, ports.record)
         serve_task(network, lambda: self.peers.members.tasks.ours)
@@ -115,6 +130,8 @@ class NativeEngine:
         async with trio.open_nursery() as nursery:
             await nursery.start(peers.messenger.run)
             await nursery.start(peers.data_plane.sender.run)
+            if self._owner_exchange is not None:
+                await nursery.start(self._owner_exchange.run)
             info = await self._trainer.describe()
             self._stage = Starting(info)
             peers.members.tasks.begin(info.task)
@@ -171,6 +188,7 @@ class NativeEngine:
     def _peer_parts(self, exclusion_reason: Callable[[PeerId], str]) -> PeerParts:
         context, ports = self._context, self._ports
         lineage = Lineage(context.run, context.manifest)
+        lineage.require(context.invitation.required)
         members = Members(context.me, ports.record, ports.network.admit)
         lineage.refuses_task = members.tasks.refusal
         messenger = Messenger(ports.network, context.run, self._deliver, ports.refuse)

@@ -13,8 +13,9 @@ F   the floor: N sqrt(elements / parameters), where N is the usual length of a w
     (`step_norm.py`). B is at least F and at most 8 F. In a run's first rounds N is not known. The
     median is then that of the lengths above zero, so that no chunk is scaled to nothing
 
-A contribution's factor is min(1, ratio B / sqrt(e)), with the ratio 1.5. In runs whose members are
-trusted it is 1.5 max(1, weight / m): a machine with 50 times the samples moves further.
+A contribution's factor is min(1, ratio B / sqrt(e)), with the ratio 1.5 / max(1, weight / m): one
+member moves a chunk by at most 1.5 m B, whatever it claims. In runs whose members are trusted the
+ratio is 1.5 max(1, weight / m): a machine with 50 times the samples moves further.
 
 The median of 3 is one honest voter's word where one of them lies, and the floor keeps alive a chunk
 that only one member's data touch. Measured on the byte GPT with 8 members: with a ratio of 3 and
@@ -67,6 +68,18 @@ class ClipScale(msgspec.Struct, frozen=True, kw_only=True):
     def floor(self, elements: int) -> float:
         """Return F for a chunk of `elements` elements; 0.0 where N is not known."""
         return self.norm * math.sqrt(elements / self.parameters) if self.norm > 0.0 else 0.0
+
+
+def clip_ratio(weight: int, median: int, *, trusting: bool) -> float:
+    """Return how far a contribution may exceed the bound.
+
+    Args:
+        weight: its weight.
+        median: m.
+        trusting: whether the owner knows every member.
+    """
+    heavier = max(1.0, weight / max(1, median))
+    return RATIO * heavier if trusting else RATIO / heavier
 
 
 def chunk_energies(values: Vector) -> Doubles:

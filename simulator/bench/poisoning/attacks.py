@@ -57,7 +57,7 @@ def _lengthened(vector: Vector) -> Vector:
 
 
 ATTACKS: dict[str, Attack] = {
-    "sign flip": sign_flip,
+    "flip": sign_flip,
     "noise": noise,
     "scaled": scaled,
     "zeros": zeros,

@@ -6,6 +6,8 @@ by the terms of a plan, limited and stepped as `protocol/averaging` does it.
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import numpy as np
 
@@ -68,15 +70,17 @@ class PoisonedRun:
         self._kept: list[dict[int, float]] = []
 
     def play(self, rounds: int) -> PoisoningRecord:
+        """Play the rounds, up to one whose work is no number any more."""
+        loss = math.inf
         for number in range(rounds):
-            self._round(number)
-            if not np.isfinite(self.anchor).all():
+            if not self._round(number):
                 break
-        loss = self._members.loss(self.anchor)
+        else:
+            loss = self._members.loss(self.anchor)
         evil = range(self._case.attackers)
         return PoisoningRecord(
             case=self._case,
-            loss=loss if np.isfinite(loss) else None,
+            loss=loss if math.isfinite(loss) else None,
             weight_share=float(np.mean(self._shares)),
             kept=self._mean_kept(evil),
             honest_kept=self._mean_kept(range(self._case.attackers, self._count)),
@@ -86,9 +90,12 @@ class PoisonedRun:
         shares = [kept[i] for kept in self._kept for i in members if i in kept]
         return float(np.mean(shares)) if shares else 1.0
 
-    def _round(self, number: int) -> None:
+    def _round(self, number: int) -> bool:
+        """Play one round. Returns whether the members still train numbers."""
         case, everyone = self._case, range(self._count)
         work = [self._members.work(i, self.anchor, number) for i in everyone]
+        if not all(np.isfinite(one).all() for one in work):
+            return False
         samples = [self._members.samples] * self._count
         honest = work[case.attackers :]
         for i in range(case.attackers):
@@ -106,6 +113,7 @@ class PoisonedRun:
         self._kept.append(tally.shares())
         for i, weight in sums.weights.items():
             self._weights[i].append((weight, ROUND_S))
+        return True
 
     def _step(self, mean: Vector, plan: OpenPlan) -> None:
         terms = step_terms(plan, range(self._count))
@@ -151,14 +159,17 @@ class PoisonedRun:
 
     def _message(self, terms: SumTerms | None) -> PacedPlan:
         chunks = chunk_count(self.anchor.size)
-        fields = {
-            "parent": digest(b"poisoning"),
-            "view": 0,
-            "number": 1,
-            "offers": tuple(Signed(b"", peer, b"") for peer in self._peers),
-            "borders": (0, *[chunks] * self._count),
-            "groups": (tuple(range(self._count)),),
-            "reason": "",
-            "round_s": ROUND_S,
-        }
-        return PacedPlan(**fields) if terms is None else TrustPlan(**fields, terms=terms)
+        plan = PacedPlan(
+            parent=digest(b"poisoning"),
+            view=0,
+            number=1,
+            offers=tuple(Signed(b"", peer, b"") for peer in self._peers),
+            borders=(0, *[chunks] * self._count),
+            groups=(tuple(range(self._count)),),
+            reason="",
+            round_s=ROUND_S,
+        )
+        if terms is None:
+            return plan
+        fields = {name: getattr(plan, name) for name in plan.__struct_fields__}
+        return TrustPlan(**fields, terms=terms)

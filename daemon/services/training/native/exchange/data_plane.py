@@ -38,7 +38,7 @@ from daemon.services.training.native.state.anchor import Anchor
 from daemon.services.training.native.state.result_store import ResultStore
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Refuse
-from protocol.averaging.plan_sum import step_terms
+from protocol.averaging.plan_sum import codec_of, step_terms
 from protocol.averaging.reduction import GROUP_CODEC
 from protocol.certificates.certificate import OpenCertificate
 from protocol.codec import codec_named
@@ -119,7 +119,7 @@ class DataPlane:
             ExchangeContext(
                 run=self._run,
                 signer=self._signer,
-                codec=self._codec,
+                codec=codec_of(plan, self._codec),
                 parameters=anchor.parameters,
             ),
             ExchangePorts(

@@ -133,7 +133,8 @@ class Downloads:
         with trio.CancelScope() as self._scope:
             path = self._path_to_replay(entry)
             store = self._state_store
-            small = len(path) * store.results.size_bytes < 8 * store.anchor.parameters
+            missing = sum(store.results.size_bytes(certificate) for certificate in path)
+            small = missing < 8 * store.anchor.parameters
             arrived, failure = await self._replay(entry, path) if path and small else (None, "")
             if arrived is None:
                 arrived, failure = await self._download(entry, before)

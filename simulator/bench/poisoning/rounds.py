@@ -35,11 +35,15 @@ CODEC = "int8"
 
 
 class PoisoningCase(msgspec.Struct, frozen=True, kw_only=True):
-    """One run. Without an attack all members are honest; without `clip` it has rules 3."""
+    """One run. Without an attack all members are honest; without `clip` it has rules 3.
+
+    The attackers work honestly before round `begins`, counted from 0.
+    """
 
     attack: str = ""
     attackers: int = 0
     clip: bool = True
+    begins: int = 0
 
 
 class PoisoningRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +102,7 @@ class PoisonedRun:
             return False
         samples = [self._members.samples] * self._count
         honest = work[case.attackers :]
-        for i in range(case.attackers):
+        for i in range(case.attackers if number >= case.begins else 0):
             work[i] = ATTACKS[case.attack](work[i], honest, np.random.default_rng(SEED))
             samples[i] = MOST_SAMPLES
         plan = self._plan(samples)

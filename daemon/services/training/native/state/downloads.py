@@ -28,12 +28,14 @@ from protocol.averaging.outer_step import state_leaves
 from protocol.averaging.replay import is_merge
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.result_keepers import keepers
+from protocol.contribution.offer import is_finite
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.journal import CaughtUp, JournalEvent
 from protocol.ports.network import Network
 from protocol.ports.offload import Offload
 from protocol.round.events import Event, StateBytesReceived, StateReceived
+from protocol.rules.versions import RULES_4
 
 # The time between events about a download that advances. A beacon names a state that is about to
 # arrive, so that a leader waits for this node. With 1 s between events and leaders that wait for
@@ -210,7 +212,7 @@ class Downloads:
         failure = await download_from(
             self._network, download, lambda: self._holders(entry), self._refuse
         )
-        failure = failure or await self._corruption(download)
+        failure = failure or await self._corruption(download) or await self._infinity(download)
         if self._current is download:
             self._current = None
         return (None, failure) if failure else (download, "")
@@ -230,6 +232,18 @@ class Downloads:
         """Return how the complete state differs from its verified chunks; "" if it does not."""
         leaves = await self._offload(lambda: state_leaves(download.value, download.momentum))
         return "" if download.leaves == leaves else "its bytes changed in memory"
+
+    async def _infinity(self, download: StateDownload) -> str:
+        """Return why a complete state is none that votes of rules 4 may name; "" if it is one.
+
+        Members whose steps are limited never compute such a state (`step_norm.py`). So its voters
+        lied, and nobody could train from it.
+        """
+        if self._manifest.rules < RULES_4:
+            return ""
+        parts = (download.value, download.momentum)
+        finite = await self._offload(lambda: all(is_finite(part) for part in parts))
+        return "" if finite else "it has values that are not finite"
 
     def pop(self, name: Digest) -> Arrived | None:
         """Return a complete state and forget it. Its vectors then belong to the caller."""

@@ -277,6 +277,18 @@ def test_a_round_that_clips_more_than_a_third_of_its_contributors_is_never_good(
     assert sentence == (
         "Round 21 clipped the work of 2 of 4 contributors: it was much longer than the voters' "
         "work. To see whose: hypergpud round 21"
+
+
+def test_a_paused_node_says_how_it_goes_on() -> None:
+    paused = journal.TrainingHeld(held=True)
+    waits = journal.Alone(number=1, samples_pending=1240, reason="")
+    assert verdict(started(), trainer_ready(), waits, paused) == (
+        "info",
+        "Training is paused; 1,240 samples wait for the next round. "
+        "To train again: hypergpud resume",
+    )
+    assert verdict(started(), trainer_ready(), paused, journal.TrainingHeld(held=False)) != (
+        verdict(started(), trainer_ready(), paused)
     )
 
 

@@ -277,6 +277,7 @@ def test_a_round_that_clips_more_than_a_third_of_its_contributors_is_never_good(
     assert sentence == (
         "Round 21 clipped the work of 2 of 4 contributors: it was much longer than the voters' "
         "work. To see whose: hypergpud round 21"
+    )
 
 
 def test_a_paused_node_says_how_it_goes_on() -> None:

@@ -255,8 +255,8 @@ def poisoning(
 ) -> int:
     """Train a byte GPT with attackers among its members, by weights, clip and step limit.
 
-    All attackers vote and claim a million samples. Fails when a loss ends more than 10% above that
-    of the honest run.
+    All attackers vote and claim a million samples. Fails when a loss ends more than 10% above the
+    honest one.
     """
     import msgspec  # noqa: PLC0415
 

@@ -32,7 +32,7 @@ def bench_poisoning(
     steps: int,
     say: Callable[[str], None],
 ) -> list[PoisoningRecord]:
-    """Play each case. `say` is told of each one that is done."""
+    """Play each case, and `say` how each one ended."""
     records = []
     for case in wanted:
         records.append(PoisonedRun(case, members, steps).play(rounds))

@@ -18,13 +18,15 @@ from functools import cmp_to_key
 from daemon.swarm import certificate_shares
 from daemon.swarm.ancestry import Ancestry, LineageEntry
 from daemon.swarm.certificate_shares import CertificateShares
+from daemon.swarm.forks import Forks
 from daemon.swarm.orphans import Orphan, Orphans
 from protocol.certificates.certificate import OpenCertificate, open_certificate
 from protocol.certificates.decoded_plans import DecodedPlans
-from protocol.certificates.tip import Tip, extend, genesis, merge, prefer
+from protocol.certificates.tip import Tip, extend, genesis_of, merge, prefer, trust_rules
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.messages.offer import task_of
+from protocol.rules.versions import RULES_4
 from protocol.run.manifest import Manifest
 
 OTHER_TASK = "other_task"
@@ -41,12 +43,14 @@ class Lineage:
         self.chunks = chunks
         # Says why the task with a name is not ours; empty for ours.
         self.refuses_task: Callable[[bytes], str] = lambda _: ""
-        self.root = genesis(run, overlap=manifest.round.overlaps)
+        self.root = genesis_of(run, manifest)
+        self._trust = trust_rules(run, manifest)
         self.best = self.root
         self._adopted: Tip | None = None
         # None when the front must be computed anew.
         self._front: Tip | None = None
         self._ancestry = Ancestry(self.root.hash)
+        self.forks = Forks(run, manifest, self._ancestry, self.tip)
         self._own: OrderedDict[Digest, None] = OrderedDict()
         self._shares = CertificateShares(self._forget)
         self._orphans = Orphans()
@@ -183,9 +187,11 @@ class Lineage:
                 self.weights(parents[0], parents[1]),
                 certificate,
                 trusted=trusted,
+                trust=self._trust,
+                ancestor=self._common(parents[0], parents[1]) if self._trust else None,
             )
         else:
-            made = extend(parents[0], certificate, trusted=trusted)
+            made = extend(parents[0], certificate, trusted=trusted, trust=self._trust)
         entry = LineageEntry(certificate=certificate, tip=made)
         if self._required is not None and (
             made.hash == self._required
@@ -200,7 +206,7 @@ class Lineage:
         self.best = (
             made
             if any(parent.hash == self.best.hash for parent in parents)
-            else prefer(self.best, made)
+            else self.prefer(self.best, made)
         )
         self._shares.charge(made.hash, source, asked)
         return entry
@@ -228,6 +234,12 @@ class Lineage:
     def weights(self, first: Tip, second: Tip) -> tuple[int, int]:
         """The samples certified on each of two branches since they parted."""
         return self._ancestry.weights(first, second)
+
+    def _common(self, first: Tip, second: Tip) -> Tip:
+        """The last certificate of two branches; genesis where it is no longer kept."""
+        names = self._ancestry.common(first, second)
+        tips = [tip for name in names if (tip := self.tip(name)) is not None]
+        return max(tips, key=lambda tip: (tip.number, tip.hash), default=self.root)
 
     def descends(self, new: Tip, old: Tip) -> bool:
         """Whether `old` is `new` or in its ancestry."""
@@ -265,9 +277,12 @@ class Lineage:
         ]
         return self._ordered(others)
 
-    @staticmethod
-    def _ordered(tips: list[Tip]) -> list[Tip]:
+    def prefer(self, first: Tip, second: Tip) -> Tip:
+        """The preferred one of two tips on different branches."""
+        return (prefer if self._manifest.rules < RULES_4 else self.forks.prefer)(first, second)
+
+    def _ordered(self, tips: list[Tip]) -> list[Tip]:
         def compare(first: Tip, second: Tip) -> int:
-            return 0 if first is second else -1 if prefer(first, second) is first else 1
+            return 0 if first is second else -1 if self.prefer(first, second) is first else 1
 
         return sorted(tips, key=cmp_to_key(compare))

@@ -42,7 +42,8 @@ from protocol.journal import TrainingHeld
 from protocol.membership.owner_record import OwnerRecords
 from protocol.messages.base import Signed
 from protocol.messages.beacon import Beacon, with_score
-from protocol.messages.envelope import AnyMessage
+from protocol.messages.envelope import AnyMessage, sign
+from protocol.messages.membership import Leave
 from protocol.messages.offer import Ready
 from protocol.ports.trainer import Trainer
 from protocol.round import events as e
@@ -190,9 +191,22 @@ class NativeEngine:
             await self._model.trainer_link.release()
 
     def finish(self) -> None:
-        """Make what was learned durable and return from `run`."""
+        """Make what was learned durable and return from `run`.
+
+        A voter tells the other members that it leaves, so that they need not wait for its vote.
+        """
+        self._leave()
         self._finish.set()
         self._queue.wake()
+
+    def _leave(self) -> None:
+        context, state = self._context, self._stage.state
+        if state is None or state.record is None or context.me not in state.record.voters:
+            return
+        leave = Leave(tip=state.tip.hash, serial=self._beacons.next_serial())
+        signed = sign(context.signer, context.run, leave)
+        for peer in sorted((state.live | {*state.record.voters}) - {context.me}):
+            self.peers.messenger.send(peer, signed)
 
     def end_training(self) -> None:
         """End the current training now. A benchmark drives its rounds with this."""
@@ -262,6 +276,7 @@ class NativeEngine:
             ),
             fraud_proofs=fraud_proofs,
             state_server=StateServer(ports.disk, self._leaves, self._parameters, self._read_state),
+            owner_records=self.owner_records,
         )
 
     # ---------------------------------------------------------------- called by the parts

@@ -6,7 +6,6 @@ Each life runs the real engine on fake ports.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -56,8 +55,8 @@ class CountingTrainer:
         self.collected = 0
         # Whether the next stretch ends in values that are not finite.
         self.diverges = False
-        # What a node offers in place of its work: changes each delta in place.
-        self.falsify: Callable[[Vector], None] | None = None
+        # By what every stretch is multiplied: a poisoner's trainer hands over other work.
+        self.poison = 1.0
 
     async def describe(self) -> TaskInfo:
         return await self.inner.describe()
@@ -96,8 +95,8 @@ class CountingTrainer:
         if self.diverges and work.samples:
             self.diverges = False
             work.delta[:] = np.nan
-        if self.falsify is not None and work.samples:
-            self.falsify(work.delta)
+        if self.poison != 1.0:
+            work.delta[:] *= np.float32(self.poison)
         self.collected += work.samples
         return work
 

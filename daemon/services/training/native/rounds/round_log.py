@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from daemon.swarm.ancestry import LineageEntry
@@ -24,11 +24,14 @@ def certified(
     state_digest: str = "",
     outcome: str = "observed",
     phase_seconds: dict[str, float] | None = None,
+    kept: Mapping[int, float] | None = None,
     manifest: Manifest | None = None,
 ) -> RoundCertified:
-    """Return the journal's event for a certificate. `me` is empty for an observer.
+    """Return the journal's event for a certificate.
 
-    `manifest` is that of the run; None says nothing of members.
+    `me` is empty for an observer. `kept` says which share of each contribution the clip left in
+    this node's own sums, by member of the plan. `manifest` is that of the run; None says nothing
+    of members.
     """
     certificate, plan = made.certificate, made.certificate.plan
     return RoundCertified(
@@ -39,9 +42,13 @@ def certified(
         members=plan.members,
         shares=tuple(
             Contributor(
-                peer=plan.members[i], samples=plan.offers[i].samples, loss=plan.offers[i].loss
+                peer=plan.members[i],
+                samples=plan.offers[i].samples,
+                loss=plan.offers[i].loss,
+                weight=weight,
+                kept=(kept or {}).get(i),
             )
-            for i in certificate.contributors
+            for i, weight in zip(certificate.contributors, certificate.weights, strict=True)
         ),
         samples=certificate.samples,
         loss=certificate.loss,
@@ -113,8 +120,17 @@ class RoundLog:
             )
             self._entered_at = now
 
-    def adopted(self, path: list[LineageEntry], state_digest: str, had_offer: bool) -> None:
-        """Record the certificates up to a new tip. The node has the state of the last one."""
+    def adopted(
+        self,
+        path: list[LineageEntry],
+        state_digest: str,
+        had_offer: bool,
+        kept: Mapping[int, float],
+    ) -> None:
+        """Record the certificates up to a new tip. The node has the state of the last one.
+
+        `kept` is of the last one; see `certified`.
+        """
         for made in path:
             last = made is path[-1]
             self._record(
@@ -124,6 +140,7 @@ class RoundLog:
                     state_digest=state_digest if last else "",
                     outcome=self._outcome(made, had_offer, last=last),
                     phase_seconds=self._seconds if last else {},
+                    kept=kept if last else {},
                     manifest=self._manifest,
                 )
             )

@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO
 
 import msgspec
 
@@ -26,35 +26,50 @@ MAX_LINE_CHARS = 4000
 LOG_FILE_BYTES = 4 << 20
 
 
+class LogLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line of the log file. `at` is in unix seconds; `error` is the text of an exception."""
+
+    at: float
+    level: Literal["debug", "info", "warning", "error", "critical"]
+    logger: str
+    message: str
+    error: str = ""
+
+
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one line of JSON: `at` (unix seconds), `level`, `logger`, `message`.
-
-    A record with an exception also has `error`.
-    """
+    """Formats a record as a `LogLine` in JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, object] = {
-            "at": round(record.created, 3),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line).decode()
+        return msgspec.json.encode(self.line(record)).decode()
+
+    def line(self, record: logging.LogRecord) -> LogLine:
+        """Return what a record says."""
+        return LogLine(
+            at=round(record.created, 3),
+            # The levels of the standard library have these names.
+            level=record.levelname.lower(),  # type: ignore[arg-type]
+            logger=record.name,
+            message=record.getMessage(),
+            error=self.formatException(record.exc_info) if record.exc_info else "",
+        )
 
 
-class PlainFormatter(logging.Formatter):
-    """Formats a record as a short line: `12:04:09 warning  daemon.network  the message`.
+def plain_line(line: LogLine) -> str:
+    """Return a line for people: `12:04:09 warning  daemon.network  the message`.
 
-    The line is printable, even when a peer put control characters into the message.
+    It is printable, even when a peer put control characters into the message.
     """
+    clock = time.strftime("%H:%M:%S", time.localtime(line.at))
+    text = f"{clock} {line.level:<8} {line.logger}  {line.message}"
+    text = f"{text}\n{line.error}" if line.error else text
+    return "\n".join(clean(part, MAX_LINE_CHARS) for part in text.split("\n"))
+
+
+class PlainFormatter(JsonFormatter):
+    """Formats a record as `plain_line` does."""
 
     def format(self, record: logging.LogRecord) -> str:
-        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        line = f"{clock} {record.levelname.lower():<8} {record.name}  {record.getMessage()}"
-        text = f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
-        return "\n".join(clean(part, MAX_LINE_CHARS) for part in text.split("\n"))
+        return plain_line(self.line(record))
 
 
 class _Forgiving(RotatingFileHandler):

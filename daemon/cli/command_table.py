@@ -60,7 +60,7 @@ def _own(name: str, section: Section, help: str, module: str = "") -> Command:
 COMMANDS: tuple[Command, ...] = (
     _own("start", "Run a node", "Run a node in the foreground; the first start makes its key."),
     _own("stop", "Run a node", "Stop the node after its step and a checkpoint."),
-    _own("config", "Run a node", "Show or check the settings of this node."),
+    _own("config", "Run a node", "Show, change or check the settings of this node."),
     _own("repair", "Run a node", "Set damaged files of a run aside, to be fetched again."),
     _own("export", "Run a node", "Write the newest model of a run to a safetensors file."),
     _own("evaluate", "Run a node", "Score the newest model of a run on held-out data."),
@@ -69,6 +69,7 @@ COMMANDS: tuple[Command, ...] = (
         "peers", "See what happens", "List the peers: path, round trip, round, last seen.", "status"
     ),
     _own("round", "See what happens", "Tell how a round went: phases, lost members, certificate."),
+    _own("logs", "See what happens", "Show the log of this node; -f follows it."),
     _own("observe", "See what happens", "Serve the status page of a swarm, without training."),
     _own("demo", "See what happens", "Run a whole swarm on this machine and report the result."),
     _own("wallet", "Earn", "Manage the account that signs for this node, and its payout."),
@@ -76,6 +77,7 @@ COMMANDS: tuple[Command, ...] = (
     _own("session", "Own a run", "Create, activate, complete or cancel a run on the chain."),
     _own("settle", "Own a run", "Propose the reward root of an epoch (for settlers)."),
     _own("sanction", "Own a run", "File an offence for the next settlement (for settlers)."),
+    _own("completion", "Develop", "Print a script that completes words in bash, zsh or fish."),
     _own("devnet", "Develop", "Run a local test chain (worthless coins, public keys)."),
 )
 

@@ -19,6 +19,8 @@ from protocol.status.figures import clean
 Command = TypeVar("Command", bound=Callable[..., Any])
 # A message may repeat what a user typed or a peer sent; each of its lines is cut here.
 SHOWN_CHARS = 1000
+# The variable by which a shell asks for the completions of a word.
+COMPLETION = "_HYPERGPUD_COMPLETE"
 
 
 class Invocation(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,12 +15,11 @@ from pathlib import Path
 import click
 
 from daemon.cli.command_group import RootGroup
-from daemon.cli.invocation import Invocation, global_options, tell
+from daemon.cli.invocation import COMPLETION, Invocation, global_options, tell
 from daemon.cli.terminal.streams import prepare_streams, settle_streams
 from daemon.home.layout import is_unicode
 from protocol.errors import UserError
 
-COMPLETION = "_HYPERGPUD_COMPLETE"
 # 130 is what a shell reports for a program that SIGINT ended.
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 

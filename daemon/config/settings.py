@@ -87,7 +87,12 @@ class WorkerConfig(Section, frozen=True, kw_only=True):
     # 0 means one less than the processors that this process may use.
     threads: Annotated[int, Meta(ge=0, le=1024)] = 0
     nice: Annotated[int, Meta(ge=0, le=19)] = 0
-    precision: Literal["float32", "bfloat16"] = "float32"
+    # "float16" needs CUDA.
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    # The most samples that the device computes at once. 0 means: as many as its memory allows.
+    batch_part: Annotated[int, Meta(ge=0, le=65536)] = 0
+    # Compile the model with torch.compile, which needs a C++ compiler and minutes at the start.
+    compile: bool = False
     allow_custom_task: bool = False
     data_folders: tuple[str, ...] = ()
     # For the import of torch from a cold disk, and for the task's data: an index over a large data
@@ -106,6 +111,8 @@ class DiskConfig(Section, frozen=True, kw_only=True):
     full_state_s: Annotated[float, Meta(ge=1, le=3600)] = 300.0
     # A solid-state disk of 1 TB is rated for about 600 TB: 20 GB an hour are three years of it.
     gb_per_hour: Annotated[float, Meta(ge=0)] = 20.0
+    # The same as daemon.disk.checkpoint_keeping.LIMIT_BYTES.
+    keep_gb: Annotated[float, Meta(ge=0)] = 20.0
 
 
 class ObserverConfig(Section, frozen=True, kw_only=True):
@@ -195,6 +202,8 @@ EXPLAINED: Mapping[str, str] = {
     "disk.full_state_s": "seconds between full states on disk; results of rounds bridge the time"
     " between them",
     "disk.gb_per_hour": "GB to write in an hour; above that, full states become rarer; 0: no limit",
+    "disk.keep_gb": "GB for older checkpoints: one per hour for a day, one per day for a week, on"
+    " every branch; the last 3 always stay",
     "worker.evaluation_share": "share of the time that scoring the model on held-out data may take;"
     " 0: none",
     "observer.host": "address of the page; any but loopback shows it to others",

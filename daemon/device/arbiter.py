@@ -19,14 +19,17 @@ from daemon.device.loops.scorer import ScoringFault
 from daemon.device.loops.training import TrainingLoop
 from daemon.device.loops.work_totals import WorkTotals
 from daemon.device.messages import (
+    BatchPartFound,
     CollectWork,
     CommandRefused,
     ContinueTraining,
     EvaluateModel,
     EvaluationUnable,
+    GroupsMeasured,
     HandOverWork,
     LoadInnerState,
     LoadTask,
+    MeasureGroups,
     ModelEvaluated,
     SaveInnerState,
     ShiftAnchor,
@@ -44,7 +47,7 @@ from daemon.device.processor import Device
 from daemon.device.tasks.catalog import load_task
 from daemon.device.tasks.description import seed_everything
 from protocol.errors import UserError
-from protocol.ports.trainer import HeldOutShare, TaskInfo
+from protocol.ports.trainer import Evaluation, GroupLosses, TaskInfo
 
 # The page refreshes about this often. A report costs one small message, and on CUDA one wait for
 # the device.
@@ -127,7 +130,7 @@ class DeviceArbiter:
         device.claim()
         seed_everything(job.seed)
         task = load_task(job.task, job.task_options, begin.settings)
-        loop = TrainingLoop(task, device, job)
+        loop = TrainingLoop(task, device, job, most_at_once=begin.settings.batch_part)
         shared_memory.give_size(self._memory_fd, loop.parameters, loop.inner_size)
         loop.share(shared_memory.SharedMemory(self._memory_fd, loop.parameters, loop.inner_size))
         info = TaskInfo(
@@ -151,6 +154,10 @@ class DeviceArbiter:
                 self._send(loop.bad.last)
             if loop.bad.diverged:
                 self._warn_dropped(loop.drop())
+        else:
+            if samples := loop.parts.news():
+                batch_size = loop.parts.batch_size
+                self._send(BatchPartFound(samples=samples, batch_size=batch_size))
 
     def _obey_at_once(self, loop: TrainingLoop, device: Device, command: UrgentCommand) -> None:
         """Obey a command in the thread that receives it, perhaps in the midst of a step."""
@@ -160,7 +167,7 @@ class DeviceArbiter:
                 self._send(CommandDone(id=command.id))
             else:
                 self._send(CommandRefused(id=command.id, why="its parameters are not finite"))
-        elif isinstance(command, EvaluateModel):
+        elif isinstance(command, EvaluateModel | MeasureGroups):
             self._inbox.wait(command)
             self._send(CommandDone(id=command.id))
         elif not loop.anchored:
@@ -208,7 +215,9 @@ class DeviceArbiter:
                 loop.acknowledge(received)
                 self._send_work(loop, number, loop.pause(), loop.drawn)
             case EvaluateModel(id=number, share=share):
-                self._evaluate(loop, number, share)
+                self._evaluate(number, lambda: loop.evaluate(share))
+            case MeasureGroups(id=number, groups=groups):
+                self._evaluate(number, lambda: loop.group_losses(groups))
             case LoadInnerState(id=number) if loop.training:
                 self._send(CommandRefused(id=number, why="it is training: collect first"))
             case LoadInnerState(id=number):
@@ -226,13 +235,16 @@ class DeviceArbiter:
         else:
             self._send(CommandDone(id=number))
 
-    def _evaluate(self, loop: TrainingLoop, number: int, share: HeldOutShare) -> None:
+    def _evaluate(self, number: int, score: Callable[[], Evaluation | GroupLosses]) -> None:
         try:
-            evaluation = loop.evaluate(share)
+            result = score()
         except ScoringFault as fault:
             self._send(EvaluationUnable(id=number, what=fault.what, trace=fault.trace))
+            return
+        if isinstance(result, GroupLosses):
+            self._send(GroupsMeasured(id=number, losses=result))
         else:
-            self._send(ModelEvaluated(id=number, evaluation=evaluation))
+            self._send(ModelEvaluated(id=number, evaluation=result))
 
     def _send_work(self, loop: TrainingLoop, number: int, work: WorkTotals, drawn: int) -> None:
         if work.dropped:

@@ -11,6 +11,8 @@ import torch
 from daemon.device.settings import WorkerSettings, choose_threads
 from protocol.errors import UserError
 
+_HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
 
 class Device:
     """The torch device: its copies, waits, precision and name."""
@@ -20,7 +22,18 @@ class Device:
         self.threads = choose_threads(settings.threads)
         self.torch = _find(settings.device)
         self.cuda = self.torch.type == "cuda"
-        self._half = settings.precision == "bfloat16"
+        self._precision = _HALVES.get(settings.precision)
+        # Whether gradients need a scaled loss: float16 has no values below 6e-8.
+        self.scales_loss = self._precision == torch.float16
+        if self.scales_loss and not self.cuda:
+            raise UserError(
+                "DEVICE",
+                'The precision "float16" needs a CUDA device.',
+                why="processors compute float16 more slowly than float32",
+                fix='set precision = "float32" or "bfloat16" under [worker] in config.toml',
+                exit_code=2,
+            )
+        self._compiles = settings.compile
         self._step_done: torch.cuda.Event | None = None
 
     def claim(self) -> None:
@@ -49,10 +62,23 @@ class Device:
         return f"{properties.name}, {properties.total_memory / 2**30:.0f} GB"
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Compute in bfloat16, over float32 parameters, where the owner's settings say so."""
-        return (
-            torch.autocast(self.torch.type, dtype=torch.bfloat16) if self._half else nullcontext()
-        )
+        """Compute in half precision, over float32 parameters, where the owner's settings say so."""
+        if self._precision is None:
+            return nullcontext()
+        return torch.autocast(self.torch.type, dtype=self._precision)
+
+    def compile(self, model: torch.nn.Module) -> None:
+        """Let torch compile the model's forward pass at its first use, where the owner says so.
+
+        The model stays the same object, with the same parameters.
+        """
+        if self._compiles:
+            model.compile()
+
+    def free_memory(self) -> None:
+        """Give memory that torch keeps for later back to the device."""
+        if self.cuda:
+            torch.cuda.empty_cache()
 
     def put(self, batch: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Copy the batch to the device.

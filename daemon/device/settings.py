@@ -27,7 +27,12 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     threads: Annotated[int, Meta(ge=0, le=1024)] = 0
     nice: Annotated[int, Meta(ge=0, le=19)] = 0
     # The precision of the model's arithmetic. The parameters are always float32.
-    precision: Literal["float32", "bfloat16"] = "float32"
+    # "float16" needs CUDA, and scales the loss.
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    # The most samples that the device computes at once. 0 means: as many as its memory allows.
+    batch_part: Annotated[int, Meta(ge=0, le=65536)] = 0
+    # Compile the model with torch.compile.
+    compile: bool = False
     allow_custom_task: bool = False
     data_folders: tuple[str, ...] = ()
     # For the import of torch from a cold disk, and for the task's data: an index over a large data
@@ -45,10 +50,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     peer: PeerId
     # Whether some samples are held out of training.
     holds_out: bool = False
+    # The samples that this machine's device computes at once; 0 means that it was not found yet.
+    batch_part: int = 0
 
 
-def job_of(manifest: Manifest, peer: PeerId) -> Job:
-    """Return the job of `peer`'s worker in the run."""
+def job_of(manifest: Manifest, peer: PeerId, batch_part: int = 0) -> Job:
+    """Return the job of `peer`'s worker in the run. `batch_part` is as in `Job`."""
     return Job(
         task=manifest.task,
         task_options=manifest.task_options,
@@ -56,6 +63,7 @@ def job_of(manifest: Manifest, peer: PeerId) -> Job:
         inner=manifest.inner,
         peer=peer,
         holds_out=manifest.rules >= HELD_OUT_RULES,
+        batch_part=batch_part,
     )
 
 

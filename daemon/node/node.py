@@ -21,6 +21,7 @@ from daemon.chain.client_setup import check_profile
 from daemon.chain.home_runs import keep_manifest
 from daemon.config.settings import Config
 from daemon.control.server import serve_control
+from daemon.disk.checkpoint_keeping import KeepRules
 from daemon.disk.file_disk import FileDisk
 from daemon.disk.task_file import load_task
 from daemon.home.home_watcher import watch_home
@@ -150,6 +151,7 @@ async def _work(node: NodeParts, signed: SignedManifest, begun: trio.Event) -> i
     disk = FileDisk(
         home,
         in_thread,
+        KeepRules(limit_bytes=int(node.config.disk.keep_gb * 1_000_000_000)),
         report=lambda words: journal.record(Warned(code="DAMAGED", message=words)),
     )
     chain = NodeChain(node, signed, disk)

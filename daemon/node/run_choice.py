@@ -16,6 +16,7 @@ from protocol.digest import SHOWN_DIGITS
 from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.rules.versions import KNOWN_RULES, check_rules
+from protocol.run.founders import founded_by
 from protocol.run.manifest import Manifest, SignedManifest, seal
 from protocol.run.manifest_file import load_manifest, names_rules, parse_manifest
 
@@ -147,7 +148,9 @@ def _of_file(file: Path, home: Path, signer: Signer, assumed: list[str]) -> Sign
     manifest = load_manifest(file)
     if names_rules(file):
         return seal_run(manifest, signer)
-    kept = recent_state.same_but_rules(home, lambda rules: load_manifest(file, rules=rules))
+    kept = recent_state.same_but_rules(
+        home, lambda rules: founded_by(load_manifest(file, rules=rules), signer.peer)
+    )
     for signed in kept:
         if (rules := signed.open().rules) in KNOWN_RULES:
             if rules != manifest.rules:
@@ -167,10 +170,13 @@ def _of_file(file: Path, home: Path, signer: Signer, assumed: list[str]) -> Sign
 
 
 def seal_run(manifest: Manifest, signer: Signer) -> SignedManifest:
-    """Sign the manifest, where it names this node as the owner.
+    """Sign the manifest, where this node is the owner.
+
+    A manifest without founders gets this node as its founder, and as its owner where it has none.
 
     Raises `UserError("MANIFEST_OWNER")` for the manifest of another owner.
     """
+    manifest = founded_by(manifest, signer.peer)
     if manifest.owner not in ("", signer.peer):
         raise UserError(
             "MANIFEST_OWNER",

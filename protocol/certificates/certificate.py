@@ -20,7 +20,7 @@ from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
 from protocol.messages.base import MAX_MESSAGE_BYTES, UNREADABLE, Id, Signature, Signed
-from protocol.messages.envelope import open_as, payload_of, signature_is_valid
+from protocol.messages.envelope import decode_vote, open_as, payload_of, signature_is_valid
 from protocol.messages.round import Inclusion, Vote
 from protocol.planning.plan import OpenPlan
 from protocol.rules.registry import rules_of
@@ -111,7 +111,7 @@ def parents_of(raw: bytes) -> tuple[Digest, ...]:
         PeerFault: "malformed".
     """
     try:
-        return msgspec.msgpack.decode(_decoder.decode(raw).outcome, type=Vote).parents
+        return decode_vote(_decoder.decode(raw).outcome).parents
     except UNREADABLE as error:
         raise PeerFault("malformed", f"not a certificate: {error}") from None
 
@@ -182,7 +182,7 @@ def open_certificate(
         raise PeerFault("oversized", f"a certificate of {len(raw)} bytes")
     try:
         certificate = _decoder.decode(raw)
-        vote = msgspec.msgpack.decode(certificate.outcome, type=Vote)
+        vote = decode_vote(certificate.outcome)
     except UNREADABLE as error:
         raise PeerFault("malformed", f"not a certificate: {error}") from None
     plan = (plans or DecodedPlans(run, manifest)).read(certificate.plan, chunks, trusted=trusted)

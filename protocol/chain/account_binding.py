@@ -26,7 +26,15 @@ from msgspec import UNSET, structs
 from protocol.chain.keccak import keccak256
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
-from protocol.messages.offer import Binding, BoundReady, BoundTaskReady, Ready, TaskReady
+from protocol.messages.offer import (
+    Binding,
+    BoundReady,
+    BoundTaskReady,
+    Ready,
+    TaskReady,
+    TrustReady,
+    binding_of,
+)
 from protocol.run.manifest import Manifest
 
 DOMAIN_TYPE = b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
@@ -116,8 +124,10 @@ def check_signature(public_key: bytes, signature: bytes, signed: bytes, what: st
     return account_of_key(public_key)
 
 
-def with_binding(offer: Ready, binding: Binding) -> BoundReady:
+def with_binding(offer: Ready, binding: Binding) -> Ready:
     """Return the same offer with a wallet."""
+    if isinstance(offer, TrustReady):
+        return structs.replace(offer, binding=binding)
     kind = BoundTaskReady if isinstance(offer, TaskReady) else BoundReady
     return kind(**structs.asdict(offer), binding=binding)
 
@@ -127,14 +137,15 @@ def wallet_of_offer(manifest: Manifest, peer: PeerId, offer: Ready) -> bytes | N
 
     Raises `PeerFault("bad_binding")` for a binding that does not verify.
     """
-    if not isinstance(offer, BoundReady):
+    binding = binding_of(offer)
+    if binding is None:
         return None
     settlement = manifest.settlement
     if settlement is UNSET:
         raise PeerFault(
             "bad_binding", f"{short(peer)} names a wallet, but this run has no settlement"
         )
-    return check_binding(offer.binding, peer, settlement.chain_id, settlement.contract_bytes)
+    return check_binding(binding, peer, settlement.chain_id, settlement.contract_bytes)
 
 
 def _word(address: bytes) -> bytes:

@@ -14,7 +14,15 @@ from protocol.errors import PeerFault
 from protocol.identity import PeerId, Signer, verify
 from protocol.messages.base import MAX_MESSAGE_BYTES, UNREADABLE, Message, Signed
 from protocol.messages.beacon import Beacon, ScoredBeacon
-from protocol.messages.offer import BoundReady, BoundTaskReady, FirstBoundReady, Ready, TaskReady
+from protocol.messages.membership import Leave, Recovery, Revocation
+from protocol.messages.offer import (
+    BoundReady,
+    BoundTaskReady,
+    FirstBoundReady,
+    Ready,
+    TaskReady,
+    TrustReady,
+)
 from protocol.messages.round import (
     Announce,
     GroupSum,
@@ -23,6 +31,8 @@ from protocol.messages.round import (
     PacedPlan,
     Plan,
     SliceResult,
+    TrustPlan,
+    TrustVote,
     Vote,
     Withdrawal,
 )
@@ -38,15 +48,21 @@ AnyMessage = (
     | BoundReady
     | TaskReady
     | BoundTaskReady
+    | TrustReady
     | Plan
     | PacedPlan
+    | TrustPlan
     | HoldReport
     | Withdrawal
     | Inclusion
     | GroupSum
     | SliceResult
     | Vote
+    | TrustVote
     | Announce
+    | Leave
+    | Revocation
+    | Recovery
 )
 M = TypeVar("M", bound=Message)
 
@@ -55,6 +71,7 @@ _decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessa
 _first_bound_decoder: msgspec.msgpack.Decoder[FirstBoundReady] = msgspec.msgpack.Decoder(
     FirstBoundReady
 )
+_vote_decoder: msgspec.msgpack.Decoder[Vote | TrustVote] = msgspec.msgpack.Decoder(Vote | TrustVote)
 _signed_decoder = msgspec.msgpack.Decoder(Signed)
 
 
@@ -67,6 +84,14 @@ def sign(signer: Signer, run: Digest, message: Message) -> Signed:
 def payload_of(message: Message) -> bytes:
     """Encode the bytes that are signed; equal messages give equal bytes."""
     return _encoder.encode(message)
+
+
+def decode_vote(payload: bytes) -> Vote:
+    """Decode the bytes that voters sign, unchecked.
+
+    Raises one of `UNREADABLE`.
+    """
+    return _vote_decoder.decode(payload)
 
 
 def signature_is_valid(run: Digest, payload: bytes, peer: PeerId, signature: bytes) -> bool:

@@ -1,7 +1,9 @@
 """Offers: what a node contributes to one round and view.
 
-An offer's kind says what it carries: an account binding, a task name, both or neither. Optional
-fields would add bytes to the offers of every run and change what those sign.
+In runs of rules 2 and 3, an offer's kind says what it carries: an account binding, a task name,
+both or neither. Optional fields would add bytes to the offers of every run and change what those
+sign. Runs of rules 4 have one kind, with optional fields (`TrustReady`). `task_of` and `binding_of`
+read every kind.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from protocol.messages.base import Hash, Message, Natural, Signature
+from protocol.messages.membership import MAX_INVITATION_BYTES, MAX_STATEMENTS, Statement
 from protocol.network.coordinate import Coordinate
 from protocol.network.peer_observation import MAX_OBSERVATIONS, PeerObservation
 from protocol.run.task_digest import Name
@@ -24,6 +27,8 @@ millions of rounds.
 """
 MAX_ROUNDS = 1 << 20
 """The most rounds of training that an offer may hold: two months of rounds of 5 s."""
+MAX_STRETCHES = 4
+"""The stretches of data that an offer names: older work is dropped before it is offered again."""
 
 
 class Binding(
@@ -49,6 +54,18 @@ class Trajectory(
     drawn: Annotated[int, Meta(ge=0, le=MAX_DRAWN)] = 0
     # Rounds of training behind the offer (`protocol/contribution/round_share.py`).
     rounds: Annotated[int, Meta(ge=1, le=MAX_ROUNDS)] = 1
+
+
+class DataStretch(
+    msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
+):
+    """Samples that an offer was trained on: a part of its sender's lane after one tip."""
+
+    # The tip whose lane of the sender holds the samples (`Tip.lane`).
+    tip: Hash
+    # The place of the first sample in the lane.
+    first: Natural
+    count: Annotated[int, Meta(ge=1, le=MAX_DRAWN)]
 
 
 class FirstReady(
@@ -130,6 +147,31 @@ class BoundTaskReady(
     task: Name
 
 
+class TrustReady(
+    Ready, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True
+):
+    """An offer of rules 4: what the kinds of `Ready` carry, and what its sender says of others."""
+
+    # The account that earns the offer's work; None where it earns nothing.
+    binding: Binding | None = None
+    # The name of the task that the offer was trained for.
+    task: Name | None = None
+    # Only a voter's statements count.
+    statements: Annotated[tuple[Statement, ...], Meta(max_length=MAX_STATEMENTS)] = ()
+    # The proof that the owner invited the sender, in offers until a certificate admits it; else
+    # empty (`protocol/membership/invitation.py`).
+    invitation: Annotated[bytes, Meta(max_length=MAX_INVITATION_BYTES)] = b""
+    # The samples behind the offer, for voters that audit the work.
+    data: Annotated[tuple[DataStretch, ...], Meta(max_length=MAX_STRETCHES)] = ()
+
+
 def task_of(offer: Ready) -> bytes:
     """The name of the task that an offer was trained for; empty where the offer does not say."""
-    return offer.task if isinstance(offer, TaskReady | BoundTaskReady) else b""
+    if isinstance(offer, TaskReady | BoundTaskReady | TrustReady):
+        return offer.task or b""
+    return b""
+
+
+def binding_of(offer: Ready) -> Binding | None:
+    """The account that earns an offer's work; None where the offer names none."""
+    return offer.binding if isinstance(offer, BoundReady | TrustReady) else None

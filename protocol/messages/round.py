@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 from msgspec import Meta
@@ -16,6 +17,7 @@ from protocol.messages.base import (
     Natural,
     Signed,
 )
+from protocol.messages.membership import MAX_NOTICES, MAX_VOTERS, Votes
 from protocol.planning.group_size_history import GroupSizeHistory
 from protocol.run.manifest_parts import MAX_GROUP_LIMIT, MAX_ROUND_SECONDS
 
@@ -63,6 +65,24 @@ class PacedPlan(
     round_s_before: Seconds | None = None
     # Seconds of the round after this plan's certificate.
     round_s: Seconds
+
+
+class TrustPlan(
+    PacedPlan, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True
+):
+    """A plan of rules 4: it also says who voted for its parent, who left and who was revoked.
+
+    A certificate's hash covers its plan and not the votes of one copy. So what counts votes later
+    counts those that plans list.
+    """
+
+    # The votes of the parent's voters for the parent that the leader holds, in the order of the
+    # voters; for a merge, the votes for both parents. Empty after genesis.
+    parent_votes: Votes = ()
+    # The leaves of voters, each a signed `Leave`, in the order of their senders.
+    leaves: Annotated[tuple[Signed, ...], Meta(max_length=MAX_VOTERS)] = ()
+    # The owner's revocations, each a signed `Revocation`.
+    revocations: Annotated[tuple[Signed, ...], Meta(max_length=MAX_NOTICES)] = ()
 
 
 def round_s_of(plan: Plan) -> float | None:
@@ -171,6 +191,25 @@ class Vote(
     inclusion: Hash
     result: Hash
     state: Hash
+
+
+class TrustVote(
+    Vote, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True
+):
+    """A vote of rules 4: it also names what the voter knows of the run's members.
+
+    A difference in these fields shows as a divided vote.
+    """
+
+    # The digest of the parent's membership record; for a merge, of the preferred parent's.
+    record: Hash
+    # The L2 norm of the decoded mean after scaling, before the outer step, per second of the
+    # round's recorded length; 0 for a merge. Finite.
+    step_norm: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.step_norm) and self.step_norm >= 0.0):
+            raise ValueError(f"a step norm of {self.step_norm}")
 
 
 class Announce(

@@ -36,8 +36,9 @@ from protocol.planning.group_proposals import GroupBounds
 from protocol.planning.group_size_history import GroupSizeHistory
 from protocol.planning.round_length import next_round_s
 from protocol.planning.time_model import VectorSizes
-from protocol.rules.versions import CURRENT_RULES, FIRST_RULES, RULES_2, refusal
+from protocol.rules.versions import FIRST_RULES, RULES_2, RULES_4, refusal
 from protocol.run.manifest import Manifest, Outer, RoundRules
+from protocol.run.manifest_versions import RULES_3
 from protocol.run.schedule import outer_at
 
 if TYPE_CHECKING:
@@ -116,11 +117,14 @@ _TWO = RuleSet(
     merge_vectors=merge_vectors,
 )
 
+_THREE = msgspec.structs.replace(_TWO, version=RULES_3, next_round_s=next_round_s)
+
 RULE_SETS: dict[int, RuleSet] = {
     # The first version remains only for reading its certificates: no node plans by version 1.
     FIRST_RULES: msgspec.structs.replace(_TWO, version=FIRST_RULES),
     RULES_2: _TWO,
-    CURRENT_RULES: msgspec.structs.replace(_TWO, version=CURRENT_RULES, next_round_s=next_round_s),
+    RULES_3: _THREE,
+    RULES_4: msgspec.structs.replace(_THREE, version=RULES_4),
 }
 """The rule sets by version."""
 

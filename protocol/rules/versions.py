@@ -4,6 +4,7 @@
 2   rounds of one length, without schedules
 3   the current version, which new runs get: rounds whose length follows the exchange, training
     during the exchange, and schedules
+4   votes: founders, members and newcomers, and certificates that keys alone cannot make
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ RULES_2 = 2
 CURRENT_RULES = 3
 """The version of a new run."""
 
+RULES_4 = 4
+"""The first version in which only voters certify."""
+
 HELD_OUT_RULES = 3
 """The first version in which some samples are held out of training."""
 
-KNOWN_RULES: frozenset[int] = frozenset({RULES_2, CURRENT_RULES})
+KNOWN_RULES: frozenset[int] = frozenset({RULES_2, CURRENT_RULES, RULES_4})
 """The versions that this program takes part in."""
 
 # A version is a small number; anything larger is noise.

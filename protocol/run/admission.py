@@ -16,7 +16,7 @@ from msgspec import UNSET
 
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
-from protocol.messages.offer import BoundReady, Ready
+from protocol.messages.offer import Ready, binding_of
 from protocol.run.manifest import Manifest
 
 
@@ -28,7 +28,7 @@ def check_admission(manifest: Manifest, peer: PeerId, offer: Ready) -> None:
     admission = manifest.admission
     if admission is UNSET:
         return
-    if admission.policy == "registered" and not isinstance(offer, BoundReady):
+    if admission.policy == "registered" and binding_of(offer) is None:
         raise PeerFault(
             "not_admitted",
             f"{short(peer)} names no wallet, but this run admits registered nodes only",

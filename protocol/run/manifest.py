@@ -16,15 +16,26 @@ from msgspec.structs import force_setattr, replace
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault, UserError
 from protocol.identity import PeerId, Signer, verify
-from protocol.rules.versions import CURRENT_RULES, FIRST_RULES, KNOWN_RULES, MAX_RULES, refusal
+from protocol.rules.versions import (
+    CURRENT_RULES,
+    FIRST_RULES,
+    KNOWN_RULES,
+    MAX_RULES,
+    RULES_4,
+    refusal,
+)
+from protocol.run.founders import check_complete, check_founders, missing_for_start
 from protocol.run.manifest_parts import (
+    MAX_FOUNDERS,
     MAX_GROUP_LIMIT,
     Admission,
+    AdmissionPolicy,
     Group,
     Inner,
     Limits,
     Outer,
     RoundRules,
+    Trust,
 )
 from protocol.run.manifest_versions import RULES_3, encoded, later_fields
 from protocol.settlement.rules import Settlement
@@ -40,6 +51,7 @@ __all__ = [
     "Outer",
     "RoundRules",
     "SignedManifest",
+    "Trust",
     "seal",
 ]
 
@@ -73,10 +85,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     # Not part of the bytes if unset, so that a run without a chain keeps its id.
     settlement: Settlement | UnsetType = UNSET
     admission: Admission | UnsetType = UNSET
+    # The peers that vote on the first certificate, each once. Only rules 4 and later have votes.
+    founders: Annotated[tuple[PeerId, ...], Meta(max_length=MAX_FOUNDERS)] = ()
+    trust: Trust = Trust()
 
     def __post_init__(self) -> None:
         if self.rules < RULES_3:
             self._keep_first_rounds()
+        check_founders(self)
+        if self.rules < RULES_4:
+            self._check_first_optimizer()
         for field in ("name", "task", "engine", "codec", "chain"):
             if not getattr(self, field).isprintable():
                 raise ValueError(f"{field} has unprintable characters: {getattr(self, field)!a}")
@@ -99,6 +117,22 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             )
         if self.chain == "none" and self.settlement is not UNSET:
             raise ValueError('a run with a [settlement] must name its chain; it has chain = "none"')
+
+    @property
+    def admits(self) -> AdmissionPolicy:
+        """Who may take part. A run with an owner that says nothing else is by invitation."""
+        if self.admission is not UNSET:
+            return self.admission.policy
+        return "invite" if self.rules >= RULES_4 and self.owner else "open"
+
+    def _check_first_optimizer(self) -> None:
+        """Raise `ValueError` for rules of the optimizer that only later versions have."""
+        plain = Inner()
+        for field in ("optimizer", "momentum", "nesterov", "accumulate"):
+            if getattr(self.inner, field) != getattr(plain, field):
+                raise ValueError(
+                    f"rules {self.rules} have no inner.{field}; begin a run of rules {RULES_4}"
+                )
 
     def _keep_first_rounds(self) -> None:
         """Give a run of earlier rules the rounds that all its members know.
@@ -173,6 +207,8 @@ class SignedManifest(msgspec.Struct, frozen=True, kw_only=True, array_like=True)
             manifest = replace(msgspec.msgpack.decode(self.body, type=Manifest), rules=rules)
             if later := later_fields(msgspec.msgpack.decode(self.body), rules):
                 raise ValueError(f"rules {rules} do not have {' and '.join(later)}")
+            if missing := missing_for_start(manifest):
+                raise ValueError(missing)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
             if rules > max(KNOWN_RULES):
                 raise UserError(
@@ -205,8 +241,12 @@ class SignedManifest(msgspec.Struct, frozen=True, kw_only=True, array_like=True)
 
 
 def seal(manifest: Manifest, owner: Signer | None = None) -> SignedManifest:
-    """Encode a manifest, and sign it with `owner` if the manifest names one."""
+    """Encode a manifest, and sign it with `owner` if the manifest names one.
+
+    Raises `UserError("MANIFEST")` for a manifest of rules 4 that no run can begin with.
+    """
     if (owner.peer if owner else "") != manifest.owner:
         raise ValueError("only the owner that a manifest names can seal it")
+    check_complete(manifest)
     body = encoded(manifest, manifest.rules)
     return SignedManifest(body=body, signature=owner.sign(_DOMAIN + body) if owner else b"")

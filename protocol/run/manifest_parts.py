@@ -16,6 +16,18 @@ MAX_GROUP_LIMIT = 64
 MAX_ROUND_SECONDS = 86400
 """A day. A longer round is none that anybody waits for."""
 
+USUAL_MOMENTUM = {"sgd": 0.9, "muon": 0.95}
+"""The values of most published recipes, and of torch's Muon."""
+
+MAX_QUORUM_GRACE_S = 30 * 86400
+"""A month. A run that waits longer for its voters is over."""
+
+MAX_FOUNDERS = 32
+"""A plan of 64 members holds every vote of a run and as many others."""
+
+AdmissionPolicy = Literal["invite", "open", "registered", "allowlist"]
+"""Who may take part. Only rules 4 and later have `invite`."""
+
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
 Samples = Annotated[int, Meta(ge=0, le=1 << 62)]
@@ -30,7 +42,12 @@ class ManifestPart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Inner(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The trainer's own optimizer (AdamW, https://arxiv.org/abs/1711.05101) and its batch.
+    """The trainer's own optimizer and its batch.
+
+    `optimizer` is AdamW (https://arxiv.org/abs/1711.05101), SGD, or Muon for hidden matrices with
+    AdamW for the rest (https://kellerjordan.github.io/posts/muon/). `momentum` and `nesterov`
+    belong to SGD, and `momentum` to Muon. A step computes `accumulate` batches of `batch_size`
+    samples, one after the other, and averages their gradients.
 
     The learning rate rises over the run's first `warmup_samples` and falls until `total_samples` to
     `final_factor` of `learning_rate` (`protocol/run/schedule.py`).
@@ -46,14 +63,35 @@ class Inner(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True)
     decay: Literal["constant", "linear", "cosine"] = "constant"
     final_factor: Annotated[float, Meta(ge=0, le=1)] = 0.1
     total_samples: Samples = 0
+    optimizer: Literal["adamw", "sgd", "muon"] = "adamw"
+    # None means the usual value of the optimizer.
+    momentum: Annotated[float, Meta(ge=0, lt=1)] | None = None
+    nesterov: bool = False
+    accumulate: Annotated[int, Meta(ge=1, le=65536)] = 1
 
     def __post_init__(self) -> None:
+        if self.momentum is not None and self.optimizer == "adamw":
+            raise ValueError(
+                'inner.momentum belongs to inner.optimizer = "sgd" or "muon"; AdamW has beta1'
+            )
+        if self.nesterov and (self.optimizer != "sgd" or not self.effective_momentum):
+            raise ValueError('inner.nesterov needs inner.optimizer = "sgd" with a momentum')
         if self.decay != "constant" and self.total_samples <= self.warmup_samples:
             raise ValueError(
                 f'inner.decay = "{self.decay}" needs inner.total_samples, the samples of the '
                 f"whole run, above inner.warmup_samples {self.warmup_samples}; "
                 f"it is {self.total_samples}"
             )
+
+    @property
+    def effective_momentum(self) -> float:
+        """The momentum of SGD or Muon: the given one, or the usual one."""
+        return USUAL_MOMENTUM.get(self.optimizer, 0.0) if self.momentum is None else self.momentum
+
+    @property
+    def step_samples(self) -> int:
+        """The samples of one step."""
+        return self.batch_size * self.accumulate
 
 
 class Outer(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -131,7 +169,7 @@ class Limits(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Admission(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who may take part (`protocol/run/admission.py`). `min_reputation` is 0 to 1,000."""
 
-    policy: Literal["open", "registered", "allowlist"] = "open"
+    policy: AdmissionPolicy = "open"
     allowed: tuple[PeerId, ...] = ()
     min_reputation: Annotated[int, Meta(ge=0, le=1000)] = 0
 
@@ -140,3 +178,17 @@ class Admission(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ValueError(
                 'admission.allowed must list peers if, and only if, policy = "allowlist"'
             )
+
+
+class Trust(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whose votes certify, and which checks of work decide about strangers. Since rules 4.
+
+    `quorum_grace_s` is how long a node waits for a full certificate before it signs or follows a
+    degraded one; None is the longer of 120 s and two rounds. With `votes = "worked"`, strangers
+    that worked long enough vote as well. With `audit = "none"`, because the data is private, a
+    stranger becomes no member.
+    """
+
+    quorum_grace_s: Annotated[float, Meta(gt=0, le=MAX_QUORUM_GRACE_S)] | None = None
+    votes: Literal["trusted", "worked"] = "trusted"
+    audit: Literal["loss", "none"] = "loss"

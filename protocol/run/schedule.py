@@ -28,7 +28,7 @@ def learning_rate_factor(inner: Inner, position: int) -> float:
         A factor from 0 to 1.
     """
     if position < inner.warmup_samples:
-        return min(1.0, (position + inner.batch_size) / inner.warmup_samples)
+        return min(1.0, (position + inner.step_samples) / inner.warmup_samples)
     if inner.decay == "constant":
         return 1.0
     done = (position - inner.warmup_samples) / (inner.total_samples - inner.warmup_samples)

@@ -9,9 +9,9 @@ import msgspec
 
 from protocol.averaging.vector_layout import share_out
 from protocol.rules.registry import RULE_SETS
-from protocol.rules.versions import CURRENT_RULES
+from protocol.rules.versions import CURRENT_RULES, KNOWN_RULES
 
-LATER_RULES = CURRENT_RULES + 1
+LATER_RULES = max(KNOWN_RULES) + 1
 
 
 def ties_to_the_last(chunks: int, shares: Sequence[float]) -> tuple[int, ...]:

@@ -23,6 +23,7 @@ from protocol.journal import (
     WorkDropped,
     encode_event,
 )
+from protocol.run.founders import with_founders
 from protocol.run.manifest import Manifest, seal
 from simulator.fakes.link import LinkMap
 from simulator.fakes.swarm import DEGREE, LEAST_DEGREE, FakeSwarm
@@ -63,11 +64,12 @@ class World(NodeListener):
         self.swarm = FakeSwarm(
             self.rng, link, degree=LEAST_DEGREE if many else DEGREE, floods=not many
         )
-        self.manifest = seal(manifest)
-        self.invariants = Invariants(manifest)
         self.history: list[tuple[float, int, JournalEvent]] = []
         self.watchers: list[Watcher] = []
         self.nodes = [SimulatedNode(i, self.rng, samples_per_second(i)) for i in range(nodes)]
+        manifest = with_founders(manifest, (node.peer for node in self.nodes))
+        self.manifest = seal(manifest)
+        self.invariants = Invariants(manifest)
         # Samples that were trained and never handed over, because the node died.
         self.lost_samples = 0
         # Samples that nodes which died had trained since the last certificate, handed over or not.

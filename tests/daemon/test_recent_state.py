@@ -21,7 +21,7 @@ from daemon.home.recent_state import (
     save_recent_state,
 )
 from daemon.node import run_choice
-from daemon.node.run_choice import RunChoice, begin_run, choose_run
+from daemon.node.run_choice import RunChoice, begin_run, choose_run, seal_run
 from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.rules.versions import CURRENT_RULES, RULES_2, check_rules
@@ -169,7 +169,7 @@ def test_start_refuses_a_run_of_the_first_rules_and_changes_nothing(tmp_path: Pa
         with pytest.raises(UserError) as caught:
             chosen(tmp_path, named)
         assert caught.value.code == "RULES"
-        assert "This run uses rules 1; this program knows rules 2 and 3." in caught.value.what
+        assert "This run uses rules 1; this program knows rules 2, 3 and 4." in caught.value.what
         assert f"hypergpud export {shown} model.safetensors" in caught.value.fix
         assert "hypergpud start --home OTHER" in caught.value.fix
     assert everything_in(tmp_path) == before
@@ -204,7 +204,7 @@ def test_the_file_of_a_run_of_rules_2_continues_it(tmp_path: Path) -> None:
 def test_a_run_keeps_the_rules_under_which_it_began(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun = seal(parse_manifest('name = "here"\ntask = "none"\n', "run.toml", rules=7))
+    begun = seal_run(parse_manifest('name = "here"\ntask = "none"\n', "run.toml", rules=7), ME)
     save_recent_state(tmp_path, begun, 4001)
     monkeypatch.setattr(run_choice, "KNOWN_RULES", frozenset({3, 7}))
     monkeypatch.setattr(

@@ -24,6 +24,7 @@ from protocol.run.manifest import (
     seal,
 )
 from protocol.run.manifest_file import load_manifest, parse_manifest
+from protocol.run.manifest_versions import encoded
 from tests.protocol.rounds import people
 
 OWNER, STRANGER = people(2)
@@ -93,7 +94,7 @@ def test_a_manifest_that_its_owner_did_not_sign_is_refused(signature: bytes) -> 
 
 
 def test_an_invalid_owner_is_refused() -> None:
-    body = msgspec.msgpack.encode(msgspec.structs.replace(PLAIN, owner="nobody"))
+    body = encoded(replace(PLAIN, owner="nobody"), PLAIN.rules)
     with pytest.raises(UserError, match="not signed by its owner nobody"):
         SignedManifest(body=body, signature=bytes(64)).open()
 

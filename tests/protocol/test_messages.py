@@ -33,7 +33,17 @@ from protocol.messages.envelope import (
     sign,
     signature_is_valid,
 )
-from protocol.messages.offer import Binding, BoundReady, Ready, TaskReady
+from protocol.messages.membership import Leave, Revocation, Statement
+from protocol.messages.offer import (
+    Binding,
+    BoundReady,
+    DataStretch,
+    Ready,
+    TaskReady,
+    TrustReady,
+    binding_of,
+    task_of,
+)
 from protocol.messages.round import (
     Announce,
     GroupSum,
@@ -41,6 +51,8 @@ from protocol.messages.round import (
     Inclusion,
     Plan,
     SliceResult,
+    TrustPlan,
+    TrustVote,
     Vote,
     Withdrawal,
 )
@@ -84,8 +96,21 @@ EXAMPLES: dict[str, Message] = {
         ),
         Binding(public_key=bytes(33), payout=bytes(20), signature=bytes(64)),
     ),
+    "ready of rules 4": TrustReady(
+        **msgspec.structs.asdict(open_as(Ready, MADE.plan.offers[0], RUN)),
+        task=named("task"),
+        statements=(Statement(subject=BOB.peer, favours=False),),
+        invitation=b"invitation",
+        data=(DataStretch(tip=named("tip"), first=3, count=40),),
+    ),
     "plan of rules 2": Plan(**{name: getattr(MADE.plan, name) for name in Plan.__struct_fields__}),
     "plan": MADE.plan,
+    "plan of rules 4": TrustPlan(
+        **{name: getattr(MADE.plan, name) for name in MADE.plan.__struct_fields__},
+        parent_votes=((BOB.peer, bytes(64)),),
+        leaves=(sign(ALICE, RUN, Leave(tip=named("tip"), serial=1)),),
+        revocations=(sign(ALICE, RUN, Revocation(subject=EVE.peer)),),
+    ),
     "hold report": HoldReport(plan=named("plan"), contributors=(0, 3)),
     "withdrawal": Withdrawal(plan=named("plan"), reason="in a later view"),
     "inclusion": MADE.inclusion,
@@ -96,6 +121,11 @@ EXAMPLES: dict[str, Message] = {
         plan=named("plan"), inclusion=named("inclusion"), slice=2, root=named("root")
     ),
     "vote": MADE.vote,
+    "vote of rules 4": TrustVote(
+        **msgspec.structs.asdict(MADE.vote), record=named("record"), step_norm=0.25
+    ),
+    "leave": Leave(tip=named("tip"), serial=3),
+    "revocation": Revocation(subject=EVE.peer),
     "announce": Announce(certificate=MADE.raw()),
 }
 EACH = pytest.mark.parametrize("message", EXAMPLES.values(), ids=EXAMPLES)
@@ -296,3 +326,25 @@ def test_a_scored_beacon_is_a_beacon_with_a_score() -> None:
     opened = open_as(Beacon, sign(ALICE, RUN, SCORED), RUN)
     assert score_of(opened) == SCORED.score
     assert score_of(BEACON) is None
+
+
+def test_an_offer_of_rules_4_tells_its_task_and_its_account_like_the_others() -> None:
+    offer = EXAMPLES["ready of rules 4"]
+    assert isinstance(offer, TrustReady)
+    binding = Binding(public_key=bytes(33), payout=bytes(20), signature=bytes(64))
+    assert binding_of(offer) is None
+    assert binding_of(with_binding(offer, binding)) == binding
+    assert task_of(with_binding(offer, binding)) == named("task")
+    assert task_of(msgspec.structs.replace(offer, task=None)) == b""
+
+
+@pytest.mark.parametrize("norm", [float("nan"), float("inf"), -1.0])
+def test_a_vote_with_a_step_norm_that_is_no_length_is_refused(norm: float) -> None:
+    vote = EXAMPLES["vote of rules 4"]
+    assert isinstance(vote, TrustVote)
+    wrong = msgspec.structs.asdict(vote) | {"step_norm": norm}
+    with pytest.raises(ValueError, match="a step norm of"):
+        TrustVote(**wrong)
+    # The norm is the last field: nine bytes.
+    payload = payload_of(vote)[:-9] + msgspec.msgpack.encode(norm)
+    assert refused(enveloped(payload)) == "malformed"

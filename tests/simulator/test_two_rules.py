@@ -1,6 +1,6 @@
-"""Two releases in one world: one supports rules 2 and 3, the other also rules 4.
+"""Two releases in one world: one supports the known rules, the other also later ones.
 
-Rules 4 divide slices in another way.
+The later rules divide slices in another way.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from protocol.averaging.vector_layout import CHUNK_ELEMENTS
 from protocol.journal import InputRefused, RoundCertified
 from protocol.messages.round import Plan
 from protocol.rules.registry import rule_set
-from protocol.rules.versions import CURRENT_RULES, KNOWN_RULES, RULES_2
+from protocol.rules.versions import CURRENT_RULES, KNOWN_RULES, RULES_2, in_words
 from protocol.run.manifest import Manifest, RoundRules
 from simulator.fakes.clock import run_virtual
 from simulator.world.later_rules import LATER_RULES, later_rules
@@ -73,9 +73,9 @@ def certified(world: World, index: int) -> list[RoundCertified]:
 
 @pytest.mark.parametrize("rules", [RULES_2, CURRENT_RULES, LATER_RULES])
 def test_run_is_planned_by_its_own_rules(rules: int) -> None:
-    """Both releases carry out each other's plans in a run of rules 2 or 3.
+    """Both releases carry out each other's plans in a run of known rules.
 
-    Rules 4 make other slices.
+    The later rules make other slices.
     """
     world = world_of(rules, NEWER, NEWER if rules == LATER_RULES else OLDER, NEWER)
 
@@ -125,18 +125,21 @@ def test_older_release_refuses_a_run_of_later_rules() -> None:
     played(world, story)
     refused = world.nodes[2].refused
     assert refused is not None
-    assert (
-        refused.what == "This run uses rules 4; this program knows rules 2 and 3. Upgrade hypergpu."
+    assert refused.what == (
+        f"This run uses rules {LATER_RULES}; this program knows rules {in_words(OLDER)}. "
+        "Upgrade hypergpu."
     )
     assert world.nodes[2].life == 0, "the older node never took part"
     (refusal,) = world.events(InputRefused)
     assert isinstance(refusal, InputRefused)
     assert (refusal.reason, refusal.peer) == ("rules", world.nodes[2].peer)
-    assert refusal.detail == "it asked to join; it knows rules 2 and 3, and this run uses rules 4"
+    assert refusal.detail == (
+        f"it asked to join; it knows rules {in_words(OLDER)}, and this run uses rules {LATER_RULES}"
+    )
 
 
 def test_node_that_upgrades_in_mid_run_keeps_the_runs_rules() -> None:
-    """The new release begins runs of rules 4, but the run of rules 2 continues as it was."""
+    """The new release begins runs of later rules, but the run of rules 2 continues as it was."""
     world = world_of(RULES_2, OLDER, OLDER, OLDER)
 
     async def story() -> None:

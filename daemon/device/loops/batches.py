@@ -65,6 +65,22 @@ def checked_batch(task: Task, batch: object, asked: int) -> Sequence[torch.Tenso
     return batch
 
 
+def checked_tokens(task: Task, batch: Sequence[torch.Tensor]) -> int:
+    """Return how many tokens the loss of a batch averages; 0 where the task counts samples."""
+    with author_code("token_count()"):
+        said = task.token_count(batch)
+    try:
+        count = -1 if isinstance(said, bool) else operator.index(said)
+    except TypeError:
+        count = -1
+    if count < 0:
+        raise TaskFault(
+            f"{place_of(task.token_count)} returned {said!r}, a {type(said).__name__}",
+            fix="return the number of labels that count: int((labels != -100).sum())",
+        )
+    return count
+
+
 def checked_loss(task: Task, loss: object) -> torch.Tensor:
     """Return the loss as a scalar, if it has one element and a gradient."""
     if not isinstance(loss, torch.Tensor):

@@ -22,10 +22,8 @@ from protocol.ports.trainer import ParameterSpec
 class FlatModel:
     """A model over the vectors `flat` and `grad`, shape (parameters,) on the device.
 
-    `specs` describes the parameters. `spans` are the parts (start, stop, decays) of the vector:
-    matrices and kernels have weight decay, biases and norms do not. `moved` are the trained
-    parameters with their names and their views of `grad`. `frozen` and `buffers` are the model's
-    other tensors.
+    `specs` describes the parameters. `moved` are the trained parameters with their names and their
+    views of `grad`. `frozen` and `buffers` are the model's other tensors.
     """
 
     def __init__(self, task: Task, device: torch.device) -> None:
@@ -50,7 +48,6 @@ class FlatModel:
         total = sum(parameter.numel() for _, parameter in trained)
         self.flat = torch.zeros(total, device=device)
         self.grad = torch.zeros(total, device=device)
-        self.spans: list[tuple[int, int, bool]] = []
         self.moved: list[tuple[str, nn.Parameter, torch.Tensor]] = []
         specs: list[ParameterSpec] = []
         start = 0
@@ -58,11 +55,6 @@ class FlatModel:
             shape, stop = tuple(parameter.shape), start + parameter.numel()
             parameter.data = self.flat[start:stop].view(shape)
             self.moved.append((name, parameter, self.grad[start:stop].view(shape)))
-            decays = len(shape) >= 2
-            if self.spans and self.spans[-1][2] == decays:
-                self.spans[-1] = self.spans[-1][0], stop, decays
-            else:
-                self.spans.append((start, stop, decays))
             with author_code("init()"):
                 init = task.init(name, shape)
                 if not isinstance(init, Init):

@@ -11,12 +11,15 @@ import logging
 from collections.abc import Callable
 
 import trio
+from msgspec.structs import replace
 
 from daemon.children.messages import CommandDone, frame
 from daemon.device.messages import (
+    BatchPartFound,
     BatchUnusable,
     CommandRefused,
     EvaluationUnable,
+    GroupsMeasured,
     LoadTask,
     ModelEvaluated,
     TaskFailed,
@@ -61,11 +64,14 @@ class WorkerSupervisor:
         on_event: Callable[[JournalEvent], None],
         timeouts: WorkerTimeouts,
         previous_task: TaskDigest | None = None,
+        keep_part: Callable[[int], None] | None = None,
     ) -> None:
         """`previous_task` is the task of the model that this home holds.
 
-        The worker's task must be able to read that model.
+        The worker's task must be able to read that model. `keep_part` keeps the number of samples
+        that the device computes at once, for the next start.
         """
+        self._keep_part = keep_part
         self._job = job
         self._settings = settings
         self._on_event = on_event
@@ -209,13 +215,17 @@ class WorkerSupervisor:
                     self._faults.batch_skipped(report)
                 case WorkerProgress() if report.stretch == worker.stretch:
                     self._follow(worker, report)
-                case ModelEvaluated(id=number) | EvaluationUnable(id=number) if (
-                    number == worker.evaluation
-                ):
+                case (
+                    ModelEvaluated(id=number)
+                    | GroupsMeasured(id=number)
+                    | EvaluationUnable(id=number)
+                ) if number == worker.evaluation:
                     worker.evaluated = report
                     worker.evaluation_ended.set()
                     if isinstance(report, EvaluationUnable):
                         self._faults.not_scored(report)
+                case BatchPartFound(samples=samples, batch_size=batch_size):
+                    await self._note_part(samples, batch_size)
                 case WorkerWarning(code=code, message=message):
                     self._on_event(Warned(code=code, message=message))
                 case (
@@ -273,6 +283,20 @@ class WorkerSupervisor:
                 threads=ready.info.threads,
             )
         )
+
+    async def _note_part(self, samples: int, batch_size: int) -> None:
+        known = self._job.batch_part or batch_size
+        if samples < known:
+            self._on_event(
+                Warned(
+                    code="BATCH_PART",
+                    message=f"The device has too little memory for {known} samples at once. It now"
+                    f" computes {samples} at once; a step still has all of its samples.",
+                )
+            )
+        self._job = replace(self._job, batch_part=samples)
+        if self._keep_part is not None:
+            await trio.to_thread.run_sync(self._keep_part, samples)
 
     def _follow(self, worker: WorkerProcess, report: WorkerProgress) -> None:
         worker.longest_step_s = report.longest_step_s

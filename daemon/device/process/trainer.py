@@ -17,6 +17,7 @@ from daemon.device.messages import (
     CollectWork,
     ContinueTraining,
     EvaluationUnable,
+    GroupsMeasured,
     HandOverWork,
     LoadInnerState,
     ModelEvaluated,
@@ -32,6 +33,7 @@ from daemon.device.process.supervisor import WorkerSupervisor
 from daemon.device.process.worker_process import WorkerProcess
 from daemon.device.settings import WorkerSettings, job_of
 from daemon.device.tasks.catalog import locate
+from daemon.home.batch_parts import BatchPartFile
 from protocol.averaging.vector_layout import Vector
 from protocol.errors import OurFault
 from protocol.identity import PeerId
@@ -39,8 +41,10 @@ from protocol.journal import JournalEvent
 from protocol.ports.trainer import (
     Evaluation,
     EvaluationFailed,
+    GroupLosses,
     HeldOutShare,
     Lane,
+    Positions,
     Progress,
     TaskInfo,
     Work,
@@ -67,13 +71,22 @@ class WorkerTrainer:
         *,
         timeouts: WorkerTimeouts | None = None,
         previous_task: TaskDigest | None = None,
+        parts: BatchPartFile | None = None,
     ) -> None:
-        """`previous_task` is the task of the model that this home holds, or None."""
-        self._job = job_of(manifest, peer)
+        """`previous_task` is the task of the model that this home holds, or None.
+
+        `parts` keeps the number of samples that the device computes at once.
+        """
+        self._job = job_of(manifest, peer, batch_part=parts.load() if parts is not None else 0)
         self._settings = settings
         self._timeouts = timeouts or WorkerTimeouts()
         self._supervisor = WorkerSupervisor(
-            self._job, settings, on_event, self._timeouts, previous_task
+            self._job,
+            settings,
+            on_event,
+            self._timeouts,
+            previous_task,
+            parts.save if parts is not None else None,
         )
         self._commands = CommandChannel(self._supervisor, self._timeouts)
 
@@ -175,6 +188,18 @@ class WorkerTrainer:
         if isinstance(report, EvaluationUnable):
             raise EvaluationFailed(report.what)
         raise OurFault(f"the worker answered an evaluation with {report}")
+
+    async def group_losses(self, parameters: Vector, positions: Positions) -> GroupLosses:
+        groups = [tuple(group) for group in positions.tolist()]
+        losses: tuple[float, ...] = ()
+        seconds = 0.0
+        for report in await self._commands.measure(parameters, groups):
+            if isinstance(report, EvaluationUnable):
+                raise EvaluationFailed(report.what)
+            if not isinstance(report, GroupsMeasured):
+                raise OurFault(f"the worker answered a measurement with {report}")
+            losses, seconds = (*losses, *report.losses.losses), seconds + report.losses.seconds
+        return GroupLosses(losses=losses, seconds=seconds)
 
     async def inner_state(self) -> Vector:
         worker, _ = await self._commands.ask(lambda _, number: SaveInnerState(id=number))

@@ -18,7 +18,7 @@ Importing this module does not import torch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod, sqrt
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -113,6 +113,24 @@ class Task(ABC):
     @abstractmethod
     def loss(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """Return the mean loss over the batch, a scalar with a gradient."""
+
+    def token_count(self, batch: Batch) -> int:
+        """Return how many predictions the loss of a batch averages.
+
+        A step whose batch is computed in parts weights each part's loss with this number. The
+        default counts samples. A task whose samples have different lengths returns the labels that
+        count: `int((batch[1] != -100).sum())`.
+        """
+        return 0
+
+    def parameter_groups(self, model: torch.nn.Module) -> Sequence[Mapping[str, Any]] | None:
+        """Return groups of parameters with rules of their own, as for `torch.optim`, or None.
+
+        A group is a dict with `params`, and perhaps `lr`, `weight_decay` and `muon` (False leaves
+        its matrices to AdamW); the run's file has the other values. Schedules multiply every `lr`.
+        Without groups, matrices and kernels have the run's weight decay, biases and norms none.
+        """
+        return None
 
     def held_out_size(self) -> int:
         """Return how many samples are held out: the last ones, on which no member trains.

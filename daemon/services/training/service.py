@@ -10,6 +10,7 @@ import trio
 
 from daemon.device.process.trainer import WorkerTrainer
 from daemon.disk.task_file import save_task
+from daemon.home.batch_parts import BatchPartFile
 from daemon.services.service import ServiceContext, ServiceStatus
 from daemon.services.training.engine import Engine
 from daemon.services.training.hivemind.engine import HivemindEngine
@@ -50,12 +51,19 @@ class TrainingService:
         self._binding, self._exclusion_reason = binding, exclusion_reason
         self._engine: Engine | None = None
         self._started = False
+        manifest, settings = context.manifest.open(), worker_settings(context.config.worker)
+        # What the memory of a step depends on, beside the device itself.
+        depends_on = (
+            *(manifest.task, sorted(manifest.task_options.items()), manifest.inner.batch_size),
+            *(settings.device, settings.precision, settings.compile),
+        )
         self._worker = WorkerTrainer(
-            context.manifest.open(),
+            manifest,
             context.signer.peer,
-            worker_settings(context.config.worker),
+            settings,
             context.record,
             previous_task=previous_task,
+            parts=BatchPartFile(context.config.home, depends_on),
         )
 
     def register(self, network: Network) -> None:

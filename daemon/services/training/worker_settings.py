@@ -13,6 +13,8 @@ def worker_settings(worker: WorkerConfig) -> WorkerSettings:
         threads=worker.threads,
         nice=worker.nice,
         precision=worker.precision,
+        batch_part=worker.batch_part,
+        compile=worker.compile,
         allow_custom_task=worker.allow_custom_task,
         data_folders=worker.data_folders,
         load_timeout_s=worker.load_timeout_s,

@@ -10,6 +10,7 @@ import pytest
 
 from daemon.device.process.trainer import WorkerTimeouts, WorkerTrainer
 from daemon.device.settings import WorkerSettings
+from daemon.home.batch_parts import BatchPartFile
 from protocol.identity import Signer
 from protocol.run.manifest import Inner, Manifest
 from protocol.run.task_digest import TaskDigest
@@ -52,6 +53,7 @@ def make_trainer(events: RecordedEvents) -> MakeTrainer:
         timeouts: WorkerTimeouts = PROMPT,
         allow: bool = True,
         previous_task: TaskDigest | None = None,
+        parts: BatchPartFile | None = None,
     ) -> WorkerTrainer:
         chosen = options if options is not None else (TINY if task == "byte_gpt" else {})
         manifest = Manifest(name="test", task=task, task_options=chosen, inner=Inner(batch_size=4))
@@ -63,6 +65,7 @@ def make_trainer(events: RecordedEvents) -> MakeTrainer:
             events,
             timeouts=timeouts,
             previous_task=previous_task,
+            parts=parts,
         )
 
     return make

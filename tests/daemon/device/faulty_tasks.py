@@ -66,6 +66,18 @@ class ShortOfMemory(Line):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
 
+class ShortOfMemoryLater(Line):
+    """After its third step, it has memory for two samples at once."""
+
+    steps = 0
+
+    def loss(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        self.steps += 1
+        if self.steps > 3 and len(batch[0]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return super().loss(model, batch)
+
+
 class Holds(Line):
     """Its first step never ends, and keeps the interpreter lock: no other thread runs."""
 

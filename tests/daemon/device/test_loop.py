@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from daemon.device.loops.adamw import AdamW
 from daemon.device.loops.training import TrainingLoop
 from daemon.device.model.flat_model import FlatModel
+from daemon.device.optimizers.adamw import AdamW
 from daemon.device.settings import WorkerSettings
 from daemon.device.tasks.catalog import load_task
 from daemon.device.tasks.task import Task

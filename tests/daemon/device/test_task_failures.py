@@ -16,8 +16,9 @@ import trio
 from daemon.children.line_log import LINES_AT_ONCE, LINES_PER_S, LineRation
 from daemon.device.process.restart_policy import WorkerTimeouts
 from daemon.device.process.trainer import WorkerTrainer
+from daemon.home.batch_parts import BatchPartFile
 from protocol.errors import UserError
-from protocol.journal import BatchSkipped, TrainerReady, TrainerStopped, TrainingProgress
+from protocol.journal import BatchSkipped, TrainerReady, TrainerStopped, TrainingProgress, Warned
 from protocol.ports.trainer import Lane, TrainerLost
 from protocol.run.initial_parameters import initial_parameters
 from protocol.run.task_digest import TaskDigest, TensorPart
@@ -108,6 +109,36 @@ async def test_a_worker_without_memory_is_always_restarted(
                 stopped.reason,
             )
             assert not trainer.gave_up
+
+
+@pytest.mark.real
+async def test_a_size_that_memory_allows_is_found_in_mid_run_and_kept_for_the_next_start(
+    make_trainer: MakeTrainer, events: RecordedEvents, faulty_tasks: None, tmp_path: Path
+) -> None:
+    """No step is lost, and the next worker begins with the size."""
+    kept = BatchPartFile(tmp_path, "task")
+    trainer = make_trainer("faulty_tasks:ShortOfMemoryLater", timeouts=ONCE, parts=kept)
+    with trio.fail_after(LIMIT_S):
+        async with trainer.running():
+            anchor = initial_parameters((await trainer.describe()).specs, 0)
+            await trainer.train(anchor, LANE, max_steps=6)
+            warned = await events.next(Warned)
+            while trainer.progress().steps < 6:
+                await trio.sleep(0.01)
+            work = await trainer.collect()
+        assert (work.steps, work.samples, work.drawn, trainer.restarts) == (6, 24, 24, 0)
+        assert warned.code == "BATCH_PART"
+        assert "too little memory for 4 samples at once. It now computes 2" in warned.message
+        assert BatchPartFile(tmp_path, "task").load() == 2
+        assert BatchPartFile(tmp_path, "other").load() == 0
+        again = make_trainer("faulty_tasks:ShortOfMemoryLater", timeouts=ONCE, parts=kept)
+        async with again.running():
+            await again.train(anchor, LANE, max_steps=6)
+            while again.progress().steps < 6:
+                await trio.sleep(0.01)
+            assert (await again.collect()).samples == 24
+    # The second start computed two samples at once from its first step, so it never ran short.
+    assert not [event for event in events.events if isinstance(event, Warned)][1:]
 
 
 @pytest.mark.real

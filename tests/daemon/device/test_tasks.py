@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from daemon.device.loops.adamw import AdamW
 from daemon.device.model.flat_model import FlatModel
+from daemon.device.optimizers.adamw import AdamW
 from daemon.device.settings import WorkerSettings
 from daemon.device.tasks.catalog import load_task, locate
 from daemon.device.tasks.corpus import load_corpus, stdlib_sources

@@ -22,8 +22,9 @@ from protocol.digest import digest
 from protocol.planning.group_proposals import GroupBounds
 from protocol.planning.group_size_history import GroupSizeHistory
 from protocol.rules.registry import RULE_SETS, RuleSet
-from protocol.rules.versions import CURRENT_RULES, FIRST_RULES, KNOWN_RULES, RULES_2
+from protocol.rules.versions import FIRST_RULES, KNOWN_RULES, RULES_2, RULES_4
 from protocol.run.manifest import Manifest, Outer, RoundRules
+from protocol.run.manifest_versions import RULES_3
 from tests.protocol.planning.test_group_choice import SIZES, regions
 from tests.protocol.rounds import named, people
 
@@ -179,7 +180,9 @@ _THREE = {**_TWO, "round length": "48704c955912e82aa9ec59b9257a78b0"}
 PINS: dict[int, dict[str, str]] = {
     FIRST_RULES: {part: _TWO[part] for part in ("slices", "layout")},
     RULES_2: _TWO,
-    CURRENT_RULES: _THREE,
+    RULES_3: _THREE,
+    # Not released yet.
+    RULES_4: _THREE,
 }
 
 

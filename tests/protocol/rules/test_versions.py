@@ -13,12 +13,17 @@ from protocol.rules.versions import (
     FIRST_RULES,
     KNOWN_RULES,
     RULES_2,
+    RULES_4,
     check_rules,
     in_words,
     refusal,
 )
+from protocol.run.founders import with_founders
 from protocol.run.manifest import Inner, Manifest, Outer, SignedManifest, seal
 from protocol.run.manifest_file import parse_manifest
+from tests.protocol.rounds import people
+
+(OWNER,) = people(1)
 
 PLAIN = Manifest(name="run", task="module:Task")
 MINIMAL = 'name = "run"\ntask = "module:Task"\n'
@@ -51,7 +56,9 @@ def test_a_new_run_has_the_current_version_and_bytes_without_one_the_first() -> 
 
 def test_another_version_is_another_run() -> None:
     assert parse_manifest(MINIMAL + "rules = 4\n", "").rules == 4
-    assert len({seal(replace(PLAIN, rules=rules)).run for rules in (1, 2, 3, 4)}) == 4
+    founded = with_founders(replace(PLAIN, rules=RULES_4), [OWNER.peer])
+    runs = [seal(replace(PLAIN, rules=rules)).run for rules in (1, 2, 3)] + [seal(founded).run]
+    assert len(set(runs)) == 4
 
 
 @pytest.mark.parametrize("rules", [0, -1, 1 << 40, "two", None, 2.5])
@@ -63,20 +70,21 @@ def test_a_version_that_is_no_small_number_is_refused(rules: object) -> None:
 
 def test_a_manifest_of_newer_rules_with_unknown_fields_is_refused_by_its_version() -> None:
     with pytest.raises(UserError) as error:
-        with_fields(rules=4, fragments=4).open()
+        with_fields(rules=5, fragments=4).open()
     assert error.value.code == "RULES"
     assert (
         error.value.what
-        == "This run uses rules 4; this program knows rules 2 and 3. Upgrade hypergpu."
+        == "This run uses rules 5; this program knows rules 2, 3 and 4. Upgrade hypergpu."
     )
     assert "fragments" in error.value.why
     with pytest.raises(UserError) as error:
-        with_fields(rules=3, fragments=4).open()
+        with_fields(rules=4, fragments=4, founders=[OWNER.peer]).open()
     assert error.value.code == "MANIFEST"
+    assert "fragments" in error.value.why
 
 
 def test_a_manifest_of_newer_rules_with_known_fields_opens() -> None:
-    assert with_fields(rules=4).open().rules == 4
+    assert with_fields(rules=5, founders=[OWNER.peer]).open().rules == 5
 
 
 def test_a_run_of_rules_2_keeps_its_bytes_and_its_id() -> None:
@@ -137,10 +145,10 @@ def test_who_may_take_part() -> None:
     check_rules(3, "abc", {2, 3})
     for rules, known, words, fix in (
         (
-            4,
+            5,
             KNOWN_RULES,
-            "This run uses rules 4; this program knows rules 2 and 3. Upgrade hypergpu.",
-            "knows rules 4",
+            "This run uses rules 5; this program knows rules 2, 3 and 4. Upgrade hypergpu.",
+            "knows rules 5",
         ),
         (
             5,
@@ -151,7 +159,7 @@ def test_who_may_take_part() -> None:
         (
             1,
             KNOWN_RULES,
-            "This run uses rules 1; this program knows rules 2 and 3. "
+            "This run uses rules 1; this program knows rules 2, 3 and 4. "
             "This program only reads such a run.",
             "hypergpud export abc",
         ),
@@ -187,11 +195,11 @@ def test_versions_in_words() -> None:
 def test_every_version_that_is_known_or_read_has_its_functions() -> None:
     assert set(RULE_SETS) == {FIRST_RULES, *KNOWN_RULES}
     assert all(rules.version == version for version, rules in RULE_SETS.items())
-    assert rules_of(PLAIN).version == max(KNOWN_RULES) == CURRENT_RULES
+    assert rules_of(PLAIN).version == CURRENT_RULES
     assert rules_of(of_the_first_rules().open()).version == FIRST_RULES
 
 
 def test_unknown_rules_compute_nothing() -> None:
-    for look in (lambda: rule_set(4), lambda: rules_of(replace(PLAIN, rules=4))):
-        with pytest.raises(UserError, match="uses rules 4"):
+    for look in (lambda: rule_set(5), lambda: rules_of(replace(PLAIN, rules=5))):
+        with pytest.raises(UserError, match="uses rules 5"):
             look()

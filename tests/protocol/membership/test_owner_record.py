@@ -1,0 +1,96 @@
+"""The owner's records: revocations and recoveries that a node has heard."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from protocol.digest import digest
+from protocol.errors import PeerFault
+from protocol.membership.owner_record import OwnerRecords
+from protocol.messages.base import Message, Signed
+from protocol.messages.envelope import sign
+from protocol.messages.membership import MAX_NOTICES, Leave, Recovery, Revocation
+from tests.protocol.rounds import people
+
+OWNER, FRIEND, *OTHERS = people(14)
+RUN = digest(b"run")
+
+
+def records() -> OwnerRecords:
+    return OwnerRecords(RUN, OWNER.peer)
+
+
+def by_owner(message: Message) -> Signed:
+    return sign(OWNER, RUN, message)
+
+
+def revocation(peer: str) -> Signed:
+    return by_owner(Revocation(subject=peer))
+
+
+def recovery(serial: int) -> Signed:
+    tip = digest(bytes([serial]))
+    return by_owner(Recovery(serial=serial, tip=tip, number=serial, voters=(OWNER.peer,)))
+
+
+def test_a_record_is_kept_once() -> None:
+    calls: list[int] = []
+    kept = OwnerRecords(RUN, OWNER.peer, lambda: calls.append(1))
+    assert kept.add(revocation(FRIEND.peer)) is not None
+    assert kept.add(revocation(FRIEND.peer)) is None
+    assert kept.revoked == {FRIEND.peer}
+    assert len(kept) == len(calls) == 1
+
+
+def test_the_recovery_with_the_highest_serial_counts() -> None:
+    kept = records()
+    assert (kept.recovery, kept.next_serial) == (None, 1)
+    for serial, new in ((2, True), (1, False), (2, False), (5, True)):
+        assert (kept.add(recovery(serial)) is not None) == new
+    assert kept.recovery is not None
+    assert (kept.recovery.serial, kept.next_serial) == (5, 6)
+
+
+@pytest.mark.parametrize(
+    ("signed", "reason"),
+    [
+        (sign(FRIEND, RUN, Revocation(subject=OWNER.peer)), "not_owner"),
+        (sign(OWNER, digest(b"other"), Revocation(subject=FRIEND.peer)), "unsigned"),
+        (by_owner(Leave(tip=RUN, serial=1)), "malformed"),
+        (msgspec.structs.replace(revocation(FRIEND.peer), payload=b"\x90"), "unsigned"),
+    ],
+)
+def test_nobody_else_makes_records(signed: Signed, reason: str) -> None:
+    with pytest.raises(PeerFault) as fault:
+        records().add(signed)
+    assert fault.value.reason == reason
+
+
+def test_a_run_without_an_owner_has_no_records() -> None:
+    with pytest.raises(PeerFault, match="not the owner"):
+        OwnerRecords(RUN, "").add(revocation(FRIEND.peer))
+
+
+def test_records_survive_the_disk_and_reach_other_nodes() -> None:
+    kept, other = records(), records()
+    for signed in (revocation(FRIEND.peer), recovery(3), revocation(OTHERS[0].peer)):
+        kept.add(signed)
+    assert len(other.add_encoded(kept.encode())) == 3
+    assert other.signed() == kept.signed()
+    assert other.add_encoded(kept.encode()) == []
+    for noise in (b"", b"\xc1", b"\x91\x91\x01"):
+        with pytest.raises(PeerFault, match="not records of an owner"):
+            other.add_encoded(noise)
+
+
+def test_a_plan_lists_a_few_revocations_that_its_parent_does_not_know() -> None:
+    kept = records()
+    for other in OTHERS:
+        kept.add(revocation(other.peer))
+    listed = kept.revocations_for(())
+    assert len(listed) == MAX_NOTICES < len(OTHERS)
+    known = [other.peer for other in OTHERS[:-1]]
+    assert [signed.payload for signed in kept.revocations_for(known)] == [
+        revocation(OTHERS[-1].peer).payload
+    ]

@@ -53,13 +53,16 @@ def _card(title: str, big: str, unit: str, rows: Iterable[Row]) -> str:
 def _run_card(status: Status) -> str:
     run = status.run
     falling = f"{loss(run.loss_first)} → {loss(run.loss)}" if run.loss is not None else MISSING
-    held_out, scored = MISSING, "on samples that nobody trains on"
+    held_out, scored = MISSING, "measured on held-out samples"
     if run.held_out is not None:
         held_out = f"{loss(run.held_out_first)} → {loss(run.held_out)}"
-        scored = f"first → round {count(run.held_out_round)}, scored by {run.held_out_scorers}"
+        scored = (
+            f"held-out samples, first → round {count(run.held_out_round)},"
+            f" scored by {run.held_out_scorers}"
+        )
     rows: list[Row] = [
-        ("Held-out loss", held_out, scored),
-        ("Training loss", falling, "first → now, as the members claim"),
+        ("Loss", held_out, scored),
+        ("Claimed loss", falling, "first → now, of their own training data"),
         ("Samples certified", count(run.samples_certified), ""),
         ("Round time", duration(run.round_seconds), run.next_round_reason),
         (
@@ -169,6 +172,10 @@ height="28"><strong>HyperGPU</strong></div>
 <p class="run"><span>{escape(status.run.name or "no run yet")}</span> {run_id}</p>
 <p class="asof" id="contact"
 data-level="good"><span>as of {when(status.as_of)} UTC</span></p></header>
+<section class="card invitation" id="invitation" hidden><h2>Invite a friend</h2>
+<p><code id="invitation-command"></code>
+<button type="button" id="invitation-copy">Copy</button></p>
+<p class="dim" id="invitation-terms"></p></section>
 <main id="main">
 <section class="verdict {escape(status.level)}" aria-live="polite"><span class="mark"
 aria-hidden="true">{glyph}</span>

@@ -53,22 +53,30 @@ pytestmark = pytest.mark.real
 class Forger:
     """Makes certificates of fresh keys after a real tip, and serves them and their states."""
 
-    def __init__(self, stranger: Stranger, manifest: Manifest, parameters: int) -> None:
+    def __init__(self, stranger: Stranger) -> None:
         self.records: list[tuple[int, bytes]] = []
         self.tip: tuple[Digest, int] = (stranger.run, 0)
-        # The forged tips whose state somebody asked for.
+        # How often somebody asked for a forged state.
         self.fetched = 0
-        self._stranger, self._manifest, self._parameters = stranger, manifest, parameters
-        self._known: set[Digest] = set()
+        self.forged: set[Digest] = set()
+        self._stranger = stranger
         stranger.network.serve(CHAIN, self._serve_chain)
         stranger.network.serve(STATE, self._serve_state)
 
-    def forge(self, tip: Tip, keys: int, value: float, *, own_record: bool) -> bytes:
-        """Return a certificate after `tip` that `keys` fresh keys plan, lead and sign.
+    def forge(
+        self,
+        tip: Tip,
+        manifest: Manifest,
+        parameters: int,
+        shape: tuple[int, float],
+        *,
+        own_record: bool,
+    ) -> bytes:
+        """Return a certificate after `tip` that fresh keys plan, lead and sign.
 
         With `own_record` they make themselves the founders of the record that they name.
         """
-        run, manifest = self._stranger.run, self._manifest
+        run, (keys, value) = self._stranger.run, shape
         signers = sorted((Signer(os.urandom(32)) for _ in range(keys)), key=lambda one: one.peer)
         record = tip.record
         if own_record:
@@ -91,7 +99,7 @@ class Forger:
                 downlink_bps=0,
             )
             offers.append((sign(one, run, offer), offer))
-        chunks, leader = chunk_count(self._parameters), signers[0]
+        chunks, leader = chunk_count(parameters), signers[0]
         plan = make_plan(
             tip.hash,
             view,
@@ -118,7 +126,7 @@ class Forger:
                 reason="",
             ),
         )
-        anchor = np.full(self._parameters, value, np.float32)
+        anchor = np.full(parameters, value, np.float32)
         vote = vote_for(
             read_plan(plan_signed, run, manifest, chunks, trusted=True),
             (tip.hash,),
@@ -130,7 +138,7 @@ class Forger:
         votes = {one.peer: sign(one, run, vote).signature for one in signers}
         raw = assemble(vote, plan_signed, inclusion, votes)
         name = certificate_hash(run, payload_of(vote))
-        self._known.add(name)
+        self.forged.add(name)
         self.tip = (name, number)
         self.records.append((number, pack_record([raw])))
         return raw
@@ -146,7 +154,7 @@ class Forger:
 
     async def _serve_state(self, stream: ByteStream) -> None:
         asked = await FrameReader(stream).expect_frame(4096)
-        self.fetched += any(name in asked for name in self._known)
+        self.fetched += any(name in asked for name in self.forged)
         await stream.send_eof()
 
 
@@ -166,17 +174,19 @@ async def attack(first: Daemon, second: Daemon, root: Path) -> Forger:
     """Send forged certificates of every shape until the daemons made `ROUNDS` rounds."""
     status = await trio.to_thread.run_sync(first.now)
     before = status.run.number
-    async with stranger_at(first, root) as stranger:
-        manifest = await stranger.manifest()
-        forger = Forger(stranger, manifest, status.run.parameters)
+    forgers: list[Forger] = []
+    async with stranger_at(first, root, lambda one: forgers.append(Forger(one))) as stranger:
+        manifest, (forger,) = await stranger.manifest(), forgers
         deadline = time.monotonic() + ROUNDS * ROUND_S
         sent = 0
         while (await trio.to_thread.run_sync(first.now)).run.number < before + ROUNDS:
             assert time.monotonic() < deadline, "the daemons certify no rounds beside the forger"
             tip = await tip_of(stranger, manifest)
-            for keys, value in SHAPES:
+            for shape in SHAPES:
                 for own_record in (False, True):
-                    raw = forger.forge(tip, keys, value, own_record=own_record)
+                    raw = forger.forge(
+                        tip, manifest, status.run.parameters, shape, own_record=own_record
+                    )
                     await stranger.network.publish(stranger.certificates, raw)
                     name, number = forger.tip
                     beacon = stranger.beacon(tip=name, number=number)
@@ -186,7 +196,7 @@ async def attack(first: Daemon, second: Daemon, root: Path) -> Forger:
         assert sent >= 2 * len(SHAPES)
         for daemon in (first, second):
             now = await trio.to_thread.run_sync(daemon.now)
-            assert bytes.fromhex(now.run.tip) not in forger._known
+            assert bytes.fromhex(now.run.tip) not in forger.forged
         assert await stranger.count("bad_certificate") > 0
         return forger
 

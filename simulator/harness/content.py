@@ -134,6 +134,9 @@ class ContentTrainer:
         await trio.lowlevel.checkpoint()
         raise EvaluationFailed("the content of a harness cannot be scored")
 
+    async def release_work(self) -> None:
+        await trio.lowlevel.checkpoint()
+
     async def inner_state(self) -> Vector:
         await trio.lowlevel.checkpoint()
         return np.zeros(0, np.float32)

@@ -22,7 +22,7 @@ from daemon.device.messages import (
 from daemon.device.process.restart_policy import WorkerTimeouts
 from daemon.device.process.supervisor import NO_PROGRESS, WorkerSupervisor
 from daemon.device.process.worker_process import WorkerProcess
-from daemon.device.shared_memory import SharedMemory
+from daemon.device.shared_memory import SharedMemory, free_pages
 from protocol.averaging.vector_layout import Vector
 from protocol.ports.trainer import HeldOutShare, TrainerLost
 
@@ -54,7 +54,8 @@ class CommandChannel:
     ) -> tuple[WorkerProcess, WorkerReport]:
         """Send a command to the current worker, and wait for the answer.
 
-        `put` names a vector of the shared memory, and the value to write there first.
+        `put` names a vector of the shared memory, and the value to write there first. The worker
+        has used the vector when it answers, unless the command is an evaluation.
         """
         async with self._asking:
             worker = await self._up()
@@ -102,7 +103,21 @@ class CommandChannel:
                 # The worker is in another state than the caller expects. `train` brings it from any
                 # state to a known one.
                 raise TrainerLost(f"the worker refused {type(message).__name__}: {answer.why}")
+            if put is not None and not isinstance(message, EvaluateModel):
+                await self._free(worker, put[0])
             return worker, answer
+
+    async def release(
+        self, worker: WorkerProcess, vector: Callable[[SharedMemory], Vector]
+    ) -> None:
+        """Free the memory of a shared vector that neither process needs any more."""
+        async with self._asking:
+            await self._answer(worker)
+            await self._free(worker, vector)
+
+    async def _free(self, worker: WorkerProcess, vector: Callable[[SharedMemory], Vector]) -> None:
+        if worker.buffers is not None:
+            await trio.to_thread.run_sync(free_pages, vector(worker.buffers))
 
     async def _up(self) -> WorkerProcess:
         while self._supervisor.current is None:
@@ -138,6 +153,7 @@ class CommandChannel:
             await self._evaluation(worker)
             if worker.evaluated is None:
                 raise TrainerLost(self._supervisor.lost)
+            await self._free(worker, lambda buffers: buffers.scored)
             return worker.evaluated
 
     async def _evaluation(self, worker: WorkerProcess) -> None:

@@ -55,7 +55,10 @@ def describe_task(task: Task, net: FlatModel, name: str, split: DataSplit, seed:
         source = (*source, SourcePart(name="the held-out samples", digest=parts))
     return TaskDigest(
         parameters=bounded(
-            [_tensor(at, parameter.detach(), None) for at, parameter, _ in net.moved]
+            [
+                *(_tensor(at, parameter.detach(), None) for at, parameter, _ in net.moved),
+                *(_tensor(at, statistic, None) for at, statistic in net.averaged),
+            ]
         ),
         frozen=bounded(
             [_tensor(at, parameter.detach(), content_of(parameter)) for at, parameter in net.frozen]

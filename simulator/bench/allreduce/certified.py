@@ -100,6 +100,9 @@ class VectorTrainer:
         await trio.lowlevel.checkpoint()
         raise EvaluationFailed("a given vector cannot be scored")
 
+    async def release_work(self) -> None:
+        await trio.lowlevel.checkpoint()
+
     async def inner_state(self) -> Vector:
         await trio.lowlevel.checkpoint()
         return np.zeros(0, np.float32)

@@ -158,6 +158,9 @@ class ScriptedTrainer:
     async def evaluate(self, parameters: Vector, share: HeldOutShare) -> Evaluation:
         raise EvaluationFailed("nothing to score")
 
+    async def release_work(self) -> None:
+        await trio.lowlevel.checkpoint()
+
     async def inner_state(self) -> Vector:
         await self._point()
         return np.ones(2, np.float32)

@@ -111,6 +111,8 @@ class DiskConfig(Section, frozen=True, kw_only=True):
     full_state_s: Annotated[float, Meta(ge=1, le=3600)] = 300.0
     # A solid-state disk of 1 TB is rated for about 600 TB: 20 GB an hour are three years of it.
     gb_per_hour: Annotated[float, Meta(ge=0)] = 20.0
+    # The same as daemon.disk.checkpoint_keeping.LIMIT_BYTES.
+    keep_gb: Annotated[float, Meta(ge=0)] = 20.0
 
 
 class ObserverConfig(Section, frozen=True, kw_only=True):
@@ -189,6 +191,8 @@ EXPLAINED: Mapping[str, str] = {
     "network.min_connections": "connections to keep, where that many nodes exist",
     "worker.device": "auto, cpu, cuda, or one GPU: cuda:1",
     "worker.threads": "CPU threads for training; 0: one less than the processors",
+    "worker.compile": "compile the model with torch.compile: faster steps, minutes at the start",
+    "worker.batch_part": "the most samples computed at once; 0 lets the node measure it",
     "worker.nice": "0 to 19; a higher value leaves more of the CPU to other programs",
     "worker.precision": "float32 or bfloat16, for the model's arithmetic; what nodes exchange does"
     " not depend on it",
@@ -200,6 +204,8 @@ EXPLAINED: Mapping[str, str] = {
     "disk.full_state_s": "seconds between full states on disk; results of rounds bridge the time"
     " between them",
     "disk.gb_per_hour": "GB to write in an hour; above that, full states become rarer; 0: no limit",
+    "disk.keep_gb": "GB for older checkpoints: one per hour for a day, one per day for a week, on"
+    " every branch; the last 3 always stay",
     "worker.evaluation_share": "share of the time that scoring the model on held-out data may take;"
     " 0: none",
     "observer.host": "address of the page; any but loopback shows it to others",

@@ -15,6 +15,7 @@ from typing import NoReturn
 from daemon.children.messages import ChildMessage, CommandDone
 from daemon.device import shared_memory
 from daemon.device.command_inbox import CommandInbox, UrgentCommand, WakeUp
+from daemon.device.loops.results import ResultFault
 from daemon.device.loops.scorer import ScoringFault
 from daemon.device.loops.training import TrainingLoop
 from daemon.device.loops.work_totals import WorkTotals
@@ -25,10 +26,17 @@ from daemon.device.messages import (
     ContinueTraining,
     EvaluateModel,
     EvaluationUnable,
+    ExportModel,
+    GroupsMeasured,
     HandOverWork,
     LoadInnerState,
     LoadTask,
+    MeasureGroups,
     ModelEvaluated,
+    ModelExported,
+    ModelSampled,
+    ResultUnable,
+    SampleModel,
     SaveInnerState,
     ShiftAnchor,
     TaskFailed,
@@ -45,7 +53,7 @@ from daemon.device.processor import Device
 from daemon.device.tasks.catalog import load_task
 from daemon.device.tasks.description import seed_everything
 from protocol.errors import UserError
-from protocol.ports.trainer import HeldOutShare, TaskInfo
+from protocol.ports.trainer import Evaluation, GroupLosses, TaskInfo
 
 # The page refreshes about this often. A report costs one small message, and on CUDA one wait for
 # the device.
@@ -165,7 +173,7 @@ class DeviceArbiter:
                 self._send(CommandDone(id=command.id))
             else:
                 self._send(CommandRefused(id=command.id, why="its parameters are not finite"))
-        elif isinstance(command, EvaluateModel):
+        elif isinstance(command, EvaluateModel | MeasureGroups):
             self._inbox.wait(command)
             self._send(CommandDone(id=command.id))
         elif not loop.anchored:
@@ -213,7 +221,11 @@ class DeviceArbiter:
                 loop.acknowledge(received)
                 self._send_work(loop, number, loop.pause(), loop.drawn)
             case EvaluateModel(id=number, share=share):
-                self._evaluate(loop, number, share)
+                self._evaluate(number, lambda: loop.evaluate(share))
+            case MeasureGroups(id=number, groups=groups):
+                self._evaluate(number, lambda: loop.group_losses(groups))
+            case SampleModel() | ExportModel():
+                self._use(loop, command)
             case LoadInnerState(id=number) if loop.training:
                 self._send(CommandRefused(id=number, why="it is training: collect first"))
             case LoadInnerState(id=number):
@@ -231,13 +243,30 @@ class DeviceArbiter:
         else:
             self._send(CommandDone(id=number))
 
-    def _evaluate(self, loop: TrainingLoop, number: int, share: HeldOutShare) -> None:
+    def _evaluate(self, number: int, score: Callable[[], Evaluation | GroupLosses]) -> None:
         try:
-            evaluation = loop.evaluate(share)
+            result = score()
         except ScoringFault as fault:
             self._send(EvaluationUnable(id=number, what=fault.what, trace=fault.trace))
+            return
+        if isinstance(result, GroupLosses):
+            self._send(GroupsMeasured(id=number, losses=result))
         else:
-            self._send(ModelEvaluated(id=number, evaluation=evaluation))
+            self._send(ModelEvaluated(id=number, evaluation=result))
+
+    def _use(self, loop: TrainingLoop, command: SampleModel | ExportModel) -> None:
+        try:
+            if isinstance(command, SampleModel):
+                self._send(ModelSampled(id=command.id, texts=loop.sample(command)))
+            else:
+                self._send(ModelExported(id=command.id, files=loop.export(command)))
+        except ResultFault as fault:
+            self._send(
+                ResultUnable(id=command.id, what=fault.what, fix=fault.fix, trace=fault.trace)
+            )
+        except UserError as error:
+            what = f"{error.what.rstrip('.')}: {error.why}" if error.why else error.what
+            self._send(ResultUnable(id=command.id, what=what, fix=error.fix, trace=""))
 
     def _send_work(self, loop: TrainingLoop, number: int, work: WorkTotals, drawn: int) -> None:
         if work.dropped:

@@ -1,19 +1,22 @@
 """Defines the messages between a node and its worker: small msgpack records, never a tensor.
 
-The node sends one command at a time. `HandOverWork`, `ShiftAnchor`, `EvaluateModel` and
-`SaveInnerState` are answered while a step is computed, the others at its end. The worker answers
-each once, with its `id`. The first command is `LoadTask`, which `WorkerReady` or `WorkerUnable`
-answers. The worker sends `WorkerProgress`, `BatchUnusable` and `WorkerWarning` on its own.
-`TaskFailed` may come at any time, and is the last message.
+The node sends one command at a time. `HandOverWork`, `ShiftAnchor`, `EvaluateModel`,
+`MeasureGroups` and `SaveInnerState` are answered while a step is computed, the others at its end.
+The worker answers each once, with its `id`. The first command is `LoadTask`, which `WorkerReady` or
+`WorkerUnable` answers. The worker sends `WorkerProgress`, `BatchUnusable` and `WorkerWarning` on
+its own. `TaskFailed` may come at any time, and is the last message.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import msgspec
 
 from daemon.children.messages import ChildMessage, CommandDone
 from daemon.device.settings import Job, WorkerSettings
-from protocol.ports.trainer import Evaluation, HeldOutShare, Lane, TaskInfo
+from protocol.generation.sampler import SamplingRules
+from protocol.ports.trainer import Evaluation, GroupLosses, HeldOutShare, Lane, TaskInfo
 
 
 class LoadTask(ChildMessage, frozen=True, kw_only=True, tag=True):
@@ -86,6 +89,38 @@ class EvaluateModel(ChildMessage, frozen=True, kw_only=True, tag=True):
 
     id: int
     share: HeldOutShare
+
+
+class SampleModel(ChildMessage, frozen=True, kw_only=True, tag=True):
+    """Write samples with the shared parameters: texts of at most `tokens`, or predictions."""
+
+    id: int
+    prompt: str
+    count: int
+    tokens: int
+    rules: SamplingRules
+
+
+class ExportModel(ChildMessage, frozen=True, kw_only=True, tag=True):
+    """Write the model with the shared parameters into an empty folder.
+
+    `adapter` means the adapter alone, in the form "hf".
+    """
+
+    id: int
+    folder: str
+    form: Literal["torch", "hf"]
+    adapter: bool
+
+
+class MeasureGroups(ChildMessage, frozen=True, kw_only=True, tag=True):
+    """Measure the loss of groups of training samples at the shared parameters, as `EvaluateModel`.
+
+    `groups` are positions in the run's order. `GroupsMeasured` or `EvaluationUnable` follows.
+    """
+
+    id: int
+    groups: tuple[tuple[int, ...], ...]
 
 
 class SaveInnerState(ChildMessage, frozen=True, kw_only=True, tag=True):
@@ -181,11 +216,41 @@ class ModelEvaluated(ChildMessage, frozen=True, kw_only=True, tag=True):
     evaluation: Evaluation
 
 
+class GroupsMeasured(ChildMessage, frozen=True, kw_only=True, tag=True):
+    """The result of `MeasureGroups`."""
+
+    id: int
+    losses: GroupLosses
+
+
 class EvaluationUnable(ChildMessage, frozen=True, kw_only=True, tag=True):
     """The task cannot score. `what` names the file and the line."""
 
     id: int
     what: str
+    trace: str
+
+
+class ModelSampled(ChildMessage, frozen=True, kw_only=True, tag=True):
+    """The result of `SampleModel`."""
+
+    id: int
+    texts: tuple[str, ...]
+
+
+class ModelExported(ChildMessage, frozen=True, kw_only=True, tag=True):
+    """The result of `ExportModel`: the names of the files."""
+
+    id: int
+    files: tuple[str, ...]
+
+
+class ResultUnable(ChildMessage, frozen=True, kw_only=True, tag=True):
+    """The task cannot write samples or exports. `what` names the file and the line."""
+
+    id: int
+    what: str
+    fix: str
     trace: str
 
 
@@ -226,6 +291,9 @@ WorkerCommand = (
     | ShiftAnchor
     | CollectWork
     | EvaluateModel
+    | SampleModel
+    | ExportModel
+    | MeasureGroups
     | SaveInnerState
     | LoadInnerState
 )
@@ -238,7 +306,11 @@ WorkerReport = (
     | CommandRefused
     | WorkCollected
     | ModelEvaluated
+    | GroupsMeasured
     | EvaluationUnable
+    | ModelSampled
+    | ModelExported
+    | ResultUnable
     | WorkerProgress
     | BatchPartFound
     | WorkerWarning

@@ -10,6 +10,7 @@ file, reading raises `UserError("DAMAGED")`, which names the file and the comman
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import trio
 
 from daemon.disk.atomic import FaultHook, no_fault, remove_drafts, set_aside
 from daemon.disk.chain_file import ChainFile
+from daemon.disk.checkpoint_keeping import KeepRules
 from daemon.disk.checkpoint_store import CheckpointStore
 from daemon.disk.damage_reports import DamageReports, ReportDamage, unreadable_run
 from daemon.disk.ledger_file import read_ledger, write_ledger
@@ -35,9 +37,6 @@ from protocol.ports.disk import DiskFull
 from protocol.ports.disk_records import Checkpoint, LedgerMark, LedgerRecord, ViewRecord
 from protocol.ports.offload import Offload
 
-# The newest may be found damaged, and a joining node may still read the one before.
-KEPT = 3
-
 
 class FileDisk:
     """Satisfies `Disk`. `damaged` lists the reports of damage since the start."""
@@ -46,17 +45,18 @@ class FileDisk:
         self,
         root: Path,
         offload: Offload,
-        keep: int = KEPT,
+        keep: KeepRules | None = None,
         fault: FaultHook = no_fault,
         report: ReportDamage = lambda _: None,
+        clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        """Keep `keep` checkpoints of the current branch; `report` gets each report once."""
-        if keep < 1:
-            raise ValueError("at least one checkpoint is kept")
+        """`keep` says which checkpoints stay; `report` gets each report of damage once."""
         self._damage = DamageReports(offload, report)
         self.damaged, self._run = self._damage.reported, self._damage.run
         self._root, self._fault = root, fault
-        self._checkpoints = CheckpointStore(root, keep, fault, self._damage.add)
+        self._checkpoints = CheckpointStore(
+            root, keep or KeepRules(), fault, self._damage.add, clock_ns
+        )
         # The home at the first write. Set once.
         self._pinned: PinnedDirectory | None = None
         self._writing = trio.Lock()

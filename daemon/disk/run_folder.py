@@ -1,7 +1,7 @@
 """Names the files of a run in a home.
 
-    <home>/runs/<run>/checkpoints/<number>-<tip>.safetensors    `checkpoint_file`; the last few
-    <home>/runs/<run>/checkpoints/left/                         the last few of abandoned branches
+    <home>/runs/<run>/checkpoints/<number>-<tip>.safetensors    `checkpoint_file`
+    <home>/runs/<run>/checkpoints/left/<number>-<tip>/          those of a branch that was left
     <home>/runs/<run>/ledger.safetensors                        `ledger_file`
     <home>/runs/<run>/ledger-mark                               the ledger's mark, in a `slots_file`
     <home>/runs/<run>/results/<number>-<state>.results          `result_files`
@@ -26,9 +26,12 @@ RESULTS = "results"
 VIEW_RECORDS = "stands"
 CERTIFICATES = "certificates"
 PROOFS = "proofs"
-# The checkpoints of every run with this tip. The name starts with a digit, so that drafts do not
-# match.
-CHECKPOINT_PATTERN = "runs/*/checkpoints/[0-9]*-{tip}.safetensors"
+# The checkpoints of every run with this tip, also on left branches. The name starts with a digit,
+# so that drafts do not match.
+CHECKPOINT_PATTERNS = (
+    "runs/*/checkpoints/[0-9]*-{tip}.safetensors",
+    "runs/*/checkpoints/left/*/[0-9]*-{tip}.safetensors",
+)
 
 
 class RunFolder:

@@ -5,9 +5,14 @@ from __future__ import annotations
 from typing import Protocol
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from protocol.averaging.vector_layout import Vector
 from protocol.run.task_digest import TaskDigest
+
+Positions = npt.NDArray[np.int64]
+"""Positions in the run's order of samples."""
 
 
 class ParameterSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -15,7 +20,7 @@ class ParameterSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     shape: tuple[int, ...]
-    init: str  # "zeros", "ones" or "uniform"
+    init: str  # "zeros", "ones", "uniform" or "given"
     # Half the width of "uniform".
     bound: float = 0.0
 
@@ -120,6 +125,13 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
+class GroupLosses(msgspec.Struct, frozen=True, kw_only=True):
+    """The mean loss of each group of samples, and the time that it took."""
+
+    losses: tuple[float, ...]
+    seconds: float
+
+
 class Trainer(Protocol):
     """The process that learns. It owns the device.
 
@@ -137,6 +149,13 @@ class Trainer(Protocol):
 
     async def describe(self) -> TaskInfo:
         """Wait until the trainer is up; describe its task."""
+
+    async def given_parameters(self) -> Vector:
+        """Return the values that the task gives the tensors whose rule is "given".
+
+        They have the places of the flat vector, shape (parameters,); other places are unspecified.
+        Call this before the first `train`.
+        """
 
     async def train(
         self, anchor: Vector, lane: Lane, *, position: int = 0, max_steps: int | None = None
@@ -184,6 +203,20 @@ class Trainer(Protocol):
 
         Training goes on afterwards as if nothing had happened; it may go on before this call
         returns. Other calls do not wait for this one. The trainer needs no anchor.
+
+        Raises:
+            EvaluationFailed: the task cannot score them. Training goes on.
+        """
+
+    async def group_losses(self, parameters: Vector, positions: Positions) -> GroupLosses:
+        """Measure the mean loss of groups of training samples, between two steps.
+
+        As for `evaluate`, training is not disturbed. A few groups are measured at a time, so that
+        no step waits for long.
+
+        Args:
+            parameters: shape (parameters,).
+            positions: the samples' positions in the run's order, shape (groups, samples).
 
         Raises:
             EvaluationFailed: the task cannot score them. Training goes on.

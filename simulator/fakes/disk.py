@@ -22,6 +22,8 @@ from simulator.fakes.medium import (
 
 # As many as the real disk keeps.
 KEPT = 3
+# Of all left branches together. The real disk keeps by age and size.
+LEFT_KEPT = 8
 
 
 def _copied(checkpoint: Checkpoint) -> Checkpoint:
@@ -72,9 +74,15 @@ class MemoryDisk:
 
     async def leave_checkpoints(self, run: Digest, tips: Collection[Digest]) -> None:
         def put() -> Callable[[], None]:
-            old = self._medium.checkpoints.get(run, [])
+            old, before = self._medium.checkpoints.get(run, []), self._medium.left.get(run, [])
+            left = [kept for kept in old if kept.tip in tips]
             self._medium.checkpoints[run] = [kept for kept in old if kept.tip not in tips]
-            return lambda: self._medium.checkpoints.__setitem__(run, old)
+            self._medium.left[run] = [*before, *left][-LEFT_KEPT:]
+
+            def take_back() -> None:
+                self._medium.checkpoints[run], self._medium.left[run] = old, before
+
+            return take_back
 
         await self._write("a branch that was left", 0, put)
 
@@ -226,21 +234,23 @@ class MemoryDisk:
 
     async def open_state(self, tip: Digest) -> OpenCheckpoint | None:
         await trio.lowlevel.checkpoint()
-        for kept in self._medium.checkpoints.values():
+        found = self._kept(tip)
+        return OpenCheckpoint(found) if found is not None else None
+
+    def _kept(self, tip: Digest) -> Checkpoint | None:
+        medium = self._medium
+        for kept in (*medium.checkpoints.values(), *medium.left.values()):
             for checkpoint in kept:
                 if checkpoint.tip == tip:
-                    return OpenCheckpoint(checkpoint)
+                    return checkpoint
         return None
 
     async def read_state(self, tip: Digest, offset: int, size: int) -> bytes | None:
         await trio.lowlevel.checkpoint()
         if offset < 0 or size < 0:
             raise ValueError(f"no {size} bytes at {offset}")
-        for kept in self._medium.checkpoints.values():
-            for checkpoint in kept:
-                if checkpoint.tip == tip:
-                    return _slice(checkpoint, offset, offset + size)
-        return None
+        found = self._kept(tip)
+        return _slice(found, offset, offset + size) if found is not None else None
 
     async def _write(self, what: str, size: int, put: Callable[[], Callable[[], None]]) -> None:
         """Write a record: `put` puts it in place and returns a function that takes it back."""

@@ -36,6 +36,8 @@ class MemoryMedium:
         self.keeps_unsynced = keeps_unsynced
         self.cut_at: int | None = None
         self.checkpoints: dict[Digest, list[Checkpoint]] = {}
+        # Of branches that the node left.
+        self.left: dict[Digest, list[Checkpoint]] = {}
         self.ledgers: dict[Digest, LedgerRecord] = {}
         self.marks: dict[Digest, LedgerMark] = {}
         # By run and state: the number and the bytes.
@@ -56,7 +58,7 @@ class MemoryMedium:
     def used_bytes(self) -> int:
         kept: int = sum(
             checkpoint_bytes(checkpoint)
-            for checkpoints in self.checkpoints.values()
+            for checkpoints in (*self.checkpoints.values(), *self.left.values())
             for checkpoint in checkpoints
         )
         kept += sum(ledger_bytes(record) for record in self.ledgers.values())

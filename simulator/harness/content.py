@@ -17,9 +17,11 @@ from protocol.averaging.vector_layout import Vector
 from protocol.ports.trainer import (
     Evaluation,
     EvaluationFailed,
+    GroupLosses,
     HeldOutShare,
     Lane,
     ParameterSpec,
+    Positions,
     Progress,
     TaskInfo,
     Work,
@@ -94,6 +96,10 @@ class ContentTrainer:
         await trio.lowlevel.checkpoint()
         return task_info(self._elements)
 
+    async def given_parameters(self) -> Vector:
+        await trio.lowlevel.checkpoint()
+        return self._nothing
+
     async def train(
         self, anchor: Vector, lane: Lane, *, position: int = 0, max_steps: int | None = None
     ) -> None:
@@ -136,6 +142,10 @@ class ContentTrainer:
 
     async def release_work(self) -> None:
         await trio.lowlevel.checkpoint()
+
+    async def group_losses(self, parameters: Vector, positions: Positions) -> GroupLosses:
+        await trio.lowlevel.checkpoint()
+        raise EvaluationFailed("the content of a harness cannot be scored")
 
     async def inner_state(self) -> Vector:
         await trio.lowlevel.checkpoint()

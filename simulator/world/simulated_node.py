@@ -20,7 +20,16 @@ from protocol.errors import UserError
 from protocol.identity import PeerId, Signer
 from protocol.journal import JournalEvent
 from protocol.ports.offload import inline
-from protocol.ports.trainer import Evaluation, HeldOutShare, Lane, Progress, TaskInfo, Work
+from protocol.ports.trainer import (
+    Evaluation,
+    GroupLosses,
+    HeldOutShare,
+    Lane,
+    Positions,
+    Progress,
+    TaskInfo,
+    Work,
+)
 from protocol.round.events import Event, OfferMade
 from protocol.round.phase import Phase
 from protocol.round.state import RoundState
@@ -50,6 +59,9 @@ class CountingTrainer:
     async def describe(self) -> TaskInfo:
         return await self.inner.describe()
 
+    async def given_parameters(self) -> Vector:
+        return await self.inner.given_parameters()
+
     async def train(
         self, anchor: Vector, lane: Lane, *, position: int = 0, max_steps: int | None = None
     ) -> None:
@@ -73,6 +85,9 @@ class CountingTrainer:
 
     async def evaluate(self, parameters: Vector, share: HeldOutShare) -> Evaluation:
         return await self.inner.evaluate(parameters, share)
+
+    async def group_losses(self, parameters: Vector, positions: Positions) -> GroupLosses:
+        return await self.inner.group_losses(parameters, positions)
 
     def _counted(self, work: Work) -> Work:
         if self.diverges and work.samples:

@@ -161,6 +161,10 @@ class Swarm:
         """Start a daemon that knows only the addresses of others."""
         return self._start(name, ["start", *self._addresses(others)], settings)
 
+    def join_by(self, token: str, name: str, **settings: Mapping[str, object]) -> Daemon:
+        """Start a daemon that knows only an invitation."""
+        return self._start(name, ["start", "--join", token], settings)
+
     def restart(self, daemon: Daemon, *others: Daemon) -> None:
         """Restart a daemon that ended, in its own home.
 

@@ -10,10 +10,10 @@ from daemon.disk.file_disk import FileDisk
 from protocol.ports.disk import Disk
 from protocol.ports.offload import Offload, inline
 from simulator.fakes.medium import PowerCut
-from tests.ports.disk_kit import (
-    KEPT,
-    RUN,
-)
+from tests.ports.disk_kit import RUN
+
+# The hour never changes during a test, so a disk keeps the same checkpoints every time.
+NOON_NS = 20_000 * 24 * 3_600_000_000_000 + 12 * 3_600_000_000_000
 
 
 class OnFiles:
@@ -26,7 +26,7 @@ class OnFiles:
         self._full = False
 
     def open(self) -> Disk:
-        return FileDisk(self.root, self._offload, KEPT, fault=self._step)
+        return FileDisk(self.root, self._offload, fault=self._step, clock_ns=lambda: NOON_NS)
 
     def cut_power_at(self, step: int | None) -> None:
         self._cut_at = step

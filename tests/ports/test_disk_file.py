@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import trio
 
 from daemon.disk.atomic import DRAFT_PREFIX
 from daemon.disk.chain_file import MOST_WASTE_BYTES
+from daemon.disk.checkpoint_keeping import KeepRules
 from daemon.disk.file_disk import FileDisk
 from protocol.ports.disk import DiskFull
 from protocol.ports.offload import inline
@@ -157,15 +159,35 @@ async def test_refused_write_leaves_no_draft(tmp_path: Path) -> None:
         assert words in str(caught.value)
 
 
-async def test_last_few_checkpoints_of_left_branches_are_kept_apart(tmp_path: Path) -> None:
+async def test_checkpoints_of_every_left_branch_are_kept_apart(tmp_path: Path) -> None:
+    """Nothing that others certify deletes what a node certified, however often it moves."""
     disk = FileDisk(tmp_path, inline)
     for number in range(1, 6):
         await disk.save_checkpoint(checkpoint(number))
         await disk.leave_checkpoints(RUN, [tip_of(number)])
     assert [path.name for path in checkpoints_in(tmp_path)] == ["left"]
-    left = sorted((tmp_path / FOLDER / "checkpoints" / "left").iterdir())
-    assert [int(path.name[:10]) for path in left] == [3, 4, 5]
+    left = sorted((tmp_path / FOLDER / "checkpoints" / "left").glob("*/*.safetensors"))
+    assert [int(path.name[:10]) for path in left] == [1, 2, 3, 4, 5]
     assert await FileDisk(tmp_path, inline).load_checkpoint(RUN) is None
+
+
+async def test_older_checkpoints_give_way_to_a_new_one_on_a_full_disk(tmp_path: Path) -> None:
+    def fail(step: str) -> None:
+        if step == "write" and full:
+            full.pop()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    full: list[int] = []
+    disk = FileDisk(tmp_path, inline, KeepRules(limit_bytes=1), fault=fail)
+    for number in (1, 2):
+        await FileDisk(tmp_path, inline).save_checkpoint(checkpoint(number))
+        await FileDisk(tmp_path, inline).leave_checkpoints(RUN, [tip_of(number)])
+    full.append(1)
+    await disk.save_checkpoint(checkpoint(3))
+    assert content(await disk.load_checkpoint(RUN)) == content(checkpoint(3))
+    full.append(1)
+    with pytest.raises(DiskFull):
+        await disk.save_checkpoint(checkpoint(4))
 
 
 async def test_branches_left_behind_do_not_fill_the_disk(tmp_path: Path) -> None:

@@ -97,14 +97,19 @@ def _you(status: Status, ink: Ink, width: int) -> list[str]:
         if you.device
         else ""
     )
-    where = (
-        [f"others join with: hypergpud start --join {you.addresses[0]}"]
-        if you.addresses and not status.run.rounds_certified
-        else []
-    )
+    where = [how_others_join(status)] if you.addresses and not status.run.rounds_certified else []
     name = f"{you.name or MISSING} ({tail(you.peer)})"
     prose = [wrapped(line, width, LABEL) for line in (name, doing, ", ".join(figures), device)]
     return _lines(ink, "You", [*prose, *where])
+
+
+def how_others_join(status: Status) -> str:
+    """Return what others type to take part, or who tells them."""
+    run, you = status.run, status.you
+    if run.admits != "invite":
+        return f"others join with: hypergpud start --join {you.addresses[0]}"
+    whose = "a friend joins with the line of" if run.owner == you.peer else "the owner invites with"
+    return f"{whose}: hypergpud invite"
 
 
 def _run(status: Status, ink: Ink, width: int) -> list[str]:
@@ -117,15 +122,15 @@ def _run(status: Status, ink: Ink, width: int) -> list[str]:
     if run.round_seconds is not None:
         figures.append(f"a round every {duration(run.round_seconds)}")
     losses = []
-    if run.loss is not None:
-        losses.append(f"training loss {loss(run.loss_first)} → {loss(run.loss)} (members' claim)")
     if run.held_out is not None:
         scored = quantity(run.held_out_samples, "sample")
         scorers = quantity(run.held_out_scorers, "member")
         losses.append(
-            f"held-out loss {loss(run.held_out_first)} → {loss(run.held_out)}"
-            f" (round {count(run.held_out_round)}, {scored} scored by {scorers})"
+            f"loss {loss(run.held_out_first)} → {loss(run.held_out)}"
+            f" (held out, round {count(run.held_out_round)}, {scored} scored by {scorers})"
         )
+    if run.loss is not None:
+        losses.append(f"claimed training loss {loss(run.loss_first)} → {loss(run.loss)}")
     task = f"{run.task}, {compact(run.parameters)} parameters" if run.parameters else run.task
     name = f"{run.name or MISSING} ({run.run[:8]})" if run.run else run.name or MISSING
     title = f"{name}: {task}" if task else name

@@ -1,4 +1,4 @@
-"""Scores parameters on held-out samples between two steps. Worker process only.
+"""Scores parameters on held-out or on named samples, between two steps. Worker process only.
 
 The model computes with other memory meanwhile, so the parameters that are trained stay as they are:
 a hand-over at the same time is not disturbed.
@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from time import monotonic
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from daemon.device.loops.batches import checked_batch
 from daemon.device.model.author_code import (
     AuthorFault,
     MemoryShort,
@@ -27,7 +29,9 @@ from daemon.device.processor import Device
 from daemon.device.tasks.description import seed_everything
 from daemon.device.tasks.held_out import DataSplit
 from daemon.device.tasks.task import Task
-from protocol.ports.trainer import Evaluation, HeldOutShare
+from protocol.ports.trainer import Evaluation, GroupLosses, HeldOutShare
+
+Groups = npt.NDArray[np.int64]
 
 
 class ScoringFault(Exception):
@@ -60,21 +64,8 @@ class HeldOutScorer:
                 f" {self._split.held_out} of {self._split.total:,} samples are held out"
             )
         self._task.held_out_indices = indices
-        vector = parameters.to(self._device.torch)
-        try:
-            with (
-                self._net.computing_with(vector),
-                _evaluating(self._net.model),
-                _same_random_numbers(self._device),
-                torch.no_grad(),
-                self._device.autocast(),
-                author_code("evaluate()", SampleFault),
-            ):
-                seed_everything(self._seed)
-                scores = self._task.evaluate(self._net.model)
-                figures = self._checked(scores)
-        except (AuthorFault, MemoryShort) as fault:
-            raise ScoringFault(fault.what, fault.trace) from fault
+        with self._scoring(parameters, "evaluate()"):
+            figures = self._checked(self._task.evaluate(self._net.model))
         loss = figures.pop("loss")
         return Evaluation(
             loss=loss,
@@ -82,6 +73,38 @@ class HeldOutScorer:
             samples=len(indices),
             seconds=monotonic() - began_s,
         )
+
+    def group_losses(self, parameters: torch.Tensor, groups: Groups) -> GroupLosses:
+        """Measure the mean loss of each group of samples at the vector `parameters`.
+
+        `groups` are sample indices, shape (groups, samples). Raises `ScoringFault`.
+        """
+        began_s = monotonic()
+        losses: list[float] = []
+        with self._scoring(parameters, "loss()"):
+            for indices in groups:
+                batch = checked_batch(self._task, self._task.batch(indices.copy()), len(indices))
+                loss = self._task.loss(self._net.model, self._device.put(batch))
+                losses.append(float(loss))
+        return GroupLosses(losses=tuple(losses), seconds=monotonic() - began_s)
+
+    @contextmanager
+    def _scoring(self, parameters: torch.Tensor, method: str) -> Iterator[None]:
+        """Let the task score `parameters` inside the block, and leave training as it was."""
+        vector = parameters.to(self._device.torch)
+        try:
+            with (
+                self._net.computing_with(vector),
+                evaluating(self._net.model),
+                same_random_numbers(self._device),
+                torch.no_grad(),
+                self._device.autocast(),
+                author_code(method, SampleFault),
+            ):
+                seed_everything(self._seed)
+                yield
+        except (AuthorFault, MemoryShort) as fault:
+            raise ScoringFault(fault.what, fault.trace) from fault
 
     def _checked(self, scores: object) -> dict[str, float]:
         place = place_of(self._task.evaluate)
@@ -104,7 +127,7 @@ class HeldOutScorer:
 
 
 @contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
     """Set the model to eval mode, and each of its modules back to its own mode."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -116,7 +139,7 @@ def _evaluating(model: torch.nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _same_random_numbers(device: Device) -> Iterator[None]:
+def same_random_numbers(device: Device) -> Iterator[None]:
     """Continue the random numbers of torch, numpy and `random` afterwards where they were."""
     of_numpy, of_random = np.random.get_state(), random.getstate()
     with torch.random.fork_rng(devices=[device.torch] if device.cuda else []):

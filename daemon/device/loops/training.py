@@ -15,6 +15,7 @@ and all commands hold `lock`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from threading import RLock
 from time import monotonic
 
@@ -26,10 +27,12 @@ from daemon.device.loops.batch_gradient import BatchGradient
 from daemon.device.loops.batch_parts import BatchParts
 from daemon.device.loops.batches import checked_size
 from daemon.device.loops.draw_order import DrawOrder
+from daemon.device.loops.results import ModelResults
 from daemon.device.loops.scorer import HeldOutScorer
 from daemon.device.loops.stretch import Stretch
 from daemon.device.loops.uncollected_work import UncollectedWork
 from daemon.device.loops.work_totals import WorkTotals
+from daemon.device.messages import ExportModel, SampleModel
 from daemon.device.model.author_code import SampleFault
 from daemon.device.model.flat_model import FlatModel
 from daemon.device.model.guard import ModelGuard
@@ -43,8 +46,9 @@ from daemon.device.tasks.held_out import split_of
 from daemon.device.tasks.task import Task
 from protocol.averaging.vector_layout import Vector
 from protocol.digest import digest
-from protocol.ports.trainer import Evaluation, HeldOutShare, Lane, Progress
+from protocol.ports.trainer import Evaluation, GroupLosses, HeldOutShare, Lane, Progress
 from protocol.run.data_order import sample_indices
+from protocol.run.initial_parameters import GIVEN
 from protocol.run.schedule import learning_rate_factor
 from protocol.run.task_digest import TaskDigest
 
@@ -67,6 +71,7 @@ class TrainingLoop:
         self.parts = BatchParts(min(size, most_at_once or size), job.batch_part)
         self._gradient = BatchGradient(task, device, self._net, self._guard, self.parts)
         self._scorer = HeldOutScorer(task, device, self._net, self.split, job.seed)
+        self._results = ModelResults(task, device, self._net, self.split, job.seed)
         self.bad = BadBatches()
         self._optimizer = make_optimizer(self._net, job.inner, task)
         self.lock = RLock()
@@ -79,6 +84,7 @@ class TrainingLoop:
         self._step_began_s: float | None = None
         self.longest_step_s = 0.0
         self.specs = self._net.specs
+        self.moved = self._net.moved
         self.parameters = self._net.flat.numel()
         self.inner_size = self._optimizer.state_size
 
@@ -90,6 +96,9 @@ class TrainingLoop:
         """Set the shared memory, from which anchors come and to which deltas go."""
         self._anchor, self._delta = _tensor(buffers.anchor), _tensor(buffers.delta)
         self._inner, self._scored = _tensor(buffers.inner), _tensor(buffers.scored)
+        # The node reads the values that the task gives before it writes an anchor there.
+        if any(spec.init == GIVEN for spec in self.specs):
+            self._anchor.copy_(self._net.flat)
 
     @property
     def drawn(self) -> int:
@@ -180,6 +189,23 @@ class TrainingLoop:
     def evaluate(self, share: HeldOutShare) -> Evaluation:
         """Score the parameters in the shared memory. Raises `ScoringFault`."""
         return self._scorer.score(self._scored, share)
+
+    def sample(self, wanted: SampleModel) -> tuple[str, ...]:
+        """Write samples with the parameters in the shared memory. Raises `ResultFault`."""
+        return self._results.sample(self._scored, wanted)
+
+    def export(self, wanted: ExportModel) -> tuple[str, ...]:
+        """Write the model with the parameters in the shared memory. Raises `ResultFault`."""
+        return self._results.export(self._scored, wanted)
+
+    def group_losses(self, groups: Sequence[Sequence[int]]) -> GroupLosses:
+        """Measure the loss of groups of training samples at the shared parameters.
+
+        `groups` are positions in the run's order. Raises `ScoringFault`.
+        """
+        positions = np.array(groups, dtype=np.int64)
+        indices = sample_indices(self._job.seed, self.split.trained, positions.reshape(-1))
+        return self._scorer.group_losses(self._scored, indices.reshape(positions.shape))
 
     # ------------------------------------------------------------- commands to the other thread
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from daemon.device.model.author_code import author_code
 from daemon.device.model.rules import batch_counts, check_model, running_statistics
-from daemon.device.tasks.task import Init, Task
+from daemon.device.tasks.task import GIVEN, ONES, ZEROS, Init, Task
 from protocol.ports.trainer import ParameterSpec
 
 
@@ -65,25 +65,34 @@ class FlatModel:
         start = 0
         for name, parameter in trained:
             shape, stop = tuple(parameter.shape), start + parameter.numel()
+            given = parameter.data
             parameter.data = self.flat[start:stop].view(shape)
             self.moved.append((name, parameter, self.grad[start:stop].view(shape)))
             with author_code("init()"):
                 init = task.init(name, shape)
                 if not isinstance(init, Init):
                     raise TypeError(
-                        f"init({name!r}) returned a {type(init).__name__}, not ZEROS, ONES or"
-                        " uniform(bound)"
+                        f"init({name!r}) returned a {type(init).__name__}, not ZEROS, ONES, GIVEN"
+                        " or uniform(bound)"
                     )
+            if init == GIVEN:
+                parameter.data.copy_(given)
             specs.append(ParameterSpec(name=name, shape=shape, init=init.kind, bound=init.bound))
             start = stop
         for name, tensor in self.averaged:
             shape, stop = tuple(tensor.shape), start + tensor.numel()
+            given = tensor.data
             tensor.data = self.flat[start:stop].view(shape)
-            # The values of a new layer.
-            init_kind = "ones" if name.endswith("running_var") else "zeros"
-            specs.append(ParameterSpec(name=name, shape=shape, init=init_kind))
+            new = ONES if name.endswith("running_var") else ZEROS
+            is_new = bool((given == float(new == ONES)).all())
+            if not is_new:
+                tensor.data.copy_(given)
+            kind = new.kind if is_new else GIVEN.kind
+            specs.append(ParameterSpec(name=name, shape=shape, init=kind))
             start = stop
         self.specs = tuple(specs)
+        # All tensors of the flat vector in its order, with their names.
+        self.vector = [*((name, part) for name, part, _ in self.moved), *self.averaged]
         self.zero_grad()
 
     @contextmanager

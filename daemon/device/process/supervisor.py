@@ -19,8 +19,12 @@ from daemon.device.messages import (
     BatchUnusable,
     CommandRefused,
     EvaluationUnable,
+    GroupsMeasured,
     LoadTask,
     ModelEvaluated,
+    ModelExported,
+    ModelSampled,
+    ResultUnable,
     TaskFailed,
     WorkCollected,
     WorkerProgress,
@@ -214,9 +218,11 @@ class WorkerSupervisor:
                     self._faults.batch_skipped(report)
                 case WorkerProgress() if report.stretch == worker.stretch:
                     self._follow(worker, report)
-                case ModelEvaluated(id=number) | EvaluationUnable(id=number) if (
-                    number == worker.evaluation
-                ):
+                case (
+                    ModelEvaluated(id=number)
+                    | GroupsMeasured(id=number)
+                    | EvaluationUnable(id=number)
+                ) if number == worker.evaluation:
                     worker.evaluated = report
                     worker.evaluation_ended.set()
                     if isinstance(report, EvaluationUnable):
@@ -226,7 +232,12 @@ class WorkerSupervisor:
                 case WorkerWarning(code=code, message=message):
                     self._on_event(Warned(code=code, message=message))
                 case (
-                    CommandDone(id=number) | CommandRefused(id=number) | WorkCollected(id=number)
+                    CommandDone(id=number)
+                    | CommandRefused(id=number)
+                    | WorkCollected(id=number)
+                    | ModelSampled(id=number)
+                    | ModelExported(id=number)
+                    | ResultUnable(id=number)
                 ) if number == worker.asked:
                     if isinstance(report, WorkCollected):
                         worker.longest_step_s = report.longest_step_s

@@ -26,9 +26,11 @@ from protocol.journal import JournalEvent
 from protocol.ports.trainer import (
     Evaluation,
     EvaluationFailed,
+    GroupLosses,
     HeldOutShare,
     Lane,
     ParameterSpec,
+    Positions,
     Progress,
     TaskInfo,
     Work,
@@ -71,6 +73,10 @@ class VectorTrainer:
             threads=1,
         )
 
+    async def given_parameters(self) -> Vector:
+        await trio.lowlevel.checkpoint()
+        return self._nothing
+
     async def train(
         self, anchor: Vector, lane: Lane, *, position: int = 0, max_steps: int | None = None
     ) -> None:
@@ -102,6 +108,10 @@ class VectorTrainer:
 
     async def release_work(self) -> None:
         await trio.lowlevel.checkpoint()
+
+    async def group_losses(self, parameters: Vector, positions: Positions) -> GroupLosses:
+        await trio.lowlevel.checkpoint()
+        raise EvaluationFailed("a given vector cannot be scored")
 
     async def inner_state(self) -> Vector:
         await trio.lowlevel.checkpoint()

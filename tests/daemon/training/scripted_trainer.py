@@ -24,9 +24,11 @@ from protocol.ports.offload import inline
 from protocol.ports.trainer import (
     Evaluation,
     EvaluationFailed,
+    GroupLosses,
     HeldOutShare,
     Lane,
     ParameterSpec,
+    Positions,
     Progress,
     TaskInfo,
     TrainerLost,
@@ -96,6 +98,9 @@ class ScriptedTrainer:
         await trio.lowlevel.checkpoint()
         return INFO
 
+    async def given_parameters(self) -> Vector:
+        raise TrainerLost("this task gives no values")
+
     async def train(
         self, anchor: Vector, lane: Lane, *, position: int = 0, max_steps: int | None = None
     ) -> None:
@@ -160,6 +165,9 @@ class ScriptedTrainer:
 
     async def release_work(self) -> None:
         await trio.lowlevel.checkpoint()
+
+    async def group_losses(self, parameters: Vector, positions: Positions) -> GroupLosses:
+        raise EvaluationFailed("nothing to score")
 
     async def inner_state(self) -> Vector:
         await self._point()

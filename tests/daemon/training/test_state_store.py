@@ -112,6 +112,7 @@ async def test_state_store_resumes_at_the_fork_after_a_crash_while_it_left_a_bra
         home.folder
         / "checkpoints"
         / "left"
+        / f"{ROUNDS:010d}-{home.tips[ROUNDS].hash.hex()[:16]}"
         / f"{ROUNDS:010d}-{home.tips[ROUNDS].hash.hex()}.safetensors"
     ).exists()
 

@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 import msgspec
 
+from daemon.services.training.genesis import genesis_parameters
 from daemon.services.training.native.audit.auditor import Auditor
 from daemon.services.training.native.audit.fraud_proofs import FraudProofs
 from daemon.services.training.native.engine_context import EngineContext, NodePorts
 from daemon.services.training.native.exchange.data_plane import DataPlane
 from daemon.services.training.native.rounds.message_translator import MessageTranslator
 from daemon.services.training.native.rounds.round_log import RoundLog
+from daemon.services.training.native.state.branch_policy import BranchPolicy
 from daemon.services.training.native.state.downloads import Downloads
 from daemon.services.training.native.state.fork_choice import ForkChoice
 from daemon.services.training.native.state.state_store import StateStore
@@ -19,13 +21,18 @@ from daemon.services.training.native.state.state_sync import StateSync
 from daemon.services.training.native.training.evaluator import Evaluator
 from daemon.services.training.native.training.trainer_link import TrainerLink
 from daemon.swarm.follower import Follower
+from daemon.swarm.initial_transfer import obtain_initial
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Messenger
 from daemon.swarm.state_transfer import StateServer
+from protocol.averaging.vector_layout import Vector
+from protocol.errors import OurFault
+from protocol.journal import Warned
+from protocol.membership.owner_record import OwnerRecords
 from protocol.ports.trainer import TaskInfo, Trainer
 from protocol.round.events import Event
-from protocol.rules.versions import RULES_2
+from protocol.rules.versions import RULES_2, RULES_4
 
 
 class PeerParts(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +47,7 @@ class PeerParts(msgspec.Struct, frozen=True, kw_only=True):
     auditor: Auditor
     fraud_proofs: FraudProofs
     state_server: StateServer
+    owner_records: OwnerRecords
 
 
 class ModelParts(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +95,7 @@ async def resume_model(
         disk=ports.disk,
         offload=ports.offload,
         record=ports.record,
+        genesis=lambda: _genesis(context, ports, info, trainer),
     )
     state_store.anchor.is_read = peers.state_server.is_read
     origin = await state_store.resume()
@@ -105,7 +114,9 @@ async def resume_model(
     parts = ModelParts(
         state_store=state_store,
         downloads=downloads,
-        fork_choice=ForkChoice(peers.lineage, peers.members, downloads),
+        fork_choice=ForkChoice(
+            peers.lineage, peers.members, downloads, _policy(context, ports, peers.lineage)
+        ),
         trainer_link=trainer_link,
         evaluator=Evaluator(
             trainer=trainer,
@@ -127,3 +138,46 @@ async def resume_model(
         ),
     )
     return parts, origin
+
+
+def _policy(context: EngineContext, ports: NodePorts, lineage: Lineage) -> BranchPolicy | None:
+    """Return the rules on branches of a run of rules 4; None before."""
+    if context.manifest.rules < RULES_4:
+        return None
+    return BranchPolicy(
+        lineage, lambda code, message: ports.record(Warned(code=code, message=message))
+    )
+
+
+async def _genesis(
+    context: EngineContext, ports: NodePorts, info: TaskInfo, trainer: Trainer
+) -> Vector:
+    """Return the parameters with which the run begins, shape (parameters,)."""
+    manifest = context.manifest
+    if not manifest.initial:
+        return await genesis_parameters(trainer, info, manifest.seed, ports.offload)
+    if context.initial is None:
+        raise OurFault("a node in a run with initial weights has no place for them")
+    warned: list[str] = []
+
+    def wait(reason: str) -> None:
+        if not warned:
+            warned.append(reason)
+            ports.record(
+                Warned(
+                    code="INITIAL",
+                    message="Waiting for the run's initial weights: no connected peer has given"
+                    f" them ({reason}).",
+                )
+            )
+
+    return await obtain_initial(
+        run=context.run,
+        state=bytes.fromhex(manifest.initial),
+        parameters=info.parameters,
+        weights=context.initial,
+        network=ports.network,
+        offload=ports.offload,
+        refuse=ports.refuse,
+        wait=wait,
+    )

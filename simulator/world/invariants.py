@@ -10,6 +10,10 @@ one voice      A node scatters once and votes once in each view, in all its live
 content        The state of a certificate follows from its parent and exactly the offers that it
                lists (`simulator/world/contents.py`).
 bounds         What a node keeps of others stays within its stated limits.
+one record     Nodes that hold the same certificate hold one membership record (rules 4).
+no vote, no certificate
+               No honest node stands on a certificate that no voter of its parent's record signed
+               (rules 4).
 progress       After the last fault every live node moves on in time, along one lineage
                (`simulator/playback/player.py` decides when to look).
 no crash       Nothing that happens raises out of a node.
@@ -48,6 +52,8 @@ NAMES = (
     "one voice",
     "content",
     "bounds",
+    "one record",
+    "no vote, no certificate",
     "progress",
     "no crash",
 )
@@ -79,6 +85,8 @@ class Invariants:
         self._contents = Contents(manifest)
         self._min_peers = manifest.group.min_peers
         self._states: dict[Digest, Digest] = {}
+        # By tip: the digest of its membership record.
+        self._records: dict[Digest, Digest] = {}
         self._reported: set[tuple[str, int]] = set()
         # Tips whose ancestry was examined.
         self._twice: dict[Digest, bool] = {}
@@ -148,6 +156,7 @@ class Invariants:
         if store is None:
             return
         self._agreement(node, store, now)
+        self._votes(node, store, now)
         self._nothing_twice(store, now)
         if node.index not in self.liars:
             self._nothing_lost(node, store, now)
@@ -183,6 +192,35 @@ class Invariants:
             self.unnoticed += 1
         elif wrong:
             self.fail("content", now, wrong)
+
+    def _votes(self, node: SimulatedNode, store: StateStore, now: float) -> None:
+        """Check the record of the tip, and who signed its certificate."""
+        record = store.tip.record
+        if record is None:
+            return
+        known = self._records.setdefault(store.tip.hash, record.digest)
+        number = store.tip.number
+        if known != record.digest:
+            self.fail(
+                "one record",
+                now,
+                f"node {node.index} and others hold different members after certificate {number}",
+            )
+        made = store.lineage.entry(store.tip.hash)
+        if made is None or node.index in self.liars:
+            return
+        voters = {
+            voter
+            for name in made.certificate.outcome.parents
+            if (parent := store.lineage.tip(name)) is not None and parent.record is not None
+            for voter in parent.record.voters
+        }
+        if voters and voters.isdisjoint(made.certificate.voters):
+            self.fail(
+                "no vote, no certificate",
+                now,
+                f"node {node.index} stands on certificate {number}, which no voter signed",
+            )
 
     def _lying_reducer(self) -> bool:
         """Whether a node of this world sums wrongly.

@@ -22,10 +22,21 @@ from daemon.swarm.forks import Forks
 from daemon.swarm.orphans import Orphan, Orphans
 from protocol.certificates.certificate import OpenCertificate, open_certificate
 from protocol.certificates.decoded_plans import DecodedPlans
-from protocol.certificates.tip import Tip, extend, genesis_of, merge, prefer, trust_rules
+from protocol.certificates.tip import (
+    MergeSides,
+    Tip,
+    extend,
+    genesis_of,
+    merge,
+    prefer,
+    trust_rules,
+)
 from protocol.digest import Digest
 from protocol.errors import PeerFault
+from protocol.membership.branch_merge import MergeShare, merge_share
+from protocol.membership.standing import standing
 from protocol.messages.offer import task_of
+from protocol.rules.registry import rules_of
 from protocol.rules.versions import RULES_4
 from protocol.run.manifest import Manifest
 
@@ -188,7 +199,7 @@ class Lineage:
                 certificate,
                 trusted=trusted,
                 trust=self._trust,
-                ancestor=self._common(parents[0], parents[1]) if self._trust else None,
+                sides=self.sides(parents[0], parents[1]) if self._trust else None,
             )
         else:
             made = extend(parents[0], certificate, trusted=trusted, trust=self._trust)
@@ -235,11 +246,23 @@ class Lineage:
         """The samples certified on each of two branches since they parted."""
         return self._ancestry.weights(first, second)
 
-    def _common(self, first: Tip, second: Tip) -> Tip:
-        """The last certificate of two branches; genesis where it is no longer kept."""
-        names = self._ancestry.common(first, second)
-        tips = [tip for name in names if (tip := self.tip(name)) is not None]
-        return max(tips, key=lambda tip: (tip.number, tip.hash), default=self.root)
+    def sides(self, first: Tip, second: Tip) -> MergeSides:
+        """Which of two branches absorbs the other in a merge of rules 4."""
+        fork = self.forks.of(first, second)
+        if fork is None:
+            return MergeSides(ancestor=self.root, preferred=prefer(first, second))
+        ours, theirs = (standing(branch, fork.voters) for branch in (fork.first, fork.second))
+        preferred = self.forks.prefer(first, second)
+        stood = min(ours, theirs, key=len) if len(ours) != len(theirs) else frozenset()
+        return MergeSides(ancestor=fork.ancestor, preferred=preferred, stood=tuple(sorted(stood)))
+
+    def merge_share(self, preferred: Tip, other: Tip) -> MergeShare:
+        """How far the merge of `other` into `preferred` moves the state, under rules 4."""
+        fork = self.forks.of(preferred, other)
+        if fork is None:
+            return MergeShare(sigma=0.0, limit=0.0, compared=0)
+        outer = rules_of(self._manifest).outer_at(self._manifest, preferred.samples)
+        return merge_share(fork.first, fork.second, fork.voters, outer)
 
     def descends(self, new: Tip, old: Tip) -> bool:
         """Whether `old` is `new` or in its ancestry."""

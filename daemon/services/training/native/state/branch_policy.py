@@ -65,13 +65,9 @@ class BranchPolicy:
         """
         if patience is None:
             return True
-        for parent, votes in self._lineage.forks.signers(self._lineage.path(tip, target)):
-            if parent.record is None:
-                continue
-            voters = parent.record.counted
-            signers = len(votes.intersection(voters))
-            here = Patience(since=patience.since, grace_s=patience.grace_s, voters=len(voters))
-            if not here.is_patient(signers, now):
+        for each in self._lineage.forks.signers(self._lineage.path(tip, target)):
+            here = Patience(since=patience.since, grace_s=patience.grace_s, voters=each.voters)
+            if not here.is_patient(each.signers, now):
                 return False
         return True
 

@@ -97,6 +97,8 @@ class StateSync:
         """
         async with self._trainer_link.lock:
             ours = self._state_store.tip
+            if self._state_store.manifest.rules >= RULES_4:
+                return await self._absorb(ours, other, download)
             first = merge_parents(ours.hash, other.hash)[0] == ours.hash
             weights = self._lineage.weights(*((ours, other) if first else (other, ours)))
             state = (download.value, download.momentum)
@@ -106,6 +108,18 @@ class StateSync:
             )
             await self._state_store.results.persist_state(number, digest, anchor.spare)
             return digest
+
+    async def _absorb(self, ours: Tip, other: Tip, download: Arrived) -> Digest:
+        """Compute the merge of two branches by standing (rules 4), as `merge` does."""
+        preferred = self._lineage.sides(ours, other).preferred
+        leads = preferred.hash == ours.hash
+        share = self._lineage.merge_share(preferred, other if leads else ours)
+        anchor, number = self._state_store.anchor, max(ours.number, other.number) + 1
+        digest = await anchor.absorb_spare(
+            (download.value, download.momentum), share, ours_first=leads, offload=self._offload
+        )
+        await self._state_store.results.persist_state(number, digest, anchor.spare)
+        return digest
 
     async def _move(self, tip: Tip, losses: EncodingLosses, since: float) -> CertificateAdopted:
         """Move to a tip whose state is in the spare buffers.
@@ -162,11 +176,7 @@ class StateSync:
         """Return whether a quorum of its parent's voters signed one of these certificates."""
         if self._state_store.manifest.rules < RULES_4 or any(map(is_merge, path)):
             return True
-        return any(
-            parent.record is None
-            or is_full(len(votes.intersection(parent.record.counted)), len(parent.record.counted))
-            for parent, votes in self._lineage.forks.signers(path)
-        )
+        return any(is_full(each.signers, each.voters) for each in self._lineage.forks.signers(path))
 
     async def write(self, *, full: bool = False) -> None:
         """Write certificates, and the full state if it is due; `full` writes it in any case."""

@@ -33,6 +33,8 @@ class Ancestry:
         self._root = root
         self._entries: OrderedDict[Digest, LineageEntry] = OrderedDict()
         self._bridges: OrderedDict[Digest, Digest] = OrderedDict()
+        # By name of the owner's recovery: the certificate that the run goes on from.
+        self._recoveries: dict[Digest, Digest] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -45,6 +47,10 @@ class Ancestry:
 
     def add(self, entry: LineageEntry) -> None:
         self._entries[entry.tip.hash] = entry
+
+    def recover(self, name: Digest, certificate: Digest) -> None:
+        """Let the name of an owner's recovery descend from a certificate."""
+        self._recoveries[name] = certificate
 
     def forget(self, name: Digest, adopted: Tip | None) -> None:
         """Drop an entry. A bridge stays if the entry descends from the adopted tip."""
@@ -65,13 +71,18 @@ class Ancestry:
     def of(self, tip: Tip) -> dict[Digest, LineageEntry]:
         """The kept entries that led to `tip`, with the entry that made it."""
         found: dict[Digest, LineageEntry] = {}
-        open_ends = [tip.hash]
+        open_ends = [tip.hash, *self._before_recovery(tip.hash)]
         while open_ends:
             entry = self._entries.get(open_ends.pop())
             if entry is not None and entry.tip.hash not in found:
                 found[entry.tip.hash] = entry
-                open_ends.extend(entry.certificate.outcome.parents)
+                for parent in entry.certificate.outcome.parents:
+                    open_ends += (parent, *self._before_recovery(parent))
         return found
+
+    def _before_recovery(self, name: Digest) -> tuple[Digest, ...]:
+        before = self._recoveries.get(name)
+        return (before,) if before is not None else ()
 
     def path(self, old: Tip, new: Tip) -> list[OpenCertificate]:
         """The certificates that lead from `old` to `new`, parents before children.
@@ -105,7 +116,8 @@ class Ancestry:
         parents = (
             parent for entry in entries.values() for parent in entry.certificate.outcome.parents
         )
-        return {tip.hash, *entries, *parents}
+        names = {tip.hash, *entries, *parents}
+        return names.union(*(self._before_recovery(name) for name in names))
 
     def descends(self, new: Tip, old: Tip) -> bool:
         """Whether `old` is `new` or in its ancestry.
@@ -125,6 +137,6 @@ class Ancestry:
             seen.add(name)
             if entry is not None:
                 open_ends.extend(entry.certificate.outcome.parents)
-            elif (origin := self._bridges.get(name)) is not None:
+            elif (origin := self._recoveries.get(name, self._bridges.get(name))) is not None:
                 open_ends.append(origin)
         return False

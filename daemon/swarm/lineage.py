@@ -34,7 +34,9 @@ from protocol.certificates.tip import (
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.membership.branch_merge import MergeShare, merge_share
+from protocol.membership.recovery import recovered_tip, recovery_name
 from protocol.membership.standing import standing
+from protocol.messages.membership import Recovery
 from protocol.messages.offer import task_of
 from protocol.rules.registry import rules_of
 from protocol.rules.versions import RULES_4
@@ -68,6 +70,8 @@ class Lineage:
         self._heads: dict[Digest, Tip] = {}
         # The certificate that the history must contain, until this node follows one with it.
         self._required: Digest | None = None
+        # The owner's recoveries, by name.
+        self._recoveries: dict[Digest, Recovery] = {}
         self._with_required: set[Digest] = set()
 
     def require(self, certificate: Digest | None) -> None:
@@ -78,7 +82,10 @@ class Lineage:
         self._required = None if certificate == self.root.hash else certificate
 
     def _is_permitted(self, head: Tip) -> bool:
-        return self._required is None or head.hash in self._with_required
+        if self._required is not None and head.hash not in self._with_required:
+            return False
+        recovered = self.recovered
+        return recovered is None or self.descends(head, recovered)
 
     def tip(self, name: Digest) -> Tip | None:
         """The tip with that name; None when it is not kept."""
@@ -87,7 +94,37 @@ class Lineage:
         if self._adopted is not None and name == self._adopted.hash:
             return self._adopted
         entry = self._ancestry.entry(name)
-        return entry.tip if entry else None
+        return entry.tip if entry else self._recovered_tip(name)
+
+    def _recovered_tip(self, name: Digest) -> Tip | None:
+        recovery = self._recoveries.get(name)
+        before = self.tip(recovery.tip) if recovery is not None else None
+        if recovery is None or before is None:
+            return None
+        return recovered_tip(before, name, recovery)
+
+    def recover(self, recovery: Recovery) -> None:
+        """Go on from where the run's owner says. Of several recoveries the highest serial counts.
+
+        Earlier ones stay known: certificates after them name them as parents.
+        """
+        name = recovery_name(self._run, recovery)
+        if name in self._recoveries:
+            return
+        self._recoveries[name] = recovery
+        self._ancestry.recover(name, recovery.tip)
+        self._front = None
+
+    @property
+    def recovered(self) -> Tip | None:
+        """The tip of the recovery that counts, where its certificate is known."""
+        newest = max(self._recoveries.items(), key=lambda item: item[1].serial, default=None)
+        return self._recovered_tip(newest[0]) if newest is not None else None
+
+    def recovery_base(self, name: Digest) -> Tip | None:
+        """The tip of the certificate that a recovery goes on from."""
+        recovery = self._recoveries.get(name)
+        return self.tip(recovery.tip) if recovery is not None else None
 
     def entry(self, name: Digest) -> LineageEntry | None:
         return self._ancestry.entry(name)
@@ -301,7 +338,15 @@ class Lineage:
         return self._ordered(others)
 
     def prefer(self, first: Tip, second: Tip) -> Tip:
-        """The preferred one of two tips on different branches."""
+        """The preferred one of two tips on different branches.
+
+        A branch that follows the owner's recovery comes before one that does not.
+        """
+        recovered = self.recovered
+        if recovered is not None:
+            one, two = self.descends(first, recovered), self.descends(second, recovered)
+            if one != two:
+                return first if one else second
         return (prefer if self._manifest.rules < RULES_4 else self.forks.prefer)(first, second)
 
     def _ordered(self, tips: list[Tip]) -> list[Tip]:

@@ -203,6 +203,21 @@ class LedgerStore:
         async with self._lock:
             await self._offload(work)
 
+    async def recover(self, tip: Tip) -> None:
+        """Go on at the owner's recovery: what was trained on the branch of before is dropped."""
+
+        def work() -> None:
+            self._note_sent()
+            next_seq = max(self.ledger.next_seq, tip.last_seq.get(self._me, 0) + 1)
+            self._report_dropped(
+                self.ledger.drop(next_seq),
+                f"the run's owner took the run back to certificate {tip.number}",
+            )
+            self.tip = tip.hash
+
+        async with self._lock:
+            await self._offload(work)
+
     def settle(self, before: Tip, path: list[OpenCertificate]) -> None:
         """Settle every certificate of `path`, which begins after `before`."""
         if self.joins(before, path):

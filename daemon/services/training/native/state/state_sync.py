@@ -21,7 +21,7 @@ from daemon.swarm.ancestry import LineageEntry
 from daemon.swarm.chain_sync import pack_record
 from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage
-from protocol.averaging.replay import is_merge
+from protocol.averaging.replay import State, is_merge
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.merge import merge_parents
 from protocol.certificates.result_keepers import keeper_voted
@@ -177,6 +177,25 @@ class StateSync:
         if self._state_store.manifest.rules < RULES_4 or any(map(is_merge, path)):
             return True
         return any(is_full(each.signers, each.voters) for each in self._lineage.forks.signers(path))
+
+    async def recover(self, tip: Tip, state: State) -> CertificateAdopted:
+        """Move to the owner's recovery, with the state of the certificate that the owner named."""
+        async with self._trainer_link.lock:
+            before = self._state_store.tip
+            await self._trainer_link.end_trajectory(joining=True)
+            await self._state_store.recover(tip, state)
+            self.unwritten.clear()
+            self._unkept.clear()
+            self.adopted_at = trio.current_time()
+            self._record(
+                Warned(
+                    code="RECOVERY",
+                    message=f"The run's owner goes on from certificate {tip.number}. This node left"
+                    f" certificate {before.number}; its state stays on disk for a week.",
+                )
+            )
+            await self._trainer_link.begin_trajectory()
+            return CertificateAdopted(tip=tip)
 
     async def write(self, *, full: bool = False) -> None:
         """Write certificates, and the full state if it is due; `full` writes it in any case."""

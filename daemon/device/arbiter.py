@@ -25,9 +25,11 @@ from daemon.device.messages import (
     ContinueTraining,
     EvaluateModel,
     EvaluationUnable,
+    GroupsMeasured,
     HandOverWork,
     LoadInnerState,
     LoadTask,
+    MeasureGroups,
     ModelEvaluated,
     SaveInnerState,
     ShiftAnchor,
@@ -45,7 +47,7 @@ from daemon.device.processor import Device
 from daemon.device.tasks.catalog import load_task
 from daemon.device.tasks.description import seed_everything
 from protocol.errors import UserError
-from protocol.ports.trainer import HeldOutShare, TaskInfo
+from protocol.ports.trainer import Evaluation, GroupLosses, TaskInfo
 
 # The page refreshes about this often. A report costs one small message, and on CUDA one wait for
 # the device.
@@ -165,7 +167,7 @@ class DeviceArbiter:
                 self._send(CommandDone(id=command.id))
             else:
                 self._send(CommandRefused(id=command.id, why="its parameters are not finite"))
-        elif isinstance(command, EvaluateModel):
+        elif isinstance(command, EvaluateModel | MeasureGroups):
             self._inbox.wait(command)
             self._send(CommandDone(id=command.id))
         elif not loop.anchored:
@@ -213,7 +215,9 @@ class DeviceArbiter:
                 loop.acknowledge(received)
                 self._send_work(loop, number, loop.pause(), loop.drawn)
             case EvaluateModel(id=number, share=share):
-                self._evaluate(loop, number, share)
+                self._evaluate(number, lambda: loop.evaluate(share))
+            case MeasureGroups(id=number, groups=groups):
+                self._evaluate(number, lambda: loop.group_losses(groups))
             case LoadInnerState(id=number) if loop.training:
                 self._send(CommandRefused(id=number, why="it is training: collect first"))
             case LoadInnerState(id=number):
@@ -231,13 +235,16 @@ class DeviceArbiter:
         else:
             self._send(CommandDone(id=number))
 
-    def _evaluate(self, loop: TrainingLoop, number: int, share: HeldOutShare) -> None:
+    def _evaluate(self, number: int, score: Callable[[], Evaluation | GroupLosses]) -> None:
         try:
-            evaluation = loop.evaluate(share)
+            result = score()
         except ScoringFault as fault:
             self._send(EvaluationUnable(id=number, what=fault.what, trace=fault.trace))
+            return
+        if isinstance(result, GroupLosses):
+            self._send(GroupsMeasured(id=number, losses=result))
         else:
-            self._send(ModelEvaluated(id=number, evaluation=evaluation))
+            self._send(ModelEvaluated(id=number, evaluation=result))
 
     def _send_work(self, loop: TrainingLoop, number: int, work: WorkTotals, drawn: int) -> None:
         if work.dropped:

@@ -11,12 +11,13 @@ from queue import SimpleQueue
 from daemon.device.messages import (
     EvaluateModel,
     HandOverWork,
+    MeasureGroups,
     SaveInnerState,
     ShiftAnchor,
     WorkerCommand,
 )
 
-UrgentCommand = HandOverWork | ShiftAnchor | EvaluateModel | SaveInnerState
+UrgentCommand = HandOverWork | ShiftAnchor | EvaluateModel | MeasureGroups | SaveInnerState
 
 
 class WakeUp:

@@ -1,10 +1,10 @@
 """Defines the messages between a node and its worker: small msgpack records, never a tensor.
 
-The node sends one command at a time. `HandOverWork`, `ShiftAnchor`, `EvaluateModel` and
-`SaveInnerState` are answered while a step is computed, the others at its end. The worker answers
-each once, with its `id`. The first command is `LoadTask`, which `WorkerReady` or `WorkerUnable`
-answers. The worker sends `WorkerProgress`, `BatchUnusable` and `WorkerWarning` on its own.
-`TaskFailed` may come at any time, and is the last message.
+The node sends one command at a time. `HandOverWork`, `ShiftAnchor`, `EvaluateModel`,
+`MeasureGroups` and `SaveInnerState` are answered while a step is computed, the others at its end.
+The worker answers each once, with its `id`. The first command is `LoadTask`, which `WorkerReady` or
+`WorkerUnable` answers. The worker sends `WorkerProgress`, `BatchUnusable` and `WorkerWarning` on
+its own. `TaskFailed` may come at any time, and is the last message.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 
 from daemon.children.messages import ChildMessage, CommandDone
 from daemon.device.settings import Job, WorkerSettings
-from protocol.ports.trainer import Evaluation, HeldOutShare, Lane, TaskInfo
+from protocol.ports.trainer import Evaluation, GroupLosses, HeldOutShare, Lane, TaskInfo
 
 
 class LoadTask(ChildMessage, frozen=True, kw_only=True, tag=True):
@@ -86,6 +86,16 @@ class EvaluateModel(ChildMessage, frozen=True, kw_only=True, tag=True):
 
     id: int
     share: HeldOutShare
+
+
+class MeasureGroups(ChildMessage, frozen=True, kw_only=True, tag=True):
+    """Measure the loss of groups of training samples at the shared parameters, as `EvaluateModel`.
+
+    `groups` are positions in the run's order. `GroupsMeasured` or `EvaluationUnable` follows.
+    """
+
+    id: int
+    groups: tuple[tuple[int, ...], ...]
 
 
 class SaveInnerState(ChildMessage, frozen=True, kw_only=True, tag=True):
@@ -181,6 +191,13 @@ class ModelEvaluated(ChildMessage, frozen=True, kw_only=True, tag=True):
     evaluation: Evaluation
 
 
+class GroupsMeasured(ChildMessage, frozen=True, kw_only=True, tag=True):
+    """The result of `MeasureGroups`."""
+
+    id: int
+    losses: GroupLosses
+
+
 class EvaluationUnable(ChildMessage, frozen=True, kw_only=True, tag=True):
     """The task cannot score. `what` names the file and the line."""
 
@@ -226,6 +243,7 @@ WorkerCommand = (
     | ShiftAnchor
     | CollectWork
     | EvaluateModel
+    | MeasureGroups
     | SaveInnerState
     | LoadInnerState
 )
@@ -238,6 +256,7 @@ WorkerReport = (
     | CommandRefused
     | WorkCollected
     | ModelEvaluated
+    | GroupsMeasured
     | EvaluationUnable
     | WorkerProgress
     | BatchPartFound

@@ -72,6 +72,7 @@ class Lineage:
         self._required: Digest | None = None
         # The owner's recoveries, by name.
         self._recoveries: dict[Digest, Recovery] = {}
+        self._recovered: dict[Digest, Tip] = {}
         self._with_required: set[Digest] = set()
 
     def require(self, certificate: Digest | None) -> None:
@@ -97,11 +98,14 @@ class Lineage:
         return entry.tip if entry else self._recovered_tip(name)
 
     def _recovered_tip(self, name: Digest) -> Tip | None:
+        if name in self._recovered:
+            return self._recovered[name]
         recovery = self._recoveries.get(name)
         before = self.tip(recovery.tip) if recovery is not None else None
         if recovery is None or before is None:
             return None
-        return recovered_tip(before, name, recovery)
+        self._recovered[name] = recovered_tip(before, name, recovery)
+        return self._recovered[name]
 
     def recover(self, recovery: Recovery) -> None:
         """Go on from where the run's owner says. Of several recoveries the highest serial counts.

@@ -12,7 +12,8 @@ import msgspec
 import numpy as np
 from msgspec.structs import replace
 
-from protocol.averaging.reduction import GROUP_CODEC, mean_by_plan
+from protocol.averaging.plan_sum import PlanSum
+from protocol.averaging.reduction import GROUP_CODEC
 from protocol.averaging.sum_audit import Evidence, check_piece, encode_evidence
 from protocol.averaging.vector_layout import chunk_count, element_range
 from protocol.certificates.certificate import OpenCertificate, open_certificate
@@ -23,7 +24,6 @@ from protocol.identity import PeerId, short
 from protocol.messages.base import Signed
 from protocol.messages.envelope import open_signed
 from protocol.messages.round import GroupSum, SliceResult
-from protocol.rules.registry import rule_set
 from protocol.run.manifest import Manifest
 
 
@@ -110,16 +110,14 @@ def is_right(
     """
     start, stop = element_range(evidence.chunk, evidence.chunk + 1, parameters)
     mean = np.empty(stop - start, np.float32)
-    offers = certificate.plan.offers
     parts = {
-        i: (offers[i].samples, piece.data)
-        for i, piece in zip(claim.contributors, evidence.contributed, strict=True)
+        i: piece.data for i, piece in zip(claim.contributors, evidence.contributed, strict=True)
     }
-    mean_of = rule_set(certificate.plan.rules).weighted_mean
+    sums = PlanSum(certificate.plan, certificate.contributors, parameters)
     if claim.group:
-        mean_of([parts[i] for i in sorted(parts)], codec, mean)
+        sums.mean([(i, parts[i]) for i in sorted(parts)], codec, mean)
         return codec_named(GROUP_CODEC).encode(mean) == evidence.reduced.data
-    mean_by_plan(certificate.plan.plan.groups, parts, codec, mean, mean_of)
+    sums.mean_by_plan(parts, codec, mean)
     return codec.result.encode(mean) == evidence.reduced.data
 
 

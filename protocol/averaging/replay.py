@@ -16,6 +16,8 @@ import numpy as np
 
 from protocol.averaging.encoded_mean import EncodedMean
 from protocol.averaging.outer_step import LEAF_ELEMENTS, state_leaf
+from protocol.averaging.plan_sum import step_terms
+from protocol.averaging.step_norm import add_in_order, energies, limit_step
 from protocol.averaging.vector_layout import Vector
 from protocol.certificates.certificate import OpenCertificate
 from protocol.digest import Digest
@@ -30,25 +32,50 @@ def is_merge(certificate: OpenCertificate) -> bool:
     return len(certificate.outcome.parents) == 2
 
 
+Mean = Callable[[int, Vector], Vector]
+"""`mean(start, out)` returns elements `[start, start + out.size)` of the averaged pseudo-gradient,
+in `out` or in place.
+"""
+
+
+def limited(mean: Mean, parameters: int, usual: float | None) -> tuple[float, float]:
+    """Return (factor, norm): by what a mean is multiplied, and its L2 norm then.
+
+    Args:
+        mean: the averaged pseudo-gradient, decoded.
+        parameters: its size.
+        usual: the usual norm of a step of this round; 0.0 where it is not known, None where steps
+            have no limit. The norm is not computed then.
+    """
+    if usual is None:
+        return 1.0, 0.0
+    piece, energy = np.empty(min(LEAF_ELEMENTS, parameters), np.float32), 0.0
+    for start in range(0, parameters, LEAF_ELEMENTS):
+        size = min(LEAF_ELEMENTS, parameters - start)
+        energy = add_in_order(energy, energies(mean(start, piece[:size])))
+    return limit_step(energy, usual)
+
+
 def step_state(
     before: State,
-    mean: Callable[[int, Vector], Vector],
+    mean: Mean,
     after: State,
     *,
     step: OuterStep,
     outer: Outer,
     rounds: float,
+    factor: float = 1.0,
 ) -> list[Digest]:
     """Apply the outer step to a state, leaf by leaf, so that each leaf is hashed while in cache.
 
     Args:
         before: the parent's state.
-        mean: `mean(start, out)` returns elements `[start, start + out.size)` of the averaged
-            pseudo-gradient, in `out` or in place.
+        mean: the averaged pseudo-gradient.
         after: receives the next state. It may be `before` itself.
         step: the run's outer step.
         outer: the learning rate and the momentum.
         rounds: the rounds of training behind the mean.
+        factor: by what the mean is multiplied first, in float32.
 
     Returns:
         The leaves of the state's digest.
@@ -63,6 +90,9 @@ def step_state(
         at = slice(start, min(start + LEAF_ELEMENTS, parameters))
         size = at.stop - at.start
         averaged = mean(start, piece[:size])
+        if factor != 1.0:
+            # The mean may be the memory of a result that others still read.
+            averaged = np.multiply(averaged, np.float32(factor), out=piece[:size])
         value, momentum = (
             (after[0][at], after[1][at])
             if stepped is None
@@ -102,11 +132,14 @@ def replay(
     Raises:
         PeerFault: the mean does not decode.
     """
+    terms = step_terms(certificate.plan, certificate.contributors)
+    factor, _ = limited(mean.decode, state[0].size, terms.usual)
     return step_state(
         state,
         mean.decode,
         state,
         step=rules.outer_step,
         outer=outer,
-        rounds=rules.rounds_in(certificate.plan.offers[i] for i in certificate.contributors),
+        rounds=terms.rounds,
+        factor=factor,
     )

@@ -13,9 +13,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from protocol.averaging.plan_sum import contributor_weights, step_terms
 from protocol.certificates.decoded_plans import DecodedPlans
 from protocol.certificates.merge import merge_parents, merge_round
-from protocol.contribution.round_share import rounds_in
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
@@ -71,24 +71,31 @@ class OpenCertificate(msgspec.Struct, frozen=True, kw_only=True):
         return {self.plan.members[i]: self.plan.offers[i].seq for i in self.inclusion.contributors}
 
     @property
+    def weights(self) -> tuple[int, ...]:
+        """The weight of each contributor: its samples, or what rules 4 leave of them."""
+        return contributor_weights(self.plan, self.inclusion.contributors)
+
+    @property
     def samples(self) -> int:
-        return sum(self.plan.offers[i].samples for i in self.inclusion.contributors)
+        """The weight of all contributors together."""
+        return sum(self.weights)
 
     @property
     def rounds(self) -> float:
         """The rounds of training behind the mean (`protocol/contribution/round_share.py`)."""
-        return rounds_in(self.plan.offers[i] for i in self.inclusion.contributors)
+        return step_terms(self.plan, self.inclusion.contributors).rounds
 
     @property
     def loss(self) -> float | None:
-        """The contributors' training loss, weighted by samples; self-reported and unchecked."""
-        parts = [
-            (self.plan.offers[i].loss, self.plan.offers[i].samples)
-            for i in self.inclusion.contributors
+        """The contributors' training loss, weighted as the mean; self-reported and unchecked."""
+        losses = [self.plan.offers[i].loss for i in self.inclusion.contributors]
+        known = [
+            (loss, weight)
+            for loss, weight in zip(losses, self.weights, strict=True)
+            if loss is not None
         ]
-        known = [(loss, samples) for loss, samples in parts if loss is not None]
-        weight = sum(samples for _, samples in known)
-        return sum(loss * samples for loss, samples in known) / weight if weight else None
+        total = sum(weight for _, weight in known)
+        return sum(loss * weight for loss, weight in known) / total if total else None
 
 
 _decoder = msgspec.msgpack.Decoder(Certificate)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 from msgspec.structs import replace
 
+from protocol.averaging.plan_sum import contributor_weights
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.leader_order import leader_of
 from protocol.contribution.lane_reserve import FIRST_RESERVE, next_reserve
@@ -260,7 +261,10 @@ def _record_after(
 def weights_of(certificate: OpenCertificate) -> dict[PeerId, int]:
     """The weight of each contributor in a certificate's mean."""
     plan = certificate.plan
-    return {plan.members[i]: plan.offers[i].samples for i in certificate.contributors}
+    weights = contributor_weights(plan, certificate.contributors)
+    return {
+        plan.members[i]: weight for i, weight in zip(certificate.contributors, weights, strict=True)
+    }
 
 
 class MergeSides(msgspec.Struct, frozen=True, kw_only=True):

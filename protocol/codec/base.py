@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from protocol.averaging.clip import ClipPart, ClipScale, Doubles
 from protocol.averaging.vector_layout import Vector
 from protocol.digest import Buffer
 from protocol.errors import PeerFault
@@ -83,6 +84,15 @@ class Codec(Protocol):
 
         The mean is the sum that `protocol/averaging/reduction.py` defines, over the sum of the
         weights, which is not 0.
+        """
+
+    def clipped_mean(self, parts: Sequence[ClipPart], scale: ClipScale, out: Vector) -> Doubles:
+        """Write the mean of clipped `parts` to `out` (`protocol/averaging/clip.py`).
+
+        Each chunk of a part enters with float32(weight x factor). The sum of the weights is not 0.
+
+        Returns:
+            The sum of each part's factors over all chunks, shape (parts,).
         """
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from protocol.averaging.clip import ClipPart, ClipScale, Doubles
 from protocol.averaging.vector_layout import Vector
 from protocol.codec.base import Bytes8, Codec, check_room, check_size, check_vector
 from protocol.codec.kernel import KernelLoops, KernelStatus
@@ -102,6 +103,19 @@ class CompiledCodec:
         elif not loops.mean(self.reference, parts, out):
             self.reference.mean(parts, out)
             raise self._contradiction()
+
+    def clipped_mean(self, parts: Sequence[ClipPart], scale: ClipScale, out: Vector) -> Doubles:
+        check_vector(out, written=True)
+        for part in parts:
+            check_size(part.data, self.size(out.size))
+        loops = self._kernel().loops
+        if loops is None or not out.size:
+            return self.reference.clipped_mean(parts, scale, out)
+        kept = loops.clipped_mean(self.reference, parts, scale, out)
+        if kept is None:
+            self.reference.clipped_mean(parts, scale, out)
+            raise self._contradiction()
+        return kept
 
     def _contradiction(self) -> InvariantBroken:
         return InvariantBroken(f"the compiled {self.name} codec refused what numpy accepts")

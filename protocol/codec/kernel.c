@@ -7,8 +7,9 @@
  * Bits depend on these rules:
  * - Every float operation is one that numpy makes, in its order, on float32. The file is compiled with
  *   -ffp-contract=off and never with -ffast-math.
- * - No sum runs across elements. Only greatest magnitudes do, as integers, whose order does not matter. So
- *   a compiler may use any vector width.
+ * - No sum of float32 runs across elements. Greatest magnitudes do, as integers, whose order does not matter,
+ *   and the squares of a chunk do, as doubles in 64 lanes whose order is fixed. So a compiler may use any
+ *   vector width up to that.
  * - Received values may lie at any address and hold anything. They are read through types that allow this,
  *   and checked before they are used.
  *
@@ -16,6 +17,7 @@
  * reason.
  */
 #include <float.h>
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -302,6 +304,65 @@ INLINE void int4_tile(const uint8_t *chunk, size_t elements, size_t at, size_t c
         int4_levels(pairs + i / 2, count - i, from_bfloat16(*scales) * 0.0625f, adding, weight, out + i);
 }
 
+/* the clip, as protocol/averaging/clip.py defines it */
+
+enum { LANES = 64 }; /* A tile is a multiple of them. */
+static const size_t VOTERS_FOR_MEDIAN = 4;
+static const double MOST_FLOORS = 8.0;
+
+/* Add the squares of a tile to the lanes. The square of a float32 is exact in double. */
+INLINE void add_squares(const float *values, size_t count, double *lanes)
+{
+    size_t at = 0;
+    for (; at + LANES <= count; at += LANES)
+        for (size_t lane = 0; lane < LANES; lane++) {
+            double value = (double)values[at + lane];
+            lanes[lane] += value * value;
+        }
+    for (size_t lane = 0; at + lane < count; lane++) {
+        double value = (double)values[at + lane];
+        lanes[lane] += value * value;
+    }
+}
+
+INLINE double sum_of_lanes(double *lanes)
+{
+    for (size_t distance = LANES / 2; distance; distance /= 2)
+        for (size_t lane = 0; lane < distance; lane++)
+            lanes[lane] += lanes[lane + distance];
+    return lanes[0];
+}
+
+/* The bound of one chunk. `ordered` has room for all parts. */
+INLINE double clip_bound(const double *roots, const uint8_t *votes, size_t parts, double lowest, double *ordered)
+{
+    size_t judges = 0;
+    for (int all = 0; all < 2 && !judges; all++)
+        for (size_t part = 0; part < parts; part++)
+            if (all || votes[part]) {
+                size_t place = judges++;
+                for (; place && ordered[place - 1] > roots[part]; place--)
+                    ordered[place] = ordered[place - 1];
+                ordered[place] = roots[part];
+            }
+    if (lowest <= 0.0)
+        return ordered[judges - 1];
+    double bound = ordered[judges >= VOTERS_FOR_MEDIAN ? (judges - 1) / 2 : judges - 1], highest = MOST_FLOORS * lowest;
+    bound = bound > lowest ? bound : lowest;
+    return bound < highest ? bound : highest;
+}
+
+/* The energy of each chunk. */
+KERNEL int energies(const float *values, size_t elements, double *out)
+{
+    for (size_t start = 0; start < elements; start += CHUNK) {
+        double lanes[LANES] = {0};
+        add_squares(values + start, least(CHUNK, elements - start), lanes);
+        *out++ = sum_of_lanes(lanes);
+    }
+    return 0;
+}
+
 /* whole vectors */
 
 #define DEFINE(NAME, SIZE)                                                                                                                 \
@@ -370,6 +431,52 @@ INLINE void int4_tile(const uint8_t *chunk, size_t elements, size_t at, size_t c
             }                                                                                                                              \
         }                                                                                                                                  \
         return 0;                                                                                                                          \
+    }                                                                                                                                      \
+    /* `scratch` has room for two values of each part. `kept` becomes the sum of each part's factors over all chunks. */                   \
+    KERNEL int NAME##_clipped_mean(const uint8_t *const *data, const double *weights, const double *ratios, const uint8_t *votes,         \
+                                   size_t parts, float total, double norm, double parameters, size_t elements, double *scratch,           \
+                                   double *kept, float *out)                                                                               \
+    {                                                                                                                                      \
+        float sum[TILE];                                                                                                                   \
+        double *roots = scratch, *ordered = scratch + parts;                                                                               \
+        for (size_t part = 0; part < parts; part++)                                                                                        \
+            kept[part] = 0.0;                                                                                                              \
+        for (size_t start = 0, from = 0; start < elements; start += CHUNK, from += SIZE(CHUNK)) {                                          \
+            size_t length = least(CHUNK, elements - start);                                                                                \
+            for (size_t part = 0; part < parts; part++) {                                                                                  \
+                double lanes[LANES] = {0};                                                                                                 \
+                if (NAME##_chunk_check(data[part] + from, length))                                                                         \
+                    return 1;                                                                                                              \
+                for (size_t at = 0; at < length; at += TILE) {                                                                             \
+                    size_t count = least(TILE, length - at);                                                                               \
+                    if (count == TILE) {                                                                                                   \
+                        NAME##_tile(data[part] + from, length, at, TILE, 0, 1.0f, sum);                                                    \
+                        add_squares(sum, TILE, lanes);                                                                                     \
+                    } else {                                                                                                               \
+                        NAME##_tile(data[part] + from, length, at, count, 0, 1.0f, sum);                                                   \
+                        add_squares(sum, count, lanes);                                                                                    \
+                    }                                                                                                                      \
+                }                                                                                                                          \
+                roots[part] = sqrt(sum_of_lanes(lanes));                                                                                   \
+            }                                                                                                                              \
+            double lowest = norm > 0.0 ? norm * sqrt((double)length / parameters) : 0.0;                                                   \
+            double bound = clip_bound(roots, votes, parts, lowest, ordered);                                                               \
+            for (size_t part = 0; part < parts; part++) {                                                                                  \
+                double most = ratios[part] * bound, factor = roots[part] > most ? most / roots[part] : 1.0;                                \
+                kept[part] += factor;                                                                                                      \
+                roots[part] = weights[part] * factor;                                                                                      \
+            }                                                                                                                              \
+            for (size_t at = 0; at < length; at += TILE) {                                                                                 \
+                size_t count = least(TILE, length - at);                                                                                   \
+                memset(sum, 0, sizeof sum);                                                                                                \
+                for (size_t part = 0; part < parts; part++)                                                                                \
+                    count == TILE ? NAME##_tile(data[part] + from, length, at, TILE, 1, (float)roots[part], sum)                           \
+                                  : NAME##_tile(data[part] + from, length, at, count, 1, (float)roots[part], sum);                         \
+                for (size_t i = 0; i < count; i++)                                                                                         \
+                    out[start + at + i] = in_range(sum[i] / total);                                                                        \
+            }                                                                                                                              \
+        }                                                                                                                                  \
+        return 0;                                                                                                                          \
     }
 
 DEFINE(float32, float32_size)
@@ -391,4 +498,4 @@ KERNEL int outer_step(const float *anchor, const float *momentum, const float *m
     return 0;
 }
 
-int kernel_revision(void) { return 2; } /* The same as REVISION in kernel.py. Change both when the results change. */
+int kernel_revision(void) { return 3; } /* The same as REVISION in kernel.py. Change both when the results change. */

@@ -20,20 +20,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
+from protocol.averaging.clip import ClipPart, ClipScale, Doubles
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector, chunk_count
 from protocol.codec.base import Bytes8, Codec
 from protocol.digest import Buffer
 
 SWITCH = "HYPERGPU_CODECS"
 
-REVISION = 2
+REVISION = 3
 """The revision of what `kernel.c` computes.
 
 A shared object of another revision is not used: the source tree changed after the last
 installation. """
 
 
-LOOPS = ("encode", "check", "decode", "add", "mean")
+LOOPS = ("encode", "check", "decode", "add", "mean", "clipped_mean")
 """What `kernel.c` has for each codec: functions named NAME_encode and so on."""
 
 
@@ -85,6 +86,42 @@ class KernelLoops:
             _count(out.size),
             _floats(out),
         )
+
+    def clipped_mean(
+        self, codec: Codec, parts: Sequence[ClipPart], scale: ClipScale, out: Vector
+    ) -> Doubles | None:
+        """Return what `Codec.clipped_mean` returns; None if an encoding was refused."""
+        count = len(parts)
+        sources = (ctypes.c_void_p * count)(*[_address(part.data).value for part in parts])
+        weights = (ctypes.c_double * count)(*[float(part.weight) for part in parts])
+        ratios = (ctypes.c_double * count)(*[part.ratio for part in parts])
+        votes = (ctypes.c_uint8 * count)(*[part.votes for part in parts])
+        scratch, kept = np.empty(2 * count), np.empty(count)
+        done = self._call(
+            codec,
+            "clipped_mean",
+            sources,
+            weights,
+            ratios,
+            votes,
+            _count(count),
+            _float(sum(part.weight for part in parts)),
+            ctypes.c_double(scale.norm),
+            ctypes.c_double(float(scale.parameters)),
+            _count(out.size),
+            ctypes.c_void_p(scratch.ctypes.data),
+            ctypes.c_void_p(kept.ctypes.data),
+            _floats(out),
+        )
+        return kept if done else None
+
+    def energies(self, values: Vector) -> Doubles:
+        """Return the energy of each chunk (`protocol/averaging/clip.py`)."""
+        out = np.empty(chunk_count(values.size))
+        self._library.energies(
+            _floats(values), _count(values.size), ctypes.c_void_p(out.ctypes.data)
+        )
+        return out
 
     def outer_step(
         self,
@@ -185,11 +222,30 @@ def _agree(loops: KernelLoops, codec: Codec) -> bool:
     means = np.empty((2, values.size), np.float32)
     codec.mean([(5, data), (70_001, data)], means[0])
     out = np.empty(len(data), np.uint8)
+    # One part is longer than the bound, another is not a voter's.
+    longer = codec.encode(np.minimum(np.abs(values), np.float32(1e30)) * np.float32(5.0))
+    parts = [
+        ClipPart(weight=weight, data=one, votes=votes)
+        for weight, one, votes in (
+            (5, data, True),
+            (70_001, longer, True),
+            (3, data, False),
+            (2, data, True),
+            (1, data, True),
+        )
+    ]
+    scale = ClipScale(norm=1e37, parameters=values.size)
+    clipped = np.empty((2, values.size), np.float32)
+    kept = codec.clipped_mean(parts, scale, clipped[0])
+    kept_by_loops = loops.clipped_mean(codec, parts, scale, clipped[1])
     return (
         loops.encode(codec, values, 3, out)
         and out.tobytes() == data
         and loops.mean(codec, [(5, data), (70_001, data)], means[1])
         and _same(*means)
+        and kept_by_loops is not None
+        and kept_by_loops.tobytes() == kept.tobytes()
+        and _same(*clipped)
     )
 
 

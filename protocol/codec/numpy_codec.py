@@ -12,7 +12,15 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
+from protocol.averaging.clip import (
+    ClipPart,
+    ClipScale,
+    Doubles,
+    bounds,
+    chunk_energies,
+    factors,
+)
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector, chunk_count
 from protocol.codec.base import Bytes8, Codec, check_room, check_size, check_vector
 from protocol.codec.memory import SMALLEST_FRESH, fresh_bytes
 from protocol.digest import Buffer
@@ -135,6 +143,43 @@ class NumpyCodec(ABC):
                 np.divide(mean, total, out=mean)
             if not np.isfinite(mean).all():
                 np.nan_to_num(mean, copy=False, nan=0.0, posinf=_LARGEST, neginf=-_LARGEST)
+
+    def clipped_mean(self, parts: Sequence[ClipPart], scale: ClipScale, out: Vector) -> Doubles:
+        check_vector(out, written=True)
+        sources = [self._source(part.data, out.size) for part in parts]
+        total = np.float32(sum(part.weight for part in parts))
+        votes, ratios = [part.votes for part in parts], [part.ratio for part in parts]
+        weights = np.array([float(part.weight) for part in parts])
+        kept, value = np.zeros(len(parts)), np.empty(_scratch(out.size), np.float32)
+        for piece, where in self._pieces(out.size):
+            mean = out[piece]
+            part = value[: mean.size]
+            roots = np.empty((len(parts), chunk_count(mean.size)))
+            for i, source in enumerate(sources):
+                self._decode(source[where], part)
+                roots[i] = np.sqrt(chunk_energies(part))
+            bound = np.empty(roots.shape[1])
+            whole = mean.size // CHUNK_ELEMENTS
+            for chunks, elements in (
+                (slice(0, whole), CHUNK_ELEMENTS),
+                (slice(whole, None), mean.size % CHUNK_ELEMENTS),
+            ):
+                bound[chunks] = bounds(roots[:, chunks], votes, scale.floor(elements))
+            shares = factors(roots, bound, ratios)
+            for chunk in range(shares.shape[1]):
+                kept += shares[:, chunk]
+            coefficients = (weights[:, None] * shares).astype(np.float32)
+            mean[:] = 0.0
+            # The mean is checked once, below.
+            with np.errstate(over="ignore", invalid="ignore"):
+                for i, source in enumerate(sources):
+                    self._decode(source[where], part)
+                    part *= np.repeat(coefficients[i], CHUNK_ELEMENTS)[: part.size]
+                    mean += part
+                np.divide(mean, total, out=mean)
+            if not np.isfinite(mean).all():
+                np.nan_to_num(mean, copy=False, nan=0.0, posinf=_LARGEST, neginf=-_LARGEST)
+        return kept
 
     def _source(self, data: Buffer, elements: int) -> Bytes8:
         check_size(data, self.size(elements))

@@ -24,16 +24,22 @@ from collections.abc import Iterable
 from protocol.messages.offer import Ready
 
 
-def rounds_in(offers: Iterable[Ready]) -> float:
-    """Return the harmonic mean of the counted offers' rounds, weighted by their samples.
+def rounds_in(offers: Iterable[Ready], weights: Iterable[int] | None = None) -> float:
+    """Return the harmonic mean of the counted offers' rounds, weighted as their mean is.
 
     The result is 1.0 for an ordinary round. Sums are float64, in the given order: that of the
     plan's members.
+
+    Args:
+        offers: the counted offers.
+        weights: the weight of each; its samples where None.
     """
     counted = list(offers)
-    samples = sum(offer.samples for offer in counted)
+    each = [offer.samples for offer in counted] if weights is None else list(weights)
+    total = sum(each)
     return (
-        samples / sum(offer.samples / offer.trajectory.rounds for offer in counted)
-        if samples
+        total
+        / sum(weight / offer.trajectory.rounds for weight, offer in zip(each, counted, strict=True))
+        if total
         else 1.0
     )

@@ -13,10 +13,15 @@ from protocol.certificates.leader_order import leader_of, voter_order
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import short
+from protocol.membership.facts import recorded_s
+from protocol.membership.invited import invited_by
 from protocol.membership.plan_check import check_claims
 from protocol.membership.quorum import Quorum, quorum_of
 from protocol.membership.record import MembershipRecord
+from protocol.membership.role import roles_in
+from protocol.membership.terms import terms_by_record
 from protocol.messages.round import TrustPlan, TrustVote
+from protocol.messages.sum_terms import SumTerms
 from protocol.run.manifest import Manifest
 
 
@@ -58,14 +63,37 @@ def check_by_record(
             "bad_certificate", f"certificate {number} names other members than its parent has"
         )
     check_claims(plan.plan, plan.members, records, outcomes, run, manifest)
+    if plan.plan.terms != _terms(certificate, record, run, manifest):
+        raise PeerFault(
+            "bad_certificate", f"certificate {number} weighs work otherwise than its parent says"
+        )
+
+
+def _terms(
+    certificate: OpenCertificate, record: MembershipRecord, run: Digest, manifest: Manifest
+) -> SumTerms:
+    plan = certificate.plan
+    assert isinstance(plan.plan, TrustPlan), "only rules 4 have a membership record"
+    invited = {
+        peer: invitation
+        for peer, offer in zip(plan.members, plan.offers, strict=True)
+        if (invitation := invited_by(offer, peer, run, manifest)) is not None
+    }
+    return terms_by_record(
+        record,
+        plan.members,
+        [offer.samples for offer in plan.offers],
+        roles_in(record, manifest, plan.members, invited),
+        recorded_s(plan.plan, manifest),
+        manifest,
+    )
 
 
 def quorum_in(certificate: OpenCertificate, record: MembershipRecord, manifest: Manifest) -> Quorum:
     """The votes that count for a certificate, by its (preferred) parent's record."""
     plan = certificate.plan
     assert isinstance(plan.plan, TrustPlan), "only rules 4 have a membership record"
-    leavers = [signed.peer for signed in plan.plan.leaves]
-    return quorum_of(record, plan.members, leavers, manifest.group.min_peers)
+    return quorum_of(record, plan.members, plan.plan.leavers, manifest.group.min_peers)
 
 
 def is_full_certificate(

@@ -10,7 +10,7 @@ from protocol.identity import PeerId, short
 from protocol.membership.record import MembershipRecord
 from protocol.messages.base import Signed
 from protocol.messages.envelope import open_as, signature_is_valid
-from protocol.messages.membership import Leave, Revocation
+from protocol.messages.membership import MAX_NOTICES, Leave, Revocation
 from protocol.messages.round import TrustPlan
 from protocol.run.manifest import Manifest
 
@@ -84,3 +84,12 @@ def revoked_by(signed: Signed, run: Digest, manifest: Manifest) -> PeerId:
     if not manifest.owner or signed.peer != manifest.owner:
         raise PeerFault("bad_plan", f"{short(signed.peer)} is not the owner and revokes nobody")
     return revocation.subject
+
+
+def revocations_to_list(
+    known: Sequence[Signed], record: MembershipRecord, run: Digest, manifest: Manifest
+) -> tuple[Signed, ...]:
+    """The verified revocations that a plan after `record` lists, in the order of their subjects."""
+    by_subject = {revoked_by(signed, run, manifest): signed for signed in known}
+    new = sorted(subject for subject in by_subject if subject not in record.revoked)
+    return tuple(by_subject[subject] for subject in new[:MAX_NOTICES])

@@ -18,6 +18,7 @@ from protocol.messages.base import (
     Signed,
 )
 from protocol.messages.membership import MAX_NOTICES, MAX_VOTERS, Votes
+from protocol.messages.sum_terms import SumTerms
 from protocol.planning.group_size_history import GroupSizeHistory
 from protocol.run.manifest_parts import MAX_GROUP_LIMIT, MAX_ROUND_SECONDS
 
@@ -70,7 +71,7 @@ class PacedPlan(
 class TrustPlan(
     PacedPlan, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True
 ):
-    """A plan of rules 4: it also says who voted for its parent, who left and who was revoked.
+    """A plan of rules 4: it also says who voted for its parent, who left, and what weighs how much.
 
     A certificate's hash covers its plan and not the votes of one copy. So what counts votes later
     counts those that plans list.
@@ -83,6 +84,13 @@ class TrustPlan(
     leaves: Annotated[tuple[Signed, ...], Meta(max_length=MAX_VOTERS)] = ()
     # The owner's revocations, each a signed `Revocation`.
     revocations: Annotated[tuple[Signed, ...], Meta(max_length=MAX_NOTICES)] = ()
+    # What the record before the plan makes of the offers' claims.
+    terms: SumTerms = SumTerms()
+
+    @property
+    def leavers(self) -> tuple[str, ...]:
+        """The peers whose leaves the plan lists."""
+        return tuple(signed.peer for signed in self.leaves)
 
 
 def round_s_of(plan: Plan) -> float | None:

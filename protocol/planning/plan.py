@@ -20,6 +20,7 @@ import msgspec
 from msgspec.structs import replace
 
 from protocol.averaging.group_layout import GroupLayout, layout
+from protocol.averaging.plan_terms import check_terms
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS, MAX_PARAMETERS
 from protocol.chain.account_binding import wallet_of_offer
 from protocol.codec import chunk_bytes, codec_named
@@ -29,17 +30,20 @@ from protocol.identity import PeerId, short
 from protocol.membership.invited import invited_by
 from protocol.membership.record import MembershipRecord
 from protocol.membership.role import Role, roles_in
+from protocol.membership.terms import terms_by_record
 from protocol.messages.base import MAX_REASON_CHARS, Signed
 from protocol.messages.envelope import open_as
 from protocol.messages.kinds import check_kinds
 from protocol.messages.offer import Ready
 from protocol.messages.round import PacedPlan, Plan, TrustPlan
+from protocol.messages.sum_terms import SumTerms
 from protocol.network.network_snapshot import NetworkSnapshot, snapshot_of
 from protocol.planning.chosen_groups import GroupChoice
 from protocol.planning.group_proposals import GroupBounds
 from protocol.planning.group_size_history import GroupSizeHistory
 from protocol.planning.paced_plan import check_length, paced
 from protocol.planning.places import choose_among_members, placed
+from protocol.planning.round_length import round_length
 from protocol.planning.time_model import TimeModel, VectorSizes
 from protocol.rules.registry import rule_set, rules_of
 from protocol.rules.versions import CURRENT_RULES, RULES_4
@@ -59,6 +63,8 @@ class OpenPlan(msgspec.Struct, frozen=True, kw_only=True):
     rules: int = CURRENT_RULES
     # Whether members train during the exchange.
     overlap: bool = False
+    # The run's admission policy.
+    policy: str = "open"
 
     @property
     def layout(self) -> GroupLayout:
@@ -162,8 +168,19 @@ def make_plan(
         before=before,
         after=choice.after,
     )
-    made = paced(plan, [ready for _, ready in in_time], manifest, round_s)
-    return made if trust is None else _with_trust(made, trust)
+    ready_messages = [ready for _, ready in in_time]
+    made = paced(plan, ready_messages, manifest, round_s)
+    if trust is None:
+        return made
+    terms = terms_by_record(
+        trust.record,
+        [signed.peer for signed, _ in in_time],
+        [ready.samples for ready in ready_messages],
+        [roles[signed.peer] for signed, _ in in_time],
+        round_length(round_s, manifest.round),
+        manifest,
+    )
+    return _with_trust(made, trust, terms)
 
 
 def _roles(
@@ -187,13 +204,14 @@ def _reduces(peer: PeerId, roles: Mapping[PeerId, Role]) -> bool:
     return roles.get(peer, Role.MEMBER) is not Role.NEWCOMER
 
 
-def _with_trust(plan: Plan, trust: PlanTrust) -> TrustPlan:
+def _with_trust(plan: Plan, trust: PlanTrust, terms: SumTerms) -> TrustPlan:
     fields = {name: getattr(plan, name) for name in plan.__struct_fields__}
     return TrustPlan(
         **fields,
         parent_votes=trust.parent_votes,
         leaves=trust.leaves,
         revocations=trust.revocations,
+        terms=terms,
     )
 
 
@@ -334,6 +352,8 @@ def read_plan(
         raise PeerFault("bad_plan", "a plan without its leader")
     _check_shape(plan, chunks)
     ready_messages = tuple(ready for _, ready in decoded)
+    if isinstance(plan, TrustPlan):
+        check_terms(plan.terms, [ready.samples for ready in ready_messages])
     check_length(plan, ready_messages, manifest)
     return OpenPlan(
         plan=plan,
@@ -343,6 +363,7 @@ def read_plan(
         offers=ready_messages,
         rules=manifest.rules,
         overlap=manifest.round.overlaps,
+        policy=manifest.admits,
     )
 
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 from typing import Protocol
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from protocol.averaging.vector_layout import Vector
 from protocol.run.task_digest import TaskDigest
+
+Positions = npt.NDArray[np.int64]
+"""Positions in the run's order of samples."""
 
 
 class ParameterSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,6 +125,13 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
+class GroupLosses(msgspec.Struct, frozen=True, kw_only=True):
+    """The mean loss of each group of samples, and the time that it took."""
+
+    losses: tuple[float, ...]
+    seconds: float
+
+
 class Trainer(Protocol):
     """The process that learns. It owns the device.
 
@@ -178,6 +190,20 @@ class Trainer(Protocol):
 
         Training goes on afterwards as if nothing had happened; it may go on before this call
         returns. Other calls do not wait for this one. The trainer needs no anchor.
+
+        Raises:
+            EvaluationFailed: the task cannot score them. Training goes on.
+        """
+
+    async def group_losses(self, parameters: Vector, positions: Positions) -> GroupLosses:
+        """Measure the mean loss of groups of training samples, between two steps.
+
+        As for `evaluate`, training is not disturbed. A few groups are measured at a time, so that
+        no step waits for long.
+
+        Args:
+            parameters: shape (parameters,).
+            positions: the samples' positions in the run's order, shape (groups, samples).
 
         Raises:
             EvaluationFailed: the task cannot score them. Training goes on.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from msgspec.structs import replace
 
 from protocol.identity import PeerId, short
-from protocol.planning.plan import make_plan
+from protocol.membership.plan_check import leave_fault, revocations_to_list
+from protocol.planning.plan import PlanTrust, make_plan
 from protocol.round import actions as a
 from protocol.round.phase import Phase
 from protocol.round.quorum import missing_quorum
@@ -42,6 +45,7 @@ def try_plan(state: RoundState, now: float, *, final: bool) -> Transition:
             leader=context.me,
             before=state.group_history,
             round_s=state.left_round_s,
+            trust=plan_trust(state, {signed.peer for signed, _ in kept}),
         )
         members = tuple(signed.peer for signed in plan.offers)
         # The leader may not carry the plan out either. The deadline bounds how often it tries.
@@ -61,6 +65,27 @@ def try_plan(state: RoundState, now: float, *, final: bool) -> Transition:
             f"within {context.manifest.round.ready_s:g} s",
         )
     return train_alone(state, now, missing)
+
+
+def plan_trust(state: RoundState, ready: Collection[PeerId]) -> PlanTrust | None:
+    """What a plan of this node lists beside the offers; None in runs of rules 2 and 3."""
+    record, notices = state.record, state.notices
+    if record is None:
+        return None
+    run, manifest = state.context.run, state.context.manifest
+    return PlanTrust(
+        run=run,
+        record=record,
+        parent_votes=tuple(
+            (peer, vote) for peer, vote in notices.parent_votes if peer in record.voters
+        ),
+        leaves=tuple(
+            signed
+            for peer, signed in sorted(notices.leaves.items())
+            if peer not in ready and not leave_fault(signed, record, run)
+        ),
+        revocations=revocations_to_list(notices.revocations, record, run, manifest),
+    )
 
 
 def _avoided(state: RoundState, ready: set[PeerId]) -> frozenset[PeerId]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from protocol.errors import PeerFault
 from protocol.identity import short
 from protocol.journal import Planned
+from protocol.membership.plan_check import check_claims
 from protocol.messages.base import MAX_REASON_CHARS
-from protocol.messages.round import Withdrawal
+from protocol.messages.round import TrustPlan, Withdrawal
 from protocol.planning.paced_plan import false_memory
 from protocol.planning.plan import OpenPlan
 from protocol.round import actions as a
@@ -64,6 +66,8 @@ def plan_received(state: RoundState, event: e.PlanReceived, now: float) -> Trans
     if (why := false_memory(plan.plan, state.group_history, state.left_round_s)) is not None:
         detail = f"a plan that {why}"
         return state, [a.Refuse(peer=plan.leader, reason="bad_plan", detail=detail)]
+    if (why := _false_claims(state, plan)) is not None:
+        return state, [a.Refuse(peer=plan.leader, reason="bad_plan", detail=why)]
     me = plan.index.get(state.context.me)
     if me is None:
         return watch(
@@ -90,6 +94,26 @@ def plan_received(state: RoundState, event: e.PlanReceived, now: float) -> Trans
         state, actions = train_alone(state, now, why)
         return state, [*telling, *actions]
     return _follow(state, event, now)
+
+
+def _false_claims(state: RoundState, plan: OpenPlan) -> str | None:
+    """Why what a plan lists beside its offers is false; None where it is true."""
+    if state.record is None or not isinstance(plan.plan, TrustPlan):
+        return None
+    parents = [state.tip, state.merge.other] if state.merge else [state.tip]
+    parents.sort(key=lambda tip: tip.record is not state.record)
+    try:
+        check_claims(
+            plan.plan,
+            plan.members,
+            [tip.record for tip in parents if tip.record is not None],
+            [tip.outcome for tip in parents],
+            state.context.run,
+            state.context.manifest,
+        )
+    except PeerFault as fault:
+        return str(fault)
+    return None
 
 
 def _follow(state: RoundState, event: e.PlanReceived, now: float) -> Transition:
@@ -143,8 +167,8 @@ def ready_overdue(state: RoundState, event: e.DeadlinePassed, now: float) -> Tra
     """Plan with the nodes that are ready, train on alone, or pass the view."""
     others = state.live - state.lost
     rules = state.context.manifest.round
-    training = event.training & others - state.readies.keys()
-    if 2 * len(training) > len(others) and now < state.entered + state.round_s:
+    training = event.training & state.awaited - state.readies.keys()
+    if 2 * len(training) > len(state.awaited) and now < state.entered + state.round_s:
         # This node is early: most others still train, so no leader can make a plan. In a later view
         # they would not find this node.
         return replace(state, deadline=now + rules.ready_s), []

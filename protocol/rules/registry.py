@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from protocol.averaging.clip import ClipPart, ClipScale, Doubles
 from protocol.averaging.inclusion import check_inclusion
 from protocol.averaging.outer_step import outer_step
 from protocol.averaging.reduction import weighted_mean
@@ -69,6 +70,15 @@ class OuterStep(Protocol):
     ) -> None: ...
 
 
+ClippedMean = Callable[[Sequence[ClipPart], ClipScale, Codec, Vector], Doubles]
+"""See `protocol.codec.base.Codec.clipped_mean`."""
+
+
+def clipped_mean(parts: Sequence[ClipPart], scale: ClipScale, codec: Codec, out: Vector) -> Doubles:
+    """Compute the mean of clipped parts in their codec."""
+    return codec.clipped_mean(parts, scale, out)
+
+
 NextRound = Callable[[float | None, float | None, RoundRules], float]
 """See `protocol.planning.round_length.next_round_s`."""
 
@@ -93,12 +103,14 @@ class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
     check_inclusion: InclusionCheck
     weighted_mean: Callable[[Iterable[tuple[int, Buffer]], Codec, Vector], int]
     """The mean of encoded contributions."""
+    clipped_mean: ClippedMean
+    """The mean of contributions whose chunks are bounded, since rules 4."""
     outer_at: Callable[[Manifest, int], Outer]
     """The outer rules of a round, by the samples certified before it."""
     outer_step: OuterStep
     """From an anchor and the mean to the next anchor."""
-    rounds_in: Callable[[Iterable[Ready]], float]
-    """The rounds of training behind a mean, for the outer step."""
+    rounds_in: Callable[[Iterable[Ready], Iterable[int]], float]
+    """The rounds of training behind a mean, for the outer step, by the offers' weights."""
     merge_vectors: Callable[[Vector, Vector, tuple[int, int], Vector], None]
     """The merged state of two branches."""
 
@@ -111,6 +123,7 @@ _TWO = RuleSet(
     leader_order=leader_order,
     check_inclusion=check_inclusion,
     weighted_mean=weighted_mean,
+    clipped_mean=clipped_mean,
     outer_at=outer_at,
     outer_step=outer_step,
     rounds_in=rounds_in,

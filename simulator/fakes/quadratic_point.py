@@ -17,6 +17,7 @@ import numpy as np
 
 from protocol.averaging.vector_layout import Vector
 from protocol.identity import PeerId
+from protocol.ports.trainer import Positions
 
 LEARNING_RATE = np.float32(0.05)
 MOMENTUM = np.float32(0.5)
@@ -138,6 +139,18 @@ class QuadraticPoint:
         """The loss at any parameters, on samples that every peer shares."""
         gap = parameters - _target(self._seed, self.now.size)
         return float(np.dot(gap, gap)) / gap.size
+
+    def group_losses(self, parameters: Vector, positions: Positions) -> tuple[float, ...]:
+        """The mean loss of each group of samples, whose noise follows from their positions.
+
+        Positions have shape (groups, samples). A marked point learns nothing from its samples.
+        """
+        if self._marked:
+            return (self.score(parameters),) * len(positions)
+        gap = parameters - _target(self._seed, self.now.size)
+        noise = _noise(self._seed, self.now.size)
+        losses = np.square(gap + noise).mean(axis=1, dtype=np.float64)
+        return tuple(losses[positions % NOISE_ROWS].mean(axis=1).tolist())
 
     def _loss_at(self, parameters: Vector) -> float:
         gap = parameters - self._target

@@ -16,9 +16,11 @@ from protocol.averaging.vector_layout import Vector
 from protocol.identity import PeerId
 from protocol.ports.trainer import (
     Evaluation,
+    GroupLosses,
     HeldOutShare,
     Lane,
     ParameterSpec,
+    Positions,
     Progress,
     TaskInfo,
     TrainerLost,
@@ -185,15 +187,27 @@ class QuadraticTrainer:
         self._check_up()
         self._check_shape(parameters)
         samples = len(range(share.index, HELD_OUT_SIZE, share.count))
-        life, loss = self._life, self.point.score(parameters)
+        loss = self.point.score(parameters)
+        seconds = await self._score(samples)
+        return Evaluation(loss=loss, samples=samples, seconds=seconds)
+
+    async def group_losses(self, parameters: Vector, positions: Positions) -> GroupLosses:
+        await trio.lowlevel.checkpoint()
+        self._check_up()
+        self._check_shape(parameters)
+        losses = self.point.group_losses(parameters, positions)
+        return GroupLosses(losses=losses, seconds=await self._score(positions.size))
+
+    async def _score(self, samples: int) -> float:
+        """Spend the time that scoring takes, and return it. No step makes progress meanwhile."""
+        life = self._life
         seconds = samples / (EVALUATION_SPEED * self.samples_per_second or 1.0)
         self._advance()
-        # No step makes progress meanwhile.
         self._clock.delay(seconds)
         await trio.sleep(seconds)
         if life != self._life:
             raise TrainerLost(f"the trainer died: {self._lost}")
-        return Evaluation(loss=loss, samples=samples, seconds=seconds)
+        return seconds
 
     async def inner_state(self) -> Vector:
         await trio.lowlevel.checkpoint()

@@ -22,7 +22,6 @@ import numpy.typing as npt
 from daemon.swarm.ancestry import LineageEntry
 from daemon.swarm.lineage import Lineage
 from protocol.averaging.outer_step import outer_step, state_digest
-from protocol.averaging.reduction import mean_by_plan
 from protocol.averaging.vector_layout import Vector, chunk_count
 from protocol.certificates.merge import merge_vectors
 from protocol.codec import codec_named
@@ -32,6 +31,7 @@ from protocol.identity import PeerId, short
 from protocol.run.initial_parameters import initial_parameters
 from protocol.run.manifest import Outer, SignedManifest
 from protocol.run.schedule import outer_at
+from simulator.certified_mean import certified_mean
 from simulator.harness.content import task_info, vector_of
 from simulator.harness.shadow_ledger import ShadowLedger, ShadowOffer
 from simulator.harness.wire import (
@@ -208,14 +208,14 @@ class Audit:
                 for ready, offer in made
                 if (ready.contribution, ready.samples) != (offer.contribution, offer.samples)
             )
-            mean = np.empty(self._elements, np.float32)
-            parts = {i: (offer.samples, offer.encoded) for i, offer in offers if offer is not None}
-            mean_by_plan(certificate.plan.plan.groups, parts, self._codec, mean)
+            parts = {i: offer.encoded for i, offer in offers if offer is not None}
+            mean = certified_mean(certificate, parts, self._codec, self._elements)
             outer = outer_at(self._manifest, step.tip.samples - certificate.samples)
-            outer_step(*before, mean, outer, *after, rounds=certificate.rounds)
-            wrong = wrong or self._apart(
-                [offer for _, offer in made], certificate.rounds, outer, before, after
-            )
+            outer_step(*before, mean.value, outer, *after, rounds=certificate.rounds)
+            if mean.plain:
+                wrong = wrong or self._apart(
+                    [offer for _, offer in made], certificate.rounds, outer, before, after
+                )
         self._states[certificate.hash] = after
         while len(self._states) > STATES_KEPT:
             self._states.popitem(last=False)

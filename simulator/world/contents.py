@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from protocol.averaging.outer_step import outer_step, state_digest
-from protocol.averaging.reduction import mean_by_plan
 from protocol.averaging.vector_layout import Vector
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.merge import merge_vectors
@@ -20,6 +19,7 @@ from protocol.contribution.offer import Offer
 from protocol.digest import Buffer, Digest
 from protocol.identity import PeerId, short
 from protocol.run.manifest import Manifest, Outer
+from simulator.certified_mean import certified_mean
 
 # Relative to the largest value of a contribution. 64 float32 additions and a division stay below
 # 2^-17.
@@ -96,9 +96,12 @@ class Contents:
                     f"certificate {certificate.outcome.number} counts "
                     f"{certificate.plan.offers[i].samples} samples where {weight} were offered"
                 )
-        return self._check_bits(certificate, outer, known[0], parts) or self._check_float64(
-            certificate, outer, known[0], parts, momentum
-        )
+        encoded = {i: data for i, (_, data) in zip(certificate.contributors, parts, strict=True)}
+        mean = certified_mean(certificate, encoded, self._codec, known[0][0].size)
+        wrong = self._check_bits(certificate, outer, known[0], mean.value)
+        if not wrong and mean.plain:
+            wrong = self._check_float64(certificate, outer, known[0], parts, momentum)
+        return wrong
 
     def _check_merge(
         self, certificate: OpenCertificate, first: State, second: State, weights: tuple[int, int]
@@ -114,30 +117,18 @@ class Contents:
         return ""
 
     def _check_bits(
-        self,
-        certificate: OpenCertificate,
-        outer: Outer,
-        parent: State,
-        parts: list[tuple[int, Buffer]],
+        self, certificate: OpenCertificate, outer: Outer, parent: State, mean: Vector
     ) -> str:
-        """Repeat the reduction's own arithmetic, encoded and decoded as on the wire.
+        """Repeat the members' own arithmetic.
 
-        Neither depends on where the vector is cut into slices.
+        It does not depend on where the vector is cut into slices.
         """
-        mean = np.zeros_like(parent[0])
-        mean_by_plan(
-            certificate.plan.plan.groups,
-            dict(zip(certificate.contributors, parts, strict=True)),
-            self._codec,
-            mean,
-        )
-        self._codec.decode(self._codec.encode(mean), mean)
         out = np.empty_like(mean), np.empty_like(mean)
         outer_step(*parent, mean, outer, *out, rounds=certificate.rounds)
         if state_digest(*out) != certificate.outcome.state:
             return (
                 f"the state of certificate {certificate.outcome.number} does not follow from "
-                f"the {len(parts)} offers that it lists"
+                f"the {len(certificate.contributors)} offers that it lists"
             )
         return ""
 

@@ -20,7 +20,16 @@ from protocol.errors import UserError
 from protocol.identity import PeerId, Signer
 from protocol.journal import JournalEvent
 from protocol.ports.offload import inline
-from protocol.ports.trainer import Evaluation, HeldOutShare, Lane, Progress, TaskInfo, Work
+from protocol.ports.trainer import (
+    Evaluation,
+    GroupLosses,
+    HeldOutShare,
+    Lane,
+    Positions,
+    Progress,
+    TaskInfo,
+    Work,
+)
 from protocol.round.events import Event, OfferMade
 from protocol.round.phase import Phase
 from protocol.round.state import RoundState
@@ -73,6 +82,9 @@ class CountingTrainer:
 
     async def evaluate(self, parameters: Vector, share: HeldOutShare) -> Evaluation:
         return await self.inner.evaluate(parameters, share)
+
+    async def group_losses(self, parameters: Vector, positions: Positions) -> GroupLosses:
+        return await self.inner.group_losses(parameters, positions)
 
     def _counted(self, work: Work) -> Work:
         if self.diverges and work.samples:

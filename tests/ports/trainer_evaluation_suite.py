@@ -76,6 +76,41 @@ class TrainerEvaluationSuite:
                     results.append((work.steps, work.loss, delta.tobytes(), inner))
         assert results[0] == results[1]
 
+    async def test_group_losses_repeat_and_need_no_anchor(
+        self, make_trainer: TrainerFactory
+    ) -> None:
+        positions = np.arange(60, dtype=np.int64).reshape(10, 6)
+        with trio.fail_after(TIMEOUT_S):
+            async with make_trainer() as trainer:
+                anchor = await anchor_for(trainer)
+                first = await trainer.group_losses(anchor, positions)
+                again = await trainer.group_losses(anchor, positions[::-1])
+                other = await trainer.group_losses(await anchor_for(trainer, salt=1), positions)
+                assert len(first.losses) == 10
+                assert np.isfinite(first.losses).all()
+                assert first.losses == again.losses[::-1]
+                assert first.losses != other.losses
+
+    async def test_group_losses_do_not_disturb_training(self, make_trainer: TrainerFactory) -> None:
+        positions = np.arange(60, dtype=np.int64).reshape(10, 6)
+        results = []
+        with trio.fail_after(TIMEOUT_S):
+            async with make_trainer() as trainer:
+                anchor = await anchor_for(trainer)
+                await trainer.train(anchor, LANE, max_steps=0)
+                state = (await trainer.inner_state()).copy()
+                for measured in (False, True):
+                    await collected(trainer)
+                    await trainer.restore_inner_state(state)
+                    await trainer.train(anchor, LANE, max_steps=6)
+                    if measured:
+                        await steps_done(trainer, 1)
+                        await trainer.group_losses(await anchor_for(trainer, salt=1), positions)
+                    await steps_done(trainer, 6)
+                    work, delta = await collected(trainer)
+                    results.append((work.steps, work.loss, delta.tobytes()))
+        assert results[0] == results[1]
+
     async def test_hand_over_does_not_wait_for_an_evaluation(
         self, make_trainer: TrainerFactory
     ) -> None:

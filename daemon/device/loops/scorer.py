@@ -1,4 +1,4 @@
-"""Scores parameters on held-out samples between two steps. Worker process only.
+"""Scores parameters on held-out or on named samples, between two steps. Worker process only.
 
 The model computes with other memory meanwhile, so the parameters that are trained stay as they are:
 a hand-over at the same time is not disturbed.
@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from time import monotonic
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from daemon.device.loops.batches import checked_batch
 from daemon.device.model.author_code import (
     AuthorFault,
     MemoryShort,
@@ -27,7 +29,9 @@ from daemon.device.processor import Device
 from daemon.device.tasks.description import seed_everything
 from daemon.device.tasks.held_out import DataSplit
 from daemon.device.tasks.task import Task
-from protocol.ports.trainer import Evaluation, HeldOutShare
+from protocol.ports.trainer import Evaluation, GroupLosses, HeldOutShare
+
+Groups = npt.NDArray[np.int64]
 
 
 class ScoringFault(Exception):
@@ -60,6 +64,33 @@ class HeldOutScorer:
                 f" {self._split.held_out} of {self._split.total:,} samples are held out"
             )
         self._task.held_out_indices = indices
+        with self._scoring(parameters, "evaluate()"):
+            figures = self._checked(self._task.evaluate(self._net.model))
+        loss = figures.pop("loss")
+        return Evaluation(
+            loss=loss,
+            metrics=tuple(sorted(figures.items())),
+            samples=len(indices),
+            seconds=monotonic() - began_s,
+        )
+
+    def group_losses(self, parameters: torch.Tensor, groups: Groups) -> GroupLosses:
+        """Measure the mean loss of each group of samples at the vector `parameters`.
+
+        `groups` are sample indices, shape (groups, samples). Raises `ScoringFault`.
+        """
+        began_s = monotonic()
+        losses: list[float] = []
+        with self._scoring(parameters, "loss()"):
+            for indices in groups:
+                batch = checked_batch(self._task, self._task.batch(indices.copy()), len(indices))
+                loss = self._task.loss(self._net.model, self._device.put(batch))
+                losses.append(float(loss))
+        return GroupLosses(losses=tuple(losses), seconds=monotonic() - began_s)
+
+    @contextmanager
+    def _scoring(self, parameters: torch.Tensor, method: str) -> Iterator[None]:
+        """Let the task score `parameters` inside the block, and leave training as it was."""
         vector = parameters.to(self._device.torch)
         try:
             with (
@@ -68,20 +99,12 @@ class HeldOutScorer:
                 _same_random_numbers(self._device),
                 torch.no_grad(),
                 self._device.autocast(),
-                author_code("evaluate()", SampleFault),
+                author_code(method, SampleFault),
             ):
                 seed_everything(self._seed)
-                scores = self._task.evaluate(self._net.model)
-                figures = self._checked(scores)
+                yield
         except (AuthorFault, MemoryShort) as fault:
             raise ScoringFault(fault.what, fault.trace) from fault
-        loss = figures.pop("loss")
-        return Evaluation(
-            loss=loss,
-            metrics=tuple(sorted(figures.items())),
-            samples=len(indices),
-            seconds=monotonic() - began_s,
-        )
 
     def _checked(self, scores: object) -> dict[str, float]:
         place = place_of(self._task.evaluate)

@@ -15,6 +15,7 @@ and all commands hold `lock`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from threading import RLock
 from time import monotonic
 
@@ -43,7 +44,7 @@ from daemon.device.tasks.held_out import split_of
 from daemon.device.tasks.task import Task
 from protocol.averaging.vector_layout import Vector
 from protocol.digest import digest
-from protocol.ports.trainer import Evaluation, HeldOutShare, Lane, Progress
+from protocol.ports.trainer import Evaluation, GroupLosses, HeldOutShare, Lane, Progress
 from protocol.run.data_order import sample_indices
 from protocol.run.schedule import learning_rate_factor
 from protocol.run.task_digest import TaskDigest
@@ -180,6 +181,15 @@ class TrainingLoop:
     def evaluate(self, share: HeldOutShare) -> Evaluation:
         """Score the parameters in the shared memory. Raises `ScoringFault`."""
         return self._scorer.score(self._scored, share)
+
+    def group_losses(self, groups: Sequence[Sequence[int]]) -> GroupLosses:
+        """Measure the loss of groups of training samples at the shared parameters.
+
+        `groups` are positions in the run's order. Raises `ScoringFault`.
+        """
+        positions = np.array(groups, dtype=np.int64)
+        indices = sample_indices(self._job.seed, self.split.trained, positions.reshape(-1))
+        return self._scorer.group_losses(self._scored, indices.reshape(positions.shape))
 
     # ------------------------------------------------------------- commands to the other thread
 

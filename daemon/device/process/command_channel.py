@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -14,6 +14,8 @@ from daemon.device.messages import (
     CommandRefused,
     ContinueTraining,
     EvaluateModel,
+    EvaluationUnable,
+    MeasureGroups,
     ShiftAnchor,
     TrainFromAnchor,
     WorkerCommand,
@@ -31,6 +33,9 @@ RECHECK_S = 2.0
 # A command has a few hundred bytes, and the socket's buffer 200 KB. Only a worker that reads
 # nothing for long lets a send wait.
 SEND_LIMIT_S = 10.0
+# The groups of samples that are measured between two steps: of 32 samples each, they cost about as
+# much as 5 steps of a batch of 8.
+GROUPS_AT_ONCE = 4
 
 
 class CommandChannel:
@@ -125,20 +130,58 @@ class CommandChannel:
     async def evaluate(self, parameters: Vector, share: HeldOutShare) -> WorkerReport:
         """Ask for an evaluation, and wait for its result. Other commands do not wait for it."""
         async with self._evaluating:
-            # The evaluation of a cancelled call still uses the shared parameters.
-            if self._supervisor.current is not None:
-                await self._evaluation(self._supervisor.current)
+            _, report = await self._score(
+                lambda number: EvaluateModel(id=number, share=share), parameters
+            )
+            return report
 
-            def begin(worker: WorkerProcess, number: int) -> WorkerCommand:
-                worker.evaluation, worker.evaluated = number, None
-                worker.evaluation_ended = trio.Event()
-                return EvaluateModel(id=number, share=share)
+    async def measure(
+        self, parameters: Vector, groups: Sequence[tuple[int, ...]]
+    ) -> list[WorkerReport]:
+        """Ask for the losses of groups, a few at a time: steps are made in between.
 
-            worker, _ = await self.ask(begin, put=(lambda buffers: buffers.scored, parameters))
-            await self._evaluation(worker)
-            if worker.evaluated is None:
-                raise TrainerLost(self._supervisor.lost)
-            return worker.evaluated
+        Returns one report for each `GROUPS_AT_ONCE` groups, or ends with the first failure.
+        """
+        reports: list[WorkerReport] = []
+        async with self._evaluating:
+            first: WorkerProcess | None = None
+            for at in range(0, len(groups), GROUPS_AT_ONCE):
+                part = tuple(groups[at : at + GROUPS_AT_ONCE])
+                worker, report = await self._score(
+                    lambda number, part=part: MeasureGroups(id=number, groups=part),  # type: ignore[misc]
+                    None if first else parameters,
+                )
+                if first not in (None, worker):
+                    # Another worker has other parameters in its memory.
+                    raise TrainerLost(self._supervisor.lost)
+                first = worker
+                reports.append(report)
+                if isinstance(report, EvaluationUnable):
+                    break
+        return reports
+
+    async def _score(
+        self, command: Callable[[int], WorkerCommand], parameters: Vector | None
+    ) -> tuple[WorkerProcess, WorkerReport]:
+        """Let the current worker score the shared parameters. The caller holds `_evaluating`.
+
+        `parameters` are written there first; None leaves them.
+        """
+        # The evaluation of a cancelled call still uses the shared parameters.
+        if self._supervisor.current is not None:
+            await self._evaluation(self._supervisor.current)
+
+        def begin(worker: WorkerProcess, number: int) -> WorkerCommand:
+            worker.evaluation, worker.evaluated = number, None
+            worker.evaluation_ended = trio.Event()
+            return command(number)
+
+        put = None if parameters is None else ((lambda buffers: buffers.scored), parameters)
+        worker, _ = await self.ask(begin, put=put)
+        await self._evaluation(worker)
+        if worker.evaluated is None:
+            raise TrainerLost(self._supervisor.lost)
+        return worker, worker.evaluated
 
     async def _evaluation(self, worker: WorkerProcess) -> None:
         """Wait for the end of an evaluation. Kill a worker that is too slow."""

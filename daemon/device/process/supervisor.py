@@ -19,6 +19,7 @@ from daemon.device.messages import (
     BatchUnusable,
     CommandRefused,
     EvaluationUnable,
+    GroupsMeasured,
     LoadTask,
     ModelEvaluated,
     TaskFailed,
@@ -214,9 +215,11 @@ class WorkerSupervisor:
                     self._faults.batch_skipped(report)
                 case WorkerProgress() if report.stretch == worker.stretch:
                     self._follow(worker, report)
-                case ModelEvaluated(id=number) | EvaluationUnable(id=number) if (
-                    number == worker.evaluation
-                ):
+                case (
+                    ModelEvaluated(id=number)
+                    | GroupsMeasured(id=number)
+                    | EvaluationUnable(id=number)
+                ) if number == worker.evaluation:
                     worker.evaluated = report
                     worker.evaluation_ended.set()
                     if isinstance(report, EvaluationUnable):

@@ -17,6 +17,7 @@ from daemon.device.messages import (
     CollectWork,
     ContinueTraining,
     EvaluationUnable,
+    GroupsMeasured,
     HandOverWork,
     LoadInnerState,
     ModelEvaluated,
@@ -40,8 +41,10 @@ from protocol.journal import JournalEvent
 from protocol.ports.trainer import (
     Evaluation,
     EvaluationFailed,
+    GroupLosses,
     HeldOutShare,
     Lane,
+    Positions,
     Progress,
     TaskInfo,
     Work,
@@ -185,6 +188,18 @@ class WorkerTrainer:
         if isinstance(report, EvaluationUnable):
             raise EvaluationFailed(report.what)
         raise OurFault(f"the worker answered an evaluation with {report}")
+
+    async def group_losses(self, parameters: Vector, positions: Positions) -> GroupLosses:
+        groups = [tuple(group) for group in positions.tolist()]
+        losses: tuple[float, ...] = ()
+        seconds = 0.0
+        for report in await self._commands.measure(parameters, groups):
+            if isinstance(report, EvaluationUnable):
+                raise EvaluationFailed(report.what)
+            if not isinstance(report, GroupsMeasured):
+                raise OurFault(f"the worker answered a measurement with {report}")
+            losses, seconds = (*losses, *report.losses.losses), seconds + report.losses.seconds
+        return GroupLosses(losses=losses, seconds=seconds)
 
     async def inner_state(self) -> Vector:
         worker, _ = await self._commands.ask(lambda _, number: SaveInnerState(id=number))

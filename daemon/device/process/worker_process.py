@@ -9,7 +9,7 @@ from pathlib import Path
 
 import trio
 
-from daemon.device.messages import EvaluationUnable, ModelEvaluated, WorkerReport
+from daemon.device.messages import EvaluationUnable, GroupsMeasured, ModelEvaluated, WorkerReport
 from daemon.device.model.author_code import OUT_OF_MEMORY, is_library
 from daemon.device.process.launch import start_worker
 from daemon.device.process.restart_policy import TaskFailure
@@ -54,7 +54,7 @@ class WorkerProcess:
         # The last evaluation that was asked for, and its result. Set at its end, and that of the
         # process.
         self.evaluation = 0
-        self.evaluated: ModelEvaluated | EvaluationUnable | None = None
+        self.evaluated: ModelEvaluated | GroupsMeasured | EvaluationUnable | None = None
         self.evaluation_ended = trio.Event()
         self.evaluation_ended.set()
 

@@ -26,9 +26,11 @@ from protocol.journal import JournalEvent
 from protocol.ports.trainer import (
     Evaluation,
     EvaluationFailed,
+    GroupLosses,
     HeldOutShare,
     Lane,
     ParameterSpec,
+    Positions,
     Progress,
     TaskInfo,
     Work,
@@ -97,6 +99,10 @@ class VectorTrainer:
         await trio.lowlevel.checkpoint()
 
     async def evaluate(self, parameters: Vector, share: HeldOutShare) -> Evaluation:
+        await trio.lowlevel.checkpoint()
+        raise EvaluationFailed("a given vector cannot be scored")
+
+    async def group_losses(self, parameters: Vector, positions: Positions) -> GroupLosses:
         await trio.lowlevel.checkpoint()
         raise EvaluationFailed("a given vector cannot be scored")
 

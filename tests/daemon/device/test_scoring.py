@@ -169,3 +169,44 @@ def test_a_run_without_held_out_samples_is_not_scored() -> None:
     loop, _ = loop_of(Line(OPTIONS))
     with pytest.raises(ScoringFault, match="0 of 100 samples are held out"):
         loop.evaluate(ALL)
+
+
+def test_group_losses_are_the_means_of_the_samples_at_each_position() -> None:
+    loop, shared = loop_of(Line(OPTIONS), holds_out=True)
+    shared.scored[:] = shared.anchor
+    positions = np.arange(24).reshape(3, 8)
+    measured = loop.group_losses(positions.tolist())
+    assert len(measured.losses) == 3
+    singles = loop.group_losses([[int(position)] for position in positions[1]]).losses
+    assert measured.losses[1] == pytest.approx(sum(singles) / 8, rel=1e-5)
+    shared.scored[:] = 0.0
+    assert loop.group_losses(positions.tolist()).losses != measured.losses
+
+
+def test_group_losses_leave_all_of_training_as_it_was() -> None:
+    results = []
+    for measured in (False, True):
+        loop, shared = loop_of(Messy(OPTIONS), holds_out=True)
+        loop.train(LANE, None)
+        for _ in range(6):
+            loop.step()
+            gradient = loop._net.grad.clone()
+            if measured:
+                shared.scored[:] = 7.0
+                loop.group_losses([[1, 2, 3], [4, 5, 6]])
+            assert torch.equal(loop._net.grad, gradient)
+        loop.pause()
+        results.append(shared.delta.copy())
+    assert np.array_equal(*results)
+
+
+def test_group_losses_lower_where_the_model_was_trained() -> None:
+    loop, shared = loop_of(Line(OPTIONS), holds_out=True)
+    loop.train(LANE, 20)
+    shared.scored[:] = shared.anchor
+    before = loop.group_losses([list(range(40))]).losses[0]
+    while loop.training:
+        loop.step()
+    loop.pause()
+    shared.scored[:] = shared.anchor - shared.delta
+    assert loop.group_losses([list(range(40))]).losses[0] < before

@@ -24,9 +24,11 @@ from protocol.ports.offload import inline
 from protocol.ports.trainer import (
     Evaluation,
     EvaluationFailed,
+    GroupLosses,
     HeldOutShare,
     Lane,
     ParameterSpec,
+    Positions,
     Progress,
     TaskInfo,
     TrainerLost,
@@ -156,6 +158,9 @@ class ScriptedTrainer:
         await self._point()
 
     async def evaluate(self, parameters: Vector, share: HeldOutShare) -> Evaluation:
+        raise EvaluationFailed("nothing to score")
+
+    async def group_losses(self, parameters: Vector, positions: Positions) -> GroupLosses:
         raise EvaluationFailed("nothing to score")
 
     async def inner_state(self) -> Vector:

@@ -8,6 +8,7 @@ import trio
 from daemon.services.training.native.state.anchor import Anchor
 from daemon.swarm.state_download import StateDownload
 from protocol.averaging.outer_step import state_digest, state_leaves
+from protocol.averaging.plan_sum import StepTerms
 from protocol.averaging.vector_layout import Vector
 from protocol.digest import merkle_root
 from protocol.ports.offload import inline
@@ -36,9 +37,13 @@ def test_an_outer_step_during_a_download_changes_neither_state() -> None:
         half = PARAMETERS // 2
         download.value[:half], download.momentum[:half] = value[:half], momentum[:half]
         # A view reaches its vote during the download.
-        stepped = await anchor.step(
-            lambda start, out: vector(3)[start : start + out.size], (), MANIFEST.outer, inline
+        made = await anchor.step(
+            lambda start, out: vector(3)[start : start + out.size],
+            StepTerms(rounds=1.0, usual=None),
+            MANIFEST.outer,
+            inline,
         )
+        stepped = made.digest
         download.value[half:], download.momentum[half:] = value[half:], momentum[half:]
         assert state_digest(anchor.spare_value, anchor.spare_momentum) == stepped
         assert state_digest(download.value, download.momentum) == merkle_root(leaves)

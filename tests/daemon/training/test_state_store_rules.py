@@ -54,6 +54,7 @@ RULE_CHANGES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
                 leader_order=lambda parent, candidates: tuple(sorted(candidates)),
                 check_inclusion=_never,
                 weighted_mean=_never,
+                clipped_mean=_never,
                 outer_step=_never,
                 merge_vectors=_never,
             ),

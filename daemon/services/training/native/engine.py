@@ -40,7 +40,8 @@ from protocol.identity import PeerId
 from protocol.membership.owner_record import OwnerRecords
 from protocol.messages.base import Signed
 from protocol.messages.beacon import Beacon, with_score
-from protocol.messages.envelope import AnyMessage
+from protocol.messages.envelope import AnyMessage, sign
+from protocol.messages.membership import Leave
 from protocol.messages.offer import Ready
 from protocol.ports.trainer import Trainer
 from protocol.round import events as e
@@ -49,6 +50,8 @@ from protocol.rules.versions import RULES_4
 
 # The time between checks of whether the node can accept a message that waits.
 DELIVERY_POLL_S = 0.05
+# The time between looks for a new recovery of the run's owner.
+RECOVERY_POLL_S = 1.0
 
 
 class NativeEngine:
@@ -91,6 +94,8 @@ class NativeEngine:
             if context.owner_records is not None
             else OwnerRecords(context.run, context.manifest.owner)
         )
+        # The version of the owner's records whose recoveries the lineage knows.
+        self._noted_version = -1
         self.peers = self._peer_parts(
             lambda peer: exclusion_reason(peer) or self.owner_records.reason_against(peer)
         )
@@ -129,6 +134,8 @@ class NativeEngine:
             await nursery.start(peers.data_plane.sender.run)
             if self._owner_exchange is not None:
                 await nursery.start(self._owner_exchange.run)
+                self._note_recoveries()
+                nursery.start_soon(self._watch_recoveries)
             info = await self._trainer.describe()
             self._stage = Starting(info)
             peers.members.tasks.begin(info.task)
@@ -166,10 +173,36 @@ class NativeEngine:
             await rounds.run(self._finish)
             nursery.cancel_scope.cancel()
 
+    async def _watch_recoveries(self) -> None:
+        """Follow what the run's owner signs while the run goes on."""
+        while True:
+            await trio.sleep(RECOVERY_POLL_S)
+            if self.owner_records.version != self._noted_version:
+                self._note_recoveries()
+
+    def _note_recoveries(self) -> None:
+        self._noted_version = self.owner_records.version
+        for recovery in self.owner_records.recoveries:
+            self.peers.lineage.recover(recovery)
+        self._stage.lineage_changed()
+
     def finish(self) -> None:
-        """Make what was learned durable and return from `run`."""
+        """Make what was learned durable and return from `run`.
+
+        A voter tells the other members that it leaves, so that they need not wait for its vote.
+        """
+        self._leave()
         self._finish.set()
         self._queue.wake()
+
+    def _leave(self) -> None:
+        context, state = self._context, self._stage.state
+        if state is None or state.record is None or context.me not in state.record.voters:
+            return
+        leave = Leave(tip=state.tip.hash, serial=self._beacons.next_serial())
+        signed = sign(context.signer, context.run, leave)
+        for peer in sorted((state.live | {*state.record.voters}) - {context.me}):
+            self.peers.messenger.send(peer, signed)
 
     def end_training(self) -> None:
         """End the current training now. A benchmark drives its rounds with this."""
@@ -239,6 +272,7 @@ class NativeEngine:
             ),
             fraud_proofs=fraud_proofs,
             state_server=StateServer(ports.disk, self._leaves, self._parameters, self._read_state),
+            owner_records=self.owner_records,
         )
 
     # ---------------------------------------------------------------- called by the parts

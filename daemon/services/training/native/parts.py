@@ -25,6 +25,7 @@ from daemon.swarm.members import Members
 from daemon.swarm.messenger import Messenger
 from daemon.swarm.state_transfer import StateServer
 from protocol.journal import Warned
+from protocol.membership.owner_record import OwnerRecords
 from protocol.ports.trainer import TaskInfo, Trainer
 from protocol.round.events import Event
 from protocol.rules.versions import RULES_2, RULES_4
@@ -42,6 +43,7 @@ class PeerParts(msgspec.Struct, frozen=True, kw_only=True):
     auditor: Auditor
     fraud_proofs: FraudProofs
     state_server: StateServer
+    owner_records: OwnerRecords
 
 
 class ModelParts(msgspec.Struct, frozen=True, kw_only=True):

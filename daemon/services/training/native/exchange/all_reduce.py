@@ -48,16 +48,15 @@ from daemon.services.training.native.exchange.result_buffer import (
 )
 from daemon.services.training.native.exchange.result_exchange import ResultExchange
 from daemon.services.training.native.exchange.signal import Signal
-from protocol.averaging.reduction import mean_of_groups
+from protocol.averaging.plan_sum import PlanSum
 from protocol.averaging.vector_layout import Vector
 from protocol.contribution.offer import Offer
-from protocol.digest import Digest
+from protocol.digest import Buffer, Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId
 from protocol.messages.envelope import open_as
 from protocol.messages.round import GroupSum, Inclusion, SliceResult
 from protocol.planning.plan import OpenPlan
-from protocol.rules.registry import rule_set
 
 # How long bytes that arrive before their inclusion wait for it.
 EARLY_S = 15.0
@@ -221,11 +220,21 @@ class AllReduce:
         parts = await self._parts.all_of(index, results.inclusion.contributors)
         total = await self._early.total_of(index, parts) if self._early is not None else None
         if total is not None:
+            results.tally = total.tally
             self._note_loss(results, results.finish_pieces(index, total))
             return
-        weighted = [(self.plan.offers[c].samples, data) for c, data in parts.items()]
-        mean_of = rule_set(self.plan.rules).weighted_mean
-        await self._finish(results, index, partial(mean_of, weighted, self._context.codec))
+        sums = PlanSum(self.plan, results.inclusion.contributors, self._context.parameters)
+        given = list(parts.items())
+
+        def write_mean(mean: Vector) -> int:
+            return self._loss_weight(
+                sums, sums.mean(given, self._context.codec, mean, results.tally)
+            )
+
+        await self._finish(results, index, write_mean)
+
+    def _loss_weight(self, sums: PlanSum, total: int) -> int:
+        return sums.loss_weight(total, self.plan.offers[self._me].samples, self._me)
 
     async def _reduce_between_groups(
         self, results: ResultExchange, inter_group: InterGroupReduce, ours: list[int]
@@ -241,9 +250,14 @@ class AllReduce:
         for i in ours:
             if self._layout.finishes(i):
                 await self._changed.until(lambda i=i: inter_group.has_all(i))  # type: ignore[misc]
-                mean_of = rule_set(self.plan.rules).weighted_mean
-                sums = inter_group.pop(i)
-                await self._finish(results, i, partial(mean_of_groups, sums, mean_of=mean_of))
+                await self._finish(
+                    results, i, partial(self._mean_of_groups, inter_group, inter_group.pop(i))
+                )
+
+    def _mean_of_groups(
+        self, inter_group: InterGroupReduce, means: list[tuple[int, Buffer]], out: Vector
+    ) -> int:
+        return self._loss_weight(inter_group.sums, inter_group.sums.mean_of_groups(means, out))
 
     async def _finish(
         self, results: ResultExchange, index: int, write_mean: Callable[[Vector], int]
@@ -268,6 +282,13 @@ class AllReduce:
     def samples(self) -> list[GroupSumSample]:
         """Return the drawn chunks of other groups' sums that went into this node's slices."""
         return self._results.samples if self._results is not None else []
+
+    def clip_shares(self) -> dict[int, float]:
+        """Return which share of each contribution the clip left in what this node summed.
+
+        The shares are by member of the plan, of the last inclusion; empty where nothing is clipped.
+        """
+        return self._results.clip_shares() if self._results is not None else {}
 
     def results(self) -> ResultBuffer:
         """Return the mean that the last `average` computed."""

@@ -37,12 +37,12 @@ from daemon.services.training.native.exchange.exchange_context import (
 from daemon.services.training.native.exchange.result_buffer import ResultBuffer
 from daemon.services.training.native.exchange.signal import Signal
 from protocol.averaging.inclusion import expected_contributors
+from protocol.averaging.plan_sum import ClipTally, PlanSum
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
 from protocol.codec import chunk_bytes
 from protocol.digest import Buffer, Digest
 from protocol.errors import PeerFault
 from protocol.planning.plan import OpenPlan
-from protocol.rules.registry import rule_set
 
 # A slice leaves in about this many pieces.
 PIECES = 16
@@ -63,6 +63,9 @@ class EarlySum:
         self._plan, self._context, self._ports, self._results = plan, context, ports, results
         self._me = plan.index[context.signer.peer]
         self._contributors = expected_contributors(plan)
+        self._sums = PlanSum(plan, self._contributors, context.parameters)
+        # What the clip left of the contributions.
+        self.tally = ClipTally()
         first, stop = plan.layout.parts[self._me]
         self._chunks = stop - first
         sizes = SliceSizes(plan.layout, context.codec, context.parameters)
@@ -138,15 +141,12 @@ class EarlySum:
         encoded = self._encoded[begin:behind]
         mean = self._mean[start:end]
         ranges = [
-            (
-                self._plan.offers[c].samples,
-                self._parts[c][context.codec.size(start) : context.codec.size(end)],
-            )
+            (c, self._parts[c][context.codec.size(start) : context.codec.size(end)])
             for c in self._contributors
         ]
 
         def work() -> list[Digest]:
-            weight = rule_set(self._plan.rules).weighted_mean(ranges, context.codec, mean)
+            weight = self._loss_weight(self._sums.mean(ranges, context.codec, mean, self.tally))
             if not self._in_place:
                 codec.encode_into(mean, 1.0, encoded)
             if not codec.lossless:
@@ -158,6 +158,9 @@ class EarlySum:
         self._summed_chunks = stop
         if not self._stopped:
             self._send(begin, encoded)
+
+    def _loss_weight(self, total: int) -> int:
+        return self._sums.loss_weight(total, self._plan.offers[self._me].samples, self._me)
 
     def _element(self, chunk: int) -> int:
         """Return the first element of a chunk, counted from the start of the slice."""

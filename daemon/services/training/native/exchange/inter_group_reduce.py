@@ -21,6 +21,7 @@ from daemon.services.training.native.exchange.exchange_context import (
     ExchangePorts,
     SliceSizes,
 )
+from protocol.averaging.plan_sum import ClipTally, PlanSum
 from protocol.averaging.reduction import GROUP_CODEC
 from protocol.averaging.sum_audit import Piece, draw_group_chunk, result_piece
 from protocol.codec import chunk_bytes, codec_named
@@ -31,7 +32,6 @@ from protocol.messages.base import Signed
 from protocol.messages.envelope import sign
 from protocol.messages.round import GroupSum
 from protocol.planning.plan import OpenPlan
-from protocol.rules.registry import rule_set
 
 _CODEC = codec_named(GROUP_CODEC)
 
@@ -67,10 +67,9 @@ class InterGroupReduce:
         self._used: set[int] = set()
         # Chunks of other groups' sums, for the audit.
         self.samples: list[GroupSumSample] = []
-        self._weights = {
-            group: sum(plan.offers[c].samples for c in self.contributors_of(group))
-            for group in self._layout.groups_with(self._inclusion.contributors)
-        }
+        self.sums = PlanSum(plan, self._inclusion.contributors, context.parameters)
+        # What the clip left of the contributions of this node's group.
+        self.tally = ClipTally()
 
     def contributors_of(self, group: int) -> list[int]:
         """Return the contributors in a group."""
@@ -88,18 +87,18 @@ class InterGroupReduce:
         """
         sent: list[tuple[int, int, Parcel]] = []
         group, (first, _) = self._layout.group_of[index], self._layout.parts[index]
-        weighted = [(self._plan.offers[c].samples, memoryview(data)) for c, data in parts.items()]
+        whole = [(c, memoryview(data)) for c, data in parts.items()]
         codec = self._context.codec
         # Each member begins with its successor, as in `AllReduce.scatter`.
         finishers = sorted(
             (j for j in self._layout.counterparts[index] if self._layout.finishes(j)),
             key=lambda j: (j <= index, j),
         )
-        for j in finishers if weighted else ():
+        for j in finishers if whole else ():
             at = (self._layout.slices[j][0] - first) * chunk_bytes(codec)
             start, stop = self._sizes.elements(j)
             size = codec.size(stop - start)
-            shares = [(weight, data[at : at + size]) for weight, data in weighted]
+            shares = [(c, data[at : at + size]) for c, data in whole]
             owner = self._inclusion.owners[j]
             memory = self._ports.buffers.acquire(_CODEC.size(stop - start))
             encoded, root = await self._ports.offload(partial(self._sum, shares, memory))
@@ -120,7 +119,7 @@ class InterGroupReduce:
         self, shares: list[tuple[int, memoryview]], memory: memoryview
     ) -> tuple[memoryview, Digest]:
         mean = np.frombuffer(memory, np.float32)
-        rule_set(self._plan.rules).weighted_mean(shares, self._context.codec, mean)
+        self.sums.mean(shares, self._context.codec, mean, self.tally)
         encoded = mean.astype("<f4", copy=False).data.cast("B")
         return encoded, self._ports.commitment.root(encoded, chunk_bytes(_CODEC))
 
@@ -151,7 +150,10 @@ class InterGroupReduce:
                 "not_member",
                 f"{short(self._plan.members[contributor])} does not sum part {summed.part}",
             )
-        if owners[summed.slice] != self._me or layout.group_of[summed.part] not in self._weights:
+        if (
+            owners[summed.slice] != self._me
+            or layout.group_of[summed.part] not in self.sums.group_weights
+        ):
             raise PeerFault(
                 "not_member",
                 f"this node does not need the group's sum of slice {summed.slice}",
@@ -193,9 +195,9 @@ class InterGroupReduce:
 
     def has_all(self, index: int) -> bool:
         """Return whether the sums of all groups for a slice have arrived."""
-        return all((group, index) in self._sums for group in self._weights)
+        return all((group, index) in self._sums for group in self.sums.group_weights)
 
     def pop(self, index: int) -> list[tuple[int, Buffer]]:
-        """Return the sums of a slice with their weights, in the groups' order, and drop them."""
+        """Return the sums of a slice with their groups, in the groups' order, and drop them."""
         self._used.add(index)
-        return [(weight, self._sums.pop((group, index))) for group, weight in self._weights.items()]
+        return [(group, self._sums.pop((group, index))) for group in self.sums.group_weights]

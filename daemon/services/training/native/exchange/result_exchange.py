@@ -35,6 +35,7 @@ from daemon.services.training.native.exchange.result_buffer import ResultBuffer
 from daemon.services.training.native.exchange.result_pieces import ResultPieces
 from daemon.services.training.native.exchange.signal import Signal
 from protocol.averaging.group_layout import receivers
+from protocol.averaging.plan_sum import ClipTally
 from protocol.averaging.vector_layout import Vector
 from protocol.codec import chunk_bytes
 from protocol.digest import Buffer, Digest
@@ -84,6 +85,8 @@ class ResultExchange:
             if len(plan.layout.groups) > 1
             else None
         )
+        # What the clip left of the contributions that this node summed.
+        self.tally = self.inter_group.tally if self.inter_group is not None else ClipTally()
         # By slice: the result that this node made.
         self._finished: dict[int, Parcel] = {}
         # Each (slice, member) to which this node has sent the slice's result.
@@ -91,6 +94,10 @@ class ResultExchange:
         self._gone = set(gone)
         # By slice: this group's sums, each with the member that it was sent to.
         self._group_sums: dict[int, list[tuple[int, Parcel]]] = {}
+
+    def clip_shares(self) -> dict[int, float]:
+        """Return which share of each contribution the clip left, by member of the plan."""
+        return self.tally.shares()
 
     @property
     def samples(self) -> list[GroupSumSample]:

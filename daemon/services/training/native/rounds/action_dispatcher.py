@@ -77,9 +77,9 @@ class ActionDispatcher:
                 self.start(executor.resume_training)
             case a.Scatter(plan=plan, offer=offer):
                 self._scatter(plan, offer)
-            case a.Reduce(inclusion=inclusion, digest=name, outer=outer):
+            case a.Reduce():
                 store = self._state_store
-                self.start(data_plane.reduce, inclusion, name, outer, store.anchor, store.results)
+                self.start(data_plane.reduce, action, store.anchor, store.results)
             case a.ServeInclusion(inclusion=inclusion, digest=name):
                 self.start(data_plane.serve, inclusion, name)
             case a.ForwardResults(plan=plan_digest, slices=slices, to=members):

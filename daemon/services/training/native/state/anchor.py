@@ -6,17 +6,18 @@ Every node at one certificate holds the same anchor, byte for byte.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
+import msgspec
 import numpy as np
 import trio
 
 from protocol.averaging.outer_step import state_leaves
-from protocol.averaging.replay import State, step_state
+from protocol.averaging.plan_sum import StepTerms
+from protocol.averaging.replay import Mean, State, limited, step_state
 from protocol.averaging.vector_layout import Vector
 from protocol.digest import Digest, merkle_root
 from protocol.membership.branch_merge import MergeShare, merge_into
-from protocol.messages.offer import Ready
 from protocol.ports.offload import Offload
 from protocol.rules.registry import rules_of
 from protocol.run.manifest import Manifest, Outer
@@ -26,6 +27,16 @@ STATES_KEPT = 3
 # The states before the anchor that stay in memory because a peer reads them, two vectors each. A
 # peer that asks for a third asks other members.
 LENT_STATES = 2
+
+
+class SteppedState(msgspec.Struct, frozen=True, kw_only=True):
+    """What an outer step made."""
+
+    # The digest of the state in the spare buffers.
+    digest: Digest
+    # By what the mean was multiplied, and its L2 norm then; 1.0 and 0.0 where steps have no limit.
+    factor: float
+    norm: float
 
 
 class Anchor:
@@ -68,39 +79,36 @@ class Anchor:
         return self.spare[1]
 
     async def step(
-        self,
-        mean: Callable[[int, Vector], Vector],
-        counted: Sequence[Ready],
-        outer: Outer,
-        offload: Offload,
-    ) -> Digest:
-        """Apply the outer step into the spare buffers; return the digest of the state there.
+        self, mean: Mean, terms: StepTerms, outer: Outer, offload: Offload
+    ) -> SteppedState:
+        """Apply the outer step into the spare buffers.
 
         Each leaf of the state is decoded, stepped and hashed while it is in cache.
 
         Args:
-            mean: `mean(start, out)` returns elements `[start, start + out.size)` of the averaged
-                pseudo-gradient, in `out` or in place.
-            counted: The offers whose contributions the mean averages.
+            mean: The averaged pseudo-gradient.
+            terms: What the step needs to know of the mean's plan.
             outer: The outer rules of this round (`protocol/run/schedule.py`).
             offload: Runs the arithmetic in a thread.
         """
-        rounds = self._rules.rounds_in(counted)
 
-        def work() -> list[Digest]:
-            return step_state(
+        def work() -> tuple[list[Digest], float, float]:
+            factor, norm = limited(mean, self.parameters, terms.usual)
+            leaves = step_state(
                 (self.value, self.momentum),
                 mean,
                 self.spare,
                 step=self._rules.outer_step,
                 outer=outer,
-                rounds=rounds,
+                rounds=terms.rounds,
+                factor=factor,
             )
+            return leaves, factor, norm
 
         # The writer of the last checkpoint may still read what is spare now.
         async with self.written:
-            self._spare_leaves = await offload(work)
-        return merkle_root(self._spare_leaves)
+            self._spare_leaves, factor, norm = await offload(work)
+        return SteppedState(digest=merkle_root(self._spare_leaves), factor=factor, norm=norm)
 
     async def digest_spare(self, offload: Offload) -> Digest:
         """Return the digest of the state that was written to the spare buffers."""

@@ -8,6 +8,7 @@ from daemon.services.training.native.state.anchor import Anchor
 from daemon.services.training.native.state.result_store import ResultStore
 from daemon.swarm.lineage import Lineage
 from protocol.averaging.outer_step import state_leaves
+from protocol.averaging.plan_sum import step_terms
 from protocol.averaging.replay import is_merge
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.tip import Tip
@@ -92,8 +93,9 @@ async def _step(
     mean = await results.mean_of(certificate)
     if mean is None:
         return False
-    counted = [certificate.plan.offers[i] for i in certificate.contributors]
-    if await anchor.step(mean.decode, counted, outer, offload) != certificate.outcome.state:
+    terms = step_terms(certificate.plan, certificate.contributors)
+    stepped = await anchor.step(mean.decode, terms, outer, offload)
+    if stepped.digest != certificate.outcome.state:
         warn(
             "RESULTS",
             f"The results of certificate {certificate.outcome.number} on disk do not lead to its"

@@ -170,7 +170,8 @@ class StateSync:
             # How long this node took to settle must not move the end of its round away from the
             # end of the others' rounds.
             age_s = trio.current_time() - since
-        return CertificateAdopted(tip=tip, age_s=age_s, full=self._is_any_full(path))
+        votes = path[-1].votes if path else ()
+        return CertificateAdopted(tip=tip, age_s=age_s, full=self._is_any_full(path), votes=votes)
 
     def _is_any_full(self, path: list[OpenCertificate]) -> bool:
         """Return whether a quorum of its parent's voters signed one of these certificates."""

@@ -1,0 +1,42 @@
+"""How often a voter audits: within 5% of its time and of its link."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec.structs import replace
+
+AUDIT_SHARE = 0.05
+"""The share of a voter's time, and of the bytes that its rounds move, for audits."""
+
+
+class AuditBudget(msgspec.Struct, frozen=True, kw_only=True):
+    """The cost of a voter's audits since `began_s`. Times are seconds of one monotonic clock."""
+
+    began_s: float
+    limit: float = AUDIT_SHARE
+    spent_s: float = 0.0
+    moved_bytes: int = 0
+    # The bytes of this voter's own offers since `began_s`, which its rounds move.
+    offered_bytes: int = 0
+
+    def affords(self, now_s: float) -> bool:
+        """Return whether another audit may begin.
+
+        The first audit of a voter comes at once. Later ones wait until the share holds again.
+        """
+        return (
+            self.spent_s <= self.limit * (now_s - self.began_s)
+            and self.moved_bytes <= 2 * self.limit * self.offered_bytes
+        )
+
+    def offered(self, size_bytes: int) -> AuditBudget:
+        """Return the budget after a round in which this voter sent an offer of this size."""
+        return replace(self, offered_bytes=self.offered_bytes + size_bytes)
+
+    def audited(self, *, seconds: float, size_bytes: int) -> AuditBudget:
+        """Return the budget after an audit."""
+        return replace(
+            self,
+            spent_s=self.spent_s + seconds,
+            moved_bytes=self.moved_bytes + size_bytes,
+        )

@@ -1,0 +1,66 @@
+"""The score of one audit, and the verdict over three of them.
+
+The drop of a group is loss(anchor) - loss(anchor - contribution), the mean over its samples. The
+drop alone does not separate honest work from a replayed mean, which lowers every loss. The score
+compares the drops of the groups that the contributor names with those of groups that nobody drew:
+honest work scores 0.9 and more, everything else about 0.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+
+AUDITS = 3
+"""The audits of one verdict, the last ones.
+
+One score of 16 groups moves by 0.08 by chance, the mean of three by 0.045.
+"""
+
+FOR_FROM, AGAINST_BELOW = 0.75, 0.6
+"""The bounds of a verdict. Between them, an earlier verdict stands.
+
+Half of the steps score 0.64 to 0.71: too little for a word in favour, and no fraud.
+"""
+
+NO_WORK = 0.5
+"""The score of an offer that names too little data, or whose contributor does not serve it.
+
+It is the score of no work at all. A node names its data again after the next certificate, so that
+one such audit between two good ones does not turn a verdict.
+"""
+
+
+def score_of(own: Sequence[float], others: Sequence[float]) -> float:
+    """Return the share of the own groups whose drop is above the median of the others' drops.
+
+    A drop that is not finite counts as the lowest: a contribution that destroys the model. Equal
+    drops are not above, so a contribution that changes nothing scores 0.
+
+    Raises:
+        ValueError: one of the sides is empty.
+    """
+    if not own or not others:
+        raise ValueError("an audit compares at least one group of each kind")
+    lowest = float("-inf")
+    ordered = sorted(drop if isfinite(drop) else lowest for drop in others)
+    half = len(ordered) // 2
+    median = ordered[half] if len(ordered) % 2 else _between(ordered[half - 1], ordered[half])
+    return sum(isfinite(drop) and drop > median for drop in own) / len(own)
+
+
+def _between(low: float, high: float) -> float:
+    return (low + high) / 2 if isfinite(low) else low
+
+
+def verdict(scores: Sequence[float]) -> bool | None:
+    """Return whether the last `AUDITS` scores speak for the contributor.
+
+    Returns:
+        True for, False against; None where they are too few, or between the bounds.
+    """
+    last = scores[-AUDITS:]
+    if len(last) < AUDITS:
+        return None
+    mean = sum(last) / AUDITS
+    return True if mean >= FOR_FROM else False if mean < AGAINST_BELOW else None

@@ -12,6 +12,7 @@ from enum import Enum
 
 from daemon.swarm.forks import Fork
 from daemon.swarm.lineage import Lineage
+from protocol.averaging.replay import is_merge
 from protocol.certificates.tip import Tip
 from protocol.digest import Digest
 from protocol.identity import PeerId
@@ -65,7 +66,17 @@ class BranchPolicy:
         """
         if patience is None:
             return True
-        for each in self._lineage.forks.signers(self._lineage.path(tip, target)):
+        path = self._lineage.path(tip, target)
+        merges = [made for one in path if is_merge(one) and (made := self._lineage.tip(one.hash))]
+        # A merge is full, and only the branch with more standing makes one: it speaks for what it
+        # absorbed.
+        own = [
+            one
+            for one in path
+            if (made := self._lineage.tip(one.hash)) is not None
+            and not any(self._lineage.descends(merge, made) for merge in merges)
+        ]
+        for each in self._lineage.forks.signers(own):
             here = Patience(since=patience.since, grace_s=patience.grace_s, voters=each.voters)
             if not here.is_patient(each.signers, now):
                 return False

@@ -17,6 +17,7 @@ from collections.abc import Callable
 import trio
 
 from daemon.services.service import ServiceContext
+from daemon.services.training.genesis import genesis_parameters
 from daemon.services.training.hivemind import policy
 from daemon.services.training.hivemind.member_state import MemberState
 from daemon.services.training.hivemind.peer_discovery import connect_members, serve_addresses
@@ -114,6 +115,9 @@ class HivemindEngine:
                 info=info,
                 disk=self._context.disk,
                 offload=self._context.offload,
+                genesis=lambda: genesis_parameters(
+                    self._trainer, info, self._manifest.seed, self._context.offload
+                ),
             )
             origin = await state.load()
             self._process = process = HivemindProcess(

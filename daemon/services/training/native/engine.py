@@ -25,6 +25,7 @@ from daemon.services.training.native.state.state_store import StateStore
 from daemon.swarm.ancestry import LineageEntry
 from daemon.swarm.chain_sync import ChainReply, serve_chain
 from daemon.swarm.follower import Follower, FollowerHooks
+from daemon.swarm.initial_transfer import InitialServer, serve_initial
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.manifest_exchange import serve_manifest
 from daemon.swarm.members import Members
@@ -110,6 +111,8 @@ class NativeEngine:
         serve_task(network, lambda: self.peers.members.tasks.ours)
         serve_state(network, self.peers.state_server)
         serve_results(network, ResultServer(self._held_mean))
+        if context.initial is not None and context.manifest.initial:
+            serve_initial(network, InitialServer(context.run, context.initial, ports.offload))
 
     @property
     def state(self) -> RoundState | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from daemon.swarm.initial_transfer import InitialWeights
 from protocol.digest import Digest
 from protocol.evaluation.budget import EVALUATION_SHARE
 from protocol.identity import PeerId, Signer
@@ -51,6 +52,8 @@ class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
     invitation: OwnInvitation = OwnInvitation()
     # What the run's owner signed since the run began; None makes an empty set.
     owner_records: OwnerRecords | None = None
+    # The weights with which the run begins, on this node's disk.
+    initial: InitialWeights | None = None
 
     @property
     def run(self) -> Digest:
@@ -69,6 +72,7 @@ def engine_context(
     binding: Binding | None = None,
     disk: DiskRules | None = None,
     evaluation_share: float = EVALUATION_SHARE,
+    initial: InitialWeights | None = None,
     *,
     invitation: OwnInvitation | None = None,
     owner_records: OwnerRecords | None = None,
@@ -83,6 +87,7 @@ def engine_context(
         evaluation_share=evaluation_share,
         invitation=invitation or OwnInvitation(),
         owner_records=owner_records,
+        initial=initial,
     )
 
 

@@ -150,6 +150,8 @@ class MergePrepared(Event, frozen=True, kw_only=True):
     state: Digest
     # A Ready without an offer.
     ready: Ready
+    # The tip that absorbs the other one, under rules 4.
+    preferred: Tip | None = None
 
 
 class CertificateAdopted(Event, frozen=True, kw_only=True):

@@ -128,7 +128,8 @@ class RoundExecutor:
         parent = merge_round(merge_parents(ours.hash, other.hash))
         number = max(ours.number, other.number) + 1
         ready = self._ready_builder.ready(parent, number, NOTHING, None)
-        self._emit(e.MergePrepared(other=other, state=state, ready=ready))
+        preferred = None if ours.record is None else self._lineage.sides(ours, other).preferred
+        self._emit(e.MergePrepared(other=other, state=state, ready=ready, preferred=preferred))
 
     async def recover(self, tip: Tip) -> None:
         """Take the state of the owner's recovery, then emit `CertificateAdopted`.

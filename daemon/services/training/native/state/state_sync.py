@@ -109,6 +109,11 @@ class StateSync:
             await self._state_store.results.persist_state(number, digest, anchor.spare)
             return digest
 
+    @property
+    def _what_prefers(self) -> str:
+        rules = self._state_store.manifest.rules
+        return "more certified samples" if rules < RULES_4 else "more voters"
+
     async def _absorb(self, ours: Tip, other: Tip, download: Arrived) -> Digest:
         """Compute the merge of two branches by standing (rules 4), as `merge` does."""
         preferred = self._lineage.sides(ours, other).preferred
@@ -136,10 +141,13 @@ class StateSync:
             self._record(
                 Warned(
                     code="FORK",
-                    message=f"Following another branch after certificate {where}:"
-                    " it has more certified samples.",
+                    message=f"Following another branch after certificate {where}: it has"
+                    f" {self._what_prefers}.",
                 )
             )
+            if self._state_store.manifest.rules >= RULES_4:
+                lost = self._lineage.path(tip, state_store.tip)
+                state_store.ledger_store.report_left(lost)
         joining = state_store.ledger_store.joins(state_store.tip, path)
         await self._trainer_link.end_trajectory(joining=joining)
         had_offer = state_store.ledger.pending > 0

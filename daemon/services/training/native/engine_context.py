@@ -47,13 +47,13 @@ class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
     disk: DiskRules = DiskRules()
     # The share of the time that scoring anchors may take.
     evaluation_share: float = EVALUATION_SHARE
+    # The weights with which the run begins, on this node's disk.
+    initial: InitialWeights | None = None
     # The proof that the run's owner invited this node, which its offers carry until a certificate
     # admits it.
     invitation: OwnInvitation = OwnInvitation()
     # What the run's owner signed since the run began; None makes an empty set.
     owner_records: OwnerRecords | None = None
-    # The weights with which the run begins, on this node's disk.
-    initial: InitialWeights | None = None
 
     @property
     def run(self) -> Digest:
@@ -85,9 +85,9 @@ def engine_context(
         binding=binding,
         disk=disk or DiskRules(),
         evaluation_share=evaluation_share,
+        initial=initial,
         invitation=invitation or OwnInvitation(),
         owner_records=owner_records,
-        initial=initial,
     )
 
 

@@ -23,6 +23,8 @@ class LineageEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     certificate: OpenCertificate
     tip: Tip
+    # Of a merge under rules 4: the parent that absorbed the other one.
+    preferred: Digest | None = None
 
 
 class Ancestry:
@@ -110,6 +112,21 @@ class Ancestry:
     def common(self, first: Tip, second: Tip) -> set[Digest]:
         """The names that both tips descend from, as far back as certificates are kept."""
         return self._reached(first) & self._reached(second)
+
+    def main_line(self, tip: Tip) -> list[Digest]:
+        """The names from `tip` back along the branches that absorbed others, the newest first.
+
+        What a merge absorbed is in the ancestry of a tip and not on its main line.
+        """
+        names = [tip.hash]
+        while True:
+            entry = self._entries.get(names[-1])
+            if entry is not None:
+                names.append(entry.preferred or entry.certificate.outcome.parents[0])
+            elif names[-1] in self._recoveries:
+                names.append(self._recoveries[names[-1]])
+            else:
+                return names
 
     def _reached(self, tip: Tip) -> set[Digest]:
         entries = self.of(tip)

@@ -64,16 +64,19 @@ class Forks:
         """Return the fork of two tips; None where their common ancestor is not kept.
 
         Votes are those that later plans of the branch list: two nodes with the same certificates
-        find the same fork, whatever copies they hold. No plan lists the votes for the only
+        find the same fork, whatever copies they hold. The ancestor is on the main line of both:
+        after a merge, the absorbed branch may go on from its own tip, where only its own voters
+        vote. They must not lead the others away. No plan lists the votes for the only
         certificate of a branch. Such a certificate counts with the votes of this node's copy, and
         with all voters where they are a quorum: copies of it carry different majorities.
         """
-        one, two = self._ancestry.of(first), self._ancestry.of(second)
-        names = self._ancestry.common(first, second)
-        common = [tip for name in names if (tip := self._tip_of(name)) is not None]
-        ancestor = max(common, key=lambda tip: (tip.number, tip.hash), default=None)
+        ours = set(self._ancestry.main_line(first))
+        common = (name for name in self._ancestry.main_line(second) if name in ours)
+        name = next(common, None)
+        ancestor = self._tip_of(name) if name is not None else None
         if ancestor is None:
             return None
+        one, two = self._ancestry.of(first), self._ancestry.of(second)
         return Fork(
             ancestor=ancestor,
             first=self._branch(first, one, two, ancestor),

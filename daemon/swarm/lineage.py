@@ -232,7 +232,10 @@ class Lineage:
         parents = [
             tip for name in certificate.outcome.parents if (tip := self.tip(name)) is not None
         ]
+        preferred: Digest | None = None
         if len(parents) == 2:
+            sides = self.sides(parents[0], parents[1]) if self._trust else None
+            preferred = sides.preferred.hash if sides is not None else None
             made = merge(
                 parents[0],
                 parents[1],
@@ -240,11 +243,11 @@ class Lineage:
                 certificate,
                 trusted=trusted,
                 trust=self._trust,
-                sides=self.sides(parents[0], parents[1]) if self._trust else None,
+                sides=sides,
             )
         else:
             made = extend(parents[0], certificate, trusted=trusted, trust=self._trust)
-        entry = LineageEntry(certificate=certificate, tip=made)
+        entry = LineageEntry(certificate=certificate, tip=made, preferred=preferred)
         if self._required is not None and (
             made.hash == self._required
             or any(parent.hash in self._with_required for parent in parents)
@@ -296,6 +299,12 @@ class Lineage:
         preferred = self.forks.prefer(first, second)
         stood = min(ours, theirs, key=len) if len(ours) != len(theirs) else frozenset()
         return MergeSides(ancestor=fork.ancestor, preferred=preferred, stood=tuple(sorted(stood)))
+
+    def has_absorbed(self, other: Tip, tip: Tip) -> bool:
+        """Whether the branch of `other` merged a part of the branch of `tip`."""
+        main = set(self._ancestry.main_line(other))
+        own = {name for name in self._ancestry.main_line(tip) if name not in main}
+        return not own.isdisjoint(self._ancestry.of(other))
 
     def merge_share(self, preferred: Tip, other: Tip) -> MergeShare:
         """How far the merge of `other` into `preferred` moves the state, under rules 4."""

@@ -98,10 +98,11 @@ class BranchPolicy:
         if self._is_final(tip, fork, now):
             self._warn_final(fork, ours, theirs)
             return Course.IGNORE
-        first_seen = self._first_seen(fork, now)
-        if now < first_seen + MERGE_WAIT_S or not self.accepts(tip, other, patience, now):
+        # Once the other branch merged a part of this one, only the rounds since then are lost.
+        waited = now >= self._first_seen(fork, now) + MERGE_WAIT_S
+        if not waited and not self._lineage.has_absorbed(other, tip):
             return Course.IGNORE
-        return Course.FOLLOW
+        return Course.FOLLOW if self.accepts(tip, other, patience, now) else Course.IGNORE
 
     def _exhausted(self, tip: Tip, fork: Fork) -> frozenset[PeerId]:
         recent = [frozenset(each.stood) for each in tip.record.merged] if tip.record else []

@@ -70,6 +70,8 @@ class Lineage:
         self._heads: dict[Digest, Tip] = {}
         # The certificate that the history must contain, until this node follows one with it.
         self._required: Digest | None = None
+        # The beginning of the hash of the certificate that this node's owner follows, in hex.
+        self.followed = ""
         # The owner's recoveries, by name.
         self._recoveries: dict[Digest, Recovery] = {}
         self._recovered: dict[Digest, Tip] = {}
@@ -124,6 +126,13 @@ class Lineage:
         """The tip of the recovery that counts, where its certificate is known."""
         newest = max(self._recoveries.items(), key=lambda item: item[1].serial, default=None)
         return self._recovered_tip(newest[0]) if newest is not None else None
+
+    def follows(self, tip: Tip) -> bool:
+        """Whether `tip` is on the branch that this node's owner follows."""
+        if not self.followed:
+            return False
+        names = {tip.hash, *self._ancestry.of(tip)}
+        return any(name.hex().startswith(self.followed) for name in names)
 
     def recovery_base(self, name: Digest) -> Tip | None:
         """The tip of the certificate that a recovery goes on from."""

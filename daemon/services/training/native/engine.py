@@ -138,6 +138,7 @@ class NativeEngine:
             if self._owner_exchange is not None:
                 await nursery.start(self._owner_exchange.run)
                 self._note_recoveries()
+            if context.manifest.rules >= RULES_4:
                 nursery.start_soon(self._watch_recoveries)
             info = await self._trainer.describe()
             self._stage = Starting(info)
@@ -182,6 +183,10 @@ class NativeEngine:
             await trio.sleep(RECOVERY_POLL_S)
             if self.owner_records.version != self._noted_version:
                 self._note_recoveries()
+            followed = await self._ports.offload(self._context.followed)
+            if followed != self.peers.lineage.followed:
+                self.peers.lineage.followed = followed
+                self._stage.lineage_changed()
 
     def _note_recoveries(self) -> None:
         self._noted_version = self.owner_records.version

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from daemon.services.training.native.exchange.data_plane import DataPlane
 from daemon.services.training.native.parts import ModelParts
 from daemon.services.training.native.rounds.ready_builder import ReadyBuilder
+from daemon.swarm.ancestry import LineageEntry
 from daemon.swarm.lineage import Lineage
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.merge import merge_parents, merge_round
@@ -141,7 +142,9 @@ class RoundExecutor:
         entry = self._lineage.entry(base.hash) if base is not None else None
         why = "its certificate is not known here"
         if state is None and base is not None and entry is not None:
-            why = await self._downloads.fetch(entry) or "its state was replaced"
+            # Members at the recovery serve the state under its name.
+            held = LineageEntry(certificate=entry.certificate, tip=tip)
+            why = await self._downloads.fetch(held) or "its state was replaced"
             download = self._downloads.pop(base.hash)
             state = (download.value, download.momentum) if download is not None else None
         if state is None:

@@ -64,7 +64,7 @@ class BranchPolicy:
 
         `patience` is None below rules 4, where every certificate may be followed.
         """
-        if patience is None:
+        if patience is None or self._lineage.follows(target):
             return True
         path = self._lineage.path(tip, target)
         merges = [made for one in path if is_merge(one) and (made := self._lineage.tip(one.hash))]
@@ -84,6 +84,12 @@ class BranchPolicy:
 
     def course(self, tip: Tip, other: Tip, patience: Patience, now: float) -> Course:
         """Return what a node at `tip` does about the branch of `other`."""
+        if self._lineage.followed:
+            # The node's owner decides, also against the rules.
+            if self._lineage.follows(other) and not self._lineage.follows(tip):
+                return Course.FOLLOW
+            if self._lineage.follows(tip) and not self._lineage.follows(other):
+                return Course.IGNORE
         fork = self._lineage.forks.of(tip, other)
         if fork is None:
             return Course.IGNORE

@@ -60,6 +60,9 @@ def _own(name: str, section: Section, help: str, module: str = "") -> Command:
 COMMANDS: tuple[Command, ...] = (
     _own("start", "Run a node", "Run a node in the foreground; the first start makes its key."),
     _own("stop", "Run a node", "Stop the node after its step and a checkpoint."),
+    _own("pause", "Run a node", "Pause training; the node stays in its run.", "pause"),
+    _own("resume", "Run a node", "Train again after a pause.", "pause"),
+    _own("finish", "Run a node", "Stop the node once its round is certified."),
     _own("config", "Run a node", "Show, change or check the settings of this node."),
     _own("repair", "Run a node", "Set damaged files of a run aside, to be fetched again."),
     _own("export", "Run a node", "Write the newest model of a run to a file."),

@@ -93,6 +93,10 @@ class TrainingService:
             task_status.started()
             nursery.start_soon(self._save_task)
 
+    async def hold(self, held: bool) -> None:
+        """Pause training, or train again."""
+        await self._registered().hold(held)
+
     def finish(self) -> None:
         """End the engine in order."""
         self._registered().finish()

@@ -257,17 +257,14 @@ class LedgerStore:
             dropped = self.ledger.settle(listed, beside=beside, share=1 / certificate.rounds)
             self._report_dropped(dropped, self._reason(certificate, counted, known))
 
-    def report_left(self, lost: list[OpenCertificate]) -> None:
+    def report_left(self, lost: list[OpenCertificate], why: str) -> None:
         """Report this node's work that only certificates of a branch held which it leaves."""
         samples = sum(
             one.plan.offers[one.plan.index[self._me]].samples
             for one in lost
             if self._me in one.listed
         )
-        self._report_dropped(
-            samples,
-            "only the branch counted it that this node left; more voters stand on the other branch",
-        )
+        self._report_dropped(samples, f"only the branch counted it that this node left: {why}")
 
     def joins(self, before: Tip, path: list[OpenCertificate]) -> bool:
         """Return whether `path` leads a node to its first anchor of a run that others began.

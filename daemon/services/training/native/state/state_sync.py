@@ -147,7 +147,7 @@ class StateSync:
             )
             if self._state_store.manifest.rules >= RULES_4:
                 lost = self._lineage.path(tip, state_store.tip)
-                state_store.ledger_store.report_left(lost)
+                state_store.ledger_store.report_left(lost, "more voters stand on the other branch")
         joining = state_store.ledger_store.joins(state_store.tip, path)
         await self._trainer_link.end_trajectory(joining=joining)
         had_offer = state_store.ledger.pending > 0
@@ -192,6 +192,10 @@ class StateSync:
         async with self._trainer_link.lock:
             before = self._state_store.tip
             await self._trainer_link.end_trajectory(joining=True)
+            self._state_store.ledger_store.report_left(
+                self._lineage.path(tip, before),
+                f"the run's owner took the run back to certificate {tip.number}",
+            )
             await self._state_store.recover(tip, state)
             self.unwritten.clear()
             self._unkept.clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from protocol import journal
-from protocol.status.figures import duration, loss, phase_words, quantity, size
+from protocol.status.figures import count, duration, loss, phase_words, quantity, size
 from protocol.status.text_parts import LeveledText, NameOf, because
 
 _OUTCOMES = {
@@ -57,6 +57,13 @@ def round_averaged(event: journal.RoundAveraged, name_of: NameOf) -> LeveledText
     has_loss = event.loss is not None and event.outcome == "averaged"
     at_loss = f", loss {loss(event.loss)}" if has_loss else ""
     return level, f"Round {event.number} {what}{at_loss}{because(event.reason)}"
+
+
+def quorum_report(event: journal.QuorumReport, name_of: NameOf) -> LeveledText:
+    counts = f"{count(event.here)} of {quantity(event.voters, 'voter')} here"
+    if event.reason:
+        return "warning", f"Nothing is certified{because(event.reason)}"
+    return "info", f"{counts}; a full certificate needs {count(event.needed)}"
 
 
 def alone(event: journal.Alone, name_of: NameOf) -> LeveledText:

@@ -117,15 +117,15 @@ class Alone(JournalEvent, frozen=True, kw_only=True, tag=True):
 
 
 class QuorumReport(JournalEvent, frozen=True, kw_only=True, tag=True):
-    """How many voters of a run of rules 4 are here, and whether they may certify.
+    """How many voters of a run of rules 4 are connected, and whether they may certify.
 
     `reason` says why they may not; empty where they may.
     """
 
-    # The voters after this node's tip, those of them that are here, and those that a full
+    # The voters after this node's tip, those of them that are connected, and those that a full
     # certificate needs.
     voters: int
-    here: int
+    connected: int
     needed: int
     # Whether this node goes on with fewer voters now.
     patient: bool

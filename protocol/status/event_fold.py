@@ -127,7 +127,7 @@ def _alone(state: StatusState, event: journal.Alone) -> None:
 def _quorum_report(state: StatusState, event: journal.QuorumReport) -> None:
     quorum = QuorumSummary(
         voters=whole(event.voters),
-        here=whole(event.here),
+        connected=whole(event.connected),
         needed=whole(event.needed),
         patient=event.patient,
         last_full=whole(event.last_full),

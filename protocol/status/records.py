@@ -79,16 +79,16 @@ class NodeSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QuorumSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether the voters of a run of rules 4 that are here may certify.
+    """Whether the voters of a run of rules 4 that are connected may certify.
 
-    Of `voters`, `here` are here, and a full certificate needs `needed`. `patient` says that this
-    node goes on with fewer. `last_full` is the number of the last full certificate that this node
-    adopted, and `full` whether the one that it is at is full. `reason` says why nothing is
+    Of `voters`, `connected` are connected, and a full certificate needs `needed`. `patient` says
+    that this node goes on with fewer. `last_full` is the number of the last full certificate that
+    this node adopted, and `full` whether the one that it is at is full. `reason` says why nothing is
     certified; empty where something may be.
     """
 
     voters: int
-    here: int
+    connected: int
     needed: int
     patient: bool
     last_full: int

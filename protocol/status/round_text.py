@@ -60,7 +60,7 @@ def round_averaged(event: journal.RoundAveraged, name_of: NameOf) -> LeveledText
 
 
 def quorum_report(event: journal.QuorumReport, name_of: NameOf) -> LeveledText:
-    counts = f"{count(event.here)} of {quantity(event.voters, 'voter')} here"
+    counts = f"{count(event.connected)} of {quantity(event.voters, 'voter')} connected"
     if event.reason:
         return "warning", f"Nothing is certified{because(event.reason)}"
     return "info", f"{counts}; a full certificate needs {count(event.needed)}"

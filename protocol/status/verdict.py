@@ -8,7 +8,7 @@ The first rule that applies gives the sentence:
     trainer died      the trainer restarts
     disk full         work can be neither offered nor kept
     paused            a person paused training
-    no quorum         too few voters of the run are here (rules 4)
+    no quorum         too few voters of the run are connected (rules 4)
     alone             work waits for more nodes, or the other nodes have another task
     stale             rounds used to be certified, and none was for long
     rounds            how many of the last rounds counted, and what became of the others
@@ -116,7 +116,7 @@ def _alone(state: StatusState, training: list[PeerSummary]) -> LeveledText:
 
 
 def _quorum(state: StatusState) -> LeveledText | None:
-    """Say that too few voters are here, and what to do if they do not come back."""
+    """Say that too few voters are connected, and what to do if they do not come back."""
     quorum = state.run.quorum
     if quorum is None or not quorum.reason:
         return None

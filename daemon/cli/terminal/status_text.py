@@ -173,8 +173,9 @@ def votes_line(run: RunSummary) -> str:
     if quorum is None:
         return ""
     line = (
-        f"{quantity(quorum.voters, 'voter')}, {count(quorum.here)} here; a full certificate needs"
-        f" {count(quorum.needed)}; the last full one was number {count(quorum.last_full)}"
+        f"{quantity(quorum.voters, 'voter')}, {count(quorum.connected)} connected; a full"
+        f" certificate needs {count(quorum.needed)}; the last full one was number"
+        f" {count(quorum.last_full)}"
     )
     return (
         f"{line}; this node goes on with fewer voters" if quorum.patient and quorum.reason else line

@@ -1,4 +1,4 @@
-"""What a status says of the votes of a run: who is here, and what to do when a quorum is gone."""
+"""What a status says of the votes of a run, and what to do when a quorum is gone."""
 
 from __future__ import annotations
 
@@ -27,14 +27,20 @@ def state(owner: str = OWNER) -> StatusState:
     return fold(StatusState(), begun)
 
 
-def report(reason: str = "", *, full: bool = True, here: int = 3) -> journal.QuorumReport:
+def report(reason: str = "", *, full: bool = True, connected: int = 3) -> journal.QuorumReport:
     return journal.QuorumReport(
-        voters=10, here=here, needed=6, patient=False, last_full=41, full=full, reason=reason
+        voters=10,
+        connected=connected,
+        needed=6,
+        patient=False,
+        last_full=41,
+        full=full,
+        reason=reason,
     )
 
 
 def test_quorum_that_is_gone_is_said_with_what_to_type() -> None:
-    after = fold(state(), report("3 of 10 voters of this run are here"))
+    after = fold(state(), report("3 of 10 voters of this run are connected"))
     level, sentence = verdict_of(after, 1.0)
     assert level == "warning"
     for words in (
@@ -51,7 +57,7 @@ def test_quorum_that_is_gone_is_said_with_what_to_type() -> None:
 
 
 def test_quorum_that_is_back_is_said_no_more() -> None:
-    after = fold(fold(state(), report("gone")), report(here=10))
+    after = fold(fold(state(), report("gone")), report(connected=10))
     assert "hypergpud run" not in verdict_of(after, 1.0)[1]
 
 

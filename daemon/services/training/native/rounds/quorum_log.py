@@ -1,4 +1,4 @@
-"""Records whether the voters that are here may certify (rules 4)."""
+"""Records whether the connected voters may certify (rules 4)."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ class QuorumLog:
             if event.full:
                 self._last_full = after.tip.number
             # A node that has just moved has not heard the others at its new tip yet.
-            self._report(after, now, reason="", here=None)
+            self._report(after, now, reason="", connected=None)
         elif after.phase is Phase.TRAIN and before.phase in (Phase.OFFER, Phase.READY):
             live = after.live - after.lost
             reason = missing_quorum(after, live, now)
             self._report(
-                after, now, reason=reason, here=voters_among(after, {*live, after.context.me})
+                after, now, reason=reason, connected=voters_among(after, {*live, after.context.me})
             )
 
-    def _report(self, state: RoundState, now: float, *, reason: str, here: int | None) -> None:
+    def _report(self, state: RoundState, now: float, *, reason: str, connected: int | None) -> None:
         patience = patience_of(state)
         if patience is None:
             return
         voters = patience.voters
-        present = voters if here is None else here
+        present = voters if connected is None else connected
         report = QuorumReport(
             voters=voters,
-            here=present,
+            connected=present,
             needed=voters // 2 + 1,
             patient=patience.is_patient(min(2, voters), now),
             last_full=self._last_full,

@@ -83,8 +83,8 @@ class QuorumSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     Of `voters`, `connected` are connected, and a full certificate needs `needed`. `patient` says
     that this node goes on with fewer. `last_full` is the number of the last full certificate that
-    this node adopted, and `full` whether the one that it is at is full. `reason` says why nothing is
-    certified; empty where something may be.
+    this node adopted, and `full` whether the one that it is at is full. `reason` says why nothing
+    is certified; empty where something may be.
     """
 
     voters: int
@@ -169,6 +169,8 @@ class RoundSummary(msgspec.Struct, frozen=True, kw_only=True):
     predicted_s: float | None = None
     held_out: float | None = None
     held_out_scorers: int = 0
+    # Contributors from whose work the clip took a part, as far as this node summed it.
+    clipped: tuple[PeerId, ...] = ()
 
     @property
     def exchange_s(self) -> float:

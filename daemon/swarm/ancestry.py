@@ -23,7 +23,7 @@ class LineageEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     certificate: OpenCertificate
     tip: Tip
-    # Of a merge under rules 4: the parent that absorbed the other one.
+    # Under rules 4, the parent of a merge that absorbed the other one.
     preferred: Digest | None = None
 
 

@@ -9,6 +9,11 @@ import msgspec
 from protocol.identity import PeerId
 from protocol.journal.base import JournalEvent
 
+KEPT_WHOLE = 0.9
+"""From this share on, the clip took nothing that matters. Single chunks of honest work are clipped
+now and then.
+"""
+
 
 class Contributor(msgspec.Struct, frozen=True, kw_only=True):
     """What one member contributed to a round."""
@@ -16,6 +21,16 @@ class Contributor(msgspec.Struct, frozen=True, kw_only=True):
     peer: PeerId
     samples: int
     loss: float | None
+    # What its samples weighed in the mean; None where the journal does not say, which is all.
+    weight: int | None = None
+    # Which share of its work the clip left in the chunks that this node summed; None where this
+    # node summed none, or where nothing is clipped.
+    kept: float | None = None
+
+    @property
+    def is_clipped(self) -> bool:
+        """Whether the clip took a part of the work that shows in the model."""
+        return self.kept is not None and self.kept < KEPT_WHOLE
 
 
 class PhaseEntered(JournalEvent, frozen=True, kw_only=True, tag=True):
@@ -114,6 +129,27 @@ class Alone(JournalEvent, frozen=True, kw_only=True, tag=True):
     number: int
     samples_pending: int
     reason: str
+
+
+class QuorumReport(JournalEvent, frozen=True, kw_only=True, tag=True):
+    """How many voters of a run of rules 4 are connected, and whether they may certify.
+
+    `reason` says why they may not; empty where they may.
+    """
+
+    # The voters after this node's tip, those of them that are connected, and those that a full
+    # certificate needs.
+    voters: int
+    connected: int
+    needed: int
+    # Whether this node goes on with fewer voters now.
+    patient: bool
+    # The last full certificate that this node adopted since its start, or the one it started from.
+    last_full: int
+    # Whether a quorum signed the certificate that this node is at.
+    full: bool
+    reason: str = ""
+    durable: ClassVar[bool] = False
 
 
 class CaughtUp(JournalEvent, frozen=True, kw_only=True, tag=True):

@@ -8,6 +8,7 @@ The first rule that applies gives the sentence:
     trainer died      the trainer restarts
     disk full         work can be neither offered nor kept
     paused            a person paused training
+    no quorum         too few voters of the run are connected (rules 4)
     alone             work waits for more nodes, or the other nodes have another task
     stale             rounds used to be certified, and none was for long
     rounds            how many of the last rounds counted, and what became of the others
@@ -114,6 +115,21 @@ def _alone(state: StatusState, training: list[PeerSummary]) -> LeveledText:
     )
 
 
+def _quorum(state: StatusState) -> LeveledText | None:
+    """Say that too few voters are connected, and what to do if they do not come back."""
+    quorum = state.run.quorum
+    if quorum is None or not quorum.reason:
+        return None
+    mine = state.run.owner and state.run.owner == state.you.peer
+    who = "you type" if mine else "the run's owner types"
+    return (
+        "warning",
+        f"Nothing is certified{because(quorum.reason)}. This node trains on and keeps its work. If"
+        f" the others are gone for good, {who} hypergpud run recover, and anyone may go on in a new"
+        " run: hypergpud run fork NAME",
+    )
+
+
 def _own_rounds(state: StatusState) -> LeveledText | None:
     """Say how many of the last rounds counted, and what became of the others."""
     outcomes = Counter(known.outcome for known in state.rounds)
@@ -146,10 +162,23 @@ def _own_rounds(state: StatusState) -> LeveledText | None:
     sentence += f"; {', '.join(why)}" if why else ""
     offered = total - idle
     if offered and counted * 10 >= offered * 9:
-        return "good", sentence
+        return _clipped(state) or ("good", sentence)
     return (
         "bad" if offered >= 5 and counted * 2 < offered else "warning" if offered else "info"
     ), sentence
+
+
+def _clipped(state: StatusState) -> LeveledText | None:
+    """Say that the last round clipped the work of more than a third of its contributors."""
+    last = state.newest
+    if last is None or 3 * len(last.clipped) <= len(last.contributors):
+        return None
+    return (
+        "warning",
+        f"Round {last.number} clipped the work of {len(last.clipped)} of "
+        f"{quantity(len(last.contributors), 'contributor')}: it was much longer than the voters' "
+        f"work. To see whose: hypergpud round {last.number}",
+    )
 
 
 def _averaged_rounds(state: StatusState) -> LeveledText | None:
@@ -224,6 +253,11 @@ def verdict_of(state: StatusState, now: float) -> LeveledText:
     level, sentence = _verdict_of(state, now)
     if state.stopped is not None:
         return level, sentence
+    quorum = state.run.quorum
+    if quorum is not None and not quorum.full and not quorum.reason:
+        last = f"the last full one was number {count(quorum.last_full)}"
+        sentence = f"{sentence}. The newest certificate has no quorum of its voters; {last}"
+        level = level if level == "bad" else "warning"
     points = state.held_out.points()
     if worse_model := overfitting(points) or rising(points):
         sentence = f"{sentence}. {worse_model}"
@@ -257,6 +291,8 @@ def _verdict_of(state: StatusState, now: float) -> LeveledText:
         return full
     if state.held:
         return _paused(state)
+    if quorum := _quorum(state):
+        return quorum
     if state.alone:
         return _alone(state, training)
     if stale:

@@ -123,7 +123,7 @@ def follow(
         result = FollowResult(run=signed.run.hex(), certificate=wanted)
         invocation.result(msgspec.json.encode(result).decode())
     elif none:
-        invocation.result("This node goes by the rules on branches again.")
+        invocation.result("The rules on branches decide again for this node.")
     else:
         invocation.result(
             f"This node follows the branch with certificate {wanted[:12]}, once it hears of it."

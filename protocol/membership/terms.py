@@ -30,18 +30,16 @@ def terms_by_record(
         round_s: the recorded seconds of the round that the plan ends.
         manifest: the run's manifest.
     """
+    own: dict[PeerId, list[tuple[int, float]]] = {peer: [] for peer in peers}
+    for each in record.recent:
+        for peer, weight in each.weights.items():
+            if weight and peer in own:
+                own[peer].append((weight, each.round_s))
     return plan_terms(
         samples,
         [i for i, role in enumerate(roles) if role is Role.VOTER],
         [i for i, role in enumerate(roles) if role is Role.NEWCOMER],
-        [
-            [
-                (each.weights[peer], each.round_s)
-                for each in record.recent
-                if each.weights.get(peer, 0)
-            ]
-            for peer in peers
-        ],
+        [own[peer] for peer in peers],
         [each.step_norm for each in record.recent],
         round_s,
         manifest.admits,

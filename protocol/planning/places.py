@@ -79,4 +79,6 @@ def choose_among_members(
     # Every group has the positions of the smallest one. Those behind the owners own nothing.
     positions = min(len(group) for group in found)
     shares = (*choice.shares, *(0.0,) * (positions - len(choice.shares)))
-    return [offers[i] for i in kept], replace(choice, groups=found, shares=shares)
+    reason = f"{choice.reason}; with newcomers that sum nothing: {len(kept) - len(members)}"
+    chosen = replace(choice, groups=found, shares=shares, reason=reason)
+    return [offers[i] for i in kept], chosen

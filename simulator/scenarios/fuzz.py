@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from protocol.rules.versions import CURRENT_RULES, RULES_2
+from protocol.rules.versions import CURRENT_RULES, RULES_2, RULES_4
 from protocol.run.manifest_parts import MIN_SECONDS
 from simulator.faults import fault as f
 from simulator.faults.lies import LIES
@@ -59,13 +59,18 @@ def random_story(seed: int, nodes: int | None = None) -> Story:
         link=rng.choice(LINKS),
         marked=rng.random() < 0.9,
         starts=tuple(i for i in range(count) if i not in late),
-        rules=RULES_2 if rng.random() < 0.25 else CURRENT_RULES,
+        rules=_rules(rng.random()),
         round=replace(
             QUICK,
             overlap=rng.random() < 0.7,
             min_seconds=rng.choice((MIN_SECONDS, MIN_SECONDS, QUICK.seconds)),
         ),
     )
+
+
+def _rules(drawn: float) -> int:
+    """The rules of a story: most are of the two newest versions."""
+    return RULES_2 if drawn < 0.25 else CURRENT_RULES if drawn < 0.6 else RULES_4
 
 
 def _group_size(drawn: float) -> int:

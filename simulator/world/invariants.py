@@ -10,6 +10,10 @@ one voice      A node scatters once and votes once in each view, in all its live
 content        The state of a certificate follows from its parent and exactly the offers that it
                lists (`simulator/world/contents.py`).
 bounds         What a node keeps of others stays within its stated limits.
+one record     Nodes that hold the same certificate hold one membership record (rules 4).
+no vote, no certificate
+               No honest node stands on a certificate that no voter of its parent's record signed
+               (rules 4).
 progress       After the last fault every live node moves on in time, along one lineage
                (`simulator/playback/player.py` decides when to look).
 no crash       Nothing that happens raises out of a node.
@@ -45,12 +49,13 @@ from simulator.world.simulated_node import SimulatedNode
 
 NAMES = (
     "agreement",
-    "one record",
     "nothing lost",
     "nothing twice",
     "one voice",
     "content",
     "bounds",
+    "one record",
+    "no vote, no certificate",
     "progress",
     "no crash",
 )
@@ -82,6 +87,7 @@ class Invariants:
         self._contents = Contents(manifest)
         self._min_peers = manifest.group.min_peers
         self._states: dict[Digest, Digest] = {}
+        # By tip: the digest of its membership record.
         self._records: dict[Digest, Digest] = {}
         self._reported: set[tuple[str, int]] = set()
         # Tips whose ancestry was examined.
@@ -152,6 +158,7 @@ class Invariants:
         if store is None:
             return
         self._agreement(node, store, now)
+        self._votes(node, store, now)
         self._nothing_twice(store, now)
         if node.index not in self.liars:
             self._nothing_lost(node, store, now)
@@ -168,15 +175,6 @@ class Invariants:
                 now,
                 f"node {node.index} and others hold different anchors of certificate {tip.number}",
             )
-        if tip.record is not None:
-            record = self._records.setdefault(tip.hash, tip.record.digest)
-            if record != tip.record.digest:
-                self.fail(
-                    "one record",
-                    now,
-                    f"node {node.index} and others hold different membership records of"
-                    f" certificate {tip.number}",
-                )
         if self._contents.knows(tip.hash):
             return
         step = store.lineage.entry(tip.hash)
@@ -207,6 +205,35 @@ class Invariants:
         leads = store.lineage.sides(first, second).preferred.hash == first.hash
         share = store.lineage.merge_share(*((first, second) if leads else (second, first)))
         return Absorption(share=share, first_absorbs=leads)
+
+    def _votes(self, node: SimulatedNode, store: StateStore, now: float) -> None:
+        """Check the record of the tip, and who signed its certificate."""
+        record = store.tip.record
+        if record is None:
+            return
+        known = self._records.setdefault(store.tip.hash, record.digest)
+        number = store.tip.number
+        if known != record.digest:
+            self.fail(
+                "one record",
+                now,
+                f"node {node.index} and others hold different members after certificate {number}",
+            )
+        made = store.lineage.entry(store.tip.hash)
+        if made is None or node.index in self.liars:
+            return
+        voters = {
+            voter
+            for name in made.certificate.outcome.parents
+            if (parent := store.lineage.tip(name)) is not None and parent.record is not None
+            for voter in parent.record.voters
+        }
+        if voters and voters.isdisjoint(made.certificate.voters):
+            self.fail(
+                "no vote, no certificate",
+                now,
+                f"node {node.index} stands on certificate {number}, which no voter signed",
+            )
 
     def _lying_reducer(self) -> bool:
         """Whether a node of this world sums wrongly.

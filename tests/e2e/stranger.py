@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -135,8 +135,13 @@ class Stranger:
 
 
 @asynccontextmanager
-async def stranger_at(target: Daemon, root: Path) -> AsyncIterator[Stranger]:
-    """A stranger that has exchanged beacons with the target."""
+async def stranger_at(
+    target: Daemon, root: Path, prepare: Callable[[Stranger], None] = lambda _: None
+) -> AsyncIterator[Stranger]:
+    """A stranger that has exchanged beacons with the target.
+
+    `prepare` may serve protocols: a network that runs adds none.
+    """
     secret = os.urandom(32)
     status = await trio.to_thread.run_sync(target.now)
     settings = NetworkSettings(listen_host=LOOPBACK, join=(status.you.addresses[0],))
@@ -144,6 +149,7 @@ async def stranger_at(target: Daemon, root: Path) -> AsyncIterator[Stranger]:
     stranger = Stranger(target, network, Signer(secret), bytes.fromhex(status.run.run))
     network.subscribe(stranger.beacons, stranger.listen)
     network.subscribe(stranger.certificates, lambda _peer, _data: True)
+    prepare(stranger)
     async with network.running():
         with trio.fail_after(HEAR_S):
             await stranger.heard.wait()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import trio
 from msgspec.structs import replace
 
 from daemon.services.training.native.state.state_store import StateStore
+from daemon.swarm.ancestry import LineageEntry
+from protocol.certificates.tip import Tip
 from protocol.ports.disk_records import ViewRecord
+from protocol.rules.versions import RULES_4
 from simulator.fakes.clock import run_virtual
 from simulator.faults import fault as f
 from simulator.playback.player import StoryPlayer
@@ -30,8 +35,8 @@ async def broken_by(world: World, harm: object) -> set[str]:
     return {violation.invariant for violation in world.invariants.broken}
 
 
-def harmed(harm: object) -> set[str]:
-    story = small()
+def harmed(harm: object, **changes: object) -> set[str]:
+    story = small(**changes)
     world = World(
         seed=1, nodes=3, manifest=story.manifest(), parameters=story.parameters, marked=True
     )
@@ -101,6 +106,36 @@ class Forgetful(dict[bytes, list[ViewRecord]]):
 
     def __setitem__(self, run: bytes, stands: list[ViewRecord]) -> None:
         pass
+
+
+def test_invariants_detect_another_membership_record() -> None:
+    def harm(world: World) -> None:
+        store = _store(world, 1)
+        move_to = store.move_to
+
+        async def move_elsewhere(tip: Tip, *rest: Any) -> None:
+            assert tip.record is not None
+            await move_to(replace(tip, record=replace(tip.record, left=tip.record.voters)), *rest)
+
+        store.move_to = move_elsewhere  # type: ignore[method-assign]
+
+    assert "one record" in harmed(harm, rules=RULES_4)
+
+
+def test_invariants_detect_a_certificate_that_no_voter_signed() -> None:
+    def harm(world: World) -> None:
+        lineage = _store(world, 1).lineage
+        entry = lineage.entry
+
+        def without_votes(name: bytes) -> LineageEntry | None:
+            made = entry(name)
+            if made is None:
+                return None
+            return replace(made, certificate=replace(made.certificate, votes=()))
+
+        lineage.entry = without_votes  # type: ignore[method-assign]
+
+    assert "no vote, no certificate" in harmed(harm, rules=RULES_4)
 
 
 def test_invariants_detect_a_crash() -> None:

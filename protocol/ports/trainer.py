@@ -179,6 +179,12 @@ class Trainer(Protocol):
         paused.
         """
 
+    async def release_work(self) -> None:
+        """Free the memory of the last work's delta, which the caller has used or copied.
+
+        The work itself stays received.
+        """
+
     async def shift(
         self, local: Vector, lane: Lane, *, position: int = 0, max_steps: int | None = None
     ) -> None:

@@ -212,6 +212,9 @@ class QuadraticTrainer:
             raise TrainerLost(f"the trainer died: {self._lost}")
         return seconds
 
+    async def release_work(self) -> None:
+        await trio.lowlevel.checkpoint()
+
     async def inner_state(self) -> Vector:
         await trio.lowlevel.checkpoint()
         self._check_alive()

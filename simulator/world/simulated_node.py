@@ -101,6 +101,9 @@ class CountingTrainer:
         self.collected += work.samples
         return work
 
+    async def release_work(self) -> None:
+        await self.inner.release_work()
+
     async def inner_state(self) -> Vector:
         return await self.inner.inner_state()
 

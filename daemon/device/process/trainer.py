@@ -89,6 +89,8 @@ class WorkerTrainer:
         """
         self._job = job_of(manifest, peer, batch_part=parts.load() if parts is not None else 0)
         self._settings = settings
+        # The worker that handed work over last.
+        self._last: WorkerProcess | None = None
         self._timeouts = timeouts or WorkerTimeouts()
         self._supervisor = WorkerSupervisor(
             self._job,
@@ -175,6 +177,7 @@ class WorkerTrainer:
         if not isinstance(answer, WorkCollected) or worker.buffers is None:
             raise OurFault(f"the worker answered a hand-over with {answer}")
         worker.received = True
+        self._last = worker
         self._commands.check_step(worker, answer.step_s)
         return Work(
             delta=worker.buffers.delta,
@@ -184,6 +187,10 @@ class WorkerTrainer:
             seconds=answer.seconds,
             drawn=answer.drawn,
         )
+
+    async def release_work(self) -> None:
+        if self._last is not None and self._last is self._supervisor.current:
+            await self._commands.release(self._last, lambda buffers: buffers.delta)
 
     async def shift(
         self, local: Vector, lane: Lane, *, position: int = 0, max_steps: int | None = None
@@ -259,7 +266,9 @@ class WorkerTrainer:
         buffers = worker.buffers
         if buffers is None:
             raise OurFault("the worker answered before it was up")
-        return await trio.to_thread.run_sync(buffers.inner.copy)
+        state = await trio.to_thread.run_sync(buffers.inner.copy)
+        await self._commands.release(worker, lambda buffers: buffers.inner)
+        return state
 
     async def restore_inner_state(self, state: Vector) -> None:
         await self._commands.ask(

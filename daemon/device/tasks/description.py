@@ -58,8 +58,8 @@ def describe_task(task: Task, net: FlatModel, name: str, split: DataSplit, seed:
     return TaskDigest(
         parameters=bounded(
             [
-                _tensor(at, parameter.detach(), _given_content(parameter, spec))
-                for (at, parameter, _), spec in zip(net.moved, net.specs, strict=True)
+                _tensor(at, tensor.detach(), _given_content(tensor, spec))
+                for (at, tensor), spec in zip(net.vector, net.specs, strict=True)
             ]
         ),
         frozen=bounded(

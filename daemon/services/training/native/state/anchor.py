@@ -67,7 +67,9 @@ class Anchor:
     def spare(self) -> State:
         """The vectors of the next state, with unspecified contents at first."""
         if self._spare is None:
-            self._spare = (np.empty_like(self.value), np.zeros_like(self.momentum))
+            # A momentum of zeros never touches its memory (`outer_step_4`).
+            momentum = np.zeros(self.parameters, np.float32)
+            self._spare = (np.empty_like(self.value), momentum)
         return self._spare
 
     @property

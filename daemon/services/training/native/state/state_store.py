@@ -31,6 +31,7 @@ from daemon.services.training.native.exchange.result_buffer import EncodingLosse
 from daemon.services.training.native.state.anchor import Anchor
 from daemon.services.training.native.state.chain_store import ChainStore
 from daemon.services.training.native.state.full_states import FullStates
+from daemon.services.training.native.state.inner_state import InnerState
 from daemon.services.training.native.state.ledger_store import LedgerStore
 from daemon.services.training.native.state.replay_from_disk import replay_from_disk, returning_state
 from daemon.services.training.native.state.result_store import ResultStore
@@ -97,8 +98,7 @@ class StateStore:
         self.manifest = manifest
         self.tip: Tip = lineage.root
         self.returning: ReturningState | None = None
-        # The inner optimizer's state.
-        self.inner: Vector = np.zeros(0, np.float32)
+        self.inner = InnerState(run, info.parameters, disk, self._warn)
         self._run, self._me, self._info = run, me, info
         self._chain = ChainStore(run, disk, lineage)
         self._disk, self._offload, self._record = disk, offload, record
@@ -184,7 +184,7 @@ class StateStore:
 
     async def _begin_at_genesis(self) -> None:
         self.anchor.spare_value[:] = await self._genesis()
-        self.anchor.spare_momentum[:] = 0.0
+        # The spare momentum is zeros.
 
     def _begin_at(self, checkpoint: Checkpoint, tip: Tip) -> None:
         if checkpoint.anchor.size != self._info.parameters:
@@ -198,8 +198,10 @@ class StateStore:
                 exit_code=2,
             )
         self.anchor.spare_value[:] = checkpoint.anchor
-        self.anchor.spare_momentum[:] = checkpoint.momentum
-        self.inner, self.tip = checkpoint.inner, tip
+        if checkpoint.momentum.any():
+            self.anchor.spare_momentum[:] = checkpoint.momentum
+        self.tip = tip
+        self.inner.resume(checkpoint.inner)
 
     def _warn(self, code: str, message: str) -> None:
         self._record(Warned(code=code, message=message))
@@ -290,6 +292,8 @@ class StateStore:
             with a gap cannot be read.
         """
         unwritten = list(records)
+        full = full or self.is_full_state_due(clock())
+        inner = await self.inner.present() if full else self.inner.vector
         # The anchor may move on meanwhile, to a certificate that is not on disk yet.
         tip = self.tip
         try:
@@ -297,8 +301,8 @@ class StateStore:
                 state = (self.anchor.value, self.anchor.momentum)
                 if await self._chain.append(tip, unwritten):
                     self.full_states.needed = True
-                if full or self.is_full_state_due(clock()):
-                    await self._write_full_state(tip, state, clock)
+                if full:
+                    await self._write_full_state(tip, state, inner, clock)
         except DiskFull as full_disk:
             self.full_states.needed = True
             self._warn("DISK_FULL", f"checkpoint {tip.number} was not written: {full_disk}")
@@ -324,11 +328,13 @@ class StateStore:
 
     def _full_bytes(self) -> int:
         """About the bytes of a full state."""
-        state = 8 * self._info.parameters + 4 * self.inner.size
+        state = 8 * self._info.parameters + self.inner.size_bytes
         return state + self.ledger_store.size_bytes()
 
-    async def _write_full_state(self, tip: Tip, state: State, clock: Callable[[], float]) -> None:
-        began, inner = clock(), self.inner
+    async def _write_full_state(
+        self, tip: Tip, state: State, inner: Vector, clock: Callable[[], float]
+    ) -> None:
+        began = clock()
         others = await self._chain.other_checkpoints(tip)
         await self.ledger_store.save(tip)
         checkpoint = Checkpoint(
@@ -344,6 +350,7 @@ class StateStore:
             task_options=msgspec.json.encode(self.manifest.task_options).decode(),
         )
         await self._disk.save_checkpoint(checkpoint, others.superseded)
+        self.inner.written(inner)
         now = clock()
         self.full_states.written(tip.number, now)
         await self.results.drop(tip.number)

@@ -286,6 +286,7 @@ def merge(
     *,
     trusted: bool = False,
     trust: TrustRules | None = None,
+    ancestor: Tip | None = None,
     sides: MergeSides | None = None,
 ) -> Tip:
     """The tip where two branches merge.
@@ -297,7 +298,9 @@ def merge(
         certificate: the certificate of the merge.
         trusted: as for `extend`.
         trust: as for `extend`.
-        sides: which of them absorbs the other; for runs of rules 4.
+        ancestor: the last certificate of both branches, for runs of rules 4; then the branch with
+            more samples absorbs the other.
+        sides: which of them absorbs the other; in place of `ancestor`.
 
     Raises:
         PeerFault: "bad_certificate" when the certificate does not merge these tips.
@@ -312,6 +315,8 @@ def merge(
             f"certificate {outcome.number} does not merge "
             f"certificates {first.number} and {second.number}",
         )
+    if sides is None and ancestor is not None:
+        sides = MergeSides(ancestor=ancestor, preferred=prefer(first, second))
     preferred = sides.preferred if sides is not None else prefer(first, second)
     other = second if preferred is first else first
     if not trusted:

@@ -47,6 +47,7 @@ from protocol.journal.rounds import (
     Contributor,
     PhaseEntered,
     Planned,
+    QuorumReport,
     RoundAveraged,
     RoundCertified,
     Stuck,
@@ -89,6 +90,7 @@ __all__ = [
     "PeerUp",
     "PhaseEntered",
     "Planned",
+    "QuorumReport",
     "RoundAveraged",
     "RoundCertified",
     "Stuck",
@@ -124,6 +126,7 @@ AnyEvent = (
     | RoundAveraged
     | Alone
     | CaughtUp
+    | QuorumReport
     | Stuck
     | PeerUp
     | PeerDown

@@ -80,7 +80,7 @@ def missing_quorum(state: RoundState, here: Collection[PeerId], now: float) -> s
         return ""
     needed = patience.voters // 2 + 1
     reason = (
-        f"{present} of {patience.voters} voters of this run are here, "
+        f"{present} of {patience.voters} voters of this run are connected, "
         f"and a full certificate needs {needed}"
     )
     if present and state.merge is None:

@@ -71,6 +71,8 @@ class PendingMerge(msgspec.Struct, frozen=True, kw_only=True):
     state: Digest
     # The view in which this attempt began.
     first_view: int = 0
+    # The tip that absorbs the other one, under rules 4.
+    preferred: Tip | None = None
 
 
 class VotedOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,9 +192,16 @@ class RoundState(msgspec.Struct, frozen=True, kw_only=True):
         return None if self.merge else self.tip.layout
 
     @property
+    def preferred(self) -> Tip:
+        """This node's tip; in a merge, the tip of the preferred branch."""
+        if self.merge is None:
+            return self.tip
+        return self.merge.preferred or prefer(self.tip, self.merge.other)
+
+    @property
     def left_round_s(self) -> float | None:
         """The length of rounds that this round's plan remembers; see `Tip.round_s`."""
-        return (prefer(self.tip, self.merge.other) if self.merge else self.tip).round_s
+        return self.preferred.round_s
 
     @property
     def round_s(self) -> float:
@@ -202,7 +211,7 @@ class RoundState(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def record(self) -> MembershipRecord | None:
         """Who votes on this round's certificate; None in runs of rules 2 and 3."""
-        return (prefer(self.tip, self.merge.other) if self.merge else self.tip).record
+        return self.preferred.record
 
     def counted_voters(self, here: Collection[PeerId]) -> frozenset[PeerId]:
         """The voters whose votes count while the peers `here` take part.

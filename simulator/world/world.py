@@ -58,7 +58,9 @@ class World(NodeListener):
         parameters: int = 20_000,
         samples_per_second: Callable[[int], float] = lambda index: 100.0 + 10.0 * index,
         marked: bool = False,
+        founders: int | None = None,
     ) -> None:
+        """The first `founders` nodes found a run of rules 4 that names no founders; None: all."""
         self.rng = random.Random(seed)
         many = nodes > FLOODED_NODES
         self.swarm = FakeSwarm(
@@ -67,7 +69,7 @@ class World(NodeListener):
         self.history: list[tuple[float, int, JournalEvent]] = []
         self.watchers: list[Watcher] = []
         self.nodes = [SimulatedNode(i, self.rng, samples_per_second(i)) for i in range(nodes)]
-        manifest = with_founders(manifest, (node.peer for node in self.nodes))
+        manifest = with_founders(manifest, (node.peer for node in self.nodes[:founders]))
         self.manifest = seal(manifest)
         self.invariants = Invariants(manifest)
         # Samples that were trained and never handed over, because the node died.

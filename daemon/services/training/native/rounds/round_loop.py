@@ -15,6 +15,7 @@ from daemon.services.training.native.engine_context import EngineContext, NodePo
 from daemon.services.training.native.parts import ModelParts, PeerParts
 from daemon.services.training.native.rounds.action_dispatcher import ActionDispatcher
 from daemon.services.training.native.rounds.event_queue import EventQueue
+from daemon.services.training.native.rounds.quorum_log import QuorumLog
 from daemon.services.training.native.rounds.ready_builder import OfferStanding, ReadyBuilder
 from daemon.services.training.native.rounds.round_executor import RoundExecutor
 from daemon.services.training.native.rounds.round_log import RoundLog
@@ -80,6 +81,7 @@ class RoundLoop:
         self._manifest, self._peers, self._model = context.manifest, peers, model
         self._round_log, self._queue, self._run = round_log, queue, context.run
         self._me = context.me
+        self._quorum_log = QuorumLog(model.state_store.tip.number, ports.record)
         run_context = RunContext(
             run=context.run,
             me=context.me,
@@ -155,6 +157,7 @@ class RoundLoop:
             event = e.DeadlinePassed(training=training)
         self._state, actions = step(before, event, now)
         self._round_log.moved(before, self._state, now)
+        self._quorum_log.moved(event, before, self._state, now)
         for action in actions:
             if not isinstance(action, a.PersistView):
                 self._dispatcher.act(action)

@@ -7,6 +7,8 @@ from msgspec.structs import replace
 from protocol.chain.account_binding import wallet_of_offer
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
+from protocol.membership.admission import admission_fault
+from protocol.membership.invited import invited_by
 from protocol.messages.kinds import is_of
 from protocol.messages.offer import Ready
 from protocol.round import actions as a
@@ -87,6 +89,10 @@ def offer_fault(state: RoundState, peer: PeerId, ready: Ready) -> tuple[str, str
         check_admission(manifest, peer, ready)
     except PeerFault as fault:
         return fault.reason, str(fault)
+    if state.record is not None:
+        invitation = invited_by(ready, peer, state.context.run, manifest)
+        if why := admission_fault(state.record, manifest, peer, invitation):
+            return "not_admitted", why
     if ready.seq and ready.seq <= state.tip.last_seq.get(peer, 0):
         return "duplicate", f"{short(peer)} offers seq {ready.seq}, which was certified before"
     return None

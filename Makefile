@@ -1,4 +1,5 @@
 # make run    install into .venv and show a swarm that trains (ROUNDS=0: until Ctrl-C)
+#             MODEL=smollm2: fine-tune SmolLM2-135M, which is fetched first (93 MB)
 # make test   install with the test extra and run the tests
 # make fresh  try both in a bare Debian 12 (needs root and debootstrap; takes half an hour)
 # make sim    play all scenarios in virtual time
@@ -18,10 +19,18 @@ ANVIL    := .anvil
 # A change of one of these files installs again. The editable install sees all other changes.
 RECIPE := pyproject.toml constraints.txt .ci/debian.sh protocol/codec/kernel.c
 
+# The extra packages and the file of a run with a pretrained model.
+MODEL  ?=
+ifdef MODEL
+RUN_NEEDS := $(VENV)/.installed-hf
+RUN_FLAGS := --run configs/runs/$(MODEL)-lora.toml
+endif
+
 .PHONY: run setup test test-slow fresh lint sim bench contracts contracts-check anvil clean
 
-run: $(VENV)/.installed
-	$(BIN)/hypergpud demo --peers $(PEERS) --rounds $(ROUNDS)
+run: $(VENV)/.installed $(RUN_NEEDS)
+	$(if $(MODEL),$(BIN)/hypergpud model fetch $(MODEL))
+	$(BIN)/hypergpud demo --peers $(PEERS) --rounds $(ROUNDS) $(RUN_FLAGS)
 
 setup: $(VENV)/.installed
 
@@ -81,3 +90,7 @@ $(VENV)/.installed-test: $(RECIPE)
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	touch $(VENV)/.installed $@
+
+$(VENV)/.installed-hf: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[hf]'
+	touch $@

@@ -3,6 +3,6 @@
 It does not import torch.
 """
 
-from daemon.device.tasks.task import ONES, ZEROS, Batch, Init, Task, TaskOptions, uniform
+from daemon.device.tasks.task import GIVEN, ONES, ZEROS, Batch, Init, Task, TaskOptions, uniform
 
-__all__ = ["ONES", "ZEROS", "Batch", "Init", "Task", "TaskOptions", "uniform"]
+__all__ = ["GIVEN", "ONES", "ZEROS", "Batch", "Init", "Task", "TaskOptions", "uniform"]

@@ -60,10 +60,14 @@ def _own(name: str, section: Section, help: str, module: str = "") -> Command:
 COMMANDS: tuple[Command, ...] = (
     _own("start", "Run a node", "Run a node in the foreground; the first start makes its key."),
     _own("stop", "Run a node", "Stop the node after its step and a checkpoint."),
+    _own("pause", "Run a node", "Pause training; the node stays in its run.", "pause"),
+    _own("resume", "Run a node", "Train again after a pause.", "pause"),
+    _own("finish", "Run a node", "Stop the node once its round is certified."),
     _own("config", "Run a node", "Show, change or check the settings of this node."),
     _own("repair", "Run a node", "Set damaged files of a run aside, to be fetched again."),
-    _own("export", "Run a node", "Write the newest model of a run to a safetensors file."),
+    _own("export", "Run a node", "Write the newest model of a run to a file."),
     _own("evaluate", "Run a node", "Score the newest model of a run on held-out data."),
+    _own("sample", "Run a node", "Show what the newest model of a run writes or predicts."),
     _own("status", "See what happens", "Show the verdict, this node, its run and its network."),
     _own(
         "peers", "See what happens", "List the peers: path, round trip, round, last seen.", "status"
@@ -79,6 +83,8 @@ COMMANDS: tuple[Command, ...] = (
     _own("session", "Own a run", "Create, activate, complete or cancel a run on the chain."),
     _own("settle", "Own a run", "Propose the reward root of an epoch (for settlers)."),
     _own("sanction", "Own a run", "File an offence for the next settlement (for settlers)."),
+    _own("task", "Develop", "Check a task before a run."),
+    _own("model", "Develop", "Fetch and list pretrained models."),
     _own("completion", "Develop", "Print a script that completes words in bash, zsh or fish."),
     _own("devnet", "Develop", "Run a local test chain (worthless coins, public keys)."),
 )

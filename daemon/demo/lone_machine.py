@@ -24,12 +24,13 @@ from daemon.device.process.trainer import WorkerTrainer
 from daemon.device.settings import WorkerSettings
 from daemon.disk.atomic import write_atomically
 from daemon.node.run_choice import load_or_bundled_manifest
+from daemon.services.training.genesis import genesis_parameters
 from daemon.services.training.worker_settings import worker_settings
+from daemon.system.offload import in_thread
 from protocol.averaging.vector_layout import Vector
 from protocol.evaluation.budget import first_shares
 from protocol.journal import JournalEvent
 from protocol.ports.trainer import Lane
-from protocol.run.initial_parameters import initial_parameters
 from protocol.run.manifest import Manifest
 from protocol.status.event_text import describe
 
@@ -76,7 +77,7 @@ async def train_alone(
         info = await trainer.describe()
         if not info.held_out:
             return
-        local = initial_parameters(info.specs, manifest.seed)
+        local = await genesis_parameters(trainer, info, manifest.seed, in_thread)
         scorer = Scorer(trainer, members, info.held_out)
         points = [LonePoint(samples=0, loss=await scorer.loss(local))]
         await trainer.train(local, LANE)

@@ -15,6 +15,7 @@ from typing import NoReturn
 from daemon.children.messages import ChildMessage, CommandDone
 from daemon.device import shared_memory
 from daemon.device.command_inbox import CommandInbox, UrgentCommand, WakeUp
+from daemon.device.loops.results import ResultFault
 from daemon.device.loops.scorer import ScoringFault
 from daemon.device.loops.training import TrainingLoop
 from daemon.device.loops.work_totals import WorkTotals
@@ -25,12 +26,17 @@ from daemon.device.messages import (
     ContinueTraining,
     EvaluateModel,
     EvaluationUnable,
+    ExportModel,
     GroupsMeasured,
     HandOverWork,
     LoadInnerState,
     LoadTask,
     MeasureGroups,
     ModelEvaluated,
+    ModelExported,
+    ModelSampled,
+    ResultUnable,
+    SampleModel,
     SaveInnerState,
     ShiftAnchor,
     TaskFailed,
@@ -218,6 +224,8 @@ class DeviceArbiter:
                 self._evaluate(number, lambda: loop.evaluate(share))
             case MeasureGroups(id=number, groups=groups):
                 self._evaluate(number, lambda: loop.group_losses(groups))
+            case SampleModel() | ExportModel():
+                self._use(loop, command)
             case LoadInnerState(id=number) if loop.training:
                 self._send(CommandRefused(id=number, why="it is training: collect first"))
             case LoadInnerState(id=number):
@@ -245,6 +253,20 @@ class DeviceArbiter:
             self._send(GroupsMeasured(id=number, losses=result))
         else:
             self._send(ModelEvaluated(id=number, evaluation=result))
+
+    def _use(self, loop: TrainingLoop, command: SampleModel | ExportModel) -> None:
+        try:
+            if isinstance(command, SampleModel):
+                self._send(ModelSampled(id=command.id, texts=loop.sample(command)))
+            else:
+                self._send(ModelExported(id=command.id, files=loop.export(command)))
+        except ResultFault as fault:
+            self._send(
+                ResultUnable(id=command.id, what=fault.what, fix=fault.fix, trace=fault.trace)
+            )
+        except UserError as error:
+            what = f"{error.what.rstrip('.')}: {error.why}" if error.why else error.what
+            self._send(ResultUnable(id=command.id, what=what, fix=error.fix, trace=""))
 
     def _send_work(self, loop: TrainingLoop, number: int, work: WorkTotals, drawn: int) -> None:
         if work.dropped:

@@ -9,10 +9,13 @@ its own. `TaskFailed` may come at any time, and is the last message.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from daemon.children.messages import ChildMessage, CommandDone
 from daemon.device.settings import Job, WorkerSettings
+from protocol.generation.sampler import SamplingRules
 from protocol.ports.trainer import Evaluation, GroupLosses, HeldOutShare, Lane, TaskInfo
 
 
@@ -86,6 +89,28 @@ class EvaluateModel(ChildMessage, frozen=True, kw_only=True, tag=True):
 
     id: int
     share: HeldOutShare
+
+
+class SampleModel(ChildMessage, frozen=True, kw_only=True, tag=True):
+    """Write samples with the shared parameters: texts of at most `tokens`, or predictions."""
+
+    id: int
+    prompt: str
+    count: int
+    tokens: int
+    rules: SamplingRules
+
+
+class ExportModel(ChildMessage, frozen=True, kw_only=True, tag=True):
+    """Write the model with the shared parameters into an empty folder.
+
+    `adapter` means the adapter alone, in the form "hf".
+    """
+
+    id: int
+    folder: str
+    form: Literal["torch", "hf"]
+    adapter: bool
 
 
 class MeasureGroups(ChildMessage, frozen=True, kw_only=True, tag=True):
@@ -206,6 +231,29 @@ class EvaluationUnable(ChildMessage, frozen=True, kw_only=True, tag=True):
     trace: str
 
 
+class ModelSampled(ChildMessage, frozen=True, kw_only=True, tag=True):
+    """The result of `SampleModel`."""
+
+    id: int
+    texts: tuple[str, ...]
+
+
+class ModelExported(ChildMessage, frozen=True, kw_only=True, tag=True):
+    """The result of `ExportModel`: the names of the files."""
+
+    id: int
+    files: tuple[str, ...]
+
+
+class ResultUnable(ChildMessage, frozen=True, kw_only=True, tag=True):
+    """The task cannot write samples or exports. `what` names the file and the line."""
+
+    id: int
+    what: str
+    fix: str
+    trace: str
+
+
 class WorkerProgress(ChildMessage, frozen=True, kw_only=True, tag=True):
     """The progress of the stretch that the command `stretch` began.
 
@@ -243,6 +291,8 @@ WorkerCommand = (
     | ShiftAnchor
     | CollectWork
     | EvaluateModel
+    | SampleModel
+    | ExportModel
     | MeasureGroups
     | SaveInnerState
     | LoadInnerState
@@ -258,6 +308,9 @@ WorkerReport = (
     | ModelEvaluated
     | GroupsMeasured
     | EvaluationUnable
+    | ModelSampled
+    | ModelExported
+    | ResultUnable
     | WorkerProgress
     | BatchPartFound
     | WorkerWarning

@@ -1,7 +1,7 @@
 """Reads and writes a checkpoint as a safetensors file.
 
-The tensors are `anchor`, `momentum` and `inner`. The metadata names the run, the round and the
-certificate.
+The tensors are `anchor`, `momentum` and `inner`. The metadata names the run, the round, the
+certificate, the task with its options, and the model's tensors with their shapes in order.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ SHAPES = "shapes"
 # names and shapes.
 MOST_SHAPES_BYTES = 512 << 10
 STOOD = "stood"
+TASK, TASK_OPTIONS = "task", "task_options"
 # Runs with more than 4,000 members are saved without the tip.
 MOST_STOOD_BYTES = 384 << 10
 _NAME = re.compile(r"(\d{10,20})-([0-9a-f]{64})\.safetensors")
@@ -92,6 +93,8 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, fault: FaultHook, writt
     stood = base64.b64encode(checkpoint.stood)
     if len(stood) <= MOST_STOOD_BYTES:
         metadata[STOOD] = stood.decode()
+    if checkpoint.task:
+        metadata |= {TASK: checkpoint.task, TASK_OPTIONS: checkpoint.task_options}
     return write_atomically(path, encode(tensors, metadata), fault, written_ns=written_ns)
 
 
@@ -114,6 +117,8 @@ def read_checkpoint(path: Path, run: Digest, tip: Digest, number: int) -> Checkp
         inner=inner,
         shapes=_shapes(metadata.get(SHAPES, "[]")),
         stood=base64.b64decode(metadata.get(STOOD, "")),
+        task=metadata.get(TASK, ""),
+        task_options=metadata.get(TASK_OPTIONS, ""),
     )
 
 

@@ -99,6 +99,22 @@ def read(path: Path) -> tuple[dict[str, npt.NDArray[np.generic]], dict[str, str]
     return tensors, metadata
 
 
+def read_foreign(path: Path) -> dict[str, npt.NDArray[np.generic]]:
+    """Return the tensors of any safetensors file by name.
+
+    Raises `DamagedFile`, also for types that numpy lacks, such as bfloat16.
+    """
+    try:
+        with path.open("rb") as first:
+            first.read(1)
+        with safe_open(path, framework="np", backend="pread") as file:
+            return dict(file.get_tensors())
+    except OSError as error:
+        raise UnreadableFile(f"cannot be read ({error.strerror or error})") from None
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise DamagedFile(f"cannot be read as safetensors ({error})") from None
+
+
 class _Place(msgspec.Struct, frozen=True):
     data_offsets: tuple[int, int]
 

@@ -31,7 +31,7 @@ from daemon.home.serials import SERIALS_FILE, Serials
 from daemon.journal import Journal, dates_of_certificates
 from daemon.network.network import LibP2PNetwork
 from daemon.node.chain_setup import NodeChain
-from daemon.node.control_commands import control_commands
+from daemon.node.control_commands import NodeControl
 from daemon.node.discovery import announce, manifest_of_others, save_members
 from daemon.node.duplicate_key import DuplicateKeyDetector
 from daemon.node.membership import keep_owner_records, leave_when_revoked, ready_line
@@ -109,13 +109,15 @@ async def run(
                 leave_now()
 
             nursery.start_soon(watch_home, config.home, secret, lose_home)
-            await nursery.start(serve_control, config.home, control_commands(journal, shutdown))
+            control = NodeControl(journal, shutdown)
+            nursery.start_soon(control.run)
+            await nursery.start(serve_control, config.home, control.handlers())
             if manifest is None:
                 say("Asking the node at --join for its run.")
                 wanted = invitation.run if invitation is not None else None
                 manifest = await manifest_of_others(config, say, wanted)
                 await in_thread(partial(enter_run, config, manifest, signer.peer, invitation))
-            status = await _work(node, manifest, begun)
+            status = await _work(node, manifest, begun, control)
             leave_now()
     # Nothing may be written into a home that was lost.
     if shutdown.failure is None:
@@ -142,7 +144,9 @@ async def _leave_when_late(
     leave_now()
 
 
-async def _work(node: NodeParts, signed: SignedManifest, begun: trio.Event) -> int:
+async def _work(
+    node: NodeParts, signed: SignedManifest, begun: trio.Event, control: NodeControl
+) -> int:
     """Work on the run until the services end. `begun` is set once all of them have begun.
 
     Returns 1 when a service could not do any work, else 0.
@@ -190,6 +194,7 @@ async def _work(node: NodeParts, signed: SignedManifest, begun: trio.Event) -> i
                 for service in services:
                     await working.start(_run_service, service, working.cancel_scope)
                 begun.set()
+                control.serves(services, manifest.round.seconds)
                 working.start_soon(chain.run, network)
                 for line in address_lines(node, network):
                     node.say(line)

@@ -61,14 +61,14 @@ class RunObserver:
         self._run, self._name, self._journal = signed.run, name, journal
         self._signer, self._network = signer, network
         self.lineage = Lineage(signed.run, signed.open())
-        self._members = Members(signer.peer, journal.record, lambda _endpoint: None)
+        self.members = Members(signer.peer, journal.record, lambda _endpoint: None)
         self._messenger = Messenger(network, signed.run, self._deliver, self._refuse)
         self._follower = Follower(
             network=network,
             run=signed.run,
             signer=signer,
             lineage=self.lineage,
-            members=self._members,
+            members=self.members,
             refuse=self._refuse,
             hooks=FollowerHooks(
                 on_entries=self._certified,

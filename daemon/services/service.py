@@ -75,6 +75,14 @@ class Service(Protocol):
         survive is then durable.
         """
 
+    async def hold(self, held: bool) -> None:
+        """Pause the service's own work, or go on with it. It may be called before `run`.
+
+        What was worked out is durable on return where `held`. Others are served all the time.
+
+        Raises `UserError` for a service that cannot pause.
+        """
+
     def finish(self) -> None:
         """Make `run` write down what must survive, and return. Never blocks."""
 

@@ -352,9 +352,9 @@ def read_plan(
         raise PeerFault("bad_plan", "a plan without its leader")
     _check_shape(plan, chunks)
     ready_messages = tuple(ready for _, ready in decoded)
+    check_length(plan, ready_messages, manifest)
     if isinstance(plan, TrustPlan):
         check_terms(plan.terms, [ready.samples for ready in ready_messages])
-    check_length(plan, ready_messages, manifest)
     return OpenPlan(
         plan=plan,
         digest=signed.digest,

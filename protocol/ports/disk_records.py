@@ -28,6 +28,9 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     # The tip with all its figures (`encode_tip`), since the certificates on disk may not reach back
     # to genesis. Empty where not known.
     stood: bytes = b""
+    # The task that made the model, and its options as JSON; empty where not known.
+    task: str = ""
+    task_options: str = ""
 
 
 class SentOffer(msgspec.Struct, frozen=True, kw_only=True):

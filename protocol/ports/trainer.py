@@ -20,7 +20,7 @@ class ParameterSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     shape: tuple[int, ...]
-    init: str  # "zeros", "ones" or "uniform"
+    init: str  # "zeros", "ones", "uniform" or "given"
     # Half the width of "uniform".
     bound: float = 0.0
 
@@ -149,6 +149,13 @@ class Trainer(Protocol):
 
     async def describe(self) -> TaskInfo:
         """Wait until the trainer is up; describe its task."""
+
+    async def given_parameters(self) -> Vector:
+        """Return the values that the task gives the tensors whose rule is "given".
+
+        They have the places of the flat vector, shape (parameters,); other places are unspecified.
+        Call this before the first `train`.
+        """
 
     async def train(
         self, anchor: Vector, lane: Lane, *, position: int = 0, max_steps: int | None = None

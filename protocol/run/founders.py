@@ -27,8 +27,8 @@ def check_founders(manifest: Manifest) -> None:
     """
     if manifest.rules >= RULES_4:
         _check_ids(manifest.founders)
-    elif manifest.founders or manifest.trust != Trust():
-        later = "founders" if manifest.founders else "trust"
+    elif manifest.founders or manifest.initial or manifest.trust != Trust():
+        later = "founders" if manifest.founders else "initial" if manifest.initial else "trust"
         raise ValueError(f"rules {manifest.rules} do not have {later}")
     elif manifest.admits == "invite":
         raise ValueError(f'rules {manifest.rules} do not have admission.policy = "invite"')

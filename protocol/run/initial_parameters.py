@@ -45,8 +45,19 @@ def _fill_uniform(out: Vector, bound: float, key: bytes) -> None:
         np.multiply(centred.astype(np.float32), scale, out=part)
 
 
-def initial_parameters(specs: Sequence[ParameterSpec], seed: int) -> Vector:
+GIVEN = "given"
+"""The rule of a tensor whose values come with the task, such as those of a pretrained model.
+
+Members compare these values by the task's digest.
+"""
+
+
+def initial_parameters(
+    specs: Sequence[ParameterSpec], seed: int, given: Vector | None = None
+) -> Vector:
     """Return the flat vector of all parameters in the order of the specs, shape (parameters,).
+
+    `given` holds the values of tensors whose rule is "given", at their places in the same shape.
 
     Raises `UserError("TASK")` for an unknown rule.
     """
@@ -61,6 +72,8 @@ def initial_parameters(specs: Sequence[ParameterSpec], seed: int) -> Vector:
                 pass
             case "ones":
                 part.fill(1.0)
+            case "given" if given is not None:
+                part[:] = given[start - size : start]
             case "uniform" if isfinite(spec.bound) and spec.bound >= 0:
                 _fill_uniform(
                     part,

@@ -88,6 +88,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     # The peers that vote on the first certificate, each once. Only rules 4 and later have votes.
     founders: Annotated[tuple[PeerId, ...], Meta(max_length=MAX_FOUNDERS)] = ()
     trust: Trust = Trust()
+    # The digest of the state with which the run begins, in hex; empty where it follows from the
+    # task and the seed (`protocol/run/initial_state.py`).
+    initial: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
 
     def __post_init__(self) -> None:
         if self.rules < RULES_3:

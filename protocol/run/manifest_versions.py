@@ -28,6 +28,7 @@ _ADDED: Mapping[int, Mapping[str, tuple[str, ...]]] = {
     RULES_4: {
         "founders": (),
         "trust": (),
+        "initial": (),
         "inner": ("optimizer", "momentum", "nesterov", "accumulate"),
     },
 }

@@ -96,6 +96,10 @@ class ContentTrainer:
         await trio.lowlevel.checkpoint()
         return task_info(self._elements)
 
+    async def given_parameters(self) -> Vector:
+        await trio.lowlevel.checkpoint()
+        return self._nothing
+
     async def train(
         self, anchor: Vector, lane: Lane, *, position: int = 0, max_steps: int | None = None
     ) -> None:

@@ -59,6 +59,9 @@ class CountingTrainer:
     async def describe(self) -> TaskInfo:
         return await self.inner.describe()
 
+    async def given_parameters(self) -> Vector:
+        return await self.inner.given_parameters()
+
     async def train(
         self, anchor: Vector, lane: Lane, *, position: int = 0, max_steps: int | None = None
     ) -> None:

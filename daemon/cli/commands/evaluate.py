@@ -1,25 +1,32 @@
-"""`evaluate`: the held-out loss of the newest model of a run.
+"""`evaluate`: the held-out loss of a model of a run.
 
 It only reads the home, whether a daemon runs there or not.
 """
 
 from __future__ import annotations
 
-import os
-
 import click
 import msgspec
 
 from daemon.cli.invocation import global_options, invocation_of
-from daemon.config.loader import load_config
+from daemon.cli.model_options import model_config, model_options
+from daemon.results.model_choice import ModelChoice
 from protocol.status.figures import count, duration, loss
 
 
 @click.command()
 @click.argument("run", required=False, metavar="[RUN]")
+@model_options
 @global_options(hidden=True)
 @click.pass_context
-def evaluate(context: click.Context, run: str | None) -> None:
+def evaluate(
+    context: click.Context,
+    run: str | None,
+    certificate: str | None,
+    join: tuple[str, ...],
+    device: str | None,
+    allow_custom_task: bool,
+) -> None:
     """Score the newest model of a run on held-out data.
 
     RUN is the beginning of a run's id. Default: the run that this home was in last. The command
@@ -27,18 +34,20 @@ def evaluate(context: click.Context, run: str | None) -> None:
     member trains on.
     """
     invocation = invocation_of(context)
-    config, _ = load_config(invocation.home, invocation.config, {}, os.environ)
+    config = model_config(invocation, device, allow_custom_task)
     # These imports take a while; a wrong setting is reported before them.
     import trio  # noqa: PLC0415
 
-    from daemon.evaluate import evaluate_home  # noqa: PLC0415
-    from daemon.home.recent_state import chosen_run  # noqa: PLC0415
-    from daemon.services.training.worker_settings import worker_settings  # noqa: PLC0415
+    from daemon.results.evaluate import ModelScore, evaluate_model  # noqa: PLC0415
+    from daemon.results.opened_model import opened_model  # noqa: PLC0415
 
-    signed = chosen_run(invocation.home, run)
-    scored = trio.run(
-        evaluate_home, invocation.home, signed, worker_settings(config.worker), invocation.say
-    )
+    choice = ModelChoice(run=run, certificate=certificate, join=join)
+
+    async def score() -> ModelScore:
+        async with opened_model(config, choice, invocation.say) as opened:
+            return await evaluate_model(opened)
+
+    scored = trio.run(score)
     if invocation.as_json:
         invocation.result(msgspec.json.encode(scored).decode())
         return

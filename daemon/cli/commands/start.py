@@ -16,7 +16,7 @@ from daemon.config.settings import Config
 from daemon.home.layout import CONFIG_FILE, JOURNAL_FILE, LOG_FILE, WALLET_FILE, ensure_home
 from daemon.home.lock import home_lock
 from daemon.home.node_key import load_or_make_key
-from daemon.node.run_choice import choose_run, enter_run, invitation_in
+from daemon.node.run_choice import RunChoice, choose_run, enter_run, invitation_in, seal_run
 from daemon.wallet.password import Password, find_password
 from protocol.errors import UserError
 from protocol.identity import Signer, short
@@ -37,6 +37,13 @@ PRIVATE = 0o077
     " Default: the last run of this home, else the bundled one.",
 )
 @click.option(
+    "--from",
+    "weights",
+    metavar="FILE|RUN@CERT",
+    help="Begin the run of --run from these weights: a safetensors file, or a certificate's model"
+    " of this home.",
+)
+@click.option(
     "--join",
     multiple=True,
     metavar="INVITATION|MULTIADDR",
@@ -50,6 +57,11 @@ PRIVATE = 0o077
 )
 @click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")
 @click.option(
+    "--allow-custom-task",
+    is_flag=True,
+    help="Let this start run the local code that the run names as module:Class.",
+)
+@click.option(
     "--password-file",
     type=PATH,
     metavar="PATH",
@@ -61,10 +73,12 @@ PRIVATE = 0o077
 def start(
     context: click.Context,
     run_file: Path | None,
+    weights: str | None,
     join: tuple[str, ...],
     name: str | None,
     port: str | None,
     device: str | None,
+    allow_custom_task: bool,
     password_file: Path | None,
     lifeline: int | None,
 ) -> int:
@@ -84,6 +98,8 @@ def start(
         flags: dict[str, str | tuple[str, ...]] = {"network.join": join} if join else {}
         given = {"node.name": name, "network.listen_port": port, "worker.device": device}
         flags |= {key: value for key, value in given.items() if value is not None}
+        if allow_custom_task:
+            flags["worker.allow_custom_task"] = "true"
         config, origins = load_config(home, invocation.config, flags, os.environ)
         signer, secret = load_or_make_key(home)
         if not config.node.name:
@@ -91,6 +107,8 @@ def start(
                 config, node=msgspec.structs.replace(config.node, name=f"node-{short(signer.peer)}")
             )
         chosen = choose_run(run_file, config.network.join, home, signer, invitation)
+        if weights is not None:
+            chosen = _from_weights(invocation, config, run_file, weights, chosen, signer)
         config = msgspec.structs.replace(
             config, network=msgspec.structs.replace(config.network, join=chosen.join)
         )
@@ -104,6 +122,40 @@ def start(
         return _run(
             invocation, config, chosen.manifest, signer, secret, lifeline, password, invitation
         )
+
+
+def _from_weights(
+    invocation: Invocation,
+    config: Config,
+    run_file: Path | None,
+    weights: str,
+    chosen: RunChoice,
+    signer: Signer,
+) -> RunChoice:
+    """Return the run of the file, which begins from weights. Writes them into the home."""
+    if run_file is None or chosen.manifest is None or not run_file.exists():
+        raise UserError(
+            "FROM",
+            "--from begins a new run, and no run file was given.",
+            why="--run FILE names the task, its options and the rules of the new run",
+            fix=f"hypergpud start --run FILE --from {weights}",
+            exit_code=2,
+        )
+    # These imports take a while; a mistake in the options is reported before them.
+    import trio  # noqa: PLC0415
+
+    from daemon.results.initial_weights import begin_from_weights  # noqa: PLC0415
+
+    manifest = chosen.manifest.open()
+    signed = trio.run(
+        begin_from_weights,
+        config,
+        manifest,
+        weights,
+        lambda changed: seal_run(changed, signer),
+        invocation.say,
+    )
+    return msgspec.structs.replace(chosen, manifest=signed)
 
 
 def _defaults_used(config: Config, origins: dict[str, str]) -> list[str]:

@@ -95,8 +95,8 @@ class HeldOutScorer:
         try:
             with (
                 self._net.computing_with(vector),
-                _evaluating(self._net.model),
-                _same_random_numbers(self._device),
+                evaluating(self._net.model),
+                same_random_numbers(self._device),
                 torch.no_grad(),
                 self._device.autocast(),
                 author_code(method, SampleFault),
@@ -127,7 +127,7 @@ class HeldOutScorer:
 
 
 @contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
     """Set the model to eval mode, and each of its modules back to its own mode."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -139,7 +139,7 @@ def _evaluating(model: torch.nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _same_random_numbers(device: Device) -> Iterator[None]:
+def same_random_numbers(device: Device) -> Iterator[None]:
     """Continue the random numbers of torch, numpy and `random` afterwards where they were."""
     of_numpy, of_random = np.random.get_state(), random.getstate()
     with torch.random.fork_rng(devices=[device.torch] if device.cuda else []):

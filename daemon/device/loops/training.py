@@ -27,10 +27,12 @@ from daemon.device.loops.batch_gradient import BatchGradient
 from daemon.device.loops.batch_parts import BatchParts
 from daemon.device.loops.batches import checked_size
 from daemon.device.loops.draw_order import DrawOrder
+from daemon.device.loops.results import ModelResults
 from daemon.device.loops.scorer import HeldOutScorer
 from daemon.device.loops.stretch import Stretch
 from daemon.device.loops.uncollected_work import UncollectedWork
 from daemon.device.loops.work_totals import WorkTotals
+from daemon.device.messages import ExportModel, SampleModel
 from daemon.device.model.author_code import SampleFault
 from daemon.device.model.flat_model import FlatModel
 from daemon.device.model.guard import ModelGuard
@@ -46,6 +48,7 @@ from protocol.averaging.vector_layout import Vector
 from protocol.digest import digest
 from protocol.ports.trainer import Evaluation, GroupLosses, HeldOutShare, Lane, Progress
 from protocol.run.data_order import sample_indices
+from protocol.run.initial_parameters import GIVEN
 from protocol.run.schedule import learning_rate_factor
 from protocol.run.task_digest import TaskDigest
 
@@ -68,6 +71,7 @@ class TrainingLoop:
         self.parts = BatchParts(min(size, most_at_once or size), job.batch_part)
         self._gradient = BatchGradient(task, device, self._net, self._guard, self.parts)
         self._scorer = HeldOutScorer(task, device, self._net, self.split, job.seed)
+        self._results = ModelResults(task, device, self._net, self.split, job.seed)
         self.bad = BadBatches()
         self._optimizer = make_optimizer(self._net, job.inner, task)
         self.lock = RLock()
@@ -80,6 +84,7 @@ class TrainingLoop:
         self._step_began_s: float | None = None
         self.longest_step_s = 0.0
         self.specs = self._net.specs
+        self.moved = self._net.moved
         self.parameters = self._net.flat.numel()
         self.inner_size = self._optimizer.state_size
 
@@ -91,6 +96,9 @@ class TrainingLoop:
         """Set the shared memory, from which anchors come and to which deltas go."""
         self._anchor, self._delta = _tensor(buffers.anchor), _tensor(buffers.delta)
         self._inner, self._scored = _tensor(buffers.inner), _tensor(buffers.scored)
+        # The node reads the values that the task gives before it writes an anchor there.
+        if any(spec.init == GIVEN for spec in self.specs):
+            self._anchor.copy_(self._net.flat)
 
     @property
     def drawn(self) -> int:
@@ -181,6 +189,14 @@ class TrainingLoop:
     def evaluate(self, share: HeldOutShare) -> Evaluation:
         """Score the parameters in the shared memory. Raises `ScoringFault`."""
         return self._scorer.score(self._scored, share)
+
+    def sample(self, wanted: SampleModel) -> tuple[str, ...]:
+        """Write samples with the parameters in the shared memory. Raises `ResultFault`."""
+        return self._results.sample(self._scored, wanted)
+
+    def export(self, wanted: ExportModel) -> tuple[str, ...]:
+        """Write the model with the parameters in the shared memory. Raises `ResultFault`."""
+        return self._results.export(self._scored, wanted)
 
     def group_losses(self, groups: Sequence[Sequence[int]]) -> GroupLosses:
         """Measure the loss of groups of training samples at the shared parameters.

@@ -25,7 +25,7 @@ from protocol.errors import UserError
 # The limits of a log line. A traceback's end says what happened, so its beginning is cut.
 MAX_TRACE_CHARS = 6000
 MAX_ERROR_CHARS = 300
-_WORKER = Path(__file__).resolve().parent
+_WORKER = Path(__file__).resolve().parent.parent
 _TASKS = _WORKER / "tasks"
 _NOT_TASKS = frozenset({"catalog.py", "task.py", "source.py"})
 _STDLIB = Path(sysconfig.get_path("stdlib")).resolve()

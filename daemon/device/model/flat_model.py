@@ -15,7 +15,7 @@ from torch import nn
 
 from daemon.device.model.author_code import author_code
 from daemon.device.model.rules import check_model
-from daemon.device.tasks.task import Init, Task
+from daemon.device.tasks.task import GIVEN, Init, Task
 from protocol.ports.trainer import ParameterSpec
 
 
@@ -53,15 +53,18 @@ class FlatModel:
         start = 0
         for name, parameter in trained:
             shape, stop = tuple(parameter.shape), start + parameter.numel()
+            given = parameter.data
             parameter.data = self.flat[start:stop].view(shape)
             self.moved.append((name, parameter, self.grad[start:stop].view(shape)))
             with author_code("init()"):
                 init = task.init(name, shape)
                 if not isinstance(init, Init):
                     raise TypeError(
-                        f"init({name!r}) returned a {type(init).__name__}, not ZEROS, ONES or"
-                        " uniform(bound)"
+                        f"init({name!r}) returned a {type(init).__name__}, not ZEROS, ONES, GIVEN"
+                        " or uniform(bound)"
                     )
+            if init == GIVEN:
+                parameter.data.copy_(given)
             specs.append(ParameterSpec(name=name, shape=shape, init=init.kind, bound=init.bound))
             start = stop
         self.specs = tuple(specs)

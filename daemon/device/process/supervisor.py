@@ -22,6 +22,9 @@ from daemon.device.messages import (
     GroupsMeasured,
     LoadTask,
     ModelEvaluated,
+    ModelExported,
+    ModelSampled,
+    ResultUnable,
     TaskFailed,
     WorkCollected,
     WorkerProgress,
@@ -229,7 +232,12 @@ class WorkerSupervisor:
                 case WorkerWarning(code=code, message=message):
                     self._on_event(Warned(code=code, message=message))
                 case (
-                    CommandDone(id=number) | CommandRefused(id=number) | WorkCollected(id=number)
+                    CommandDone(id=number)
+                    | CommandRefused(id=number)
+                    | WorkCollected(id=number)
+                    | ModelSampled(id=number)
+                    | ModelExported(id=number)
+                    | ResultUnable(id=number)
                 ) if number == worker.asked:
                     if isinstance(report, WorkCollected):
                         worker.longest_step_s = report.longest_step_s

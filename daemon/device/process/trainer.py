@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Literal
 
 import trio
 
@@ -17,15 +19,21 @@ from daemon.device.messages import (
     CollectWork,
     ContinueTraining,
     EvaluationUnable,
+    ExportModel,
     GroupsMeasured,
     HandOverWork,
     LoadInnerState,
     ModelEvaluated,
+    ModelExported,
+    ModelSampled,
+    ResultUnable,
+    SampleModel,
     SaveInnerState,
     ShiftAnchor,
     TrainFromAnchor,
     WorkCollected,
     WorkerCommand,
+    WorkerReport,
 )
 from daemon.device.process.command_channel import CommandChannel
 from daemon.device.process.restart_policy import WorkerTimeouts
@@ -35,7 +43,8 @@ from daemon.device.settings import WorkerSettings, job_of
 from daemon.device.tasks.catalog import locate
 from daemon.home.batch_parts import BatchPartFile
 from protocol.averaging.vector_layout import Vector
-from protocol.errors import OurFault
+from protocol.errors import OurFault, UserError
+from protocol.generation.sampler import SamplingRules
 from protocol.identity import PeerId
 from protocol.journal import JournalEvent
 from protocol.ports.trainer import (
@@ -47,6 +56,7 @@ from protocol.ports.trainer import (
     Positions,
     Progress,
     TaskInfo,
+    TrainerLost,
     Work,
 )
 from protocol.run.manifest import Manifest
@@ -119,6 +129,13 @@ class WorkerTrainer:
             await self._supervisor.changed.wait()
         return self._supervisor.info
 
+    async def given_parameters(self) -> Vector:
+        await self.describe()
+        worker = self._supervisor.current
+        if worker is None or worker.buffers is None:
+            raise TrainerLost(self._supervisor.lost)
+        return await trio.to_thread.run_sync(worker.buffers.anchor.copy)
+
     async def train(
         self, anchor: Vector, lane: Lane, *, position: int = 0, max_steps: int | None = None
     ) -> None:
@@ -189,6 +206,42 @@ class WorkerTrainer:
             raise EvaluationFailed(report.what)
         raise OurFault(f"the worker answered an evaluation with {report}")
 
+    async def sample(
+        self, parameters: Vector, *, prompt: str, count: int, tokens: int, rules: SamplingRules
+    ) -> tuple[str, ...]:
+        """Return texts of at most `tokens` that continue the prompt, or predictions.
+
+        `parameters` has shape (parameters,). Raises `UserError("SAMPLE")` where the task cannot.
+        """
+
+        def begin(_: WorkerProcess, number: int) -> WorkerCommand:
+            return SampleModel(id=number, prompt=prompt, count=count, tokens=tokens, rules=rules)
+
+        _, report = await self._commands.ask(
+            begin, put=(lambda buffers: buffers.scored, parameters)
+        )
+        if isinstance(report, ModelSampled):
+            return report.texts
+        raise _unable("SAMPLE", report)
+
+    async def export(
+        self, parameters: Vector, folder: Path, *, form: Literal["torch", "hf"], adapter: bool
+    ) -> tuple[str, ...]:
+        """Write the model into an empty folder. Returns the names of the files.
+
+        `parameters` has shape (parameters,). Raises `UserError("EXPORT")` where the task cannot.
+        """
+
+        def begin(_: WorkerProcess, number: int) -> WorkerCommand:
+            return ExportModel(id=number, folder=str(folder), form=form, adapter=adapter)
+
+        _, report = await self._commands.ask(
+            begin, put=(lambda buffers: buffers.scored, parameters)
+        )
+        if isinstance(report, ModelExported):
+            return report.files
+        raise _unable("EXPORT", report)
+
     async def group_losses(self, parameters: Vector, positions: Positions) -> GroupLosses:
         groups = [tuple(group) for group in positions.tolist()]
         losses: tuple[float, ...] = ()
@@ -234,3 +287,10 @@ class WorkerTrainer:
             if len(group.exceptions) > 1:
                 raise
             raise group.exceptions[0] from group.exceptions[0].__cause__
+
+
+def _unable(code: str, report: WorkerReport) -> UserError | OurFault:
+    """Return the error for a request that the worker could not fulfil."""
+    if isinstance(report, ResultUnable):
+        return UserError(code, f"{report.what.rstrip('.')}.", why=report.trace, fix=report.fix)
+    return OurFault(f"the worker answered a request for a result with {report}")

@@ -9,6 +9,7 @@ uplinks still counts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import sqrt
 from typing import Annotated
 
@@ -20,7 +21,8 @@ from msgspec import Meta
 from torch import Tensor, nn
 
 from daemon.device.tasks.corpus import load_corpus
-from daemon.device.tasks.task import Batch, Init, Task, TaskOptions, uniform
+from daemon.device.tasks.language_task import LanguageTask
+from daemon.device.tasks.task import Batch, Init, TaskOptions, uniform
 from protocol.errors import UserError
 
 SYMBOLS = 256
@@ -100,7 +102,7 @@ class Gpt(nn.Module):
         return F.linear(self.norm(x), self.embedding.weight)
 
 
-class ByteGpt(Task):
+class ByteGpt(LanguageTask):
     """Predicts the next byte. A sample is a window of `context` bytes; windows do not overlap."""
 
     Options = ByteGptOptions
@@ -153,3 +155,23 @@ class ByteGpt(Task):
             # As in GPT-2, the more layers add to the residual stream, the smaller they start.
             return uniform(usual.bound / sqrt(2 * self.options.layers))
         return usual
+
+    # ------------------------------------------------------------------------------------ results
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode("utf-8", "surrogatepass"))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return bytes(tokens).decode("utf-8", "replace")
+
+    def next_logits(self, model: nn.Module, tokens: Tensor) -> Tensor:
+        logits: Tensor = model(tokens[None])[0, -1]
+        return logits.float()
+
+    def context_tokens(self) -> int:
+        context: int = self.options.context
+        return context
+
+    def first_token(self) -> int:
+        """Return a line break, after which a line of source begins."""
+        return ord("\n")

@@ -21,8 +21,14 @@ from protocol.text.nearest import nearest
 
 SHIPPED = {
     "byte_gpt": ("daemon.device.tasks.byte_gpt", "ByteGpt"),
+    "hf_causal_lm": ("daemon.device.tasks.hf_causal_lm", "HfCausalLm"),
     "simple_cnn": ("daemon.device.tasks.simple_cnn", "SimpleCnn"),
+    "torch_module": ("daemon.device.tasks.torch_module", "TorchModule"),
 }
+# The shipped tasks that run code of this machine, which its owner must allow.
+RUNS_CODE = frozenset({"torch_module"})
+# The shipped tasks that need an extra of this package.
+EXTRAS = {"hf_causal_lm": "hf"}
 
 OptionValues = Mapping[str, int | float | str | bool]
 
@@ -32,8 +38,27 @@ def locate(name: str, settings: WorkerSettings) -> tuple[str, str]:
 
     Raises `UserError("TASK")` for unknown and for forbidden names.
     """
+    if name in SHIPPED and name not in RUNS_CODE:
+        return SHIPPED[name]
+    if name not in SHIPPED:
+        _check_written(name)
+    if not settings.allow_custom_task:
+        raise UserError(
+            "TASK_NOT_ALLOWED",
+            f"This run executes {name!r}, code on this machine that you have not allowed.",
+            why="a run's file can come from somebody else, so only HyperGPU's own tasks run without"
+            " your permission",
+            fix="to allow it for this start, add --allow-custom-task; for every start, set"
+            " allow_custom_task = true under [worker] in the home's config.toml",
+            exit_code=2,
+        )
     if name in SHIPPED:
         return SHIPPED[name]
+    module, _, attribute = name.partition(":")
+    return module, attribute
+
+
+def _check_written(name: str) -> None:
     module, colon, attribute = name.partition(":")
     if not colon:
         meant = nearest(name, SHIPPED)
@@ -48,17 +73,6 @@ def locate(name: str, settings: WorkerSettings) -> tuple[str, str]:
         raise UserError(
             "TASK", f"{name!r} is not a task's name.", why="it is written module:Class", exit_code=2
         )
-    if not settings.allow_custom_task:
-        raise UserError(
-            "TASK_NOT_ALLOWED",
-            f"This run executes {name!r}, code on this machine that you have not allowed.",
-            why="a run's file can come from somebody else, so only HyperGPU's own tasks run without"
-            " your permission",
-            fix="to allow it, set allow_custom_task = true under [worker] in the home's config.toml"
-            ", or HYPERGPU_WORKER_ALLOW_CUSTOM_TASK=true for one start",
-            exit_code=2,
-        )
-    return module, attribute
 
 
 def make_options(task: type[Task], name: str, values: OptionValues) -> TaskOptions:
@@ -87,13 +101,21 @@ def load_task(name: str, values: OptionValues, settings: WorkerSettings) -> Task
     Raises `UserError` for an error in the manifest, and `TaskFault` where the module fails.
     """
     module_name, attribute = locate(name, settings)
-    if name not in SHIPPED:
+    if name not in SHIPPED or name in RUNS_CODE:
         # At the end, so that a file in a data folder cannot replace one of our modules.
         sys.path.append(os.getcwd())
     try:
         with author_code(f"import {module_name}", passing=(ModuleNotFoundError,)):
             module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
+        if name in EXTRAS:
+            raise UserError(
+                "EXTRA",
+                f"The task {name!r} needs packages that are not installed.",
+                why=str(error),
+                fix=f"pip install 'hypergpu[{EXTRAS[name]}]'",
+                exit_code=2,
+            ) from None
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             # The module exists, but one of its imports does not. The traceback says which.
             raise TaskFault(

@@ -50,7 +50,7 @@ def _read(files: Iterable[Path], limit: int) -> Bytes:
     return np.frombuffer(b"".join(parts)[:limit], dtype=np.uint8)
 
 
-def _walk(folder: Path, suffix: str = "", left_out: frozenset[str] = frozenset()) -> Iterator[Path]:
+def walk(folder: Path, suffix: str = "", left_out: frozenset[str] = frozenset()) -> Iterator[Path]:
     """Yield the files under `folder`, depth first, in the same order on every machine.
 
     The walk is lazy, so a reader that has enough stops it. Links are not followed: they could lead
@@ -63,14 +63,14 @@ def _walk(folder: Path, suffix: str = "", left_out: frozenset[str] = frozenset()
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
             if entry.name not in left_out:
-                yield from _walk(Path(entry.path), suffix, left_out)
+                yield from walk(Path(entry.path), suffix, left_out)
         elif entry.is_file(follow_symlinks=False) and entry.name.endswith(suffix):
             yield Path(entry.path)
 
 
 def stdlib_sources(limit: int = STDLIB_BYTES) -> Bytes:
     """Return the standard library's `*.py` files, without tests and installed packages."""
-    return _read(_walk(Path(sysconfig.get_path("stdlib")), ".py", LEFT_OUT), limit)
+    return _read(walk(Path(sysconfig.get_path("stdlib")), ".py", LEFT_OUT), limit)
 
 
 def load_corpus(name: str, data_folders: Sequence[str], limit: int = 0) -> Bytes:
@@ -84,7 +84,7 @@ def load_corpus(name: str, data_folders: Sequence[str], limit: int = 0) -> Bytes
         text = stdlib_sources(limit or STDLIB_BYTES)
     else:
         path = allowed_path(name, data_folders)
-        text = _read([path] if path.is_file() else _walk(path), limit or FOLDER_BYTES)
+        text = _read([path] if path.is_file() else walk(path), limit or FOLDER_BYTES)
     if not text.size:
         raise UserError(
             "DATA", f"The corpus {name!r} is empty.", why="no file in it could be read", exit_code=2

@@ -13,11 +13,12 @@ import torch
 
 from daemon.device.model.author_code import AuthorFault, SampleFault, author_code
 from daemon.device.model.flat_model import FlatModel
-from daemon.device.tasks.catalog import SHIPPED
+from daemon.device.tasks.catalog import RUNS_CODE, SHIPPED
 from daemon.device.tasks.held_out import DataSplit
 from daemon.device.tasks.source import sources_of
-from daemon.device.tasks.task import Task
+from daemon.device.tasks.task import GIVEN, Task
 from protocol.digest import digest
+from protocol.ports.trainer import ParameterSpec
 from protocol.run.task_digest import (
     MAX_LABEL_CHARS,
     SourcePart,
@@ -44,18 +45,22 @@ def seed_everything(seed: int) -> None:
 
 def describe_task(task: Task, net: FlatModel, name: str, split: DataSplit, seed: int) -> TaskDigest:
     """Describe the task as this machine has it. Draws a few samples of its data, twice."""
-    own, dataset_size = type(task).__module__, split.total
-    source = (
-        (SourcePart(name=f"task {name}", digest=str(task.version).encode()[:32]),)
-        if name in SHIPPED
-        else sources_of(own)
-    )
+    dataset_size = split.total
+    source: tuple[SourcePart, ...] = ()
+    if name in SHIPPED:
+        source = (SourcePart(name=f"task {name}", digest=str(task.version).encode()[:32]),)
+    if name not in SHIPPED or name in RUNS_CODE:
+        parts = {part.name: part for at in task.source_modules() for part in sources_of(at)}
+        source += tuple(parts[part] for part in sorted(parts))
     if split.held_out and not is_private(task):
-        parts = f"{split.trained}/{split.held_out}".encode()[:32]
-        source = (*source, SourcePart(name="the held-out samples", digest=parts))
+        sizes = f"{split.trained}/{split.held_out}".encode()[:32]
+        source = (*source, SourcePart(name="the held-out samples", digest=sizes))
     return TaskDigest(
         parameters=bounded(
-            [_tensor(at, parameter.detach(), None) for at, parameter, _ in net.moved]
+            [
+                _tensor(at, parameter.detach(), _given_content(parameter, spec))
+                for (at, parameter, _), spec in zip(net.moved, net.specs, strict=True)
+            ]
         ),
         frozen=bounded(
             [_tensor(at, parameter.detach(), content_of(parameter)) for at, parameter in net.frozen]
@@ -113,6 +118,16 @@ def content_of(tensor: torch.Tensor) -> TensorContent:
     values = flat[places].double().tolist()
     mean, square = flat.double().mean().item(), flat.double().square().mean().sqrt().item()
     return TensorContent(digest=name, sketch=(mean, square, *values))
+
+
+def _given_content(parameter: torch.Tensor, spec: ParameterSpec) -> TensorContent | None:
+    """Return the digest of values that `model()` gives a trained parameter, else None.
+
+    It has no sketch: members that begin with other bits would never certify a round.
+    """
+    if spec.init != GIVEN.kind:
+        return None
+    return TensorContent(digest=content_of(parameter).digest)
 
 
 def _options(task: Task) -> str:

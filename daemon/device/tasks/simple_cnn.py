@@ -80,3 +80,11 @@ class SimpleCnn(Task):
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         images, labels = batch
         return F.cross_entropy(model(images), labels)
+
+    def predictions(self, model: nn.Module, batch: Batch) -> list[str]:
+        images, labels = batch
+        shares = model(images).softmax(1)
+        return [
+            f"digit {int(share.argmax())} ({float(share.max()):.0%} sure), labelled {int(label)}"
+            for share, label in zip(shares, labels, strict=True)
+        ]

@@ -38,6 +38,8 @@ HELD_OUT_SHARE = 20
 MAX_HELD_OUT = 1024
 # The samples that are scored at a time. Without gradients they need less memory than a batch.
 SCORED_AT_ONCE = 16
+# The values of one sample's output that a line shows.
+SHOWN_VALUES = 8
 
 
 class TaskOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,6 +58,8 @@ class Init(msgspec.Struct, frozen=True, kw_only=True):
 
 ZEROS = Init(kind="zeros")
 ONES = Init(kind="ones")
+# The values that `model()` gives the parameter. They are part of the task's digest.
+GIVEN = Init(kind="given")
 
 
 def uniform(bound: float) -> Init:
@@ -71,7 +75,8 @@ class Task(ABC):
     sample of the data, and source code. They refuse each other where these differ.
 
     Parameters that require a gradient are averaged. Their initial values come from the run's seed
-    (`protocol/run/initial_parameters.py`), and those of `model()` are not used. Parameters with
+    (`protocol/run/initial_parameters.py`), and those of `model()` are used only where `init` says
+    `GIVEN`. Parameters with
     `requires_grad = False` and buffers keep the values of `model()`. They must be the same on every
     node, and must not change. Running statistics such as BatchNorm's are refused, because every
     node would have its own. Before a task is made, torch, numpy and `random` get the run's seed.
@@ -162,8 +167,30 @@ class Task(ABC):
             total += float(self.loss(model, batch)) * count
         return {"loss": total / len(self.held_out_indices)}
 
+    def predictions(self, model: torch.nn.Module, batch: Batch) -> Sequence[str]:
+        """Return one line for each sample of a batch, for `hypergpud sample`.
+
+        The worker calls this in eval mode, without gradients. The default shows the output for the
+        first tensor of the batch, and the last tensor where it has one value for each sample.
+        """
+        outputs = model(batch[0]).flatten(1)
+        target = batch[-1] if len(batch) > 1 and batch[-1].numel() == len(outputs) else None
+        lines: list[str] = []
+        for number, row in enumerate(outputs.tolist()):
+            shown = ", ".join(f"{value:.4g}" for value in row[:SHOWN_VALUES])
+            more = f", ... ({len(row)} values)" if len(row) > SHOWN_VALUES else ""
+            label = "" if target is None else f" (data: {target.flatten()[number].item():.4g})"
+            lines.append(f"{shown}{more}{label}")
+        return lines
+
+    def source_modules(self) -> tuple[str, ...]:
+        """Return the modules whose source members compare."""
+        return (type(self).__module__,)
+
     def init(self, name: str, shape: tuple[int, ...]) -> Init:
         """Return the initial values of the parameter `name`.
+
+        `GIVEN` means the values that `model()` gives it, such as those of a pretrained model.
 
         The default is uniform(1/sqrt(fan-in)) for matrices and kernels, ones for `weight` vectors,
         and zeros for the rest.

@@ -9,6 +9,7 @@ from functools import partial
 import trio
 
 from daemon.device.process.trainer import WorkerTrainer
+from daemon.disk.initial_file import InitialFile
 from daemon.disk.task_file import save_task
 from daemon.home.batch_parts import BatchPartFile
 from daemon.services.service import ServiceContext, ServiceStatus
@@ -91,6 +92,10 @@ class TrainingService:
             task_status.started()
             nursery.start_soon(self._save_task)
 
+    async def hold(self, held: bool) -> None:
+        """Pause training, or train again."""
+        await self._registered().hold(held)
+
     def finish(self) -> None:
         """End the engine in order."""
         self._registered().finish()
@@ -121,6 +126,7 @@ class TrainingService:
                 self._binding,
                 self._disk_rules(),
                 context.config.worker.evaluation_share,
+                InitialFile(context.config.home, context.manifest.run),
                 invitation=context.invitation,
                 owner_records=context.owner_records,
             ),

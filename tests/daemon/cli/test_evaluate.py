@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 import trio
 
+from daemon.config.settings import Config
 from daemon.device.process.trainer import WorkerTrainer
 from daemon.device.settings import WorkerSettings
 from daemon.disk.file_disk import FileDisk
-from daemon.evaluate import evaluate_home
 from daemon.home.layout import ensure_home
 from daemon.home.recent_state import save_recent_state
+from daemon.results.model_choice import ModelChoice
+from daemon.results.opened_model import opened_model
 from protocol.errors import UserError
 from protocol.ports.disk_records import Checkpoint
 from protocol.ports.offload import inline
@@ -77,4 +79,5 @@ async def test_evaluate_refuses_a_model_of_another_size(tmp_path: Path) -> None:
     made = CertifiedHome(tmp_path / "home", 1, seal(DIGITS))
     await made.write()
     with pytest.raises(UserError, match="another model"):
-        await evaluate_home(made.root, made.signed, WorkerSettings(), print)
+        async with opened_model(Config(home=made.root), ModelChoice(), print):
+            pass

@@ -38,7 +38,7 @@ def loop_of(
     shared_memory.give_size(fd, loop.parameters, loop.inner_size)
     shared = shared_memory.SharedMemory(fd, loop.parameters, loop.inner_size)
     loop.share(shared)
-    shared.anchor[:] = initial_parameters(loop.specs, 3)
+    shared.anchor[:] = initial_parameters(loop.specs, 3, shared.anchor.copy())
     return loop, shared
 
 

@@ -7,6 +7,8 @@ round number is this node's own count.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import numpy as np
 
 from protocol.averaging.outer_step import outer_step, state_digest
@@ -25,13 +27,22 @@ class MemberState:
     """One node's state in one run. All vectors have shape (parameters,)."""
 
     def __init__(
-        self, *, run: Digest, manifest: Manifest, info: TaskInfo, disk: Disk, offload: Offload
+        self,
+        *,
+        run: Digest,
+        manifest: Manifest,
+        info: TaskInfo,
+        disk: Disk,
+        offload: Offload,
+        genesis: Callable[[], Awaitable[Vector]] | None = None,
     ) -> None:
+        """`genesis` computes the run's first parameters. Default: those of the run's seed."""
         self._run = run
         self._manifest = manifest
         self._info = info
         self._disk = disk
         self._offload = offload
+        self._genesis = genesis or self._seeded
         self.number = 0
         self.anchor, self.momentum, self.pending, self._spare, self._spare_momentum = (
             np.zeros(info.parameters, np.float32) for _ in range(5)
@@ -50,9 +61,7 @@ class MemberState:
         """
         checkpoint = await self._disk.load_checkpoint(self._run)
         if checkpoint is None:
-            self.anchor[:] = await self._offload(
-                lambda: initial_parameters(self._info.specs, self._manifest.seed)
-            )
+            self.anchor[:] = await self._genesis()
             return "beginning at genesis"
         if checkpoint.anchor.size != self._info.parameters:
             raise OurFault(
@@ -75,6 +84,11 @@ class MemberState:
             )
             origin += f", {self.samples} samples pending"
         return origin
+
+    async def _seeded(self) -> Vector:
+        return await self._offload(
+            lambda: initial_parameters(self._info.specs, self._manifest.seed)
+        )
 
     async def add(self, delta: Vector, samples: int) -> None:
         """Add work to the pending work. The manifest caps its weight."""

@@ -15,7 +15,7 @@ from daemon.services.training.native.audit.fraud_proofs import FraudProofs
 from daemon.services.training.native.beacon_builder import BeaconBuilder
 from daemon.services.training.native.engine_context import EngineContext, NodePorts
 from daemon.services.training.native.exchange.data_plane import DataPlane
-from daemon.services.training.native.parts import PeerParts, resume_model
+from daemon.services.training.native.parts import ModelParts, PeerParts, resume_model
 from daemon.services.training.native.rounds.event_queue import EventQueue, ignore_event
 from daemon.services.training.native.rounds.message_translator import MessageTranslator
 from daemon.services.training.native.rounds.round_log import RoundLog
@@ -25,6 +25,7 @@ from daemon.services.training.native.state.state_store import StateStore
 from daemon.swarm.ancestry import LineageEntry
 from daemon.swarm.chain_sync import ChainReply, serve_chain
 from daemon.swarm.follower import Follower, FollowerHooks
+from daemon.swarm.initial_transfer import InitialServer, serve_initial
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.manifest_exchange import serve_manifest
 from daemon.swarm.members import Members
@@ -37,6 +38,7 @@ from daemon.system.trio_types import TaskStatus
 from protocol.averaging.vector_layout import chunk_count
 from protocol.digest import Digest
 from protocol.identity import PeerId
+from protocol.journal import TrainingHeld
 from protocol.membership.owner_record import OwnerRecords
 from protocol.messages.base import Signed
 from protocol.messages.beacon import Beacon, with_score
@@ -77,6 +79,9 @@ class NativeEngine:
         self._context, self._ports, self._trainer = context, ports, trainer
         self._queue = EventQueue(on_event)
         self._finish = trio.Event()
+        # Whether a person has paused training, and the link to the trainer once there is one.
+        self._held = False
+        self._model: ModelParts | None = None
         self._stage: Stage = Starting()
         self._round_log = RoundLog(context.me, ports.record)
         self._beacons = BeaconBuilder(
@@ -106,6 +111,8 @@ class NativeEngine:
         serve_task(network, lambda: self.peers.members.tasks.ours)
         serve_state(network, self.peers.state_server)
         serve_results(network, ResultServer(self._held_mean))
+        if context.initial is not None and context.manifest.initial:
+            serve_initial(network, InitialServer(context.run, context.initial, ports.offload))
 
     @property
     def state(self) -> RoundState | None:
@@ -157,6 +164,9 @@ class NativeEngine:
             self._stage = rounds
             peers.follower.adopt(model.state_store.tip)
             self._round_log.began(rounds.state, origin, trio.current_time())
+            self._model = model
+            if self._held:
+                await model.trainer_link.hold()
             await model.trainer_link.begin()
             nursery.start_soon(model.trainer_link.attend)
             await nursery.start(peers.follower.run)
@@ -166,6 +176,19 @@ class NativeEngine:
             task_status.started()
             await rounds.run(self._finish)
             nursery.cancel_scope.cancel()
+
+    async def hold(self, held: bool) -> None:
+        """Pause training, or train again, and write the state to disk before a pause."""
+        changed, self._held = held != self._held, held
+        if changed:
+            self._ports.record(TrainingHeld(held=held))
+        if self._model is None:
+            return
+        if held:
+            await self._model.trainer_link.hold()
+            await self._model.state_sync.write(full=True)
+        else:
+            await self._model.trainer_link.release()
 
     def finish(self) -> None:
         """Make what was learned durable and return from `run`.

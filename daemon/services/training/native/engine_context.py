@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from daemon.swarm.initial_transfer import InitialWeights
 from protocol.digest import Digest
 from protocol.evaluation.budget import EVALUATION_SHARE
 from protocol.identity import PeerId, Signer
@@ -46,6 +47,8 @@ class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
     disk: DiskRules = DiskRules()
     # The share of the time that scoring anchors may take.
     evaluation_share: float = EVALUATION_SHARE
+    # The weights with which the run begins, on this node's disk.
+    initial: InitialWeights | None = None
     # The proof that the run's owner invited this node, which its offers carry until a certificate
     # admits it.
     invitation: OwnInvitation = OwnInvitation()
@@ -69,6 +72,7 @@ def engine_context(
     binding: Binding | None = None,
     disk: DiskRules | None = None,
     evaluation_share: float = EVALUATION_SHARE,
+    initial: InitialWeights | None = None,
     *,
     invitation: OwnInvitation | None = None,
     owner_records: OwnerRecords | None = None,
@@ -81,6 +85,7 @@ def engine_context(
         binding=binding,
         disk=disk or DiskRules(),
         evaluation_share=evaluation_share,
+        initial=initial,
         invitation=invitation or OwnInvitation(),
         owner_records=owner_records,
     )

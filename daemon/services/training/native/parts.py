@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from daemon.services.training.genesis import genesis_parameters
 from daemon.services.training.native.audit.auditor import Auditor
 from daemon.services.training.native.audit.fraud_proofs import FraudProofs
 from daemon.services.training.native.engine_context import EngineContext, NodePorts
@@ -20,10 +21,13 @@ from daemon.services.training.native.state.state_sync import StateSync
 from daemon.services.training.native.training.evaluator import Evaluator
 from daemon.services.training.native.training.trainer_link import TrainerLink
 from daemon.swarm.follower import Follower
+from daemon.swarm.initial_transfer import obtain_initial
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Messenger
 from daemon.swarm.state_transfer import StateServer
+from protocol.averaging.vector_layout import Vector
+from protocol.errors import OurFault
 from protocol.journal import Warned
 from protocol.membership.owner_record import OwnerRecords
 from protocol.ports.trainer import TaskInfo, Trainer
@@ -91,6 +95,7 @@ async def resume_model(
         disk=ports.disk,
         offload=ports.offload,
         record=ports.record,
+        genesis=lambda: _genesis(context, ports, info, trainer),
     )
     state_store.anchor.is_read = peers.state_server.is_read
     origin = await state_store.resume()
@@ -141,4 +146,38 @@ def _policy(context: EngineContext, ports: NodePorts, lineage: Lineage) -> Branc
         return None
     return BranchPolicy(
         lineage, lambda code, message: ports.record(Warned(code=code, message=message))
+    )
+
+
+async def _genesis(
+    context: EngineContext, ports: NodePorts, info: TaskInfo, trainer: Trainer
+) -> Vector:
+    """Return the parameters with which the run begins, shape (parameters,)."""
+    manifest = context.manifest
+    if not manifest.initial:
+        return await genesis_parameters(trainer, info, manifest.seed, ports.offload)
+    if context.initial is None:
+        raise OurFault("a node in a run with initial weights has no place for them")
+    warned: list[str] = []
+
+    def wait(reason: str) -> None:
+        if not warned:
+            warned.append(reason)
+            ports.record(
+                Warned(
+                    code="INITIAL",
+                    message="Waiting for the run's initial weights: no connected peer has given"
+                    f" them ({reason}).",
+                )
+            )
+
+    return await obtain_initial(
+        run=context.run,
+        state=bytes.fromhex(manifest.initial),
+        parameters=info.parameters,
+        weights=context.initial,
+        network=ports.network,
+        offload=ports.offload,
+        refuse=ports.refuse,
+        wait=wait,
     )

@@ -20,8 +20,9 @@ A restart loads the last full state and replays results from disk, then from mem
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
+import msgspec
 import numpy as np
 import trio
 
@@ -64,7 +65,9 @@ class StateStore:
         disk: Disk,
         offload: Offload,
         record: Callable[[JournalEvent], None],
+        genesis: Callable[[], Awaitable[Vector]] | None = None,
     ) -> None:
+        """`genesis` computes the run's first parameters. Default: those of the run's seed."""
         run, me, manifest = context.run, context.me, context.manifest
         self.anchor = Anchor(info.parameters, manifest)
         self.ledger_store = LedgerStore(
@@ -97,6 +100,7 @@ class StateStore:
         self._run, self._me, self._info = run, me, info
         self._chain = ChainStore(run, disk, lineage)
         self._disk, self._offload, self._record = disk, offload, record
+        self._genesis = genesis or self._seeded
 
     @property
     def me(self) -> PeerId:
@@ -163,10 +167,11 @@ class StateStore:
             self.tip, view_taken=lambda parent: parent in self.views.records
         )
 
+    async def _seeded(self) -> Vector:
+        return await self._offload(lambda: initial_parameters(self._info.specs, self.manifest.seed))
+
     async def _begin_at_genesis(self) -> None:
-        self.anchor.spare_value[:] = await self._offload(
-            lambda: initial_parameters(self._info.specs, self.manifest.seed)
-        )
+        self.anchor.spare_value[:] = await self._genesis()
         self.anchor.spare_momentum[:] = 0.0
 
     def _begin_at(self, checkpoint: Checkpoint, tip: Tip) -> None:
@@ -283,6 +288,8 @@ class StateStore:
             inner=inner,
             shapes=tuple((spec.name, spec.shape) for spec in self._info.specs),
             stood=encode_tip(tip),
+            task=self.manifest.task,
+            task_options=msgspec.json.encode(self.manifest.task_options).decode(),
         )
         await self._disk.save_checkpoint(checkpoint, others.superseded)
         now = clock()

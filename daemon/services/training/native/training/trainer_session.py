@@ -15,6 +15,7 @@ import trio
 from daemon.services.training.native.state.state_store import StateStore
 from daemon.services.training.native.training.data_lanes import DataLanes, LanePart
 from protocol.journal import JournalEvent, Warned
+from protocol.messages.offer import DataStretch
 from protocol.ports.trainer import Trainer, TrainerLost, Work
 from protocol.run.manifest import RoundRules
 
@@ -43,6 +44,8 @@ class TrainerSession:
         self.overlaps = rules.overlaps
         # Whether the last command started training.
         self.is_training = False
+        # Whether a person has paused training: no command starts it until they resume.
+        self.held = False
         # Whether the trainer's parameters are spoiled, so that training cannot continue from them.
         self.diverged = False
         # Whether an exchange follows the last hand-over, with overlap.
@@ -111,8 +114,12 @@ class TrainerSession:
         """Train from the local parameters.
 
         They equal the anchor where no work has been handed over since. Samples that were drawn are
-        not drawn again. Without a trainer, `attend` does this when the trainer is back.
+        not drawn again. Without a trainer, `attend` does this when the trainer is back. While a
+        person has paused training, nothing starts.
         """
+        if self.held:
+            self.paused()
+            return
         try:
             if self.diverged:
                 if not self._state_store.inner.size:
@@ -152,6 +159,9 @@ class TrainerSession:
 
     async def resume(self) -> None:
         """Train on from where the trainer paused; without a trainer, as `from_local`."""
+        if self.held:
+            self.paused()
+            return
         try:
             await self._trainer.resume(self.lanes.present.lane, max_steps=self._max_steps)
         except TrainerLost:
@@ -172,15 +182,17 @@ class TrainerSession:
         else:
             self.lanes.present = part
 
-    async def take(self, part: LanePart | None) -> tuple[Work, int | None] | None:
+    async def take(
+        self, part: LanePart | None
+    ) -> tuple[Work, int | None, DataStretch | None] | None:
         """Take the work since the last hand-over.
 
         Args:
             part: What the trainer draws from now on; None pauses it.
 
         Returns:
-            The work, and the newly used samples as for `Ledger.add`. None where the worker did not
-            end its step in time: it keeps the work.
+            The work, and the newly used samples and their name as for `Ledger.add`. None where the
+            worker did not end its step in time: it keeps the work.
 
         Raises:
             TrainerLost: The work is lost.
@@ -191,9 +203,10 @@ class TrainerSession:
             work = await (
                 self._trainer.collect() if part is None else self._trainer.hand_over(part.lane)
             )
+            stretch = self.lanes.stretch(work.drawn)
             drawn = self.lanes.count(work.drawn) if self.overlaps else None
             self.lanes.present = part or self.lanes.present
-            return work, drawn
+            return work, drawn, stretch
         return None
 
     async def keep_inner(self) -> None:

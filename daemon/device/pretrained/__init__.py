@@ -1,0 +1,1 @@
+"""Pretrained language models in the worker: loading, adapters, saving. Needs the extra "hf"."""

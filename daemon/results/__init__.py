@@ -1,0 +1,1 @@
+"""What a run has learned, for commands: models of a home or a swarm, scores, samples, exports."""

@@ -193,7 +193,6 @@ EXPLAINED: Mapping[str, str] = {
     "worker.threads": "CPU threads for training; 0: one less than the processors",
     "worker.compile": "compile the model with torch.compile: faster steps, minutes at the start",
     "worker.batch_part": "the most samples computed at once; 0 lets the node measure it",
-    "worker.compile": "compile the model with torch.compile, which takes minutes at each start",
     "worker.nice": "0 to 19; a higher value leaves more of the CPU to other programs",
     "worker.precision": "float32 or bfloat16, for the model's arithmetic; what nodes exchange does"
     " not depend on it",

@@ -92,7 +92,7 @@ def quorum_in(certificate: OpenCertificate, record: MembershipRecord, manifest: 
     """The votes that count for a certificate, by its (preferred) parent's record."""
     plan = certificate.plan
     assert isinstance(plan.plan, TrustPlan), "only rules 4 have a membership record"
-    return quorum_of(record, plan.members, plan.plan.leavers, manifest.group.min_peers)
+    return quorum_of(record, plan.members, plan.plan.away, manifest.group.min_peers)
 
 
 def is_full_certificate(

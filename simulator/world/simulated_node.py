@@ -19,6 +19,7 @@ from protocol.contribution.offer import Offer
 from protocol.errors import UserError
 from protocol.identity import PeerId, Signer
 from protocol.journal import JournalEvent
+from protocol.membership.invitation import OwnInvitation
 from protocol.ports.offload import inline
 from protocol.ports.trainer import (
     Evaluation,
@@ -138,6 +139,8 @@ class SimulatedNode:
         self.clock_skew_s = 0.0
         # The versions of the rules that its program supports.
         self.supported_rules = KNOWN_RULES
+        # What it brings to a run by invitation.
+        self.invitation = OwnInvitation()
         # Why its last life did not begin.
         self.refused: UserError | None = None
         self.paused = False
@@ -197,7 +200,7 @@ class SimulatedNode:
         )
         self.trainer = CountingTrainer(quadratic)
         self.engine = NativeEngine(
-            context=engine_context(manifest, self.signer),
+            context=engine_context(manifest, self.signer, invitation=self.invitation),
             ports=NodePorts(
                 network=FaultyNetwork(network, self.injector, swarm.schedule.at),
                 disk=MemoryDisk(self.medium),

@@ -19,7 +19,7 @@ SECRET = bytes(range(32))
 FAR_FUTURE_S = 1 << 40
 
 
-def world_of(nodes: int, uses: int, *invited: int) -> World:
+def world_of(nodes: int, uses: int, *invited: int, expires_s: int = FAR_FUTURE_S) -> World:
     """Return a world whose node `OWNER` invited some of the others by one invitation."""
     manifest = Manifest(
         name="by invitation",
@@ -28,7 +28,7 @@ def world_of(nodes: int, uses: int, *invited: int) -> World:
         round=RoundRules(seconds=5.0, ready_s=1.0),
     )
     world = World(seed=5, nodes=nodes, manifest=manifest, owner=OWNER)
-    grant = granted(world, uses)
+    grant = granted(world, uses, expires_s)
     for index in invited:
         world.nodes[index].invitation = OwnInvitation(
             proof=make_proof(grant, SECRET, world.manifest.run, world.nodes[index].peer)
@@ -36,13 +36,13 @@ def world_of(nodes: int, uses: int, *invited: int) -> World:
     return world
 
 
-def granted(world: World, uses: int) -> SignedGrant:
+def granted(world: World, uses: int, expires_s: int) -> SignedGrant:
     grant = Grant(
         key=Signer(SECRET).public_key,
         serial=1,
         uses=uses,
         voters=uses,
-        expires_s=FAR_FUTURE_S,
+        expires_s=expires_s,
         certificate=world.manifest.run,
     )
     return sign_grant(world.nodes[OWNER].signer, world.manifest.run, grant)
@@ -134,3 +134,21 @@ def test_a_revoked_voter_is_out_at_once_and_holds_up_nobody() -> None:
     played(world, story)
     assert peers[FRIEND] not in voters(world)
     assert members_of_rounds(world, revoked_at[0]) == {peers[OWNER], peers[OTHER]}
+
+
+def test_an_expired_invitation_admits_nobody() -> None:
+    world = world_of(2, 1, FRIEND, expires_s=1)
+
+    async def story() -> None:
+        world.start()
+        await world.until(
+            lambda: any(
+                isinstance(event, InputRefused) and "invitation expired" in event.detail
+                for event in world.events(InputRefused, node=OWNER)
+            ),
+            60.0,
+            "the refusal",
+        )
+
+    played(world, story)
+    assert members_of_rounds(world) == set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from protocol.identity import PeerId, Signer
-from protocol.journal import InputRefused, RoundCertified
+from protocol.journal import InputRefused, RoundCertified, Trouble
 from protocol.membership.invitation import Grant, OwnInvitation, SignedGrant, make_proof, sign_grant
 from protocol.messages.envelope import sign
 from protocol.messages.membership import Revocation
@@ -89,6 +89,8 @@ def test_an_invited_friend_certifies_and_votes_and_a_stranger_does_neither() -> 
     ]
     assert {event.peer for event in refusals} == {peers[STRANGER]}
     assert "hypergpud start --join INVITATION" in refusals[0].detail
+    told = [event for event in world.events(Trouble, node=STRANGER) if isinstance(event, Trouble)]
+    assert "has no invitation to this run" in told[-1].message
 
 
 def test_one_use_admits_one_of_two_friends() -> None:
@@ -108,6 +110,12 @@ def test_one_use_admits_one_of_two_friends() -> None:
         if isinstance(event, InputRefused)
     }
     assert any("others had its only use" in detail for detail in details), details
+    told = [event for event in world.events(Trouble) if isinstance(event, Trouble)]
+    assert {event.code for event in told} == {"NOT_ADMITTED"}
+    assert "takes no part in the rounds: others had its only use" in told[-1].message
+    engine = world.nodes[OWNER].engine
+    assert engine is not None
+    assert set(engine.owner_records.used.values()) == {1}
     assert peers[OWNER] in members_of_rounds(world)
 
 

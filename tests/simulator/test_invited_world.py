@@ -144,6 +144,20 @@ def test_a_revoked_voter_is_out_at_once_and_holds_up_nobody() -> None:
     assert members_of_rounds(world, revoked_at[0]) == {peers[OWNER], peers[OTHER]}
 
 
+def test_a_member_that_comes_late_to_the_only_voters_view_follows_it() -> None:
+    """The only voter leads every view, so no other leader tells the member which view it is."""
+    world = world_of(2, 1, FRIEND)
+
+    async def story() -> None:
+        world.start()
+        await world.until(lambda: world.number(FRIEND) >= 1, 120.0, "round 1")
+        number = world.number(FRIEND)
+        world.nodes[FRIEND].shift(9.3)
+        await world.until(lambda: world.number(FRIEND) >= number + 1, 40.0, "the next round")
+
+    played(world, story)
+
+
 def test_an_expired_invitation_admits_nobody() -> None:
     world = world_of(2, 1, FRIEND, expires_s=1)
 

@@ -109,7 +109,7 @@ class RoundLoop:
             record=ports.record,
         )
         # What this node's audits of work say of other members: for each, whether it is for it.
-        self.opinions: Callable[[], Mapping[PeerId, bool]] = dict
+        self.opinions: Callable[[], Mapping[PeerId, bool]] = model.work_auditor.opinions
         ready_builder = ReadyBuilder(
             ports.network,
             peers.members,
@@ -129,6 +129,7 @@ class RoundLoop:
             ports=ports,
             peers=peers,
             state_store=model.state_store,
+            work_auditor=model.work_auditor,
             executor=self._executor,
             nursery=nursery,
             on_own_message=self._receive_own,
@@ -245,6 +246,7 @@ class RoundLoop:
         return OfferStanding(
             statements=statements_to_make(record, self._me, {**self.opinions(), **guilty}),
             invitation=b"" if known else self._invitation,
+            data=self.state_store.ledger.data.named,
         )
 
     def _look_at_records(self) -> None:

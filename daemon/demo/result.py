@@ -145,7 +145,9 @@ class RoundTally:
 
 def round_line(certified: RoundSummary, peers: int) -> str:
     """Return a certified round as one line."""
-    loss = "loss unknown" if certified.loss is None else f"loss {certified.loss:.4f}"
+    loss = (
+        "claimed loss unknown" if certified.loss is None else f"claimed loss {certified.loss:.4f}"
+    )
     seconds = sum(certified.phase_seconds.values())
     took = f", {seconds:.1f} s" if seconds else ""
     who = f"{len(certified.contributors)} of {peers} contributed"

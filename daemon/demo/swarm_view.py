@@ -69,8 +69,11 @@ def _summary(statuses: Statuses, best: Status) -> Text:
     sent = sum(status.network.control_sent + status.network.bulk_sent for status in nodes)
     text = Text()
     text.append(f"round {count(run.number)}", style="bold")
-    if run.loss is not None:
+    if run.held_out is not None:
         text.append("   loss ")
+        text.append(f"{loss(run.held_out_first)} → {loss(run.held_out)} ", style="bold")
+    if run.loss is not None:
+        text.append("   claimed loss ")
         text.append(f"{loss(run.loss_first)} → {loss(run.loss)} ", style="bold")
         text.append(sparkline([point.loss for point in best.curve]), style="magenta")
     text.append(f"\n{rate(speed)} samples/s", style="bold")

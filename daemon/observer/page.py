@@ -53,13 +53,16 @@ def _card(title: str, big: str, unit: str, rows: Iterable[Row]) -> str:
 def _run_card(status: Status) -> str:
     run = status.run
     falling = f"{loss(run.loss_first)} → {loss(run.loss)}" if run.loss is not None else MISSING
-    held_out, scored = MISSING, "on samples that nobody trains on"
+    held_out, scored = MISSING, "measured on held-out samples"
     if run.held_out is not None:
         held_out = f"{loss(run.held_out_first)} → {loss(run.held_out)}"
-        scored = f"first → round {count(run.held_out_round)}, scored by {run.held_out_scorers}"
+        scored = (
+            f"held-out samples, first → round {count(run.held_out_round)},"
+            f" scored by {run.held_out_scorers}"
+        )
     rows: list[Row] = [
-        ("Held-out loss", held_out, scored),
-        ("Training loss", falling, "first → now, as the members claim"),
+        ("Loss", held_out, scored),
+        ("Claimed loss", falling, "first → now, of their own training data"),
         ("Samples certified", count(run.samples_certified), ""),
         ("Round time", duration(run.round_seconds), run.next_round_reason),
         (

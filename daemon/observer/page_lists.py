@@ -69,8 +69,10 @@ def _described(known: RoundSummary, names: dict[str, str]) -> str:
             f", {len(known.contributors)} of {quantity(len(known.members), 'member')},"
             f" {quantity(known.samples, 'sample')}"
         )
+        if known.held_out is not None:
+            head += f", loss {loss(known.held_out)}"
         if known.loss is not None:
-            head += f", loss {loss(known.loss)}"
+            head += f", claimed loss {loss(known.loss)}"
     parts = [head]
     if known.contributors:
         named = ", ".join(
@@ -115,13 +117,23 @@ def _rounds_table(status: Status) -> str:
         f"<tr><td>{known.number}</td><td>{when(known.at)}</td>"
         f"<td>{escape(OUTCOMES.get(known.outcome, ('?', known.outcome))[1])}</td>"
         f"<td>{len(known.contributors)} of"
-        f" {len(known.members)}</td><td>{count(known.samples)}</td><td>{loss(known.loss)}</td>"
+        f" {len(known.members)}</td><td>{count(known.samples)}</td><td>{loss(known.held_out)}</td>"
+        f"<td>{loss(known.loss)}</td>"
         f"<td>{escape(_phases(known))}</td></tr>"
         for known in status.rounds
     )
     heads = "".join(
         f"<th scope=col>{head}</th>"
-        for head in ("Round", "When", "Outcome", "Counted", "Samples", "Loss", "Phases")
+        for head in (
+            "Round",
+            "When",
+            "Outcome",
+            "Counted",
+            "Samples",
+            "Loss",
+            "Claimed loss",
+            "Phases",
+        )
     )
     return (
         "<details><summary>The same as a table</summary><div class=wide><table class=figures>"

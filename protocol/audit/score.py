@@ -1,9 +1,14 @@
 """The score of one audit, and the verdict over three of them.
 
-The drop of a group is loss(anchor) - loss(anchor - contribution), the mean over its samples. The
-drop alone does not separate honest work from a replayed mean, which lowers every loss. The score
-compares the drops of the groups that the contributor names with those of groups that nobody drew:
-honest work scores 0.9 and more, everything else about 0.5.
+The advantage of a group is loss(anchor - mean) - loss(anchor - contribution), the mean over the
+group's samples. The mean of the round was trained on everybody's samples: it lowers the loss of
+every group as a contribution does in general, so the difference shows what the contribution knows
+of its own samples. The score compares the groups that the contributor names with groups that nobody
+drew. Honest work scores 0.95, and everything else about 0.5 or less.
+
+TRUST 16 compares with loss(anchor) instead. How much training lowers a loss differs so much from
+group to group that honest work of a young or a small model then scores 0.64, and a replayed mean
+0.61 (`hypergpud bench audits`).
 """
 
 from __future__ import annotations
@@ -32,10 +37,10 @@ one such audit between two good ones does not turn a verdict.
 
 
 def score_of(own: Sequence[float], others: Sequence[float]) -> float:
-    """Return the share of the own groups whose drop is above the median of the others' drops.
+    """Return the share of the own groups whose advantage is above the median of the others'.
 
-    A drop that is not finite counts as the lowest: a contribution that destroys the model. Equal
-    drops are not above, so a contribution that changes nothing scores 0.
+    An advantage that is not finite counts as the lowest: such a contribution destroys the model.
+    Equal ones are not above.
 
     Raises:
         ValueError: one of the sides is empty.
@@ -43,10 +48,10 @@ def score_of(own: Sequence[float], others: Sequence[float]) -> float:
     if not own or not others:
         raise ValueError("an audit compares at least one group of each kind")
     lowest = float("-inf")
-    ordered = sorted(drop if isfinite(drop) else lowest for drop in others)
+    ordered = sorted(each if isfinite(each) else lowest for each in others)
     half = len(ordered) // 2
     median = ordered[half] if len(ordered) % 2 else _between(ordered[half - 1], ordered[half])
-    return sum(isfinite(drop) and drop > median for drop in own) / len(own)
+    return sum(isfinite(each) and each > median for each in own) / len(own)
 
 
 def _between(low: float, high: float) -> float:

@@ -31,10 +31,12 @@ import numpy as np
 
 from protocol.averaging.vector_layout import Vector
 from protocol.codec import Codec, chunk_bytes
+from protocol.contribution.named_data import NamedData
 from protocol.contribution.offer import AS_THEY_ARE, NOTHING, Offer, as_bytes
 from protocol.contribution.sent_offers import PendingOffer, SentOffers
 from protocol.digest import Buffer, leaves_of, levels_of, root_of
 from protocol.errors import InvariantBroken
+from protocol.messages.offer import DataStretch
 
 
 class Ledger:
@@ -74,6 +76,8 @@ class Ledger:
         self.grew = False
         # A certificate that is on its way may list any of them.
         self.sent = SentOffers()
+        # The samples behind all of it.
+        self.data = NamedData()
 
     @property
     def pending(self) -> int:
@@ -87,7 +91,14 @@ class Ledger:
             return self.displacement if self.samples else None
         return self.displacement + self.later
 
-    def add(self, delta: Vector, samples: int, *, drawn: int | None = None) -> None:
+    def add(
+        self,
+        delta: Vector,
+        samples: int,
+        *,
+        drawn: int | None = None,
+        stretch: DataStretch | None = None,
+    ) -> None:
         """Add a stretch of training.
 
         Args:
@@ -95,10 +106,13 @@ class Ledger:
             samples: the number of samples.
             drawn: how many samples were newly used of this round's lane; None: as many as were
                 trained on. A stretch may also hold samples of the reserve (`Tip.reserve_lane`).
+            stretch: names the samples; None where they are not known.
         """
         self.drawn += samples if drawn is None else drawn
         if not samples:
             return
+        if stretch is not None:
+            self.data.add(stretch, offer_sent=self.offer_sent)
         if self.offer_sent:
             if self.later is None:
                 self.later = np.zeros_like(self.displacement)
@@ -199,6 +213,7 @@ class Ledger:
         # S holds what the encoding lost, and nothing else.
         if self.weight == 0:
             self.residue *= np.float32(share)
+            self.data.nothing_waits()
         self.carried = 0
         self.settled = listed_seq
         # Later offers hold its work, too. Should another branch certify one of them, only dropping
@@ -233,6 +248,7 @@ class Ledger:
         self.rounds, self.later_rounds = self.later_rounds, 0
         self.later, self.later_samples = None, 0
         self.drawn = 0
+        self.data.end()
         self.grew = self.grew and self.samples > 0
         self.offer, self.offer_sent = NOTHING, False
         return dropped
@@ -246,6 +262,7 @@ class Ledger:
         if self.carried >= self.max_carry_rounds:
             self.residue[:] = 0.0
             self.weight = self.carried = 0
+            self.data.nothing_waits()
             # No work is left that a certificate of an earlier offer could count.
             self.settled = self.next_seq - 1
             self.sent.clear()
@@ -282,6 +299,7 @@ class Ledger:
             The dropped samples.
         """
         dropped = self.pending
+        self.data.drop()
         self.residue[:] = 0.0
         self.displacement[:] = 0.0
         self.later = None

@@ -61,9 +61,10 @@ class DataStretch(
 ):
     """Samples that an offer was trained on: a part of its sender's lane after one tip."""
 
-    # The tip whose lane of the sender holds the samples (`Tip.lane`).
+    # The tip whose lane of the sender holds the samples.
     tip: Hash
-    # The place of the first sample in the lane.
+    # The place of the first sample in the whole lane, which begins with the reserve. Samples from a
+    # place in the reserve on are of the reserve alone, which begins again there.
     first: Natural
     count: Annotated[int, Meta(ge=1, le=MAX_DRAWN)]
 

@@ -20,6 +20,7 @@ import msgspec
 from msgspec.structs import replace
 
 from protocol.averaging.group_layout import GroupLayout, layout
+from protocol.averaging.plan_terms import check_terms
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS, MAX_PARAMETERS
 from protocol.chain.account_binding import wallet_of_offer
 from protocol.codec import chunk_bytes, codec_named
@@ -29,7 +30,7 @@ from protocol.identity import PeerId, short
 from protocol.messages.base import MAX_REASON_CHARS, Signed
 from protocol.messages.envelope import open_as
 from protocol.messages.offer import Ready
-from protocol.messages.round import PacedPlan, Plan
+from protocol.messages.round import PacedPlan, Plan, TrustPlan
 from protocol.network.network_snapshot import NetworkSnapshot, snapshot_of
 from protocol.planning.group_proposals import GroupBounds
 from protocol.planning.group_size_history import GroupSizeHistory
@@ -249,6 +250,8 @@ def read_plan(
     _check_shape(plan, chunks)
     ready_messages = tuple(ready for _, ready in decoded)
     check_length(plan, ready_messages, manifest)
+    if isinstance(plan, TrustPlan):
+        check_terms(plan.terms, [ready.samples for ready in ready_messages])
     return OpenPlan(
         plan=plan,
         digest=signed.digest,

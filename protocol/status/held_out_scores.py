@@ -118,16 +118,14 @@ class HeldOutScores:
 
 def overfitting(points: Sequence[HeldOutPoint]) -> str:
     """Return a sentence where the held-out loss rises and the training loss falls; else ""."""
-    last = points[-RISING_ROUNDS - 1 :]
+    last = _risen(points)
     first, newest = (last[0], last[-1]) if last else (None, None)
     if (
-        len(last) <= RISING_ROUNDS
-        or first is None
+        first is None
         or newest is None
         or first.training is None
         or newest.training is None
         or newest.training >= first.training
-        or any(after.loss <= before.loss for before, after in pairwise(last))
     ):
         return ""
     return (
@@ -136,3 +134,22 @@ def overfitting(points: Sequence[HeldOutPoint]) -> str:
         f" ({loss(first.training)} → {loss(newest.training)}): the model learns its training data"
         " by heart. More data, a smaller model or an earlier end of the run help"
     )
+
+
+def rising(points: Sequence[HeldOutPoint]) -> str:
+    """Return a sentence where the held-out loss rises; else ""."""
+    last = _risen(points)
+    if not last:
+        return ""
+    return (
+        f"The loss on held-out samples rose for {RISING_ROUNDS} scored rounds"
+        f" ({loss(last[0].loss)} → {loss(last[-1].loss)}): the model gets worse. See who was"
+        " clipped or is not trusted, or lower [inner] learning_rate"
+    )
+
+
+def _risen(points: Sequence[HeldOutPoint]) -> Sequence[HeldOutPoint]:
+    """Return the last points where each is above the one before; else none."""
+    last = points[-RISING_ROUNDS - 1 :]
+    rises = all(after.loss > before.loss for before, after in pairwise(last))
+    return last if len(last) > RISING_ROUNDS and rises else ()

@@ -38,9 +38,9 @@ def view_passed(event: journal.ViewPassed, name_of: NameOf) -> LeveledText:
 
 def round_certified(event: journal.RoundCertified, name_of: NameOf) -> LeveledText:
     part = f"{len(event.shares)} of {quantity(len(event.members), 'member')} counted"
-    at_loss = f", loss {loss(event.loss)}" if event.loss is not None else ""
+    claimed = f", claimed loss {loss(event.loss)}" if event.loss is not None else ""
     text = (
-        f"Round {event.number} is certified: {part}, {quantity(event.samples, 'sample')}{at_loss}."
+        f"Round {event.number} is certified: {part}, {quantity(event.samples, 'sample')}{claimed}."
     )
     if event.outcome == "counted":
         return "good", f"{text} Your work counted."

@@ -21,7 +21,7 @@ from collections import Counter
 
 from protocol.journal import NOT_OFFERED
 from protocol.status.figures import count, duration, loss, phase_words, quantity
-from protocol.status.held_out_scores import overfitting
+from protocol.status.held_out_scores import overfitting, rising
 from protocol.status.records import PeerSummary
 from protocol.status.state import StatusState
 from protocol.status.text_parts import LeveledText, because
@@ -193,10 +193,10 @@ def _run_seen(state: StatusState, training: list[PeerSummary]) -> LeveledText:
         return "info", f"{nodes} training; no round is certified yet"
     part = f"the last with {len(last.contributors)} of {quantity(len(last.members), 'member')}"
     sentence = f"{quantity(run.rounds_certified, 'round')} certified, {part}"
-    if run.loss_first is not None and run.loss is not None:
-        sentence += f"; loss {loss(run.loss_first)} → {loss(run.loss)}"
     if run.held_out is not None:
-        sentence += f", held-out {loss(run.held_out)}"
+        sentence += f"; loss {loss(run.held_out_first)} → {loss(run.held_out)} (held out)"
+    if run.loss_first is not None and run.loss is not None:
+        sentence += f"; claimed loss {loss(run.loss_first)} → {loss(run.loss)}"
     if run.round_seconds is not None:
         sentence += f"; a round every {duration(run.round_seconds)}"
     missed = sum(known.outcome == "missed" for known in state.rounds)
@@ -211,13 +211,14 @@ def verdict_of(state: StatusState, now: float) -> LeveledText:
     """Return the level and the sentence, by the rules above.
 
     Lasting troubles are part of the sentence, the bad ones before it and the others after it. So is
-    a held-out loss that rises while the training loss falls.
+    a held-out loss that rises, whatever the members claim.
     """
     level, sentence = _verdict_of(state, now)
     if state.stopped is not None:
         return level, sentence
-    if learned_by_heart := overfitting(state.held_out.points()):
-        sentence = f"{sentence}. {learned_by_heart}"
+    points = state.held_out.points()
+    if worse_model := overfitting(points) or rising(points):
+        sentence = f"{sentence}. {worse_model}"
         level = level if level == "bad" else "warning"
     for worse, trouble in sorted(state.troubles.values()):
         shown = trouble[:1].upper() + trouble[1:]

@@ -215,6 +215,45 @@ def codecs(context: click.Context, elements: int, repeat: int) -> None:
 
 @bench.command()
 @click.option(
+    "--codecs", type=NAMES, default="int4,int8,float32", show_default=True, metavar="NAMES"
+)
+@click.option(
+    "--works",
+    type=NAMES,
+    default="honest,half,tenth,zeros,noise,negated,stale,foreign,mean",
+    show_default=True,
+    metavar="NAMES",
+    help="What is audited: honest work, and cheats.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1, 10_000),
+    default=12,
+    show_default=True,
+    help="Rounds of four members for each task and codec.",
+)
+@global_options(hidden=True)
+@click.pass_context
+def audits(
+    context: click.Context, codecs: tuple[str, ...], works: tuple[str, ...], rounds: int
+) -> None:
+    """Audit honest work and cheats on the shipped tasks, and count the verdicts."""
+    import msgspec  # noqa: PLC0415
+
+    from simulator.bench import audits as measurement  # noqa: PLC0415
+
+    call = invocation_of(context)
+    unknown = [work for work in works if work not in measurement.KINDS]
+    if unknown:
+        raise click.BadParameter(
+            f"{unknown[0]!r} is none of {', '.join(measurement.KINDS)}", param_hint="--works"
+        )
+    rows = measurement.measure(measurement.shipped_cases(codecs, rounds), works, call.say)
+    call.result(msgspec.json.encode(rows).decode() if call.as_json else measurement.table(rows))
+
+
+@bench.command()
+@click.option(
     "--mb",
     type=click.IntRange(10, 100_000),
     default=500,

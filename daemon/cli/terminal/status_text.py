@@ -117,15 +117,15 @@ def _run(status: Status, ink: Ink, width: int) -> list[str]:
     if run.round_seconds is not None:
         figures.append(f"a round every {duration(run.round_seconds)}")
     losses = []
-    if run.loss is not None:
-        losses.append(f"training loss {loss(run.loss_first)} → {loss(run.loss)} (members' claim)")
     if run.held_out is not None:
         scored = quantity(run.held_out_samples, "sample")
         scorers = quantity(run.held_out_scorers, "member")
         losses.append(
-            f"held-out loss {loss(run.held_out_first)} → {loss(run.held_out)}"
-            f" (round {count(run.held_out_round)}, {scored} scored by {scorers})"
+            f"loss {loss(run.held_out_first)} → {loss(run.held_out)}"
+            f" (held out, round {count(run.held_out_round)}, {scored} scored by {scorers})"
         )
+    if run.loss is not None:
+        losses.append(f"claimed training loss {loss(run.loss_first)} → {loss(run.loss)}")
     task = f"{run.task}, {compact(run.parameters)} parameters" if run.parameters else run.task
     name = f"{run.name or MISSING} ({run.run[:8]})" if run.run else run.name or MISSING
     title = f"{name}: {task}" if task else name

@@ -91,7 +91,7 @@ def test_result_without_certified_rounds_is_bad_and_has_no_figures() -> None:
 def test_round_line() -> None:
     assert (
         round_line(status(certified(7, 2.5, 1234)).rounds[0], 4)
-        == "round 7: 1 of 4 contributed 1,234 samples, loss 2.5000, 4.5 s"
+        == "round 7: 1 of 4 contributed 1,234 samples, claimed loss 2.5000, 4.5 s"
     )
     assert round_line(status(certified(7)).rounds[0], 4).endswith("loss unknown, 4.5 s")
 

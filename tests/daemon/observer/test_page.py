@@ -217,7 +217,7 @@ def test_page_shows_held_out_loss_beside_the_members_claim_and_a_reference() -> 
     )
     status = status_at(state, AT)
     page = Markup(page_html(status))
-    for words in ("Held-out loss", "scored by 2", "as the members claim", "against samples"):
+    for words in ("Claimed loss", "scored by 2", "held-out samples", "against samples"):
         assert words in page.words
     assert "alone" not in page.words
     page = Markup(page_html(msgspec.structs.replace(status, reference=reference)))

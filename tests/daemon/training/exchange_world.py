@@ -19,7 +19,7 @@ from daemon.services.training.native.exchange.exchange_context import (
     ExchangeContext,
     ExchangePorts,
 )
-from protocol.averaging.reduction import weighted_mean
+from protocol.averaging.plan_sum import PlanSum
 from protocol.averaging.vector_layout import Vector, chunk_count, element_range, share_out
 from protocol.codec import chunk_bytes, codec_named
 from protocol.contribution.offer import Offer
@@ -27,11 +27,12 @@ from protocol.digest import Digest, digest, leaves_of, levels_of, merkle_root, r
 from protocol.identity import PeerId, Signer
 from protocol.messages.base import Signed
 from protocol.messages.offer import Ready
-from protocol.messages.round import Inclusion, Plan
+from protocol.messages.round import Inclusion, Plan, TrustPlan
+from protocol.messages.sum_terms import SumTerms
 from protocol.planning.plan import OpenPlan
 from protocol.ports.byte_stream import ByteStream
 from protocol.round.events import Event
-from protocol.rules.versions import CURRENT_RULES
+from protocol.rules.versions import CURRENT_RULES, RULES_4
 from simulator.fakes.link import LinkModel, same_link
 from simulator.fakes.network import FakeNetwork
 from simulator.fakes.swarm import FakeSwarm
@@ -94,7 +95,13 @@ class Member:
 class ExchangeWorld:
     """The members of one plan, and the result that they must find."""
 
-    def __init__(self, members: Sequence[Member], swarm: FakeSwarm, weights: Sequence[int]) -> None:
+    def __init__(
+        self,
+        members: Sequence[Member],
+        swarm: FakeSwarm,
+        weights: Sequence[int],
+        terms: SumTerms | None = None,
+    ) -> None:
         self.members, self.swarm = members, swarm
         codec, parameters = members[0].codec, members[0].parameters
         peers = tuple(member.signer.peer for member in members)
@@ -122,13 +129,16 @@ class ExchangeWorld:
             groups=(tuple(range(len(peers))),),
             reason="",
         )
+        if terms is not None:
+            fields = {name: getattr(plan, name) for name in plan.__struct_fields__}
+            plan = TrustPlan(**fields, round_s=5.0, terms=terms)
         self.plan = OpenPlan(
             plan=plan,
             digest=digest(b"plan"),
             leader=peers[0],
             members=peers,
             offers=ready,
-            rules=CURRENT_RULES,
+            rules=CURRENT_RULES if terms is None else RULES_4,
         )
         self.codec, self.parameters = codec, parameters
 
@@ -155,11 +165,9 @@ class ExchangeWorld:
             start, end = element_range(first, stop, self.parameters)
             mean = np.empty(end - start, np.float32)
             at, behind = self.codec.size(start), self.codec.size(end)
-            parts = [
-                (self.plan.offers[c].samples, self.members[c].offer.encoded[at:behind])
-                for c in contributors
-            ]
-            weighted_mean(parts, self.codec, mean)
+            parts = {c: self.members[c].offer.encoded[at:behind] for c in contributors}
+            sums = PlanSum(self.plan, contributors, self.parameters)
+            sums.mean_by_plan(parts, self.codec, mean)
             encoded = self.codec.result.encode(mean)
             roots.append(merkle_root(leaves_of(encoded, chunk_bytes(self.codec.result))))
         return merkle_root(roots)
@@ -193,8 +201,19 @@ async def exchange_world(
     parameters: int = 4096 * 300 + 5,
     weights: Sequence[int] = (3, 1, 2),
     tampered: dict[int, Callable[[ByteStream], ByteStream]] | None = None,
+    terms: SumTerms | None = None,
+    lengths: Sequence[float] = (),
 ) -> AsyncIterator[ExchangeWorld]:
-    """Connect the members of a world; `tampered` wraps the bulk streams that a member opens."""
+    """Connect the members of a world.
+
+    Args:
+        codec: the codec of their contributions.
+        parameters: the size of their vectors.
+        weights: the samples of each.
+        tampered: wraps the bulk streams that a member opens.
+        terms: the terms of the plan's sums, for a run of rules 4.
+        lengths: by what each member's vector is multiplied.
+    """
     swarm = FakeSwarm(random.Random(1), same_link(LINK))
     rng = np.random.Generator(np.random.PCG64(1))
     keys = sorted(
@@ -206,8 +225,10 @@ async def exchange_world(
         if tampered is not None and index in tampered:
             _tamper(network, tampered[index])
         vector = rng.standard_normal(parameters).astype(np.float32)
+        if lengths:
+            vector *= np.float32(lengths[index])
         members.append(Member(network, key, vector, codec))
-    world = ExchangeWorld(members, swarm, weights)
+    world = ExchangeWorld(members, swarm, weights, terms)
     async with swarm.running(), trio.open_nursery() as nursery:
         for member in members:
             await nursery.start(_live, member)

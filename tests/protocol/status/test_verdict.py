@@ -185,7 +185,7 @@ def test_an_observer_judges_the_run() -> None:
     level, sentence = verdict(*day("observer"))
     assert level == "good"
     assert sentence == (
-        "6 rounds certified, the last with 4 of 4 members; loss 5.950 → 5.700; "
+        "6 rounds certified, the last with 4 of 4 members; claimed loss 5.950 → 5.700; "
         "a round every 14 s; 1 try failed"
     )
     level, sentence = verdict(*day("observer"), now=AT + 40)
@@ -265,3 +265,25 @@ def test_reading_a_status_loads_neither_cryptography_nor_numpy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
     )
     assert found.stdout.strip() == ""
+
+
+def test_a_loss_that_rises_for_five_scored_rounds_is_never_good() -> None:
+    events = day("observer")
+    numbers = [event.number for event in events if isinstance(event, journal.RoundCertified)]
+    names = [event.certificate for event in events if isinstance(event, journal.RoundCertified)]
+    member = next(
+        event.members[-1] for event in events if isinstance(event, journal.RoundCertified)
+    )
+    assert len(numbers) == 6
+
+    def measured(losses: list[float]) -> tuple[str, str]:
+        scores = [
+            journal.PeerScored(peer=member, number=number, certificate=name, loss=loss, samples=64)
+            for number, name, loss in zip(numbers, names, losses, strict=True)
+        ]
+        return verdict(*events, *scores)
+
+    level, sentence = measured([5.0, 5.1, 5.2, 5.3, 5.4, 5.5])
+    assert level == "warning"
+    assert "rose for 5 scored rounds (5.000 → 5.500)" in sentence
+    assert measured([5.0, 5.1, 5.2, 5.3, 5.4, 5.3])[0] == "good"

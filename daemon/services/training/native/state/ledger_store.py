@@ -27,6 +27,7 @@ from protocol.contribution.offer import NOTHING, Offer
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.journal import JournalEvent, WorkDropped
+from protocol.messages.offer import DataStretch
 from protocol.ports.disk import Disk
 from protocol.ports.disk_records import LedgerMark, LedgerRecord
 from protocol.ports.offload import Offload
@@ -128,7 +129,13 @@ class LedgerStore:
             " way can still count it",
         )
 
-    async def make_offer(self, delta: Vector, samples: int, drawn: int | None = None) -> Offer:
+    async def make_offer(
+        self,
+        delta: Vector,
+        samples: int,
+        drawn: int | None = None,
+        stretch: DataStretch | None = None,
+    ) -> Offer:
         """Add work, encode the next offer and make it durable.
 
         The arguments are those of `Ledger.add`. An offer whose sum is not finite cannot be
@@ -141,7 +148,7 @@ class LedgerStore:
         memory = self._buffers.acquire(self.ledger.codec.size(self._parameters))
 
         def work() -> tuple[Offer, str]:
-            self.ledger.add(delta, samples, drawn=drawn)
+            self.ledger.add(delta, samples, drawn=drawn, stretch=stretch)
             try:
                 return self.ledger.make_offer(memory), ""
             except ValueError as unfit:
@@ -156,10 +163,18 @@ class LedgerStore:
             await self._disk.save_mark(self._run, mark)
             return offer
 
-    async def add(self, delta: Vector, samples: int, drawn: int | None = None) -> None:
+    async def add(
+        self,
+        delta: Vector,
+        samples: int,
+        drawn: int | None = None,
+        stretch: DataStretch | None = None,
+    ) -> None:
         """Add work for the next offer. The arguments are those of `Ledger.add`."""
         async with self._lock:
-            await self._offload(lambda: self.ledger.add(delta, samples, drawn=drawn))
+            await self._offload(
+                lambda: self.ledger.add(delta, samples, drawn=drawn, stretch=stretch)
+            )
 
     async def save(self, tip: Tip) -> None:
         """Write the ledger under `tip`.

@@ -10,6 +10,7 @@ import msgspec
 
 from daemon.services.training.native.state.state_store import StateStore
 from protocol.digest import Digest
+from protocol.messages.offer import MAX_DRAWN, DataStretch
 from protocol.ports.trainer import Lane
 
 
@@ -20,6 +21,9 @@ class LanePart(msgspec.Struct, frozen=True, kw_only=True):
     # Samples of the whole lane before this part.
     used: int
     is_reserve: bool
+    # The tip whose lane it is, and the place of the lane's first sample in the whole lane.
+    tip: Digest = b""
+    before: int = 0
 
 
 class DataLanes:
@@ -30,12 +34,20 @@ class DataLanes:
         self.present = LanePart(lane=Lane(base=0, index=0, stride=1), used=0, is_reserve=False)
         # The samples used of the reserve of this tip.
         self._reserve_used: tuple[Digest, int] = (b"", 0)
+        # The part whose samples were named last, and how many of them.
+        self._named: tuple[LanePart, int] = (self.present, 0)
 
     def main(self) -> LanePart:
         """Return the unused rest of the round's lane."""
         store = self._state_store
         used = store.ledger.drawn
-        return LanePart(lane=store.tip.lane(store.me).after(used), used=used, is_reserve=False)
+        return LanePart(
+            lane=store.tip.lane(store.me).after(used),
+            used=used,
+            is_reserve=False,
+            tip=store.tip.hash,
+            before=store.tip.reserve,
+        )
 
     def reserve(self) -> LanePart:
         """Return the unused rest of the tip's reserve."""
@@ -43,7 +55,24 @@ class DataLanes:
         tip, used = self._reserve_used
         used = used if tip == store.tip.hash else 0
         lane = store.tip.reserve_lane(store.me).after(used)
-        return LanePart(lane=lane, used=used, is_reserve=True)
+        return LanePart(lane=lane, used=used, is_reserve=True, tip=store.tip.hash)
+
+    def stretch(self, drawn: int) -> DataStretch | None:
+        """Name the samples that the trainer used since the last call; None without any.
+
+        `drawn` are all that it used since the present part began (`Work.drawn`). A step in progress
+        has used its samples already, so their names come one work too early.
+        """
+        part, named = self._named
+        before = named if part is self.present else 0
+        self._named = (self.present, drawn)
+        if drawn <= before or not self.present.tip:
+            return None
+        return DataStretch(
+            tip=self.present.tip,
+            first=self.present.before + self.present.used + before,
+            count=min(drawn - before, MAX_DRAWN),
+        )
 
     def count(self, drawn: int) -> int:
         """Count what the trainer used of the present part.

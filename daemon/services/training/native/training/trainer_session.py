@@ -15,6 +15,7 @@ import trio
 from daemon.services.training.native.state.state_store import StateStore
 from daemon.services.training.native.training.data_lanes import DataLanes, LanePart
 from protocol.journal import JournalEvent, Warned
+from protocol.messages.offer import DataStretch
 from protocol.ports.trainer import Trainer, TrainerLost, Work
 from protocol.run.manifest import RoundRules
 
@@ -172,15 +173,17 @@ class TrainerSession:
         else:
             self.lanes.present = part
 
-    async def take(self, part: LanePart | None) -> tuple[Work, int | None] | None:
+    async def take(
+        self, part: LanePart | None
+    ) -> tuple[Work, int | None, DataStretch | None] | None:
         """Take the work since the last hand-over.
 
         Args:
             part: What the trainer draws from now on; None pauses it.
 
         Returns:
-            The work, and the newly used samples as for `Ledger.add`. None where the worker did not
-            end its step in time: it keeps the work.
+            The work, and the newly used samples and their name as for `Ledger.add`. None where the
+            worker did not end its step in time: it keeps the work.
 
         Raises:
             TrainerLost: The work is lost.
@@ -191,9 +194,10 @@ class TrainerSession:
             work = await (
                 self._trainer.collect() if part is None else self._trainer.hand_over(part.lane)
             )
+            stretch = self.lanes.stretch(work.drawn)
             drawn = self.lanes.count(work.drawn) if self.overlaps else None
             self.lanes.present = part or self.lanes.present
-            return work, drawn
+            return work, drawn, stretch
         return None
 
     async def keep_inner(self) -> None:

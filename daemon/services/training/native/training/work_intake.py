@@ -10,6 +10,7 @@ from daemon.services.training.native.state.state_store import StateStore
 from protocol.averaging.vector_layout import Vector
 from protocol.contribution.offer import NOTHING, Offer
 from protocol.journal import NOT_OFFERED, JournalEvent, Trained, Warned, WorkDropped
+from protocol.messages.offer import DataStretch
 from protocol.ports.disk import DiskFull
 from protocol.ports.trainer import Work
 
@@ -33,12 +34,15 @@ class WorkIntake:
         """Make no further offer: give up an attempt that waits for space on the disk."""
         self._leaving.set()
 
-    async def offer(self, work: Work, drawn: int | None) -> tuple[Offer | None, bool]:
+    async def offer(
+        self, work: Work, drawn: int | None, stretch: DataStretch | None = None
+    ) -> tuple[Offer | None, bool]:
         """Add work to the ledger, and make a durable offer of all that is pending.
 
         Args:
             work: The work since the last hand-over.
             drawn: As for `Ledger.add`.
+            stretch: As for `Ledger.add`.
 
         Returns:
             The offer, or None for work that may not enter the ledger; and whether the ledger has
@@ -47,35 +51,43 @@ class WorkIntake:
         self._record_work(work)
         if not await self._is_finite(work, drawn):
             return None, True
-        offer = await self.durable(work.delta, work.samples, drawn)
+        offer = await self.durable(work.delta, work.samples, drawn, stretch)
         # An offer that cannot be encoded was dropped, and its parameters are lost.
         return offer, bool(work.samples) and not self._state_store.ledger.pending
 
-    async def add(self, work: Work, drawn: int | None) -> bool:
+    async def add(self, work: Work, drawn: int | None, stretch: DataStretch | None = None) -> bool:
         """Add work for the next offer. Returns whether it may enter the ledger."""
         if work.samples:
             self._record_work(work)
         if not await self._is_finite(work, drawn):
             return False
-        await self._state_store.ledger_store.add(work.delta, work.samples, drawn)
+        await self._state_store.ledger_store.add(work.delta, work.samples, drawn, stretch)
         return True
 
-    def drop(self, work: Work, drawn: int | None) -> None:
+    def drop(self, work: Work, drawn: int | None, stretch: DataStretch | None = None) -> None:
         """Report work that was trained from values that are not finite."""
         self._state_store.ledger.drawn += work.samples if drawn is None else drawn
         if work.samples:
             self._record_work(work)
             self._record(WorkDropped(samples=work.samples, reason=DIVERGED))
 
-    async def durable(self, delta: Vector, samples: int, drawn: int | None = None) -> Offer:
+    async def durable(
+        self,
+        delta: Vector,
+        samples: int,
+        drawn: int | None = None,
+        stretch: DataStretch | None = None,
+    ) -> Offer:
         """Make a durable offer; report a full disk and wait for space."""
         while True:
             try:
-                return await self._state_store.ledger_store.make_offer(delta, samples, drawn)
+                return await self._state_store.ledger_store.make_offer(
+                    delta, samples, drawn, stretch
+                )
             except DiskFull as full:
                 self._record(Warned(code="DISK_FULL", message=f"{NOT_OFFERED}: {full}"))
                 # The samples are in the ledger already.
-                samples, drawn = 0, 0
+                samples, drawn, stretch = 0, 0, None
                 with trio.move_on_after(DISK_RETRY_S):
                     await self._leaving.wait()
                     # Leaving needs the trainer's lock, and this offer is never sent.

@@ -72,9 +72,8 @@ class DemoProcess:
     ) -> None:
         """Write the home's config and run `hypergpud *arguments`, or another module, on it.
 
-        The child gets none of the caller's `HYPERGPU_*` variables but the folder of models. A process
-        that ended can be
-        started again: it keeps its home and the config in it.
+        Of the caller's `HYPERGPU_*` variables, the child gets only the folder of models. A process
+        that ended can be started again: it keeps its home and the config in it.
         """
         self.home.mkdir(mode=0o700, exist_ok=True)
         write_new(self.home / CONFIG_FILE, _toml(settings).encode())

@@ -122,9 +122,10 @@ async def _entry(follower: RunObserver, certificate: str | None) -> LineageEntry
             why="no round is certified yet, or no member can be reached",
             fix="hypergpud observe --join MULTIADDR shows what the swarm does",
         )
+    which = f"certificate {certificate}" if certificate else "certificate with its model"
     raise UserError(
         "CERTIFICATE",
-        f"The swarm named no certificate {certificate or 'with its model'} within {FOLLOW_S:.0f} s.",
+        f"The swarm named no {which} within {FOLLOW_S:.0f} s.",
         why=f"its newest is number {lineage.best.number}",
         fix="name another number, or leave out --certificate",
         exit_code=2,

@@ -60,6 +60,9 @@ def _own(name: str, section: Section, help: str, module: str = "") -> Command:
 COMMANDS: tuple[Command, ...] = (
     _own("start", "Run a node", "Run a node in the foreground; the first start makes its key."),
     _own("stop", "Run a node", "Stop the node after its step and a checkpoint."),
+    _own("pause", "Run a node", "Pause training; the node stays in its run.", "pause"),
+    _own("resume", "Run a node", "Train again after a pause.", "pause"),
+    _own("finish", "Run a node", "Stop the node once its round is certified."),
     _own("config", "Run a node", "Show, change or check the settings of this node."),
     _own("repair", "Run a node", "Set damaged files of a run aside, to be fetched again."),
     _own("export", "Run a node", "Write the newest model of a run to a file."),
@@ -75,6 +78,8 @@ COMMANDS: tuple[Command, ...] = (
     _own("demo", "See what happens", "Run a whole swarm on this machine and report the result."),
     _own("wallet", "Earn", "Manage the account that signs for this node, and its payout."),
     _own("rewards", "Earn", "Show, verify and claim what this node earned."),
+    _own("invite", "Own a run", "Print the line with which a friend joins your run."),
+    _own("revoke", "Own a run", "Take a peer, or an invitation, out of your run for good."),
     _own("session", "Own a run", "Create, activate, complete or cancel a run on the chain."),
     _own("settle", "Own a run", "Propose the reward root of an epoch (for settlers)."),
     _own("sanction", "Own a run", "File an offence for the next settlement (for settlers)."),

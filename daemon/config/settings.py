@@ -191,6 +191,7 @@ EXPLAINED: Mapping[str, str] = {
     "network.min_connections": "connections to keep, where that many nodes exist",
     "worker.device": "auto, cpu, cuda, or one GPU: cuda:1",
     "worker.threads": "CPU threads for training; 0: one less than the processors",
+    "worker.compile": "compile the model with torch.compile: faster steps, minutes at the start",
     "worker.batch_part": "the most samples computed at once; 0 lets the node measure it",
     "worker.nice": "0 to 19; a higher value leaves more of the CPU to other programs",
     "worker.precision": "float32 or bfloat16, for the model's arithmetic; what nodes exchange does"

@@ -12,6 +12,7 @@ import msgspec
 from daemon.cli.invocation import Invocation
 from daemon.demo.agreement import compare_anchors
 from daemon.demo.demo_settlement import DemoSettlement
+from daemon.demo.founders import with_demo_founders
 from daemon.demo.progress_output import ProgressOutput, open_output
 from daemon.demo.result import result_text
 from daemon.demo.stop_request import StopRequest, until_signalled
@@ -50,7 +51,7 @@ def run_demo(
         try:
             chosen = run_file.absolute() if run_file else None
             settlement = _settlement(root, chosen, peers, stop, output, anvil) if chain else None
-            used = settlement.run_file(_text_of(chosen)) if settlement else chosen
+            used = _run_file(root, chosen, peers, settlement)
             with DemoSupervisor(root, used, peers, output, settlement, alone=alone) as supervisor:
                 reason = supervisor.run(rounds, stall_timeout_s, stop)
                 paid = supervisor.pay()
@@ -81,6 +82,21 @@ def run_demo(
             return INTERRUPTED if interrupted else 0
         invocation.say(f"The logs and checkpoints are kept in {root}")
         return 1
+
+
+def _run_file(
+    root: Path, chosen: Path | None, peers: int, settlement: DemoSettlement | None
+) -> Path | None:
+    """Return the file that the daemons start; None for the bundled run as it is."""
+    text = _text_of(chosen)
+    founded = with_demo_founders(text, [root / f"node-{number + 1}" for number in range(peers)])
+    if settlement:
+        return settlement.run_file(founded)
+    if founded == text:
+        return chosen
+    path = root / "run.toml"
+    path.write_text(founded, encoding="utf-8")
+    return path
 
 
 def _settlement(

@@ -17,6 +17,7 @@ from daemon.wallet.password import Password
 from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.journal import JournalEvent, PhaseEntered
+from protocol.membership.invitation_token import Invitation
 from protocol.ports.disk import DiskFull
 from protocol.run.manifest import SignedManifest
 from protocol.status import EventLog
@@ -40,14 +41,27 @@ def run_node(
     lifeline: int | None,
     say: Say,
     password: Password | None = None,
+    invitation: Invitation | None = None,
 ) -> int:
     """Run a node with settings that have been checked. Returns the exit status.
 
-    Without a manifest, the node asks the peers that it joins for theirs.
+    Without a manifest, the node asks the peers that it joins for theirs. With an invitation, it
+    accepts only the run that the invitation names.
     """
     journal.add_listener(_log_events(EventLog()))
     return _run_trio(
-        partial(node.run, config, manifest, signer, secret, journal, lifeline, say, password)
+        partial(
+            node.run,
+            config,
+            manifest,
+            signer,
+            secret,
+            journal,
+            lifeline,
+            say,
+            password,
+            invitation,
+        )
     )
 
 

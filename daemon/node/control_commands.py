@@ -2,21 +2,90 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
+import trio
 
 from daemon.control.server import Handler
 from daemon.journal import Journal
 from daemon.node.shutdown import Shutdown
+from daemon.services.service import Service
+from protocol.errors import UserError
+from protocol.journal import JournalEvent, RoundAveraged, RoundCertified
+
+FINISH_ROUNDS, FINISH_S = 3.0, 60.0
+"""A node that is to finish its round waits this many rounds, and this long, for a certificate.
+
+A round whose first two leaders fail takes about three. A node that is alone certifies none.
+"""
 
 
-def control_commands(journal: Journal, shutdown: Shutdown) -> dict[str, Handler]:
-    """Return the handlers by the name of their command."""
+class NodeControl:
+    """What commands ask of a running node."""
 
-    async def status() -> bytes:
-        return msgspec.json.encode(journal.status())
+    def __init__(self, journal: Journal, shutdown: Shutdown) -> None:
+        self._journal, self._shutdown = journal, shutdown
+        self._services: Sequence[Service] = ()
+        self._finish, self._certified = trio.Event(), trio.Event()
+        self._round_s = 0.0
 
-    async def stop() -> bytes:
-        shutdown.request("asked to stop by hypergpud stop")
+    def serves(self, services: Sequence[Service], round_s: float) -> None:
+        """Take the services that commands are about. A round of the run takes up to `round_s`."""
+        self._services, self._round_s = services, round_s
+
+    def handlers(self) -> dict[str, Handler]:
+        """Return the handlers by the name of their command."""
+        return {
+            "status": self._status,
+            "stop": self._stop,
+            "pause": self._pause,
+            "resume": self._resume,
+            "finish": self._finish_round,
+        }
+
+    async def run(self) -> None:
+        """Ask for the end of the process once a round is finished that `finish` waits for."""
+        await self._finish.wait()
+        self._journal.add_listener(self._heard)
+        with trio.move_on_after(FINISH_ROUNDS * self._round_s + FINISH_S):
+            await self._certified.wait()
+            self._shutdown.request("its round is finished, as hypergpud finish asked")
+        self._shutdown.request("hypergpud finish asked for it, and no round was certified in time")
+
+    def _heard(self, event: JournalEvent) -> None:
+        if isinstance(event, RoundCertified | RoundAveraged):
+            self._certified.set()
+
+    async def _status(self) -> bytes:
+        return msgspec.json.encode(self._journal.status())
+
+    async def _stop(self) -> bytes:
+        self._shutdown.request("asked to stop by hypergpud stop")
         return b"{}"
 
-    return {"status": status, "stop": stop}
+    async def _finish_round(self) -> bytes:
+        self._working()
+        self._finish.set()
+        return b"{}"
+
+    async def _pause(self) -> bytes:
+        for service in self._working():
+            await service.hold(True)
+        return b"{}"
+
+    async def _resume(self) -> bytes:
+        for service in self._working():
+            await service.hold(False)
+        return b"{}"
+
+    def _working(self) -> Sequence[Service]:
+        """The services. Raises `UserError` for a node that has none yet."""
+        if not self._services:
+            raise UserError(
+                "STARTING",
+                "The node has not begun to work on its run.",
+                why="it still looks for the run",
+                fix="try again once it is ready, or stop it: hypergpud stop",
+            )
+        return self._services

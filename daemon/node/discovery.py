@@ -19,7 +19,7 @@ from daemon.network.settings import NetworkSettings
 from daemon.network.tls.certificate import load_or_make
 from daemon.swarm.manifest_exchange import fetch_run
 from daemon.system.offload import in_thread
-from protocol.digest import SHOWN_DIGITS
+from protocol.digest import SHOWN_DIGITS, Digest
 from protocol.errors import PeerFault, Unreachable, UserError
 from protocol.journal import Warned
 from protocol.ports.disk import DiskFull
@@ -51,8 +51,10 @@ def network_settings(config: Config, *, bulk: bool = True) -> NetworkSettings:
     )
 
 
-async def find_manifest(config: Config, home: Path) -> SignedManifest:
+async def find_manifest(config: Config, home: Path, wanted: Digest | None = None) -> SignedManifest:
     """Ask the nodes to join for the manifest of their run.
+
+    With `wanted`, nodes of other runs do not count.
 
     Raises:
         UserError: "JOIN" when no node answers, "RULES" for a run of rules that this program does
@@ -71,7 +73,10 @@ async def find_manifest(config: Config, home: Path) -> SignedManifest:
                 for address in config.network.join:
                     peer = address.rpartition("/p2p/")[2]
                     try:
-                        return await fetch_run(network, peer)
+                        signed = await fetch_run(network, peer)
+                        if wanted in (None, signed.run):
+                            return signed
+                        reasons.append(_other_run(address, signed))
                     except (Unreachable, PeerFault) as error:
                         reasons.append(str(error))
                 await trio.sleep(1.0)
@@ -83,17 +88,23 @@ async def find_manifest(config: Config, home: Path) -> SignedManifest:
     )
 
 
-async def manifest_of_others(config: Config, say: Callable[[str], None]) -> SignedManifest:
+def _other_run(address: str, signed: SignedManifest) -> str:
+    return f"the node at {address} is in another run, {signed.run.hex()[:SHOWN_DIGITS]}"
+
+
+async def manifest_of_others(
+    config: Config, say: Callable[[str], None], wanted: Digest | None = None
+) -> SignedManifest:
     """Return the manifest that `find_manifest` finds, else that of the last run with these nodes.
 
     The nodes of the last run may come back later.
     """
     try:
-        return await find_manifest(config, config.home)
+        return await find_manifest(config, config.home, wanted)
     except UserError as error:
         asked = {address.rpartition("/p2p/")[2] for address in config.network.join}
         kept = run_among(config.home, asked) if error.code == "JOIN" else None
-        if kept is None:
+        if kept is None or wanted not in (None, kept.run):
             raise
         check_rules(kept.open().rules, kept.run.hex()[:SHOWN_DIGITS])
         say(

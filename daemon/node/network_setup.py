@@ -47,6 +47,8 @@ def node_started(signed: SignedManifest, network: Network, *, name: str, role: s
         task=manifest.task,
         engine=manifest.engine,
         min_peers=manifest.group.min_peers,
+        admits=manifest.admits,
+        owner=manifest.owner,
     )
 
 
@@ -91,7 +93,7 @@ def lost_port_text(network: LibP2PNetwork) -> str:
 
 
 def address_lines(node: NodeParts, network: LibP2PNetwork) -> Iterator[str]:
-    """Yield what the person should know about the node's addresses; the last line invites peers."""
+    """Yield what the person should know about the node's addresses."""
     first, *others = network.addresses
     for address in others:
         yield f"Also reachable at {address}"
@@ -102,4 +104,3 @@ def address_lines(node: NodeParts, network: LibP2PNetwork) -> Iterator[str]:
         )
     if network.lost_port:
         yield f"Attention: {lost_port_text(network)}."
-    yield f"Ready: others join with  hypergpud start --join {first}"

@@ -26,13 +26,15 @@ from daemon.disk.file_disk import FileDisk
 from daemon.disk.task_file import load_task
 from daemon.home.home_watcher import watch_home
 from daemon.home.layout import JOURNAL_FILE
+from daemon.home.run_membership import load_own_invitation, load_owner_records
 from daemon.home.serials import SERIALS_FILE, Serials
 from daemon.journal import Journal, dates_of_certificates
 from daemon.network.network import LibP2PNetwork
 from daemon.node.chain_setup import NodeChain
-from daemon.node.control_commands import control_commands
+from daemon.node.control_commands import NodeControl
 from daemon.node.discovery import announce, manifest_of_others, save_members
 from daemon.node.duplicate_key import DuplicateKeyDetector
+from daemon.node.membership import keep_owner_records, leave_when_revoked, ready_line
 from daemon.node.network_setup import (
     address_lines,
     build_network,
@@ -41,7 +43,7 @@ from daemon.node.network_setup import (
     report_network,
 )
 from daemon.node.node_parts import NodeParts
-from daemon.node.run_choice import begin_run
+from daemon.node.run_choice import enter_run
 from daemon.node.shutdown import SHUTDOWN_S, ForcedExit, Shutdown, watch_lifeline, watch_signals
 from daemon.services.service import Service, ServiceContext
 from daemon.services.training.engine import check_engine
@@ -56,6 +58,8 @@ from protocol.digest import SHOWN_DIGITS
 from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.journal import NodeStopped, Trouble, Warned
+from protocol.membership.invitation_token import Invitation
+from protocol.membership.owner_record import OwnerRecords
 from protocol.planning.round_length import length_bounds
 from protocol.ports.disk import DiskFull
 from protocol.rules.versions import check_rules
@@ -71,10 +75,11 @@ async def run(
     lifeline: int | None,
     say: Callable[[str], None],
     password: Password | None = None,
+    invitation: Invitation | None = None,
 ) -> int:
     """Run a node until it is asked to stop. Returns the exit status.
 
-    Without a manifest the nodes to join are asked for theirs.
+    Without a manifest the nodes to join are asked for theirs, or for that of the invitation.
     """
     shutdown, begun, status = Shutdown(), trio.Event(), 0
     with trio.CancelScope() as scope, ForcedExit(shutdown, scope.cancel) as leave_now:
@@ -104,12 +109,15 @@ async def run(
                 leave_now()
 
             nursery.start_soon(watch_home, config.home, secret, lose_home)
-            await nursery.start(serve_control, config.home, control_commands(journal, shutdown))
+            control = NodeControl(journal, shutdown)
+            nursery.start_soon(control.run)
+            await nursery.start(serve_control, config.home, control.handlers())
             if manifest is None:
                 say("Asking the node at --join for its run.")
-                manifest = await manifest_of_others(config, say)
-                await in_thread(partial(begin_run, config, manifest))
-            status = await _work(node, manifest, begun)
+                wanted = invitation.run if invitation is not None else None
+                manifest = await manifest_of_others(config, say, wanted)
+                await in_thread(partial(enter_run, config, manifest, signer.peer, invitation))
+            status = await _work(node, manifest, begun, control)
             leave_now()
     # Nothing may be written into a home that was lost.
     if shutdown.failure is None:
@@ -136,7 +144,9 @@ async def _leave_when_late(
     leave_now()
 
 
-async def _work(node: NodeParts, signed: SignedManifest, begun: trio.Event) -> int:
+async def _work(
+    node: NodeParts, signed: SignedManifest, begun: trio.Event, control: NodeControl
+) -> int:
     """Work on the run until the services end. `begun` is set once all of them have begun.
 
     Returns 1 when a service could not do any work, else 0.
@@ -155,7 +165,8 @@ async def _work(node: NodeParts, signed: SignedManifest, begun: trio.Event) -> i
         report=lambda words: journal.record(Warned(code="DAMAGED", message=words)),
     )
     chain = NodeChain(node, signed, disk)
-    services = await _services(node, signed, disk, chain)
+    records = await in_thread(partial(load_owner_records, home, signed))
+    services = await _services(node, signed, disk, chain, records)
     week_ago_s = time.time() - WINDOW_HOURS * HOUR_S
     journal.remember(
         await in_thread(lambda: dates_of_certificates(home / JOURNAL_FILE, week_ago_s))
@@ -174,6 +185,8 @@ async def _work(node: NodeParts, signed: SignedManifest, begun: trio.Event) -> i
             background.start_soon(report_network, network, journal)
             background.start_soon(detector.run, network)
             background.start_soon(save_members, home, signed, network, journal)
+            background.start_soon(keep_owner_records, home, signed, records, journal)
+            background.start_soon(leave_when_revoked, node, manifest, records)
             async with trio.open_nursery() as working:
                 working.start_soon(_finish_on_request, node.shutdown, services)
                 working.start_soon(announce, network, signed)
@@ -181,15 +194,21 @@ async def _work(node: NodeParts, signed: SignedManifest, begun: trio.Event) -> i
                 for service in services:
                     await working.start(_run_service, service, working.cancel_scope)
                 begun.set()
+                control.serves(services, manifest.round.seconds)
                 working.start_soon(chain.run, network)
                 for line in address_lines(node, network):
                     node.say(line)
+                node.say(await in_thread(partial(ready_line, node, signed, network.addresses)))
             background.cancel_scope.cancel()
     return 1 if any(service.status().state == "failed" for service in services) else 0
 
 
 async def _services(
-    node: NodeParts, signed: SignedManifest, disk: FileDisk, chain: NodeChain
+    node: NodeParts,
+    signed: SignedManifest,
+    disk: FileDisk,
+    chain: NodeChain,
+    records: OwnerRecords,
 ) -> list[Service]:
     """Return the services of this node. None of them has started."""
     context = ServiceContext(
@@ -200,6 +219,8 @@ async def _services(
         offload=in_thread,
         record=node.journal.record,
         next_serial=node.serials.next,
+        invitation=await in_thread(partial(load_own_invitation, node.config.home, signed.run)),
+        owner_records=records,
     )
     return [
         TrainingService(

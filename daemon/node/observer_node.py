@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 import trio
@@ -21,8 +22,10 @@ from daemon.network.network import LibP2PNetwork
 from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import find_manifest, network_settings
 from daemon.node.network_setup import node_started, report_network
+from daemon.node.owner_page import owner_view
 from daemon.node.shutdown import ForcedExit, Shutdown, watch_lifeline, watch_signals
 from daemon.observer.bridge import Bridge
+from daemon.observer.owner_view import may_show
 from daemon.observer.reference_file import ReferenceFile
 from daemon.observer.server import web_server
 from daemon.observer.settings import ObserverSettings
@@ -35,6 +38,7 @@ from daemon.swarm.members import Members
 from daemon.swarm.messenger import Messenger
 from daemon.swarm.task_agreement import serve_task
 from daemon.system.allocator import trim_memory
+from daemon.system.offload import in_thread
 from protocol.identity import PeerId, Signer
 from protocol.journal import InputRefused
 from protocol.messages.base import Signed
@@ -148,15 +152,13 @@ async def run(
 async def _observe(config: Config, say: Callable[[str], None]) -> None:
     bridge = Bridge()
     given = config.observer
-    async with web_server(
-        bridge,
-        ObserverSettings(
-            host=given.host,
-            port=given.port,
-            hosts=given.hosts,
-            reports=config.home / REPORTS_FILE if given.reports else None,
-        ),
-    ) as bound:
+    settings = ObserverSettings(
+        host=given.host,
+        port=given.port,
+        hosts=given.hosts,
+        reports=config.home / REPORTS_FILE if given.reports else None,
+    )
+    async with web_server(bridge, settings) as bound:
         say(f"The page is at {bound.url}; asking the swarm which run this is.")
         signed = await find_manifest(config, config.home)
         secret = os.urandom(32)
@@ -175,6 +177,13 @@ async def _observe(config: Config, say: Callable[[str], None]) -> None:
             nursery.start_soon(report_network, network, journal)
             nursery.start_soon(find_members, network, signed)
             say(f"Ready: the page is at {bound.url}")
+            if may_show(settings, bound):
+                bridge.owner_view = view = await in_thread(
+                    partial(owner_view, config.home, signed, config.network.join)
+                )
+                if view is not None:
+                    link = f"{bound.url}#owner={view.key}"
+                    say(f"For you, the run's owner, with the invitation: {link}")
             reference = (
                 ReferenceFile(user_path(given.reference, "observer.reference"))
                 if given.reference

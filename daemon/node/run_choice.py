@@ -6,6 +6,7 @@ The run comes from a TOML file, from this home, from the nodes to join, or with 
 from __future__ import annotations
 
 import re
+import time
 from importlib import resources
 from pathlib import Path
 
@@ -14,7 +15,15 @@ import msgspec
 from daemon.config.settings import Config
 from protocol.digest import SHOWN_DIGITS
 from protocol.errors import UserError
-from protocol.identity import Signer
+from protocol.identity import PeerId, Signer
+from protocol.membership.invitation_token import (
+    Invitation,
+    check_expiry,
+    check_token,
+    decode_token,
+    is_token,
+    token_fault,
+)
 from protocol.rules.versions import KNOWN_RULES, check_rules
 from protocol.run.founders import founded_by
 from protocol.run.manifest import Manifest, SignedManifest, seal
@@ -52,8 +61,39 @@ def load_or_bundled_manifest(file: Path | None) -> Manifest:
     return bundled_run() if file is None else load_manifest(file)
 
 
-def choose_run(named: Path | None, join: tuple[str, ...], home: Path, signer: Signer) -> RunChoice:
+def invitation_in(join: tuple[str, ...]) -> Invitation | None:
+    """Return the invitation that --join names; None where it names addresses.
+
+    Raises:
+        UserError: "INVITATION" for a line that is no whole invitation, or one that expired.
+    """
+    tokens = [text for text in join if is_token(text)]
+    if not tokens:
+        return None
+    if len(join) > 1:
+        raise UserError(
+            "INVITATION",
+            "An invitation names the run and its addresses, so --join takes nothing beside it.",
+            fix="hypergpud start --join INVITATION",
+            exit_code=2,
+        )
+    invitation = decode_token(tokens[0])
+    check_expiry(invitation.granted(), time.time())
+    if not invitation.addresses:
+        raise token_fault("it names no address")
+    return invitation
+
+
+def choose_run(
+    named: Path | None,
+    join: tuple[str, ...],
+    home: Path,
+    signer: Signer,
+    invitation: Invitation | None = None,
+) -> RunChoice:
     """Choose the run for `hypergpud start`, from --run and the addresses to join.
+
+    An invitation chooses its run, also where this home is in others.
 
     Without either, the home's last run continues. Without addresses, the node joins the members
     that the home met in the run before.
@@ -62,6 +102,8 @@ def choose_run(named: Path | None, join: tuple[str, ...], home: Path, signer: Si
         UserError: "MANIFEST" or "MANIFEST_OWNER" for the file, "RUN" where the run is ambiguous,
             "RULES" for a run of rules that this program does not know.
     """
+    if invitation is not None:
+        return _of_invitation(invitation, named, home)
     if named is None and join:
         return RunChoice(manifest=None, join=join, assumed=(RUN_OF_THE_JOINED,))
     # A late import: it takes half a second, which an error in the settings does not pay.
@@ -103,6 +145,55 @@ def choose_run(named: Path | None, join: tuple[str, ...], home: Path, signer: Si
     return RunChoice(manifest=manifest, join=join or members, assumed=tuple(assumed))
 
 
+def _of_invitation(invitation: Invitation, named: Path | None, home: Path) -> RunChoice:
+    """Return the run of an invitation, from this home where it is known here."""
+    # A late import, as in `choose_run`.
+    from daemon.home import recent_state  # noqa: PLC0415
+
+    shown = invitation.run.hex()[:SHOWN_DIGITS]
+    if named is not None and not invitation.run.hex().startswith(str(named).lower()):
+        raise UserError(
+            "INVITATION",
+            f"This invitation is for the run {shown}, and --run names {str(named)!r}.",
+            fix="leave --run out: the invitation names the run",
+            exit_code=2,
+        )
+    known = recent_state.kept_manifest(home, invitation.run)
+    if known is not None:
+        check_rules(known.open().rules, shown)
+    return RunChoice(
+        manifest=known,
+        join=invitation.addresses,
+        assumed=(f"Run: {shown}, to which the invitation invites.",),
+    )
+
+
+def enter_run(
+    config: Config, signed: SignedManifest, peer: PeerId, invitation: Invitation | None
+) -> None:
+    """Begin the run, and keep the proof of the invitation with which this node enters it.
+
+    Raises:
+        UserError: "NOT_INVITED" in a run by invitation that this node has none for, "INVITATION"
+            for an invitation that does not fit the run, and the errors of `begin_run`.
+    """
+    # Late imports, as in `choose_run`.
+    from daemon.home import run_membership  # noqa: PLC0415
+    from protocol.ports.disk import DiskFull  # noqa: PLC0415
+
+    run_membership.check_not_revoked(config.home, signed, peer)
+    if invitation is None:
+        run_membership.check_invited(config.home, signed, peer)
+    else:
+        check_token(invitation, signed.run, signed.open().owner)
+    begin_run(config, signed)
+    if invitation is not None:
+        try:
+            run_membership.accept_invitation(config.home, signed, invitation, peer, time.time())
+        except DiskFull as full:
+            raise _disk_full(full) from None
+
+
 def begin_run(config: Config, signed: SignedManifest) -> None:
     """Check that this node can work on the run, and save it as the home's last run.
 
@@ -129,12 +220,16 @@ def begin_run(config: Config, signed: SignedManifest) -> None:
             config.home, signed, recent_state.last_port(config.home), hoped=config.network.join
         )
     except DiskFull as full:
-        raise UserError(
-            "DISK_FULL",
-            "Cannot start: the disk is full or not writable.",
-            why=str(full),
-            fix="free some space there, or name another directory with --home PATH",
-        ) from None
+        raise _disk_full(full) from None
+
+
+def _disk_full(full: Exception) -> UserError:
+    return UserError(
+        "DISK_FULL",
+        "Cannot start: the disk is full or not writable.",
+        why=str(full),
+        fix="free some space there, or name another directory with --home PATH",
+    )
 
 
 def _of_file(file: Path, home: Path, signer: Signer, assumed: list[str]) -> SignedManifest:

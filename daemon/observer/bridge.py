@@ -44,6 +44,16 @@ def render(status: Status) -> Snapshot:
     )
 
 
+class OwnerView(msgspec.Struct, frozen=True, kw_only=True):
+    """What the run's owner alone sees: the owner's invitation, and the key that shows it."""
+
+    key: str
+    # What a friend types.
+    command: str
+    # What the invitation grants, in one line.
+    terms: str
+
+
 class Bridge:
     """Carries the newest status from the trio side to the web thread.
 
@@ -59,6 +69,8 @@ class Bridge:
         self._published: tuple[Status, float] = (status_at(StatusState(), time.time()), clock())
         self._snapshot: Snapshot | None = None
         self._rendered_at = 0.0
+        # Replaced whole; None where the page shows no invitation.
+        self.owner_view: OwnerView | None = None
 
     def publish(self, status: Status) -> None:
         """Make `status` the newest one."""

@@ -11,6 +11,7 @@ from aiohttp import web
 from daemon.observer.bridge import Bridge
 from daemon.observer.endpoints import JSON
 from daemon.observer.http_answers import AnswerTable, HttpAnswer, refuse, respond
+from daemon.observer.owner_view import INVITATION_PATH, KEY_HEADER, invitation_answer
 from daemon.observer.report_queue import REPORT_PATHS, ReportQueue
 from daemon.observer.request_guard import SECURITY_HEADERS, Refusal, RequestGuard
 
@@ -91,6 +92,15 @@ class HttpServer(web.Server):
         )
 
 
+def _answer(bridge: Bridge, table: AnswerTable, request: web.BaseRequest) -> HttpAnswer:
+    """Answer a GET that the guard lets through."""
+    if request.path != INVITATION_PATH:
+        return table.answer(request.path)
+    peer = request.transport.get_extra_info("peername") if request.transport else None
+    key = request.headers.get(KEY_HEADER, "")
+    return invitation_answer(bridge.owner_view, key, str(peer[0]) if peer else "")
+
+
 def make_server(
     bridge: Bridge, guard: RequestGuard, reports: ReportQueue | None = None
 ) -> HttpServer:
@@ -116,7 +126,7 @@ def make_server(
                 body=msgspec.json.encode(reply), content_type=JSON, status=reply.status
             )
         else:
-            answer = refuse(refusal) if refusal else table.answer(request.path)
+            answer = refuse(refusal) if refusal else _answer(bridge, table, request)
         response = respond(answer, request.headers.get("If-None-Match", ""))
         if isinstance(request.protocol, HttpConnection):
             request.protocol.answered()

@@ -172,6 +172,10 @@ height="28"><strong>HyperGPU</strong></div>
 <p class="run"><span>{escape(status.run.name or "no run yet")}</span> {run_id}</p>
 <p class="asof" id="contact"
 data-level="good"><span>as of {when(status.as_of)} UTC</span></p></header>
+<section class="card invitation" id="invitation" hidden><h2>Invite a friend</h2>
+<p><code id="invitation-command"></code>
+<button type="button" id="invitation-copy">Copy</button></p>
+<p class="dim" id="invitation-terms"></p></section>
 <main id="main">
 <section class="verdict {escape(status.level)}" aria-live="polite"><span class="mark"
 aria-hidden="true">{glyph}</span>

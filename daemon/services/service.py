@@ -13,6 +13,8 @@ from daemon.config.settings import Config
 from daemon.system.trio_types import TaskStatus
 from protocol.identity import Signer
 from protocol.journal import JournalEvent
+from protocol.membership.invitation import OwnInvitation
+from protocol.membership.owner_record import OwnerRecords
 from protocol.ports.disk import Disk
 from protocol.ports.network import Network
 from protocol.ports.offload import Offload
@@ -30,6 +32,8 @@ class ServiceContext(msgspec.Struct, frozen=True, kw_only=True):
     record: Callable[[JournalEvent], None]
     # Returns a number greater than every earlier one, across restarts of the home.
     next_serial: Callable[[], int]
+    invitation: OwnInvitation = OwnInvitation()
+    owner_records: OwnerRecords | None = None
 
 
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +73,14 @@ class Service(Protocol):
 
         Reports `started` once the work has begun. The node ends when `run` returns. What must
         survive is then durable.
+        """
+
+    async def hold(self, held: bool) -> None:
+        """Pause the service's own work, or go on with it. It may be called before `run`.
+
+        What was worked out is durable on return where `held`. Others are served all the time.
+
+        Raises `UserError` for a service that cannot pause.
         """
 
     def finish(self) -> None:

@@ -96,6 +96,17 @@ class Ancestry:
             sum(entry.certificate.samples for name, entry in two.items() if name not in one),
         )
 
+    def common(self, first: Tip, second: Tip) -> set[Digest]:
+        """The names that both tips descend from, as far back as certificates are kept."""
+        return self._reached(first) & self._reached(second)
+
+    def _reached(self, tip: Tip) -> set[Digest]:
+        entries = self.of(tip)
+        parents = (
+            parent for entry in entries.values() for parent in entry.certificate.outcome.parents
+        )
+        return {tip.hash, *entries, *parents}
+
     def descends(self, new: Tip, old: Tip) -> bool:
         """Whether `old` is `new` or in its ancestry.
 

@@ -18,13 +18,15 @@ from functools import cmp_to_key
 from daemon.swarm import certificate_shares
 from daemon.swarm.ancestry import Ancestry, LineageEntry
 from daemon.swarm.certificate_shares import CertificateShares
+from daemon.swarm.forks import Forks
 from daemon.swarm.orphans import Orphan, Orphans
 from protocol.certificates.certificate import OpenCertificate, open_certificate
 from protocol.certificates.decoded_plans import DecodedPlans
-from protocol.certificates.tip import Tip, extend, genesis, merge, prefer
+from protocol.certificates.tip import Tip, extend, genesis_of, merge, prefer, trust_rules
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.messages.offer import task_of
+from protocol.rules.versions import RULES_4
 from protocol.run.manifest import Manifest
 
 OTHER_TASK = "other_task"
@@ -41,16 +43,31 @@ class Lineage:
         self.chunks = chunks
         # Says why the task with a name is not ours; empty for ours.
         self.refuses_task: Callable[[bytes], str] = lambda _: ""
-        self.root = genesis(run, overlap=manifest.round.overlaps)
+        self.root = genesis_of(run, manifest)
+        self._trust = trust_rules(run, manifest)
         self.best = self.root
         self._adopted: Tip | None = None
         # None when the front must be computed anew.
         self._front: Tip | None = None
         self._ancestry = Ancestry(self.root.hash)
+        self.forks = Forks(run, manifest, self._ancestry, self.tip)
         self._own: OrderedDict[Digest, None] = OrderedDict()
         self._shares = CertificateShares(self._forget)
         self._orphans = Orphans()
         self._heads: dict[Digest, Tip] = {}
+        # The certificate that the history must contain, until this node follows one with it.
+        self._required: Digest | None = None
+        self._with_required: set[Digest] = set()
+
+    def require(self, certificate: Digest | None) -> None:
+        """Follow no history without this certificate. Call this before any certificate is added.
+
+        None, and the run's genesis, require nothing.
+        """
+        self._required = None if certificate == self.root.hash else certificate
+
+    def _is_permitted(self, head: Tip) -> bool:
+        return self._required is None or head.hash in self._with_required
 
     def tip(self, name: Digest) -> Tip | None:
         """The tip with that name; None when it is not kept."""
@@ -73,12 +90,17 @@ class Lineage:
         if self._adopted is None:
             return self.best
         if self._front is None:
-            self._front = self.preferred_descendant(self._adopted) or self._adopted
+            ahead = self._descendants(self._adopted)
+            self._front = next(iter(ahead), self._adopted)
         return self._front
 
     def adopt(self, tip: Tip) -> None:
         """Follow `tip` from now on: its ancestry is kept, whatever others bring."""
         self._adopted, self._front = tip, None
+        if tip.number:
+            # Later heads descend from a history that was permitted, or that this node made.
+            self._required = None
+            self._with_required.clear()
         for name, _ in sorted(self._ancestry.of(tip).items(), key=lambda item: item[1].tip.number):
             if name not in self._own:
                 self._own[name] = None
@@ -165,10 +187,17 @@ class Lineage:
                 self.weights(parents[0], parents[1]),
                 certificate,
                 trusted=trusted,
+                trust=self._trust,
+                ancestor=self._common(parents[0], parents[1]) if self._trust else None,
             )
         else:
-            made = extend(parents[0], certificate, trusted=trusted)
+            made = extend(parents[0], certificate, trusted=trusted, trust=self._trust)
         entry = LineageEntry(certificate=certificate, tip=made)
+        if self._required is not None and (
+            made.hash == self._required
+            or any(parent.hash in self._with_required for parent in parents)
+        ):
+            self._with_required.add(made.hash)
         self._ancestry.add(entry)
         for parent in parents:
             self._heads.pop(parent.hash, None)
@@ -177,13 +206,14 @@ class Lineage:
         self.best = (
             made
             if any(parent.hash == self.best.hash for parent in parents)
-            else prefer(self.best, made)
+            else self.prefer(self.best, made)
         )
         self._shares.charge(made.hash, source, asked)
         return entry
 
     def _forget(self, name: Digest) -> None:
         self._front = None
+        self._with_required.discard(name)
         self._ancestry.forget(name, self._adopted)
         self._heads.pop(name, None)
         self._own.pop(name, None)
@@ -205,6 +235,12 @@ class Lineage:
         """The samples certified on each of two branches since they parted."""
         return self._ancestry.weights(first, second)
 
+    def _common(self, first: Tip, second: Tip) -> Tip:
+        """The last certificate of two branches; genesis where it is no longer kept."""
+        names = self._ancestry.common(first, second)
+        tips = [tip for name in names if (tip := self.tip(name)) is not None]
+        return max(tips, key=lambda tip: (tip.number, tip.hash), default=self.root)
+
     def descends(self, new: Tip, old: Tip) -> bool:
         """Whether `old` is `new` or in its ancestry."""
         return self._ancestry.descends(new, old)
@@ -214,7 +250,10 @@ class Lineage:
         return next(iter(self.descendants(tip)), None)
 
     def descendants(self, tip: Tip) -> list[Tip]:
-        """Heads that descend from `tip`, the preferred one first."""
+        """Heads that descend from `tip` and may be followed, the preferred one first."""
+        return [head for head in self._descendants(tip) if self._is_permitted(head)]
+
+    def _descendants(self, tip: Tip) -> list[Tip]:
         return self._ordered(
             [
                 head
@@ -231,13 +270,19 @@ class Lineage:
         others = [
             h
             for h in self._heads.values()
-            if held(h) and not self.descends(h, tip) and not self.descends(tip, h)
+            if held(h)
+            and self._is_permitted(h)
+            and not self.descends(h, tip)
+            and not self.descends(tip, h)
         ]
         return self._ordered(others)
 
-    @staticmethod
-    def _ordered(tips: list[Tip]) -> list[Tip]:
+    def prefer(self, first: Tip, second: Tip) -> Tip:
+        """The preferred one of two tips on different branches."""
+        return (prefer if self._manifest.rules < RULES_4 else self.forks.prefer)(first, second)
+
+    def _ordered(self, tips: list[Tip]) -> list[Tip]:
         def compare(first: Tip, second: Tip) -> int:
-            return 0 if first is second else -1 if prefer(first, second) is first else 1
+            return 0 if first is second else -1 if self.prefer(first, second) is first else 1
 
         return sorted(tips, key=cmp_to_key(compare))

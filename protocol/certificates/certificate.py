@@ -21,9 +21,10 @@ from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
 from protocol.messages.base import MAX_MESSAGE_BYTES, UNREADABLE, Id, Signature, Signed
 from protocol.messages.envelope import decode_vote, open_as, payload_of, signature_is_valid
-from protocol.messages.round import Inclusion, Vote
+from protocol.messages.round import Inclusion, TrustVote, Vote
 from protocol.planning.plan import OpenPlan
 from protocol.rules.registry import rules_of
+from protocol.rules.versions import RULES_4
 from protocol.run.manifest import MAX_GROUP_LIMIT, Manifest
 
 _DOMAIN = b"hypergpu/certificate/1\0"
@@ -52,7 +53,13 @@ class OpenCertificate(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Vote
     plan: OpenPlan
     inclusion: Inclusion
-    voters: tuple[PeerId, ...]
+    # The votes of this copy; another copy may have others.
+    votes: tuple[tuple[PeerId, bytes], ...]
+
+    @property
+    def voters(self) -> tuple[PeerId, ...]:
+        """The peers whose votes this copy has."""
+        return tuple(peer for peer, _ in self.votes)
 
     @property
     def contributors(self) -> tuple[int, ...]:
@@ -154,7 +161,7 @@ def certificate_from(
         outcome=vote,
         plan=plan,
         inclusion=open_as(Inclusion, inclusion_signed, run, trusted=True),
-        voters=tuple(sorted(votes)),
+        votes=tuple(sorted(votes.items())),
     )
 
 
@@ -213,14 +220,15 @@ def open_certificate(
         plan.plan.view,
     ):
         raise PeerFault("bad_certificate", "the votes are for another round than the plan")
-    voters = tuple(peer for peer, _ in certificate.votes)
+    if isinstance(vote, TrustVote) != (manifest.rules >= RULES_4):
+        raise PeerFault("bad_certificate", f"the votes are not those of rules {manifest.rules}")
     opened = OpenCertificate(
         raw=raw,
         hash=certificate_hash(run, certificate.outcome),
         outcome=vote,
         plan=plan,
         inclusion=inclusion,
-        voters=voters,
+        votes=certificate.votes,
     )
     if not trusted:
         rules_of(manifest).check_inclusion(inclusion, plan, manifest, merging=merging)
@@ -233,13 +241,16 @@ def _check_votes(
 ) -> None:
     """Check that a majority of the plan signed the outcome.
 
+    In runs of rules 4, the parent's voters decide, whom `tip.extend` knows.
+
     Raises:
         PeerFault: "bad_certificate".
     """
     plan, voters = opened.plan, opened.voters
     if list(voters) != sorted(set(voters)) or not set(voters) <= set(plan.members):
         raise PeerFault("bad_certificate", "a voter votes twice or is not in the plan")
-    if len(voters) < max(plan.majority, manifest.group.min_peers):
+    needed = plan.majority if manifest.rules < RULES_4 else 0
+    if len(voters) < max(needed, manifest.group.min_peers):
         raise PeerFault(
             "bad_certificate", f"{len(voters)} votes are no majority of {len(plan.members)}"
         )

@@ -8,6 +8,7 @@ the cache, that was a tenth of a round's control.
 from __future__ import annotations
 
 from protocol.digest import Digest
+from protocol.membership.record import MembershipRecord
 from protocol.messages.base import Signed
 from protocol.planning.plan import OpenPlan, open_plan, read_plan
 from protocol.run.manifest import Manifest
@@ -28,10 +29,16 @@ class DecodedPlans:
         # The kept plans that were made again from their offers.
         self._made_again: set[tuple[Signed, int | None]] = set()
 
-    def open(self, signed: Signed, chunks: int | None) -> OpenPlan:
-        """Open a plan that this node will carry out; see `open_plan`. Raises `PeerFault`."""
+    def open(
+        self, signed: Signed, chunks: int | None, record: MembershipRecord | None = None
+    ) -> OpenPlan:
+        """Open a plan that this node will carry out; see `open_plan`. Raises `PeerFault`.
+
+        A plan has one parent, and so one `record`.
+        """
         if (signed, chunks) not in self._made_again:
-            self._keep(signed, chunks, open_plan(signed, self._run, self._manifest, chunks))
+            opened = open_plan(signed, self._run, self._manifest, chunks, record)
+            self._keep(signed, chunks, opened)
             self._made_again.add((signed, chunks))
         return self._kept[signed, chunks]
 

@@ -7,6 +7,9 @@ covers the inclusion, and every voter saw it.
 
 Newcomers follow the candidates, in views after all candidates were passed over. Without this, new
 nodes could never lead a run whose last members all left for good.
+
+In runs of rules 4 only voters lead, in an order that never changes (`voter_order`). An order by the
+parent's hash could be ground: a leader chooses free text in what the hash covers.
 """
 
 from __future__ import annotations
@@ -30,6 +33,17 @@ def leader_order(parent: Digest, candidates: Iterable[PeerId]) -> tuple[PeerId, 
 @lru_cache(maxsize=ORDERS_KEPT)
 def _ordered(parent: Digest, candidates: frozenset[PeerId]) -> tuple[PeerId, ...]:
     return tuple(sorted(candidates, key=lambda peer: digest(parent, peer.encode())))
+
+
+def voter_order(run: Digest, voters: tuple[PeerId, ...], number: int) -> tuple[PeerId, ...]:
+    """The voters in the order in which they lead views 0, 1, 2, ... of round `number`.
+
+    View v of round n is led by voter (n + v) modulo their number, in the order of a digest of run
+    and peer.
+    """
+    order = _ordered(run, frozenset(voters))
+    first = number % len(order)
+    return order[first:] + order[:first]
 
 
 def leader_of(order: tuple[PeerId, ...], view: int) -> PeerId:

@@ -10,19 +10,27 @@ from collections.abc import Iterable, Mapping
 import msgspec
 from msgspec.structs import replace
 
+from protocol.averaging.plan_sum import contributor_weights
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.leader_order import leader_of
 from protocol.contribution.lane_reserve import FIRST_RESERVE, next_reserve
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
+from protocol.membership.certificate_check import check_by_record
+from protocol.membership.facts import facts_of
+from protocol.membership.next_record import merged_record, next_record
+from protocol.membership.record import MembershipRecord, genesis_record
 from protocol.messages.base import UNREADABLE
+from protocol.messages.envelope import payload_of
 from protocol.messages.round import round_s_of
 from protocol.planning.group_size_history import GroupSizeHistory
 from protocol.planning.paced_plan import false_memory
 from protocol.planning.plan import OpenPlan
 from protocol.ports.trainer import Lane
 from protocol.rules.registry import rule_set
+from protocol.rules.versions import RULES_4
+from protocol.run.manifest import Manifest
 
 # Spare lanes of the data order for nodes that the parent certificate does not list.
 NEWCOMER_LANES = 8
@@ -48,6 +56,10 @@ class Tip(msgspec.Struct, frozen=True, kw_only=True):
     # Seconds of the next round, as the last plan left them (`protocol/planning/round_length.py`);
     # None at genesis, and where all rounds of the run have one length.
     round_s: float | None = None
+    # Who votes on the next certificate; None in runs of rules 2 and 3.
+    record: MembershipRecord | None = None
+    # What the votes for this certificate sign; empty at genesis, and in runs of rules 2 and 3.
+    outcome: bytes = b""
 
     def lane(self, peer: PeerId) -> Lane:
         """The samples that `peer` draws in the round after this tip, until its offer.
@@ -102,6 +114,24 @@ def decode_tip(data: bytes) -> Tip | None:
         return None
 
 
+class TrustRules(msgspec.Struct, frozen=True, kw_only=True):
+    """What a check of certificates of rules 4 needs beside the tips."""
+
+    run: Digest
+    manifest: Manifest
+
+
+def trust_rules(run: Digest, manifest: Manifest) -> TrustRules | None:
+    """Return them for a run of rules 4; None for earlier rules."""
+    return TrustRules(run=run, manifest=manifest) if manifest.rules >= RULES_4 else None
+
+
+def genesis_of(run: Digest, manifest: Manifest) -> Tip:
+    """The parent of a run's first round, with the founders as voters in runs of rules 4."""
+    record = genesis_record(run, manifest) if manifest.rules >= RULES_4 else None
+    return replace(genesis(run, overlap=manifest.round.overlaps), record=record)
+
+
 def genesis(run: Digest, *, overlap: bool = True) -> Tip:
     """The parent of the first round: its hash is the run id.
 
@@ -143,7 +173,13 @@ def _present(certificate: OpenCertificate) -> tuple[PeerId, ...]:
     return tuple(certificate.plan.members[i] for i in certificate.inclusion.present)
 
 
-def extend(tip: Tip, certificate: OpenCertificate, *, trusted: bool = False) -> Tip:
+def extend(
+    tip: Tip,
+    certificate: OpenCertificate,
+    *,
+    trusted: bool = False,
+    trust: TrustRules | None = None,
+) -> Tip:
     """Extend the lineage by one certificate.
 
     Args:
@@ -151,9 +187,11 @@ def extend(tip: Tip, certificate: OpenCertificate, *, trusted: bool = False) -> 
         certificate: the certificate after it.
         trusted: check parent and number alone, for what this node verified before, perhaps with
             another release.
+        trust: for runs of rules 4, whose certificates the tip's record judges.
 
     Raises:
-        PeerFault: "bad_certificate" when the certificate does not follow from `tip`.
+        PeerFault: "bad_certificate" when the certificate does not follow from `tip`; "bad_plan"
+            when its plan lists false votes or leaves.
     """
     outcome, plan = certificate.outcome, certificate.plan
     if outcome.parents != (tip.hash,) or outcome.number != tip.number + 1:
@@ -162,7 +200,10 @@ def extend(tip: Tip, certificate: OpenCertificate, *, trusted: bool = False) -> 
             f"certificate {outcome.number} does not follow certificate {tip.number}",
         )
     if not trusted:
-        _check_leader(plan, tip.members)
+        if trust is None:
+            _check_leader(plan, tip.members)
+        else:
+            _check_by_records(certificate, (tip,), trust)
         _check_memory(plan, tip.layout, tip.round_s)
     last_seq = dict(tip.last_seq)
     for peer, seq in certificate.listed.items():
@@ -185,7 +226,45 @@ def extend(tip: Tip, certificate: OpenCertificate, *, trusted: bool = False) -> 
         reserve=next_reserve(tip.reserve, plan.offers) if plan.overlap else 0,
         layout=plan.plan.after,
         round_s=round_s_of(plan.plan),
+        record=_record_after(tip, certificate, trust),
+        outcome=payload_of(outcome) if trust is not None else b"",
     )
+
+
+def _check_by_records(
+    certificate: OpenCertificate, parents: tuple[Tip, ...], trust: TrustRules
+) -> None:
+    """Check a certificate of rules 4. The preferred parent comes first."""
+    check_by_record(
+        certificate,
+        [_record_of(parent) for parent in parents],
+        [parent.outcome for parent in parents],
+        trust.run,
+        trust.manifest,
+    )
+
+
+def _record_of(tip: Tip) -> MembershipRecord:
+    assert tip.record is not None, "every tip of rules 4 has a record"
+    return tip.record
+
+
+def _record_after(
+    tip: Tip, certificate: OpenCertificate, trust: TrustRules | None
+) -> MembershipRecord | None:
+    if trust is None:
+        return None
+    facts = facts_of(certificate, weights_of(certificate), trust.manifest, trust.run)
+    return next_record(_record_of(tip), facts, trust.manifest)
+
+
+def weights_of(certificate: OpenCertificate) -> dict[PeerId, int]:
+    """The weight of each contributor in a certificate's mean."""
+    plan = certificate.plan
+    weights = contributor_weights(plan, certificate.contributors)
+    return {
+        plan.members[i]: weight for i, weight in zip(certificate.contributors, weights, strict=True)
+    }
 
 
 def merge(
@@ -195,6 +274,8 @@ def merge(
     certificate: OpenCertificate,
     *,
     trusted: bool = False,
+    trust: TrustRules | None = None,
+    ancestor: Tip | None = None,
 ) -> Tip:
     """The tip where two branches merge.
 
@@ -204,6 +285,8 @@ def merge(
         weights: the samples certified on each branch since they parted.
         certificate: the certificate of the merge.
         trusted: as for `extend`.
+        trust: as for `extend`.
+        ancestor: the last certificate of both branches; for runs of rules 4.
 
     Raises:
         PeerFault: "bad_certificate" when the certificate does not merge these tips.
@@ -218,9 +301,24 @@ def merge(
             f"certificate {outcome.number} does not merge "
             f"certificates {first.number} and {second.number}",
         )
+    preferred = prefer(first, second)
+    other = second if preferred is first else first
     if not trusted:
-        _check_leader(certificate.plan, {*first.members, *second.members})
-        _check_memory(certificate.plan, None, prefer(first, second).round_s)
+        if trust is None:
+            _check_leader(certificate.plan, {*first.members, *second.members})
+        else:
+            _check_by_records(certificate, (preferred, other), trust)
+        _check_memory(certificate.plan, None, preferred.round_s)
+    record: MembershipRecord | None = None
+    if trust is not None:
+        assert ancestor is not None, "two branches of one run have a common certificate"
+        record = merged_record(
+            _record_of(preferred),
+            _record_of(other),
+            _record_of(ancestor),
+            facts_of(certificate, {}, trust.manifest, trust.run),
+            trust.manifest,
+        )
     peers = {*first.last_seq, *second.last_seq}
     return Tip(
         hash=certificate.hash,
@@ -235,6 +333,8 @@ def merge(
         reserve=max(first.reserve, second.reserve),
         layout=certificate.plan.plan.after,
         round_s=round_s_of(certificate.plan.plan),
+        record=record,
+        outcome=payload_of(outcome) if trust is not None else b"",
     )
 
 

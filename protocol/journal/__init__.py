@@ -59,6 +59,7 @@ from protocol.journal.training import (
     Trained,
     TrainerReady,
     TrainerStopped,
+    TrainingHeld,
     TrainingProgress,
     WorkDropped,
 )
@@ -96,6 +97,7 @@ __all__ = [
     "Trained",
     "TrainerReady",
     "TrainerStopped",
+    "TrainingHeld",
     "TrainingProgress",
     "Trouble",
     "ViewPassed",
@@ -109,6 +111,7 @@ AnyEvent = (
     NodeStarted
     | TrainerReady
     | TrainerStopped
+    | TrainingHeld
     | BatchSkipped
     | TaskDiffers
     | PhaseEntered

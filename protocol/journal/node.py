@@ -27,6 +27,10 @@ class NodeStarted(JournalEvent, frozen=True, kw_only=True, tag=True):
     task: str
     engine: str
     min_peers: int
+    # Who may take part: a policy of the manifest's [admission].
+    admits: str = "open"
+    # The run's owner; empty where it has none.
+    owner: PeerId = ""
     # One sentence for each setting that the node chose by itself.
     assumed: tuple[str, ...] = ()
 

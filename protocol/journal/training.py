@@ -18,6 +18,12 @@ class TrainerReady(JournalEvent, frozen=True, kw_only=True, tag=True):
     threads: int
 
 
+class TrainingHeld(JournalEvent, frozen=True, kw_only=True, tag=True):
+    """A person paused training (`held`), or resumed it."""
+
+    held: bool
+
+
 class TrainerStopped(JournalEvent, frozen=True, kw_only=True, tag=True):
     """The trainer died and is being restarted.
 

@@ -74,6 +74,15 @@ class InvitationProof(
     signature: Signature
 
 
+class OwnInvitation(msgspec.Struct, frozen=True, kw_only=True):
+    """What an invited node brings to a run."""
+
+    # Empty for a founder, and in a run that needs none.
+    proof: bytes = b""
+    # A certificate that the run's history must contain; None once this node follows such a history.
+    required: Digest | None = None
+
+
 _encoder = msgspec.msgpack.Encoder()
 _grants = msgspec.msgpack.Decoder(Grant)
 _proofs = msgspec.msgpack.Decoder(InvitationProof)

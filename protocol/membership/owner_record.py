@@ -11,7 +11,7 @@ certificate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Annotated
 
 import msgspec
@@ -64,14 +64,12 @@ def open_owner_record(signed: Signed, run: Digest, owner: PeerId) -> OwnerRecord
 
 
 class OwnerRecords:
-    """The owner's records that one node has heard. Pure but for `changed`."""
+    """The owner's records that one node has heard. Pure."""
 
-    def __init__(
-        self, run: Digest, owner: PeerId, changed: Callable[[], None] = lambda: None
-    ) -> None:
-        """`changed` is called after each new record."""
+    def __init__(self, run: Digest, owner: PeerId) -> None:
         self._run, self._owner = run, owner
-        self._changed = changed
+        # Grows with each new record.
+        self.version = 0
         self._revocations: dict[PeerId, OwnerRecord] = {}
         self._recovery: OwnerRecord | None = None
 
@@ -96,13 +94,17 @@ class OwnerRecords:
                 if self.recovery is not None and serial <= self.recovery.serial:
                     return None
                 self._recovery = record
-        self._changed()
+        self.version += 1
         return record
 
     @property
     def revoked(self) -> frozenset[PeerId]:
         """The peers and invitations that the owner revoked, as far as this node has heard."""
         return frozenset(self._revocations)
+
+    def reason_against(self, peer: PeerId) -> str:
+        """Why this node's plans leave a peer out; "" where the owner did not revoke it."""
+        return f"the run's owner revoked {short(peer)}" if peer in self._revocations else ""
 
     @property
     def recovery(self) -> Recovery | None:

@@ -87,6 +87,11 @@ class TrustPlan(
     # What the record before the plan makes of the offers' claims.
     terms: SumTerms = SumTerms()
 
+    @property
+    def leavers(self) -> tuple[str, ...]:
+        """The peers whose leaves the plan lists."""
+        return tuple(signed.peer for signed in self.leaves)
+
 
 def round_s_of(plan: Plan) -> float | None:
     """Seconds of the round after a plan's certificate; None where all rounds have one length."""

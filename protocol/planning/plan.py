@@ -14,7 +14,7 @@ then sums and finishes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -27,17 +27,26 @@ from protocol.codec import chunk_bytes, codec_named
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
+from protocol.membership.invited import invited_by
+from protocol.membership.record import MembershipRecord
+from protocol.membership.role import Role, roles_in
+from protocol.membership.terms import terms_by_record
 from protocol.messages.base import MAX_REASON_CHARS, Signed
 from protocol.messages.envelope import open_as
+from protocol.messages.kinds import check_kinds
 from protocol.messages.offer import Ready
 from protocol.messages.round import PacedPlan, Plan, TrustPlan
+from protocol.messages.sum_terms import SumTerms
 from protocol.network.network_snapshot import NetworkSnapshot, snapshot_of
+from protocol.planning.chosen_groups import GroupChoice
 from protocol.planning.group_proposals import GroupBounds
 from protocol.planning.group_size_history import GroupSizeHistory
 from protocol.planning.paced_plan import check_length, paced
+from protocol.planning.places import choose_among_members, placed
+from protocol.planning.round_length import round_length
 from protocol.planning.time_model import TimeModel, VectorSizes
 from protocol.rules.registry import rule_set, rules_of
-from protocol.rules.versions import CURRENT_RULES
+from protocol.rules.versions import CURRENT_RULES, RULES_4
 from protocol.run.admission import check_admission
 from protocol.run.manifest import MAX_GROUP_LIMIT, Manifest
 
@@ -76,6 +85,18 @@ class OpenPlan(msgspec.Struct, frozen=True, kw_only=True):
 Offer = tuple[Signed, Ready]
 
 
+class PlanTrust(msgspec.Struct, frozen=True, kw_only=True):
+    """What a plan of rules 4 needs beside its offers."""
+
+    run: Digest
+    # The record of the (preferred) parent.
+    record: MembershipRecord
+    # What the plan lists; see `TrustPlan`.
+    parent_votes: tuple[tuple[PeerId, bytes], ...] = ()
+    leaves: tuple[Signed, ...] = ()
+    revocations: tuple[Signed, ...] = ()
+
+
 def make_plan(
     parent: Digest,
     view: int,
@@ -87,8 +108,11 @@ def make_plan(
     leader: PeerId = "",
     before: GroupSizeHistory | None = None,
     round_s: float | None = None,
+    trust: PlanTrust | None = None,
 ) -> Plan:
     """Make the plan for these offers, where the parent's plan left `before` and `round_s`.
+
+    `trust` is for runs of rules 4, which plan by roles (`places.py`).
 
     If more nodes are ready than a plan can hold, a hash that changes with every view decides whose
     work waits a round. A node that is too slow for the manifest's deadlines is left out, and its
@@ -98,19 +122,29 @@ def make_plan(
     by_peer = {signed.peer: (signed, ready) for signed, ready in offers}
     if len(by_peer) < group.min_peers:
         raise ValueError(f"{len(by_peer)} offers cannot make a plan of at least {group.min_peers}")
+    roles = _roles(by_peer, manifest, trust)
     drawn = sorted(
         by_peer,
         key=lambda peer: (peer != leader, digest(parent, view.to_bytes(8, "big"), peer.encode())),
     )
+    if trust is not None:
+        drawn = placed(drawn, roles, trust.record, MAX_GROUP_LIMIT)
     chosen = [by_peer[peer] for peer in sorted(drawn[:MAX_GROUP_LIMIT])]
     sizes = sizes_of(manifest, chunks)
-    in_time, late = _in_time(chosen, manifest, sizes, leader)
-    choice = rules.choose(
-        _snapshot(in_time),
-        GroupBounds(least=min(group.min_group, len(in_time)), most=group.max_group),
-        sizes,
-        before,
-    )
+    # A voter that is slow keeps its vote, and its place.
+    never_late = {leader, *(peer for peer, role in roles.items() if role is Role.VOTER)}
+    in_time, late = _in_time(chosen, manifest, sizes, never_late)
+    bounds = GroupBounds(least=min(group.min_group, len(in_time)), most=group.max_group)
+
+    def choose(offers: list[Offer], bounds: GroupBounds) -> GroupChoice:
+        return rules.choose(_snapshot(offers), bounds, sizes, before)
+
+    members = [i for i, (signed, _) in enumerate(in_time) if _reduces(signed.peer, roles)]
+    if len(members) in {0, len(in_time)}:
+        choice = choose(in_time, bounds)
+    else:
+        # Newcomers reduce nothing. Their false sums would own a slice until the audits find them.
+        in_time, choice = choose_among_members(in_time, members, bounds, choose)
     reason = choice.reason
     if len(drawn) > len(chosen):
         reason += (
@@ -134,7 +168,51 @@ def make_plan(
         before=before,
         after=choice.after,
     )
-    return paced(plan, [ready for _, ready in in_time], manifest, round_s)
+    ready_messages = [ready for _, ready in in_time]
+    made = paced(plan, ready_messages, manifest, round_s)
+    if trust is None:
+        return made
+    terms = terms_by_record(
+        trust.record,
+        [signed.peer for signed, _ in in_time],
+        [ready.samples for ready in ready_messages],
+        [roles[signed.peer] for signed, _ in in_time],
+        round_length(round_s, manifest.round),
+        manifest,
+    )
+    return _with_trust(made, trust, terms)
+
+
+def _roles(
+    by_peer: Mapping[PeerId, Offer], manifest: Manifest, trust: PlanTrust | None
+) -> Mapping[PeerId, Role]:
+    """The role of each peer that offers; empty in runs of rules 2 and 3."""
+    if trust is None:
+        if manifest.rules >= RULES_4:
+            raise ValueError("a plan of rules 4 needs the membership record of its parent")
+        return {}
+    invited = {
+        peer: invitation
+        for peer, (_, ready) in by_peer.items()
+        if (invitation := invited_by(ready, peer, trust.run, manifest)) is not None
+    }
+    peers = sorted(by_peer)
+    return dict(zip(peers, roles_in(trust.record, manifest, peers, invited), strict=True))
+
+
+def _reduces(peer: PeerId, roles: Mapping[PeerId, Role]) -> bool:
+    return roles.get(peer, Role.MEMBER) is not Role.NEWCOMER
+
+
+def _with_trust(plan: Plan, trust: PlanTrust, terms: SumTerms) -> TrustPlan:
+    fields = {name: getattr(plan, name) for name in plan.__struct_fields__}
+    return TrustPlan(
+        **fields,
+        parent_votes=trust.parent_votes,
+        leaves=trust.leaves,
+        revocations=trust.revocations,
+        terms=terms,
+    )
 
 
 def sizes_of(manifest: Manifest, chunks: int) -> VectorSizes:
@@ -152,7 +230,7 @@ def _snapshot(offers: Sequence[Offer]) -> NetworkSnapshot:
 
 
 def _in_time(
-    offers: list[Offer], manifest: Manifest, sizes: VectorSizes, leader: PeerId
+    offers: list[Offer], manifest: Manifest, sizes: VectorSizes, never_late: Collection[PeerId]
 ) -> tuple[list[Offer], list[str]]:
     """Split off the members that cannot move their own vector within the deadline of a scatter.
 
@@ -170,7 +248,9 @@ def _in_time(
             return offers, late
         model = TimeModel(snapshot, sizes)
         needed = {
-            i: model.alone_s(i) for i, (signed, _) in enumerate(offers) if signed.peer != leader
+            i: model.alone_s(i)
+            for i, (signed, _) in enumerate(offers)
+            if signed.peer not in never_late
         }
         slow = {i for i, seconds in needed.items() if seconds > manifest.round.scatter_s}
         if (
@@ -183,8 +263,17 @@ def _in_time(
         offers = [offer for i, offer in enumerate(offers) if i not in slow]
 
 
-def open_plan(signed: Signed, run: Digest, manifest: Manifest, chunks: int | None) -> OpenPlan:
-    """Check a plan that this node shall carry out, by making it again. Otherwise as `read_plan`."""
+def open_plan(
+    signed: Signed,
+    run: Digest,
+    manifest: Manifest,
+    chunks: int | None,
+    record: MembershipRecord | None = None,
+) -> OpenPlan:
+    """Check a plan that this node shall carry out, by making it again. Otherwise as `read_plan`.
+
+    `record` is that of the plan's (preferred) parent; None in runs of rules 2 and 3.
+    """
     read = read_plan(signed, run, manifest, chunks)
     plan, offers = read.plan, list(zip(read.plan.offers, read.offers, strict=True))
     remade = make_plan(
@@ -197,10 +286,23 @@ def open_plan(signed: Signed, run: Digest, manifest: Manifest, chunks: int | Non
         leader=read.leader,
         before=plan.before,
         round_s=plan.round_s_before if isinstance(plan, PacedPlan) else None,
+        trust=_trust_of(plan, run, record),
     )
     if replace(remade, reason=plan.reason) != plan:
         raise PeerFault("bad_plan", "the plan does not follow from its offers")
     return read
+
+
+def _trust_of(plan: Plan, run: Digest, record: MembershipRecord | None) -> PlanTrust | None:
+    if record is None or not isinstance(plan, TrustPlan):
+        return None
+    return PlanTrust(
+        run=run,
+        record=record,
+        parent_votes=plan.parent_votes,
+        leaves=plan.leaves,
+        revocations=plan.revocations,
+    )
 
 
 def read_plan(
@@ -223,6 +325,7 @@ def read_plan(
     plan = open_as(Plan, signed, run, trusted=trusted)
     decoded = [(offer, open_as(Ready, offer, run, trusted=trusted)) for offer in plan.offers]
     members = tuple(offer.peer for offer in plan.offers)
+    check_kinds(plan, [ready for _, ready in decoded], manifest.rules)
     for signed_offer, ready in decoded if not trusted else ():
         if (ready.parent, ready.view, ready.number) != (plan.parent, plan.view, plan.number):
             raise PeerFault(

@@ -10,6 +10,7 @@ from protocol.contribution.offer import Offer
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.journal import JournalEvent
+from protocol.membership.record import MembershipRecord
 from protocol.messages.base import Message, Signed
 from protocol.messages.round import Inclusion
 from protocol.planning.plan import OpenPlan
@@ -79,6 +80,10 @@ class Reduce(Action, frozen=True, kw_only=True):
     digest: Digest
     # The outer rules of this round.
     outer: Outer
+    # The parent's membership record, and the seconds of the round that the plan ends; None in runs
+    # of rules 2 and 3.
+    record: MembershipRecord | None = None
+    round_s: float = 0.0
 
 
 class ServeInclusion(Action, frozen=True, kw_only=True):

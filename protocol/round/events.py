@@ -145,6 +145,22 @@ class CertificateAdopted(Event, frozen=True, kw_only=True):
     tip: Tip
     # Seconds since the other nodes began to train from it.
     age_s: float = 0.0
+    # Whether a quorum signed one of the certificates that led here.
+    full: bool = True
+    # The votes for the tip that this node's copy of its certificate has.
+    votes: tuple[tuple[PeerId, bytes], ...] = ()
+
+
+class LeaveReceived(Event, frozen=True, kw_only=True):
+    """A voter's leave arrived."""
+
+    signed: Signed
+
+
+class OwnerRevoked(Event, frozen=True, kw_only=True):
+    """The owner's revocations that this node knows; each was verified."""
+
+    revocations: tuple[Signed, ...]
 
 
 class StateBytesReceived(Event, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from protocol.round import actions as a
 from protocol.round import events as e
 from protocol.round import fetch_phase, leader_inclusion, offer_phase, vote_phase
 from protocol.round.phase import Phase
+from protocol.round.quorum import majority_lost
 from protocol.round.state import RoundState
 from protocol.round.timeouts import REPORT_SHARE, gather_s, scatter_s
 from protocol.round.transitions import Transition, enter, note_lost, note_withdrawal, watch
@@ -55,7 +56,7 @@ def _scatter_without(state: RoundState, now: float, peer: PeerId, how: str) -> T
     plan = state.plan
     if plan is not None and peer == plan.leader:
         return pass_view(state, now, f"its leader {short(peer)} {how} during scatter")
-    if state.majority_lost:
+    if majority_lost(state, now):
         return pass_view(state, now, f"{short(peer)} {how} during scatter, and no majority is left")
     if state.merge is not None:
         return state, []
@@ -65,7 +66,7 @@ def _scatter_without(state: RoundState, now: float, peer: PeerId, how: str) -> T
 
 
 def _reduce_without(state: RoundState, now: float, peer: PeerId, how: str) -> Transition:
-    if state.majority_lost:
+    if majority_lost(state, now):
         return pass_view(state, now, f"{short(peer)} {how} during reduce, and no majority is left")
     if leader_inclusion.cannot_include_again(state):
         return pass_view(
@@ -185,6 +186,8 @@ def inclusion_received(state: RoundState, event: e.InclusionReceived, now: float
         inclusion=inclusion,
         digest=event.signed.digest,
         outer=rules_of(manifest).outer_at(manifest, state.tip.samples),
+        record=state.record,
+        round_s=state.round_s,
     )
     return state, [*actions, reduce]
 

@@ -12,14 +12,21 @@ MAX_INCLUSIONS = 8
 
 
 def failure(
-    plan: OpenPlan, view: int, alive: list[int], contributors: frozenset[int], least: int
+    state: RoundState,
+    plan: OpenPlan,
+    alive: list[int],
+    contributors: frozenset[int],
+    *,
+    enough: bool,
 ) -> str:
-    """Say why no inclusion can be sent."""
-    if len(alive) < least:
-        return (
-            f"{len(alive)} of {len(plan.members)} members are left in view {view}; "
-            f"{least} are needed"
-        )
+    """Say why no inclusion can be sent. `enough` says that the living members can certify."""
+    view = state.view
+    if not enough:
+        left = f"{len(alive)} of {len(plan.members)} members are left in view {view}"
+        if state.record is not None:
+            return f"{left}, too few of them voters"
+        least = max(plan.majority, state.context.manifest.group.min_peers)
+        return f"{left}; {least} are needed"
     if not contributors:
         return f"no contribution arrived in time from the {len(alive)} members of view {view}"
     return f"{MAX_INCLUSIONS} inclusions of view {view} failed"

@@ -12,6 +12,7 @@ from protocol.round import actions as a
 from protocol.round.inclusion_reasons import MAX_INCLUSIONS, failure, inclusion_reason
 from protocol.round.leader_plan import self_last
 from protocol.round.phase import Phase
+from protocol.round.quorum import certifies
 from protocol.round.state import RoundState
 from protocol.round.transitions import Transition
 from protocol.round.views import pass_view
@@ -25,7 +26,7 @@ def _lost(state: RoundState) -> frozenset[PeerId]:
     return state.absent | state.leader_state.silent | state.leader_state.slow
 
 
-def _slow(plan: OpenPlan, state: RoundState) -> frozenset[PeerId]:
+def _slow(plan: OpenPlan, state: RoundState, now: float) -> frozenset[PeerId]:
     """The members that kept the others waiting until the deadline.
 
     They are owners that hold too little of what others of their group hold, and contributors that
@@ -52,14 +53,9 @@ def _slow(plan: OpenPlan, state: RoundState) -> frozenset[PeerId]:
         }
         slow |= late | unheld
     slow.discard(plan.index[state.context.me])
-    if len(alive) - len(slow) < _least(plan, state):
+    if not certifies(state, plan, {plan.members[i] for i in alive - slow}, now):
         return frozenset()
     return frozenset(plan.members[i] for i in slow)
-
-
-def _least(plan: OpenPlan, state: RoundState) -> int:
-    """The fewest members that can certify the plan."""
-    return max(plan.majority, state.context.manifest.group.min_peers)
 
 
 def _reducers(plan: OpenPlan) -> tuple[int, ...]:
@@ -87,7 +83,7 @@ def try_include(state: RoundState, now: float, *, final: bool) -> Transition:
         return state, []
     plan = state.plan
     if final:
-        state = _close_reports(state, plan)
+        state = _close_reports(state, plan, now)
     reports, lost = state.leader_state.hold_reports, _lost(state)
     alive = [i for i, peer in enumerate(plan.members) if peer not in lost]
     reducers = [i for i in _reducers(plan) if i in alive]
@@ -106,7 +102,7 @@ def try_include(state: RoundState, now: float, *, final: bool) -> Transition:
     return _send_inclusion(state, now, 1, alive, frozenset(contributors), wanted - contributors)
 
 
-def _close_reports(state: RoundState, plan: OpenPlan) -> RoundState:
+def _close_reports(state: RoundState, plan: OpenPlan, now: float) -> RoundState:
     """Note who was silent and who was slow at the deadline."""
     # The leader is not silent, whatever it lacks itself.
     reports = {**state.leader_state.hold_reports, state.context.me: state.held_contributors}
@@ -117,7 +113,7 @@ def _close_reports(state: RoundState, plan: OpenPlan) -> RoundState:
         silent=state.leader_state.silent | silent,
     )
     state = replace(state, leader_state=known)
-    return replace(state, leader_state=replace(known, slow=known.slow | _slow(plan, state)))
+    return replace(state, leader_state=replace(known, slow=known.slow | _slow(plan, state, now)))
 
 
 def include_for_merge(state: RoundState) -> list[a.Action]:
@@ -230,9 +226,9 @@ def _send_inclusion(
 ) -> Transition:
     plan = state.plan
     assert plan is not None
-    least = _least(plan, state)
-    if len(alive) < least or not contributors or number > MAX_INCLUSIONS:
-        return pass_view(state, now, failure(plan, state.view, alive, contributors, least))
+    enough = certifies(state, plan, {plan.members[i] for i in alive}, now)
+    if not enough or not contributors or number > MAX_INCLUSIONS:
+        return pass_view(state, now, failure(state, plan, alive, contributors, enough=enough))
     inclusion = Inclusion(
         plan=plan.digest,
         number=number,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from msgspec.structs import replace
 
 from protocol.identity import PeerId, short
-from protocol.planning.plan import make_plan
+from protocol.membership.plan_check import leave_fault, revocations_to_list
+from protocol.planning.plan import PlanTrust, make_plan
 from protocol.round import actions as a
 from protocol.round.phase import Phase
+from protocol.round.quorum import missing_quorum
 from protocol.round.state import RoundState
 from protocol.round.transitions import Transition, train_alone
 from protocol.round.views import pass_view
@@ -29,7 +33,8 @@ def try_plan(state: RoundState, now: float, *, final: bool) -> Transition:
     kept = [entry for entry in offers if entry[0].peer not in avoided]
     ready, expected = ready - avoided, expected - avoided
     all_ready = expected - state.passed_over <= ready and len(ready) >= least
-    if context.me in ready and len(ready) >= least and (all_ready or final):
+    missing = missing_quorum(state, ready, now)
+    if context.me in ready and len(ready) >= least and not missing and (all_ready or final):
         plan = make_plan(
             state.parent,
             state.view,
@@ -40,6 +45,7 @@ def try_plan(state: RoundState, now: float, *, final: bool) -> Transition:
             leader=context.me,
             before=state.group_history,
             round_s=state.left_round_s,
+            trust=plan_trust(state, {signed.peer for signed, _ in kept}),
         )
         members = tuple(signed.peer for signed in plan.offers)
         # The leader may not carry the plan out either. The deadline bounds how often it tries.
@@ -50,15 +56,36 @@ def try_plan(state: RoundState, now: float, *, final: bool) -> Transition:
         ]
     if not final:
         return state, []
-    if len(expected) >= least:
-        missing = ", ".join(short(peer) for peer in sorted(expected - ready))
+    if len(expected) >= least and not missing_quorum(state, expected, now):
+        absent = ", ".join(short(peer) for peer in sorted(expected - ready))
         return pass_view(
             state,
             now,
-            f"no plan in view {state.view}: {missing or 'no other node'} not ready "
+            f"no plan in view {state.view}: {absent or 'no other node'} not ready "
             f"within {context.manifest.round.ready_s:g} s",
         )
-    return train_alone(state, now)
+    return train_alone(state, now, missing)
+
+
+def plan_trust(state: RoundState, ready: Collection[PeerId]) -> PlanTrust | None:
+    """What a plan of this node lists beside the offers; None in runs of rules 2 and 3."""
+    record, notices = state.record, state.notices
+    if record is None:
+        return None
+    run, manifest = state.context.run, state.context.manifest
+    return PlanTrust(
+        run=run,
+        record=record,
+        parent_votes=tuple(
+            (peer, vote) for peer, vote in notices.parent_votes if peer in record.voters
+        ),
+        leaves=tuple(
+            signed
+            for peer, signed in sorted(notices.leaves.items())
+            if peer not in ready and not leave_fault(signed, record, run)
+        ),
+        revocations=revocations_to_list(notices.revocations, record, run, manifest),
+    )
 
 
 def _avoided(state: RoundState, ready: set[PeerId]) -> frozenset[PeerId]:

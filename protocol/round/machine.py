@@ -47,6 +47,7 @@ from protocol.certificates.tip import Tip
 from protocol.digest import Digest
 from protocol.errors import InvariantBroken
 from protocol.identity import PeerId
+from protocol.membership.plan_check import leave_fault
 from protocol.round import actions as a
 from protocol.round import events as e
 from protocol.round import (
@@ -58,7 +59,7 @@ from protocol.round import (
     vote_phase,
 )
 from protocol.round.phase import Phase
-from protocol.round.state import RoundState, RunContext
+from protocol.round.state import Notices, RoundState, RunContext
 from protocol.round.transitions import (
     Transition,
     enter,
@@ -76,6 +77,8 @@ def begin(
     live: frozenset[PeerId] = frozenset(),
     age_s: float = 0.0,
     view_records: Mapping[Digest, int] = MappingProxyType({}),
+    full_since: float | None = None,
+    notices: Notices | None = None,
 ) -> RoundState:
     """The state of a node that holds the anchor of `tip` and trains.
 
@@ -86,6 +89,8 @@ def begin(
         live: the other live nodes at this tip.
         age_s: for how long the other nodes have trained already.
         view_records: for each parent, the first view in which this node has not acted.
+        full_since: when this node last adopted a full certificate; None for now.
+        notices: what this node can list in a plan of rules 4.
     """
     state = RoundState(
         context=context,
@@ -95,13 +100,23 @@ def begin(
         live=live,
         view=view_records.get(tip.hash, 0),
         view_records=view_records,
+        full_since=now if full_since is None else full_since,
+        notices=notices or Notices(),
     )
     return replace(state, deadline=training_deadline(state, now, age_s))
 
 
 def certificate_adopted(state: RoundState, event: e.CertificateAdopted, now: float) -> Transition:
     """Begin the next round."""
-    fresh = begin(state.context, event.tip, now, age_s=event.age_s, view_records=state.view_records)
+    fresh = begin(
+        state.context,
+        event.tip,
+        now,
+        age_s=event.age_s,
+        view_records=state.view_records,
+        full_since=None if event.full else state.full_since,
+        notices=_notices_after(state, event),
+    )
     return enter(
         fresh,
         Phase.TRAIN,
@@ -109,6 +124,35 @@ def certificate_adopted(state: RoundState, event: e.CertificateAdopted, now: flo
         f"training for round {fresh.number} from certificate {event.tip.number}",
         deadline=fresh.deadline,
     )
+
+
+def _notices_after(state: RoundState, event: e.CertificateAdopted) -> Notices:
+    """What is left to list after a certificate, which may have listed some of it."""
+    record, notices = event.tip.record, state.notices
+    if record is None:
+        return notices
+    return replace(
+        notices,
+        parent_votes=event.votes,
+        leaves={
+            peer: leave
+            for peer, leave in notices.leaves.items()
+            if not leave_fault(leave, record, state.context.run)
+        },
+    )
+
+
+def noted(state: RoundState, event: e.LeaveReceived | e.OwnerRevoked) -> RoundState:
+    """Keep a leave or the owner's revocations for the plans that this node leads."""
+    notices = state.notices
+    if isinstance(event, e.OwnerRevoked):
+        return replace(state, notices=replace(notices, revocations=event.revocations))
+    record, signed = state.tip.record, event.signed
+    if record is None or leave_fault(signed, record, state.context.run):
+        return state
+    # A record with a vote for each sender bounds them.
+    kept = {peer: leave for peer, leave in notices.leaves.items() if peer in record.voters}
+    return replace(state, notices=replace(notices, leaves={**kept, signed.peer: signed}))
 
 
 Handler = Callable[[RoundState, Any, float], Transition]
@@ -235,6 +279,9 @@ def step(state: RoundState, event: e.Event, now: float) -> tuple[RoundState, lis
     Raises:
         InvariantBroken: a handler left the table, or returned to an earlier view.
     """
+    if isinstance(event, e.LeaveReceived | e.OwnerRevoked):
+        # What a node knows of members concerns no phase.
+        return noted(state, event), []
     entry = TABLE.get((state.phase, type(event)))
     if entry is None:
         return state, []

@@ -7,11 +7,13 @@ from msgspec.structs import replace
 from protocol.chain.account_binding import wallet_of_offer
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
+from protocol.messages.kinds import is_of
 from protocol.messages.offer import Ready
 from protocol.round import actions as a
 from protocol.round import events as e
 from protocol.round import leader_plan
 from protocol.round.phase import Phase
+from protocol.round.quorum import majority_lost, missing_quorum
 from protocol.round.state import RoundState
 from protocol.round.transitions import Transition, enter, keep_ready, note_lost, train_alone
 from protocol.round.views import begin_view, follow_order, pass_view, resend_plan
@@ -37,6 +39,8 @@ def offer_made(state: RoundState, event: e.OfferMade, now: float) -> Transition:
     state = replace(state, offer=event.ready, contribution=event.offer, readies=others)
     if len(state.live - state.lost) + 1 < state.context.manifest.group.min_peers:
         return train_alone(state, now)
+    if why := missing_quorum(state, state.live - state.lost, now):
+        return train_alone(state, now, why)
     return begin_view(
         state, now, state.view, f"{event.ready.samples} samples offered as seq {event.ready.seq}"
     )
@@ -72,6 +76,8 @@ def offer_fault(state: RoundState, peer: PeerId, ready: Ready) -> tuple[str, str
     """
     manifest = state.context.manifest
     most = manifest.limits.max_samples
+    if not is_of(ready, manifest.rules):
+        return "malformed", f"{short(peer)} makes an offer that is not of rules {manifest.rules}"
     if ready.samples > most:
         return "malformed", f"{short(peer)} offers {ready.samples} samples; the run allows {most}"
     if bool(ready.samples) != bool(ready.seq) or (state.merge is not None and ready.samples):
@@ -98,6 +104,10 @@ def ready_received(state: RoundState, event: e.ReadyReceived, now: float) -> Tra
     if (fault := offer_fault(state, peer, event.ready)) is not None:
         return state, [a.Refuse(peer=peer, reason=fault[0], detail=fault[1])]
     state = keep_ready(state, peer, (event.signed, event.ready))
+    if peer in state.notices.leaves:
+        # The voter is back.
+        leaves = {other: leave for other, leave in state.notices.leaves.items() if other != peer}
+        state = replace(state, notices=replace(state.notices, leaves=leaves))
     if state.phase in {Phase.TRAIN, Phase.READY}:
         return _follow_those_ahead(state, event, now)
     if state.decided or state.plan is None:
@@ -111,7 +121,7 @@ def ready_received(state: RoundState, event: e.ReadyReceived, now: float) -> Tra
     if (
         state.phase in {Phase.SCATTER, Phase.REDUCE, Phase.VOTE}
         and view > state.view
-        and state.majority_lost
+        and majority_lost(state, now)
     ):
         # Without this, a leader carries out a plan that all others have left. They wait for it in
         # a later view, which they leave in turn. A member that voted keeps its vote, and sends it
@@ -126,7 +136,7 @@ def ready_received(state: RoundState, event: e.ReadyReceived, now: float) -> Tra
 
 def _follow_those_ahead(state: RoundState, event: e.ReadyReceived, now: float) -> Transition:
     """End training, or go to a later view, when half of the other nodes are ahead."""
-    others = state.live - state.lost
+    others = state.awaited
     ahead = {
         peer: ready.view
         for peer, (_, ready) in state.readies.items()

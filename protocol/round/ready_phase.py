@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from protocol.errors import PeerFault
 from protocol.identity import short
 from protocol.journal import Planned
+from protocol.membership.plan_check import check_claims
 from protocol.messages.base import MAX_REASON_CHARS
-from protocol.messages.round import Withdrawal
+from protocol.messages.round import TrustPlan, Withdrawal
 from protocol.planning.paced_plan import false_memory
 from protocol.planning.plan import OpenPlan
 from protocol.round import actions as a
@@ -15,6 +17,7 @@ from protocol.round import events as e
 from protocol.round import leader_inclusion, leader_plan
 from protocol.round.offer_phase import offer_fault
 from protocol.round.phase import Phase
+from protocol.round.quorum import missing_quorum
 from protocol.round.state import RoundState
 from protocol.round.timeouts import REPORT_SHARE, scatter_s
 from protocol.round.transitions import Transition, enter, train_again, train_alone, watch
@@ -63,6 +66,8 @@ def plan_received(state: RoundState, event: e.PlanReceived, now: float) -> Trans
     if (why := false_memory(plan.plan, state.group_history, state.left_round_s)) is not None:
         detail = f"a plan that {why}"
         return state, [a.Refuse(peer=plan.leader, reason="bad_plan", detail=detail)]
+    if (why := _false_claims(state, plan)) is not None:
+        return state, [a.Refuse(peer=plan.leader, reason="bad_plan", detail=why)]
     me = plan.index.get(state.context.me)
     if me is None:
         return watch(
@@ -84,7 +89,31 @@ def plan_received(state: RoundState, event: e.PlanReceived, now: float) -> Trans
             now,
             f"none of the {len(plan.members)} members of view {state.view} has anything to offer",
         )
+    if why := missing_quorum(state, plan.members, now):
+        state, telling = withdraw(state, plan, why)
+        state, actions = train_alone(state, now, why)
+        return state, [*telling, *actions]
     return _follow(state, event, now)
+
+
+def _false_claims(state: RoundState, plan: OpenPlan) -> str | None:
+    """Why what a plan lists beside its offers is false; None where it is true."""
+    if state.record is None or not isinstance(plan.plan, TrustPlan):
+        return None
+    parents = [state.tip, state.merge.other] if state.merge else [state.tip]
+    parents.sort(key=lambda tip: tip.record is not state.record)
+    try:
+        check_claims(
+            plan.plan,
+            plan.members,
+            [tip.record for tip in parents if tip.record is not None],
+            [tip.outcome for tip in parents],
+            state.context.run,
+            state.context.manifest,
+        )
+    except PeerFault as fault:
+        return str(fault)
+    return None
 
 
 def _follow(state: RoundState, event: e.PlanReceived, now: float) -> Transition:
@@ -138,11 +167,13 @@ def ready_overdue(state: RoundState, event: e.DeadlinePassed, now: float) -> Tra
     """Plan with the nodes that are ready, train on alone, or pass the view."""
     others = state.live - state.lost
     rules = state.context.manifest.round
-    training = event.training & others - state.readies.keys()
-    if 2 * len(training) > len(others) and now < state.entered + state.round_s:
+    training = event.training & state.awaited - state.readies.keys()
+    if 2 * len(training) > len(state.awaited) and now < state.entered + state.round_s:
         # This node is early: most others still train, so no leader can make a plan. In a later view
         # they would not find this node.
         return replace(state, deadline=now + rules.ready_s), []
+    if why := missing_quorum(state, others, now):
+        return train_alone(state, now, why)
     if state.leads:
         return leader_plan.try_plan(state, now, final=True)
     if not others:

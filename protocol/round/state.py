@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 
 from protocol.certificates.certificate import OpenCertificate
-from protocol.certificates.leader_order import leader_of
+from protocol.certificates.leader_order import leader_of, voter_order
 from protocol.certificates.merge import merge_parents, merge_round
 from protocol.certificates.tip import Tip, prefer
 from protocol.contribution.offer import NOTHING, Offer
 from protocol.digest import Digest
 from protocol.identity import PeerId
+from protocol.membership.quorum import quorum_of
+from protocol.membership.record import MembershipRecord
 from protocol.messages.base import Signed
 from protocol.messages.offer import Ready
 from protocol.messages.round import Inclusion, Vote
@@ -80,6 +82,17 @@ class VotedOutcome(msgspec.Struct, frozen=True, kw_only=True):
     inclusion_signed: Signed
 
 
+class Notices(msgspec.Struct, frozen=True, kw_only=True):
+    """What this node can list in a plan of rules 4."""
+
+    # The votes for the tip that this node holds, in the order of the voters.
+    parent_votes: tuple[tuple[PeerId, bytes], ...] = ()
+    # The latest leave of each voter, by sender.
+    leaves: Mapping[PeerId, Signed] = {}
+    # The owner's revocations that the tip's record does not have.
+    revocations: tuple[Signed, ...] = ()
+
+
 class RoundState(msgspec.Struct, frozen=True, kw_only=True):
     """One node in one round, whose parent is `tip`."""
 
@@ -91,6 +104,9 @@ class RoundState(msgspec.Struct, frozen=True, kw_only=True):
     deadline: float
     # Monotonic seconds: when this phase began.
     entered: float = 0.0
+    # Monotonic seconds: when this node started, or last adopted a full certificate. How long it
+    # waits for a quorum counts from here (`protocol/round/quorum.py`).
+    full_since: float = 0.0
 
     # Other nodes that are alive and at the same tip.
     live: frozenset[PeerId] = frozenset()
@@ -148,6 +164,8 @@ class RoundState(msgspec.Struct, frozen=True, kw_only=True):
     target: OpenCertificate | None = None
     # In MERGE: the tip of the other branch while its state is downloaded.
     merge_target: Tip | None = None
+    # Runs of rules 4: what this node knows for the plans that it leads.
+    notices: Notices = Notices()
 
     @property
     def parents(self) -> tuple[Digest, ...]:
@@ -182,8 +200,38 @@ class RoundState(msgspec.Struct, frozen=True, kw_only=True):
         return round_length(self.tip.round_s, self.context.manifest.round)
 
     @property
+    def record(self) -> MembershipRecord | None:
+        """Who votes on this round's certificate; None in runs of rules 2 and 3."""
+        return (prefer(self.tip, self.merge.other) if self.merge else self.tip).record
+
+    def counted_voters(self, here: Collection[PeerId]) -> frozenset[PeerId]:
+        """The voters whose votes count while the peers `here` take part.
+
+        A voter whose leave this node knows counts only while it is here.
+        """
+        record = self.record
+        if record is None:
+            return frozenset()
+        return quorum_of(record, here, self.notices.leaves, 0).voters
+
+    @property
+    def awaited(self) -> frozenset[PeerId]:
+        """The other live nodes whose progress this node goes by.
+
+        In runs of rules 4 they are the voters: any number of free keys says anything.
+        """
+        here = self.live - self.lost
+        return here if self.record is None else here.intersection(self.record.voters)
+
+    @property
     def leader_order(self) -> tuple[PeerId, ...]:
-        """The leaders in turn: the members that the tips name, then all other known peers."""
+        """The leaders in turn.
+
+        Until rules 4, they are the members that the tips name, then all other known peers; from
+        rules 4 on, the voters.
+        """
+        if self.record is not None:
+            return voter_order(self.context.run, self.record.counted, self.number)
         members = {*self.tip.members, *(self.merge.other.members if self.merge else ())}
         newcomers = (self.live | {self.context.me}).difference(members)
         leader_order = rules_of(self.context.manifest).leader_order
@@ -219,12 +267,6 @@ class RoundState(msgspec.Struct, frozen=True, kw_only=True):
             if plan is not None and name == plan.digest
         }
         return self.lost | self.in_later_view | withdrawn
-
-    @property
-    def majority_lost(self) -> bool:
-        """Whether so many members are absent that no majority can vote."""
-        plan, absent = self.plan, self.absent
-        return plan is not None and sum(peer not in absent for peer in plan.members) < plan.majority
 
     @property
     def leads(self) -> bool:

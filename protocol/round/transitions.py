@@ -76,21 +76,20 @@ def training_deadline(state: RoundState, now: float, age_s: float = 0.0) -> floa
     return math.inf if counted else now + max(state.round_s - age_s, 0.0)
 
 
-def train_alone(state: RoundState, now: float) -> Transition:
-    """Train on, because no other node is ready at the round's end.
+def train_alone(state: RoundState, now: float, why: str = "") -> Transition:
+    """Train on, because no other node is ready at the round's end, or no quorum of voters is here.
 
-    A node alone certifies nothing. It keeps its work as the next offer.
+    Such a node certifies nothing. It keeps its work as the next offer. `why` says what is missing,
+    where it is not another node.
     """
     if state.merge is not None:
-        return return_to_training(state, now, "no other node takes part in the merge")
+        return return_to_training(state, now, why or "no other node takes part in the merge")
     least = state.context.manifest.group.min_peers
     offer = state.offer
     # An offer that was sent is repeated unchanged, while the samples drawn grow.
     pending = max(offer.samples, offer.trajectory.drawn) if offer else 0
-    reason = (
-        f"a certificate needs {least} members and no other node is ready; "
-        "this node keeps its work for the next offer"
-    )
+    missing = why or f"a certificate needs {least} members and no other node is ready"
+    reason = f"{missing}; this node keeps its work for the next offer"
     state, actions = enter(
         state,
         Phase.TRAIN,

@@ -103,7 +103,7 @@ def _is_beyond(state: RoundState, peer: PeerId, view: int) -> bool:
 
 def later_view(state: RoundState, view: int) -> int | None:
     """The first view after `view` that another node is in, if at least half of them are later."""
-    others = state.live - state.lost
+    others = state.awaited
     ahead = [
         ready.view
         for peer, (_, ready) in state.readies.items()

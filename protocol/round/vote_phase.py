@@ -13,11 +13,13 @@ from protocol.digest import EMPTY_ROOT, digest
 from protocol.identity import PeerId, short
 from protocol.messages.envelope import payload_of
 from protocol.messages.round import Vote
+from protocol.planning.outcome import TrustFields, vote_for
 from protocol.planning.plan import OpenPlan
 from protocol.round import actions as a
 from protocol.round import events as e
 from protocol.round import fetch_phase
 from protocol.round.phase import Phase
+from protocol.round.quorum import certifies, is_full
 from protocol.round.state import RoundState, VotedOutcome
 from protocol.round.transitions import Transition, enter, note_lost, note_withdrawal
 from protocol.round.views import pass_view
@@ -93,14 +95,13 @@ def cast_merge(state: RoundState, now: float) -> Transition:
     assert merge is not None
     assert plan is not None
     assert inclusion_signed is not None
-    vote = Vote(
-        parents=state.parents,
-        number=state.number,
-        view=state.view,
-        plan=plan.digest,
-        inclusion=inclusion_signed.digest,
-        result=EMPTY_ROOT,
-        state=merge.state,
+    vote = vote_for(
+        plan,
+        state.parents,
+        inclusion_signed.digest,
+        EMPTY_ROOT,
+        merge.state,
+        TrustFields(record=state.record.digest) if state.record is not None else None,
     )
     return cast(state, e.OutcomeComputed(vote=vote), now)
 
@@ -201,22 +202,30 @@ def _leave_if_divided(state: RoundState, now: float) -> Transition:
     cast_here = _votes_of_view(state, plan, vote)
     silent = [peer for peer in plan.members if peer not in cast_here and peer not in state.absent]
     votes = Counter(payload_of(one) for one in cast_here.values()).most_common()
-    needed = max(plan.majority, state.context.manifest.group.min_peers)
     collectors = [peer for peer in collectors_of(state) if peer not in state.lost]
     open_to_all = any(peer in silent for peer in collectors)
     certifiable = {payload_of(cast_here[peer]) for peer in collectors if peer in cast_here}
-    if any(
-        count + len(silent) >= needed and (open_to_all or outcome in certifiable)
-        for outcome, count in votes
-    ):
+
+    def can_win(outcome: bytes) -> bool:
+        signers = {peer for peer, one in cast_here.items() if payload_of(one) == outcome}
+        return certifies(state, plan, signers.union(silent), now)
+
+    if any(can_win(outcome) and (open_to_all or outcome in certifiable) for outcome, _ in votes):
         return state, []
     counts = " to ".join(str(count) for _, count in votes)
     why = (
-        f"{needed} are needed"
-        if votes[0][1] + len(silent) < needed
+        f"{_needed(state, plan)} are needed"
+        if not can_win(votes[0][0])
         else "no vote collector has the majority's state"
     )
     return pass_view(state, now, f"the votes of view {state.view} are divided, {counts}, and {why}")
+
+
+def _needed(state: RoundState, plan: OpenPlan) -> str:
+    """How many votes a full certificate needs."""
+    if state.record is None:
+        return str(max(plan.majority, state.context.manifest.group.min_peers))
+    return f"more than half of {len(state.counted_voters(plan.members))} voters"
 
 
 def _votes_of_view(state: RoundState, plan: OpenPlan, vote: Vote) -> dict[PeerId, Vote]:
@@ -247,8 +256,11 @@ def _disputes(state: RoundState, votes: Mapping[PeerId, Vote]) -> list[a.Action]
     return disputes
 
 
-def certify(state: RoundState, key: bytes, now: float) -> Transition:
+def certify(state: RoundState, key: bytes, now: float, *, final: bool = False) -> Transition:
     """Assemble, publish and adopt a certificate once a majority voted for this node's outcome.
+
+    In runs of rules 4 it takes a quorum of voters. A patient node also certifies with fewer, but
+    waits for all votes that may still come, or with `final` not.
 
     Adopting it in the same step leaves no instant in which a late inclusion could overwrite the
     state that it names.
@@ -262,7 +274,10 @@ def certify(state: RoundState, key: bytes, now: float) -> Transition:
     votes = {
         peer: signature for peer, signature in state.votes.get(key, {}).items() if peer in members
     }
-    if len(votes) < max(outcome.plan.majority, state.context.manifest.group.min_peers):
+    if not is_full(state, outcome.plan, votes) and not (
+        (final or not _outstanding(state, outcome.plan))
+        and certifies(state, outcome.plan, votes, now)
+    ):
         return state, []
     certificate = certificate_from(
         state.context.run,
@@ -284,8 +299,22 @@ def certify(state: RoundState, key: bytes, now: float) -> Transition:
     return state, [publish, *adopting]
 
 
+def _outstanding(state: RoundState, plan: OpenPlan) -> bool:
+    """Whether members that are not absent have not voted on a plan yet."""
+    voted = {peer for peer, theirs in state.last_votes.items() if theirs.plan == plan.digest}
+    return any(peer not in voted | state.absent | {state.context.me} for peer in plan.members)
+
+
 def vote_overdue(state: RoundState, event: e.DeadlinePassed, now: float) -> Transition:
-    """Ask three members for a certificate, once; then pass the view."""
+    """Ask three members for a certificate, once; then pass the view.
+
+    A patient node certifies with the votes that have come.
+    """
+    if state.vote is not None and state.record is not None:
+        key = digest(payload_of(state.vote))
+        certified, actions = certify(state, key, now, final=True)
+        if actions:
+            return certified, actions
     if state.inquired:
         return pass_view(state, now, f"view {state.view} ended without a certificate")
     plan = state.plan

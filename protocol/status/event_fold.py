@@ -42,6 +42,7 @@ from protocol.status.training_effects import (
     trained,
     trainer_ready,
     trainer_stopped,
+    training_held,
     training_progress,
     work_dropped,
 )
@@ -98,9 +99,12 @@ def _node_started(state: StatusState, event: journal.NodeStarted) -> None:
         name=clean(event.run_name, MAX_NAME_CHARS),
         task=clean(event.task, MAX_TEXT_CHARS),
         engine=clean(event.engine, MAX_NAME_CHARS),
+        admits=clean(event.admits, MAX_NAME_CHARS),
+        owner=clean(event.owner, MAX_NAME_CHARS),
     )
     state.min_peers = event.min_peers
     state.stopped = None
+    state.held = False
     state.peers.pop(event.peer, None)
 
 
@@ -195,6 +199,7 @@ EFFECTS: dict[type[journal.JournalEvent], Callable[[StatusState, Any], None]] = 
     journal.PhaseEntered: _phase_entered,
     journal.Trained: trained,
     journal.TrainingProgress: training_progress,
+    journal.TrainingHeld: training_held,
     journal.AnchorScored: anchor_scored,
     journal.Planned: planned,
     journal.ViewPassed: view_passed,

@@ -36,6 +36,7 @@ WORDS: dict[type[journal.JournalEvent], Callable[[Any, NameOf], LeveledText]] = 
     journal.TaskDiffers: training_text.task_differs,
     journal.Trained: training_text.trained,
     journal.TrainingProgress: training_text.training_progress,
+    journal.TrainingHeld: training_text.training_held,
     journal.AnchorScored: training_text.anchor_scored,
     journal.WorkDropped: training_text.work_dropped,
     journal.PhaseEntered: round_text.phase_entered,

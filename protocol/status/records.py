@@ -118,6 +118,9 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     held_out_round: int = 0
     held_out_samples: int = 0
     held_out_scorers: int = 0
+    # Who may take part, and the run's owner, who invites; empty where it has none.
+    admits: str = "open"
+    owner: PeerId = ""
 
 
 class RoundSummary(msgspec.Struct, frozen=True, kw_only=True):

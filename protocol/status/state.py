@@ -101,6 +101,8 @@ class StatusState:
         # The last certified round, which many failed tries may have pushed out of `rounds`.
         self.newest: RoundSummary | None = None
         self.alone = False
+        # Whether a person has paused training.
+        self.held = False
         self.trainer_up = False
         self.trainer_down = ""
         # The task failed too often: the trainer stays down until the node starts again.

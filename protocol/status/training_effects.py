@@ -22,6 +22,10 @@ def trainer_ready(state: StatusState, event: journal.TrainerReady) -> None:
     state.trainer_up, state.trainer_down, state.stuck = True, "", ""
 
 
+def training_held(state: StatusState, event: journal.TrainingHeld) -> None:
+    state.held = event.held
+
+
 def trainer_stopped(state: StatusState, event: journal.TrainerStopped) -> None:
     state.you = replace(state.you, worker_restarts=whole(event.restarts), samples_per_second=0.0)
     state.trainer_up, state.trainer_down = (

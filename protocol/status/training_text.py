@@ -29,6 +29,10 @@ def not_training(restarts: int) -> str:
     )
 
 
+def training_held(event: journal.TrainingHeld, name_of: NameOf) -> LeveledText:
+    return "info", "Training is paused." if event.held else "Training goes on."
+
+
 def _hint(fix: str) -> str:
     return f" To fix it: {fix.rstrip('.')}." if fix else ""
 

@@ -7,6 +7,7 @@ The first rule that applies gives the sentence:
     task failed       the trainer trains nothing: its task failed, or its batches were skipped
     trainer died      the trainer restarts
     disk full         work can be neither offered nor kept
+    paused            a person paused training
     alone             work waits for more nodes, or the other nodes have another task
     stale             rounds used to be certified, and none was for long
     rounds            how many of the last rounds counted, and what became of the others
@@ -207,6 +208,13 @@ def _run_seen(state: StatusState, training: list[PeerSummary]) -> LeveledText:
     return "good", sentence
 
 
+def _paused(state: StatusState) -> LeveledText:
+    """Say that a person paused training, and how it goes on."""
+    waiting = quantity(state.you.samples_pending, "sample waits", "samples wait")
+    pending = f"; {waiting} for the next round" if state.you.samples_pending else ""
+    return "info", f"Training is paused{pending}. To train again: hypergpud resume"
+
+
 def verdict_of(state: StatusState, now: float) -> LeveledText:
     """Return the level and the sentence, by the rules above.
 
@@ -247,6 +255,8 @@ def _verdict_of(state: StatusState, now: float) -> LeveledText:
         )
     if full := _disk_full(state, now):
         return full
+    if state.held:
+        return _paused(state)
     if state.alone:
         return _alone(state, training)
     if stale:

@@ -25,6 +25,7 @@ from protocol.certificates.certificate import OpenCertificate, open_certificate
 from protocol.certificates.decoded_plans import DecodedPlans
 from protocol.digest import Digest
 from protocol.identity import PeerId, Signer, verify
+from protocol.membership.record import MembershipRecord
 from protocol.messages import envelope
 from protocol.messages.base import Signed
 from protocol.messages.envelope import AnyMessage, decode_signed, open_signed
@@ -84,8 +85,10 @@ class _Cache:
         self._opened: tuple[Signed, Digest, AnyMessage] | None = None
 
         @lru_cache(maxsize=ROUNDS_KEPT)
-        def plan_of(signed: Signed, run: Digest, chunks: int | None, given: _Unhashed) -> OpenPlan:
-            return open_plan(signed, run, given.manifest, chunks)
+        def plan_of(
+            signed: Signed, run: Digest, chunks: int | None, given: _Unhashed, parent: _ByDigest
+        ) -> OpenPlan:
+            return open_plan(signed, run, given.manifest, chunks, parent.record)
 
         @lru_cache(maxsize=ROUNDS_KEPT)
         def read_plan_of(
@@ -136,9 +139,14 @@ class _Cache:
         return self._last_gossip[1]
 
     def open_plan(
-        self, signed: Signed, run: Digest, rules: Manifest, chunks: int | None
+        self,
+        signed: Signed,
+        run: Digest,
+        rules: Manifest,
+        chunks: int | None,
+        record: MembershipRecord | None = None,
     ) -> OpenPlan:
-        return self._plans(signed, run, chunks, _Unhashed(rules))
+        return self._plans(signed, run, chunks, _Unhashed(rules), _ByDigest(record))
 
     def read_plan(
         self,
@@ -179,3 +187,17 @@ class _Unhashed:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Unhashed)
+
+
+class _ByDigest:
+    """A membership record as an argument of a cache: its digest names it."""
+
+    def __init__(self, record: MembershipRecord | None) -> None:
+        self.record = record
+        self._name = record.digest if record is not None else b""
+
+    def __hash__(self) -> int:
+        return hash(self._name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByDigest) and self._name == other._name

@@ -75,7 +75,7 @@ class Page:
                 assert process.poll() is None, f"{text}\n{told}"
                 assert time.monotonic() < deadline, f"{text} did not print {until!r}\n{told}"
                 time.sleep(0.2)
-            if self.address == PLACEHOLDER and (found := re.search(r"--join (/\S+)", told)):
+            if self.address == PLACEHOLDER and (found := re.search(r"--join (/\S+|hgpu\S+)", told)):
                 self.address = found[1]
             yield
         finally:

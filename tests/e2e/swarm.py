@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,12 @@ from typing import NamedTuple
 from daemon.config.settings import PREFIX
 from daemon.demo.agreement import Agreement, compare_anchors
 from daemon.demo.process import DemoProcess, Lifeline
+from daemon.home.invitations import Entry, Terms, make_invitation
+from daemon.home.layout import KEY_FILE
+from daemon.home.recent_state import kept_manifest
+from protocol.identity import Signer
+from protocol.membership.invitation import MAX_USES
+from protocol.messages.membership import MAX_VOTERS
 from protocol.status import RoundSummary, Status
 from tests.e2e.processes import Process, descendants, process, still_running, until
 
@@ -85,6 +92,21 @@ class Daemon(DemoProcess):
         """`kill -9` the node process alone."""
         os.kill(self.pid, signal.SIGKILL)
         assert self.wait(10.0)
+
+    @property
+    def peer(self) -> str:
+        """Its peer id; empty before it has a key."""
+        file = self.home / KEY_FILE
+        return Signer(file.read_bytes()).peer if file.exists() else ""
+
+    def invite(self, run: str, addresses: Sequence[str]) -> str:
+        """Return an invitation of this daemon, the run's owner, that never runs out."""
+        signed = kept_manifest(self.home, bytes.fromhex(run))
+        assert signed is not None
+        signer = Signer((self.home / KEY_FILE).read_bytes())
+        entry = Entry(addresses=tuple(addresses), certificate=signed.run)
+        terms = Terms(uses=MAX_USES, voters=MAX_VOTERS)
+        return make_invitation(self.home, signed, signer, entry, terms, time.time()).token
 
     def anchors(self, run: str) -> list[int]:
         """Return the rounds of its checkpoints, oldest first."""
@@ -161,6 +183,10 @@ class Swarm:
         """Start a daemon that knows only the addresses of others."""
         return self._start(name, ["start", *self._addresses(others)], settings)
 
+    def join_by(self, token: str, name: str, **settings: Mapping[str, object]) -> Daemon:
+        """Start a daemon that knows only an invitation."""
+        return self._start(name, ["start", "--join", token], settings)
+
     def restart(self, daemon: Daemon, *others: Daemon) -> None:
         """Restart a daemon that ended, in its own home.
 
@@ -184,7 +210,13 @@ class Swarm:
         )
 
     def _addresses(self, others: Sequence[Daemon]) -> list[str]:
-        return [part for other in others for part in ("--join", other.now().you.addresses[0])]
+        """Return the arguments that join `others`: their addresses, in an invitation if need be."""
+        addresses = [other.now().you.addresses[0] for other in others]
+        run = others[0].now().run
+        owner = next((one for one in self.daemons if one.peer == run.owner), None)
+        if run.admits != "invite" or owner is None:
+            return [part for address in addresses for part in ("--join", address)]
+        return ["--join", owner.invite(run.run, addresses)]
 
     def _start(
         self, name: str, arguments: Sequence[str], settings: Mapping[str, Mapping[str, object]]

@@ -8,15 +8,16 @@ from functools import lru_cache
 from msgspec.structs import replace
 
 from protocol.certificates.certificate import assemble, open_certificate
-from protocol.certificates.leader_order import leader_of, leader_order
-from protocol.certificates.tip import Tip, extend, genesis
+from protocol.certificates.leader_order import leader_of, leader_order, voter_order
+from protocol.certificates.tip import Tip, extend, genesis, genesis_of
 from protocol.digest import Digest, digest
 from protocol.identity import PeerId, Signer
 from protocol.messages.base import Message, Signed
 from protocol.messages.envelope import sign
-from protocol.messages.offer import Ready
+from protocol.messages.offer import Ready, TrustReady
 from protocol.messages.round import Inclusion, Plan, Vote
-from protocol.planning.plan import OpenPlan, make_plan, open_plan
+from protocol.planning.outcome import TrustFields, vote_for
+from protocol.planning.plan import OpenPlan, PlanTrust, make_plan, open_plan, read_plan
 from protocol.run.manifest import Group, Limits, Manifest, seal
 
 MANIFEST = Manifest(
@@ -55,8 +56,9 @@ def ready(
     samples: int = 10,
     loss: float | None = 2.0,
 ) -> Ready:
-    """Return the offer of one person."""
-    return Ready(
+    """Return the offer of one person, of the kind that the tip's run has."""
+    kind = Ready if tip.record is None else TrustReady
+    return kind(
         parent=tip.hash,
         view=view,
         number=tip.number + 1,
@@ -84,11 +86,12 @@ def offers_of(
     return [(sign(person, run, offer), offer) for person, offer in made]
 
 
-def leader_among(tip: Tip, persons: Sequence[Signer], view: int) -> Signer:
+def leader_among(tip: Tip, persons: Sequence[Signer], view: int, run: Digest = RUN) -> Signer:
     """Return the leader of `view` after `tip`; at genesis all of `persons` are candidates."""
-    leader: PeerId = leader_of(
-        leader_order(tip.hash, tip.members or [person.peer for person in persons]), view
-    )
+    order = leader_order(tip.hash, tip.members or [person.peer for person in persons])
+    if tip.record is not None:
+        order = voter_order(run, tip.record.counted, tip.number + 1)
+    leader: PeerId = leader_of(order, view)
     return next(person for person in persons if person.peer == leader)
 
 
@@ -110,11 +113,16 @@ class Made:
         manifest: Manifest = MANIFEST,
         chunks: int = CHUNKS,
         contributions: Mapping[PeerId, Digest] | None = None,
+        parent_votes: tuple[tuple[PeerId, bytes], ...] = (),
     ) -> None:
-        """Make the round; `contributions` are the roots of the offers where the bytes matter."""
+        """Make the round; `contributions` are the roots of the offers where the bytes matter.
+
+        `parent_votes` are what a plan of rules 4 lists.
+        """
         self.run = run
-        self.tip = tip or genesis(run)
-        self.leader = leader_among(self.tip, persons, view)
+        self.manifest = manifest
+        self.tip = tip or genesis_of(run, manifest)
+        self.leader = leader_among(self.tip, persons, view, run)
         offers = offers_of(self.tip, persons, view=view, seq=seq, samples=samples, run=run)
         if contributions is not None:
             real = [
@@ -131,6 +139,9 @@ class Made:
             chunks,
             leader=self.leader.peer,
             round_s=self.tip.round_s,
+            trust=PlanTrust(run=run, record=self.tip.record, parent_votes=parent_votes)
+            if self.tip.record is not None
+            else None,
         )
         self.plan_signed = self.signed(self.plan)
         self.persons = [
@@ -148,14 +159,14 @@ class Made:
             reason="",
         )
         self.inclusion_signed = self.signed(self.inclusion)
-        self.vote = Vote(
-            parents=(self.tip.hash,),
-            number=self.tip.number + 1,
-            view=view,
-            plan=self.plan_signed.digest,
-            inclusion=self.inclusion_signed.digest,
-            result=named("result"),
-            state=named("state"),
+        record = self.tip.record
+        self.vote: Vote = vote_for(
+            read_plan(self.plan_signed, run, manifest, chunks, trusted=True),
+            (self.tip.hash,),
+            self.inclusion_signed.digest,
+            named("result"),
+            named("state"),
+            TrustFields(record=record.digest, step_norm=1.0) if record is not None else None,
         )
 
     def signed(self, message: Message, person: Signer | None = None) -> Signed:

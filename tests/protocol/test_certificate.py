@@ -18,7 +18,7 @@ from protocol.certificates.certificate import (
     certificate_hash,
     open_certificate,
 )
-from protocol.certificates.tip import extend, genesis
+from protocol.certificates.tip import extend, genesis, genesis_of, trust_rules
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId
@@ -28,6 +28,7 @@ from protocol.messages.envelope import payload_of, sign
 from protocol.messages.round import Inclusion, Vote
 from protocol.planning.plan import OpenPlan, open_plan
 from protocol.rules.registry import RULE_SETS, rule_set
+from protocol.run.founders import with_founders
 from protocol.run.manifest import Manifest, seal
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, named, people
 
@@ -73,11 +74,12 @@ def test_the_plan_of_a_certificate_is_not_made_again(
     Before the fix, one changed character in a tie rule made nine certified rounds look forged, and
     the node deleted their checkpoints.
     """
-    manifest = replace(MANIFEST, rules=version)
+    manifest = with_founders(replace(MANIFEST, rules=version), [one.peer for one in FIVE])
     run = seal(manifest).run
+    trust = trust_rules(run, manifest)
     # 11 chunks among 5 members: the tie rule decides who gets one of them.
-    first = Made(FIVE, genesis(run), run=run, manifest=manifest, chunks=11)
-    tip = extend(first.tip, open_certificate(first.raw(), run, manifest, 11))
+    first = Made(FIVE, genesis_of(run, manifest), run=run, manifest=manifest, chunks=11)
+    tip = extend(first.tip, open_certificate(first.raw(), run, manifest, 11), trust=trust)
     rules = rule_set(version)
 
     def ties_to_the_last(chunks: int, shares: Sequence[float]) -> tuple[int, ...]:
@@ -87,9 +89,9 @@ def test_the_plan_of_a_certificate_is_not_made_again(
 
     monkeypatch.setitem(RULE_SETS, version, replace(rules, share_out=ties_to_the_last))
     with pytest.raises(PeerFault, match="does not follow from its offers"):
-        open_plan(first.plan_signed, run, manifest, 11)
+        open_plan(first.plan_signed, run, manifest, 11, first.tip.record)
     opened = open_certificate(first.raw(), run, manifest, 11)
-    assert extend(first.tip, opened) == tip
+    assert extend(first.tip, opened, trust=trust) == tip
     monkeypatch.setitem(
         RULE_SETS,
         version,
@@ -98,11 +100,13 @@ def test_the_plan_of_a_certificate_is_not_made_again(
     with pytest.raises(PeerFault, match="no inclusion"):
         open_certificate(first.raw(), run, manifest, 11)
     read_back = open_certificate(first.raw(), run, manifest, 11, trusted=True)
-    assert extend(first.tip, read_back, trusted=True) == tip, (
+    assert extend(first.tip, read_back, trusted=True, trust=trust) == tip, (
         "a certificate that this node verified stays valid under changed rules"
     )
-    with pytest.raises(PeerFault, match="does not lead"):
-        extend(first.tip, read_back)
+    if trust is None:
+        # From rules 4 on, the record says who leads.
+        with pytest.raises(PeerFault, match="does not lead"):
+            extend(first.tip, read_back)
     with pytest.raises(PeerFault, match="does not follow"):
         extend(tip, read_back, trusted=True)
 

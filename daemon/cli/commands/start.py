@@ -16,10 +16,11 @@ from daemon.config.settings import Config
 from daemon.home.layout import CONFIG_FILE, JOURNAL_FILE, LOG_FILE, WALLET_FILE, ensure_home
 from daemon.home.lock import home_lock
 from daemon.home.node_key import load_or_make_key
-from daemon.node.run_choice import RunChoice, begin_run, choose_run, seal_run
+from daemon.node.run_choice import RunChoice, choose_run, enter_run, invitation_in, seal_run
 from daemon.wallet.password import Password, find_password
 from protocol.errors import UserError
 from protocol.identity import Signer, short
+from protocol.membership.invitation_token import Invitation
 from protocol.run.manifest import SignedManifest
 
 # Keys, checkpoints and logs are readable by the user of the node only.
@@ -45,8 +46,8 @@ PRIVATE = 0o077
 @click.option(
     "--join",
     multiple=True,
-    metavar="MULTIADDR",
-    help="Address of a node that is in the swarm (repeat).",
+    metavar="INVITATION|MULTIADDR",
+    help="The line that the run's owner sent you, or the address of a node of the run (repeat).",
 )
 @click.option("--name", metavar="TEXT", help="Name that others see.")
 @click.option(
@@ -92,6 +93,8 @@ def start(
     with home_lock(home, invocation.say):
         if invocation.config is None and write_default_config(home):
             invocation.say(f"Wrote {home / CONFIG_FILE} with all settings at their defaults.")
+        invitation = invitation_in(join)
+        join = invitation.addresses if invitation is not None else join
         flags: dict[str, str | tuple[str, ...]] = {"network.join": join} if join else {}
         given = {"node.name": name, "network.listen_port": port, "worker.device": device}
         flags |= {key: value for key, value in given.items() if value is not None}
@@ -103,7 +106,7 @@ def start(
             config = msgspec.structs.replace(
                 config, node=msgspec.structs.replace(config.node, name=f"node-{short(signer.peer)}")
             )
-        chosen = choose_run(run_file, config.network.join, home, signer)
+        chosen = choose_run(run_file, config.network.join, home, signer, invitation)
         if weights is not None:
             chosen = _from_weights(invocation, config, run_file, weights, chosen, signer)
         config = msgspec.structs.replace(
@@ -114,9 +117,11 @@ def start(
         for sentence in chosen.assumed:
             invocation.say(sentence)
         if chosen.manifest is not None:
-            begin_run(config, chosen.manifest)
+            enter_run(config, chosen.manifest, signer.peer, invitation)
         password = _password(home, chosen.manifest, password_file)
-        return _run(invocation, config, chosen.manifest, signer, secret, lifeline, password)
+        return _run(
+            invocation, config, chosen.manifest, signer, secret, lifeline, password, invitation
+        )
 
 
 def _from_weights(
@@ -211,6 +216,7 @@ def _run(
     secret: bytes,
     lifeline: int | None,
     password: Password | None,
+    invitation: Invitation | None,
 ) -> int:
     # The network's libraries take a second; a wrong setting is reported before them. libp2p sets up
     # logging at import, so ours is set up afterwards.
@@ -220,4 +226,14 @@ def _run(
 
     set_up_logging(verbose=invocation.verbose, quiet=invocation.quiet, file=config.home / LOG_FILE)
     journal = Journal(config.home / JOURNAL_FILE, time.time)
-    return run_node(config, manifest, signer, secret, journal, lifeline, invocation.say, password)
+    return run_node(
+        config,
+        manifest,
+        signer,
+        secret,
+        journal,
+        lifeline,
+        invocation.say,
+        password,
+        invitation,
+    )

@@ -97,14 +97,19 @@ def _you(status: Status, ink: Ink, width: int) -> list[str]:
         if you.device
         else ""
     )
-    where = (
-        [f"others join with: hypergpud start --join {you.addresses[0]}"]
-        if you.addresses and not status.run.rounds_certified
-        else []
-    )
+    where = [how_others_join(status)] if you.addresses and not status.run.rounds_certified else []
     name = f"{you.name or MISSING} ({tail(you.peer)})"
     prose = [wrapped(line, width, LABEL) for line in (name, doing, ", ".join(figures), device)]
     return _lines(ink, "You", [*prose, *where])
+
+
+def how_others_join(status: Status) -> str:
+    """Return what others type to take part, or who tells them."""
+    run, you = status.run, status.you
+    if run.admits != "invite":
+        return f"others join with: hypergpud start --join {you.addresses[0]}"
+    whose = "a friend joins with the line of" if run.owner == you.peer else "the owner invites with"
+    return f"{whose}: hypergpud invite"
 
 
 def _run(status: Status, ink: Ink, width: int) -> list[str]:

@@ -95,8 +95,32 @@ async function keepCurrent() {
   setTimeout(keepCurrent, EVERY_MS);
 }
 
+// The link for the run's owner ends in #owner=KEY. The key leaves the address bar, so that a
+// screenshot or a copied address does not hold it, and stays for this tab.
+async function showInvitation() {
+  const given = /^#owner=([0-9a-f]+)$/.exec(location.hash);
+  if (given) {
+    sessionStorage.setItem("owner", given[1]);
+    history.replaceState(null, "", location.pathname);
+  }
+  const key = sessionStorage.getItem("owner");
+  if (!key) return;
+  const answer = await ask("/api/v1/invitation", { headers: { "X-HyperGPU-Owner": key } });
+  if (!answer.ok) return;
+  const { command, terms } = await answer.json();
+  setText(document.getElementById("invitation-command"), command);
+  setText(document.getElementById("invitation-terms"), terms);
+  const copy = document.getElementById("invitation-copy");
+  copy.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(command);
+    setText(copy, "Copied");
+  });
+  document.getElementById("invitation").hidden = false;
+}
+
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden) contactAt = Date.now();
 });
 setInterval(showAges, EVERY_MS);
 keepCurrent();
+showInvitation().catch(() => {});

@@ -23,6 +23,12 @@ class Engine(Protocol):
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the engine; started when the node's state is in place and training begins."""
 
+    async def hold(self, held: bool) -> None:
+        """Pause training, or train again. The engine goes on taking part in rounds.
+
+        Raises `UserError` where the engine cannot pause.
+        """
+
     def finish(self) -> None:
         """Make what was learned durable and return from `run`."""
 

@@ -92,6 +92,10 @@ class TrainingService:
             task_status.started()
             nursery.start_soon(self._save_task)
 
+    async def hold(self, held: bool) -> None:
+        """Pause training, or train again."""
+        await self._registered().hold(held)
+
     def finish(self) -> None:
         """End the engine in order."""
         self._registered().finish()
@@ -123,6 +127,8 @@ class TrainingService:
                 self._disk_rules(),
                 context.config.worker.evaluation_share,
                 InitialFile(context.config.home, context.manifest.run),
+                invitation=context.invitation,
+                owner_records=context.owner_records,
             ),
             ports=NodePorts(
                 network=network,

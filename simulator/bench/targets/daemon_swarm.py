@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from daemon.children.descendants import descendants
+from daemon.demo.founders import with_demo_founders
 from daemon.demo.process import DemoProcess, Lifeline
 from daemon.home.layout import JOURNAL_FILE
 from protocol.errors import Unreachable
@@ -65,6 +66,9 @@ class DaemonSwarm:
             Unreachable: The first daemon did not answer in time.
         """
         first, *others = self.daemons
+        text = self._run_file.read_text(encoding="utf-8")
+        founded = with_demo_founders(text, [daemon.home for daemon in self.daemons])
+        self._run_file.write_text(founded, encoding="utf-8")
         self._start(first, ["start", "--run", str(self._run_file)])
         address = self._address(first)
         for daemon in others:

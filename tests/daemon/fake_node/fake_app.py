@@ -23,6 +23,7 @@ from daemon.journal import Journal
 from daemon.wallet.password import Password
 from protocol.identity import Signer
 from protocol.journal import Contributor, NodeStarted, RoundCertified, TrafficReport
+from protocol.membership.invitation_token import Invitation
 from protocol.run.manifest import SignedManifest
 
 RUN = "cd" * 32
@@ -38,9 +39,11 @@ def run_node(
     lifeline: int | None,
     say: Callable[[str], None],
     password: Password | None,
+    invitation: Invitation | None,
 ) -> int:
     # No test gives this home a wallet.
     assert password is None
+    assert invitation is None
     assert (manifest is None) == bool(config.network.join)
     assert len(secret) == 32
     trio.run(_node, config, signer, journal, lifeline, say)

@@ -17,7 +17,8 @@ import trio
 import trio.testing
 
 from daemon.observer import http_server
-from daemon.observer.bridge import Bridge
+from daemon.observer.bridge import Bridge, OwnerView
+from daemon.observer.owner_view import INVITATION_PATH, invitation_answer, may_show
 from daemon.observer.server import web_server
 from daemon.observer.settings import BoundAddress, ObserverSettings
 from protocol.errors import UserError
@@ -264,3 +265,51 @@ async def test_web_server_raises_the_failure_of_its_block_and_frees_the_port() -
             raise ValueError("ours")
     async with web_server(bridge_of(), ObserverSettings(port=bound.port)) as again:
         assert again.port == bound.port
+
+
+# ------------------------------------------------------------------------ the owner's invitation
+
+VIEW = OwnerView(key="ab" * 16, command="hypergpud start --join hgpu1x", terms="for one peer")
+
+
+async def test_only_the_key_of_the_owners_link_shows_the_invitation() -> None:
+    bridge = bridge_of()
+    async with web_server(bridge, ANY_PORT) as bound:
+        assert (await aask(bound, INVITATION_PATH, X_HyperGPU_Owner=VIEW.key)).status == 403
+        bridge.owner_view = VIEW
+        shown = await aask(bound, INVITATION_PATH, X_HyperGPU_Owner=VIEW.key)
+        assert (shown.status, shown.json()) == (
+            200,
+            {"command": VIEW.command, "terms": VIEW.terms},
+        )
+        assert shown.headers["cache-control"] == "no-store"
+        for headers in (
+            {},
+            {"X_HyperGPU_Owner": ""},
+            {"X_HyperGPU_Owner": "cd" * 16},
+            {"X_HyperGPU_Owner": VIEW.key, "Host": "evil.example"},
+            {"X_HyperGPU_Owner": VIEW.key, "Origin": "http://evil.example"},
+        ):
+            refused = await aask(bound, INVITATION_PATH, **headers)
+            assert refused.status in {403, 421}, headers
+            assert VIEW.command.encode() not in refused.body
+        for path in ("/", "/api/v1/status", "/metrics", "/static/page.js"):
+            assert b"hgpu1x" not in (await aask(bound, path)).body
+
+
+@pytest.mark.parametrize(
+    ("host", "hosts", "shown"),
+    [
+        ("127.0.0.1", (), True),
+        ("::1", (), True),
+        ("0.0.0.0", (), False),
+        ("192.168.1.4", (), False),
+        ("127.0.0.1", ("runs.example.org",), False),
+    ],
+)
+def test_a_page_that_others_reach_shows_no_invitation(
+    host: str, hosts: tuple[str, ...], shown: bool
+) -> None:
+    settings = ObserverSettings(host=host, hosts=hosts)
+    assert may_show(settings, BoundAddress(host=host, port=1)) is shown
+    assert invitation_answer(VIEW, VIEW.key, "192.168.1.9").status == 403

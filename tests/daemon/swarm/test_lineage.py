@@ -148,3 +148,38 @@ def test_a_node_that_was_away_for_longer_than_certificates_are_kept_finds_the_wa
     assert lineage.descends(last, tip)
     assert not lineage.descends(last, parted.next_tip())
     assert not lineage.descends(tip, last)
+
+
+# ------------------------------------------------------- the certificate of an invitation
+
+
+def test_a_joiner_follows_only_a_history_with_its_invitations_certificate() -> None:
+    """An address may have been taken over by somebody with a history of its own."""
+    right, root = honest(4), genesis(RUN)
+    wrong = [forged(1)]
+    for seq in range(2, 9):
+        wrong.append(forged(1, seq=seq, tip=wrong[-1].next_tip()))
+    lineage = Lineage(RUN, MANIFEST, CHUNKS)
+    lineage.require(right[1].next_tip().hash)
+    for one in wrong:
+        lineage.add(one.raw(), source="impostor", asked=True)
+    assert lineage.preferred_descendant(root) is None
+    assert lineage.other_branches(root) == []
+    lineage.add(right[0].raw(), source="member", asked=True)
+    assert lineage.preferred_descendant(root) is None, "the certificate has not arrived yet"
+    for one in right[1:]:
+        lineage.add(one.raw(), source="member", asked=True)
+    assert lineage.descendants(root) == [right[3].next_tip()]
+    lineage.adopt(right[3].next_tip())
+    following = Made(HONEST, right[3].next_tip(), seq=5)
+    lineage.add(following.raw(), source="member")
+    assert lineage.preferred_descendant(right[3].next_tip()) == following.next_tip()
+
+
+@pytest.mark.parametrize("required", [None, genesis(RUN).hash])
+def test_an_invitation_of_the_first_minute_requires_nothing(required: bytes | None) -> None:
+    lineage = Lineage(RUN, MANIFEST, CHUNKS)
+    lineage.require(required)
+    (made,) = honest(1)
+    lineage.add(made.raw(), source="member")
+    assert lineage.preferred_descendant(genesis(RUN)) == made.next_tip()

@@ -267,6 +267,19 @@ def test_reading_a_status_loads_neither_cryptography_nor_numpy() -> None:
     assert found.stdout.strip() == ""
 
 
+def test_a_paused_node_says_how_it_goes_on() -> None:
+    paused = journal.TrainingHeld(held=True)
+    waits = journal.Alone(number=1, samples_pending=1240, reason="")
+    assert verdict(started(), trainer_ready(), waits, paused) == (
+        "info",
+        "Training is paused; 1,240 samples wait for the next round. "
+        "To train again: hypergpud resume",
+    )
+    assert verdict(started(), trainer_ready(), paused, journal.TrainingHeld(held=False)) != (
+        verdict(started(), trainer_ready(), paused)
+    )
+
+
 def test_a_loss_that_rises_for_five_scored_rounds_is_never_good() -> None:
     events = day("observer")
     numbers = [event.number for event in events if isinstance(event, journal.RoundCertified)]

@@ -35,6 +35,7 @@ from daemon.swarm.messenger import Messenger
 from daemon.swarm.task_agreement import serve_task
 from daemon.swarm.training_speed import RecentTrainingSpeed
 from daemon.system.trio_types import TaskStatus
+from protocol.errors import UserError
 from protocol.identity import PeerId
 from protocol.journal import InputRefused, PhaseEntered, Warned
 from protocol.messages.base import Signed
@@ -97,6 +98,16 @@ class HivemindEngine:
         serve_addresses(
             network, lambda: self._process.maddrs if self._process and self._process.is_up else ()
         )
+
+    async def hold(self, held: bool) -> None:
+        """Refuse to pause: a group of hivemind waits for each of its peers."""
+        if held:
+            raise UserError(
+                "ENGINE",
+                "A hivemind run cannot pause.",
+                why="every round waits for all peers of its group",
+                fix="hypergpud stop; a later start continues from the checkpoint",
+            )
 
     def finish(self) -> None:
         """Make what was learned durable and return from `run`."""

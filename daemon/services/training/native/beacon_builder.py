@@ -41,7 +41,7 @@ class BeaconBuilder:
         self._last_serial = 0
         self._pace = RecentTrainingSpeed(trainer)
 
-    def _next_serial(self) -> int:
+    def next_serial(self) -> int:
         """Return a serial above the last one, even after the wall clock was set back."""
         self._last_serial = max(self._last_serial + 1, self._serial())
         return self._last_serial
@@ -65,7 +65,7 @@ class BeaconBuilder:
         pace = self._pace.now(trio.current_time())
         tip = arriving or (state.tip if state else None)
         return Beacon(
-            serial=self._next_serial(),
+            serial=self.next_serial(),
             name=self._name,
             role="node",
             number=tip.number if tip else 0,

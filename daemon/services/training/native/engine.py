@@ -15,7 +15,7 @@ from daemon.services.training.native.audit.fraud_proofs import FraudProofs
 from daemon.services.training.native.beacon_builder import BeaconBuilder
 from daemon.services.training.native.engine_context import EngineContext, NodePorts
 from daemon.services.training.native.exchange.data_plane import DataPlane
-from daemon.services.training.native.parts import PeerParts, resume_model
+from daemon.services.training.native.parts import ModelParts, PeerParts, resume_model
 from daemon.services.training.native.rounds.event_queue import EventQueue, ignore_event
 from daemon.services.training.native.rounds.message_translator import MessageTranslator
 from daemon.services.training.native.rounds.round_log import RoundLog
@@ -30,6 +30,7 @@ from daemon.swarm.lineage import Lineage
 from daemon.swarm.manifest_exchange import serve_manifest
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Messenger
+from daemon.swarm.owner_exchange import OwnerExchange
 from daemon.swarm.result_transfer import HeldMean, ResultServer, serve_results
 from daemon.swarm.state_transfer import StateServer, serve_state
 from daemon.swarm.task_agreement import serve_task
@@ -37,13 +38,17 @@ from daemon.system.trio_types import TaskStatus
 from protocol.averaging.vector_layout import chunk_count
 from protocol.digest import Digest
 from protocol.identity import PeerId
+from protocol.journal import TrainingHeld
+from protocol.membership.owner_record import OwnerRecords
 from protocol.messages.base import Signed
 from protocol.messages.beacon import Beacon, with_score
-from protocol.messages.envelope import AnyMessage
+from protocol.messages.envelope import AnyMessage, sign
+from protocol.messages.membership import Leave
 from protocol.messages.offer import Ready
 from protocol.ports.trainer import Trainer
 from protocol.round import events as e
 from protocol.round.state import RoundState
+from protocol.rules.versions import RULES_4
 
 # The time between checks of whether the node can accept a message that waits.
 DELIVERY_POLL_S = 0.05
@@ -74,6 +79,9 @@ class NativeEngine:
         self._context, self._ports, self._trainer = context, ports, trainer
         self._queue = EventQueue(on_event)
         self._finish = trio.Event()
+        # Whether a person has paused training, and the link to the trainer once there is one.
+        self._held = False
+        self._model: ModelParts | None = None
         self._stage: Stage = Starting()
         self._round_log = RoundLog(context.me, ports.record)
         self._beacons = BeaconBuilder(
@@ -84,8 +92,20 @@ class NativeEngine:
             disk=ports.disk,
             serial=serial,
         )
-        self.peers = self._peer_parts(exclusion_reason)
+        self.owner_records = (
+            context.owner_records
+            if context.owner_records is not None
+            else OwnerRecords(context.run, context.manifest.owner)
+        )
+        self.peers = self._peer_parts(
+            lambda peer: exclusion_reason(peer) or self.owner_records.reason_against(peer)
+        )
         network = ports.network
+        self._owner_exchange = (
+            OwnerExchange(network, context.run, self.owner_records, ports.refuse)
+            if context.manifest.owner and context.manifest.rules >= RULES_4
+            else None
+        )
         serve_chain(network, context.run, self._answer_chain)
         serve_manifest(network, context.signed, ports.refuse, ports.record)
         serve_task(network, lambda: self.peers.members.tasks.ours)
@@ -115,6 +135,8 @@ class NativeEngine:
         async with trio.open_nursery() as nursery:
             await nursery.start(peers.messenger.run)
             await nursery.start(peers.data_plane.sender.run)
+            if self._owner_exchange is not None:
+                await nursery.start(self._owner_exchange.run)
             info = await self._trainer.describe()
             self._stage = Starting(info)
             peers.members.tasks.begin(info.task)
@@ -142,6 +164,9 @@ class NativeEngine:
             self._stage = rounds
             peers.follower.adopt(model.state_store.tip)
             self._round_log.began(rounds.state, origin, trio.current_time())
+            self._model = model
+            if self._held:
+                await model.trainer_link.hold()
             await model.trainer_link.begin()
             nursery.start_soon(model.trainer_link.attend)
             await nursery.start(peers.follower.run)
@@ -152,10 +177,36 @@ class NativeEngine:
             await rounds.run(self._finish)
             nursery.cancel_scope.cancel()
 
+    async def hold(self, held: bool) -> None:
+        """Pause training, or train again, and write the state to disk before a pause."""
+        changed, self._held = held != self._held, held
+        if changed:
+            self._ports.record(TrainingHeld(held=held))
+        if self._model is None:
+            return
+        if held:
+            await self._model.trainer_link.hold()
+            await self._model.state_sync.write(full=True)
+        else:
+            await self._model.trainer_link.release()
+
     def finish(self) -> None:
-        """Make what was learned durable and return from `run`."""
+        """Make what was learned durable and return from `run`.
+
+        A voter tells the other members that it leaves, so that they need not wait for its vote.
+        """
+        self._leave()
         self._finish.set()
         self._queue.wake()
+
+    def _leave(self) -> None:
+        context, state = self._context, self._stage.state
+        if state is None or state.record is None or context.me not in state.record.voters:
+            return
+        leave = Leave(tip=state.tip.hash, serial=self._beacons.next_serial())
+        signed = sign(context.signer, context.run, leave)
+        for peer in sorted((state.live | {*state.record.voters}) - {context.me}):
+            self.peers.messenger.send(peer, signed)
 
     def end_training(self) -> None:
         """End the current training now. A benchmark drives its rounds with this."""
@@ -171,6 +222,7 @@ class NativeEngine:
     def _peer_parts(self, exclusion_reason: Callable[[PeerId], str]) -> PeerParts:
         context, ports = self._context, self._ports
         lineage = Lineage(context.run, context.manifest)
+        lineage.require(context.invitation.required)
         members = Members(context.me, ports.record, ports.network.admit)
         lineage.refuses_task = members.tasks.refusal
         messenger = Messenger(ports.network, context.run, self._deliver, ports.refuse)
@@ -224,6 +276,7 @@ class NativeEngine:
             ),
             fraud_proofs=fraud_proofs,
             state_server=StateServer(ports.disk, self._leaves, self._parameters, self._read_state),
+            owner_records=self.owner_records,
         )
 
     # ---------------------------------------------------------------- called by the parts

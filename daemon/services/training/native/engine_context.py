@@ -11,6 +11,8 @@ from protocol.digest import Digest
 from protocol.evaluation.budget import EVALUATION_SHARE
 from protocol.identity import PeerId, Signer
 from protocol.journal import InputRefused, JournalEvent
+from protocol.membership.invitation import OwnInvitation
+from protocol.membership.owner_record import OwnerRecords
 from protocol.messages.offer import Binding
 from protocol.ports.disk import Disk
 from protocol.ports.network import Network
@@ -47,6 +49,11 @@ class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
     evaluation_share: float = EVALUATION_SHARE
     # The weights with which the run begins, on this node's disk.
     initial: InitialWeights | None = None
+    # The proof that the run's owner invited this node, which its offers carry until a certificate
+    # admits it.
+    invitation: OwnInvitation = OwnInvitation()
+    # What the run's owner signed since the run began; None makes an empty set.
+    owner_records: OwnerRecords | None = None
 
     @property
     def run(self) -> Digest:
@@ -66,6 +73,9 @@ def engine_context(
     disk: DiskRules | None = None,
     evaluation_share: float = EVALUATION_SHARE,
     initial: InitialWeights | None = None,
+    *,
+    invitation: OwnInvitation | None = None,
+    owner_records: OwnerRecords | None = None,
 ) -> EngineContext:
     """Return the context of a node in the run of a verified manifest."""
     return EngineContext(
@@ -76,6 +86,8 @@ def engine_context(
         disk=disk or DiskRules(),
         evaluation_share=evaluation_share,
         initial=initial,
+        invitation=invitation or OwnInvitation(),
+        owner_records=owner_records,
     )
 
 

@@ -13,6 +13,7 @@ from daemon.services.training.native.engine_context import EngineContext, NodePo
 from daemon.services.training.native.exchange.data_plane import DataPlane
 from daemon.services.training.native.rounds.message_translator import MessageTranslator
 from daemon.services.training.native.rounds.round_log import RoundLog
+from daemon.services.training.native.state.branch_policy import BranchPolicy
 from daemon.services.training.native.state.downloads import Downloads
 from daemon.services.training.native.state.fork_choice import ForkChoice
 from daemon.services.training.native.state.state_store import StateStore
@@ -28,9 +29,10 @@ from daemon.swarm.state_transfer import StateServer
 from protocol.averaging.vector_layout import Vector
 from protocol.errors import OurFault
 from protocol.journal import Warned
+from protocol.membership.owner_record import OwnerRecords
 from protocol.ports.trainer import TaskInfo, Trainer
 from protocol.round.events import Event
-from protocol.rules.versions import RULES_2
+from protocol.rules.versions import RULES_2, RULES_4
 
 
 class PeerParts(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +47,7 @@ class PeerParts(msgspec.Struct, frozen=True, kw_only=True):
     auditor: Auditor
     fraud_proofs: FraudProofs
     state_server: StateServer
+    owner_records: OwnerRecords
 
 
 class ModelParts(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +114,9 @@ async def resume_model(
     parts = ModelParts(
         state_store=state_store,
         downloads=downloads,
-        fork_choice=ForkChoice(peers.lineage, peers.members, downloads),
+        fork_choice=ForkChoice(
+            peers.lineage, peers.members, downloads, _policy(context, ports, peers.lineage)
+        ),
         trainer_link=trainer_link,
         evaluator=Evaluator(
             trainer=trainer,
@@ -133,6 +138,15 @@ async def resume_model(
         ),
     )
     return parts, origin
+
+
+def _policy(context: EngineContext, ports: NodePorts, lineage: Lineage) -> BranchPolicy | None:
+    """Return the rules on branches of a run of rules 4; None before."""
+    if context.manifest.rules < RULES_4:
+        return None
+    return BranchPolicy(
+        lineage, lambda code, message: ports.record(Warned(code=code, message=message))
+    )
 
 
 async def _genesis(

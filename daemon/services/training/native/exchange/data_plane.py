@@ -47,13 +47,14 @@ from protocol.digest import Digest, digest
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId, Signer, short
 from protocol.messages.envelope import open_as
-from protocol.messages.round import GroupSum, Inclusion, SliceResult, Vote
+from protocol.messages.round import GroupSum, Inclusion, SliceResult
+from protocol.planning.outcome import TrustFields, vote_for
 from protocol.planning.plan import OpenPlan
 from protocol.ports.endpoint import Endpoint
 from protocol.ports.network import Network
 from protocol.ports.offload import Offload
+from protocol.round.actions import Reduce
 from protocol.round.events import Event, OutcomeComputed
-from protocol.run.manifest import Outer
 
 # The number of plans that are over and whose late bytes are dropped.
 PLANS_KEPT = 16
@@ -137,27 +138,31 @@ class DataPlane:
         self._changed.notify()
         current.scatter()
 
-    async def reduce(
-        self,
-        inclusion: Inclusion,
-        name: Digest,
-        outer: Outer,
-        anchor: Anchor,
-        kept: ResultStore,
-    ) -> None:
+    async def reduce(self, action: Reduce, anchor: Anchor, kept: ResultStore) -> None:
         """Carry out an inclusion in place of an earlier one, then emit `OutcomeComputed`.
 
-        `name` is the digest of the signed inclusion, `outer` the outer rules of the round. The mean
-        goes to `kept` first: what a vote names must be durable on its keepers before they vote.
+        The mean goes to `kept` first: what a vote names must be durable on its keepers before they
+        vote.
         """
+        inclusion, name, outer, record = (
+            action.inclusion,
+            action.digest,
+            action.outer,
+            action.record,
+        )
         current = self._current
         self._reducing.cancel()
         with trio.CancelScope() as self._reducing:
             if current is not None and current.plan.digest == inclusion.plan:
                 result = await current.average(inclusion, name)
-                terms = step_terms(current.plan, inclusion.contributors)
+                plan = current.plan
+                terms = step_terms(plan, inclusion.contributors)
                 stepped = await anchor.step(current.results().mean, terms, outer, self._offload)
-                vote = _vote(current.plan, name, result, stepped.digest)
+                trust = None
+                if record is not None:
+                    norm = stepped.norm / action.round_s
+                    trust = TrustFields(record=record.digest, step_norm=norm)
+                vote = vote_for(plan, (plan.plan.parent,), name, result, stepped.digest, trust)
                 await kept.keep_outcome(vote, current.plan, inclusion, current.results().encoded())
                 self._emit(OutcomeComputed(vote=vote))
 
@@ -281,16 +286,3 @@ class DataPlane:
         if self._current is not None:
             plan, estimates = self._current.plan, self._members.link_estimates
             note_sent(estimates, plan, peer, size_bytes, seconds, self.uplink_bps)
-
-
-def _vote(plan: OpenPlan, inclusion: Digest, result: Digest, state: Digest) -> Vote:
-    parent, number, view = plan.plan.parent, plan.plan.number, plan.plan.view
-    return Vote(
-        parents=(parent,),
-        number=number,
-        view=view,
-        plan=plan.digest,
-        inclusion=inclusion,
-        result=result,
-        state=state,
-    )

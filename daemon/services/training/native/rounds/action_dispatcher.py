@@ -7,6 +7,7 @@ its end as an event.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import trio
@@ -25,6 +26,7 @@ from protocol.messages.envelope import sign
 from protocol.messages.round import Announce
 from protocol.planning.plan import OpenPlan
 from protocol.round import actions as a
+from protocol.rules.versions import RULES_4
 
 
 class ActionDispatcher:
@@ -45,6 +47,8 @@ class ActionDispatcher:
         self._context, self._ports, self._peers = context, ports, peers
         self._state_store, self._executor, self._nursery = state_store, executor, nursery
         self._on_own_message = on_own_message
+        # Before rules 4, a node leaves its branch only by a merge.
+        self._leaves_branches = context.manifest.rules >= RULES_4
 
     def start(self, work: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
         """Run `work` in a task of its own."""
@@ -73,9 +77,9 @@ class ActionDispatcher:
                 self.start(executor.resume_training)
             case a.Scatter(plan=plan, offer=offer):
                 self._scatter(plan, offer)
-            case a.Reduce(inclusion=inclusion, digest=name, outer=outer):
+            case a.Reduce():
                 store = self._state_store
-                self.start(data_plane.reduce, inclusion, name, outer, store.anchor, store.results)
+                self.start(data_plane.reduce, action, store.anchor, store.results)
             case a.ServeInclusion(inclusion=inclusion, digest=name):
                 self.start(data_plane.serve, inclusion, name)
             case a.ForwardResults(plan=plan_digest, slices=slices, to=members):
@@ -87,7 +91,7 @@ class ActionDispatcher:
             case a.AdoptCertificate(certificate=certificate, downloaded=downloaded):
                 self.start(executor.adopt, certificate, downloaded)
             case a.FetchState(certificate=certificate):
-                self.start(executor.fetch, certificate)
+                self.start(partial(executor.fetch, certificate, ahead=self._leaves_branches))
             case a.GiveUpState(certificate=name, merging=merging, missed_s=missed_s):
                 executor.give_up(name, merging, missed_s)
             case a.FetchBranch(other=other):

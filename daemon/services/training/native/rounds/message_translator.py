@@ -17,6 +17,7 @@ from protocol.errors import PeerFault
 from protocol.identity import PeerId
 from protocol.messages.base import Message, Signed
 from protocol.messages.envelope import open_as
+from protocol.messages.membership import Leave
 from protocol.messages.offer import Ready, task_of
 from protocol.messages.round import HoldReport, Inclusion, Plan, Vote, Withdrawal
 from protocol.planning.plan import OpenPlan
@@ -86,7 +87,7 @@ class MessageTranslator:
                     self._emit(e.ReadyReceived(signed=signed, ready=message), ours)
             case Plan():
                 try:
-                    plan = self._plans.open(signed, state.context.chunks)
+                    plan = self._open(state, signed, message)
                 except PeerFault as fault:
                     self._refuse(fault.reason, signed.peer, str(fault))
                     return
@@ -106,12 +107,21 @@ class MessageTranslator:
                 self._emit(e.InclusionReceived(signed=signed, inclusion=message), ours)
             case Vote():
                 self._emit(e.VoteReceived(signed=signed, vote=message), ours)
+            case Leave():
+                self._emit(e.LeaveReceived(signed=signed), ours)
             case _:
                 self._refuse(
                     "unknown_kind",
                     signed.peer,
                     f"a {type(message).__name__} is not a message of a round",
                 )
+
+    def _open(self, state: RoundState, signed: Signed, plan: Plan) -> OpenPlan:
+        """Open a plan; one for another round is only read, because its record is not known here."""
+        chunks = state.context.chunks
+        if state.record is not None and plan.parent != state.parent:
+            return self._plans.read(signed, chunks)
+        return self._plans.open(signed, chunks, state.record)
 
     def _other_task(self, plan: OpenPlan) -> str:
         """Return why an offer of the plan is for another task; "" if none is.

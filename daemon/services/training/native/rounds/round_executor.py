@@ -74,7 +74,7 @@ class RoundExecutor:
         losses = self._data_plane.encoding_losses(certificate)
         adopted = await self._state_sync.adopt(certificate, losses, download)
         self._downloads.moved()
-        self._fork_choice.moved(downloaded=downloaded)
+        self._fork_choice.moved(downloaded=downloaded, tip=adopted.tip, now=trio.current_time())
         self._emit(adopted)
 
     def _misplaced(self, certificate: OpenCertificate, downloaded: bool) -> str:
@@ -94,17 +94,21 @@ class RoundExecutor:
             else ""
         )
 
-    async def fetch(self, certificate: OpenCertificate) -> None:
-        """Download the state of a certificate while other work goes on."""
+    async def fetch(self, certificate: OpenCertificate, *, ahead: bool = False) -> None:
+        """Download the state of a certificate while other work goes on.
+
+        `ahead` says that this node goes to the certificate, also from another branch.
+        """
         entry = self._lineage.entry(certificate.hash)
         if entry is None:
             return
-        why = await self._downloads.fetch(entry)
+        why = await self._downloads.fetch(entry, ahead=ahead)
         if why:
             now, returning = trio.current_time(), self._state_store.returning
             # A node that comes closer to the state, by some of the results, fetches on at once.
             if returning is None or not returning.awaited(certificate.hash, now):
-                self._fork_choice.state_unavailable(certificate.hash, now)
+                ours = self._lineage.descends(entry.tip, self._state_store.tip)
+                self._fork_choice.state_unavailable(certificate.hash, now, ahead=ahead or ours)
             self._emit(e.StateUnavailable(certificate=certificate.hash, reason=why))
 
     async def fetch_branch(self, other: Tip) -> None:

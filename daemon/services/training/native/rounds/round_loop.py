@@ -6,6 +6,8 @@ makes all decisions.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import trio
 from msgspec.structs import replace
 
@@ -13,14 +15,18 @@ from daemon.services.training.native.engine_context import EngineContext, NodePo
 from daemon.services.training.native.parts import ModelParts, PeerParts
 from daemon.services.training.native.rounds.action_dispatcher import ActionDispatcher
 from daemon.services.training.native.rounds.event_queue import EventQueue
-from daemon.services.training.native.rounds.ready_builder import ReadyBuilder
+from daemon.services.training.native.rounds.ready_builder import OfferStanding, ReadyBuilder
 from daemon.services.training.native.rounds.round_executor import RoundExecutor
 from daemon.services.training.native.rounds.round_log import RoundLog
 from daemon.swarm.beacon_schedule import stranger_timeout_s
+from daemon.swarm.lineage import Lineage
 from protocol.averaging.vector_layout import chunk_count
 from protocol.certificates.certificate import OpenCertificate, certificate_hash
 from protocol.certificates.tip import Tip
 from protocol.digest import Digest
+from protocol.identity import PeerId
+from protocol.membership.role import is_trusted
+from protocol.membership.statements import statements_to_make
 from protocol.messages.base import Message, Signed
 from protocol.messages.beacon import HeldOutScore
 from protocol.messages.envelope import payload_of
@@ -30,7 +36,9 @@ from protocol.round import actions as a
 from protocol.round import events as e
 from protocol.round.machine import begin, step
 from protocol.round.phase import Phase
-from protocol.round.state import RoundState, RunContext
+from protocol.round.quorum import patience_of
+from protocol.round.state import Notices, RoundState, RunContext
+from protocol.rules.versions import RULES_4
 
 # The phases of a node's own rounds. During them the node may also download a state that it lacks.
 FETCHING_PHASES = frozenset(
@@ -84,9 +92,19 @@ class RoundLoop:
             model.state_store.tip,
             trio.current_time(),
             view_records=model.state_store.views.records,
+            notices=Notices(parent_votes=_votes_for(model.state_store.tip, peers.lineage)),
         )
+        self._invitation = context.invitation.proof
+        # The version of the owner's records that the machine knows; None before the first.
+        self._records_seen: int | None = None
+        # What this node's audits of work say of other members: for each, whether it is for it.
+        self.opinions: Callable[[], Mapping[PeerId, bool]] = dict
         ready_builder = ReadyBuilder(
-            ports.network, peers.members, peers.data_plane, context.binding
+            ports.network,
+            peers.members,
+            peers.data_plane,
+            context.binding,
+            self._standing if context.manifest.rules >= RULES_4 else None,
         )
         self._executor = RoundExecutor(
             model=model,
@@ -151,6 +169,9 @@ class RoundLoop:
             self._parent_changed()
         if before.phase is not self._state.phase:
             self._model.evaluator.look()
+            if self._state.phase is Phase.TRAIN and self._state.tip.record is not None:
+                # This node may have become patient since the last round.
+                self.lineage_changed()
         if before.phase is not self._state.phase or (
             isinstance(event, e.StateBytesReceived) and self.arriving is not None
         ):
@@ -194,16 +215,38 @@ class RoundLoop:
         state, now = self._state, trio.current_time()
         # The certificate that would name the state which this node computed.
         computed = certificate_hash(self._run, payload_of(state.spare)) if state.spare else None
-        event = self._model.fork_choice.leads(state.tip, now, computed)
+        patience = patience_of(state)
+        event = self._model.fork_choice.leads(state.tip, now, computed, patience)
         if event is not None:
             self._queue.put(event)
         elif state.phase in FETCHING_PHASES:
-            wanted = self._model.fork_choice.seeks(state.tip, now)
+            wanted = self._model.fork_choice.seeks(state.tip, now, patience)
             if wanted is not None:
                 self._dispatcher.start(self._executor.fetch, wanted)
 
+    def _standing(self) -> OfferStanding:
+        """What this node's next offer says of members, and of itself."""
+        record = self.state_store.tip.record
+        assert record is not None, "every tip of rules 4 has a record"
+        known = is_trusted(record, self._manifest, self._me)
+        guilty = dict.fromkeys(self._peers.fraud_proofs.guilty, False)
+        return OfferStanding(
+            statements=statements_to_make(record, self._me, {**self.opinions(), **guilty}),
+            invitation=b"" if known else self._invitation,
+        )
+
+    def _look_at_records(self) -> None:
+        """Tell the machine what the owner revoked, once the records or the tip changed."""
+        record, records = self._state.tip.record, self._peers.owner_records
+        if record is None or records.version == self._records_seen:
+            return
+        self._records_seen = records.version
+        revocations = records.revocations_for(record.revoked)
+        self._queue.put(e.OwnerRevoked(revocations=revocations))
+
     def members_changed(self) -> None:
         """Report the live members to the machine, and look at the lineage again."""
+        self._look_at_records()
         state, members = self._state, self._peers.members
         now = trio.current_time()
         timeout_s = stranger_timeout_s(state.round_s, self._manifest.round.ready_s)
@@ -254,6 +297,7 @@ class RoundLoop:
             )
 
     def _after_adopted(self) -> None:
+        self._records_seen = None
         self._peers.data_plane.release()
         self._peers.follower.adopt(self._state.tip)
         self._peers.follower.poke()
@@ -274,3 +318,9 @@ class RoundLoop:
         self._peers.translator.retry_early(self._state)
         self.members_changed()
         self.lineage_changed()
+
+
+def _votes_for(tip: Tip, lineage: Lineage) -> tuple[tuple[PeerId, bytes], ...]:
+    """Return the votes for a tip that this node's copy of its certificate has."""
+    entry = lineage.entry(tip.hash)
+    return entry.certificate.votes if entry is not None else ()

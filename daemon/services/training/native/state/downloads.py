@@ -28,12 +28,14 @@ from protocol.averaging.outer_step import state_leaves
 from protocol.averaging.replay import is_merge
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.result_keepers import keepers
+from protocol.certificates.tip import Tip
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.journal import CaughtUp, JournalEvent
 from protocol.ports.network import Network
 from protocol.ports.offload import Offload
 from protocol.round.events import Event, StateBytesReceived, StateReceived
+from protocol.rules.versions import RULES_4
 
 # The time between events about a download that advances. A beacon names a state that is about to
 # arrive, so that a leader waits for this node. With 1 s between events and leaders that wait for
@@ -112,8 +114,12 @@ class Downloads:
         current = self._current
         return current.eta_s() if current is not None and current.tip == name else math.inf
 
-    async def fetch(self, entry: LineageEntry) -> str:
+    async def fetch(self, entry: LineageEntry, *, ahead: bool = False) -> str:
         """Download a state in place of any other, then emit `StateReceived`.
+
+        Args:
+            entry: The certificate, and the tip that it makes.
+            ahead: The node goes to this certificate, also where it leaves its branch for it.
 
         Returns:
             Why the download failed. Empty where it succeeded, where it was underway already, and
@@ -121,7 +127,7 @@ class Downloads:
         """
         name = entry.tip.hash
         # Decide now: strangers' certificates may replace this one in the lineage meanwhile.
-        ahead = self._lineage.descends(entry.tip, self._state_store.tip)
+        ahead = ahead or self._lineage.descends(entry.tip, self._state_store.tip)
         if name in self._arrived:
             self._report_arrived(entry.certificate, ahead)
             return ""
@@ -239,15 +245,23 @@ class Downloads:
         return self._arrived.get(name)
 
     def moved(self) -> None:
-        """Drop the states that do not descend from the node's new tip."""
+        """Drop the states that are of no use at the node's new tip.
+
+        Under rules 4, the states of other branches stay: a merge needs them.
+        """
         tip = self._state_store.tip
         for name in [*self._arrived, *([self._current.tip] if self._current else [])]:
             known = self._lineage.tip(name)
-            if known is None or name == tip.hash or not self._lineage.descends(known, tip):
+            if known is None or name == tip.hash or self._is_useless(known, tip):
                 self._arrived.pop(name, None)
                 if self._current is not None and self._current.tip == name:
                     self._scope.cancel()
                     self._current = None
+
+    def _is_useless(self, state: Tip, tip: Tip) -> bool:
+        if self._manifest.rules < RULES_4:
+            return not self._lineage.descends(state, tip)
+        return self._lineage.descends(tip, state)
 
     def _holders(self, entry: LineageEntry) -> list[PeerId]:
         """Return the peers that may serve a state, connected ones first.

@@ -13,6 +13,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import Protocol
 
+from daemon.services.training.native.state.branch_policy import BranchPolicy, Course
 from daemon.services.training.native.state.downloads import ADVANCING_S
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
@@ -20,6 +21,7 @@ from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.tip import Tip
 from protocol.digest import Digest
 from protocol.identity import PeerId
+from protocol.membership.patience import Patience
 from protocol.round.events import CertificateReceived, ForkFound
 
 # A state that no peer served is requested again after this time.
@@ -55,8 +57,11 @@ class ForkChoice:
         lineage: Lineage,
         members: Members,
         downloads: DownloadProgress,
+        policy: BranchPolicy | None = None,
     ) -> None:
+        """`policy` has the rules on branches of a run of rules 4; None before."""
         self._lineage = lineage
+        self._policy = policy
         self._members = members
         self._downloads = downloads
         # By certificate whose state no peer served: when to ask again, and the peers asked.
@@ -67,17 +72,25 @@ class ForkChoice:
         self._merges_failed = 0
 
     def leads(
-        self, tip: Tip, now: float, computed: Digest | None = None
+        self,
+        tip: Tip,
+        now: float,
+        computed: Digest | None = None,
+        patience: Patience | None = None,
     ) -> CertificateReceived | ForkFound | None:
         """Return where a node at `tip` goes next. A certificate ahead comes before any merge.
 
         `computed` names the certificate of the state that this node computed: adopting it needs no
-        download.
+        download. `patience` is the node's, under rules 4.
         """
         ours = self._lineage.entry(computed) if computed is not None else None
-        if ours is not None and self._lineage.descends(ours.tip, tip):
+        if (
+            ours is not None
+            and self._lineage.descends(ours.tip, tip)
+            and self._accepts(tip, ours.tip, patience, now)
+        ):
             return CertificateReceived(certificate=ours.certificate)
-        wanted = self._wanted(tip, now)
+        wanted = self._wanted(tip, now, patience)
         if wanted is not None:
             return (
                 CertificateReceived(certificate=wanted)
@@ -85,17 +98,49 @@ class ForkChoice:
                 else None
             )
         if now >= self._merge_after:
-            for other in self._lineage.other_branches(
-                tip, lambda head: bool(self._members.live_at(head.hash))
-            ):
-                return ForkFound(other=other)
+            for other in self._live_branches(tip):
+                course = self._course(tip, other, patience, now)
+                if course is Course.MEET:
+                    return ForkFound(other=other)
+                if other.hash in self._downloads.arrived:
+                    if course is Course.ABSORB:
+                        return ForkFound(other=other)
+                    entry = self._lineage.entry(other.hash)
+                    if course is Course.FOLLOW and entry is not None:
+                        return CertificateReceived(certificate=entry.certificate)
         return None
 
-    def seeks(self, tip: Tip, now: float) -> OpenCertificate | None:
+    def seeks(
+        self, tip: Tip, now: float, patience: Patience | None = None
+    ) -> OpenCertificate | None:
         """Return the certificate whose state to download beside this node's own rounds."""
-        return self._wanted(tip, now) if now < self._wary_until else None
+        wanted = self._wanted(tip, now, patience)
+        if wanted is not None:
+            return wanted if now < self._wary_until else None
+        if now < self._merge_after or patience is None:
+            return None
+        for other in self._live_branches(tip):
+            course, entry = self._course(tip, other, patience, now), self._lineage.entry(other.hash)
+            if course in (Course.ABSORB, Course.FOLLOW) and entry is not None:
+                near = other.hash in self._downloads.arrived
+                return None if near or self._is_without(other.hash, now) else entry.certificate
+        return None
 
-    def _wanted(self, tip: Tip, now: float) -> OpenCertificate | None:
+    def _live_branches(self, tip: Tip) -> list[Tip]:
+        return self._lineage.other_branches(
+            tip, lambda head: bool(self._members.live_at(head.hash))
+        )
+
+    def _accepts(self, tip: Tip, target: Tip, patience: Patience | None, now: float) -> bool:
+        return self._policy is None or self._policy.accepts(tip, target, patience, now)
+
+    def _course(self, tip: Tip, other: Tip, patience: Patience | None, now: float) -> Course:
+        """Return what to do about another branch; before rules 4, every branch is merged."""
+        if self._policy is None or patience is None:
+            return Course.MEET
+        return self._policy.course(tip, other, patience, now)
+
+    def _wanted(self, tip: Tip, now: float, patience: Patience | None) -> OpenCertificate | None:
         """Return the certificate to go to, or None.
 
         It is the preferred head, or a certificate on the way to that head whose state has arrived
@@ -110,8 +155,10 @@ class ForkChoice:
             on_the_way = [name for name in near if self._is_between(name, tip, head)]
             for name in (*on_the_way, head.hash):
                 made = self._lineage.entry(name)
-                if made is not None and (
-                    name in self._downloads.arrived or not self._is_without(name, now)
+                if (
+                    made is not None
+                    and (name in self._downloads.arrived or not self._is_without(name, now))
+                    and self._accepts(tip, made.tip, patience, now)
                 ):
                     return made.certificate
         return None
@@ -130,13 +177,17 @@ class ForkChoice:
         until, asked = self._without.get(name, (0.0, frozenset()))
         return now < until and self._members.live_at(name) <= asked
 
-    def state_unavailable(self, name: Digest, now: float, missed_s: float = 0.0) -> None:
+    def state_unavailable(
+        self, name: Digest, now: float, missed_s: float = 0.0, *, ahead: bool = True
+    ) -> None:
         """Go on without a state for a while: no peer served it, it stalled, or it is slow.
 
-        `missed_s` is the time for which the download kept this node out of rounds.
+        `missed_s` is the time for which the download kept this node out of rounds. `ahead` is False
+        for the state of another branch, for which this node does not wait.
         """
         free_s = max(WITHOUT_S, FREE_PER_MISSED * missed_s)
-        self._wary_until = max(self._wary_until, now + free_s)
+        if ahead:
+            self._wary_until = max(self._wary_until, now + free_s)
         if name == self._downloads.underway and missed_s > ADVANCING_S:
             # The download advances, so the state counts as arriving.
             return
@@ -150,8 +201,10 @@ class ForkChoice:
         self._merge_after = now + min(MERGE_RETRY_S * 2.0**self._merges_failed, MERGE_RETRY_MOST_S)
         self._merges_failed += 1
 
-    def moved(self, *, downloaded: bool = False) -> None:
+    def moved(self, *, downloaded: bool = False, tip: Tip | None = None, now: float = 0.0) -> None:
         """React to the node's move to another certificate, by a downloaded or a computed state."""
         self._merges_failed = 0
+        if self._policy is not None and tip is not None:
+            self._policy.adopted(tip.hash, now)
         if downloaded:
             self._wary_until = 0.0

@@ -28,8 +28,10 @@ from protocol.certificates.result_keepers import keeper_voted
 from protocol.certificates.tip import Tip
 from protocol.digest import Digest, merkle_root
 from protocol.journal import JournalEvent, Warned
+from protocol.membership.patience import is_full
 from protocol.ports.offload import Offload
 from protocol.round.events import CertificateAdopted
+from protocol.rules.versions import RULES_4
 
 
 class StateSync:
@@ -154,7 +156,18 @@ class StateSync:
             # How long this node took to settle must not move the end of its round away from the
             # end of the others' rounds.
             age_s = trio.current_time() - since
-        return CertificateAdopted(tip=tip, age_s=age_s)
+        votes = path[-1].votes if path else ()
+        return CertificateAdopted(tip=tip, age_s=age_s, full=self._is_any_full(path), votes=votes)
+
+    def _is_any_full(self, path: list[OpenCertificate]) -> bool:
+        """Return whether a quorum of its parent's voters signed one of these certificates."""
+        if self._state_store.manifest.rules < RULES_4 or any(map(is_merge, path)):
+            return True
+        return any(
+            parent.record is None
+            or is_full(len(votes.intersection(parent.record.counted)), len(parent.record.counted))
+            for parent, votes in self._lineage.forks.signers(path)
+        )
 
     async def write(self, *, full: bool = False) -> None:
         """Write certificates, and the full state if it is due; `full` writes it in any case."""

@@ -50,6 +50,40 @@ class TrainerLink:
         async with self.lock:
             await self._session.from_local()
 
+    async def hold(self) -> None:
+        """Pause training until `release`. The work so far enters the ledger.
+
+        The node goes on taking part in rounds, and offers what is pending. During an exchange the
+        steps since the offer belong to the next anchor, so the trainer trains on until then.
+        """
+        session = self._session
+        async with self.lock:
+            session.held = True
+            if session.is_training and not session.exchanging:
+                await self._take_in(None)
+                await self._keep_inner()
+
+    async def release(self) -> None:
+        """Train again from the local parameters, where `hold` paused training."""
+        session = self._session
+        async with self.lock:
+            if session.held:
+                session.held = False
+                if not session.is_training and not session.exchanging:
+                    await session.from_local()
+
+    async def _pause_if_held(self) -> None:
+        """Pause a trainer that trained on through an exchange. Call with `lock` held."""
+        if self._session.held and self._session.is_training:
+            await self._take_in(None)
+            await self._keep_inner()
+
+    async def _keep_inner(self) -> None:
+        try:
+            await self._session.keep_inner()
+        except TrainerLost as lost:
+            self._session.warn_once(f"The inner optimizer's last steps are lost: {lost}")
+
     async def attend(self) -> None:
         """Start training whenever the trainer is missing, until cancelled."""
         await self._session.attend()
@@ -72,6 +106,7 @@ class TrainerLink:
                 await self._begin_anew()
             elif not session.is_training:
                 await session.resume()
+            await self._pause_if_held()
 
     async def _begin_anew(self) -> None:
         """Train from the local parameters, whatever the trainer does."""
@@ -147,6 +182,7 @@ class TrainerLink:
             await session.shift()
         else:
             await self._begin_anew()
+        await self._pause_if_held()
 
     async def _take_in(self, part: LanePart | None) -> None:
         """Add the work since the last hand-over to the ledger; `part` as for `take`."""

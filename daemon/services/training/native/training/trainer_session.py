@@ -44,6 +44,8 @@ class TrainerSession:
         self.overlaps = rules.overlaps
         # Whether the last command started training.
         self.is_training = False
+        # Whether a person has paused training: no command starts it until they resume.
+        self.held = False
         # Whether the trainer's parameters are spoiled, so that training cannot continue from them.
         self.diverged = False
         # Whether an exchange follows the last hand-over, with overlap.
@@ -112,8 +114,12 @@ class TrainerSession:
         """Train from the local parameters.
 
         They equal the anchor where no work has been handed over since. Samples that were drawn are
-        not drawn again. Without a trainer, `attend` does this when the trainer is back.
+        not drawn again. Without a trainer, `attend` does this when the trainer is back. While a
+        person has paused training, nothing starts.
         """
+        if self.held:
+            self.paused()
+            return
         try:
             if self.diverged:
                 if not self._state_store.inner.size:
@@ -153,6 +159,9 @@ class TrainerSession:
 
     async def resume(self) -> None:
         """Train on from where the trainer paused; without a trainer, as `from_local`."""
+        if self.held:
+            self.paused()
+            return
         try:
             await self._trainer.resume(self.lanes.present.lane, max_steps=self._max_steps)
         except TrainerLost:

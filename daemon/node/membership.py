@@ -1,0 +1,100 @@
+"""A node's part in who takes part: the owner's records on disk, and the line that invites."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from daemon.chain.home_runs import run_folder
+from daemon.home.invitations import (
+    Entry,
+    certificate_of,
+    join_command,
+    terms_of,
+    usual_invitation,
+)
+from daemon.home.run_membership import (
+    RECORDS_FILE,
+    read_owner_records,
+    revoked_error,
+    save_owner_records,
+)
+from daemon.journal import Journal
+from daemon.node.node_parts import NodeParts
+from daemon.system.offload import in_thread
+from protocol.journal import Trouble, Warned
+from protocol.membership.owner_record import OwnerRecords
+from protocol.ports.disk import DiskFull
+from protocol.rules.versions import RULES_4
+from protocol.run.manifest import Manifest, SignedManifest
+
+# Between two looks at the file, into which the owner's commands write.
+LOOK_S = 1.0
+
+
+async def keep_owner_records(
+    home: Path, signed: SignedManifest, records: OwnerRecords, journal: Journal
+) -> None:
+    """Keep the file and the records alike, until cancelled.
+
+    The owner's commands write into the file; other nodes give records.
+    """
+    path = run_folder(home, signed.run) / RECORDS_FILE
+    seen, warned, version = 0, False, records.version
+    while True:
+        changed = await in_thread(partial(_changed_ns, path))
+        if changed not in (0, seen):
+            await in_thread(partial(read_owner_records, home, records, signed.run))
+            seen = changed
+        if records.version != version:
+            version = records.version
+            try:
+                await in_thread(partial(save_owner_records, home, records, signed.run))
+                seen, warned = await in_thread(partial(_changed_ns, path)), False
+            except DiskFull as full:
+                if not warned:
+                    message = f"The next start may not know what the run's owner signed: {full}"
+                    journal.record(Warned(code="DISK_FULL", message=message))
+                warned = True
+        await trio.sleep(LOOK_S)
+
+
+def _changed_ns(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+async def leave_when_revoked(node: NodeParts, manifest: Manifest, records: OwnerRecords) -> None:
+    """End the node once it hears that the run's owner revoked it."""
+    me = node.signer.peer
+    while me not in records.revoked:
+        await trio.sleep(LOOK_S)
+    error = revoked_error(manifest, me)
+    node.journal.record(Trouble(code="REVOKED", level="bad", message=error.what))
+    node.say(str(error))
+    node.shutdown.fail(error)
+    node.shutdown.request("the run's owner revoked this node")
+
+
+def ready_line(node: NodeParts, signed: SignedManifest, addresses: Sequence[str]) -> str:
+    """Return the line that says how others join."""
+    manifest, first = signed.open(), addresses[0]
+    if manifest.rules < RULES_4 or manifest.admits == "open":
+        return f"Ready: others join with  hypergpud start --join {first}"
+    if manifest.owner != node.signer.peer:
+        return f"Ready at {first}. The run's owner invites others:  hypergpud invite"
+    entry = Entry(
+        addresses=tuple(addresses),
+        certificate=certificate_of(node.journal.status().run.tip, signed.run),
+    )
+    try:
+        made = usual_invitation(node.config.home, signed, node.signer, entry, time.time())
+    except DiskFull as full:
+        return f"Ready at {first}. No invitation could be made: {full}"
+    return f"Ready: a friend joins with  {join_command(made.token)}\n{terms_of(made)}"

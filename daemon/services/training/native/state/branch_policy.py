@@ -1,0 +1,128 @@
+"""What a node of rules 4 does about certificates and branches of others.
+
+A node follows a degraded certificate only when it is patient. It follows a branch on which more
+voters stand than on its own, and merges a branch on which fewer or as many stand. It waits a while
+for the other side's merge before it leaves its branch, because a merge keeps the work of both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+from daemon.swarm.forks import Fork
+from daemon.swarm.lineage import Lineage
+from protocol.certificates.tip import Tip
+from protocol.digest import Digest
+from protocol.identity import PeerId
+from protocol.membership.branch_merge import exhausted_voters
+from protocol.membership.patience import Patience
+from protocol.membership.standing import is_final, rank, standing
+
+# A branch of less standing waits so long for the other one's merge: a download of the state, and a
+# few tries of the merge's round.
+MERGE_WAIT_S = 120.0
+# The own certificates whose time of adoption is remembered: a day of rounds of half a minute.
+HELD_KEPT = 4096
+# The branches whose first sight is remembered.
+SEEN_KEPT = 64
+
+
+class Course(Enum):
+    """What to do about another branch."""
+
+    IGNORE = "ignore"
+    # Merge it at once: as many voters stand on it, so both sides meet.
+    MEET = "meet"
+    # Merge it once its state has arrived: fewer voters stand on it.
+    ABSORB = "absorb"
+    # Leave the own branch for it.
+    FOLLOW = "follow"
+
+
+class BranchPolicy:
+    """The rules on branches of one node. Times are seconds of one monotonic clock."""
+
+    def __init__(self, lineage: Lineage, warn: Callable[[str, str], None]) -> None:
+        """`warn` reports (code, message) what the node's owner should know."""
+        self._lineage, self._warn = lineage, warn
+        # When this node adopted each of its certificates, the oldest first.
+        self._held: dict[Digest, float] = {}
+        # By tip of another branch: when this node first saw that it is preferred.
+        self._seen: dict[Digest, float] = {}
+        self._warned: set[Digest] = set()
+
+    def adopted(self, tip: Digest, now: float) -> None:
+        """Note that the node holds the certificate of `tip` from now on."""
+        self._held.setdefault(tip, now)
+        while len(self._held) > HELD_KEPT:
+            del self._held[next(iter(self._held))]
+
+    def accepts(self, tip: Tip, target: Tip, patience: Patience | None, now: float) -> bool:
+        """Return whether a node at `tip` may follow the certificates that lead to `target`.
+
+        `patience` is None below rules 4, where every certificate may be followed.
+        """
+        if patience is None:
+            return True
+        for parent, votes in self._lineage.forks.signers(self._lineage.path(tip, target)):
+            if parent.record is None:
+                continue
+            voters = parent.record.counted
+            signers = len(votes.intersection(voters))
+            here = Patience(since=patience.since, grace_s=patience.grace_s, voters=len(voters))
+            if not here.is_patient(signers, now):
+                return False
+        return True
+
+    def course(self, tip: Tip, other: Tip, patience: Patience, now: float) -> Course:
+        """Return what a node at `tip` does about the branch of `other`."""
+        fork = self._lineage.forks.of(tip, other)
+        if fork is None:
+            return Course.IGNORE
+        ours = standing(fork.first, fork.voters)
+        theirs = standing(fork.second, fork.voters)
+        if not theirs:
+            return Course.IGNORE
+        if len(ours) == len(theirs):
+            return Course.MEET
+        if rank(fork.first, fork.voters) > rank(fork.second, fork.voters):
+            return Course.ABSORB if not self._exhausted(tip, fork) else Course.IGNORE
+        if self._is_final(tip, fork, now):
+            self._warn_final(fork, ours, theirs)
+            return Course.IGNORE
+        first_seen = self._first_seen(fork, now)
+        if now < first_seen + MERGE_WAIT_S or not self.accepts(tip, other, patience, now):
+            return Course.IGNORE
+        return Course.FOLLOW
+
+    def _exhausted(self, tip: Tip, fork: Fork) -> frozenset[PeerId]:
+        recent = [frozenset(each.stood) for each in tip.record.merged] if tip.record else []
+        return exhausted_voters(fork.second, fork.voters, recent)
+
+    def _first_seen(self, fork: Fork, now: float) -> float:
+        """Return when this node first saw that the fork's other branch is preferred."""
+        name = fork.ancestor.hash
+        seen = self._seen.setdefault(name, now)
+        while len(self._seen) > SEEN_KEPT:
+            del self._seen[next(iter(self._seen))]
+        return seen
+
+    def _is_final(self, tip: Tip, fork: Fork, now: float) -> bool:
+        """Return whether this node has held a certificate after the common ancestor for a day."""
+        own = self._lineage.path(fork.ancestor, tip)
+        held = [self._held[one.hash] for one in own if one.hash in self._held]
+        return bool(held) and is_final(min(held), now)
+
+    def _warn_final(self, fork: Fork, ours: frozenset[PeerId], theirs: frozenset[PeerId]) -> None:
+        name = fork.ancestor.hash
+        if name in self._warned:
+            return
+        self._warned.add(name)
+        self._warn(
+            "FINAL",
+            f"Another branch after certificate {fork.ancestor.number} has {len(theirs)} of its"
+            f" voters, this node's branch has {len(ours)}. This node has held its branch for a day"
+            " and stays. To follow the other one:"
+            f" hypergpud run follow {fork.second.tip.hex()[:12]}",
+        )

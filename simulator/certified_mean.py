@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 import numpy as np
 
-from protocol.averaging.plan_sum import ClipTally, PlanSum, step_terms
+from protocol.averaging.plan_sum import ClipTally, PlanSum, codec_of, step_terms
 from protocol.averaging.replay import limited
 from protocol.averaging.vector_layout import Vector
 from protocol.certificates.certificate import OpenCertificate
@@ -37,7 +37,7 @@ def certified_mean(
     mean, tally = np.empty(parameters, np.float32), ClipTally()
     sums = PlanSum(certificate.plan, certificate.contributors, parameters)
     sums.mean_by_plan(parts, codec, mean, tally)
-    results = codec.result
+    results = codec_of(certificate.plan, codec).result
     results.decode(results.encode(mean), mean)
     terms = step_terms(certificate.plan, certificate.contributors)
     factor, _ = limited(lambda start, out: mean[start : start + out.size], parameters, terms.usual)

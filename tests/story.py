@@ -65,10 +65,18 @@ def certified(
     at: float = AT,
     loss: float | None = None,
     members: int = 4,
+    weight: int | None = None,
+    kept: dict[str, float] | None = None,
 ) -> RoundCertified:
-    """Round `number`; every member but a late or lost one of ours contributed 100 samples."""
+    """Round `number`; every member but a late or lost one of ours contributed 100 samples.
+
+    Each of them weighed `weight`, and `kept` says what the clip left of a member's work.
+    """
     contributors = PEERS[:members] if outcome in ("counted", "observed") else PEERS[1:members]
-    shares = tuple(Contributor(peer=peer, samples=100, loss=3.0) for peer in contributors)
+    shares = tuple(
+        Contributor(peer=peer, samples=100, loss=3.0, weight=weight, kept=(kept or {}).get(peer))
+        for peer in contributors
+    )
     digest = hashlib.sha256(str(number).encode()).hexdigest()
     return RoundCertified(
         at=at,

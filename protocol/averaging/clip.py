@@ -10,14 +10,17 @@ e   a chunk's energy: the sum of its squares in float64. Element j is added to l
 B   the bound: the lower median of sqrt(e) over the group's voters, the largest of them where fewer
     than 4 contribute. Where no voter contributes, all contributors count
 F   the floor: N sqrt(elements / parameters), where N is the usual length of a whole step
-    (`step_norm.py`). B is at least F and at most 8 F. Where N is not known, B is the largest
+    (`step_norm.py`). B is at least F and at most 8 F. In a run's first rounds N is not known. The
+    median is then that of the lengths above zero, so that no chunk is scaled to nothing
 
-A contribution's factor is min(1, ratio B / sqrt(e)), with the ratio 1.5. In runs whose members are
-trusted it is 1.5 max(1, weight / m): a machine with 50 times the samples moves further.
+A contribution's factor is min(1, ratio B / sqrt(e)), with the ratio 1.5 / max(1, weight / m): one
+member moves a chunk by at most 1.5 m B, whatever it claims. In runs whose members are trusted the
+ratio is 1.5 max(1, weight / m): a machine with 50 times the samples moves further.
 
 The median of 3 is one honest voter's word where one of them lies, and the floor keeps alive a chunk
 that only one member's data touch. Measured on the byte GPT with 8 members: with a ratio of 3 and
-weights up to 4 m, one attacker destroyed the model; with 1.5 and 2 m, one and two did not.
+weights up to 4 m, one attacker destroyed the model; with 1.5 and 2 m, one and two did not. With the
+longest as the bound while N is not known, one voter destroyed it in its first rounds.
 
 This file is the definition. `protocol/codec/kernel.c` computes the same bytes.
 """
@@ -67,6 +70,18 @@ class ClipScale(msgspec.Struct, frozen=True, kw_only=True):
         return self.norm * math.sqrt(elements / self.parameters) if self.norm > 0.0 else 0.0
 
 
+def clip_ratio(weight: int, median: int, *, trusting: bool) -> float:
+    """Return how far a contribution may exceed the bound.
+
+    Args:
+        weight: its weight.
+        median: m.
+        trusting: whether the owner knows every member.
+    """
+    heavier = max(1.0, weight / max(1, median))
+    return RATIO * heavier if trusting else RATIO / heavier
+
+
 def chunk_energies(values: Vector) -> Doubles:
     """Return the energy of each chunk.
 
@@ -113,8 +128,14 @@ def bounds(roots: Doubles, votes: Sequence[bool], floor: float) -> Doubles:
     """
     judges = [i for i, vote in enumerate(votes) if vote] or list(range(len(votes)))
     ordered = np.sort(roots[judges], axis=0)
-    median = floor > 0.0 and len(judges) >= VOTERS_FOR_MEDIAN
-    bound: Doubles = ordered[(len(judges) - 1) // 2 if median else -1]
+    if len(judges) < VOTERS_FOR_MEDIAN:
+        bound: Doubles = ordered[-1]
+    elif floor > 0.0:
+        bound = ordered[(len(judges) - 1) // 2]
+    else:
+        zeros = np.minimum(np.count_nonzero(ordered == 0.0, axis=0), len(judges) - 1)
+        place = zeros + (len(judges) - zeros - 1) // 2
+        bound = np.take_along_axis(ordered, place[None, :], axis=0)[0]
     return np.clip(bound, floor, MOST_FLOORS * floor) if floor > 0.0 else bound
 
 

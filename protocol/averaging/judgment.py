@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from msgspec.structs import replace
 
-from protocol.averaging.plan_sum import PlanSum
+from protocol.averaging.plan_sum import PlanSum, codec_of
 from protocol.averaging.reduction import GROUP_CODEC
 from protocol.averaging.sum_audit import Evidence, check_piece, encode_evidence
 from protocol.averaging.vector_layout import chunk_count, element_range
@@ -109,7 +109,7 @@ def is_right(
         PeerFault: "malformed" when a chunk does not decode.
     """
     start, stop = element_range(evidence.chunk, evidence.chunk + 1, parameters)
-    mean = np.empty(stop - start, np.float32)
+    mean, codec = np.empty(stop - start, np.float32), codec_of(certificate.plan, codec)
     parts = {
         i: piece.data for i, piece in zip(claim.contributors, evidence.contributed, strict=True)
     }

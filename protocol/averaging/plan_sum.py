@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from protocol.averaging.clip import RATIO, ClipPart, ClipScale
+from protocol.averaging.clip import RATIO, ClipPart, ClipScale, clip_ratio
 from protocol.averaging.reduction import GROUP_CODEC
 from protocol.averaging.vector_layout import Vector, chunk_count
 from protocol.averaging.weights import TRUSTED_POLICIES, lower_median, weights_in
 from protocol.codec import Codec, codec_named
+from protocol.codec.wide_results import with_results_for
 from protocol.digest import Buffer
 from protocol.messages.round import TrustPlan
 from protocol.messages.sum_terms import SumTerms
@@ -41,6 +42,17 @@ def contributor_weights(plan: OpenPlan, contributors: Sequence[int]) -> tuple[in
     if terms is None:
         return tuple(plan.offers[i].samples for i in contributors)
     return weights_in(terms.weights, terms.newcomers, contributors, plan.policy)
+
+
+def codec_of(plan: OpenPlan, codec: Codec) -> Codec:
+    """Return the run's codec as a plan uses it: its means may travel with more bits.
+
+    The plan's expected contributors decide, so that the size of a result never depends on who is
+    lost.
+    """
+    if terms_of(plan) is None:
+        return codec
+    return with_results_for(codec, sum(1 for offer in plan.offers if offer.samples))
 
 
 class ClipTally:
@@ -112,13 +124,13 @@ class PlanSum:
         if self._terms is None:
             weighted = [(self.weights[member], data) for member, data in given]
             return self._rules.weighted_mean(weighted, codec, out)
-        median, voters = max(1, self._terms.median), self._terms.voters
+        voters, median = self._terms.voters, self._terms.median
         clipped = [
             ClipPart(
                 weight=self.weights[member],
                 data=data,
                 votes=member in voters,
-                ratio=RATIO * max(1.0, self.weights[member] / median) if self._trusting else RATIO,
+                ratio=clip_ratio(self.weights[member], median, trusting=self._trusting),
             )
             for member, data in given
         ]
@@ -140,13 +152,14 @@ class PlanSum:
         if self._terms is None:
             weighted = [(weight, data) for weight, (_, data) in zip(weights, means, strict=True)]
             return self._rules.weighted_mean(weighted, codec, out)
-        usual = max(1, lower_median(weights)) if weights else 1
+        usual = lower_median(weights) if weights else 1
         clipped = [
             ClipPart(
                 weight=weight,
                 data=data,
                 votes=True,
-                ratio=RATIO * max(1.0, weight / usual) if self._trusting else RATIO,
+                # A group may weigh more than another because it has more members.
+                ratio=clip_ratio(weight, usual, trusting=True) if self._trusting else RATIO,
             )
             for weight, (_, data) in zip(weights, means, strict=True)
         ]

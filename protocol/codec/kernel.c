@@ -345,9 +345,12 @@ INLINE double clip_bound(const double *roots, const uint8_t *votes, size_t parts
                     ordered[place] = ordered[place - 1];
                 ordered[place] = roots[part];
             }
+    size_t zeros = 0;
+    for (; lowest <= 0.0 && zeros + 1 < judges && ordered[zeros] == 0.0;)
+        zeros++;
+    double bound = ordered[judges >= VOTERS_FOR_MEDIAN ? zeros + (judges - zeros - 1) / 2 : judges - 1], highest = MOST_FLOORS * lowest;
     if (lowest <= 0.0)
-        return ordered[judges - 1];
-    double bound = ordered[judges >= VOTERS_FOR_MEDIAN ? (judges - 1) / 2 : judges - 1], highest = MOST_FLOORS * lowest;
+        return bound;
     bound = bound > lowest ? bound : lowest;
     return bound < highest ? bound : highest;
 }

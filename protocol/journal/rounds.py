@@ -9,6 +9,11 @@ import msgspec
 from protocol.identity import PeerId
 from protocol.journal.base import JournalEvent
 
+KEPT_WHOLE = 0.9
+"""From this share on, the clip took nothing that matters. Single chunks of honest work are clipped
+now and then.
+"""
+
 
 class Contributor(msgspec.Struct, frozen=True, kw_only=True):
     """What one member contributed to a round."""
@@ -16,6 +21,16 @@ class Contributor(msgspec.Struct, frozen=True, kw_only=True):
     peer: PeerId
     samples: int
     loss: float | None
+    # What its samples weighed in the mean; None where the journal does not say, which is all.
+    weight: int | None = None
+    # Which share of its work the clip left in the chunks that this node summed; None where this
+    # node summed none, or where nothing is clipped.
+    kept: float | None = None
+
+    @property
+    def is_clipped(self) -> bool:
+        """Whether the clip took a part of the work that shows in the model."""
+        return self.kept is not None and self.kept < KEPT_WHOLE
 
 
 class PhaseEntered(JournalEvent, frozen=True, kw_only=True, tag=True):

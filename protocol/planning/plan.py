@@ -24,6 +24,7 @@ from protocol.averaging.plan_terms import check_terms
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS, MAX_PARAMETERS
 from protocol.chain.account_binding import wallet_of_offer
 from protocol.codec import chunk_bytes, codec_named
+from protocol.codec.wide_results import with_results_for
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
@@ -137,7 +138,9 @@ def make_plan(
     bounds = GroupBounds(least=min(group.min_group, len(in_time)), most=group.max_group)
 
     def choose(offers: list[Offer], bounds: GroupBounds) -> GroupChoice:
-        return rules.choose(_snapshot(offers), bounds, sizes, before)
+        return rules.choose(
+            _snapshot(offers), bounds, sizes_of(manifest, chunks, _contributors(offers)), before
+        )
 
     members = [i for i, (signed, _) in enumerate(in_time) if _reduces(signed.peer, roles)]
     if len(members) in {0, len(in_time)}:
@@ -215,9 +218,18 @@ def _with_trust(plan: Plan, trust: PlanTrust, terms: SumTerms) -> TrustPlan:
     )
 
 
-def sizes_of(manifest: Manifest, chunks: int) -> VectorSizes:
-    """Return the bytes of the run's vector as an offer, as partial sums and as a result."""
+def _contributors(offers: Iterable[Offer]) -> int:
+    return sum(1 for _, ready in offers if ready.samples)
+
+
+def sizes_of(manifest: Manifest, chunks: int, contributors: int = 0) -> VectorSizes:
+    """Return the bytes of the run's vector as an offer, as partial sums and as a result.
+
+    In runs of rules 4, results of many contributors travel with more bits.
+    """
     codec = codec_named(manifest.codec)
+    if manifest.rules >= RULES_4:
+        codec = with_results_for(codec, contributors)
     return VectorSizes(
         offer=chunks * chunk_bytes(codec),
         partial=chunks * CHUNK_ELEMENTS * 4,

@@ -149,6 +149,8 @@ class RoundSummary(msgspec.Struct, frozen=True, kw_only=True):
     predicted_s: float | None = None
     held_out: float | None = None
     held_out_scorers: int = 0
+    # Contributors from whose work the clip took a part, as far as this node summed it.
+    clipped: tuple[PeerId, ...] = ()
 
     @property
     def exchange_s(self) -> float:

@@ -98,6 +98,7 @@ def round_certified(state: StatusState, event: journal.RoundCertified) -> None:
             outcome=outcome,
             members=_ids(event.members),
             contributors=_ids(tuple(share.peer for share in event.shares)),
+            clipped=_ids(tuple(share.peer for share in event.shares if share.is_clipped)),
             samples=samples,
             loss=loss,
             phase_seconds=dict(islice(phases, MAX_PHASES)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from protocol import journal
-from protocol.status.figures import duration, loss, phase_words, quantity, size
+from protocol.status.figures import count, duration, loss, phase_words, quantity, size
 from protocol.status.text_parts import LeveledText, NameOf, because
 
 _OUTCOMES = {
@@ -43,13 +43,26 @@ def round_certified(event: journal.RoundCertified, name_of: NameOf) -> LeveledTe
         f"Round {event.number} is certified: {part}, {quantity(event.samples, 'sample')}{claimed}."
     )
     if event.outcome == "counted":
-        return "good", f"{text} Your work counted."
+        less = next((bounded(share) for share in event.shares if name_of(share.peer) == "you"), "")
+        return "good", f"{text} Your work counted{because(less)}" if less else (
+            f"{text} Your work counted."
+        )
     if event.outcome == "observed":
         # Where all members counted, the leader's reason says nothing new.
         explains = event.reason and len(event.shares) < len(event.members)
         return "info", f"{text} {event.reason}" if explains else text
     level, yours = _OUTCOMES.get(event.outcome, ("info", event.outcome))
     return level, f"{text} {yours}{because(event.reason)}" if yours else text
+
+
+def bounded(share: journal.Contributor) -> str:
+    """Say what caps and the clip took from one contribution; empty where they took nothing."""
+    taken: list[str] = []
+    if share.weight is not None and share.weight < share.samples:
+        taken.append(f"{count(share.weight)} of {quantity(share.samples, 'sample')} counted")
+    if share.kept is not None and share.is_clipped:
+        taken.append(f"the clip left {share.kept:.0%} of the work")
+    return " and ".join(taken)
 
 
 def round_averaged(event: journal.RoundAveraged, name_of: NameOf) -> LeveledText:

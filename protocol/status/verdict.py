@@ -146,10 +146,23 @@ def _own_rounds(state: StatusState) -> LeveledText | None:
     sentence += f"; {', '.join(why)}" if why else ""
     offered = total - idle
     if offered and counted * 10 >= offered * 9:
-        return "good", sentence
+        return _clipped(state) or ("good", sentence)
     return (
         "bad" if offered >= 5 and counted * 2 < offered else "warning" if offered else "info"
     ), sentence
+
+
+def _clipped(state: StatusState) -> LeveledText | None:
+    """Say that the last round clipped the work of more than a third of its contributors."""
+    last = state.newest
+    if last is None or 3 * len(last.clipped) <= len(last.contributors):
+        return None
+    return (
+        "warning",
+        f"Round {last.number} clipped the work of {len(last.clipped)} of "
+        f"{quantity(len(last.contributors), 'contributor')}: it was much longer than the voters' "
+        f"work. To see whose: hypergpud round {last.number}",
+    )
 
 
 def _averaged_rounds(state: StatusState) -> LeveledText | None:

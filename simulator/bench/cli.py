@@ -215,6 +215,76 @@ def codecs(context: click.Context, elements: int, repeat: int) -> None:
 
 @bench.command()
 @click.option(
+    "--attacks",
+    type=NAMES,
+    default="",
+    metavar="NAMES",
+    help="The attacks, separated by commas. Default: all.",
+)
+@click.option(
+    "--attackers",
+    type=click.IntRange(1, 32),
+    default=2,
+    show_default=True,
+    help="The most attackers among the members.",
+)
+@click.option(
+    "--members", type=click.IntRange(3, 64), default=8, show_default=True, help="Members."
+)
+@click.option(
+    "--rounds", type=click.IntRange(1, 10_000), default=60, show_default=True, help="Rounds."
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(1, 1000),
+    default=4,
+    show_default=True,
+    help="Steps of a member in a round.",
+)
+@click.option("--unclipped", is_flag=True, help="Also play one attacker by rules 3.")
+@global_options(hidden=True)
+@click.pass_context
+def poisoning(
+    context: click.Context,
+    attacks: tuple[str, ...],
+    attackers: int,
+    members: int,
+    rounds: int,
+    steps: int,
+    unclipped: bool,
+) -> int:
+    """Train a byte GPT with attackers among its members, by weights, clip and step limit.
+
+    All attackers vote and claim a million samples. Fails when a loss ends more than 10% above the
+    honest one.
+    """
+    import msgspec  # noqa: PLC0415
+
+    from simulator.bench.poisoning import benchmark  # noqa: PLC0415
+    from simulator.bench.poisoning.attacks import ATTACKS  # noqa: PLC0415
+
+    call = invocation_of(context)
+    unknown = [attack for attack in attacks if attack not in ATTACKS]
+    if unknown or attackers >= members:
+        raise click.BadParameter(
+            f"{unknown[0]!r} is none of {', '.join(ATTACKS)}"
+            if unknown
+            else f"{attackers} attackers leave no honest one among {members} members",
+            param_hint="--attacks" if unknown else "--attackers",
+        )
+    records = benchmark.bench_poisoning(
+        benchmark.cases(attacks or tuple(ATTACKS), attackers, unclipped=unclipped),
+        members=members,
+        rounds=rounds,
+        steps=steps,
+        say=call.say,
+    )
+    call.result(msgspec.json.encode(records).decode() if call.as_json else benchmark.table(records))
+    return 0 if benchmark.withstood(records) else 1
+
+
+@bench.command()
+@click.option(
     "--codecs", type=NAMES, default="int4,int8,float32", show_default=True, metavar="NAMES"
 )
 @click.option(

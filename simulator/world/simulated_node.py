@@ -55,6 +55,8 @@ class CountingTrainer:
         self.collected = 0
         # Whether the next stretch ends in values that are not finite.
         self.diverges = False
+        # By what every stretch is multiplied: a poisoner's trainer hands over other work.
+        self.poison = 1.0
 
     async def describe(self) -> TaskInfo:
         return await self.inner.describe()
@@ -93,6 +95,8 @@ class CountingTrainer:
         if self.diverges and work.samples:
             self.diverges = False
             work.delta[:] = np.nan
+        if self.poison != 1.0:
+            work.delta[:] *= np.float32(self.poison)
         self.collected += work.samples
         return work
 

@@ -18,7 +18,7 @@ from daemon.services.training.native.exchange import all_reduce
 from daemon.services.training.native.rounds import message_translator, round_loop
 from daemon.services.training.native.state import anchor
 from daemon.services.training.native.state.state_store import StateStore
-from protocol.averaging import outer_step, reduction
+from protocol.averaging import outer_step, plan_sum, reduction
 from protocol.certificates import certificate
 from protocol.codec import codec_named
 from protocol.contribution.ledger import Ledger
@@ -75,7 +75,8 @@ def test_the_world_runs_the_modules_of_the_real_node() -> None:
         )
     # Nothing replaces a rule or a step of the engine.
     for module, name in (
-        (all_reduce, "rule_set"),
+        (all_reduce, "PlanSum"),
+        (plan_sum, "rule_set"),
         (anchor, "rules_of"),
         (round_loop, "step"),
         (swarm.lineage, "extend"),

@@ -10,6 +10,7 @@ from daemon.round_story import PhaseStory, RoundStory, ViewStory
 from protocol.identity import PeerId
 from protocol.journal import RoundAveraged, RoundCertified
 from protocol.status.figures import clean, count, duration, loss, phase_words, quantity, tail
+from protocol.status.round_text import bounded
 
 WIDTH = 100
 # Columns of the time and the phase in a line of a view.
@@ -106,6 +107,7 @@ def _certificate(story: RoundStory, made: RoundCertified, room: int) -> list[str
         ("samples", samples),
         ("claimed", f"loss {loss(made.loss)}" if made.loss is not None else ""),
         ("counted", shares or "nobody"),
+        ("bounded", _bounded(story, made)),
         ("lost", f"{_names(story, lost)} (planned, but not counted)" if lost else ""),
         ("absent", f"{_names(story, story.absent)} (in the round before)" if story.absent else ""),
         ("why", made.reason),
@@ -114,6 +116,12 @@ def _certificate(story: RoundStory, made: RoundCertified, room: int) -> list[str
         ("its time", phases),
     ]
     return [f"Certificate {made.certificate[:16]}", *_table(rows, room)]
+
+
+def _bounded(story: RoundStory, made: RoundCertified) -> str:
+    """Say what caps and the clip took from each contribution, as far as they took anything."""
+    taken = [(one.peer, bounded(one)) for one in made.shares]
+    return "; ".join(f"{_name(story, peer)}: {what}" for peer, what in taken if what)
 
 
 def _averaged(story: RoundStory, made: RoundAveraged, room: int) -> list[str]:

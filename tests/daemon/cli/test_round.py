@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from daemon.cli.main import run
-from tests.daemon.test_round_story import eventful_round, write
+from tests.daemon.test_round_story import BEGAN_AT, STARTED, certified, eventful_round, write
 
 GOLDEN = Path(__file__).with_name("round_story.txt")
 
@@ -85,3 +86,16 @@ def test_round_with_a_number_and_a_list_is_a_usage_error(
 ) -> None:
     assert run(["--home", str(home), "round", "7", "--last", "3"]) == 2
     assert "Give N or --last, not both." in capsys.readouterr().err
+
+
+def test_round_says_what_caps_and_the_clip_took_from_each_member(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = certified(6)
+    mine, theirs = made.shares
+    bounds = (replace(mine, weight=540), replace(theirs, weight=900, kept=0.25))
+    write(tmp_path / "journal.jsonl", [STARTED, replace(made, at=BEGAN_AT, shares=bounds)])
+    assert run(["--home", str(tmp_path), "round", "6"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "540 of 1,080 samples counted; " in shown
+    assert ": the clip left 25% of the work" in shown

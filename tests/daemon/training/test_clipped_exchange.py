@@ -40,8 +40,10 @@ def test_members_find_the_clipped_mean_and_note_what_was_clipped(
                 assert exchange is not None
                 shares = exchange.clip_shares()
                 assert shares.keys() == set(contributors)
-                # What top-k leaves of a vector is shorter than the vector, by about 3.
-                assert 1.4 / 30 < shares[1] < (5 if codec == "topk" else 1.6) / 30
+                # It weighs 4 or 6 where the median is 3. What top-k leaves of a vector is about a
+                # third as long as the vector.
+                least, most = 0.7, 4.0 if codec == "topk" else 1.2
+                assert least < 30 * shares[1] < most
                 assert all(shares[i] > 0.9 for i in contributors if i != 1)
 
     run_virtual(story)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import sys
 
+import numpy as np
+import pytest
 import trio
 import trio.testing
 from msgspec.structs import replace
@@ -16,12 +19,14 @@ from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
 from daemon.swarm.state_transfer import StateServer, serve_state
 from protocol.averaging.outer_step import state_digest, state_leaves
-from protocol.averaging.vector_layout import CHUNK_ELEMENTS
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
 from protocol.ports.disk_records import Checkpoint
 from protocol.ports.offload import inline
 from protocol.ports.trainer import ParameterSpec, TaskInfo
 from protocol.round.events import Event, StateReceived
+from protocol.rules.versions import RULES_4
 from protocol.run.manifest import seal
+from protocol.run.manifest_versions import RULES_3
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.disk import MemoryDisk
 from simulator.fakes.medium import MemoryMedium
@@ -183,3 +188,37 @@ def test_downloads_keep_few_states_of_a_branch_that_is_never_merged() -> None:
 
     run_virtual(main)
     assert scene.downloads.arrived == {step.tip.hash for step in scene.further[-ARRIVED_KEPT:]}
+
+
+@pytest.mark.parametrize("rules", [RULES_3, RULES_4])
+def test_a_state_that_is_not_finite_is_refused_by_rules_4(
+    monkeypatch: pytest.MonkeyPatch, rules: int
+) -> None:
+    """Its voters certified what nobody can train from."""
+
+    original = vector
+
+    def poisoned(number: int, index: int) -> Vector:
+        made = original(number, index).copy()
+        if (number, index) == (3, 1):
+            made[-1] = np.nan
+        return made
+
+    monkeypatch.setattr(sys.modules[__name__], "vector", poisoned, raising=True)
+    scene, failures = Scene(), []
+    scene.downloads._manifest = replace(MANIFEST, rules=rules)
+
+    async def main() -> None:
+        async with scene.swarm.running(), trio.open_nursery() as nursery:
+            await scene.serve()
+            for network in (scene.here, scene.there):
+                await nursery.start(_live, network)
+            await trio.sleep(2.0)
+            for step in (scene.other, scene.further[1]):
+                failures.append(await scene.downloads.fetch(step))
+            nursery.cancel_scope.cancel()
+
+    run_virtual(main)
+    wrong, right = failures
+    assert right == ""
+    assert ("values that are not finite" in wrong) == (rules == RULES_4)

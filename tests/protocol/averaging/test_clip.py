@@ -61,10 +61,18 @@ def test_the_bound_is_the_lower_median_of_the_voters() -> None:
 
 
 def test_the_bound_is_the_longest_where_a_median_says_little() -> None:
-    three, four = [True] * 3 + [False], [True] * 4
+    three = [True] * 3 + [False]
     assert _bound([1, 2, 3, 99], three, 1.0) == 3.0, "fewer than four voters"
-    assert _bound([1, 2, 3, 4], four) == 4.0, "before a usual norm is known"
+    assert _bound([1, 2, 3, 99], three) == 3.0
     assert _bound([1, 2, 3, 4], [False] * 4, 1.0) == 2.0, "no voter contributes"
+
+
+def test_the_bound_before_a_usual_norm_is_the_median_of_what_is_not_zero() -> None:
+    """One voter of many must not destroy the model in the first rounds."""
+    assert _bound([1, 2, 1e9, 3, 4], [True] * 5) == 3.0
+    assert _bound([0, 0, 0, 2, 1e9], [True] * 5) == 2.0
+    assert _bound([0, 0, 0, 0], [True] * 4) == 0.0
+    assert _bound([0, 0, 0, 7], [True] * 4) == 7.0
 
 
 @given(

@@ -14,14 +14,18 @@ from protocol.averaging.plan_terms import check_terms, plan_terms
 from protocol.averaging.replay import limited, step_state
 from protocol.averaging.sum_audit import Evidence, Piece, result_piece
 from protocol.averaging.vector_layout import Vector, element_range
+from protocol.averaging.weights import weights_in
 from protocol.certificates.certificate import OpenCertificate
 from protocol.codec import codec_named
+from protocol.contribution.ledger import Ledger
 from protocol.errors import PeerFault
+from protocol.journal import Contributor
 from protocol.messages.round import Plan, TrustPlan
 from protocol.messages.sum_terms import SumTerms
 from protocol.planning.plan import OpenPlan
 from protocol.rules.versions import RULES_4
 from protocol.run.manifest import Outer
+from protocol.status.round_text import bounded
 from tests.protocol.averaging.summed_round import FOUR, PARAMETERS, Summed, SummedInGroups
 
 EVERYONE = (0, 1, 2, 3)
@@ -210,3 +214,27 @@ def test_a_long_mean_is_scaled_down_before_the_outer_step() -> None:
     )
     assert np.array_equal(after[0], -(mean * np.float32(factor)))
     assert np.array_equal(mean, kept), "the results in memory stay as they are"
+
+
+def test_the_offer_of_a_fast_card_settles_whole_and_says_what_was_dropped() -> None:
+    """Story trust-fast-card-ledger: 50 times the samples of seven others, in an open run.
+
+    Work that caps took from would become the average of ever older rounds.
+    """
+    ledger = Ledger(PARAMETERS, codec_named("float32"), 1_000_000, 3)
+    own: list[list[tuple[int, float]]] = [[] for _ in range(8)]
+    random = np.random.default_rng(8)
+    for _ in range(40):
+        ledger.add(random.standard_normal(PARAMETERS, np.float32), 500)
+        offer = ledger.make_offer()
+        samples = [offer.weight, *[10] * 7]
+        terms = plan_terms(samples, range(8), (), own, (), 20.0, "open")
+        weights = weights_in(terms.weights, (), range(8), "open")
+        assert weights == (20, *[10] * 7)
+        for history, weight in zip(own, weights, strict=True):
+            history.append((weight, 20.0))
+        assert ledger.settle(offer.seq) == 0
+        assert ledger.pending == 0
+        assert not ledger.residue.any(), "nothing of this round is in the next offer"
+    shown = bounded(Contributor(peer="fast", samples=500, loss=None, weight=weights[0]))
+    assert shown == "20 of 500 samples counted"

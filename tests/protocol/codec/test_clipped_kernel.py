@@ -52,6 +52,8 @@ def test_random_cases(kernel: KernelStatus, request: pytest.FixtureRequest) -> N
             # Parts of one length, so that medians decide, or of any.
             near = random.random() < 0.7
             values = random.permutation(base) if near else _values(random, elements)
+            if random.random() < 0.2:
+                values = np.zeros(elements, np.float32)
             parts.append(
                 ClipPart(
                     weight=int(random.integers(1, 1 << random.integers(1, 40))),

@@ -15,8 +15,12 @@ import msgspec
 import numpy as np
 import pytest
 
+from protocol.averaging.clip import ClipPart, ClipScale
 from protocol.averaging.group_layout import GroupLayout, layout_of
+from protocol.averaging.plan_terms import plan_terms
+from protocol.averaging.step_norm import energies, limit_step
 from protocol.averaging.vector_layout import Vector
+from protocol.averaging.weights import weights_in
 from protocol.codec import codec_named
 from protocol.digest import digest
 from protocol.planning.group_proposals import GroupBounds
@@ -149,6 +153,51 @@ def _schedules(rules: RuleSet) -> list[bytes]:
     return [msgspec.msgpack.encode((each.learning_rate, each.momentum)) for each in found]
 
 
+def _clipped_sums(rules: RuleSet) -> list[bytes]:
+    made = []
+    for name in ("float32", "bfloat16", "int8", "int4", "topk"):
+        codec, out = codec_named(name), np.empty(5000, np.float32)
+        for norm in (0.0, 30.0):
+            parts = [
+                ClipPart(weight=i + 1, data=codec.encode(part * np.float32(i)), votes=i < 5)
+                for i, part in enumerate(_vectors(1, 6))
+            ]
+            kept = rules.clipped_mean(parts, ClipScale(norm=norm, parameters=9000), codec, out)
+            made += [out.tobytes(), kept.tobytes()]
+    return made
+
+
+def _terms(rules: RuleSet) -> list[bytes]:
+    rng, made = Random(4), []
+    for count in (1, 2, 4, 5, 9, 64):
+        for policy in ("open", "invite"):
+            samples = [rng.randint(0, 1 << rng.randint(1, 30)) for _ in range(count)]
+            roles = [rng.randint(0, 2) for _ in range(count)]
+            new = [i for i in range(count) if roles[i] == 0]
+            own = [
+                [(rng.randint(1, 1000), rng.uniform(1, 60)) for _ in range(rng.randint(0, 12))]
+                for _ in range(count)
+            ]
+            norms = [rng.choice([0.0, rng.random()]) for _ in range(rng.randint(0, 32))]
+            voters = [i for i in range(count) if roles[i] == 2]
+            terms = plan_terms(samples, voters, new, own, norms, 17.5, policy)
+            contributors = [i for i in range(count) if samples[i]]
+            made += [
+                msgspec.msgpack.encode(terms),
+                msgspec.msgpack.encode(weights_in(terms.weights, new, contributors, policy)),
+            ]
+    return made
+
+
+def _step_limits(rules: RuleSet) -> list[bytes]:
+    return [
+        msgspec.msgpack.encode((energies(mean).tolist(), *limit_step(energy, usual)))
+        for mean in _vectors(20, 2)
+        for energy in (0.0, 5000.0, 1e60)
+        for usual in (0.0, 1e-3, 40.0)
+    ]
+
+
 # The outer rules under which the pins were recorded.
 PINNED_OUTER = Outer(learning_rate=0.7, momentum=0.9)
 
@@ -161,6 +210,13 @@ PARTS: dict[str, Callable[[RuleSet], list[bytes]]] = {
     "steps": _steps,
     "round length": _lengths,
     "schedules": _schedules,
+}
+
+# What rules 4 compute beside that.
+TRUST_PARTS: dict[str, Callable[[RuleSet], list[bytes]]] = {
+    "clipped sums": _clipped_sums,
+    "terms": _terms,
+    "step limits": _step_limits,
 }
 
 _TWO = {
@@ -182,20 +238,27 @@ PINS: dict[int, dict[str, str]] = {
     RULES_2: _TWO,
     RULES_3: _THREE,
     # Not released yet.
-    RULES_4: _THREE,
+    RULES_4: {
+        **_THREE,
+        "clipped sums": "3044025a0425de2dccbfd2bf340db9b7",
+        "terms": "3b012a699cc8b2b4f404e182b4a3290b",
+        "step limits": "fab45468fb1167eee8cfaa15c06b1673",
+    },
 }
 
 
 def test_every_version_is_pinned() -> None:
     assert PINS.keys() == RULE_SETS.keys()
-    assert all(PINS[version].keys() == PARTS.keys() for version in KNOWN_RULES)
+    for version in KNOWN_RULES:
+        parts = PARTS | TRUST_PARTS if version >= RULES_4 else PARTS
+        assert PINS[version].keys() == parts.keys()
 
 
 @pytest.mark.parametrize(
     ("version", "part"), [(version, part) for version, pinned in PINS.items() for part in pinned]
 )
 def test_a_version_computes_what_it_did(version: int, part: str) -> None:
-    found = digest(*PARTS[part](RULE_SETS[version])).hex()[:32]
+    found = digest(*(PARTS | TRUST_PARTS)[part](RULE_SETS[version])).hex()[:32]
     assert found == PINS[version][part], (
         f'rules {version} have another {part} than they had; its pin would be "{found}"'
     )

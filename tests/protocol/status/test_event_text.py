@@ -10,7 +10,7 @@ from protocol import journal
 from protocol.status import EventLog, StatusState, describe, fold
 from protocol.status.event_fold import EFFECTS
 from protocol.status.event_text import WORDS
-from tests.story import AT, PEERS, certified, day
+from tests.story import AT, ME, PEERS, certified, day
 
 EVENTS: tuple[type[journal.JournalEvent], ...] = typing.get_args(journal.AnyEvent)
 
@@ -101,3 +101,18 @@ def test_the_status_says_once_that_the_node_waits_for_others() -> None:
     for event in (ALONE, trained, ALONE, trained, ALONE):
         fold(state, event)
     assert sum("Waiting for more nodes" in line.text for line in state.newest_lines()) == 1
+
+
+def test_a_certificate_says_what_caps_and_the_clip_took_from_this_node() -> None:
+    def text(weight: int | None = None, kept: dict[str, float] | None = None) -> str:
+        event = certified(5, "counted", weight=weight, kept=kept)
+        return describe(event, lambda peer: "you" if peer == ME else "x")[1]
+
+    assert text(kept={ME: 0.97}).endswith("Your work counted.")
+    assert text(weight=40).endswith("Your work counted: 40 of 100 samples counted.")
+    assert text(kept={ME: 0.5, PEERS[1]: 0.1}).endswith(
+        "Your work counted: the clip left 50% of the work."
+    )
+    assert text(weight=40, kept={ME: 0.5}).endswith(
+        "Your work counted: 40 of 100 samples counted and the clip left 50% of the work."
+    )

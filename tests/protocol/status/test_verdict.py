@@ -267,6 +267,19 @@ def test_reading_a_status_loads_neither_cryptography_nor_numpy() -> None:
     assert found.stdout.strip() == ""
 
 
+def test_a_round_that_clips_more_than_a_third_of_its_contributors_is_never_good() -> None:
+    events = day(rounds=20)
+    one, two = {PEERS[1]: 0.2}, {PEERS[1]: 0.2, PEERS[2]: 0.89}
+    level, _ = verdict(*events, certified(21, members=4, kept=one))
+    assert level == "good"
+    level, sentence = verdict(*events, certified(21, members=4, kept=two))
+    assert level == "warning"
+    assert sentence == (
+        "Round 21 clipped the work of 2 of 4 contributors: it was much longer than the voters' "
+        "work. To see whose: hypergpud round 21"
+    )
+
+
 def test_a_paused_node_says_how_it_goes_on() -> None:
     paused = journal.TrainingHeld(held=True)
     waits = journal.Alone(number=1, samples_pending=1240, reason="")

@@ -20,6 +20,7 @@ from daemon.services.training.native.exchange.result_buffer import ReceivedResul
 from daemon.swarm.frames import FrameReader, decode_as, frame
 from daemon.swarm.reply_limiter import ReplyLimiter
 from protocol.averaging.judgment import claim_of, hands, is_right
+from protocol.averaging.plan_sum import codec_of
 from protocol.averaging.sum_audit import (
     MAX_PIECE_BYTES,
     MAX_PROOF,
@@ -133,7 +134,8 @@ class Auditor:
             if drawn.slice in results:
                 signed, encoded = results[drawn.slice]
                 chunk = drawn.chunk - certificate.plan.layout.slices[drawn.slice][0]
-                reduced = await self._offload(partial(result_piece, encoded, self._codec, chunk))
+                codec = codec_of(certificate.plan, self._codec)
+                reduced = await self._offload(partial(result_piece, encoded, codec, chunk))
                 await self._audit_chunk(certificate, drawn.chunk, signed, reduced)
 
     async def _audit_chunk(

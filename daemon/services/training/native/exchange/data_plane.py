@@ -32,13 +32,13 @@ from daemon.services.training.native.exchange.exchange_context import (
 )
 from daemon.services.training.native.exchange.inter_group_reduce import GroupSumSample
 from daemon.services.training.native.exchange.peer_links import note_part, note_sent
-from daemon.services.training.native.exchange.result_buffer import EncodingLosses, ReceivedResults
+from daemon.services.training.native.exchange.result_buffer import OwnSums, ReceivedResults
 from daemon.services.training.native.exchange.signal import Signal
 from daemon.services.training.native.state.anchor import Anchor
 from daemon.services.training.native.state.result_store import ResultStore
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Refuse
-from protocol.averaging.plan_sum import step_terms
+from protocol.averaging.plan_sum import codec_of, step_terms
 from protocol.averaging.reduction import GROUP_CODEC
 from protocol.certificates.certificate import OpenCertificate
 from protocol.codec import codec_named
@@ -120,7 +120,7 @@ class DataPlane:
             ExchangeContext(
                 run=self._run,
                 signer=self._signer,
-                codec=self._codec,
+                codec=codec_of(plan, self._codec),
                 parameters=anchor.parameters,
             ),
             ExchangePorts(
@@ -186,13 +186,14 @@ class DataPlane:
 
     # ---------------------------------------------------------------- reading an exchange
 
-    def encoding_losses(self, certificate: OpenCertificate) -> EncodingLosses:
-        """Return what encoding lost of the slices that this node finished for a certificate."""
-        current = self._current
-        return (
-            current.lost_by_encoding.get(certificate.outcome.inclusion, [])
-            if current is not None
-            else []
+    def own_sums(self, certificate: OpenCertificate) -> OwnSums:
+        """Return what this node's own sums for a certificate left."""
+        current, name = self._current, certificate.outcome.inclusion
+        if current is None:
+            return OwnSums()
+        return OwnSums(
+            losses=current.lost_by_encoding.get(name, []),
+            kept=current.clip_shares() if current.inclusion_digest == name else {},
         )
 
     def received(self, certificate: OpenCertificate) -> ReceivedResults:

@@ -9,8 +9,9 @@ reopened: nothing may write to memory that was checked.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+import msgspec
 import numpy as np
 
 from daemon.services.training.native.exchange.buffers import Buffers
@@ -23,6 +24,16 @@ from protocol.messages.base import Signed
 
 EncodingLosses = list[tuple[int, Vector]]
 """What encoding lost of slices, as (first element, weight x (mean - decoded))."""
+
+
+class OwnSums(msgspec.Struct, frozen=True, kw_only=True):
+    """What is left of the sums that this node made for a certificate."""
+
+    losses: EncodingLosses = []
+    # Which share of each contribution the clip left there, by member of the plan; empty where
+    # nothing is clipped.
+    kept: Mapping[int, float] = {}
+
 
 ReceivedResults = dict[int, tuple[Signed, Buffer]]
 """By slice: the message that its reducer signed, and the encoded mean."""

@@ -71,8 +71,8 @@ class RoundExecutor:
         assert download is not None or not downloaded, (
             "the machine adopts only a state that has arrived"
         )
-        losses = self._data_plane.encoding_losses(certificate)
-        adopted = await self._state_sync.adopt(certificate, losses, download)
+        sums = self._data_plane.own_sums(certificate)
+        adopted = await self._state_sync.adopt(certificate, sums, download)
         self._downloads.moved()
         self._fork_choice.moved(downloaded=downloaded, tip=adopted.tip, now=trio.current_time())
         self._emit(adopted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from daemon.swarm.ancestry import LineageEntry
 from protocol.identity import PeerId
@@ -19,8 +19,13 @@ def certified(
     state_digest: str = "",
     outcome: str = "observed",
     phase_seconds: dict[str, float] | None = None,
+    kept: Mapping[int, float] | None = None,
 ) -> RoundCertified:
-    """Return the journal's event for a certificate. `me` is empty for an observer."""
+    """Return the journal's event for a certificate.
+
+    `me` is empty for an observer. `kept` says which share of each contribution the clip left in
+    this node's own sums, by member of the plan.
+    """
     certificate, plan = made.certificate, made.certificate.plan
     return RoundCertified(
         number=certificate.outcome.number,
@@ -30,9 +35,13 @@ def certified(
         members=plan.members,
         shares=tuple(
             Contributor(
-                peer=plan.members[i], samples=plan.offers[i].samples, loss=plan.offers[i].loss
+                peer=plan.members[i],
+                samples=plan.offers[i].samples,
+                loss=plan.offers[i].loss,
+                weight=weight,
+                kept=(kept or {}).get(i),
             )
-            for i in certificate.contributors
+            for i, weight in zip(certificate.contributors, certificate.weights, strict=True)
         ),
         samples=certificate.samples,
         loss=certificate.loss,
@@ -73,8 +82,17 @@ class RoundLog:
             )
             self._entered_at = now
 
-    def adopted(self, path: list[LineageEntry], state_digest: str, had_offer: bool) -> None:
-        """Record the certificates up to a new tip. The node has the state of the last one."""
+    def adopted(
+        self,
+        path: list[LineageEntry],
+        state_digest: str,
+        had_offer: bool,
+        kept: Mapping[int, float],
+    ) -> None:
+        """Record the certificates up to a new tip. The node has the state of the last one.
+
+        `kept` is of the last one; see `certified`.
+        """
         for made in path:
             last = made is path[-1]
             self._record(
@@ -84,6 +102,7 @@ class RoundLog:
                     state_digest=state_digest if last else "",
                     outcome=self._outcome(made, had_offer, last=last),
                     phase_seconds=self._seconds if last else {},
+                    kept=kept if last else {},
                 )
             )
         self._seconds = {}

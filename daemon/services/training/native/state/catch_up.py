@@ -131,7 +131,7 @@ class CatchUp:
                 certificate.hash,
                 certificate.outcome.result,
                 self._results.pieces(certificate),
-                self._results.size_bytes,
+                self._results.size_bytes(certificate),
                 self._advanced,
             )
             slot.failure = await download_from(
@@ -144,7 +144,7 @@ class CatchUp:
             self.given.update(download.given)
             self.received_bytes += download.received_bytes
             if not slot.failure:
-                slot.mean = download.mean(self._results.codec)
+                slot.mean = download.mean(self._results.codec(certificate))
         slot.ready.set()
 
     def _advanced(self) -> None:

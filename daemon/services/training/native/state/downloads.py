@@ -29,6 +29,7 @@ from protocol.averaging.replay import is_merge
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.result_keepers import keepers
 from protocol.certificates.tip import Tip
+from protocol.contribution.offer import is_finite
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.journal import CaughtUp, JournalEvent
@@ -139,7 +140,8 @@ class Downloads:
         with trio.CancelScope() as self._scope:
             path = self._path_to_replay(entry)
             store = self._state_store
-            small = len(path) * store.results.size_bytes < 8 * store.anchor.parameters
+            missing = sum(store.results.size_bytes(certificate) for certificate in path)
+            small = missing < 8 * store.anchor.parameters
             arrived, failure = await self._replay(entry, path) if path and small else (None, "")
             if arrived is None:
                 arrived, failure = await self._download(entry, before)
@@ -215,7 +217,7 @@ class Downloads:
         failure = await download_from(
             self._network, download, lambda: self._holders(entry), self._refuse
         )
-        failure = failure or await self._corruption(download)
+        failure = failure or await self._corruption(download) or await self._infinity(download)
         if self._current is download:
             self._current = None
         return (None, failure) if failure else (download, "")
@@ -235,6 +237,18 @@ class Downloads:
         """Return how the complete state differs from its verified chunks; "" if it does not."""
         leaves = await self._offload(lambda: state_leaves(download.value, download.momentum))
         return "" if download.leaves == leaves else "its bytes changed in memory"
+
+    async def _infinity(self, download: StateDownload) -> str:
+        """Return why a complete state is none that votes of rules 4 may name; "" if it is one.
+
+        Members whose steps are limited never compute such a state (`step_norm.py`). So its voters
+        lied, and nobody could train from it.
+        """
+        if self._manifest.rules < RULES_4:
+            return ""
+        parts = (download.value, download.momentum)
+        finite = await self._offload(lambda: all(is_finite(part) for part in parts))
+        return "" if finite else "it has values that are not finite"
 
     def pop(self, name: Digest) -> Arrived | None:
         """Return a complete state and forget it. Its vectors then belong to the caller."""

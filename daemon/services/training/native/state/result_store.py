@@ -20,10 +20,11 @@ from daemon.swarm.lineage import Lineage
 from daemon.swarm.result_transfer import HeldMean
 from protocol.averaging.encoded_mean import EncodedMean, MeanPieces, pieces_of
 from protocol.averaging.outer_step import state_digest
+from protocol.averaging.plan_sum import codec_of
 from protocol.averaging.replay import State, is_merge
 from protocol.certificates.certificate import OpenCertificate, certificate_hash
 from protocol.certificates.result_keepers import keepers
-from protocol.codec import codec_named
+from protocol.codec import Codec, codec_named
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.journal import JournalEvent, Warned
@@ -59,7 +60,7 @@ class ResultStore:
         record: Callable[[JournalEvent], None],
     ) -> None:
         """`codec` is the codec of the run's contributions."""
-        self.codec = codec_named(codec).result
+        self._codec = codec_named(codec)
         self._run, self._me, self._parameters, self._lineage = run, me, parameters, lineage
         self._disk, self._offload, self._record = disk, offload, record
         # The oldest first.
@@ -84,14 +85,17 @@ class ResultStore:
         ):
             self._kept.popitem(last=False)
 
-    @property
-    def size_bytes(self) -> int:
-        """The bytes of one mean."""
-        return self.codec.size(self._parameters)
+    def codec(self, certificate: OpenCertificate) -> Codec:
+        """The codec of a certificate's mean."""
+        return codec_of(certificate.plan, self._codec).result
+
+    def size_bytes(self, certificate: OpenCertificate) -> int:
+        """The bytes of a certificate's mean."""
+        return self.codec(certificate).size(self._parameters)
 
     def pieces(self, certificate: OpenCertificate) -> MeanPieces:
         """The pieces of a certificate's mean."""
-        return MeanPieces(certificate.plan.layout, self.codec, self._parameters)
+        return MeanPieces(certificate.plan.layout, self.codec(certificate), self._parameters)
 
     # ---------------------------------------------------------------- on disk
 
@@ -136,9 +140,9 @@ class ResultStore:
         if kept is not None:
             return kept
         data = await self._disk.read_results(self._run, certificate.outcome.state)
-        if data is None or len(data) != self.size_bytes:
+        if data is None or len(data) != self.size_bytes(certificate):
             return None
-        mean, pieces = EncodedMean(self.codec, [(0, data)]), self.pieces(certificate)
+        mean, pieces = EncodedMean(self.codec(certificate), [(0, data)]), self.pieces(certificate)
         digests = await self._offload(lambda: pieces_of(mean, pieces))
         return mean if pieces.root(digests) == certificate.outcome.result else None
 

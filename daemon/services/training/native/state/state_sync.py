@@ -12,7 +12,7 @@ from collections.abc import Callable
 import trio
 
 from daemon.services.training.native.engine_context import ALONE_STATE_S
-from daemon.services.training.native.exchange.result_buffer import EncodingLosses
+from daemon.services.training.native.exchange.result_buffer import OwnSums
 from daemon.services.training.native.rounds.round_log import RoundLog
 from daemon.services.training.native.state.downloads import Arrived
 from daemon.services.training.native.state.state_store import StateStore
@@ -64,17 +64,20 @@ class StateSync:
     async def adopt(
         self,
         certificate: OpenCertificate,
-        losses: EncodingLosses,
+        sums: OwnSums,
         download: Arrived | None = None,
     ) -> CertificateAdopted:
-        """Adopt the certificate whose state is in the spare buffers, or in `download`."""
+        """Adopt the certificate whose state is in the spare buffers, or in `download`.
+
+        `sums` says what this node's own sums for it left.
+        """
         made, state_store = self._step_of(certificate), self._state_store
         began = trio.current_time()
         async with self._trainer_link.lock:
             if download is None:
                 # A trainer that never stops has trained on since the certificate came.
                 since = began if self._trainer_link.overlaps else trio.current_time()
-                return await self._move(made.tip, losses, since)
+                return await self._move(made.tip, sums, since)
             assert download.leaves is not None
             await state_store.anchor.receive(download.value, download.momentum, download.leaves)
             state_store.full_states.needed |= not download.replayed
@@ -83,7 +86,7 @@ class StateSync:
             # A node behind another certificate is in no round: it trains until the state of that
             # certificate has arrived.
             outdated = self._lineage.preferred_descendant(made.tip) is not None
-            return await self._move(made.tip, [], now if outdated else heard - age)
+            return await self._move(made.tip, OwnSums(), now if outdated else heard - age)
 
     def _step_of(self, certificate: OpenCertificate) -> LineageEntry:
         made = self._lineage.entry(certificate.hash)
@@ -107,7 +110,7 @@ class StateSync:
             await self._state_store.results.persist_state(number, digest, anchor.spare)
             return digest
 
-    async def _move(self, tip: Tip, losses: EncodingLosses, since: float) -> CertificateAdopted:
+    async def _move(self, tip: Tip, sums: OwnSums, since: float) -> CertificateAdopted:
         """Move to a tip whose state is in the spare buffers.
 
         `since` is when the other members began to train from the tip's anchor.
@@ -129,7 +132,7 @@ class StateSync:
         joining = state_store.ledger_store.joins(state_store.tip, path)
         await self._trainer_link.end_trajectory(joining=joining)
         had_offer = state_store.ledger.pending > 0
-        await state_store.move_to(tip, path, losses)
+        await state_store.move_to(tip, path, sums.losses)
         self.unwritten.extend(_records(path, above))
         self._unkept.extend(
             certificate
@@ -149,7 +152,10 @@ class StateSync:
             if (made := self._lineage.entry(certificate.hash)) is not None
         ]
         self._round_log.adopted(
-            steps, merkle_root(state_store.anchor.leaves[tip.hash]).hex(), had_offer
+            steps,
+            merkle_root(state_store.anchor.leaves[tip.hash]).hex(),
+            had_offer,
+            sums.kept,
         )
         await self._trainer_link.begin_trajectory()
         if overlaps:

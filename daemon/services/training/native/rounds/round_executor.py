@@ -53,6 +53,7 @@ class RoundExecutor:
                 drawn=min(ledger.drawn, MAX_DRAWN), rounds=min(max(ledger.rounds, 1), MAX_ROUNDS)
             )
             self._emit(e.OfferMade(ready=replace(ready, trajectory=trajectory), offer=offer))
+            await self._trainer_link.keep_inner()
         # A node that is alone has no certificates, and its work grows all the same.
         await self._state_sync.write_if_due()
 

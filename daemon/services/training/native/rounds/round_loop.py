@@ -180,6 +180,10 @@ class RoundLoop:
             self._after_adopted()
         elif before.parent != self._state.parent:
             self._parent_changed()
+        elif self._state.merge_target not in (None, before.merge_target):
+            # Both branches choose a leader as soon as the average is computed. Each would pass over
+            # the other's leaders without this, and certify the merge by itself, again and again.
+            self.members_changed()
         if before.phase is not self._state.phase:
             self._model.evaluator.look()
             if self._state.phase is Phase.TRAIN and self._state.tip.record is not None:
@@ -269,10 +273,13 @@ class RoundLoop:
         now = trio.current_time()
         timeout_s = stranger_timeout_s(state.round_s, self._manifest.round.ready_s)
         live = members.awaited_at(state.tip.hash, now, timeout_s)
-        if state.merge is not None:
-            live |= members.awaited_at(state.merge.other.hash, now, timeout_s)
+        other = state.merge.other if state.merge is not None else state.merge_target
+        if other is not None:
+            live |= members.awaited_at(other.hash, now, timeout_s)
+        # While the average is computed, the other branch has no place in the state.
+        averaging = state.phase is Phase.MERGE and other is None
         avoided = members.link_estimates.quarantined(live, now)
-        if live != state.live or avoided != state.avoided:
+        if not averaging and (live != state.live or avoided != state.avoided):
             changed = e.LivePeersChanged(live=live, avoided=avoided)
             if changed not in self._queue:
                 self._queue.put(changed)

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import msgspec
+import numpy as np
 import trio
 
 from daemon.services.training.native.engine_context import EngineContext

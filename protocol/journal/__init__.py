@@ -45,6 +45,7 @@ from protocol.journal.rounds import (
     CaughtUp,
     CheckpointWritten,
     Contributor,
+    Newcomer,
     PhaseEntered,
     Planned,
     QuorumReport,
@@ -62,6 +63,7 @@ from protocol.journal.training import (
     TrainerStopped,
     TrainingHeld,
     TrainingProgress,
+    WorkAudited,
     WorkDropped,
 )
 
@@ -80,6 +82,7 @@ __all__ = [
     "DiskReport",
     "InputRefused",
     "JournalEvent",
+    "Newcomer",
     "NodeStarted",
     "NodeStopped",
     "PeerDown",
@@ -104,6 +107,7 @@ __all__ = [
     "Trouble",
     "ViewPassed",
     "Warned",
+    "WorkAudited",
     "WorkDropped",
     "decode_event",
     "encode_event",
@@ -120,6 +124,7 @@ AnyEvent = (
     | Trained
     | TrainingProgress
     | AnchorScored
+    | WorkAudited
     | Planned
     | ViewPassed
     | RoundCertified

@@ -11,7 +11,7 @@ certificate.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Annotated
 
 import msgspec
@@ -70,6 +70,8 @@ class OwnerRecords:
         self._run, self._owner = run, owner
         # Grows with each new record.
         self.version = 0
+        # By invitation: the peers that it has admitted, by the membership record of the node's tip.
+        self.used: Mapping[PeerId, int] = {}
         self._revocations: dict[PeerId, OwnerRecord] = {}
         self._recoveries: dict[int, OwnerRecord] = {}
 

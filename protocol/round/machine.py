@@ -5,7 +5,8 @@ Theory of operation
 
 A round turns the work of several nodes into one certificate. Its parent is the certificate (or the
 two certificates) before it. A round has views 0, 1, 2, ...; each view has a leader, drawn by hash
-from the members of the parent.
+from the members of the parent. In runs of rules 4 the voters lead in turn, and a quorum of voters
+(`quorum.py`) stands for what is called a majority here.
 
 1.  TRAIN, OFFER. A node trains until the round's end and makes an offer of what it learned.
 2.  READY. The offer goes to the view's leader. A leader that is silent is passed over, and the same

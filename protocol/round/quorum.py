@@ -34,8 +34,8 @@ def certifies(state: RoundState, plan: OpenPlan, signers: Collection[PeerId], no
     least, record = state.context.manifest.group.min_peers, state.record
     if record is None:
         return len(signers) >= max(plan.majority, least)
-    leavers = plan.plan.leavers if isinstance(plan.plan, TrustPlan) else ()
-    quorum = quorum_of(record, plan.members, leavers, least)
+    away = plan.plan.away if isinstance(plan.plan, TrustPlan) else ()
+    quorum = quorum_of(record, plan.members, away, least)
     if quorum.is_full(signers):
         return True
     return quorum.is_degraded(signers) and may_certify(state, quorum.voting(signers), now)

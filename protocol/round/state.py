@@ -16,6 +16,7 @@ from protocol.identity import PeerId
 from protocol.membership.quorum import quorum_of
 from protocol.membership.record import MembershipRecord
 from protocol.messages.base import Signed
+from protocol.messages.membership import revoked_in
 from protocol.messages.offer import Ready
 from protocol.messages.round import Inclusion, Vote
 from protocol.planning.group_size_history import GroupSizeHistory
@@ -216,12 +217,14 @@ class RoundState(msgspec.Struct, frozen=True, kw_only=True):
     def counted_voters(self, here: Collection[PeerId]) -> frozenset[PeerId]:
         """The voters whose votes count while the peers `here` take part.
 
-        A voter whose leave this node knows counts only while it is here.
+        A voter whose leave this node knows, or whose revocation it lists, counts only while it is
+        here.
         """
         record = self.record
         if record is None:
             return frozenset()
-        return quorum_of(record, here, self.notices.leaves, 0).voters
+        revoked = map(revoked_in, self.notices.revocations)
+        return quorum_of(record, here, {*self.notices.leaves, *revoked}, 0).voters
 
     @property
     def awaited(self) -> frozenset[PeerId]:

@@ -20,6 +20,7 @@ from protocol import journal
 from protocol.status.event_text import describe
 from protocol.status.figures import clean, natural, whole
 from protocol.status.held_out_effects import anchor_scored, peer_scored
+from protocol.status.membership import work_audited
 from protocol.status.peer_effects import (
     peer_down,
     peer_forgotten,
@@ -215,6 +216,7 @@ EFFECTS: dict[type[journal.JournalEvent], Callable[[StatusState, Any], None]] = 
     journal.TrainingProgress: training_progress,
     journal.TrainingHeld: training_held,
     journal.AnchorScored: anchor_scored,
+    journal.WorkAudited: work_audited,
     journal.Planned: planned,
     journal.ViewPassed: view_passed,
     journal.RoundCertified: round_certified,

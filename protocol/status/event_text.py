@@ -38,6 +38,7 @@ WORDS: dict[type[journal.JournalEvent], Callable[[Any, NameOf], LeveledText]] = 
     journal.TrainingProgress: training_text.training_progress,
     journal.TrainingHeld: training_text.training_held,
     journal.AnchorScored: training_text.anchor_scored,
+    journal.WorkAudited: training_text.work_audited,
     journal.WorkDropped: training_text.work_dropped,
     journal.PhaseEntered: round_text.phase_entered,
     journal.Planned: round_text.planned,

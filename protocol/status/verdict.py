@@ -24,6 +24,7 @@ from collections import Counter
 from protocol.journal import NOT_OFFERED
 from protocol.status.figures import count, duration, loss, phase_words, quantity
 from protocol.status.held_out_scores import overfitting, rising
+from protocol.status.membership import membership_trouble
 from protocol.status.records import PeerSummary
 from protocol.status.state import StatusState
 from protocol.status.text_parts import LeveledText, because
@@ -261,6 +262,9 @@ def verdict_of(state: StatusState, now: float) -> LeveledText:
     points = state.held_out.points()
     if worse_model := overfitting(points) or rising(points):
         sentence = f"{sentence}. {worse_model}"
+        level = level if level == "bad" else "warning"
+    if weak := membership_trouble(state):
+        sentence = f"{sentence}. {weak}"
         level = level if level == "bad" else "warning"
     for worse, trouble in sorted(state.troubles.values()):
         shown = trouble[:1].upper() + trouble[1:]

@@ -19,6 +19,7 @@ from protocol.contribution.offer import Offer
 from protocol.errors import UserError
 from protocol.identity import PeerId, Signer
 from protocol.journal import JournalEvent
+from protocol.membership.invitation import OwnInvitation
 from protocol.membership.owner_record import OwnerRecords
 from protocol.ports.offload import inline
 from protocol.ports.trainer import (
@@ -147,6 +148,8 @@ class SimulatedNode:
         self.clock_skew_s = 0.0
         # The versions of the rules that its program supports.
         self.supported_rules = KNOWN_RULES
+        # What it brings to a run by invitation.
+        self.invitation = OwnInvitation()
         # Why its last life did not begin.
         self.refused: UserError | None = None
         self.paused = False
@@ -207,7 +210,10 @@ class SimulatedNode:
         self.trainer = CountingTrainer(quadratic)
         self.engine = NativeEngine(
             context=engine_context(
-                manifest, self.signer, owner_records=self._kept_records(manifest)
+                manifest,
+                self.signer,
+                owner_records=self._kept_records(manifest),
+                invitation=self.invitation,
             ),
             ports=NodePorts(
                 network=FaultyNetwork(network, self.injector, swarm.schedule.at),

@@ -41,6 +41,8 @@ MEANINGS = {
     "apart": "diverged from the majority",
     "failed": "not averaged",
 }
+# The voters, newcomers and audits that are named.
+SHOWN_VOTERS = 8
 SHOWN_EVENTS = 8
 # All of these are in terminal columns: an event's age and mark, and the labels on the left.
 MARGIN = 13
@@ -139,6 +141,45 @@ def _run(status: Status, ink: Ink, width: int) -> list[str]:
     return _lines(ink, "Run", [wrapped(line, width, LABEL) for line in lines])
 
 
+def _votes(status: Status, ink: Ink, width: int) -> list[str]:
+    """Who votes, who is a newcomer and why, and what this node's audits found."""
+    summary = status.membership
+    if summary is None:
+        return []
+    names = {peer.peer: f"{peer.name} ({tail(peer.peer)})" for peer in status.peers if peer.name}
+    names[status.you.peer] = "you"
+
+    def name_of(peer: str) -> str:
+        return names.get(peer, tail(peer))
+
+    lines = []
+    if summary.voters:
+        voters = ", ".join(name_of(peer) for peer in summary.voters[:SHOWN_VOTERS])
+        more = len(summary.voters) - SHOWN_VOTERS
+        rest = f" and {more} more" if more > 0 else ""
+        lines.append(f"{quantity(len(summary.voters), 'voter')}: {voters}{rest}")
+    if summary.is_degraded:
+        since = ago(summary.last_full_at, status.as_of) if summary.last_full_at else "never"
+        lines.append(f"the last full certificate: {since}")
+    lines += [
+        f"newcomer {name_of(newcomer.peer)}: {newcomer.reason}"
+        for newcomer in summary.newcomers[:SHOWN_VOTERS]
+    ]
+    if summary.clipped:
+        lines.append(
+            f"{summary.clipped} of {quantity(summary.contributors, 'contribution')} of the last"
+            " round weighed less than their samples"
+        )
+    audits = [
+        f"{name_of(audit.peer)} {100 * audit.score:.0f}%"
+        + (", against" if audit.favours is False else ", for" if audit.favours else "")
+        for audit in summary.audits[:SHOWN_VOTERS]
+    ]
+    if audits:
+        lines.append(f"audits by this node: {'; '.join(audits)}")
+    return _lines(ink, "Votes", [wrapped(line, width, LABEL) for line in lines])
+
+
 def _network(status: Status, ink: Ink, width: int) -> list[str]:
     network, run = status.network, status.run
     sent, received = (
@@ -231,7 +272,7 @@ def status_text(status: Status, color: bool, width: int | None = None) -> str:
     Prose takes at most `width` columns.
     """
     ink, room = Ink(color), min(width or WIDTH, WIDTH)
-    parts = [part(status, ink, room) for part in (_failure, _you, _run, _network, _rounds)]
+    parts = [part(status, ink, room) for part in (_failure, _you, _run, _votes, _network, _rounds)]
     rewards = _lines(ink, "Rewards", [wrapped(status.rewards, room, LABEL)])
     blocks = [[verdict_line(status, color)], *parts, rewards, _events(status, ink, room)]
     return "\n".join("\n".join(block) for block in blocks if block)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import trio
 
 from daemon.services.training.native.audit.auditor import Auditor
+from daemon.services.training.native.audit.contributions import Contributions
 from daemon.services.training.native.audit.fraud_proofs import FraudProofs
 from daemon.services.training.native.beacon_builder import BeaconBuilder
 from daemon.services.training.native.engine_context import EngineContext, NodePorts
@@ -36,6 +37,7 @@ from daemon.swarm.state_transfer import StateServer, serve_state
 from daemon.swarm.task_agreement import serve_task
 from daemon.system.trio_types import TaskStatus
 from protocol.averaging.vector_layout import chunk_count
+from protocol.codec import codec_named
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.journal import TrainingHeld
@@ -85,7 +87,7 @@ class NativeEngine:
         self._held = False
         self._model: ModelParts | None = None
         self._stage: Stage = Starting()
-        self._round_log = RoundLog(context.me, ports.record)
+        self._round_log = RoundLog(context.me, ports.record, context.manifest)
         self._beacons = BeaconBuilder(
             name=name,
             run=context.run,
@@ -298,6 +300,7 @@ class NativeEngine:
             auditor=Auditor(
                 context=context, ports=ports, fraud_proofs=fraud_proofs, parameters=self._parameters
             ),
+            contributions=Contributions(ports, codec_named(context.manifest.codec)),
             fraud_proofs=fraud_proofs,
             state_server=StateServer(ports.disk, self._leaves, self._parameters, self._read_state),
             owner_records=self.owner_records,

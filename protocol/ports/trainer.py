@@ -39,6 +39,8 @@ class TaskInfo(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
     # The samples that are held out of training; 0 means that `evaluate` cannot score.
     held_out: int = 0
+    # The samples that members draw from; 0 means that no work can be audited.
+    trained: int = 0
     # Equal among the members of a run.
     task: TaskDigest = TaskDigest()
 

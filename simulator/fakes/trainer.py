@@ -72,6 +72,7 @@ class QuadraticTrainer:
             device="simulated",
             threads=1,
             held_out=HELD_OUT_SIZE,
+            trained=DATASET_SIZE,
             task=TaskDigest(
                 parameters=(TensorPart(name="point", shape=(parameters,), dtype="float32"),),
                 dataset_size=DATASET_SIZE,

@@ -15,6 +15,7 @@ import msgspec
 from protocol.certificates.certificate import OpenCertificate
 from protocol.digest import Digest
 from protocol.identity import PeerId
+from protocol.settlement.paid_work import WAITS, PaidWork
 
 
 class HeartbeatFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,8 +28,11 @@ class HeartbeatFigures(msgspec.Struct, frozen=True, kw_only=True):
 class CertifiedTotals:
     """Adds up one node's certified samples."""
 
-    def __init__(self, me: PeerId) -> None:
-        self._me = me
+    def __init__(self, me: PeerId, paid: PaidWork | None = None) -> None:
+        """`paid` decides what counts in a run of rules 4; None counts all that is listed."""
+        self._me, self._paid = me, paid
+        # Own certificates whose pay is not certain yet, by the number of the certificate.
+        self._waiting: dict[int, OpenCertificate] = {}
         # The sequence numbers of this node's offers that a certificate lists.
         self._counted: set[int] = set()
         self._samples = 0
@@ -39,10 +43,37 @@ class CertifiedTotals:
         for certificate in certificates:
             if self._newest is None or certificate.outcome.number >= self._newest[0]:
                 self._newest = (certificate.outcome.number, certificate.hash)
+            if self._paid is not None and not self._paid.knows(certificate.outcome.parents):
+                self._count_claims()
+            if self._paid is not None:
+                self._paid.follow(certificate, 0)
             seq = certificate.listed.get(self._me)
-            if seq is not None and seq not in self._counted:
-                self._counted.add(seq)
+            if seq is None or seq in self._counted:
+                continue
+            self._counted.add(seq)
+            if self._paid is None:
                 self._samples += certificate.plan.offers[certificate.plan.index[self._me]].samples
+            else:
+                self._waiting[certificate.outcome.number] = certificate
+        self._settle_waiting()
+
+    def _count_claims(self) -> None:
+        """Count what is listed from now on: the certificates here do not begin with the first.
+
+        Settlement refuses such a home. The chain only reads a heartbeat as a sign of life.
+        """
+        for certificate in self._waiting.values():
+            self._samples += certificate.plan.offers[certificate.plan.index[self._me]].samples
+        self._waiting, self._paid = {}, None
+
+    def _settle_waiting(self) -> None:
+        """Count what is paid for certain, and forget what never is."""
+        for number, certificate in list(self._waiting.items()):
+            assert self._paid is not None, "only runs with pay rules let work wait"
+            pay = self._paid.pay(certificate, certificate.plan.index[self._me])
+            if pay.unpaid != WAITS:
+                self._samples += pay.samples
+                del self._waiting[number]
 
     @property
     def totals(self) -> tuple[int, int]:

@@ -40,7 +40,9 @@ from protocol.messages.base import UNREADABLE
 from protocol.messages.offer import Binding
 from protocol.ports.network import Network
 from protocol.ports.offload import Offload
+from protocol.rules.versions import RULES_4
 from protocol.run.manifest import SignedManifest
+from protocol.settlement.paid_work import PaidWork
 from protocol.settlement.rules import Settlement
 
 if TYPE_CHECKING:
@@ -88,7 +90,10 @@ class Payee:
         self._wallet: UnlockedWallet | None = None
         self._payout: Address | None = None
         self._chain: Chain | None = None
-        self.figures = CertifiedTotals(peer)
+        checked = self._run.manifest.rules >= RULES_4
+        self.figures = CertifiedTotals(
+            peer, PaidWork(signed.run, self._run.manifest) if checked else None
+        )
         settlement = self._run.manifest.settlement
         self._registrar = (
             None if settlement is UNSET else Registrar(settlement, peer, record, time.time)

@@ -8,10 +8,12 @@ checks the size and the seals before it maps the file.
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import mmap
 import os
 from collections.abc import Sequence
+from functools import cache
 from itertools import accumulate
 
 import numpy as np
@@ -20,6 +22,8 @@ from protocol.averaging.vector_layout import Vector
 
 # A cache line, and the widest vector load.
 _ALIGN = 64
+# Punches a hole into a shared file (madvise(2)).
+_MADV_REMOVE = 9
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
@@ -37,6 +41,23 @@ def give_size(fd: int, counts: Sequence[int]) -> None:
     """Fix the size for vectors of these lengths. Pages cost nothing until they are touched."""
     os.ftruncate(fd, sum(map(_padded, counts)))
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+
+
+def free_pages(vector: Vector) -> None:
+    """Free the memory of a mapped vector, for all processes. Its values are zeros afterwards.
+
+    Pages that the vector shares with its neighbours stay.
+    """
+    start = -(-vector.ctypes.data // mmap.PAGESIZE) * mmap.PAGESIZE
+    stop = (vector.ctypes.data + vector.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    if start < stop:
+        # Memory that cannot be freed stays as it is.
+        _libc().madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), _MADV_REMOVE)
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
 
 
 def map_vectors(fd: int, counts: Sequence[int]) -> list[Vector]:

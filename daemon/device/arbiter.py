@@ -144,6 +144,7 @@ class DeviceArbiter:
             specs=loop.specs,
             dataset_size=loop.split.total,
             held_out=loop.split.held_out,
+            trained=loop.split.trained,
             device=device.name(),
             threads=device.threads,
             task=loop.describe(),

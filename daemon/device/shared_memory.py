@@ -8,9 +8,9 @@ The worker gives the memory its size.
 from __future__ import annotations
 
 from daemon.children import memory
-from daemon.children.memory import create
+from daemon.children.memory import create, free_pages
 
-__all__ = ["SharedMemory", "create", "give_size"]
+__all__ = ["SharedMemory", "create", "free_pages", "give_size"]
 
 
 def give_size(fd: int, parameters: int, inner: int) -> None:

@@ -64,7 +64,8 @@ class RunObserver:
     ) -> None:
         self._run, self._name, self._journal = signed.run, name, journal
         self._signer, self._network = signer, network
-        self.lineage = Lineage(signed.run, signed.open())
+        self._manifest = signed.open()
+        self.lineage = Lineage(signed.run, self._manifest)
         self.members = Members(signer.peer, journal.record, lambda _endpoint: None)
         self._messenger = Messenger(network, signed.run, self._deliver, self._refuse)
         self._follower = Follower(
@@ -99,7 +100,7 @@ class RunObserver:
 
     def _certified(self, steps: list[LineageEntry]) -> None:
         for made in steps:
-            self._journal.record(certified(made))
+            self._journal.record(certified(made, manifest=self._manifest))
         self._journal.certified(made.certificate for made in steps)
 
     def _refuse(self, reason: str, peer: PeerId, detail: str) -> None:

@@ -63,6 +63,7 @@ def _run_card(status: Status) -> str:
     rows: list[Row] = [
         ("Loss", held_out, scored),
         ("Claimed loss", falling, "first → now, of their own training data"),
+        *_vote_rows(status),
         ("Samples certified", count(run.samples_certified), ""),
         ("Round time", duration(run.round_seconds), run.next_round_reason),
         (
@@ -82,6 +83,23 @@ def _run_card(status: Status) -> str:
         else "hivemind: not certified"
     )
     return _card("Run", f"Round {count(run.number)}", certified, rows)
+
+
+def _vote_rows(status: Status) -> list[Row]:
+    """Who votes, who is a newcomer, and what weighed less than its samples."""
+    summary = status.membership
+    if summary is None or not summary.voters:
+        return []
+    full = "the last certificate is degraded" if summary.is_degraded else "certified in full"
+    rows: list[Row] = [("Voters", count(len(summary.voters)), full)]
+    if summary.newcomers:
+        rows.append(("Newcomers", count(len(summary.newcomers)), summary.newcomers[0].reason))
+    if summary.clipped:
+        rows.append(("Clipped", count(summary.clipped), f"of {summary.contributors} contributions"))
+    against = sum(audit.favours is False for audit in summary.audits)
+    if summary.audits:
+        rows.append(("Audited", count(len(summary.audits)), f"{against} against, by this node"))
+    return rows
 
 
 def _swarm_card(status: Status) -> str:

@@ -20,6 +20,8 @@ from protocol.status.figures import (
     rate,
     tail,
 )
+from protocol.status.membership import membership_words
+from protocol.status.records import MembershipSummary
 
 # Rows of the table; /api/v1/peers has all peers.
 SHOWN_PEERS = 200
@@ -166,7 +168,8 @@ def _standing(peer: PeerSummary) -> str:
     return f"{escape(peer.standing)}: {escape(peer.standing_reason)}"
 
 
-def _peer_row(peer: PeerSummary) -> str:
+def _peer_row(peer: PeerSummary, membership: MembershipSummary | None) -> str:
+    votes = membership_words(membership, peer.peer) if membership and peer.role == "node" else ""
     role = (
         ""
         if peer.role == "node"
@@ -183,6 +186,7 @@ def _peer_row(peer: PeerSummary) -> str:
             if peer.quality
             else MISSING,
         ),
+        ("Votes", escape(votes) or MISSING),
         ("Standing", _standing(peer)),
         ("Doing", escape(phase_words(peer.phase)) or MISSING),
         ("Round", count(peer.number) if peer.tip else MISSING),
@@ -209,6 +213,7 @@ def peers_table(status: Status) -> str:
             "Path",
             "RTT",
             "Link",
+            "Votes",
             "Standing",
             "Doing",
             "Round",
@@ -217,7 +222,7 @@ def peers_table(status: Status) -> str:
             "Last seen",
         )
     )
-    rows = "".join(_peer_row(peer) for peer in status.peers[:SHOWN_PEERS])
+    rows = "".join(_peer_row(peer, status.membership) for peer in status.peers[:SHOWN_PEERS])
     rest = len(status.peers) - SHOWN_PEERS
     more = (
         f'<p class="dim">and {count(rest)} more in <a href="/api/v1/peers">/api/v1/peers</a></p>'

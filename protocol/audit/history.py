@@ -1,18 +1,15 @@
-"""The scores that one voter gave, and the statements that follow from them."""
+"""The scores that one voter gave, and the verdicts that follow from them."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from protocol.audit.score import AUDITS, verdict
 from protocol.identity import PeerId
 
 KEPT_PEERS = 1024
 """The peers whose scores a voter keeps: sixteen plans of 64. The longest unaudited goes first."""
-
-MAX_STATEMENTS = 8
-"""The statements of one offer."""
 
 
 class AuditHistory:
@@ -40,31 +37,3 @@ class AuditHistory:
     def verdicts(self) -> Mapping[PeerId, bool]:
         """For each judged peer, whether this voter is for it."""
         return self._verdicts
-
-
-def statements_due(
-    verdicts: Mapping[PeerId, bool],
-    *,
-    guilty: Collection[PeerId],
-    recorded: Mapping[PeerId, bool],
-    trusted: Collection[PeerId],
-) -> list[tuple[PeerId, bool]]:
-    """Return the statements (subject, favours) of the next offer, at most `MAX_STATEMENTS`.
-
-    A statement is repeated until the membership record has it. Those against come first.
-
-    Args:
-        verdicts: what the audits say.
-        guilty: peers with a fraud proof. The voter is against them, whatever the audits say.
-        recorded: this voter's statements in the membership record.
-        trusted: peers that need no word in their favour. A voter only takes back what it said
-            against one of them.
-    """
-    wanted = {**verdicts, **dict.fromkeys(guilty, False)}
-    due = [
-        (peer, favours)
-        for peer, favours in wanted.items()
-        if recorded.get(peer) is not favours
-        and not (favours and peer in trusted and peer not in recorded)
-    ]
-    return sorted(due, key=lambda statement: (statement[1], statement[0]))[:MAX_STATEMENTS]

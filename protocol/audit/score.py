@@ -1,10 +1,10 @@
-"""The score of one audit, and the verdict over three of them.
+"""The score of one audit, and the verdict over the last ones.
 
 The advantage of a group is loss(anchor - mean) - loss(anchor - contribution), the mean over the
 group's samples. The mean of the round was trained on everybody's samples: it lowers the loss of
 every group as a contribution does in general, so the difference shows what the contribution knows
 of its own samples. The score compares the groups that the contributor names with groups that nobody
-drew. Honest work scores 0.95, and everything else about 0.5 or less.
+drew. Honest work scores 0.83 to 0.95, and everything else about 0.5 or less.
 
 TRUST 16 compares with loss(anchor) instead. How much training lowers a loss differs so much from
 group to group that honest work of a young or a small model then scores 0.64, and a replayed mean
@@ -16,17 +16,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isfinite
 
-AUDITS = 3
+AUDITS = 5
 """The audits of one verdict, the last ones.
 
-One score of 16 groups moves by 0.08 by chance, the mean of three by 0.045.
+TRUST 16 has three. Of a small young model one score moves by 0.13 for honest work and by 0.17 for
+noise: over three audits 3 in 1,000 honest contributors were rejected and 4 in 100 of noise
+accepted (`hypergpud bench audits`), over five less than 1 in 10,000 and 2 in 1,000.
 """
 
 FOR_FROM, AGAINST_BELOW = 0.75, 0.6
 """The bounds of a verdict. Between them, an earlier verdict stands.
 
-Half of the steps score 0.64 to 0.71: too little for a word in favour, and no fraud.
+Half of the steps score about 0.65: too little for a word in favour, and no fraud.
 """
+
+GROSS_AUDITS, GROSS_BELOW = 3, 0.35
+"""Three audits below this speak against a contributor at once: zeros, or work that does harm."""
 
 NO_WORK = 0.5
 """The score of an offer that names too little data, or whose contributor does not serve it.
@@ -59,11 +64,14 @@ def _between(low: float, high: float) -> float:
 
 
 def verdict(scores: Sequence[float]) -> bool | None:
-    """Return whether the last `AUDITS` scores speak for the contributor.
+    """Return whether the last scores speak for the contributor.
 
     Returns:
         True for, False against; None where they are too few, or between the bounds.
     """
+    last = scores[-GROSS_AUDITS:]
+    if len(last) == GROSS_AUDITS and sum(last) < GROSS_AUDITS * GROSS_BELOW:
+        return False
     last = scores[-AUDITS:]
     if len(last) < AUDITS:
         return None

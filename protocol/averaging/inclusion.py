@@ -53,6 +53,27 @@ def expected_contributors(plan: OpenPlan) -> tuple[int, ...]:
     return tuple(i for i, offer in enumerate(plan.offers) if offer.samples)
 
 
+def counted_reason(counted: int, offered: int) -> str:
+    """Say how many of the offered contributions an inclusion counts."""
+    return f"{counted} of {offered} contributions counted"
+
+
+def expected_inclusion(plan: OpenPlan) -> Inclusion:
+    """The inclusion that the leader signs where nobody is lost, slow or withdrawn.
+
+    It follows from the plan, so every member knows its digest before the leader sends it.
+    """
+    contributors, everybody = expected_contributors(plan), tuple(range(len(plan.members)))
+    return Inclusion(
+        plan=plan.digest,
+        number=1,
+        contributors=contributors,
+        present=everybody,
+        owners=everybody,
+        reason=counted_reason(len(contributors), len(contributors)),
+    )
+
+
 def is_expected(inclusion: Inclusion, plan: OpenPlan) -> bool:
     """Whether everyone contributes who offered something, and every member does its own work."""
     return inclusion.contributors == expected_contributors(plan) and inclusion.owners == tuple(

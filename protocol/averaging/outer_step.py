@@ -66,6 +66,35 @@ def outer_step(
         )
 
 
+def outer_step_4(
+    anchor: Vector,
+    momentum: Vector,
+    mean: Vector,
+    rules: Outer,
+    out_anchor: Vector,
+    out_momentum: Vector,
+    *,
+    rounds: float = 1.0,
+) -> None:
+    """Step as `outer_step` does; a run without momentum keeps a momentum of zeros.
+
+    The anchors are the same. Zeros need no memory where nothing has been written, so a node saves
+    8 bytes a parameter.
+    """
+    if rules.momentum or rules.momentum_warmup_samples:
+        outer_step(anchor, momentum, mean, rules, out_anchor, out_momentum, rounds=rounds)
+        return
+    rate = np.float32(rules.learning_rate)
+    last = mean if rounds <= 1.0 else mean * np.float32(1 / rounds)
+    np.multiply(last, rate, out=out_anchor)
+    np.subtract(anchor, out_anchor, out=out_anchor)
+    if rounds > 1.0:
+        np.multiply(mean, np.float32(1 - 1 / rounds), out=last)
+        np.subtract(out_anchor, last, out=out_anchor)
+    if out_momentum.any():
+        out_momentum[:] = 0.0
+
+
 def step_in_numpy(
     anchor: Vector,
     momentum: Vector,

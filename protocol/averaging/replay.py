@@ -101,7 +101,10 @@ def step_state(
         )
         step(before[0][at], before[1][at], averaged, outer, value, momentum, rounds=rounds)
         if stepped is not None:
-            after[0][at], after[1][at] = value, momentum
+            after[0][at] = value
+            # Zeros over zeros would take memory.
+            if momentum.any() or after[1][at].any():
+                after[1][at] = momentum
         values.append(state_leaf(value))
         momenta.append(state_leaf(momentum))
     return values + momenta

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from protocol.averaging.vector_layout import Vector
+from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
 from protocol.codec import Codec, chunk_bytes
 from protocol.contribution.named_data import NamedData
 from protocol.contribution.offer import AS_THEY_ARE, NOTHING, Offer, as_bytes
@@ -37,6 +37,9 @@ from protocol.contribution.sent_offers import PendingOffer, SentOffers
 from protocol.digest import Buffer, leaves_of, levels_of, root_of
 from protocol.errors import InvariantBroken
 from protocol.messages.offer import DataStretch
+
+PIECE_ELEMENTS = 64 * CHUNK_ELEMENTS
+"""The elements that are encoded at a time. Every codec encodes each chunk by itself."""
 
 
 class Ledger:
@@ -147,7 +150,7 @@ class Ledger:
             encoded = self.codec.encode(self._learned(), over=total)
         else:
             encoded = memory
-            self.codec.encode_into(self._learned(), total, memory)
+            self._encode_into(total, memory)
         tree = levels_of(leaves_of(encoded, chunk_bytes(self.codec)))
         self.offer = Offer(
             seq=self.next_seq,
@@ -159,13 +162,20 @@ class Ledger:
         self.next_seq += 1
         return self.offer
 
-    def _learned(self) -> Vector:
-        """Compute S + wT."""
+    def _learned(self, start: int = 0, stop: int | None = None) -> Vector:
+        """Compute elements `[start, stop)` of S + wT."""
         if not self.samples:
-            return self.residue
-        learned = self.residue.copy()
-        AS_THEY_ARE.add(as_bytes(self.displacement), self.samples, learned)
+            return self.residue[start:stop]
+        learned = self.residue[start:stop].copy()
+        AS_THEY_ARE.add(as_bytes(self.displacement[start:stop]), self.samples, learned)
         return learned
+
+    def _encode_into(self, total: int, memory: memoryview) -> None:
+        """Encode (S + wT) / total piece by piece, so that S + wT is never in memory as a whole."""
+        for start in range(0, self.residue.size, PIECE_ELEMENTS):
+            stop = min(start + PIECE_ELEMENTS, self.residue.size)
+            place = memory[self.codec.size(start) : self.codec.size(stop)]
+            self.codec.encode_into(self._learned(start, stop), total, place)
 
     def mark_sent(self) -> None:
         """Note that the offer's bytes are sent.
@@ -229,9 +239,8 @@ class Ledger:
             The samples above the cap.
         """
         offer = self.offer
-        learned = self._learned()
-        if learned is not self.residue:
-            self.residue[:] = learned
+        if self.samples:
+            AS_THEY_ARE.add(as_bytes(self.displacement), self.samples, self.residue)
         self.weight += self.samples
         dropped = max(0, self.weight - self.max_samples)
         if dropped:

@@ -45,8 +45,10 @@ from protocol.journal.rounds import (
     CaughtUp,
     CheckpointWritten,
     Contributor,
+    Newcomer,
     PhaseEntered,
     Planned,
+    QuorumReport,
     RoundAveraged,
     RoundCertified,
     Stuck,
@@ -61,6 +63,7 @@ from protocol.journal.training import (
     TrainerStopped,
     TrainingHeld,
     TrainingProgress,
+    WorkAudited,
     WorkDropped,
 )
 
@@ -79,6 +82,7 @@ __all__ = [
     "DiskReport",
     "InputRefused",
     "JournalEvent",
+    "Newcomer",
     "NodeStarted",
     "NodeStopped",
     "PeerDown",
@@ -89,6 +93,7 @@ __all__ = [
     "PeerUp",
     "PhaseEntered",
     "Planned",
+    "QuorumReport",
     "RoundAveraged",
     "RoundCertified",
     "Stuck",
@@ -102,6 +107,7 @@ __all__ = [
     "Trouble",
     "ViewPassed",
     "Warned",
+    "WorkAudited",
     "WorkDropped",
     "decode_event",
     "encode_event",
@@ -118,12 +124,14 @@ AnyEvent = (
     | Trained
     | TrainingProgress
     | AnchorScored
+    | WorkAudited
     | Planned
     | ViewPassed
     | RoundCertified
     | RoundAveraged
     | Alone
     | CaughtUp
+    | QuorumReport
     | Stuck
     | PeerUp
     | PeerDown

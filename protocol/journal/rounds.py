@@ -33,6 +33,15 @@ class Contributor(msgspec.Struct, frozen=True, kw_only=True):
         return self.kept is not None and self.kept < KEPT_WHOLE
 
 
+class Newcomer(msgspec.Struct, frozen=True, kw_only=True):
+    """A peer that is no member yet, and how many of the voters are for and against it."""
+
+    peer: PeerId
+    favours: int
+    against: int
+    voters: int
+
+
 class PhaseEntered(JournalEvent, frozen=True, kw_only=True, tag=True):
     """This node entered a phase of a round. `reason` is a sentence with the numbers in it."""
 
@@ -99,6 +108,13 @@ class RoundCertified(JournalEvent, frozen=True, kw_only=True, tag=True):
     # The length of the next round and why the plan chose it; None where all rounds have one length.
     next_round_s: float | None = None
     next_round_reason: str = ""
+    # Since rules 4: the voters after this certificate, and the newcomers in its plan.
+    record_voters: tuple[PeerId, ...] = ()
+    newcomers: tuple[Newcomer, ...] = ()
+    # Contributors whose weight is below their samples.
+    clipped: tuple[PeerId, ...] = ()
+    # Whether not more than half of the voters signed it.
+    is_degraded: bool = False
 
 
 class RoundAveraged(JournalEvent, frozen=True, kw_only=True, tag=True):
@@ -129,6 +145,27 @@ class Alone(JournalEvent, frozen=True, kw_only=True, tag=True):
     number: int
     samples_pending: int
     reason: str
+
+
+class QuorumReport(JournalEvent, frozen=True, kw_only=True, tag=True):
+    """How many voters of a run of rules 4 are connected, and whether they may certify.
+
+    `reason` says why they may not; empty where they may.
+    """
+
+    # The voters after this node's tip, those of them that are connected, and those that a full
+    # certificate needs.
+    voters: int
+    connected: int
+    needed: int
+    # Whether this node goes on with fewer voters now.
+    patient: bool
+    # The last full certificate that this node adopted since its start, or the one it started from.
+    last_full: int
+    # Whether a quorum signed the certificate that this node is at.
+    full: bool
+    reason: str = ""
+    durable: ClassVar[bool] = False
 
 
 class CaughtUp(JournalEvent, frozen=True, kw_only=True, tag=True):

@@ -93,6 +93,21 @@ class WorkDropped(JournalEvent, frozen=True, kw_only=True, tag=True):
     reason: str
 
 
+class WorkAudited(JournalEvent, frozen=True, kw_only=True, tag=True):
+    """This voter audited a contributor of a certificate (`protocol/audit`).
+
+    `scores` are those of the last audits of the peer, this one last. `favours` says whether this
+    voter is for the peer; None before it has a verdict. `reason` says why a score is not measured.
+    """
+
+    number: int
+    peer: PeerId
+    score: float
+    scores: tuple[float, ...]
+    favours: bool | None
+    reason: str = ""
+
+
 class AnchorScored(JournalEvent, frozen=True, kw_only=True, tag=True):
     """This node scored the anchor of a certificate on its share of the held-out samples.
 

@@ -39,6 +39,8 @@ class TaskInfo(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
     # The samples that are held out of training; 0 means that `evaluate` cannot score.
     held_out: int = 0
+    # The samples that members draw from; 0 means that no work can be audited.
+    trained: int = 0
     # Equal among the members of a run.
     task: TaskDigest = TaskDigest()
 
@@ -177,6 +179,12 @@ class Trainer(Protocol):
         the old lane. Further steps draw from `lane`; the same lane continues where it was. Work
         from here on counts from the parameters that were handed over. A paused trainer stays
         paused.
+        """
+
+    async def release_work(self) -> None:
+        """Free the memory of the last work's delta, which the caller has used or copied.
+
+        The work itself stays received.
         """
 
     async def shift(

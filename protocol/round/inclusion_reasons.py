@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from protocol.averaging.inclusion import counted_reason
 from protocol.identity import short
 from protocol.planning.plan import OpenPlan
 from protocol.round.state import RoundState
@@ -48,7 +49,7 @@ def inclusion_reason(
         short(peer) for i, peer in enumerate(plan.members) if i not in alive and peer not in late
     ]
     offered = sum(bool(offer.samples) for offer in plan.offers)
-    reason = f"{len(contributors)} of {offered} contributions counted"
+    reason = counted_reason(len(contributors), offered)
     if number > 1:
         reason += f" after {number - 1} earlier inclusions failed"
     if without:

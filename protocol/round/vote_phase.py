@@ -28,6 +28,10 @@ from protocol.round.views import pass_view
 OUTCOMES_KEPT = 8
 # The peers whose last vote a node remembers: four times the largest group.
 VOTERS_KEPT = 256
+# Up to this many members, each vote goes to all of them: then all have the certificate one message
+# after the last vote. Members that are no vote collectors had it one message later, and the next
+# round's leader waited as long for their offers. The votes grow with the square of the members.
+VOTES_TO_ALL = 6
 # A node without a certificate asks the leader and two more members.
 INQUIRED_MEMBERS = 3
 
@@ -68,7 +72,8 @@ def cast(state: RoundState, event: e.OutcomeComputed, now: float) -> Transition:
     )
     collectors = collectors_of(state)
     names = ", ".join(short(peer) for peer in collectors)
-    me = state.context.me
+    me, members = state.context.me, state.plan.members
+    receivers = members if len(members) <= VOTES_TO_ALL else collectors
     state, actions = enter(
         state,
         Phase.VOTE,
@@ -80,7 +85,7 @@ def cast(state: RoundState, event: e.OutcomeComputed, now: float) -> Transition:
         outcomes={digest(payload_of(event.vote)): outcome},
         inquired=False,
     )
-    ours_last = (*(peer for peer in collectors if peer != me), me)
+    ours_last = (*(peer for peer in receivers if peer != me), me)
     return state, [
         *actions,
         *_disputes(state, state.last_votes),
@@ -288,12 +293,13 @@ def certify(state: RoundState, key: bytes, now: float, *, final: bool = False) -
         votes=votes,
     )
     me = state.context.me
-    others = tuple(peer for peer in members if peer != me)
     # Each of the three vote collectors sends the certificate to every member. One of them gossips
     # it to all others, which notice a lost message by the next beacon. For an earlier view, this
     # node does not know which other collectors assemble the certificate.
     late = state.plan is None or state.plan.digest != outcome.plan.digest
     gossips = late or _first_collector(state, state.lost) in {None, me}
+    sends = gossips or me in collectors_of(state)
+    others = tuple(peer for peer in members if peer != me) if sends else ()
     publish = a.PublishCertificate(certificate=certificate, to=others, gossip=gossips)
     state, adopting = fetch_phase.adopt(state, certificate, now)
     return state, [publish, *adopting]

@@ -18,7 +18,7 @@ import msgspec
 
 from protocol.averaging.clip import ClipPart, ClipScale, Doubles
 from protocol.averaging.inclusion import check_inclusion
-from protocol.averaging.outer_step import outer_step
+from protocol.averaging.outer_step import outer_step, outer_step_4
 from protocol.averaging.reduction import weighted_mean
 from protocol.averaging.vector_layout import Vector, share_out
 from protocol.certificates.leader_order import leader_order
@@ -137,7 +137,7 @@ RULE_SETS: dict[int, RuleSet] = {
     FIRST_RULES: msgspec.structs.replace(_TWO, version=FIRST_RULES),
     RULES_2: _TWO,
     RULES_3: _THREE,
-    RULES_4: msgspec.structs.replace(_THREE, version=RULES_4),
+    RULES_4: msgspec.structs.replace(_THREE, version=RULES_4, outer_step=outer_step_4),
 }
 """The rule sets by version."""
 

@@ -23,6 +23,7 @@ from protocol.errors import PeerFault
 from protocol.messages.base import UNREADABLE, Hash
 from protocol.run.manifest import Manifest
 from protocol.settlement.merkle_tree import SettlementTree
+from protocol.settlement.paid_work import pay_rule
 from protocol.settlement.receipts import by_epoch
 from protocol.settlement.sanctions import Offence
 from protocol.settlement.totals import EpochWork, SettlementTotals, settle
@@ -131,6 +132,7 @@ def work_of(
         [one.tip for one in terms],
         run,
         lambda peer, offer: wallet_of_offer(manifest, peer, offer),
+        pay_rule(run, manifest),
     )
     return [
         EpochWork(

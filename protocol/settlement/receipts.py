@@ -12,12 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from protocol.certificates.certificate import OpenCertificate
 from protocol.digest import Digest
 from protocol.errors import UserError
 from protocol.identity import PeerId
 from protocol.messages.offer import Ready
+from protocol.settlement.paid_work import PayRule
 
 Account = bytes
 """The 20 bytes of a wallet's address."""
@@ -36,6 +38,15 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, order=True):
     samples: int
     contribution: Digest
     account: Account | None = None
+    # The samples that are paid; None where all are.
+    paid: int | None = None
+    # Why nothing is paid, for its owner; empty where something is.
+    unpaid: str = ""
+
+    @property
+    def paid_samples(self) -> int:
+        """The samples that count for pay."""
+        return self.samples if self.paid is None else self.paid
 
     @property
     def key(self) -> Key:
@@ -103,20 +114,28 @@ def by_epoch(
     tips: Sequence[Digest],
     root: Digest,
     account_of: Callable[[PeerId, Ready], Account | None],
+    pay: PayRule | None = None,
 ) -> list[tuple[Receipt, ...]]:
     """Return the receipts of each epoch, whose last certificates are `tips`, oldest epoch first.
 
-    The order of `certificates` does not matter.
+    The order of `certificates` does not matter. `pay` says what is paid and in which epoch; None
+    pays everything in the epoch of its certificate.
     """
     known = {certificate.hash: certificate for certificate in certificates}
     parents = {name: certificate.outcome.parents for name, certificate in known.items()}
-    epochs: list[tuple[Receipt, ...]] = []
-    before: frozenset[Digest] = frozenset()
-    for tip in tips:
-        included = ancestry(tip, parents, root)
-        fresh = sorted(included - before)
-        epochs.append(
-            tuple(receipt for name in fresh for receipt in receipts_of(known[name], account_of))
-        )
-        before |= included
-    return epochs
+    epochs: list[list[Receipt]] = []
+    epoch_of: dict[Digest, int] = {}
+    for epoch, tip in enumerate(tips):
+        fresh = sorted(ancestry(tip, parents, root) - epoch_of.keys())
+        epoch_of |= dict.fromkeys(fresh, epoch)
+        epochs.append([])
+    paid = pay(known, epoch_of) if pay is not None else None
+    for name, epoch in epoch_of.items():
+        receipts = receipts_of(known[name], account_of)
+        if paid is None:
+            epochs[epoch] += receipts
+            continue
+        for index, receipt in zip(known[name].inclusion.contributors, receipts, strict=True):
+            due = paid.pay(known[name], index)
+            epochs[due.epoch].append(replace(receipt, paid=due.samples, unpaid=due.unpaid))
+    return [tuple(receipts) for receipts in epochs]

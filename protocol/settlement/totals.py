@@ -117,6 +117,8 @@ def settle(epochs: Sequence[EpochWork], rules: SettlementRules) -> SettlementTot
         books.sanction(epoch, [*equivocations(epoch, work.receipts, books.first), *reported])
         stopped = books.stopped(epoch)
         for receipt in sorted(work.receipts, key=lambda one: (one.key, one.order)):
+            if receipt.unpaid:
+                continue
             if receipt.key not in books.first:
                 books.first[receipt.key] = receipt
                 if receipt.account is not None:
@@ -125,6 +127,20 @@ def settle(epochs: Sequence[EpochWork], rules: SettlementRules) -> SettlementTot
             Withheld(account=None, samples=one.samples, reason="the offer named no wallet")
             for one in work.receipts
             if one.account is None
+        ]
+        withheld += [
+            Withheld(account=one.account, samples=one.samples, reason=one.unpaid)
+            for one in work.receipts
+            if one.unpaid and one.account is not None
+        ]
+        withheld += [
+            Withheld(
+                account=one.account,
+                samples=one.samples - one.paid_samples,
+                reason="more than 2 times its own or 16 times the voters' usual work",
+            )
+            for one in work.receipts
+            if not one.unpaid and one.account is not None and one.paid_samples < one.samples
         ]
         weights: defaultdict[Account, int] = defaultdict(int)
         for key, (since, receipt) in sorted(books.waiting.items()):
@@ -135,13 +151,13 @@ def settle(epochs: Sequence[EpochWork], rules: SettlementRules) -> SettlementTot
                 withheld.append(
                     Withheld(
                         account=account,
-                        samples=receipt.samples,
+                        samples=receipt.paid_samples,
                         reason=f"{sanction.step.name.lower()}: {sanction.reason}",
                     )
                 )
             elif account not in work.silent:
                 del books.waiting[key]
-                weights[account] += receipt.samples
+                weights[account] += receipt.paid_samples
             elif epoch - since >= rules.held_epochs:
                 del books.waiting[key]
                 reason = f"no heartbeat for {epoch - since + 1} epochs: the work lapsed"

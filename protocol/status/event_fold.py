@@ -20,6 +20,7 @@ from protocol import journal
 from protocol.status.event_text import describe
 from protocol.status.figures import clean, natural, whole
 from protocol.status.held_out_effects import anchor_scored, peer_scored
+from protocol.status.membership import work_audited
 from protocol.status.peer_effects import (
     peer_down,
     peer_forgotten,
@@ -27,7 +28,7 @@ from protocol.status.peer_effects import (
     peer_report,
     peer_up,
 )
-from protocol.status.records import EventLine
+from protocol.status.records import EventLine, QuorumSummary
 from protocol.status.round_effects import (
     is_known,
     planned,
@@ -65,6 +66,7 @@ _QUIET = (
     journal.TrafficReport,
     journal.CheckpointWritten,
     journal.DiskReport,
+    journal.QuorumReport,
 )
 _ABOUT_PEERS = (
     journal.TaskDiffers,
@@ -121,6 +123,19 @@ def _phase_entered(state: StatusState, event: journal.PhaseEntered) -> None:
 def _alone(state: StatusState, event: journal.Alone) -> None:
     state.you = replace(state.you, samples_pending=whole(event.samples_pending))
     state.alone = True
+
+
+def _quorum_report(state: StatusState, event: journal.QuorumReport) -> None:
+    quorum = QuorumSummary(
+        voters=whole(event.voters),
+        connected=whole(event.connected),
+        needed=whole(event.needed),
+        patient=event.patient,
+        last_full=whole(event.last_full),
+        full=event.full,
+        reason=clean(event.reason, MAX_TEXT_CHARS),
+    )
+    state.run = replace(state.run, quorum=quorum)
 
 
 def _caught_up(state: StatusState, event: journal.CaughtUp) -> None:
@@ -201,11 +216,13 @@ EFFECTS: dict[type[journal.JournalEvent], Callable[[StatusState, Any], None]] = 
     journal.TrainingProgress: training_progress,
     journal.TrainingHeld: training_held,
     journal.AnchorScored: anchor_scored,
+    journal.WorkAudited: work_audited,
     journal.Planned: planned,
     journal.ViewPassed: view_passed,
     journal.RoundCertified: round_certified,
     journal.RoundAveraged: round_averaged,
     journal.Alone: _alone,
+    journal.QuorumReport: _quorum_report,
     journal.CaughtUp: _caught_up,
     journal.Stuck: _stuck,
     journal.PeerUp: peer_up,

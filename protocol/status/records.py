@@ -78,6 +78,24 @@ class NodeSummary(msgspec.Struct, frozen=True, kw_only=True):
     disk_hourly_bytes: int = 0
 
 
+class QuorumSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the voters of a run of rules 4 that are connected may certify.
+
+    Of `voters`, `connected` are connected, and a full certificate needs `needed`. `patient` says
+    that this node goes on with fewer. `last_full` is the number of the last full certificate that
+    this node adopted, and `full` whether the one that it is at is full. `reason` says why nothing
+    is certified; empty where something may be.
+    """
+
+    voters: int
+    connected: int
+    needed: int
+    patient: bool
+    last_full: int
+    full: bool
+    reason: str = ""
+
+
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     """The training job, as far as this node has verified its certificates.
 
@@ -121,6 +139,8 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     # Who may take part, and the run's owner, who invites; empty where it has none.
     admits: str = "open"
     owner: PeerId = ""
+    # None before the first report, and in runs of rules 2 and 3.
+    quorum: QuorumSummary | None = None
 
 
 class RoundSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -229,6 +249,45 @@ class PeerSummary(msgspec.Struct, frozen=True, kw_only=True):
     alert: str = ""
 
 
+class NewcomerSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A peer of the last plan that is no member, and why."""
+
+    peer: PeerId
+    reason: str
+
+
+class AuditSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """This voter's newest audit of a peer.
+
+    `audits` of the last three counted. `favours` is None before a verdict. `reason` says why the
+    score was not measured.
+    """
+
+    peer: PeerId
+    number: int
+    score: float
+    audits: int
+    favours: bool | None
+    reason: str = ""
+
+
+class MembershipSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """Who votes after the last certificate of a run of rules 4, and who is a newcomer.
+
+    Of the last round's `contributors`, `clipped` weighed less than their samples. `is_degraded`
+    says that not more than half of the voters signed the last certificate, `last_full_at` when the
+    last one was signed by more. `audits` are this node's own, the newest first.
+    """
+
+    voters: tuple[PeerId, ...] = ()
+    newcomers: tuple[NewcomerSummary, ...] = ()
+    clipped: int = 0
+    contributors: int = 0
+    is_degraded: bool = False
+    last_full_at: float | None = None
+    audits: tuple[AuditSummary, ...] = ()
+
+
 class NetworkFigures(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes sent and received since the start, and the open connections."""
 
@@ -262,3 +321,5 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     curve: tuple[LossPoint, ...] = ()
     held_out: tuple[HeldOutPoint, ...] = ()
     reference: ReferenceCurve | None = None
+    # None in runs of rules 2 and 3, whose certificates name no voters.
+    membership: MembershipSummary | None = None

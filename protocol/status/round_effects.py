@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from protocol import journal
 from protocol.status.figures import clean, finite, natural, whole
 from protocol.status.held_out_scores import ScoredRound
+from protocol.status.membership import note_membership
 from protocol.status.records import LossPoint, RoundSummary
 from protocol.status.state import MAX_NAME_CHARS, MAX_TEXT_CHARS, StatusState
 
@@ -147,7 +148,10 @@ def round_certified(state: StatusState, event: journal.RoundCertified) -> None:
             at=natural(event.at),
             samples=state.run.samples_certified,
             training=loss,
-            members=frozenset(state.newest.members),
+            # Voters measure the loss; in runs of earlier rules every member does.
+            members=frozenset(state.newest.members).intersection(
+                event.record_voters or state.newest.members
+            ),
             scores={},
         ),
     )
@@ -160,6 +164,7 @@ def round_certified(state: StatusState, event: journal.RoundCertified) -> None:
                 loss=loss,
             )
         )
+    note_membership(state, event)
     state.alone, state.stuck = False, ""
 
 

@@ -20,6 +20,7 @@ from protocol.status.records import (
     KEPT_ROUNDS,
     EventLine,
     LossPoint,
+    MembershipSummary,
     NetworkFigures,
     NodeSummary,
     PeerSummary,
@@ -90,6 +91,7 @@ class StatusState:
         self.refusal_shown_at: dict[str, float] = {}
         self.curve: ThinnedCurve[LossPoint] = ThinnedCurve()
         self.held_out = HeldOutScores()
+        self.membership: MembershipSummary | None = None
         # Lines as (serial, kind, line), the newest last.
         self.lines: deque[tuple[int, str, EventLine]] = deque(maxlen=KEPT_EVENTS - KEPT_ABOUT_PEERS)
         self.lines_about_peers: deque[tuple[int, str, EventLine]] = deque(maxlen=KEPT_ABOUT_PEERS)

@@ -45,5 +45,6 @@ def status_at(state: StatusState, now: float) -> Status:
         rewards=NOT_CERTIFIED if state.run.engine == "hivemind" else state.rewards or NO_REWARDS,
         events=state.newest_lines(),
         curve=state.curve.points(),
+        membership=state.membership,
         held_out=state.held_out.points(),
     )

@@ -80,5 +80,15 @@ def work_dropped(event: journal.WorkDropped, name_of: NameOf) -> LeveledText:
     return "warning", f"{quantity(event.samples, 'sample')} discarded{because(event.reason)}"
 
 
+def work_audited(event: journal.WorkAudited, name_of: NameOf) -> LeveledText:
+    found = event.reason or (
+        f"in {100 * event.score:.0f}% of its samples' groups it knew more than in others"
+    )
+    text = f"Audit of {name_of(event.peer)}, round {event.number}: {found}."
+    if event.favours is False:
+        return "warning", f"{text} This node speaks against it."
+    return "info", f"{text} This node speaks for it." if event.favours else text
+
+
 def _at_loss(value: float | None) -> str:
     return f", loss {loss(value)}" if value is not None else ""

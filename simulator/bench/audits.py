@@ -2,13 +2,14 @@
 
 A few members train a shipped task in rounds in this process, with the worker's own training loop,
 the run's codec and the outer optimizer. After each round every contribution is audited as a voter
-does it (`protocol/audit`), and so are the cheats. `against` is the share of three audits in a row
-of one kind that would speak against their contributor.
+does it (`protocol/audit`), and so are the cheats. `for` and
+`against` are the shares of five audits of one kind that would speak for and against a contributor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import msgspec
 import numpy as np
@@ -20,7 +21,14 @@ from daemon.device.processor import Device
 from daemon.device.settings import Job, WorkerSettings
 from daemon.device.tasks.catalog import load_task
 from protocol.audit.samples import AuditGroups, DrawnStretch, audit_groups
-from protocol.audit.score import AGAINST_BELOW, AUDITS, FOR_FROM, score_of
+from protocol.audit.score import (
+    AGAINST_BELOW,
+    AUDITS,
+    FOR_FROM,
+    GROSS_AUDITS,
+    GROSS_BELOW,
+    score_of,
+)
 from protocol.averaging.outer_step import outer_step
 from protocol.averaging.vector_layout import Vector
 from protocol.codec import codec_named
@@ -33,8 +41,8 @@ SETTINGS = WorkerSettings(device="cpu", threads=1)
 SEED = 3
 MEMBERS = 4
 SPARE_LANES = 8
-# Random triples of audits behind each share.
-TRIPLES = 200_000
+# Random sequences of audits behind each share.
+SEQUENCES = 200_000
 # Elements of a contribution that are fetched or left out together, where only a part is fetched.
 # A chunk has more; a shipped model for this measurement has few chunks.
 PART = 512
@@ -166,8 +174,6 @@ class _Swarm:
         self.base = self.samples = 0
         self.before: list[list[Vector]] = []
         self.mean: Vector | None = None
-        # The parameters with which a contribution is compared: the anchor less the round's mean.
-        self.reference = self.anchor
 
     def round(self, cheats: Sequence[str]) -> list[tuple[str, float]]:
         """Play a round. Returns (kind, score) of each audit."""
@@ -182,7 +188,6 @@ class _Swarm:
         mean = np.asarray(np.mean(np.stack(offers), axis=0), np.float32)
         state = np.empty_like(self.anchor), np.empty_like(self.anchor)
         outer_step(self.anchor, self.momentum, mean, Outer(), *state)
-        self.reference = self.anchor - mean
         found: list[tuple[str, float]] = []
         for number in range(MEMBERS):
             others = [stretch for i, stretch in enumerate(named) if i != number]
@@ -194,7 +199,7 @@ class _Swarm:
             kinds: dict[str, Vector] = {HONEST: offers[number]}
             if self.before:
                 kinds |= self._cheats(number, offers, lanes, cheats)
-            found += self._audited(groups, kinds)
+            found += self._audited(number, offers, groups, kinds)
         self.anchor, self.momentum = state
         self.mean, self.base = mean, self.base + count * stride
         self.samples += count * MEMBERS
@@ -230,17 +235,27 @@ class _Swarm:
         codec.decode(codec.encode(delta), out)
         return out
 
-    def _audited(self, groups: AuditGroups, kinds: dict[str, Vector]) -> list[tuple[str, float]]:
-        auditor = self.members[0]
+    def _audited(
+        self, number: int, offers: list[Vector], groups: AuditGroups, kinds: dict[str, Vector]
+    ) -> list[tuple[str, float]]:
+        """Return the score of each kind of work, had member `number` offered it."""
+        auditor, half = self.members[0], len(groups.own)
         positions = np.concatenate([groups.own, groups.others])
-        before, half = auditor.losses(self.reference, positions), len(groups.own)
         parts = -(-self.anchor.size // PART)
         seen = np.repeat(self.rng.random(parts) < self.case.fetched, PART)[: self.anchor.size]
+        rest = np.sum([offer for i, offer in enumerate(offers) if i != number], axis=0)
         found = []
         for kind, contribution in kinds.items():
-            moved = self.anchor - np.where(seen, contribution, np.float32(0))
-            drops = (before - auditor.losses(moved, positions)).tolist()
-            found.append((kind, score_of(drops[:half], drops[half:])))
+            if not contribution.any():
+                found.append((kind, 0.0))
+                continue
+            mean = (rest + contribution) / np.float32(len(offers))
+            with_mean, with_work = (
+                auditor.losses(self.anchor - np.where(seen, vector, np.float32(0)), positions)
+                for vector in (mean, contribution)
+            )
+            advantages = (with_mean - with_work).tolist()
+            found.append((kind, score_of(advantages[:half], advantages[half:])))
         return found
 
 
@@ -248,6 +263,11 @@ def measure(
     cases: Sequence[AuditCase], kinds: Sequence[str], say: Callable[[str], None]
 ) -> list[AuditRow]:
     """Play each case, and return a row for each kind of work in it."""
+    # One thread, as in a worker: idle threads of torch would spin. A second call changes nothing.
+    device = Device(SETTINGS)
+    with suppress(RuntimeError):
+        device.claim()
+    device.enter_thread()
     rows: list[AuditRow] = []
     for case in cases:
         say(f"{case.name}: {case.rounds} rounds of {MEMBERS} members")
@@ -278,13 +298,15 @@ def table(rows: Sequence[AuditRow]) -> str:
 
 
 def _row(case: str, kind: str, scores: np.ndarray, rng: np.random.Generator) -> AuditRow:
-    triples = rng.choice(scores, size=(TRIPLES, AUDITS)).mean(axis=1)
+    drawn = rng.choice(scores, size=(SEQUENCES, AUDITS))
+    means, last = drawn.mean(axis=1), drawn[:, -GROSS_AUDITS:].mean(axis=1)
+    against = (means < AGAINST_BELOW) | (last < GROSS_BELOW)
     return AuditRow(
         case=case,
         kind=kind,
         audits=scores.size,
         mean=float(scores.mean()),
         lowest=float(scores.min()),
-        favoured=float((triples >= FOR_FROM).mean()),
-        against=float((triples < AGAINST_BELOW).mean()),
+        favoured=float(((means >= FOR_FROM) & ~against).mean()),
+        against=float(against.mean()),
     )

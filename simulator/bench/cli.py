@@ -111,7 +111,7 @@ def faults(
     default="none",
     show_default=True,
     metavar="RATE",
-    help="Rate of each peer's link, each way, such as 100mbit or 1gbit. Needs root.",
+    help="Each peer's link: 100mbit, 100mbit/20mbit (down/up), or none. Needs root unless none.",
 )
 @click.option(
     "--rtt",
@@ -156,16 +156,18 @@ def allreduce(
 
     from simulator.bench.allreduce import benchmark  # noqa: PLC0415
     from simulator.bench.allreduce.cell_record import without_figure  # noqa: PLC0415
-    from simulator.bench.allreduce.peer_hosts import parse_rate  # noqa: PLC0415
+    from simulator.bench.allreduce.peer_hosts import parse_link_rate  # noqa: PLC0415
     from simulator.bench.allreduce.table import table  # noqa: PLC0415
 
     call = invocation_of(context)
+    downlink_bps, uplink_bps = parse_link_rate(rate)
     records = benchmark.measure(
         peers=peers,
         elements=elements,
         codecs=codecs,
         engines=engines,
-        rate_bps=parse_rate(rate),
+        rate_bps=uplink_bps,
+        downlink_bps=downlink_bps,
         rtt_s=rtt / 1000,
         repeat=repeat,
         certified=certified,

@@ -72,6 +72,7 @@ class QuadraticTrainer:
             device="simulated",
             threads=1,
             held_out=HELD_OUT_SIZE,
+            trained=DATASET_SIZE,
             task=TaskDigest(
                 parameters=(TensorPart(name="point", shape=(parameters,), dtype="float32"),),
                 dataset_size=DATASET_SIZE,
@@ -211,6 +212,9 @@ class QuadraticTrainer:
         if life != self._life:
             raise TrainerLost(f"the trainer died: {self._lost}")
         return seconds
+
+    async def release_work(self) -> None:
+        await trio.lowlevel.checkpoint()
 
     async def inner_state(self) -> Vector:
         await trio.lowlevel.checkpoint()

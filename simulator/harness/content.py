@@ -140,6 +140,9 @@ class ContentTrainer:
         await trio.lowlevel.checkpoint()
         raise EvaluationFailed("the content of a harness cannot be scored")
 
+    async def release_work(self) -> None:
+        await trio.lowlevel.checkpoint()
+
     async def group_losses(self, parameters: Vector, positions: Positions) -> GroupLosses:
         await trio.lowlevel.checkpoint()
         raise EvaluationFailed("the content of a harness cannot be scored")

@@ -85,6 +85,8 @@ def test_on_shaped_links_the_bound_and_bare_tcp_stand_beside_it() -> None:
         codecs=("float32",),
         engines=("native",),
         rate_bps=20e6,
+        # The slower way bounds a peer, which sends as much as it receives.
+        downlink_bps=40e6,
         rtt_s=0.0,
         # One retransmission after a timeout takes a fifth of a second.
         repeat=3,

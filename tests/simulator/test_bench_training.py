@@ -8,23 +8,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 
-from protocol.errors import UserError
-from simulator.bench.allreduce.peer_hosts import parse_link_rate
 from simulator.bench.training.conductor import measure
 from simulator.bench.training.memory import descendants
-from simulator.bench.training.model_size import SIZES
-from simulator.bench.training.peer_settings import ARMS
-from simulator.bench.training.plan import (
-    TrainingPlan,
-    hivemind_rules,
-    native_manifest,
-    optimizer_rules,
-    variants_of,
-)
+from simulator.bench.training.plan import variants_of
 from simulator.bench.training.run_record import (
     LossPoint,
     RunRecord,
@@ -45,6 +34,7 @@ from simulator.bench.training.step_log import (
 )
 from simulator.bench.training.table import table
 from simulator.harness.netns import missing_for_namespaces
+from tests.simulator.training_plans import plan_of
 
 
 def points_of(*scores: tuple[float, float]) -> tuple[LossPoint, ...]:
@@ -76,22 +66,6 @@ def record_of(
         notes=(),
         points=points_of(*scores),
     )
-
-
-def plan_of(**changes: object) -> TrainingPlan:
-    model = SIZES["0.4m"]
-    plan = TrainingPlan(
-        variants=variants_of(ARMS, (), ()),
-        size="0.4m",
-        peers=4,
-        seeds=1,
-        seconds=100.0,
-        step_s=model.step_s,
-        batch_size=model.batch_size,
-        rate="100mbit",
-        rtt_ms=30.0,
-    )
-    return msgspec.structs.replace(plan, **changes)
 
 
 def steps_of(late: int, of: int) -> list[StepRecord]:
@@ -196,57 +170,6 @@ def test_snapshot_is_due_when_its_spacing_has_passed(tmp_path: Path) -> None:
     assert writer.due
     writer.write(np.ones(3, np.float32), 8)
     assert not writer.due
-
-
-def test_options_of_the_command_set_and_sweep_settings() -> None:
-    swept = variants_of(
-        ("native", "gloo"),
-        ("native:codec=int8", "gloo:learning_rate=0.003"),
-        ("outer.momentum=0.0,0.9", "round.seconds=2.0,5.0"),
-    )
-    assert len(swept) == 5
-    assert swept[1].settings == {
-        "codec": "int8",
-        "outer.momentum": "0.0",
-        "round.seconds": "5.0",
-    }
-    plan = plan_of()
-    manifest = native_manifest(plan, swept[1], 7, Path("/steps")).open()
-    assert (manifest.codec, manifest.outer.momentum, manifest.round.seconds) == ("int8", 0.0, 5.0)
-    assert (manifest.seed, manifest.inner.batch_size) == (7, plan.batch_size)
-    assert manifest.task_options["records"] == "/steps"
-    assert optimizer_rules(plan, swept[4]).learning_rate == 0.003
-
-
-def test_settings_that_do_not_exist_are_errors() -> None:
-    plan = plan_of()
-    for changes, sweeps in ((("native",), ()), ((), ("outer.momentum",))):
-        with pytest.raises(UserError):
-            variants_of(("native",), changes, sweeps)
-    with pytest.raises(UserError, match="no arm"):
-        variants_of(("horovod",), (), ())
-    (wrong,) = variants_of(("native",), ("native:outer.speed=1",), ())
-    with pytest.raises(UserError, match=r"outer\.speed=1"):
-        native_manifest(plan, wrong, 1, Path("/steps"))
-    for change in ("hivemind-b:target_batch_size=many", "hivemind-b:rounds=2"):
-        (wrong,) = variants_of(("hivemind-b",), (change,), ())
-        with pytest.raises(UserError, match="no such setting"):
-            hivemind_rules(plan, wrong)
-
-
-def test_every_arm_but_native_has_a_tuned_learning_rate_for_every_size() -> None:
-    for size in SIZES.values():
-        assert set(size.tuning) == set(ARMS) - {"native"}
-        for arm, tuned in size.tuning.items():
-            assert (tuned.hivemind is not None) == arm.startswith("hivemind")
-
-
-def test_link_rate_names_down_and_up() -> None:
-    assert parse_link_rate("100mbit/20mbit") == (100e6, 20e6)
-    assert parse_link_rate("1gbit") == (1e9, 1e9)
-    assert parse_link_rate("none") == (None, None)
-    with pytest.raises(UserError):
-        parse_link_rate("100mbit/fast")
 
 
 @pytest.mark.real

@@ -9,6 +9,9 @@ from simulator.fakes.link import LinkModel
 from simulator.world.simulated_node import SimulatedNode
 from simulator.world.world import World
 
+# After the leader's plan: its parts have arrived, and the results of the members are on their way.
+# On paths of 20 ms, the plan takes 20 ms, the parts 20 ms more.
+SEVERED_AFTER_S = 0.045
 # After the first vote, and before any vote has arrived, on paths of 20 ms.
 DIES_AFTER_S = 0.01
 
@@ -29,11 +32,13 @@ def test_survivors_of_a_reducer_certify_in_the_same_view() -> None:
     def watch(now: float, node: SimulatedNode, event: JournalEvent) -> None:
         if not isinstance(event, PhaseEntered) or event.number != 3:
             return
-        if event.phase == "reduce" and not cast and node.state is not None and node.state.leads:
+        if event.phase == "scatter" and not cast and node.state is not None and node.state.leads:
             dead, lacking = [other for other in world.nodes if other is not node][:2]
             cast.update(dead=dead, lacking=lacking)
             # The result of the dead reducer does not arrive at one member.
-            world.swarm.sever(dead.peer, lacking.peer)
+            world.swarm.schedule.at(
+                now + SEVERED_AFTER_S, lambda _: world.swarm.sever(dead.peer, lacking.peer), None
+            )
         if event.phase == "vote" and cast and not died_at and node is not cast["dead"]:
             died_at.append(now + DIES_AFTER_S)
             world.swarm.schedule.at(
@@ -54,6 +59,14 @@ def test_survivors_of_a_reducer_certify_in_the_same_view() -> None:
             )
 
     run_virtual(story, seed=1)
+    voted = [
+        at
+        for at, index, event in world.history
+        if index == cast["lacking"].index
+        and isinstance(event, PhaseEntered)
+        and (event.number, event.phase) == (3, "vote")
+    ]
+    assert voted[0] > died_at[0], "it lacked the result until the others forwarded it"
     third = [
         at
         for at, _, event in world.history

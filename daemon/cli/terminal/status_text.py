@@ -23,6 +23,7 @@ from protocol.status.figures import (
     size,
     tail,
 )
+from protocol.status.records import RunSummary
 
 MARKS = {"good": "✓", "info": "i", "warning": "!", "bad": "✕"}
 OUTCOMES = {"counted": "✓", "observed": "●", "late": "◔", "lost": "✕", "idle": "–", "missed": "!"}
@@ -40,6 +41,8 @@ MEANINGS = {
     "apart": "diverged from the majority",
     "failed": "not averaged",
 }
+# The voters, newcomers and audits that are named.
+SHOWN_VOTERS = 8
 SHOWN_EVENTS = 8
 # All of these are in terminal columns: an event's age and mark, and the labels on the left.
 MARGIN = 13
@@ -134,8 +137,47 @@ def _run(status: Status, ink: Ink, width: int) -> list[str]:
     task = f"{run.task}, {compact(run.parameters)} parameters" if run.parameters else run.task
     name = f"{run.name or MISSING} ({run.run[:8]})" if run.run else run.name or MISSING
     title = f"{name}: {task}" if task else name
-    lines = (title, ", ".join(figures), run.next_round_reason, ", ".join(losses))
+    lines = (title, ", ".join(figures), run.next_round_reason, votes_line(run), ", ".join(losses))
     return _lines(ink, "Run", [wrapped(line, width, LABEL) for line in lines])
+
+
+def _votes(status: Status, ink: Ink, width: int) -> list[str]:
+    """Who votes, who is a newcomer and why, and what this node's audits found."""
+    summary = status.membership
+    if summary is None:
+        return []
+    names = {peer.peer: f"{peer.name} ({tail(peer.peer)})" for peer in status.peers if peer.name}
+    names[status.you.peer] = "you"
+
+    def name_of(peer: str) -> str:
+        return names.get(peer, tail(peer))
+
+    lines = []
+    if summary.voters:
+        voters = ", ".join(name_of(peer) for peer in summary.voters[:SHOWN_VOTERS])
+        more = len(summary.voters) - SHOWN_VOTERS
+        rest = f" and {more} more" if more > 0 else ""
+        lines.append(f"{quantity(len(summary.voters), 'voter')}: {voters}{rest}")
+    if summary.is_degraded:
+        since = ago(summary.last_full_at, status.as_of) if summary.last_full_at else "never"
+        lines.append(f"the last full certificate: {since}")
+    lines += [
+        f"newcomer {name_of(newcomer.peer)}: {newcomer.reason}"
+        for newcomer in summary.newcomers[:SHOWN_VOTERS]
+    ]
+    if summary.clipped:
+        lines.append(
+            f"{summary.clipped} of {quantity(summary.contributors, 'contribution')} of the last"
+            " round weighed less than their samples"
+        )
+    audits = [
+        f"{name_of(audit.peer)} {100 * audit.score:.0f}%"
+        + (", against" if audit.favours is False else ", for" if audit.favours else "")
+        for audit in summary.audits[:SHOWN_VOTERS]
+    ]
+    if audits:
+        lines.append(f"audits by this node: {'; '.join(audits)}")
+    return _lines(ink, "Votes", [wrapped(line, width, LABEL) for line in lines])
 
 
 def _network(status: Status, ink: Ink, width: int) -> list[str]:
@@ -164,6 +206,21 @@ def _network(status: Status, ink: Ink, width: int) -> list[str]:
         f"refused: {refused}" if refused else "",
     ]
     return _lines(ink, "Network", [wrapped(line, width, LABEL) for line in lines])
+
+
+def votes_line(run: RunSummary) -> str:
+    """Return what is known of the votes of a run of rules 4; "" for other runs."""
+    quorum = run.quorum
+    if quorum is None:
+        return ""
+    line = (
+        f"{quantity(quorum.voters, 'voter')}, {count(quorum.connected)} connected; a full"
+        f" certificate needs {count(quorum.needed)}; the last full one was number"
+        f" {count(quorum.last_full)}"
+    )
+    return (
+        f"{line}; this node goes on with fewer voters" if quorum.patient and quorum.reason else line
+    )
 
 
 def _how_far_off(error: float | None) -> str:
@@ -215,7 +272,7 @@ def status_text(status: Status, color: bool, width: int | None = None) -> str:
     Prose takes at most `width` columns.
     """
     ink, room = Ink(color), min(width or WIDTH, WIDTH)
-    parts = [part(status, ink, room) for part in (_failure, _you, _run, _network, _rounds)]
+    parts = [part(status, ink, room) for part in (_failure, _you, _run, _votes, _network, _rounds)]
     rewards = _lines(ink, "Rewards", [wrapped(status.rewards, room, LABEL)])
     blocks = [[verdict_line(status, color)], *parts, rewards, _events(status, ink, room)]
     return "\n".join("\n".join(block) for block in blocks if block)

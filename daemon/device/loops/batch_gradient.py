@@ -22,6 +22,7 @@ from daemon.device.loops.batches import checked_batch, checked_loss, checked_tok
 from daemon.device.loops.culprit import find_culprit
 from daemon.device.loops.loss_scale import LossScale
 from daemon.device.model.author_code import (
+    AuthorFault,
     MemoryShort,
     SampleFault,
     TaskFault,
@@ -41,7 +42,14 @@ WATCH_S = 0.5
 # most 10 ms, so it comes at each step of a second or more.
 COMPARE_SHARE = 0.01
 
+# What torch and Python raise where memory is short (`memory_short`), and for other reasons.
+ALLOCATORS = (MemoryError, RuntimeError, OSError)
+
 Indices = npt.NDArray[np.int64]
+
+
+class _Overflow(Exception):
+    """The scaled gradient has values that float16 does not have."""
 
 
 class BatchGradient:
@@ -72,11 +80,12 @@ class BatchGradient:
         """
         while True:
             try:
-                return self._attempt(indices)
+                with self._net.statistics_restored(AuthorFault, MemoryShort, *ALLOCATORS):
+                    return self._attempt(indices)
             except MemoryShort:
                 if not self._parts.halve():
                     raise
-            except (MemoryError, RuntimeError, OSError) as error:
+            except ALLOCATORS as error:
                 if memory_short("training", error) is None or not self._parts.halve():
                     raise
             # The error's frames held the graph until here.
@@ -87,9 +96,14 @@ class BatchGradient:
     def _attempt(self, indices: Indices) -> tuple[float, float]:
         began_s = monotonic()
         while True:
-            value, norm = self._sum_of_parts(indices)
-            if math.isfinite(norm) or not self._scale.overflowed():
+            try:
+                with self._net.statistics_restored(_Overflow):
+                    value, norm = self._sum_of_parts(indices)
+                    if not math.isfinite(norm) and self._scale.overflowed():
+                        raise _Overflow
                 break
+            except _Overflow:
+                continue
         if not math.isfinite(value):
             raise SampleFault(f"The loss is {value}")
         if not math.isfinite(norm):
@@ -162,7 +176,8 @@ class BatchGradient:
 
     def culprit(self, indices: Indices) -> int | None:
         """Return the place in the batch of a sample that fails alone, or None."""
-        return find_culprit(self._task, self._device, self._net.model, indices)
+        with self._net.statistics_restored():
+            return find_culprit(self._task, self._device, self._net.model, indices)
 
     def _compare(self) -> None:
         """Compare the model with its contents, as often as `COMPARE_SHARE` allows.

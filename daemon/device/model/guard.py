@@ -16,6 +16,7 @@ from torch import nn
 
 from daemon.device.model.author_code import TaskFault
 from daemon.device.model.flat_model import FlatModel
+from daemon.device.model.rules import batch_counts
 from daemon.device.tasks.task import Task
 
 # Constant tensors up to this size are compared by content at each hand-over, in 10 ms. The rest is
@@ -43,6 +44,10 @@ class ModelGuard:
         for name, tensor in [*net.buffers, *net.frozen]:
             room -= tensor.numel() * tensor.element_size()
             self._kept[name] = _Kept(tensor, content=room >= 0)
+        self._statistics = [(name, tensor, tensor.data_ptr()) for name, tensor in net.averaged]
+        # Tensors that training changes: running statistics, and their counters of batches.
+        self._changing = {id(tensor) for _, tensor in net.averaged}
+        self._changing |= {id(count) for count in batch_counts(net.model)}
         self._frozen = {id(parameter) for _, parameter in net.frozen}
 
     def check_moved(self) -> None:
@@ -61,6 +66,12 @@ class ModelGuard:
                 raise TaskFault(
                     f"The parameter {name} was frozen during training",
                     fix="set requires_grad = False in model(), where it holds for every node",
+                )
+        for name, tensor, address in self._statistics:
+            if tensor.data_ptr() != address:
+                raise TaskFault(
+                    f"The statistic {name} was given other memory: it would not be averaged",
+                    fix=f"change it in place: {name}.copy_(...)",
                 )
 
     def check_model(self) -> None:
@@ -95,6 +106,8 @@ class ModelGuard:
     def _check_constant(self, *, contents: bool) -> None:
         model = self._net.model
         for name, tensor in _constant(model):
+            if id(tensor) in self._changing:
+                continue
             kept = self._kept.get(name)
             if kept is None:
                 if _is_persistent(model, name):
@@ -198,7 +211,7 @@ def _instead(name: str, model: nn.Module) -> str:
     owner = name.rpartition(".")[0]
     module = dict(model.named_modules()).get(owner)
     if isinstance(module, _NORMS):
-        return "use GroupNorm or LayerNorm, or keep the layer in eval mode"
+        return "set train or eval mode in model(): in training mode, its statistics are averaged"
     return "keep it constant, or make it a parameter that requires a gradient"
 
 

@@ -5,6 +5,8 @@ Each refusal names the tensor, and says what to use instead.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -30,15 +32,12 @@ def check_model(model: object) -> None:
             "return a torch.nn.Module (does model() lack a return?)",
         )
     for name, module in model.named_modules():
-        if (
-            isinstance(module, nn.modules.batchnorm._NormBase)
-            and module.track_running_stats
-            and module.training
-        ):
+        if _tracks(module) and module.momentum is None:
             raise refuse(
-                f"{name or 'it'} is a {type(module).__name__}, whose running statistics are no"
-                " parameters: every node would keep its own",
-                "use GroupNorm or LayerNorm, or keep the layer in eval mode",
+                f"{name or 'it'} is a {type(module).__name__} with momentum=None: its statistics"
+                " count the batches of one node, and cannot be averaged",
+                "give it a momentum, as in BatchNorm2d(channels, momentum=0.1), or keep the layer"
+                " in eval mode",
             )
     tensors = [*model.named_parameters(), *model.named_buffers()]
     for name, tensor in tensors:
@@ -54,6 +53,9 @@ def check_model(model: object) -> None:
     trained = [
         (name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad
     ]
+    for name, statistic in running_statistics(model):
+        if statistic.dtype != torch.float32:
+            raise refuse(f"the buffer {name} is {statistic.dtype}", "keep BatchNorm float32")
     for name, parameter in trained:
         if parameter.dtype != torch.float32:
             raise refuse(
@@ -67,6 +69,32 @@ def check_model(model: object) -> None:
             "return a module with such parameters from model()",
         )
     _check_memory(model, {name for name, _ in trained})
+
+
+def _tracks(module: nn.Module) -> bool:
+    """Return whether a module changes running statistics in training."""
+    return (
+        isinstance(module, nn.modules.batchnorm._NormBase)
+        and bool(module.track_running_stats)
+        and module.running_mean is not None
+        and module.training
+    )
+
+
+def running_statistics(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the running means and variances that training changes, with their names."""
+    for name, module in model.named_modules():
+        if _tracks(module):
+            for own in ("running_mean", "running_var"):
+                yield f"{name}.{own}" if name else own, getattr(module, own)
+
+
+def batch_counts(model: nn.Module) -> Iterator[torch.Tensor]:
+    """Yield the counters of batches beside `running_statistics`, which nothing uses."""
+    for module in model.modules():
+        count = getattr(module, "num_batches_tracked", None)
+        if _tracks(module) and isinstance(count, torch.Tensor):
+            yield count
 
 
 def _check_memory(model: nn.Module, trained: set[str]) -> None:

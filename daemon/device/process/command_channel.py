@@ -15,6 +15,7 @@ from daemon.device.messages import (
     ContinueTraining,
     EvaluateModel,
     EvaluationUnable,
+    LoadInnerState,
     MeasureGroups,
     ShiftAnchor,
     TrainFromAnchor,
@@ -24,7 +25,7 @@ from daemon.device.messages import (
 from daemon.device.process.restart_policy import WorkerTimeouts
 from daemon.device.process.supervisor import NO_PROGRESS, WorkerSupervisor
 from daemon.device.process.worker_process import WorkerProcess
-from daemon.device.shared_memory import SharedMemory
+from daemon.device.shared_memory import SharedMemory, free_pages
 from protocol.averaging.vector_layout import Vector
 from protocol.ports.trainer import HeldOutShare, TrainerLost
 
@@ -59,7 +60,8 @@ class CommandChannel:
     ) -> tuple[WorkerProcess, WorkerReport]:
         """Send a command to the current worker, and wait for the answer.
 
-        `put` names a vector of the shared memory, and the value to write there first.
+        `put` names a vector of the shared memory, and the value to write there first. The worker
+        has used the vector when it answers, unless the command scores it.
         """
         async with self._asking:
             worker = await self._up()
@@ -107,7 +109,22 @@ class CommandChannel:
                 # The worker is in another state than the caller expects. `train` brings it from any
                 # state to a known one.
                 raise TrainerLost(f"the worker refused {type(message).__name__}: {answer.why}")
+            used_up = isinstance(message, TrainFromAnchor | ShiftAnchor | LoadInnerState)
+            if put is not None and used_up:
+                await self._free(worker, put[0])
             return worker, answer
+
+    async def release(
+        self, worker: WorkerProcess, vector: Callable[[SharedMemory], Vector]
+    ) -> None:
+        """Free the memory of a shared vector that neither process needs any more."""
+        async with self._asking:
+            await self._answer(worker)
+            await self._free(worker, vector)
+
+    async def _free(self, worker: WorkerProcess, vector: Callable[[SharedMemory], Vector]) -> None:
+        if worker.buffers is not None:
+            await trio.to_thread.run_sync(free_pages, vector(worker.buffers))
 
     async def _up(self) -> WorkerProcess:
         while self._supervisor.current is None:
@@ -130,9 +147,10 @@ class CommandChannel:
     async def evaluate(self, parameters: Vector, share: HeldOutShare) -> WorkerReport:
         """Ask for an evaluation, and wait for its result. Other commands do not wait for it."""
         async with self._evaluating:
-            _, report = await self._score(
+            worker, report = await self._score(
                 lambda number: EvaluateModel(id=number, share=share), parameters
             )
+            await self._free(worker, lambda buffers: buffers.scored)
             return report
 
     async def measure(
@@ -158,6 +176,8 @@ class CommandChannel:
                 reports.append(report)
                 if isinstance(report, EvaluationUnable):
                     break
+            if first is not None:
+                await self._free(first, lambda buffers: buffers.scored)
         return reports
 
     async def _score(

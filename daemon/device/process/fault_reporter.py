@@ -42,3 +42,13 @@ class TaskFaultReporter:
             log.warning("%s", report.trace)
         message = f"{report.what}. The held-out loss stays unknown; training goes on."
         self._on_event(Warned(code="EVALUATION", message=message))
+
+    def batch_part(self, samples: int, known: int) -> None:
+        """Report that the device computes fewer samples at once than it did before."""
+        if samples >= known:
+            return
+        message = (
+            f"The device has too little memory for {known} samples at once. It now computes"
+            f" {samples} at once; a step still has all of its samples."
+        )
+        self._on_event(Warned(code="BATCH_PART", message=message))

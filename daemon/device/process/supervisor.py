@@ -293,15 +293,7 @@ class WorkerSupervisor:
         )
 
     async def _note_part(self, samples: int, batch_size: int) -> None:
-        known = self._job.batch_part or batch_size
-        if samples < known:
-            self._on_event(
-                Warned(
-                    code="BATCH_PART",
-                    message=f"The device has too little memory for {known} samples at once. It now"
-                    f" computes {samples} at once; a step still has all of its samples.",
-                )
-            )
+        self._faults.batch_part(samples, self._job.batch_part or batch_size)
         self._job = replace(self._job, batch_part=samples)
         if self._keep_part is not None:
             await trio.to_thread.run_sync(self._keep_part, samples)

@@ -36,7 +36,7 @@ from daemon.device.messages import (
     WorkerReport,
 )
 from daemon.device.process.command_channel import CommandChannel
-from daemon.device.process.restart_policy import WorkerTimeouts
+from daemon.device.process.restart_policy import COMPILED_FIRST_STEP_S, WorkerTimeouts
 from daemon.device.process.supervisor import WorkerSupervisor
 from daemon.device.process.worker_process import WorkerProcess
 from daemon.device.settings import WorkerSettings, job_of
@@ -65,6 +65,13 @@ from protocol.run.task_digest import TaskDigest
 __all__ = ["WorkerTimeouts", "WorkerTrainer"]
 
 
+def timeouts_of(settings: WorkerSettings) -> WorkerTimeouts:
+    """Return the timeouts of a worker with these settings."""
+    if settings.compile:
+        return WorkerTimeouts(first_step_s=COMPILED_FIRST_STEP_S)
+    return WorkerTimeouts()
+
+
 class WorkerTrainer:
     """Satisfies `Trainer` with a worker process, inside the block of `running()`.
 
@@ -89,7 +96,9 @@ class WorkerTrainer:
         """
         self._job = job_of(manifest, peer, batch_part=parts.load() if parts is not None else 0)
         self._settings = settings
-        self._timeouts = timeouts or WorkerTimeouts()
+        # The worker that handed work over last.
+        self._last: WorkerProcess | None = None
+        self._timeouts = timeouts or timeouts_of(settings)
         self._supervisor = WorkerSupervisor(
             self._job,
             settings,
@@ -175,6 +184,7 @@ class WorkerTrainer:
         if not isinstance(answer, WorkCollected) or worker.buffers is None:
             raise OurFault(f"the worker answered a hand-over with {answer}")
         worker.received = True
+        self._last = worker
         self._commands.check_step(worker, answer.step_s)
         return Work(
             delta=worker.buffers.delta,
@@ -184,6 +194,10 @@ class WorkerTrainer:
             seconds=answer.seconds,
             drawn=answer.drawn,
         )
+
+    async def release_work(self) -> None:
+        if self._last is not None and self._last is self._supervisor.current:
+            await self._commands.release(self._last, lambda buffers: buffers.delta)
 
     async def shift(
         self, local: Vector, lane: Lane, *, position: int = 0, max_steps: int | None = None
@@ -259,7 +273,9 @@ class WorkerTrainer:
         buffers = worker.buffers
         if buffers is None:
             raise OurFault("the worker answered before it was up")
-        return await trio.to_thread.run_sync(buffers.inner.copy)
+        state = await trio.to_thread.run_sync(buffers.inner.copy)
+        await self._commands.release(worker, lambda buffers: buffers.inner)
+        return state
 
     async def restore_inner_state(self, state: Vector) -> None:
         await self._commands.ask(

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from daemon.device.tasks.corpus import load_corpus
 from daemon.device.tasks.language_task import LanguageTask
 from daemon.device.tasks.task import Batch, Init, TaskOptions, uniform
+from protocol.digest import digest
 from protocol.errors import UserError
 
 SYMBOLS = 256
@@ -112,6 +113,9 @@ class ByteGpt(LanguageTask):
         if options.private or options.corpus == "stdlib":
             self.data = "private"
         self.text = load_corpus(options.corpus, data_folders, options.corpus_bytes)
+        if options.corpus == "stdlib" and not options.private:
+            # Equal for equal versions of Python. Nodes of other versions train on, unaudited.
+            self.data_version = digest(b"hypergpu/stdlib/1\0", self.text.data)
         if self.text.size <= options.context:
             raise UserError(
                 "DATA",

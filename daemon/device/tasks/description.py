@@ -58,8 +58,8 @@ def describe_task(task: Task, net: FlatModel, name: str, split: DataSplit, seed:
     return TaskDigest(
         parameters=bounded(
             [
-                _tensor(at, parameter.detach(), _given_content(parameter, spec))
-                for (at, parameter, _), spec in zip(net.moved, net.specs, strict=True)
+                _tensor(at, tensor.detach(), _given_content(tensor, spec))
+                for (at, tensor), spec in zip(net.vector, net.specs, strict=True)
             ]
         ),
         frozen=bounded(
@@ -69,9 +69,19 @@ def describe_task(task: Task, net: FlatModel, name: str, split: DataSplit, seed:
         options=_options(task),
         private=is_private(task),
         dataset_size=dataset_size,
-        sample=() if is_private(task) else _sample(task, dataset_size, seed),
+        sample=_version(task) if is_private(task) else _sample(task, dataset_size, seed),
         source=source,
     )
+
+
+def _version(task: Task) -> tuple[TensorContent, ...]:
+    """Return what names the version of data that differs between machines; none for own data.
+
+    Nobody compares it. Nodes whose descriptions have one name have the same data, and may audit
+    each other's work.
+    """
+    version = getattr(task, "data_version", b"")
+    return (TensorContent(digest=digest(_DOMAIN, version)),) if version else ()
 
 
 def is_private(task: Task) -> bool:

@@ -29,7 +29,7 @@ class SimpleCnnOptions(TaskOptions, frozen=True, kw_only=True):
 class Cnn(nn.Module):
     """Maps images of shape (batch, 1, rows, columns) to logits of shape (batch, 10).
 
-    It has no BatchNorm, whose running statistics are not parameters.
+    It has no BatchNorm, so its scores do not depend on running statistics.
     """
 
     def __init__(self, width: int) -> None:

@@ -78,8 +78,8 @@ class Task(ABC):
     (`protocol/run/initial_parameters.py`), and those of `model()` are used only where `init` says
     `GIVEN`. Parameters with
     `requires_grad = False` and buffers keep the values of `model()`. They must be the same on every
-    node, and must not change. Running statistics such as BatchNorm's are refused, because every
-    node would have its own. Before a task is made, torch, numpy and `random` get the run's seed.
+    node, and must not change. BatchNorm's running statistics in training mode are averaged with the
+    parameters. Before a task is made, torch, numpy and `random` get the run's seed.
 
     A task with `data = "private"` has data of its own on each node, which is not compared.
     `version` grows when a shipped task changes what it computes. The code of other tasks is

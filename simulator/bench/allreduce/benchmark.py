@@ -41,8 +41,12 @@ def measure(
     repeat: int,
     certified: bool,
     say: Say,
+    downlink_bps: float | None = None,
 ) -> list[CellRecord]:
     """Run the whole benchmark.
+
+    `rate_bps` is what each peer's link sends; `downlink_bps` is what it receives, by default as
+    much.
 
     Raises:
         UserError: For an unknown engine or codec.
@@ -66,8 +70,10 @@ def measure(
     wanted = [
         (engine, codec) for codec in codecs for engine in engines if codec in CODECS_OF[engine]
     ]
-    with peer_hosts(peers, rate_bps, rtt_s, say) as where:
-        tcp = [("tcp", codec) for codec in codecs] if rate_bps is not None else []
+    rates = (rate_bps, rate_bps if downlink_bps is None else downlink_bps)
+    slower_bps = min((rate for rate in rates if rate is not None), default=None)
+    with peer_hosts(peers, rate_bps, rtt_s, say, downlink_bps=downlink_bps) as where:
+        tcp = [("tcp", codec) for codec in codecs] if slower_bps is not None else []
         rounds = _interleaved(peers, elements, [*wanted, *tcp], where, repeat, say)
         proved: dict[str, tuple[list[CellRound], list[CellRound]]] = {}
         for codec in codecs if certified and "native" in engines else ():
@@ -76,7 +82,7 @@ def measure(
             )
             proved[codec] = both["native", codec], both["certified", codec]
     return [
-        cell_record(engine, codec, peers, elements, rate_bps, rounds, proved)
+        cell_record(engine, codec, peers, elements, slower_bps, rounds, proved)
         for engine, codec in wanted
     ]
 

@@ -18,6 +18,7 @@ class CellRecord(msgspec.Struct, frozen=True, kw_only=True):
     A gigabyte is 10^9 bytes of float32 vector, summed over all peers. Rates refer to the vector,
     not to its encoding.
 
+    `rate_bps` is the slower way of each peer's link: every member sends as much as it receives.
     `bound_seconds` is 2(n-1)/n x encoded bytes / rate. `share_of_tcp` compares with plain TCP that
     moves the same bytes both ways on the same links, round by round. `certified_seconds_median` is
     a whole certified round in memory: digests, plan, inclusion, votes, outer step, ledger.

@@ -106,6 +106,9 @@ class VectorTrainer:
         await trio.lowlevel.checkpoint()
         raise EvaluationFailed("a given vector cannot be scored")
 
+    async def release_work(self) -> None:
+        await trio.lowlevel.checkpoint()
+
     async def group_losses(self, parameters: Vector, positions: Positions) -> GroupLosses:
         await trio.lowlevel.checkpoint()
         raise EvaluationFailed("a given vector cannot be scored")

@@ -164,9 +164,14 @@ def _set(tables: dict[str, object], key: str, text: str) -> None:
 
 
 def optimizer_rules(plan: TrainingPlan, variant: Variant) -> OptimizerRules:
-    """The inner optimizer of an arm that is not native."""
+    """The inner optimizer of an arm that is not native: the run file's, at a rate of its own."""
     tuned = plan.model.tuning[variant.arm].learning_rate
-    return OptimizerRules(learning_rate=float(variant.settings.get("learning_rate", tuned)))
+    inner = load_manifest(plan.run_file).inner
+    return OptimizerRules(
+        learning_rate=float(variant.settings.get("learning_rate", tuned)),
+        beta1=inner.beta1,
+        beta2=inner.beta2,
+    )
 
 
 def hivemind_rules(plan: TrainingPlan, variant: Variant) -> HivemindRules | None:

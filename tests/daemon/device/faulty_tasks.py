@@ -141,11 +141,11 @@ class Scatters(Line):
 
 
 class Normed(Line):
-    """Its model has BatchNorm, whose running statistics a swarm cannot average."""
+    """Its BatchNorm counts the batches of one node, which a swarm cannot average."""
 
     def model(self) -> torch.nn.Module:
         return torch.nn.Sequential(
-            torch.nn.Linear(1, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1)
+            torch.nn.Linear(1, 4), torch.nn.BatchNorm1d(4, momentum=None), torch.nn.Linear(4, 1)
         )
 
 

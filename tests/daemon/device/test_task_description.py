@@ -6,6 +6,7 @@ import importlib
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -175,3 +176,15 @@ def test_sources_of_includes_the_modules_beside_the_task(
     finally:
         for name in names:
             del sys.modules[name]
+
+
+def test_the_description_names_the_version_of_the_standard_library_but_no_private_data() -> None:
+    small = {"context": 16, "width": 16}
+    whole, cut, private = (
+        loop_of(load_task("byte_gpt", {**small, **more}, SETTINGS), "byte_gpt")[0].describe()
+        for more in ({"corpus_bytes": 20_000}, {"corpus_bytes": 19_999}, {"private": True})
+    )
+    assert len(whole.sample) == 1
+    assert whole.sample != cut.sample
+    assert difference(whole, msgspec.structs.replace(whole, sample=cut.sample)) == ""
+    assert private.sample == ()

@@ -19,6 +19,7 @@ from daemon.services.training.native.exchange.exchange_context import (
     ExchangeContext,
     ExchangePorts,
 )
+from protocol.averaging.inclusion import counted_reason
 from protocol.averaging.plan_sum import PlanSum
 from protocol.averaging.vector_layout import Vector, chunk_count, element_range, share_out
 from protocol.codec import chunk_bytes, codec_named
@@ -26,6 +27,7 @@ from protocol.contribution.offer import Offer
 from protocol.digest import Digest, digest, leaves_of, levels_of, merkle_root, root_of
 from protocol.identity import PeerId, Signer
 from protocol.messages.base import Signed
+from protocol.messages.envelope import payload_of
 from protocol.messages.offer import Ready
 from protocol.messages.round import Inclusion, Plan, TrustPlan
 from protocol.messages.sum_terms import SumTerms
@@ -87,6 +89,7 @@ class Member:
                 buffers=self.buffers,
                 offload=at_once,
                 emit=self.events.append,
+                refuse=self._refuse,
             ),
         )
         self.exchange.scatter()
@@ -154,9 +157,9 @@ class ExchangeWorld:
             contributors=tuple(contributors),
             present=present,
             owners=tuple(i if i in present else present[0] for i in everybody),
-            reason="",
+            reason=counted_reason(len(contributors), len(everybody)),
         )
-        return inclusion, digest(b"inclusion", bytes((number, *contributors)))
+        return inclusion, digest(payload_of(inclusion))
 
     def root(self, contributors: Sequence[int]) -> Digest:
         """Return the root over the results of these contributors' means."""

@@ -163,6 +163,9 @@ class ScriptedTrainer:
     async def evaluate(self, parameters: Vector, share: HeldOutShare) -> Evaluation:
         raise EvaluationFailed("nothing to score")
 
+    async def release_work(self) -> None:
+        await trio.lowlevel.checkpoint()
+
     async def group_losses(self, parameters: Vector, positions: Positions) -> GroupLosses:
         raise EvaluationFailed("nothing to score")
 

@@ -7,8 +7,10 @@ from collections.abc import Callable
 import msgspec
 import pytest
 import trio
+from msgspec.structs import replace
 
 from daemon.services.training.native.exchange import bulk_receiver, early_sum
+from daemon.services.training.native.exchange.all_reduce import EARLY_S
 from daemon.services.training.native.exchange.bulk_headers import (
     ABILITIES,
     BulkHeader,
@@ -20,6 +22,7 @@ from daemon.services.training.native.exchange.bulk_headers import (
 from daemon.swarm.frames import LENGTH_BYTES, frame
 from protocol.ports.byte_stream import ByteStream
 from protocol.round.events import ContributionsReceived, ResultReceived
+from protocol.rules.versions import RULES_2
 from simulator.fakes.clock import run_virtual
 from simulator.fakes.stream import FakeStream
 from tests.daemon.training.exchange_world import Member, exchange_world
@@ -99,7 +102,10 @@ def test_pieces_make_the_bytes_of_the_whole_slice(codec: str, parameters: int) -
             began = trio.current_time()
             found = await world.average(ALL)
             assert found == dict.fromkeys(ALL, world.root(ALL))
-            assert trio.current_time() - began < 0.1, "only proofs travel after the inclusion"
+            # A member without a slice gets no part. Its stream is too young for pieces, so it gets
+            # whole results.
+            whole_s = 0.1 if parameters == 5000 else 0.0
+            assert trio.current_time() - began <= whole_s, "nothing travels after the inclusion"
             after = [header for header in seen if isinstance(header, ResultPieceHeader)]
             assert len(after) == len(before)
             for index, member in enumerate(world.members):
@@ -162,6 +168,49 @@ def test_a_lie_in_a_part_reaches_no_signed_result() -> None:
             found = await world.average((0, 2), absent=[1])
             assert found == dict.fromkeys((0, 2), world.root((0, 2)))
             assert not any(isinstance(header, ResultProofHeader) for header in seen)
+
+    run_virtual(story)
+
+
+def test_a_proof_waits_for_its_inclusion_as_long_as_the_slowest_part_takes() -> None:
+    """The first proof comes long before the inclusion where one link is slow."""
+
+    async def story() -> None:
+        async with exchange_world("int8") as world:
+            world.begin()
+            await trio.sleep(4 * EARLY_S)
+            assert await world.average(ALL) == dict.fromkeys(ALL, world.root(ALL))
+            assert not any(member.refusals for member in world.members)
+
+    run_virtual(story)
+
+
+def test_a_proof_for_rules_2_leaves_after_the_inclusion() -> None:
+    """A member of an earlier release gives up a stream whose proof waits for its inclusion."""
+    seen: list[object] = []
+
+    async def story() -> None:
+        async with exchange_world("int8", tampered={0: _watch(seen)}) as world:
+            world.plan = replace(world.plan, rules=RULES_2)
+            world.begin()
+            await trio.sleep(WHOLE_S)
+            assert not any(isinstance(header, ResultProofHeader) for header in seen)
+            assert await world.average(ALL) == dict.fromkeys(ALL, world.root(ALL))
+            assert any(isinstance(header, ResultProofHeader) for header in seen)
+
+    run_virtual(story)
+
+
+def test_a_stream_that_breaks_behind_its_proof_brings_both_again() -> None:
+    async def story() -> None:
+        async with exchange_world("int8") as world:
+            world.begin()
+            await trio.sleep(WHOLE_S)
+            one, two = world.members[0].signer.peer, world.members[1].signer.peer
+            world.swarm.sever(one, two)
+            await trio.sleep(0.5)
+            world.swarm.mend(one, two)
+            assert await world.average(ALL) == dict.fromkeys(ALL, world.root(ALL))
 
     run_virtual(story)
 

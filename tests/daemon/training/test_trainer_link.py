@@ -213,3 +213,31 @@ def test_a_node_with_a_full_disk_leaves_at_once() -> None:
             await world.until(lambda: not world.nodes[0].alive, 2.0, "the node left")
 
     run_virtual(story)
+
+
+def test_offer_does_not_wait_for_the_copy_of_the_inner_optimizer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The copy is as long as two vectors of the model. It once delayed every exchange."""
+    world = World(seed=7, nodes=2, manifest=MANIFEST, parameters=64)
+    copy_s = 0.4
+    inner_state = QuadraticTrainer.inner_state
+
+    async def slow(trainer: QuadraticTrainer) -> Vector:
+        await trio.sleep(copy_s)
+        return await inner_state(trainer)
+
+    monkeypatch.setattr(QuadraticTrainer, "inner_state", slow)
+
+    async def story() -> None:
+        async with world.running():
+            world.start()
+            await world.until(lambda: world.number(0) >= 4, 30, "the fourth certificate")
+
+    run_virtual(story, seed=7)
+    certified = [event for event in world.events(RoundCertified, node=0) if event.phase_seconds]
+    assert len(certified) >= 4
+    assert all(event.phase_seconds["offer"] < copy_s / 2 for event in certified)
+    store = world.nodes[0].engine.state_store if world.nodes[0].engine else None
+    assert store is not None
+    assert store.inner.any()

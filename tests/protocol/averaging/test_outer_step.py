@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.averaging.outer_step import outer_step, state_digest, state_leaves, step_in_numpy
+from protocol.averaging.outer_step import (
+    outer_step,
+    outer_step_4,
+    state_digest,
+    state_leaves,
+    step_in_numpy,
+)
 from protocol.averaging.vector_layout import STATE_CHUNK_BYTES, Vector
 from protocol.codec import implementation, loops
 from protocol.digest import digest, merkle_root
@@ -173,3 +179,28 @@ def test_the_compiled_step_is_used_and_numpy_where_it_cannot_walk(
     )
     outer_step(anchor, momentum, mean, DILOCO, *apart)
     assert np.array_equal(apart, strided.T)
+
+
+@pytest.mark.parametrize("rounds", [1.0, 2.5])
+def test_a_run_of_rules_4_without_momentum_keeps_a_momentum_of_zeros(rounds: float) -> None:
+    """Its anchors are those of rules 3."""
+    draw = np.random.default_rng(3)
+    anchor, mean = (draw.standard_normal(5000).astype(np.float32) for _ in range(2))
+    zeros: Vector = np.zeros(5000, np.float32)
+    rules = Outer(learning_rate=0.9, momentum=0.0)
+    ours, theirs = np.empty_like(anchor), np.empty_like(anchor)
+    kept: Vector = np.full(5000, np.nan, np.float32)
+    outer_step_4(anchor, zeros, mean, rules, ours, kept, rounds=rounds)
+    outer_step(anchor, zeros, mean, rules, theirs, np.empty_like(zeros), rounds=rounds)
+    assert ours.tobytes() == theirs.tobytes()
+    assert kept.tobytes() == zeros.tobytes()
+
+
+def test_a_run_of_rules_4_with_momentum_steps_as_before() -> None:
+    draw = np.random.default_rng(4)
+    anchor, momentum, mean = (draw.standard_normal(500).astype(np.float32) for _ in range(3))
+    for rules in (Outer(momentum=0.9), Outer(momentum=0.0, momentum_warmup_samples=9)):
+        ours, theirs = np.empty((2, 500), np.float32), np.empty((2, 500), np.float32)
+        outer_step_4(anchor, momentum, mean, rules, ours[0], ours[1])
+        outer_step(anchor, momentum, mean, rules, theirs[0], theirs[1])
+        assert ours.tobytes() == theirs.tobytes()

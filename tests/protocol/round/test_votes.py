@@ -6,6 +6,7 @@ from protocol.certificates.leader_order import leader_of, vote_collectors
 from protocol.messages.round import Vote
 from protocol.round import events as e
 from protocol.round.phase import Phase
+from protocol.round.vote_phase import VOTES_TO_ALL
 from tests.protocol.round.cluster import Packet, TestCluster
 from tests.protocol.round.cluster_control import (
     content_type,
@@ -129,3 +130,13 @@ def test_first_present_vote_collector_gossips_the_certificate() -> None:
     cluster.flow()
     assert cluster.gossiped == [second]
     assert {node.state.tip.number for node in cluster.alive()} == {2}
+
+
+def test_votes_reach_all_members_of_a_small_plan() -> None:
+    """A member that collects no votes once adopted one message later than the others."""
+    cluster = TestCluster(VOTES_TO_ALL, settled=VOTES_TO_ALL)
+    make_offers(cluster)
+    flow_withholding(cluster, lambda packet: content_type(cluster, packet) is bytes)
+    assert {node.state.tip.number for node in cluster.nodes} == {2}
+    senders = {packet.sender for packet in cluster.withheld}
+    assert len(senders) == 3, "the vote collectors alone send the certificate"

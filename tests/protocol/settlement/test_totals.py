@@ -125,7 +125,8 @@ def test_an_epoch_without_work_pays_nobody() -> None:
 
 def test_only_samples_are_paid() -> None:
     """A receipt has no time, loss or norm, so slow or wild training cannot earn more."""
-    assert set(Receipt.__struct_fields__) == {"peer", "seq", "samples", "contribution", "account"}
+    fields = {"peer", "seq", "samples", "contribution", "account", "paid", "unpaid"}
+    assert set(Receipt.__struct_fields__) == fields
 
 
 def test_sanctions_go_up_in_steps_with_reason_and_evidence() -> None:
@@ -261,3 +262,18 @@ def test_no_account_is_paid_without_its_own_work(
 ) -> None:
     worked = {one.account for work in epochs for one in work.receipts}
     assert set(settle(epochs, rules).totals) <= worked
+
+
+def test_unpaid_and_bounded_work_is_withheld_with_its_reason() -> None:
+    receipts = (
+        replace(receipt("a", 1, 100), paid=40),
+        replace(receipt("b", 1, 100, who=B), paid=0, unpaid="its peer is not a member"),
+        receipt("c", 1, 40, who=C),
+    )
+    settled = settle([work(*receipts)], RULES)
+    assert set(settled.totals) == {A, C}
+    assert sorted(settled.totals.values()) == [500, 500]
+    assert {(one.samples, one.reason) for one in settled.withheld} == {
+        (60, "more than 2 times its own or 16 times the voters' usual work"),
+        (100, "its peer is not a member"),
+    }

@@ -58,6 +58,17 @@ def _values(kind: object) -> st.SearchStrategy[typing.Any]:
             ),
             max_size=4,
         ).map(tuple),
+        tuple[float, ...]: st.lists(st.floats(), max_size=5).map(tuple),
+        tuple[journal.Newcomer, ...]: st.lists(
+            st.builds(
+                journal.Newcomer,
+                peer=_PEER,
+                favours=st.integers(),
+                against=st.integers(),
+                voters=st.integers(),
+            ),
+            max_size=4,
+        ).map(tuple),
         dict[str, float]: st.dictionaries(_TEXT, st.floats(), max_size=30),
     }
     if kind in simple:

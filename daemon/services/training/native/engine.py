@@ -11,6 +11,7 @@ from collections.abc import Callable
 import trio
 
 from daemon.services.training.native.audit.auditor import Auditor
+from daemon.services.training.native.audit.contributions import Contributions
 from daemon.services.training.native.audit.fraud_proofs import FraudProofs
 from daemon.services.training.native.beacon_builder import BeaconBuilder
 from daemon.services.training.native.engine_context import EngineContext, NodePorts
@@ -36,6 +37,7 @@ from daemon.swarm.state_transfer import StateServer, serve_state
 from daemon.swarm.task_agreement import serve_task
 from daemon.system.trio_types import TaskStatus
 from protocol.averaging.vector_layout import chunk_count
+from protocol.codec import codec_named
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.journal import TrainingHeld
@@ -52,6 +54,8 @@ from protocol.rules.versions import RULES_4
 
 # The time between checks of whether the node can accept a message that waits.
 DELIVERY_POLL_S = 0.05
+# The time between looks for a new recovery of the run's owner.
+RECOVERY_POLL_S = 1.0
 
 
 class NativeEngine:
@@ -83,7 +87,7 @@ class NativeEngine:
         self._held = False
         self._model: ModelParts | None = None
         self._stage: Stage = Starting()
-        self._round_log = RoundLog(context.me, ports.record)
+        self._round_log = RoundLog(context.me, ports.record, context.manifest)
         self._beacons = BeaconBuilder(
             name=name,
             run=context.run,
@@ -97,6 +101,8 @@ class NativeEngine:
             if context.owner_records is not None
             else OwnerRecords(context.run, context.manifest.owner)
         )
+        # The version of the owner's records whose recoveries the lineage knows.
+        self._noted_version = -1
         self.peers = self._peer_parts(
             lambda peer: exclusion_reason(peer) or self.owner_records.reason_against(peer)
         )
@@ -137,6 +143,9 @@ class NativeEngine:
             await nursery.start(peers.data_plane.sender.run)
             if self._owner_exchange is not None:
                 await nursery.start(self._owner_exchange.run)
+                self._note_recoveries()
+            if context.manifest.rules >= RULES_4:
+                nursery.start_soon(self._watch_recoveries)
             info = await self._trainer.describe()
             self._stage = Starting(info)
             peers.members.tasks.begin(info.task)
@@ -176,6 +185,23 @@ class NativeEngine:
             task_status.started()
             await rounds.run(self._finish)
             nursery.cancel_scope.cancel()
+
+    async def _watch_recoveries(self) -> None:
+        """Follow what the run's owner signs while the run goes on."""
+        while True:
+            await trio.sleep(RECOVERY_POLL_S)
+            if self.owner_records.version != self._noted_version:
+                self._note_recoveries()
+            followed = await self._ports.offload(self._context.followed)
+            if followed != self.peers.lineage.followed:
+                self.peers.lineage.followed = followed
+                self._stage.lineage_changed()
+
+    def _note_recoveries(self) -> None:
+        self._noted_version = self.owner_records.version
+        for recovery in self.owner_records.recoveries:
+            self.peers.lineage.recover(recovery)
+        self._stage.lineage_changed()
 
     async def hold(self, held: bool) -> None:
         """Pause training, or train again, and write the state to disk before a pause."""
@@ -274,6 +300,7 @@ class NativeEngine:
             auditor=Auditor(
                 context=context, ports=ports, fraud_proofs=fraud_proofs, parameters=self._parameters
             ),
+            contributions=Contributions(ports, codec_named(context.manifest.codec)),
             fraud_proofs=fraud_proofs,
             state_server=StateServer(ports.disk, self._leaves, self._parameters, self._read_state),
             owner_records=self.owner_records,

@@ -8,7 +8,9 @@ import msgspec
 
 from daemon.services.training.genesis import genesis_parameters
 from daemon.services.training.native.audit.auditor import Auditor
+from daemon.services.training.native.audit.contributions import Contributions
 from daemon.services.training.native.audit.fraud_proofs import FraudProofs
+from daemon.services.training.native.audit.work_auditor import WorkAuditor
 from daemon.services.training.native.engine_context import EngineContext, NodePorts
 from daemon.services.training.native.exchange.data_plane import DataPlane
 from daemon.services.training.native.rounds.message_translator import MessageTranslator
@@ -45,6 +47,7 @@ class PeerParts(msgspec.Struct, frozen=True, kw_only=True):
     translator: MessageTranslator
     data_plane: DataPlane
     auditor: Auditor
+    contributions: Contributions
     fraud_proofs: FraudProofs
     state_server: StateServer
     owner_records: OwnerRecords
@@ -58,6 +61,7 @@ class ModelParts(msgspec.Struct, frozen=True, kw_only=True):
     fork_choice: ForkChoice
     trainer_link: TrainerLink
     evaluator: Evaluator
+    work_auditor: WorkAuditor
     state_sync: StateSync
 
 
@@ -126,6 +130,15 @@ async def resume_model(
             held_out=info.held_out if context.manifest.rules > RULES_2 else 0,
             offload=ports.offload,
             record=ports.record,
+        ),
+        work_auditor=WorkAuditor(
+            context=context,
+            ports=ports,
+            trainer=trainer,
+            info=info,
+            state_store=state_store,
+            lineage=peers.lineage,
+            contributions=peers.contributions,
         ),
         state_sync=StateSync(
             lineage=peers.lineage,

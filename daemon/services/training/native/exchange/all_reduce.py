@@ -48,6 +48,7 @@ from daemon.services.training.native.exchange.result_buffer import (
 )
 from daemon.services.training.native.exchange.result_exchange import ResultExchange
 from daemon.services.training.native.exchange.signal import Signal
+from protocol.averaging.inclusion import expected_contributors
 from protocol.averaging.plan_sum import PlanSum
 from protocol.averaging.vector_layout import Vector
 from protocol.contribution.offer import Offer
@@ -85,12 +86,22 @@ class AllReduce:
         self._results: ResultExchange | None = None
         self._earlier_inclusions: set[Digest] = set()
         self._gone: set[int] = set()
+        self._scope = trio.CancelScope()
 
     # ---------------------------------------------------------------- sending
 
     def scatter(self) -> None:
         """Send each member of this group the part that the member sums."""
         self._parts.scatter()
+        if self._early is not None and self._layout.sums(self._me):
+            self._ports.sender.start_soon(self._prove_early)
+
+    async def _prove_early(self) -> None:
+        """Prove this node's result as soon as all parts of it are here and checked."""
+        assert self._early is not None
+        with self._scope:
+            wanted = expected_contributors(self.plan)
+            await self._early.prove(await self._parts.all_of(self._me, wanted))
 
     def forward_results(self, slices: Sequence[int], to: Sequence[int]) -> None:
         """Send results that others signed to members that may lack them."""
@@ -141,6 +152,12 @@ class AllReduce:
         if result.inclusion in self._earlier_inclusions and result.slice < len(self.plan.members):
             size = 0 if proof else self._sizes.result_bytes(result.slice)
             return ExpectedParcel(size, discard)
+        if (
+            isinstance(header, ResultProofHeader)
+            and self._early is not None
+            and self._early.expects(result)
+        ):
+            return self._early.accept_proof(header, result)
         results = await self._results_under(result.inclusion)
         if not isinstance(header, ResultProofHeader):
             return results.accept_result(header, result)
@@ -190,6 +207,8 @@ class AllReduce:
             self._earlier_inclusions.add(self._results.digest)
             self._results.closed = True
         early = self._early.results_for(inclusion, first=first) if self._early else None
+        if self._early is not None and digest != self._early.expected:
+            self._earlier_inclusions.add(self._early.expected)
         results = self._results = ResultExchange(
             self.plan,
             ClosedSet(inclusion=inclusion, digest=digest),
@@ -201,6 +220,8 @@ class AllReduce:
         )
         self._parts.measured = False
         self._changed.notify()
+        if self._early is not None:
+            await self._early.use_proofs(results)
         if self._me in inclusion.contributors:
             self._parts.send_to(inclusion.owners)
         ours = [
@@ -221,7 +242,9 @@ class AllReduce:
         total = await self._early.total_of(index, parts) if self._early is not None else None
         if total is not None:
             results.tally = total.tally
-            self._note_loss(results, results.finish_pieces(index, total))
+            early = self._early
+            proved = early is not None and early.proved and results.digest == early.expected
+            self._note_loss(results, results.finish_pieces(index, total, proved=proved))
             return
         sums = PlanSum(self.plan, results.inclusion.contributors, self._context.parameters)
         given = list(parts.items())
@@ -270,6 +293,7 @@ class AllReduce:
 
     def close(self) -> None:
         """End what runs beside `average`: the plan is over."""
+        self._scope.cancel()
         if self._early is not None:
             self._early.close()
 

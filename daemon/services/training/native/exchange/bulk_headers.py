@@ -105,6 +105,11 @@ def read_header(data: bytes) -> BulkHeader:
         raise PeerFault("malformed", f"not a bulk header: {error}") from None
 
 
+def whole_only(whole: Parcel) -> Parcel:
+    """What only receivers get that do not understand pieces."""
+    return Parcel(header=b"", payload=memoryview(b""), piecewise=True, whole=whole)
+
+
 def read_abilities(data: bytes | None) -> ReceiverAbilities:
     """Decode a receiver's abilities; it has none if it sent none."""
     return decode_as(ReceiverAbilities, data) if data is not None else ReceiverAbilities()

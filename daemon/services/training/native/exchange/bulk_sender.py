@@ -251,7 +251,7 @@ class BulkSender:
 
     @staticmethod
     async def _write(stream: ByteStream, item: Parcel | None) -> None:
-        if item is None:
+        if item is None or not item.header:
             return
         await stream.send_all(item.header)
         if item.payload:

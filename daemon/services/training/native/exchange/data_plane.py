@@ -85,7 +85,7 @@ class DataPlane:
         self._signer = signer
         self._codec = codec_named(codec)
         self._members = members
-        self._offload, self._emit = offload, emit
+        self._offload, self._emit, self._refuse = offload, emit, refuse
         # The model's size; 0 until the first plan.
         self._parameters = 0
         self._current: AllReduce | None = None
@@ -129,6 +129,7 @@ class DataPlane:
                 offload=self._offload,
                 emit=self._emit,
                 on_part=self._on_part,
+                refuse=self._refuse,
             ),
         )
         offers = zip(plan.members, plan.offers, strict=True)

@@ -27,6 +27,7 @@ import trio
 from daemon.services.training.native.exchange.bulk_headers import (
     Parcel,
     ResultPieceHeader,
+    ResultProofHeader,
     parcel,
 )
 from daemon.services.training.native.exchange.exchange_context import (
@@ -42,6 +43,7 @@ from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
 from protocol.codec import chunk_bytes
 from protocol.digest import Buffer, Digest
 from protocol.errors import PeerFault
+from protocol.messages.base import Signed
 from protocol.planning.plan import OpenPlan
 
 # A slice leaves in about this many pieces.
@@ -183,7 +185,16 @@ class EarlySum:
         header = ResultPieceHeader(
             plan=self._plan.digest, slice=self._me, start=begin, size=len(encoded)
         )
-        item = parcel(header, encoded)
+        self._send_to_others(parcel(header, encoded))
+
+    def send_proof(self, result: Signed) -> None:
+        """Send the proof of the whole result behind its pieces.
+
+        A receiver without the pieces gets the whole result after the inclusion.
+        """
+        self._send_to_others(parcel(ResultProofHeader(result=result), memoryview(b"")))
+
+    def _send_to_others(self, item: Parcel) -> None:
         self._pieces.append(item)
         for member in self._others():
             fingerprint = self._plan.offers[member].fingerprint

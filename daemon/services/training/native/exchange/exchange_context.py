@@ -45,6 +45,10 @@ def _ignore(arrival: PartArrival) -> None:
     """Do nothing with the arrival of a part."""
 
 
+def _ignore_refusal(reason: str, peer: PeerId, detail: str) -> None:
+    """Do nothing with a refusal."""
+
+
 class ExchangePorts(msgspec.Struct, frozen=True, kw_only=True):
     """The ports of an exchange."""
 
@@ -56,6 +60,8 @@ class ExchangePorts(msgspec.Struct, frozen=True, kw_only=True):
     # Proves parts and results; a benchmark replaces it to measure its cost.
     commitment: Commitment = Merkle()
     on_part: Callable[[PartArrival], None] = _ignore
+    # Counts a refusal by reason, peer and detail.
+    refuse: Callable[[str, PeerId, str], None] = _ignore_refusal
 
 
 class ClosedSet(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from daemon.services.training.native.exchange.bulk_headers import (
     ResultHeader,
     ResultProofHeader,
     parcel,
+    whole_only,
 )
 from daemon.services.training.native.exchange.bulk_receiver import ExpectedParcel
 from daemon.services.training.native.exchange.early_sum import EarlySum
@@ -209,18 +210,35 @@ class ResultExchange:
         self._publish(index, encoded, root, in_pieces=False)
         return None if error is None else (start, error)
 
-    def finish_pieces(self, index: int, total: EarlySum) -> tuple[int, Vector] | None:
-        """Sign the mean of a slice whose pieces were sent, and send the proof; see `finish`."""
+    def finish_pieces(
+        self, index: int, total: EarlySum, *, proved: bool
+    ) -> tuple[int, Vector] | None:
+        """Sign the mean of a slice whose pieces were sent, and send the proof; see `finish`.
+
+        `proved` says that the proof has left already.
+        """
         encoded, root, error = total.outcome()
-        self._publish(index, encoded, root, in_pieces=True)
+        self._publish(index, encoded, root, in_pieces=True, proved=proved)
         return None if error is None else (self._sizes.elements(index)[0], error)
 
-    def _publish(self, index: int, encoded: memoryview, root: Digest, *, in_pieces: bool) -> None:
+    def _publish(
+        self,
+        index: int,
+        encoded: memoryview,
+        root: Digest,
+        *,
+        in_pieces: bool,
+        proved: bool = False,
+    ) -> None:
         result = SliceResult(plan=self._plan.digest, inclusion=self.digest, slice=index, root=root)
         signed = sign(self._context.signer, self._context.run, result)
         whole = parcel(ResultHeader(result=signed, size=len(encoded)), encoded)
         self._finished[index] = whole
-        proof = parcel(ResultProofHeader(result=signed), memoryview(b""), whole=whole)
+        proof = (
+            whole_only(whole)
+            if proved
+            else parcel(ResultProofHeader(result=signed), memoryview(b""), whole=whole)
+        )
         self._pass_on(index, proof if in_pieces else whole)
         self._complete(index, root, encoded)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import trio
 
+from daemon.services.training.native.audit.work_auditor import WorkAuditor
 from daemon.services.training.native.engine_context import EngineContext, NodePorts
 from daemon.services.training.native.parts import PeerParts
 from daemon.services.training.native.rounds.round_executor import RoundExecutor
@@ -39,6 +40,7 @@ class ActionDispatcher:
         ports: NodePorts,
         peers: PeerParts,
         state_store: StateStore,
+        work_auditor: WorkAuditor,
         executor: RoundExecutor,
         nursery: trio.Nursery,
         on_own_message: Callable[[Signed, Message], None],
@@ -46,6 +48,7 @@ class ActionDispatcher:
         """`on_own_message` receives the messages that the machine sends to its own node."""
         self._context, self._ports, self._peers = context, ports, peers
         self._state_store, self._executor, self._nursery = state_store, executor, nursery
+        self._work_auditor = work_auditor
         self._on_own_message = on_own_message
         # Before rules 4, a node leaves its branch only by a merge.
         self._leaves_branches = context.manifest.rules >= RULES_4
@@ -96,12 +99,16 @@ class ActionDispatcher:
                 executor.give_up(name, merging, missed_s)
             case a.FetchBranch(other=other):
                 self.start(executor.fetch_branch, other)
+            case a.Recover(tip=tip):
+                self.start(executor.recover, tip)
             case a.AverageBranches(other=other):
                 self.start(executor.average, other)
 
     def _scatter(self, plan: OpenPlan, offer: Offer) -> None:
         self._state_store.ledger.mark_sent()
         self._peers.auditor.keep_offer(plan.digest, offer)
+        if self._work_auditor.audits:
+            self.start(self._peers.contributions.keep, plan.digest, offer)
         self._peers.data_plane.scatter(plan, offer, self._state_store.anchor)
 
     def _audit(self, certificate: OpenCertificate, disputed: bool) -> None:
@@ -110,6 +117,8 @@ class ActionDispatcher:
         samples = self._peers.data_plane.samples(certificate)
         self.start(self._peers.auditor.audit, certificate, received, samples, disputed)
         self.start(self._peers.fraud_proofs.announce)
+        if self._work_auditor.wants(certificate):
+            self.start(self._work_auditor.audit, certificate, self._state_store.anchor.value)
 
     def _send(self, to: tuple[PeerId, ...], message: Message) -> None:
         signed = sign(self._context.signer, self._context.run, message)

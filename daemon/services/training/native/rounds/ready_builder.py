@@ -13,7 +13,7 @@ from protocol.chain.account_binding import with_binding
 from protocol.contribution.offer import Offer
 from protocol.digest import Digest
 from protocol.messages.membership import Statement
-from protocol.messages.offer import Binding, Ready, TaskReady, TrustReady
+from protocol.messages.offer import Binding, DataStretch, Ready, TaskReady, TrustReady
 from protocol.ports.network import Network
 
 
@@ -23,6 +23,8 @@ class OfferStanding(msgspec.Struct, frozen=True, kw_only=True):
     statements: tuple[Statement, ...] = ()
     # The proof of this node's invitation; empty where it needs none.
     invitation: bytes = b""
+    # The samples behind the pending work.
+    data: tuple[DataStretch, ...] = ()
 
 
 class ReadyBuilder:
@@ -65,6 +67,9 @@ class ReadyBuilder:
         else:
             standing = self._standing()
             ready = TrustReady(
-                **fields, statements=standing.statements, invitation=standing.invitation
+                **fields,
+                statements=standing.statements,
+                invitation=standing.invitation,
+                data=standing.data if offer.seq else (),
             )
         return ready if self._binding is None else with_binding(ready, self._binding)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from daemon.swarm.ancestry import LineageEntry
+from protocol.certificates.tip import weights_of
 from protocol.identity import PeerId
-from protocol.journal import Contributor, JournalEvent, PhaseEntered, RoundCertified
+from protocol.journal import Contributor, JournalEvent, Newcomer, PhaseEntered, RoundCertified
+from protocol.membership.patience import is_full
+from protocol.membership.role import Role, role_of
 from protocol.messages.round import round_s_of
 from protocol.planning.paced_plan import length_reason_in
 from protocol.round.state import RoundState
+from protocol.run.manifest import Manifest
 
 
 def certified(
@@ -20,11 +25,13 @@ def certified(
     outcome: str = "observed",
     phase_seconds: dict[str, float] | None = None,
     kept: Mapping[int, float] | None = None,
+    manifest: Manifest | None = None,
 ) -> RoundCertified:
     """Return the journal's event for a certificate.
 
     `me` is empty for an observer. `kept` says which share of each contribution the clip left in
-    this node's own sums, by member of the plan.
+    this node's own sums, by member of the plan. `manifest` is that of the run; None says nothing
+    of members.
     """
     certificate, plan = made.certificate, made.certificate.plan
     return RoundCertified(
@@ -55,14 +62,45 @@ def certified(
         voters=certificate.voters,
         next_round_s=round_s_of(plan.plan),
         next_round_reason=length_reason_in(plan.plan),
+        **_of_members(made, manifest),
     )
+
+
+def _of_members(made: LineageEntry, manifest: Manifest | None) -> dict[str, Any]:
+    """Return what the membership record says; nothing in runs of earlier rules."""
+    record, certificate = made.tip.record, made.certificate
+    if record is None or manifest is None:
+        return {}
+    plan, weights = certificate.plan, weights_of(certificate)
+    signed = len(frozenset(certificate.voters).intersection(record.counted))
+    return {
+        "record_voters": record.voters,
+        "newcomers": tuple(
+            Newcomer(
+                peer=peer,
+                favours=record.speaks_for(peer),
+                against=record.speaks_against(peer),
+                voters=len(record.voters),
+            )
+            for peer in plan.members
+            if role_of(record, manifest, peer) is Role.NEWCOMER
+        ),
+        "clipped": tuple(
+            peer
+            for peer, weight in weights.items()
+            if weight < plan.offers[plan.index[peer]].samples
+        ),
+        "is_degraded": not is_full(signed, len(record.counted)),
+    }
 
 
 class RoundLog:
     """Times the phases of one node's rounds and records how they ended."""
 
-    def __init__(self, me: PeerId, record: Callable[[JournalEvent], None]) -> None:
-        self._me = me
+    def __init__(
+        self, me: PeerId, record: Callable[[JournalEvent], None], manifest: Manifest | None = None
+    ) -> None:
+        self._me, self._manifest = me, manifest
         self._record = record
         self._entered_at = 0.0
         self._seconds: dict[str, float] = {}
@@ -103,6 +141,7 @@ class RoundLog:
                     outcome=self._outcome(made, had_offer, last=last),
                     phase_seconds=self._seconds if last else {},
                     kept=kept if last else {},
+                    manifest=self._manifest,
                 )
             )
         self._seconds = {}

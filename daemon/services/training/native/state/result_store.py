@@ -37,9 +37,9 @@ from protocol.ports.offload import Offload
 # The most certificates whose means stay in memory. A member that is further behind gets means from
 # the disks of their keepers, or a full state.
 RESULTS_KEPT = 16
-# The most memory for them beside the newest, in bytes a parameter: as much as the parameters
-# themselves. It holds the last seven rounds at int4 and one at float32.
-KEPT_BYTES_PER_PARAMETER = 4
+# The most memory for them beside the newest, in bytes a parameter: half as much as the parameters
+# themselves. It holds the last four rounds at int4 and one at float32.
+KEPT_BYTES_PER_PARAMETER = 2
 # The certificates whose digests of pieces are kept, 32 bytes for each 256 KiB.
 DIGESTS_KEPT = 64
 

@@ -31,17 +31,20 @@ from daemon.services.training.native.exchange.result_buffer import EncodingLosse
 from daemon.services.training.native.state.anchor import Anchor
 from daemon.services.training.native.state.chain_store import ChainStore
 from daemon.services.training.native.state.full_states import FullStates
+from daemon.services.training.native.state.inner_state import InnerState
 from daemon.services.training.native.state.ledger_store import LedgerStore
 from daemon.services.training.native.state.replay_from_disk import replay_from_disk, returning_state
 from daemon.services.training.native.state.result_store import ResultStore
 from daemon.services.training.native.state.view_store import ViewStore
 from daemon.swarm.lineage import Lineage
+from protocol.averaging.outer_step import state_leaves
 from protocol.averaging.replay import State
 from protocol.averaging.vector_layout import Vector
 from protocol.certificates.certificate import OpenCertificate
-from protocol.certificates.tip import Tip, encode_tip
+from protocol.certificates.tip import Tip, decode_tip, encode_tip
 from protocol.contribution.ledger import Ledger
 from protocol.contribution.offer import is_finite
+from protocol.digest import merkle_root
 from protocol.errors import UserError
 from protocol.identity import PeerId
 from protocol.journal import CheckpointWritten, DiskReport, JournalEvent, Warned
@@ -95,8 +98,7 @@ class StateStore:
         self.manifest = manifest
         self.tip: Tip = lineage.root
         self.returning: ReturningState | None = None
-        # The inner optimizer's state.
-        self.inner: Vector = np.zeros(0, np.float32)
+        self.inner = InnerState(run, info.parameters, disk, self._warn)
         self._run, self._me, self._info = run, me, info
         self._chain = ChainStore(run, disk, lineage)
         self._disk, self._offload, self._record = disk, offload, record
@@ -129,6 +131,12 @@ class StateStore:
         await self.views.resume()
         last = await self._chain.resume(checkpoint)
         tip = self.lineage.tip(checkpoint.tip) if checkpoint else None
+        if checkpoint is not None and tip is None:
+            # The owner's recovery is no certificate; the checkpoint names its tip.
+            stood = decode_tip(checkpoint.stood)
+            if stood is not None and stood.hash == checkpoint.tip and self._is_recovery(stood):
+                self.lineage.adopt(stood)
+                tip = stood
         if checkpoint is not None and tip is None:
             raise self._disk.damage(
                 self._run,
@@ -167,12 +175,16 @@ class StateStore:
             self.tip, view_taken=lambda parent: parent in self.views.records
         )
 
+    def _is_recovery(self, tip: Tip) -> bool:
+        """Return whether a tip is that of an owner's recovery: its record begins with itself."""
+        return tip.record is not None and tip.record.tips == (tip.hash,)
+
     async def _seeded(self) -> Vector:
         return await self._offload(lambda: initial_parameters(self._info.specs, self.manifest.seed))
 
     async def _begin_at_genesis(self) -> None:
         self.anchor.spare_value[:] = await self._genesis()
-        self.anchor.spare_momentum[:] = 0.0
+        # The spare momentum is zeros.
 
     def _begin_at(self, checkpoint: Checkpoint, tip: Tip) -> None:
         if checkpoint.anchor.size != self._info.parameters:
@@ -186,8 +198,10 @@ class StateStore:
                 exit_code=2,
             )
         self.anchor.spare_value[:] = checkpoint.anchor
-        self.anchor.spare_momentum[:] = checkpoint.momentum
-        self.inner, self.tip = checkpoint.inner, tip
+        if checkpoint.momentum.any():
+            self.anchor.spare_momentum[:] = checkpoint.momentum
+        self.tip = tip
+        self.inner.resume(checkpoint.inner)
 
     def _warn(self, code: str, message: str) -> None:
         self._record(Warned(code=code, message=message))
@@ -223,6 +237,46 @@ class StateStore:
         self.tip = tip
         await self.ledger_store.move_to(before, tip, path, losses)
 
+    async def state_at(self, tip: Tip) -> State | None:
+        """Return copies of the state of a tip, from memory or from any branch on disk.
+
+        None where this node does not have it, or has another one.
+        """
+        anchor, size = self.anchor, self._info.parameters
+        if tip.hash == self.tip.hash:
+            return anchor.value.copy(), anchor.momentum.copy()
+        if tip.number == 0 and not tip.state:
+            return await self._genesis(), np.zeros_like(anchor.momentum)
+        kept = await self._disk.open_state(tip.hash)
+        if kept is None:
+            return None
+        try:
+            data = await kept.read(0, 8 * size)
+        finally:
+            await kept.aclose()
+        if data is None or len(data) != 8 * size:
+            return None
+        both = np.frombuffer(data, "<f4").astype(np.float32)
+        state = both[:size], both[size:].copy()
+        leaves = await self._offload(lambda: state_leaves(*state))
+        return state if merkle_root(leaves) == tip.state else None
+
+    async def recover(self, tip: Tip, state: State) -> None:
+        """Make a state the anchor of the owner's recovery, and leave the branch of before.
+
+        Work since the certificate that the owner named fits no longer, and is dropped.
+        """
+        leaves = await self._offload(lambda: state_leaves(*state))
+        await self.anchor.receive(*state, leaves)
+        self.anchor.adopt(tip.hash)
+        self.tip = tip
+        self.full_states.needed = True
+        await self.ledger_store.recover(tip)
+        try:
+            await self._chain.leave(tip)
+        except (DiskFull, UserError) as unwritten:
+            self._warn("DISK_FULL", f"the branch of before was not set aside: {unwritten}")
+
     # ---------------------------------------------------------------- writing
 
     async def write(
@@ -238,6 +292,8 @@ class StateStore:
             with a gap cannot be read.
         """
         unwritten = list(records)
+        full = full or self.is_full_state_due(clock())
+        inner = await self.inner.present() if full else self.inner.vector
         # The anchor may move on meanwhile, to a certificate that is not on disk yet.
         tip = self.tip
         try:
@@ -245,8 +301,8 @@ class StateStore:
                 state = (self.anchor.value, self.anchor.momentum)
                 if await self._chain.append(tip, unwritten):
                     self.full_states.needed = True
-                if full or self.is_full_state_due(clock()):
-                    await self._write_full_state(tip, state, clock)
+                if full:
+                    await self._write_full_state(tip, state, inner, clock)
         except DiskFull as full_disk:
             self.full_states.needed = True
             self._warn("DISK_FULL", f"checkpoint {tip.number} was not written: {full_disk}")
@@ -272,11 +328,13 @@ class StateStore:
 
     def _full_bytes(self) -> int:
         """About the bytes of a full state."""
-        state = 8 * self._info.parameters + 4 * self.inner.size
+        state = 8 * self._info.parameters + self.inner.size_bytes
         return state + self.ledger_store.size_bytes()
 
-    async def _write_full_state(self, tip: Tip, state: State, clock: Callable[[], float]) -> None:
-        began, inner = clock(), self.inner
+    async def _write_full_state(
+        self, tip: Tip, state: State, inner: Vector, clock: Callable[[], float]
+    ) -> None:
+        began = clock()
         others = await self._chain.other_checkpoints(tip)
         await self.ledger_store.save(tip)
         checkpoint = Checkpoint(
@@ -292,6 +350,7 @@ class StateStore:
             task_options=msgspec.json.encode(self.manifest.task_options).decode(),
         )
         await self._disk.save_checkpoint(checkpoint, others.superseded)
+        self.inner.written(inner)
         now = clock()
         self.full_states.written(tip.number, now)
         await self.results.drop(tip.number)

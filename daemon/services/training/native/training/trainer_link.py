@@ -44,6 +44,8 @@ class TrainerLink:
         self.lock = self._session.lock
         # Whether the trainer trains on during the exchange.
         self.overlaps = rules.overlaps
+        # Whether the last offer has steps that the kept inner optimizer's state lacks.
+        self._stale_inner = False
 
     async def begin(self) -> None:
         """Train from the local parameters as soon as there is a trainer."""
@@ -142,19 +144,30 @@ class TrainerLink:
                 offer, session.diverged = await self._intake.offer(*taken)
                 if offer is not None:
                     loss = taken[0].loss
-                    await session.keep_inner()
+                    self._stale_inner = True
         except TrainerLost as lost:
-            what = (
-                "The inner optimizer's last steps are lost"
-                if offer
-                else "The steps since the last offer are lost"
-            )
-            session.warn_once(f"{what}: {lost}")
+            session.warn_once(f"The steps since the last offer are lost: {lost}")
             if self.overlaps:
                 session.missing()
         if session.diverged and self.overlaps:
             await self._begin_anew()
         return offer or await self._intake.durable(self._state_store.anchor.value, 0), loss
+
+    async def keep_inner(self) -> None:
+        """Copy the inner optimizer's state of the last offer. Call with `lock` held.
+
+        The copy takes as long as two vectors of the model need, and nothing in a round waits for
+        it: so it follows the offer.
+        """
+        if not self._stale_inner:
+            return
+        self._stale_inner = False
+        try:
+            await self._session.keep_inner()
+        except TrainerLost as lost:
+            self._session.warn_once(f"The inner optimizer's last steps are lost: {lost}")
+            if self.overlaps:
+                self._session.missing()
 
     async def end_trajectory(self, *, joining: bool) -> None:
         """Add the work of this anchor to the ledger, before the anchor changes.

@@ -14,6 +14,7 @@ import trio
 
 from daemon.services.training.native.state.state_store import StateStore
 from daemon.services.training.native.training.data_lanes import DataLanes, LanePart
+from protocol.averaging.vector_layout import Vector
 from protocol.journal import JournalEvent, Warned
 from protocol.messages.offer import DataStretch
 from protocol.ports.trainer import Trainer, TrainerLost, Work
@@ -60,6 +61,7 @@ class TrainerSession:
         # The restarts of the trainer when it last received the inner optimizer's state. A trainer
         # that has restarted since then has lost that state.
         self._restarts = -1
+        state_store.inner.source = self._present_inner
 
     async def attend(self) -> None:
         """Start training whenever the trainer is missing, until cancelled."""
@@ -122,9 +124,7 @@ class TrainerSession:
             return
         try:
             if self.diverged:
-                if not self._state_store.inner.size:
-                    self._state_store.inner = np.zeros_like(await self._trainer.inner_state())
-                await self._restore_inner()
+                await self._restore_inner(anew=True)
                 self.diverged = False
             elif self._trainer.restarts != self._restarts:
                 await self._restore_inner()
@@ -142,15 +142,19 @@ class TrainerSession:
         else:
             self._started()
 
-    async def _restore_inner(self) -> None:
-        """Give the trainer the inner optimizer's state.
+    async def _restore_inner(self, *, anew: bool = False) -> None:
+        """Give the trainer the inner optimizer's last saved state.
 
-        Raises `TrainerLost`; a later attempt does this again.
+        Without one, `anew` gives the trainer zeros. Raises `TrainerLost`; a later attempt does this
+        again.
         """
         restarts = self._trainer.restarts
-        if self._state_store.inner.size:
+        saved = await self._state_store.inner.saved()
+        if anew and not saved.size:
+            saved = np.zeros_like(await self._trainer.inner_state())
+        if saved.size:
             try:
-                await self._trainer.restore_inner_state(self._state_store.inner)
+                await self._trainer.restore_inner_state(saved)
             except ValueError as error:
                 self._record(
                     Warned(code="INNER", message=f"The inner optimizer starts from zero: {error}")
@@ -210,5 +214,19 @@ class TrainerSession:
         return None
 
     async def keep_inner(self) -> None:
-        """Copy the inner optimizer's state for the next checkpoint. Raises `TrainerLost`."""
-        self._state_store.inner = await self._trainer.inner_state()
+        """Free the memory of the work that was taken, and save the inner optimizer's state.
+
+        A large state is saved with the next full state. Raises `TrainerLost`.
+        """
+        await self._trainer.release_work()
+        if self._state_store.inner.is_copied:
+            self._state_store.inner.vector = await self._trainer.inner_state()
+
+    async def _present_inner(self) -> Vector | None:
+        """Return the trainer's present inner state; None where it is not this node's, or lost."""
+        if self.diverged or self._trainer.restarts != self._restarts:
+            return None
+        try:
+            return await self._trainer.inner_state()
+        except TrainerLost:
+            return None

@@ -23,7 +23,8 @@ RECIPE := pyproject.toml constraints.txt .ci/debian.sh protocol/codec/kernel.c
 MODEL  ?=
 ifdef MODEL
 RUN_NEEDS := $(VENV)/.installed-hf
-RUN_FLAGS := --run configs/runs/$(MODEL)-lora.toml
+# Five workers would share the processors otherwise.
+RUN_FLAGS := --no-alone --run configs/runs/$(MODEL)-lora.toml
 endif
 
 .PHONY: run setup test test-slow fresh lint sim bench contracts contracts-check anvil clean

@@ -19,6 +19,7 @@ from daemon.config.settings import PREFIX, toml_value
 from daemon.control.client import call
 from daemon.disk.new_file import write_new
 from daemon.home.layout import CONFIG_FILE
+from daemon.models.known_models import MODELS
 from protocol.errors import HyperGPUError
 from protocol.status import Status
 
@@ -71,12 +72,16 @@ class DemoProcess:
     ) -> None:
         """Write the home's config and run `hypergpud *arguments`, or another module, on it.
 
-        The child does not get the caller's `HYPERGPU_*` variables. A process that ended can be
-        started again: it keeps its home and the config in it.
+        Of the caller's `HYPERGPU_*` variables, the child gets only the folder of models. A process
+        that ended can be started again: it keeps its home and the config in it.
         """
         self.home.mkdir(mode=0o700, exist_ok=True)
         write_new(self.home / CONFIG_FILE, _toml(settings).encode())
-        environ = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+        environ = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(PREFIX) or name == MODELS
+        }
         own = ("--home", str(self.home), "--lifeline", str(lifeline.read_end))
         with (self.home / OUTPUT_FILE).open("ab") as output:
             self._process = subprocess.Popen(

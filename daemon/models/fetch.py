@@ -78,12 +78,12 @@ def convert(model: KnownModel, root: Path, say: Say) -> bool:
     """
     folder = folder_of(model, root)
     target = folder / CONVERTED
-    if (target / CONFIG_FILE).is_file():
-        return True
     if missing_extra():
-        return False
-    say("Converting the model once, so that it loads fast: about a minute.")
+        return (target / CONFIG_FILE).is_file()
     with _alone(root):
+        if (target / CONFIG_FILE).is_file():
+            return True
+        say("Converting the model once, so that it loads fast: about a minute.")
         done = subprocess.run(
             [
                 *(sys.executable, "-P", "-m", "daemon.device.pretrained.convert"),

@@ -15,6 +15,8 @@ import msgspec
 from daemon.home.layout import user_path
 from protocol.errors import UserError
 
+# The environment variable that names the folder of models.
+MODELS = "HYPERGPU_MODELS"
 # What a fetched folder holds until it is converted, and what conversion adds.
 GGUF_FILE = "model.gguf"
 CONVERTED = "converted"
@@ -69,8 +71,8 @@ def models_directory(environ: Mapping[str, str] = os.environ) -> Path:
 
     Raises `UserError("PATH")`.
     """
-    if named := environ.get("HYPERGPU_MODELS"):
-        return user_path(named, "HYPERGPU_MODELS", environ)
+    if named := environ.get(MODELS):
+        return user_path(named, MODELS, environ)
     cache = environ.get("XDG_CACHE_HOME", "")
     # The specification says to ignore a relative path.
     if not cache.startswith("/"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from daemon.home.invitations import (
     Entry,
     certificate_of,
     join_command,
+    note_uses,
     terms_of,
     usual_invitation,
 )
@@ -68,6 +69,26 @@ def _changed_ns(path: Path) -> int:
         return path.stat().st_mtime_ns
     except OSError:
         return 0
+
+
+async def count_uses(node: NodeParts, signed: SignedManifest, records: OwnerRecords) -> None:
+    """Write down how often the owner's invitations were used, until cancelled.
+
+    So `hypergpud invite` prints no line that admits nobody any more.
+    """
+    if signed.open().owner != node.signer.peer:
+        return
+    seen: tuple[Mapping[str, int], frozenset[str]] = {}, frozenset()
+    while True:
+        now = records.used, records.revoked
+        if now != seen:
+            try:
+                await in_thread(partial(note_uses, node.config.home, signed.run, *now))
+                seen = now
+            except DiskFull:
+                # `keep_owner_records` reports a full disk; the next look tries again.
+                pass
+        await trio.sleep(LOOK_S)
 
 
 async def leave_when_revoked(node: NodeParts, manifest: Manifest, records: OwnerRecords) -> None:

@@ -34,7 +34,12 @@ from daemon.node.chain_setup import NodeChain
 from daemon.node.control_commands import NodeControl
 from daemon.node.discovery import announce, manifest_of_others, save_members
 from daemon.node.duplicate_key import DuplicateKeyDetector
-from daemon.node.membership import keep_owner_records, leave_when_revoked, ready_line
+from daemon.node.membership import (
+    count_uses,
+    keep_owner_records,
+    leave_when_revoked,
+    ready_line,
+)
 from daemon.node.network_setup import (
     address_lines,
     build_network,
@@ -186,6 +191,7 @@ async def _work(
             background.start_soon(detector.run, network)
             background.start_soon(save_members, home, signed, network, journal)
             background.start_soon(keep_owner_records, home, signed, records, journal)
+            background.start_soon(count_uses, node, signed, records)
             background.start_soon(leave_when_revoked, node, manifest, records)
             async with trio.open_nursery() as working:
                 working.start_soon(_finish_on_request, node.shutdown, services)

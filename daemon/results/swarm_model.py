@@ -29,10 +29,8 @@ from protocol.run.manifest import SignedManifest
 
 # How long the swarm may take to name its certificates, and how long one may take to be found.
 FOLLOW_S = 60.0
-# Between looks at the lineage. The first certificates that arrive are not the newest.
-POLL_S = 1.0
-# The lineage counts as complete when no certificate has arrived for this long.
-SETTLED_S = 3.0
+# Between looks at the lineage.
+POLL_S = 0.5
 # A newer certificate may replace one whose state nobody holds any more.
 ATTEMPTS = 3
 
@@ -103,30 +101,31 @@ async def _download(
 
 
 async def _entry(follower: RunObserver, certificate: str | None) -> LineageEntry:
-    """Wait for the certificate that is meant, once the lineage has arrived."""
+    """Wait for the certificate that is meant. The newest is one at which a member is now."""
     lineage, began_s = follower.lineage, trio.current_time()
-    seen, changed_s = lineage.root.hash, began_s
     while trio.current_time() < began_s + FOLLOW_S:
         await trio.sleep(POLL_S)
         best = lineage.best
-        if best.hash != seen:
-            seen, changed_s = best.hash, trio.current_time()
         for step in reversed(lineage.path(lineage.root, best) if best.number else []):
-            meant = certificate is None or is_named(step.outcome.number, step.hash, certificate)
-            settled = trio.current_time() >= changed_s + SETTLED_S or certificate is not None
             entry = lineage.entry(step.hash)
-            if meant and settled and entry is not None:
+            meant = (
+                bool(follower.members.holders_of(step.hash))
+                if certificate is None
+                else is_named(step.outcome.number, step.hash, certificate)
+            )
+            if meant and entry is not None:
                 return entry
-    if seen == lineage.root.hash:
+    if not lineage.best.number:
         raise UserError(
             "JOIN",
             f"The swarm named no certificate within {FOLLOW_S:.0f} s.",
             why="no round is certified yet, or no member can be reached",
             fix="hypergpud observe --join MULTIADDR shows what the swarm does",
         )
+    which = f"certificate {certificate}" if certificate else "certificate with its model"
     raise UserError(
         "CERTIFICATE",
-        f"The swarm named no certificate {certificate} within {FOLLOW_S:.0f} s.",
+        f"The swarm named no {which} within {FOLLOW_S:.0f} s.",
         why=f"its newest is number {lineage.best.number}",
         fix="name another number, or leave out --certificate",
         exit_code=2,

@@ -23,6 +23,8 @@ class LineageEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     certificate: OpenCertificate
     tip: Tip
+    # Under rules 4, the parent of a merge that absorbed the other one.
+    preferred: Digest | None = None
 
 
 class Ancestry:
@@ -33,6 +35,8 @@ class Ancestry:
         self._root = root
         self._entries: OrderedDict[Digest, LineageEntry] = OrderedDict()
         self._bridges: OrderedDict[Digest, Digest] = OrderedDict()
+        # By name of the owner's recovery: the certificate that the run goes on from.
+        self._recoveries: dict[Digest, Digest] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -45,6 +49,10 @@ class Ancestry:
 
     def add(self, entry: LineageEntry) -> None:
         self._entries[entry.tip.hash] = entry
+
+    def recover(self, name: Digest, certificate: Digest) -> None:
+        """Let the name of an owner's recovery descend from a certificate."""
+        self._recoveries[name] = certificate
 
     def forget(self, name: Digest, adopted: Tip | None) -> None:
         """Drop an entry. A bridge stays if the entry descends from the adopted tip."""
@@ -65,13 +73,18 @@ class Ancestry:
     def of(self, tip: Tip) -> dict[Digest, LineageEntry]:
         """The kept entries that led to `tip`, with the entry that made it."""
         found: dict[Digest, LineageEntry] = {}
-        open_ends = [tip.hash]
+        open_ends = [tip.hash, *self._before_recovery(tip.hash)]
         while open_ends:
             entry = self._entries.get(open_ends.pop())
             if entry is not None and entry.tip.hash not in found:
                 found[entry.tip.hash] = entry
-                open_ends.extend(entry.certificate.outcome.parents)
+                for parent in entry.certificate.outcome.parents:
+                    open_ends += (parent, *self._before_recovery(parent))
         return found
+
+    def _before_recovery(self, name: Digest) -> tuple[Digest, ...]:
+        before = self._recoveries.get(name)
+        return (before,) if before is not None else ()
 
     def path(self, old: Tip, new: Tip) -> list[OpenCertificate]:
         """The certificates that lead from `old` to `new`, parents before children.
@@ -100,12 +113,28 @@ class Ancestry:
         """The names that both tips descend from, as far back as certificates are kept."""
         return self._reached(first) & self._reached(second)
 
+    def main_line(self, tip: Tip) -> list[Digest]:
+        """The names from `tip` back along the branches that absorbed others, the newest first.
+
+        What a merge absorbed is in the ancestry of a tip and not on its main line.
+        """
+        names = [tip.hash]
+        while True:
+            entry = self._entries.get(names[-1])
+            if entry is not None:
+                names.append(entry.preferred or entry.certificate.outcome.parents[0])
+            elif names[-1] in self._recoveries:
+                names.append(self._recoveries[names[-1]])
+            else:
+                return names
+
     def _reached(self, tip: Tip) -> set[Digest]:
         entries = self.of(tip)
         parents = (
             parent for entry in entries.values() for parent in entry.certificate.outcome.parents
         )
-        return {tip.hash, *entries, *parents}
+        names = {tip.hash, *entries, *parents}
+        return names.union(*(self._before_recovery(name) for name in names))
 
     def descends(self, new: Tip, old: Tip) -> bool:
         """Whether `old` is `new` or in its ancestry.
@@ -125,6 +154,6 @@ class Ancestry:
             seen.add(name)
             if entry is not None:
                 open_ends.extend(entry.certificate.outcome.parents)
-            elif (origin := self._bridges.get(name)) is not None:
+            elif (origin := self._recoveries.get(name, self._bridges.get(name))) is not None:
                 open_ends.append(origin)
         return False

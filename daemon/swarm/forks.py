@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 
 from daemon.swarm.ancestry import Ancestry, LineageEntry
+from protocol.averaging.replay import is_merge
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.tip import Tip, prefer
 from protocol.digest import Digest
 from protocol.identity import PeerId
+from protocol.membership.certificate_check import is_full_certificate, quorum_in
 from protocol.membership.facts import recorded_s
 from protocol.membership.standing import Branch, BranchStep, rank
 from protocol.messages.envelope import payload_of, signature_is_valid
@@ -37,6 +39,13 @@ class Fork(msgspec.Struct, frozen=True, kw_only=True):
         return frozenset(record.voters) if record is not None else frozenset()
 
 
+class Signers(msgspec.Struct, frozen=True, kw_only=True):
+    """Who signed one certificate: how many of its parent's voters, and how many there are."""
+
+    voters: int
+    signers: int
+
+
 class Forks:
     """Finds the forks of one lineage."""
 
@@ -51,24 +60,27 @@ class Forks:
         self._run, self._manifest = run, manifest
         self._ancestry, self._tip_of = ancestry, tip_of
 
-    def of(self, first: Tip, second: Tip, closing: Votes | None = None) -> Fork | None:
+    def of(self, first: Tip, second: Tip) -> Fork | None:
         """Return the fork of two tips; None where their common ancestor is not kept.
 
-        Args:
-            first: the tip of one branch.
-            second: the tip of the other.
-            closing: the votes for both tips that a merge's plan lists. None takes those that this
-                node's copies of the tips' certificates carry. They differ between nodes, so they
-                decide only what this node does.
+        Votes are those that later plans of the branch list: two nodes with the same certificates
+        find the same fork, whatever copies they hold. The ancestor is on the main line of both:
+        after a merge, the absorbed branch may go on from its own tip, where only its own voters
+        vote. They must not lead the others away. No plan lists the votes for the only
+        certificate of a branch. Such a certificate counts with the votes of this node's copy, and
+        with all voters where they are a quorum: copies of it carry different majorities.
         """
-        one, two = self._ancestry.of(first), self._ancestry.of(second)
-        ancestor = self._common(first, second, one, two)
+        ours = set(self._ancestry.main_line(first))
+        common = (name for name in self._ancestry.main_line(second) if name in ours)
+        name = next(common, None)
+        ancestor = self._tip_of(name) if name is not None else None
         if ancestor is None:
             return None
+        one, two = self._ancestry.of(first), self._ancestry.of(second)
         return Fork(
             ancestor=ancestor,
-            first=self._branch(first, one, two, closing),
-            second=self._branch(second, two, one, closing),
+            first=self._branch(first, one, two, ancestor),
+            second=self._branch(second, two, one, ancestor),
         )
 
     def prefer(self, first: Tip, second: Tip) -> Tip:
@@ -80,8 +92,8 @@ class Forks:
         one, two = rank(fork.first, fork.voters), rank(fork.second, fork.voters)
         return first if one >= two else second
 
-    def signers(self, path: Iterable[OpenCertificate]) -> list[tuple[Tip, frozenset[PeerId]]]:
-        """Return who signed each certificate of a path, with the parent whose voters count.
+    def signers(self, path: Iterable[OpenCertificate]) -> list[Signers]:
+        """Return who signed each certificate of a path.
 
         Merges are left out: only full ones are certificates.
         """
@@ -91,59 +103,44 @@ class Forks:
         for entry in entries:
             certificate = entry.certificate
             parent = self._tip_of(certificate.outcome.parents[0])
-            if len(certificate.outcome.parents) == 1 and parent is not None:
-                votes = listed.get(entry.tip.hash, frozenset()) | frozenset(certificate.voters)
-                found.append((parent, votes))
+            if is_merge(certificate) or parent is None or parent.record is None:
+                continue
+            quorum = quorum_in(certificate, parent.record, self._manifest)
+            votes = listed.get(entry.tip.hash, frozenset()) | frozenset(certificate.voters)
+            found.append(Signers(voters=len(quorum.voters), signers=len(quorum.voters & votes)))
         return found
-
-    def _common(
-        self,
-        first: Tip,
-        second: Tip,
-        one: Mapping[Digest, LineageEntry],
-        two: Mapping[Digest, LineageEntry],
-    ) -> Tip | None:
-        """Return the newest tip in both ancestries."""
-        names = self._reached(first, one) & self._reached(second, two)
-        common = [tip for name in names if (tip := self._tip_of(name)) is not None]
-        return max(common, key=lambda tip: (tip.number, tip.hash), default=None)
-
-    @staticmethod
-    def _reached(tip: Tip, entries: Mapping[Digest, LineageEntry]) -> set[Digest]:
-        parents = (
-            parent for entry in entries.values() for parent in entry.certificate.outcome.parents
-        )
-        return {tip.hash, *entries, *parents}
 
     def _branch(
         self,
         tip: Tip,
         entries: Mapping[Digest, LineageEntry],
         others: Mapping[Digest, LineageEntry],
-        closing: Votes | None,
+        ancestor: Tip,
     ) -> Branch:
         """Return the certificates of a branch that the other one does not have."""
         own = [entry for name, entry in entries.items() if name not in others]
         own.sort(key=lambda entry: (entry.tip.number, entry.tip.hash))
         listed = self._listed(own)
-        steps = []
-        for entry in own:
-            certificate = entry.certificate
-            votes = listed.get(entry.tip.hash, frozenset())
-            if entry.tip.hash == tip.hash:
-                votes |= (
-                    frozenset(certificate.voters)
-                    if closing is None
-                    else self._votes_for(certificate, closing)
-                )
-            steps.append(
-                BranchStep(
-                    weight=_weight_of(entry),
-                    votes=votes,
-                    travel=travel_of(certificate, self._manifest),
-                )
+        if len(own) == 1:
+            listed = {own[0].tip.hash: self._sole_votes(own[0].certificate, ancestor)}
+        steps = tuple(
+            BranchStep(
+                weight=_weight_of(entry),
+                votes=listed.get(entry.tip.hash, frozenset()),
+                travel=travel_of(entry.certificate, self._manifest),
             )
-        return Branch(tip=tip.hash, steps=tuple(steps))
+            for entry in own
+        )
+        return Branch(tip=tip.hash, steps=steps)
+
+    def _sole_votes(self, certificate: OpenCertificate, ancestor: Tip) -> frozenset[PeerId]:
+        """Return who stands on a branch of one certificate."""
+        votes, record = frozenset(certificate.voters), ancestor.record
+        if record is None:
+            return votes
+        if is_merge(certificate) or is_full_certificate(certificate, record, self._manifest):
+            return frozenset(record.voters)
+        return votes
 
     def _listed(self, entries: Iterable[LineageEntry]) -> dict[Digest, frozenset[PeerId]]:
         """Return who voted for each certificate, as the plans after it list the votes."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+import numpy as np
 import trio
 
 from daemon.swarm.multi_peer_download import download_from
@@ -89,7 +90,7 @@ def first_state(weights: InitialWeights) -> tuple[Vector, list[Digest]] | None:
     parameters = weights.load()
     if parameters is None:
         return None
-    return parameters, state_leaves(parameters, parameters * 0)
+    return parameters, state_leaves(parameters, np.zeros_like(parameters))
 
 
 def serve_initial(network: Network, server: InitialServer) -> None:

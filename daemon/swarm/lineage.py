@@ -22,10 +22,23 @@ from daemon.swarm.forks import Forks
 from daemon.swarm.orphans import Orphan, Orphans
 from protocol.certificates.certificate import OpenCertificate, open_certificate
 from protocol.certificates.decoded_plans import DecodedPlans
-from protocol.certificates.tip import Tip, extend, genesis_of, merge, prefer, trust_rules
+from protocol.certificates.tip import (
+    MergeSides,
+    Tip,
+    extend,
+    genesis_of,
+    merge,
+    prefer,
+    trust_rules,
+)
 from protocol.digest import Digest
 from protocol.errors import PeerFault
+from protocol.membership.branch_merge import MergeShare, merge_share
+from protocol.membership.recovery import recovered_tip, recovery_name
+from protocol.membership.standing import standing
+from protocol.messages.membership import Recovery
 from protocol.messages.offer import task_of
+from protocol.rules.registry import rules_of
 from protocol.rules.versions import RULES_4
 from protocol.run.manifest import Manifest
 
@@ -57,6 +70,11 @@ class Lineage:
         self._heads: dict[Digest, Tip] = {}
         # The certificate that the history must contain, until this node follows one with it.
         self._required: Digest | None = None
+        # The beginning of the hash of the certificate that this node's owner follows, in hex.
+        self.followed = ""
+        # The owner's recoveries, by name.
+        self._recoveries: dict[Digest, Recovery] = {}
+        self._recovered: dict[Digest, Tip] = {}
         self._with_required: set[Digest] = set()
 
     def require(self, certificate: Digest | None) -> None:
@@ -67,7 +85,10 @@ class Lineage:
         self._required = None if certificate == self.root.hash else certificate
 
     def _is_permitted(self, head: Tip) -> bool:
-        return self._required is None or head.hash in self._with_required
+        if self._required is not None and head.hash not in self._with_required:
+            return False
+        recovered = self.recovered
+        return recovered is None or self.descends(head, recovered)
 
     def tip(self, name: Digest) -> Tip | None:
         """The tip with that name; None when it is not kept."""
@@ -76,7 +97,47 @@ class Lineage:
         if self._adopted is not None and name == self._adopted.hash:
             return self._adopted
         entry = self._ancestry.entry(name)
-        return entry.tip if entry else None
+        return entry.tip if entry else self._recovered_tip(name)
+
+    def _recovered_tip(self, name: Digest) -> Tip | None:
+        if name in self._recovered:
+            return self._recovered[name]
+        recovery = self._recoveries.get(name)
+        before = self.tip(recovery.tip) if recovery is not None else None
+        if recovery is None or before is None:
+            return None
+        self._recovered[name] = recovered_tip(before, name, recovery)
+        return self._recovered[name]
+
+    def recover(self, recovery: Recovery) -> None:
+        """Go on from where the run's owner says. Of several recoveries the highest serial counts.
+
+        Earlier ones stay known: certificates after them name them as parents.
+        """
+        name = recovery_name(self._run, recovery)
+        if name in self._recoveries:
+            return
+        self._recoveries[name] = recovery
+        self._ancestry.recover(name, recovery.tip)
+        self._front = None
+
+    @property
+    def recovered(self) -> Tip | None:
+        """The tip of the recovery that counts, where its certificate is known."""
+        newest = max(self._recoveries.items(), key=lambda item: item[1].serial, default=None)
+        return self._recovered_tip(newest[0]) if newest is not None else None
+
+    def follows(self, tip: Tip) -> bool:
+        """Whether `tip` is on the branch that this node's owner follows."""
+        if not self.followed:
+            return False
+        names = {tip.hash, *self._ancestry.of(tip)}
+        return any(name.hex().startswith(self.followed) for name in names)
+
+    def recovery_base(self, name: Digest) -> Tip | None:
+        """The tip of the certificate that a recovery goes on from."""
+        recovery = self._recoveries.get(name)
+        return self.tip(recovery.tip) if recovery is not None else None
 
     def entry(self, name: Digest) -> LineageEntry | None:
         return self._ancestry.entry(name)
@@ -180,7 +241,10 @@ class Lineage:
         parents = [
             tip for name in certificate.outcome.parents if (tip := self.tip(name)) is not None
         ]
+        preferred: Digest | None = None
         if len(parents) == 2:
+            sides = self.sides(parents[0], parents[1]) if self._trust else None
+            preferred = sides.preferred.hash if sides is not None else None
             made = merge(
                 parents[0],
                 parents[1],
@@ -188,11 +252,11 @@ class Lineage:
                 certificate,
                 trusted=trusted,
                 trust=self._trust,
-                ancestor=self._common(parents[0], parents[1]) if self._trust else None,
+                sides=sides,
             )
         else:
             made = extend(parents[0], certificate, trusted=trusted, trust=self._trust)
-        entry = LineageEntry(certificate=certificate, tip=made)
+        entry = LineageEntry(certificate=certificate, tip=made, preferred=preferred)
         if self._required is not None and (
             made.hash == self._required
             or any(parent.hash in self._with_required for parent in parents)
@@ -235,11 +299,29 @@ class Lineage:
         """The samples certified on each of two branches since they parted."""
         return self._ancestry.weights(first, second)
 
-    def _common(self, first: Tip, second: Tip) -> Tip:
-        """The last certificate of two branches; genesis where it is no longer kept."""
-        names = self._ancestry.common(first, second)
-        tips = [tip for name in names if (tip := self.tip(name)) is not None]
-        return max(tips, key=lambda tip: (tip.number, tip.hash), default=self.root)
+    def sides(self, first: Tip, second: Tip) -> MergeSides:
+        """Which of two branches absorbs the other in a merge of rules 4."""
+        fork = self.forks.of(first, second)
+        if fork is None:
+            return MergeSides(ancestor=self.root, preferred=prefer(first, second))
+        ours, theirs = (standing(branch, fork.voters) for branch in (fork.first, fork.second))
+        preferred = self.forks.prefer(first, second)
+        stood = min(ours, theirs, key=len) if len(ours) != len(theirs) else frozenset()
+        return MergeSides(ancestor=fork.ancestor, preferred=preferred, stood=tuple(sorted(stood)))
+
+    def has_absorbed(self, other: Tip, tip: Tip) -> bool:
+        """Whether the branch of `other` merged a part of the branch of `tip`."""
+        main = set(self._ancestry.main_line(other))
+        own = {name for name in self._ancestry.main_line(tip) if name not in main}
+        return not own.isdisjoint(self._ancestry.of(other))
+
+    def merge_share(self, preferred: Tip, other: Tip) -> MergeShare:
+        """How far the merge of `other` into `preferred` moves the state, under rules 4."""
+        fork = self.forks.of(preferred, other)
+        if fork is None:
+            return MergeShare(sigma=0.0, limit=0.0, compared=0)
+        outer = rules_of(self._manifest).outer_at(self._manifest, preferred.samples)
+        return merge_share(fork.first, fork.second, fork.voters, outer)
 
     def descends(self, new: Tip, old: Tip) -> bool:
         """Whether `old` is `new` or in its ancestry."""
@@ -278,7 +360,15 @@ class Lineage:
         return self._ordered(others)
 
     def prefer(self, first: Tip, second: Tip) -> Tip:
-        """The preferred one of two tips on different branches."""
+        """The preferred one of two tips on different branches.
+
+        A branch that follows the owner's recovery comes before one that does not.
+        """
+        recovered = self.recovered
+        if recovered is not None:
+            one, two = self.descends(first, recovered), self.descends(second, recovered)
+            if one != two:
+                return first if one else second
         return (prefer if self._manifest.rules < RULES_4 else self.forks.prefer)(first, second)
 
     def _ordered(self, tips: list[Tip]) -> list[Tip]:

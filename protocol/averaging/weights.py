@@ -5,10 +5,10 @@ Samples are claims. What bounds them (`docs/protocol.md`):
 m   the lower median of the samples that the plan's voters offer
 h   the lower median of a member's own last weights for a round of this length
 
-In a run that strangers may join, a weight is at most 2 m and 2 h. With five or more contributors
-none exceeds a third of the others' sum, and newcomers together weigh at most a quarter of the
-members. In a run whose members are trusted by its owner, machines may differ much more, and a
-weight is at most 64 m.
+In a run that strangers may join, a weight is at most 2 m and 2 h. Where five or more members
+contribute, none exceeds a third of the other members' sum, and newcomers together weigh at most a
+quarter of the members. In a run whose members are trusted by its owner, machines may differ much
+more, and a weight is at most 64 m.
 
 The first two bounds follow from a plan and the record before it, the others from the contributors
 that the leader included. All figures are integers, except that rates are float64, and every
@@ -127,9 +127,10 @@ def weights_in(
         return tuple(weights)
     new = [k for k, i in enumerate(contributors) if i in newcomers]
     members = [k for k, i in enumerate(contributors) if i not in newcomers]
-    # The newcomers' bound is the tighter one for them. Counted among the others, they would raise
-    # the third of the members before their own bound takes them out again.
-    group = members if len(members) >= CONTRIBUTORS_FOR_THIRD else range(len(weights))
+    # Newcomers have the tighter bound, and do not count among the others of a member. With one
+    # founder and four strangers, a third of what the bounded newcomers weigh would bound the
+    # founder, whose quarter bounds the newcomers, and all weights would shrink round by round.
+    group = members or range(len(weights))
     most = _third_of_others([weights[k] for k in group])
     for k in group:
         weights[k] = min(weights[k], most)

@@ -17,7 +17,7 @@ from protocol.contribution.lane_reserve import FIRST_RESERVE, next_reserve
 from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
-from protocol.membership.certificate_check import check_by_record
+from protocol.membership.certificate_check import check_by_record, is_full_certificate
 from protocol.membership.facts import facts_of
 from protocol.membership.next_record import merged_record, next_record
 from protocol.membership.record import MembershipRecord, genesis_record
@@ -267,6 +267,17 @@ def weights_of(certificate: OpenCertificate) -> dict[PeerId, int]:
     }
 
 
+class MergeSides(msgspec.Struct, frozen=True, kw_only=True):
+    """What a merge of rules 4 takes from the branches (`protocol/membership/standing.py`)."""
+
+    # The last certificate of both branches.
+    ancestor: Tip
+    # The tip of the branch that absorbs the other one.
+    preferred: Tip
+    # The voters that stand on the other branch, if they are fewer; empty between equals.
+    stood: tuple[PeerId, ...] = ()
+
+
 def merge(
     first: Tip,
     second: Tip,
@@ -276,6 +287,7 @@ def merge(
     trusted: bool = False,
     trust: TrustRules | None = None,
     ancestor: Tip | None = None,
+    sides: MergeSides | None = None,
 ) -> Tip:
     """The tip where two branches merge.
 
@@ -286,7 +298,9 @@ def merge(
         certificate: the certificate of the merge.
         trusted: as for `extend`.
         trust: as for `extend`.
-        ancestor: the last certificate of both branches; for runs of rules 4.
+        ancestor: the last certificate of both branches, for runs of rules 4; then the branch with
+            more samples absorbs the other.
+        sides: which of them absorbs the other; in place of `ancestor`.
 
     Raises:
         PeerFault: "bad_certificate" when the certificate does not merge these tips.
@@ -301,7 +315,9 @@ def merge(
             f"certificate {outcome.number} does not merge "
             f"certificates {first.number} and {second.number}",
         )
-    preferred = prefer(first, second)
+    if sides is None and ancestor is not None:
+        sides = MergeSides(ancestor=ancestor, preferred=prefer(first, second))
+    preferred = sides.preferred if sides is not None else prefer(first, second)
     other = second if preferred is first else first
     if not trusted:
         if trust is None:
@@ -311,13 +327,21 @@ def merge(
         _check_memory(certificate.plan, None, preferred.round_s)
     record: MembershipRecord | None = None
     if trust is not None:
-        assert ancestor is not None, "two branches of one run have a common certificate"
+        assert sides is not None, "two branches of one run have a common certificate"
+        if not trusted and not is_full_certificate(
+            certificate, _record_of(preferred), trust.manifest
+        ):
+            raise PeerFault(
+                "bad_certificate",
+                f"merge {outcome.number} has no quorum of the branch with more standing",
+            )
         record = merged_record(
             _record_of(preferred),
             _record_of(other),
-            _record_of(ancestor),
+            _record_of(sides.ancestor),
             facts_of(certificate, {}, trust.manifest, trust.run),
             trust.manifest,
+            sides.stood,
         )
     peers = {*first.last_seq, *second.last_seq}
     return Tip(

@@ -48,6 +48,7 @@ from protocol.journal.rounds import (
     Newcomer,
     PhaseEntered,
     Planned,
+    QuorumReport,
     RoundAveraged,
     RoundCertified,
     Stuck,
@@ -92,6 +93,7 @@ __all__ = [
     "PeerUp",
     "PhaseEntered",
     "Planned",
+    "QuorumReport",
     "RoundAveraged",
     "RoundCertified",
     "Stuck",
@@ -129,6 +131,7 @@ AnyEvent = (
     | RoundAveraged
     | Alone
     | CaughtUp
+    | QuorumReport
     | Stuck
     | PeerUp
     | PeerDown

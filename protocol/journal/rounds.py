@@ -147,6 +147,27 @@ class Alone(JournalEvent, frozen=True, kw_only=True, tag=True):
     reason: str
 
 
+class QuorumReport(JournalEvent, frozen=True, kw_only=True, tag=True):
+    """How many voters of a run of rules 4 are connected, and whether they may certify.
+
+    `reason` says why they may not; empty where they may.
+    """
+
+    # The voters after this node's tip, those of them that are connected, and those that a full
+    # certificate needs.
+    voters: int
+    connected: int
+    needed: int
+    # Whether this node goes on with fewer voters now.
+    patient: bool
+    # The last full certificate that this node adopted since its start, or the one it started from.
+    last_full: int
+    # Whether a quorum signed the certificate that this node is at.
+    full: bool
+    reason: str = ""
+    durable: ClassVar[bool] = False
+
+
 class CaughtUp(JournalEvent, frozen=True, kw_only=True, tag=True):
     """This node fetched an anchor from peers and verified it against its certificate.
 

@@ -60,13 +60,23 @@ def merge_share(
     first_p, first_q = p.first(compared), q.first(compared)
     by_weight = share_of(first_q.weight, first_p.weight)
     by_standing = share_of(
-        len(standing(first_q, ancestor_voters)), len(standing(first_p, ancestor_voters))
+        len(standing(_listed(first_q), ancestor_voters)),
+        len(standing(_listed(first_p), ancestor_voters)),
     )
     return MergeShare(
         sigma=min(by_weight, by_standing),
         limit=2.0 * outer.learning_rate / (1.0 - outer.momentum) * p.travel,
         compared=compared,
     )
+
+
+def _listed(branch: Branch) -> Branch:
+    """The branch up to the last certificate whose votes the branch itself lists.
+
+    The plan after a certificate lists its votes, so the votes for the last of `n` are listed only
+    on the longer branch. A single certificate counts with what the caller knows of it.
+    """
+    return branch.first(max(1, len(branch.steps) - 1))
 
 
 def distance(p: Vector, q: Vector) -> float:

@@ -13,8 +13,9 @@ from protocol.certificates.leader_order import leader_of, voter_order
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import short
+from protocol.membership.admission import check_members
 from protocol.membership.facts import recorded_s
-from protocol.membership.invited import invited_by
+from protocol.membership.invited import invitations_in
 from protocol.membership.plan_check import check_claims
 from protocol.membership.quorum import Quorum, quorum_of
 from protocol.membership.record import MembershipRecord
@@ -42,7 +43,7 @@ def check_by_record(
         manifest: the run's manifest.
 
     Raises:
-        PeerFault: "bad_certificate".
+        PeerFault: "bad_certificate"; "not_admitted" where a member may not take part.
     """
     plan, outcome, number = certificate.plan, certificate.outcome, certificate.outcome.number
     record = records[0]
@@ -63,6 +64,8 @@ def check_by_record(
             "bad_certificate", f"certificate {number} names other members than its parent has"
         )
     check_claims(plan.plan, plan.members, records, outcomes, run, manifest)
+    invited = invitations_in(plan.members, plan.offers, run, manifest)
+    check_members(record, manifest, plan.members, invited)
     if plan.plan.terms != _terms(certificate, record, run, manifest):
         raise PeerFault(
             "bad_certificate", f"certificate {number} weighs work otherwise than its parent says"
@@ -74,11 +77,7 @@ def _terms(
 ) -> SumTerms:
     plan = certificate.plan
     assert isinstance(plan.plan, TrustPlan), "only rules 4 have a membership record"
-    invited = {
-        peer: invitation
-        for peer, offer in zip(plan.members, plan.offers, strict=True)
-        if (invitation := invited_by(offer, peer, run, manifest)) is not None
-    }
+    invited = invitations_in(plan.members, plan.offers, run, manifest)
     return terms_by_record(
         record,
         plan.members,
@@ -93,7 +92,7 @@ def quorum_in(certificate: OpenCertificate, record: MembershipRecord, manifest: 
     """The votes that count for a certificate, by its (preferred) parent's record."""
     plan = certificate.plan
     assert isinstance(plan.plan, TrustPlan), "only rules 4 have a membership record"
-    return quorum_of(record, plan.members, plan.plan.leavers, manifest.group.min_peers)
+    return quorum_of(record, plan.members, plan.plan.away, manifest.group.min_peers)
 
 
 def is_full_certificate(

@@ -149,5 +149,14 @@ def expiry_fault(grant: Grant, now_s: float) -> str:
     return f"its invitation expired {late_s / 3600.0:.1f} h ago" if late_s > CLOCK_SKEW_S else ""
 
 
+def proof_expiry_fault(proof: bytes, now_s: float) -> str:
+    """As `expiry_fault`, for the proof in an offer; empty where the offer has no readable one."""
+    try:
+        grant = read_grant(_proofs.decode(proof).grant)
+    except (PeerFault, *UNREADABLE):
+        return ""
+    return expiry_fault(grant, now_s)
+
+
 def _bound(run: Digest, peer: PeerId) -> bytes:
     return _PROOF_DOMAIN + run + peer.encode()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from protocol.digest import Digest
@@ -21,6 +23,17 @@ class Invited(msgspec.Struct, frozen=True, kw_only=True):
     uses: int = 1
     # The most votes that these peers hold together.
     voters: int = 1
+
+
+def invitations_in(
+    peers: Sequence[PeerId], offers: Sequence[Ready], run: Digest, manifest: Manifest
+) -> dict[PeerId, Invited]:
+    """Return what the valid invitations in the offers of `peers` say, by peer."""
+    return {
+        peer: invitation
+        for peer, offer in zip(peers, offers, strict=True)
+        if (invitation := invited_by(offer, peer, run, manifest)) is not None
+    }
 
 
 def invited_by(offer: Ready, peer: PeerId, run: Digest, manifest: Manifest) -> Invited | None:

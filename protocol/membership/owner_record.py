@@ -11,7 +11,7 @@ certificate.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Annotated
 
 import msgspec
@@ -70,11 +70,13 @@ class OwnerRecords:
         self._run, self._owner = run, owner
         # Grows with each new record.
         self.version = 0
+        # By invitation: the peers that it has admitted, by the membership record of the node's tip.
+        self.used: Mapping[PeerId, int] = {}
         self._revocations: dict[PeerId, OwnerRecord] = {}
-        self._recovery: OwnerRecord | None = None
+        self._recoveries: dict[int, OwnerRecord] = {}
 
     def __len__(self) -> int:
-        return len(self._revocations) + (self._recovery is not None)
+        return len(self._revocations) + len(self._recoveries)
 
     def add(self, signed: Signed) -> OwnerRecord | None:
         """Verify and keep a record. Returns it where it is new and counts, else None.
@@ -91,9 +93,12 @@ class OwnerRecords:
                     raise PeerFault("too_many", f"more than {MAX_RECORDS} records of the owner")
                 self._revocations[subject] = record
             case Recovery(serial=serial):
-                if self.recovery is not None and serial <= self.recovery.serial:
+                # Certificates after an earlier recovery name it as their parent, so it stays.
+                if serial in self._recoveries:
                     return None
-                self._recovery = record
+                if len(self) >= MAX_RECORDS:
+                    raise PeerFault("too_many", f"more than {MAX_RECORDS} records of the owner")
+                self._recoveries[serial] = record
         self.version += 1
         return record
 
@@ -109,8 +114,13 @@ class OwnerRecords:
     @property
     def recovery(self) -> Recovery | None:
         """The recovery with the highest serial."""
-        message = self._recovery.message if self._recovery is not None else None
-        return message if isinstance(message, Recovery) else None
+        return self.recoveries[-1] if self._recoveries else None
+
+    @property
+    def recoveries(self) -> tuple[Recovery, ...]:
+        """Every recovery, the one that counts last."""
+        messages = [self._recoveries[serial].message for serial in sorted(self._recoveries)]
+        return tuple(message for message in messages if isinstance(message, Recovery))
 
     @property
     def next_serial(self) -> int:
@@ -126,11 +136,10 @@ class OwnerRecords:
         )[:MAX_NOTICES]
 
     def signed(self) -> tuple[Signed, ...]:
-        """Every kept record, the recovery last."""
-        last = (self._recovery.signed,) if self._recovery is not None else ()
+        """Every kept record, recoveries last."""
         return (
             *(self._revocations[subject].signed for subject in sorted(self._revocations)),
-            *last,
+            *(self._recoveries[serial].signed for serial in sorted(self._recoveries)),
         )
 
     def encode(self) -> bytes:

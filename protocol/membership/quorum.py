@@ -40,13 +40,13 @@ class Quorum(msgspec.Struct, frozen=True, kw_only=True):
 def quorum_of(
     record: MembershipRecord,
     members: Collection[PeerId],
-    leaves: Collection[PeerId],
+    away: Collection[PeerId],
     least: int,
 ) -> Quorum:
-    """The votes that count for a plan of `members` that lists `leaves`.
+    """The votes that count for a plan of `members` that lists leaves or revocations of `away`.
 
     A voter that left does not count, unless it is in the plan: its offer takes the leave back.
     """
-    away = {*record.left, *leaves}.difference(members)
+    gone = {*record.left, *away}.difference(members)
     voters = frozenset(record.voters)
-    return Quorum(voters=voters - away or voters, least=least)
+    return Quorum(voters=voters - gone or voters, least=least)

@@ -7,7 +7,15 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from protocol.messages.base import Hash, Id, Message, Natural, Signature
+from protocol.messages.base import (
+    UNREADABLE,
+    Hash,
+    Id,
+    Message,
+    Natural,
+    Signature,
+    Signed,
+)
 
 MAX_STATEMENTS = 8
 """The statements that one offer carries: a voter audits fewer peers in a round than this."""
@@ -70,3 +78,14 @@ class Recovery(
     tip: Hash
     number: Natural
     voters: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=MAX_VOTERS)]
+
+
+_revocations = msgspec.msgpack.Decoder(Revocation)
+
+
+def revoked_in(signed: Signed) -> str:
+    """The peer that a signed revocation names, unchecked; empty for another message."""
+    try:
+        return _revocations.decode(signed.payload).subject
+    except UNREADABLE:
+        return ""

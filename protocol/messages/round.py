@@ -17,7 +17,7 @@ from protocol.messages.base import (
     Natural,
     Signed,
 )
-from protocol.messages.membership import MAX_NOTICES, MAX_VOTERS, Votes
+from protocol.messages.membership import MAX_NOTICES, MAX_VOTERS, Votes, revoked_in
 from protocol.messages.sum_terms import SumTerms
 from protocol.planning.group_size_history import GroupSizeHistory
 from protocol.run.manifest_parts import MAX_GROUP_LIMIT, MAX_ROUND_SECONDS
@@ -91,6 +91,15 @@ class TrustPlan(
     def leavers(self) -> tuple[str, ...]:
         """The peers whose leaves the plan lists."""
         return tuple(signed.peer for signed in self.leaves)
+
+    @property
+    def away(self) -> tuple[str, ...]:
+        """The peers whose votes do not count for this plan: they left, or were revoked by it.
+
+        A revoked voter must not hold up the first plan without it.
+        """
+        revoked = (revoked_in(signed) for signed in self.revocations)
+        return (*self.leavers, *(subject for subject in revoked if subject))
 
 
 def round_s_of(plan: Plan) -> float | None:

@@ -175,6 +175,15 @@ class FetchBranch(Action, frozen=True, kw_only=True):
     other: Tip
 
 
+class Recover(Action, frozen=True, kw_only=True):
+    """Take the state of the owner's recovery from the disk or from members.
+
+    `CertificateAdopted` or `RecoveryFailed` follows.
+    """
+
+    tip: Tip
+
+
 class AverageBranches(Action, frozen=True, kw_only=True):
     """Average the other branch's state with this node's into the spare buffer.
 

@@ -35,6 +35,8 @@ WORDS = {
     "VoteReceived": "vote",
     "CertificateReceived": "certificate",
     "ForkFound": "other branch found",
+    "RecoveryFound": "owner's recovery",
+    "RecoveryFailed": "no state of it",
     "MergePrepared": "average computed",
     "CertificateAdopted": "adopted",
     "StateBytesReceived": "state bytes",

@@ -129,6 +129,19 @@ class ForkFound(Event, frozen=True, kw_only=True):
     other: Tip
 
 
+class RecoveryFound(Event, frozen=True, kw_only=True):
+    """The run's owner says that the run goes on from another certificate."""
+
+    # The tip of the recovery.
+    tip: Tip
+
+
+class RecoveryFailed(Event, frozen=True, kw_only=True):
+    """No state of the owner's recovery was found; `reason` says why."""
+
+    reason: str
+
+
 class MergePrepared(Event, frozen=True, kw_only=True):
     """The average of both branches' states is in the spare buffer."""
 
@@ -137,6 +150,8 @@ class MergePrepared(Event, frozen=True, kw_only=True):
     state: Digest
     # A Ready without an offer.
     ready: Ready
+    # The tip that absorbs the other one, under rules 4.
+    preferred: Tip | None = None
 
 
 class CertificateAdopted(Event, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from protocol.round import actions as a
 from protocol.round import events as e
 from protocol.round.phase import Phase
 from protocol.round.state import RoundState
-from protocol.round.transitions import Transition, enter, return_to_training
+from protocol.round.transitions import Transition, enter, remember_view, return_to_training
 
 # A download that brought verified bytes gets this much more time: a chunk of 256 KiB takes it at
 # 250 kbit/s.
@@ -93,6 +93,24 @@ def fetch(state: RoundState, certificate: OpenCertificate, now: float) -> Transi
         a.ResumeTraining(),
         a.FetchState(certificate=certificate),
     ]
+
+
+def recovery_found(state: RoundState, event: e.RecoveryFound, now: float) -> Transition:
+    """Leave this branch for the certificate from which the run's owner goes on."""
+    state = remember_view(state)
+    reason = (
+        f"the run's owner goes on from certificate {event.tip.number}; this node leaves"
+        f" certificate {state.tip.number}"
+    )
+    state, actions = enter(state, Phase.ADOPT, now, reason, merge=None, spare=None, target=None)
+    return state, [a.AbandonExchange(), *actions, a.Recover(tip=event.tip)]
+
+
+def recovery_failed(state: RoundState, event: e.RecoveryFailed, now: float) -> Transition:
+    """Train on, and look for the recovery's state again later."""
+    if state.target is not None:
+        return state, []
+    return return_to_training(state, now, event.reason)
 
 
 def live_in_fetch(state: RoundState, event: e.LivePeersChanged, now: float) -> Transition:

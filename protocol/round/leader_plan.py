@@ -7,8 +7,10 @@ from collections.abc import Collection
 from msgspec.structs import replace
 
 from protocol.identity import PeerId, short
+from protocol.membership.admission import admitted_together
+from protocol.membership.invited import invitations_in
 from protocol.membership.plan_check import leave_fault, revocations_to_list
-from protocol.planning.plan import PlanTrust, make_plan
+from protocol.planning.plan import Offer, PlanTrust, make_plan
 from protocol.round import actions as a
 from protocol.round.phase import Phase
 from protocol.round.quorum import missing_quorum
@@ -30,7 +32,7 @@ def try_plan(state: RoundState, now: float, *, final: bool) -> Transition:
     ready = {signed.peer for signed, _ in offers}
     expected = (state.live - state.lost - state.in_later_view) | {context.me}
     avoided = _avoided(state, ready)
-    kept = [entry for entry in offers if entry[0].peer not in avoided]
+    kept = _admitted(state, [entry for entry in offers if entry[0].peer not in avoided])
     ready, expected = ready - avoided, expected - avoided
     all_ready = expected - state.passed_over <= ready and len(ready) >= least
     missing = missing_quorum(state, ready, now)
@@ -65,6 +67,16 @@ def try_plan(state: RoundState, now: float, *, final: bool) -> Transition:
             f"within {context.manifest.round.ready_s:g} s",
         )
     return train_alone(state, now, missing)
+
+
+def _admitted(state: RoundState, offers: list[Offer]) -> list[Offer]:
+    """The offers that one plan may hold: two peers may bring one use of an invitation."""
+    if state.record is None:
+        return offers
+    peers, manifest = [signed.peer for signed, _ in offers], state.context.manifest
+    invited = invitations_in(peers, [ready for _, ready in offers], state.context.run, manifest)
+    admitted = frozenset(admitted_together(state.record, manifest, peers, invited))
+    return [entry for entry in offers if entry[0].peer in admitted]
 
 
 def plan_trust(state: RoundState, ready: Collection[PeerId]) -> PlanTrust | None:

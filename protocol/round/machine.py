@@ -5,7 +5,8 @@ Theory of operation
 
 A round turns the work of several nodes into one certificate. Its parent is the certificate (or the
 two certificates) before it. A round has views 0, 1, 2, ...; each view has a leader, drawn by hash
-from the members of the parent.
+from the members of the parent. In runs of rules 4 the voters lead in turn, and a quorum of voters
+(`quorum.py`) stands for what is called a majority here.
 
 1.  TRAIN, OFFER. A node trains until the round's end and makes an offer of what it learned.
 2.  READY. The offer goes to the view's leader. A leader that is silent is passed over, and the same
@@ -169,6 +170,7 @@ TABLE: Mapping[tuple[Phase, type[e.Event]], tuple[Handler, set[Phase]]] = {
     (P.TRAIN, e.PeerLost): (note_lost, {P.TRAIN}),
     (P.TRAIN, e.PlanReceived): (ready_phase.plan_missed, {P.TRAIN}),
     (P.TRAIN, e.WithdrawalReceived): (note_withdrawal, {P.TRAIN}),
+    (P.TRAIN, e.RecoveryFound): (fetch_phase.recovery_found, {P.ADOPT}),
     (P.TRAIN, e.CertificateReceived): (fetch_phase.follow, {P.TRAIN, *_MOVE}),
     (P.TRAIN, e.StateReceived): (fetch_phase.state_received, {P.TRAIN, P.ADOPT}),
     (P.TRAIN, e.ForkFound): (merge_phase.fork_found, {P.MERGE}),
@@ -191,6 +193,7 @@ TABLE: Mapping[tuple[Phase, type[e.Event]], tuple[Handler, set[Phase]]] = {
     (P.READY, e.WithdrawalReceived): (note_withdrawal, {P.READY}),
     (P.READY, e.VoteReceived): (vote_phase.vote_received, {P.READY, P.ADOPT}),
     (P.READY, e.ViewNotPersisted): (ready_phase.view_not_persisted, {P.WATCH}),
+    (P.READY, e.RecoveryFound): (fetch_phase.recovery_found, {P.ADOPT}),
     (P.READY, e.CertificateReceived): (fetch_phase.follow, {P.READY, *_MOVE}),
     (P.READY, e.StateReceived): (fetch_phase.state_received, {P.READY, P.ADOPT}),
     (P.READY, e.ForkFound): (merge_phase.fork_found, {P.READY, P.MERGE}),
@@ -247,6 +250,7 @@ TABLE: Mapping[tuple[Phase, type[e.Event]], tuple[Handler, set[Phase]]] = {
     (P.WATCH, e.PeerLost): (note_lost, {P.WATCH}),
     (P.WATCH, e.PlanReceived): (ready_phase.plan_missed, {P.WATCH}),
     (P.WATCH, e.WithdrawalReceived): (note_withdrawal, {P.WATCH}),
+    (P.WATCH, e.RecoveryFound): (fetch_phase.recovery_found, {P.ADOPT}),
     (P.WATCH, e.CertificateReceived): (fetch_phase.follow, {P.WATCH, *_MOVE}),
     (P.WATCH, e.StateReceived): (fetch_phase.state_received, {P.WATCH, P.ADOPT}),
     (P.WATCH, e.ForkFound): (merge_phase.fork_found, {P.WATCH, P.MERGE}),
@@ -260,6 +264,7 @@ TABLE: Mapping[tuple[Phase, type[e.Event]], tuple[Handler, set[Phase]]] = {
     (P.MERGE, e.PlanReceived): (ready_phase.plan_missed, {P.MERGE}),
     (P.MERGE, e.CertificateReceived): (fetch_phase.follow, {P.MERGE, P.FETCH}),
     (P.ADOPT, e.CertificateAdopted): (certificate_adopted, {P.TRAIN}),
+    (P.ADOPT, e.RecoveryFailed): (fetch_phase.recovery_failed, {P.ADOPT, P.TRAIN}),
     (P.ADOPT, e.StateUnavailable): (fetch_phase.state_unavailable, {P.ADOPT, P.TRAIN}),
     (P.FETCH, e.LivePeersChanged): (fetch_phase.live_in_fetch, {P.FETCH}),
     (P.FETCH, e.StateBytesReceived): (fetch_phase.state_bytes_received, {P.FETCH}),

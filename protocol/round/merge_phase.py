@@ -72,7 +72,9 @@ def merge_prepared(state: RoundState, event: e.MergePrepared, now: float) -> Tra
     """Begin the merge's round with the averaged state."""
     parents = merge_parents(state.tip.hash, event.other.hash)
     first = state.view_records.get(merge_round(parents), 0)
-    merge = PendingMerge(other=event.other, state=event.state, first_view=first)
+    merge = PendingMerge(
+        other=event.other, state=event.state, first_view=first, preferred=event.preferred
+    )
     state = replace(state, merge=merge, offer=event.ready, view=first)
     return begin_view(
         state, now, first, f"the average with certificate {event.other.number} is computed"

@@ -7,6 +7,8 @@ from msgspec.structs import replace
 from protocol.chain.account_binding import wallet_of_offer
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
+from protocol.membership.admission import admission_fault
+from protocol.membership.invited import invited_by
 from protocol.messages.kinds import is_of
 from protocol.messages.offer import Ready
 from protocol.round import actions as a
@@ -16,7 +18,7 @@ from protocol.round.phase import Phase
 from protocol.round.quorum import majority_lost, missing_quorum
 from protocol.round.state import RoundState
 from protocol.round.transitions import Transition, enter, keep_ready, note_lost, train_alone
-from protocol.round.views import begin_view, follow_order, pass_view, resend_plan
+from protocol.round.views import announce_view, begin_view, follow_order, pass_view, resend_plan
 from protocol.run.admission import check_admission
 
 
@@ -87,6 +89,10 @@ def offer_fault(state: RoundState, peer: PeerId, ready: Ready) -> tuple[str, str
         check_admission(manifest, peer, ready)
     except PeerFault as fault:
         return fault.reason, str(fault)
+    if state.record is not None:
+        invitation = invited_by(ready, peer, state.context.run, manifest)
+        if why := admission_fault(state.record, manifest, peer, invitation):
+            return "not_admitted", why
     if ready.seq and ready.seq <= state.tip.last_seq.get(peer, 0):
         return "duplicate", f"{short(peer)} offers seq {ready.seq}, which was certified before"
     return None
@@ -95,12 +101,10 @@ def offer_fault(state: RoundState, peer: PeerId, ready: Ready) -> tuple[str, str
 def ready_received(state: RoundState, event: e.ReadyReceived, now: float) -> Transition:
     """Keep an offer for this round; follow the others when half of them are ahead."""
     view, peer = event.ready.view, event.signed.peer
-    if (
-        event.ready.parent != state.parent
-        or event.ready.number != state.number
-        or view < state.view
-    ):
+    if event.ready.parent != state.parent or event.ready.number != state.number:
         return state, []
+    if view < state.view:
+        return state, _tell_view(state, peer)
     if (fault := offer_fault(state, peer, event.ready)) is not None:
         return state, [a.Refuse(peer=peer, reason=fault[0], detail=fault[1])]
     state = keep_ready(state, peer, (event.signed, event.ready))
@@ -132,6 +136,17 @@ def ready_received(state: RoundState, event: e.ReadyReceived, now: float) -> Tra
     if state.leads and peer not in state.plan.members and view == state.view:
         return state, resend_plan(state, peer)
     return state, []
+
+
+def _tell_view(state: RoundState, peer: PeerId) -> list[a.Action]:
+    """Tell a peer that is in an earlier view which view this node leads (rules 4).
+
+    Only voters lead. Where one voter leads every view, its members hear of its view from nobody
+    else: they stay behind it, each in a view of its own (seen with two real nodes, for 47 views).
+    """
+    if state.record is None or state.phase is not Phase.READY or not state.leads:
+        return []
+    return announce_view(state, (peer,))
 
 
 def _follow_those_ahead(state: RoundState, event: e.ReadyReceived, now: float) -> Transition:

@@ -34,8 +34,8 @@ def certifies(state: RoundState, plan: OpenPlan, signers: Collection[PeerId], no
     least, record = state.context.manifest.group.min_peers, state.record
     if record is None:
         return len(signers) >= max(plan.majority, least)
-    leavers = plan.plan.leavers if isinstance(plan.plan, TrustPlan) else ()
-    quorum = quorum_of(record, plan.members, leavers, least)
+    away = plan.plan.away if isinstance(plan.plan, TrustPlan) else ()
+    quorum = quorum_of(record, plan.members, away, least)
     if quorum.is_full(signers):
         return True
     return quorum.is_degraded(signers) and may_certify(state, quorum.voting(signers), now)
@@ -80,7 +80,7 @@ def missing_quorum(state: RoundState, here: Collection[PeerId], now: float) -> s
         return ""
     needed = patience.voters // 2 + 1
     reason = (
-        f"{present} of {patience.voters} voters of this run are here, "
+        f"{present} of {patience.voters} voters of this run are connected, "
         f"and a full certificate needs {needed}"
     )
     if present and state.merge is None:

@@ -7,6 +7,8 @@ from msgspec.structs import replace
 from protocol.errors import PeerFault
 from protocol.identity import short
 from protocol.journal import Planned
+from protocol.membership.admission import check_members
+from protocol.membership.invited import invitations_in
 from protocol.membership.plan_check import check_claims
 from protocol.messages.base import MAX_REASON_CHARS
 from protocol.messages.round import TrustPlan, Withdrawal
@@ -102,14 +104,17 @@ def _false_claims(state: RoundState, plan: OpenPlan) -> str | None:
         return None
     parents = [state.tip, state.merge.other] if state.merge else [state.tip]
     parents.sort(key=lambda tip: tip.record is not state.record)
+    run, manifest = state.context.run, state.context.manifest
     try:
+        invited = invitations_in(plan.members, plan.offers, run, manifest)
+        check_members(state.record, manifest, plan.members, invited)
         check_claims(
             plan.plan,
             plan.members,
             [tip.record for tip in parents if tip.record is not None],
             [tip.outcome for tip in parents],
-            state.context.run,
-            state.context.manifest,
+            run,
+            manifest,
         )
     except PeerFault as fault:
         return str(fault)

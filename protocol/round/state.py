@@ -16,6 +16,7 @@ from protocol.identity import PeerId
 from protocol.membership.quorum import quorum_of
 from protocol.membership.record import MembershipRecord
 from protocol.messages.base import Signed
+from protocol.messages.membership import revoked_in
 from protocol.messages.offer import Ready
 from protocol.messages.round import Inclusion, Vote
 from protocol.planning.group_size_history import GroupSizeHistory
@@ -71,6 +72,8 @@ class PendingMerge(msgspec.Struct, frozen=True, kw_only=True):
     state: Digest
     # The view in which this attempt began.
     first_view: int = 0
+    # The tip that absorbs the other one, under rules 4.
+    preferred: Tip | None = None
 
 
 class VotedOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,9 +193,16 @@ class RoundState(msgspec.Struct, frozen=True, kw_only=True):
         return None if self.merge else self.tip.layout
 
     @property
+    def preferred(self) -> Tip:
+        """This node's tip; in a merge, the tip of the preferred branch."""
+        if self.merge is None:
+            return self.tip
+        return self.merge.preferred or prefer(self.tip, self.merge.other)
+
+    @property
     def left_round_s(self) -> float | None:
         """The length of rounds that this round's plan remembers; see `Tip.round_s`."""
-        return (prefer(self.tip, self.merge.other) if self.merge else self.tip).round_s
+        return self.preferred.round_s
 
     @property
     def round_s(self) -> float:
@@ -202,17 +212,19 @@ class RoundState(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def record(self) -> MembershipRecord | None:
         """Who votes on this round's certificate; None in runs of rules 2 and 3."""
-        return (prefer(self.tip, self.merge.other) if self.merge else self.tip).record
+        return self.preferred.record
 
     def counted_voters(self, here: Collection[PeerId]) -> frozenset[PeerId]:
         """The voters whose votes count while the peers `here` take part.
 
-        A voter whose leave this node knows counts only while it is here.
+        A voter whose leave this node knows, or whose revocation it lists, counts only while it is
+        here.
         """
         record = self.record
         if record is None:
             return frozenset()
-        return quorum_of(record, here, self.notices.leaves, 0).voters
+        revoked = map(revoked_in, self.notices.revocations)
+        return quorum_of(record, here, {*self.notices.leaves, *revoked}, 0).voters
 
     @property
     def awaited(self) -> frozenset[PeerId]:

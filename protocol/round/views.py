@@ -78,7 +78,7 @@ def begin_view(state: RoundState, now: float, view: int, reason: str) -> Transit
         inquired=False,
         leader_state=LeaderState(),
     )
-    return state, [*actions, *_offer_to(state, leader), *_announce_view(state, left)]
+    return state, [*actions, *_offer_to(state, leader), *announce_view(state, left)]
 
 
 def _skip_absent(state: RoundState, view: int) -> tuple[int, list[PeerId]]:
@@ -117,13 +117,13 @@ def _offer_to(state: RoundState, leader: PeerId) -> list[a.Action]:
 
     A leader that comes to hold a majority of votes publishes that certificate.
     """
-    actions = _announce_view(state, (leader,))
+    actions = announce_view(state, (leader,))
     if state.vote is not None:
         actions.append(a.Send(to=(leader,), message=state.vote))
     return actions
 
 
-def _announce_view(state: RoundState, to: tuple[PeerId, ...]) -> list[a.Action]:
+def announce_view(state: RoundState, to: tuple[PeerId, ...]) -> list[a.Action]:
     """Send the offer, which says the view that this node is in."""
     assert state.offer is not None
     return [a.Send(to=to, message=replace(state.offer, view=state.view))] if to else []
@@ -160,7 +160,7 @@ def pass_view(state: RoundState, now: float, reason: str) -> Transition:
     members = state.plan.members if state.plan is not None and carried_out else ()
     state, actions = begin_view(state, now, state.view + 1, reason)
     others = tuple(peer for peer in members if peer not in state.offered_to | {state.context.me})
-    return state, [a.AbandonExchange(), passed, *actions, *_announce_view(state, others)]
+    return state, [a.AbandonExchange(), passed, *actions, *announce_view(state, others)]
 
 
 def resend_plan(state: RoundState, peer: PeerId) -> list[a.Action]:

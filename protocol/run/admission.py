@@ -5,6 +5,9 @@
                  cannot be invented by the thousand.
     allowlist    the peers that the manifest lists
 
+Under rules 4, the membership record says more (`protocol/membership/admission.py`): it also admits
+founders and peers that the owner invited, and no peer that the owner revoked.
+
 These rules depend only on offers and the manifest, so everyone applies them alike to offers, plans
 and certificates. A minimum reputation is each leader's own view: a leader leaves a peer out of its
 plans if it knows that the peer falls short. An unknown peer is admitted.
@@ -17,6 +20,7 @@ from msgspec import UNSET
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
 from protocol.messages.offer import Ready, binding_of
+from protocol.rules.versions import RULES_4
 from protocol.run.manifest import Manifest
 
 
@@ -33,7 +37,11 @@ def check_admission(manifest: Manifest, peer: PeerId, offer: Ready) -> None:
             "not_admitted",
             f"{short(peer)} names no wallet, but this run admits registered nodes only",
         )
-    if admission.policy == "allowlist" and peer not in admission.allowed:
+    if (
+        admission.policy == "allowlist"
+        and manifest.rules < RULES_4
+        and peer not in admission.allowed
+    ):
         raise PeerFault("not_admitted", f"{short(peer)} is not on this run's allowlist")
 
 

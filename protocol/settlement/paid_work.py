@@ -17,20 +17,28 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import msgspec
 
 from protocol.averaging.weights import median_samples, usual_weight
 from protocol.certificates.certificate import OpenCertificate
-from protocol.certificates.tip import Tip, extend, genesis_of, merge, trust_rules
+from protocol.certificates.tip import (
+    MergeSides,
+    Tip,
+    extend,
+    genesis_of,
+    merge,
+    prefer,
+    trust_rules,
+)
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.membership.facts import recorded_s
 from protocol.membership.record import MembershipRecord
 from protocol.membership.role import Role, role_of
-from protocol.messages.round import PacedPlan
+from protocol.messages.round import PacedPlan, TrustVote
 from protocol.run.manifest import Manifest
 
 ACCEPTED_WITHIN = 32
@@ -120,7 +128,7 @@ class PaidWork:
                 certificate,
                 trusted=True,
                 trust=trust,
-                ancestor=ancestor,
+                sides=MergeSides(ancestor=ancestor, preferred=_preferred(before, certificate)),
             )
             self._bound(made, parents, sides)
         self._tips[made.hash] = made
@@ -204,6 +212,14 @@ class PaidWork:
 
     def _is_member(self, record: MembershipRecord, peer: PeerId) -> bool:
         return role_of(record, self._manifest, peer) is not Role.NEWCOMER
+
+
+def _preferred(parents: Sequence[Tip], certificate: OpenCertificate) -> Tip:
+    """Return the parent whose record the votes for a merge name: that branch absorbs the other."""
+    outcome = certificate.outcome
+    assert isinstance(outcome, TrustVote), "votes of rules 4 name a record"
+    named = (tip for tip in parents if _record(tip).digest == outcome.record)
+    return next(named, prefer(parents[0], parents[1]))
 
 
 def _record(tip: Tip) -> MembershipRecord:

@@ -28,7 +28,7 @@ from protocol.status.peer_effects import (
     peer_report,
     peer_up,
 )
-from protocol.status.records import EventLine
+from protocol.status.records import EventLine, QuorumSummary
 from protocol.status.round_effects import (
     is_known,
     planned,
@@ -66,6 +66,7 @@ _QUIET = (
     journal.TrafficReport,
     journal.CheckpointWritten,
     journal.DiskReport,
+    journal.QuorumReport,
 )
 _ABOUT_PEERS = (
     journal.TaskDiffers,
@@ -122,6 +123,19 @@ def _phase_entered(state: StatusState, event: journal.PhaseEntered) -> None:
 def _alone(state: StatusState, event: journal.Alone) -> None:
     state.you = replace(state.you, samples_pending=whole(event.samples_pending))
     state.alone = True
+
+
+def _quorum_report(state: StatusState, event: journal.QuorumReport) -> None:
+    quorum = QuorumSummary(
+        voters=whole(event.voters),
+        connected=whole(event.connected),
+        needed=whole(event.needed),
+        patient=event.patient,
+        last_full=whole(event.last_full),
+        full=event.full,
+        reason=clean(event.reason, MAX_TEXT_CHARS),
+    )
+    state.run = replace(state.run, quorum=quorum)
 
 
 def _caught_up(state: StatusState, event: journal.CaughtUp) -> None:
@@ -208,6 +222,7 @@ EFFECTS: dict[type[journal.JournalEvent], Callable[[StatusState, Any], None]] = 
     journal.RoundCertified: round_certified,
     journal.RoundAveraged: round_averaged,
     journal.Alone: _alone,
+    journal.QuorumReport: _quorum_report,
     journal.CaughtUp: _caught_up,
     journal.Stuck: _stuck,
     journal.PeerUp: peer_up,

@@ -46,6 +46,7 @@ WORDS: dict[type[journal.JournalEvent], Callable[[Any, NameOf], LeveledText]] = 
     journal.RoundCertified: round_text.round_certified,
     journal.RoundAveraged: round_text.round_averaged,
     journal.Alone: round_text.alone,
+    journal.QuorumReport: round_text.quorum_report,
     journal.CaughtUp: round_text.caught_up,
     journal.Stuck: round_text.stuck,
     journal.PeerUp: peer_text.peer_up,

@@ -78,6 +78,24 @@ class NodeSummary(msgspec.Struct, frozen=True, kw_only=True):
     disk_hourly_bytes: int = 0
 
 
+class QuorumSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the voters of a run of rules 4 that are connected may certify.
+
+    Of `voters`, `connected` are connected, and a full certificate needs `needed`. `patient` says
+    that this node goes on with fewer. `last_full` is the number of the last full certificate that
+    this node adopted, and `full` whether the one that it is at is full. `reason` says why nothing
+    is certified; empty where something may be.
+    """
+
+    voters: int
+    connected: int
+    needed: int
+    patient: bool
+    last_full: int
+    full: bool
+    reason: str = ""
+
+
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     """The training job, as far as this node has verified its certificates.
 
@@ -121,6 +139,8 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     # Who may take part, and the run's owner, who invites; empty where it has none.
     admits: str = "open"
     owner: PeerId = ""
+    # None before the first report, and in runs of rules 2 and 3.
+    quorum: QuorumSummary | None = None
 
 
 class RoundSummary(msgspec.Struct, frozen=True, kw_only=True):

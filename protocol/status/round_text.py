@@ -72,6 +72,13 @@ def round_averaged(event: journal.RoundAveraged, name_of: NameOf) -> LeveledText
     return level, f"Round {event.number} {what}{at_loss}{because(event.reason)}"
 
 
+def quorum_report(event: journal.QuorumReport, name_of: NameOf) -> LeveledText:
+    counts = f"{count(event.connected)} of {quantity(event.voters, 'voter')} connected"
+    if event.reason:
+        return "warning", f"Nothing is certified{because(event.reason)}"
+    return "info", f"{counts}; a full certificate needs {count(event.needed)}"
+
+
 def alone(event: journal.Alone, name_of: NameOf) -> LeveledText:
     kept = quantity(
         event.samples_pending, "sample is kept and counts", "samples are kept and count"

@@ -8,6 +8,7 @@ The first rule that applies gives the sentence:
     trainer died      the trainer restarts
     disk full         work can be neither offered nor kept
     paused            a person paused training
+    no quorum         too few voters of the run are connected (rules 4)
     alone             work waits for more nodes, or the other nodes have another task
     stale             rounds used to be certified, and none was for long
     rounds            how many of the last rounds counted, and what became of the others
@@ -112,6 +113,21 @@ def _alone(state: StatusState, training: list[PeerSummary]) -> LeveledText:
     return (
         "warning",
         f"Alone; {waiting}{needed}. Invite others with: hypergpud start --join {address}",
+    )
+
+
+def _quorum(state: StatusState) -> LeveledText | None:
+    """Say that too few voters are connected, and what to do if they do not come back."""
+    quorum = state.run.quorum
+    if quorum is None or not quorum.reason:
+        return None
+    mine = state.run.owner and state.run.owner == state.you.peer
+    who = "you type" if mine else "the run's owner types"
+    return (
+        "warning",
+        f"Nothing is certified{because(quorum.reason)}. This node trains on and keeps its work. If"
+        f" the others are gone for good, {who} hypergpud run recover, and anyone may go on in a new"
+        " run: hypergpud run fork NAME",
     )
 
 
@@ -238,6 +254,11 @@ def verdict_of(state: StatusState, now: float) -> LeveledText:
     level, sentence = _verdict_of(state, now)
     if state.stopped is not None:
         return level, sentence
+    quorum = state.run.quorum
+    if quorum is not None and not quorum.full and not quorum.reason:
+        last = f"the last full one was number {count(quorum.last_full)}"
+        sentence = f"{sentence}. The newest certificate has no quorum of its voters; {last}"
+        level = level if level == "bad" else "warning"
     points = state.held_out.points()
     if worse_model := overfitting(points) or rising(points):
         sentence = f"{sentence}. {worse_model}"
@@ -274,6 +295,8 @@ def _verdict_of(state: StatusState, now: float) -> LeveledText:
         return full
     if state.held:
         return _paused(state)
+    if quorum := _quorum(state):
+        return quorum
     if state.alone:
         return _alone(state, training)
     if stale:

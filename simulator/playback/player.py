@@ -14,6 +14,7 @@ from simulator.fakes.clock import run_virtual
 from simulator.fakes.link_profiles import LINKS
 from simulator.faults.fault import NODE_AT_STEP
 from simulator.playback import report as r
+from simulator.playback import voting
 from simulator.playback.progress import ProgressCheck
 from simulator.scenarios.story import Story
 from simulator.world.fault_scheduler import FaultScheduler
@@ -33,6 +34,7 @@ class StoryPlayer:
             parameters=story.parameters,
             samples_per_second=lambda index: story.samples_per_second * (1.0 + 0.1 * (index % 5)),
             marked=story.marked,
+            founders=story.founders,
         )
         self.scheduler = FaultScheduler(self.world, story.schedule)
         self.progress = ProgressCheck(story, self.world, self.scheduler)
@@ -166,6 +168,8 @@ class StoryPlayer:
                 f"{sum(event.samples for event in dropped)} samples were dropped: "
                 f"{dropped[0].reason}"
             )
+        if wanted.votes is not None:
+            missed += voting.missed(self.world, wanted.votes)
         if wanted.learns and not self._learned():
             missed.append("the loss did not fall")
         return missed

@@ -13,6 +13,7 @@ from protocol.text.nearest import nearest
 from simulator.fakes.link_profiles import QUALITIES
 from simulator.faults import fault as f
 from simulator.scenarios.absences import AWAY
+from simulator.scenarios.branches import BRANCHES
 from simulator.scenarios.crashes import CRASHED, RECOVERY_EXCHANGES
 from simulator.scenarios.crowds import CROWDS, churn, revolving_door
 from simulator.scenarios.groups import between_groups, in_groups
@@ -159,15 +160,19 @@ IN_GROUPS: dict[str, Make] = {
 """Stories of several groups: all stories above again, and what can happen between groups."""
 
 
+TABLES = (SCENARIOS, IN_GROUPS, BRANCHES, CROWDS)
+"""Every named story."""
+
+
 def scenario(name: str, nodes: int | None, seed: int) -> Story:
     """Make a named story.
 
     Raises:
         UserError: With code SCENARIO and the nearest name, for an unknown name.
     """
-    make = SCENARIOS.get(name) or IN_GROUPS.get(name) or CROWDS.get(name)
+    make = next((table[name] for table in TABLES if name in table), None)
     if make is None:
-        meant = nearest(name, [*SCENARIOS, *IN_GROUPS, *CROWDS, "membership"])
+        meant = nearest(name, [*(each for table in TABLES for each in table), "membership"])
         nearest_name = f"the nearest name is {meant}" if meant else ""
         raise UserError(
             "SCENARIO",

@@ -13,6 +13,7 @@ import msgspec
 from protocol.errors import UserError
 from protocol.rules.versions import CURRENT_RULES
 from protocol.run.manifest import Group, Limits, Manifest, RoundRules
+from protocol.run.manifest_parts import Trust
 from simulator.fakes.link_profiles import LINKS
 from simulator.faults.fault import AnyFault, Schedule
 from simulator.faults.fault_text import describe
@@ -33,6 +34,18 @@ SLOW_ROUNDS = RoundRules(seconds=20.0)
 DETECTION_S = 5.0
 # Three chunks. With more members than that, some reduce nothing, which is a case of its own.
 PARAMETERS = 3 * 4096
+
+
+class VotesWanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a story of rules 4 must reach by its votes. None means that it does not matter."""
+
+    # The voters in the end.
+    voters: int | None = None
+    # The least and the most certificates without a quorum in the longest ancestry.
+    degraded: tuple[int, int] = (0, 0)
+    merges: int | None = None
+    # The different tips at which the living nodes are in the end.
+    tips: int | None = 1
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,6 +72,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     # From then on no honest leader plans with a liar, and every honest node has reported the proof
     # in its last life.
     liars_out_from_s: float | None = None
+    votes: VotesWanted | None = None
 
 
 class Story(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,6 +103,10 @@ class Story(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     # After the last fault, until every live node must have moved on. With None, `ProgressCheck`
     # computes it from the deadlines.
     settle_timeout_s: float | None = None
+    # The nodes that found a run of rules 4; None means all.
+    founders: int | None = None
+    # The grace of a run of rules 4; None means the default.
+    grace_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.link not in LINKS:
@@ -105,6 +123,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             round=self.round,
             group=Group(min_peers=self.min_peers, max_group=self.max_group),
             limits=Limits(max_samples=self.max_samples),
+            trust=Trust(quorum_grace_s=self.grace_s),
         )
 
     def text(self) -> str:

@@ -7,6 +7,7 @@ An independent mean in float64 must agree within rounding.
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -18,6 +19,7 @@ from protocol.codec import codec_named
 from protocol.contribution.offer import Offer
 from protocol.digest import Buffer, Digest
 from protocol.identity import PeerId, short
+from protocol.membership.branch_merge import MergeShare, merge_into
 from protocol.run.manifest import Manifest, Outer
 from simulator.certified_mean import certified_mean
 
@@ -26,6 +28,14 @@ from simulator.certified_mean import certified_mean
 ROUNDING = 1e-5
 
 State = tuple[Vector, Vector]
+
+
+class Absorption(msgspec.Struct, frozen=True, kw_only=True):
+    """How one branch absorbs the other in a merge of rules 4."""
+
+    share: MergeShare
+    # Whether the first parent is the one with more standing.
+    first_absorbs: bool
 
 
 class Contents:
@@ -62,13 +72,14 @@ class Contents:
         self,
         certificate: OpenCertificate,
         outer: Outer,
-        weights: tuple[int, int],
+        weights: tuple[int, int] | Absorption,
         value: Vector,
         momentum: Vector,
     ) -> str:
         """What is wrong with a node's state for this certificate; empty when nothing is.
 
-        `outer` are the outer rules of the round, `weights` those of a merge.
+        `outer` are the outer rules of the round, `weights` those of a merge,
+        or under rules 4 how one branch absorbs the other.
         """
         parents = [self._states.get(parent) for parent in certificate.outcome.parents]
         self.keep(certificate.hash, value, momentum)
@@ -104,9 +115,19 @@ class Contents:
         return wrong
 
     def _check_merge(
-        self, certificate: OpenCertificate, first: State, second: State, weights: tuple[int, int]
+        self,
+        certificate: OpenCertificate,
+        first: State,
+        second: State,
+        weights: tuple[int, int] | Absorption,
     ) -> str:
         merged = tuple(np.empty_like(part) for part in first)
+        if isinstance(weights, Absorption):
+            p, q = (first, second) if weights.first_absorbs else (second, first)
+            merge_into(p[0], q[0], weights.share, merged[0])
+            if state_digest(merged[0], p[1]) == certificate.outcome.state:
+                return ""
+            return f"merge {certificate.outcome.number} is not what standing makes of its parents"
         for one, two, out in zip(first, second, merged, strict=True):
             merge_vectors(one, two, weights, out)
         if state_digest(*merged) != certificate.outcome.state:

@@ -30,19 +30,21 @@ from daemon.services.training.native.state.state_store import StateStore
 from daemon.swarm.certificate_shares import TIPS_KEPT
 from daemon.swarm.orphans import ORPHANS_KEPT
 from protocol.averaging.outer_step import state_digest
+from protocol.certificates.tip import Tip
 from protocol.contribution.offer import Offer
 from protocol.digest import Digest
 from protocol.identity import short
 from protocol.round.phase import Phase
 from protocol.round.transitions import PEERS_KEPT
 from protocol.round.vote_phase import OUTCOMES_KEPT
+from protocol.rules.versions import RULES_4
 from protocol.run.manifest import Manifest
 from protocol.run.schedule import outer_at
 from simulator.fakes.disk import KEPT
 from simulator.faults.lies import LIES
 from simulator.world.accounts import accounted as accounted_for
 from simulator.world.accounts import certified
-from simulator.world.contents import Contents
+from simulator.world.contents import Absorption, Contents
 from simulator.world.simulated_node import SimulatedNode
 
 NAMES = (
@@ -183,7 +185,9 @@ class Invariants:
             for name in step.certificate.outcome.parents
             if (parent := store.lineage.tip(name)) is not None
         ]
-        weights = store.lineage.weights(parents[0], parents[1]) if len(parents) == 2 else (0, 0)
+        weights: tuple[int, int] | Absorption = (0, 0)
+        if len(parents) == 2:
+            weights = self._merge_weights(store, parents[0], parents[1])
         outer = outer_at(self._manifest, tip.samples - step.certificate.samples)
         wrong = self._contents.check(
             step.certificate, outer, weights, anchor.value, anchor.momentum
@@ -192,6 +196,15 @@ class Invariants:
             self.unnoticed += 1
         elif wrong:
             self.fail("content", now, wrong)
+
+    def _merge_weights(
+        self, store: StateStore, first: Tip, second: Tip
+    ) -> tuple[int, int] | Absorption:
+        if self._manifest.rules < RULES_4:
+            return store.lineage.weights(first, second)
+        leads = store.lineage.sides(first, second).preferred.hash == first.hash
+        share = store.lineage.merge_share(*((first, second) if leads else (second, first)))
+        return Absorption(share=share, first_absorbs=leads)
 
     def _votes(self, node: SimulatedNode, store: StateStore, now: float) -> None:
         """Check the record of the tip, and who signed its certificate."""

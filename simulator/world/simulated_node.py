@@ -19,6 +19,8 @@ from protocol.contribution.offer import Offer
 from protocol.errors import UserError
 from protocol.identity import PeerId, Signer
 from protocol.journal import JournalEvent
+from protocol.membership.invitation import OwnInvitation
+from protocol.membership.owner_record import OwnerRecords
 from protocol.ports.offload import inline
 from protocol.ports.trainer import (
     Evaluation,
@@ -138,6 +140,7 @@ class SimulatedNode:
         self.index = index
         self.secret = rng.randbytes(32)
         self.signer = Signer(self.secret)
+        self.owner_records: OwnerRecords | None = None
         self.medium = MemoryMedium()
         self.injector = FaultInjector(random.Random(rng.random()))
         self.samples_per_second = samples_per_second
@@ -145,6 +148,8 @@ class SimulatedNode:
         self.clock_skew_s = 0.0
         # The versions of the rules that its program supports.
         self.supported_rules = KNOWN_RULES
+        # What it brings to a run by invitation.
+        self.invitation = OwnInvitation()
         # Why its last life did not begin.
         self.refused: UserError | None = None
         self.paused = False
@@ -204,7 +209,12 @@ class SimulatedNode:
         )
         self.trainer = CountingTrainer(quadratic)
         self.engine = NativeEngine(
-            context=engine_context(manifest, self.signer),
+            context=engine_context(
+                manifest,
+                self.signer,
+                owner_records=self._kept_records(manifest),
+                invitation=self.invitation,
+            ),
             ports=NodePorts(
                 network=FaultyNetwork(network, self.injector, swarm.schedule.at),
                 disk=MemoryDisk(self.medium),
@@ -225,6 +235,12 @@ class SimulatedNode:
             witness.crashed(self, error)
         finally:
             self.alive = False
+
+    def _kept_records(self, manifest: SignedManifest) -> OwnerRecords:
+        """Return the owner's records, which outlive the node as its disk does."""
+        if self.owner_records is None:
+            self.owner_records = OwnerRecords(manifest.run, manifest.open().owner)
+        return self.owner_records
 
     def _watch(self, witness: NodeListener, event: Event) -> None:
         if isinstance(event, OfferMade):

@@ -23,7 +23,7 @@ from protocol.journal import (
     WorkDropped,
     encode_event,
 )
-from protocol.run.founders import with_founders
+from protocol.run.founders import founded_by, with_founders
 from protocol.run.manifest import Manifest, seal
 from simulator.fakes.link import LinkMap
 from simulator.fakes.swarm import DEGREE, LEAST_DEGREE, FakeSwarm
@@ -58,7 +58,14 @@ class World(NodeListener):
         parameters: int = 20_000,
         samples_per_second: Callable[[int], float] = lambda index: 100.0 + 10.0 * index,
         marked: bool = False,
+        founders: int | None = None,
+        owner: int | None = None,
     ) -> None:
+        """Who votes at first in a run of rules 4 that names no founders.
+
+        `owner` is the run's owner and its only founder. Without one, the first `founders` nodes
+        are; None: all.
+        """
         self.rng = random.Random(seed)
         many = nodes > FLOODED_NODES
         self.swarm = FakeSwarm(
@@ -67,8 +74,11 @@ class World(NodeListener):
         self.history: list[tuple[float, int, JournalEvent]] = []
         self.watchers: list[Watcher] = []
         self.nodes = [SimulatedNode(i, self.rng, samples_per_second(i)) for i in range(nodes)]
-        manifest = with_founders(manifest, (node.peer for node in self.nodes))
-        self.manifest = seal(manifest)
+        signer = None if owner is None else self.nodes[owner].signer
+        if signer is not None:
+            manifest = founded_by(manifest, signer.peer)
+        manifest = with_founders(manifest, (node.peer for node in self.nodes[:founders]))
+        self.manifest = seal(manifest, signer)
         self.invariants = Invariants(manifest)
         # Samples that were trained and never handed over, because the node died.
         self.lost_samples = 0

@@ -26,7 +26,7 @@ from protocol.run.manifest import Manifest, SignedManifest, seal
 from protocol.run.manifest_versions import RULES_3
 
 OWNER = Signer(bytes(32))
-VECTOR = np.arange(6, dtype=np.float32)
+VECTOR = np.arange(6, dtype=np.float32) - 2
 SPECS = (
     ParameterSpec(name="a.weight", shape=(2, 2), init="uniform", bound=1.0),
     ParameterSpec(name="a.bias", shape=(2,), init="zeros"),
@@ -42,7 +42,7 @@ def test_other_weights_make_another_run() -> None:
     first, second = (seal(begin_from(run_of(RULES_4), VECTOR + add)) for add in (0, 1))
     assert first.run != second.run != seal(run_of(RULES_4)).run
     assert first.open().initial == initial_digest(VECTOR)
-    assert bytes.fromhex(first.open().initial) == state_digest(VECTOR, VECTOR * 0)
+    assert bytes.fromhex(first.open().initial) == state_digest(VECTOR, np.zeros_like(VECTOR))
 
 
 @pytest.mark.parametrize("rules", [RULES_2, RULES_3])
@@ -86,7 +86,7 @@ def test_initial_file_keeps_bytes_and_notices_damage(tmp_path: Path) -> None:
     assert file.read(4, 8) == VECTOR[1:3].tobytes()
     found = first_state(file)
     assert found is not None
-    assert merkle_root(found[1]) == state_digest(VECTOR, VECTOR * 0)
+    assert merkle_root(found[1]) == state_digest(VECTOR, np.zeros_like(VECTOR))
     path = next(tmp_path.rglob("initial.safetensors"))
     damaged = bytearray(path.read_bytes())
     damaged[-1] ^= 1

@@ -41,6 +41,7 @@ def test_a_friend_joins_by_one_token_and_leaves_by_one_command(tmp_path: Path) -
         friend = swarm.join_by(token, "friend")
         swarm.until_round(2, owner, friend)
         swarm.until(lambda: owner.now().you.rounds_counted, "the owner's work counts")
+        swarm.until(lambda: invitation_of(owner) != token, "a used invitation is not printed again")
         swarm.stop(friend)
         swarm.restart_without_arguments(friend)
         before = owner.now().run.number

@@ -23,6 +23,7 @@ from protocol.status.figures import (
     size,
     tail,
 )
+from protocol.status.records import RunSummary
 
 MARKS = {"good": "✓", "info": "i", "warning": "!", "bad": "✕"}
 OUTCOMES = {"counted": "✓", "observed": "●", "late": "◔", "lost": "✕", "idle": "–", "missed": "!"}
@@ -136,7 +137,7 @@ def _run(status: Status, ink: Ink, width: int) -> list[str]:
     task = f"{run.task}, {compact(run.parameters)} parameters" if run.parameters else run.task
     name = f"{run.name or MISSING} ({run.run[:8]})" if run.run else run.name or MISSING
     title = f"{name}: {task}" if task else name
-    lines = (title, ", ".join(figures), run.next_round_reason, ", ".join(losses))
+    lines = (title, ", ".join(figures), run.next_round_reason, votes_line(run), ", ".join(losses))
     return _lines(ink, "Run", [wrapped(line, width, LABEL) for line in lines])
 
 
@@ -205,6 +206,21 @@ def _network(status: Status, ink: Ink, width: int) -> list[str]:
         f"refused: {refused}" if refused else "",
     ]
     return _lines(ink, "Network", [wrapped(line, width, LABEL) for line in lines])
+
+
+def votes_line(run: RunSummary) -> str:
+    """Return what is known of the votes of a run of rules 4; "" for other runs."""
+    quorum = run.quorum
+    if quorum is None:
+        return ""
+    line = (
+        f"{quantity(quorum.voters, 'voter')}, {count(quorum.connected)} connected; a full"
+        f" certificate needs {count(quorum.needed)}; the last full one was number"
+        f" {count(quorum.last_full)}"
+    )
+    return (
+        f"{line}; this node goes on with fewer voters" if quorum.patient and quorum.reason else line
+    )
 
 
 def _how_far_off(error: float | None) -> str:

@@ -6,6 +6,7 @@ Worker process only. The base model's parameters are frozen, and the adapter's a
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,7 +37,10 @@ def add_adapter(
         task_type="CAUSAL_LM",
     )
     try:
-        adapted: nn.Module = get_peft_model(model, config)
+        with warnings.catch_warnings():
+            # peft asks transformers in a way that it will change.
+            warnings.simplefilter("ignore", FutureWarning)
+            adapted: nn.Module = get_peft_model(model, config)
     except ValueError as error:
         known = sorted(
             {

@@ -80,8 +80,9 @@ class Tokenizer:
 def load_tokenizer(folder: Path) -> Tokenizer:
     """Load the tokenizer of a model's folder. Raises `UserError("MODEL")`."""
     library_log.disable_progress_bar()
+    place, options = _source(folder)
     try:
-        return Tokenizer(AutoTokenizer.from_pretrained(folder, **_source(folder)))
+        return Tokenizer(AutoTokenizer.from_pretrained(place, **options))
     except _UNREADABLE as error:
         raise _unreadable(folder, "tokenizer", error) from error
 
@@ -90,9 +91,13 @@ def load_model(folder: Path) -> nn.Module:
     """Load a model in float32, on the CPU. Raises `UserError("MODEL")`."""
     library_log.disable_progress_bar()
     library_log.set_verbosity_error()
+    place, options = _source(folder)
+    if "gguf_file" not in options:
+        # Other files of weights are pickles, which can run code.
+        options["use_safetensors"] = True
     try:
         model: nn.Module = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, **_source(folder)
+            place, dtype=torch.float32, **options
         )
     except _UNREADABLE as error:
         raise _unreadable(folder, "model", error) from error
@@ -114,21 +119,24 @@ def context_limit(model: nn.Module) -> int:
     return limit
 
 
-def _source(folder: Path) -> dict[str, Any]:
-    """Return the arguments that every loading has, and the name of a GGUF file."""
+def _source(place: Path) -> tuple[Path, dict[str, Any]]:
+    """Return the folder and the arguments that every loading has.
+
+    `place` is a folder of `save_pretrained`, a folder with a GGUF file, or a GGUF file.
+    """
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    if (folder / CONFIG_FILE).is_file():
-        return options
-    files = sorted(folder.glob("*.gguf"))
+    if (place / CONFIG_FILE).is_file():
+        return place, options
+    files = [place] if place.is_file() else sorted(place.glob("*.gguf"))
     if len(files) != 1:
         raise UserError(
             "MODEL",
-            f"{folder} holds no model.",
+            f"{place} holds no model.",
             why=f"it has no {CONFIG_FILE}, and {len(files)} GGUF files",
             fix="name a folder of save_pretrained, or one with a single GGUF file",
             exit_code=2,
         )
-    return {**options, "gguf_file": files[0].name}
+    return files[0].parent, {**options, "gguf_file": files[0].name}
 
 
 def _unreadable(folder: Path, what: str, error: BaseException) -> UserError:

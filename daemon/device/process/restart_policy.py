@@ -17,6 +17,11 @@ MAX_TASK_RESTARTS = 3
 FORGIVEN_S = 600.0
 
 
+# The first step of a worker that compiles its model. A byte GPT of two layers takes 71 s on one
+# shared core, and a large model has tens of layers.
+COMPILED_FIRST_STEP_S = 1800.0
+
+
 class WorkerTimeouts(msgspec.Struct, frozen=True, kw_only=True):
     """How long the worker may stay silent, and how soon and how often it is restarted."""
 

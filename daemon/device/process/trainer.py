@@ -36,7 +36,7 @@ from daemon.device.messages import (
     WorkerReport,
 )
 from daemon.device.process.command_channel import CommandChannel
-from daemon.device.process.restart_policy import WorkerTimeouts
+from daemon.device.process.restart_policy import COMPILED_FIRST_STEP_S, WorkerTimeouts
 from daemon.device.process.supervisor import WorkerSupervisor
 from daemon.device.process.worker_process import WorkerProcess
 from daemon.device.settings import WorkerSettings, job_of
@@ -65,6 +65,13 @@ from protocol.run.task_digest import TaskDigest
 __all__ = ["WorkerTimeouts", "WorkerTrainer"]
 
 
+def timeouts_of(settings: WorkerSettings) -> WorkerTimeouts:
+    """Return the timeouts of a worker with these settings."""
+    if settings.compile:
+        return WorkerTimeouts(first_step_s=COMPILED_FIRST_STEP_S)
+    return WorkerTimeouts()
+
+
 class WorkerTrainer:
     """Satisfies `Trainer` with a worker process, inside the block of `running()`.
 
@@ -91,7 +98,7 @@ class WorkerTrainer:
         self._settings = settings
         # The worker that handed work over last.
         self._last: WorkerProcess | None = None
-        self._timeouts = timeouts or WorkerTimeouts()
+        self._timeouts = timeouts or timeouts_of(settings)
         self._supervisor = WorkerSupervisor(
             self._job,
             settings,

@@ -12,6 +12,7 @@ from daemon.device.process.trainer import WorkerTrainer
 from daemon.disk.initial_file import InitialFile
 from daemon.disk.task_file import save_task
 from daemon.home.batch_parts import BatchPartFile
+from daemon.home.run_branches import read_followed
 from daemon.services.service import ServiceContext, ServiceStatus
 from daemon.services.training.engine import Engine
 from daemon.services.training.hivemind.engine import HivemindEngine
@@ -129,6 +130,7 @@ class TrainingService:
                 InitialFile(context.config.home, context.manifest.run),
                 invitation=context.invitation,
                 owner_records=context.owner_records,
+                followed=partial(read_followed, context.config.home, context.manifest.run),
             ),
             ports=NodePorts(
                 network=network,

@@ -152,3 +152,23 @@ async def test_a_checkpoint_names_its_task(tmp_path: Path) -> None:
         '{"width":4}',
         (("weight", (3,)),),
     )
+
+
+@pytest.mark.real
+def test_task_check_prints_findings_and_its_exit_code(hypergpud: Hypergpud, home: Path) -> None:
+    ensure_home(home)
+    good = hypergpud("task", "check", "simple_cnn", "--option", "width=4")
+    assert good.returncode == 0, good.stderr
+    assert "The task can be trained in a swarm." in good.stdout
+    bad = hypergpud("task", "check", "torch_module", "--option", "model=os:getcwd", "--json")
+    assert bad.returncode == 1
+    (finding,) = json.loads(bad.stdout)
+    assert finding["kind"] == "fault"
+    assert "dataset" in finding["text"]
+    for words, said in (
+        (("task", "check"), "MODULE:CLASS or --run FILE"),
+        (("task", "check", "byte_gpt", "--option", "width"), "KEY=VALUE"),
+        (("model", "fetch", "smollm"), "did you mean 'smollm2'"),
+    ):
+        done = hypergpud(*words)
+        assert (done.returncode, said in done.stderr) == (2, True), done.stderr

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from daemon.device.process.restart_policy import (
+    COMPILED_FIRST_STEP_S,
     FORGIVEN_S,
     MAX_TASK_RESTARTS,
     RestartPolicy,
     TaskFailure,
     WorkerTimeouts,
 )
+from daemon.device.process.trainer import timeouts_of
+from daemon.device.settings import WorkerSettings
 
 FAILURE = TaskFailure(what="Task failed")
 
@@ -48,3 +51,8 @@ def test_a_kill_does_not_change_the_count_of_failures() -> None:
         assert restarts.ended(FAILURE, 1.0) is not None
         assert restarts.ended(None, 1.0) is not None
     assert restarts.ended(FAILURE, 1.0) is None
+
+
+def test_a_worker_that_compiles_its_model_has_longer_for_its_first_step() -> None:
+    assert timeouts_of(WorkerSettings(compile=True)).first_step_s == COMPILED_FIRST_STEP_S
+    assert timeouts_of(WorkerSettings()) == WorkerTimeouts()

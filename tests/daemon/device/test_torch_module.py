@@ -9,10 +9,14 @@ import pytest
 import torch
 
 from daemon.device.model.author_code import TaskFault
+from daemon.device.process.trainer import WorkerTrainer
 from daemon.device.settings import WorkerSettings
 from daemon.device.tasks.catalog import load_task, locate
 from daemon.device.tasks.task import Task
+from daemon.services.training.genesis import genesis_parameters
 from protocol.errors import UserError
+from protocol.ports.offload import inline
+from protocol.run.manifest import Manifest
 from tests.daemon.device.loops import LANE, loop_of
 
 ALLOWED = WorkerSettings(device="cpu", threads=1, allow_custom_task=True)
@@ -97,3 +101,20 @@ def test_it_finds_modules_beside_the_node(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     task = task_of(model="beside_node:Net", model_arguments='{"in_features":1,"out_features":1}')
     assert isinstance(task.model(), torch.nn.Linear)
+
+
+@pytest.mark.real
+async def test_a_node_begins_with_the_values_of_the_model() -> None:
+    options: dict[str, int | float | str | bool] = {**OPTIONS, "initial": "model"}
+    manifest = Manifest(name="given", task="torch_module", task_options=options, seed=3)
+    trainer = WorkerTrainer(manifest, "", ALLOWED, lambda _: None)
+    async with trainer.running():
+        info = await trainer.describe()
+        found = await genesis_parameters(trainer, info, manifest.seed, inline)
+        again = await genesis_parameters(trainer, info, manifest.seed, inline)
+    assert {spec.init for spec in info.specs} == {"given"}
+    # The worker seeds torch with the run's seed, loads the task and makes the model.
+    torch.manual_seed(3)
+    wanted = torch.nn.utils.parameters_to_vector(task_of(initial="model").model().parameters())
+    assert np.array_equal(found, wanted.detach().numpy())
+    assert np.array_equal(found, again)

@@ -20,7 +20,7 @@ RUN = b"r" * 32
 # 3 chunks, the last one short.
 PARAMETERS = 2 * STATE_CHUNK_BYTES // 4 + 100
 WEIGHTS = np.random.default_rng(1).standard_normal(PARAMETERS, dtype=np.float32)
-STATE = state_digest(WEIGHTS, WEIGHTS * 0)
+STATE = state_digest(WEIGHTS, np.zeros_like(WEIGHTS))
 
 
 class MemoryWeights:

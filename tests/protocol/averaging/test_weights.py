@@ -122,3 +122,15 @@ def test_one_fast_member_of_few_keeps_twice_the_median() -> None:
 def test_many_newcomers_weigh_a_quarter_of_one_member() -> None:
     weights = weights_in([100] * 11, range(1, 11), range(11), "registered")
     assert weights == (100, *[2] * 10)
+
+
+def test_a_founder_among_strangers_keeps_its_weight_for_ever() -> None:
+    """A third of what bounded newcomers weigh once bounded the founder: 2,000 became 313."""
+    own: list[list[tuple[int, float]]] = [[] for _ in range(5)]
+    strangers = range(1, 5)
+    for _ in range(60):
+        claims = [claimed_weight(2000, 2000, usual_weight(each, 5.0), "open") for each in own]
+        weights = weights_in(claims, strangers, range(5), "open")
+        assert weights == (2000, 125, 125, 125, 125)
+        for each, weight in zip(own, weights, strict=True):
+            each.append((weight, 5.0))

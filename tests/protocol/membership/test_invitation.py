@@ -19,6 +19,7 @@ from protocol.membership.invitation import (
     expiry_fault,
     make_proof,
     open_proof,
+    proof_expiry_fault,
     sign_grant,
 )
 from protocol.membership.invitation_token import (
@@ -130,6 +131,15 @@ def test_an_expired_token_is_refused_with_its_date() -> None:
         check_expiry(GRANT, GRANT.expires_s + 1)
     assert expiry_fault(GRANT, GRANT.expires_s + CLOCK_SKEW_S) == ""
     assert "expired 2.0 h ago" in expiry_fault(GRANT, GRANT.expires_s + 7200.0)
+
+
+def test_a_leader_looks_at_the_expiry_of_the_proof_in_an_offer() -> None:
+    proof = make_proof(SIGNED, SECRET, RUN, FRIEND.peer)
+    assert proof_expiry_fault(proof, NOW_S) == ""
+    assert "expired" in proof_expiry_fault(proof, NOW_S + 8 * 86400)
+    assert proof_expiry_fault(b"", NOW_S) == proof_expiry_fault(b"\xc1", 1e12) == ""
+    # Other members judge the certificate without a clock.
+    assert open_proof(proof, FRIEND.peer, RUN, OWNER.peer) == GRANT
 
 
 def test_addresses_of_other_transports_are_left_out() -> None:

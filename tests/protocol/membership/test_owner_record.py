@@ -45,9 +45,14 @@ def test_a_record_is_kept_once() -> None:
 def test_the_recovery_with_the_highest_serial_counts() -> None:
     kept = records()
     assert (kept.recovery, kept.next_serial) == (None, 1)
-    for serial, new in ((2, True), (1, False), (2, False), (5, True)):
+    for serial, new in ((2, True), (1, True), (2, False)):
         assert (kept.add(recovery(serial)) is not None) == new
-    assert kept.recovery is not None
+        assert kept.recovery is not None
+        assert (kept.recovery.serial, kept.next_serial) == (2, 3)
+    assert kept.add(recovery(5)) is not None
+    assert [each.serial for each in kept.recoveries] == [1, 2, 5], (
+        "certificates after an earlier recovery name it as their parent"
+    )
     assert (kept.recovery.serial, kept.next_serial) == (5, 6)
 
 

@@ -49,6 +49,8 @@ EVENTS: dict[type[e.Event], e.Event] = {
             ahead=True,
         ),
         e.StateUnavailable(certificate=MADE.next_tip().hash, reason="no peer has it"),
+        e.RecoveryFound(tip=replace(TIP, hash=named("the owner's recovery"))),
+        e.RecoveryFailed(reason="no member has its state"),
         e.ForkFound(other=replace(TIP, hash=named("another branch"), number=1)),
         e.MergePrepared(
             other=replace(TIP, hash=named("another branch"), number=1),

@@ -241,7 +241,7 @@ PINS: dict[int, dict[str, str]] = {
     RULES_4: {
         **_THREE,
         "clipped sums": "3044025a0425de2dccbfd2bf340db9b7",
-        "terms": "3b012a699cc8b2b4f404e182b4a3290b",
+        "terms": "caf25158e8b46e253d50054e0b231ce3",
         "step limits": "fab45468fb1167eee8cfaa15c06b1673",
     },
 }

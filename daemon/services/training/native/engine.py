@@ -54,6 +54,8 @@ from protocol.rules.versions import RULES_4
 
 # The time between checks of whether the node can accept a message that waits.
 DELIVERY_POLL_S = 0.05
+# The time between looks for a new recovery of the run's owner.
+RECOVERY_POLL_S = 1.0
 
 
 class NativeEngine:
@@ -99,6 +101,8 @@ class NativeEngine:
             if context.owner_records is not None
             else OwnerRecords(context.run, context.manifest.owner)
         )
+        # The version of the owner's records whose recoveries the lineage knows.
+        self._noted_version = -1
         self.peers = self._peer_parts(
             lambda peer: exclusion_reason(peer) or self.owner_records.reason_against(peer)
         )
@@ -139,6 +143,9 @@ class NativeEngine:
             await nursery.start(peers.data_plane.sender.run)
             if self._owner_exchange is not None:
                 await nursery.start(self._owner_exchange.run)
+                self._note_recoveries()
+            if context.manifest.rules >= RULES_4:
+                nursery.start_soon(self._watch_recoveries)
             info = await self._trainer.describe()
             self._stage = Starting(info)
             peers.members.tasks.begin(info.task)
@@ -178,6 +185,23 @@ class NativeEngine:
             task_status.started()
             await rounds.run(self._finish)
             nursery.cancel_scope.cancel()
+
+    async def _watch_recoveries(self) -> None:
+        """Follow what the run's owner signs while the run goes on."""
+        while True:
+            await trio.sleep(RECOVERY_POLL_S)
+            if self.owner_records.version != self._noted_version:
+                self._note_recoveries()
+            followed = await self._ports.offload(self._context.followed)
+            if followed != self.peers.lineage.followed:
+                self.peers.lineage.followed = followed
+                self._stage.lineage_changed()
+
+    def _note_recoveries(self) -> None:
+        self._noted_version = self.owner_records.version
+        for recovery in self.owner_records.recoveries:
+            self.peers.lineage.recover(recovery)
+        self._stage.lineage_changed()
 
     async def hold(self, held: bool) -> None:
         """Pause training, or train again, and write the state to disk before a pause."""

@@ -54,6 +54,8 @@ class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
     invitation: OwnInvitation = OwnInvitation()
     # What the run's owner signed since the run began; None makes an empty set.
     owner_records: OwnerRecords | None = None
+    # Reads the beginning of the hash of the certificate that this node's owner wants to follow.
+    followed: Callable[[], str] = lambda: ""
 
     @property
     def run(self) -> Digest:
@@ -76,6 +78,7 @@ def engine_context(
     *,
     invitation: OwnInvitation | None = None,
     owner_records: OwnerRecords | None = None,
+    followed: Callable[[], str] = lambda: "",
 ) -> EngineContext:
     """Return the context of a node in the run of a verified manifest."""
     return EngineContext(
@@ -88,6 +91,7 @@ def engine_context(
         initial=initial,
         invitation=invitation or OwnInvitation(),
         owner_records=owner_records,
+        followed=followed,
     )
 
 

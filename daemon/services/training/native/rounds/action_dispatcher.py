@@ -99,6 +99,8 @@ class ActionDispatcher:
                 executor.give_up(name, merging, missed_s)
             case a.FetchBranch(other=other):
                 self.start(executor.fetch_branch, other)
+            case a.Recover(tip=tip):
+                self.start(executor.recover, tip)
             case a.AverageBranches(other=other):
                 self.start(executor.average, other)
 

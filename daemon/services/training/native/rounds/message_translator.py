@@ -5,6 +5,7 @@ An offer for a later round waits until this node begins that round.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 
@@ -15,10 +16,11 @@ from protocol.certificates.decoded_plans import DecodedPlans
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId
+from protocol.membership.invitation import proof_expiry_fault
 from protocol.messages.base import Message, Signed
 from protocol.messages.envelope import open_as
 from protocol.messages.membership import Leave
-from protocol.messages.offer import Ready, task_of
+from protocol.messages.offer import Ready, TrustReady, task_of
 from protocol.messages.round import HoldReport, Inclusion, Plan, Vote, Withdrawal
 from protocol.planning.plan import OpenPlan
 from protocol.round import events as e
@@ -81,7 +83,9 @@ class MessageTranslator:
                 ):
                     # This node's plan then excludes the offer.
                     self._refuse("other_task", signed.peer, why)
-                elif not ours and (why := self._exclusion_reason(signed.peer)):
+                elif not ours and (
+                    why := self._exclusion_reason(signed.peer) or self._expired(message)
+                ):
                     self._refuse("not_admitted", signed.peer, why)
                 else:
                     self._emit(e.ReadyReceived(signed=signed, ready=message), ours)
@@ -122,6 +126,16 @@ class MessageTranslator:
         if state.record is not None and plan.parent != state.parent:
             return self._plans.read(signed, chunks)
         return self._plans.open(signed, chunks, state.record)
+
+    @staticmethod
+    def _expired(offer: Ready) -> str:
+        """Return why this node admits no new peer by the invitation in an offer; "" if it may.
+
+        Members judge a certificate alike whatever their clocks say. So only a leader looks at its
+        clock, and only before it plans.
+        """
+        proof = offer.invitation if isinstance(offer, TrustReady) else b""
+        return proof_expiry_fault(proof, time.time()) if proof else ""
 
     def _other_task(self, plan: OpenPlan) -> str:
         """Return why an offer of the plan is for another task; "" if none is.

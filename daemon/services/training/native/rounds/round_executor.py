@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from daemon.services.training.native.exchange.data_plane import DataPlane
 from daemon.services.training.native.parts import ModelParts
 from daemon.services.training.native.rounds.ready_builder import ReadyBuilder
+from daemon.swarm.ancestry import LineageEntry
 from daemon.swarm.lineage import Lineage
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.merge import merge_parents, merge_round
@@ -129,7 +130,33 @@ class RoundExecutor:
         parent = merge_round(merge_parents(ours.hash, other.hash))
         number = max(ours.number, other.number) + 1
         ready = self._ready_builder.ready(parent, number, NOTHING, None)
-        self._emit(e.MergePrepared(other=other, state=state, ready=ready))
+        preferred = None if ours.record is None else self._lineage.sides(ours, other).preferred
+        self._emit(e.MergePrepared(other=other, state=state, ready=ready, preferred=preferred))
+
+    async def recover(self, tip: Tip) -> None:
+        """Take the state of the owner's recovery, then emit `CertificateAdopted`.
+
+        Where neither the disk nor a member has it, emit `RecoveryFailed`.
+        """
+        base = self._lineage.recovery_base(tip.hash)
+        state = await self._state_store.state_at(base) if base is not None else None
+        entry = self._lineage.entry(base.hash) if base is not None else None
+        why = "its certificate is not known here"
+        if state is None and base is not None and entry is not None:
+            # Members at the recovery serve the state under its name.
+            held = LineageEntry(certificate=entry.certificate, tip=tip)
+            why = await self._downloads.fetch(held) or "its state was replaced"
+            download = self._downloads.pop(base.hash)
+            state = (download.value, download.momentum) if download is not None else None
+        if state is None:
+            self._fork_choice.recovery_failed(trio.current_time())
+            reason = f"no state of certificate {tip.number}, which the run's owner named: {why}"
+            self._emit(e.RecoveryFailed(reason=reason))
+            return
+        adopted = await self._state_sync.recover(tip, state)
+        self._downloads.moved()
+        self._fork_choice.moved(downloaded=True, tip=tip, now=trio.current_time())
+        self._emit(adopted)
 
     def give_up(self, certificate: Digest, merging: bool, missed_s: float) -> None:
         """Go on without a state that does not arrive, or arrives too slowly."""

@@ -14,7 +14,9 @@ from msgspec.structs import replace
 from daemon.services.training.native.engine_context import EngineContext, NodePorts
 from daemon.services.training.native.parts import ModelParts, PeerParts
 from daemon.services.training.native.rounds.action_dispatcher import ActionDispatcher
+from daemon.services.training.native.rounds.admission_watch import AdmissionWatch
 from daemon.services.training.native.rounds.event_queue import EventQueue
+from daemon.services.training.native.rounds.quorum_log import QuorumLog
 from daemon.services.training.native.rounds.ready_builder import OfferStanding, ReadyBuilder
 from daemon.services.training.native.rounds.round_executor import RoundExecutor
 from daemon.services.training.native.rounds.round_log import RoundLog
@@ -80,6 +82,7 @@ class RoundLoop:
         self._manifest, self._peers, self._model = context.manifest, peers, model
         self._round_log, self._queue, self._run = round_log, queue, context.run
         self._me = context.me
+        self._quorum_log = QuorumLog(model.state_store.tip.number, ports.record)
         run_context = RunContext(
             run=context.run,
             me=context.me,
@@ -95,8 +98,16 @@ class RoundLoop:
             notices=Notices(parent_votes=_votes_for(model.state_store.tip, peers.lineage)),
         )
         self._invitation = context.invitation.proof
-        # The version of the owner's records that the machine knows; None before the first.
-        self._records_seen: int | None = None
+        # The version of the owner's records that the machine knows, and the peers that the tip's
+        # record holds as revoked; None before the first.
+        self._records_seen: tuple[int, tuple[PeerId, ...]] | None = None
+        self._admission = AdmissionWatch(
+            me=context.me,
+            run=context.run,
+            manifest=context.manifest,
+            proof=self._invitation,
+            record=ports.record,
+        )
         # What this node's audits of work say of other members: for each, whether it is for it.
         self.opinions: Callable[[], Mapping[PeerId, bool]] = model.work_auditor.opinions
         ready_builder = ReadyBuilder(
@@ -156,6 +167,7 @@ class RoundLoop:
             event = e.DeadlinePassed(training=training)
         self._state, actions = step(before, event, now)
         self._round_log.moved(before, self._state, now)
+        self._quorum_log.moved(event, before, self._state, now)
         for action in actions:
             if not isinstance(action, a.PersistView):
                 self._dispatcher.act(action)
@@ -242,11 +254,15 @@ class RoundLoop:
         )
 
     def _look_at_records(self) -> None:
-        """Tell the machine what the owner revoked, once the records or the tip changed."""
+        """Act on a change of the owner's records, or of the tip's membership record."""
         record, records = self._state.tip.record, self._peers.owner_records
-        if record is None or records.version == self._records_seen:
+        if record is None:
             return
-        self._records_seen = records.version
+        self._admission.look(record)
+        records.used = {name: len(one.peers) for name, one in record.invitations.items()}
+        if (seen := (records.version, record.revoked)) == self._records_seen:
+            return
+        self._records_seen = seen
         revocations = records.revocations_for(record.revoked)
         self._queue.put(e.OwnerRevoked(revocations=revocations))
 

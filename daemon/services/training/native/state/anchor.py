@@ -17,6 +17,7 @@ from protocol.averaging.plan_sum import StepTerms
 from protocol.averaging.replay import Mean, State, limited, step_state
 from protocol.averaging.vector_layout import Vector
 from protocol.digest import Digest, merkle_root
+from protocol.membership.branch_merge import MergeShare, merge_into
 from protocol.ports.offload import Offload
 from protocol.rules.registry import rules_of
 from protocol.run.manifest import Manifest, Outer
@@ -159,6 +160,26 @@ class Anchor:
             for ours, theirs, out in zip(current, other, self.spare, strict=True):
                 first, second = (ours, theirs) if ours_first else (theirs, ours)
                 self._rules.merge_vectors(first, second, weights, out)
+            return state_leaves(self.spare_value, self.spare_momentum)
+
+        async with self.written:
+            self._spare_leaves = await offload(work)
+        return merkle_root(self._spare_leaves)
+
+    async def absorb_spare(
+        self, other: State, share: MergeShare, *, ours_first: bool, offload: Offload
+    ) -> Digest:
+        """Merge another branch's state with this one into the spare buffers (rules 4).
+
+        The state with more standing moves towards the other one by `share` and keeps its momentum.
+        It is this node's where `ours_first`.
+        """
+
+        def work() -> list[Digest]:
+            current = (self.value, self.momentum)
+            preferred, absorbed = (current, other) if ours_first else (other, current)
+            merge_into(preferred[0], absorbed[0], share, self.spare_value)
+            self.spare_momentum[:] = preferred[1]
             return state_leaves(self.spare_value, self.spare_momentum)
 
         async with self.written:

@@ -12,6 +12,7 @@ from enum import Enum
 
 from daemon.swarm.forks import Fork
 from daemon.swarm.lineage import Lineage
+from protocol.averaging.replay import is_merge
 from protocol.certificates.tip import Tip
 from protocol.digest import Digest
 from protocol.identity import PeerId
@@ -63,20 +64,32 @@ class BranchPolicy:
 
         `patience` is None below rules 4, where every certificate may be followed.
         """
-        if patience is None:
+        if patience is None or self._lineage.follows(target):
             return True
-        for parent, votes in self._lineage.forks.signers(self._lineage.path(tip, target)):
-            if parent.record is None:
-                continue
-            voters = parent.record.counted
-            signers = len(votes.intersection(voters))
-            here = Patience(since=patience.since, grace_s=patience.grace_s, voters=len(voters))
-            if not here.is_patient(signers, now):
+        path = self._lineage.path(tip, target)
+        merges = [made for one in path if is_merge(one) and (made := self._lineage.tip(one.hash))]
+        # A merge is full, and only the branch with more standing makes one: it speaks for what it
+        # absorbed.
+        own = [
+            one
+            for one in path
+            if (made := self._lineage.tip(one.hash)) is not None
+            and not any(self._lineage.descends(merge, made) for merge in merges)
+        ]
+        for each in self._lineage.forks.signers(own):
+            here = Patience(since=patience.since, grace_s=patience.grace_s, voters=each.voters)
+            if not here.is_patient(each.signers, now):
                 return False
         return True
 
     def course(self, tip: Tip, other: Tip, patience: Patience, now: float) -> Course:
         """Return what a node at `tip` does about the branch of `other`."""
+        if self._lineage.followed:
+            # The node's owner decides, also against the rules.
+            if self._lineage.follows(other) and not self._lineage.follows(tip):
+                return Course.FOLLOW
+            if self._lineage.follows(tip) and not self._lineage.follows(other):
+                return Course.IGNORE
         fork = self._lineage.forks.of(tip, other)
         if fork is None:
             return Course.IGNORE
@@ -91,10 +104,11 @@ class BranchPolicy:
         if self._is_final(tip, fork, now):
             self._warn_final(fork, ours, theirs)
             return Course.IGNORE
-        first_seen = self._first_seen(fork, now)
-        if now < first_seen + MERGE_WAIT_S or not self.accepts(tip, other, patience, now):
+        # Once the other branch merged a part of this one, only the rounds since then are lost.
+        waited = now >= self._first_seen(fork, now) + MERGE_WAIT_S
+        if not waited and not self._lineage.has_absorbed(other, tip):
             return Course.IGNORE
-        return Course.FOLLOW
+        return Course.FOLLOW if self.accepts(tip, other, patience, now) else Course.IGNORE
 
     def _exhausted(self, tip: Tip, fork: Fork) -> frozenset[PeerId]:
         recent = [frozenset(each.stood) for each in tip.record.merged] if tip.record else []

@@ -109,6 +109,17 @@ class ChainStore:
                 superseded.add(other)
         return OtherCheckpoints(superseded=superseded, left=left)
 
+    async def leave(self, tip: Tip) -> None:
+        """Set the checkpoints aside that are not in the ancestry of `tip`. Raises `DiskFull`."""
+        kept = await self._disk.checkpoints(self._run)
+        left = {
+            name
+            for _, name in kept
+            if (known := self._lineage.tip(name)) is None or not self._lineage.descends(tip, known)
+        }
+        if left:
+            await self._disk.leave_checkpoints(self._run, left)
+
     async def append(self, tip: Tip, unwritten: list[tuple[int, bytes]]) -> bool:
         """Append records (number, record); remove each from `unwritten` once it is on disk.
 

@@ -22,12 +22,14 @@ from protocol.certificates.tip import Tip
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.membership.patience import Patience
-from protocol.round.events import CertificateReceived, ForkFound
+from protocol.round.events import CertificateReceived, ForkFound, RecoveryFound
 
 # A state that no peer served is requested again after this time.
 WITHOUT_S = 60.0
 # The pause after a merge that failed. Its branch may be dying, and rounds go on meanwhile.
 MERGE_RETRY_S = 10.0
+# The pause after a search for the state of the owner's recovery.
+RECOVERY_RETRY_S = 10.0
 # The longest pause, after many merges that failed in a row.
 MERGE_RETRY_MOST_S = 160.0
 # After a download has kept this node out of rounds, no download does so for this many times as
@@ -70,6 +72,7 @@ class ForkChoice:
         self._wary_until = 0.0
         self._merge_after = 0.0
         self._merges_failed = 0
+        self._recover_after = 0.0
 
     def leads(
         self,
@@ -77,12 +80,17 @@ class ForkChoice:
         now: float,
         computed: Digest | None = None,
         patience: Patience | None = None,
-    ) -> CertificateReceived | ForkFound | None:
+    ) -> CertificateReceived | ForkFound | RecoveryFound | None:
         """Return where a node at `tip` goes next. A certificate ahead comes before any merge.
+
+        The owner's recovery comes before both.
 
         `computed` names the certificate of the state that this node computed: adopting it needs no
         download. `patience` is the node's, under rules 4.
         """
+        recovered = self._lineage.recovered
+        if recovered is not None and not self._lineage.descends(tip, recovered):
+            return self._recovery(recovered, now)
         ours = self._lineage.entry(computed) if computed is not None else None
         if (
             ours is not None
@@ -109,6 +117,21 @@ class ForkChoice:
                     if course is Course.FOLLOW and entry is not None:
                         return CertificateReceived(certificate=entry.certificate)
         return None
+
+    def _recovery(self, recovered: Tip, now: float) -> CertificateReceived | RecoveryFound | None:
+        """Return how to get to the owner's recovery: by a later certificate, or by its own state.
+
+        Where the state is missing, nothing leads anywhere for a while.
+        """
+        for head in self._lineage.descendants(recovered):
+            entry = self._lineage.entry(head.hash)
+            if entry is not None and not self._is_without(head.hash, now):
+                return CertificateReceived(certificate=entry.certificate)
+        return RecoveryFound(tip=recovered) if now >= self._recover_after else None
+
+    def recovery_failed(self, now: float) -> None:
+        """Wait before the next try to get the state of the owner's recovery."""
+        self._recover_after = now + RECOVERY_RETRY_S
 
     def seeks(
         self, tip: Tip, now: float, patience: Patience | None = None

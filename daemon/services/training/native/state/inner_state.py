@@ -35,7 +35,7 @@ class InnerState:
         self.vector: Vector = np.zeros(0, np.float32)
         # Gets the present state from the trainer; None while the trainer has none of this node's.
         self.source: Callable[[], Awaitable[Vector | None]] | None = None
-        # Of the last full state.
+        # The size in the last full state.
         self.size_bytes = 0
         self._run, self._disk, self._warn = run, disk, warn
 

@@ -218,6 +218,21 @@ class LedgerStore:
         async with self._lock:
             await self._offload(work)
 
+    async def recover(self, tip: Tip) -> None:
+        """Go on at the owner's recovery: what was trained on the branch of before is dropped."""
+
+        def work() -> None:
+            self._note_sent()
+            next_seq = max(self.ledger.next_seq, tip.last_seq.get(self._me, 0) + 1)
+            self._report_dropped(
+                self.ledger.drop(next_seq),
+                f"the run's owner took the run back to certificate {tip.number}",
+            )
+            self.tip = tip.hash
+
+        async with self._lock:
+            await self._offload(work)
+
     def settle(self, before: Tip, path: list[OpenCertificate]) -> None:
         """Settle every certificate of `path`, which begins after `before`."""
         if self.joins(before, path):
@@ -241,6 +256,15 @@ class LedgerStore:
             counted = listed is not None and listed > self.ledger.settled
             dropped = self.ledger.settle(listed, beside=beside, share=1 / certificate.rounds)
             self._report_dropped(dropped, self._reason(certificate, counted, known))
+
+    def report_left(self, lost: list[OpenCertificate], why: str) -> None:
+        """Report this node's work that only certificates of a branch held which it leaves."""
+        samples = sum(
+            one.plan.offers[one.plan.index[self._me]].samples
+            for one in lost
+            if self._me in one.listed
+        )
+        self._report_dropped(samples, f"only the branch counted it that this node left: {why}")
 
     def joins(self, before: Tip, path: list[OpenCertificate]) -> bool:
         """Return whether `path` leads a node to its first anchor of a run that others began.

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import msgspec
+import numpy as np
 import trio
 
 from daemon.services.training.native.engine_context import EngineContext
@@ -36,12 +37,14 @@ from daemon.services.training.native.state.replay_from_disk import replay_from_d
 from daemon.services.training.native.state.result_store import ResultStore
 from daemon.services.training.native.state.view_store import ViewStore
 from daemon.swarm.lineage import Lineage
+from protocol.averaging.outer_step import state_leaves
 from protocol.averaging.replay import State
 from protocol.averaging.vector_layout import Vector
 from protocol.certificates.certificate import OpenCertificate
-from protocol.certificates.tip import Tip, encode_tip
+from protocol.certificates.tip import Tip, decode_tip, encode_tip
 from protocol.contribution.ledger import Ledger
 from protocol.contribution.offer import is_finite
+from protocol.digest import merkle_root
 from protocol.errors import UserError
 from protocol.identity import PeerId
 from protocol.journal import CheckpointWritten, DiskReport, JournalEvent, Warned
@@ -129,6 +132,12 @@ class StateStore:
         last = await self._chain.resume(checkpoint)
         tip = self.lineage.tip(checkpoint.tip) if checkpoint else None
         if checkpoint is not None and tip is None:
+            # The owner's recovery is no certificate; the checkpoint names its tip.
+            stood = decode_tip(checkpoint.stood)
+            if stood is not None and stood.hash == checkpoint.tip and self._is_recovery(stood):
+                self.lineage.adopt(stood)
+                tip = stood
+        if checkpoint is not None and tip is None:
             raise self._disk.damage(
                 self._run,
                 f"The certificate of checkpoint {checkpoint.number} is not on disk;"
@@ -165,6 +174,10 @@ class StateStore:
         return summary + await self.ledger_store.resume(
             self.tip, view_taken=lambda parent: parent in self.views.records
         )
+
+    def _is_recovery(self, tip: Tip) -> bool:
+        """Return whether a tip is that of an owner's recovery: its record begins with itself."""
+        return tip.record is not None and tip.record.tips == (tip.hash,)
 
     async def _seeded(self) -> Vector:
         return await self._offload(lambda: initial_parameters(self._info.specs, self.manifest.seed))
@@ -223,6 +236,46 @@ class StateStore:
         self.anchor.adopt(tip.hash)
         self.tip = tip
         await self.ledger_store.move_to(before, tip, path, losses)
+
+    async def state_at(self, tip: Tip) -> State | None:
+        """Return copies of the state of a tip, from memory or from any branch on disk.
+
+        None where this node does not have it, or has another one.
+        """
+        anchor, size = self.anchor, self._info.parameters
+        if tip.hash == self.tip.hash:
+            return anchor.value.copy(), anchor.momentum.copy()
+        if tip.number == 0 and not tip.state:
+            return await self._genesis(), np.zeros_like(anchor.momentum)
+        kept = await self._disk.open_state(tip.hash)
+        if kept is None:
+            return None
+        try:
+            data = await kept.read(0, 8 * size)
+        finally:
+            await kept.aclose()
+        if data is None or len(data) != 8 * size:
+            return None
+        both = np.frombuffer(data, "<f4").astype(np.float32)
+        state = both[:size], both[size:].copy()
+        leaves = await self._offload(lambda: state_leaves(*state))
+        return state if merkle_root(leaves) == tip.state else None
+
+    async def recover(self, tip: Tip, state: State) -> None:
+        """Make a state the anchor of the owner's recovery, and leave the branch of before.
+
+        Work since the certificate that the owner named fits no longer, and is dropped.
+        """
+        leaves = await self._offload(lambda: state_leaves(*state))
+        await self.anchor.receive(*state, leaves)
+        self.anchor.adopt(tip.hash)
+        self.tip = tip
+        self.full_states.needed = True
+        await self.ledger_store.recover(tip)
+        try:
+            await self._chain.leave(tip)
+        except (DiskFull, UserError) as unwritten:
+            self._warn("DISK_FULL", f"the branch of before was not set aside: {unwritten}")
 
     # ---------------------------------------------------------------- writing
 

@@ -21,7 +21,7 @@ from daemon.swarm.ancestry import LineageEntry
 from daemon.swarm.chain_sync import pack_record
 from daemon.swarm.follower import Follower
 from daemon.swarm.lineage import Lineage
-from protocol.averaging.replay import is_merge
+from protocol.averaging.replay import State, is_merge
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.merge import merge_parents
 from protocol.certificates.result_keepers import keeper_voted
@@ -100,6 +100,8 @@ class StateSync:
         """
         async with self._trainer_link.lock:
             ours = self._state_store.tip
+            if self._state_store.manifest.rules >= RULES_4:
+                return await self._absorb(ours, other, download)
             first = merge_parents(ours.hash, other.hash)[0] == ours.hash
             weights = self._lineage.weights(*((ours, other) if first else (other, ours)))
             state = (download.value, download.momentum)
@@ -109,6 +111,23 @@ class StateSync:
             )
             await self._state_store.results.persist_state(number, digest, anchor.spare)
             return digest
+
+    @property
+    def _what_prefers(self) -> str:
+        rules = self._state_store.manifest.rules
+        return "more certified samples" if rules < RULES_4 else "more voters"
+
+    async def _absorb(self, ours: Tip, other: Tip, download: Arrived) -> Digest:
+        """Compute the merge of two branches by standing (rules 4), as `merge` does."""
+        preferred = self._lineage.sides(ours, other).preferred
+        leads = preferred.hash == ours.hash
+        share = self._lineage.merge_share(preferred, other if leads else ours)
+        anchor, number = self._state_store.anchor, max(ours.number, other.number) + 1
+        digest = await anchor.absorb_spare(
+            (download.value, download.momentum), share, ours_first=leads, offload=self._offload
+        )
+        await self._state_store.results.persist_state(number, digest, anchor.spare)
+        return digest
 
     async def _move(self, tip: Tip, sums: OwnSums, since: float) -> CertificateAdopted:
         """Move to a tip whose state is in the spare buffers.
@@ -125,10 +144,13 @@ class StateSync:
             self._record(
                 Warned(
                     code="FORK",
-                    message=f"Following another branch after certificate {where}:"
-                    " it has more certified samples.",
+                    message=f"Following another branch after certificate {where}: it has"
+                    f" {self._what_prefers}.",
                 )
             )
+            if self._state_store.manifest.rules >= RULES_4:
+                lost = self._lineage.path(tip, state_store.tip)
+                state_store.ledger_store.report_left(lost, "more voters stand on the other branch")
         joining = state_store.ledger_store.joins(state_store.tip, path)
         await self._trainer_link.end_trajectory(joining=joining)
         had_offer = state_store.ledger.pending > 0
@@ -169,11 +191,30 @@ class StateSync:
         """Return whether a quorum of its parent's voters signed one of these certificates."""
         if self._state_store.manifest.rules < RULES_4 or any(map(is_merge, path)):
             return True
-        return any(
-            parent.record is None
-            or is_full(len(votes.intersection(parent.record.counted)), len(parent.record.counted))
-            for parent, votes in self._lineage.forks.signers(path)
-        )
+        return any(is_full(each.signers, each.voters) for each in self._lineage.forks.signers(path))
+
+    async def recover(self, tip: Tip, state: State) -> CertificateAdopted:
+        """Move to the owner's recovery, with the state of the certificate that the owner named."""
+        async with self._trainer_link.lock:
+            before = self._state_store.tip
+            await self._trainer_link.end_trajectory(joining=True)
+            self._state_store.ledger_store.report_left(
+                self._lineage.path(tip, before),
+                f"the run's owner took the run back to certificate {tip.number}",
+            )
+            await self._state_store.recover(tip, state)
+            self.unwritten.clear()
+            self._unkept.clear()
+            self.adopted_at = trio.current_time()
+            self._record(
+                Warned(
+                    code="RECOVERY",
+                    message=f"The run's owner goes on from certificate {tip.number}. This node left"
+                    f" certificate {before.number}; its state stays on disk for a week.",
+                )
+            )
+            await self._trainer_link.begin_trajectory()
+            return CertificateAdopted(tip=tip)
 
     async def write(self, *, full: bool = False) -> None:
         """Write certificates, and the full state if it is due; `full` writes it in any case."""

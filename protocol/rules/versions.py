@@ -2,9 +2,9 @@
 
 1   runs from before manifests named a version; this program only reads and exports such a run
 2   rounds of one length, without schedules
-3   the current version, which new runs get: rounds whose length follows the exchange, training
-    during the exchange, and schedules
-4   votes: founders, members and newcomers, and certificates that keys alone cannot make
+3   rounds whose length follows the exchange, training during the exchange, and schedules
+4   votes: founders, members and newcomers, and certificates that keys alone cannot make; the
+    version of a run file that names none
 """
 
 from __future__ import annotations
@@ -20,10 +20,16 @@ RULES_2 = 2
 """The first version in which a run outlives a release."""
 
 CURRENT_RULES = 3
-"""The version of a new run."""
+"""The version of a manifest that is made in Python without naming one."""
 
 RULES_4 = 4
 """The first version in which only voters certify."""
+
+FILE_RULES = RULES_4
+"""The version of a run file that names none.
+
+hivemind has no certificates to vote for: its files get `CURRENT_RULES`.
+"""
 
 HELD_OUT_RULES = 3
 """The first version in which some samples are held out of training."""

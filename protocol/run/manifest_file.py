@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from protocol.errors import UserError
-from protocol.rules.versions import CURRENT_RULES
+from protocol.rules.versions import CURRENT_RULES, FILE_RULES
 from protocol.run.manifest import MAX_MANIFEST_BYTES, Manifest
 from protocol.run.manifest_versions import later_fields, with_defaults
 from protocol.text.toml_document import (
@@ -20,13 +20,15 @@ from protocol.text.toml_document import (
 )
 
 
-def parse_manifest(text: str, where: str, *, rules: int = CURRENT_RULES) -> Manifest:
+def parse_manifest(text: str, where: str, *, rules: int = FILE_RULES) -> Manifest:
     """Parse a manifest from TOML. `rules` is the version of a text that names none.
 
     Raises `UserError("MANIFEST")` that names every wrong key and the nearest known one.
     """
     try:
         tables, lines = read_toml(text), key_lines(text)
+        if rules == FILE_RULES and tables.get("engine") == "hivemind":
+            rules = CURRENT_RULES
         if isinstance(named := tables.setdefault("rules", rules), int):
             rules = named
         tables = with_defaults(tables, rules)
@@ -53,7 +55,7 @@ def names_rules(path: Path) -> bool:
     return "rules" in read_toml(toml_text(path.read_bytes()))
 
 
-def load_manifest(path: Path, *, rules: int = CURRENT_RULES) -> Manifest:
+def load_manifest(path: Path, *, rules: int = FILE_RULES) -> Manifest:
     """Read a TOML manifest from a file; see `parse_manifest`. Raises `UserError("MANIFEST")`."""
     try:
         with path.open("rb") as stream:

@@ -24,7 +24,7 @@ from daemon.node import run_choice
 from daemon.node.run_choice import RunChoice, begin_run, choose_run, seal_run
 from protocol.errors import UserError
 from protocol.identity import Signer
-from protocol.rules.versions import CURRENT_RULES, RULES_2, check_rules
+from protocol.rules.versions import FILE_RULES, RULES_2, check_rules
 from protocol.run.manifest import Manifest, SignedManifest, seal
 from protocol.run.manifest_file import load_manifest, parse_manifest
 from tests.protocol.rules.test_versions import of_the_first_rules
@@ -35,7 +35,7 @@ ADDRESS = f"/ip4/203.0.113.7/tcp/4001/p2p/{OTHER}"
 
 
 def a_run(name: str) -> SignedManifest:
-    return seal(parse_manifest(f'name = "{name}"\ntask = "none"\n', "run.toml"))
+    return seal_run(parse_manifest(f'name = "{name}"\ntask = "none"\n', "run.toml"), ME)
 
 
 def chosen(home: Path, named: str | None = None, *join: str) -> RunChoice:
@@ -189,10 +189,10 @@ def test_the_file_of_a_run_of_the_first_rules_begins_a_new_run(
 
 
 def test_the_file_of_a_run_of_rules_2_continues_it(tmp_path: Path) -> None:
-    """A file without `rules` begins a run of rules 3, whose defaults are others."""
+    """A file without `rules` begins a run of the newest rules, whose defaults are others."""
     file = tmp_path / "run.toml"
     file.write_text('name = "here"\ntask = "none"\n')
-    assert run_manifest(chosen(tmp_path, str(file))).rules == CURRENT_RULES
+    assert run_manifest(chosen(tmp_path, str(file))).rules == FILE_RULES
     begun = seal(load_manifest(file, rules=RULES_2))
     save_recent_state(tmp_path, begun, 4001)
     assert chosen(tmp_path, str(file)).manifest == begun
@@ -206,23 +206,23 @@ def test_a_run_keeps_the_rules_under_which_it_began(
 ) -> None:
     begun = seal_run(parse_manifest('name = "here"\ntask = "none"\n', "run.toml", rules=7), ME)
     save_recent_state(tmp_path, begun, 4001)
-    monkeypatch.setattr(run_choice, "KNOWN_RULES", frozenset({3, 7}))
+    monkeypatch.setattr(run_choice, "KNOWN_RULES", frozenset({4, 7}))
     monkeypatch.setattr(
-        run_choice, "check_rules", lambda rules, run: check_rules(rules, run, {3, 7})
+        run_choice, "check_rules", lambda rules, run: check_rules(rules, run, {4, 7})
     )
     file = tmp_path / "run.toml"
     file.write_text('name = "here"\ntask = "none"\n')
     choice = chosen(tmp_path, str(file))
     assert choice.manifest == begun
     assert (
-        "Rules: 7, under which this home began this run (rules = 3 in the file begins another run)."
+        "Rules: 7, under which this home began this run (rules = 4 in the file begins another run)."
         in choice.assumed
     )
-    file.write_text('name = "here"\ntask = "none"\nrules = 3\n')
+    file.write_text('name = "here"\ntask = "none"\nrules = 4\n')
     assert chosen(tmp_path, str(file)).manifest == a_run("here")
     file.write_text('name = "here"\ntask = "none"\nrules = 9\n')
     with pytest.raises(
-        UserError, match=r"uses rules 9; this program knows rules 3 and 7\. Upgrade hypergpu"
+        UserError, match=r"uses rules 9; this program knows rules 4 and 7\. Upgrade hypergpu"
     ):
         chosen(tmp_path, str(file))
 

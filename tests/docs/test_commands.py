@@ -22,7 +22,7 @@ from tests.docs.pages import PAGES, REPOSITORY, Block, blocks
 
 pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(900)]
 
-PLACEHOLDER = "/ip4/203.0.113.7/tcp/46273/p2p/12D3KooW..."
+PLACEHOLDER = "hgpu11D9crDdZ..."
 COMMAND_S = 120.0
 LONG_S = 600.0
 UP_S = 120.0

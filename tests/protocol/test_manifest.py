@@ -15,6 +15,7 @@ from protocol.codec import codec_named
 from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.rules.versions import RULES_2
+from protocol.run.founders import founded_by
 from protocol.run.manifest import (
     MAX_MANIFEST_BYTES,
     Group,
@@ -53,7 +54,7 @@ def test_a_file_means_the_defaults_of_its_rules() -> None:
     """Only files have defaults of their own: a manifest travels with all fields."""
     new = parse_manifest(MINIMAL, "")
     assert (new.codec, new.outer) == ("int4", Outer(learning_rate=1.0, momentum=0.0))
-    assert replace(new, codec=PLAIN.codec, outer=PLAIN.outer) == PLAIN
+    assert replace(new, codec=PLAIN.codec, outer=PLAIN.outer, rules=PLAIN.rules) == PLAIN
     half = parse_manifest(MINIMAL + "[outer]\nmomentum = 0.9\n", "")
     assert half.outer == Outer(learning_rate=1.0, momentum=0.9)
     two = parse_manifest(MINIMAL, "", rules=RULES_2)
@@ -166,12 +167,10 @@ def test_values_out_of_bounds_are_named(text: str, why: str) -> None:
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_shipped_runs_are_manifests(path: Path) -> None:
-    manifest = load_manifest(path)
+    owner = Signer(bytes(32))
+    manifest = founded_by(load_manifest(path), owner.peer)
     codec_named(manifest.codec)
-    assert (
-        len(seal(manifest, None if not manifest.owner else Signer(bytes(32))).body)
-        < MAX_MANIFEST_BYTES
-    )
+    assert len(seal(manifest, owner if manifest.owner else None).body) < MAX_MANIFEST_BYTES
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

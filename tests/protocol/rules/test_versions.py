@@ -10,6 +10,7 @@ from protocol.errors import UserError
 from protocol.rules.registry import RULE_SETS, rule_set, rules_of
 from protocol.rules.versions import (
     CURRENT_RULES,
+    FILE_RULES,
     FIRST_RULES,
     KNOWN_RULES,
     RULES_2,
@@ -42,12 +43,10 @@ def with_fields(plain: Manifest = PLAIN, **more: object) -> SignedManifest:
 
 
 def test_a_new_run_has_the_current_version_and_bytes_without_one_the_first() -> None:
-    assert (
-        PLAIN.rules
-        == parse_manifest(MINIMAL, "").rules
-        == seal(PLAIN).open().rules
-        == CURRENT_RULES
-    )
+    assert PLAIN.rules == seal(PLAIN).open().rules == CURRENT_RULES
+    assert parse_manifest(MINIMAL, "").rules == FILE_RULES
+    assert parse_manifest(MINIMAL + 'engine = "hivemind"\n', "").rules == CURRENT_RULES
+    assert parse_manifest(MINIMAL, "", rules=RULES_2).rules == RULES_2
     old = of_the_first_rules()
     assert old.open() == replace(PLAIN, rules=FIRST_RULES)
     assert old.run != seal(PLAIN).run

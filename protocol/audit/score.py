@@ -21,7 +21,8 @@ AUDITS = 5
 
 TRUST 16 has three. Of a small young model one score moves by 0.13 for honest work and by 0.17 for
 noise: over three audits 3 in 1,000 honest contributors were rejected and 4 in 100 of noise
-accepted (`hypergpud bench audits`), over five less than 1 in 10,000 and 2 in 1,000.
+accepted (`hypergpud bench audits`). With these deviations, five audits of a normal distribution
+reject less than 1 in 10,000 and accept 2 in 1,000; that was computed, not measured.
 """
 
 FOR_FROM, AGAINST_BELOW = 0.75, 0.6

@@ -36,14 +36,17 @@ from daemon.swarm.follower import Follower, FollowerHooks
 from daemon.swarm.lineage import Lineage
 from daemon.swarm.members import Members
 from daemon.swarm.messenger import Messenger
+from daemon.swarm.owner_exchange import OwnerExchange
 from daemon.swarm.task_agreement import serve_task
 from daemon.system.allocator import trim_memory
 from daemon.system.offload import in_thread
 from protocol.identity import PeerId, Signer
 from protocol.journal import InputRefused
+from protocol.membership.owner_record import OwnerRecords
 from protocol.messages.base import Signed
 from protocol.messages.beacon import Beacon
 from protocol.messages.envelope import AnyMessage
+from protocol.rules.versions import RULES_4
 from protocol.run.manifest import SignedManifest
 
 REPORTS_FILE = "reports.sqlite"
@@ -87,6 +90,17 @@ class RunObserver:
         # A node asks every new peer these questions, before a beacon says which role the peer has.
         serve_chain(network, signed.run, self._no_chain)
         serve_task(network, lambda: None)
+        # The owner's records travel through observers, too.
+        self._owner_exchange = (
+            OwnerExchange(
+                network,
+                signed.run,
+                OwnerRecords(signed.run, self._manifest.owner),
+                self._refuse,
+            )
+            if self._manifest.owner and self._manifest.rules >= RULES_4
+            else None
+        )
 
     async def _no_chain(self, first: int, limit: int) -> tuple[ChainReply, list[bytes]]:
         """Answer that an observer keeps no certificates."""
@@ -97,6 +111,8 @@ class RunObserver:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._messenger.run)
             await nursery.start(self._follower.run)
+            if self._owner_exchange is not None:
+                nursery.start_soon(self._owner_exchange.run)
 
     def _certified(self, steps: list[LineageEntry]) -> None:
         for made in steps:

@@ -12,6 +12,7 @@ from daemon.cli.invocation import Invocation, global_options, invocation_of
 from daemon.config.loader import load_config
 from daemon.control.client import call
 from daemon.home.layout import ensure_home
+from daemon.node.run_choice import invitation_in
 from protocol.errors import UserError
 from protocol.status import Status
 
@@ -21,7 +22,8 @@ from protocol.status import Status
     "--join",
     multiple=True,
     metavar="MULTIADDR",
-    help="Address of a node of the swarm (repeat). Default: the daemon on this home.",
+    help="Address of a node of the swarm (repeat), or an invitation, for the addresses in it; an"
+    " observer uses none up. Default: the daemon on this home.",
 )
 @click.option(
     "--host",
@@ -47,7 +49,8 @@ def observe(
     flags: dict[str, str | tuple[str, ...]] = {"network.listen_port": "0", "network.bulk_port": "0"}
     flags |= {key: value for key, value in given.items() if value is not None}
     if join:
-        flags["network.join"] = join
+        invitation = invitation_in(join)
+        flags["network.join"] = join if invitation is None else invitation.addresses
     config, _ = load_config(invocation.home, invocation.config, flags, os.environ)
     joins = config.network.join or _local_daemon(invocation)
     ensure_home(config.home)

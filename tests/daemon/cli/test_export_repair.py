@@ -87,8 +87,8 @@ def test_run_of_the_first_rules_can_be_exported_but_not_started(
         done = hypergpud(*arguments)
         assert done.returncode == 2
         assert (
-            "This run uses rules 1; this program knows rules 2 and 3. This program only reads such"
-            " a run. [RULES]" in done.stderr
+            "This run uses rules 1; this program knows rules 2, 3 and 4. This program only reads"
+            " such a run. [RULES]" in done.stderr
         )
         assert f"hypergpud export {shown} model.safetensors" in done.stderr
     done = hypergpud("export", shown, str(file))

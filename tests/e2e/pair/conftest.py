@@ -1,7 +1,8 @@
 """One small swarm for all tests of this folder: two daemons and an observer.
 
-It certifies a round every two seconds. It ends with the last test of this folder, since two
-training workers are a load that no other test should have beside it.
+It certifies a round every two seconds, by rules 3, whose messages strangers can make without a
+membership record. It ends with the last test of this folder, since two training workers are a load
+that no other test should have beside it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.swarm import UP_S, Daemon, Swarm
+from tests.e2e.swarm import RUN, UP_S, Daemon, Swarm
 
 
 class Pair(Swarm):
@@ -30,7 +31,7 @@ class Pair(Swarm):
 
 @pytest.fixture(scope="package")
 def running_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    with Pair(tmp_path_factory.mktemp("pair")) as swarm:
+    with Pair(tmp_path_factory.mktemp("pair"), run=f"rules = 3\n{RUN}") as swarm:
         swarm.target = swarm.begin("target")
         swarm.other = swarm.join("other", swarm.target)
         swarm.observer = swarm.observe("observer", swarm.other)

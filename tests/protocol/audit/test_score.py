@@ -104,10 +104,12 @@ def test_history_forgets_the_peer_that_was_audited_longest_ago() -> None:
 
 def test_budget_spends_at_most_a_twentieth_of_time_and_link() -> None:
     budget = AuditBudget(began_s=100.0)
-    assert budget.affords(100.0), "the first audit comes at once"
+    assert budget.affords(100.0, 2.0), "the first audit comes at once"
+    assert not budget.affords(100.0, 34.0), "a dear one waits"
+    assert budget.affords(100.0 + 34.0 / 0.05 + 1.0, 34.0)
     budget = budget.audited(seconds=1.0, size_bytes=20 * SPARE_BYTES_PER_S)
-    assert not budget.affords(119.0)
-    assert budget.affords(121.0)
+    assert not budget.affords(119.0, 2.0)
+    assert budget.affords(121.0, 2.0)
     budget = budget.audited(seconds=0.0, size_bytes=2 * SPARE_BYTES_PER_S)
-    assert not budget.affords(121.0)
-    assert budget.offered(10 * SPARE_BYTES_PER_S).affords(121.0)
+    assert not budget.affords(121.0, 2.0)
+    assert budget.offered(10 * SPARE_BYTES_PER_S).affords(121.0, 2.0)

@@ -20,13 +20,21 @@ from daemon.swarm.lineage import Lineage
 from protocol.audit.budget import AuditBudget
 from protocol.audit.draw import audit_seed, draw_chunks, draw_contributors
 from protocol.audit.history import AuditHistory
-from protocol.audit.samples import AuditGroups, DrawnStretch, audit_groups, named_total
+from protocol.audit.samples import (
+    GROUP_SAMPLES,
+    GROUPS,
+    AuditGroups,
+    DrawnStretch,
+    audit_groups,
+    named_total,
+)
 from protocol.audit.score import NO_WORK, score_of
 from protocol.averaging.vector_layout import Vector, element_range
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.tip import Tip
 from protocol.codec import codec_named
 from protocol.errors import PeerFault, Unreachable
+from protocol.evaluation.budget import TRAINED_COST
 from protocol.identity import PeerId
 from protocol.journal import WorkAudited
 from protocol.membership.role import Role, is_trusted, role_of
@@ -37,6 +45,8 @@ from protocol.rules.versions import RULES_4
 # An offer names at least one of so many of its samples, or it scores as no work. Of an honest one
 # after a restart, or with more than four stretches, the rest is missing.
 NAMED_SHARE = 2
+# The own and the other groups, scored with the mean and with the contribution.
+AUDIT_SAMPLES = 2 * 2 * GROUPS * GROUP_SAMPLES
 # The wait for the state of a certificate, whose mean the audit needs.
 MEAN_POLL_S, MEAN_POLLS = 0.5, 20
 
@@ -96,8 +106,12 @@ class WorkAuditor:
         mine = certificate.plan.index.get(self._signer.peer)
         if mine is not None and mine in certificate.contributors:
             self._budget = self._budget.offered(self._codec.size(self._info.parameters))
-        return certificate.outcome.parents == (tip.hash,) and self._budget.affords(
-            trio.current_time()
+        rate = self._trainer.progress().samples_per_second
+        return (
+            certificate.outcome.parents == (tip.hash,)
+            # The cost is unknown before this node has trained.
+            and rate > 0
+            and self._budget.affords(trio.current_time(), AUDIT_SAMPLES / (TRAINED_COST * rate))
         )
 
     async def audit(self, certificate: OpenCertificate, anchor: Vector) -> None:

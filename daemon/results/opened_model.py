@@ -11,10 +11,8 @@ from daemon.config.settings import Config
 from daemon.device.process.trainer import WorkerTimeouts, WorkerTrainer
 from daemon.home.layout import ensure_home
 from daemon.home.recent_state import chosen_run
-from daemon.node.discovery import find_manifest
 from daemon.results.model_choice import ModelChoice
 from daemon.results.run_model import RunModel, model_of_home
-from daemon.results.swarm_model import model_of_swarm
 from daemon.services.training.worker_settings import worker_settings
 from protocol.errors import UserError
 from protocol.journal import JournalEvent, TrainerStopped
@@ -43,6 +41,9 @@ async def choose_model(config: Config, choice: ModelChoice, say: Say) -> SignedM
     Raises `UserError`: see `chosen_run`, `model_of_home` and `find_manifest`.
     """
     if choice.join:
+        # A late import: the network takes two seconds, which a model of the home does not need.
+        from daemon.node.discovery import find_manifest  # noqa: PLC0415
+
         ensure_home(config.home)
         return await find_manifest(config, config.home)
     signed = chosen_run(config.home, choice.run)
@@ -63,11 +64,13 @@ async def opened_model(config: Config, choice: ModelChoice, say: Say) -> AsyncIt
     chosen = await choose_model(config, choice, say)
     signed = chosen.signed if isinstance(chosen, RunModel) else chosen
     async with worker_for(signed, config) as (trainer, info):
-        model = (
-            chosen
-            if isinstance(chosen, RunModel)
-            else await model_of_swarm(config, signed, info.parameters, choice.certificate, say)
-        )
+        if isinstance(chosen, RunModel):
+            model = chosen
+        else:
+            # A late import, as in `choose_model`.
+            from daemon.results.swarm_model import model_of_swarm  # noqa: PLC0415
+
+            model = await model_of_swarm(config, signed, info.parameters, choice.certificate, say)
         if model.parameters.size != info.parameters:
             raise UserError(
                 "TASK_CHANGED",

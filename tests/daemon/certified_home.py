@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from msgspec.structs import replace
 
@@ -75,6 +76,8 @@ class CertifiedHome:
             inner=vector(number, 2),
             shapes=SHAPES,
             stood=encode_tip(self.tips[number]),
+            task=self.manifest.task,
+            task_options=msgspec.json.encode(self.manifest.task_options).decode(),
         )
 
     def ledger(self, number: int) -> LedgerRecord:

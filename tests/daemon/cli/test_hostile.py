@@ -94,6 +94,7 @@ NEEDS_NO_HOME = {
     "bench poisoning",
     "completion",
     "task check",
+    "model list",
     "simulate",
 }
 

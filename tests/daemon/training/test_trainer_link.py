@@ -240,4 +240,4 @@ def test_offer_does_not_wait_for_the_copy_of_the_inner_optimizer(
     assert all(event.phase_seconds["offer"] < copy_s / 2 for event in certified)
     store = world.nodes[0].engine.state_store if world.nodes[0].engine else None
     assert store is not None
-    assert store.inner.any()
+    assert store.inner.vector.any()

@@ -61,7 +61,7 @@ def test_too_slow_node_costs_the_others_what_the_plan_predicts() -> None:
     With this seed node 1 does not lead its first slow round: a slow leader costs one more view,
     which is another story.
     """
-    played = play(scenario("too-slow", None, 1))
+    played = play(scenario("too-slow", None, 4))
     assert played.report is not None
     assert played.report.ok, played.report.reason
     world, manifest = played.world, played.story.manifest()

@@ -117,8 +117,7 @@ BRANCHES: dict[str, Make] = {
         (f.Partition(groups=((0, 1), (2, 3, 4, 5)), at_s=17.0, for_s=150.0),),
         Wanted(
             rounds=40,
-            # Nodes notice a silent partition after 20 s, and a round and a view follow.
-            longest_round_s=30.0,
+            longest_round_s=25.0,
             votes=VotesWanted(voters=6, degraded=(1, 12), merges=1),
         ),
     ),

@@ -30,7 +30,7 @@ MOST_RUNS = 32
 # For each run. One member that answers names the others.
 MOST_ADDRESSES = 32
 MOST_BYTES = 1 << 20
-_ADDRESS = r"^/(ip4|dns4)/[^/]+/tcp/[0-9]+/p2p/[0-9A-Za-z]+$"
+_ADDRESS = r"^/(ip4|ip6|dns|dns4|dns6)/[^/]+/tcp/[0-9]+/p2p/[0-9A-Za-z]+$"
 
 
 class RecentRun(msgspec.Struct, frozen=True, kw_only=True):

@@ -116,7 +116,8 @@ class LibP2PNetwork:
         self._listeners = listeners = Listeners(given, self.peer)
         number_own_records_from(given.serials())
         host = Host(self._secret, listeners.addresses, self._refusals, self._priority.matters)
-        own = OwnRecord(self._signer, listeners.addresses, given.serials, given.on_key_observed)
+        published = [one for one in listeners.addresses if one.kind in given.published_kinds]
+        own = OwnRecord(self._signer, published, given.serials, given.on_key_observed)
         peers = PeerServices(
             host,
             self._dht,
@@ -158,6 +159,8 @@ class LibP2PNetwork:
                 self._running.parts = RunningParts(host=host, peers=peers, nursery=nursery)
                 self._server.nursery = nursery
                 nursery.start_soon(self._closer.run)
+                if listeners.shared is not None:
+                    nursery.start_soon(listeners.shared.run)
                 nursery.start_soon(host.listen, listeners.control)
                 nursery.start_soon(peers.manager.run)
                 task_status.started()
@@ -185,7 +188,7 @@ class LibP2PNetwork:
     @property
     def port(self) -> int:
         """The port on which others call; 0 before the network listens."""
-        return self._listeners.addresses[0].port if self._listeners else 0
+        return self._listeners.port if self._listeners else 0
 
     @property
     def lost_port(self) -> int:

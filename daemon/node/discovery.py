@@ -44,8 +44,9 @@ def network_settings(config: Config, *, bulk: bool = True) -> NetworkSettings:
         usual_port=last_port(config.home) if bulk else 0,
         bulk_port=given.bulk_port,
         join=given.join,
+        one_port=given.one_port,
         # The hosts, because control and bulk connections use the same ones.
-        advertise=tuple(address.split("/")[2] for address in given.advertise),
+        advertise=tuple("/".join(address.split("/")[:3]) for address in given.advertise),
         min_connections=given.min_connections,
         bulk=bulk,
     )

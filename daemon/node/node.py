@@ -177,7 +177,7 @@ async def _work(
         await in_thread(lambda: dates_of_certificates(home / JOURNAL_FILE, week_ago_s))
     )
     detector = DuplicateKeyDetector(node.config, node.signer.peer, node.serials, journal)
-    network = build_network(node, detector)
+    network = build_network(node, signed, detector)
     for service in services:
         service.register(network)
     chain.register(network)

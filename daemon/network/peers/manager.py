@@ -17,6 +17,7 @@ import trio
 from multiaddr import Multiaddr
 
 from daemon.network.addresses import PeerAddress
+from daemon.network.connect_race import ConnectRace, Target
 from daemon.network.libp2p.dht import Dht
 from daemon.network.libp2p.host import Host
 from daemon.network.peers.address_book import AddressBook
@@ -36,6 +37,8 @@ DIALS_AT_ONCE = 6
 SEARCH_S = 30.0
 # An address that the dial policy held back is looked at again after this time.
 POSTPONED_S = 10.0
+# For TCP alone: the kernel repeats a lost SYN after 1 s, 3 s and 7 s.
+CONNECT_TIMEOUT_S = 8.0
 # The source of what the DHT says: its answers name none.
 DHT_SOURCE = "dht"
 
@@ -95,25 +98,35 @@ class PeerManager:
             raise Unreachable(f"no address of {peer} is known")
         done = self._dialing[peer] = trio.Event()
         reasons: list[str] = []
+        race = ConnectRace(
+            (
+                Target.of_address((address, source), address)
+                for address, source in self._targets.to_dial(peer, reasons)
+            ),
+            CONNECT_TIMEOUT_S,
+        )
         try:
-            tried = 0
-            for address, source in self._targets.to_dial(peer, reasons):
-                tried += 1
+            self._host.check_room(peer)
+            while (found := await race.next_stream()) is not None:
+                target, stream = found
+                # The peer may have called this node meanwhile.
+                if peer in self._connections:
+                    await trio.aclose_forcefully(stream)
+                    return
                 try:
-                    await self._host.dial(address)
+                    await self._host.upgrade(stream, peer)
                 except Unreachable as error:
                     reasons.append(str(error))
                 else:
-                    self._targets.proved(address, source)
+                    self._targets.proved(*target.key)
                     return
-                # The peer may have called this node meanwhile.
-                if peer in self._connections:
-                    return
-            if tried:
+            if peer in self._connections:
+                return
+            if race.tried:
                 self._book.failed(peer, trio.current_time())
             else:
                 self._book.postpone(peer, trio.current_time() + POSTPONED_S)
-            raise Unreachable("; ".join(reasons))
+            raise Unreachable("; ".join([*reasons, *race.reasons]))
         finally:
             if self._dialing.get(peer) is done:
                 del self._dialing[peer]

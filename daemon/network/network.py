@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager, nullcontext
 import msgspec
 import trio
 
-from daemon.network.addresses import parse_join_address
 from daemon.network.byte_counter import ByteCounter
 from daemon.network.error_boundary import Refusals
 from daemon.network.graceful_close import BackgroundCloser
@@ -29,6 +28,7 @@ from daemon.network.paths.admission import AdmittedPeers
 from daemon.network.paths.path import Path, TransportContext
 from daemon.network.paths.selector import PathSelector, make_transports
 from daemon.network.peers.address_book import AddressBook
+from daemon.network.peers.entry_points import EntryPoints
 from daemon.network.peers.exchange import PEERS_PROTOCOL
 from daemon.network.peers.live_connections import LiveConnections
 from daemon.network.peers.own_record import OwnRecord
@@ -69,7 +69,10 @@ class LibP2PNetwork:
         self._bulk_traffic = ByteCounter()
         self._closer = BackgroundCloser()
         self._running = running = WhileRunning()
-        self._book = AddressBook(self.peer, map(parse_join_address, settings.join))
+        self._book = AddressBook(self.peer)
+        self.entries = EntryPoints(
+            settings.join, self._book, settings.read_texts, running.peers_changed
+        )
         self._connections = LiveConnections(self._connection_ended)
         self._priority = PeerPriority(self._book, self._connections)
         matters, prefix_of = self._priority.matters, self._priority.prefix_of
@@ -163,6 +166,7 @@ class LibP2PNetwork:
                     nursery.start_soon(listeners.shared.run)
                 nursery.start_soon(host.listen, listeners.control)
                 nursery.start_soon(peers.manager.run)
+                nursery.start_soon(self.entries.run)
                 task_status.started()
                 try:
                     await trio.sleep_forever()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from daemon.network.addresses import KINDS
+from daemon.network.dns_addresses import ReadTexts, read_texts
 from daemon.network.peers.own_record import KeyObservation
 
 
@@ -22,8 +23,10 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     bulk_port: int = 0
     # Bulk streams come in at the port of control connections.
     one_port: bool = False
-    # Multiaddrs of peers to connect to.
+    # Multiaddrs of peers to connect to, and names in DNS (/dnsaddr/NAME).
     join: tuple[str, ...] = ()
+    # Reads the TXT records of a name.
+    read_texts: ReadTexts = read_texts
     # Hosts to hand out to others, also as /KIND/HOST; empty: the network works them out.
     advertise: tuple[str, ...] = ()
     # Whether members of earlier releases may be in the run. They refuse the whole record of a peer

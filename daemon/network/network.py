@@ -24,6 +24,7 @@ from daemon.network.libp2p.service_manager import run_service
 from daemon.network.libp2p.stream_server import StreamServer
 from daemon.network.libp2p.topic_subscription import TopicSubscription
 from daemon.network.listeners import Listeners
+from daemon.network.own_addresses import OwnAddresses
 from daemon.network.paths.admission import AdmittedPeers
 from daemon.network.paths.path import Path, TransportContext
 from daemon.network.paths.selector import PathSelector, make_transports
@@ -39,6 +40,7 @@ from daemon.network.settings import NetworkSettings
 from daemon.network.tls.certificate import BulkCertificate
 from daemon.system.trio_types import TaskStatus
 from protocol.identity import PeerId, Signer
+from protocol.network.port_mapping import PortMapping
 from protocol.ports.byte_stream import ByteStream, StreamHandler
 from protocol.ports.endpoint import Endpoint
 from protocol.ports.network import Link, LinkChange, Source, Traffic
@@ -159,7 +161,8 @@ class LibP2PNetwork:
                 trio.open_nursery() as nursery,
                 self._paths.listening(bulk),
             ):
-                self._running.parts = RunningParts(host=host, peers=peers, nursery=nursery)
+                own = OwnAddresses(self._settings, listeners, host, peers)
+                self._running.parts = RunningParts(host=host, peers=peers, own=own, nursery=nursery)
                 self._server.nursery = nursery
                 nursery.start_soon(self._closer.run)
                 if listeners.shared is not None:
@@ -167,6 +170,7 @@ class LibP2PNetwork:
                 nursery.start_soon(host.listen, listeners.control)
                 nursery.start_soon(peers.manager.run)
                 nursery.start_soon(self.entries.run)
+                nursery.start_soon(own.run)
                 task_status.started()
                 try:
                     await trio.sleep_forever()
@@ -198,6 +202,10 @@ class LibP2PNetwork:
     def lost_port(self) -> int:
         """The port of the last run of this node, where another program has it now; else 0."""
         return self._listeners.lost_port if self._listeners else 0
+
+    def port_mapping(self) -> PortMapping:
+        """What the home router maps now."""
+        return self._running.port_mapping()
 
     @property
     def endpoint(self) -> Endpoint:

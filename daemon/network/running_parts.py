@@ -8,9 +8,11 @@ from libp2p.network.stream.net_stream import NetStream
 
 from daemon.network.addresses import PeerAddress
 from daemon.network.libp2p.host import Host
+from daemon.network.own_addresses import NOT_RUNNING, OwnAddresses
 from daemon.network.peers.services import PeerServices
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
+from protocol.network.port_mapping import PortMapping
 from protocol.ports.endpoint import Endpoint
 
 
@@ -19,6 +21,7 @@ class RunningParts(msgspec.Struct, frozen=True, kw_only=True):
 
     host: Host
     peers: PeerServices
+    own: OwnAddresses
     nursery: trio.Nursery
 
 
@@ -32,6 +35,10 @@ class WhileRunning:
         """Note addresses that the DHT gave."""
         if self.parts is not None:
             self.parts.peers.manager.learn(addresses)
+
+    def port_mapping(self) -> PortMapping:
+        """What the home router maps now."""
+        return self.parts.own.mapping if self.parts is not None else NOT_RUNNING
 
     def peers_changed(self) -> None:
         """Look again at which peers to call."""

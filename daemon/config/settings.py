@@ -19,6 +19,7 @@ from daemon.config.checks import (
     check_listen_host,
     check_name,
     check_observer_host,
+    check_origins,
     check_rpc,
     check_url,
 )
@@ -121,10 +122,16 @@ class ObserverConfig(Section, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: Port = 8765
     hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    # A round of four members has 1 KB, so this is a month of rounds of 10 s. 0 keeps no history.
+    history_mb: Annotated[int, Meta(ge=0, le=1 << 20)] = 256
     reports: bool = False
     reference: str = ""
 
-    checks: ClassVar[Mapping[str, Check]] = {"host": check_observer_host}
+    checks: ClassVar[Mapping[str, Check]] = {
+        "host": check_observer_host,
+        "origins": check_origins,
+    }
 
 
 class OracleConfig(Section, frozen=True, kw_only=True):
@@ -211,6 +218,8 @@ EXPLAINED: Mapping[str, str] = {
     "observer.host": "address of the page; any but loopback shows it to others",
     "observer.port": "port of the page; 0: the system chooses one",
     "observer.hosts": "more host names under which browsers may open the page",
+    "observer.origins": "origins whose pages may read the API, such as https://example.org",
+    "observer.history_mb": "MB for the history of rounds and events on disk; 0: none",
     "observer.reports": "accept usage reports as a Plumise-style oracle does (POST /api/v1/report"
     " and /api/v1/metrics/report)",
     "observer.reference": "a JSON file with a held-out loss over time to draw beside the swarm's;"

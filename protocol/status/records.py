@@ -182,6 +182,8 @@ class RoundSummary(msgspec.Struct, frozen=True, kw_only=True):
     held_out_scorers: int = 0
     # Contributors from whose work the clip took a part, as far as this node summed it.
     clipped: tuple[PeerId, ...] = ()
+    # Samples of each of `contributors`, in the same order.
+    contributed: tuple[int, ...] = ()
 
     @property
     def exchange_s(self) -> float:

@@ -99,6 +99,7 @@ def round_certified(state: StatusState, event: journal.RoundCertified) -> None:
             outcome=outcome,
             members=_ids(event.members),
             contributors=_ids(tuple(share.peer for share in event.shares)),
+            contributed=tuple(whole(share.samples) for share in event.shares[:MAX_MEMBERS]),
             clipped=_ids(tuple(share.peer for share in event.shares if share.is_clipped)),
             samples=samples,
             loss=loss,

@@ -122,6 +122,8 @@ class StatusState:
         # What could not be written, and when that last failed; empty once it was written.
         self.disk_full, self.disk_full_at = "", 0.0
         self.reputations = Reputations()
+        # The chain that the run pays on, or "none".
+        self.chain = "none"
         # The sentence of the last chain report, or empty.
         self.rewards = ""
         self.stopped: str | None = None

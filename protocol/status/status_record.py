@@ -34,6 +34,14 @@ def _run_now(state: StatusState, now: float) -> RunSummary:
     )
 
 
+def _rewards(state: StatusState) -> str:
+    if state.run.engine == "hivemind":
+        return NOT_CERTIFIED
+    if state.rewards or state.chain == "none":
+        return state.rewards or NO_REWARDS
+    return f"this run pays on {state.chain}"
+
+
 def status_at(state: StatusState, now: float) -> Status:
     """Return the status at `now`, in unix seconds by the clock of the events' `at`.
 
@@ -50,7 +58,7 @@ def status_at(state: StatusState, now: float) -> Status:
         peers=tuple(sorted(state.peers.values(), key=_order)),
         network=state.network,
         refusals=dict(state.refusals),
-        rewards=NOT_CERTIFIED if state.run.engine == "hivemind" else state.rewards or NO_REWARDS,
+        rewards=_rewards(state),
         events=state.newest_lines(),
         curve=state.curve.points(),
         membership=state.membership,

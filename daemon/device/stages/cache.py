@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from daemon.device.stages.architecture import Architecture
+from protocol.inference.layers import LayerRange
 
 # A cache grows by this many tokens. Its size is a function of the position alone, so a replay has
 # the same strides, and with them the same kernels.
@@ -39,11 +40,10 @@ class LayerCache:
 
 
 class GenerationCache:
-    """The keys and values of one generation. `tokens` are in it; `limit` may be."""
+    """The keys and values of one generation. It holds `tokens`, and may hold `limit`."""
 
     def __init__(
-        self, architecture: Architecture, layers: int, limit: int, device: torch.device
+        self, architecture: Architecture, layers: LayerRange, limit: int, device: torch.device
     ) -> None:
-        self.layers = [LayerCache(architecture, device) for _ in range(layers)]
-        self.limit = limit
-        self.tokens = 0
+        self.range, self.limit, self.tokens = layers, limit, 0
+        self.layers = [LayerCache(architecture, device) for _ in range(len(layers))]

@@ -28,7 +28,9 @@ def kernel_id(device: torch.device, threads: int) -> str:
     build = digest(torch.__config__.show().encode()).hex()[:_DIGITS]
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
-        place = f"{properties.name} cc{properties.major}.{properties.minor} cuda{torch.version.cuda}"
+        place = (
+            f"{properties.name} cc{properties.major}.{properties.minor} cuda{torch.version.cuda}"
+        )
     else:
         capability = torch.backends.cpu.get_cpu_capability()
         place = f"{_processor()} {capability} threads{threads}"

@@ -6,7 +6,7 @@ others do at the same time changes no bit of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -18,81 +18,71 @@ from daemon.device.stages.blocks.byte_gpt import ByteGptBlocks
 from daemon.device.stages.blocks.llama import LlamaBlocks
 from daemon.device.stages.cache import GenerationCache
 from daemon.device.stages.weights.shards import load_shard
-from daemon.device.stages.weights.source import WeightSource, shards_of
+from daemon.device.stages.weights.source import WeightSource, shard_name, shards_of
 from protocol.digest import Digest
 from protocol.errors import UserError
+from protocol.inference.layers import LayerRange
+from protocol.ports.stage import Activations, Chunk
 
 
 class StageModel:
-    """The layers `[start, stop)` of a model, on one device."""
+    """Some layers of a model, on one device."""
 
     def __init__(
         self,
         source: WeightSource,
-        start: int,
-        stop: int,
+        layers: LayerRange,
         device: torch.device,
-        expected: Mapping[int, Digest] | None = None,
+        expected: Mapping[str, Digest] | None = None,
     ) -> None:
-        """Load the shards of the range, and no others.
+        """Load the shards that the layers need, and no others.
 
         Args:
             source: the model.
-            start: the first layer, from 0.
-            stop: the layer after the last one.
+            layers: a range of its layers.
             device: where to compute.
-            expected: the digest of each shard. Without it no digest is checked.
+            expected: the digest of each shard, by name. Without it no digest is checked.
 
         Raises:
-            UserError: "LAYERS" for a range that the model does not have, "MODEL" as `load_shard`.
+            UserError: "LAYERS" for a range that the model does not have, else as `load_shard`.
         """
         made = source.architecture
-        if not 0 <= start < stop <= made.layers:
+        if layers.stop > made.layers:
             raise UserError(
                 "LAYERS",
-                f"The model has no layers {start}:{stop}.",
+                f"The model has no layers {layers}.",
                 why=f"its {made.layers} layers are 0:{made.layers}",
                 fix=f"name a range inside 0:{made.layers}",
                 exit_code=2,
             )
-        self.architecture, self.start, self.stop = made, start, stop
-        self.is_first, self.is_last = start == 0, stop == made.layers
-        self._device = device
+        self.architecture, self.layers, self._device = made, layers, device
         self._blocks = _blocks(made, device)
         self._shards: dict[int, Mapping[str, Tensor]] = {}
-        self.digests: dict[int, Digest] = {}
-        for shard in shards_of(made, start, stop):
-            tensors, found = load_shard(
-                source, shard, device, None if expected is None else expected[shard]
-            )
-            self._shards[shard], self.digests[shard] = tensors, found
+        for shard in shards_of(made, layers):
+            wanted = None if expected is None else expected.get(shard_name(made, shard), b"")
+            self._shards[shard] = load_shard(source, shard, device, wanted)
 
-    @property
-    def cache_bytes_per_token(self) -> int:
-        """What one token of a generation takes in this stage's caches."""
-        return 4 * self.architecture.cache_floats * (self.stop - self.start)
-
-    def new_cache(self, limit: int) -> GenerationCache:
-        """Return an empty cache for at most `limit` tokens."""
-        return GenerationCache(self.architecture, self.stop - self.start, limit, self._device)
+    def new_cache(self, layers: LayerRange, limit: int) -> GenerationCache:
+        """Return an empty cache for at most `limit` tokens in some of the layers."""
+        return GenerationCache(self.architecture, layers, limit, self._device)
 
     @torch.no_grad()
-    def embed(self, tokens: Sequence[int], first: int) -> Tensor:
-        """Return the hidden states of token ids before the first layer. shape (time, width)"""
-        ids = torch.tensor(tokens, dtype=torch.int64, device=self._device)
-        return self._blocks.embed(self._shards[0], ids, first)
+    def step(self, cache: GenerationCache, chunk: Chunk) -> Activations:
+        """Compute the tokens that follow those in the cache. The caller has checked the chunk.
 
-    @torch.no_grad()
-    def advance(self, cache: GenerationCache, x: Tensor) -> Tensor:
-        """Compute the layers for the tokens that follow those in the cache.
-
-        `x` has shape (time, width), as the result. The caller checks the cache's limit.
+        `chunk` and the result are those of `Stage.step`.
         """
-        first = cache.tokens
+        layers, first = cache.range, cache.tokens
+        # A copy: torch's memory is aligned to a cache line, and shared memory may not be.
+        given = torch.from_numpy(chunk).to(self._device, copy=True)
+        x = self._blocks.embed(self._shards[0], given.long(), first) if layers.first == 0 else given
         for number, layer in enumerate(cache.layers):
-            x = self._blocks.layer(self._shards[self.start + 1 + number], x, layer, first)
+            x = self._blocks.layer(self._shards[layers.first + 1 + number], x, layer, first)
         cache.tokens = first + x.shape[0]
-        return x
+        if layers.stop == self.architecture.layers:
+            x = self.logits(x[-1:])
+        result: Activations = x.to("cpu").numpy()
+        return result
 
     @torch.no_grad()
     def logits(self, x: Tensor) -> Tensor:

@@ -12,12 +12,9 @@ from safetensors import SafetensorError, safe_open
 from daemon.device.stages.architecture import Architecture
 from daemon.device.stages.weights.folder_config import read_architecture
 from daemon.device.stages.weights.source import RawTensor, unusable
-from protocol.digest import Digest, digest
 
 # The kinds of numbers that become float32 without a table of scales.
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-# What `save_pretrained` writes for a tokenizer, in the order of the digest.
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 _FILES = "*.safetensors"
 
 
@@ -33,7 +30,7 @@ class SafetensorsFolder:
         self._files: dict[str, Any] = {}
         for path in sorted(folder.glob(_FILES)):
             try:
-                opened = safe_open(path, framework="pt", device="cpu")
+                opened: Any = safe_open(path, framework="pt", device="cpu")
                 self._files.update(dict.fromkeys(opened.keys(), opened))
             except (OSError, SafetensorError) as error:
                 raise unusable(folder, f"{path.name} cannot be read: {error}") from None
@@ -62,14 +59,6 @@ class SafetensorsFolder:
 
     def decoded(self, shard: int, name: str, raw: RawTensor) -> torch.Tensor:
         return torch.from_numpy(raw.data).view(_DTYPES[raw.dtype]).view(raw.shape)
-
-    def tokenizer_digest(self) -> Digest:
-        parts = [b"hypergpu/tokenizer/1\0"]
-        for name in TOKENIZER_FILES:
-            path = self._folder / name
-            content = path.read_bytes() if path.is_file() else b""
-            parts += [len(content).to_bytes(8, "little"), content]
-        return digest(parts[0], *parts[1:])
 
 
 def _llama_name(architecture: Architecture, shard: int, name: str) -> str:

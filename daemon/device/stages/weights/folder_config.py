@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from daemon.device.stages.architecture import Architecture, Rope
+from daemon.device.stages.architecture import Architecture
 from daemon.device.stages.weights.source import unusable
 from daemon.models.known_models import CONFIG_FILE
 
@@ -90,6 +90,8 @@ def _gated(given: dict[str, Any]) -> dict[str, Any]:
 def _rope(given: dict[str, Any]) -> dict[str, Any]:
     # transformers 5 writes "rope_parameters", earlier versions the other two fields.
     scaling = given.get("rope_parameters") or given.get("rope_scaling") or {}
+    if not isinstance(scaling, dict):
+        raise TypeError("rope_parameters is not a table")
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     theta = scaling.get("rope_theta", given.get("rope_theta", 10_000.0))
     if kind == "default":

@@ -17,7 +17,6 @@ from gguf.quants import dequantize
 
 from daemon.device.stages.architecture import Architecture
 from daemon.device.stages.weights.source import RawTensor, unusable
-from protocol.digest import Digest, digest
 
 _KNOWN = ("llama", "qwen2", "qwen3")
 # The names of a layer's tensors. Weights and biases have the same stems.
@@ -78,13 +77,8 @@ class GgufFile:
         if self._kind == "llama" and name.startswith(("self_attn.q_proj", "self_attn.k_proj")):
             made = self.architecture
             values = _unpermuted(values, made.heads if ".q_" in name else made.kv_heads)
-        return torch.from_numpy(np.ascontiguousarray(values))
-
-    def tokenizer_digest(self) -> Digest:
-        # The tokenizer is part of the header, which ends where the tensors begin.
-        with self._path.open("rb") as stream:
-            header = stream.read(int(self._reader.data_offset))
-        return digest(b"hypergpu/tokenizer/1\0", header)
+        # A copy: the file is mapped read-only.
+        return torch.from_numpy(np.array(values))
 
     def _architecture(self) -> Architecture:
         kind = self._kind
@@ -113,9 +107,7 @@ class GgufFile:
                     "inner": int(self._value(f"{kind}.feed_forward_length")),
                     "vocabulary": int(self._tensors["token_embd.weight"].shape[1]),
                     "context": int(self._value(f"{kind}.context_length")),
-                    "norm_epsilon": float(
-                        self._value(f"{kind}.attention.layer_norm_rms_epsilon")
-                    ),
+                    "norm_epsilon": float(self._value(f"{kind}.attention.layer_norm_rms_epsilon")),
                     "tied": "output.weight" not in self._tensors,
                     "rope": {"theta": float(self._value(f"{kind}.rope.freq_base", 10_000.0))},
                     "qkv_bias": "blk.0.attn_q.bias" in self._tensors,

@@ -26,8 +26,9 @@ def open_source(place: Path) -> WeightSource:
     if len(files) != 1:
         raise unusable(
             place,
-            f"it has no {CONFIG_FILE}, and {len(files)} GGUF files" if place.exists() else
-            "it does not exist",
+            f"it has no {CONFIG_FILE}, and {len(files)} GGUF files"
+            if place.exists()
+            else "it does not exist",
             "name a folder of save_pretrained, a GGUF file, or a file of hypergpud export",
         )
     if files[0].suffix != ".gguf":

@@ -7,6 +7,7 @@ stages. A run of "hf_causal_lm" is exported as a folder of transformers instead.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -15,7 +16,6 @@ from safetensors import SafetensorError, safe_open
 from daemon.device.stages.architecture import Architecture, Shapes
 from daemon.device.stages.weights.source import RawTensor, shard_count, shard_shapes, unusable
 from daemon.device.tasks.byte_gpt import SYMBOLS, ByteGptOptions
-from protocol.digest import Digest, digest
 
 FORMAT = "hypergpu/model/1"
 TASK = "byte_gpt"
@@ -30,6 +30,7 @@ class RunFile:
     def __init__(self, path: Path) -> None:
         """Read the file's header. Raises `UserError("MODEL")`."""
         self._path = path
+        self._file: Any
         try:
             self._file = safe_open(path, framework="pt", device="cpu")
         except (OSError, SafetensorError) as error:
@@ -72,10 +73,6 @@ class RunFile:
 
     def decoded(self, shard: int, name: str, raw: RawTensor) -> torch.Tensor:
         return torch.from_numpy(raw.data).view(torch.float32).view(raw.shape)
-
-    def tokenizer_digest(self) -> Digest:
-        # A token is a byte.
-        return digest(b"hypergpu/tokenizer/bytes/1\0")
 
 
 def byte_gpt_architecture(options: ByteGptOptions) -> Architecture:

@@ -8,8 +8,8 @@ import msgspec
 import torch
 
 from daemon.device.stages.architecture import Architecture, Shapes
-from protocol.digest import Digest
 from protocol.errors import UserError
+from protocol.inference.layers import LayerRange
 
 
 class RawTensor(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,9 +38,6 @@ class WeightSource(Protocol):
     def decoded(self, shard: int, name: str, raw: RawTensor) -> torch.Tensor:
         """Return the values of a raw tensor as float32, in the shape of the file."""
 
-    def tokenizer_digest(self) -> Digest:
-        """Return a digest over everything that maps text to tokens."""
-
 
 def shard_count(architecture: Architecture) -> int:
     """Return the number of shards: the embedding, the layers, the head."""
@@ -54,15 +51,22 @@ def shard_shapes(architecture: Architecture, shard: int) -> Shapes:
     return architecture.layer() if shard <= architecture.layers else architecture.head()
 
 
-def shards_of(architecture: Architecture, start: int, stop: int) -> tuple[int, ...]:
-    """Return the shards that the layers `[start, stop)` need.
+def shard_name(architecture: Architecture, shard: int) -> str:
+    """Return the name of a shard in the model's manifest."""
+    if shard == 0:
+        return "embedding"
+    return f"layer {shard - 1}" if shard <= architecture.layers else "head"
+
+
+def shards_of(architecture: Architecture, layers: LayerRange) -> tuple[int, ...]:
+    """Return the shards that a range of layers needs.
 
     The first stage needs the embedding, the last one the head. The last stage of a model with a
     tied output needs the embedding too.
     """
-    shards = list(range(start + 1, stop + 1))
-    is_last = stop == architecture.layers
-    if start == 0 or (is_last and architecture.tied):
+    shards = list(range(layers.first + 1, layers.stop + 1))
+    is_last = layers.stop == architecture.layers
+    if layers.first == 0 or (is_last and architecture.tied):
         shards.insert(0, 0)
     if is_last:
         shards.append(architecture.layers + 1)

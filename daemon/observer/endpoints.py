@@ -34,10 +34,11 @@ _encode = msgspec.json.Encoder().encode
 
 
 class PeersBody(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of `/api/v1/peers`."""
+    """The body of `/api/v1/peers`. `lost` are those that were forgotten within the last hour."""
 
     as_of: float
     peers: tuple[PeerSummary, ...]
+    lost: tuple[PeerSummary, ...] = ()
 
 
 class RoundsBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +62,7 @@ def _page(status: Status) -> bytes:
 
 
 def _peers(status: Status) -> bytes:
-    return _encode(PeersBody(as_of=status.as_of, peers=status.peers))
+    return _encode(PeersBody(as_of=status.as_of, peers=status.peers, lost=status.lost))
 
 
 def _rounds(status: Status) -> bytes:
@@ -87,7 +88,9 @@ def _not_ready(status: Status, silent_s: float) -> str:
     if not status.you.peer:
         return "not started yet"
     found = bool(status.rounds) or any(peer.connected for peer in status.peers)
-    return "" if found or status.you.role == "node" else "no peer of the run has been reached yet"
+    if not found and status.you.role != "node":
+        return "no peer of the run has been reached yet"
+    return status.run.standstill
 
 
 Probe = Callable[[Status, float], str]

@@ -110,6 +110,8 @@ def round_certified(state: StatusState, event: journal.RoundCertified) -> None:
         )
     )
     state.newest = state.rounds[0]
+    if took >= TOGETHER_S:
+        state.intervals.append(took)
     run = state.run
     state.run = replace(
         run,

@@ -27,9 +27,7 @@ MAX_KERNEL_CHARS = 256
 # In place of the name for people, in the bytes that name the model.
 _NAMELESS = "-"
 _DOMAIN = b"hypergpu/model/1\0"
-_SIGNED# In place of the name for people, in the bytes that name the model.
-_NAMELESS = "-"
-_DOMAIN = b"hypergpu/published-model/1\0"
+_SIGNED_DOMAIN = b"hypergpu/published-model/1\0"
 
 ShortText = Annotated[str, Meta(min_length=1, max_length=256)]
 KernelId = Annotated[str, Meta(min_length=1, max_length=MAX_KERNEL_CHARS)]

@@ -63,10 +63,11 @@ class NodeConfig(Section, frozen=True, kw_only=True):
 class NetworkConfig(Section, frozen=True, kw_only=True):
     """Where this node listens, and which nodes it joins."""
 
-    listen_host: str = "0.0.0.0"
+    listen_host: str = "::"
     # 0 means the port of the last start; at the first start, the system chooses one.
     listen_port: Port = 0
     bulk_port: Port = 0
+    one_port: bool = False
     hivemind_port: Port = 0
     join: tuple[str, ...] = ()
     advertise: tuple[str, ...] = ()
@@ -186,13 +187,14 @@ SECTIONS: Mapping[str, type[Section]] = {
 # One line for each setting, shown in the config file and in the help.
 EXPLAINED: Mapping[str, str] = {
     "node.name": "the name that others see; empty: made from the peer id",
-    "network.listen_host": "the address to listen on; 0.0.0.0: all IPv4 interfaces",
+    "network.listen_host": "the address to listen on; ::: all interfaces; 0.0.0.0: those of IPv4",
     "network.listen_port": "TCP port of control traffic; 0: the system chooses one, which later"
     " starts reuse where it is free",
     "network.bulk_port": "TCP port of gradients; 0: the system chooses one",
+    "network.one_port": "take gradients at listen_port too, so that one open port is enough",
     "network.hivemind_port": "TCP port of hivemind, in runs with that engine; 0: the system"
     " chooses one",
-    "network.join": "multiaddrs of nodes already in the swarm",
+    "network.join": "multiaddrs of nodes already in the swarm, or /dnsaddr/NAME for those in DNS",
     "network.advertise": "multiaddrs at which others reach this node, where they differ from the"
     " listening address (NAT, port forwarding)",
     "network.min_connections": "connections to keep, where that many nodes exist",

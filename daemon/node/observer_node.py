@@ -20,7 +20,8 @@ from daemon.home.layout import BULK_CERTIFICATE_FILE, ensure_home, user_path
 from daemon.journal import Journal
 from daemon.network.network import LibP2PNetwork
 from daemon.network.tls.certificate import load_or_make
-from daemon.node.discovery import find_manifest, network_settings
+from daemon.node.discovery import network_settings
+from daemon.node.manifest_search import find_manifest
 from daemon.node.network_setup import node_started, report_network
 from daemon.node.observer_history import ObserverHistory, history_file, observer_history
 from daemon.node.observer_rewards import RewardsLookup

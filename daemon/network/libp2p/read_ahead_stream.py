@@ -5,6 +5,7 @@ from __future__ import annotations
 import trio
 from libp2p.io.trio import TrioTCPStream
 
+from daemon.network.addresses import plain_host
 from daemon.network.tcp_info import SegmentCounts, count_segments
 
 # Bytes read from the socket at once: one Noise message, and the small ones of the same turn.
@@ -40,13 +41,23 @@ class ReadAheadStream(TrioTCPStream):
         self.closed.set()
         await super().close()
 
+    def get_remote_address(self) -> tuple[str, int] | None:
+        """The host and the port of the other side; None when the connection is gone already.
+
+        The library itself knows those of IPv4 alone.
+        """
+        if self._cached_remote_address is None and isinstance(self.stream, trio.SocketStream):
+            try:
+                host, port = self.stream.socket.getpeername()[:2]
+            except OSError:
+                return None
+            self._cached_remote_address = (plain_host(host), port)
+        return self._cached_remote_address
+
     @property
     def remote_host(self) -> str:
         """The address of the other side; empty when the connection is gone already."""
-        try:
-            remote = self.get_remote_address()
-        except OSError:
-            return ""
+        remote = self.get_remote_address()
         return remote[0] if remote else ""
 
     def segments(self) -> SegmentCounts:

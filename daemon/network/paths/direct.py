@@ -6,6 +6,8 @@ from weakref import WeakSet
 
 import trio
 
+from daemon.network.addresses import kind_of
+from daemon.network.connect_race import ConnectRace, Target
 from daemon.network.paths.direct_server import DirectServer
 from daemon.network.paths.direct_stream import (
     ANSWERS,
@@ -15,7 +17,7 @@ from daemon.network.paths.direct_stream import (
     encode_protocol,
 )
 from daemon.network.paths.path import NoPath, PathKind, TransportContext
-from daemon.network.tcp import disable_nagle, remote_host
+from daemon.network.tcp import StreamListener, disable_nagle, remote_host
 from daemon.network.tcp_info import SegmentCounts
 from daemon.network.tls.handshake import HandshakeFailed, TlsContext
 from daemon.network.tls.record_socket import ScratchBuffers
@@ -90,16 +92,14 @@ class DirectTransport:
         hosts = self._context.hosts_of(endpoint)
         if not hosts:
             raise NoPath(f"no address of {endpoint.peer} may be called for bulk streams")
-        reasons: list[str] = []
-        for host in hosts:
-            try:
-                with trio.fail_after(CONNECT_TIMEOUT_S):
-                    return await trio.open_tcp_stream(host, endpoint.port)
-            except trio.TooSlowError:
-                reasons.append(f"{host}: no answer within {CONNECT_TIMEOUT_S:.0f} s")
-            except (OSError, ValueError, OverflowError) as error:
-                reasons.append(f"{host}: {error}")
-        raise NoPath(f"no bulk connection to {endpoint.peer} ({'; '.join(reasons)})")
+        race = ConnectRace(
+            [Target(host, kind_of(host), host, endpoint.port) for host in hosts],
+            CONNECT_TIMEOUT_S,
+        )
+        found = await race.next_stream()
+        if found is None:
+            raise NoPath(f"no bulk connection to {endpoint.peer} ({'; '.join(race.reasons)})")
+        return found[1]
 
     def serve(self, protocol: str, handler: StreamHandler) -> None:
         self._server.serve(protocol, handler)
@@ -109,7 +109,7 @@ class DirectTransport:
         sessions = self._sessions_to.get(peer, ())
         return sum((session.segments() for session in sessions), SegmentCounts())
 
-    async def listen(self, listener: trio.SocketListener) -> None:
+    async def listen(self, listener: StreamListener) -> None:
         """Accept connections until cancelled."""
         await self._server.listen(listener)
 

@@ -17,6 +17,7 @@ import trio
 from daemon.network.paths.direct import DirectTransport
 from daemon.network.paths.libp2p import LibP2PTransport
 from daemon.network.paths.path import NoPath, Path, PathKind, Transport, TransportContext
+from daemon.network.tcp import StreamListener
 from daemon.network.tcp_info import SegmentCounts
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
@@ -121,7 +122,7 @@ class PathSelector:
         return handle
 
     @asynccontextmanager
-    async def listening(self, listener: trio.SocketListener | None) -> AsyncIterator[None]:
+    async def listening(self, listener: StreamListener | None) -> AsyncIterator[None]:
         """Accept bulk connections inside the block. Every stream is cut at its end."""
         async with trio.open_nursery() as nursery:
             if listener is not None:

@@ -2,7 +2,7 @@
 
 Their field names are those of `/api/v1/status` and of `hypergpud status --json`.
 
-Of the project, this module imports `reference.py` alone: `hypergpud status` reads these records and
+Of the project, this module imports `reference.py` and `totals.py` alone: `hypergpud status` reads these records and
 must answer at once, but `protocol.identity`, where `PeerId` lives, loads a cryptography library.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from protocol.status.reference import ReferenceCurve
+from protocol.status.totals import Totals
 
 # The same as protocol.identity.PeerId.
 PeerId = str
@@ -82,6 +83,8 @@ class NodeSummary(msgspec.Struct, frozen=True, kw_only=True):
     trained_s: float = 0.0
     disk_written_bytes: int = 0
     disk_hourly_bytes: int = 0
+    # Why the disk refuses to write now; empty while it does not.
+    disk_refusal: str = ""
 
 
 class QuorumSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -341,3 +344,4 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     # None in runs of rules 2 and 3, whose certificates name no voters.
     membership: MembershipSummary | None = None
     lost: tuple[PeerSummary, ...] = ()
+    totals: Totals = Totals()

@@ -3,7 +3,8 @@
 Their field names are those of `/api/v1/status` and of `hypergpud status --json`.
 
 Of the project, this module imports `reference.py` and `totals.py` alone: `hypergpud status` reads
-these records and must answer at once, but `protocol.identity`, where `PeerId` lives, loads a cryptography library.
+these records and must answer at once, but `protocol.identity`, where `PeerId` lives, loads a
+cryptography library.
 """
 
 from __future__ import annotations

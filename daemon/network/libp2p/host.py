@@ -22,6 +22,7 @@ from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
 from libp2p.host.basic_host import _IdentifyNotifee
 from libp2p.identity.identify_push.identify_push import ID_PUSH
 from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.stream.net_stream import NetStream
 from libp2p.peer.id import ID
 from libp2p.protocol_muxer.exceptions import MultiselectError
@@ -33,8 +34,14 @@ from daemon.network.addresses import PeerAddress
 from daemon.network.error_boundary import Refusals, contain_errors, translate_errors
 from daemon.network.libp2p import inbound
 from daemon.network.libp2p.bounded_swarm import BoundedPeerStore, BoundedSwarm, drop_push
-from daemon.network.libp2p.inbound import HANDSHAKE_TIMEOUT_S, MAX_HANDSHAKES, InboundGate
+from daemon.network.libp2p.inbound import (
+    HANDSHAKE_TIMEOUT_S,
+    MAX_HANDSHAKES,
+    InboundGate,
+    ServePreamble,
+)
 from daemon.network.libp2p.library_settings import CachedAddressHost, NoAutoConnector, NoDelayTCP
+from daemon.network.libp2p.read_ahead_stream import ReadAheadStream
 from daemon.network.libp2p.unread_bytes import UnreadBytes
 from daemon.network.libp2p.upgrader import YamuxUpgrader
 from protocol.errors import Unreachable
@@ -57,9 +64,14 @@ class Host:
         secret: bytes,
         addresses: tuple[PeerAddress, ...],
         refusals: Refusals,
+        serve_preamble: ServePreamble,
         matters: Callable[[PeerId], bool] = lambda _peer: False,
     ) -> None:
-        """`matters` says whose connections never make room for a newcomer's."""
+        """
+        Args:
+            serve_preamble: Serves a connection that begins with a preamble.
+            matters: Says whose connections never make room for a newcomer's.
+        """
         keys = create_new_key_pair(secret)
         self.id = ID.from_pubkey(keys.public_key)
         self._refusals = refusals
@@ -78,7 +90,7 @@ class Host:
             connection_config=_connection_config(),
         )
         self.swarm.auto_connector = NoAutoConnector()  # type: ignore[assignment]
-        self.inbound = InboundGate(self.swarm, refusals, matters)
+        self.inbound = InboundGate(self.swarm, refusals, matters, serve_preamble)
         self.basic = CachedAddressHost(
             self.swarm,
             announce_addrs=[Multiaddr(str(address)) for address in addresses],
@@ -105,9 +117,7 @@ class Host:
         peer = ID.from_base58(address.peer)
         if self.swarm.get_connections(peer):
             return
-        most = inbound.MAX_CONNECTIONS
-        if self.inbound.open_connections() >= most and not self._matters(address.peer):
-            raise Unreachable(f"{most} connections are open, which is the limit")
+        self._check_room(address.peer)
         with translate_errors(f"dialing {address}"), trio.fail_after(DIAL_TIMEOUT_S):
             transport = address.transport
             if address.kind == "dns4":
@@ -116,6 +126,25 @@ class Host:
                 )
                 transport = f"/ip4/{found[0][4][0]}/tcp/{address.port}"
             await self.swarm.dial_addr(Multiaddr(transport), peer)
+
+    async def connect_over(self, stream: trio.SocketStream, peer: PeerId, *, relayed: bool) -> None:
+        """Connect to a peer over a TCP connection that leads to it. Raises `Unreachable`."""
+        tcp, made = ReadAheadStream(stream, relayed=relayed), False
+        try:
+            self._check_room(peer)
+            with translate_errors(f"connecting to {peer}"), trio.fail_after(DIAL_TIMEOUT_S):
+                await self.swarm.upgrade_outbound_raw_conn(
+                    RawConnection(tcp, True), ID.from_base58(peer)
+                )
+                made = True
+        finally:
+            if not made:
+                await tcp.cut()
+
+    def _check_room(self, peer: PeerId) -> None:
+        most = inbound.MAX_CONNECTIONS
+        if self.inbound.open_connections() >= most and not self._matters(peer):
+            raise Unreachable(f"{most} connections are open, which is the limit")
 
     # ---------------------------------------------------------------------------------- streams
 

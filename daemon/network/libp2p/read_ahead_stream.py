@@ -18,8 +18,10 @@ class ReadAheadStream(TrioTCPStream):
     bytes of length.
     """
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.SocketStream, *, relayed: bool = False) -> None:
+        """`relayed` says that the other side's address is that of a relay and proves nothing."""
         super().__init__(stream)
+        self.relayed = relayed
         self.received_at = trio.current_time()
         self.closed = trio.Event()
         # Whether the other side has sent anything.
@@ -40,9 +42,13 @@ class ReadAheadStream(TrioTCPStream):
         self.closed.set()
         await super().close()
 
+    def get_remote_address(self) -> tuple[str, int] | None:
+        """The address of the other side; None over a relay."""
+        return None if self.relayed else super().get_remote_address()
+
     @property
     def remote_host(self) -> str:
-        """The address of the other side; empty when the connection is gone already."""
+        """The address of the other side; empty over a relay, and when the connection is gone."""
         try:
             remote = self.get_remote_address()
         except OSError:

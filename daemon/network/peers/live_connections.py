@@ -91,6 +91,11 @@ class LiveConnections(INotifee):
         """The remote host of a peer's first connection; empty without one."""
         return next(iter(self.hosts_of(peer)), "")
 
+    def rtt_of(self, peer: PeerId) -> float | None:
+        """The round-trip time of a peer's best connection in seconds; None without one."""
+        connected = self._peers.get(peer)
+        return connected.best().rtt_s if connected is not None else None
+
     def hosts(self) -> set[str]:
         """The remote hosts of all connections."""
         return {connection.remote_host for connection in self.connections()} - {""}
@@ -146,7 +151,7 @@ class LiveConnections(INotifee):
 
 def _address(muxed: Any) -> str:
     remote = muxed.get_remote_address()
-    return f"/ip4/{remote[0]}/tcp/{remote[1]}" if remote else "an unknown address"
+    return f"/ip4/{remote[0]}/tcp/{remote[1]}" if remote else "a relay"
 
 
 def _link(peer: PeerId, connected: _ConnectedPeer) -> Link:

@@ -6,6 +6,7 @@
   once, each with its own backoff. Join addresses are tried for ever.
 - Where no other peer is left to try, the DHT is asked for providers of this node's keys.
 - Addresses that others named are tried as `dial_policy.py` allows.
+- A peer that none of its addresses leads to is reached through other members (`detours.py`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from daemon.network.libp2p.dht import Dht
 from daemon.network.libp2p.host import Host
 from daemon.network.peers.address_book import AddressBook
 from daemon.network.peers.change_signal import ChangeSignal
+from daemon.network.peers.detours import Detours
 from daemon.network.peers.dial_targets import DialTargets
 from daemon.network.peers.exchange import RecordExchange
 from daemon.network.peers.live_connections import LiveConnections
@@ -51,6 +53,7 @@ class PeerManager:
         book: AddressBook,
         targets: DialTargets,
         exchange: RecordExchange,
+        detours: Detours,
         changed: ChangeSignal,
         *,
         min_connections: int,
@@ -62,6 +65,7 @@ class PeerManager:
         self._book = book
         self._targets = targets
         self._exchange = exchange
+        self._detours = detours
         self._changed = changed
         self._min_connections = min_connections
         self._dialing: dict[PeerId, trio.Event] = {}
@@ -109,6 +113,12 @@ class PeerManager:
                 # The peer may have called this node meanwhile.
                 if peer in self._connections:
                     return
+            try:
+                await self._detours.connect(peer)
+            except Unreachable as error:
+                reasons.append(str(error))
+            else:
+                return
             if tried:
                 self._book.failed(peer, trio.current_time())
             else:

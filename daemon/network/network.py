@@ -124,7 +124,7 @@ class LibP2PNetwork:
             if purpose == "bulk":
                 await self._bulk_server.serve_connection(stream, kind)
             else:
-                await host.inbound.serve(stream, relayed=kind == "relayed")
+                await host.inbound.serve(stream, kind)
 
         async def open_stream(peer: PeerId, protocol: str) -> ByteStream:
             stream = await self._running.open_connected(peer, protocol)
@@ -331,8 +331,10 @@ class LibP2PNetwork:
     def _measured(self, link: Link) -> Link:
         path = self._paths.path_to(link.peer)
         counted = self._connections.segments(link.peer) + path.segments
+        # Before the first bulk stream, the way of the control connection is all that is known.
+        kind = path.kind if self._paths.is_known(link.peer) else link.path
         return msgspec.structs.replace(
-            link, path=path.kind, segments=counted.sent, retransmits=counted.retransmits
+            link, path=kind, segments=counted.sent, retransmits=counted.retransmits
         )
 
     def changes(self) -> AsyncIterator[LinkChange]:

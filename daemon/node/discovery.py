@@ -16,6 +16,7 @@ from daemon.home.recent_state import last_port, run_among, save_recent_state
 from daemon.journal import Journal
 from daemon.network.network import LibP2PNetwork
 from daemon.network.settings import NetworkSettings
+from daemon.network.traversal.relay import RelaySettings
 from daemon.network.tls.certificate import load_or_make
 from daemon.swarm.manifest_exchange import fetch_run
 from daemon.system.offload import in_thread
@@ -47,6 +48,7 @@ def network_settings(config: Config, *, bulk: bool = True) -> NetworkSettings:
         # The hosts, because control and bulk connections use the same ones.
         advertise=tuple(address.split("/")[2] for address in given.advertise),
         min_connections=given.min_connections,
+        relay=RelaySettings(enabled=given.relay, cap_bps=1e6 * given.relay_mbps),
         bulk=bulk,
     )
 

@@ -46,6 +46,7 @@ from daemon.network.libp2p.unread_bytes import UnreadBytes
 from daemon.network.libp2p.upgrader import YamuxUpgrader
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
+from protocol.network.reachability import PathKind
 
 # Both sides may have called at once, and an old connection may be dying.
 MAX_CONNECTIONS_OF_PEER = 3
@@ -127,9 +128,9 @@ class Host:
                 transport = f"/ip4/{found[0][4][0]}/tcp/{address.port}"
             await self.swarm.dial_addr(Multiaddr(transport), peer)
 
-    async def connect_over(self, stream: trio.SocketStream, peer: PeerId, *, relayed: bool) -> None:
+    async def connect_over(self, stream: trio.SocketStream, peer: PeerId, path: PathKind) -> None:
         """Connect to a peer over a TCP connection that leads to it. Raises `Unreachable`."""
-        tcp, made = ReadAheadStream(stream, relayed=relayed), False
+        tcp, made = ReadAheadStream(stream, path), False
         try:
             self._check_room(peer)
             with translate_errors(f"connecting to {peer}"), trio.fail_after(DIAL_TIMEOUT_S):

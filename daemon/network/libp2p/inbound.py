@@ -26,6 +26,7 @@ from daemon.network.limits.prefixes import prefix_of
 from daemon.network.tcp import disable_nagle
 from daemon.network.traversal.preamble import Preamble, has_preamble, read_preamble
 from protocol.identity import PeerId
+from protocol.network.reachability import PathKind
 from protocol.rate_limiter import RateLimiters
 
 # A member of the largest group talks to 31 others. A bootstrap node carries more.
@@ -82,12 +83,12 @@ class InboundGate:
 
     async def accept(self, stream: trio.SocketStream) -> None:
         """Serve one connection that a peer called, until it is closed."""
-        await self.serve(stream, relayed=False)
+        await self.serve(stream, "direct")
 
-    async def serve(self, stream: trio.SocketStream, *, relayed: bool) -> None:
+    async def serve(self, stream: trio.SocketStream, path: PathKind) -> None:
         """Serve one incoming connection until it is closed. The caller closes its socket."""
         disable_nagle(stream)
-        tcp = ReadAheadStream(stream, relayed=relayed)
+        tcp = ReadAheadStream(stream, path)
         scope = trio.CancelScope()
         pending = PendingConnection(
             prefix_of(tcp.remote_host), trio.current_time(), lambda: tcp.heard, scope.cancel

@@ -6,6 +6,7 @@ import trio
 from libp2p.io.trio import TrioTCPStream
 
 from daemon.network.tcp_info import SegmentCounts, count_segments
+from protocol.network.reachability import PathKind
 
 # Bytes read from the socket at once: one Noise message, and the small ones of the same turn.
 READ_AHEAD_BYTES = 1 << 16
@@ -18,10 +19,13 @@ class ReadAheadStream(TrioTCPStream):
     bytes of length.
     """
 
-    def __init__(self, stream: trio.SocketStream, *, relayed: bool = False) -> None:
-        """`relayed` says that the other side's address is that of a relay and proves nothing."""
+    def __init__(self, stream: trio.SocketStream, path: PathKind = "direct") -> None:
+        """`path` says how the connection came about.
+
+        Over a relay, the other side's address is the relay's and proves nothing.
+        """
         super().__init__(stream)
-        self.relayed = relayed
+        self.path = path
         self.received_at = trio.current_time()
         self.closed = trio.Event()
         # Whether the other side has sent anything.
@@ -44,7 +48,7 @@ class ReadAheadStream(TrioTCPStream):
 
     def get_remote_address(self) -> tuple[str, int] | None:
         """The address of the other side; None over a relay."""
-        return None if self.relayed else super().get_remote_address()
+        return None if self.path == "relayed" else super().get_remote_address()
 
     @property
     def remote_host(self) -> str:

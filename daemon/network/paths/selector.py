@@ -88,6 +88,8 @@ class PathSelector:
         self._fallbacks: dict[PeerId, _Fallback] = {}
         # Peers whose own streams come in over another path than the best.
         self._incoming: dict[PeerId, PathKind] = {}
+        # Peers to or from which a direct stream came about; the oldest first.
+        self._direct: dict[PeerId, None] = {}
 
     def path_to(self, peer: PeerId) -> Path:
         """The path that bulk bytes to and from `peer` take now."""
@@ -99,6 +101,10 @@ class PathSelector:
         else:
             kind, reason = self._kinds[0], f"no {self._kinds[0]} attempt has failed"
         return Path(peer=peer, kind=kind, reason=reason, segments=counted)
+
+    def is_known(self, peer: PeerId) -> bool:
+        """Whether a bulk stream to or from the peer has shown its path."""
+        return peer in self._fallbacks or peer in self._incoming or peer in self._direct
 
     async def open(self, endpoint: Endpoint, protocol: str) -> ByteStream:
         """A bulk stream over the best path. Raises `Unreachable`."""
@@ -147,12 +153,18 @@ class PathSelector:
         known = self._fallbacks.get(peer)
         if kind == self._kinds[0]:
             self._fallbacks.pop(peer, None)
+            self._note_direct(peer)
         elif failures or known is None or (known.kind, known.kinds) != (kind, kinds):
             if len(self._fallbacks) >= MAX_KNOWN:
                 del self._fallbacks[next(iter(self._fallbacks))]
             retry_at = trio.current_time() + RETRY_S if kind != kinds[0] else float("inf")
             reason = failures.removesuffix("; ") or NO_CALL
             self._fallbacks[peer] = _Fallback(kind, kinds, retry_at, reason)
+
+    def _note_direct(self, peer: PeerId) -> None:
+        self._direct[peer] = None
+        if len(self._direct) > MAX_KNOWN:
+            del self._direct[next(iter(self._direct))]
 
     def serve(self, protocol: str, handler: StreamHandler) -> None:
         """Run `handler` for each bulk stream of `protocol`, whichever path it takes."""
@@ -165,6 +177,7 @@ class PathSelector:
             taken = stream.kind if isinstance(stream, DirectStream) else kind
             if taken == self._kinds[0]:
                 self._incoming.pop(stream.peer, None)
+                self._note_direct(stream.peer)
             elif len(self._incoming) < MAX_KNOWN:
                 self._incoming[stream.peer] = taken
             await handler(stream)

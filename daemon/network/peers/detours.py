@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+
 import trio
 
+from daemon.network.libp2p.connection import MeasuredYamux
 from daemon.network.libp2p.host import Host
 from daemon.network.peers.live_connections import LiveConnections
 from daemon.network.traversal.connector import Connector
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
-from protocol.network.reachability import Way
+from protocol.network.reachability import KIND_OF, Way
 
+_log = logging.getLogger(__name__)
+
+# How often relayed connections are looked at, and when a failed punch is tried again.
+LOOK_S, RETRY_S = 2.0, 120.0
 # Both ends of a pair find out at the same time that they have no connection. The one with the
 # greater id waits this long for the other one's.
 YIELD_S = 1.0
@@ -40,4 +47,33 @@ class Detours:
 
     async def _connect(self, peer: PeerId, way: Way) -> None:
         stream = await self._connector.connect(peer, "control", way)
-        await self._host.connect_over(stream, peer, relayed=way == "relay")
+        await self._host.connect_over(stream, peer, KIND_OF[way])
+
+    async def run(self) -> None:
+        """Replace relayed connections by punched ones where that can work, until cancelled.
+
+        A pair connects over a relay before its ends know what their routers do.
+        """
+        tried_at: dict[PeerId, float] = {}
+        while True:
+            await trio.sleep(LOOK_S)
+            relayed, now = self._connections.relayed(), trio.current_time()
+            tried_at = {
+                peer: at for peer, at in tried_at.items() if peer in relayed and now - at < RETRY_S
+            }
+            for peer in relayed.keys() - tried_at.keys():
+                # One of the two ends tries, and both notice.
+                if self._host.id.to_base58() < peer and "punch" in self._connector.ways_around(
+                    peer
+                ):
+                    tried_at[peer] = now
+                    await self._replace(peer, relayed[peer])
+
+    async def _replace(self, peer: PeerId, relayed: list[MeasuredYamux]) -> None:
+        try:
+            await self._connect(peer, "punch")
+        except Unreachable as error:
+            _log.debug("%s stays relayed: %s", peer, error)
+            return
+        for connection in relayed:
+            await connection.cut("a punched connection replaced it")

@@ -96,6 +96,15 @@ class LiveConnections(INotifee):
         connected = self._peers.get(peer)
         return connected.best().rtt_s if connected is not None else None
 
+    def relayed(self) -> dict[PeerId, list[MeasuredYamux]]:
+        """The connections over relays, of the peers that have no other."""
+        only = {
+            peer: connected.muxed()
+            for peer, connected in self._peers.items()
+            if all(one.path == "relayed" for one in connected.muxed())
+        }
+        return {peer: muxed for peer, muxed in only.items() if muxed}
+
     def hosts(self) -> set[str]:
         """The remote hosts of all connections."""
         return {connection.remote_host for connection in self.connections()} - {""}
@@ -158,7 +167,7 @@ def _link(peer: PeerId, connected: _ConnectedPeer) -> Link:
     best = connected.best()
     return Link(
         peer=peer,
-        path="direct",
+        path=best.path,
         address=_address(best),
         rtt_s=best.rtt_s,
         since_s=connected.since_s,

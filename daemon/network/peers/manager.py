@@ -76,6 +76,7 @@ class PeerManager:
             nursery.start_soon(self._watch, nursery)
             nursery.start_soon(self._exchange.run)
             nursery.start_soon(self._search)
+            nursery.start_soon(self._detours.run)
             await self._keep_connected(nursery)
 
     def learn(self, addresses: list[PeerAddress]) -> None:

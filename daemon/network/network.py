@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, nullcontext
 import msgspec
 import trio
 
-from daemon.network.addresses import parse_join_address
+from daemon.network.addresses import primary_hosts
 from daemon.network.byte_counter import ByteCounter
 from daemon.network.error_boundary import Refusals
 from daemon.network.graceful_close import BackgroundCloser
@@ -29,6 +29,7 @@ from daemon.network.paths.admission import AdmittedPeers
 from daemon.network.paths.path import Path, TransportContext
 from daemon.network.paths.selector import PathSelector, make_transports
 from daemon.network.peers.address_book import AddressBook
+from daemon.network.peers.entry_points import EntryPoints
 from daemon.network.peers.exchange import PEERS_PROTOCOL
 from daemon.network.peers.live_connections import LiveConnections
 from daemon.network.peers.own_record import OwnRecord
@@ -74,7 +75,10 @@ class LibP2PNetwork:
         self._bulk_traffic = ByteCounter()
         self._closer = BackgroundCloser()
         self._running = running = WhileRunning()
-        self._book = AddressBook(self.peer, map(parse_join_address, settings.join))
+        self._book = AddressBook(self.peer)
+        self.entries = EntryPoints(
+            settings.join, self._book, settings.read_texts, running.peers_changed
+        )
         self._connections = LiveConnections(self._connection_ended)
         self._priority = PeerPriority(self._book, self._connections)
         matters, prefix_of = self._priority.matters, self._priority.prefix_of
@@ -140,9 +144,13 @@ class LibP2PNetwork:
             is_in_run=lambda peer: self._book.provides(peer, self._dht.provided),
             reach_of=self._admitted.reach_of,
         )
-        ports = OwnPorts(control=listeners.addresses[0].port, bulk=listeners.bulk_address[1])
-        own_hosts = tuple(address.host for address in listeners.addresses)
-        return TraversalServices(context, ports, lambda: own_hosts, self._settings.relay)
+        ports = OwnPorts(control=listeners.port, bulk=listeners.bulk_port)
+        advertised = tuple(address.host for address in listeners.addresses)
+
+        def own_hosts() -> tuple[str, ...]:
+            return (*primary_hosts(), *advertised)
+
+        return TraversalServices(context, ports, own_hosts, self._settings.relay)
 
     # ---------------------------------------------------------------------------------- life
 
@@ -164,7 +172,8 @@ class LibP2PNetwork:
             self._priority.matters,
         )
         traversal = self._traversal(host, listeners)
-        own = OwnRecord(self._signer, listeners.addresses, given.serials, given.on_key_observed)
+        published = [one for one in listeners.addresses if one.kind in given.published_kinds]
+        own = OwnRecord(self._signer, published, given.serials, given.on_key_observed)
         peers = PeerServices(
             host,
             self._dht,
@@ -214,9 +223,12 @@ class LibP2PNetwork:
                 )
                 self._server.nursery = nursery
                 nursery.start_soon(self._closer.run)
+                if listeners.shared is not None:
+                    nursery.start_soon(listeners.shared.run)
                 nursery.start_soon(host.listen, listeners.control)
                 await nursery.start(traversal.run)
                 nursery.start_soon(peers.manager.run)
+                nursery.start_soon(self.entries.run)
                 task_status.started()
                 try:
                     await trio.sleep_forever()
@@ -242,7 +254,7 @@ class LibP2PNetwork:
     @property
     def port(self) -> int:
         """The port on which others call; 0 before the network listens."""
-        return self._listeners.addresses[0].port if self._listeners else 0
+        return self._listeners.port if self._listeners else 0
 
     @property
     def lost_port(self) -> int:

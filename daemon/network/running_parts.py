@@ -37,6 +37,11 @@ class WhileRunning:
         if self.parts is not None:
             self.parts.peers.manager.learn(addresses)
 
+    def peers_changed(self) -> None:
+        """Look again at which peers to call."""
+        if self.parts is not None:
+            self.parts.peers.changed.set()
+
     async def connect_at(self, peer: PeerId, addresses: list[PeerAddress]) -> None:
         """Connect to a peer that the DHT named. Raises `Unreachable`."""
         parts = self._required()

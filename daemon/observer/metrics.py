@@ -75,6 +75,17 @@ def _of_rounds(status: Status) -> Iterator[Metric]:
     )
     interval.add_metric([], _number(run.round_seconds))
     yield interval
+    usual = GaugeMetricFamily(
+        "hypergpu_usual_round_seconds",
+        "Usual seconds between two certificates; NaN before the second.",
+    )
+    usual.add_metric([], _number(run.usual_round_s))
+    yield usual
+    yield GaugeMetricFamily(
+        "hypergpu_standstill",
+        "1 while no certificate came in three times the usual interval, else 0.",
+        float(bool(run.standstill)),
+    )
     text = "Length of the next round as the last plan chose it; NaN where no plan chose one."
     length = GaugeMetricFamily("hypergpu_next_round_seconds", text)
     length.add_metric([], _number(run.next_round_s))

@@ -99,6 +99,7 @@ def round_certified(state: StatusState, event: journal.RoundCertified) -> None:
             outcome=outcome,
             members=_ids(event.members),
             contributors=_ids(tuple(share.peer for share in event.shares)),
+            contributed=tuple(whole(share.samples) for share in event.shares[:MAX_MEMBERS]),
             clipped=_ids(tuple(share.peer for share in event.shares if share.is_clipped)),
             samples=samples,
             loss=loss,
@@ -110,6 +111,8 @@ def round_certified(state: StatusState, event: journal.RoundCertified) -> None:
         )
     )
     state.newest = state.rounds[0]
+    if took >= TOGETHER_S:
+        state.intervals.append(took)
     run = state.run
     state.run = replace(
         run,

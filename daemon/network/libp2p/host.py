@@ -28,6 +28,7 @@ from libp2p.peer.id import ID
 from libp2p.protocol_muxer.exceptions import MultiselectError
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from libp2p.security.noise.transport import Transport as Noise
+from libp2p.transport.tcp.tcp import TCP
 from multiaddr import Multiaddr
 
 from daemon.network.addresses import PeerAddress
@@ -40,10 +41,11 @@ from daemon.network.libp2p.inbound import (
     InboundGate,
     ServePreamble,
 )
-from daemon.network.libp2p.library_settings import CachedAddressHost, NoAutoConnector, NoDelayTCP
+from daemon.network.libp2p.library_settings import CachedAddressHost, NoAutoConnector
 from daemon.network.libp2p.read_ahead_stream import ReadAheadStream
 from daemon.network.libp2p.unread_bytes import UnreadBytes
 from daemon.network.libp2p.upgrader import YamuxUpgrader
+from daemon.network.tcp import StreamListener, disable_nagle
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
 from protocol.network.reachability import PathKind
@@ -52,8 +54,6 @@ from protocol.network.reachability import PathKind
 MAX_CONNECTIONS_OF_PEER = 3
 # Streams of one peer whose protocol is being negotiated.
 MAX_STREAMS_IN_NEGOTIATION = 64
-# TCP connect and handshake together.
-DIAL_TIMEOUT_S = 15.0
 NEGOTIATE_TIMEOUT_S = 10
 
 
@@ -85,7 +85,8 @@ class Host:
             self.id,
             peerstore,
             YamuxUpgrader(noise, HANDSHAKE_TIMEOUT_S, UnreadBytes()),
-            [NoDelayTCP()],
+            # It never dials: `upgrade` takes connections that this package opened.
+            [TCP()],
             # The peer manager decides what is tried again, when and where.
             retry_config=RetryConfig(max_retries=0),
             connection_config=_connection_config(),
@@ -106,46 +107,45 @@ class Host:
 
     # ---------------------------------------------------------------------------------- connections
 
-    async def listen(self, listener: trio.SocketListener) -> None:
+    async def listen(self, listener: StreamListener) -> None:
         """Accept connections until cancelled.
 
         Where no file descriptors are left, trio itself waits and goes on.
         """
         await trio.serve_listeners(self.inbound.accept, [listener])
 
-    async def dial(self, address: PeerAddress) -> None:
-        """Connect to one address. Raises `Unreachable`."""
-        peer = ID.from_base58(address.peer)
-        if self.swarm.get_connections(peer):
-            return
-        self._check_room(address.peer)
-        with translate_errors(f"dialing {address}"), trio.fail_after(DIAL_TIMEOUT_S):
-            transport = address.transport
-            if address.kind == "dns4":
-                found = await trio.socket.getaddrinfo(
-                    address.host, address.port, trio.socket.AF_INET, trio.socket.SOCK_STREAM
-                )
-                transport = f"/ip4/{found[0][4][0]}/tcp/{address.port}"
-            await self.swarm.dial_addr(Multiaddr(transport), peer)
-
-    async def connect_over(self, stream: trio.SocketStream, peer: PeerId, path: PathKind) -> None:
-        """Connect to a peer over a TCP connection that leads to it. Raises `Unreachable`."""
-        tcp, made = ReadAheadStream(stream, path), False
-        try:
-            self._check_room(peer)
-            with translate_errors(f"connecting to {peer}"), trio.fail_after(DIAL_TIMEOUT_S):
-                await self.swarm.upgrade_outbound_raw_conn(
-                    RawConnection(tcp, True), ID.from_base58(peer)
-                )
-                made = True
-        finally:
-            if not made:
-                await tcp.cut()
-
-    def _check_room(self, peer: PeerId) -> None:
+    def check_room(self, peer: PeerId) -> None:
+        """Raises `Unreachable` where the connections are too many for one more to this peer."""
         most = inbound.MAX_CONNECTIONS
         if self.inbound.open_connections() >= most and not self._matters(peer):
             raise Unreachable(f"{most} connections are open, which is the limit")
+
+    async def upgrade(
+        self, stream: trio.SocketStream, peer: PeerId, path: PathKind = "direct"
+    ) -> None:
+        """Make a libp2p connection out of a TCP connection in which this side speaks first.
+
+        Args:
+            path: How the TCP connection came about.
+
+        Raises:
+            Unreachable: When the other side is not this peer. The TCP connection is then closed.
+        """
+        disable_nagle(stream)
+        tcp = ReadAheadStream(stream, path)
+        done = False
+        try:
+            with (
+                translate_errors(f"greeting {peer} at {tcp.remote_host or 'a relay'}"),
+                trio.fail_after(HANDSHAKE_TIMEOUT_S),
+            ):
+                await self.swarm.upgrade_outbound_raw_conn(
+                    RawConnection(tcp, True), ID.from_base58(peer)
+                )
+            done = True
+        finally:
+            if not done:
+                await tcp.cut()
 
     # ---------------------------------------------------------------------------------- streams
 

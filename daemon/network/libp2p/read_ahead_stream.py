@@ -5,6 +5,7 @@ from __future__ import annotations
 import trio
 from libp2p.io.trio import TrioTCPStream
 
+from daemon.network.addresses import plain_host
 from daemon.network.tcp_info import SegmentCounts, count_segments
 from protocol.network.reachability import PathKind
 
@@ -47,16 +48,24 @@ class ReadAheadStream(TrioTCPStream):
         await super().close()
 
     def get_remote_address(self) -> tuple[str, int] | None:
-        """The address of the other side; None over a relay."""
-        return None if self.path == "relayed" else super().get_remote_address()
+        """The host and the port of the other side; None over a relay, and when it is gone already.
+
+        The library itself knows those of IPv4 alone.
+        """
+        if self.path == "relayed":
+            return None
+        if self._cached_remote_address is None and isinstance(self.stream, trio.SocketStream):
+            try:
+                host, port = self.stream.socket.getpeername()[:2]
+            except OSError:
+                return None
+            self._cached_remote_address = (plain_host(host), port)
+        return self._cached_remote_address
 
     @property
     def remote_host(self) -> str:
         """The address of the other side; empty over a relay, and when the connection is gone."""
-        try:
-            remote = self.get_remote_address()
-        except OSError:
-            return ""
+        remote = self.get_remote_address()
         return remote[0] if remote else ""
 
     def segments(self) -> SegmentCounts:

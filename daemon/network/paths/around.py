@@ -10,6 +10,7 @@ import trio
 from daemon.network.paths.direct_stream import DirectStream
 from daemon.network.paths.path import NoPath, TransportContext
 from daemon.network.paths.tls_client import TlsClient
+from daemon.network.tcp import StreamListener
 from daemon.network.tcp_info import SegmentCounts
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
@@ -48,7 +49,7 @@ class AroundTransport:
         """None of its own: the client counts the segments of all kinds together."""
         return SegmentCounts()
 
-    async def listen(self, listener: trio.SocketListener) -> None:
+    async def listen(self, listener: StreamListener) -> None:
         """Nothing to accept: the network hands these connections to the server."""
 
     async def cut(self) -> None:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import trio
 
+from daemon.network.addresses import kind_of
+from daemon.network.connect_race import ConnectRace, Target
 from daemon.network.paths.direct_server import DirectServer
 from daemon.network.paths.direct_stream import DirectStream
 from daemon.network.paths.path import NoPath, TransportContext
 from daemon.network.paths.tls_client import TlsClient
+from daemon.network.tcp import StreamListener
 from daemon.network.tcp_info import SegmentCounts
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
@@ -54,16 +57,15 @@ class DirectTransport:
         hosts = self._context.hosts_of(endpoint)
         if not hosts:
             raise NoPath(f"no address of {endpoint.peer} may be called for bulk streams")
-        reasons: list[str] = []
-        for host in hosts:
-            try:
-                with trio.fail_after(CONNECT_TIMEOUT_S):
-                    return await trio.open_tcp_stream(host, endpoint.port)
-            except trio.TooSlowError:
-                reasons.append(f"{host}: no answer within {CONNECT_TIMEOUT_S:.0f} s")
-            except (OSError, ValueError, OverflowError) as error:
-                reasons.append(f"{host}: {error}")
-        raise NoPath(f"no bulk connection to {endpoint.peer} ({'; '.join(reasons)})")
+        race = ConnectRace(
+            [Target(host, kind_of(host), host, endpoint.port) for host in hosts],
+            CONNECT_TIMEOUT_S,
+        )
+        found = await race.next_stream()
+        if found is None:
+            raise NoPath(f"no bulk connection to {endpoint.peer} ({'; '.join(race.reasons)})")
+        _, stream = found
+        return stream
 
     def serve(self, protocol: str, handler: StreamHandler) -> None:
         self._server.serve(protocol, handler)
@@ -72,7 +74,7 @@ class DirectTransport:
         """What the kernel counted on the open streams to `peer`, of every kind but libp2p."""
         return self._client.segments(peer)
 
-    async def listen(self, listener: trio.SocketListener) -> None:
+    async def listen(self, listener: StreamListener) -> None:
         """Accept connections until cancelled."""
         await self._server.listen(listener)
 

@@ -28,7 +28,7 @@ from daemon.network.paths.direct_stream import (
     receive_exactly,
 )
 from daemon.network.paths.path import TransportContext
-from daemon.network.tcp import disable_nagle, remote_host
+from daemon.network.tcp import StreamListener, disable_nagle, remote_host
 from daemon.network.tls.handshake import HandshakeFailed, TlsContext
 from daemon.network.tls.record_socket import ScratchBuffers
 from daemon.network.tls.session import TlsSession
@@ -66,7 +66,7 @@ class DirectServer:
             raise ValueError(f"{protocol} is served already")
         self._handlers[name] = handler
 
-    async def listen(self, listener: trio.SocketListener) -> None:
+    async def listen(self, listener: StreamListener) -> None:
         """Accept connections until cancelled.
 
         Where no file descriptors are left, trio itself waits and goes on.

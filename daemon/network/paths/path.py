@@ -12,6 +12,7 @@ from daemon.network.byte_counter import ByteCounter
 from daemon.network.error_boundary import Refusals
 from daemon.network.graceful_close import BackgroundCloser, ServedStream
 from daemon.network.paths.admission import AdmittedPeers
+from daemon.network.tcp import StreamListener
 from daemon.network.tcp_info import SegmentCounts
 from daemon.network.tls.certificate import BulkCertificate
 from daemon.network.traversal.preamble import Preamble
@@ -54,7 +55,7 @@ class Transport(Protocol):
     def segments(self, peer: PeerId) -> SegmentCounts:
         """What the kernel counted on the open streams of this kind to `peer`."""
 
-    async def listen(self, listener: trio.SocketListener) -> None:
+    async def listen(self, listener: StreamListener) -> None:
         """Accept connections of this kind, until cancelled."""
 
     async def cut(self) -> None:

@@ -20,6 +20,7 @@ from daemon.network.paths.direct_stream import DirectStream
 from daemon.network.paths.libp2p import LibP2PTransport
 from daemon.network.paths.path import NoPath, Path, Transport, TransportContext
 from daemon.network.paths.tls_client import TlsClient
+from daemon.network.tcp import StreamListener
 from daemon.network.tcp_info import SegmentCounts
 from daemon.network.tls.record_socket import ScratchBuffers
 from protocol.errors import Unreachable
@@ -185,7 +186,7 @@ class PathSelector:
         return handle
 
     @asynccontextmanager
-    async def listening(self, listener: trio.SocketListener | None) -> AsyncIterator[None]:
+    async def listening(self, listener: StreamListener | None) -> AsyncIterator[None]:
         """Accept bulk connections inside the block. Every stream is cut at its end."""
         async with trio.open_nursery() as nursery:
             if listener is not None:

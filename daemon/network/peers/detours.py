@@ -47,7 +47,7 @@ class Detours:
 
     async def _connect(self, peer: PeerId, way: Way) -> None:
         stream = await self._connector.connect(peer, "control", way)
-        await self._host.connect_over(stream, peer, KIND_OF[way])
+        await self._host.upgrade(stream, peer, KIND_OF[way])
 
     async def run(self) -> None:
         """Replace relayed connections by punched ones where that can work, until cancelled.

@@ -11,6 +11,7 @@ import trio
 from libp2p.abc import INetConn, INetStream, INetwork, INotifee
 from multiaddr import Multiaddr
 
+from daemon.network.addresses import kind_of
 from daemon.network.libp2p.connection import MeasuredYamux
 from daemon.network.tcp_info import SegmentCounts
 from protocol.identity import PeerId
@@ -160,7 +161,10 @@ class LiveConnections(INotifee):
 
 def _address(muxed: Any) -> str:
     remote = muxed.get_remote_address()
-    return f"/ip4/{remote[0]}/tcp/{remote[1]}" if remote else "a relay"
+    if not remote:
+        return "a relay"
+    host, port = remote
+    return f"/{kind_of(host)}/{host}/tcp/{port}"
 
 
 def _link(peer: PeerId, connected: _ConnectedPeer) -> Link:

@@ -36,7 +36,7 @@ class PeerServices:
         *,
         min_connections: int,
     ) -> None:
-        changed = ChangeSignal()
+        self.changed = changed = ChangeSignal()
         self.targets = DialTargets(book, connections, own.addresses)
         self.exchange = RecordExchange(book, connections, dht, own, refusals, open_stream, changed)
         self.manager = PeerManager(

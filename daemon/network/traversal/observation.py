@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import trio
 
+from daemon.network.addresses import plain_host
 from daemon.network.traversal.preamble import encode_preamble
 from protocol.errors import Unreachable
 
@@ -77,7 +78,7 @@ async def answer_observation(stream: trio.SocketStream) -> None:
     """Tell a caller where it is seen."""
     try:
         host, port, *_ = stream.socket.getpeername()
-        await stream.send_all(f"{host} {port}\n".encode("ascii"))
+        await stream.send_all(f"{plain_host(host)} {port}\n".encode("ascii"))
         # The caller closes first: the side that closes keeps the connection's ports for a minute.
         with trio.move_on_after(OBSERVE_S):
             await stream.receive_some(1)

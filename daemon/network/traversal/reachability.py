@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import trio
 
-from daemon.network.addresses import primary_host
+from daemon.network.addresses import primary_hosts
 from daemon.network.traversal.context import OwnPorts, TraversalContext
 from daemon.network.traversal.messages import (
     TRAVERSAL_PROTOCOL,
@@ -71,20 +71,21 @@ class ReachabilityMonitor:
 
     async def run(self) -> None:
         """Check again and again, until cancelled."""
-        checked_at, asked, host = float("-inf"), frozenset[PeerId](), ""
+        checked_at, asked = float("-inf"), frozenset[PeerId]()
+        hosts: tuple[str, ...] | None = None
         while True:
             await trio.sleep(LOOK_S)
             peers = frozenset(self._askable())
-            now_host = primary_host() or ""
+            now_hosts = primary_hosts()
             # A member that has not been asked may know better, as long as few have.
-            changed = now_host != host or (bool(peers - asked) and len(asked) < ASKED_AT_ONCE)
+            changed = now_hosts != hosts or (bool(peers - asked) and len(asked) < ASKED_AT_ONCE)
             renewed = changed or not peers & asked or trio.current_time() - checked_at > RENEW_S
             if not peers or not renewed:
                 continue
             if trio.current_time() - checked_at < LEAST_PAUSE_S:
                 continue
             await trio.sleep(SETTLE_S)
-            checked_at, host = trio.current_time(), now_host
+            checked_at, hosts = trio.current_time(), now_hosts
             asked = await self.check()
 
     def _askable(self) -> list[PeerId]:

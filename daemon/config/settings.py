@@ -73,6 +73,9 @@ class NetworkConfig(Section, frozen=True, kw_only=True):
     advertise: tuple[str, ...] = ()
     # With fewer than 8, gossip loses messages (measured with 16 and 24 nodes).
     min_connections: Annotated[int, Meta(ge=1, le=256)] = 8
+    # Whether this node relays for members that cannot call each other. 0 Mbit/s means no cap.
+    relay: bool = True
+    relay_mbps: Annotated[float, Meta(ge=0)] = 0.0
 
     checks: ClassVar[Mapping[str, Check]] = {
         "listen_host": check_listen_host,
@@ -198,6 +201,8 @@ EXPLAINED: Mapping[str, str] = {
     "network.advertise": "multiaddrs at which others reach this node, where they differ from the"
     " listening address (NAT, port forwarding)",
     "network.min_connections": "connections to keep, where that many nodes exist",
+    "network.relay": "whether this node passes bytes on between members that routers keep apart",
+    "network.relay_mbps": "the most that this node relays, in Mbit/s; 0: no cap",
     "worker.device": "auto, cpu, cuda, or one GPU: cuda:1",
     "worker.threads": "CPU threads for training; 0: one less than the processors",
     "worker.compile": "compile the model with torch.compile: faster steps, minutes at the start",

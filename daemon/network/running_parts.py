@@ -9,8 +9,11 @@ from libp2p.network.stream.net_stream import NetStream
 from daemon.network.addresses import PeerAddress
 from daemon.network.libp2p.host import Host
 from daemon.network.peers.services import PeerServices
+from daemon.network.traversal.preamble import Preamble
+from daemon.network.traversal.services import TraversalServices
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
+from protocol.network.reachability import UNKNOWN_REACHABILITY, Reachability, Way
 from protocol.ports.endpoint import Endpoint
 
 
@@ -19,6 +22,7 @@ class RunningParts(msgspec.Struct, frozen=True, kw_only=True):
 
     host: Host
     peers: PeerServices
+    traversal: TraversalServices
     nursery: trio.Nursery
 
 
@@ -58,6 +62,24 @@ class WhileRunning:
         """Note that the peer showed its certificate at `host`."""
         if self.parts is not None:
             self.parts.peers.targets.met_for_bulk(peer, host)
+
+    async def open_connected(self, peer: PeerId, protocol: str) -> NetStream:
+        """Open a stream over a connection that is up. Raises `Unreachable`."""
+        return await self._required().host.open_stream(peer, protocol)
+
+    async def connect_around(self, peer: PeerId, way: Way) -> trio.SocketStream:
+        """A TCP connection for bulk bytes in one of the ways that need others."""
+        return await self._required().traversal.connector.connect(peer, "bulk", way)
+
+    async def serve_preamble(self, preamble: Preamble, stream: trio.SocketStream) -> None:
+        """Serve a connection that began with a preamble; dropped while nothing runs."""
+        if self.parts is not None:
+            await self.parts.traversal.serve_preamble(preamble, stream)
+
+    @property
+    def reach(self) -> Reachability:
+        """Whether others can call this node, as far as is known."""
+        return self.parts.traversal.monitor.reach if self.parts else UNKNOWN_REACHABILITY
 
     def crash(self, error: BaseException) -> None:
         """End the whole network with an error of our own that the library would hide."""

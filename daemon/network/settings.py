@@ -10,6 +10,7 @@ import msgspec
 from daemon.network.addresses import KINDS
 from daemon.network.dns_addresses import ReadTexts, read_texts
 from daemon.network.peers.own_record import KeyObservation
+from daemon.network.traversal.relay import RelaySettings
 
 
 class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +36,8 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     min_connections: int = 8
     # An observer has no bulk plane: nothing listens for bulk streams.
     bulk: bool = True
+    # What this node relays for others. 0 bits a second: no cap.
+    relay: RelaySettings = RelaySettings()
     # Numbers that grow within a run of the daemon and from one run to the next.
     serials: Callable[[], int] = time.time_ns
     # Called with each record of this node's key that this process did not sign.

@@ -57,6 +57,7 @@ def node_started(signed: SignedManifest, network: Network, *, name: str, role: s
         min_peers=manifest.group.min_peers,
         admits=manifest.admits,
         owner=manifest.owner,
+        chain=manifest.chain,
     )
 
 

@@ -105,6 +105,7 @@ def _node_started(state: StatusState, event: journal.NodeStarted) -> None:
         owner=clean(event.owner, MAX_NAME_CHARS),
     )
     state.min_peers = event.min_peers
+    state.chain = clean(event.chain, MAX_NAME_CHARS)
     state.stopped = None
     state.held = False
     state.peers.pop(event.peer, None)

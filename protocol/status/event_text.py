@@ -77,11 +77,11 @@ class EventLog:
     def __init__(self) -> None:
         self._waiting = False
 
-    def describe(self, event: journal.JournalEvent) -> LeveledText | None:
+    def describe(self, event: journal.JournalEvent, name_of: NameOf = tail) -> LeveledText | None:
         """Return the level and the sentence of an event, or None if the log says it already."""
         known = self._waiting
         if isinstance(event, journal.Alone):
             self._waiting = True
         elif isinstance(event, journal.Planned | journal.RoundCertified | journal.RoundAveraged):
             self._waiting = False
-        return None if known and isinstance(event, journal.Alone) else describe(event)
+        return None if known and isinstance(event, journal.Alone) else describe(event, name_of)

@@ -72,6 +72,7 @@ COMMANDS: tuple[Command, ...] = (
     _own(
         "peers", "See what happens", "List the peers: path, round trip, round, last seen.", "status"
     ),
+    _own("doctor", "See what happens", "Measure how others reach this node, and say what to do."),
     _own("round", "See what happens", "Tell how a round went: phases, lost members, certificate."),
     _own("logs", "See what happens", "Show the log of this node; -f follows it."),
     _own("observe", "See what happens", "Serve the status page of a swarm, without training."),

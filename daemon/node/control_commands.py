@@ -9,9 +9,10 @@ import trio
 
 from daemon.control.server import Handler
 from daemon.journal import Journal
+from daemon.network.network import LibP2PNetwork
 from daemon.node.shutdown import Shutdown
 from daemon.services.service import Service
-from protocol.errors import UserError
+from protocol.errors import Unreachable, UserError
 from protocol.journal import JournalEvent, RoundAveraged, RoundCertified
 
 FINISH_ROUNDS, FINISH_S = 3.0, 60.0
@@ -29,10 +30,11 @@ class NodeControl:
         self._services: Sequence[Service] = ()
         self._finish, self._certified = trio.Event(), trio.Event()
         self._round_s = 0.0
+        self._network: LibP2PNetwork | None = None
 
-    def serves(self, services: Sequence[Service], round_s: float) -> None:
-        """Take the services that commands are about. A round of the run takes up to `round_s`."""
-        self._services, self._round_s = services, round_s
+    def serves(self, services: Sequence[Service], round_s: float, network: LibP2PNetwork) -> None:
+        """Take what commands are about. A round of the run takes up to `round_s`."""
+        self._services, self._round_s, self._network = services, round_s, network
 
     def handlers(self) -> dict[str, Handler]:
         """Return the handlers by the name of their command."""
@@ -42,6 +44,7 @@ class NodeControl:
             "pause": self._pause,
             "resume": self._resume,
             "finish": self._finish_round,
+            "network": self._diagnose,
         }
 
     async def run(self) -> None:
@@ -78,6 +81,14 @@ class NodeControl:
         for service in self._working():
             await service.hold(False)
         return b"{}"
+
+    async def _diagnose(self) -> bytes:
+        self._working()
+        assert self._network is not None
+        try:
+            return msgspec.json.encode(await self._network.diagnose())
+        except Unreachable as error:
+            raise UserError("STOPPING", "The node is stopping.", why=str(error)) from None
 
     def _working(self) -> Sequence[Service]:
         """The services. Raises `UserError` for a node that has none yet."""

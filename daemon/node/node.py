@@ -204,7 +204,7 @@ async def _work(
                 for service in services:
                     await working.start(_run_service, service, working.cancel_scope)
                 begun.set()
-                control.serves(services, manifest.round.seconds)
+                control.serves(services, manifest.round.seconds, network)
                 working.start_soon(chain.run, network)
                 for line in address_lines(node, network):
                     node.say(line)

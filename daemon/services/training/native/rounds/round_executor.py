@@ -75,6 +75,8 @@ class RoundExecutor:
         )
         sums = self._data_plane.own_sums(certificate)
         adopted = await self._state_sync.adopt(certificate, sums, download)
+        if self._fork_choice.trusts(adopted.tip):
+            adopted = replace(adopted, patient=True)
         self._downloads.moved()
         self._fork_choice.moved(downloaded=downloaded, tip=adopted.tip, now=trio.current_time())
         self._emit(adopted)

@@ -10,8 +10,11 @@ module does not learn of that failure (`protocol/round/views.py`, `pass_view` an
 
 from __future__ import annotations
 
+import math
 from itertools import islice
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from daemon.services.training.native.state.branch_policy import BranchPolicy, Course
 from daemon.services.training.native.state.downloads import ADVANCING_S
@@ -148,6 +151,35 @@ class ForkChoice:
                 near = other.hash in self._downloads.arrived
                 return None if near or self._is_without(other.hash, now) else entry.certificate
         return None
+
+    def impatient_for(self, tip: Tip, now: float, patience: Patience) -> OpenCertificate | None:
+        """Return the certificate that a node at `tip` would go to if it were patient.
+
+        None where it may go there now, or where nothing is ahead.
+        """
+        patient = replace(patience, since=-math.inf)
+        heads = [
+            *self._lineage.descendants(tip),
+            *(
+                other
+                for other in self._live_branches(tip)
+                if self._course(tip, other, patient, now) is Course.FOLLOW
+            ),
+        ]
+        for head in heads:
+            entry = self._lineage.entry(head.hash)
+            if entry is not None and not self._is_without(head.hash, now):
+                return None if self._accepts(tip, head, patience, now) else entry.certificate
+        return None
+
+    def trust(self, tip: Tip) -> None:
+        """Follow the certificates that lead to `tip` without waiting for the grace."""
+        if self._policy is not None:
+            self._policy.trust(tip.hash)
+
+    def trusts(self, tip: Tip) -> bool:
+        """Whether this node follows `tip` by the loss of its model."""
+        return self._policy is not None and self._policy.trusts(tip)
 
     def _live_branches(self, tip: Tip) -> list[Tip]:
         return self._lineage.other_branches(

@@ -10,7 +10,10 @@ import re
 from urllib.parse import urlsplit
 
 _EXAMPLE_ADDRESS = "/ip4/203.0.113.7/tcp/4001/p2p/12D3KooW..."
-_JOINED = re.compile(r"/(ip4|dns4)/[^/\s]+/tcp/[0-9]{1,5}/p2p/[0-9A-Za-z]+")
+_KINDS = "ip4|ip6|dns|dns4|dns6"
+_JOINED = re.compile(rf"/({_KINDS})/[^/\s]+/tcp/[0-9]{{1,5}}/p2p/[0-9A-Za-z]+")
+_DNSADDR = re.compile(r"/dnsaddr/[A-Za-z0-9._-]+(/p2p/[0-9A-Za-z]+)?")
+_ADVERTISED = re.compile(rf"/({_KINDS})/([^/\s]+)(/.*)?")
 
 
 def check_name(name: str) -> None:
@@ -23,23 +26,21 @@ def check_name(name: str) -> None:
 
 
 def check_listen_host(host: str) -> None:
-    """Accept IPv4 addresses."""
+    """Accept IP addresses."""
     try:
-        address = ipaddress.ip_address(host)
+        ipaddress.ip_address(host)
     except ValueError:
         raise ValueError(
-            f"{host!r} is not an IP address; 0.0.0.0 listens on all addresses of this machine"
+            f"{host!r} is not an IP address; :: listens on all addresses of this machine, 0.0.0.0"
+            " on all IPv4 addresses"
         ) from None
-    if address.version != 4:
-        raise ValueError(
-            f"{host!r} is an IPv6 address, which nodes do not support yet; 0.0.0.0 listens on all"
-            " IPv4 addresses"
-        )
 
 
 def check_join(addresses: tuple[str, ...]) -> None:
-    """Accept whole addresses of nodes, which end with the peer key."""
+    """Accept whole addresses of nodes, which end with the peer key, and /dnsaddr names."""
     for address in addresses:
+        if _DNSADDR.fullmatch(address):
+            continue
         if named := re.fullmatch(r"([\w.-]+):(\d+)", address):
             host, port = named.groups()
             whole = f"/{_kind(host)}/{host}/tcp/{port}/p2p/12D3KooW..."
@@ -52,8 +53,6 @@ def check_join(addresses: tuple[str, ...]) -> None:
                 f"{address!r} is not a multiaddr: copy the whole address that the node prints when"
                 f" it is ready, such as {_EXAMPLE_ADDRESS}"
             )
-        if address.startswith("/ip6/"):
-            raise ValueError(f"{address!r} is an IPv6 address, which nodes do not support yet")
         if "/p2p/" not in address:
             raise ValueError(
                 f"{address!r} names no peer key, so that anyone could answer there: copy the whole"
@@ -66,8 +65,8 @@ def check_join(addresses: tuple[str, ...]) -> None:
 def check_advertise(addresses: tuple[str, ...]) -> None:
     """Accept multiaddrs that begin with a host."""
     for address in addresses:
-        kind, host = (*address.split("/"), "", "")[1:3]
-        if not address.startswith("/") or kind not in ("ip4", "dns4") or not host:
+        parts = _ADVERTISED.fullmatch(address)
+        if parts is None or not _fits(parts[1], parts[2]):
             raise ValueError(f"{address!r} names no host; a right one is /ip4/203.0.113.7/tcp/4001")
 
 
@@ -84,6 +83,14 @@ def check_observer_host(host: str) -> None:
             f"{host!r} is not an address: 127.0.0.1 serves this machine only, 0.0.0.0 all addresses"
             " of this machine"
         )
+
+
+def check_origins(origins: tuple[str, ...]) -> None:
+    """Accept origins as browsers send them: scheme, host, and a port that is not the usual one."""
+    for origin in origins:
+        parts = urlsplit(origin)
+        if parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}":
+            raise ValueError(f"{origin!r} is not an origin such as https://example.org")
 
 
 def check_url(url: str) -> None:
@@ -103,6 +110,16 @@ def check_rpc(endpoints: tuple[str, ...]) -> None:
 
 def _kind(host: str) -> str:
     return "ip4" if host.replace(".", "").isdigit() else "dns4"
+
+
+def _fits(kind: str, host: str) -> bool:
+    """Whether an address is of the family that its kind names; names are not checked."""
+    if kind.startswith("dns"):
+        return True
+    try:
+        return f"ip{ipaddress.ip_address(host).version}" == kind
+    except ValueError:
+        return False
 
 
 def _has_host_and_port(url: str) -> bool:

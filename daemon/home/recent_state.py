@@ -30,7 +30,7 @@ MOST_RUNS = 32
 # For each run. One member that answers names the others.
 MOST_ADDRESSES = 32
 MOST_BYTES = 1 << 20
-_ADDRESS = r"^/(ip4|dns4)/[^/]+/tcp/[0-9]+/p2p/[0-9A-Za-z]+$"
+_ADDRESS = r"^/(ip4|ip6|dns|dns4|dns6)/[^/]+/tcp/[0-9]+/p2p/[0-9A-Za-z]+$"
 
 
 class RecentRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +71,7 @@ def save_recent_state(
         home: The home.
         signed: The run, which becomes the home's last run.
         port: The port at which other nodes look for this one.
-        members: The addresses of connected members. Without any, the saved ones stay.
+        members: The addresses of connected members. Saved ones stay behind them.
         hoped: Addresses to join that have not answered yet. They are saved if no member is known.
     """
     keep_manifest(home, signed)
@@ -79,7 +79,11 @@ def save_recent_state(
     name = signed.run.hex()
     before = next((visit for visit in known.runs if visit.run == name), RecentRun(run=name))
     hoped = tuple(address for address in hoped if re.fullmatch(_ADDRESS, address))
-    visit = RecentRun(run=name, members=(members or before.members or hoped)[:MOST_ADDRESSES])
+    # Earlier members stay behind the present ones, which may all be gone at the next start.
+    met = {_peer_of(address) for address in members}
+    earlier = [address for address in before.members if _peer_of(address) not in met]
+    kept = (*members, *earlier[: MOST_ADDRESSES // 2 if members else None])
+    visit = RecentRun(run=name, members=(kept or hoped)[:MOST_ADDRESSES])
     now = RecentState(
         port=port, runs=(visit, *(other for other in known.runs if other.run != name))[:MOST_RUNS]
     )
@@ -88,6 +92,10 @@ def save_recent_state(
             home / RECENT_STATE_FILE,
             [memoryview(msgspec.json.format(msgspec.json.encode(now)) + b"\n")],
         )
+
+
+def _peer_of(address: str) -> PeerId:
+    return address.rpartition("/p2p/")[2]
 
 
 def last_port(home: Path) -> int:
@@ -198,11 +206,7 @@ def same_but_rules(home: Path, under: Callable[[int], Manifest]) -> list[SignedM
 def run_among(home: Path, peers: set[PeerId]) -> SignedManifest | None:
     """Return the home's last run, if one of these peers was a member; else None."""
     known = load_recent_state(home)
-    if (
-        not known
-        or not known.runs
-        or not peers & {address.rpartition("/p2p/")[2] for address in known.runs[0].members}
-    ):
+    if not known or not known.runs or not peers & set(map(_peer_of, known.runs[0].members)):
         return None
     return kept_manifest(home, bytes.fromhex(known.runs[0].run))
 

@@ -1,4 +1,4 @@
-"""Addresses: the IPv4 hosts to advertise, and multiaddrs as peers write them."""
+"""Addresses: multiaddrs as peers write them, and the hosts that a node hands out."""
 
 from __future__ import annotations
 
@@ -11,12 +11,25 @@ from protocol.identity import PeerId, public_key_of
 
 # /dns4/<host name>/tcp/<port>/p2p/<52 characters>, with room.
 MAX_ADDRESS_CHARS = 160
+# Names are resolved to IPv4 addresses, to IPv6 addresses, or to both.
+FAMILIES = {
+    "dns": socket.AF_UNSPEC,
+    "dns4": socket.AF_INET,
+    "dns6": socket.AF_INET6,
+}
+KINDS = ("ip4", "ip6", *FAMILIES)
+# Every address of this machine: of IPv4 alone, or of both families.
+WILDCARDS = ("0.0.0.0", "::")
+
+# Connecting a UDP socket sends nothing. TEST-NET-1 (RFC 5737) is routed by default. The IPv6
+# documentation prefix (RFC 3849) is often not, so a global address stands for the internet there.
+_PROBED = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:4860:4860::8888"))
 
 
 class PeerAddress(NamedTuple):
-    """A multiaddr of one of the two kinds we use, with the peer expected there.
+    """A multiaddr of TCP, with the peer expected there.
 
-    The kinds are /ip4/HOST/tcp/PORT and /dns4/HOST/tcp/PORT.
+    The kinds are /ip4|ip6/HOST/tcp/PORT and /dns|dns4|dns6/NAME/tcp/PORT.
     """
 
     kind: str
@@ -26,9 +39,9 @@ class PeerAddress(NamedTuple):
 
     @classmethod
     def of_host(cls, host: str, port: int, peer: PeerId) -> PeerAddress:
-        """The address of a host that is an IPv4 address or a name."""
-        is_ip = host.replace(".", "").isdigit()
-        return cls("ip4" if is_ip else "dns4", host, port, peer)
+        """The address of a host: an IP address, a name, or the beginning /KIND/HOST."""
+        _, kind, name = host.split("/")[:3] if host.startswith("/") else ("", "", host)
+        return cls(kind or kind_of(name), name, port, peer)
 
     @property
     def transport(self) -> str:
@@ -39,8 +52,17 @@ class PeerAddress(NamedTuple):
         return f"{self.transport}/p2p/{self.peer}"
 
 
+def kind_of(host: str) -> str:
+    """The multiaddr kind of an IP address or a name."""
+    try:
+        return f"ip{ipaddress.ip_address(host).version}"
+    except ValueError:
+        # Peers of earlier releases know names of this kind alone.
+        return "dns4"
+
+
 def parse_peer_address(text: str) -> PeerAddress:
-    """Parse /ip4|dns4/HOST/tcp/PORT/p2p/PEER.
+    """Parse /ip4|ip6|dns|dns4|dns6/HOST/tcp/PORT/p2p/PEER.
 
     Raises:
         PeerFault: "malformed" for any other text, "identity" for a bad peer id.
@@ -56,18 +78,7 @@ def parse_peer_address(text: str) -> PeerAddress:
             "malformed", f"{text[:MAX_ADDRESS_CHARS]!r} is not /ip4/HOST/tcp/PORT/p2p/PEER"
         )
     _, kind, host, _, port, _, peer = parts
-    if kind == "ip4":
-        try:
-            ipaddress.IPv4Address(host)
-        except ValueError:
-            raise PeerFault("malformed", f"{host!r} is not an IPv4 address") from None
-    elif (
-        kind != "dns4"
-        or not host
-        or not host.replace("-", "").replace(".", "").isalnum()
-        or not host.isascii()
-    ):
-        raise PeerFault("malformed", f"{text!r} names neither an IPv4 address nor a host")
+    host = _checked_host(kind, host)
     if not (
         port.isascii()
         and port.isdigit()
@@ -78,6 +89,45 @@ def parse_peer_address(text: str) -> PeerAddress:
         raise PeerFault("malformed", f"{port!r} is not a TCP port")
     public_key_of(peer)
     return PeerAddress(kind, host, int(port), peer)
+
+
+def _checked_host(kind: str, host: str) -> str:
+    """The host in its usual writing. Raises `PeerFault`."""
+    if kind in ("ip4", "ip6"):
+        address = parse_ip(host)
+        if address is None or f"ip{address.version}" != kind:
+            raise PeerFault("malformed", f"{host!r} is not an IPv{kind[2:]} address")
+        return str(address)
+    if (
+        kind not in FAMILIES
+        or not host
+        or not host.replace("-", "").replace(".", "").isalnum()
+        or not host.isascii()
+    ):
+        raise PeerFault("malformed", f"{kind} {host!r} names neither an IP address nor a host")
+    return host
+
+
+def parse_ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that a peer may name; None for a name, or where it means different things.
+
+    An IPv4 address inside an IPv6 one would pass the rules for the other family. A scope such as
+    %eth0 is a name of the machine that wrote it.
+    """
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address) and (
+        address.ipv4_mapped is not None or address.scope_id is not None
+    ):
+        return None
+    return address
+
+
+def plain_host(host: str) -> str:
+    """The host of a socket's address: an IPv4 peer of a socket for both families is ::ffff:HOST."""
+    return host[7:] if host.startswith("::ffff:") and "." in host else host
 
 
 def parse_join_address(text: str) -> PeerAddress:
@@ -95,27 +145,34 @@ def parse_join_address(text: str) -> PeerAddress:
         ) from None
 
 
-def primary_host() -> str | None:
-    """The IPv4 address of the interface towards the internet; None on a machine without one."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+def primary_hosts() -> tuple[str, ...]:
+    """The addresses from which this machine calls the internet: of IPv4, then of IPv6.
+
+    A machine without a route to the internet in a family has none in this family.
+    """
+    found: list[str] = []
+    for family, target in _PROBED:
         try:
-            # Connecting a UDP socket sends nothing. TEST-NET-1 (RFC 5737) is routed by default.
-            probe.connect(("192.0.2.1", 9))
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect((target, 9))
+                host: str = probe.getsockname()[0]
         except OSError:
-            return None
-        host: str = probe.getsockname()[0]
-        return host
+            continue
+        if not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+            found.append(host)
+    return tuple(found)
 
 
 def advertised_hosts(listen_host: str, advertise: tuple[str, ...]) -> tuple[str, ...]:
     """The hosts to hand out, the most useful first.
 
-    What the user configured wins. A wildcard becomes the primary address and loopback.
+    What the user configured wins. A wildcard becomes the primary addresses and loopback.
     """
     if advertise:
         return advertise
-    if listen_host not in ("0.0.0.0", ""):
+    if listen_host not in (*WILDCARDS, ""):
         return (listen_host,)
-    primary = primary_host()
-    hosts = [primary] if primary and not primary.startswith("127.") else []
-    return (*hosts, "127.0.0.1")
+    primary = primary_hosts()
+    if listen_host == "0.0.0.0":
+        primary = tuple(host for host in primary if kind_of(host) == "ip4")
+    return (*primary, "127.0.0.1")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import trio
-
 from daemon.network.addresses import PeerAddress, advertised_hosts
 from daemon.network.settings import NetworkSettings
-from daemon.network.tcp import listen
+from daemon.network.shared_port import SharedPort
+from daemon.network.tcp import StreamListener, listen
 from protocol.identity import PeerId
 from protocol.ports.endpoint import MAX_HOSTS
 
@@ -21,19 +20,39 @@ class Listeners:
             UserError: "PORT" when a port cannot be used.
         """
         given = settings
-        self.control = listen(given.listen_host, given.listen_port, given.usual_port)
+        bound = listen(given.listen_host, given.listen_port, given.usual_port)
+        self.port: int = bound.socket.getsockname()[1]
+        self.bulk_port = 0
+        # Divides the connections at one port; None where each plane has its own.
+        self.shared: SharedPort | None = None
+        self.control: StreamListener = bound
         # An observer has no bulk plane.
-        self.bulk: trio.SocketListener | None = None
-        if given.bulk:
-            self.bulk = listen(given.listen_host, given.bulk_port)
-        port: int = self.control.socket.getsockname()[1]
-        self.addresses = tuple(
-            PeerAddress.of_host(host, port, peer)
-            for host in advertised_hosts(given.listen_host, given.advertise)
-        )
+        self.bulk: StreamListener | None = None
+        if given.bulk and given.one_port:
+            self.shared = SharedPort(bound)
+            self.control, self.bulk = self.shared.control, self.shared.bulk
+            self.bulk_port = self.port
+        elif given.bulk:
+            self.bulk = own = listen(given.listen_host, given.bulk_port)
+            self.bulk_port = own.socket.getsockname()[1]
+        self._peer = peer
+        self.hosts = advertised_hosts(given.listen_host, given.advertise)
+        # The home router's address, while the router sends our ports here.
+        self.mapped_host = ""
         # The usual port, where another program has it now; else 0.
-        wanted_another = given.usual_port not in (0, port) and not given.listen_port
+        wanted_another = given.usual_port not in (0, self.port) and not given.listen_port
         self.lost_port = given.usual_port if wanted_another else 0
+
+    @property
+    def addresses(self) -> tuple[PeerAddress, ...]:
+        """The addresses to hand out now, the most useful first."""
+        hosts = dict.fromkeys((self.mapped_host, *self.hosts) if self.mapped_host else self.hosts)
+        return tuple(PeerAddress.of_host(host, self.port, self._peer) for host in hosts)
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """The ports at which others call."""
+        return tuple(dict.fromkeys((self.port, self.bulk_port)))
 
     @property
     def bulk_address(self) -> tuple[tuple[str, ...], int]:
@@ -41,4 +60,4 @@ class Listeners:
         if self.bulk is None:
             return (), 0
         hosts = tuple(address.host for address in self.addresses)[:MAX_HOSTS]
-        return hosts, self.bulk.socket.getsockname()[1]
+        return hosts, self.bulk_port

@@ -7,26 +7,45 @@ from collections.abc import Callable
 
 import msgspec
 
+from daemon.network.addresses import KINDS
+from daemon.network.dns_addresses import ReadTexts, read_texts
 from daemon.network.peers.own_record import KeyObservation
+from daemon.network.traversal.relay import RelaySettings
 
 
 class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What a node's configuration says about its network."""
 
-    listen_host: str = "0.0.0.0"
+    listen_host: str = "::"
     # 0: `usual_port` where it is free, else any free port.
     listen_port: int = 0
     usual_port: int = 0
     # 0: any free port.
     bulk_port: int = 0
-    # Multiaddrs of peers to connect to.
+    # Bulk streams come in at the port of control connections.
+    one_port: bool = False
+    # Multiaddrs of peers to connect to, and names in DNS (/dnsaddr/NAME).
     join: tuple[str, ...] = ()
-    # Hosts to hand out to others; empty: the network works them out.
+    # Reads the TXT records of a name.
+    read_texts: ReadTexts = read_texts
+    # Hosts to hand out to others, also as /KIND/HOST; empty: the network works them out.
     advertise: tuple[str, ...] = ()
+    # Ask the home router to send the ports here.
+    upnp: bool = False
+    # Whether members of earlier releases may be in the run. They refuse the whole record of a peer
+    # that has an IPv6 address in it.
+    earlier_releases: bool = False
     min_connections: int = 8
     # An observer has no bulk plane: nothing listens for bulk streams.
     bulk: bool = True
+    # What this node relays for others. 0 bits a second: no cap.
+    relay: RelaySettings = RelaySettings()
     # Numbers that grow within a run of the daemon and from one run to the next.
     serials: Callable[[], int] = time.time_ns
     # Called with each record of this node's key that this process did not sign.
     on_key_observed: Callable[[KeyObservation], None] = lambda _observation: None
+
+    @property
+    def published_kinds(self) -> tuple[str, ...]:
+        """The kinds of addresses that this node's signed record may have."""
+        return ("ip4", "dns4") if self.earlier_releases else KINDS

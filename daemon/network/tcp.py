@@ -7,10 +7,13 @@ import socket
 
 import trio
 
+from daemon.network.addresses import plain_host
 from daemon.network.port_holder import port_holder
 from protocol.errors import UserError
 
 _BACKLOG = 256
+
+StreamListener = trio.abc.Listener[trio.SocketStream]
 
 _PORT_TAKEN = (
     "stop the program that has this port, or choose another one: "
@@ -18,7 +21,7 @@ _PORT_TAKEN = (
 )
 _PORT_FIXES = {
     errno.EADDRNOTAVAIL: (
-        "set listen_host under [network] to an address of this machine; 0.0.0.0 is every one"
+        "set listen_host under [network] to an address of this machine; :: is every one"
     ),
     errno.EACCES: (
         "ports below 1024 belong to root; choose a higher one: "
@@ -41,20 +44,30 @@ def remote_host(stream: trio.SocketStream) -> str:
         host: str = stream.socket.getpeername()[0]
     except OSError:
         return ""
-    return host
+    return plain_host(host)
 
 
 def bind(host: str, port: int) -> trio.SocketListener:
-    """A listening socket.
+    """A listening socket. At "::" it accepts IPv4 connections too.
 
-    Without SO_REUSEPORT: a second daemon on the same port must fail instead of sharing it.
+    Without SO_REUSEPORT: a second daemon on the same port must fail instead of sharing it. On a
+    machine without IPv6, "::" stands for 0.0.0.0.
 
     Raises:
         OSError: When the address or the port cannot be used.
     """
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        if error.errno != errno.EAFNOSUPPORT or host != "::":
+            raise
+        host = "0.0.0.0"
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         sock.bind((host, port))
         sock.listen(_BACKLOG)
     except OSError:

@@ -9,6 +9,7 @@ import trio
 
 from daemon.home.layout import BULK_CERTIFICATE_FILE
 from daemon.journal import Journal
+from daemon.network.addresses import WILDCARDS
 from daemon.network.network import LibP2PNetwork
 from daemon.network.port_holder import port_holder
 from daemon.network.tls.certificate import load_or_make
@@ -16,18 +17,25 @@ from daemon.node.discovery import network_settings
 from daemon.node.duplicate_key import DuplicateKeyDetector
 from daemon.node.node_parts import NodeParts
 from daemon.version import version
-from protocol.journal import InputRefused, NodeStarted, TrafficReport
+from protocol.journal import AddressesChanged, InputRefused, NodeStarted, TrafficReport
 from protocol.ports.network import Network
+from protocol.rules.versions import RULES_4
 from protocol.run.manifest import SignedManifest
 
 # The page shows traffic and refusals as current; it asks once a second.
 REPORT_S = 2.0
 
 
-def build_network(node: NodeParts, detector: DuplicateKeyDetector) -> LibP2PNetwork:
+def build_network(
+    node: NodeParts, signed: SignedManifest, detector: DuplicateKeyDetector
+) -> LibP2PNetwork:
     """Return the node's network, which has not started yet."""
     settings = msgspec.structs.replace(
-        network_settings(node.config), serials=node.serials.next, on_key_observed=detector.saw
+        network_settings(node.config),
+        serials=node.serials.next,
+        on_key_observed=detector.saw,
+        # Earlier releases know no run of rules 4.
+        earlier_releases=signed.open().rules < RULES_4,
     )
     certificate = load_or_make(node.config.home / BULK_CERTIFICATE_FILE, node.config.node.name)
     return LibP2PNetwork(settings, node.secret, certificate)
@@ -49,13 +57,18 @@ def node_started(signed: SignedManifest, network: Network, *, name: str, role: s
         min_peers=manifest.group.min_peers,
         admits=manifest.admits,
         owner=manifest.owner,
+        chain=manifest.chain,
     )
 
 
 async def report_network(network: Network, journal: Journal) -> None:
-    """Record the network's traffic and refusals every `REPORT_S`, until cancelled."""
+    """Record the network's traffic, refusals and addresses every `REPORT_S`, until cancelled."""
     before: dict[str, int] = {}
+    addresses = network.addresses
     while True:
+        if network.addresses != addresses:
+            addresses = network.addresses
+            journal.record(AddressesChanged(addresses=addresses))
         traffic, refusals = network.traffic(), dict(network.refusals())
         journal.record(
             TrafficReport(
@@ -97,7 +110,7 @@ def address_lines(node: NodeParts, network: LibP2PNetwork) -> Iterator[str]:
     first, *others = network.addresses
     for address in others:
         yield f"Also reachable at {address}"
-    if node.config.network.listen_host == "0.0.0.0" and first.startswith("/ip4/127."):
+    if node.config.network.listen_host in WILDCARDS and first.startswith("/ip4/127."):
         yield (
             "No network was found: only nodes on this machine can join. Connect this machine to a"
             " network, then restart the node."

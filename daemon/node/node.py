@@ -16,6 +16,7 @@ from contextlib import AsyncExitStack, suppress
 from functools import partial
 
 import trio
+from msgspec.structs import replace
 
 from daemon.chain.client_setup import check_profile
 from daemon.chain.home_runs import keep_manifest
@@ -32,8 +33,9 @@ from daemon.journal import Journal, dates_of_certificates
 from daemon.network.network import LibP2PNetwork
 from daemon.node.chain_setup import NodeChain
 from daemon.node.control_commands import NodeControl
-from daemon.node.discovery import announce, manifest_of_others, save_members
+from daemon.node.discovery import announce, save_members
 from daemon.node.duplicate_key import DuplicateKeyDetector
+from daemon.node.manifest_search import manifest_of_others, with_members
 from daemon.node.membership import (
     count_uses,
     keep_owner_records,
@@ -122,6 +124,8 @@ async def run(
                 wanted = invitation.run if invitation is not None else None
                 manifest = await manifest_of_others(config, say, wanted)
                 await in_thread(partial(enter_run, config, manifest, signer.peer, invitation))
+                # The run is known only now, and with it the members that this home met before.
+                node = replace(node, config=with_members(config, manifest))
             status = await _work(node, manifest, begun, control)
             leave_now()
     # Nothing may be written into a home that was lost.
@@ -177,7 +181,7 @@ async def _work(
         await in_thread(lambda: dates_of_certificates(home / JOURNAL_FILE, week_ago_s))
     )
     detector = DuplicateKeyDetector(node.config, node.signer.peer, node.serials, journal)
-    network = build_network(node, detector)
+    network = build_network(node, signed, detector)
     for service in services:
         service.register(network)
     chain.register(network)

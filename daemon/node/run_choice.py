@@ -95,15 +95,15 @@ def choose_run(
 
     An invitation chooses its run, also where this home is in others.
 
-    Without either, the home's last run continues. Without addresses, the node joins the members
-    that the home met in the run before.
+    Without either, the home's last run continues. The node also joins the members that the home met
+    in the run before, so that it finds the run again where the addresses to join are gone.
 
     Raises:
         UserError: "MANIFEST" or "MANIFEST_OWNER" for the file, "RUN" where the run is ambiguous,
             "RULES" for a run of rules that this program does not know.
     """
     if invitation is not None:
-        return _of_invitation(invitation, named, home)
+        return _of_invitation(invitation, named, join, home)
     if named is None and join:
         return RunChoice(manifest=None, join=join, assumed=(RUN_OF_THE_JOINED,))
     # A late import: it takes half a second, which an error in the settings does not pay.
@@ -136,17 +136,23 @@ def choose_run(
             " (change: --run FILE, or --join MULTIADDR to join a swarm)."
         )
     check_rules(manifest.open().rules, manifest.run.hex()[:SHOWN_DIGITS])
-    members = () if join else recent_state.members_of(home, manifest.run)
+    members = recent_state.members_of(home, manifest.run)
     if members:
         more = f" and {len(members) - 1} more" if members[1:] else ""
-        assumed.append(
-            f"Joining the members of the last start: {members[0]}{more} (change: --join)."
-        )
-    return RunChoice(manifest=manifest, join=join or members, assumed=tuple(assumed))
+        also = "Also joining" if join else "Joining"
+        assumed.append(f"{also} the members of the last start: {members[0]}{more}.")
+    return RunChoice(
+        manifest=manifest, join=tuple(dict.fromkeys((*join, *members))), assumed=tuple(assumed)
+    )
 
 
-def _of_invitation(invitation: Invitation, named: Path | None, home: Path) -> RunChoice:
-    """Return the run of an invitation, from this home where it is known here."""
+def _of_invitation(
+    invitation: Invitation, named: Path | None, join: tuple[str, ...], home: Path
+) -> RunChoice:
+    """Return the run of an invitation, from this home where it is known here.
+
+    The addresses of the settings are tried with those of the invitation.
+    """
     # A late import, as in `choose_run`.
     from daemon.home import recent_state  # noqa: PLC0415
 
@@ -163,7 +169,11 @@ def _of_invitation(invitation: Invitation, named: Path | None, home: Path) -> Ru
         check_rules(known.open().rules, shown)
     return RunChoice(
         manifest=known,
-        join=invitation.addresses,
+        join=tuple(
+            dict.fromkeys(
+                (*invitation.addresses, *join, *recent_state.members_of(home, invitation.run))
+            )
+        ),
         assumed=(f"Run: {shown}, to which the invitation invites.",),
     )
 

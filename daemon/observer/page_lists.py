@@ -156,6 +156,10 @@ def _path(peer: PeerSummary) -> str:
         "libp2p": ("◍", "libp2p"),
         "relayed": ("◐", "relayed"),
     }.get(peer.path, ("○", "none"))
+    if peer.lost_at:
+        reason = f": {escape(peer.lost_reason)}" if peer.lost_reason else ""
+        lost = f'<span aria-hidden="true">✕</span> lost{reason}, {when(peer.lost_at)}'
+        return f'<span class="path lost">{lost}</span>'
     return f'<span class="path {word}"><span aria-hidden="true">{glyph}</span> {word}</span>'
 
 
@@ -199,12 +203,14 @@ def _peer_row(peer: PeerSummary, membership: MembershipSummary | None) -> str:
     )
     name = f'<span class="name">{escape(peer.name) or "unnamed"}</span> {identity}'
     data = "".join(f'<td data-label="{label}">{cell}</td>' for label, cell in cells)
-    return f'<tr><th scope="row"{device}>{name}{role}</th>{data}</tr>'
+    gone = ' class="gone"' if peer.lost_at else ""
+    return f'<tr{gone}><th scope="row"{device}>{name}{role}</th>{data}</tr>'
 
 
 def peers_table(status: Status) -> str:
-    """Return the peers, one in each row, connected ones first."""
-    if not status.peers:
+    """Return the peers, one in each row, connected ones first, and those lost lately last."""
+    known = (*status.peers, *status.lost)
+    if not known:
         return '<p class="empty">No peer is known at the moment.</p>'
     heads = "".join(
         f'<th scope="col">{head}</th>'
@@ -222,8 +228,8 @@ def peers_table(status: Status) -> str:
             "Last seen",
         )
     )
-    rows = "".join(_peer_row(peer, status.membership) for peer in status.peers[:SHOWN_PEERS])
-    rest = len(status.peers) - SHOWN_PEERS
+    rows = "".join(_peer_row(peer, status.membership) for peer in known[:SHOWN_PEERS])
+    rest = len(known) - SHOWN_PEERS
     more = (
         f'<p class="dim">and {count(rest)} more in <a href="/api/v1/peers">/api/v1/peers</a></p>'
         if rest > 0

@@ -42,7 +42,7 @@ async def choose_model(config: Config, choice: ModelChoice, say: Say) -> SignedM
     """
     if choice.join:
         # A late import: the network takes two seconds, which a model of the home does not need.
-        from daemon.node.discovery import find_manifest  # noqa: PLC0415
+        from daemon.node.manifest_search import find_manifest  # noqa: PLC0415
 
         ensure_home(config.home)
         return await find_manifest(config, config.home)

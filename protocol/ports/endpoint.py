@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from protocol.identity import PeerId
+from protocol.network.reachability import UNKNOWN_REACHABILITY, Reachability
 
 # One endpoint lists its interfaces, a public address and a name; the rest is a reserve.
 MAX_HOSTS = 8
@@ -17,7 +18,7 @@ MAX_HOST_CHARS = 253
 MAX_CERTIFICATE_BYTES = 2048
 
 
-class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where a peer accepts bulk streams: its addresses and the exact certificate that it shows.
 
     A caller tries `hosts` in order. `certificate` is the self-signed X.509 certificate in DER.
@@ -30,3 +31,5 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     ]
     port: Annotated[int, Meta(ge=0, le=65_535)]
     certificate: Annotated[bytes, Meta(max_length=MAX_CERTIFICATE_BYTES)]
+    # What the peer knows of how others reach it. Releases before this field ignore it.
+    reach: Reachability = UNKNOWN_REACHABILITY

@@ -101,6 +101,7 @@ def begin(
         live=live,
         view=view_records.get(tip.hash, 0),
         view_records=view_records,
+        began=now,
         full_since=now if full_since is None else full_since,
         notices=notices or Notices(),
     )

@@ -107,6 +107,8 @@ class RoundState(msgspec.Struct, frozen=True, kw_only=True):
     deadline: float
     # Monotonic seconds: when this phase began.
     entered: float = 0.0
+    # Monotonic seconds: when this node began the round after its tip.
+    began: float = 0.0
     # Monotonic seconds: when this node started, or last adopted a full certificate. How long it
     # waits for a quorum counts from here (`protocol/round/quorum.py`).
     full_since: float = 0.0
@@ -234,6 +236,15 @@ class RoundState(msgspec.Struct, frozen=True, kw_only=True):
         """
         here = self.live - self.lost
         return here if self.record is None else here.intersection(self.record.voters)
+
+    def may_lead(self, now: float) -> frozenset[PeerId]:
+        """The peers that may lead a view: the live ones, and this node.
+
+        Right after a certificate also its members: their beacons at the new tip are on their way.
+        """
+        arriving = now < self.began + self.context.manifest.round.ready_s
+        members = self.tip.members if arriving else ()
+        return (self.live.union(members) - self.lost) | {self.context.me}
 
     @property
     def leader_order(self) -> tuple[PeerId, ...]:

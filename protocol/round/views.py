@@ -41,7 +41,7 @@ def begin_view(state: RoundState, now: float, view: int, reason: str) -> Transit
     if (later := later_view(state, view)) is not None:
         reason += f"; going to view {later}, where others wait"
         view = later
-    view, skipped = _skip_absent(state, view)
+    view, skipped = _skip_absent(state, now, view)
     if skipped:
         names = ", ".join(short(peer) for peer in dict.fromkeys(skipped))
         reason += f"; passed over {names}, not connected or in a later view"
@@ -81,9 +81,13 @@ def begin_view(state: RoundState, now: float, view: int, reason: str) -> Transit
     return state, [*actions, *_offer_to(state, leader), *announce_view(state, left)]
 
 
-def _skip_absent(state: RoundState, view: int) -> tuple[int, list[PeerId]]:
-    """The first view from `view` on whose leader may be alive, and the leaders passed over."""
-    here = (state.live - state.lost) | {state.context.me}
+def _skip_absent(state: RoundState, now: float, view: int) -> tuple[int, list[PeerId]]:
+    """The first view from `view` on whose leader may be alive, and the leaders passed over.
+
+    A merge may begin at the instant of a certificate, before any beacon at the new tip has come.
+    Without `may_lead`, each of four nodes then led a view of its own (5 s were lost).
+    """
+    here = state.may_lead(now)
     order = state.leader_order
     skipped: list[PeerId] = []
     while len(skipped) < len(order):

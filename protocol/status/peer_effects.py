@@ -5,8 +5,8 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from protocol import journal
-from protocol.status.figures import clean, finite, natural, whole
-from protocol.status.records import KEPT_PEERS, PeerSummary
+from protocol.status.figures import clean, duration, finite, natural, whole
+from protocol.status.records import KEPT_LOST, KEPT_PEERS, LOST_KEPT_S, PeerSummary
 from protocol.status.state import MAX_NAME_CHARS, MAX_TEXT_CHARS, StatusState
 
 
@@ -17,6 +17,7 @@ def _keep_peer(state: StatusState, peer: PeerSummary) -> None:
     first.
     """
     state.peers.pop(peer.peer, None)
+    state.lost.pop(peer.peer, None)
     if len(state.peers) >= KEPT_PEERS:
         oldest = next(
             (known.peer for known in state.peers.values() if not known.connected),
@@ -59,6 +60,8 @@ def peer_up(state: StatusState, event: journal.PeerUp) -> None:
             address=address,
             connected=True,
             last_seen=natural(event.at),
+            lost_at=0.0,
+            lost_reason="",
         ),
     )
 
@@ -72,7 +75,14 @@ def peer_down(state: StatusState, event: journal.PeerDown) -> None:
         del state.peers[event.peer]
         return
     state.peers[event.peer] = replace(
-        known, path="", rtt_s=None, connected=False, quality="", quality_reason=""
+        known,
+        path="",
+        rtt_s=None,
+        connected=False,
+        quality="",
+        quality_reason="",
+        lost_at=natural(event.at),
+        lost_reason=clean(event.reason, MAX_TEXT_CHARS),
     )
 
 
@@ -117,7 +127,18 @@ def peer_report(state: StatusState, event: journal.PeerReport) -> None:
 
 def peer_forgotten(state: StatusState, event: journal.PeerForgotten) -> None:
     state.other_tasks.pop(event.peer, None)
-    state.peers.pop(event.peer, None)
+    known = state.peers.pop(event.peer, None)
+    if known is None or known.role != "node":
+        return
+    now = natural(event.at)
+    lost = known
+    if not known.lost_at:
+        silent = f"it was silent for {duration(event.silent_s)}"
+        lost = replace(known, lost_at=now, lost_reason=silent, connected=False, path="", rtt_s=None)
+    state.lost[event.peer] = lost
+    for peer, one in list(state.lost.items()):
+        if len(state.lost) > KEPT_LOST or now - one.lost_at > LOST_KEPT_S:
+            del state.lost[peer]
 
 
 def peer_registered(state: StatusState, event: journal.PeerRegistered) -> None:

@@ -2,8 +2,9 @@
 
 Their field names are those of `/api/v1/status` and of `hypergpud status --json`.
 
-Of the project, this module imports `reference.py` alone: `hypergpud status` reads these records and
-must answer at once, but `protocol.identity`, where `PeerId` lives, loads a cryptography library.
+Of the project, this module imports `reference.py` and `totals.py` alone: `hypergpud status` reads
+these records and must answer at once, but `protocol.identity`, where `PeerId` lives, loads a
+cryptography library.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import msgspec
 
 from protocol.status.reference import ReferenceCurve
+from protocol.status.totals import Totals
 
 # The same as protocol.identity.PeerId.
 PeerId = str
@@ -26,6 +28,12 @@ KEPT_POINTS = 600
 
 KEPT_PEERS = 4096
 """Peers in a status. Beacons are free, so a stranger could sign them with any number of keys."""
+
+KEPT_LOST = 128
+"""Lost peers in a status: two full plans."""
+
+LOST_KEPT_S = 3600.0
+"""How long a lost peer is shown: long enough for a person who looks in once an hour."""
 
 
 class EventLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +84,8 @@ class NodeSummary(msgspec.Struct, frozen=True, kw_only=True):
     trained_s: float = 0.0
     disk_written_bytes: int = 0
     disk_hourly_bytes: int = 0
+    # Why the disk refuses to write now; empty while it does not.
+    disk_refusal: str = ""
 
 
 class QuorumSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,6 +151,11 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     owner: PeerId = ""
     # None before the first report, and in runs of rules 2 and 3.
     quorum: QuorumSummary | None = None
+    # The usual time between two certificates: the median of the last ones, and at least what the
+    # last plan chose. None before the second certificate.
+    usual_round_s: float | None = None
+    # Why the run counts as standing still; empty while certificates come as usual.
+    standstill: str = ""
 
 
 class RoundSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,6 +186,8 @@ class RoundSummary(msgspec.Struct, frozen=True, kw_only=True):
     held_out_scorers: int = 0
     # Contributors from whose work the clip took a part, as far as this node summed it.
     clipped: tuple[PeerId, ...] = ()
+    # Samples of each of `contributors`, in the same order.
+    contributed: tuple[int, ...] = ()
 
     @property
     def exchange_s(self) -> float:
@@ -218,7 +235,8 @@ class PeerSummary(msgspec.Struct, frozen=True, kw_only=True):
     "high-performance", "standard" or "basic", by certified samples per round, or empty.
     `registration` is a value of
     `RegistrationState`, or empty if the run has no chain. `alert` is a sentence if the peer
-    suddenly does much more than before.
+    suddenly does much more than before. `lost_at` is when the last connection broke or the peer
+    fell silent, and `lost_reason` says why; 0 and empty while the peer is heard.
     """
 
     peer: PeerId
@@ -247,6 +265,8 @@ class PeerSummary(msgspec.Struct, frozen=True, kw_only=True):
     pool: str = ""
     registration: str = ""
     alert: str = ""
+    lost_at: float = 0.0
+    lost_reason: str = ""
 
 
 class NewcomerSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -304,7 +324,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     `rounds` and `events` begin with the newest. `peers` begin with the connected ones. `refusals`
     has every word of `REFUSALS`. `rewards` is a sentence. `curve` and `held_out` begin with the
     oldest point and are evenly thinned over the whole run. `reference` is a curve to
-    compare with, if an observer was given one.
+    compare with, if an observer was given one. `lost` has the peers that were lost within the last
+    `LOST_KEPT_S`, the last one first.
     """
 
     as_of: float
@@ -323,3 +344,5 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     reference: ReferenceCurve | None = None
     # None in runs of rules 2 and 3, whose certificates name no voters.
     membership: MembershipSummary | None = None
+    lost: tuple[PeerSummary, ...] = ()
+    totals: Totals = Totals()

@@ -27,6 +27,10 @@ from protocol.status.records import (
     RoundSummary,
     RunSummary,
 )
+from protocol.status.totals import Totals
+
+KEPT_INTERVALS = 20
+"""Times between certificates whose median is the usual one. It follows a changed rhythm soon."""
 
 KEPT_ABOUT_PEERS = 15
 """How many of the KEPT_EVENTS sentences may be about peers that come, go or are refused."""
@@ -87,6 +91,11 @@ class StatusState:
         self.rounds: deque[RoundSummary] = deque(maxlen=KEPT_ROUNDS)
         # The peer that was heard from last comes last.
         self.peers: dict[PeerId, PeerSummary] = {}
+        self.totals = Totals()
+        # Peers that were forgotten lately, the last one last.
+        self.lost: dict[PeerId, PeerSummary] = {}
+        # Seconds between the last certificates.
+        self.intervals: deque[float] = deque(maxlen=KEPT_INTERVALS)
         self.refusals: dict[str, int] = dict.fromkeys(REFUSALS, 0)
         self.refusal_shown_at: dict[str, float] = {}
         self.curve: ThinnedCurve[LossPoint] = ThinnedCurve()
@@ -115,6 +124,8 @@ class StatusState:
         # What could not be written, and when that last failed; empty once it was written.
         self.disk_full, self.disk_full_at = "", 0.0
         self.reputations = Reputations()
+        # The chain that the run pays on, or "none".
+        self.chain = "none"
         # The sentence of the last chain report, or empty.
         self.rewards = ""
         self.stopped: str | None = None
@@ -127,7 +138,7 @@ class StatusState:
         """Return a peer's name for a sentence, with the end of its id: names are not unique."""
         if peer == self.you.peer:
             return "you"
-        known = self.peers.get(peer)
+        known = self.peers.get(peer) or self.lost.get(peer)
         return (
             f"{known.name} ({tail(peer)})"
             if known and known.name

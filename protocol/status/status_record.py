@@ -5,9 +5,10 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from protocol.identity import PeerId
-from protocol.status.records import PeerSummary, RunSummary, Status
+from protocol.status.records import LOST_KEPT_S, PeerSummary, RunSummary, Status
+from protocol.status.standstill import recently_heard, standstill, usual_round_s
 from protocol.status.state import StatusState
-from protocol.status.verdict import recently_heard, verdict_of
+from protocol.status.verdict import disk_refusal, verdict_of
 
 NO_REWARDS = "this run pays nothing: it has no chain"
 NOT_CERTIFIED = "nothing: rounds of the engine hivemind carry no certificates and earn nothing"
@@ -23,7 +24,22 @@ def _run_now(state: StatusState, now: float) -> RunSummary:
     speed = sum(peer.samples_per_second for peer in training) + (
         state.you.samples_per_second if is_node else 0.0
     )
-    return replace(state.run, nodes=len(training) + is_node, samples_per_second=speed)
+    still = standstill(state, now)
+    return replace(
+        state.run,
+        nodes=len(training) + is_node,
+        samples_per_second=speed,
+        usual_round_s=usual_round_s(state),
+        standstill=still[1] if still is not None and state.stopped is None else "",
+    )
+
+
+def _rewards(state: StatusState) -> str:
+    if state.run.engine == "hivemind":
+        return NOT_CERTIFIED
+    if state.rewards or state.chain == "none":
+        return state.rewards or NO_REWARDS
+    return f"this run pays on {state.chain}"
 
 
 def status_at(state: StatusState, now: float) -> Status:
@@ -36,15 +52,21 @@ def status_at(state: StatusState, now: float) -> Status:
         as_of=now,
         verdict=sentence,
         level=level,
-        you=state.you,
+        you=replace(state.you, disk_refusal=disk_refusal(state, now)),
+        totals=state.totals,
         run=_run_now(state, now),
         rounds=tuple(state.rounds),
         peers=tuple(sorted(state.peers.values(), key=_order)),
         network=state.network,
         refusals=dict(state.refusals),
-        rewards=NOT_CERTIFIED if state.run.engine == "hivemind" else state.rewards or NO_REWARDS,
+        rewards=_rewards(state),
         events=state.newest_lines(),
         curve=state.curve.points(),
         membership=state.membership,
         held_out=state.held_out.points(),
+        lost=tuple(
+            peer
+            for peer in sorted(state.lost.values(), key=lambda one: -one.lost_at)
+            if now - peer.lost_at <= LOST_KEPT_S
+        ),
     )

@@ -10,7 +10,7 @@ The first rule that applies gives the sentence:
     paused            a person paused training
     no quorum         too few voters of the run are connected (rules 4)
     alone             work waits for more nodes, or the other nodes have another task
-    stale             rounds used to be certified, and none was for long
+    standing still    no certificate came in several times the usual interval
     rounds            how many of the last rounds counted, and what became of the others
     training          no round is certified yet
 
@@ -26,18 +26,9 @@ from protocol.status.figures import count, duration, loss, phase_words, quantity
 from protocol.status.held_out_scores import overfitting, rising
 from protocol.status.membership import membership_trouble
 from protocol.status.records import PeerSummary
+from protocol.status.standstill import recently_heard, standstill
 from protocol.status.state import StatusState
 from protocol.status.text_parts import LeveledText, because
-
-HEARD_S = 30.0
-"""A peer counts as training while its last beacon is not older. Beacons come every few seconds."""
-
-STALE_ROUNDS = 5.0
-STALE_AT_LEAST_S = 60.0
-"""Rounds, and seconds, without a certificate before the verdict says so.
-
-Two failed views and a restart are normal.
-"""
 
 DISK_SILENT_S, DISK_SILENT_ROUNDS = 30.0, 3.0
 """How long a full disk is reported after its last error.
@@ -49,44 +40,24 @@ UNCERTIFIED = ("averaged", "partial", "apart", "failed")
 """The outcomes of rounds without certificates."""
 
 
-def recently_heard(peers: list[PeerSummary], now: float) -> list[PeerSummary]:
-    return [peer for peer in peers if peer.role == "node" and now - peer.last_seen <= HEARD_S]
+def disk_refusal(state: StatusState, now: float) -> str:
+    """Return why the disk refuses to write; empty where it does not.
 
-
-def _stale(state: StatusState, now: float) -> LeveledText | None:
-    """Say that no round was certified for long. Applies only if the length of a round is known."""
-    last = state.newest
-    if last is None or state.run.round_seconds is None:
-        return None
-    silent = now - last.at
-    if silent <= max(STALE_ROUNDS * state.run.round_seconds, STALE_AT_LEAST_S):
-        return None
-    # Whole minutes, so that the sentence does not change every second.
-    minutes = duration(silent // 60 * 60)
-    tried = next(
-        (
-            f" Last try{because(known.reason)}"
-            for known in state.rounds
-            if known.outcome == "missed" and known.reason
-        ),
-        "",
-    )
-    return (
-        "bad",
-        f"No round was certified for {minutes}; the last one was round {last.number}.{tried}",
-    )
+    Every failed attempt repeats the warning.
+    """
+    silent = now - state.disk_full_at
+    limit_s = max(DISK_SILENT_S, DISK_SILENT_ROUNDS * (state.run.round_seconds or 0.0))
+    return state.disk_full if silent <= limit_s else ""
 
 
 def _disk_full(state: StatusState, now: float) -> LeveledText | None:
-    """Say that the disk refuses to write. Every failed attempt repeats the warning."""
-    silent = now - state.disk_full_at
-    if not state.disk_full or silent > max(
-        DISK_SILENT_S, DISK_SILENT_ROUNDS * (state.run.round_seconds or 0.0)
-    ):
+    """Say that the disk refuses to write."""
+    refusal = disk_refusal(state, now)
+    if not refusal:
         return None
-    level = "bad" if state.disk_full.startswith(NOT_OFFERED) else "warning"
+    level = "bad" if refusal.startswith(NOT_OFFERED) else "warning"
     what_to_do = "Free some space there; the node then continues by itself"
-    return level, f"The disk refuses to write: {state.disk_full}. {what_to_do}"
+    return level, f"The disk refuses to write: {refusal}. {what_to_do}"
 
 
 def _alone(state: StatusState, training: list[PeerSummary]) -> LeveledText:
@@ -273,6 +244,14 @@ def verdict_of(state: StatusState, now: float) -> LeveledText:
     return level, sentence
 
 
+def _after(still: LeveledText | None, advice: LeveledText) -> LeveledText:
+    """Return what to do, after the sentence that says that the run stands still."""
+    if still is None:
+        return advice
+    level = "bad" if "bad" in (still[0], advice[0]) else advice[0]
+    return level, f"{still[1]}. {advice[1]}"
+
+
 def _verdict_of(state: StatusState, now: float) -> LeveledText:
     you = state.you
     if state.stopped is not None:
@@ -280,9 +259,9 @@ def _verdict_of(state: StatusState, now: float) -> LeveledText:
     if state.stuck:
         return "bad", f"Cannot continue{because(state.stuck)}"
     training = recently_heard(list(state.peers.values()), now)
-    stale = _stale(state, now)
+    still = standstill(state, now)
     if you.role == "observer":
-        return stale or _run_seen(state, training)
+        return still or _run_seen(state, training)
     if you.failure and (state.trainer_down or state.trainer_up):
         return "bad", you.failure
     if state.trainer_down:
@@ -296,11 +275,11 @@ def _verdict_of(state: StatusState, now: float) -> LeveledText:
     if state.held:
         return _paused(state)
     if quorum := _quorum(state):
-        return quorum
+        return _after(still, quorum)
     if state.alone:
-        return _alone(state, training)
-    if stale:
-        return stale
+        return _after(still, _alone(state, training))
+    if still:
+        return still
     own = _averaged_rounds(state) or _own_rounds(state)
     if own:
         return own

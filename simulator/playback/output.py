@@ -18,8 +18,7 @@ from simulator.playback import membership
 from simulator.playback.plot import plot_report
 from simulator.playback.pool import Outcome, jobs_here, play_all, play_fuzz, shortest
 from simulator.playback.report import StoryReport
-from simulator.scenarios.branches import BRANCHES
-from simulator.scenarios.catalog import IN_GROUPS, SCENARIOS, TABLES, scenario
+from simulator.scenarios.catalog import IN_GROUPS, SCENARIOS, TABLES, TRUST, scenario
 from simulator.scenarios.story import Story, read_story, write_story
 
 
@@ -55,7 +54,7 @@ def outcomes_of(
         return play_all([read_story(schedule)], 1)
     if name == membership.NAME:
         return [membership.play_membership(nodes, seed)]
-    wanted = [*SCENARIOS, *IN_GROUPS, *BRANCHES] if name == "all" else [name or ""]
+    wanted = [*SCENARIOS, *IN_GROUPS, *TRUST] if name == "all" else [name or ""]
     return play_all([scenario(each, nodes, seed) for each in wanted], count)
 
 

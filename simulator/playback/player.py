@@ -32,9 +32,10 @@ class StoryPlayer:
             manifest=story.manifest(),
             link=LINKS[story.link](),
             parameters=story.parameters,
-            samples_per_second=lambda index: story.samples_per_second * (1.0 + 0.1 * (index % 5)),
+            samples_per_second=story.pace_of,
             marked=story.marked,
             founders=story.founders,
+            allowlist=story.allowlist,
         )
         self.scheduler = FaultScheduler(self.world, story.schedule)
         self.progress = ProgressCheck(story, self.world, self.scheduler)

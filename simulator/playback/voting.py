@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import msgspec
 
 from protocol.averaging.replay import is_merge
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.tip import Tip
+from protocol.journal import RoundCertified
 from protocol.membership.certificate_check import is_full_certificate
 from protocol.run.manifest import Manifest
 from simulator.scenarios.story import VotesWanted
@@ -24,6 +27,9 @@ class Voting(msgspec.Struct, frozen=True, kw_only=True):
     voters: int
     # The tips of the nodes that live.
     tips: int
+    # The nodes that vote, and the most certificates of one number that honest nodes adopted.
+    voting: frozenset[int] = frozenset()
+    branches: int = 0
 
 
 def voting_in(world: World) -> Voting:
@@ -32,7 +38,8 @@ def voting_in(world: World) -> Voting:
     living = [node for node in world.nodes if node.alive and node.state is not None]
     if not living:
         return Voting(degraded=(), merges=(), voters=0, tips=0)
-    furthest = max(living, key=lambda node: _tip(node).number)
+    honest = [node for node in living if node.index not in world.invariants.liars]
+    furthest = max(honest or living, key=lambda node: _tip(node).number)
     tip = _tip(furthest)
     assert furthest.engine is not None
     lineage = furthest.engine.peers.lineage
@@ -46,8 +53,27 @@ def voting_in(world: World) -> Voting:
         degraded=degraded,
         merges=tuple(one.outcome.number for one in path if is_merge(one)),
         voters=len(tip.record.voters) if tip.record is not None else 0,
-        tips=len({_tip(node).hash for node in living}),
+        tips=len({_tip(node).hash for node in living if node.index not in world.invariants.liars}),
+        voting=frozenset(
+            node.index
+            for node in world.nodes
+            if tip.record is not None and node.peer in tip.record.voters
+        ),
+        branches=_most_branches(world),
     )
+
+
+def _most_branches(world: World) -> int:
+    """The most different certificates of one number that honest nodes adopted."""
+    adopted: dict[int, set[str]] = defaultdict(set)
+    for _, index, event in world.history:
+        if (
+            isinstance(event, RoundCertified)
+            and event.state_digest
+            and index not in world.invariants.liars
+        ):
+            adopted[event.number].add(event.certificate)
+    return max(map(len, adopted.values()), default=0)
 
 
 def _tip(node: SimulatedNode) -> Tip:
@@ -68,6 +94,12 @@ def missed(world: World, wanted: VotesWanted) -> list[str]:
     missing: list[str] = []
     if wanted.voters is not None and found.voters != wanted.voters:
         missing.append(f"{found.voters} peers vote in the end; {wanted.voters} are wanted")
+    missing += [f"node {node} has no vote in the end" for node in {*wanted.keep} - found.voting]
+    missing += [f"node {node} votes in the end" for node in {*wanted.lose} & found.voting]
+    if wanted.branches is not None and found.branches > wanted.branches:
+        missing.append(
+            f"{found.branches} certificates have one number; {wanted.branches} are allowed"
+        )
     least, most = wanted.degraded
     if not least <= len(found.degraded) <= most:
         missing.append(

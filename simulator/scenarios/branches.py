@@ -13,7 +13,7 @@ from simulator.scenarios.story import Make, VotesWanted, Wanted, plain
 GRACE_S = 30.0
 
 
-def _trust(
+def trust_story(
     name: str,
     seconds: float,
     count: int,
@@ -21,6 +21,7 @@ def _trust(
     wanted: Wanted,
     **more: object,
 ) -> Make:
+    """Make a story of rules 4 with the short grace."""
     return plain(
         name,
         seconds,
@@ -33,10 +34,10 @@ def _trust(
     )
 
 
-def _halves(count: int) -> Make:
+def halves(count: int) -> Make:
     """Equal halves: both certify after the grace, and one merge brings them together."""
     half = count // 2
-    return _trust(
+    return trust_story(
         f"trust-even-split-{count}",
         340.0,
         count,
@@ -54,7 +55,7 @@ def _halves(count: int) -> Make:
 
 BRANCHES: dict[str, Make] = {
     # Either of two friends may leave: the other one trains alone, and nothing is lost.
-    "trust-two-nodes": _trust(
+    "trust-two-nodes": trust_story(
         "trust-two-nodes",
         150.0,
         2,
@@ -62,7 +63,7 @@ BRANCHES: dict[str, Make] = {
         Wanted(rounds=16, votes=VotesWanted(voters=2)),
     ),
     # The only voter dies. Its followers certify nothing without it, and go on when it is back.
-    "trust-founder-dies-early": _trust(
+    "trust-founder-dies-early": trust_story(
         "trust-founder-dies-early",
         200.0,
         5,
@@ -82,7 +83,7 @@ BRANCHES: dict[str, Make] = {
         settle_timeout_s=130.0,
         wanted=Wanted(rounds=24, votes=VotesWanted(voters=1, degraded=(8, 8))),
     ),
-    "trust-four-two-die": _trust(
+    "trust-four-two-die": trust_story(
         "trust-four-two-die",
         160.0,
         4,
@@ -90,7 +91,7 @@ BRANCHES: dict[str, Make] = {
         Wanted(rounds=20, votes=VotesWanted(voters=2, degraded=(8, 8))),
         settle_timeout_s=60.0,
     ),
-    "trust-ten-seven-die": _trust(
+    "trust-ten-seven-die": trust_story(
         "trust-ten-seven-die",
         240.0,
         10,
@@ -99,7 +100,7 @@ BRANCHES: dict[str, Make] = {
         settle_timeout_s=60.0,
     ),
     # Seven of ten come back together: they certify in full, and absorb the three's branch.
-    "trust-seven-return": _trust(
+    "trust-seven-return": trust_story(
         "trust-seven-return",
         300.0,
         10,
@@ -107,10 +108,10 @@ BRANCHES: dict[str, Make] = {
         Wanted(rounds=40, votes=VotesWanted(voters=10, degraded=(1, 20), merges=1)),
         settle_timeout_s=90.0,
     ),
-    "trust-even-split-4": _halves(4),
-    "trust-even-split-6": _halves(6),
+    "trust-even-split-4": halves(4),
+    "trust-even-split-6": halves(6),
     # The four never pause, and absorb the two.
-    "trust-split-4-2": _trust(
+    "trust-split-4-2": trust_story(
         "trust-split-4-2",
         280.0,
         6,
@@ -122,7 +123,7 @@ BRANCHES: dict[str, Make] = {
         ),
     ),
     # Two leaders certify siblings, and a merge follows.
-    "trust-siblings": _trust(
+    "trust-siblings": trust_story(
         "trust-siblings",
         50.0,
         6,

@@ -20,6 +20,7 @@ from simulator.scenarios.groups import between_groups, in_groups
 from simulator.scenarios.liars import LIARS
 from simulator.scenarios.phases import OUT_OF_PHASE
 from simulator.scenarios.story import DETECTION_S, Make, Story, Wanted, plain
+from simulator.scenarios.voters import VOTERS
 
 HOUR_S = 3600.0
 
@@ -160,7 +161,10 @@ IN_GROUPS: dict[str, Make] = {
 """Stories of several groups: all stories above again, and what can happen between groups."""
 
 
-TABLES = (SCENARIOS, IN_GROUPS, BRANCHES, CROWDS)
+TRUST: dict[str, Make] = {**BRANCHES, **VOTERS}
+"""Stories of rules 4: who votes, and what becomes of branches."""
+
+TABLES = (SCENARIOS, IN_GROUPS, TRUST, CROWDS)
 """Every named story."""
 
 

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import random
 
+from protocol.rules.versions import CURRENT_RULES
 from protocol.run.manifest import RoundRules
 from simulator.faults import fault as f
 from simulator.scenarios.story import DETECTION_S, SLOW_ROUNDS, Make, Story, Wanted, plain
 
 
-def churn(name: str, count: int, minutes: int) -> Make:
-    """Thirty percent of the nodes die every minute at random moments and come back later."""
+def churn(
+    name: str,
+    count: int,
+    minutes: int,
+    wanted: Wanted | None = None,
+    rules: int = CURRENT_RULES,
+    round_rules: RoundRules = SLOW_ROUNDS,
+) -> Make:
+    """Thirty percent of the nodes die every minute at random moments and come back later.
+
+    `wanted` None stands for the usual figures.
+    """
+    usual = Wanted(rounds=2 * minutes, goodput_of_bound=0.97, detection_s=DETECTION_S)
 
     def make(nodes: int | None, seed: int) -> Story:
         n = nodes or count
@@ -30,8 +42,9 @@ def churn(name: str, count: int, minutes: int) -> Make:
             seed=seed,
             seconds=60.0 * minutes,
             schedule=schedule,
-            round=SLOW_ROUNDS,
-            wanted=Wanted(rounds=2 * minutes, goodput_of_bound=0.97, detection_s=DETECTION_S),
+            round=round_rules,
+            rules=rules,
+            wanted=wanted or usual,
         )
 
     return make

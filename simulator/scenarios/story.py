@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from protocol.errors import UserError
-from protocol.rules.versions import CURRENT_RULES
+from protocol.rules.versions import CURRENT_RULES, RULES_4
 from protocol.run.manifest import Group, Limits, Manifest, RoundRules
 from protocol.run.manifest_parts import Trust
 from simulator.fakes.link_profiles import LINKS
@@ -41,11 +41,16 @@ class VotesWanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     # The voters in the end.
     voters: int | None = None
+    # Nodes that vote in the end, and nodes that do not.
+    keep: tuple[int, ...] = ()
+    lose: tuple[int, ...] = ()
     # The least and the most certificates without a quorum in the longest ancestry.
     degraded: tuple[int, int] = (0, 0)
     merges: int | None = None
     # The different tips at which the living nodes are in the end.
     tips: int | None = 1
+    # The most certificates of one number that honest nodes ever adopted: one for each branch.
+    branches: int | None = None
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -103,8 +108,12 @@ class Story(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     # After the last fault, until every live node must have moved on. With None, `ProgressCheck`
     # computes it from the deadlines.
     settle_timeout_s: float | None = None
+    # By what the pace of each node is multiplied; nodes beyond the end have the usual pace.
+    paces: tuple[float, ...] = ()
     # The nodes that found a run of rules 4; None means all.
     founders: int | None = None
+    # Whether the run admits only its nodes, so that each of them is trusted.
+    allowlist: bool = False
     # The grace of a run of rules 4; None means the default.
     grace_s: float | None = None
 
@@ -123,8 +132,17 @@ class Story(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             round=self.round,
             group=Group(min_peers=self.min_peers, max_group=self.max_group),
             limits=Limits(max_samples=self.max_samples),
-            trust=Trust(quorum_grace_s=self.grace_s),
+            # A mark is no work: an audit would speak against everybody.
+            trust=Trust(
+                quorum_grace_s=self.grace_s,
+                audit="none" if self.marked and self.rules >= RULES_4 else "loss",
+            ),
         )
+
+    def pace_of(self, node: int) -> float:
+        """The samples that a node trains in a second."""
+        factor = self.paces[node] if node < len(self.paces) else 1.0
+        return self.samples_per_second * factor * (1.0 + 0.1 * (node % 5))
 
     def text(self) -> str:
         """Lines for a person."""

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
 import trio
+from msgspec.structs import replace
 
 from protocol.contribution.offer import Offer
 from protocol.journal import (
@@ -25,6 +26,7 @@ from protocol.journal import (
 )
 from protocol.run.founders import founded_by, with_founders
 from protocol.run.manifest import Manifest, seal
+from protocol.run.manifest_parts import Admission
 from simulator.fakes.link import LinkMap
 from simulator.fakes.swarm import DEGREE, LEAST_DEGREE, FakeSwarm
 from simulator.faults.lies import LIES
@@ -60,11 +62,12 @@ class World(NodeListener):
         marked: bool = False,
         founders: int | None = None,
         owner: int | None = None,
+        allowlist: bool = False,
     ) -> None:
         """Who votes at first in a run of rules 4 that names no founders.
 
         `owner` is the run's owner and its only founder. Without one, the first `founders` nodes
-        are; None: all.
+        are; None: all. With `allowlist` the run admits its nodes and nobody else.
         """
         self.rng = random.Random(seed)
         many = nodes > FLOODED_NODES
@@ -78,6 +81,9 @@ class World(NodeListener):
         if signer is not None:
             manifest = founded_by(manifest, signer.peer)
         manifest = with_founders(manifest, (node.peer for node in self.nodes[:founders]))
+        if allowlist:
+            allowed = tuple(sorted(node.peer for node in self.nodes))
+            manifest = replace(manifest, admission=Admission(policy="allowlist", allowed=allowed))
         self.manifest = seal(manifest, signer)
         self.invariants = Invariants(manifest)
         # Samples that were trained and never handed over, because the node died.

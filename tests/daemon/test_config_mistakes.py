@@ -172,14 +172,14 @@ def test_the_error_for_a_file_that_is_not_toml_says_why(
         ("network.join", ("1.2.3.4:46273",), "/ip4/1.2.3.4/tcp/46273/p2p/"),
         ("network.join", ("host.example:46273",), "/dns4/host.example/tcp/46273/p2p/"),
         ("network.join", ("/ip4/1.2.3.4/tcp/1",), "names no peer key"),
-        ("network.join", ("/ip6/::1/tcp/1/p2p/12D3KooWA",), "IPv6"),
+        ("network.join", ("/ip6/::1/tcp/1",), "names no peer key"),
+        ("network.join", ("/dnsaddr/",), "names no peer key"),
         ("network.join", ("/ip4/1.2.3.4/udp/1/p2p/12D3KooWA",), "is not a node's address"),
         ("network.join", ("12D3KooWA",), "is not a multiaddr"),
-        ("network.listen_host", "::", "IPv6"),
-        ("network.listen_host", "::1", "IPv6"),
+        ("network.listen_host", ":::", "is not an IP address"),
         ("network.listen_host", "", "is not an IP address"),
         ("network.listen_host", "256.1.1.1", "is not an IP address"),
-        ("network.advertise", ("/ip6/::1/tcp/1",), "names no host"),
+        ("network.advertise", ("/ip6/1.2.3.4/tcp/1",), "names no host"),
         ("node.name", "\u202eevil", "printable"),
         ("node.name", "a\nb", "printable"),
         ("node.name", "\x1b[31m", "printable"),
@@ -212,8 +212,8 @@ def test_the_error_for_an_endpoint_in_place_of_a_list_does_not_repeat_it(tmp_pat
 
 
 def test_a_section_checks_its_settings_on_construction() -> None:
-    with pytest.raises(ValueError, match="IPv6"):
-        NetworkConfig(listen_host="::")
+    with pytest.raises(ValueError, match="not an IP address"):
+        NetworkConfig(listen_host="home")
 
 
 def test_an_unknown_key_far_from_all_names_gets_no_suggestion(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from daemon.home.recent_state import (
     save_recent_state,
 )
 from daemon.node import run_choice
+from daemon.node.manifest_search import with_members
 from daemon.node.run_choice import RunChoice, begin_run, choose_run, seal_run
 from protocol.errors import UserError
 from protocol.identity import Signer
@@ -81,14 +82,18 @@ def test_start_alone_continues_the_last_run_with_its_members(
     )
 
 
-def test_start_joins_only_the_nodes_that_the_person_names(tmp_path: Path) -> None:
+def test_start_asks_only_the_named_nodes_for_a_run_and_joins_its_old_members_too(
+    tmp_path: Path,
+) -> None:
     run = a_run("here")
     save_recent_state(tmp_path, run, 4001, (ADDRESS,))
     elsewhere = ADDRESS.replace("4001", "4002")
     assert chosen(tmp_path, None, elsewhere) == RunChoice(
         manifest=None, join=(elsewhere,), assumed=(run_choice.RUN_OF_THE_JOINED,)
     )
-    assert chosen(tmp_path, run.run.hex()[:8], elsewhere).join == (elsewhere,)
+    assert chosen(tmp_path, run.run.hex()[:8], elsewhere).join == (elsewhere, ADDRESS)
+    config = Config(home=tmp_path, network=NetworkConfig(join=(elsewhere,)))
+    assert with_members(config, run).network.join == (elsewhere, ADDRESS)
 
 
 def test_start_with_the_file_of_a_known_run_joins_its_members(tmp_path: Path) -> None:
@@ -266,6 +271,17 @@ def test_the_recent_state_is_bounded_and_written_only_when_it_changes(tmp_path: 
     assert file.stat().st_mtime_ns == 10**9
 
 
+def test_members_that_are_gone_stay_behind_those_of_now(tmp_path: Path) -> None:
+    run, third = a_run("run"), Signer(bytes([3]) * 32).peer
+    other = f"/ip6/2a01::1/tcp/4001/p2p/{third}"
+    save_recent_state(tmp_path, run, 4001, (ADDRESS,))
+    save_recent_state(tmp_path, run, 4001, (other,))
+    assert members_of(tmp_path, run.run) == (other, ADDRESS)
+    moved = ADDRESS.replace("203.0.113.7", "203.0.113.8")
+    save_recent_state(tmp_path, run, 4001, (moved,))
+    assert members_of(tmp_path, run.run) == (moved, other), "a member has one place"
+
+
 def test_begin_run_saves_a_run_only_if_this_node_can_work_on_it(
     tmp_path: Path,
 ) -> None:
@@ -290,7 +306,7 @@ def test_an_untested_address_does_not_replace_a_working_one(
     tmp_path: Path,
 ) -> None:
     run = a_run("run")
-    save_recent_state(tmp_path, run, 4001, hoped=("/ip6/::1/tcp/1/p2p/x",))
+    save_recent_state(tmp_path, run, 4001, hoped=("/sctp/::1/tcp/1/p2p/x",))
     assert members_of(tmp_path, run.run) == ()
     save_recent_state(tmp_path, run, 4001, (ADDRESS,))
     save_recent_state(tmp_path, run, 4001, hoped=(f"/ip4/203.0.113.9/tcp/1/p2p/{OTHER}",))

@@ -1,28 +1,71 @@
-"""Stories of votes: voters die, leave and return, and branches meet again (rules 4)."""
+"""Stories of votes: who votes, voters that leave and return, and branches that meet (rules 4)."""
 
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
+from protocol.averaging.step_norm import MOST_USUAL, usual_norm
+from protocol.journal import RoundCertified
+from protocol.messages.round import TrustVote
 from simulator.playback.player import play
-from simulator.scenarios.branches import BRANCHES
+from simulator.scenarios.catalog import TRUST, scenario
 
-# Each of them takes more than five seconds.
-LONG = ("trust-ten-seven-die", "trust-seven-return", "trust-even-split-6")
+# Each of them takes about three seconds or more.
+LONG = (
+    "trust-ten-seven-die",
+    "trust-seven-return",
+    "trust-even-split-6",
+    "trust-even-split-8",
+    "trust-two-next-day",
+    "trust-split-clocks",
+    "trust-churn",
+    "trust-siblings-often",
+)
 
 
-@pytest.mark.parametrize("name", [name for name in BRANCHES if name not in LONG])
-def test_branches_story(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in TRUST if name not in LONG])
+def test_trust_story(name: str) -> None:
     _reaches_what_it_must(name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LONG)
-def test_long_branches_story(name: str) -> None:
+def test_long_trust_story(name: str) -> None:
     _reaches_what_it_must(name)
 
 
 def _reaches_what_it_must(name: str) -> None:
-    played = play(BRANCHES[name](None, 1))
+    played = play(scenario(name, None, 1))
     assert played.report is not None
     assert played.report.ok, f"{played.report.reason}\n{played.story.text()}"
+
+
+def test_merge_right_after_a_certificate_finds_its_leader_in_the_first_view() -> None:
+    """No beacon at the new tip has come, and each of four nodes once led a view of its own."""
+    played = play(scenario("trust-split-4-2", None, 1))
+    merges = [
+        event
+        for event in played.world.events(RoundCertified, node=2)
+        if isinstance(event, RoundCertified) and not event.shares and event.state_digest
+    ]
+    assert [merge.view for merge in merges] == [0]
+
+
+def test_first_mean_after_lone_training_is_scaled_to_three_usual_steps() -> None:
+    """Marks grow with each stretch, so the offers of 60 lone rounds are far above a usual step."""
+    story = replace(scenario("trust-all-long-offers", None, 1), marked=True)
+    played = play(replace(story, wanted=replace(story.wanted, learns=False)))
+    assert played.report is not None
+    assert played.report.ok, played.report.reason
+    engine = played.world.nodes[0].engine
+    assert engine is not None
+    lineage, tip = engine.peers.lineage, engine.state_store.tip
+    path = lineage.path(lineage.root, tip)
+    first = next(
+        place
+        for place, one in enumerate(path)
+        if min(offer.samples for offer in one.plan.offers) > 1000
+    )
+    norms = [one.outcome.step_norm for one in path if isinstance(one.outcome, TrustVote)]
+    assert norms[first] == pytest.approx(MOST_USUAL * usual_norm(norms[:first]), rel=1e-4)

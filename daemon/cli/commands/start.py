@@ -47,7 +47,8 @@ PRIVATE = 0o077
     "--join",
     multiple=True,
     metavar="INVITATION|MULTIADDR",
-    help="The line that the run's owner sent you, or the address of a node of the run (repeat).",
+    help="The line that the run's owner sent you, or the address of a node of the run, or"
+    " /dnsaddr/NAME for addresses in DNS (repeat).",
 )
 @click.option("--name", metavar="TEXT", help="Name that others see.")
 @click.option(
@@ -94,8 +95,9 @@ def start(
         if invocation.config is None and write_default_config(home):
             invocation.say(f"Wrote {home / CONFIG_FILE} with all settings at their defaults.")
         invitation = invitation_in(join)
-        join = invitation.addresses if invitation is not None else join
-        flags: dict[str, str | tuple[str, ...]] = {"network.join": join} if join else {}
+        flags: dict[str, str | tuple[str, ...]] = (
+            {"network.join": join} if join and invitation is None else {}
+        )
         given = {"node.name": name, "network.listen_port": port, "worker.device": device}
         flags |= {key: value for key, value in given.items() if value is not None}
         if allow_custom_task:

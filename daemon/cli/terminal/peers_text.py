@@ -42,7 +42,7 @@ def peers_text(status: Status, color: bool, width: int | None = None) -> str:
     """
     ink = Ink(color)
     if not status.peers:
-        return "No peer is known at the moment."
+        return "\n".join(["No peer is known at the moment.", *lost_lines(status, ink)])
     heads = (
         "PEER",
         "ID",
@@ -81,5 +81,22 @@ def peers_text(status: Status, color: bool, width: int | None = None) -> str:
         f"! {peer.name or tail(peer.peer)}: {peer.alert}" for peer in status.peers if peer.alert
     ]
     return "\n".join(
-        [*(ink(style, line) for style, line in zip(styles, lines, strict=True)), *alerts]
+        [
+            *(ink(style, line) for style, line in zip(styles, lines, strict=True)),
+            *alerts,
+            *lost_lines(status, ink),
+        ]
     )
+
+
+def lost_lines(status: Status, ink: Ink) -> list[str]:
+    """One line for each peer that was lost within the last hour, with the reason."""
+    gone = [*(peer for peer in status.peers if peer.lost_at), *status.lost]
+    return [
+        ink(
+            "dim",
+            f"✕ {peer.name or tail(peer.peer)} was lost {ago(peer.lost_at, status.as_of)}"
+            + (f": {peer.lost_reason}" if peer.lost_reason else ""),
+        )
+        for peer in gone
+    ]

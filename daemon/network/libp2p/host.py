@@ -22,30 +22,38 @@ from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
 from libp2p.host.basic_host import _IdentifyNotifee
 from libp2p.identity.identify_push.identify_push import ID_PUSH
 from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.stream.net_stream import NetStream
 from libp2p.peer.id import ID
 from libp2p.protocol_muxer.exceptions import MultiselectError
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from libp2p.security.noise.transport import Transport as Noise
+from libp2p.transport.tcp.tcp import TCP
 from multiaddr import Multiaddr
 
 from daemon.network.addresses import PeerAddress
 from daemon.network.error_boundary import Refusals, contain_errors, translate_errors
 from daemon.network.libp2p import inbound
 from daemon.network.libp2p.bounded_swarm import BoundedPeerStore, BoundedSwarm, drop_push
-from daemon.network.libp2p.inbound import HANDSHAKE_TIMEOUT_S, MAX_HANDSHAKES, InboundGate
-from daemon.network.libp2p.library_settings import CachedAddressHost, NoAutoConnector, NoDelayTCP
+from daemon.network.libp2p.inbound import (
+    HANDSHAKE_TIMEOUT_S,
+    MAX_HANDSHAKES,
+    InboundGate,
+    ServePreamble,
+)
+from daemon.network.libp2p.library_settings import CachedAddressHost, NoAutoConnector
+from daemon.network.libp2p.read_ahead_stream import ReadAheadStream
 from daemon.network.libp2p.unread_bytes import UnreadBytes
 from daemon.network.libp2p.upgrader import YamuxUpgrader
+from daemon.network.tcp import StreamListener, disable_nagle
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
+from protocol.network.reachability import PathKind
 
 # Both sides may have called at once, and an old connection may be dying.
 MAX_CONNECTIONS_OF_PEER = 3
 # Streams of one peer whose protocol is being negotiated.
 MAX_STREAMS_IN_NEGOTIATION = 64
-# TCP connect and handshake together.
-DIAL_TIMEOUT_S = 15.0
 NEGOTIATE_TIMEOUT_S = 10
 
 
@@ -57,9 +65,14 @@ class Host:
         secret: bytes,
         addresses: tuple[PeerAddress, ...],
         refusals: Refusals,
+        serve_preamble: ServePreamble,
         matters: Callable[[PeerId], bool] = lambda _peer: False,
     ) -> None:
-        """`matters` says whose connections never make room for a newcomer's."""
+        """
+        Args:
+            serve_preamble: Serves a connection that begins with a preamble.
+            matters: Says whose connections never make room for a newcomer's.
+        """
         keys = create_new_key_pair(secret)
         self.id = ID.from_pubkey(keys.public_key)
         self._refusals = refusals
@@ -72,13 +85,14 @@ class Host:
             self.id,
             peerstore,
             YamuxUpgrader(noise, HANDSHAKE_TIMEOUT_S, UnreadBytes()),
-            [NoDelayTCP()],
+            # It never dials: `upgrade` takes connections that this package opened.
+            [TCP()],
             # The peer manager decides what is tried again, when and where.
             retry_config=RetryConfig(max_retries=0),
             connection_config=_connection_config(),
         )
         self.swarm.auto_connector = NoAutoConnector()  # type: ignore[assignment]
-        self.inbound = InboundGate(self.swarm, refusals, matters)
+        self.inbound = InboundGate(self.swarm, refusals, matters, serve_preamble)
         self.basic = CachedAddressHost(
             self.swarm,
             announce_addrs=[Multiaddr(str(address)) for address in addresses],
@@ -91,31 +105,51 @@ class Host:
         self.swarm.set_stream_handler(self._serve_stream)
         self.basic.set_stream_handler(ID_PUSH, drop_push)
 
+    def announce(self, addresses: tuple[PeerAddress, ...]) -> None:
+        """Hand out these addresses from now on."""
+        self.basic.announce([Multiaddr(str(address)) for address in addresses])
+
     # ---------------------------------------------------------------------------------- connections
 
-    async def listen(self, listener: trio.SocketListener) -> None:
+    async def listen(self, listener: StreamListener) -> None:
         """Accept connections until cancelled.
 
         Where no file descriptors are left, trio itself waits and goes on.
         """
         await trio.serve_listeners(self.inbound.accept, [listener])
 
-    async def dial(self, address: PeerAddress) -> None:
-        """Connect to one address. Raises `Unreachable`."""
-        peer = ID.from_base58(address.peer)
-        if self.swarm.get_connections(peer):
-            return
+    def check_room(self, peer: PeerId) -> None:
+        """Raises `Unreachable` where the connections are too many for one more to this peer."""
         most = inbound.MAX_CONNECTIONS
-        if self.inbound.open_connections() >= most and not self._matters(address.peer):
+        if self.inbound.open_connections() >= most and not self._matters(peer):
             raise Unreachable(f"{most} connections are open, which is the limit")
-        with translate_errors(f"dialing {address}"), trio.fail_after(DIAL_TIMEOUT_S):
-            transport = address.transport
-            if address.kind == "dns4":
-                found = await trio.socket.getaddrinfo(
-                    address.host, address.port, trio.socket.AF_INET, trio.socket.SOCK_STREAM
+
+    async def upgrade(
+        self, stream: trio.SocketStream, peer: PeerId, path: PathKind = "direct"
+    ) -> None:
+        """Make a libp2p connection out of a TCP connection in which this side speaks first.
+
+        Args:
+            path: How the TCP connection came about.
+
+        Raises:
+            Unreachable: When the other side is not this peer. The TCP connection is then closed.
+        """
+        disable_nagle(stream)
+        tcp = ReadAheadStream(stream, path)
+        done = False
+        try:
+            with (
+                translate_errors(f"greeting {peer} at {tcp.remote_host or 'a relay'}"),
+                trio.fail_after(HANDSHAKE_TIMEOUT_S),
+            ):
+                await self.swarm.upgrade_outbound_raw_conn(
+                    RawConnection(tcp, True), ID.from_base58(peer)
                 )
-                transport = f"/ip4/{found[0][4][0]}/tcp/{address.port}"
-            await self.swarm.dial_addr(Multiaddr(transport), peer)
+            done = True
+        finally:
+            if not done:
+                await tcp.cut()
 
     # ---------------------------------------------------------------------------------- streams
 

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import logging
-from functools import cached_property
 
 import trio
 from libp2p.host.basic_host import BasicHost
-from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.peer import peer_record
 from libp2p.peer.id import ID
-from libp2p.transport.tcp.tcp import TCP
 from multiaddr import Multiaddr
-
-from daemon.network.error_boundary import translate_errors
-from daemon.network.libp2p.read_ahead_stream import ReadAheadStream
-from daemon.network.tcp import disable_nagle
 
 # This happens after the import, since the library sets up logging when it is imported.
 for _name in ("libp2p", "async_service", "multiaddr", "noise"):
@@ -46,28 +39,19 @@ class NoAutoConnector:
     def record_disconnect(self, peer_id: ID) -> None: ...
 
 
-class NoDelayTCP(TCP):
-    """Dials with TCP_NODELAY and a `ReadAheadStream`."""
-
-    async def _dial_resolved(
-        self, maddr: Multiaddr, source: tuple[str, int] | None = None
-    ) -> RawConnection:
-        host, port = maddr.value_for_protocol("ip4"), maddr.value_for_protocol("tcp")
-        with translate_errors(f"connecting to {host}:{port}"):
-            stream = await trio.open_tcp_stream(str(host), int(str(port)))
-        disable_nagle(stream)
-        return RawConnection(ReadAheadStream(stream), True)
-
-
 class CachedAddressHost(BasicHost):
-    """Computes its own addresses once.
+    """Computes its own addresses once, until others are announced.
 
     The library computes them for every gossip message, 8% of what a round's control costs.
     """
 
-    @cached_property
-    def _addresses(self) -> list[Multiaddr]:
-        return super().get_addrs()
+    _announced: list[Multiaddr] | None = None
+
+    def announce(self, addresses: list[Multiaddr]) -> None:
+        """Hand out these addresses from now on. Each ends in this host's /p2p/ID."""
+        self._announced = addresses
 
     def get_addrs(self) -> list[Multiaddr]:
-        return list(self._addresses)
+        if self._announced is None:
+            self._announced = super().get_addrs()
+        return list(self._announced)

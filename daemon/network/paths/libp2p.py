@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import trio
 
-from daemon.network.paths.path import NoPath, PathKind, TransportContext
+from daemon.network.paths.path import NoPath, TransportContext
+from daemon.network.tcp import StreamListener
 from daemon.network.tcp_info import SegmentCounts
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
+from protocol.network.reachability import PathKind
 from protocol.ports.byte_stream import ByteStream, StreamHandler
 from protocol.ports.endpoint import Endpoint
 
@@ -54,7 +56,7 @@ class LibP2PTransport:
         """None of its own: the connection's segments are counted with the connection."""
         return SegmentCounts()
 
-    async def listen(self, listener: trio.SocketListener) -> None:
+    async def listen(self, listener: StreamListener) -> None:
         """Nothing to accept: the streams come over the control connection."""
 
     async def cut(self) -> None:

@@ -1,6 +1,7 @@
 """Which peers this node knows, where they are, and to which of them it is connected.
 
 - `manager`: keeps enough connections and replaces lost ones.
+- `entry_points`: looks up the names in DNS at which to join.
 - `exchange`: trades signed records of members with neighbours (`peer_record`, `own_record`).
 - `address_book`: what is known of each peer.
 - `dial_policy`, `dial_targets`: which addresses may be called, and how often.

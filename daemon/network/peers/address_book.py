@@ -70,15 +70,10 @@ class AddressEntry:
 class AddressBook:
     """Entries of other peers; never more than `MAX_ENTRIES`."""
 
-    def __init__(self, own: PeerId, join: Iterable[PeerAddress]) -> None:
+    def __init__(self, own: PeerId, join: Iterable[PeerAddress] = ()) -> None:
         self._own = own
         self._entries: dict[PeerId, AddressEntry] = {}
-        for address in join:
-            if address.peer != own:
-                entry = self._entry(address.peer)
-                entry.join = True
-                entry.named |= {address}
-                entry.addresses.append(address)
+        self.name(join)
 
     def __contains__(self, peer: PeerId) -> bool:
         return peer in self._entries
@@ -130,7 +125,7 @@ class AddressBook:
         return entry is not None and entry.join
 
     def named(self) -> list[PeerAddress]:
-        """The addresses that the user gave."""
+        """The addresses that the user gave, in the order of their peers."""
         return [address for entry in self._entries.values() for address in entry.named]
 
     def record_of(self, peer: PeerId) -> SignedPeerRecord | None:
@@ -139,6 +134,25 @@ class AddressBook:
         return entry.signed if entry else None
 
     # ---------------------------------------------------------------------------------- changes
+
+    def name(self, addresses: Iterable[PeerAddress]) -> bool:
+        """Note addresses that the user gave, or that a name gave which the user gave.
+
+        Returns:
+            Whether one of them is new to us.
+        """
+        new = False
+        for address in addresses:
+            if address.peer == self._own:
+                continue
+            entry = self._entry(address.peer)
+            entry.join = True
+            if address not in entry.named:
+                new = True
+                entry.named |= {address}
+            if address not in entry.addresses:
+                entry.addresses.append(address)
+        return new
 
     def hint(self, addresses: Iterable[PeerAddress], source: PeerId) -> bool:
         """Note addresses that another peer gave. They are tried after the peer's own.
@@ -243,6 +257,11 @@ class AddressBook:
             if entry.addresses and entry.peer not in connected and entry.not_before > now
         ]
         return min(times, default=None)
+
+    def provides(self, peer: PeerId, keys: frozenset[bytes]) -> bool:
+        """Whether the peer's own record says that it is in one of these runs."""
+        entry = self._entries.get(peer)
+        return entry is not None and bool(entry.keys & keys)
 
     def members(self, keys: frozenset[bytes]) -> int:
         """How many peers of our run are known."""

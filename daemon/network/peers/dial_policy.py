@@ -5,9 +5,9 @@ signature says who speaks and proves nothing about the address. These rules keep
 used as a tool against others:
 
 - Addresses that the user named are free, and so are hosts at which the peer proved its key.
-- Every other address is tried on behalf of the peer that named it. It must be an IPv4 address,
-  since names would be resolved for strangers. Its port must be 1024 or above: no mail, no web. Its
-  host must be in a scope in which this node hears the network.
+- Every other address is tried on behalf of the peer that named it. It must be an IP address, since
+  names would be resolved for strangers. Its port must be 443, or 1024 or above: no mail. Its host
+  must be in a scope in which this node hears the network.
 - The internet is always in scope. Loopback is in scope where this node is known on loopback alone,
   as in a demo. A private network is in scope where this node has an address in it or hears a peer
   in it. Link-local, multicast and reserved addresses never are.
@@ -23,13 +23,15 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterable, Sequence
 
-from daemon.network.addresses import PeerAddress
+from daemon.network.addresses import PeerAddress, parse_ip
 from daemon.network.limits.prefixes import LOOPBACK_PREFIX, prefix_of
 from protocol.identity import PeerId
 from protocol.rate_limiter import RateLimiter, RateLimiters
 
 # Lower ports belong to services of the system.
 MIN_PORT = 1024
+# The one lower port at which nodes may be: many firewalls let nothing else out.
+HTTPS_PORT = 443
 # Unproven addresses of one peer per dial. Most peers name their internet and their local address.
 TRIED_OF_PEER = 2
 # Tries in all that led nowhere: a small swarm's worth at once, then one in five seconds.
@@ -42,21 +44,29 @@ SOURCE_TRIES_PER_S, SOURCE_TRIES_AT_ONCE = 0.05, 8.0
 PREFIX_TRIES_PER_S, PREFIX_TRIES_AT_ONCE = 0.05, 4.0
 
 _PRIVATE = tuple(
-    map(ipaddress.IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"))
+    map(
+        ipaddress.ip_network,
+        ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"),
+    )
 )
+# Addresses that carry an IPv4 address: 6to4, Teredo, NAT64 (RFC 6052).
+_CARRIERS = tuple(map(ipaddress.IPv6Network, ("2002::/16", "2001::/32", "64:ff9b::/96")))
+# The network around an address that counts as the same place: a LAN.
+_LAN_BITS = {4: 24, 6: 64}
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-def network_of(address: ipaddress.IPv4Address) -> ipaddress.IPv4Network:
-    """The private network that an address belongs to; its /24 for other addresses."""
+def lan_of(address: Address) -> Network:
+    """The network around an address: a /24, for IPv6 a /64."""
+    return ipaddress.ip_network((address, _LAN_BITS[address.version]), strict=False)
+
+
+def network_of(address: Address) -> Network:
+    """The private network that an address belongs to; the network around other addresses."""
     named = next((network for network in _PRIVATE if address in network), None)
-    return named or ipaddress.IPv4Network((address, 24), strict=False)
-
-
-def _address(host: str) -> ipaddress.IPv4Address | None:
-    try:
-        return ipaddress.IPv4Address(host)
-    except ValueError:
-        return None
+    return named or lan_of(address)
 
 
 class DialPolicy:
@@ -74,13 +84,9 @@ class DialPolicy:
             heard: Gives the hosts of connected peers and those that the user named.
             at_once: How many tries may lead nowhere at once.
         """
-        own = [address for host in own_hosts if (address := _address(host)) is not None]
+        own = [address for host in own_hosts if (address := parse_ip(host)) is not None]
         self._only_loopback = bool(own) and all(address.is_loopback for address in own)
-        self._beside = [
-            ipaddress.IPv4Network((address, 24), strict=False)
-            for address in own
-            if not address.is_loopback
-        ]
+        self._beside = [lan_of(address) for address in own if not address.is_loopback]
         self._heard = heard
         self._in_all = RateLimiter(per_s=TRIES_PER_S, burst=at_once, now=0.0)
         self._of_source = RateLimiters(per_s=SOURCE_TRIES_PER_S, burst=SOURCE_TRIES_AT_ONCE)
@@ -88,10 +94,10 @@ class DialPolicy:
 
     def why_not(self, host: str, port: int) -> str:
         """Why this address is not tried on behalf of others; empty when it may be."""
-        address = _address(host)
+        address = parse_ip(host)
         if address is None:
             return f"{host} is a name, and only names that the user gave are resolved"
-        if port < MIN_PORT:
+        if port < MIN_PORT and port != HTTPS_PORT:
             return f"port {port} of {host} belongs to the system"
         if address.is_loopback:
             return "" if self._only_loopback else f"{host} is this machine itself"
@@ -100,18 +106,19 @@ class DialPolicy:
             or address.is_multicast
             or address.is_unspecified
             or address.is_reserved
+            or any(address in network for network in _CARRIERS)
         ):
             return f"{host} is not an address that a peer can have"
         if address.is_global or self._is_near(address):
             return ""
         return f"{host} is in a private network in which no peer was heard"
 
-    def _is_near(self, address: ipaddress.IPv4Address) -> bool:
+    def _is_near(self, address: Address) -> bool:
         if any(address in network for network in self._beside):
             return True
         network = network_of(address)
         return any(
-            (heard := _address(host)) is not None and heard in network for host in self._heard()
+            (heard := parse_ip(host)) is not None and heard in network for host in self._heard()
         )
 
     def spend(self, host: str, source: PeerId, now: float) -> bool:

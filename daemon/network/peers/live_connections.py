@@ -11,6 +11,7 @@ import trio
 from libp2p.abc import INetConn, INetStream, INetwork, INotifee
 from multiaddr import Multiaddr
 
+from daemon.network.addresses import kind_of
 from daemon.network.libp2p.connection import MeasuredYamux
 from daemon.network.tcp_info import SegmentCounts
 from protocol.identity import PeerId
@@ -91,6 +92,20 @@ class LiveConnections(INotifee):
         """The remote host of a peer's first connection; empty without one."""
         return next(iter(self.hosts_of(peer)), "")
 
+    def rtt_of(self, peer: PeerId) -> float | None:
+        """The round-trip time of a peer's best connection in seconds; None without one."""
+        connected = self._peers.get(peer)
+        return connected.best().rtt_s if connected is not None else None
+
+    def relayed(self) -> dict[PeerId, list[MeasuredYamux]]:
+        """The connections over relays, of the peers that have no other."""
+        only = {
+            peer: connected.muxed()
+            for peer, connected in self._peers.items()
+            if all(one.path == "relayed" for one in connected.muxed())
+        }
+        return {peer: muxed for peer, muxed in only.items() if muxed}
+
     def hosts(self) -> set[str]:
         """The remote hosts of all connections."""
         return {connection.remote_host for connection in self.connections()} - {""}
@@ -146,14 +161,17 @@ class LiveConnections(INotifee):
 
 def _address(muxed: Any) -> str:
     remote = muxed.get_remote_address()
-    return f"/ip4/{remote[0]}/tcp/{remote[1]}" if remote else "an unknown address"
+    if not remote:
+        return "a relay"
+    host, port = remote
+    return f"/{kind_of(host)}/{host}/tcp/{port}"
 
 
 def _link(peer: PeerId, connected: _ConnectedPeer) -> Link:
     best = connected.best()
     return Link(
         peer=peer,
-        path="direct",
+        path=best.path,
         address=_address(best),
         rtt_s=best.rtt_s,
         since_s=connected.since_s,

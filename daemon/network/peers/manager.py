@@ -4,8 +4,11 @@
   `min_connections` of them.
 - While fewer connections are up than wanted, peers of the address book are dialed, several at
   once, each with its own backoff. Join addresses are tried for ever.
+- An entry point that is not connected is tried now and then even while enough connections are up:
+  the swarm may have fallen into two halves that know only their own members.
 - Where no other peer is left to try, the DHT is asked for providers of this node's keys.
 - Addresses that others named are tried as `dial_policy.py` allows.
+- A peer that none of its addresses leads to is reached through other members (`detours.py`).
 """
 
 from __future__ import annotations
@@ -17,10 +20,12 @@ import trio
 from multiaddr import Multiaddr
 
 from daemon.network.addresses import PeerAddress
+from daemon.network.connect_race import ConnectRace, Target
 from daemon.network.libp2p.dht import Dht
 from daemon.network.libp2p.host import Host
 from daemon.network.peers.address_book import AddressBook
 from daemon.network.peers.change_signal import ChangeSignal
+from daemon.network.peers.detours import Detours
 from daemon.network.peers.dial_targets import DialTargets
 from daemon.network.peers.exchange import RecordExchange
 from daemon.network.peers.live_connections import LiveConnections
@@ -34,8 +39,12 @@ SMALL_SWARM = 16
 DIALS_AT_ONCE = 6
 # Between searches in the DHT while too few peers are known.
 SEARCH_S = 30.0
+# Between tries of entry points while enough connections are up.
+ENTRY_S = 60.0
 # An address that the dial policy held back is looked at again after this time.
 POSTPONED_S = 10.0
+# For TCP alone: the kernel repeats a lost SYN after 1 s, 3 s and 7 s.
+CONNECT_TIMEOUT_S = 8.0
 # The source of what the DHT says: its answers name none.
 DHT_SOURCE = "dht"
 
@@ -51,6 +60,7 @@ class PeerManager:
         book: AddressBook,
         targets: DialTargets,
         exchange: RecordExchange,
+        detours: Detours,
         changed: ChangeSignal,
         *,
         min_connections: int,
@@ -62,6 +72,7 @@ class PeerManager:
         self._book = book
         self._targets = targets
         self._exchange = exchange
+        self._detours = detours
         self._changed = changed
         self._min_connections = min_connections
         self._dialing: dict[PeerId, trio.Event] = {}
@@ -72,6 +83,7 @@ class PeerManager:
             nursery.start_soon(self._watch, nursery)
             nursery.start_soon(self._exchange.run)
             nursery.start_soon(self._search)
+            nursery.start_soon(self._detours.run)
             await self._keep_connected(nursery)
 
     def learn(self, addresses: list[PeerAddress]) -> None:
@@ -95,25 +107,41 @@ class PeerManager:
             raise Unreachable(f"no address of {peer} is known")
         done = self._dialing[peer] = trio.Event()
         reasons: list[str] = []
+        race = ConnectRace(
+            (
+                Target.of_address((address, source), address)
+                for address, source in self._targets.to_dial(peer, reasons)
+            ),
+            CONNECT_TIMEOUT_S,
+        )
         try:
-            tried = 0
-            for address, source in self._targets.to_dial(peer, reasons):
-                tried += 1
+            self._host.check_room(peer)
+            while (found := await race.next_stream()) is not None:
+                target, stream = found
+                # The peer may have called this node meanwhile.
+                if peer in self._connections:
+                    await trio.aclose_forcefully(stream)
+                    return
                 try:
-                    await self._host.dial(address)
+                    await self._host.upgrade(stream, peer)
                 except Unreachable as error:
                     reasons.append(str(error))
                 else:
-                    self._targets.proved(address, source)
+                    self._targets.proved(*target.key)
                     return
-                # The peer may have called this node meanwhile.
-                if peer in self._connections:
-                    return
-            if tried:
+            if peer in self._connections:
+                return
+            try:
+                await self._detours.connect(peer)
+            except Unreachable as error:
+                reasons.append(str(error))
+            else:
+                return
+            if race.tried:
                 self._book.failed(peer, trio.current_time())
             else:
                 self._book.postpone(peer, trio.current_time() + POSTPONED_S)
-            raise Unreachable("; ".join(reasons))
+            raise Unreachable("; ".join([*reasons, *race.reasons]))
         finally:
             if self._dialing.get(peer) is done:
                 del self._dialing[peer]
@@ -126,6 +154,7 @@ class PeerManager:
             with suppress(Unreachable):
                 await self._dial(peer)
 
+        entry_at = trio.current_time() + ENTRY_S
         while True:
             self._changed.renew()
             now = trio.current_time()
@@ -137,10 +166,15 @@ class PeerManager:
             if known > SMALL_SWARM:
                 # Random neighbours keep a large swarm in one piece.
                 random.shuffle(candidates)
-            for peer in candidates[: max(room, 0)]:
+            chosen = candidates[: max(room, 0)]
+            if now >= entry_at:
+                entry_at = now + ENTRY_S
+                chosen += [one for one in candidates if self._book.is_named(one)][not chosen :][:1]
+            for peer in chosen:
                 nursery.start_soon(attempt, peer)
             due = self._book.next_due(busy, now)
-            with trio.move_on_at(due if due is not None and len(busy) < wanted else float("inf")):
+            until = due if due is not None and len(busy) < wanted else entry_at
+            with trio.move_on_at(min(until, entry_at)):
                 await self._changed.wait()
             await trio.lowlevel.checkpoint()
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from daemon.network.addresses import PeerAddress, parse_peer_address
+from daemon.network.addresses import KINDS, PeerAddress, parse_peer_address
 from protocol.errors import PeerFault
 from protocol.identity import PeerId, Signer, verify
 
@@ -103,12 +103,15 @@ def read_record(signed: SignedPeerRecord) -> PeerRecord:
 def check_record(signed: SignedPeerRecord, record: PeerRecord) -> tuple[PeerAddress, ...]:
     """Check that `record` is signed by its peer, and parse its addresses.
 
+    Addresses of kinds that this program does not know are left out: a later one may know them.
+
     Raises:
         PeerFault: "identity", "unsigned" or "malformed".
     """
     if not verify(record.peer, signed.signature, _DOMAIN + signed.body):
         raise PeerFault("unsigned", f"a peer record that {record.peer} did not sign")
-    addresses = tuple(map(parse_peer_address, record.addresses))
+    known = (text for text in record.addresses if (*text.split("/"), "")[1] in KINDS)
+    addresses = tuple(map(parse_peer_address, known))
     if any(address.peer != record.peer for address in addresses):
         raise PeerFault("malformed", f"{record.peer} gives addresses of another peer")
     return addresses

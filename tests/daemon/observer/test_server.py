@@ -16,7 +16,7 @@ import pytest
 import trio
 import trio.testing
 
-from daemon.observer import http_server
+from daemon.observer import http_connection as http_server
 from daemon.observer.bridge import Bridge, OwnerView
 from daemon.observer.owner_view import INVITATION_PATH, invitation_answer, may_show
 from daemon.observer.server import web_server
@@ -208,6 +208,21 @@ async def test_readyz_reports_a_node_that_is_starting() -> None:
         ] == "no peer of the run has been reached yet"
     async with web_server(bridge_of("observer"), ANY_PORT) as bound:
         assert (await aask(bound, "/readyz")).status == 200
+
+
+async def test_readyz_follows_the_verdict_of_a_run_that_stands_still() -> None:
+    bridge = Bridge()
+    state = folded(day("observer"))
+    async with web_server(bridge, ANY_PORT) as bound:
+        bridge.publish(status_at(state, AT))
+        assert (await aask(bound, "/readyz")).status == 200
+        bridge.publish(status_at(state, AT + 60))
+        bridge._rendered_at = -10.0
+        still = await aask(bound, "/readyz")
+        assert (still.status, still.json()["ok"]) == (503, False)
+        assert still.json()["reason"].startswith("No round certified for 1 min 20 s (usually 14 s)")
+        assert (await aask(bound, "/healthz")).status == 200
+        assert b"hypergpu_standstill 1.0" in (await aask(bound, "/metrics")).body
 
 
 async def test_web_server_on_a_used_port_says_what_to_do() -> None:

@@ -23,6 +23,7 @@ from protocol.status import (
     status_at,
 )
 from protocol.status.event_fold import REFUSAL_SILENCE_S
+from protocol.status.records import KEPT_LOST
 from tests.story import (
     AT,
     HOSTILE,
@@ -291,3 +292,29 @@ def test_the_share_of_time_spent_computing_is_of_the_last_round() -> None:
         [started(), trained, replace(certified(1), phase_seconds={"train": 6.0, "scatter": 2.0})]
     )
     assert status.you.computing == pytest.approx(0.75)
+
+
+def test_fold_keeps_a_lost_member_with_its_reason_for_an_hour() -> None:
+    state = folded([started(), report(1), report(2)])
+    fold(state, journal.PeerDown(at=AT, peer=PEERS[1], reason="reset"))
+    (shown,) = [one for one in status_at(state, AT).peers if one.peer == PEERS[1]]
+    assert (shown.lost_at, shown.lost_reason) == (AT, "reset")
+    fold(state, journal.PeerForgotten(at=AT + 20, peer=PEERS[1], silent_s=20.0))
+    fold(state, journal.PeerForgotten(at=AT + 30, peer=PEERS[2], silent_s=20.0))
+    lost = status_at(state, AT + 60).lost
+    assert [(one.peer, one.lost_reason) for one in lost] == [
+        (PEERS[2], "it was silent for 20 s"),
+        (PEERS[1], "reset"),
+    ]
+    assert [one.peer for one in status_at(state, AT + 3610).lost] == [PEERS[2]]
+    # A peer that comes back is lost no more.
+    fold(state, report(1, at=AT + 70))
+    assert [one.peer for one in status_at(state, AT + 80).lost] == [PEERS[2]]
+
+
+def test_fold_bounds_the_lost_peers() -> None:
+    state = folded([started()])
+    for i in range(3 * KEPT_LOST):
+        fold(state, msgspec.structs.replace(report(1), peer=f"stranger-{i}"))
+        fold(state, journal.PeerForgotten(at=AT, peer=f"stranger-{i}", silent_s=20.0))
+    assert len(status_at(state, AT).lost) == KEPT_LOST

@@ -138,16 +138,64 @@ def test_the_trainer_died() -> None:
     )
 
 
-def test_silence_is_noticed_when_the_rhythm_is_known() -> None:
-    events = [started(), certified(1, at=AT - ROUND_S), certified(2, at=AT)]
-    assert verdict(*events, now=AT + 50)[0] == "good"
-    level, sentence = verdict(*events, now=AT + 200)
+def rhythm(role: str = "node") -> list[journal.JournalEvent]:
+    """Two certificates `ROUND_S` apart, of four members that are heard."""
+    return [
+        started(role),
+        *(journal.PeerUp(at=AT, peer=PEERS[i], path="direct", address="") for i in (1, 2, 3)),
+        *(report(i) for i in (1, 2, 3)),
+        certified(1, at=AT - ROUND_S),
+        certified(2, at=AT),
+    ]
+
+
+def test_verdict_turns_amber_and_red_by_the_rhythm_of_the_run() -> None:
+    events = rhythm()
+    assert verdict(*events, now=AT + 3 * ROUND_S)[0] == "good"
+    assert verdict(*events, now=AT + 3 * ROUND_S + 1) == (
+        "warning",
+        "No round certified for 43 s (usually 14 s); the last one was round 2",
+    )
+    level, sentence = verdict(*events, now=AT + 10 * ROUND_S + 1)
     assert level == "bad"
-    assert sentence == "No round was certified for 3 min; the last one was round 2."
+    assert sentence == "No round certified for 2 min (usually 14 s); the last one was round 2"
     passed = journal.ViewPassed(number=3, view=0, reason="the leader was silent")
     assert verdict(*events, passed, now=AT + 200)[1].endswith("Last try: the leader was silent.")
     # One certificate has no rhythm yet.
     assert verdict(started(), certified(1), now=AT + 9000)[0] == "good"
+
+
+def test_verdict_names_the_members_that_stopped_answering() -> None:
+    down = journal.PeerDown(at=AT + 3, peer=PEERS[2], reason="reset")
+    level, sentence = verdict(*rhythm("observer"), down, now=AT + 50)
+    assert level == "warning"
+    assert sentence == (
+        "No round certified for 50 s (usually 14 s): basement-4090"
+        f" ({PEERS[2][-8:]}) stopped answering, 3 of 4 members left"
+    )
+    forgotten = journal.PeerForgotten(at=AT + 25, peer=PEERS[2], silent_s=20.0)
+    assert verdict(*rhythm("observer"), down, forgotten, now=AT + 50)[1] == sentence
+
+
+def test_verdict_of_short_rounds_allows_for_one_failed_leader() -> None:
+    quick = [started(), *(certified(n, at=AT + 0.5 * n) for n in range(1, 9))]
+    assert verdict(*quick, now=AT + 4 + 4.9)[0] == "good"
+    assert verdict(*quick, now=AT + 4 + 5.1)[0] == "warning"
+    assert verdict(*quick, now=AT + 4 + 20.1)[0] == "bad"
+
+
+def test_verdict_waits_longer_where_the_plan_made_the_next_round_longer() -> None:
+    longer = msgspec.structs.replace(certified(3, at=AT + 14), next_round_s=60.0)
+    assert verdict(*rhythm(), longer, now=AT + 14 + 170)[0] == "good"
+    assert verdict(*rhythm(), longer, now=AT + 14 + 190)[0] == "warning"
+
+
+def test_verdict_says_what_to_do_after_saying_that_the_run_stands_still() -> None:
+    alone = journal.Alone(number=3, samples_pending=80, reason="")
+    level, sentence = verdict(*rhythm(), alone, now=AT + 400)
+    assert level == "bad"
+    assert sentence.startswith("No round certified for 6 min (usually 14 s)")
+    assert ". Alone; 80 samples are waiting" in sentence or ". Waiting: " in sentence
 
 
 def test_many_failed_tries_do_not_hide_the_last_certificate() -> None:
@@ -155,13 +203,7 @@ def test_many_failed_tries_do_not_hide_the_last_certificate() -> None:
         journal.ViewPassed(at=AT, number=3, view=view, reason="nobody answered")
         for view in range(60)
     ]
-    level, sentence = verdict(
-        started("observer"),
-        certified(1, "observed", at=AT - 14),
-        certified(2, "observed"),
-        *passed,
-        now=AT + 100,
-    )
+    level, sentence = verdict(*rhythm("observer"), *passed, now=AT + 200)
     assert level == "bad"
     assert "the last one was round 2" in sentence
 
@@ -188,7 +230,7 @@ def test_an_observer_judges_the_run() -> None:
         "6 rounds certified, the last with 4 of 4 members; claimed loss 5.950 → 5.700; "
         "a round every 14 s; 1 try failed"
     )
-    level, sentence = verdict(*day("observer"), now=AT + 40)
+    level, sentence = verdict(*day("observer"), certified(7, "observed", at=AT + 10), now=AT + 40)
     assert level == "warning"
     assert sentence.endswith("no node is training now")
 

@@ -41,13 +41,15 @@ def peer_settings(listen_host: str, port: int, advertise: Sequence[str]) -> Peer
     Behind NAT, hivemind maps a port or finds a relay by itself. A port that a person forwards is
     announced at the hosts of `advertise`.
     """
-    address = ipaddress.ip_address(listen_host)
-    kind = "ip6" if address.version == 6 else "ip4"
+    # hivemind's daemon listens for one family at each address.
+    hosts_here = ("0.0.0.0", "::") if listen_host == "::" else (listen_host,)
     hosts = ["/".join(maddr.split("/")[:3]) for maddr in advertise] if port else []
     return PeerSettings(
-        listen=(f"/{kind}/{listen_host}/tcp/{port}",),
+        listen=tuple(
+            f"/ip{ipaddress.ip_address(host).version}/{host}/tcp/{port}" for host in hosts_here
+        ),
         announce=tuple(f"{host}/tcp/{port}" for host in dict.fromkeys(hosts)),
-        through_nat=not address.is_loopback,
+        through_nat=not ipaddress.ip_address(listen_host).is_loopback,
     )
 
 

@@ -13,8 +13,10 @@ from daemon.cli.terminal.columns import columns
 from daemon.cli.terminal.ink import ago
 from daemon.cli.terminal.peers_text import peers_text
 from daemon.cli.terminal.status_text import status_text
-from protocol.status import StatusState, status_at
-from tests.story import AT, HOSTILE, day, folded, report, started
+from daemon.observer.page_lists import peers_table
+from protocol import journal
+from protocol.status import StatusState, fold, status_at
+from tests.story import AT, HOSTILE, PEERS, day, folded, report, started
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -105,3 +107,18 @@ def test_status_text_and_peers_text_fit_the_terminal(width: int) -> None:
     # Each cell keeps eight columns, so that the narrowest table is wider than a narrow terminal.
     assert all(columns(line) <= max(width, 96) for line in lines)
     assert any(line.startswith(wide if width == 260 else "日本日…") for line in lines)
+
+
+def test_peers_text_and_page_name_lost_peers_with_the_reason() -> None:
+    state = folded(day())
+    fold(state, journal.PeerDown(at=AT, peer=PEERS[1], reason="the connection timed out"))
+    fold(state, journal.PeerForgotten(at=AT + 20, peer=PEERS[2], silent_s=20.0))
+    status = status_at(state, AT + 60)
+    lines = peers_text(status, color=False).splitlines()[-2:]
+    assert lines == [
+        "✕ kitchen was lost 1 min ago: the connection timed out",
+        "✕ basement-4090 was lost 40 s ago: it was silent for 20 s",
+    ]
+    page = peers_table(status)
+    assert page.count('class="gone"') == 2
+    assert "lost: it was silent for 20 s" in page

@@ -184,7 +184,10 @@ def test_peer_settings_follow_from_the_nodes_network_settings() -> None:
     )
     assert forwarded.announce == ("/ip4/203.0.113.7/tcp/4100", "/dns4/example.org/tcp/4100")
     assert forwarded.through_nat
-    assert peer_settings("::", 0, ("/ip4/203.0.113.7/tcp/4001",)).listen == ("/ip6/::/tcp/0",)
+    assert peer_settings("::", 0, ("/ip4/203.0.113.7/tcp/4001",)).listen == (
+        "/ip4/0.0.0.0/tcp/0",
+        "/ip6/::/tcp/0",
+    )
     assert peer_settings("::", 0, ("/ip4/203.0.113.7/tcp/4001",)).announce == (), (
         "an unknown port cannot be announced"
     )

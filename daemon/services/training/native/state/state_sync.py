@@ -151,6 +151,8 @@ class StateSync:
             if self._state_store.manifest.rules >= RULES_4:
                 lost = self._lineage.path(tip, state_store.tip)
                 state_store.ledger_store.report_left(lost, "more voters stand on the other branch")
+        elif behind := state_store.left_behind(tip):
+            state_store.ledger_store.report_left(behind, "no member served its state")
         joining = state_store.ledger_store.joins(state_store.tip, path)
         await self._trainer_link.end_trajectory(joining=joining)
         had_offer = state_store.ledger.pending > 0

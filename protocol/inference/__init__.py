@@ -1,5 +1,13 @@
 """Pipelined inference: the rules by which stages serve a model and a client uses them.
 
-layers.py     ranges of layers
-model.py      the model manifest, which names a model by its content
+layers.py             ranges of layers
+model.py              the model manifest, which names a model by its content
+announcement.py       what stages announce, and the directory of those that a node knows
+coverage.py           which layers are served, and which range a further stage should serve
+routing.py            the cheapest chain of stages
+messages.py           requests of a client to a stage, and the replies
+activations.py        how tokens and hidden states travel
+stage_generations.py  what a stage does with each request: leases, quotas, repeated steps
+replay_log.py         what a client keeps, so that any stage can be replaced
+recovery_events.py    what a generation reports about lost stages
 """

@@ -1,7 +1,8 @@
 """The model manifest: what a model is, by content, so that every holder names it alike.
 
-The name of a model is the digest of its manifest. The manifest holds no name of a peer: two nodes
-that read the same files make the same manifest. The publisher's signature travels beside it.
+The name of a model is the digest of its manifest without the words for people: two nodes that read
+the same files find each other, whatever they call their folders. The publisher's signature travels
+beside the manifest.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ MAX_SHARDS = 4096
 MAX_CONFIG_CHARS = 64 << 10
 MAX_KERNEL_CHARS = 256
 
+# In place of the name for people, in the bytes that name the model.
+_NAMELESS = "-"
 _DOMAIN = b"hypergpu/model/1\0"
 _SIGNED_DOMAIN = b"hypergpu/published-model/1\0"
 
@@ -53,7 +56,7 @@ class ModelManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """A model that can be served in stages."""
 
     kind: Literal["inference"] = "inference"
-    # For people; two models may share it.
+    # For people. Two models may share it, and one model may have two.
     name: Annotated[str, Meta(min_length=1, max_length=64)]
     # The adapter that computes it: "byte_gpt", "llama", "bloom".
     architecture: Annotated[str, Meta(min_length=1, max_length=32)]
@@ -96,11 +99,6 @@ class SignedModel(
     kernel: KernelId
     signature: Annotated[bytes, Meta(min_length=64, max_length=64)]
 
-    @property
-    def model(self) -> Digest:
-        """The name of the model."""
-        return digest(_DOMAIN, self.body)
-
     def open(self) -> ModelManifest:
         """Decode and check the manifest.
 
@@ -123,7 +121,7 @@ def encode_model(manifest: ModelManifest) -> bytes:
 
 def model_name(manifest: ModelManifest) -> Digest:
     """Return the name of a model, under which its stages are found."""
-    return digest(_DOMAIN, encode_model(manifest))
+    return digest(_DOMAIN, encode_model(msgspec.structs.replace(manifest, name=_NAMELESS)))
 
 
 def publish_model(manifest: ModelManifest, kernel: str, signer: Signer) -> SignedModel:

@@ -132,6 +132,12 @@ class LocalModel(Protocol):
 
     def tokenizer(self) -> Tokenizer: ...
 
+    def tokenizer_file(self) -> bytes:
+        """Return the tokenizer's file, which `tokenizer_digest` names; b"" where tokens are bytes.
+
+        Clients without the model's files ask a stage for it.
+        """
+
     def stage(self, layers: LayerRange, cache_tokens: int) -> AbstractAsyncContextManager[Stage]:
         """Start a process that loads these layers, and end it on exit.
 

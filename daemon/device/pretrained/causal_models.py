@@ -7,6 +7,7 @@ runs.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,37 @@ class Tokenizer:
             list(messages), tokenize=False, add_generation_prompt=answer
         )
         return text
+
+    def file(self) -> bytes:
+        """Return the content of a `tokenizer.json`. Raises `UserError("MODEL")`."""
+        inner = getattr(self._tokenizer, "backend_tokenizer", None)
+        if inner is None:
+            raise UserError(
+                "MODEL",
+                "The model's tokenizer has no file tokenizer.json.",
+                why="it is of a kind that only Python code of transformers reads",
+                fix="convert it with transformers to a fast tokenizer",
+                exit_code=2,
+            )
+        content: str = inner.to_str()
+        return content.encode()
+
+    @property
+    def template(self) -> str:
+        """The chat template with the special tokens that it names; empty without one."""
+        template = self._tokenizer.chat_template
+        if not isinstance(template, str):
+            return ""
+        named = {
+            name: str(token)
+            for name, token in self._tokenizer.special_tokens_map.items()
+            if isinstance(token, str)
+        }
+        # JSON's strings are strings of Jinja too.
+        given = "".join(
+            f"{{%- set {name} = {json.dumps(token)} -%}}" for name, token in sorted(named.items())
+        )
+        return given + template
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer's files."""

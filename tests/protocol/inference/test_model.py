@@ -15,8 +15,9 @@ MODEL = ModelManifest(name="m", architecture="llama", layers=4, width=8, vocabul
 
 def test_model_name_follows_from_the_content_alone() -> None:
     published = [publish_model(MODEL, "cpu", Signer(bytes([key]) * 32)) for key in (1, 2)]
-    assert {one.model for one in published} == {model_name(MODEL)}
+    assert {model_name(one.open()) for one in published} == {model_name(MODEL)}
     assert published[0].open() == MODEL
+    assert model_name(msgspec.structs.replace(MODEL, name="other words")) == model_name(MODEL)
     assert model_name(msgspec.structs.replace(MODEL, layers=5)) != model_name(MODEL)
 
 

@@ -251,6 +251,19 @@ class ForkChoice:
         for old in list(islice(self._without, max(0, len(self._without) - REMEMBERED))):
             del self._without[old]
 
+    def still_away(self, awaited: Tip, tip: Tip, now: float) -> None:
+        """Look past a state that a node at `tip` held before a restart, if others go on without it.
+
+        While nobody does, the node waits: a node that comes closer to the state, by some of the
+        results, fetches on at once. Once live members are at another certificate after `tip`, the
+        state holds this node no longer. Should its holders return, their branch is met like any
+        other.
+        """
+        for head in self._lineage.descendants(tip):
+            if not self._lineage.descends(head, awaited) and self._members.live_at(head.hash):
+                self.state_unavailable(awaited.hash, now, ahead=False)
+                return
+
     def merge_failed(self, now: float) -> None:
         """Wait before the next merge, longer after each failure."""
         self._merge_after = now + min(MERGE_RETRY_S * 2.0**self._merges_failed, MERGE_RETRY_MOST_S)

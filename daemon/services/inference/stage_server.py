@@ -1,0 +1,284 @@
+"""Serves one stage to clients: requests come in, steps are computed, answers go out.
+
+A step that has begun is finished even when its client's connection breaks. The client comes back,
+repeats the step and gets the answer, so a short break of the network costs no replay.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import trio
+
+from daemon.swarm.frames import FrameReader, frame
+from daemon.system.trio_types import TaskStatus
+from protocol.digest import Digest
+from protocol.errors import OurFault, PeerFault, Unreachable
+from protocol.identity import PeerId
+from protocol.inference.activations import (
+    chunk_digest,
+    decode_activations,
+    decode_tokens,
+    encode_activations,
+    split_chunks,
+)
+from protocol.inference.messages import (
+    Closed,
+    CloseGeneration,
+    Opened,
+    OpenGeneration,
+    Refused,
+    StageReply,
+    StageRequest,
+    StepGeneration,
+    Stepped,
+    decode_request,
+    encode,
+    max_logit_rows,
+    max_message_bytes,
+)
+from protocol.inference.model import ModelManifest
+from protocol.inference.stage_generations import (
+    LEASE_S,
+    Compute,
+    Held,
+    Refusal,
+    Repeat,
+    Reserve,
+    StageGenerations,
+    Wait,
+)
+from protocol.messages.base import MAX_REASON_CHARS
+from protocol.ports.byte_stream import ByteStream
+from protocol.ports.network import Network
+from protocol.ports.stage import CacheFull, Chunk, Stage, StageInfo, StageLost
+
+STEPS_PROTOCOL = "/hypergpu/inference/steps/1"
+
+UNANSWERED_REQUESTS = 64
+"""The most requests of one stream that wait for an answer; more are not read. A client with 50
+generations has as many steps under way."""
+
+# Between two looks for leases that ended.
+EXPIRE_S = 1.0
+CACHE_NAME_BYTES = 16
+
+Refuse = Callable[[str, PeerId, str], None]
+"""Counts a refusal by reason, peer and detail."""
+
+
+class StageServer:
+    """Answers the requests of all clients of one stage."""
+
+    def __init__(
+        self, network: Network, manifest: ModelManifest, model: Digest, refuse: Refuse
+    ) -> None:
+        """Register the protocol on a network that has not started."""
+        self._manifest, self._model, self._refuse = manifest, model, refuse
+        self._running: Stage | None = None
+        self._generations: StageGenerations | None = None
+        self._nursery: trio.Nursery | None = None
+        self._finished = trio.lowlevel.ParkingLot()
+        self._max_bytes = max_message_bytes(manifest.width, manifest.vocabulary)
+        self.tokens_computed = 0
+        network.serve(STEPS_PROTOCOL, self._serve)
+
+    @property
+    def cache_tokens_free(self) -> int:
+        """The tokens of cache that are not reserved; 0 before the stage is ready."""
+        return self._generations.cache_tokens_free if self._generations is not None else 0
+
+    @property
+    def open_generations(self) -> int:
+        return len(self._generations) if self._generations is not None else 0
+
+    async def run(
+        self,
+        stage: Stage,
+        info: StageInfo,
+        *,
+        task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Compute steps and end leases, until cancelled."""
+        self._generations = generations = StageGenerations(
+            info.layers, info.cache_tokens, self._manifest.context, _new_cache_name
+        )
+        async with trio.open_nursery() as nursery:
+            self._nursery, self._running = nursery, stage
+            task_status.started()
+            try:
+                while True:
+                    await trio.sleep(EXPIRE_S)
+                    for cache in generations.expire(trio.current_time()):
+                        await stage.close(cache)
+            finally:
+                self._nursery = self._generations = None
+
+    @property
+    def _stage(self) -> Stage:
+        if self._running is None:
+            raise OurFault("a stage was used before it was ready")
+        return self._running
+
+    async def _serve(self, stream: ByteStream) -> None:
+        """Answer the requests of one stream until it ends."""
+        reader, sending = FrameReader(stream), trio.Lock()
+        unanswered = trio.Semaphore(UNANSWERED_REQUESTS)
+        fault: PeerFault | None = None
+
+        async def answer(request: StageRequest) -> None:
+            try:
+                reply = await self._answer(stream.peer, request)
+                async with sending:
+                    await stream.send_all(frame(encode(reply)))
+            except Unreachable:
+                # The reader notices the broken stream too.
+                pass
+            finally:
+                unanswered.release()
+
+        async with trio.open_nursery() as nursery:
+            try:
+                while True:
+                    await unanswered.acquire()
+                    data = await reader.next_frame(self._max_bytes)
+                    if data is None:
+                        break
+                    nursery.start_soon(answer, decode_request(data))
+            except Unreachable:
+                nursery.cancel_scope.cancel()
+            except PeerFault as error:
+                fault = error
+                nursery.cancel_scope.cancel()
+        if fault is not None:
+            raise fault
+
+    async def _answer(self, client: PeerId, request: StageRequest) -> StageReply:
+        generations = self._generations
+        if generations is None:
+            return _refused(request, Refusal(reason="range", detail="the stage is not ready"))
+        if isinstance(request, OpenGeneration):
+            return await self._open(generations, client, request)
+        if isinstance(request, StepGeneration):
+            return await self._step(generations, client, request)
+        return await self._close(generations, client, request)
+
+    async def _open(
+        self, generations: StageGenerations, client: PeerId, request: OpenGeneration
+    ) -> StageReply:
+        if request.model != self._model:
+            return _refused(request, Refusal(reason="range", detail="another model is served here"))
+        decision = generations.open(client, request, trio.current_time())
+        if isinstance(decision, Refusal):
+            return _refused(request, decision)
+        if isinstance(decision, Held):
+            return Opened(number=request.number, position=decision.position, lease_s=LEASE_S)
+        try:
+            await self._reserve(decision, request)
+        except CacheFull as full:
+            generations.failed(decision.cache)
+            return _refused(request, Refusal(reason="full", detail=str(full)))
+        except StageLost as lost:
+            generations.clear()
+            return _refused(request, Refusal(reason="unknown", detail=str(lost)))
+        return Opened(number=request.number, position=0, lease_s=LEASE_S)
+
+    async def _reserve(self, decision: Reserve, request: OpenGeneration) -> None:
+        if decision.replaced:
+            await self._stage.close(decision.replaced)
+        await self._stage.open(decision.cache, request.layers, request.cache_tokens)
+
+    async def _step(
+        self, generations: StageGenerations, client: PeerId, request: StepGeneration
+    ) -> StageReply:
+        while True:
+            decision = generations.step(client, request, trio.current_time())
+            if isinstance(decision, Refusal):
+                return _refused(request, decision)
+            if isinstance(decision, Repeat):
+                return Stepped(number=request.number, data=decision.answer)
+            if isinstance(decision, Wait):
+                await self._finished.park()
+                continue
+            try:
+                chunks = self._chunks(decision, request)
+            except PeerFault as fault:
+                generations.failed(decision.cache)
+                await self._stage.close(decision.cache)
+                self._refuse(fault.reason, client, str(fault))
+                return _refused(request, Refusal(reason="malformed", detail=str(fault)))
+            if self._nursery is None:
+                return _refused(request, Refusal(reason="range", detail="the stage is stopping"))
+            # The job outlives this request, whose stream may break.
+            self._nursery.start_soon(self._compute, generations, decision, request, chunks)
+            await self._finished.park()
+
+    def _chunks(self, decision: Compute, request: StepGeneration) -> list[Chunk]:
+        """Decode the chunks of a step.
+
+        Raises:
+            PeerFault: "malformed" for data that the stage cannot compute.
+        """
+        values: Chunk
+        if decision.layers.first == 0:
+            values = decode_tokens(request.data)
+            if values.size and not 0 <= values.min() <= values.max() < self._manifest.vocabulary:
+                raise PeerFault("malformed", "a token is outside the vocabulary")
+        else:
+            values = decode_activations(request.data, decision.wire, self._manifest.width)
+        if len(values) != sum(request.shapes):
+            raise PeerFault(
+                "malformed", f"{len(values)} tokens where {sum(request.shapes)} are named"
+            )
+        logits = decision.layers.stop == self._manifest.layers and not request.digests_only
+        if logits and len(request.shapes) > max_logit_rows(self._manifest.vocabulary):
+            raise PeerFault("malformed", f"{len(request.shapes)} rows of logits in one step")
+        return split_chunks(values, request.shapes)
+
+    async def _compute(
+        self,
+        generations: StageGenerations,
+        decision: Compute,
+        request: StepGeneration,
+        chunks: list[Chunk],
+    ) -> None:
+        """Compute a step and store its answer. Then everyone who waits for an answer looks."""
+        last = decision.layers.stop == self._manifest.layers
+        parts: list[bytes] = []
+        position = request.position
+        try:
+            for chunk in chunks:
+                result = await self._stage.step(decision.cache, position, chunk)
+                # Logits decide tokens, and always travel whole.
+                data = encode_activations(result, "float32" if last else decision.wire)
+                parts.append(chunk_digest(data) if request.digests_only else data)
+                position += len(chunk)
+            self.tokens_computed += position - request.position
+            generations.computed(decision.cache, b"".join(parts), trio.current_time())
+        except StageLost:
+            # The process that held this cache held all of them.
+            generations.failed(decision.cache)
+        finally:
+            self._finished.unpark_all()
+
+    async def _close(
+        self, generations: StageGenerations, client: PeerId, request: CloseGeneration
+    ) -> StageReply:
+        cache = generations.close(client, request)
+        if cache:
+            await self._stage.close(cache)
+        return Closed(number=request.number)
+
+
+def _refused(request: StageRequest, refusal: Refusal) -> Refused:
+    return Refused(
+        number=request.number,
+        reason=refusal.reason,
+        detail=refusal.detail[:MAX_REASON_CHARS],
+        expected=refusal.expected,
+    )
+
+
+def _new_cache_name() -> bytes:
+    return os.urandom(CACHE_NAME_BYTES)

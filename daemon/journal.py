@@ -22,7 +22,7 @@ from daemon.home.pinned_directory import PinnedDirectory
 from protocol.certificates.certificate import OpenCertificate
 from protocol.identity import PeerId
 from protocol.journal import JournalEvent, RoundCertified, Warned, decode_event, encode_event
-from protocol.status import Status, StatusState, fold, status_at
+from protocol.status import RoundSummary, Status, StatusState, fold, status_at
 
 # A crash loses the events of this time.
 FLUSH_INTERVAL_S = 1.0
@@ -58,13 +58,13 @@ class Journal:
         self._failing = False
         self._seen_at: OrderedDict[str, float] = OrderedDict()
 
-    def record(self, event: JournalEvent) -> None:
-        """Record an event, dated now.
+    def record(self, event: JournalEvent, at: float | None = None) -> None:
+        """Record an event, dated now, or `at` where it is known to be older.
 
         The event is folded into the status, then queued for the disk if it is durable, then given
         to the listeners.
         """
-        stamped = replace(event, at=self._wall_clock())
+        stamped = replace(event, at=self._wall_clock() if at is None else at)
         self._state = fold(self._state, stamped)
         if isinstance(stamped, RoundCertified):
             self._seen_at.setdefault(stamped.certificate, stamped.at)
@@ -81,6 +81,14 @@ class Journal:
     def status(self) -> Status:
         """Return the current status."""
         return status_at(self._state, self._wall_clock())
+
+    def newest_round(self) -> RoundSummary | None:
+        """Return the round, or the failed try, that was folded last; None before the first."""
+        return self._state.rounds[0] if self._state.rounds else None
+
+    def name_of(self, peer: PeerId) -> str:
+        """Return a peer's name for a sentence."""
+        return self._state.name_of(peer)
 
     def reputation(self, peer: PeerId) -> int | None:
         """Return a peer's reputation, 0 to 1,000; None while the peer is new."""

@@ -85,6 +85,14 @@ def check_observer_host(host: str) -> None:
         )
 
 
+def check_origins(origins: tuple[str, ...]) -> None:
+    """Accept origins as browsers send them: scheme, host, and a port that is not the usual one."""
+    for origin in origins:
+        parts = urlsplit(origin)
+        if parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}":
+            raise ValueError(f"{origin!r} is not an origin such as https://example.org")
+
+
 def check_url(url: str) -> None:
     """Accept the empty text and http(s) URLs."""
     if url and not url.startswith(("http://", "https://")):

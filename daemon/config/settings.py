@@ -19,6 +19,7 @@ from daemon.config.checks import (
     check_listen_host,
     check_name,
     check_observer_host,
+    check_origins,
     check_rpc,
     check_url,
 )
@@ -67,11 +68,15 @@ class NetworkConfig(Section, frozen=True, kw_only=True):
     listen_port: Port = 0
     bulk_port: Port = 0
     one_port: bool = False
+    upnp: bool = True
     hivemind_port: Port = 0
     join: tuple[str, ...] = ()
     advertise: tuple[str, ...] = ()
     # With fewer than 8, gossip loses messages (measured with 16 and 24 nodes).
     min_connections: Annotated[int, Meta(ge=1, le=256)] = 8
+    # Whether this node relays for members that cannot call each other. 0 Mbit/s means no cap.
+    relay: bool = True
+    relay_mbps: Annotated[float, Meta(ge=0)] = 0.0
 
     checks: ClassVar[Mapping[str, Check]] = {
         "listen_host": check_listen_host,
@@ -122,10 +127,16 @@ class ObserverConfig(Section, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: Port = 8765
     hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    # A round of four members has 1 KB, so this is a month of rounds of 10 s. 0 keeps no history.
+    history_mb: Annotated[int, Meta(ge=0, le=1 << 20)] = 256
     reports: bool = False
     reference: str = ""
 
-    checks: ClassVar[Mapping[str, Check]] = {"host": check_observer_host}
+    checks: ClassVar[Mapping[str, Check]] = {
+        "host": check_observer_host,
+        "origins": check_origins,
+    }
 
 
 class OracleConfig(Section, frozen=True, kw_only=True):
@@ -185,12 +196,15 @@ EXPLAINED: Mapping[str, str] = {
     " starts reuse where it is free",
     "network.bulk_port": "TCP port of gradients; 0: the system chooses one",
     "network.one_port": "take gradients at listen_port too, so that one open port is enough",
+    "network.upnp": "ask the home router by UPnP or NAT-PMP to send both ports here",
     "network.hivemind_port": "TCP port of hivemind, in runs with that engine; 0: the system"
     " chooses one",
     "network.join": "multiaddrs of nodes already in the swarm, or /dnsaddr/NAME for those in DNS",
     "network.advertise": "multiaddrs at which others reach this node, where they differ from the"
     " listening address (NAT, port forwarding)",
     "network.min_connections": "connections to keep, where that many nodes exist",
+    "network.relay": "whether this node passes bytes on between members that routers keep apart",
+    "network.relay_mbps": "the most that this node relays, in Mbit/s; 0: no cap",
     "worker.device": "auto, cpu, cuda, or one GPU: cuda:1",
     "worker.threads": "CPU threads for training; 0: one less than the processors",
     "worker.compile": "compile the model with torch.compile: faster steps, minutes at the start",
@@ -213,6 +227,8 @@ EXPLAINED: Mapping[str, str] = {
     "observer.host": "address of the page; any but loopback shows it to others",
     "observer.port": "port of the page; 0: the system chooses one",
     "observer.hosts": "more host names under which browsers may open the page",
+    "observer.origins": "origins whose pages may read the API, such as https://example.org",
+    "observer.history_mb": "MB for the history of rounds and events on disk; 0: none",
     "observer.reports": "accept usage reports as a Plumise-style oracle does (POST /api/v1/report"
     " and /api/v1/metrics/report)",
     "observer.reference": "a JSON file with a held-out loss over time to draw beside the swarm's;"

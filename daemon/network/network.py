@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, nullcontext
 import msgspec
 import trio
 
+from daemon.network.addresses import primary_hosts
 from daemon.network.byte_counter import ByteCounter
 from daemon.network.error_boundary import Refusals
 from daemon.network.graceful_close import BackgroundCloser
@@ -24,6 +25,7 @@ from daemon.network.libp2p.service_manager import run_service
 from daemon.network.libp2p.stream_server import StreamServer
 from daemon.network.libp2p.topic_subscription import TopicSubscription
 from daemon.network.listeners import Listeners
+from daemon.network.own_addresses import OwnAddresses
 from daemon.network.paths.admission import AdmittedPeers
 from daemon.network.paths.path import Path, TransportContext
 from daemon.network.paths.selector import PathSelector, make_transports
@@ -37,8 +39,14 @@ from daemon.network.peers.services import PeerServices
 from daemon.network.running_parts import RunningParts, WhileRunning
 from daemon.network.settings import NetworkSettings
 from daemon.network.tls.certificate import BulkCertificate
+from daemon.network.traversal.context import OwnPorts, TraversalContext
+from daemon.network.traversal.expected import ExpectedConnections
+from daemon.network.traversal.messages import TRAVERSAL_PROTOCOL, Purpose
+from daemon.network.traversal.services import TraversalServices
 from daemon.system.trio_types import TaskStatus
 from protocol.identity import PeerId, Signer
+from protocol.network.port_mapping import PortMapping
+from protocol.network.reachability import PathKind, Reachability, Way, ways_to
 from protocol.ports.byte_stream import ByteStream, StreamHandler
 from protocol.ports.endpoint import Endpoint
 from protocol.ports.network import Link, LinkChange, Source, Traffic
@@ -89,7 +97,10 @@ class LibP2PNetwork:
         self._dht = Dht(running.learn, running.connect_at, matters, prefix_of)
         self._handlers: dict[str, StreamHandler] = {}
         self._admitted = AdmittedPeers(matters)
-        self._paths = PathSelector(make_transports(self._transport_context()))
+        made = make_transports(self._transport_context())
+        self._bulk_server = made.server
+        self._paths = PathSelector(made.all, self._ways_to)
+        self._expected = ExpectedConnections()
         self._listeners: Listeners | None = None
 
     def _transport_context(self) -> TransportContext:
@@ -102,9 +113,46 @@ class LibP2PNetwork:
             run_handler=self._server.run_handler,
             hosts_of=self._running.bulk_hosts,
             on_met=self._running.met_for_bulk,
+            ways_to=self._ways_to,
+            connect_around=self._running.connect_around,
+            serve_preamble=self._running.serve_preamble,
             open_stream=self.open_stream,
             serve_stream=self.serve,
         )
+
+    def _ways_to(self, endpoint: Endpoint) -> tuple[Way, ...]:
+        met = self._connections.host_of(endpoint.peer)
+        elsewhere = bool(met) and met not in endpoint.hosts
+        return ways_to(self._running.reach, endpoint.reach, seen_elsewhere=elsewhere)
+
+    def _traversal(self, host: Host, listeners: Listeners) -> TraversalServices:
+        async def accept(purpose: Purpose, stream: trio.SocketStream, kind: PathKind) -> None:
+            if purpose == "bulk":
+                await self._bulk_server.serve_connection(stream, kind)
+            else:
+                await host.inbound.serve(stream, kind)
+
+        async def open_stream(peer: PeerId, protocol: str) -> ByteStream:
+            stream = await self._running.open_connected(peer, protocol)
+            return ControlStream(stream, peer, self._control, self._closer)
+
+        context = TraversalContext(
+            connections=self._connections,
+            open_stream=open_stream,
+            accept=accept,
+            expected=self._expected,
+            refusals=self._refusals,
+            matters=self._priority.matters,
+            is_in_run=lambda peer: self._book.provides(peer, self._dht.provided),
+            reach_of=self._admitted.reach_of,
+        )
+        ports = OwnPorts(control=listeners.port, bulk=listeners.bulk_port)
+        advertised = tuple(address.host for address in listeners.addresses)
+
+        def own_hosts() -> tuple[str, ...]:
+            return (*primary_hosts(), *advertised)
+
+        return TraversalServices(context, ports, own_hosts, self._settings.relay)
 
     # ---------------------------------------------------------------------------------- life
 
@@ -118,7 +166,14 @@ class LibP2PNetwork:
         given = self._settings
         self._listeners = listeners = Listeners(given, self.peer)
         number_own_records_from(given.serials())
-        host = Host(self._secret, listeners.addresses, self._refusals, self._priority.matters)
+        host = Host(
+            self._secret,
+            listeners.addresses,
+            self._refusals,
+            self._running.serve_preamble,
+            self._priority.matters,
+        )
+        traversal = self._traversal(host, listeners)
         published = [one for one in listeners.addresses if one.kind in given.published_kinds]
         own = OwnRecord(self._signer, published, given.serials, given.on_key_observed)
         peers = PeerServices(
@@ -129,14 +184,19 @@ class LibP2PNetwork:
             own,
             self._refusals,
             self.open_stream,
+            traversal.connector,
             min_connections=given.min_connections,
         )
-        handlers = {**self._handlers, PEERS_PROTOCOL: peers.exchange.serve}
+        handlers = {
+            **self._handlers,
+            PEERS_PROTOCOL: peers.exchange.serve,
+            TRAVERSAL_PROTOCOL: traversal.serve,
+        }
         for protocol, handler in handlers.items():
             host.serve(protocol, self._server.acceptor(handler))
         host.swarm.register_notifee(self._connections)
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._run, host, peers, listeners)
+            await nursery.start(self._run, host, peers, traversal, listeners)
             try:
                 yield
             finally:
@@ -146,6 +206,7 @@ class LibP2PNetwork:
         self,
         host: Host,
         peers: PeerServices,
+        traversal: TraversalServices,
         listeners: Listeners,
         task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
@@ -159,14 +220,19 @@ class LibP2PNetwork:
                 trio.open_nursery() as nursery,
                 self._paths.listening(bulk),
             ):
-                self._running.parts = RunningParts(host=host, peers=peers, nursery=nursery)
+                own = OwnAddresses(self._settings, listeners, host, peers)
+                self._running.parts = RunningParts(
+                    host=host, peers=peers, own=own, traversal=traversal, nursery=nursery
+                )
                 self._server.nursery = nursery
                 nursery.start_soon(self._closer.run)
                 if listeners.shared is not None:
                     nursery.start_soon(listeners.shared.run)
                 nursery.start_soon(host.listen, listeners.control)
+                await nursery.start(traversal.run)
                 nursery.start_soon(peers.manager.run)
                 nursery.start_soon(self.entries.run)
+                nursery.start_soon(own.run)
                 task_status.started()
                 try:
                     await trio.sleep_forever()
@@ -199,10 +265,25 @@ class LibP2PNetwork:
         """The port of the last run of this node, where another program has it now; else 0."""
         return self._listeners.lost_port if self._listeners else 0
 
+    def port_mapping(self) -> PortMapping:
+        """What the home router maps now."""
+        return self._running.port_mapping()
+
     @property
     def endpoint(self) -> Endpoint:
         hosts, port = self._listeners.bulk_address if self._listeners else ((), 0)
-        return Endpoint(peer=self.peer, hosts=hosts, port=port, certificate=self._certificate.der)
+        return Endpoint(
+            peer=self.peer,
+            hosts=hosts,
+            port=port,
+            certificate=self._certificate.der,
+            reach=self.reach,
+        )
+
+    @property
+    def reach(self) -> Reachability:
+        """Whether others can call this node, as far as its members' calls have shown."""
+        return self._running.reach
 
     def members(self) -> tuple[str, ...]:
         """Multiaddrs of other members of what this node provides, connected now or a while ago.
@@ -230,7 +311,7 @@ class LibP2PNetwork:
         return await self._paths.open(endpoint, protocol)
 
     def serve(self, protocol: str, handler: StreamHandler) -> None:
-        if protocol in self._handlers or protocol == PEERS_PROTOCOL:
+        if protocol in self._handlers or protocol in (PEERS_PROTOCOL, TRAVERSAL_PROTOCOL):
             raise ValueError(f"{protocol} is served already")
         if self._running.parts is not None:
             raise RuntimeError("protocols are served before the network starts")
@@ -270,8 +351,10 @@ class LibP2PNetwork:
     def _measured(self, link: Link) -> Link:
         path = self._paths.path_to(link.peer)
         counted = self._connections.segments(link.peer) + path.segments
+        # Before the first bulk stream, the way of the control connection is all that is known.
+        kind = path.kind if self._paths.is_known(link.peer) else link.path
         return msgspec.structs.replace(
-            link, path=path.kind, segments=counted.sent, retransmits=counted.retransmits
+            link, path=kind, segments=counted.sent, retransmits=counted.retransmits
         )
 
     def changes(self) -> AsyncIterator[LinkChange]:

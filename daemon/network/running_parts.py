@@ -8,9 +8,14 @@ from libp2p.network.stream.net_stream import NetStream
 
 from daemon.network.addresses import PeerAddress
 from daemon.network.libp2p.host import Host
+from daemon.network.own_addresses import NOT_RUNNING, OwnAddresses
 from daemon.network.peers.services import PeerServices
+from daemon.network.traversal.preamble import Preamble
+from daemon.network.traversal.services import TraversalServices
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
+from protocol.network.port_mapping import PortMapping
+from protocol.network.reachability import UNKNOWN_REACHABILITY, Reachability, Way
 from protocol.ports.endpoint import Endpoint
 
 
@@ -19,6 +24,8 @@ class RunningParts(msgspec.Struct, frozen=True, kw_only=True):
 
     host: Host
     peers: PeerServices
+    own: OwnAddresses
+    traversal: TraversalServices
     nursery: trio.Nursery
 
 
@@ -32,6 +39,10 @@ class WhileRunning:
         """Note addresses that the DHT gave."""
         if self.parts is not None:
             self.parts.peers.manager.learn(addresses)
+
+    def port_mapping(self) -> PortMapping:
+        """What the home router maps now."""
+        return self.parts.own.mapping if self.parts is not None else NOT_RUNNING
 
     def peers_changed(self) -> None:
         """Look again at which peers to call."""
@@ -58,6 +69,24 @@ class WhileRunning:
         """Note that the peer showed its certificate at `host`."""
         if self.parts is not None:
             self.parts.peers.targets.met_for_bulk(peer, host)
+
+    async def open_connected(self, peer: PeerId, protocol: str) -> NetStream:
+        """Open a stream over a connection that is up. Raises `Unreachable`."""
+        return await self._required().host.open_stream(peer, protocol)
+
+    async def connect_around(self, peer: PeerId, way: Way) -> trio.SocketStream:
+        """A TCP connection for bulk bytes in one of the ways that need others."""
+        return await self._required().traversal.connector.connect(peer, "bulk", way)
+
+    async def serve_preamble(self, preamble: Preamble, stream: trio.SocketStream) -> None:
+        """Serve a connection that began with a preamble; dropped while nothing runs."""
+        if self.parts is not None:
+            await self.parts.traversal.serve_preamble(preamble, stream)
+
+    @property
+    def reach(self) -> Reachability:
+        """Whether others can call this node, as far as is known."""
+        return self.parts.traversal.monitor.reach if self.parts else UNKNOWN_REACHABILITY
 
     def crash(self, error: BaseException) -> None:
         """End the whole network with an error of our own that the library would hide."""

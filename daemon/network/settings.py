@@ -10,6 +10,7 @@ import msgspec
 from daemon.network.addresses import KINDS
 from daemon.network.dns_addresses import ReadTexts, read_texts
 from daemon.network.peers.own_record import KeyObservation
+from daemon.network.traversal.relay import RelaySettings
 
 
 class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,12 +30,16 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     read_texts: ReadTexts = read_texts
     # Hosts to hand out to others, also as /KIND/HOST; empty: the network works them out.
     advertise: tuple[str, ...] = ()
+    # Ask the home router to send the ports here.
+    upnp: bool = False
     # Whether members of earlier releases may be in the run. They refuse the whole record of a peer
     # that has an IPv6 address in it.
     earlier_releases: bool = False
     min_connections: int = 8
     # An observer has no bulk plane: nothing listens for bulk streams.
     bulk: bool = True
+    # What this node relays for others. 0 bits a second: no cap.
+    relay: RelaySettings = RelaySettings()
     # Numbers that grow within a run of the daemon and from one run to the next.
     serials: Callable[[], int] = time.time_ns
     # Called with each record of this node's key that this process did not sign.

@@ -12,6 +12,7 @@ from daemon.home.recent_state import last_port, save_recent_state
 from daemon.journal import Journal
 from daemon.network.network import LibP2PNetwork
 from daemon.network.settings import NetworkSettings
+from daemon.network.traversal.relay import RelaySettings
 from daemon.system.offload import in_thread
 from protocol.journal import Warned
 from protocol.ports.disk import DiskFull
@@ -34,9 +35,11 @@ def network_settings(config: Config, *, bulk: bool = True) -> NetworkSettings:
         bulk_port=given.bulk_port,
         join=given.join,
         one_port=given.one_port,
+        upnp=given.upnp and bulk,
         # The hosts, because control and bulk connections use the same ones.
         advertise=tuple("/".join(address.split("/")[:3]) for address in given.advertise),
         min_connections=given.min_connections,
+        relay=RelaySettings(enabled=given.relay, cap_bps=1e6 * given.relay_mbps),
         bulk=bulk,
     )
 

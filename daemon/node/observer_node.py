@@ -23,126 +23,24 @@ from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import network_settings
 from daemon.node.manifest_search import find_manifest
 from daemon.node.network_setup import node_started, report_network
+from daemon.node.observer_history import ObserverHistory, history_file, observer_history
+from daemon.node.observer_rewards import RewardsLookup
 from daemon.node.owner_page import owner_view
+from daemon.node.run_observer import RunObserver
 from daemon.node.shutdown import ForcedExit, Shutdown, watch_lifeline, watch_signals
 from daemon.observer.bridge import Bridge
 from daemon.observer.owner_view import may_show
 from daemon.observer.reference_file import ReferenceFile
 from daemon.observer.server import web_server
-from daemon.observer.settings import ObserverSettings
-from daemon.services.training.native.rounds.round_log import certified
-from daemon.swarm.ancestry import LineageEntry
-from daemon.swarm.chain_sync import ChainReply, serve_chain
-from daemon.swarm.follower import Follower, FollowerHooks
-from daemon.swarm.lineage import Lineage
-from daemon.swarm.members import Members
-from daemon.swarm.messenger import Messenger
-from daemon.swarm.owner_exchange import OwnerExchange
-from daemon.swarm.task_agreement import serve_task
+from daemon.observer.settings import BoundAddress, ObserverSettings
 from daemon.system.allocator import trim_memory
 from daemon.system.offload import in_thread
-from protocol.identity import PeerId, Signer
-from protocol.journal import InputRefused
-from protocol.membership.owner_record import OwnerRecords
-from protocol.messages.base import Signed
-from protocol.messages.beacon import Beacon
-from protocol.messages.envelope import AnyMessage
-from protocol.rules.versions import RULES_4
+from protocol.identity import Signer
 from protocol.run.manifest import SignedManifest
 
 REPORTS_FILE = "reports.sqlite"
 # Between two updates of the page.
 PUBLISH_S = 1.0
-
-
-class RunObserver:
-    """Follows a run over a network that is about to start."""
-
-    def __init__(
-        self,
-        network: LibP2PNetwork,
-        signer: Signer,
-        signed: SignedManifest,
-        name: str,
-        journal: Journal,
-    ) -> None:
-        self._run, self._name, self._journal = signed.run, name, journal
-        self._signer, self._network = signer, network
-        self._manifest = signed.open()
-        self.lineage = Lineage(signed.run, self._manifest)
-        self.members = Members(signer.peer, journal.record, lambda _endpoint: None)
-        self._messenger = Messenger(network, signed.run, self._deliver, self._refuse)
-        self._follower = Follower(
-            network=network,
-            run=signed.run,
-            signer=signer,
-            lineage=self.lineage,
-            members=self.members,
-            refuse=self._refuse,
-            hooks=FollowerHooks(
-                on_entries=self._certified,
-                on_members=lambda: None,
-                on_gone=lambda _peer: None,
-                beacon=self._beacon,
-                send=self._messenger.send,
-            ),
-        )
-
-        # A node asks every new peer these questions, before a beacon says which role the peer has.
-        serve_chain(network, signed.run, self._no_chain)
-        serve_task(network, lambda: None)
-        # The owner's records travel through observers, too.
-        self._owner_exchange = (
-            OwnerExchange(
-                network,
-                signed.run,
-                OwnerRecords(signed.run, self._manifest.owner),
-                self._refuse,
-            )
-            if self._manifest.owner and self._manifest.rules >= RULES_4
-            else None
-        )
-
-    async def _no_chain(self, first: int, limit: int) -> tuple[ChainReply, list[bytes]]:
-        """Answer that an observer keeps no certificates."""
-        return ChainReply(tip=self._run, number=0, age_s=0.0, count=0), []
-
-    async def run(self) -> None:
-        """Follow the run until cancelled."""
-        async with trio.open_nursery() as nursery:
-            await nursery.start(self._messenger.run)
-            await nursery.start(self._follower.run)
-            if self._owner_exchange is not None:
-                nursery.start_soon(self._owner_exchange.run)
-
-    def _certified(self, steps: list[LineageEntry]) -> None:
-        for made in steps:
-            self._journal.record(certified(made, manifest=self._manifest))
-        self._journal.certified(made.certificate for made in steps)
-
-    def _refuse(self, reason: str, peer: PeerId, detail: str) -> None:
-        self._journal.record(InputRefused(reason=reason, peer=peer, detail=detail))
-
-    async def _deliver(self, signed: Signed, message: AnyMessage) -> None:
-        if not self._follower.receive(signed, message):
-            self._refuse("not_member", signed.peer, f"a {type(message).__name__} to an observer")
-
-    def _beacon(self) -> Beacon:
-        best = self.lineage.best
-        return Beacon(
-            serial=time.time_ns(),
-            name=self._name,
-            role="observer",
-            number=best.number,
-            tip=best.hash,
-            view=0,
-            phase="observe",
-            samples=0,
-            loss=None,
-            samples_per_second=0.0,
-            device="",
-            endpoint=None,
-        )
 
 
 async def run(
@@ -174,6 +72,7 @@ async def _observe(config: Config, say: Callable[[str], None]) -> None:
         host=given.host,
         port=given.port,
         hosts=given.hosts,
+        origins=given.origins,
         reports=config.home / REPORTS_FILE if given.reports else None,
     )
     async with web_server(bridge, settings) as bound:
@@ -188,29 +87,48 @@ async def _observe(config: Config, say: Callable[[str], None]) -> None:
             load_or_make(config.home / BULK_CERTIFICATE_FILE, name),
         )
         journal = Journal(None, time.time)
-        watcher = RunObserver(network, signer, signed, name, journal)
-        async with network.running(), trio.open_nursery() as nursery:
-            journal.record(node_started(signed, network, name=name, role="observer"))
-            nursery.start_soon(watcher.run)
-            nursery.start_soon(report_network, network, journal)
-            nursery.start_soon(find_members, network, signed)
-            say(f"Ready: the page is at {bound.url}")
-            if may_show(settings, bound):
-                bridge.owner_view = view = await in_thread(
-                    partial(owner_view, config.home, signed, config.network.join)
-                )
-                if view is not None:
-                    link = f"{bound.url}#owner={view.key}"
-                    say(f"For you, the run's owner, with the invitation: {link}")
-            reference = (
-                ReferenceFile(user_path(given.reference, "observer.reference"))
-                if given.reference
-                else None
-            )
-            while True:
-                curve = reference.curve() if reference is not None else None
-                bridge.publish(msgspec.structs.replace(journal.status(), reference=curve))
-                await trio.sleep(PUBLISH_S)
+        bridge.rewards = RewardsLookup(config.chain, signed, config.home)
+        path = history_file(config.home, signed.run)
+        async with observer_history(bridge, journal, path, given.history_mb) as history:
+            watcher = RunObserver(network, signer, signed, name, journal, history.recorder.date_of)
+            async with network.running(), trio.open_nursery() as nursery:
+                journal.record(node_started(signed, network, name=name, role="observer"))
+                nursery.start_soon(watcher.run)
+                nursery.start_soon(report_network, network, journal)
+                nursery.start_soon(find_members, network, signed)
+                say(f"Ready: the page is at {bound.url}")
+                if may_show(settings, bound):
+                    await _show_invitation(config, signed, bridge, bound, say)
+                await _publish(bridge, journal, history, given.reference)
+
+
+async def _show_invitation(
+    config: Config,
+    signed: SignedManifest,
+    bridge: Bridge,
+    bound: BoundAddress,
+    say: Callable[[str], None],
+) -> None:
+    """Let the run's owner see the invitation on the page, and print the link to it."""
+    bridge.owner_view = view = await in_thread(
+        partial(owner_view, config.home, signed, config.network.join)
+    )
+    if view is not None:
+        link = f"{bound.url}#owner={view.key}"
+        say(f"For you, the run's owner, with the invitation: {link}")
+
+
+async def _publish(
+    bridge: Bridge, journal: Journal, history: ObserverHistory, reference: str
+) -> None:
+    """Publish the status until cancelled; `reference` is the path of a curve, or empty."""
+    file = ReferenceFile(user_path(reference, "observer.reference")) if reference else None
+    while True:
+        status = journal.status()
+        history.published(status)
+        curve = file.curve() if file is not None else None
+        bridge.publish(msgspec.structs.replace(status, reference=curve))
+        await trio.sleep(PUBLISH_S)
 
 
 async def find_members(network: LibP2PNetwork, signed: SignedManifest) -> None:

@@ -8,15 +8,20 @@ rendered.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import msgspec
 import trio
 
-from daemon.observer.endpoints import ENDPOINTS
+from daemon.observer.api.resources import Rewards
+from daemon.observer.endpoints import HttpEndpoint
+from daemon.observer.history.event_feed import EventFeed
+from daemon.observer.history.history_store import HistoryStore
 from protocol.digest import digest
 from protocol.status import Status, StatusState, status_at
 
+# Bodies of one snapshot that are kept: every path, and the first pages of lists.
+MAX_KEPT = 64
 # The greatest age of an answer while a newer status is published.
 REFRESH_S = 1.0
 
@@ -24,24 +29,36 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """One status, rendered for every endpoint.
+    """One status, and its bytes for each path that was asked for.
 
-    `etag` is weak: it stands for everything but `as_of`. `bodies` has the bytes for each path.
+    `etag` is weak: it stands for everything but `as_of`.
     """
 
     source: Status
     etag: str
-    bodies: Mapping[str, bytes]
+    rendered: dict[str, bytes]
+
+    def body(self, endpoint: HttpEndpoint) -> bytes:
+        """Return the bytes of an endpoint, rendered at the first call."""
+        known = self.rendered.get(endpoint.path)
+        if known is None:
+            known = self.rendered[endpoint.path] = endpoint.render(self.source)
+        return known
+
+    def page(self, target: str) -> bytes | None:
+        """Return the page of a list that was kept for a path and query."""
+        return self.rendered.get(target)
+
+    def keep_page(self, target: str, body: bytes) -> None:
+        """Keep a page of a list for the next reader, unless many are kept."""
+        if len(self.rendered) < MAX_KEPT:
+            self.rendered[target] = body
 
 
 def render(status: Status) -> Snapshot:
-    """Render a status for all endpoints. Pure; takes some milliseconds."""
+    """Return the snapshot of a status. Each body takes some milliseconds when it is asked for."""
     timeless = _encode(msgspec.structs.replace(status, as_of=0.0))
-    return Snapshot(
-        source=status,
-        etag=f'W/"{digest(timeless).hex()[:32]}"',
-        bodies={endpoint.path: endpoint.render(status) for endpoint in ENDPOINTS},
-    )
+    return Snapshot(source=status, etag=f'W/"{digest(timeless).hex()[:32]}"', rendered={})
 
 
 class OwnerView(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +88,12 @@ class Bridge:
         self._rendered_at = 0.0
         # Replaced whole; None where the page shows no invitation.
         self.owner_view: OwnerView | None = None
+        # Ids of events begin at the time in milliseconds, so that they grow over restarts.
+        self.feed = EventFeed(first_id=time.time_ns() // 1_000_000)
+        # Replaced whole; None where no history is kept.
+        self.store: HistoryStore | None = None
+        # Replaced whole; None until the run is known.
+        self.rewards: Rewards | None = None
 
     def publish(self, status: Status) -> None:
         """Make `status` the newest one."""

@@ -7,11 +7,12 @@ To add an endpoint:
 3. Add the path to `test_every_endpoint_answers` in tests/daemon/observer/test_server.py, and to
    docs/operate.md (tests/docs compares).
 
-Each endpoint is rendered at most once for each published status, and at most once a second. All
-readers get those bytes, so a thousand readers cost what one costs.
+Each endpoint is rendered at most once for each published status, at most once a second, and only
+when a reader asks. All readers get those bytes, so a thousand readers cost what one costs.
 
-`PROBES` are computed for each request: they say whether this process works, and answer 200 or 503.
-Our own files are served under /static/, and usage reports are received by `report_queue.py`.
+Pages of lists, and what takes a parameter, are in `api/resources.py`. `PROBES` are computed for
+each request: they say whether this process works, and answer 200 or 503. Our own files are served
+under /static/, and usage reports are received by `report_queue.py`.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from daemon.observer.api import dashboard
 from daemon.observer.metrics import CONTENT_TYPE as PROMETHEUS
 from daemon.observer.metrics import metrics_text
 from daemon.observer.page import page_html
-from protocol.status import PeerSummary, RoundSummary, Status
+from protocol.status import Status
 
 HTML = "text/html; charset=utf-8"
 JSON = "application/json"
@@ -32,28 +34,20 @@ SILENT_S = 10.0
 
 _encode = msgspec.json.Encoder().encode
 
-
-class PeersBody(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of `/api/v1/peers`. `lost` are those that were forgotten within the last hour."""
-
-    as_of: float
-    peers: tuple[PeerSummary, ...]
-    lost: tuple[PeerSummary, ...] = ()
-
-
-class RoundsBody(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of `/api/v1/rounds`, newest first."""
-
-    as_of: float
-    rounds: tuple[RoundSummary, ...]
+Make = Callable[[Status], msgspec.Struct]
 
 
 class HttpEndpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """What a path serves. With `revalidated`, answers have an ETag, and browsers keep them."""
+    """What a path serves. With `revalidated`, answers have an ETag, and browsers keep them.
+
+    `body` is the record of a JSON answer, for its description.
+    """
 
     path: str
     content_type: str
     render: Callable[[Status], bytes]
+    summary: str
+    body: type[msgspec.Struct] | None = None
     revalidated: bool = True
 
 
@@ -61,20 +55,70 @@ def _page(status: Status) -> bytes:
     return page_html(status).encode()
 
 
-def _peers(status: Status) -> bytes:
-    return _encode(PeersBody(as_of=status.as_of, peers=status.peers, lost=status.lost))
-
-
-def _rounds(status: Status) -> bytes:
-    return _encode(RoundsBody(as_of=status.as_of, rounds=status.rounds))
+def _json(path: str, body: type[msgspec.Struct], make: Make, summary: str) -> HttpEndpoint:
+    return HttpEndpoint(
+        path=path,
+        content_type=JSON,
+        render=lambda status: _encode(make(status)),
+        summary=summary,
+        body=body,
+    )
 
 
 ENDPOINTS: tuple[HttpEndpoint, ...] = (
-    HttpEndpoint(path="/", content_type=HTML, render=_page),
-    HttpEndpoint(path="/api/v1/status", content_type=JSON, render=_encode),
-    HttpEndpoint(path="/api/v1/peers", content_type=JSON, render=_peers),
-    HttpEndpoint(path="/api/v1/rounds", content_type=JSON, render=_rounds),
-    HttpEndpoint(path="/metrics", content_type=PROMETHEUS, render=metrics_text, revalidated=False),
+    HttpEndpoint(path="/", content_type=HTML, render=_page, summary="The page."),
+    _json("/api/v1/status", Status, lambda status: status, "Everything there is to show."),
+    HttpEndpoint(
+        path="/metrics",
+        content_type=PROMETHEUS,
+        render=metrics_text,
+        summary="The metrics, for Prometheus.",
+        revalidated=False,
+    ),
+    HttpEndpoint(
+        path="/health",
+        content_type=JSON,
+        render=dashboard.health,
+        summary="Whether the run is well (original dashboard).",
+        body=dashboard.HealthBody,
+        revalidated=False,
+    ),
+    _json(
+        "/api/status",
+        dashboard.DashboardStatus,
+        dashboard.status_body,
+        "What the run does (original dashboard).",
+    ),
+    _json(
+        "/api/metrics",
+        dashboard.DashboardMetrics,
+        dashboard.metrics_body,
+        "The run's figures (original dashboard).",
+    ),
+    _json(
+        "/api/nodes",
+        dashboard.NodesBody,
+        dashboard.nodes_body,
+        "The nodes, lost ones too (original dashboard).",
+    ),
+    _json(
+        "/api/blockchain/session",
+        dashboard.SessionBody,
+        dashboard.session_body,
+        "The run, and whether it pays (original dashboard).",
+    ),
+    _json(
+        "/api/blockchain/contributions",
+        dashboard.ContributionsBody,
+        dashboard.contributions_body,
+        "Work in the last certificates (original dashboard).",
+    ),
+    _json(
+        "/api/config",
+        dashboard.ConfigBody,
+        dashboard.config_body,
+        "What the members agreed on (original dashboard).",
+    ),
 )
 
 

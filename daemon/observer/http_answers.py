@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib import resources
+from types import MappingProxyType
 
 import msgspec
 from aiohttp import web
 
+from daemon.observer.api.bodies import ErrorBody, ProbeBody
+from daemon.observer.api.docs_page import DOCS_PATH, docs_html
+from daemon.observer.api.openapi import OPENAPI_PATH, openapi_document
 from daemon.observer.bridge import Bridge
-from daemon.observer.endpoints import ENDPOINTS, JSON, PROBES
+from daemon.observer.endpoints import ENDPOINTS, HTML, JSON, PROBES
 from daemon.observer.request_guard import METHODS, SECURITY_HEADERS, Refusal
 from protocol.digest import digest
 
@@ -26,20 +31,6 @@ class HttpAnswer(msgspec.Struct, frozen=True, kw_only=True):
     content_type: str
     etag: str = ""
     status: int = 200
-
-
-class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of a refusal."""
-
-    error: Refusal
-
-
-class ProbeBody(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of `/healthz` and `/readyz`: `reason` says what is missing."""
-
-    ok: bool
-    as_of: float
-    reason: str = ""
 
 
 def refuse(refusal: Refusal) -> HttpAnswer:
@@ -64,6 +55,11 @@ def static_answers() -> dict[str, HttpAnswer]:
     return answers
 
 
+def _fixed(body: bytes, content_type: str) -> HttpAnswer:
+    """Return an answer that never changes."""
+    return HttpAnswer(body=body, content_type=content_type, etag=f'"{digest(body).hex()[:32]}"')
+
+
 class AnswerTable:
     """Finds the answer to a GET of a path. Belongs to the web thread."""
 
@@ -71,28 +67,34 @@ class AnswerTable:
         self._bridge = bridge
         self._static = static_answers()
         self._endpoints = {endpoint.path: endpoint for endpoint in ENDPOINTS}
+        described = openapi_document()
+        self._openapi = _fixed(msgspec.json.encode(described), JSON)
+        self._docs = _fixed(docs_html(described).encode(), HTML)
 
     def answer(self, path: str) -> HttpAnswer:
         """Return the answer to a GET of `path`; a refusal where nothing is served there."""
         if path in self._static:
             return self._static[path]
+        if path == OPENAPI_PATH:
+            return self._openapi
+        if path == DOCS_PATH:
+            return self._docs
         endpoint = self._endpoints.get(path)
         if endpoint is not None:
             now = self._bridge.snapshot()
             return HttpAnswer(
-                body=now.bodies[path],
+                body=now.body(endpoint),
                 content_type=endpoint.content_type,
                 etag=now.etag if endpoint.revalidated else "",
             )
         if path in PROBES:
             return self._probe(path)
-        known = ", ".join(sorted([*self._endpoints, *PROBES]))
         return refuse(
             Refusal(
                 status=404,
                 code="NOT_FOUND",
                 what="Nothing is served at this path.",
-                fix=f"the paths are {known}",
+                fix="/api/openapi.json and /api/docs list the paths, and /metrics the metrics",
             )
         )
 
@@ -113,20 +115,31 @@ def etag_matches(header: str, etag: str) -> bool:
     )
 
 
-def respond(answer: HttpAnswer, if_none_match: str = "") -> web.Response:
+def respond(
+    answer: HttpAnswer,
+    if_none_match: str = "",
+    more: Mapping[str, str] = MappingProxyType({}),
+    methods: Sequence[str] = METHODS,
+) -> web.Response:
     """Return the answer with its headers; 304 without a body if the reader has the answer already.
 
-    Readers revalidate an answer with an ETag every time, and store no other answer.
+    `more` are further headers; `methods` are those of the path, which a refusal names. Readers
+    revalidate an answer with an ETag every time, and store no other answer.
     """
     headers = {
         **SECURITY_HEADERS,
         "Content-Type": answer.content_type,
         "Cache-Control": "no-cache" if answer.etag else "no-store",
+        **more,
     }
     if answer.etag:
         headers["ETag"] = answer.etag
+    if answer.status == 429:
+        headers["Retry-After"] = "1"
+    if answer.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     if answer.status == 405:
-        headers["Allow"] = ", ".join(METHODS)
+        headers["Allow"] = ", ".join(methods)
     if etag_matches(if_none_match, answer.etag):
         return web.Response(status=304, headers=headers)
     return web.Response(status=answer.status, body=answer.body, headers=headers)

@@ -1,104 +1,164 @@
-"""aiohttp's low-level server with limits on connections, and the handler of all requests."""
+"""The handler of all requests of the web side."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import msgspec
 from aiohttp import web
 
+from daemon.observer.api.broadcaster import Broadcaster
+from daemon.observer.api.dashboard import node_of
+from daemon.observer.api.event_stream import MEDIA_TYPE, stream_events
+from daemon.observer.api.query import BadQuery, parameters
+from daemon.observer.api.resources import Resource, Sources, Unavailable, encode, find_resource
+from daemon.observer.api.web_socket import serve_web_socket
 from daemon.observer.bridge import Bridge
+from daemon.observer.client_limits import BURST, REQUESTS_PER_S, ClientLimits
 from daemon.observer.endpoints import JSON
 from daemon.observer.http_answers import AnswerTable, HttpAnswer, refuse, respond
+from daemon.observer.http_connection import HttpConnection, HttpServer
 from daemon.observer.owner_view import INVITATION_PATH, KEY_HEADER, invitation_answer
 from daemon.observer.report_queue import REPORT_PATHS, ReportQueue
-from daemon.observer.request_guard import SECURITY_HEADERS, Refusal, RequestGuard
+from daemon.observer.request_guard import METHODS, SECURITY_HEADERS, Refusal, RequestGuard
 
-# A connection without a whole request for this long is closed; the page asks every second.
-IDLE_S = 20.0
-# A browser opens up to six. A site with more readers than this needs a proxy.
-MAX_CONNECTIONS = 512
-# Limit of a header field: browsers send the cookies of all of localhost here too.
-MAX_HEADER_BYTES = 16384
+EVENTS_PATH = "/api/v1/events"
+SOCKET_PATH = "/ws"
+NODES_PREFIX = "/api/nodes/"
+
+_TOO_MANY = Refusal(
+    status=429,
+    code="RATE",
+    what=f"{REQUESTS_PER_S:g} requests a second are answered, and {BURST:g} at once.",
+    fix="ask less often, or read the events as they happen: /api/v1/events",
+)
 
 
-class HttpConnection(web.RequestHandler):
-    """One client's connection.
+class HttpHandler:
+    """Answers requests. Belongs to one event loop."""
 
-    It is closed when `IDLE_S` pass without an answer of ours, so that no client keeps a connection
-    by sending slowly.
-    """
-
-    __slots__ = ("_deadline",)
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._deadline = asyncio.get_running_loop().call_later(IDLE_S, self.force_close)
-
-    def answered(self) -> None:
-        """Restart the idle time."""
-        self._deadline.cancel()
-        self._deadline = asyncio.get_running_loop().call_later(IDLE_S, self.force_close)
-
-    def handle_error(
+    def __init__(
         self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer a request that is not HTTP with a refusal; aiohttp logs any other error."""
-        if status < 500:
-            refusal = Refusal(
-                status=status,
-                code="BAD_REQUEST",
-                what="This is not a valid HTTP request, or it is too large.",
-            )
-            response: web.StreamResponse = respond(refuse(refusal))
+        bridge: Bridge,
+        guard: RequestGuard,
+        reports: ReportQueue | None,
+        limits: ClientLimits,
+        broadcaster: Broadcaster,
+    ) -> None:
+        """`reports` receives usage reports; None refuses them."""
+        self._bridge, self._guard, self._reports = bridge, guard, reports
+        self._limits, self._broadcaster = limits, broadcaster
+        self._table = AnswerTable(bridge)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request."""
+        more = self._guard.cors_headers(request.headers)
+        methods = self._methods(request.path)
+        refusal = self._refusal(request, methods)
+        if refusal is None and self._is_stream(request):
+            return await self._stream(request, {**SECURITY_HEADERS, **more})
+        if refusal is None and request.method == "OPTIONS":
+            headers = {**SECURITY_HEADERS, **self._guard.preflight_headers(request.headers)}
+            response = web.Response(status=204, headers=headers)
         else:
-            response = super().handle_error(request, status, exc, message)
-            response.headers.update(SECURITY_HEADERS)
-        response.force_close()
+            answer = refuse(refusal) if refusal else await self._answer(request)
+            known = request.headers.get("If-None-Match", "")
+            response = respond(answer, known, more, methods)
+        if isinstance(request.protocol, HttpConnection):
+            request.protocol.answered()
+        if refusal or request.body_exists:
+            # The rest of what the client sends is not read.
+            response.force_close()
         return response
 
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._deadline.cancel()
-        super().connection_lost(exc)
+    def _methods(self, path: str) -> tuple[str, ...]:
+        """The methods of a path."""
+        return ("POST",) if self._reports is not None and path in REPORT_PATHS else METHODS
 
-
-class RejectedConnection(asyncio.Protocol):
-    """A connection above `MAX_CONNECTIONS`: closed at once."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
-
-
-class HttpServer(web.Server):
-    """aiohttp's low-level server with our connections and a limit on their number."""
-
-    def __call__(self) -> Any:
-        if len(self.connections) >= MAX_CONNECTIONS:
-            return RejectedConnection()
-        return HttpConnection(
-            self,
-            loop=asyncio.get_running_loop(),
-            # aiohttp accepts None for no log, but its annotation does not say so.
-            access_log=None,  # type: ignore[arg-type]
-            keepalive_timeout=IDLE_S,
-            lingering_time=0.0,
-            max_field_size=MAX_HEADER_BYTES,
-            max_headers=64,
+    def _refusal(self, request: web.BaseRequest, methods: tuple[str, ...]) -> Refusal | None:
+        local = request.transport.get_extra_info("sockname") if request.transport else None
+        refusal = self._guard.check(
+            request.method,
+            request.path_qs,
+            request.headers,
+            str(local[0]) if local else "",
+            methods,
         )
+        if refusal is None and not self._limits.request(
+            request.remote or "", asyncio.get_running_loop().time()
+        ):
+            return _TOO_MANY
+        return refusal
 
+    # ---------------------------------------------------------------------------------- streams
 
-def _answer(bridge: Bridge, table: AnswerTable, request: web.BaseRequest) -> HttpAnswer:
-    """Answer a GET that the guard lets through."""
-    if request.path != INVITATION_PATH:
-        return table.answer(request.path)
-    peer = request.transport.get_extra_info("peername") if request.transport else None
-    key = request.headers.get(KEY_HEADER, "")
-    return invitation_answer(bridge.owner_view, key, str(peer[0]) if peer else "")
+    @staticmethod
+    def _is_stream(request: web.BaseRequest) -> bool:
+        if request.method != "GET":
+            return False
+        if request.path == SOCKET_PATH:
+            return web.WebSocketResponse().can_prepare(request).ok
+        return request.path == EVENTS_PATH and MEDIA_TYPE in request.headers.get("Accept", "")
+
+    async def _stream(
+        self, request: web.BaseRequest, headers: dict[str, str]
+    ) -> web.StreamResponse:
+        if isinstance(request.protocol, HttpConnection):
+            request.protocol.streams()
+        if request.path == SOCKET_PATH:
+            return await serve_web_socket(
+                request, headers, lambda: self._bridge.snapshot().source, self._broadcaster
+            )
+        bridge = self._bridge
+        return await stream_events(request, headers, bridge.feed, bridge.store, self._broadcaster)
+
+    # ---------------------------------------------------------------------------------- answers
+
+    async def _answer(self, request: web.BaseRequest) -> HttpAnswer:
+        path = request.path
+        if self._reports is not None and path in REPORT_PATHS:
+            reply = await self._reports.accept(request)
+            return HttpAnswer(
+                body=msgspec.json.encode(reply), content_type=JSON, status=reply.status
+            )
+        if path == INVITATION_PATH:
+            key = request.headers.get(KEY_HEADER, "")
+            return invitation_answer(self._bridge.owner_view, key, request.remote or "")
+        if path == SOCKET_PATH:
+            what = "This path speaks WebSocket only."
+            return refuse(Refusal(status=400, code="UPGRADE", what=what))
+        if path.startswith(NODES_PREFIX):
+            return self._node(path.removeprefix(NODES_PREFIX))
+        found = find_resource(path)
+        return self._table.answer(path) if found is None else await self._resource(request, *found)
+
+    def _node(self, peer: str) -> HttpAnswer:
+        status = self._bridge.snapshot().source
+        for one in (*status.peers, *status.lost):
+            if one.peer == peer:
+                return HttpAnswer(body=encode(node_of(one)), content_type=JSON)
+        what = "No node with that id is known."
+        return refuse(Refusal(status=404, code="NOT_FOUND", what=what, fix="/api/nodes lists them"))
+
+    async def _resource(
+        self, request: web.BaseRequest, resource: Resource, part: str
+    ) -> HttpAnswer:
+        snapshot, bridge = self._bridge.snapshot(), self._bridge
+        if not resource.blocks and (known := snapshot.page(request.path_qs)) is not None:
+            return HttpAnswer(body=known, content_type=JSON, etag=snapshot.etag)
+        sources = Sources(
+            status=snapshot.source, feed=bridge.feed, store=bridge.store, rewards=bridge.rewards
+        )
+        try:
+            given = parameters(request.query_string, resource.parameters)
+            if resource.blocks:
+                body = await asyncio.to_thread(resource.answer, sources, part, given)
+                return HttpAnswer(body=encode(body), content_type=JSON)
+            made = encode(resource.answer(sources, part, given))
+        except (BadQuery, Unavailable) as error:
+            return refuse(error.refusal)
+        snapshot.keep_page(request.path_qs, made)
+        return HttpAnswer(body=made, content_type=JSON, etag=snapshot.etag)
 
 
 def make_server(
@@ -108,31 +168,6 @@ def make_server(
 
     `reports` receives usage reports; None refuses them.
     """
-    table = AnswerTable(bridge)
-
-    async def handle(request: web.BaseRequest) -> web.Response:
-        local = request.transport.get_extra_info("sockname") if request.transport else None
-        is_report = (
-            reports is not None and request.method == "POST" and request.path in REPORT_PATHS
-        )
-        # The guard allows only GET and HEAD, and a report must pass its other checks.
-        method = "GET" if is_report else request.method
-        refusal = guard.check(
-            method, request.path_qs, request.headers, str(local[0]) if local else ""
-        )
-        if reports is not None and is_report and not refusal:
-            reply = await reports.accept(request)
-            answer = HttpAnswer(
-                body=msgspec.json.encode(reply), content_type=JSON, status=reply.status
-            )
-        else:
-            answer = refuse(refusal) if refusal else _answer(bridge, table, request)
-        response = respond(answer, request.headers.get("If-None-Match", ""))
-        if isinstance(request.protocol, HttpConnection):
-            request.protocol.answered()
-        if refusal or request.body_exists:
-            # The rest of what the client sends is not read.
-            response.force_close()
-        return response
-
-    return HttpServer(handle)
+    limits, broadcaster = ClientLimits(), Broadcaster(bridge.feed)
+    handler = HttpHandler(bridge, guard, reports, limits, broadcaster)
+    return HttpServer(handler.handle, limits, broadcaster)

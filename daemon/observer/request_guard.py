@@ -8,7 +8,7 @@ Content-Security-Policy lets a browser load and run only our own files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -16,8 +16,13 @@ from daemon.observer.settings import BoundAddress, ObserverSettings
 
 ALWAYS = ("localhost", "127.0.0.1", "::1")
 METHODS = ("GET", "HEAD")
-# Our longest path has 22 characters.
+# Our longest path has 64 characters, and a cursor has 128.
 MAX_TARGET_CHARS = 2048
+# What a page of a named origin may send.
+CORS_METHODS = "GET, HEAD, POST"
+CORS_HEADERS = "Authorization, Content-Type, If-None-Match, Last-Event-ID"
+# How long a browser may remember these permissions.
+CORS_MAX_AGE_S = 600
 
 SECURITY_HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
@@ -64,21 +69,47 @@ class RequestGuard:
             bound.host.lower(),
             *(host_name(name) for name in settings.hosts),
         } - {"", "0.0.0.0", "::"}
+        self._origins = frozenset(settings.origins)
+
+    def cors_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """Return what lets a page of a named origin read the answer; empty for any other page."""
+        origin = headers.get("Origin", "")
+        if origin not in self._origins:
+            return {}
+        return {
+            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Expose-Headers": "ETag",
+            "Cross-Origin-Resource-Policy": "cross-origin",
+            "Vary": "Origin",
+        }
+
+    def preflight_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """Return the answer to the question of a browser before a request across origins."""
+        return {
+            **self.cors_headers(headers),
+            "Access-Control-Allow-Methods": CORS_METHODS,
+            "Access-Control-Allow-Headers": CORS_HEADERS,
+            "Access-Control-Max-Age": str(CORS_MAX_AGE_S),
+        }
 
     def check(
-        self, method: str, target: str, headers: Mapping[str, str], local_address: str
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        local_address: str,
+        methods: Sequence[str] = METHODS,
     ) -> Refusal | None:
-        """Why to refuse a request; None to answer it.
+        """Why to refuse a request; None to answer it. `methods` are those of the path.
 
         `local_address` is the address that received the request. A server on a wildcard address
         answers to the machine's own address too: a rebinding page always asks by a name.
         """
-        if method not in METHODS:
-            return Refusal(
-                status=405,
-                code="METHOD",
-                what=f"Only {' and '.join(METHODS)} are allowed: this server is read-only.",
-            )
+        is_named = headers.get("Origin", "") in self._origins
+        if method not in methods and not (method == "OPTIONS" and is_named):
+            allowed = " and ".join(methods)
+            only = f"Only {allowed} {'is' if len(methods) == 1 else 'are'} allowed here."
+            return Refusal(status=405, code="METHOD", what=only)
         if len(target) > MAX_TARGET_CHARS:
             return Refusal(
                 status=414,
@@ -96,10 +127,15 @@ class RequestGuard:
                 fix="open the address that hypergpud printed,"
                 " or add the name to observer.hosts in config.toml",
             )
+        if is_named:
+            return None
         origin = headers.get("Origin")
         if origin is not None and origin.partition("://")[2].lower() != host.strip().lower():
             return Refusal(
-                status=403, code="ORIGIN", what="Pages of another origin must not read this server."
+                status=403,
+                code="ORIGIN",
+                what="Pages of another origin must not read this server.",
+                fix="the operator can name the origin in observer.origins",
             )
         if (
             headers.get("Sec-Fetch-Site") == "cross-site"

@@ -25,7 +25,7 @@ from protocol.errors import UserError
 
 # Time for answers that are being sent when the server stops.
 GRACE_S = 0.5
-BACKLOG = 128
+BACKLOG = 1024
 
 
 def _why(error: OSError, settings: ObserverSettings) -> UserError:
@@ -103,6 +103,7 @@ class _Thread:
             await self._stopping.wait()
         finally:
             listening.close()
+            server.broadcaster.close()
             server.pre_shutdown()
             await server.shutdown(GRACE_S)
 

@@ -23,6 +23,8 @@ class ObserverSettings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = DEFAULT_PORT
     hosts: tuple[str, ...] = ()
+    # Origins such as https://example.org whose pages may read the API.
+    origins: tuple[str, ...] = ()
     # The database of usage reports; None refuses reports.
     reports: Path | None = None
 

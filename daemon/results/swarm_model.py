@@ -17,7 +17,8 @@ from daemon.journal import Journal
 from daemon.network.network import LibP2PNetwork
 from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import network_settings
-from daemon.node.observer_node import RunObserver, find_members
+from daemon.node.observer_node import find_members
+from daemon.node.run_observer import RunObserver
 from daemon.results.run_model import RunModel, is_named
 from daemon.swarm.ancestry import LineageEntry
 from daemon.swarm.multi_peer_download import download_from

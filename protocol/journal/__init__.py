@@ -24,6 +24,7 @@ from protocol.journal.chain import ChainReport, PeerRegistered
 from protocol.journal.node import (
     DISK_FULL,
     NOT_OFFERED,
+    AddressesChanged,
     DiskReport,
     NodeStarted,
     NodeStopped,
@@ -71,6 +72,7 @@ __all__ = [
     "DISK_FULL",
     "NOT_OFFERED",
     "REFUSALS",
+    "AddressesChanged",
     "Alone",
     "AnchorScored",
     "AnyEvent",
@@ -115,6 +117,7 @@ __all__ = [
 
 AnyEvent = (
     NodeStarted
+    | AddressesChanged
     | TrainerReady
     | TrainerStopped
     | TrainingHeld

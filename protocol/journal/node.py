@@ -31,8 +31,16 @@ class NodeStarted(JournalEvent, frozen=True, kw_only=True, tag=True):
     admits: str = "open"
     # The run's owner; empty where it has none.
     owner: PeerId = ""
+    # The chain that the run pays on; "none" where it pays nothing.
+    chain: str = "none"
     # One sentence for each setting that the node chose by itself.
     assumed: tuple[str, ...] = ()
+
+
+class AddressesChanged(JournalEvent, frozen=True, kw_only=True, tag=True):
+    """Others can join at other addresses than before."""
+
+    addresses: tuple[str, ...]
 
 
 class Warned(JournalEvent, frozen=True, kw_only=True, tag=True):

@@ -25,6 +25,7 @@ MAX_SENTENCE_CHARS = 400
 WORDS: dict[type[journal.JournalEvent], Callable[[Any, NameOf], LeveledText]] = {
     journal.NodeStarted: node_text.node_started,
     journal.NodeStopped: node_text.node_stopped,
+    journal.AddressesChanged: node_text.addresses_changed,
     journal.Warned: node_text.warned,
     journal.Trouble: node_text.trouble,
     journal.ChainReport: node_text.chain_report,
@@ -77,11 +78,11 @@ class EventLog:
     def __init__(self) -> None:
         self._waiting = False
 
-    def describe(self, event: journal.JournalEvent) -> LeveledText | None:
+    def describe(self, event: journal.JournalEvent, name_of: NameOf = tail) -> LeveledText | None:
         """Return the level and the sentence of an event, or None if the log says it already."""
         known = self._waiting
         if isinstance(event, journal.Alone):
             self._waiting = True
         elif isinstance(event, journal.Planned | journal.RoundCertified | journal.RoundAveraged):
             self._waiting = False
-        return None if known and isinstance(event, journal.Alone) else describe(event)
+        return None if known and isinstance(event, journal.Alone) else describe(event, name_of)

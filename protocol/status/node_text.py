@@ -32,6 +32,10 @@ def node_stopped(event: journal.NodeStopped, name_of: NameOf) -> LeveledText:
     return "info", f"Stopped{because(event.reason)}"
 
 
+def addresses_changed(event: journal.AddressesChanged, name_of: NameOf) -> LeveledText:
+    return "info", f"Others join at {', '.join(event.addresses) or 'no address'}"
+
+
 def warned(event: journal.Warned, name_of: NameOf) -> LeveledText:
     return "warning", f"{event.message} [{event.code}]"
 

@@ -2,8 +2,9 @@
 
 Their field names are those of `/api/v1/status` and of `hypergpud status --json`.
 
-Of the project, this module imports `reference.py` alone: `hypergpud status` reads these records and
-must answer at once, but `protocol.identity`, where `PeerId` lives, loads a cryptography library.
+Of the project, this module imports `reference.py` and `totals.py` alone: `hypergpud status` reads
+these records and must answer at once, but `protocol.identity`, where `PeerId` lives, loads a
+cryptography library.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import msgspec
 
 from protocol.status.reference import ReferenceCurve
+from protocol.status.totals import Totals
 
 # The same as protocol.identity.PeerId.
 PeerId = str
@@ -82,6 +84,8 @@ class NodeSummary(msgspec.Struct, frozen=True, kw_only=True):
     trained_s: float = 0.0
     disk_written_bytes: int = 0
     disk_hourly_bytes: int = 0
+    # Why the disk refuses to write now; empty while it does not.
+    disk_refusal: str = ""
 
 
 class QuorumSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,6 +186,8 @@ class RoundSummary(msgspec.Struct, frozen=True, kw_only=True):
     held_out_scorers: int = 0
     # Contributors from whose work the clip took a part, as far as this node summed it.
     clipped: tuple[PeerId, ...] = ()
+    # Samples of each of `contributors`, in the same order.
+    contributed: tuple[int, ...] = ()
 
     @property
     def exchange_s(self) -> float:
@@ -339,3 +345,4 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     # None in runs of rules 2 and 3, whose certificates name no voters.
     membership: MembershipSummary | None = None
     lost: tuple[PeerSummary, ...] = ()
+    totals: Totals = Totals()

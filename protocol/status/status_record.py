@@ -8,7 +8,7 @@ from protocol.identity import PeerId
 from protocol.status.records import LOST_KEPT_S, PeerSummary, RunSummary, Status
 from protocol.status.standstill import recently_heard, standstill, usual_round_s
 from protocol.status.state import StatusState
-from protocol.status.verdict import verdict_of
+from protocol.status.verdict import disk_refusal, verdict_of
 
 NO_REWARDS = "this run pays nothing: it has no chain"
 NOT_CERTIFIED = "nothing: rounds of the engine hivemind carry no certificates and earn nothing"
@@ -34,6 +34,14 @@ def _run_now(state: StatusState, now: float) -> RunSummary:
     )
 
 
+def _rewards(state: StatusState) -> str:
+    if state.run.engine == "hivemind":
+        return NOT_CERTIFIED
+    if state.rewards or state.chain == "none":
+        return state.rewards or NO_REWARDS
+    return f"this run pays on {state.chain}"
+
+
 def status_at(state: StatusState, now: float) -> Status:
     """Return the status at `now`, in unix seconds by the clock of the events' `at`.
 
@@ -44,13 +52,14 @@ def status_at(state: StatusState, now: float) -> Status:
         as_of=now,
         verdict=sentence,
         level=level,
-        you=state.you,
+        you=replace(state.you, disk_refusal=disk_refusal(state, now)),
+        totals=state.totals,
         run=_run_now(state, now),
         rounds=tuple(state.rounds),
         peers=tuple(sorted(state.peers.values(), key=_order)),
         network=state.network,
         refusals=dict(state.refusals),
-        rewards=NOT_CERTIFIED if state.run.engine == "hivemind" else state.rewards or NO_REWARDS,
+        rewards=_rewards(state),
         events=state.newest_lines(),
         curve=state.curve.points(),
         membership=state.membership,

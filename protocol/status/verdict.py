@@ -40,16 +40,24 @@ UNCERTIFIED = ("averaged", "partial", "apart", "failed")
 """The outcomes of rounds without certificates."""
 
 
-def _disk_full(state: StatusState, now: float) -> LeveledText | None:
-    """Say that the disk refuses to write. Every failed attempt repeats the warning."""
+def disk_refusal(state: StatusState, now: float) -> str:
+    """Return why the disk refuses to write; empty where it does not.
+
+    Every failed attempt repeats the warning.
+    """
     silent = now - state.disk_full_at
-    if not state.disk_full or silent > max(
-        DISK_SILENT_S, DISK_SILENT_ROUNDS * (state.run.round_seconds or 0.0)
-    ):
+    limit_s = max(DISK_SILENT_S, DISK_SILENT_ROUNDS * (state.run.round_seconds or 0.0))
+    return state.disk_full if silent <= limit_s else ""
+
+
+def _disk_full(state: StatusState, now: float) -> LeveledText | None:
+    """Say that the disk refuses to write."""
+    refusal = disk_refusal(state, now)
+    if not refusal:
         return None
-    level = "bad" if state.disk_full.startswith(NOT_OFFERED) else "warning"
+    level = "bad" if refusal.startswith(NOT_OFFERED) else "warning"
     what_to_do = "Free some space there; the node then continues by itself"
-    return level, f"The disk refuses to write: {state.disk_full}. {what_to_do}"
+    return level, f"The disk refuses to write: {refusal}. {what_to_do}"
 
 
 def _alone(state: StatusState, training: list[PeerSummary]) -> LeveledText:

@@ -13,6 +13,7 @@ import pytest
 
 from daemon.cli.main import cli
 from daemon.config.settings import keys
+from daemon.observer.api.resources import RESOURCES
 from daemon.observer.endpoints import ENDPOINTS, PROBES
 from daemon.observer.metrics import metrics_text
 from protocol.run.manifest import Manifest
@@ -90,7 +91,7 @@ def test_every_module_that_a_page_names_exists(page: Path) -> None:
 
 def test_operate_names_every_endpoint() -> None:
     text = (REPOSITORY / "docs" / "operate.md").read_text(encoding="utf-8")
-    paths = [endpoint.path for endpoint in ENDPOINTS] + list(PROBES)
+    paths = [endpoint.path for endpoint in (*ENDPOINTS, *RESOURCES)] + list(PROBES)
     assert not [path for path in paths if f"`{path}`" not in text]
 
 

@@ -40,6 +40,7 @@ from daemon.network.libp2p.read_ahead_stream import ReadAheadStream
 from daemon.network.libp2p.round_trips import RoundTrips
 from daemon.network.libp2p.unread_bytes import UnreadBytes
 from daemon.network.tcp_info import SegmentCounts
+from protocol.network.reachability import PathKind
 from protocol.ports.network import MAX_STREAMS_PER_PEER
 
 PING_INTERVAL_S = 1.0
@@ -190,8 +191,13 @@ class MeasuredYamux(Yamux):
 
     @property
     def remote_host(self) -> str:
-        """The address of the other side."""
+        """The address of the other side; empty over a relay."""
         return self._socket.remote_host
+
+    @property
+    def path(self) -> PathKind:
+        """How the connection came about."""
+        return self._socket.path
 
     async def _read_data_body(self, length: int) -> bytes:
         buffered = self.unread()

@@ -35,7 +35,12 @@ from daemon.network.addresses import PeerAddress
 from daemon.network.error_boundary import Refusals, contain_errors, translate_errors
 from daemon.network.libp2p import inbound
 from daemon.network.libp2p.bounded_swarm import BoundedPeerStore, BoundedSwarm, drop_push
-from daemon.network.libp2p.inbound import HANDSHAKE_TIMEOUT_S, MAX_HANDSHAKES, InboundGate
+from daemon.network.libp2p.inbound import (
+    HANDSHAKE_TIMEOUT_S,
+    MAX_HANDSHAKES,
+    InboundGate,
+    ServePreamble,
+)
 from daemon.network.libp2p.library_settings import CachedAddressHost, NoAutoConnector
 from daemon.network.libp2p.read_ahead_stream import ReadAheadStream
 from daemon.network.libp2p.unread_bytes import UnreadBytes
@@ -43,6 +48,7 @@ from daemon.network.libp2p.upgrader import YamuxUpgrader
 from daemon.network.tcp import StreamListener, disable_nagle
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
+from protocol.network.reachability import PathKind
 
 # Both sides may have called at once, and an old connection may be dying.
 MAX_CONNECTIONS_OF_PEER = 3
@@ -59,9 +65,14 @@ class Host:
         secret: bytes,
         addresses: tuple[PeerAddress, ...],
         refusals: Refusals,
+        serve_preamble: ServePreamble,
         matters: Callable[[PeerId], bool] = lambda _peer: False,
     ) -> None:
-        """`matters` says whose connections never make room for a newcomer's."""
+        """
+        Args:
+            serve_preamble: Serves a connection that begins with a preamble.
+            matters: Says whose connections never make room for a newcomer's.
+        """
         keys = create_new_key_pair(secret)
         self.id = ID.from_pubkey(keys.public_key)
         self._refusals = refusals
@@ -81,7 +92,7 @@ class Host:
             connection_config=_connection_config(),
         )
         self.swarm.auto_connector = NoAutoConnector()  # type: ignore[assignment]
-        self.inbound = InboundGate(self.swarm, refusals, matters)
+        self.inbound = InboundGate(self.swarm, refusals, matters, serve_preamble)
         self.basic = CachedAddressHost(
             self.swarm,
             announce_addrs=[Multiaddr(str(address)) for address in addresses],
@@ -93,6 +104,10 @@ class Host:
                 self.swarm.remove_notifee(notifee)
         self.swarm.set_stream_handler(self._serve_stream)
         self.basic.set_stream_handler(ID_PUSH, drop_push)
+
+    def announce(self, addresses: tuple[PeerAddress, ...]) -> None:
+        """Hand out these addresses from now on."""
+        self.basic.announce([Multiaddr(str(address)) for address in addresses])
 
     # ---------------------------------------------------------------------------------- connections
 
@@ -109,18 +124,23 @@ class Host:
         if self.inbound.open_connections() >= most and not self._matters(peer):
             raise Unreachable(f"{most} connections are open, which is the limit")
 
-    async def upgrade(self, stream: trio.SocketStream, peer: PeerId) -> None:
-        """Make a libp2p connection out of a TCP connection that this node opened.
+    async def upgrade(
+        self, stream: trio.SocketStream, peer: PeerId, path: PathKind = "direct"
+    ) -> None:
+        """Make a libp2p connection out of a TCP connection in which this side speaks first.
+
+        Args:
+            path: How the TCP connection came about.
 
         Raises:
             Unreachable: When the other side is not this peer. The TCP connection is then closed.
         """
         disable_nagle(stream)
-        tcp = ReadAheadStream(stream)
+        tcp = ReadAheadStream(stream, path)
         done = False
         try:
             with (
-                translate_errors(f"greeting {peer} at {tcp.remote_host}"),
+                translate_errors(f"greeting {peer} at {tcp.remote_host or 'a relay'}"),
                 trio.fail_after(HANDSHAKE_TIMEOUT_S),
             ):
                 await self.swarm.upgrade_outbound_raw_conn(

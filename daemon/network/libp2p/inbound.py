@@ -9,7 +9,7 @@ places (`limits/pending_connections.py` says who makes room). As a session it ho
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
@@ -24,7 +24,9 @@ from daemon.network.limits.eviction import InboundConnection, choose_eviction
 from daemon.network.limits.pending_connections import PendingConnection, PendingConnections
 from daemon.network.limits.prefixes import prefix_of
 from daemon.network.tcp import disable_nagle
+from daemon.network.traversal.preamble import Preamble, has_preamble, read_preamble
 from protocol.identity import PeerId
+from protocol.network.reachability import PathKind
 from protocol.rate_limiter import RateLimiters
 
 # A member of the largest group talks to 31 others. A bootstrap node carries more.
@@ -39,12 +41,25 @@ EVICTIONS_PER_S, EVICTIONS_AT_ONCE = 2.0, 32.0
 # Four round trips of 500 ms, and two busy peers.
 HANDSHAKE_TIMEOUT_S = 10
 
+ServePreamble = Callable[[Preamble, trio.SocketStream], Awaitable[None]]
+
 
 class InboundGate:
     """Lets incoming connections in, and evicts when there are more than `MAX_CONNECTIONS`."""
 
-    def __init__(self, swarm: Swarm, refusals: Refusals, matters: Callable[[PeerId], bool]) -> None:
-        """`matters` says whose connections never make room for a newcomer's."""
+    def __init__(
+        self,
+        swarm: Swarm,
+        refusals: Refusals,
+        matters: Callable[[PeerId], bool],
+        serve_preamble: ServePreamble,
+    ) -> None:
+        """
+        Args:
+            matters: Says whose connections never make room for a newcomer's.
+            serve_preamble: Serves a connection that begins with a preamble.
+        """
+        self._serve_preamble = serve_preamble
         self._swarm = swarm
         self._refusals = refusals
         self._matters = matters
@@ -67,9 +82,13 @@ class InboundGate:
         return sum(one.is_open for one in muxed)
 
     async def accept(self, stream: trio.SocketStream) -> None:
-        """Serve one incoming connection until it is closed."""
+        """Serve one connection that a peer called, until it is closed."""
+        await self.serve(stream, "direct")
+
+    async def serve(self, stream: trio.SocketStream, path: PathKind) -> None:
+        """Serve one incoming connection until it is closed. The caller closes its socket."""
         disable_nagle(stream)
-        tcp = ReadAheadStream(stream)
+        tcp = ReadAheadStream(stream, path)
         scope = trio.CancelScope()
         pending = PendingConnection(
             prefix_of(tcp.remote_host), trio.current_time(), lambda: tcp.heard, scope.cancel
@@ -79,13 +98,17 @@ class InboundGate:
                 "busy", f"an unfinished handshake made room: {len(self._handshakes)} are open"
             )
         muxed: Any = None
+        preamble: Preamble | None = None
         try:
             with scope:
-                muxed = await self._upgrade(stream, tcp)
+                muxed, preamble = await self._greet(stream, tcp)
         finally:
             self._handshakes.end(pending)
-            if muxed is None:
+            if muxed is None and preamble is None:
                 await tcp.cut()
+        if preamble is not None:
+            await self._serve_preamble(preamble, stream)
+            return
         if muxed is None:
             return
         peer: PeerId = muxed.peer_id.to_base58()
@@ -99,9 +122,16 @@ class InboundGate:
         finally:
             del self._sessions[muxed]
 
-    async def _upgrade(self, stream: trio.SocketStream, tcp: ReadAheadStream) -> Any:
-        """Make the handshake. Returns the connection, or None when it failed."""
+    async def _greet(
+        self, stream: trio.SocketStream, tcp: ReadAheadStream
+    ) -> tuple[Any, Preamble | None]:
+        """Make the handshake, or read the preamble that comes instead.
+
+        Returns:
+            The connection, or None when it failed; and the preamble, or None.
+        """
         muxed: Any = None
+        preamble: Preamble | None = None
         with (
             contain_errors("an incoming connection") as outcome,
             trio.fail_after(HANDSHAKE_TIMEOUT_S),
@@ -109,13 +139,16 @@ class InboundGate:
             with trio.fail_after(FIRST_BYTE_S):
                 await trio.lowlevel.wait_readable(stream.socket.fileno())
             tcp.heard = True
-            muxed = await self._swarm.upgrade_inbound_raw_conn(
-                RawConnection(tcp, False), Multiaddr("/ip4/0.0.0.0/tcp/0")
-            )
+            if await has_preamble(stream):
+                preamble = await read_preamble(stream)
+            else:
+                muxed = await self._swarm.upgrade_inbound_raw_conn(
+                    RawConnection(tcp, False), Multiaddr("/ip4/0.0.0.0/tcp/0")
+                )
         if outcome.failed is not None:
             reason = "timeout" if isinstance(outcome.failed, trio.TooSlowError) else "handshake"
             self._refusals.count(reason, str(outcome.failed))
-        return muxed
+        return muxed, preamble
 
     async def _make_room(self, newest: MeasuredYamux) -> None:
         """Cut one connection when there are more than may be.

@@ -7,6 +7,7 @@ from libp2p.io.trio import TrioTCPStream
 
 from daemon.network.addresses import plain_host
 from daemon.network.tcp_info import SegmentCounts, count_segments
+from protocol.network.reachability import PathKind
 
 # Bytes read from the socket at once: one Noise message, and the small ones of the same turn.
 READ_AHEAD_BYTES = 1 << 16
@@ -19,8 +20,13 @@ class ReadAheadStream(TrioTCPStream):
     bytes of length.
     """
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.SocketStream, path: PathKind = "direct") -> None:
+        """`path` says how the connection came about.
+
+        Over a relay, the other side's address is the relay's and proves nothing.
+        """
         super().__init__(stream)
+        self.path = path
         self.received_at = trio.current_time()
         self.closed = trio.Event()
         # Whether the other side has sent anything.
@@ -42,10 +48,12 @@ class ReadAheadStream(TrioTCPStream):
         await super().close()
 
     def get_remote_address(self) -> tuple[str, int] | None:
-        """The host and the port of the other side; None when the connection is gone already.
+        """The host and the port of the other side; None over a relay, and when it is gone already.
 
         The library itself knows those of IPv4 alone.
         """
+        if self.path == "relayed":
+            return None
         if self._cached_remote_address is None and isinstance(self.stream, trio.SocketStream):
             try:
                 host, port = self.stream.socket.getpeername()[:2]
@@ -56,7 +64,7 @@ class ReadAheadStream(TrioTCPStream):
 
     @property
     def remote_host(self) -> str:
-        """The address of the other side; empty when the connection is gone already."""
+        """The address of the other side; empty over a relay, and when the connection is gone."""
         remote = self.get_remote_address()
         return remote[0] if remote else ""
 

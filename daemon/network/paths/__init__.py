@@ -2,7 +2,9 @@
 
 - `path`: the typed record of a path, and what a transport must offer.
 - `selector`: the table of transports, best first, and the choice for each peer.
-- `direct`: TCP with TLS 1.3, with its server and its stream in files of their own.
+- `direct`: TCP with TLS 1.3, where one of the two calls the other.
+- `around`: the same over a connection that a third node brought about: punched or relayed.
+- `tls_client`, `direct_server`, `direct_stream`: both sides of TLS over such a connection.
 - `libp2p`: the same bytes over a stream of the libp2p connection.
 - `admission`: whose bulk streams are accepted.
 

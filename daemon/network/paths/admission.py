@@ -9,6 +9,7 @@ from cryptography import x509
 
 from protocol.errors import PeerFault
 from protocol.identity import PeerId
+from protocol.network.reachability import UNKNOWN_REACHABILITY, Reachability
 from protocol.ports.endpoint import Endpoint
 
 # Sixteen times the largest plan.
@@ -26,6 +27,7 @@ class AdmittedPeers:
         self.matters = matters
         self._certificates: OrderedDict[PeerId, bytes] = OrderedDict()
         self._peers: dict[bytes, PeerId] = {}
+        self._reach: dict[PeerId, Reachability] = {}
 
     def __contains__(self, peer: PeerId) -> bool:
         return peer in self._certificates
@@ -33,6 +35,10 @@ class AdmittedPeers:
     def peer_of(self, certificate: bytes) -> PeerId | None:
         """The peer that shows this certificate; None when it was not admitted."""
         return self._peers.get(certificate)
+
+    def reach_of(self, peer: PeerId) -> Reachability:
+        """What an admitted peer's last endpoint says of how others reach it."""
+        return self._reach.get(peer, UNKNOWN_REACHABILITY)
 
     def admit(self, endpoint: Endpoint) -> None:
         """Accept the endpoint's certificate, in place of an earlier one of the same peer.
@@ -42,6 +48,7 @@ class AdmittedPeers:
         """
         if self._certificates.get(endpoint.peer) == endpoint.certificate:
             self._certificates.move_to_end(endpoint.peer)
+            self._reach[endpoint.peer] = endpoint.reach
             return
         try:
             x509.load_der_x509_certificate(endpoint.certificate)
@@ -50,9 +57,11 @@ class AdmittedPeers:
                 "malformed", f"the endpoint of {endpoint.peer} holds no certificate: {error}"
             ) from error
         self._certificates[endpoint.peer] = endpoint.certificate
+        self._reach[endpoint.peer] = endpoint.reach
         self._certificates.move_to_end(endpoint.peer)
         while len(self._certificates) > MAX_ADMITTED:
             oldest = next(iter(self._certificates))
             stranger = next((peer for peer in self._certificates if not self.matters(peer)), oldest)
             del self._certificates[stranger]
+            self._reach.pop(stranger, None)
         self._peers = {certificate: peer for peer, certificate in self._certificates.items()}

@@ -1,29 +1,24 @@
-"""Direct TCP with mutual TLS 1.3, where each side expects one exact certificate of the other."""
+"""Direct TCP with mutual TLS 1.3, where each side expects one exact certificate of the other.
+
+This node calls the peer, or asks the peer to call. Whoever calls, the side that wants the stream is
+the TLS client.
+"""
 
 from __future__ import annotations
-
-from weakref import WeakSet
 
 import trio
 
 from daemon.network.addresses import kind_of
 from daemon.network.connect_race import ConnectRace, Target
 from daemon.network.paths.direct_server import DirectServer
-from daemon.network.paths.direct_stream import (
-    ANSWERS,
-    HANDSHAKE_TIMEOUT_S,
-    OPENED,
-    DirectStream,
-    encode_protocol,
-)
-from daemon.network.paths.path import NoPath, PathKind, TransportContext
-from daemon.network.tcp import StreamListener, disable_nagle, remote_host
+from daemon.network.paths.direct_stream import DirectStream
+from daemon.network.paths.path import NoPath, TransportContext
+from daemon.network.paths.tls_client import TlsClient
+from daemon.network.tcp import StreamListener
 from daemon.network.tcp_info import SegmentCounts
-from daemon.network.tls.handshake import HandshakeFailed, TlsContext
-from daemon.network.tls.record_socket import ScratchBuffers
-from daemon.network.tls.session import TlsSession
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
+from protocol.network.reachability import KIND_OF, PathKind, Way
 from protocol.ports.byte_stream import StreamHandler
 from protocol.ports.endpoint import Endpoint
 
@@ -31,64 +26,34 @@ CONNECT_TIMEOUT_S = 5.0
 
 
 class DirectTransport:
-    """Opens bulk streams by calling the endpoint's hosts; serves those of peers that call."""
+    """Opens bulk streams without a third node; serves those of peers that call."""
 
     kind: PathKind = "direct"
 
-    def __init__(self, context: TransportContext) -> None:
-        self._context = context
-        self._scratch = ScratchBuffers()
-        self._server = DirectServer(context, self._scratch)
-        self._tls = TlsContext(context.certificate.path, server_side=False)
-        self._sessions: WeakSet[TlsSession] = WeakSet()
-        self._sessions_to: dict[PeerId, WeakSet[TlsSession]] = {}
+    def __init__(self, context: TransportContext, client: TlsClient, server: DirectServer) -> None:
+        self._context, self._client, self._server = context, client, server
 
     async def open(self, endpoint: Endpoint, protocol: str) -> DirectStream:
         """A bulk stream.
 
         Raises:
-            NoPath: When no TCP connection came about at any of the endpoint's hosts.
+            NoPath: When no TCP connection came about, in either direction.
             Unreachable: When the peer does not serve the protocol or is not who we expect.
         """
-        transport = await self._connect(endpoint)
-        disable_nagle(transport)
-        session = TlsSession(transport, self._tls, endpoint.certificate.__eq__, self._scratch)
-        self._sessions.add(session)
-        opened = False
-        try:
-            with trio.fail_after(HANDSHAKE_TIMEOUT_S):
-                await session.handshake()
-                name = encode_protocol(protocol)
-                await session.send_all(bytes((len(name),)) + name)
-                answer = await session.receive_some(1)
-            if answer != OPENED:
-                raise Unreachable(
-                    f"{protocol}: {endpoint.peer} {ANSWERS.get(answer, 'closed the connection')}"
-                )
-            opened = True
-        except trio.TooSlowError:
-            raise Unreachable(
-                f"{endpoint.peer} did not answer within {HANDSHAKE_TIMEOUT_S:.0f} s"
-            ) from None
-        except HandshakeFailed as error:
-            self._context.refusals.count("tls", f"{endpoint.peer} at {endpoint.hosts}: {error}")
-            raise Unreachable(f"{endpoint.peer} is not the peer we expect: {error}") from error
-        finally:
-            if not opened and not (
-                session.refused and self._context.closer.start(TlsSession.linger, session)
-            ):
-                await session.aclose()
-        self._sessions_to = {
-            peer: sessions for peer, sessions in self._sessions_to.items() if sessions
-        }
-        self._sessions_to.setdefault(endpoint.peer, WeakSet()).add(session)
-        host = remote_host(transport)
-        self._context.on_met(endpoint.peer, host)
-        return DirectStream(
-            session, endpoint.peer, self._context.traffic, self._context.closer, host
-        )
+        reasons: list[str] = []
+        for way in self._context.ways_to(endpoint):
+            if KIND_OF[way] == self.kind:
+                try:
+                    transport = await self._connect(endpoint, way)
+                except Unreachable as error:
+                    reasons.append(str(error))
+                else:
+                    return await self._client.open(transport, endpoint, protocol, self.kind)
+        raise NoPath("; ".join(reasons) or f"neither {endpoint.peer} nor this node can be called")
 
-    async def _connect(self, endpoint: Endpoint) -> trio.SocketStream:
+    async def _connect(self, endpoint: Endpoint, way: Way) -> trio.SocketStream:
+        if way == "call_back":
+            return await self._context.connect_around(endpoint.peer, way)
         hosts = self._context.hosts_of(endpoint)
         if not hosts:
             raise NoPath(f"no address of {endpoint.peer} may be called for bulk streams")
@@ -99,15 +64,15 @@ class DirectTransport:
         found = await race.next_stream()
         if found is None:
             raise NoPath(f"no bulk connection to {endpoint.peer} ({'; '.join(race.reasons)})")
-        return found[1]
+        _, stream = found
+        return stream
 
     def serve(self, protocol: str, handler: StreamHandler) -> None:
         self._server.serve(protocol, handler)
 
     def segments(self, peer: PeerId) -> SegmentCounts:
-        """What the kernel counted on the open streams that this node opened to `peer`."""
-        sessions = self._sessions_to.get(peer, ())
-        return sum((session.segments() for session in sessions), SegmentCounts())
+        """What the kernel counted on the open streams to `peer`, of every kind but libp2p."""
+        return self._client.segments(peer)
 
     async def listen(self, listener: StreamListener) -> None:
         """Accept connections until cancelled."""
@@ -115,5 +80,4 @@ class DirectTransport:
 
     async def cut(self) -> None:
         """Break every stream that this node opened: the network ends."""
-        for session in list(self._sessions):
-            await session.aclose()
+        await self._client.cut()

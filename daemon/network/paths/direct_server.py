@@ -32,8 +32,10 @@ from daemon.network.tcp import StreamListener, disable_nagle, remote_host
 from daemon.network.tls.handshake import HandshakeFailed, TlsContext
 from daemon.network.tls.record_socket import ScratchBuffers
 from daemon.network.tls.session import TlsSession
+from daemon.network.traversal.preamble import Preamble, has_preamble, read_preamble
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
+from protocol.network.reachability import PathKind
 from protocol.ports.byte_stream import StreamHandler
 from protocol.ports.network import MAX_STREAMS_PER_PEER
 
@@ -69,9 +71,13 @@ class DirectServer:
 
         Where no file descriptors are left, trio itself waits and goes on.
         """
-        await trio.serve_listeners(self._serve_one, [listener])
+        await trio.serve_listeners(self._serve_called, [listener])
 
-    async def _serve_one(self, transport: trio.SocketStream) -> None:
+    async def _serve_called(self, transport: trio.SocketStream) -> None:
+        await self.serve_connection(transport, "direct")
+
+    async def serve_connection(self, transport: trio.SocketStream, kind: PathKind) -> None:
+        """Serve one connection until it is over. The caller closes its socket."""
         disable_nagle(transport)
         refusals = self._context.refusals
         scope = trio.CancelScope()
@@ -85,15 +91,17 @@ class DirectServer:
             )
         session = TlsSession(transport, self._tls, self._is_admitted, self._scratch)
         async with aclosing(session):
-            greeted: tuple[DirectStream, StreamHandler] | None = None
+            greeted: tuple[DirectStream, StreamHandler] | Preamble | None = None
             try:
                 with scope:
-                    greeted = await self._greet(session, transport, heard)
+                    greeted = await self._greet(session, transport, heard, kind)
                     if greeted is None and session.refused:
                         await session.linger()
             finally:
                 self._handshakes.end(pending)
-            if greeted is not None:
+            if isinstance(greeted, Preamble):
+                await self._context.serve_preamble(greeted, transport)
+            elif greeted is not None:
                 stream, handler = greeted
                 await self._make_room()
                 self._serving[session] = stream.peer
@@ -128,21 +136,30 @@ class DirectServer:
         await chosen.aclose()
 
     async def _greet(
-        self, session: TlsSession, transport: trio.SocketStream, heard: trio.Event
-    ) -> tuple[DirectStream, StreamHandler] | None:
-        """Find out who connected and which protocol it wants; None when it is refused."""
+        self,
+        session: TlsSession,
+        transport: trio.SocketStream,
+        heard: trio.Event,
+        kind: PathKind,
+    ) -> tuple[DirectStream, StreamHandler] | Preamble | None:
+        """Find out who connected and which protocol it wants; None when it is refused.
+
+        A connection that a peer called may begin with a preamble instead of TLS.
+        """
         refusals = self._context.refusals
         try:
             with trio.fail_after(FIRST_BYTE_S):
                 await trio.lowlevel.wait_readable(transport.socket.fileno())
             heard.set()
             with trio.fail_after(HANDSHAKE_TIMEOUT_S):
+                if kind == "direct" and await has_preamble(transport):
+                    return await read_preamble(transport)
                 certificate = await session.handshake()
                 peer = self._context.admitted.peer_of(certificate)
                 if peer is None:
                     refusals.count("tls", "a certificate that was not admitted")
                     return None
-                return await self._agree_on_protocol(session, peer)
+                return await self._agree_on_protocol(session, peer, kind)
         except trio.TooSlowError:
             refusals.count("timeout", "a bulk connection that went silent in its handshake")
         except HandshakeFailed as error:
@@ -152,7 +169,7 @@ class DirectServer:
         return None
 
     async def _agree_on_protocol(
-        self, session: TlsSession, peer: PeerId
+        self, session: TlsSession, peer: PeerId, kind: PathKind
     ) -> tuple[DirectStream, StreamHandler] | None:
         refusals = self._context.refusals
         length = (await receive_exactly(session, 1))[0]
@@ -171,4 +188,4 @@ class DirectServer:
             return None
         await session.send_all(OPENED)
         context = self._context
-        return DirectStream(session, peer, context.traffic, context.closer), handler
+        return DirectStream(session, peer, context.traffic, context.closer, kind), handler

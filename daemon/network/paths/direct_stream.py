@@ -1,4 +1,4 @@
-"""A bulk stream over one direct TLS session, and how its two sides agree on a protocol.
+"""A bulk stream over one TLS session, and how its two sides agree on a protocol.
 
     client                                    server
     TCP, TLS handshake, both certificates ->  whose certificate is it? unknown: refuse ("tls")
@@ -16,6 +16,7 @@ from daemon.network.graceful_close import BackgroundCloser, close_gracefully
 from daemon.network.tls.session import TlsSession
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
+from protocol.network.reachability import PathKind
 
 # Our protocols' names have about 25 bytes.
 MAX_PROTOCOL_BYTES = 100
@@ -35,10 +36,12 @@ class DirectStream:
         peer: PeerId,
         traffic: ByteCounter,
         closer: BackgroundCloser,
+        kind: PathKind,
         host: str = "",
     ) -> None:
         """`host` is where the peer was called; empty when the peer called."""
         self.host = host
+        self.kind = kind
         self._session = session
         self._peer = peer
         self._traffic = traffic

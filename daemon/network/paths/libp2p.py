@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import trio
 
-from daemon.network.paths.path import NoPath, PathKind, TransportContext
+from daemon.network.paths.path import NoPath, TransportContext
 from daemon.network.tcp import StreamListener
 from daemon.network.tcp_info import SegmentCounts
 from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
+from protocol.network.reachability import PathKind
 from protocol.ports.byte_stream import ByteStream, StreamHandler
 from protocol.ports.endpoint import Endpoint
 

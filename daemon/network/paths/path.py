@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
+import trio
 
 from daemon.network.byte_counter import ByteCounter
 from daemon.network.error_boundary import Refusals
@@ -14,12 +15,12 @@ from daemon.network.paths.admission import AdmittedPeers
 from daemon.network.tcp import StreamListener
 from daemon.network.tcp_info import SegmentCounts
 from daemon.network.tls.certificate import BulkCertificate
+from daemon.network.traversal.preamble import Preamble
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
+from protocol.network.reachability import PathKind, Way
 from protocol.ports.byte_stream import ByteStream, StreamHandler
 from protocol.ports.endpoint import Endpoint
-
-PathKind = Literal["direct", "libp2p"]
 
 
 class NoPath(Unreachable):
@@ -77,6 +78,12 @@ class TransportContext(msgspec.Struct, frozen=True, kw_only=True):
     # The hosts to try for an endpoint; called with the host at which the peer was met.
     hosts_of: Callable[[Endpoint], tuple[str, ...]]
     on_met: Callable[[PeerId, str], None]
+    # The ways to try from this node to an endpoint, best first.
+    ways_to: Callable[[Endpoint], tuple[Way, ...]]
+    # A TCP connection to a peer in one of the ways that need others. Raises `Unreachable`.
+    connect_around: Callable[[PeerId, Way], Awaitable[trio.SocketStream]]
+    # Serves a connection to the bulk port that begins with a preamble.
+    serve_preamble: Callable[[Preamble, trio.SocketStream], Awaitable[None]]
     # Control streams over the libp2p connection.
     open_stream: Callable[[PeerId, str], Awaitable[ByteStream]]
     serve_stream: Callable[[str, StreamHandler], None]

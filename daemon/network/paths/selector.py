@@ -1,9 +1,8 @@
 """Chooses the path that a peer's bulk bytes take.
 
-A home router lets its node call out and lets nobody in. Between such a node and others there is
-one libp2p connection, which the node opened, and no second connection in the other direction. So
-the transports of `TRANSPORTS` are tried in order, and a peer stays on the one that worked until a
-better one is due to be tried again.
+A home router lets its node call out and lets nobody in. So the kinds of path that can work for a
+pair (`protocol/network/reachability.py`) are tried in order, and a peer stays on the one that
+worked until a better one is due to be tried again, or until other kinds can work.
 """
 
 from __future__ import annotations
@@ -14,37 +13,59 @@ from contextlib import asynccontextmanager
 import msgspec
 import trio
 
+from daemon.network.paths.around import AroundTransport
 from daemon.network.paths.direct import DirectTransport
+from daemon.network.paths.direct_server import DirectServer
+from daemon.network.paths.direct_stream import DirectStream
 from daemon.network.paths.libp2p import LibP2PTransport
-from daemon.network.paths.path import NoPath, Path, PathKind, Transport, TransportContext
+from daemon.network.paths.path import NoPath, Path, Transport, TransportContext
+from daemon.network.paths.tls_client import TlsClient
 from daemon.network.tcp import StreamListener
 from daemon.network.tcp_info import SegmentCounts
+from daemon.network.tls.record_socket import ScratchBuffers
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
+from protocol.network.reachability import KIND_OF, PathKind, Way
 from protocol.ports.byte_stream import ByteStream, StreamHandler
 from protocol.ports.endpoint import Endpoint
-
-# The best first. A new kind of path is one file and one line here.
-TRANSPORTS: tuple[Callable[[TransportContext], Transport], ...] = (
-    DirectTransport,
-    LibP2PTransport,
-)
 
 # A better path is tried again after this time: a try costs a connect timeout per address.
 RETRY_S = 120.0
 # Peers whose path is remembered: four times as many as are admitted at once.
 MAX_KNOWN = 4096
+NO_CALL = "neither end can be called"
 
 
-def make_transports(context: TransportContext) -> tuple[Transport, ...]:
-    """One transport of each kind, the best first."""
-    return tuple(make(context) for make in TRANSPORTS)
+class Transports(msgspec.Struct, frozen=True):
+    """One transport of each kind, the best first, and the server of their TLS connections."""
+
+    all: tuple[Transport, ...]
+    server: DirectServer
+
+
+def make_transports(context: TransportContext) -> Transports:
+    """Make every transport. A new kind of path is one file and one line here."""
+    scratch = ScratchBuffers()
+    client, server = TlsClient(context, scratch), DirectServer(context, scratch)
+    return Transports(
+        (
+            DirectTransport(context, client, server),
+            AroundTransport("punched", context, client),
+            AroundTransport("relayed", context, client),
+            LibP2PTransport(context),
+        ),
+        server,
+    )
 
 
 class _Fallback(msgspec.Struct, frozen=True):
-    """The path of a peer to which better ones do not lead."""
+    """The path of a peer that has no direct one.
+
+    `kinds` are those that could work when it was chosen.
+    """
 
     kind: PathKind
+    kinds: tuple[PathKind, ...]
     retry_at: float
     reason: str
 
@@ -52,13 +73,24 @@ class _Fallback(msgspec.Struct, frozen=True):
 class PathSelector:
     """Opens bulk streams over the best path to each peer, and remembers which path that is."""
 
-    def __init__(self, transports: Sequence[Transport]) -> None:
-        """`transports` are the kinds of path, the best first."""
+    def __init__(
+        self,
+        transports: Sequence[Transport],
+        ways_to: Callable[[Endpoint], tuple[Way, ...]] | None = None,
+    ) -> None:
+        """
+        Args:
+            transports: The kinds of path, the best first.
+            ways_to: The ways that can work to an endpoint, best first; without it, all kinds.
+        """
         self._transports = tuple(transports)
         self._kinds = [transport.kind for transport in transports]
+        self._ways_to = ways_to
         self._fallbacks: dict[PeerId, _Fallback] = {}
         # Peers whose own streams come in over another path than the best.
         self._incoming: dict[PeerId, PathKind] = {}
+        # Peers to or from which a direct stream came about; the oldest first.
+        self._direct: dict[PeerId, None] = {}
 
     def path_to(self, peer: PeerId) -> Path:
         """The path that bulk bytes to and from `peer` take now."""
@@ -71,40 +103,69 @@ class PathSelector:
             kind, reason = self._kinds[0], f"no {self._kinds[0]} attempt has failed"
         return Path(peer=peer, kind=kind, reason=reason, segments=counted)
 
+    def is_known(self, peer: PeerId) -> bool:
+        """Whether a bulk stream to or from the peer has shown its path."""
+        return peer in self._fallbacks or peer in self._incoming or peer in self._direct
+
     async def open(self, endpoint: Endpoint, protocol: str) -> ByteStream:
         """A bulk stream over the best path. Raises `Unreachable`."""
-        peer, failures = endpoint.peer, ""
-        for transport in self._transports[self._first_to_try(peer) : -1]:
+        peer, failures, kinds = endpoint.peer, "", self._kinds_to(endpoint)
+        transports = {transport.kind: transport for transport in self._transports}
+        for kind in kinds[self._first_to_try(peer, kinds) : -1]:
             try:
-                stream = await transport.open(endpoint, protocol)
+                stream = await transports[kind].open(endpoint, protocol)
             except NoPath as error:
                 failures += f"{error}; "
             else:
-                self._remember(peer, transport.kind, failures)
+                self._remember(peer, kinds, kind, failures)
                 return stream
-        last = self._transports[-1]
+        last = transports[kinds[-1]]
         try:
             stream = await last.open(endpoint, protocol)
         except Unreachable as error:
             raise Unreachable(f"{failures}over {last.kind}: {error}") from error
-        self._remember(peer, last.kind, failures)
+        self._remember(peer, kinds, last.kind, failures)
         return stream
 
-    def _first_to_try(self, peer: PeerId) -> int:
-        fallback = self._fallbacks.get(peer)
-        if fallback is None or trio.current_time() >= fallback.retry_at:
-            return 0
-        return self._kinds.index(fallback.kind)
+    def has_better(self, endpoint: Endpoint) -> bool:
+        """Whether another path should be tried now than the one that this node's streams take."""
+        fallback = self._fallbacks.get(endpoint.peer)
+        if fallback is None:
+            return False
+        kinds = self._kinds_to(endpoint)
+        return fallback.kind != kinds[0] and self._first_to_try(endpoint.peer, kinds) == 0
 
-    def _remember(self, peer: PeerId, kind: PathKind, failures: str) -> None:
+    def _kinds_to(self, endpoint: Endpoint) -> tuple[PathKind, ...]:
+        if self._ways_to is None:
+            return tuple(self._kinds)
+        ways = self._ways_to(endpoint)
+        return tuple(dict.fromkeys(KIND_OF[way] for way in ways))
+
+    def _first_to_try(self, peer: PeerId, kinds: tuple[PathKind, ...]) -> int:
+        fallback = self._fallbacks.get(peer)
+        if fallback is None or fallback.kinds != kinds or trio.current_time() >= fallback.retry_at:
+            return 0
+        return kinds.index(fallback.kind)
+
+    def _remember(
+        self, peer: PeerId, kinds: tuple[PathKind, ...], kind: PathKind, failures: str
+    ) -> None:
         """Note that `kind` works. `failures` says why the better kinds that were tried do not."""
+        known = self._fallbacks.get(peer)
         if kind == self._kinds[0]:
             self._fallbacks.pop(peer, None)
-        elif failures:
+            self._note_direct(peer)
+        elif failures or known is None or (known.kind, known.kinds) != (kind, kinds):
             if len(self._fallbacks) >= MAX_KNOWN:
                 del self._fallbacks[next(iter(self._fallbacks))]
-            retry_at = trio.current_time() + RETRY_S
-            self._fallbacks[peer] = _Fallback(kind, retry_at, failures.removesuffix("; "))
+            retry_at = trio.current_time() + RETRY_S if kind != kinds[0] else float("inf")
+            reason = failures.removesuffix("; ") or NO_CALL
+            self._fallbacks[peer] = _Fallback(kind, kinds, retry_at, reason)
+
+    def _note_direct(self, peer: PeerId) -> None:
+        self._direct[peer] = None
+        if len(self._direct) > MAX_KNOWN:
+            del self._direct[next(iter(self._direct))]
 
     def serve(self, protocol: str, handler: StreamHandler) -> None:
         """Run `handler` for each bulk stream of `protocol`, whichever path it takes."""
@@ -113,10 +174,13 @@ class PathSelector:
 
     def _noting(self, kind: PathKind, handler: StreamHandler) -> StreamHandler:
         async def handle(stream: ByteStream) -> None:
-            if kind == self._kinds[0]:
+            # One server serves direct, punched and relayed streams.
+            taken = stream.kind if isinstance(stream, DirectStream) else kind
+            if taken == self._kinds[0]:
                 self._incoming.pop(stream.peer, None)
+                self._note_direct(stream.peer)
             elif len(self._incoming) < MAX_KNOWN:
-                self._incoming[stream.peer] = kind
+                self._incoming[stream.peer] = taken
             await handler(stream)
 
         return handle

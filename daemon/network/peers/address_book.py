@@ -258,6 +258,11 @@ class AddressBook:
         ]
         return min(times, default=None)
 
+    def provides(self, peer: PeerId, keys: frozenset[bytes]) -> bool:
+        """Whether the peer's own record says that it is in one of these runs."""
+        entry = self._entries.get(peer)
+        return entry is not None and bool(entry.keys & keys)
+
     def members(self, keys: frozenset[bytes]) -> int:
         """How many peers of our run are known."""
         return sum(_may_provide(entry, keys) for entry in self._entries.values())

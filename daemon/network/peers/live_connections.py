@@ -92,6 +92,20 @@ class LiveConnections(INotifee):
         """The remote host of a peer's first connection; empty without one."""
         return next(iter(self.hosts_of(peer)), "")
 
+    def rtt_of(self, peer: PeerId) -> float | None:
+        """The round-trip time of a peer's best connection in seconds; None without one."""
+        connected = self._peers.get(peer)
+        return connected.best().rtt_s if connected is not None else None
+
+    def relayed(self) -> dict[PeerId, list[MeasuredYamux]]:
+        """The connections over relays, of the peers that have no other."""
+        only = {
+            peer: connected.muxed()
+            for peer, connected in self._peers.items()
+            if all(one.path == "relayed" for one in connected.muxed())
+        }
+        return {peer: muxed for peer, muxed in only.items() if muxed}
+
     def hosts(self) -> set[str]:
         """The remote hosts of all connections."""
         return {connection.remote_host for connection in self.connections()} - {""}
@@ -148,7 +162,7 @@ class LiveConnections(INotifee):
 def _address(muxed: Any) -> str:
     remote = muxed.get_remote_address()
     if not remote:
-        return "an unknown address"
+        return "a relay"
     host, port = remote
     return f"/{kind_of(host)}/{host}/tcp/{port}"
 
@@ -157,7 +171,7 @@ def _link(peer: PeerId, connected: _ConnectedPeer) -> Link:
     best = connected.best()
     return Link(
         peer=peer,
-        path="direct",
+        path=best.path,
         address=_address(best),
         rtt_s=best.rtt_s,
         since_s=connected.since_s,

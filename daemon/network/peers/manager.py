@@ -8,6 +8,7 @@
   the swarm may have fallen into two halves that know only their own members.
 - Where no other peer is left to try, the DHT is asked for providers of this node's keys.
 - Addresses that others named are tried as `dial_policy.py` allows.
+- A peer that none of its addresses leads to is reached through other members (`detours.py`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from daemon.network.libp2p.dht import Dht
 from daemon.network.libp2p.host import Host
 from daemon.network.peers.address_book import AddressBook
 from daemon.network.peers.change_signal import ChangeSignal
+from daemon.network.peers.detours import Detours
 from daemon.network.peers.dial_targets import DialTargets
 from daemon.network.peers.exchange import RecordExchange
 from daemon.network.peers.live_connections import LiveConnections
@@ -58,6 +60,7 @@ class PeerManager:
         book: AddressBook,
         targets: DialTargets,
         exchange: RecordExchange,
+        detours: Detours,
         changed: ChangeSignal,
         *,
         min_connections: int,
@@ -69,6 +72,7 @@ class PeerManager:
         self._book = book
         self._targets = targets
         self._exchange = exchange
+        self._detours = detours
         self._changed = changed
         self._min_connections = min_connections
         self._dialing: dict[PeerId, trio.Event] = {}
@@ -79,6 +83,7 @@ class PeerManager:
             nursery.start_soon(self._watch, nursery)
             nursery.start_soon(self._exchange.run)
             nursery.start_soon(self._search)
+            nursery.start_soon(self._detours.run)
             await self._keep_connected(nursery)
 
     def learn(self, addresses: list[PeerAddress]) -> None:
@@ -125,6 +130,12 @@ class PeerManager:
                     self._targets.proved(*target.key)
                     return
             if peer in self._connections:
+                return
+            try:
+                await self._detours.connect(peer)
+            except Unreachable as error:
+                reasons.append(str(error))
+            else:
                 return
             if race.tried:
                 self._book.failed(peer, trio.current_time())

@@ -12,8 +12,8 @@ import trio
 
 from protocol.errors import Unreachable
 from protocol.ports.endpoint import Endpoint
-from tests.daemon.network.nodes import make_echo_node
-from tests.ports.network_kit import ECHO, ask, pattern
+from tests.daemon.network.nodes import make_echo_node, make_node
+from tests.ports.network_kit import ECHO, ask, echo, pattern
 
 
 @pytest.fixture
@@ -34,7 +34,9 @@ async def test_bulk_bytes_go_over_libp2p_where_no_direct_path_exists(
 ) -> None:
     one = make_echo_node(tmp_path, 0)
     async with one.running():
-        two = make_echo_node(tmp_path, 1, one.addresses[-1:])
+        # A node without a bulk port cannot be called back either.
+        two = make_node(tmp_path, 2, *one.addresses[-1:], bulk=False)
+        two.serve_bulk(ECHO, echo)
         async with two.running():
             with trio.fail_after(30):
                 async for _ in two.changes():
@@ -51,3 +53,20 @@ async def test_bulk_bytes_go_over_libp2p_where_no_direct_path_exists(
             assert [link.path for link in two.links()] == ["libp2p"]
             assert "no bulk connection" in two.path_to(one.peer).reason
             assert [link.path for link in one.links()] == ["libp2p"]
+
+
+@pytest.mark.real
+async def test_a_node_that_cannot_be_called_calls_back(tmp_path: Path, closed_port: int) -> None:
+    one = make_echo_node(tmp_path, 0)
+    async with one.running():
+        two = make_echo_node(tmp_path, 1, one.addresses[-1:])
+        async with two.running():
+            with trio.fail_after(30):
+                async for _ in two.changes():
+                    break
+                one.admit(two.endpoint)
+                stream = await two.open_bulk(closed(one.endpoint, closed_port), ECHO)
+                data = pattern(100_001)[:100_001]
+                assert await ask(stream, data) == data
+                await stream.aclose()
+            assert two.path_to(one.peer).kind == "direct"

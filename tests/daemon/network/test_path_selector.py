@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import trio
 
-from daemon.network.paths.path import NoPath, PathKind
+from daemon.network.paths.path import NoPath
 from daemon.network.paths.selector import RETRY_S, PathSelector
 from daemon.network.tcp_info import SegmentCounts
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
+from protocol.network.reachability import PathKind
 from protocol.ports.byte_stream import ByteStream, StreamHandler
 from protocol.ports.endpoint import Endpoint
 

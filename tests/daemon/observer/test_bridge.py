@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from daemon.observer.bridge import REFRESH_S, Bridge, publish_regularly, render
+from daemon.observer.endpoints import ENDPOINTS
 from protocol.status import Status, fold, status_at
 from tests.story import AT, certified, day, folded
 
@@ -39,7 +40,7 @@ def test_snapshot_is_rendered_at_most_once_a_second_and_only_for_a_new_status() 
 def test_etag_ignores_the_time() -> None:
     state = folded(day())
     assert render(status_at(state, AT)).etag == render(status_at(state, AT + 1)).etag
-    first, second = (render(status_at(state, at)).bodies["/api/v1/status"] for at in (AT, AT + 1))
+    first, second = (render(status_at(state, at)).body(ENDPOINTS[1]) for at in (AT, AT + 1))
     assert first != second
 
 

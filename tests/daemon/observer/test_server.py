@@ -16,7 +16,7 @@ import pytest
 import trio
 import trio.testing
 
-from daemon.observer import http_server
+from daemon.observer import http_connection as http_server
 from daemon.observer.bridge import Bridge, OwnerView
 from daemon.observer.owner_view import INVITATION_PATH, invitation_answer, may_show
 from daemon.observer.server import web_server

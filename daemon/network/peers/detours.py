@@ -1,0 +1,79 @@
+"""Control connections to peers that cannot be called, over connections that others bring about."""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+
+from daemon.network.libp2p.connection import MeasuredYamux
+from daemon.network.libp2p.host import Host
+from daemon.network.peers.live_connections import LiveConnections
+from daemon.network.traversal.connector import Connector
+from protocol.errors import Unreachable
+from protocol.identity import PeerId
+from protocol.network.reachability import KIND_OF, Way
+
+_log = logging.getLogger(__name__)
+
+# How often relayed connections are looked at, and when a failed punch is tried again.
+LOOK_S, RETRY_S = 2.0, 120.0
+# Both ends of a pair find out at the same time that they have no connection. The one with the
+# greater id waits this long for the other one's.
+YIELD_S = 1.0
+
+
+class Detours:
+    """Connects around routers: punched where both ends' routers allow it, else relayed."""
+
+    def __init__(self, host: Host, connector: Connector, connections: LiveConnections) -> None:
+        self._host, self._connector, self._connections = host, connector, connections
+
+    async def connect(self, peer: PeerId) -> None:
+        """Connect to `peer`, unless it connects first. Raises `Unreachable`."""
+        if self._host.id.to_base58() > peer:
+            await trio.sleep(YIELD_S)
+            if peer in self._connections:
+                return
+        reasons: list[str] = []
+        for way in self._connector.ways_around(peer):
+            try:
+                await self._connect(peer, way)
+            except Unreachable as error:
+                reasons.append(str(error))
+            else:
+                return
+        raise Unreachable("; ".join(reasons))
+
+    async def _connect(self, peer: PeerId, way: Way) -> None:
+        stream = await self._connector.connect(peer, "control", way)
+        await self._host.upgrade(stream, peer, KIND_OF[way])
+
+    async def run(self) -> None:
+        """Replace relayed connections by punched ones where that can work, until cancelled.
+
+        A pair connects over a relay before its ends know what their routers do.
+        """
+        tried_at: dict[PeerId, float] = {}
+        while True:
+            await trio.sleep(LOOK_S)
+            relayed, now = self._connections.relayed(), trio.current_time()
+            tried_at = {
+                peer: at for peer, at in tried_at.items() if peer in relayed and now - at < RETRY_S
+            }
+            for peer in relayed.keys() - tried_at.keys():
+                # One of the two ends tries, and both notice.
+                if self._host.id.to_base58() < peer and "punch" in self._connector.ways_around(
+                    peer
+                ):
+                    tried_at[peer] = now
+                    await self._replace(peer, relayed[peer])
+
+    async def _replace(self, peer: PeerId, relayed: list[MeasuredYamux]) -> None:
+        try:
+            await self._connect(peer, "punch")
+        except Unreachable as error:
+            _log.debug("%s stays relayed: %s", peer, error)
+            return
+        for connection in relayed:
+            await connection.cut("a punched connection replaced it")

@@ -33,8 +33,8 @@ async def download_from(
     """Complete a download from several holders at once.
 
     Connected holders come first, each group in the order of `holders`: a connection that does not
-    come about costs seconds. `holders` is called again whenever a peer has ended. A peer that fails is tried again after
-    others. The download goes on while verified bytes arrive.
+    come about costs seconds. `holders` is called again whenever a peer has ended. A peer that fails
+    is tried again after others. The download goes on while verified bytes arrive.
 
     Returns:
         Why the download failed; empty when it is complete.

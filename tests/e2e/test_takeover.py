@@ -18,19 +18,13 @@ from daemon.swarm.lineage import Lineage
 from daemon.swarm.state_transfer import PROTOCOL as STATE
 from protocol.averaging.outer_step import state_digest
 from protocol.averaging.vector_layout import chunk_count
-from protocol.certificates.certificate import assemble, certificate_hash
 from protocol.certificates.tip import Tip
-from protocol.digest import Digest, digest
+from protocol.digest import Digest
 from protocol.identity import Signer
-from protocol.membership.record import genesis_record
-from protocol.messages.envelope import payload_of, sign
-from protocol.messages.offer import TrustReady
-from protocol.messages.round import Inclusion
-from protocol.planning.outcome import TrustFields, vote_for
-from protocol.planning.plan import PlanTrust, make_plan, read_plan
 from protocol.ports.byte_stream import ByteStream
-from protocol.run.founders import with_founders
 from protocol.run.manifest import Manifest
+from simulator.faults.forgery import Forgery, forge, name_of
+from simulator.faults.forgery import own_record as founded_by_them
 from tests.e2e.stranger import Stranger, stranger_at
 from tests.e2e.swarm import ROUND_S, RUN, Daemon, Swarm
 
@@ -77,67 +71,14 @@ class Forger:
         With `own_record` they make themselves the founders of the record that they name.
         """
         run, (keys, value) = self._stranger.run, shape
-        signers = sorted((Signer(os.urandom(32)) for _ in range(keys)), key=lambda one: one.peer)
-        record = tip.record
-        if own_record:
-            own = msgspec.structs.replace(manifest, founders=())
-            record = genesis_record(run, with_founders(own, [one.peer for one in signers]))
-        assert record is not None
-        number, view = tip.number + 1, 0
-        offers = []
-        for one in signers:
-            offer = TrustReady(
-                parent=tip.hash,
-                view=view,
-                number=number,
-                seq=1,
-                samples=manifest.limits.max_samples,
-                contribution=digest(b"nothing"),
-                loss=0.01,
-                fingerprint=digest(b"none"),
-                uplink_bps=0,
-                downlink_bps=0,
-            )
-            offers.append((sign(one, run, offer), offer))
-        chunks, leader = chunk_count(parameters), signers[0]
-        plan = make_plan(
-            tip.hash,
-            view,
-            number,
-            offers,
-            manifest,
-            chunks,
-            leader=leader.peer,
-            before=tip.layout,
-            round_s=tip.round_s,
-            trust=PlanTrust(run=run, record=record),
-        )
-        plan_signed = sign(leader, run, plan)
-        everybody = tuple(range(keys))
-        inclusion = sign(
-            leader,
-            run,
-            Inclusion(
-                plan=plan_signed.digest,
-                number=1,
-                contributors=everybody,
-                present=everybody,
-                owners=everybody,
-                reason="",
-            ),
-        )
+        signers = [Signer(os.urandom(32)) for _ in range(keys)]
         anchor = np.full(parameters, value, np.float32)
-        vote = vote_for(
-            read_plan(plan_signed, run, manifest, chunks, trusted=True),
-            (tip.hash,),
-            inclusion.digest,
-            digest(b"result"),
-            state_digest(anchor, np.zeros_like(anchor)),
-            TrustFields(record=record.digest, step_norm=1.0),
+        forgery = Forgery(
+            state=state_digest(anchor, np.zeros_like(anchor)), samples=manifest.limits.max_samples
         )
-        votes = {one.peer: sign(one, run, vote).signature for one in signers}
-        raw = assemble(vote, plan_signed, inclusion, votes)
-        name = certificate_hash(run, payload_of(vote))
+        record = founded_by_them(run, manifest, signers) if own_record else None
+        raw = forge(run, manifest, tip, signers, chunk_count(parameters), forgery, record)
+        name, number = name_of(run, raw), tip.number + 1
         self.forged.add(name)
         self.tip = (name, number)
         self.records.append((number, pack_record([raw])))

@@ -27,6 +27,7 @@ from protocol.journal.node import (
     DiskReport,
     NodeStarted,
     NodeStopped,
+    OwnerOrdered,
     Trouble,
     Warned,
 )
@@ -85,6 +86,7 @@ __all__ = [
     "Newcomer",
     "NodeStarted",
     "NodeStopped",
+    "OwnerOrdered",
     "PeerDown",
     "PeerForgotten",
     "PeerRegistered",
@@ -148,6 +150,7 @@ AnyEvent = (
     | ChainReport
     | PeerRegistered
     | NodeStopped
+    | OwnerOrdered
 )
 
 _encoder = msgspec.json.Encoder()

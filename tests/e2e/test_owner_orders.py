@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -51,27 +55,45 @@ def test_an_owners_orders_reach_every_node(tmp_path: Path) -> None:
         swarm.until(lambda: state() == "running", "an observer shows that it goes on", HEARD_S)
 
         # On the owner's own home, the token is enough.
-        own = Daemon("own page", owner.home)
-        own.start(
-            swarm._lifeline, {}, ["observe", "--port", "0", "--join", owner.now().you.addresses[0]]
+        with own_page(owner, tmp_path / "page.log") as page_of_owner:
+            swarm.until(page_of_owner, "the owner's page is served")
+            stop_over_http(owner, page_of_owner())
+            swarm.daemons.remove(friend)
+            swarm.daemons.remove(owner)
+            try:
+                for daemon in (friend, owner):
+                    assert daemon.wait(HEARD_S), f"{daemon.name} does not stop"
+                    assert daemon.ending == "ended with exit code 0"
+                    assert "the run's owner stopped training" in daemon.log()
+            finally:
+                swarm.daemons += [friend, owner]
+
+
+@contextmanager
+def own_page(owner: Daemon, log: Path) -> Iterator[Callable[[], str]]:
+    """Run an observer on the owner's home. Yields what returns its address, once it is ready."""
+    join = owner.now().you.addresses[0]
+    command = ["observe", "--home", str(owner.home), "--port", "0", "--join", join]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "daemon.cli.main", *command], stdout=output, stderr=output
         )
-        swarm.daemons.append(own)
-        swarm.until(lambda: (owner.home / "api-token").exists(), "the owner's page is served")
-        swarm.until(lambda: own.log().count("Ready: the page is at") == 1, "it is ready")
-        (mine,) = re.findall(r"Ready: the page is at (http\S+)", own.log())
-        request = Request(
-            f"{mine}api/training/stop",
-            method="POST",
-            headers={"Authorization": f"Bearer {(owner.home / 'api-token').read_text()}"},
-        )
-        with urlopen(request, timeout=5) as answer:
-            assert json.load(answer)["changed"] is True
-        swarm.daemons.remove(friend)
-        swarm.daemons.remove(owner)
-        try:
-            for daemon in (friend, owner):
-                assert daemon.wait(HEARD_S), f"{daemon.name} does not stop"
-                assert daemon.ending == "ended with exit code 0"
-                assert "the run's owner stopped training" in daemon.log()
-        finally:
-            swarm.daemons += [friend, owner]
+
+    def address() -> str:
+        found = re.search(r"Ready: the page is at (http\S+)", log.read_text(errors="replace"))
+        return found[1] if found and (owner.home / "api-token").exists() else ""
+
+    try:
+        yield address
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def stop_over_http(owner: Daemon, page: str) -> None:
+    token = (owner.home / "api-token").read_text()
+    request = Request(
+        f"{page}api/training/stop", method="POST", headers={"Authorization": f"Bearer {token}"}
+    )
+    with urlopen(request, timeout=5) as answer:
+        assert json.load(answer)["changed"] is True

@@ -16,8 +16,7 @@ from protocol.messages.membership import TrainingOrder
 # Between two looks at the records.
 LOOK_S = 0.5
 # An order that arrives this soon after the start was given before it, since a node asks its first
-# neighbour at once: a node that starts in a
-# stopped run waits for its owner, where a running node leaves.
+# neighbours at once. A node that starts in a stopped run waits, where a running node leaves.
 KNOWN_S = 10.0
 
 Obey = Callable[[TrainingOrder], Awaitable[None]]

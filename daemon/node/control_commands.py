@@ -9,9 +9,10 @@ import trio
 
 from daemon.control.server import Handler
 from daemon.journal import Journal
+from daemon.network.network import LibP2PNetwork
 from daemon.node.shutdown import Shutdown
 from daemon.services.service import Service
-from protocol.errors import UserError
+from protocol.errors import Unreachable, UserError
 from protocol.journal import JournalEvent, RoundAveraged, RoundCertified, Warned
 from protocol.messages.membership import OrderAction
 
@@ -32,10 +33,11 @@ class NodeControl:
         self._round_s = 0.0
         # Training is held while either of both wants that.
         self._held_here = self._held_by_owner = False
+        self._network: LibP2PNetwork | None = None
 
-    def serves(self, services: Sequence[Service], round_s: float) -> None:
-        """Take the services that commands are about. A round of the run takes up to `round_s`."""
-        self._services, self._round_s = services, round_s
+    def serves(self, services: Sequence[Service], round_s: float, network: LibP2PNetwork) -> None:
+        """Take what commands are about. A round of the run takes up to `round_s`."""
+        self._services, self._round_s, self._network = services, round_s, network
 
     def handlers(self) -> dict[str, Handler]:
         """Return the handlers by the name of their command."""
@@ -45,6 +47,7 @@ class NodeControl:
             "pause": self._pause,
             "resume": self._resume,
             "finish": self._finish_round,
+            "network": self._diagnose,
         }
 
     async def run(self) -> None:
@@ -102,6 +105,14 @@ class NodeControl:
     async def _hold(self) -> None:
         for service in self._services:
             await service.hold(self._held_here or self._held_by_owner)
+
+    async def _diagnose(self) -> bytes:
+        self._working()
+        assert self._network is not None
+        try:
+            return msgspec.json.encode(await self._network.diagnose())
+        except Unreachable as error:
+            raise UserError("STOPPING", "The node is stopping.", why=str(error)) from None
 
     def _working(self) -> Sequence[Service]:
         """The services. Raises `UserError` for a node that has none yet."""

@@ -17,7 +17,7 @@ from daemon.node.discovery import network_settings
 from daemon.node.duplicate_key import DuplicateKeyDetector
 from daemon.node.node_parts import NodeParts
 from daemon.version import version
-from protocol.journal import InputRefused, NodeStarted, TrafficReport
+from protocol.journal import AddressesChanged, InputRefused, NodeStarted, TrafficReport
 from protocol.ports.network import Network
 from protocol.rules.versions import RULES_4
 from protocol.run.manifest import SignedManifest
@@ -62,9 +62,13 @@ def node_started(signed: SignedManifest, network: Network, *, name: str, role: s
 
 
 async def report_network(network: Network, journal: Journal) -> None:
-    """Record the network's traffic and refusals every `REPORT_S`, until cancelled."""
+    """Record the network's traffic, refusals and addresses every `REPORT_S`, until cancelled."""
     before: dict[str, int] = {}
+    addresses = network.addresses
     while True:
+        if network.addresses != addresses:
+            addresses = network.addresses
+            journal.record(AddressesChanged(addresses=addresses))
         traffic, refusals = network.traffic(), dict(network.refusals())
         journal.record(
             TrafficReport(

@@ -205,7 +205,7 @@ async def _work(
                 for service in services:
                     await working.start(_run_service, service, working.cancel_scope)
                 begun.set()
-                control.serves(services, manifest.round.seconds)
+                control.serves(services, manifest.round.seconds, network)
                 obey = node_obeys(node, control)
                 working.start_soon(watch_orders, records, journal, obey)
                 working.start_soon(chain.run, network)

@@ -24,6 +24,7 @@ from protocol.journal.chain import ChainReport, PeerRegistered
 from protocol.journal.node import (
     DISK_FULL,
     NOT_OFFERED,
+    AddressesChanged,
     DiskReport,
     NodeStarted,
     NodeStopped,
@@ -72,6 +73,7 @@ __all__ = [
     "DISK_FULL",
     "NOT_OFFERED",
     "REFUSALS",
+    "AddressesChanged",
     "Alone",
     "AnchorScored",
     "AnyEvent",
@@ -117,6 +119,7 @@ __all__ = [
 
 AnyEvent = (
     NodeStarted
+    | AddressesChanged
     | TrainerReady
     | TrainerStopped
     | TrainingHeld

@@ -37,6 +37,12 @@ class NodeStarted(JournalEvent, frozen=True, kw_only=True, tag=True):
     assumed: tuple[str, ...] = ()
 
 
+class AddressesChanged(JournalEvent, frozen=True, kw_only=True, tag=True):
+    """Others can join at other addresses than before."""
+
+    addresses: tuple[str, ...]
+
+
 class Warned(JournalEvent, frozen=True, kw_only=True, tag=True):
     """Something happened that a person should know, but that does not stop the node."""
 

@@ -90,9 +90,7 @@ def _node_started(state: StatusState, event: journal.NodeStarted) -> None:
         name=clean(event.name, MAX_NAME_CHARS),
         role=clean(event.role, MAX_NAME_CHARS),
         version=clean(event.version, MAX_NAME_CHARS),
-        addresses=tuple(
-            clean(address, MAX_TEXT_CHARS) for address in event.addresses[:MAX_ADDRESSES]
-        ),
+        addresses=_cleaned(event.addresses),
         started_at=natural(event.at),
     )
     state.run = replace(
@@ -109,6 +107,14 @@ def _node_started(state: StatusState, event: journal.NodeStarted) -> None:
     state.stopped = None
     state.held = False
     state.peers.pop(event.peer, None)
+
+
+def _addresses_changed(state: StatusState, event: journal.AddressesChanged) -> None:
+    state.you = replace(state.you, addresses=_cleaned(event.addresses))
+
+
+def _cleaned(addresses: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(clean(address, MAX_TEXT_CHARS) for address in addresses[:MAX_ADDRESSES])
 
 
 def _phase_entered(state: StatusState, event: journal.PhaseEntered) -> None:
@@ -213,6 +219,7 @@ def _nothing(state: StatusState, event: journal.JournalEvent) -> None:
 
 EFFECTS: dict[type[journal.JournalEvent], Callable[[StatusState, Any], None]] = {
     journal.NodeStarted: _node_started,
+    journal.AddressesChanged: _addresses_changed,
     journal.TrainerReady: trainer_ready,
     journal.TrainerStopped: trainer_stopped,
     journal.BatchSkipped: batch_skipped,

@@ -43,6 +43,10 @@ def owner_ordered(event: journal.OwnerOrdered, name_of: NameOf) -> LeveledText:
     return _ORDERS.get(event.action, ("info", f"The run's owner ordered {event.action!r}."))
 
 
+def addresses_changed(event: journal.AddressesChanged, name_of: NameOf) -> LeveledText:
+    return "info", f"Others join at {', '.join(event.addresses) or 'no address'}"
+
+
 def warned(event: journal.Warned, name_of: NameOf) -> LeveledText:
     return "warning", f"{event.message} [{event.code}]"
 

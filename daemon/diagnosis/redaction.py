@@ -10,7 +10,8 @@ from pathlib import Path
 
 SECRET = "[secret]"
 _INVITATION = re.compile(r"\bhgpu1[0-9A-Za-z]{8,}")
-_URL_SECRET = re.compile(r"(?<=://)[^/\s\"']+")
+# Providers of endpoints put their keys into the path, so the whole address goes.
+_URL_SECRET = re.compile(r"(?<=://)(?!127\.0\.0\.1[:/])[^\s\"']+")
 _IPV4 = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.])")
 _IPV6 = re.compile(r"(?<![\w:])(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}(?![\w:])")
 _WALLET = re.compile(r"\b0x[0-9a-fA-F]{40}\b")

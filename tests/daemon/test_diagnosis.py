@@ -56,6 +56,7 @@ def test_doctor_names_each_thing_that_blocks_and_its_fix(tmp_path: Path) -> None
     (tmp_path / CONFIG_FILE).write_text("[network]\nlisten_prt = 1\n")
     assert "listen_port" in findings(tmp_path)["settings"].fix
     assert findings(tmp_path / KEY_FILE)["home"].verdict == "blocked"
+    (tmp_path / CONFIG_FILE).unlink()
     assert findings(tmp_path, HYPERGPU_WORKER_DEVICE="cuda:9")["device"].verdict == "blocked"
 
 

@@ -68,6 +68,8 @@ COMMANDS: tuple[Command, ...] = (
     _own("export", "Run a node", "Write the newest model of a run to a file."),
     _own("evaluate", "Run a node", "Score the newest model of a run on held-out data."),
     _own("sample", "Run a node", "Show what the newest model of a run writes or predicts."),
+    _own("serve", "Run a node", "Serve layers of a model to others, as one stage of a pipeline."),
+    _own("generate", "Run a node", "Continue a prompt with the stages of a swarm."),
     _own("status", "See what happens", "Show the verdict, this node, its run and its network."),
     _own(
         "peers", "See what happens", "List the peers: path, round trip, round, last seen.", "status"

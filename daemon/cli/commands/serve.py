@@ -71,6 +71,7 @@ def serve(
     """
     invocation = invocation_of(context)
     os.umask(PRIVATE)
+    ensure_home(invocation.home)
     if layers and not layers.isdecimal() and ":" not in layers:
         raise UserError(
             "LAYERS",
@@ -79,7 +80,6 @@ def serve(
             fix=f"hypergpud serve {model} --layers 0:4",
             exit_code=2,
         )
-    ensure_home(invocation.home)
     with home_lock(invocation.home, invocation.say):
         flags: dict[str, str | tuple[str, ...]] = {}
         if join:

@@ -74,6 +74,7 @@ COMMANDS: tuple[Command, ...] = (
     _own(
         "peers", "See what happens", "List the peers: path, round trip, round, last seen.", "status"
     ),
+    _own("doctor", "See what happens", "Measure how others reach this node, and say what to do."),
     _own("round", "See what happens", "Tell how a round went: phases, lost members, certificate."),
     _own("logs", "See what happens", "Show the log of this node; -f follows it."),
     _own("observe", "See what happens", "Serve the status page of a swarm, without training."),
@@ -83,7 +84,7 @@ COMMANDS: tuple[Command, ...] = (
     _own("invite", "Own a run", "Print the line with which a friend joins your run."),
     _own("revoke", "Own a run", "Take a peer, or an invitation, out of your run for good."),
     _own("session", "Own a run", "Create, activate, complete or cancel a run on the chain."),
-    _own("run", "Own a run", "Take a run back, go on without its voters, or choose a branch."),
+    _own("run", "Own a run", "Pause or stop a run, take it back, or choose a branch."),
     _own("settle", "Own a run", "Propose the reward root of an epoch (for settlers)."),
     _own("sanction", "Own a run", "File an offence for the next settlement (for settlers)."),
     _own("task", "Develop", "Check a task before a run."),

@@ -50,6 +50,7 @@ from daemon.node.network_setup import (
     report_network,
 )
 from daemon.node.node_parts import NodeParts
+from daemon.node.owner_orders import node_obeys, watch_orders
 from daemon.node.run_choice import enter_run
 from daemon.node.shutdown import SHUTDOWN_S, ForcedExit, Shutdown, watch_lifeline, watch_signals
 from daemon.services.service import Service, ServiceContext
@@ -204,7 +205,9 @@ async def _work(
                 for service in services:
                     await working.start(_run_service, service, working.cancel_scope)
                 begun.set()
-                control.serves(services, manifest.round.seconds)
+                control.serves(services, manifest.round.seconds, network)
+                obey = node_obeys(node, control)
+                working.start_soon(watch_orders, records, journal, obey)
                 working.start_soon(chain.run, network)
                 for line in address_lines(node, network):
                     node.say(line)

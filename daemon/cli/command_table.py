@@ -71,6 +71,7 @@ COMMANDS: tuple[Command, ...] = (
     _own("sample", "Run a node", "Show what the newest model of a run writes or predicts."),
     _own("serve", "Run a node", "Serve layers of a model to others, as one stage of a pipeline."),
     _own("generate", "Run a node", "Continue a prompt with the stages of a swarm."),
+    _own("api", "Run a node", "Answer programs that speak OpenAI's protocol, over HTTP."),
     _own("status", "See what happens", "Show the verdict, this node, its run and its network."),
     _own(
         "peers", "See what happens", "List the peers: path, round trip, round, last seen.", "status"

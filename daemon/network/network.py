@@ -13,6 +13,7 @@ import trio
 
 from daemon.network.addresses import primary_hosts
 from daemon.network.byte_counter import ByteCounter
+from daemon.network.diagnosis import diagnose
 from daemon.network.error_boundary import Refusals
 from daemon.network.graceful_close import BackgroundCloser
 from daemon.network.libp2p.connection import MeasuredYamux
@@ -45,6 +46,7 @@ from daemon.network.traversal.messages import TRAVERSAL_PROTOCOL, Purpose
 from daemon.network.traversal.services import TraversalServices
 from daemon.system.trio_types import TaskStatus
 from protocol.identity import PeerId, Signer
+from protocol.network.network_report import NetworkReport
 from protocol.network.port_mapping import PortMapping
 from protocol.network.reachability import PathKind, Reachability, Way, ways_to
 from protocol.ports.byte_stream import ByteStream, StreamHandler
@@ -220,7 +222,7 @@ class LibP2PNetwork:
                 trio.open_nursery() as nursery,
                 self._paths.listening(bulk),
             ):
-                own = OwnAddresses(self._settings, listeners, host, peers)
+                own = OwnAddresses(self._settings, listeners, host, peers, traversal.monitor.renew)
                 self._running.parts = RunningParts(
                     host=host, peers=peers, own=own, traversal=traversal, nursery=nursery
                 )
@@ -344,6 +346,18 @@ class LibP2PNetwork:
     def path_to(self, peer: PeerId) -> Path:
         """How bulk bytes to and from `peer` travel now, and why."""
         return self._paths.path_to(peer)
+
+    async def diagnose(self) -> NetworkReport:
+        """Measure how others reach this node. Raises `Unreachable` while nothing runs."""
+        listeners = self._listeners
+        assert listeners is not None
+        return await diagnose(
+            self._running.required(),
+            listeners,
+            self.links(),
+            self._book.addresses_of,
+            lambda peer: self.path_to(peer).reason,
+        )
 
     def links(self) -> Sequence[Link]:
         return [self._measured(link) for link in self._connections.links()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 
 from daemon.network.addresses import kind_of
 from daemon.network.libp2p.host import Host
@@ -19,10 +20,17 @@ class OwnAddresses:
     """Keeps the ports mapped, and hands out the router's address while they are."""
 
     def __init__(
-        self, settings: NetworkSettings, listeners: Listeners, host: Host, peers: PeerServices
+        self,
+        settings: NetworkSettings,
+        listeners: Listeners,
+        host: Host,
+        peers: PeerServices,
+        renew: Callable[[], None],
     ) -> None:
+        """`renew` makes members call this node again, since more may arrive than before."""
         self._settings = settings
         self._listeners, self._host, self._peers = listeners, host, peers
+        self._renew = renew
         self._mapper = PortMapper(listeners.ports, self._changed)
 
     @property
@@ -52,6 +60,7 @@ class OwnAddresses:
             return
         self._listeners.mapped_host = mapping.advertised
         addresses = self._listeners.addresses
+        self._renew()
         self._host.announce(addresses)
         self._peers.announce(
             [one for one in addresses if one.kind in self._settings.published_kinds]

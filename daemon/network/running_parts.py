@@ -51,13 +51,13 @@ class WhileRunning:
 
     async def connect_at(self, peer: PeerId, addresses: list[PeerAddress]) -> None:
         """Connect to a peer that the DHT named. Raises `Unreachable`."""
-        parts = self._required()
+        parts = self.required()
         parts.peers.manager.learn(addresses)
         await parts.peers.manager.connect(peer)
 
     async def open_stream(self, peer: PeerId, protocol: str) -> NetStream:
         """Open a stream to a known peer, and connect first where needed. Raises `Unreachable`."""
-        parts = self._required()
+        parts = self.required()
         await parts.peers.manager.connect(peer)
         return await parts.host.open_stream(peer, protocol)
 
@@ -72,11 +72,11 @@ class WhileRunning:
 
     async def open_connected(self, peer: PeerId, protocol: str) -> NetStream:
         """Open a stream over a connection that is up. Raises `Unreachable`."""
-        return await self._required().host.open_stream(peer, protocol)
+        return await self.required().host.open_stream(peer, protocol)
 
     async def connect_around(self, peer: PeerId, way: Way) -> trio.SocketStream:
         """A TCP connection for bulk bytes in one of the ways that need others."""
-        return await self._required().traversal.connector.connect(peer, "bulk", way)
+        return await self.required().traversal.connector.connect(peer, "bulk", way)
 
     async def serve_preamble(self, preamble: Preamble, stream: trio.SocketStream) -> None:
         """Serve a connection that began with a preamble; dropped while nothing runs."""
@@ -97,7 +97,8 @@ class WhileRunning:
         if self.parts is not None:
             self.parts.nursery.start_soon(fail)
 
-    def _required(self) -> RunningParts:
+    def required(self) -> RunningParts:
+        """The parts. Raises `Unreachable` while nothing runs."""
         if self.parts is None:
             raise Unreachable("the network is not running")
         return self.parts

@@ -10,6 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
+import msgspec
 import trio
 
 from daemon.network.network import LibP2PNetwork
@@ -18,16 +19,16 @@ from daemon.network.tls.certificate import load_or_make
 
 
 async def main() -> None:
-    folder, seed, control, bulk, *join = sys.argv[1:]
+    folder, seed, control, bulk, upnp, *join = sys.argv[1:]
     settings = NetworkSettings(
-        listen_port=int(control), bulk_port=int(bulk), upnp=True, join=tuple(join)
+        listen_port=int(control), bulk_port=int(bulk), upnp=upnp == "1", join=tuple(join)
     )
     node = LibP2PNetwork(
         settings, int(seed).to_bytes(32, "big"), load_or_make(Path(folder) / f"{seed}.pem", "node")
     )
     async with node.running(), trio.open_nursery() as nursery:
 
-        async def report() -> None:
+        async def tell() -> None:
             said = ""
             while True:
                 mapping = node.port_mapping()
@@ -39,6 +40,7 @@ async def main() -> None:
                         "protocol": mapping.protocol,
                         "addresses": node.addresses,
                         "hosts": node.endpoint.hosts,
+                        "links": len(node.links()),
                     }
                 )
                 if line != said:
@@ -46,11 +48,14 @@ async def main() -> None:
                     print(line, flush=True)
                 await trio.sleep(0.1)
 
-        nursery.start_soon(report)
-        with trio.open_signal_receiver(signal.SIGTERM) as signals:
-            async for _ in signals:
-                nursery.cancel_scope.cancel()
-                return
+        nursery.start_soon(tell)
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGUSR1) as signals:
+            async for number in signals:
+                if number == signal.SIGTERM:
+                    nursery.cancel_scope.cancel()
+                    return
+                report = msgspec.json.encode(await node.diagnose()).decode()
+                print(f'{{"state": "report", "report": {report}}}', flush=True)
 
 
 trio.run(main)

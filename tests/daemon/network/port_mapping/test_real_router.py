@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -13,9 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from tests.home_router import WAN, HomeRouter, home_router, missing_for_router
+from daemon.cli.terminal.network_text import network_text
+from daemon.network.port_mapping.port_mapper import LEASE_S
+from protocol.network.network_report import NetworkReport
+from tests.home_router import HOME, WAN, HomeRouter, home_router, missing_for_router
 
 _MISSING = missing_for_router()
 pytestmark = [
@@ -30,6 +35,7 @@ CONTROL, BULK = 4001, 4002
 CALLABLE_S = 10.0
 AGAIN_S = 60.0
 STOP_S = 10.0
+REPORT_S = 15.0
 
 
 class Node:
@@ -54,9 +60,17 @@ class Node:
 
 
 @contextmanager
-def node_at_home(router: HomeRouter, folder: Path) -> Iterator[Node]:
+def a_node(
+    router: HomeRouter,
+    folder: Path,
+    where: str = "home",
+    seed: int = 1,
+    upnp: str = "1",
+    join: str = "",
+) -> Iterator[Node]:
+    given = [str(folder), str(seed), str(CONTROL), str(BULK), upnp, *join.split()]
     process = subprocess.Popen(
-        [*router.prefix("home"), sys.executable, str(MAIN), str(folder), "1", "4001", "4002"],
+        [*router.prefix(where), sys.executable, str(MAIN), *given],
         stdout=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[4])},
         bufsize=0,
@@ -68,6 +82,15 @@ def node_at_home(router: HomeRouter, folder: Path) -> Iterator[Node]:
         process.wait()
         assert process.stdout is not None
         process.stdout.close()
+
+
+def report_of(node: Node) -> NetworkReport:
+    """What the node's doctor says, and that it says so in time."""
+    began = time.monotonic()
+    node.process.send_signal(signal.SIGUSR1)
+    said = node.until(lambda said: said["state"] == "report", REPORT_S)
+    assert time.monotonic() - began < REPORT_S
+    return msgspec.convert(said["report"], NetworkReport)
 
 
 def can_call(router: HomeRouter, port: int) -> bool:
@@ -85,7 +108,7 @@ def can_call(router: HomeRouter, port: int) -> bool:
 def test_a_node_at_home_is_called_from_outside_until_it_stops(tmp_path: Path) -> None:
     with home_router(tmp_path) as router:
         router.start()
-        with node_at_home(router, tmp_path) as node:
+        with a_node(router, tmp_path) as node:
             said = node.until(lambda said: said["state"] == "mapped", CALLABLE_S)
             assert can_call(router, CONTROL)
             assert can_call(router, BULK)
@@ -103,7 +126,7 @@ def test_a_node_at_home_is_called_from_outside_until_it_stops(tmp_path: Path) ->
 def test_a_router_that_restarts_maps_again_and_nat_pmp_alone_is_enough(tmp_path: Path) -> None:
     with home_router(tmp_path) as router:
         router.start("enable_upnp=no")
-        with node_at_home(router, tmp_path) as node:
+        with a_node(router, tmp_path) as node:
             said = node.until(lambda said: said["state"] == "mapped", CALLABLE_S)
             assert said["protocol"] == "NAT-PMP"
             assert can_call(router, CONTROL)
@@ -121,12 +144,39 @@ def test_a_router_behind_another_one_is_named_and_not_advertised(tmp_path: Path,
     """This miniupnpd does not name its address then, and maps nothing."""
     with home_router(tmp_path, wan) as router:
         router.start()
-        with node_at_home(router, tmp_path) as node:
+        with a_node(router, tmp_path) as node:
             said = node.until(lambda said: said["state"] not in ("searching", "none"), CALLABLE_S)
             assert said["state"] == "double_nat", router.log()
             assert "another router" in said["reason"]
             assert not any(wan in address for address in said["addresses"])
             assert "dnat" not in router.mappings()
+
+
+def test_the_doctor_names_the_router_and_the_ports(tmp_path: Path) -> None:
+    with home_router(tmp_path) as router, a_node(router, tmp_path, "outside", 2, "0") as outside:
+        said = outside.until(lambda said: True, CALLABLE_S)
+        entry = said["addresses"][0]
+        with a_node(router, tmp_path, upnp="0", join=entry) as closed:
+            closed.until(lambda said: said["links"] == 1, CALLABLE_S)
+            report = report_of(closed)
+            assert report.verdict == "only_by_relay"
+            assert (report.control.open, report.bulk.open) == (False, False)
+            assert (report.ipv4.local, report.ipv4.observed) == ((HOME,), WAN)
+            assert report.ipv6.callable is None
+            assert (report.nat, report.mapping.state) == ("cone", "off")
+            assert f"TCP ports {CONTROL} and {BULK} to {HOME}" in report.remedy
+            assert report.only_443 is False
+            assert len(report.peers) == 1
+        router.start()
+        with a_node(router, tmp_path, join=entry) as mapped:
+            mapped.until(lambda said: said["state"] == "mapped" and said["links"] == 1, CALLABLE_S)
+            report = report_of(mapped)
+            assert (report.verdict, report.remedy) == ("callable", "")
+            assert (report.control.open, report.bulk.open) == (True, True)
+            assert (report.mapping.protocol, report.mapping.wan) == ("UPnP", WAN)
+            assert report.mapping.lease_left_s is not None
+            assert 0 < report.mapping.lease_left_s <= LEASE_S
+            assert "Others can call you." in network_text(report, {}, color=False)
 
 
 @pytest.mark.slow

@@ -45,6 +45,7 @@ class StageReport(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     name: str
     addresses: tuple[str, ...]
+    generations: int
     detail: str
 
 
@@ -112,6 +113,7 @@ async def _serve(
                 model=service.model.hex(),
                 name=local.manifest.name,
                 addresses=network.addresses,
+                generations=service.open_generations,
                 detail=service.status().detail,
             )
         )

@@ -28,6 +28,7 @@ from protocol.journal.node import (
     DiskReport,
     NodeStarted,
     NodeStopped,
+    OwnerOrdered,
     Trouble,
     Warned,
 )
@@ -87,6 +88,7 @@ __all__ = [
     "Newcomer",
     "NodeStarted",
     "NodeStopped",
+    "OwnerOrdered",
     "PeerDown",
     "PeerForgotten",
     "PeerRegistered",
@@ -151,6 +153,7 @@ AnyEvent = (
     | ChainReport
     | PeerRegistered
     | NodeStopped
+    | OwnerOrdered
 )
 
 _encoder = msgspec.json.Encoder()

@@ -76,3 +76,11 @@ class NodeStopped(JournalEvent, frozen=True, kw_only=True, tag="Stopped"):
     """This node or observer stopped."""
 
     reason: str
+
+
+class OwnerOrdered(JournalEvent, frozen=True, kw_only=True, tag=True):
+    """The run's owner started, paused or stopped training on every node."""
+
+    serial: int
+    # "start", "pause" or "stop".
+    action: str

@@ -208,6 +208,11 @@ def _trouble(state: StatusState, event: journal.Trouble) -> None:
         state.troubles[code] = (level, clean(event.message, MAX_TROUBLE_CHARS))
 
 
+def _ordered(state: StatusState, event: journal.OwnerOrdered) -> None:
+    order = event.action if event.action in ("pause", "stop") else ""
+    state.run = replace(state.run, order=order)
+
+
 def _nothing(state: StatusState, event: journal.JournalEvent) -> None:
     """Change nothing: the event's sentence is all there is to show."""
 
@@ -248,6 +253,7 @@ EFFECTS: dict[type[journal.JournalEvent], Callable[[StatusState, Any], None]] = 
     journal.ChainReport: _chain_report,
     journal.PeerRegistered: peer_registered,
     journal.NodeStopped: _stopped,
+    journal.OwnerOrdered: _ordered,
 }
 
 

@@ -154,6 +154,8 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     # The usual time between two certificates: the median of the last ones, and at least what the
     # last plan chose. None before the second certificate.
     usual_round_s: float | None = None
+    # What the run's owner ordered: "pause", "stop", or empty while training goes on.
+    order: str = ""
     # Why the run counts as standing still; empty while certificates come as usual.
     standstill: str = ""
 

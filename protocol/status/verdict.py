@@ -209,8 +209,20 @@ def _run_seen(state: StatusState, training: list[PeerSummary]) -> LeveledText:
     return "good", sentence
 
 
+def _ordered(state: StatusState) -> LeveledText:
+    """Say that the run's owner paused or stopped training, and how it goes on."""
+    did = "stopped" if state.run.order == "stop" else "paused"
+    after = f" after round {count(state.run.number)}" if state.newest is not None else ""
+    mine = state.run.owner and state.run.owner == state.you.peer
+    who = "you type" if mine else "the owner types"
+    how = f"To go on, {who} hypergpud run resume"
+    return "info", f"The run's owner {did} training on every node{after}. {how}"
+
+
 def _paused(state: StatusState) -> LeveledText:
     """Say that a person paused training, and how it goes on."""
+    if state.run.order:
+        return _ordered(state)
     waiting = quantity(state.you.samples_pending, "sample waits", "samples wait")
     pending = f"; {waiting} for the next round" if state.you.samples_pending else ""
     return "info", f"Training is paused{pending}. To train again: hypergpud resume"
@@ -261,6 +273,8 @@ def _verdict_of(state: StatusState, now: float) -> LeveledText:
     training = recently_heard(list(state.peers.values()), now)
     still = standstill(state, now)
     if you.role == "observer":
+        if state.run.order:
+            return _ordered(state)
         return still or _run_seen(state, training)
     if you.failure and (state.trainer_down or state.trainer_up):
         return "bad", you.failure

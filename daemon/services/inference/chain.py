@@ -132,7 +132,8 @@ class Chain:
                 if route != said and trio.current_time() >= report_s:
                     said = route
                     self._report(WaitsForLayers(missing=route.missing, full=route.full))
-                if trio.current_time() >= end_s:
+                # A new generation that finds no room is refused at once; one that has begun waits.
+                if trio.current_time() >= end_s or (route.full and not self._hops):
                     raise _no_route(route, wait_s)
                 wake_s = min(end_s, report_s) if said is None else end_s
                 await self._wait(wanted, wake_s)
@@ -142,6 +143,9 @@ class Chain:
                 return
             except HopLost as lost:
                 self._blame(lost)
+                if lost.kind == "full":
+                    # The directory knows now, and the next route avoids the stage.
+                    continue
                 if trio.current_time() >= end_s:
                     raise UserError(
                         "NO_STAGE",

@@ -355,3 +355,22 @@ def test_a_loss_that_rises_for_five_scored_rounds_is_never_good() -> None:
     assert level == "warning"
     assert "rose for 5 scored rounds (5.000 → 5.500)" in sentence
     assert measured([5.0, 5.1, 5.2, 5.3, 5.4, 5.3])[0] == "good"
+
+
+def test_verdict_of_a_run_that_its_owner_paused_is_no_standstill() -> None:
+    paused = journal.OwnerOrdered(at=AT, serial=1, action="pause")
+    level, sentence = verdict(*rhythm("observer"), paused, now=AT + 900)
+    assert (level, sentence) == (
+        "info",
+        "The run's owner paused training on every node after round 2. To go on, the owner types"
+        " hypergpud run resume",
+    )
+    status = status_at(folded([*rhythm("observer"), paused]), AT + 900)
+    assert (status.run.standstill, status.run.order) == ("", "pause")
+    held = journal.TrainingHeld(held=True)
+    assert (
+        "stopped training"
+        in verdict(*rhythm(), journal.OwnerOrdered(serial=2, action="stop"), held)[1]
+    )
+    again = journal.OwnerOrdered(serial=3, action="start")
+    assert verdict(*rhythm("observer"), paused, again, now=AT + 900)[0] == "bad"

@@ -116,7 +116,9 @@ def _story(
             exit_code=2,
         )
     ranges = ranges_of(layers, wanted.stages)
-    with ServedSwarm(root, str(local.source), ranges, output) as swarm:
+    # The stages have homes of their own, without the run.
+    served = str(local.source) if trained else wanted.model
+    with ServedSwarm(root, served, ranges, output) as swarm:
         client = swarm.start(stop)
         if client is None:
             return None

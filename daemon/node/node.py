@@ -59,6 +59,7 @@ from daemon.services.training.engine import check_engine
 from daemon.services.training.service import TrainingService
 from daemon.system.allocator import trim_memory
 from daemon.system.offload import in_thread
+from daemon.system.service_manager import READY, STOPPING, notify
 from daemon.system.trio_types import TaskStatus
 from daemon.wallet.password import Password
 from protocol.chain.reputation import HOUR_S, WINDOW_HOURS
@@ -150,6 +151,7 @@ async def _leave_when_late(
     Before a service has begun, there is nothing to write down, and the node is cancelled at once.
     """
     await shutdown.wait()
+    notify(STOPPING)
     if begun.is_set():
         await trio.sleep(SHUTDOWN_S)
     leave_now()
@@ -214,6 +216,7 @@ async def _work(
                 for line in address_lines(node, network):
                     node.say(line)
                 node.say(await in_thread(partial(ready_line, node, signed, network.addresses)))
+                notify(READY)
             background.cancel_scope.cancel()
     return 1 if any(service.status().state == "failed" for service in services) else 0
 

@@ -31,6 +31,7 @@ class StageReport(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     name: str
     addresses: tuple[str, ...]
+    generations: int
     detail: str
 
 
@@ -95,6 +96,7 @@ async def _serve(
                 model=service.model.hex(),
                 name=service.manifest.name,
                 addresses=network.addresses,
+                generations=service.open_generations,
                 detail=service.status().detail,
             )
         )

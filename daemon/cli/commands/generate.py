@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Literal
 
@@ -11,11 +10,7 @@ import msgspec
 
 from daemon.cli.arguments import FiniteRange
 from daemon.cli.invocation import Invocation, global_options, invocation_of, is_terminal
-from daemon.config.loader import load_config
-from daemon.control.client import call
-from daemon.home.layout import ensure_home
-from daemon.node.run_choice import invitation_in
-from protocol.errors import UserError
+from daemon.cli.joined_stage import joined_config
 
 if TYPE_CHECKING:
     from daemon.node.model_client import JoinedModel
@@ -124,16 +119,7 @@ def generate(
     A stage that dies is replaced by another one with the same layers, and the text stays the same.
     """
     invocation = invocation_of(context)
-    flags: dict[str, str | tuple[str, ...]] = {"network.listen_port": "0", "network.bulk_port": "0"}
-    if join:
-        invitation = invitation_in(join)
-        flags["network.join"] = join if invitation is None else invitation.addresses
-    config, _ = load_config(invocation.home, invocation.config, flags, os.environ)
-    if not config.network.join:
-        addresses = _local_stage(invocation)
-        network = msgspec.structs.replace(config.network, join=addresses)
-        config = msgspec.structs.replace(config, network=network)
-    ensure_home(config.home)
+    config = joined_config(invocation, join, "hypergpud generate PROMPT")
     wish = _Wish(
         prompt=prompt,
         model=model,
@@ -160,14 +146,15 @@ def generate(
 
 
 async def _generate(invocation: Invocation, joined: JoinedModel, wish: _Wish) -> None:
+    from daemon.services.inference.event_text import describe_event  # noqa: PLC0415
     from daemon.services.inference.generation import (  # noqa: PLC0415
         GenerationOptions,
         GenerationRequest,
     )
-    from daemon.services.inference.text_pieces import TextPieces  # noqa: PLC0415
     from protocol.generation.sampler import SamplingRules  # noqa: PLC0415
+    from protocol.generation.text_pieces import TextPieces  # noqa: PLC0415
 
-    manifest, pieces = joined.manifest, TextPieces(joined.tokenizer)
+    manifest, pieces = joined.manifest, TextPieces(joined.tokenizer.decode)
     prompt = joined.tokenizer.encode(wish.prompt) or [manifest.first_token]
     request = GenerationRequest(
         prompt=tuple(prompt),
@@ -187,7 +174,7 @@ async def _generate(invocation: Invocation, joined: JoinedModel, wish: _Wish) ->
     def report(event: GenerationEvent) -> None:
         if live:
             print(flush=True)
-        invocation.say(describe(event))
+        invocation.say(describe_event(event))
 
     async with joined.client.generation(request, options, report) as generation:
         show(wish.prompt)
@@ -222,42 +209,3 @@ def _finish(
             "Inexact: a stage was replaced by one that computes other last bits, so the text may"
             " differ from that of an undisturbed answer."
         )
-
-
-def describe(event: GenerationEvent) -> str:
-    """Return the sentence for what happened to a generation."""
-    from protocol.identity import short  # noqa: PLC0415
-    from protocol.inference.coverage import name_layers  # noqa: PLC0415
-    from protocol.inference.recovery_events import HopsReplayed, HopWasLost  # noqa: PLC0415
-
-    if isinstance(event, HopWasLost):
-        layers = name_layers([event.layers])
-        return f"Lost {short(event.peer)} with {layers} ({event.kind}): {event.detail}"
-    if isinstance(event, HopsReplayed):
-        peers = ", ".join(short(peer) for peer in event.peers)
-        bits = "the same bits" if event.exact else "other last bits"
-        return (
-            f"{peers} took over {name_layers([event.layers])} after {event.seconds:.1f} s:"
-            f" {event.tokens} tokens again, {bits}."
-        )
-    layers = name_layers(event.missing)
-    if event.full:
-        return f"No stage of {layers} has room. Waiting for one."
-    return f"Nobody serves {layers}. Waiting for a stage."
-
-
-def _local_stage(invocation: Invocation) -> tuple[str, ...]:
-    """Return the addresses of the stage that runs on this home."""
-    from daemon.node.stage_node import StageReport  # noqa: PLC0415
-
-    try:
-        report = msgspec.json.decode(call(invocation.home, "stage"), type=StageReport)
-    except UserError as error:
-        raise UserError(
-            "JOIN",
-            "No stage to generate with.",
-            why=f"--join is missing, and {error.what[0].lower()}{error.what[1:]}",
-            fix="hypergpud generate PROMPT --join MULTIADDR (a stage prints its address)",
-            exit_code=2,
-        ) from None
-    return report.addresses

@@ -17,7 +17,8 @@ from daemon.node.discovery import network_settings
 from daemon.node.duplicate_key import DuplicateKeyDetector
 from daemon.node.node_parts import NodeParts
 from daemon.version import version
-from protocol.journal import InputRefused, NodeStarted, TrafficReport
+from protocol.journal import InputRefused, NodeStarted, ReachReport, TrafficReport
+from protocol.network.reachability import reachability_text
 from protocol.ports.network import Network
 from protocol.rules.versions import RULES_4
 from protocol.run.manifest import SignedManifest
@@ -61,10 +62,24 @@ def node_started(signed: SignedManifest, network: Network, *, name: str, role: s
     )
 
 
-async def report_network(network: Network, journal: Journal) -> None:
-    """Record the network's traffic and refusals every `REPORT_S`, until cancelled."""
+async def report_network(network: LibP2PNetwork, journal: Journal) -> None:
+    """Record the network's traffic, refusals and reach every `REPORT_S`, until cancelled."""
     before: dict[str, int] = {}
+    reported: ReachReport | None = None
     while True:
+        reach, relay = network.reach, network.relay_figures()
+        report = ReachReport(
+            callable=reach.callable,
+            nat=reach.nat,
+            observed=reach.observed,
+            text=reachability_text(reach),
+            unreachable=tuple(sorted(network.unreachable())),
+            relay_sessions=relay.sessions,
+            relayed_bytes=relay.relayed_bytes,
+        )
+        if report != reported:
+            reported = report
+            journal.record(report)
         traffic, refusals = network.traffic(), dict(network.refusals())
         journal.record(
             TrafficReport(

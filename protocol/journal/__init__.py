@@ -38,6 +38,7 @@ from protocol.journal.peers import (
     PeerReport,
     PeerScored,
     PeerUp,
+    ReachReport,
     TrafficReport,
 )
 from protocol.journal.rounds import (
@@ -94,6 +95,7 @@ __all__ = [
     "PhaseEntered",
     "Planned",
     "QuorumReport",
+    "ReachReport",
     "RoundAveraged",
     "RoundCertified",
     "Stuck",
@@ -139,6 +141,7 @@ AnyEvent = (
     | PeerScored
     | PeerForgotten
     | InputRefused
+    | ReachReport
     | TrafficReport
     | WorkDropped
     | CheckpointWritten

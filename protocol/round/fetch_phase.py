@@ -116,7 +116,13 @@ def recovery_failed(state: RoundState, event: e.RecoveryFailed, now: float) -> T
 def live_in_fetch(state: RoundState, event: e.LivePeersChanged, now: float) -> Transition:
     """Update the live peers: with any at this tip, there are rounds to return to."""
     lost = state.lost - (event.live - state.live)
-    return replace(state, live=event.live, avoided=event.avoided, lost=lost), []
+    return replace(
+        state,
+        live=event.live,
+        avoided=event.avoided,
+        unreachable=event.unreachable,
+        lost=lost,
+    ), []
 
 
 def state_bytes_received(state: RoundState, event: e.StateBytesReceived, now: float) -> Transition:

@@ -48,7 +48,7 @@ def test_alone_says_how_others_join() -> None:
     )
     assert level == "warning"
     assert sentence.startswith(
-        "Alone; 1,240 samples are waiting. Invite others with: hypergpud start --join /ip4/"
+        "Alone; 1,240 samples are waiting. Others join with: hypergpud start --join /ip4/"
     )
     level, sentence = verdict(
         started(min_peers=4), journal.Alone(number=1, samples_pending=1, reason="")

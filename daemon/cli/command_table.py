@@ -63,16 +63,28 @@ COMMANDS: tuple[Command, ...] = (
     _own("pause", "Run a node", "Pause training; the node stays in its run.", "pause"),
     _own("resume", "Run a node", "Train again after a pause.", "pause"),
     _own("finish", "Run a node", "Stop the node once its round is certified."),
+    _own("service", "Run a node", "Run this node under systemd, from the boot or the login on."),
     _own("config", "Run a node", "Show, change or check the settings of this node."),
     _own("repair", "Run a node", "Set damaged files of a run aside, to be fetched again."),
     _own("export", "Run a node", "Write the newest model of a run to a file."),
     _own("evaluate", "Run a node", "Score the newest model of a run on held-out data."),
     _own("sample", "Run a node", "Show what the newest model of a run writes or predicts."),
+    _own("serve", "Run a node", "Serve layers of a model to others, as one stage of a pipeline."),
+    _own("generate", "Run a node", "Continue a prompt with the stages of a swarm."),
+    _own("api", "Run a node", "Answer programs that speak OpenAI's protocol, over HTTP."),
     _own("status", "See what happens", "Show the verdict, this node, its run and its network."),
     _own(
         "peers", "See what happens", "List the peers: path, round trip, round, last seen.", "status"
     ),
+    _own(
+        "doctor", "See what happens", "Find what keeps this node from working, and say what to do."
+    ),
     _own("round", "See what happens", "Tell how a round went: phases, lost members, certificate."),
+    _own(
+        "bugreport",
+        "See what happens",
+        "Pack log, journal, settings and findings for a bug report.",
+    ),
     _own("logs", "See what happens", "Show the log of this node; -f follows it."),
     _own("observe", "See what happens", "Serve the status page of a swarm, without training."),
     _own("demo", "See what happens", "Run a whole swarm on this machine and report the result."),
@@ -81,7 +93,7 @@ COMMANDS: tuple[Command, ...] = (
     _own("invite", "Own a run", "Print the line with which a friend joins your run."),
     _own("revoke", "Own a run", "Take a peer, or an invitation, out of your run for good."),
     _own("session", "Own a run", "Create, activate, complete or cancel a run on the chain."),
-    _own("run", "Own a run", "Take a run back, go on without its voters, or choose a branch."),
+    _own("run", "Own a run", "Pause or stop a run, take it back, or choose a branch."),
     _own("settle", "Own a run", "Propose the reward root of an epoch (for settlers)."),
     _own("sanction", "Own a run", "File an offence for the next settlement (for settlers)."),
     _own("task", "Develop", "Check a task before a run."),

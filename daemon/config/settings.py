@@ -68,6 +68,7 @@ class NetworkConfig(Section, frozen=True, kw_only=True):
     listen_port: Port = 0
     bulk_port: Port = 0
     one_port: bool = False
+    upnp: bool = True
     hivemind_port: Port = 0
     join: tuple[str, ...] = ()
     advertise: tuple[str, ...] = ()
@@ -195,6 +196,7 @@ EXPLAINED: Mapping[str, str] = {
     " starts reuse where it is free",
     "network.bulk_port": "TCP port of gradients; 0: the system chooses one",
     "network.one_port": "take gradients at listen_port too, so that one open port is enough",
+    "network.upnp": "ask the home router by UPnP or NAT-PMP to send both ports here",
     "network.hivemind_port": "TCP port of hivemind, in runs with that engine; 0: the system"
     " chooses one",
     "network.join": "multiaddrs of nodes already in the swarm, or /dnsaddr/NAME for those in DNS",

@@ -8,6 +8,8 @@
 - `peers/`: which peers are known, where they are, and which are connected.
 - `limits/`: what strangers may use of this node, and who makes room.
 - `addresses`, `listeners`, `shared_port`, `tcp`, `tcp_info`, `port_holder`: addresses and sockets.
+- `port_mapping/`: asks the home router to send connections here; `own_addresses` hands them out.
+- `diagnosis`: measures how others reach this node, for a person who asks.
 - `dns_addresses`: what /dnsaddr names stand for; the one importer of dnspython.
 - `connect_race`: connects to the first of several addresses that answers.
 - `error_boundary`, `graceful_close`, `byte_counter`: shared by both planes.

@@ -35,13 +35,24 @@ class Listeners:
         elif given.bulk:
             self.bulk = own = listen(given.listen_host, given.bulk_port)
             self.bulk_port = own.socket.getsockname()[1]
-        self.addresses = tuple(
-            PeerAddress.of_host(host, self.port, peer)
-            for host in advertised_hosts(given.listen_host, given.advertise)
-        )
+        self._peer = peer
+        self.hosts = advertised_hosts(given.listen_host, given.advertise)
+        # The home router's address, while the router sends our ports here.
+        self.mapped_host = ""
         # The usual port, where another program has it now; else 0.
         wanted_another = given.usual_port not in (0, self.port) and not given.listen_port
         self.lost_port = given.usual_port if wanted_another else 0
+
+    @property
+    def addresses(self) -> tuple[PeerAddress, ...]:
+        """The addresses to hand out now, the most useful first."""
+        hosts = dict.fromkeys((self.mapped_host, *self.hosts) if self.mapped_host else self.hosts)
+        return tuple(PeerAddress.of_host(host, self.port, self._peer) for host in hosts)
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """The ports at which others call."""
+        return tuple(dict.fromkeys((self.port, self.bulk_port)))
 
     @property
     def bulk_address(self) -> tuple[tuple[str, ...], int]:

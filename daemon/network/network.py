@@ -13,6 +13,7 @@ import trio
 
 from daemon.network.addresses import primary_hosts
 from daemon.network.byte_counter import ByteCounter
+from daemon.network.diagnosis import diagnose
 from daemon.network.error_boundary import Refusals
 from daemon.network.graceful_close import BackgroundCloser
 from daemon.network.libp2p.connection import MeasuredYamux
@@ -25,6 +26,7 @@ from daemon.network.libp2p.service_manager import run_service
 from daemon.network.libp2p.stream_server import StreamServer
 from daemon.network.libp2p.topic_subscription import TopicSubscription
 from daemon.network.listeners import Listeners
+from daemon.network.own_addresses import OwnAddresses
 from daemon.network.paths.admission import AdmittedPeers
 from daemon.network.paths.path import NoPath, Path, TransportContext
 from daemon.network.paths.selector import PathSelector, make_transports
@@ -46,6 +48,8 @@ from daemon.network.traversal.relay import RelayFigures
 from daemon.network.traversal.services import TraversalServices
 from daemon.system.trio_types import TaskStatus
 from protocol.identity import PeerId, Signer
+from protocol.network.network_report import NetworkReport
+from protocol.network.port_mapping import PortMapping
 from protocol.network.reachability import PathKind, Reachability, Way, ways_to
 from protocol.ports.byte_stream import ByteStream, StreamHandler
 from protocol.ports.endpoint import Endpoint
@@ -222,8 +226,9 @@ class LibP2PNetwork:
                 trio.open_nursery() as nursery,
                 self._paths.listening(bulk),
             ):
+                own = OwnAddresses(self._settings, listeners, host, peers, traversal.monitor.renew)
                 self._running.parts = RunningParts(
-                    host=host, peers=peers, traversal=traversal, nursery=nursery
+                    host=host, peers=peers, own=own, traversal=traversal, nursery=nursery
                 )
                 self._server.nursery = nursery
                 nursery.start_soon(self._closer.run)
@@ -233,6 +238,7 @@ class LibP2PNetwork:
                 await nursery.start(traversal.run)
                 nursery.start_soon(peers.manager.run)
                 nursery.start_soon(self.entries.run)
+                nursery.start_soon(own.run)
                 task_status.started()
                 try:
                     await trio.sleep_forever()
@@ -264,6 +270,10 @@ class LibP2PNetwork:
     def lost_port(self) -> int:
         """The port of the last run of this node, where another program has it now; else 0."""
         return self._listeners.lost_port if self._listeners else 0
+
+    def port_mapping(self) -> PortMapping:
+        """What the home router maps now."""
+        return self._running.port_mapping()
 
     @property
     def endpoint(self) -> Endpoint:
@@ -353,6 +363,18 @@ class LibP2PNetwork:
     def path_to(self, peer: PeerId) -> Path:
         """How bulk bytes to and from `peer` travel now, and why."""
         return self._paths.path_to(peer)
+
+    async def diagnose(self) -> NetworkReport:
+        """Measure how others reach this node. Raises `Unreachable` while nothing runs."""
+        listeners = self._listeners
+        assert listeners is not None
+        return await diagnose(
+            self._running.required(),
+            listeners,
+            self.links(),
+            self._book.addresses_of,
+            lambda peer: self.path_to(peer).reason,
+        )
 
     def links(self) -> Sequence[Link]:
         return [self._measured(link) for link in self._connections.links()]

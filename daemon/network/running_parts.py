@@ -8,12 +8,14 @@ from libp2p.network.stream.net_stream import NetStream
 
 from daemon.network.addresses import PeerAddress
 from daemon.network.libp2p.host import Host
+from daemon.network.own_addresses import NOT_RUNNING, OwnAddresses
 from daemon.network.peers.services import PeerServices
 from daemon.network.traversal.preamble import Preamble
 from daemon.network.traversal.relay import RelayFigures
 from daemon.network.traversal.services import TraversalServices
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
+from protocol.network.port_mapping import PortMapping
 from protocol.network.reachability import UNKNOWN_REACHABILITY, Reachability, Way
 from protocol.ports.endpoint import Endpoint
 
@@ -23,6 +25,7 @@ class RunningParts(msgspec.Struct, frozen=True, kw_only=True):
 
     host: Host
     peers: PeerServices
+    own: OwnAddresses
     traversal: TraversalServices
     nursery: trio.Nursery
 
@@ -38,6 +41,10 @@ class WhileRunning:
         if self.parts is not None:
             self.parts.peers.manager.learn(addresses)
 
+    def port_mapping(self) -> PortMapping:
+        """What the home router maps now."""
+        return self.parts.own.mapping if self.parts is not None else NOT_RUNNING
+
     def peers_changed(self) -> None:
         """Look again at which peers to call."""
         if self.parts is not None:
@@ -45,13 +52,13 @@ class WhileRunning:
 
     async def connect_at(self, peer: PeerId, addresses: list[PeerAddress]) -> None:
         """Connect to a peer that the DHT named. Raises `Unreachable`."""
-        parts = self._required()
+        parts = self.required()
         parts.peers.manager.learn(addresses)
         await parts.peers.manager.connect(peer)
 
     async def open_stream(self, peer: PeerId, protocol: str) -> NetStream:
         """Open a stream to a known peer, and connect first where needed. Raises `Unreachable`."""
-        parts = self._required()
+        parts = self.required()
         await parts.peers.manager.connect(peer)
         return await parts.host.open_stream(peer, protocol)
 
@@ -66,11 +73,11 @@ class WhileRunning:
 
     async def open_connected(self, peer: PeerId, protocol: str) -> NetStream:
         """Open a stream over a connection that is up. Raises `Unreachable`."""
-        return await self._required().host.open_stream(peer, protocol)
+        return await self.required().host.open_stream(peer, protocol)
 
     async def connect_around(self, peer: PeerId, way: Way) -> trio.SocketStream:
         """A TCP connection for bulk bytes in one of the ways that need others."""
-        return await self._required().traversal.connector.connect(peer, "bulk", way)
+        return await self.required().traversal.connector.connect(peer, "bulk", way)
 
     async def serve_preamble(self, preamble: Preamble, stream: trio.SocketStream) -> None:
         """Serve a connection that began with a preamble; dropped while nothing runs."""
@@ -95,7 +102,8 @@ class WhileRunning:
         if self.parts is not None:
             self.parts.nursery.start_soon(fail)
 
-    def _required(self) -> RunningParts:
+    def required(self) -> RunningParts:
+        """The parts. Raises `Unreachable` while nothing runs."""
         if self.parts is None:
             raise Unreachable("the network is not running")
         return self.parts

@@ -30,6 +30,8 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     read_texts: ReadTexts = read_texts
     # Hosts to hand out to others, also as /KIND/HOST; empty: the network works them out.
     advertise: tuple[str, ...] = ()
+    # Ask the home router to send the ports here.
+    upnp: bool = False
     # Whether members of earlier releases may be in the run. They refuse the whole record of a peer
     # that has an IPv6 address in it.
     earlier_releases: bool = False

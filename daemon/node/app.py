@@ -49,7 +49,7 @@ def run_node(
     accepts only the run that the invitation names.
     """
     journal.add_listener(_log_events(EventLog()))
-    return _run_trio(
+    return run_trio(
         partial(
             node.run,
             config,
@@ -70,7 +70,7 @@ def run_observer(config: Config, join: tuple[str, ...], lifeline: int | None, sa
     # A node does not import the web server.
     from daemon.node import observer_node  # noqa: PLC0415
 
-    return _run_trio(partial(observer_node.run, config, join, lifeline, say))
+    return run_trio(partial(observer_node.run, config, join, lifeline, say))
 
 
 def _log_events(events: EventLog) -> Callable[[JournalEvent], None]:
@@ -96,7 +96,7 @@ def round_label(event: JournalEvent) -> str:
     return f"[round {number}] " if view is None else f"[round {number} view {view}] "
 
 
-def _run_trio(main: Callable[[], Awaitable[int]]) -> int:
+def run_trio(main: Callable[[], Awaitable[int]]) -> int:
     """Run `main`. An error that reaches this function ends the process."""
     allow_open_files()
     try:

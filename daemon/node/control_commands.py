@@ -9,10 +9,12 @@ import trio
 
 from daemon.control.server import Handler
 from daemon.journal import Journal
+from daemon.network.network import LibP2PNetwork
 from daemon.node.shutdown import Shutdown
 from daemon.services.service import Service
-from protocol.errors import UserError
-from protocol.journal import JournalEvent, RoundAveraged, RoundCertified
+from protocol.errors import Unreachable, UserError
+from protocol.journal import JournalEvent, RoundAveraged, RoundCertified, Warned
+from protocol.messages.membership import OrderAction
 
 FINISH_ROUNDS, FINISH_S = 3.0, 60.0
 """A node that is to finish its round waits this many rounds, and this long, for a certificate.
@@ -29,10 +31,13 @@ class NodeControl:
         self._services: Sequence[Service] = ()
         self._finish, self._certified = trio.Event(), trio.Event()
         self._round_s = 0.0
+        # Training is held while either of both wants that.
+        self._held_here = self._held_by_owner = False
+        self._network: LibP2PNetwork | None = None
 
-    def serves(self, services: Sequence[Service], round_s: float) -> None:
-        """Take the services that commands are about. A round of the run takes up to `round_s`."""
-        self._services, self._round_s = services, round_s
+    def serves(self, services: Sequence[Service], round_s: float, network: LibP2PNetwork) -> None:
+        """Take what commands are about. A round of the run takes up to `round_s`."""
+        self._services, self._round_s, self._network = services, round_s, network
 
     def handlers(self) -> dict[str, Handler]:
         """Return the handlers by the name of their command."""
@@ -42,6 +47,7 @@ class NodeControl:
             "pause": self._pause,
             "resume": self._resume,
             "finish": self._finish_round,
+            "network": self._diagnose,
         }
 
     async def run(self) -> None:
@@ -69,15 +75,44 @@ class NodeControl:
         self._finish.set()
         return b"{}"
 
+    async def obey(self, action: OrderAction) -> None:
+        """Do what the run's owner ordered. A pause of this node's own person stays."""
+        self._held_by_owner = action != "start"
+        try:
+            await self._hold()
+        except UserError as error:
+            self._journal.record(Warned(code=error.code, message=f"{error.what} {error.why}"))
+
     async def _pause(self) -> bytes:
-        for service in self._working():
-            await service.hold(True)
+        self._working()
+        self._held_here = True
+        await self._hold()
         return b"{}"
 
     async def _resume(self) -> bytes:
-        for service in self._working():
-            await service.hold(False)
+        self._working()
+        self._held_here = False
+        await self._hold()
+        if self._held_by_owner:
+            raise UserError(
+                "HELD_BY_OWNER",
+                "The run's owner paused training, so this node waits.",
+                why="this node's own pause is over, and the owner's is not",
+                fix="wait for the owner, who types  hypergpud run resume",
+            )
         return b"{}"
+
+    async def _hold(self) -> None:
+        for service in self._services:
+            await service.hold(self._held_here or self._held_by_owner)
+
+    async def _diagnose(self) -> bytes:
+        self._working()
+        assert self._network is not None
+        try:
+            return msgspec.json.encode(await self._network.diagnose())
+        except Unreachable as error:
+            raise UserError("STOPPING", "The node is stopping.", why=str(error)) from None
 
     def _working(self) -> Sequence[Service]:
         """The services. Raises `UserError` for a node that has none yet."""

@@ -35,6 +35,7 @@ def network_settings(config: Config, *, bulk: bool = True) -> NetworkSettings:
         bulk_port=given.bulk_port,
         join=given.join,
         one_port=given.one_port,
+        upnp=given.upnp and bulk,
         # The hosts, because control and bulk connections use the same ones.
         advertise=tuple("/".join(address.split("/")[:3]) for address in given.advertise),
         min_connections=given.min_connections,

@@ -50,6 +50,7 @@ from daemon.node.network_setup import (
     report_network,
 )
 from daemon.node.node_parts import NodeParts
+from daemon.node.owner_orders import node_obeys, watch_orders
 from daemon.node.run_choice import enter_run
 from daemon.node.shutdown import SHUTDOWN_S, ForcedExit, Shutdown, watch_lifeline, watch_signals
 from daemon.services.service import Service, ServiceContext
@@ -57,6 +58,7 @@ from daemon.services.training.engine import check_engine
 from daemon.services.training.service import TrainingService
 from daemon.system.allocator import trim_memory
 from daemon.system.offload import in_thread
+from daemon.system.service_manager import READY, STOPPING, notify
 from daemon.system.trio_types import TaskStatus
 from daemon.wallet.password import Password
 from protocol.chain.reputation import HOUR_S, WINDOW_HOURS
@@ -148,6 +150,7 @@ async def _leave_when_late(
     Before a service has begun, there is nothing to write down, and the node is cancelled at once.
     """
     await shutdown.wait()
+    notify(STOPPING)
     if begun.is_set():
         await trio.sleep(SHUTDOWN_S)
     leave_now()
@@ -204,11 +207,14 @@ async def _work(
                 for service in services:
                     await working.start(_run_service, service, working.cancel_scope)
                 begun.set()
-                control.serves(services, manifest.round.seconds)
+                control.serves(services, manifest.round.seconds, network)
+                obey = node_obeys(node, control)
+                working.start_soon(watch_orders, records, journal, obey)
                 working.start_soon(chain.run, network)
                 for line in address_lines(node, network):
                     node.say(line)
                 node.say(await in_thread(partial(ready_line, node, signed, network.addresses)))
+                notify(READY)
             background.cancel_scope.cancel()
     return 1 if any(service.status().state == "failed" for service in services) else 0
 

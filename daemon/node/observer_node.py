@@ -22,9 +22,12 @@ from daemon.network.network import LibP2PNetwork
 from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import network_settings
 from daemon.node.manifest_search import find_manifest
+from daemon.node.membership import keep_owner_records
 from daemon.node.network_setup import node_started, report_network
+from daemon.node.observer_control import TrainingControl, load_or_make_token, owned_by
 from daemon.node.observer_history import ObserverHistory, history_file, observer_history
 from daemon.node.observer_rewards import RewardsLookup
+from daemon.node.owner_orders import show, watch_orders
 from daemon.node.owner_page import owner_view
 from daemon.node.run_observer import RunObserver
 from daemon.node.shutdown import ForcedExit, Shutdown, watch_lifeline, watch_signals
@@ -36,6 +39,9 @@ from daemon.observer.settings import BoundAddress, ObserverSettings
 from daemon.system.allocator import trim_memory
 from daemon.system.offload import in_thread
 from protocol.identity import Signer
+from protocol.journal import Warned
+from protocol.membership.owner_record import OwnerRecords
+from protocol.ports.disk import DiskFull
 from protocol.run.manifest import SignedManifest
 
 REPORTS_FILE = "reports.sqlite"
@@ -96,10 +102,34 @@ async def _observe(config: Config, say: Callable[[str], None]) -> None:
                 nursery.start_soon(watcher.run)
                 nursery.start_soon(report_network, network, journal)
                 nursery.start_soon(find_members, network, signed)
+                if watcher.owner_records is not None:
+                    records = watcher.owner_records
+                    bridge.control = await _take_orders(config, signed, records, journal, nursery)
                 say(f"Ready: the page is at {bound.url}")
                 if may_show(settings, bound):
                     await _show_invitation(config, signed, bridge, bound, say)
                 await _publish(bridge, journal, history, given.reference)
+
+
+async def _take_orders(
+    config: Config,
+    signed: SignedManifest,
+    records: OwnerRecords,
+    journal: Journal,
+    nursery: trio.Nursery,
+) -> TrainingControl:
+    """Show the owner's orders, and return what takes them over HTTP."""
+    home, token = config.home, ""
+    owned = await in_thread(partial(owned_by, home, signed))
+    if owned is not None:
+        try:
+            token = await in_thread(partial(load_or_make_token, home))
+        except DiskFull as full:
+            journal.record(Warned(code="DISK_FULL", message=f"No orders over HTTP: {full}"))
+            owned = None
+        nursery.start_soon(keep_owner_records, home, signed, records, journal)
+    nursery.start_soon(watch_orders, records, journal, show)
+    return TrainingControl(home, signed, records, owned, token)
 
 
 async def _show_invitation(

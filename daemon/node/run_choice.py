@@ -51,9 +51,9 @@ def bundled_run() -> Manifest:
     return parse_manifest(bundled_text(), f"the bundled {BUNDLED_RUN}")
 
 
-def bundled_text() -> str:
-    """Return the text of the bundled run's file."""
-    return resources.files("configs").joinpath("runs", BUNDLED_RUN).read_text(encoding="utf-8")
+def bundled_text(name: str = BUNDLED_RUN) -> str:
+    """Return the text of the bundled run's file, or that of another one that comes with us."""
+    return resources.files("configs").joinpath("runs", name).read_text(encoding="utf-8")
 
 
 def load_or_bundled_manifest(file: Path | None) -> Manifest:

@@ -67,15 +67,15 @@ class RunObserver:
         # A node asks every new peer these questions, before a beacon says which role the peer has.
         serve_chain(network, signed.run, self._no_chain)
         serve_task(network, lambda: None)
-        # The owner's records travel through observers, too.
-        self._owner_exchange = (
-            OwnerExchange(
-                network,
-                signed.run,
-                OwnerRecords(signed.run, self._manifest.owner),
-                self._refuse,
-            )
+        # The owner's records travel through observers, too. None in runs without an owner.
+        self.owner_records = (
+            OwnerRecords(signed.run, self._manifest.owner)
             if self._manifest.owner and self._manifest.rules >= RULES_4
+            else None
+        )
+        self._owner_exchange = (
+            OwnerExchange(network, signed.run, self.owner_records, self._refuse)
+            if self.owner_records is not None
             else None
         )
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import msgspec
 import trio
 
+from daemon.observer.api.control import Control
 from daemon.observer.api.resources import Rewards
 from daemon.observer.endpoints import HttpEndpoint
 from daemon.observer.history.event_feed import EventFeed
@@ -94,6 +95,8 @@ class Bridge:
         self.store: HistoryStore | None = None
         # Replaced whole; None until the run is known.
         self.rewards: Rewards | None = None
+        # Replaced whole; None until the run is known, and where it has no owner.
+        self.control: Control | None = None
 
     def publish(self, status: Status) -> None:
         """Make `status` the newest one."""

@@ -7,7 +7,9 @@ import asyncio
 import msgspec
 from aiohttp import web
 
+from daemon.observer.api import control
 from daemon.observer.api.broadcaster import Broadcaster
+from daemon.observer.api.control import OrderRefused, bearer_of, read_order
 from daemon.observer.api.dashboard import node_of
 from daemon.observer.api.event_stream import MEDIA_TYPE, stream_events
 from daemon.observer.api.query import BadQuery, parameters
@@ -25,6 +27,8 @@ from daemon.observer.request_guard import METHODS, SECURITY_HEADERS, Refusal, Re
 EVENTS_PATH = "/api/v1/events"
 SOCKET_PATH = "/ws"
 NODES_PREFIX = "/api/nodes/"
+# Time for the body of an order; it is one packet.
+BODY_S = 5.0
 
 _TOO_MANY = Refusal(
     status=429,
@@ -73,7 +77,8 @@ class HttpHandler:
 
     def _methods(self, path: str) -> tuple[str, ...]:
         """The methods of a path."""
-        return ("POST",) if self._reports is not None and path in REPORT_PATHS else METHODS
+        takes = path in control.PATHS or (self._reports is not None and path in REPORT_PATHS)
+        return ("POST",) if takes else METHODS
 
     def _refusal(self, request: web.BaseRequest, methods: tuple[str, ...]) -> Refusal | None:
         local = request.transport.get_extra_info("sockname") if request.transport else None
@@ -121,6 +126,8 @@ class HttpHandler:
             return HttpAnswer(
                 body=msgspec.json.encode(reply), content_type=JSON, status=reply.status
             )
+        if path in control.PATHS:
+            return await self._order(request)
         if path == INVITATION_PATH:
             key = request.headers.get(KEY_HEADER, "")
             return invitation_answer(self._bridge.owner_view, key, request.remote or "")
@@ -131,6 +138,37 @@ class HttpHandler:
             return self._node(path.removeprefix(NODES_PREFIX))
         found = find_resource(path)
         return self._table.answer(path) if found is None else await self._resource(request, *found)
+
+    async def _order(self, request: web.BaseRequest) -> HttpAnswer:
+        """Carry out an order of the run's owner."""
+        carry_out = self._bridge.control
+        try:
+            if carry_out is None:
+                what = "Nobody gives orders here: the run has no owner, or is not known yet."
+                raise OrderRefused(403, "NOT_OWNER", what)
+            order = read_order(await self._body(request))
+            action = request.path.removeprefix(control.PREFIX)
+            token = bearer_of(request.headers.get("Authorization", ""))
+            done = await asyncio.to_thread(carry_out, action, token, order)
+        except OrderRefused as error:
+            return refuse(error.refusal)
+        return HttpAnswer(body=encode(done), content_type=JSON)
+
+    @staticmethod
+    async def _body(request: web.BaseRequest) -> bytes:
+        """Read a body, cut above its limit. Raises `OrderRefused` for one that does not arrive."""
+        body = bytearray()
+        try:
+            async with asyncio.timeout(BODY_S):
+                while len(body) <= control.MAX_BODY_BYTES:
+                    part = await request.content.read(control.MAX_BODY_BYTES + 1 - len(body))
+                    if not part:
+                        break
+                    body += part
+        except TimeoutError:
+            what = f"The body did not arrive within {BODY_S:g} s."
+            raise OrderRefused(400, "TIMEOUT", what) from None
+        return bytes(body)
 
     def _node(self, peer: str) -> HttpAnswer:
         status = self._bridge.snapshot().source

@@ -9,13 +9,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from protocol.network.peer_health import PROBATION, QUARANTINED, TRUSTED
 from protocol.status import Status
+from protocol.status.totals import BOUNDS_S, PhaseTimes
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PHASES = ("train", "ready", "scatter", "reduce", "vote")
@@ -33,6 +41,54 @@ def _labelled(
     for label, value in values.items():
         family.add_metric([label], value)
     return family
+
+
+def _phase_histogram(text: str, phases: Mapping[str, PhaseTimes]) -> Metric:
+    family = HistogramMetricFamily("hypergpu_phase_seconds", text, labels=["phase"])
+    for phase, times in phases.items():
+        bounds = [*(f"{bound:g}" for bound in BOUNDS_S), "+Inf"]
+        buckets = list(zip(bounds, accumulate(times.counts), strict=True))
+        family.add_metric([phase], buckets=buckets, sum_value=times.sum_s)
+    return family
+
+
+def _of_trust(status: Status) -> Iterator[Metric]:
+    totals = status.totals
+    yield CounterMetricFamily(
+        "hypergpu_clipped_contributions",
+        "Contributions that a cap or the clip bounded.",
+        totals.clipped,
+    )
+    yield CounterMetricFamily(
+        "hypergpu_degraded_certificates",
+        "Certificates that not more than half of the voters signed.",
+        totals.degraded,
+    )
+    audits = {
+        "for": float(totals.audits_for),
+        "against": float(totals.audits_against),
+        "open": float(totals.audits_open),
+    }
+    yield _labelled(
+        CounterMetricFamily(
+            "hypergpu_audits", "Audits by this node, by what it then said.", labels=["verdict"]
+        ),
+        audits,
+    )
+    quorum = status.run.quorum
+    voters = {
+        "all": float(quorum.voters) if quorum else 0.0,
+        "connected": float(quorum.connected) if quorum else 0.0,
+        "needed": float(quorum.needed) if quorum else 0.0,
+    }
+    yield _labelled(
+        GaugeMetricFamily(
+            "hypergpu_voters",
+            "Voters of the run, those connected, and those a full certificate needs.",
+            labels=["kind"],
+        ),
+        voters,
+    )
 
 
 def _of_rounds(status: Status) -> Iterator[Metric]:
@@ -70,6 +126,8 @@ def _of_rounds(status: Status) -> Iterator[Metric]:
         ),
         seconds,
     )
+    text = "How long the phases of rounds took on this node; phase=round is between certificates."
+    yield _phase_histogram(text, status.totals.phases)
     interval = GaugeMetricFamily(
         "hypergpu_round_interval_seconds", "Seconds between the last two certificates."
     )
@@ -236,6 +294,11 @@ def _of_disk(status: Status) -> Iterator[Metric]:
         "Bytes that this node wrote to its disk in the last hour.",
         you.disk_hourly_bytes,
     )
+    yield GaugeMetricFamily(
+        "hypergpu_disk_refuses",
+        "1 while the disk refuses to write, else 0.",
+        float(bool(you.disk_refusal)),
+    )
 
 
 class StatusCollector(Collector):
@@ -245,7 +308,7 @@ class StatusCollector(Collector):
         self._status = status
 
     def collect(self) -> Iterator[Metric]:
-        for part in (_of_node, _of_rounds, _of_training, _of_network, _of_disk):
+        for part in (_of_node, _of_rounds, _of_training, _of_trust, _of_network, _of_disk):
             yield from part(self._status)
 
 

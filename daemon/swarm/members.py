@@ -173,6 +173,11 @@ class Members:
             self._remove(peer)
             self._record(PeerForgotten(peer=peer, silent_s=now - member.heard_s))
 
+    def lives(self, peer: PeerId) -> bool:
+        """Whether a node is alive, at whatever tip."""
+        known = self._members.get(peer)
+        return known is not None and known.is_live_node
+
     def live_at(self, tip: Digest) -> frozenset[PeerId]:
         """Other nodes that are alive and hold the anchor of `tip`."""
         return self._live.at(tip)

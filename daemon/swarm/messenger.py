@@ -22,11 +22,14 @@ from protocol.errors import PeerFault, Unreachable
 from protocol.identity import PeerId
 from protocol.messages.base import MAX_MESSAGE_BYTES, Signed
 from protocol.messages.envelope import AnyMessage, decode_signed, encode_signed, open_signed
+from protocol.messages.membership import Leave
 from protocol.ports.byte_stream import ByteStream
 from protocol.ports.network import Network
 from protocol.rate_limiter import RateLimiters
 
 PROTOCOL = "/hypergpu/message/1"
+# A leave speaks for itself, whoever sends it: a peer that came after it hears of it from others.
+PASSED_ON = (Leave,)
 # Messages queued for one peer. A round sends it fewer than ten.
 QUEUED_MESSAGES = 64
 # An unused outgoing stream is closed after two default rounds...
@@ -166,12 +169,7 @@ class Messenger:
                     return
                 await self._throttle(stream.peer, 1 + len(data) / MESSAGE_BYTES)
                 signed = decode_signed(data)
-                if signed.peer != stream.peer:
-                    raise PeerFault(
-                        "identity",
-                        f"a message signed by {signed.peer} on a stream of {stream.peer}",
-                    )
-                message = open_signed(signed, self._run)
+                message = self._open(signed, stream.peer)
             except PeerFault as fault:
                 self._refuse(fault.reason, stream.peer, str(fault))
                 await self._throttle(stream.peer, REFUSED_COUNTS)
@@ -180,6 +178,23 @@ class Messenger:
                     return
                 continue
             await self._deliver(signed, message)
+
+    def _open(self, signed: Signed, sender: PeerId) -> AnyMessage:
+        """Verify and decode a message that `sender` sent.
+
+        Raises:
+            PeerFault: for a message that is not its sender's, except a leave that it passes on.
+        """
+        if signed.peer == sender:
+            return open_signed(signed, self._run)
+        stolen = PeerFault("identity", f"a message signed by {signed.peer} on a stream of {sender}")
+        try:
+            message = open_signed(signed, self._run)
+        except PeerFault:
+            raise stolen from None
+        if not isinstance(message, PASSED_ON):
+            raise stolen
+        return message
 
     async def _throttle(self, peer: PeerId, messages: float) -> None:
         """Count what a peer costs, and wait when it is above its rate."""

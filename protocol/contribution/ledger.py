@@ -186,7 +186,11 @@ class Ledger:
 
     def knows(self, seq: int) -> bool:
         """Whether this ledger made offer `seq`, or settled it or a later one."""
-        return seq <= self.settled or seq == self.offer.seq or seq in self.sent
+        return seq <= self.settled or self.holds(seq)
+
+    def holds(self, seq: int) -> bool:
+        """Whether the work of offer `seq` waits here for a certificate."""
+        return seq == self.offer.seq or seq in self.sent
 
     def settle(self, listed_seq: int | None, *, beside: bool = False, share: float = 1.0) -> int:
         """Settle a certificate that joined this node's ancestry.

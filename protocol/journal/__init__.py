@@ -24,9 +24,11 @@ from protocol.journal.chain import ChainReport, PeerRegistered
 from protocol.journal.node import (
     DISK_FULL,
     NOT_OFFERED,
+    AddressesChanged,
     DiskReport,
     NodeStarted,
     NodeStopped,
+    OwnerOrdered,
     Trouble,
     Warned,
 )
@@ -72,6 +74,7 @@ __all__ = [
     "DISK_FULL",
     "NOT_OFFERED",
     "REFUSALS",
+    "AddressesChanged",
     "Alone",
     "AnchorScored",
     "AnyEvent",
@@ -86,6 +89,7 @@ __all__ = [
     "Newcomer",
     "NodeStarted",
     "NodeStopped",
+    "OwnerOrdered",
     "PeerDown",
     "PeerForgotten",
     "PeerRegistered",
@@ -117,6 +121,7 @@ __all__ = [
 
 AnyEvent = (
     NodeStarted
+    | AddressesChanged
     | TrainerReady
     | TrainerStopped
     | TrainingHeld
@@ -151,6 +156,7 @@ AnyEvent = (
     | ChainReport
     | PeerRegistered
     | NodeStopped
+    | OwnerOrdered
 )
 
 _encoder = msgspec.json.Encoder()

@@ -37,6 +37,12 @@ class NodeStarted(JournalEvent, frozen=True, kw_only=True, tag=True):
     assumed: tuple[str, ...] = ()
 
 
+class AddressesChanged(JournalEvent, frozen=True, kw_only=True, tag=True):
+    """Others can join at other addresses than before."""
+
+    addresses: tuple[str, ...]
+
+
 class Warned(JournalEvent, frozen=True, kw_only=True, tag=True):
     """Something happened that a person should know, but that does not stop the node."""
 
@@ -70,3 +76,11 @@ class NodeStopped(JournalEvent, frozen=True, kw_only=True, tag="Stopped"):
     """This node or observer stopped."""
 
     reason: str
+
+
+class OwnerOrdered(JournalEvent, frozen=True, kw_only=True, tag=True):
+    """The run's owner started, paused or stopped training on every node."""
+
+    serial: int
+    # "start", "pause" or "stop".
+    action: str

@@ -1,7 +1,8 @@
 """The owner's records: what the owner of a run signs while the run goes on (rules 4).
 
-    Revocation   takes a peer or an invitation out of the run, for good
-    Recovery     says from which certificate the run goes on; the highest serial counts
+    Revocation     takes a peer or an invitation out of the run, for good
+    Recovery       says from which certificate the run goes on; the highest serial counts
+    TrainingOrder  starts, pauses or stops training; only the one with the highest serial is kept
 
 Every node keeps the records that it has heard and gives them to others
 (`daemon/swarm/owner_exchange.py`). Only the owner can make one, so nobody else can fill a node's
@@ -22,7 +23,13 @@ from protocol.errors import PeerFault
 from protocol.identity import PeerId, short
 from protocol.messages.base import UNREADABLE, Signed
 from protocol.messages.envelope import open_signed
-from protocol.messages.membership import MAX_NOTICES, Recovery, Revocation
+from protocol.messages.membership import (
+    MAX_NOTICES,
+    OrderAction,
+    Recovery,
+    Revocation,
+    TrainingOrder,
+)
 
 MAX_RECORDS = 1024
 """The records that a node keeps: more than an owner revokes, and 300 KB at most.
@@ -30,7 +37,7 @@ MAX_RECORDS = 1024
 A record of a revocation has about 180 bytes, one of a recovery with 32 voters 2 KB.
 """
 
-OwnerMessage = Revocation | Recovery
+OwnerMessage = Revocation | Recovery | TrainingOrder
 
 
 class OwnerRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,9 +48,9 @@ class OwnerRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Records(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """The records as they are stored and sent."""
+    """The records as they are stored and sent: `MAX_RECORDS` and an order."""
 
-    signed: Annotated[tuple[Signed, ...], Meta(max_length=MAX_RECORDS)]
+    signed: Annotated[tuple[Signed, ...], Meta(max_length=MAX_RECORDS + 1)]
 
 
 _decoder = msgspec.msgpack.Decoder(_Records)
@@ -74,9 +81,11 @@ class OwnerRecords:
         self.used: Mapping[PeerId, int] = {}
         self._revocations: dict[PeerId, OwnerRecord] = {}
         self._recoveries: dict[int, OwnerRecord] = {}
+        self._order: OwnerRecord | None = None
 
     def __len__(self) -> int:
-        return len(self._revocations) + len(self._recoveries)
+        orders = 1 if self._order is not None else 0
+        return len(self._revocations) + len(self._recoveries) + orders
 
     def add(self, signed: Signed) -> OwnerRecord | None:
         """Verify and keep a record. Returns it where it is new and counts, else None.
@@ -99,6 +108,11 @@ class OwnerRecords:
                 if len(self) >= MAX_RECORDS:
                     raise PeerFault("too_many", f"more than {MAX_RECORDS} records of the owner")
                 self._recoveries[serial] = record
+            case TrainingOrder(serial=serial):
+                # One place is always free: a newer order replaces the kept one.
+                if self.order is not None and serial <= self.order.serial:
+                    return None
+                self._order = record
         self.version += 1
         return record
 
@@ -127,6 +141,22 @@ class OwnerRecords:
         """The serial of the owner's next recovery."""
         return self.recovery.serial + 1 if self.recovery is not None else 1
 
+    @property
+    def order(self) -> TrainingOrder | None:
+        """The order with the highest serial."""
+        if self._order is None or not isinstance(self._order.message, TrainingOrder):
+            return None
+        return self._order.message
+
+    def next_order(self, action: OrderAction) -> TrainingOrder | None:
+        """Return the order that the owner signs next; None where the run does that already."""
+        current = self.order
+        if current is None:
+            return None if action == "start" else TrainingOrder(serial=1, action=action)
+        if current.action == action:
+            return None
+        return TrainingOrder(serial=current.serial + 1, action=action)
+
     def revocations_for(self, known: Collection[PeerId]) -> tuple[Signed, ...]:
         """The revocations that a plan after a record with `known` revoked peers lists."""
         return tuple(
@@ -136,10 +166,15 @@ class OwnerRecords:
         )[:MAX_NOTICES]
 
     def signed(self) -> tuple[Signed, ...]:
-        """Every kept record, recoveries last."""
+        """Every kept record, the order last.
+
+        Earlier versions do not know orders, and stop to read where one comes.
+        """
+        order = () if self._order is None else (self._order.signed,)
         return (
             *(self._revocations[subject].signed for subject in sorted(self._revocations)),
             *(self._recoveries[serial].signed for serial in sorted(self._recoveries)),
+            *order,
         )
 
     def encode(self) -> bytes:

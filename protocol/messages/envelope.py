@@ -14,7 +14,7 @@ from protocol.errors import PeerFault
 from protocol.identity import PeerId, Signer, verify
 from protocol.messages.base import MAX_MESSAGE_BYTES, UNREADABLE, Message, Signed
 from protocol.messages.beacon import Beacon, ScoredBeacon
-from protocol.messages.membership import Leave, Recovery, Revocation
+from protocol.messages.membership import Leave, Recovery, Revocation, TrainingOrder
 from protocol.messages.offer import (
     BoundReady,
     BoundTaskReady,
@@ -63,6 +63,7 @@ AnyMessage = (
     | Leave
     | Revocation
     | Recovery
+    | TrainingOrder
 )
 M = TypeVar("M", bound=Message)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -30,6 +30,9 @@ MAX_INVITATION_BYTES = 1024
 """An invitation is two signatures and a few numbers; the rest is a reserve."""
 
 MAX_SERIAL = (1 << 63) - 1
+
+OrderAction = Literal["start", "pause", "stop"]
+"""What an owner's order asks of every node."""
 
 Votes = Annotated[tuple[tuple[Id, Signature], ...], Meta(max_length=2 * MAX_VOTERS)]
 """Votes for one outcome, or for the two parents of a merge, by voter."""
@@ -78,6 +81,19 @@ class Recovery(
     tip: Hash
     number: Natural
     voters: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=MAX_VOTERS)]
+
+
+class TrainingOrder(
+    Message, frozen=True, kw_only=True, array_like=True, tag=True, forbid_unknown_fields=True
+):
+    """The run's owner starts, pauses or stops training on every node.
+
+    Of several, the one with the highest serial counts. An order changes no certificate: it says
+    what nodes do with their devices.
+    """
+
+    serial: Annotated[int, Meta(ge=1, le=MAX_SERIAL)]
+    action: OrderAction
 
 
 _revocations = msgspec.msgpack.Decoder(Revocation)

@@ -7,5 +7,7 @@ network_snapshot.py  what follows from the reports of all members
 flows.py             how much one path carries, by its round trip
 quality.py           how good a connection is
 peer_health.py       which peers are left out for a while
+port_mapping.py       what a home router maps, and whether its address is any use
+network_report.py     what `hypergpud doctor --network` says, and what to do
 reachability.py      whether others can call a node, and which paths lead to a peer
 """

@@ -4,6 +4,8 @@ The choice is the fastest proposal by the time model, with three reservations:
 
 - A little time is given up to move bytes less far: links between distant peers are few, shared, and
   metered.
+- Since rules 3, groups of two must save a little time: the leader cannot tell which of two members
+  was slow, and counts neither.
 - The last round's size is kept, unless another one was much better in two consecutive rounds or a
   little better in three. So sizes do not flap. `GroupSizeHistory` remembers the count.
 - Nothing is predicted or remembered until enough is measured (`unmeasured_choice.py`).
@@ -43,6 +45,15 @@ model's error.
 NEARNESS = 0.03
 """The largest share of the time that is given up to move bytes less far."""
 
+PAIR_RISK = 0.03
+"""The share of the time that groups of two must save.
+
+In a pair with a slow member, each owner holds its own contribution and lacks the other one. Three
+members tell which of them is slow. The model's error is at least as large as this share.
+"""
+
+PAIR = 2
+
 FINALISTS = 3
 """How many proposals get their slices sized: sizing takes longer than all the rest."""
 
@@ -51,6 +62,8 @@ class _Proposal(msgspec.Struct, frozen=True, kw_only=True):
     groups: Groups
     shares: tuple[float, ...]
     estimate: TimeEstimate
+    # Raises the price; see `PAIR_RISK`.
+    risk: float = 0.0
 
     @property
     def size(self) -> int:
@@ -65,7 +78,8 @@ class _Proposal(msgspec.Struct, frozen=True, kw_only=True):
 
         `furthest` is the distance of the proposal that moves its bytes furthest.
         """
-        return self.seconds * (1 + NEARNESS * self.estimate.distance / (furthest or 1.0))
+        nearness = NEARNESS * self.estimate.distance / (furthest or 1.0)
+        return self.seconds * (1 + nearness) * (1 + self.risk)
 
 
 def group_size(groups: Groups) -> int:
@@ -78,6 +92,8 @@ def choose(
     bounds: GroupBounds,
     sizes: VectorSizes,
     before: GroupSizeHistory | None,
+    *,
+    pair_risk: float = PAIR_RISK,
 ) -> GroupChoice:
     """Choose the groups of a round. Pure, and the same on every machine.
 
@@ -86,6 +102,7 @@ def choose(
         bounds: the sizes that the manifest allows.
         sizes: bytes of the run's vector.
         before: what the parent's plan left.
+        pair_risk: the share of the time that groups of two must save.
     """
     if not snapshot.measured:
         return choose_unmeasured(snapshot, bounds, sizes, before)
@@ -97,7 +114,7 @@ def choose(
     kept = nearest_count(members, before.size, bounds) if before else None
     counts = _counts(fewest_groups(members, bounds), most_groups(members, bounds))
     proposals = {
-        count: _propose(model, proposer, count, bounds)
+        count: _propose(model, proposer, count, bounds, pair_risk)
         for count in sorted({*counts, *([kept] if kept else [])})
     }
     furthest = max(each.estimate.distance for each in proposals.values())
@@ -108,6 +125,16 @@ def choose(
     if before is None or kept is None or best.size == proposals[kept].size:
         return _chosen(best, _why_faster(best, _contrast(best, proposals.values())))
     return _keep_or_change(before, proposals[kept], best, furthest)
+
+
+def choose_2(
+    snapshot: NetworkSnapshot,
+    bounds: GroupBounds,
+    sizes: VectorSizes,
+    before: GroupSizeHistory | None,
+) -> GroupChoice:
+    """Choose the groups of a round of rules 2, which treat groups of two like others."""
+    return choose(snapshot, bounds, sizes, before, pair_risk=0.0)
 
 
 def fixed(
@@ -149,14 +176,20 @@ def _keep_or_change(
 
 
 def _propose(
-    model: TimeModel, proposer: GroupProposer, count: int, bounds: GroupBounds
+    model: TimeModel,
+    proposer: GroupProposer,
+    count: int,
+    bounds: GroupBounds,
+    pair_risk: float = 0.0,
 ) -> _Proposal:
     """Return the fastest proposal of `count` groups with equal slices."""
     proposals = []
     for groups in proposer.propose(count, bounds):
         shares = equal_shares(groups)
         estimate = model.estimate(groups, shares)
-        proposals.append(_Proposal(groups=groups, shares=shares, estimate=estimate))
+        pairs = len(groups) > 1 and min(len(group) for group in groups) <= PAIR
+        risk = pair_risk if pairs else 0.0
+        proposals.append(_Proposal(groups=groups, shares=shares, estimate=estimate, risk=risk))
     return min(proposals, key=lambda each: each.seconds)
 
 
@@ -166,7 +199,7 @@ def _with_sized_slices(model: TimeModel, proposal: _Proposal) -> _Proposal:
     estimate = model.estimate(proposal.groups, shares)
     if estimate.seconds >= proposal.seconds:
         return proposal
-    return _Proposal(groups=proposal.groups, shares=shares, estimate=estimate)
+    return msgspec.structs.replace(proposal, shares=shares, estimate=estimate)
 
 
 def _counts(fewest: int, most: int) -> list[int]:

@@ -164,6 +164,9 @@ class CertificateAdopted(Event, frozen=True, kw_only=True):
     age_s: float = 0.0
     # Whether a quorum signed one of the certificates that led here.
     full: bool = True
+    # Whether this node follows by the loss of the certified model: it need not wait for the grace
+    # until its next full certificate.
+    patient: bool = False
     # The votes for the tip that this node's copy of its certificate has.
     votes: tuple[tuple[PeerId, bytes], ...] = ()
 
@@ -172,6 +175,10 @@ class LeaveReceived(Event, frozen=True, kw_only=True):
     """A voter's leave arrived."""
 
     signed: Signed
+
+
+class VotersReturned(Event, frozen=True, kw_only=True):
+    """This node heard no voter for a while and hears one again."""
 
 
 class OwnerRevoked(Event, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from protocol.certificates.certificate import OpenCertificate
 from protocol.journal import Stuck
 from protocol.round import actions as a
 from protocol.round import events as e
+from protocol.round.offer_phase import forward_leaves
 from protocol.round.phase import Phase
 from protocol.round.state import RoundState
 from protocol.round.transitions import Transition, enter, remember_view, return_to_training
@@ -115,14 +116,15 @@ def recovery_failed(state: RoundState, event: e.RecoveryFailed, now: float) -> T
 
 def live_in_fetch(state: RoundState, event: e.LivePeersChanged, now: float) -> Transition:
     """Update the live peers: with any at this tip, there are rounds to return to."""
-    lost = state.lost - (event.live - state.live)
-    return replace(
+    came = event.live - state.live
+    after = replace(
         state,
         live=event.live,
         avoided=event.avoided,
         unreachable=event.unreachable,
-        lost=lost,
-    ), []
+        lost=state.lost - came,
+    )
+    return after, forward_leaves(after, came)
 
 
 def state_bytes_received(state: RoundState, event: e.StateBytesReceived, now: float) -> Transition:

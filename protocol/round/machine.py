@@ -116,7 +116,7 @@ def certificate_adopted(state: RoundState, event: e.CertificateAdopted, now: flo
         now,
         age_s=event.age_s,
         view_records=state.view_records,
-        full_since=None if event.full else state.full_since,
+        full_since=_waits_since(state, event),
         notices=_notices_after(state, event),
     )
     return enter(
@@ -126,6 +126,13 @@ def certificate_adopted(state: RoundState, event: e.CertificateAdopted, now: flo
         f"training for round {fresh.number} from certificate {event.tip.number}",
         deadline=fresh.deadline,
     )
+
+
+def _waits_since(state: RoundState, event: e.CertificateAdopted) -> float | None:
+    """From when on the grace counts after a certificate; None for now."""
+    if event.patient:
+        return -math.inf
+    return None if event.full else state.full_since
 
 
 def _notices_after(state: RoundState, event: e.CertificateAdopted) -> Notices:
@@ -288,6 +295,10 @@ def step(state: RoundState, event: e.Event, now: float) -> tuple[RoundState, lis
     if isinstance(event, e.LeaveReceived | e.OwnerRevoked):
         # What a node knows of members concerns no phase.
         return noted(state, event), []
+    if isinstance(event, e.VotersReturned):
+        # A machine that slept wakes among voters that are about to certify in full. If it were
+        # patient, it would follow any two of them first.
+        return replace(state, full_since=max(state.full_since, now)), []
     entry = TABLE.get((state.phase, type(event)))
     if entry is None:
         return state, []

@@ -54,17 +54,33 @@ def live_changed(state: RoundState, event: e.LivePeersChanged, now: float) -> Tr
     A peer that was lost and is heard again is lost no more. Without this, two nodes could miss each
     other for good.
     """
-    lost = state.lost - (event.live - state.live)
+    came = event.live - state.live
     state = replace(
         state,
         live=event.live,
         avoided=event.avoided,
         unreachable=event.unreachable,
-        lost=lost,
+        lost=state.lost - came,
     )
     state, actions = follow_order(state)
     state, planning = leader_plan.try_plan(state, now, final=False)
-    return state, [*actions, *planning]
+    return state, [*forward_leaves(state, came), *actions, *planning]
+
+
+def forward_leaves(state: RoundState, came: frozenset[PeerId]) -> list[a.Action]:
+    """Pass on the leaves of voters to peers that came after them.
+
+    A peer that does not know of a leave waits for that voter until it is patient, and the peers
+    that know wait for it: two of four members did so for two minutes.
+    """
+    if not came:
+        return []
+    to = tuple(sorted(came))
+    return [
+        a.Forward(to=to, signed=signed)
+        for peer, signed in sorted(state.notices.leaves.items())
+        if peer not in came
+    ]
 
 
 def lost_in_ready(state: RoundState, event: e.PeerLost, now: float) -> Transition:

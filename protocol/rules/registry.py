@@ -32,7 +32,7 @@ from protocol.messages.offer import Ready
 from protocol.messages.round import Inclusion
 from protocol.network.network_snapshot import NetworkSnapshot
 from protocol.planning.chosen_groups import GroupChoice
-from protocol.planning.group_choice import choose
+from protocol.planning.group_choice import choose, choose_2
 from protocol.planning.group_proposals import GroupBounds
 from protocol.planning.group_size_history import GroupSizeHistory
 from protocol.planning.round_length import next_round_s
@@ -117,7 +117,7 @@ class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
 
 _TWO = RuleSet(
     version=RULES_2,
-    choose=choose,
+    choose=choose_2,
     next_round_s=None,
     share_out=share_out,
     leader_order=leader_order,
@@ -130,7 +130,7 @@ _TWO = RuleSet(
     merge_vectors=merge_vectors,
 )
 
-_THREE = msgspec.structs.replace(_TWO, version=RULES_3, next_round_s=next_round_s)
+_THREE = msgspec.structs.replace(_TWO, version=RULES_3, choose=choose, next_round_s=next_round_s)
 
 RULE_SETS: dict[int, RuleSet] = {
     # The first version remains only for reading its certificates: no node plans by version 1.

@@ -5,6 +5,7 @@ The command line, the page, the JSON and /metrics all render this record. Its fi
 records.py           the status record and its parts
 status_record.py     `status_at(state, now)`: the status at one instant
 verdict.py           the one sentence that answers "is it working?"
+totals.py            what was counted since the start
 work_shares.py       each peer's part in the last rounds
 standstill.py        the deadline of the next certificate, by the run's own rhythm
 state.py             what the fold keeps between events

@@ -94,9 +94,7 @@ def _node_started(state: StatusState, event: journal.NodeStarted) -> None:
         name=clean(event.name, MAX_NAME_CHARS),
         role=clean(event.role, MAX_NAME_CHARS),
         version=clean(event.version, MAX_NAME_CHARS),
-        addresses=tuple(
-            clean(address, MAX_TEXT_CHARS) for address in event.addresses[:MAX_ADDRESSES]
-        ),
+        addresses=_cleaned(event.addresses),
         started_at=natural(event.at),
     )
     state.run = replace(
@@ -113,6 +111,14 @@ def _node_started(state: StatusState, event: journal.NodeStarted) -> None:
     state.stopped = None
     state.held = False
     state.peers.pop(event.peer, None)
+
+
+def _addresses_changed(state: StatusState, event: journal.AddressesChanged) -> None:
+    state.you = replace(state.you, addresses=_cleaned(event.addresses))
+
+
+def _cleaned(addresses: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(clean(address, MAX_TEXT_CHARS) for address in addresses[:MAX_ADDRESSES])
 
 
 def _phase_entered(state: StatusState, event: journal.PhaseEntered) -> None:
@@ -219,12 +225,18 @@ def _trouble(state: StatusState, event: journal.Trouble) -> None:
         state.troubles[code] = (level, clean(event.message, MAX_TROUBLE_CHARS))
 
 
+def _ordered(state: StatusState, event: journal.OwnerOrdered) -> None:
+    order = event.action if event.action in ("pause", "stop") else ""
+    state.run = replace(state.run, order=order)
+
+
 def _nothing(state: StatusState, event: journal.JournalEvent) -> None:
     """Change nothing: the event's sentence is all there is to show."""
 
 
 EFFECTS: dict[type[journal.JournalEvent], Callable[[StatusState, Any], None]] = {
     journal.NodeStarted: _node_started,
+    journal.AddressesChanged: _addresses_changed,
     journal.TrainerReady: trainer_ready,
     journal.TrainerStopped: trainer_stopped,
     journal.BatchSkipped: batch_skipped,
@@ -259,6 +271,7 @@ EFFECTS: dict[type[journal.JournalEvent], Callable[[StatusState, Any], None]] = 
     journal.ChainReport: _chain_report,
     journal.PeerRegistered: peer_registered,
     journal.NodeStopped: _stopped,
+    journal.OwnerOrdered: _ordered,
 }
 
 

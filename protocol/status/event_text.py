@@ -25,6 +25,8 @@ MAX_SENTENCE_CHARS = 400
 WORDS: dict[type[journal.JournalEvent], Callable[[Any, NameOf], LeveledText]] = {
     journal.NodeStarted: node_text.node_started,
     journal.NodeStopped: node_text.node_stopped,
+    journal.OwnerOrdered: node_text.owner_ordered,
+    journal.AddressesChanged: node_text.addresses_changed,
     journal.Warned: node_text.warned,
     journal.Trouble: node_text.trouble,
     journal.ChainReport: node_text.chain_report,

@@ -9,6 +9,7 @@ from protocol.identity import PeerId
 from protocol.status.figures import clean, natural, quantity, whole
 from protocol.status.records import AuditSummary, MembershipSummary, NewcomerSummary
 from protocol.status.state import MAX_NAME_CHARS, MAX_TEXT_CHARS, StatusState
+from protocol.status.totals import with_audit
 
 KEPT_AUDITS = 64
 """The audited peers that are shown, the latest first: as many as a plan has members."""
@@ -56,6 +57,7 @@ def work_audited(state: StatusState, event: journal.WorkAudited) -> None:
         favours=event.favours,
         reason=clean(event.reason, MAX_TEXT_CHARS),
     )
+    state.totals = with_audit(state.totals, event.favours)
     others = (each for each in known.audits if each.peer != audit.peer)
     state.membership = replace(known, audits=(audit, *others)[:KEPT_AUDITS])
 

@@ -32,6 +32,21 @@ def node_stopped(event: journal.NodeStopped, name_of: NameOf) -> LeveledText:
     return "info", f"Stopped{because(event.reason)}"
 
 
+_ORDERS = {
+    "start": ("good", "The run's owner lets training go on."),
+    "pause": ("warning", "The run's owner paused training on every node."),
+    "stop": ("warning", "The run's owner stopped training on every node."),
+}
+
+
+def owner_ordered(event: journal.OwnerOrdered, name_of: NameOf) -> LeveledText:
+    return _ORDERS.get(event.action, ("info", f"The run's owner ordered {event.action!r}."))
+
+
+def addresses_changed(event: journal.AddressesChanged, name_of: NameOf) -> LeveledText:
+    return "info", f"Others join at {', '.join(event.addresses) or 'no address'}"
+
+
 def warned(event: journal.Warned, name_of: NameOf) -> LeveledText:
     return "warning", f"{event.message} [{event.code}]"
 

@@ -2,8 +2,9 @@
 
 Their field names are those of `/api/v1/status` and of `hypergpud status --json`.
 
-Of the project, this module imports `reference.py` alone: `hypergpud status` reads these records and
-must answer at once, but `protocol.identity`, where `PeerId` lives, loads a cryptography library.
+Of the project, this module imports `reference.py` and `totals.py` alone: `hypergpud status` reads
+these records and must answer at once, but `protocol.identity`, where `PeerId` lives, loads a
+cryptography library.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import msgspec
 
 from protocol.status.reference import ReferenceCurve
+from protocol.status.totals import Totals
 
 # The same as protocol.identity.PeerId.
 PeerId = str
@@ -100,6 +102,8 @@ class NodeSummary(msgspec.Struct, frozen=True, kw_only=True):
     disk_written_bytes: int = 0
     disk_hourly_bytes: int = 0
     reach: ReachSummary = ReachSummary()
+    # Why the disk refuses to write now; empty while it does not.
+    disk_refusal: str = ""
 
 
 class QuorumSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,6 +172,8 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     # The usual time between two certificates: the median of the last ones, and at least what the
     # last plan chose. None before the second certificate.
     usual_round_s: float | None = None
+    # What the run's owner ordered: "pause", "stop", or empty while training goes on.
+    order: str = ""
     # Why the run counts as standing still; empty while certificates come as usual.
     standstill: str = ""
 
@@ -359,3 +365,4 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     # None in runs of rules 2 and 3, whose certificates name no voters.
     membership: MembershipSummary | None = None
     lost: tuple[PeerSummary, ...] = ()
+    totals: Totals = Totals()

@@ -14,6 +14,7 @@ from protocol.status.held_out_scores import ScoredRound
 from protocol.status.membership import note_membership
 from protocol.status.records import LossPoint, RoundSummary
 from protocol.status.state import MAX_NAME_CHARS, MAX_TEXT_CHARS, StatusState
+from protocol.status.totals import WHOLE, with_times
 
 MAX_MEMBERS = 64
 """Members of one round that are shown. A group has no more."""
@@ -111,8 +112,15 @@ def round_certified(state: StatusState, event: journal.RoundCertified) -> None:
         )
     )
     state.newest = state.rounds[0]
+    times = dict(state.newest.phase_seconds)
     if took >= TOGETHER_S:
         state.intervals.append(took)
+        times[WHOLE] = took
+    totals = with_times(state.totals, times)
+    clipped = len({*state.newest.clipped, *_ids(event.clipped)})
+    state.totals = replace(
+        totals, clipped=totals.clipped + clipped, degraded=totals.degraded + event.is_degraded
+    )
     run = state.run
     state.run = replace(
         run,

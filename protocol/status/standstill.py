@@ -49,10 +49,12 @@ def usual_round_s(state: StatusState) -> float | None:
 def standstill(state: StatusState, now: float) -> LeveledText | None:
     """Return the level and the sentence where no certificate came in time, else None.
 
+    A run that its owner paused or stopped does not stand still by mistake.
+
     `now` is in unix seconds by the clock of the events.
     """
     last, usual = state.newest, usual_round_s(state)
-    if last is None or usual is None:
+    if last is None or usual is None or state.run.order:
         return None
     silent = now - last.at
     if silent <= max(LATE_ROUNDS * usual, LATE_AT_LEAST_S):

@@ -27,6 +27,7 @@ from protocol.status.records import (
     RoundSummary,
     RunSummary,
 )
+from protocol.status.totals import Totals
 
 KEPT_INTERVALS = 20
 """Times between certificates whose median is the usual one. It follows a changed rhythm soon."""
@@ -90,6 +91,7 @@ class StatusState:
         self.rounds: deque[RoundSummary] = deque(maxlen=KEPT_ROUNDS)
         # The peer that was heard from last comes last.
         self.peers: dict[PeerId, PeerSummary] = {}
+        self.totals = Totals()
         # Peers that were forgotten lately, the last one last.
         self.lost: dict[PeerId, PeerSummary] = {}
         # Seconds between the last certificates.

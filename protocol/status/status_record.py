@@ -8,7 +8,7 @@ from protocol.identity import PeerId
 from protocol.status.records import LOST_KEPT_S, PeerSummary, RunSummary, Status
 from protocol.status.standstill import recently_heard, standstill, usual_round_s
 from protocol.status.state import StatusState
-from protocol.status.verdict import verdict_of
+from protocol.status.verdict import disk_refusal, verdict_of
 
 NO_REWARDS = "this run pays nothing: it has no chain"
 NOT_CERTIFIED = "nothing: rounds of the engine hivemind carry no certificates and earn nothing"
@@ -52,7 +52,8 @@ def status_at(state: StatusState, now: float) -> Status:
         as_of=now,
         verdict=sentence,
         level=level,
-        you=state.you,
+        you=replace(state.you, disk_refusal=disk_refusal(state, now)),
+        totals=state.totals,
         run=_run_now(state, now),
         rounds=tuple(state.rounds),
         peers=tuple(sorted(state.peers.values(), key=_order)),

@@ -41,16 +41,24 @@ UNCERTIFIED = ("averaged", "partial", "apart", "failed")
 """The outcomes of rounds without certificates."""
 
 
-def _disk_full(state: StatusState, now: float) -> LeveledText | None:
-    """Say that the disk refuses to write. Every failed attempt repeats the warning."""
+def disk_refusal(state: StatusState, now: float) -> str:
+    """Return why the disk refuses to write; empty where it does not.
+
+    Every failed attempt repeats the warning.
+    """
     silent = now - state.disk_full_at
-    if not state.disk_full or silent > max(
-        DISK_SILENT_S, DISK_SILENT_ROUNDS * (state.run.round_seconds or 0.0)
-    ):
+    limit_s = max(DISK_SILENT_S, DISK_SILENT_ROUNDS * (state.run.round_seconds or 0.0))
+    return state.disk_full if silent <= limit_s else ""
+
+
+def _disk_full(state: StatusState, now: float) -> LeveledText | None:
+    """Say that the disk refuses to write."""
+    refusal = disk_refusal(state, now)
+    if not refusal:
         return None
-    level = "bad" if state.disk_full.startswith(NOT_OFFERED) else "warning"
+    level = "bad" if refusal.startswith(NOT_OFFERED) else "warning"
     what_to_do = "Free some space there; the node then continues by itself"
-    return level, f"The disk refuses to write: {state.disk_full}. {what_to_do}"
+    return level, f"The disk refuses to write: {refusal}. {what_to_do}"
 
 
 def _alone(state: StatusState, training: list[PeerSummary]) -> LeveledText:
@@ -202,8 +210,20 @@ def _run_seen(state: StatusState, training: list[PeerSummary]) -> LeveledText:
     return "good", sentence
 
 
+def _ordered(state: StatusState) -> LeveledText:
+    """Say that the run's owner paused or stopped training, and how it goes on."""
+    did = "stopped" if state.run.order == "stop" else "paused"
+    after = f" after round {count(state.run.number)}" if state.newest is not None else ""
+    mine = state.run.owner and state.run.owner == state.you.peer
+    who = "you type" if mine else "the owner types"
+    how = f"To go on, {who} hypergpud run resume"
+    return "info", f"The run's owner {did} training on every node{after}. {how}"
+
+
 def _paused(state: StatusState) -> LeveledText:
     """Say that a person paused training, and how it goes on."""
+    if state.run.order:
+        return _ordered(state)
     waiting = quantity(state.you.samples_pending, "sample waits", "samples wait")
     pending = f"; {waiting} for the next round" if state.you.samples_pending else ""
     return "info", f"Training is paused{pending}. To train again: hypergpud resume"
@@ -275,6 +295,8 @@ def _verdict_of(state: StatusState, now: float) -> LeveledText:
     training = recently_heard(list(state.peers.values()), now)
     still = standstill(state, now)
     if you.role == "observer":
+        if state.run.order:
+            return _ordered(state)
         return still or _run_seen(state, training)
     if you.failure and (state.trainer_down or state.trainer_up):
         return "bad", you.failure

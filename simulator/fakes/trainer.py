@@ -58,8 +58,14 @@ class QuadraticTrainer:
         batch_size: int = 10,
         marked: bool = False,
         version: int = 1,
+        evaluation_speed: float | None = None,
     ) -> None:
-        """Make a trainer. Work of trainers with different `version`s must not be averaged."""
+        """Make a trainer. Work of trainers with different `version`s must not be averaged.
+
+        It scores `evaluation_speed` times as many samples in a second as it trains; by default
+        `EVALUATION_SPEED`.
+        """
+        self._evaluation_speed = evaluation_speed
         self.samples_per_second = samples_per_second
         self.restarts = 0
         self._peer = peer
@@ -205,7 +211,8 @@ class QuadraticTrainer:
     async def _score(self, samples: int) -> float:
         """Spend the time that scoring takes, and return it. No step makes progress meanwhile."""
         life = self._life
-        seconds = samples / (EVALUATION_SPEED * self.samples_per_second or 1.0)
+        speed = self._evaluation_speed or EVALUATION_SPEED
+        seconds = samples / (speed * self.samples_per_second or 1.0)
         self._advance()
         self._clock.delay(seconds)
         await trio.sleep(seconds)

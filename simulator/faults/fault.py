@@ -202,6 +202,13 @@ class Diverge(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=
     node: Node
 
 
+class Poison(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
+    """The node's trainer hands over its work times `factor`, in this life: -1 is a sign flip."""
+
+    node: Node
+    factor: float
+
+
 class FillDisk(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
     """Nothing more fits on the node's disk."""
 
@@ -238,6 +245,7 @@ AnyFault = (
     | Shift
     | CrashTrainer
     | Diverge
+    | Poison
     | FillDisk
     | ByzantineBehavior
 )

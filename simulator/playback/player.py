@@ -37,6 +37,8 @@ class StoryPlayer:
             founders=story.founders,
             allowlist=story.allowlist,
         )
+        for node in self.world.nodes:
+            node.evaluation_speed = story.evaluation_speed
         self.scheduler = FaultScheduler(self.world, story.schedule)
         self.progress = ProgressCheck(story, self.world, self.scheduler)
         self.alive: list[tuple[float, int]] = []

@@ -3,7 +3,8 @@
 Progress is judged twice. Until the first fault nothing stands in the way, so the first certificate
 must come within a round and a view. After the last fault every live node must move on within
 `settle_timeout_s`, along one lineage. Where too few honest nodes live, nothing is promised, and the
-report says so.
+report says so. Where fewer voters than a quorum live, everybody may first wait for the rest as long
+as the rules on patience say.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from protocol.membership.patience import Patience, grace_of
 from simulator.fakes.paths import PING_INTERVAL_S, PING_TIMEOUT_S
 from simulator.scenarios.story import Story
 from simulator.world.fault_scheduler import FaultScheduler
@@ -94,8 +96,9 @@ class ProgressCheck:
             while behind and len(self._scheduler.struck) == struck:
                 if self._too_few():
                     return
-                if trio.current_time() >= calm_s + self.settle_timeout_s:
-                    self._fail(f"{self.settle_timeout_s:g} s after the last fault {behind}")
+                allowed_s = self.settle_timeout_s + self._patience_s()
+                if trio.current_time() >= calm_s + allowed_s:
+                    self._fail(f"{allowed_s:g} s after the last fault {behind}")
                     return
                 await until(trio.current_time() + LOOK_S)
                 behind = self._behind(before)
@@ -118,7 +121,33 @@ class ProgressCheck:
                 f"nothing is promised: {honest} honest nodes live after the last fault; a "
                 f"certificate needs {needed}"
             )
-        return honest < needed
+        elif self._patience_s() > self._grace_s:
+            self.excuse = "nothing is promised: at most one voter lives after the last fault"
+        return bool(self.excuse)
+
+    @property
+    def _grace_s(self) -> float:
+        return grace_of(self._story.grace_s, self._story.round.seconds)
+
+    def _patience_s(self) -> float:
+        """For how long the live voters wait for a quorum; 0 where they are one, or before rules 4.
+
+        The records of the nodes that are furthest say who votes. A single voter waits for an hour,
+        which no story lasts, and without a voter all wait for ever.
+        """
+        honest = self._honest()
+        here = {node.peer for node in honest}
+        best = max((self._world.number(node.index) for node in honest), default=0)
+        waits = [0.0]
+        for node in honest:
+            if self._world.number(node.index) < best:
+                continue
+            store = node.engine.state_store if node.engine else None
+            record = store.tip.record if store is not None else None
+            if record is not None:
+                patience = Patience(since=0.0, grace_s=self._grace_s, voters=len(record.counted))
+                waits.append(patience.wait_s(len(here.intersection(record.counted))))
+        return max(waits)
 
     def _behind(self, before: dict[int, int]) -> str:
         """Which node has not moved on or is on another branch; empty when all is well."""

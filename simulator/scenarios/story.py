@@ -110,6 +110,8 @@ class Story(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     settle_timeout_s: float | None = None
     # By what the pace of each node is multiplied; nodes beyond the end have the usual pace.
     paces: tuple[float, ...] = ()
+    # By how much trainers score faster than they train; None for the trainer's default.
+    evaluation_speed: float | None = None
     # The nodes that found a run of rules 4; None means all.
     founders: int | None = None
     # Whether the run admits only its nodes, so that each of them is trusted.

@@ -29,6 +29,32 @@ VOTERS: dict[str, Make] = {
         Wanted(rounds=20, votes=VotesWanted(voters=10, degraded=(1, 20), merges=1)),
         settle_timeout_s=GRACE_S + 40.0,
     ),
+    # The seven return to a branch of the three whose model has a lower loss, and follow it at once.
+    "trust-seven-follow": trust_story(
+        "trust-seven-follow",
+        260.0,
+        10,
+        tuple(f.Kill(node=i, at_s=22.0, back_s=140.0) for i in range(3, 10)),
+        Wanted(rounds=34, learns=True, votes=VotesWanted(voters=10, degraded=(1, 20), merges=0)),
+        marked=False,
+        # A trial scores 1,024 samples, in the rounds that still learn.
+        evaluation_speed=60.0,
+        settle_timeout_s=90.0,
+    ),
+    # The three flip the sign of their work. The seven measure it and certify in full.
+    "trust-seven-poisoned": trust_story(
+        "trust-seven-poisoned",
+        260.0,
+        10,
+        (
+            *(f.Kill(node=i, at_s=22.0, back_s=140.0) for i in range(3, 10)),
+            *(f.Poison(node=i, factor=-1.0, at_s=30.0) for i in range(3)),
+        ),
+        Wanted(rounds=34, votes=VotesWanted(voters=10, degraded=(1, 20), merges=1)),
+        marked=False,
+        evaluation_speed=60.0,
+        settle_timeout_s=90.0,
+    ),
     "trust-even-split-8": halves(8),
     # Both halves wait for the grace, and a node of each restarts in it, at other times.
     "trust-split-clocks": trust_story(

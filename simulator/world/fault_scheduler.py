@@ -139,6 +139,10 @@ class FaultScheduler:
                 trainer = world.nodes[node].trainer
                 if trainer is not None:
                     trainer.diverges = True
+            case f.Poison(factor=factor):
+                trainer = world.nodes[node].trainer
+                if trainer is not None:
+                    trainer.poison = factor
             case f.FillDisk(for_s=for_s):
                 medium = world.nodes[node].medium
                 medium.capacity_bytes = 0.0

@@ -145,6 +145,8 @@ class SimulatedNode:
         self.injector = FaultInjector(random.Random(rng.random()))
         self.samples_per_second = samples_per_second
         self.speed = 1.0
+        # By how much its trainer scores faster than it trains; None for the trainer's default.
+        self.evaluation_speed: float | None = None
         self.clock_skew_s = 0.0
         # The versions of the rules that its program supports.
         self.supported_rules = KNOWN_RULES
@@ -206,6 +208,7 @@ class SimulatedNode:
             parameters=parameters,
             samples_per_second=self.samples_per_second * self.speed,
             marked=marked,
+            evaluation_speed=self.evaluation_speed,
         )
         self.trainer = CountingTrainer(quadratic)
         self.engine = NativeEngine(

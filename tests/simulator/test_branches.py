@@ -15,6 +15,7 @@ from simulator.scenarios.catalog import TRUST, scenario
 LONG = (
     "trust-ten-seven-die",
     "trust-seven-return",
+    "trust-seven-poisoned",
     "trust-even-split-6",
     "trust-even-split-8",
     "trust-two-next-day",

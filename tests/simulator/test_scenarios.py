@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from protocol.errors import UserError
-from protocol.journal import RoundCertified, Trained, WorkDropped
+from protocol.journal import Planned, RoundCertified, Trained, WorkDropped
 from simulator.faults.lies import LIES
-from simulator.playback.player import play
+from simulator.playback.player import StoryPlayer, play
 from simulator.scenarios.catalog import IN_GROUPS, SCENARIOS, scenario
 from simulator.scenarios.liars import NAMED
 
@@ -18,6 +18,10 @@ QUICK_IN_GROUPS = [
     or "lost" in name
     or name in ("groups-calm", "groups-partition", "groups-relay-stopped")
 ]
+
+
+# The story "too-slow" slows node 1 from here on.
+SLOW_FROM_S = 32.0
 
 
 def test_scenarios_in_groups_include_every_scenario() -> None:
@@ -58,12 +62,33 @@ def test_too_slow_node_costs_the_others_what_the_plan_predicts() -> None:
     """From 32 s to 72 s nothing of node 1 arrives in time.
 
     Its earlier work counts half as much after each certificate without it, and nothing after three.
-    With this seed node 1 does not lead its first slow round: a slow leader costs one more view,
-    which is another story.
+    A slow leader costs one more view, which is another story. Who leads follows from digests of
+    states, and these differ between processors: so the test looks for two seeds of this story.
     """
-    played = play(scenario("too-slow", None, 4))
-    assert played.report is not None
-    assert played.report.ok, played.report.reason
+    found = 0
+    for seed in range(1, 9):
+        played = play(scenario("too-slow", None, seed))
+        assert played.report is not None
+        assert played.report.ok, played.report.reason
+        if not _slow_node_leads(played):
+            _costs_what_the_plan_predicts(played)
+            found += 1
+        if found == 2:
+            return
+    raise AssertionError("the slow node leads its first slow round with every seed")
+
+
+def _slow_node_leads(played: StoryPlayer) -> bool:
+    """Whether node 1 leads the first view of its first slow round."""
+    plans = [
+        event
+        for event in played.world.events(Planned, node=1, after=SLOW_FROM_S)
+        if isinstance(event, Planned)
+    ]
+    return plans[0].leader == played.world.nodes[1].peer
+
+
+def _costs_what_the_plan_predicts(played: StoryPlayer) -> None:
     world, manifest = played.world, played.story.manifest()
     rounds = [
         event for event in world.events(RoundCertified, node=0) if isinstance(event, RoundCertified)

@@ -43,6 +43,37 @@ from daemon.cli.invocation import global_options, invocation_of
     show_default=True,
     help="Train one more machine alone, to compare the swarm with.",
 )
+@click.option(
+    "--inference",
+    is_flag=True,
+    help="Serve a model in stages instead, and kill a stage in the middle of an answer.",
+)
+@click.option(
+    "--model",
+    metavar="MODEL",
+    help="With --inference: a model as for hypergpud serve. Default: one that the demo trains.",
+)
+@click.option(
+    "--stages",
+    type=click.IntRange(2, 16),
+    default=2,
+    show_default=True,
+    help="With --inference: the number of stages; each has two holders.",
+)
+@click.option(
+    "--prompt",
+    default="import ",
+    show_default=True,
+    metavar="TEXT",
+    help="With --inference: the text to continue.",
+)
+@click.option(
+    "--tokens",
+    type=click.IntRange(8, 4096),
+    default=160,
+    show_default=True,
+    help="With --inference: the most tokens of the answer.",
+)
 @global_options(hidden=True)
 @click.pass_context
 def demo(
@@ -53,13 +84,30 @@ def demo(
     chain: bool,
     anvil: bool,
     alone: bool,
+    inference: bool,
+    model: str | None,
+    stages: int,
+    prompt: str,
+    tokens: int,
 ) -> int:
     """Run a whole swarm on this machine and report the result.
 
-    It starts daemons and an observer on loopback; they train one model together.
+    It starts daemons and an observer on loopback; they train one model together. With --inference,
+    stages serve a model together, and the answer survives a stage that is killed.
     """
+    if model is not None and not inference:
+        raise click.UsageError("--model needs --inference.")
     if anvil and not chain:
         raise click.UsageError("--anvil needs --chain.")
+    if inference:
+        # numpy and the network's records take a while.
+        from daemon.demo.inference.inference_demo import (  # noqa: PLC0415
+            InferenceDemo,
+            run_inference_demo,
+        )
+
+        wanted = InferenceDemo(model=model or "", stages=stages, prompt=prompt, tokens=tokens)
+        return run_inference_demo(invocation_of(context), wanted)
     # rich and the run's manifest take a while; a mistake in the options does not wait for them.
     from daemon.demo.runner import run_demo  # noqa: PLC0415
 

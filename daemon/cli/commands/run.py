@@ -1,4 +1,4 @@
-"""`run rollback|recover|fork|follow`: what owners decide when votes or branches do not."""
+"""`run`: what owners decide for every node, and when votes or branches do not decide."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import msgspec
 
 from daemon.cli.command_group import CommandGroup
 from daemon.cli.commands.run_choices import PRIVATE, disk_full, follow, fork, run_option
+from daemon.cli.commands.run_orders import pause, resume, stop
 from daemon.cli.invocation import Invocation, global_options, invocation_of
 from daemon.control.client import call
 from protocol.digest import Digest
@@ -41,10 +42,10 @@ class RecoveryResult(msgspec.Struct, frozen=True, kw_only=True):
 @click.group(cls=CommandGroup)
 @global_options(hidden=True)
 def run() -> None:
-    """Take a run back, go on without its voters, or choose a branch.
+    """Pause or stop a run, take it back, or choose a branch.
 
-    `rollback` and `recover` are for the run's owner: every member follows them. `fork` and
-    `follow` are for the owner of any node.
+    `pause`, `resume`, `stop`, `rollback` and `recover` are for the run's owner: every member
+    follows them. `fork` and `follow` are for the owner of any node.
     """
 
 
@@ -116,6 +117,9 @@ def recover(context: click.Context, voters: tuple[str, ...], run_id: Path | None
     _recover(invocation, owned, name, number, named)
 
 
+run.add_command(pause)
+run.add_command(resume)
+run.add_command(stop)
 run.add_command(fork)
 run.add_command(follow)
 

@@ -37,10 +37,15 @@ class ModelOnDisk:
         tokenizer_file: bytes,
         settings: WorkerSettings,
     ) -> None:
-        """Keep what `open_local_model` found. `source` is what the processes load."""
+        """Keep what `open_local_model` found."""
         self._source, self._manifest = source, manifest
         self._tokenizer_file, self._settings = tokenizer_file, settings
         self._tokenizer = tokenizer_of(manifest, tokenizer_file)
+
+    @property
+    def source(self) -> Path:
+        """What the processes load."""
+        return self._source
 
     @property
     def manifest(self) -> ModelManifest:

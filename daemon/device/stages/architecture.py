@@ -16,8 +16,8 @@ from msgspec import Meta
 Family = Literal["byte_gpt", "llama", "bloom"]
 Shapes = Mapping[str, tuple[int, ...]]
 
-# A stranger's model file cannot ask for more: the largest published models have 128 layers, a width
-# of 18,432 and 262,144 tokens.
+# A stranger's model file cannot ask for more. The largest published models have 128 layers, 18,432
+# elements in a hidden state, and 262,144 tokens.
 MOST_LAYERS, MOST_WIDTH, MOST_VOCABULARY = 1024, 1 << 16, 1 << 20
 _Width = Annotated[int, Meta(ge=1, le=MOST_WIDTH)]
 

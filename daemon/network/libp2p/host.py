@@ -105,6 +105,10 @@ class Host:
         self.swarm.set_stream_handler(self._serve_stream)
         self.basic.set_stream_handler(ID_PUSH, drop_push)
 
+    def announce(self, addresses: tuple[PeerAddress, ...]) -> None:
+        """Hand out these addresses from now on."""
+        self.basic.announce([Multiaddr(str(address)) for address in addresses])
+
     # ---------------------------------------------------------------------------------- connections
 
     async def listen(self, listener: StreamListener) -> None:

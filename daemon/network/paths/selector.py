@@ -132,14 +132,6 @@ class PathSelector:
         self._remember(peer, kinds, last.kind, failures)
         return stream
 
-    def has_better(self, endpoint: Endpoint) -> bool:
-        """Whether another path should be tried now than the one that this node's streams take."""
-        fallback = self._fallbacks.get(endpoint.peer)
-        if fallback is None:
-            return False
-        kinds = self._kinds_to(endpoint)
-        return fallback.kind != kinds[0] and self._first_to_try(endpoint.peer, kinds) == 0
-
     def _kinds_to(self, endpoint: Endpoint) -> tuple[PathKind, ...]:
         if self._ways_to is None:
             return tuple(self._kinds)

@@ -75,6 +75,10 @@ class RecordExchange:
             pause = EXCHANGE_S[0] if known != size else min(2 * pause, EXCHANGE_S[1])
             size = known
 
+    def tell_now(self) -> None:
+        """Trade records with a few neighbours at once, since our own record changed."""
+        self._sealed_anew.set()
+
     async def serve(self, stream: ByteStream) -> None:
         """Answer a neighbour."""
         with trio.move_on_after(EXCHANGE_TIMEOUT_S):

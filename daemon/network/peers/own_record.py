@@ -78,6 +78,11 @@ class OwnRecord:
             return self._seal(keys, self._next)
         return self._sealed
 
+    def move(self, addresses: Iterable[PeerAddress]) -> None:
+        """Seal the record anew with other addresses."""
+        self.addresses = tuple(addresses)
+        self._seal(self._keys, self._next)
+
     def is_own(self, signed: SignedPeerRecord) -> bool:
         """Whether a record names this node. Its signature is not checked. Raises `PeerFault`."""
         return read_record(signed).peer == self._signer.peer

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
+from daemon.network.addresses import PeerAddress
 from daemon.network.error_boundary import Refusals
 from daemon.network.libp2p.dht import Dht
 from daemon.network.libp2p.host import Host
@@ -52,3 +53,9 @@ class PeerServices:
             changed,
             min_connections=min_connections,
         )
+        self._own = own
+
+    def announce(self, addresses: Iterable[PeerAddress]) -> None:
+        """Hand out other addresses of this node from now on, to some neighbours at once."""
+        self._own.move(addresses)
+        self.exchange.tell_now()

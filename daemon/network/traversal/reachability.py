@@ -64,6 +64,11 @@ class ReachabilityMonitor:
         self._context, self._ports, self._own_hosts = context, ports, own_hosts
         # Tokens under which calls may arrive; the oldest first.
         self._tokens: OrderedDict[bytes, None] = OrderedDict()
+        self._asked_to = False
+
+    def renew(self) -> None:
+        """Check again soon: the router sends other ports here than before."""
+        self._asked_to = True
 
     def expects(self, token: bytes) -> bool:
         """Whether a call with this token proves that this node can be called."""
@@ -78,14 +83,18 @@ class ReachabilityMonitor:
             peers = frozenset(self._askable())
             now_hosts = primary_hosts()
             # A member that has not been asked may know better, as long as few have.
-            changed = now_hosts != hosts or (bool(peers - asked) and len(asked) < ASKED_AT_ONCE)
+            changed = (
+                self._asked_to
+                or now_hosts != hosts
+                or (bool(peers - asked) and len(asked) < ASKED_AT_ONCE)
+            )
             renewed = changed or not peers & asked or trio.current_time() - checked_at > RENEW_S
             if not peers or not renewed:
                 continue
             if trio.current_time() - checked_at < LEAST_PAUSE_S:
                 continue
             await trio.sleep(SETTLE_S)
-            checked_at, hosts = trio.current_time(), now_hosts
+            checked_at, hosts, self._asked_to = trio.current_time(), now_hosts, False
             asked = await self.check()
 
     def _askable(self) -> list[PeerId]:

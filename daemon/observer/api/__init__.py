@@ -2,6 +2,7 @@
 
 query.py           parameters of a request, and pages of a list with a cursor
 resources.py       what `/api/v1/...` answers to a query: one table
+control.py         orders of the run's owner
 dashboard.py       the paths and the messages of the original dashboard
 event_stream.py    `/api/v1/events` as server-sent events
 web_socket.py      `/ws`

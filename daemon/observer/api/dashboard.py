@@ -129,6 +129,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
 def training_state(status: Status) -> TrainingState:
     """Return what the run does."""
+    if status.run.order:
+        return "stopped" if status.run.order == "stop" else "paused"
     if status.run.standstill:
         return "stalled"
     return "running" if status.run.rounds_certified else "waiting"

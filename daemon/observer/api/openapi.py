@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from daemon.observer.api.bodies import ErrorBody, ProbeBody
+from daemon.observer.api.control import ACTIONS, PREFIX, OrderBody, OrderRequest
 from daemon.observer.api.dashboard import DashboardNode, Message
 from daemon.observer.api.query import DEFAULT_LIMIT, MAX_CURSOR_CHARS, MAX_LIMIT
 from daemon.observer.api.resources import RESOURCES, Resource
@@ -48,8 +49,10 @@ PATH_SCHEMAS: dict[str, dict[str, Any]] = {
 }
 ERRORS = {
     "400": "A parameter cannot be used.",
-    "403": "A page of another origin asks.",
+    "401": "The token of the owner's home is missing or wrong.",
+    "403": "A page of another origin asks, or only the run's owner may do that.",
     "404": "There is no such thing.",
+    "413": "The body is too large.",
     "421": "The host name is not one of this server's.",
     "429": "Too many requests of one client.",
     "503": "The answer is not available now.",
@@ -61,9 +64,13 @@ def openapi_document() -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for path, operation in _operations():
         paths[path] = {"get": operation}
+    for action in ACTIONS:
+        paths[f"{PREFIX}{action}"] = {"post": _order_operation(action)}
     types = [
         ErrorBody,
         ProbeBody,
+        OrderRequest,
+        OrderBody,
         FeedEvent,
         DashboardNode,
         Message,
@@ -83,8 +90,27 @@ def openapi_document() -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths,
-        "components": {"schemas": schemas},
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "The content of api-token in the owner's home.",
+                }
+            },
+        },
     }
+
+
+def _order_operation(action: str) -> dict[str, Any]:
+    told = _operation(f"Order every node to {action} training (the run's owner).", JSON, OrderBody)
+    del told["responses"]["304"]
+    schema = {"$ref": f"#/components/schemas/{OrderRequest.__name__}"}
+    told["requestBody"] = {"required": False, "content": {JSON: {"schema": schema}}}
+    told["security"] = [{"token": []}, {}]
+    told["responses"] |= _errors("401", "413")
+    return told
 
 
 def _operations() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -141,7 +167,7 @@ def _operation(
         "responses": {
             "200": _answer(summary, content_type, body),
             "304": {"description": "The client has the answer already (If-None-Match)."},
-            **_errors(*ERRORS),
+            **_errors("400", "403", "404", "421", "429", "503"),
         },
     }
 

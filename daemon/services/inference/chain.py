@@ -32,6 +32,8 @@ from protocol.inference.routing import Hop, NoRoute, Route
 from protocol.inference.stage_generations import LEASE_S
 
 RENEW_S = LEASE_S / 3
+# A wait this short needs no words: the directory of a new client fills.
+REPORT_AFTER_S = 1.5
 # A lost hop is replaced at once; if that fails too, the next tries wait a little.
 RETRY_S = 0.25
 
@@ -122,22 +124,28 @@ class Chain:
         """
         self._renewed_s = trio.current_time()
         end_s = self._renewed_s + wait_s
+        report_s = self._renewed_s + REPORT_AFTER_S
         said: NoRoute | None = None
         while True:
             route = self._route(wanted)
             if isinstance(route, NoRoute):
-                if route != said:
+                if route != said and trio.current_time() >= report_s:
                     said = route
                     self._report(WaitsForLayers(missing=route.missing, full=route.full))
-                if trio.current_time() >= end_s:
+                # A new generation that finds no room is refused at once; one that has begun waits.
+                if trio.current_time() >= end_s or (route.full and not self._hops):
                     raise _no_route(route, wait_s)
-                await self._wait(wanted, end_s)
+                wake_s = min(end_s, report_s) if said is None else end_s
+                await self._wait(wanted, wake_s)
                 continue
             try:
                 await self._follow(route, wanted, tokens)
                 return
             except HopLost as lost:
                 self._blame(lost)
+                if lost.kind == "full":
+                    # The directory knows now, and the next route avoids the stage.
+                    continue
                 if trio.current_time() >= end_s:
                     raise UserError(
                         "NO_STAGE",
@@ -230,9 +238,9 @@ class Chain:
         else:
             self._suspects[peer] = self._suspects.get(peer, 0) + 1
 
-    async def _wait(self, wanted: LayerRange, end_s: float) -> None:
+    async def _wait(self, wanted: LayerRange, wake_s: float) -> None:
         """Wait for news of stages. The other hops keep their caches meanwhile."""
-        with trio.move_on_at(min(end_s, self._renewed_s + RENEW_S)):
+        with trio.move_on_at(min(wake_s, self._renewed_s + RENEW_S)):
             await self._wait_for_news()
         if trio.current_time() < self._renewed_s + RENEW_S:
             return

@@ -127,6 +127,10 @@ class InferenceService:
         """End `run`. Clients replay their generations at other stages."""
         self._finish.set()
 
+    @property
+    def open_generations(self) -> int:
+        return 0 if self._server is None else self._server.open_generations
+
     def status(self) -> ServiceStatus:
         """Return which layers are served, and how many generations are open."""
         if self._info is None or self._server is None:

@@ -72,6 +72,8 @@ ROWS: dict[str, tuple[tuple[str, ...], int]] = {
     "run recover": ((), 2),
     "run rollback": (("--to", "1"), 2),
     "sample": ((), 2),
+    "serve": (("smollm2", "--layers", "x"), 2),
+    "generate": (("hello",), 2),
     "task check": (("--run", "/missing.toml"), 2),
     "model fetch": (("nonsense",), 2),
     "model list": ((), 0),

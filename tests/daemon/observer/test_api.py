@@ -158,6 +158,8 @@ async def test_api_describes_every_path_that_it_serves() -> None:
         page = await aask(bound, "/api/docs")
         assert b"/api/v1/rewards/{address}" in page.body
         for path, operations in document["paths"].items():
+            if "get" not in operations:
+                continue
             target = path.replace("{address}", ADDRESS).replace("{id}", PEERS[1])
             answer = await aask(bound, target)
             assert str(answer.status) in {*operations["get"]["responses"], "400"}, path

@@ -14,6 +14,7 @@ from protocol.errors import Unreachable
 from protocol.identity import Signer
 from protocol.messages.base import MAX_MESSAGE_BYTES, Signed
 from protocol.messages.envelope import decode_signed, encode_signed, open_as, sign
+from protocol.messages.membership import Leave
 from protocol.messages.round import Announce
 from protocol.ports.byte_stream import ByteStream
 from simulator.fakes.clock import run_virtual
@@ -131,5 +132,35 @@ def test_the_newest_streams_of_a_peer_are_read_and_older_streams_end() -> None:
             assert waited.cancelled_caught, "the stream before the newest one is still read"
             assert heard == [message]
             nursery.cancel_scope.cancel()
+
+    run_virtual(main)
+
+
+def test_a_peer_passes_on_a_leave_and_no_other_message() -> None:
+    async def main() -> None:
+        swarm, speaker = FakeSwarm(random.Random(1)), Signer(b"x" * 32)
+        here, there = swarm.network(b"s" * 32), swarm.network(b"l" * 32)
+        heard: list[object] = []
+        refused: list[str] = []
+
+        async def deliver(signed: Signed, message: object) -> None:
+            heard.append(message)
+
+        listening = Messenger(
+            there, RUN, deliver, lambda reason, _peer, _why: refused.append(reason)
+        )
+        sending = Messenger(here, RUN, deliver, lambda _reason, _peer, _why: None)
+        leave = Leave(tip=RUN, serial=1)
+        async with swarm.running(), here.running(), there.running(), trio.open_nursery() as nursery:
+            await nursery.start(listening.run)
+            await nursery.start(sending.run)
+            await trio.sleep(1.0)
+            sending.send(there.peer, sign(speaker, RUN, Announce(certificate=b"one")))
+            await trio.sleep(5.0)
+            sending.send(there.peer, sign(speaker, RUN, leave))
+            await trio.sleep(5.0)
+            nursery.cancel_scope.cancel()
+        assert refused == ["identity"]
+        assert heard == [leave]
 
     run_virtual(main)

@@ -10,7 +10,14 @@ from protocol.errors import PeerFault
 from protocol.membership.owner_record import OwnerRecords
 from protocol.messages.base import Message, Signed
 from protocol.messages.envelope import sign
-from protocol.messages.membership import MAX_NOTICES, Leave, Recovery, Revocation
+from protocol.messages.membership import (
+    MAX_NOTICES,
+    Leave,
+    OrderAction,
+    Recovery,
+    Revocation,
+    TrainingOrder,
+)
 from tests.protocol.rounds import people
 
 OWNER, FRIEND, *OTHERS = people(14)
@@ -98,3 +105,41 @@ def test_a_plan_lists_a_few_revocations_that_its_parent_does_not_know() -> None:
     assert [signed.payload for signed in kept.revocations_for(known)] == [
         revocation(OTHERS[-1].peer).payload
     ]
+
+
+def order(serial: int, action: OrderAction = "pause", signer: int = 0) -> Signed:
+    message = TrainingOrder(serial=serial, action=action)
+    return sign((OWNER, FRIEND)[signer], RUN, message)
+
+
+def test_the_order_with_the_highest_serial_counts_and_replaces_the_others() -> None:
+    kept = records()
+    assert kept.order is None
+    for serial, action, new in ((2, "pause", True), (1, "stop", False), (3, "start", True)):
+        assert (kept.add(order(serial, action)) is not None) == new
+    assert kept.order == TrainingOrder(serial=3, action="start")
+    assert len(kept) == 1
+    with pytest.raises(PeerFault, match="not the owner"):
+        kept.add(order(4, "stop", signer=1))
+    assert kept.order.serial == 3
+
+
+def test_an_order_comes_last_in_what_others_read() -> None:
+    kept = records()
+    for record in (order(1), revocation(FRIEND.peer), recovery(1)):
+        kept.add(record)
+    assert kept.signed()[-1] == order(1)
+    other = records()
+    assert len(other.add_encoded(kept.encode())) == 3
+    assert other.order == kept.order
+
+
+def test_the_next_order_is_none_where_the_run_does_that_already() -> None:
+    kept = records()
+    assert kept.next_order("start") is None
+    first = kept.next_order("pause")
+    assert first == TrainingOrder(serial=1, action="pause")
+    kept.add(by_owner(first))
+    assert kept.next_order("pause") is None
+    assert kept.next_order("stop") == TrainingOrder(serial=2, action="stop")
+    assert kept.next_order("start") == TrainingOrder(serial=2, action="start")

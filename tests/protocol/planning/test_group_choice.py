@@ -15,7 +15,7 @@ from protocol.network.coordinate import Coordinate
 from protocol.network.flows import Flows
 from protocol.network.network_snapshot import MemberLink, NetworkSnapshot
 from protocol.planning.chosen_groups import GroupChoice
-from protocol.planning.group_choice import choose, fixed, group_size
+from protocol.planning.group_choice import PAIR_RISK, choose, choose_2, fixed, group_size
 from protocol.planning.group_proposals import GroupBounds, GroupProposer
 from protocol.planning.group_size_history import GroupSizeHistory
 from protocol.planning.time_model import TimeModel, VectorSizes
@@ -193,3 +193,24 @@ def test_a_thousand_members_are_planned_within_a_second() -> None:
     began = time.process_time()
     choice(view)
     assert time.process_time() - began < 1.0
+
+
+def test_groups_of_two_must_save_more_than_the_models_error() -> None:
+    """The leader of a pair cannot tell which of the two was slow. Rules 2 know no such risk."""
+    # Without coordinates no distance counts.
+    link = MemberLink(uplink_bps=20_000_000, downlink_bps=20_000_000, at=None)
+    view = NetworkSnapshot(
+        members=(link,) * 4, flows=Flows(octaves=()), failure_rate=0.0, measured=True
+    )
+    bounds, seen = GroupBounds(least=2, most=4), set()
+    for offer in range(1_000, 40_000, 500):
+        sizes = VectorSizes(offer=offer, partial=4 * offer, result=offer)
+        single = fixed(view, 4, bounds, sizes).predicted_s
+        pairs = fixed(view, 2, bounds, sizes).predicted_s
+        assert single is not None
+        assert pairs is not None
+        free, careful = choose_2(view, bounds, sizes, None), choose(view, bounds, sizes, None)
+        assert (len(free.groups) == 2) == (pairs < single)
+        assert (len(careful.groups) == 2) == (pairs * (1 + PAIR_RISK) < single)
+        seen.add((len(free.groups), len(careful.groups)))
+    assert seen == {(2, 2), (2, 1), (1, 1)}

@@ -391,3 +391,22 @@ def test_a_peer_that_is_gone_is_no_pair_without_a_path() -> None:
         started(), trainer_ready(), report(1, path=""), reach(False, PEERS[1]), now=AT + 600
     )
     assert "No path" not in sentence
+
+
+def test_verdict_of_a_run_that_its_owner_paused_is_no_standstill() -> None:
+    paused = journal.OwnerOrdered(at=AT, serial=1, action="pause")
+    level, sentence = verdict(*rhythm("observer"), paused, now=AT + 900)
+    assert (level, sentence) == (
+        "info",
+        "The run's owner paused training on every node after round 2. To go on, the owner types"
+        " hypergpud run resume",
+    )
+    status = status_at(folded([*rhythm("observer"), paused]), AT + 900)
+    assert (status.run.standstill, status.run.order) == ("", "pause")
+    held = journal.TrainingHeld(held=True)
+    assert (
+        "stopped training"
+        in verdict(*rhythm(), journal.OwnerOrdered(serial=2, action="stop"), held)[1]
+    )
+    again = journal.OwnerOrdered(serial=3, action="start")
+    assert verdict(*rhythm("observer"), paused, again, now=AT + 900)[0] == "bad"

@@ -18,6 +18,7 @@ from daemon.services.training.native.rounds.round_log import RoundLog
 from daemon.services.training.native.state.branch_policy import BranchPolicy
 from daemon.services.training.native.state.downloads import Downloads
 from daemon.services.training.native.state.fork_choice import ForkChoice
+from daemon.services.training.native.state.return_trial import ReturnTrial
 from daemon.services.training.native.state.state_store import StateStore
 from daemon.services.training.native.state.state_sync import StateSync
 from daemon.services.training.native.training.evaluator import Evaluator
@@ -59,6 +60,7 @@ class ModelParts(msgspec.Struct, frozen=True, kw_only=True):
     state_store: StateStore
     downloads: Downloads
     fork_choice: ForkChoice
+    return_trial: ReturnTrial
     trainer_link: TrainerLink
     evaluator: Evaluator
     work_auditor: WorkAuditor
@@ -115,11 +117,22 @@ async def resume_model(
         refuse=ports.refuse,
     )
     trainer_link = TrainerLink(trainer, state_store, context.manifest.round, ports.record)
+    fork_choice = ForkChoice(
+        peers.lineage, peers.members, downloads, _policy(context, ports, peers.lineage)
+    )
     parts = ModelParts(
         state_store=state_store,
         downloads=downloads,
-        fork_choice=ForkChoice(
-            peers.lineage, peers.members, downloads, _policy(context, ports, peers.lineage)
+        fork_choice=fork_choice,
+        return_trial=ReturnTrial(
+            context=context,
+            ports=ports,
+            trainer=trainer,
+            info=info,
+            state_store=state_store,
+            downloads=downloads,
+            lineage=peers.lineage,
+            fork_choice=fork_choice,
         ),
         trainer_link=trainer_link,
         evaluator=Evaluator(

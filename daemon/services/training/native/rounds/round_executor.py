@@ -75,6 +75,8 @@ class RoundExecutor:
         )
         sums = self._data_plane.own_sums(certificate)
         adopted = await self._state_sync.adopt(certificate, sums, download)
+        if self._fork_choice.trusts(adopted.tip):
+            adopted = replace(adopted, patient=True)
         self._downloads.moved()
         self._fork_choice.moved(downloaded=downloaded, tip=adopted.tip, now=trio.current_time())
         self._emit(adopted)
@@ -107,10 +109,11 @@ class RoundExecutor:
         why = await self._downloads.fetch(entry, ahead=ahead)
         if why:
             now, returning = trio.current_time(), self._state_store.returning
-            # A node that comes closer to the state, by some of the results, fetches on at once.
             if returning is None or not returning.awaited(certificate.hash, now):
                 ours = self._lineage.descends(entry.tip, self._state_store.tip)
                 self._fork_choice.state_unavailable(certificate.hash, now, ahead=ahead or ours)
+            else:
+                self._fork_choice.still_away(entry.tip, self._state_store.tip, now)
             self._emit(e.StateUnavailable(certificate=certificate.hash, reason=why))
 
     async def fetch_branch(self, other: Tip) -> None:

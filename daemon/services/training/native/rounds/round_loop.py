@@ -20,6 +20,7 @@ from daemon.services.training.native.rounds.quorum_log import QuorumLog
 from daemon.services.training.native.rounds.ready_builder import OfferStanding, ReadyBuilder
 from daemon.services.training.native.rounds.round_executor import RoundExecutor
 from daemon.services.training.native.rounds.round_log import RoundLog
+from daemon.services.training.native.rounds.voters_watch import VotersWatch
 from daemon.swarm.beacon_schedule import stranger_timeout_s
 from daemon.swarm.lineage import Lineage
 from protocol.averaging.vector_layout import chunk_count
@@ -109,6 +110,9 @@ class RoundLoop:
             proof=self._invitation,
             record=ports.record,
         )
+        self._voters_watch = VotersWatch(
+            context.me, peers.members, lambda: queue.put(e.VotersReturned())
+        )
         # What this node's audits of work say of other members: for each, whether it is for it.
         self.opinions: Callable[[], Mapping[PeerId, bool]] = model.work_auditor.opinions
         ready_builder = ReadyBuilder(
@@ -177,6 +181,8 @@ class RoundLoop:
         if isinstance(event, e.PeerLost):
             self._peers.data_plane.lost(event.peer)
         if isinstance(event, e.CertificateAdopted):
+            if event.full and before.spare is not None:
+                self._model.return_trial.took_part()
             self._note_attendance(before.target)
             self._after_adopted()
         elif before.parent != self._state.parent:
@@ -239,8 +245,11 @@ class RoundLoop:
             self._queue.put(event)
         elif state.phase in FETCHING_PHASES:
             wanted = self._model.fork_choice.seeks(state.tip, now, patience)
+            trial = self._model.return_trial
             if wanted is not None:
                 self._dispatcher.start(self._executor.fetch, wanted)
+            elif (branch := trial.wants(state.tip, patience, now)) is not None:
+                self._dispatcher.start(trial.run, branch, self.lineage_changed)
 
     def _standing(self) -> OfferStanding:
         """What this node's next offer says of members, and of itself."""
@@ -272,6 +281,8 @@ class RoundLoop:
         self._look_at_records()
         state, members = self._state, self._peers.members
         now = trio.current_time()
+        if (patience := patience_of(state)) is not None and state.tip.record is not None:
+            self._voters_watch.look(state.tip.record.voters, patience.grace_s, now)
         timeout_s = stranger_timeout_s(state.round_s, self._manifest.round.ready_s)
         live = members.awaited_at(state.tip.hash, now, timeout_s)
         other = state.merge.other if state.merge is not None else state.merge_target

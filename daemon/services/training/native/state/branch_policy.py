@@ -52,6 +52,17 @@ class BranchPolicy:
         # By tip of another branch: when this node first saw that it is preferred.
         self._seen: dict[Digest, float] = {}
         self._warned: set[Digest] = set()
+        # The certificate whose model this node found better than its own when it returned.
+        self._trusted: Digest | None = None
+
+    def trust(self, tip: Digest) -> None:
+        """Accept the certificates that lead to `tip`, whoever signed them."""
+        self._trusted = tip
+
+    def trusts(self, tip: Tip) -> bool:
+        """Whether `tip` is on the way to the certificate that this node trusts."""
+        trusted = self._lineage.tip(self._trusted) if self._trusted is not None else None
+        return trusted is not None and self._lineage.descends(trusted, tip)
 
     def adopted(self, tip: Digest, now: float) -> None:
         """Note that the node holds the certificate of `tip` from now on."""
@@ -64,7 +75,7 @@ class BranchPolicy:
 
         `patience` is None below rules 4, where every certificate may be followed.
         """
-        if patience is None or self._lineage.follows(target):
+        if patience is None or self._lineage.follows(target) or self.trusts(target):
             return True
         path = self._lineage.path(tip, target)
         merges = [made for one in path if is_merge(one) and (made := self._lineage.tip(one.hash))]

@@ -115,12 +115,14 @@ class Downloads:
         current = self._current
         return current.eta_s() if current is not None and current.tip == name else math.inf
 
-    async def fetch(self, entry: LineageEntry, *, ahead: bool = False) -> str:
+    async def fetch(self, entry: LineageEntry, *, ahead: bool = False, follows: bool = True) -> str:
         """Download a state in place of any other, then emit `StateReceived`.
 
         Args:
             entry: The certificate, and the tip that it makes.
             ahead: The node goes to this certificate, also where it leaves its branch for it.
+            follows: The node goes to certificates that descend from its tip. It only looks at the
+                state where this is False.
 
         Returns:
             Why the download failed. Empty where it succeeded, where it was underway already, and
@@ -128,7 +130,8 @@ class Downloads:
         """
         name = entry.tip.hash
         # Decide now: strangers' certificates may replace this one in the lineage meanwhile.
-        ahead = ahead or self._lineage.descends(entry.tip, self._state_store.tip)
+        ours = follows and self._lineage.descends(entry.tip, self._state_store.tip)
+        ahead = ahead or ours
         if name in self._arrived:
             self._report_arrived(entry.certificate, ahead)
             return ""

@@ -10,8 +10,11 @@ module does not learn of that failure (`protocol/round/views.py`, `pass_view` an
 
 from __future__ import annotations
 
+import math
 from itertools import islice
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from daemon.services.training.native.state.branch_policy import BranchPolicy, Course
 from daemon.services.training.native.state.downloads import ADVANCING_S
@@ -149,6 +152,35 @@ class ForkChoice:
                 return None if near or self._is_without(other.hash, now) else entry.certificate
         return None
 
+    def impatient_for(self, tip: Tip, now: float, patience: Patience) -> OpenCertificate | None:
+        """Return the certificate that a node at `tip` would go to if it were patient.
+
+        None where it may go there now, or where nothing is ahead.
+        """
+        patient = replace(patience, since=-math.inf)
+        heads = [
+            *self._lineage.descendants(tip),
+            *(
+                other
+                for other in self._live_branches(tip)
+                if self._course(tip, other, patient, now) is Course.FOLLOW
+            ),
+        ]
+        for head in heads:
+            entry = self._lineage.entry(head.hash)
+            if entry is not None and not self._is_without(head.hash, now):
+                return None if self._accepts(tip, head, patience, now) else entry.certificate
+        return None
+
+    def trust(self, tip: Tip) -> None:
+        """Follow the certificates that lead to `tip` without waiting for the grace."""
+        if self._policy is not None:
+            self._policy.trust(tip.hash)
+
+    def trusts(self, tip: Tip) -> bool:
+        """Whether this node follows `tip` by the loss of its model."""
+        return self._policy is not None and self._policy.trusts(tip)
+
     def _live_branches(self, tip: Tip) -> list[Tip]:
         return self._lineage.other_branches(
             tip, lambda head: bool(self._members.live_at(head.hash))
@@ -218,6 +250,19 @@ class ForkChoice:
         self._without[name] = (now + WITHOUT_S, self._members.live_at(name))
         for old in list(islice(self._without, max(0, len(self._without) - REMEMBERED))):
             del self._without[old]
+
+    def still_away(self, awaited: Tip, tip: Tip, now: float) -> None:
+        """Look past a state that a node at `tip` held before a restart, if others go on without it.
+
+        While nobody does, the node waits: a node that comes closer to the state, by some of the
+        results, fetches on at once. Once live members are at another certificate after `tip`, the
+        state holds this node no longer. Should its holders return, their branch is met like any
+        other.
+        """
+        for head in self._lineage.descendants(tip):
+            if not self._lineage.descends(head, awaited) and self._members.live_at(head.hash):
+                self.state_unavailable(awaited.hash, now, ahead=False)
+                return
 
     def merge_failed(self, now: float) -> None:
         """Wait before the next merge, longer after each failure."""

@@ -65,6 +65,8 @@ class LedgerStore:
         self._lock = trio.Lock()
         # The first seq that the ledger on disk does not know, and whether such an offer was sent.
         self._known_seq, self._sent_since = 1, False
+        # Certificates on disk after this node's tip that count work which only they hold.
+        self._ahead: list[OpenCertificate] = []
         # The memory of offers, until they are settled.
         self._buffers = Buffers()
 
@@ -92,6 +94,11 @@ class LedgerStore:
             self._restore(record, tip, offer_sent=view_taken(record.tip))
         if newer is not None:
             self._follow(newer, tip, head)
+        self._ahead = [
+            certificate
+            for certificate in self._lineage.path(tip, head)
+            if (seq := certificate.listed.get(self._me)) is not None and not self.ledger.holds(seq)
+        ]
         return f", {self.ledger.pending} samples pending" if self.ledger.pending else ""
 
     def _restore(self, record: LedgerRecord, tip: Tip, *, offer_sent: bool) -> None:
@@ -213,10 +220,26 @@ class LedgerStore:
             self.settle(before, path)
             for start, error in losses:
                 self.ledger.credit(start, error / np.float32(path[-1].rounds))
+            self._leave_behind(tip)
             self.tip = tip.hash
 
         async with self._lock:
             await self._offload(work)
+
+    def _leave_behind(self, tip: Tip) -> None:
+        """Report the work of certificates on disk that `tip` does not lead to any more."""
+        ahead = [(each, self._lineage.tip(each.hash)) for each in self._ahead]
+        self._ahead = [
+            each
+            for each, made in ahead
+            if made is not None and made.hash != tip.hash and self._lineage.descends(made, tip)
+        ]
+        left = [
+            each
+            for each, made in ahead
+            if each not in self._ahead and (made is None or not self._lineage.descends(tip, made))
+        ]
+        self.report_left(left, "no peer served its state")
 
     async def recover(self, tip: Tip) -> None:
         """Go on at the owner's recovery: what was trained on the branch of before is dropped."""

@@ -1,0 +1,7 @@
+"""Asks the home router to send connections from outside to this node.
+
+- `gateway`: what a router must offer.
+- `upnp`: a router that speaks UPnP IGD; the one importer of miniupnpc.
+- `nat_pmp`: a router that speaks NAT-PMP (RFC 6886).
+- `port_mapper`: finds the router, maps the ports, renews the leases, and removes them at the end.
+"""

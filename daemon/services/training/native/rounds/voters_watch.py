@@ -1,0 +1,36 @@
+"""Notices when a node that heard no voter hears one again (rules 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from daemon.swarm.members import Members
+from protocol.identity import PeerId
+
+AWAY_GRACES = 0.25
+"""How long no voter is heard before one counts as returned, in graces: 30 s by default.
+
+A connection that breaks comes back in seconds, and must not make the survivors of a mass departure
+wait anew.
+"""
+
+
+class VotersWatch:
+    """The voters that one node hears."""
+
+    def __init__(self, me: PeerId, members: Members, returned: Callable[[], None]) -> None:
+        """`returned` is called when a voter is heard again."""
+        self._me, self._members, self._returned = me, members, returned
+        # Since when no voter is heard; None while one is.
+        self._alone_since: float | None = None
+
+    def look(self, voters: Collection[PeerId], grace_s: float, now: float) -> None:
+        """Note who is alive at `now`, in monotonic seconds."""
+        others = [peer for peer in voters if peer != self._me]
+        heard = any(self._members.lives(peer) for peer in others)
+        if not heard:
+            self._alone_since = now if self._alone_since is None else self._alone_since
+            return
+        since, self._alone_since = self._alone_since, None
+        if since is not None and now - since >= AWAY_GRACES * grace_s:
+            self._returned()

@@ -1,0 +1,168 @@
+"""A stage among clients that send garbage, skip positions, or are many."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import trio
+
+from daemon.services.inference.chain import Patience
+from daemon.services.inference.client import InferenceClient
+from daemon.services.inference.generation import GenerationOptions
+from daemon.services.inference.stage_server import STEPS_PROTOCOL
+from daemon.swarm.frames import FrameReader, frame
+from protocol.errors import Unreachable, UserError
+from protocol.inference.activations import encode_tokens
+from protocol.inference.layers import LayerRange
+from protocol.inference.messages import (
+    Opened,
+    OpenGeneration,
+    Refused,
+    StageReply,
+    StageRequest,
+    StepGeneration,
+    Stepped,
+    decode_reply,
+    encode,
+)
+from simulator.fakes.network import FakeNetwork
+from tests.daemon.inference.inference_world import (
+    CLIENT,
+    MODEL,
+    InferenceWorld,
+    Node,
+    expected_tokens,
+    generate,
+    inference_world,
+    request,
+)
+
+NAME = b"n" * 16
+WHOLE = LayerRange(first=0, stop=6)
+
+
+def opening(**more: object) -> OpenGeneration:
+    fields = {"model": MODEL, "layers": WHOLE, "cache_tokens": 64, **more}
+    return OpenGeneration(number=1, generation=NAME, attempt=1, wire="float32", **fields)
+
+
+def stepping(position: int, tokens: int = 1, data: bytes | None = None) -> StepGeneration:
+    ids = np.arange(position, position + tokens, dtype=np.int32)
+    return StepGeneration(
+        number=2,
+        generation=NAME,
+        attempt=1,
+        position=position,
+        shapes=(tokens,),
+        data=encode_tokens(ids) if data is None else data,
+    )
+
+
+class Stranger:
+    """A peer that speaks to a stage as it likes."""
+
+    def __init__(self, network: FakeNetwork, node: Node) -> None:
+        self._network, self._node = network, node
+
+    async def send(self, *requests: StageRequest | bytes) -> list[StageReply]:
+        """Send messages over one stream, and wait for a reply to each."""
+        stream = await self._network.open_stream(self._node.peer, STEPS_PROTOCOL)
+        reader, replies = FrameReader(stream), list[StageReply]()
+        try:
+            for one in requests:
+                await stream.send_all(frame(one if isinstance(one, bytes) else encode(one)))
+                replies.append(decode_reply(await reader.expect_frame(1 << 24)))
+        finally:
+            await stream.aclose()
+        return replies
+
+
+async def stranger(world: InferenceWorld, node: Node, nursery: trio.Nursery) -> Stranger:
+    network = world.swarm.network(b"stranger" + bytes(24))
+
+    async def live() -> None:
+        async with network.running():
+            await trio.sleep_forever()
+
+    nursery.start_soon(live)
+    await trio.sleep(3)
+    return Stranger(network, node)
+
+
+async def test_stage_repeats_an_answer_and_refuses_a_gap() -> None:
+    async with inference_world() as world, trio.open_nursery() as nursery:
+        node = world.add(0, 6)
+        other = await stranger(world, node, nursery)
+        opened, first = await other.send(opening(), stepping(0, 5))
+        assert isinstance(opened, Opened)
+        assert isinstance(first, Stepped)
+        # A new stream, as after a break.
+        again, gap, follows = await other.send(stepping(0, 5), stepping(7), stepping(5))
+        assert again == first
+        assert isinstance(gap, Refused)
+        assert (gap.reason, gap.expected) == ("position", 5)
+        assert isinstance(follows, Stepped)
+        assert node.stage.steps == 2
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        stepping(0, 1, encode_tokens(np.array([256], np.int32))),
+        stepping(0, 1, encode_tokens(np.array([-1], np.int32))),
+        stepping(0, 2, encode_tokens(np.array([1], np.int32))),
+        stepping(0, 1, b"abc"),
+        stepping(0, 100),
+    ],
+)
+async def test_stage_refuses_steps_that_it_cannot_compute(bad: StepGeneration) -> None:
+    async with inference_world() as world, trio.open_nursery() as nursery:
+        node = world.add(0, 6)
+        other = await stranger(world, node, nursery)
+        _, refused = await other.send(opening(), bad)
+        assert isinstance(refused, Refused)
+        assert refused.reason == "malformed"
+        async with world.client() as client:
+            assert len((await generate(client, request(tokens=5))).tokens) == 5
+        nursery.cancel_scope.cancel()
+
+
+async def test_stage_closes_a_stream_of_garbage_and_serves_others() -> None:
+    async with inference_world() as world, trio.open_nursery() as nursery:
+        node = world.add(0, 6)
+        other = await stranger(world, node, nursery)
+        for garbage in (b"\xff" * 40, b"", bytes(1 << 16)):
+            with pytest.raises(Unreachable):
+                await other.send(garbage)
+        (refused,) = await other.send(opening(model=bytes(32)))
+        assert isinstance(refused, Refused)
+        assert refused.reason == "range"
+        async with world.client() as client:
+            wanted = request(tokens=5)
+            assert (await generate(client, wanted)).tokens == await expected_tokens(wanted)
+        nursery.cancel_scope.cancel()
+
+
+async def test_fifty_generations_run_at_once_and_others_are_refused() -> None:
+    wanted = request(tokens=14)
+    room = len(wanted.prompt) + wanted.max_tokens - 1
+    async with inference_world() as world:
+        nodes = [world.add(0, 3, cache_tokens=50 * room), world.add(3, 6, cache_tokens=50 * room)]
+        made, refused = list[list[int]](), list[str]()
+
+        async def one(client: InferenceClient) -> None:
+            options = GenerationOptions(patience=Patience(start_s=0))
+            try:
+                made.append((await generate(client, wanted, options=options)).tokens)
+            except UserError as error:
+                refused.append(error.code)
+
+        async with world.client(CLIENT) as client:
+            async with trio.open_nursery() as nursery:
+                for _ in range(150):
+                    nursery.start_soon(one, client)
+            assert refused == ["STAGES_FULL"] * 100
+            assert made == [await expected_tokens(wanted)] * 50
+        await trio.sleep(2)
+        assert not any(node.stage.open_generations for node in nodes)

@@ -1,0 +1,59 @@
+"""A node that heard no voter for a while waits for the grace anew when it hears one."""
+
+from __future__ import annotations
+
+from daemon.services.training.native.rounds.voters_watch import AWAY_GRACES, VotersWatch
+from daemon.swarm.members import Members
+from protocol.messages.beacon import Beacon
+
+GRACE_S = 100.0
+AWAY_S = AWAY_GRACES * GRACE_S
+
+
+def watch() -> tuple[VotersWatch, Members, list[str]]:
+    returned: list[str] = []
+    members = Members("me", lambda _: None, lambda _: None)
+    return VotersWatch("me", members, lambda: returned.append("voter")), members, returned
+
+
+def hear(members: Members, peer: str, serial: int) -> None:
+    beacon = Beacon(
+        serial=serial,
+        name=peer,
+        role="node",
+        number=1,
+        tip=bytes(32),
+        view=0,
+        phase="train",
+        samples=0,
+        loss=None,
+        samples_per_second=1.0,
+        device="",
+        endpoint=None,
+        task=b"",
+    )
+    members.receive(peer, beacon, float(serial))
+
+
+def test_voters_watch_reports_a_voter_after_a_quarter_of_the_grace_without_any() -> None:
+    seen, members, returned = watch()
+    seen.look(("me", "other"), GRACE_S, 0.0)
+    hear(members, "stranger", 1)
+    seen.look(("me", "other"), GRACE_S, AWAY_S / 2)
+    assert not returned, "a stranger is no voter, and a node is not its own company"
+    hear(members, "other", 2)
+    seen.look(("me", "other"), GRACE_S, AWAY_S)
+    assert returned == ["voter"]
+    seen.look(("me", "other"), GRACE_S, 2 * AWAY_S)
+    assert returned == ["voter"]
+
+
+def test_voters_watch_ignores_a_connection_that_breaks_for_seconds() -> None:
+    seen, members, returned = watch()
+    hear(members, "other", 1)
+    seen.look(("me", "other"), GRACE_S, 0.0)
+    members.link_down("other", "reset")
+    seen.look(("me", "other"), GRACE_S, 1.0)
+    hear(members, "other", 2)
+    seen.look(("me", "other"), GRACE_S, AWAY_S / 2)
+    assert not returned

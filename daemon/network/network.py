@@ -33,6 +33,7 @@ from daemon.network.paths.selector import PathSelector, make_transports
 from daemon.network.peers.address_book import AddressBook
 from daemon.network.peers.entry_points import EntryPoints
 from daemon.network.peers.exchange import PEERS_PROTOCOL
+from daemon.network.peers.lan_discovery import LanDiscovery
 from daemon.network.peers.live_connections import LiveConnections
 from daemon.network.peers.own_record import OwnRecord
 from daemon.network.peers.priority import PeerPriority
@@ -238,6 +239,8 @@ class LibP2PNetwork:
                 await nursery.start(traversal.run)
                 nursery.start_soon(peers.manager.run)
                 nursery.start_soon(self.entries.run)
+                if self._settings.mdns:
+                    nursery.start_soon(self._lan(listeners).run)
                 nursery.start_soon(own.run)
                 task_status.started()
                 try:
@@ -247,6 +250,16 @@ class LibP2PNetwork:
                     with trio.CancelScope(shield=True):
                         for connection in self._connections.connections():
                             await connection.cut("this node is leaving")
+
+    def _lan(self, listeners: Listeners) -> LanDiscovery:
+        wanted = frozenset({self._settings.wanted_run} - {b""})
+        return LanDiscovery(
+            self.peer,
+            listeners.port,
+            lambda: self._dht.provided | wanted,
+            self.entries.learn_from_lan,
+            announces=self._settings.bulk,
+        )
 
     def _connection_ended(self, connection: MeasuredYamux) -> None:
         self._gossip.connection_ended(connection)

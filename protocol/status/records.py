@@ -45,6 +45,23 @@ class EventLine(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
+class ReachSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether others can call this node, and what it relays.
+
+    `callable` is None until a member has tried. `nat` is "unknown", "none", "cone" or "symmetric".
+    `observed` is the address at which members see this node. `unreachable` are peers to which every
+    path failed lately. `relay_sessions` are the connections that this node relays now.
+    """
+
+    callable: bool | None = None
+    nat: str = "unknown"
+    observed: str = ""
+    text: str = ""
+    unreachable: tuple[PeerId, ...] = ()
+    relay_sessions: int = 0
+    relayed_bytes: int = 0
+
+
 class NodeSummary(msgspec.Struct, frozen=True, kw_only=True):
     """This node.
 
@@ -85,6 +102,7 @@ class NodeSummary(msgspec.Struct, frozen=True, kw_only=True):
     trained_s: float = 0.0
     disk_written_bytes: int = 0
     disk_hourly_bytes: int = 0
+    reach: ReachSummary = ReachSummary()
     # Why the disk refuses to write now; empty while it does not.
     disk_refusal: str = ""
 

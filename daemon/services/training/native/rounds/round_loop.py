@@ -83,6 +83,7 @@ class RoundLoop:
         self._manifest, self._peers, self._model = context.manifest, peers, model
         self._round_log, self._queue, self._run = round_log, queue, context.run
         self._me = context.me
+        self._unreachable = ports.network.unreachable
         self._quorum_log = QuorumLog(model.state_store.tip.number, ports.record)
         run_context = RunContext(
             run=context.run,
@@ -290,8 +291,10 @@ class RoundLoop:
         # While the average is computed, the other branch has no place in the state.
         averaging = state.phase is Phase.MERGE and other is None
         avoided = members.link_estimates.quarantined(live, now)
-        if not averaging and (live != state.live or avoided != state.avoided):
-            changed = e.LivePeersChanged(live=live, avoided=avoided)
+        unreachable = live & self._unreachable()
+        known = (state.live, state.avoided, state.unreachable)
+        if not averaging and (live, avoided, unreachable) != known:
+            changed = e.LivePeersChanged(live=live, avoided=avoided, unreachable=unreachable)
             if changed not in self._queue:
                 self._queue.put(changed)
         # A peer that serves the anchor of another branch may have come.

@@ -63,6 +63,7 @@ COMMANDS: tuple[Command, ...] = (
     _own("pause", "Run a node", "Pause training; the node stays in its run.", "pause"),
     _own("resume", "Run a node", "Train again after a pause.", "pause"),
     _own("finish", "Run a node", "Stop the node once its round is certified."),
+    _own("service", "Run a node", "Run this node under systemd, from the boot or the login on."),
     _own("config", "Run a node", "Show, change or check the settings of this node."),
     _own("repair", "Run a node", "Set damaged files of a run aside, to be fetched again."),
     _own("export", "Run a node", "Write the newest model of a run to a file."),
@@ -75,8 +76,15 @@ COMMANDS: tuple[Command, ...] = (
     _own(
         "peers", "See what happens", "List the peers: path, round trip, round, last seen.", "status"
     ),
-    _own("doctor", "See what happens", "Measure how others reach this node, and say what to do."),
+    _own(
+        "doctor", "See what happens", "Find what keeps this node from working, and say what to do."
+    ),
     _own("round", "See what happens", "Tell how a round went: phases, lost members, certificate."),
+    _own(
+        "bugreport",
+        "See what happens",
+        "Pack log, journal, settings and findings for a bug report.",
+    ),
     _own("logs", "See what happens", "Show the log of this node; -f follows it."),
     _own("observe", "See what happens", "Serve the status page of a swarm, without training."),
     _own("demo", "See what happens", "Run a whole swarm on this machine and report the result."),

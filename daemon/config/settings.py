@@ -16,6 +16,7 @@ from daemon.config.checks import (
     check_advertise,
     check_device,
     check_join,
+    check_layers,
     check_listen_host,
     check_name,
     check_observer_host,
@@ -69,6 +70,7 @@ class NetworkConfig(Section, frozen=True, kw_only=True):
     bulk_port: Port = 0
     one_port: bool = False
     upnp: bool = True
+    mdns: bool = True
     hivemind_port: Port = 0
     join: tuple[str, ...] = ()
     advertise: tuple[str, ...] = ()
@@ -148,6 +150,19 @@ class OracleConfig(Section, frozen=True, kw_only=True):
     checks: ClassVar[Mapping[str, Check]] = {"url": check_url}
 
 
+class InferenceConfig(Section, frozen=True, kw_only=True):
+    """What this node serves of a model, beside its training."""
+
+    # As MODEL of `hypergpud serve`. Empty: nothing.
+    model: Annotated[str, Meta(max_length=4096)] = ""
+    # As `hypergpud serve --layers`. Empty: all layers.
+    layers: ShortText = ""
+    # 0 means four times the model's context.
+    cache_tokens: Annotated[int, Meta(ge=0, le=1 << 30)] = 0
+
+    checks: ClassVar[Mapping[str, Check]] = {"layers": check_layers}
+
+
 class ChainConfig(Section, frozen=True, kw_only=True):
     """How this node reaches the chain that a run names.
 
@@ -177,6 +192,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     observer: ObserverConfig = ObserverConfig()
     chain: ChainConfig = ChainConfig()
     oracle: OracleConfig = OracleConfig()
+    inference: InferenceConfig = InferenceConfig()
 
 
 SECTIONS: Mapping[str, type[Section]] = {
@@ -187,6 +203,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "observer": ObserverConfig,
     "chain": ChainConfig,
     "oracle": OracleConfig,
+    "inference": InferenceConfig,
 }
 # One line for each setting, shown in the config file and in the help.
 EXPLAINED: Mapping[str, str] = {
@@ -196,6 +213,7 @@ EXPLAINED: Mapping[str, str] = {
     " starts reuse where it is free",
     "network.bulk_port": "TCP port of gradients; 0: the system chooses one",
     "network.one_port": "take gradients at listen_port too, so that one open port is enough",
+    "network.mdns": "find members of the run on the same LAN, and be found by them",
     "network.upnp": "ask the home router by UPnP or NAT-PMP to send both ports here",
     "network.hivemind_port": "TCP port of hivemind, in runs with that engine; 0: the system"
     " chooses one",
@@ -238,6 +256,10 @@ EXPLAINED: Mapping[str, str] = {
     "chain.heartbeat_s": "seconds between heartbeats; a third of the chain's own timeout",
     "oracle.url": "an oracle that also gets reports of certified work; empty: none",
     "oracle.legacy": "use the oracle's older API, /api/v1/report",
+    "inference.model": "a model to serve beside training: as MODEL of hypergpud serve; empty: none",
+    "inference.layers": "its layers, A:B or a number of them; empty: all",
+    "inference.cache_tokens": "tokens in the caches of all generations; 0: four times the model's"
+    " context",
 }
 
 

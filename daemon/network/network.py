@@ -28,21 +28,24 @@ from daemon.network.libp2p.topic_subscription import TopicSubscription
 from daemon.network.listeners import Listeners
 from daemon.network.own_addresses import OwnAddresses
 from daemon.network.paths.admission import AdmittedPeers
-from daemon.network.paths.path import Path, TransportContext
+from daemon.network.paths.path import NoPath, Path, TransportContext
 from daemon.network.paths.selector import PathSelector, make_transports
 from daemon.network.peers.address_book import AddressBook
 from daemon.network.peers.entry_points import EntryPoints
 from daemon.network.peers.exchange import PEERS_PROTOCOL
+from daemon.network.peers.lan_discovery import LanDiscovery
 from daemon.network.peers.live_connections import LiveConnections
 from daemon.network.peers.own_record import OwnRecord
 from daemon.network.peers.priority import PeerPriority
 from daemon.network.peers.services import PeerServices
+from daemon.network.peers.unreachable import UnreachablePeers
 from daemon.network.running_parts import RunningParts, WhileRunning
 from daemon.network.settings import NetworkSettings
 from daemon.network.tls.certificate import BulkCertificate
 from daemon.network.traversal.context import OwnPorts, TraversalContext
 from daemon.network.traversal.expected import ExpectedConnections
 from daemon.network.traversal.messages import TRAVERSAL_PROTOCOL, Purpose
+from daemon.network.traversal.relay import RelayFigures
 from daemon.network.traversal.services import TraversalServices
 from daemon.system.trio_types import TaskStatus
 from protocol.identity import PeerId, Signer
@@ -103,6 +106,7 @@ class LibP2PNetwork:
         self._bulk_server = made.server
         self._paths = PathSelector(made.all, self._ways_to)
         self._expected = ExpectedConnections()
+        self._unreachable = UnreachablePeers()
         self._listeners: Listeners | None = None
 
     def _transport_context(self) -> TransportContext:
@@ -187,6 +191,7 @@ class LibP2PNetwork:
             self._refusals,
             self.open_stream,
             traversal.connector,
+            self._unreachable,
             min_connections=given.min_connections,
         )
         handlers = {
@@ -234,6 +239,8 @@ class LibP2PNetwork:
                 await nursery.start(traversal.run)
                 nursery.start_soon(peers.manager.run)
                 nursery.start_soon(self.entries.run)
+                if self._settings.mdns:
+                    nursery.start_soon(self._lan(listeners).run)
                 nursery.start_soon(own.run)
                 task_status.started()
                 try:
@@ -243,6 +250,16 @@ class LibP2PNetwork:
                     with trio.CancelScope(shield=True):
                         for connection in self._connections.connections():
                             await connection.cut("this node is leaving")
+
+    def _lan(self, listeners: Listeners) -> LanDiscovery:
+        wanted = frozenset({self._settings.wanted_run} - {b""})
+        return LanDiscovery(
+            self.peer,
+            listeners.port,
+            lambda: self._dht.provided | wanted,
+            self.entries.learn_from_lan,
+            announces=self._settings.bulk,
+        )
 
     def _connection_ended(self, connection: MeasuredYamux) -> None:
         self._gossip.connection_ended(connection)
@@ -297,11 +314,18 @@ class LibP2PNetwork:
         )
         return tuple(map(str, known))
 
+    def unreachable(self) -> frozenset[PeerId]:
+        return self._unreachable.now(trio.current_time())
+
     def keep(self, peers: frozenset[PeerId]) -> None:
         self._priority.keep(peers)
 
     def source_of(self, peer: PeerId) -> Source:
         return self._priority.source_of(peer)
+
+    def relay_figures(self) -> RelayFigures:
+        """What this node relays for others."""
+        return self._running.relay_figures()
 
     # ---------------------------------------------------------------------------------- streams
 
@@ -310,7 +334,13 @@ class LibP2PNetwork:
         return ControlStream(stream, peer, self._control, self._closer)
 
     async def open_bulk(self, endpoint: Endpoint, protocol: str) -> ByteStream:
-        return await self._paths.open(endpoint, protocol)
+        try:
+            stream = await self._paths.open(endpoint, protocol)
+        except NoPath:
+            self._unreachable.note(endpoint.peer, trio.current_time())
+            raise
+        self._unreachable.clear(endpoint.peer)
+        return stream
 
     def serve(self, protocol: str, handler: StreamHandler) -> None:
         if protocol in self._handlers or protocol in (PEERS_PROTOCOL, TRAVERSAL_PROTOCOL):

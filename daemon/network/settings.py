@@ -30,6 +30,10 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     read_texts: ReadTexts = read_texts
     # Hosts to hand out to others, also as /KIND/HOST; empty: the network works them out.
     advertise: tuple[str, ...] = ()
+    # Look for members of the run on the same LAN, and let them find this node.
+    mdns: bool = False
+    # A run to look for that this node is not in yet.
+    wanted_run: bytes = b""
     # Ask the home router to send the ports here.
     upnp: bool = False
     # Whether members of earlier releases may be in the run. They refuse the whole record of a peer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +37,8 @@ def network_settings(config: Config, *, bulk: bool = True) -> NetworkSettings:
         join=given.join,
         one_port=given.one_port,
         upnp=given.upnp and bulk,
+        # Loopback is no LAN: a node that listens there alone stays on this machine.
+        mdns=given.mdns and not ipaddress.ip_address(given.listen_host).is_loopback,
         # The hosts, because control and bulk connections use the same ones.
         advertise=tuple("/".join(address.split("/")[:3]) for address in given.advertise),
         min_connections=given.min_connections,

@@ -41,7 +41,9 @@ async def find_manifest(config: Config, home: Path, wanted: Digest | None = None
     """
     # A network of its own, with a new key: the run decides which protocols the node registers, and
     # the node registers them before its network starts.
-    settings = replace(network_settings(config, bulk=False), listen_port=0)
+    settings = replace(
+        network_settings(config, bulk=False), listen_port=0, wanted_run=wanted or b""
+    )
     network = LibP2PNetwork(
         settings, os.urandom(32), load_or_make(home / BULK_CERTIFICATE_FILE, config.node.name)
     )

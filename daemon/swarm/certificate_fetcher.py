@@ -70,9 +70,18 @@ class CertificateFetcher:
             del self.ages[next(iter(self.ages))]
 
     async def ask(self, peers: Iterable[PeerId]) -> None:
-        """Ask a few peers at once for the certificates after our front, until one has news."""
-        ours = [peer for peer in peers if not self._members.has_other_task(peer)]
-        chosen = self._order.order(ours, self._members.rank, trio.current_time())[:ASKED_IN_TURN]
+        """Ask a few peers at once for the certificates after our front, until one has news.
+
+        Of peers with one rank, connected ones are asked first: one that cannot be called would
+        hold up the others of its turn.
+        """
+        members = self._members
+        ours = [peer for peer in peers if not members.has_other_task(peer)]
+        chosen = self._order.order(
+            ours,
+            lambda peer: 2 * members.rank(peer) + (not members.is_connected(peer)),
+            trio.current_time(),
+        )[:ASKED_IN_TURN]
         async with trio.open_nursery() as nursery:
             for peer in chosen:
                 nursery.start_soon(self._ask_and_rate, peer, nursery.cancel_scope)

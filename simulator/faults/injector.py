@@ -223,6 +223,9 @@ class FaultyNetwork:
     def serve_bulk(self, protocol: str, handler: StreamHandler) -> None:
         self.inner.serve_bulk(protocol, handler)
 
+    def unreachable(self) -> frozenset[PeerId]:
+        return self.inner.unreachable()
+
     def admit(self, endpoint: Endpoint) -> None:
         self.inner.admit(endpoint)
 
@@ -240,6 +243,8 @@ class FaultyNetwork:
                 self._later(trio.current_time() + late_s, self._publish_late, (topic, piece))
             else:
                 await self.inner.publish(topic, piece)
+        for other, piece in injector.liar.spreads(topic) if injector.liar else ():
+            await self.inner.publish(other, piece)
 
     def _publish_late(self, what: object) -> None:
         assert isinstance(what, tuple)

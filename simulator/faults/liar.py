@@ -6,6 +6,7 @@ The base lets everything through. `simulator/faults/lies.py` says what each lie 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import msgspec
@@ -22,6 +23,8 @@ from daemon.services.training.native.exchange.bulk_headers import (
     read_header,
 )
 from daemon.swarm.frames import LENGTH_BYTES, frame
+from daemon.swarm.lineage import Lineage
+from protocol.certificates.tip import Tip
 from protocol.codec import chunk_bytes, codec_named
 from protocol.digest import Digest, leaves_of, merkle_root
 from protocol.identity import PeerId, Signer
@@ -35,7 +38,25 @@ from protocol.messages.envelope import (
     sign,
 )
 from protocol.messages.round import SliceResult
+from protocol.ports.trainer import Work
+from protocol.rules.versions import RULES_2
 from protocol.run.manifest import Manifest
+
+
+class Situation(msgspec.Struct, frozen=True, kw_only=True):
+    """What a liar knows of its world besides what it sends."""
+
+    # The tip of its node, and its node's lineage; None before the node has begun.
+    tip: Callable[[], Tip | None]
+    lineage: Callable[[], Lineage | None]
+    # The keys of all nodes that tell the same lie, by index.
+    accomplices: Callable[[], tuple[Signer, ...]]
+    # Of the run's model.
+    chunks: int
+
+
+NOWHERE = Situation(tip=lambda: None, lineage=lambda: None, accomplices=lambda: (), chunks=1)
+"""The situation of a liar that nobody has told anything."""
 
 
 class Liar:
@@ -45,10 +66,13 @@ class Liar:
     wrong_sums: ClassVar[bool] = False
     # Why nobody can name the liar, and what could; empty for lies that are refused.
     unnoticed: ClassVar[str] = ""
+    # The first version of the rules that withstands the lie.
+    least_rules: ClassVar[int] = RULES_2
 
     def __init__(self, signer: Signer, run: Digest, manifest: Manifest, rng: random.Random) -> None:
         self.signer, self.run, self.manifest, self.rng = signer, run, manifest, rng
         self.codec = codec_named(manifest.codec)
+        self.situation = NOWHERE
         # By (receiver, slice): the pieces of a result so far.
         self._collected: dict[tuple[PeerId, int], bytes] = {}
 
@@ -71,6 +95,18 @@ class Liar:
 
     def gossip(self, topic: str, data: bytes) -> list[bytes]:
         return [data]
+
+    def spreads(self, topic: str) -> list[tuple[str, bytes]]:
+        """What to publish as well, as (topic, message), when this node publishes on a topic."""
+        return []
+
+    def work(self, work: Work) -> Work:
+        """The work that the trainer hands over instead of its own."""
+        return work
+
+    def opinions(self) -> Mapping[PeerId, bool] | None:
+        """For or against whom the node speaks; None where it says what it found."""
+        return None
 
     def parcel(self, to: PeerId, header: bytes, payload: bytes) -> list[tuple[bytes, bytes]]:
         """The framed headers and payloads to send instead of these.

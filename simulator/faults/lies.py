@@ -21,6 +21,7 @@ from protocol.messages.round import Announce, HoldReport, Inclusion, Plan, Vote
 from protocol.run.manifest import Manifest
 from simulator.faults.data_lies import SplitSum, WrongBytes, WrongDigest, WrongSum
 from simulator.faults.liar import Liar
+from simulator.faults.trust_lies import TRUST_LIES
 
 # The length prefix announces a gigabyte.
 TOO_LONG = (1 << 30).to_bytes(LENGTH_BYTES, "big") + b"\0" * 64
@@ -235,4 +236,5 @@ LIES: dict[str, type[Liar]] = {
     "false_hold_report": FalseHoldReport,
     "bad_state": BadState,
     "false_height": FalseHeight,
+    **TRUST_LIES,
 }

@@ -13,6 +13,7 @@ from protocol.text.nearest import nearest
 from simulator.fakes.link_profiles import QUALITIES
 from simulator.faults import fault as f
 from simulator.scenarios.absences import AWAY
+from simulator.scenarios.attackers import ATTACKERS
 from simulator.scenarios.branches import BRANCHES
 from simulator.scenarios.crashes import CRASHED, RECOVERY_EXCHANGES
 from simulator.scenarios.crowds import CROWDS, churn, revolving_door
@@ -161,8 +162,8 @@ IN_GROUPS: dict[str, Make] = {
 """Stories of several groups: all stories above again, and what can happen between groups."""
 
 
-TRUST: dict[str, Make] = {**BRANCHES, **VOTERS}
-"""Stories of rules 4: who votes, and what becomes of branches."""
+TRUST: dict[str, Make] = {**BRANCHES, **VOTERS, **ATTACKERS}
+"""Stories of rules 4: who votes, what becomes of branches, and who attacks."""
 
 TABLES = (SCENARIOS, IN_GROUPS, TRUST, CROWDS)
 """Every named story."""

@@ -31,7 +31,8 @@ LINKS = ("near", "near", "perfect", "good", "average", "poor", "far", "world")
 FUZZED_LIES = tuple(
     name
     for name, lie in LIES.items()
-    if not lie.unnoticed or name in ("false_hold_report", "false_height")
+    if lie.least_rules < RULES_4
+    and (not lie.unnoticed or name in ("false_hold_report", "false_height"))
 )
 FAULTED_STEPS = ("ready", "scatter", "reduce", "vote", "adopt", "offer", "fetch", "merge")
 # The most runs that shrinking may use.

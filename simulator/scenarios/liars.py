@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS
+from protocol.rules.versions import RULES_4
 from simulator.faults import fault as f
 from simulator.faults.lies import LIES
 from simulator.scenarios.story import Make, Story, Wanted
@@ -27,6 +28,8 @@ NAMED: dict[str, tuple[str, ...]] = {
     "old_seq": ("duplicate",),
     "fake_certificate": ("malformed",),
     "bad_state": ("bad_proof",),
+    "strangers_certify": ("bad_certificate",),
+    "flood_certificates": ("busy",),
 }
 """What honest nodes refuse a liar for.
 
@@ -102,7 +105,8 @@ def _remembered(nodes: int | None, seed: int) -> Story:
 
 
 LIARS: dict[str, Make] = {
-    **{f"liar-{kind}": _liar(kind) for kind in LIES},
+    # The lies of rules 4 have stories of their own (`attackers.py`).
+    **{f"liar-{kind}": _liar(kind) for kind, lie in LIES.items() if lie.least_rules < RULES_4},
     "liar-remembered": _remembered,
 }
 

@@ -52,8 +52,9 @@ ASK_S = 30.0
 class CountingTrainer:
     """A trainer that counts the samples it handed over, so that a world can account for them."""
 
-    def __init__(self, inner: QuadraticTrainer) -> None:
+    def __init__(self, inner: QuadraticTrainer, injector: FaultInjector) -> None:
         self.inner = inner
+        self._injector = injector
         self.collected = 0
         # Whether the next stretch ends in values that are not finite.
         self.diverges = False
@@ -99,6 +100,8 @@ class CountingTrainer:
             work.delta[:] = np.nan
         if self.poison != 1.0:
             work.delta[:] *= np.float32(self.poison)
+        if self._injector.liar is not None:
+            work = self._injector.liar.work(work)
         self.collected += work.samples
         return work
 
@@ -210,7 +213,7 @@ class SimulatedNode:
             marked=marked,
             evaluation_speed=self.evaluation_speed,
         )
-        self.trainer = CountingTrainer(quadratic)
+        self.trainer = CountingTrainer(quadratic, self.injector)
         self.engine = NativeEngine(
             context=engine_context(
                 manifest,

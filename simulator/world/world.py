@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 import trio
 from msgspec.structs import replace
 
+from protocol.averaging.vector_layout import chunk_count
 from protocol.contribution.offer import Offer
 from protocol.journal import (
     JournalEvent,
@@ -29,6 +30,7 @@ from protocol.run.manifest import Manifest, seal
 from protocol.run.manifest_parts import Admission
 from simulator.fakes.link import LinkMap
 from simulator.fakes.swarm import DEGREE, LEAST_DEGREE, FakeSwarm
+from simulator.faults.liar import Situation
 from simulator.faults.lies import LIES
 from simulator.world.invariants import Invariants
 from simulator.world.signature_cache import checked_once
@@ -162,8 +164,21 @@ class World(NodeListener):
             else None
         )
         node.injector.liar = liar
-        if kind:
-            self.invariants.liars[index] = kind
+        if liar is None or kind is None:
+            return
+        self.invariants.liars[index] = kind
+        liar.situation = Situation(
+            tip=lambda: state.tip if (state := node.state) is not None else None,
+            lineage=lambda: node.engine.peers.lineage if node.engine is not None else None,
+            accomplices=lambda: tuple(
+                self.nodes[other].signer
+                for other, lie in sorted(self.invariants.liars.items())
+                if lie == kind
+            ),
+            chunks=chunk_count(self._parameters),
+        )
+        if node.engine is not None and (opinions := liar.opinions()) is not None:
+            node.engine.speak(lambda: liar.opinions() or opinions)
 
     # ---------------------------------------------------------------- what happened
 

@@ -22,6 +22,12 @@ LONG = (
     "trust-split-clocks",
     "trust-churn",
     "trust-siblings-often",
+    "trust-two-of-many-graced",
+    "trust-old-keys",
+    "trust-sleeper",
+    "trust-overclaimed-zeros",
+    "trust-noise",
+    "trust-negated",
 )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 import trio
 
-from daemon.network.addresses import parse_join_address
+from daemon.network.addresses import PeerAddress, parse_join_address
 from daemon.network.dns_addresses import ReadTexts, find_addresses, is_dnsaddr
 from daemon.network.peers.address_book import AddressBook
 from protocol.errors import Unreachable
@@ -23,6 +23,11 @@ _log = logging.getLogger(__name__)
 FAILED_S = (2.0, 60.0)
 # Between look-ups of a name that answers. Records are usually valid for an hour or less.
 AGAIN_S = 600.0
+
+# Names the LAN where the address book asks who named a peer.
+LAN_SOURCE = "lan"
+# Anybody on the LAN can announce any number of peers.
+MAX_ON_LAN = 32
 
 
 class EntryPoints:
@@ -49,12 +54,24 @@ class EntryPoints:
         self._read_texts = read_texts
         self._on_new = on_new
         book.name([parse_join_address(text) for text in given if not is_dnsaddr(text)])
+        # Members of the wanted run that announced themselves on the LAN.
+        self._on_lan: dict[PeerId, None] = {}
         # Why the last look-up of a name failed, for those that did.
         self.faults: dict[str, str] = {}
 
     def peers(self) -> tuple[PeerId, ...]:
-        """The peers to join, those behind names as they are found."""
-        return tuple(dict.fromkeys(address.peer for address in self._book.named()))
+        """The peers to join, those behind names and on the LAN as they are found."""
+        return tuple(
+            dict.fromkeys((*(address.peer for address in self._book.named()), *self._on_lan))
+        )
+
+    def learn_from_lan(self, addresses: list[PeerAddress]) -> None:
+        """Note members that announced themselves on the LAN. They are hints as any other."""
+        if self._book.hint(addresses, LAN_SOURCE):
+            self._on_new()
+        for address in addresses:
+            if address.peer in self._book and len(self._on_lan) < MAX_ON_LAN:
+                self._on_lan[address.peer] = None
 
     async def run(self) -> None:
         """Look up every name, until cancelled."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 from msgspec.structs import replace
 
-from daemon.swarm.multi_peer_download import SILENT_S
+from daemon.swarm.multi_peer_download import PEERS_AT_ONCE, SILENT_S
 from daemon.swarm.piece_download import ASKED_AHEAD
 from daemon.swarm.state_download import KnownState
 from protocol.averaging.outer_step import state_leaves
@@ -56,6 +56,25 @@ def test_download_does_not_wait_for_a_holder_that_cannot_be_dialled() -> None:
         assert took < 13.0
         assert scenario.download is not None
         assert set(scenario.download.given) == {second}
+
+    scenario.play(story)
+    assert scenario.is_whole()
+
+
+def test_connected_holders_come_before_any_number_that_cannot_be_dialled() -> None:
+    """The places for peers at once were all taken by dials that led nowhere."""
+    scenario = Scenario(PEERS_AT_ONCE + 2)
+
+    async def story() -> None:
+        *gone, last = (holder.network.peer for holder in scenario.holders)
+        for peer in gone:
+            scenario.swarm.sever(scenario.downloader.peer, peer)
+        await trio.sleep(20.0)
+        reason, took = await scenario.fetch()
+        assert reason == ""
+        assert took < 13.0
+        assert scenario.download is not None
+        assert set(scenario.download.given) == {last}
 
     scenario.play(story)
     assert scenario.is_whole()

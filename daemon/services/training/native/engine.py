@@ -6,7 +6,7 @@ network starts. The parts that work on the model follow once the trainer has des
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import trio
 
@@ -242,6 +242,11 @@ class NativeEngine:
         """End the current training later. A simulated fault does this; nothing else does."""
         if isinstance(self._stage, RoundLoop):
             self._stage.extend_training(by_s)
+
+    def speak(self, opinions: Callable[[], Mapping[PeerId, bool]]) -> None:
+        """Say this of members from now on. A simulated liar does this; nothing else does."""
+        if isinstance(self._stage, RoundLoop):
+            self._stage.opinions = opinions
 
     # ---------------------------------------------------------------- composing
 

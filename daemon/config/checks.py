@@ -36,6 +36,12 @@ def check_listen_host(host: str) -> None:
         ) from None
 
 
+def check_layers(layers: str) -> None:
+    """Accept a range of layers, or a number of them."""
+    if layers and not re.fullmatch(r"\d{1,6}(:\d{1,6})?", layers):
+        raise ValueError(f"{layers!r} is neither a range A:B nor a number of layers")
+
+
 def check_join(addresses: tuple[str, ...]) -> None:
     """Accept whole addresses of nodes, which end with the peer key, and /dnsaddr names."""
     for address in addresses:

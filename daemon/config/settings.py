@@ -16,6 +16,7 @@ from daemon.config.checks import (
     check_advertise,
     check_device,
     check_join,
+    check_layers,
     check_listen_host,
     check_name,
     check_observer_host,
@@ -149,6 +150,19 @@ class OracleConfig(Section, frozen=True, kw_only=True):
     checks: ClassVar[Mapping[str, Check]] = {"url": check_url}
 
 
+class InferenceConfig(Section, frozen=True, kw_only=True):
+    """What this node serves of a model, beside its training."""
+
+    # As MODEL of `hypergpud serve`. Empty: nothing.
+    model: Annotated[str, Meta(max_length=4096)] = ""
+    # As `hypergpud serve --layers`. Empty: all layers.
+    layers: ShortText = ""
+    # 0 means four times the model's context.
+    cache_tokens: Annotated[int, Meta(ge=0, le=1 << 30)] = 0
+
+    checks: ClassVar[Mapping[str, Check]] = {"layers": check_layers}
+
+
 class ChainConfig(Section, frozen=True, kw_only=True):
     """How this node reaches the chain that a run names.
 
@@ -178,6 +192,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     observer: ObserverConfig = ObserverConfig()
     chain: ChainConfig = ChainConfig()
     oracle: OracleConfig = OracleConfig()
+    inference: InferenceConfig = InferenceConfig()
 
 
 SECTIONS: Mapping[str, type[Section]] = {
@@ -188,6 +203,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "observer": ObserverConfig,
     "chain": ChainConfig,
     "oracle": OracleConfig,
+    "inference": InferenceConfig,
 }
 # One line for each setting, shown in the config file and in the help.
 EXPLAINED: Mapping[str, str] = {
@@ -240,6 +256,10 @@ EXPLAINED: Mapping[str, str] = {
     "chain.heartbeat_s": "seconds between heartbeats; a third of the chain's own timeout",
     "oracle.url": "an oracle that also gets reports of certified work; empty: none",
     "oracle.legacy": "use the oracle's older API, /api/v1/report",
+    "inference.model": "a model to serve beside training: as MODEL of hypergpud serve; empty: none",
+    "inference.layers": "its layers, A:B or a number of them; empty: all",
+    "inference.cache_tokens": "tokens in the caches of all generations; 0: four times the model's"
+    " context",
 }
 
 

@@ -86,7 +86,7 @@ async def diagnose(
             )
             for link in links
         ),
-        relayed_for_others_bytes=parts.traversal.relay.relayed_bytes,
+        relayed_for_others_bytes=parts.traversal.relay.figures().relayed_bytes,
         remedy=remedy_for(verdict, control, bulk, mapping, ipv4, only_443=only_443),
         took_s=trio.current_time() - began,
     )

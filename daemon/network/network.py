@@ -28,7 +28,7 @@ from daemon.network.libp2p.topic_subscription import TopicSubscription
 from daemon.network.listeners import Listeners
 from daemon.network.own_addresses import OwnAddresses
 from daemon.network.paths.admission import AdmittedPeers
-from daemon.network.paths.path import Path, TransportContext
+from daemon.network.paths.path import NoPath, Path, TransportContext
 from daemon.network.paths.selector import PathSelector, make_transports
 from daemon.network.peers.address_book import AddressBook
 from daemon.network.peers.entry_points import EntryPoints
@@ -38,12 +38,14 @@ from daemon.network.peers.live_connections import LiveConnections
 from daemon.network.peers.own_record import OwnRecord
 from daemon.network.peers.priority import PeerPriority
 from daemon.network.peers.services import PeerServices
+from daemon.network.peers.unreachable import UnreachablePeers
 from daemon.network.running_parts import RunningParts, WhileRunning
 from daemon.network.settings import NetworkSettings
 from daemon.network.tls.certificate import BulkCertificate
 from daemon.network.traversal.context import OwnPorts, TraversalContext
 from daemon.network.traversal.expected import ExpectedConnections
 from daemon.network.traversal.messages import TRAVERSAL_PROTOCOL, Purpose
+from daemon.network.traversal.relay import RelayFigures
 from daemon.network.traversal.services import TraversalServices
 from daemon.system.trio_types import TaskStatus
 from protocol.identity import PeerId, Signer
@@ -104,6 +106,7 @@ class LibP2PNetwork:
         self._bulk_server = made.server
         self._paths = PathSelector(made.all, self._ways_to)
         self._expected = ExpectedConnections()
+        self._unreachable = UnreachablePeers()
         self._listeners: Listeners | None = None
 
     def _transport_context(self) -> TransportContext:
@@ -188,6 +191,7 @@ class LibP2PNetwork:
             self._refusals,
             self.open_stream,
             traversal.connector,
+            self._unreachable,
             min_connections=given.min_connections,
         )
         handlers = {
@@ -310,11 +314,18 @@ class LibP2PNetwork:
         )
         return tuple(map(str, known))
 
+    def unreachable(self) -> frozenset[PeerId]:
+        return self._unreachable.now(trio.current_time())
+
     def keep(self, peers: frozenset[PeerId]) -> None:
         self._priority.keep(peers)
 
     def source_of(self, peer: PeerId) -> Source:
         return self._priority.source_of(peer)
+
+    def relay_figures(self) -> RelayFigures:
+        """What this node relays for others."""
+        return self._running.relay_figures()
 
     # ---------------------------------------------------------------------------------- streams
 
@@ -323,7 +334,13 @@ class LibP2PNetwork:
         return ControlStream(stream, peer, self._control, self._closer)
 
     async def open_bulk(self, endpoint: Endpoint, protocol: str) -> ByteStream:
-        return await self._paths.open(endpoint, protocol)
+        try:
+            stream = await self._paths.open(endpoint, protocol)
+        except NoPath:
+            self._unreachable.note(endpoint.peer, trio.current_time())
+            raise
+        self._unreachable.clear(endpoint.peer)
+        return stream
 
     def serve(self, protocol: str, handler: StreamHandler) -> None:
         if protocol in self._handlers or protocol in (PEERS_PROTOCOL, TRAVERSAL_PROTOCOL):

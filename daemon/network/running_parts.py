@@ -11,6 +11,7 @@ from daemon.network.libp2p.host import Host
 from daemon.network.own_addresses import NOT_RUNNING, OwnAddresses
 from daemon.network.peers.services import PeerServices
 from daemon.network.traversal.preamble import Preamble
+from daemon.network.traversal.relay import RelayFigures
 from daemon.network.traversal.services import TraversalServices
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
@@ -87,6 +88,10 @@ class WhileRunning:
     def reach(self) -> Reachability:
         """Whether others can call this node, as far as is known."""
         return self.parts.traversal.monitor.reach if self.parts else UNKNOWN_REACHABILITY
+
+    def relay_figures(self) -> RelayFigures:
+        """What this node relays for others."""
+        return self.parts.traversal.relay.figures() if self.parts else RelayFigures()
 
     def crash(self, error: BaseException) -> None:
         """End the whole network with an error of our own that the library would hide."""

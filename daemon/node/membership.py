@@ -9,7 +9,7 @@ from pathlib import Path
 
 import trio
 
-from daemon.chain.home_runs import run_folder
+from daemon.chain.home_runs import RECORDS_FILE, run_folder
 from daemon.home.invitations import (
     Entry,
     certificate_of,
@@ -19,7 +19,6 @@ from daemon.home.invitations import (
     usual_invitation,
 )
 from daemon.home.run_membership import (
-    RECORDS_FILE,
     read_owner_records,
     revoked_error,
     save_owner_records,
@@ -32,6 +31,7 @@ from protocol.membership.owner_record import OwnerRecords
 from protocol.ports.disk import DiskFull
 from protocol.rules.versions import RULES_4
 from protocol.run.manifest import Manifest, SignedManifest
+from protocol.status.join_line import is_local, is_loopback
 
 # Between two looks at the file, into which the owner's commands write.
 LOOK_S = 1.0
@@ -107,7 +107,9 @@ def ready_line(node: NodeParts, signed: SignedManifest, addresses: Sequence[str]
     """Return the line that says how others join."""
     manifest, first = signed.open(), addresses[0]
     if manifest.rules < RULES_4 or manifest.admits == "open":
-        return f"Ready: others join with  hypergpud start --join {first}"
+        local = is_local(first) and not is_loopback(first)
+        others = "others in this network" if local else "others"
+        return f"Ready: {others} join with  hypergpud start --join {first}"
     if manifest.owner != node.signer.peer:
         return f"Ready at {first}. The run's owner invites others:  hypergpud invite"
     entry = Entry(

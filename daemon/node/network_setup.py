@@ -17,7 +17,14 @@ from daemon.node.discovery import network_settings
 from daemon.node.duplicate_key import DuplicateKeyDetector
 from daemon.node.node_parts import NodeParts
 from daemon.version import version
-from protocol.journal import AddressesChanged, InputRefused, NodeStarted, TrafficReport
+from protocol.journal import (
+    AddressesChanged,
+    InputRefused,
+    NodeStarted,
+    ReachReport,
+    TrafficReport,
+)
+from protocol.network.reachability import reachability_text
 from protocol.ports.network import Network
 from protocol.rules.versions import RULES_4
 from protocol.run.manifest import SignedManifest
@@ -61,14 +68,18 @@ def node_started(signed: SignedManifest, network: Network, *, name: str, role: s
     )
 
 
-async def report_network(network: Network, journal: Journal) -> None:
-    """Record the network's traffic, refusals and addresses every `REPORT_S`, until cancelled."""
+async def report_network(network: LibP2PNetwork, journal: Journal) -> None:
+    """Record traffic, refusals, addresses and reach every `REPORT_S`, until cancelled."""
     before: dict[str, int] = {}
     addresses = network.addresses
+    reported: ReachReport | None = None
     while True:
         if network.addresses != addresses:
             addresses = network.addresses
             journal.record(AddressesChanged(addresses=addresses))
+        if (report := _reach_report(network)) != reported:
+            reported = report
+            journal.record(report)
         traffic, refusals = network.traffic(), dict(network.refusals())
         journal.record(
             TrafficReport(
@@ -91,6 +102,19 @@ async def report_network(network: Network, journal: Journal) -> None:
                 )
         before = refusals
         await trio.sleep(REPORT_S)
+
+
+def _reach_report(network: LibP2PNetwork) -> ReachReport:
+    reach, relay = network.reach, network.relay_figures()
+    return ReachReport(
+        callable=reach.callable,
+        nat=reach.nat,
+        observed=reach.observed,
+        text=reachability_text(reach),
+        unreachable=tuple(sorted(network.unreachable())),
+        relay_sessions=relay.sessions,
+        relayed_bytes=relay.relayed_bytes,
+    )
 
 
 def lost_port_text(network: LibP2PNetwork) -> str:

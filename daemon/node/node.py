@@ -53,6 +53,7 @@ from daemon.node.node_parts import NodeParts
 from daemon.node.owner_orders import node_obeys, watch_orders
 from daemon.node.run_choice import enter_run
 from daemon.node.shutdown import SHUTDOWN_S, ForcedExit, Shutdown, watch_lifeline, watch_signals
+from daemon.node.stage_setup import configured_stage
 from daemon.services.service import Service, ServiceContext
 from daemon.services.training.engine import check_engine
 from daemon.services.training.service import TrainingService
@@ -204,8 +205,9 @@ async def _work(
                 working.start_soon(_finish_on_request, node.shutdown, services)
                 working.start_soon(announce, network, signed)
                 working.start_soon(chain.feed.run)
+                running = set(services)
                 for service in services:
-                    await working.start(_run_service, service, working.cancel_scope)
+                    await working.start(_run_service, service, running, working.cancel_scope)
                 begun.set()
                 control.serves(services, manifest.round.seconds, network)
                 obey = node_obeys(node, control)
@@ -238,14 +240,13 @@ async def _services(
         invitation=await in_thread(partial(load_own_invitation, node.config.home, signed.run)),
         owner_records=records,
     )
-    return [
-        TrainingService(
-            context,
-            binding=await chain.prepare(),
-            exclusion_reason=chain.exclusion_reason,
-            previous_task=await in_thread(partial(load_task, node.config.home, signed.run)),
-        )
-    ]
+    training = TrainingService(
+        context,
+        binding=await chain.prepare(),
+        exclusion_reason=chain.exclusion_reason,
+        previous_task=await in_thread(partial(load_task, node.config.home, signed.run)),
+    )
+    return [training, *await configured_stage(node)]
 
 
 def _record_start(node: NodeParts, signed: SignedManifest, network: LibP2PNetwork) -> None:
@@ -265,13 +266,18 @@ def _record_start(node: NodeParts, signed: SignedManifest, network: LibP2PNetwor
 
 async def _run_service(
     service: Service,
+    running: set[Service],
     scope: trio.CancelScope,
     *,
     task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Run a service; end the node when the service ends."""
+    """Run a service; end the node when the service ends, after the others ended in order."""
     await service.run(task_status=task_status)
-    scope.cancel()
+    running.remove(service)
+    for other in running:
+        other.finish()
+    if not running:
+        scope.cancel()
 
 
 async def _finish_on_request(shutdown: Shutdown, services: Sequence[Service]) -> None:

@@ -17,26 +17,12 @@ from daemon.network.network import LibP2PNetwork
 from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import network_settings
 from daemon.node.shutdown import ForcedExit, Shutdown, watch_lifeline, watch_signals
-from daemon.results.served_model import open_served_model
-from daemon.services.inference.service import InferenceService, StageSettings
+from daemon.node.stage_setup import StageChoice, stage_service
 from daemon.system.allocator import trim_memory
-from protocol.digest import SHOWN_DIGITS
 from protocol.errors import UserError
 from protocol.identity import PeerId, Signer
-from protocol.inference.layers import parse_layers
-from protocol.inference.model import ModelManifest
 
 _log = logging.getLogger(__name__)
-
-
-class StageChoice(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person asks a node to serve."""
-
-    model: str
-    # "a:b", a number of layers, or "" for all of them.
-    layers: str
-    # 0: four generations of the model's context.
-    cache_tokens: int
 
 
 class StageReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,10 +82,7 @@ async def _serve(
     shutdown: Shutdown,
     say: Callable[[str], None],
 ) -> None:
-    say(f"Reading {choice.model}.")
-    local = await open_served_model(config, choice.model, say)
-    settings = _settings(config, choice, local.manifest)
-    service = InferenceService(local, settings, signer, serials.next, _refuse, say)
+    service = await stage_service(config, choice, signer, serials.next, _refuse, say)
     network = LibP2PNetwork(
         msgspec.structs.replace(network_settings(config), serials=serials.next),
         secret,
@@ -111,7 +94,7 @@ async def _serve(
         return msgspec.json.encode(
             StageReport(
                 model=service.model.hex(),
-                name=local.manifest.name,
+                name=service.manifest.name,
                 addresses=network.addresses,
                 generations=service.open_generations,
                 detail=service.status().detail,
@@ -125,38 +108,9 @@ async def _serve(
     async with service.resources(), network.running(), trio.open_nursery() as nursery:
         await nursery.start(serve_control, config.home, {"stage": report, "stop": stop})
         await nursery.start(service.run)
-        info, model = service.info, service.model.hex()[:SHOWN_DIGITS]
-        assert info is not None
-        say(
-            f"Serving layers {info.layers} of {local.manifest.name} ({model}) on {info.device},"
-            f" {info.layer_tokens_per_s / len(info.layers):.0f} tokens/s alone,"
-            f" room for {info.cache_tokens} tokens."
-        )
         say(f"Ready: hypergpud generate PROMPT --join {network.addresses[0]}")
         await shutdown.wait()
         service.finish()
-
-
-def _settings(config: Config, choice: StageChoice, manifest: ModelManifest) -> StageSettings:
-    """Return what the stage serves. Raises `UserError("LAYERS")`."""
-    count = int(choice.layers) if choice.layers.isdecimal() else manifest.layers
-    if not 1 <= count <= manifest.layers:
-        raise UserError(
-            "LAYERS",
-            f"A stage of {count} layers is asked for.",
-            why=f"{manifest.name} has {manifest.layers} layers",
-            fix=f"--layers {manifest.layers}, or leave --layers out",
-            exit_code=2,
-        )
-    layers = parse_layers(choice.layers, manifest.layers) if ":" in choice.layers else None
-    if layers is None and count == manifest.layers:
-        layers = parse_layers(f"0:{count}", manifest.layers)
-    return StageSettings(
-        name=config.node.name,
-        layers=layers,
-        count=count,
-        cache_tokens=choice.cache_tokens or 4 * manifest.context,
-    )
 
 
 def _refuse(reason: str, peer: PeerId, detail: str) -> None:

@@ -40,6 +40,7 @@ from protocol.journal.peers import (
     PeerReport,
     PeerScored,
     PeerUp,
+    ReachReport,
     TrafficReport,
 )
 from protocol.journal.rounds import (
@@ -98,6 +99,7 @@ __all__ = [
     "PhaseEntered",
     "Planned",
     "QuorumReport",
+    "ReachReport",
     "RoundAveraged",
     "RoundCertified",
     "Stuck",
@@ -144,6 +146,7 @@ AnyEvent = (
     | PeerScored
     | PeerForgotten
     | InputRefused
+    | ReachReport
     | TrafficReport
     | WorkDropped
     | CheckpointWritten

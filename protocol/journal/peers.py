@@ -141,6 +141,23 @@ class InputRefused(JournalEvent, frozen=True, kw_only=True, tag="Refused"):
     durable: ClassVar[bool] = False
 
 
+class ReachReport(JournalEvent, frozen=True, kw_only=True, tag=True):
+    """Whether others can call this node, and what it relays for others.
+
+    `callable`, `nat` and `observed` are those of `protocol.network.reachability.Reachability`, and
+    `text` says them in a sentence. `unreachable` are peers to which every path failed lately.
+    """
+
+    callable: bool | None
+    nat: str
+    observed: str
+    text: str
+    unreachable: tuple[str, ...] = ()
+    relay_sessions: int = 0
+    relayed_bytes: int = 0
+    durable: ClassVar[bool] = False
+
+
 class TrafficReport(JournalEvent, frozen=True, kw_only=True, tag=True):
     """Bytes sent and received since the start, and the open connections."""
 

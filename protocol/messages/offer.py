@@ -16,7 +16,7 @@ from msgspec import Meta
 from protocol.messages.base import Hash, Message, Natural, Signature
 from protocol.messages.membership import MAX_INVITATION_BYTES, MAX_STATEMENTS, Statement
 from protocol.network.coordinate import Coordinate
-from protocol.network.peer_observation import MAX_OBSERVATIONS, PeerObservation
+from protocol.network.peer_observation import MAX_OBSERVATIONS, NAME_BYTES, PeerObservation
 from protocol.run.task_digest import Name
 
 MAX_DRAWN = 1 << 32
@@ -29,6 +29,10 @@ MAX_ROUNDS = 1 << 20
 """The most rounds of training that an offer may hold: two months of rounds of 5 s."""
 MAX_STRETCHES = 4
 """The stretches of data that an offer names: older work is dropped before it is offered again."""
+MAX_UNREACHABLE = 16
+"""The peers that an offer names as unreachable, of 10 bytes each: a quarter of a large group."""
+
+ShortName = Annotated[bytes, Meta(min_length=NAME_BYTES, max_length=NAME_BYTES)]
 
 
 class Binding(
@@ -164,6 +168,8 @@ class TrustReady(
     invitation: Annotated[bytes, Meta(max_length=MAX_INVITATION_BYTES)] = b""
     # The samples behind the offer, for voters that audit the work.
     data: Annotated[tuple[DataStretch, ...], Meta(max_length=MAX_STRETCHES)] = ()
+    # The short names of peers to which every path failed (`protocol/planning/paths.py`).
+    unreachable: Annotated[tuple[ShortName, ...], Meta(max_length=MAX_UNREACHABLE)] = ()
 
 
 def task_of(offer: Ready) -> bytes:

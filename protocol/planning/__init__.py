@@ -7,6 +7,7 @@ group_choice.py        the choice: which groups a round gets. To change how the 
 unmeasured_choice.py   the choice while too little of the network is measured to predict anything
 choice_reasons.py      the sentence that a plan gives for its choice
 group_proposals.py     the candidates: groups of members that are near each other
+paths.py               which members wait because they have no path to another one
 time_model.py          the prediction: how long a round takes with given groups
 group_size_history.py  what a plan leaves for the next one, so that group sizes do not flap
 

@@ -20,6 +20,9 @@ from protocol.planning.group_proposals import GroupBounds
 NEWCOMERS_PLACES = 16
 """The places that newcomers get where members want all of them."""
 
+RANKS: Mapping[Role, int] = {Role.NEWCOMER: 0, Role.MEMBER: 1, Role.VOTER: 2}
+"""Who waits last where two members cannot be in one plan."""
+
 T = TypeVar("T")
 
 

@@ -43,7 +43,8 @@ from protocol.planning.chosen_groups import GroupChoice
 from protocol.planning.group_proposals import GroupBounds
 from protocol.planning.group_size_history import GroupSizeHistory
 from protocol.planning.paced_plan import check_length, paced
-from protocol.planning.places import choose_among_members, placed
+from protocol.planning.paths import without_path
+from protocol.planning.places import RANKS, choose_among_members, placed
 from protocol.planning.round_length import round_length
 from protocol.planning.time_model import TimeModel, VectorSizes
 from protocol.rules.registry import rule_set, rules_of
@@ -128,8 +129,17 @@ def make_plan(
         by_peer,
         key=lambda peer: (peer != leader, digest(parent, view.to_bytes(8, "big"), peer.encode())),
     )
+    apart: dict[PeerId, PeerId] = {}
     if trust is not None:
         drawn = placed(drawn, roles, trust.record, MAX_GROUP_LIMIT)
+        apart = without_path(
+            [(peer, ready) for peer, (_, ready) in sorted(by_peer.items())],
+            leader,
+            lambda peer: RANKS[roles[peer]],
+            drawn,
+            group.min_peers,
+        )
+        drawn = [peer for peer in drawn if peer not in apart]
     chosen = [by_peer[peer] for peer in sorted(drawn[:MAX_GROUP_LIMIT])]
     sizes = sizes_of(manifest, chunks)
     # A voter that is slow keeps its vote, and its place.
@@ -154,6 +164,8 @@ def make_plan(
             f"; {len(drawn)} nodes were ready, but a plan holds {MAX_GROUP_LIMIT}: "
             "the others' work counts in the next round"
         )
+    for peer, other in sorted(apart.items()):
+        reason += f"; without {short(peer)}: no path between it and {short(other)}, its work waits"
     if late:
         reason += (
             f"; without {', '.join(late)}: too slow for the deadline of "

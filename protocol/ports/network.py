@@ -166,6 +166,12 @@ class Network(Protocol):
     def links(self) -> Sequence[Link]:
         """Every live connection."""
 
+    def unreachable(self) -> frozenset[PeerId]:
+        """The peers to which every path failed lately, since when none has led there.
+
+        A peer that is gone is among them too, and one that nobody tried to reach is not.
+        """
+
     def keep(self, peers: frozenset[PeerId]) -> None:
         """Prefer exactly these peers to strangers wherever something is scarce.
 

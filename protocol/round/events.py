@@ -47,6 +47,8 @@ class LivePeersChanged(Event, frozen=True, kw_only=True):
     live: frozenset[PeerId]
     # Peers that this node would not plan with (`protocol/network/peer_health.py`).
     avoided: frozenset[PeerId] = frozenset()
+    # Live peers to which no path leads from this node, so that no offer of theirs arrives.
+    unreachable: frozenset[PeerId] = frozenset()
 
 
 class PeerLost(Event, frozen=True, kw_only=True):

@@ -117,7 +117,13 @@ def recovery_failed(state: RoundState, event: e.RecoveryFailed, now: float) -> T
 def live_in_fetch(state: RoundState, event: e.LivePeersChanged, now: float) -> Transition:
     """Update the live peers: with any at this tip, there are rounds to return to."""
     came = event.live - state.live
-    after = replace(state, live=event.live, avoided=event.avoided, lost=state.lost - came)
+    after = replace(
+        state,
+        live=event.live,
+        avoided=event.avoided,
+        unreachable=event.unreachable,
+        lost=state.lost - came,
+    )
     return after, forward_leaves(after, came)
 
 

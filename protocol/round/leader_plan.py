@@ -34,7 +34,8 @@ def try_plan(state: RoundState, now: float, *, final: bool) -> Transition:
     avoided = _avoided(state, ready)
     kept = _admitted(state, [entry for entry in offers if entry[0].peer not in avoided])
     ready, expected = ready - avoided, expected - avoided
-    all_ready = expected - state.passed_over <= ready and len(ready) >= least
+    waited_for = expected - state.passed_over - state.unreachable
+    all_ready = waited_for <= ready and len(ready) >= least
     missing = missing_quorum(state, ready, now)
     if context.me in ready and len(ready) >= least and not missing and (all_ready or final):
         plan = make_plan(

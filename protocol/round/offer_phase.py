@@ -55,7 +55,13 @@ def live_changed(state: RoundState, event: e.LivePeersChanged, now: float) -> Tr
     other for good.
     """
     came = event.live - state.live
-    state = replace(state, live=event.live, avoided=event.avoided, lost=state.lost - came)
+    state = replace(
+        state,
+        live=event.live,
+        avoided=event.avoided,
+        unreachable=event.unreachable,
+        lost=state.lost - came,
+    )
     state, actions = follow_order(state)
     state, planning = leader_plan.try_plan(state, now, final=False)
     return state, [*forward_leaves(state, came), *actions, *planning]

@@ -117,6 +117,8 @@ class RoundState(msgspec.Struct, frozen=True, kw_only=True):
     live: frozenset[PeerId] = frozenset()
     # Nodes in quarantine here: this node's plan leaves them out while enough others are ready.
     avoided: frozenset[PeerId] = frozenset()
+    # Live peers whose offers cannot arrive; see `LivePeersChanged`.
+    unreachable: frozenset[PeerId] = frozenset()
     # Nodes lost since this round began.
     lost: frozenset[PeerId] = frozenset()
     # Leaders that were just passed over: a plan does not wait for them.

@@ -28,7 +28,7 @@ from protocol.status.peer_effects import (
     peer_report,
     peer_up,
 )
-from protocol.status.records import EventLine, QuorumSummary
+from protocol.status.records import EventLine, QuorumSummary, ReachSummary
 from protocol.status.round_effects import (
     is_known,
     planned,
@@ -57,12 +57,16 @@ MAX_TROUBLE_CHARS = 512
 MAX_ADDRESSES = 32
 """Addresses of this node: a few for each of its interfaces."""
 
+MAX_UNREACHABLE = 64
+"""Peers without a path: as many as a plan has members."""
+
 _QUIET = (
     journal.PhaseEntered,
     journal.TrainingProgress,
     journal.AnchorScored,
     journal.PeerReport,
     journal.PeerScored,
+    journal.ReachReport,
     journal.TrafficReport,
     journal.CheckpointWritten,
     journal.DiskReport,
@@ -170,6 +174,19 @@ def _traffic(state: StatusState, event: journal.TrafficReport) -> None:
     )
 
 
+def _reach(state: StatusState, event: journal.ReachReport) -> None:
+    reach = ReachSummary(
+        callable=event.callable,
+        nat=clean(event.nat, MAX_NAME_CHARS),
+        observed=clean(event.observed, MAX_NAME_CHARS),
+        text=clean(event.text, MAX_TEXT_CHARS),
+        unreachable=event.unreachable[:MAX_UNREACHABLE],
+        relay_sessions=whole(event.relay_sessions),
+        relayed_bytes=whole(event.relayed_bytes),
+    )
+    state.you = replace(state.you, reach=reach)
+
+
 def _chain_report(state: StatusState, event: journal.ChainReport) -> None:
     _, sentence = describe(event)
     state.rewards = sentence
@@ -244,6 +261,7 @@ EFFECTS: dict[type[journal.JournalEvent], Callable[[StatusState, Any], None]] = 
     journal.PeerScored: peer_scored,
     journal.PeerForgotten: peer_forgotten,
     journal.InputRefused: _refused,
+    journal.ReachReport: _reach,
     journal.TrafficReport: _traffic,
     journal.WorkDropped: work_dropped,
     journal.CheckpointWritten: _checkpoint_written,

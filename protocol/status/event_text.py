@@ -58,6 +58,7 @@ WORDS: dict[type[journal.JournalEvent], Callable[[Any, NameOf], LeveledText]] = 
     journal.PeerForgotten: peer_text.peer_forgotten,
     journal.PeerRegistered: peer_text.peer_registered,
     journal.InputRefused: peer_text.input_refused,
+    journal.ReachReport: peer_text.reach_report,
     journal.TrafficReport: peer_text.traffic_report,
 }
 

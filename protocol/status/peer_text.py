@@ -17,8 +17,11 @@ _REGISTRATIONS = {
 }
 
 
+_PATHS = {"relayed": "through a relay", "punched": "through both routers"}
+
+
 def peer_up(event: journal.PeerUp, name_of: NameOf) -> LeveledText:
-    path = "through a relay" if event.path == "relayed" else "directly"
+    path = _PATHS.get(event.path, "directly")
     where = f" at {event.address}" if event.address else ""
     return "info", f"Connected {path} to {name_of(event.peer)}{where}."
 
@@ -57,6 +60,14 @@ def input_refused(event: journal.InputRefused, name_of: NameOf) -> LeveledText:
     return (
         "warning",
         f"Refused input from {sender} ({event.reason}{times}){because(event.detail)}",
+    )
+
+
+def reach_report(event: journal.ReachReport, name_of: NameOf) -> LeveledText:
+    relays = f" It relays {quantity(event.relay_sessions, 'connection')} for others."
+    return (
+        "warning" if event.callable is False else "info",
+        f"{event.text}{relays if event.relay_sessions else ''}",
     )
 
 

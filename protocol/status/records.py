@@ -2,8 +2,8 @@
 
 Their field names are those of `/api/v1/status` and of `hypergpud status --json`.
 
-Of the project, this module imports `reference.py` and `totals.py` alone: `hypergpud status` reads
-these records and must answer at once, but `protocol.identity`, where `PeerId` lives, loads a
+Of the project, this module imports only what loads quickly: `hypergpud status` reads these records
+and must answer at once, but `protocol.identity`, where `PeerId` lives, loads a
 cryptography library.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import msgspec
 
 from protocol.status.reference import ReferenceCurve
+from protocol.status.round_points import RoundPoint
 from protocol.status.totals import Totals
 
 # The same as protocol.identity.PeerId.
@@ -42,6 +43,23 @@ class EventLine(msgspec.Struct, frozen=True, kw_only=True):
     at: float
     level: str
     text: str
+
+
+class ReachSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether others can call this node, and what it relays.
+
+    `callable` is None until a member has tried. `nat` is "unknown", "none", "cone" or "symmetric".
+    `observed` is the address at which members see this node. `unreachable` are peers to which every
+    path failed lately. `relay_sessions` are the connections that this node relays now.
+    """
+
+    callable: bool | None = None
+    nat: str = "unknown"
+    observed: str = ""
+    text: str = ""
+    unreachable: tuple[PeerId, ...] = ()
+    relay_sessions: int = 0
+    relayed_bytes: int = 0
 
 
 class NodeSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +102,7 @@ class NodeSummary(msgspec.Struct, frozen=True, kw_only=True):
     trained_s: float = 0.0
     disk_written_bytes: int = 0
     disk_hourly_bytes: int = 0
+    reach: ReachSummary = ReachSummary()
     # Why the disk refuses to write now; empty while it does not.
     disk_refusal: str = ""
 
@@ -348,3 +367,5 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     membership: MembershipSummary | None = None
     lost: tuple[PeerSummary, ...] = ()
     totals: Totals = Totals()
+    # The charts over time, the oldest first and evenly thinned.
+    points: tuple[RoundPoint, ...] = ()

@@ -24,6 +24,7 @@ from collections import Counter
 from protocol.journal import NOT_OFFERED
 from protocol.status.figures import count, duration, loss, phase_words, quantity
 from protocol.status.held_out_scores import overfitting, rising
+from protocol.status.join_line import join_line
 from protocol.status.membership import membership_trouble
 from protocol.status.records import PeerSummary
 from protocol.status.standstill import recently_heard, standstill
@@ -79,11 +80,11 @@ def _alone(state: StatusState, training: list[PeerSummary]) -> LeveledText:
             f"Waiting: {others} connected but not ready; {waiting}. "
             "To see what each node does: hypergpud peers",
         )
-    address = state.you.addresses[0] if state.you.addresses else "MULTIADDR"
+    how = join_line(state.you) or "others join with: hypergpud start --join MULTIADDR"
     needed = "" if state.min_peers <= 2 else f" for {state.min_peers - 1} more nodes"
     return (
         "warning",
-        f"Alone; {waiting}{needed}. Invite others with: hypergpud start --join {address}",
+        f"Alone; {waiting}{needed}. {how[0].upper()}{how[1:]}",
     )
 
 
@@ -249,11 +250,32 @@ def verdict_of(state: StatusState, now: float) -> LeveledText:
     if weak := membership_trouble(state):
         sentence = f"{sentence}. {weak}"
         level = level if level == "bad" else "warning"
+    if apart := _without_path(state, now):
+        sentence = f"{sentence}. {apart}"
+        level = level if level == "bad" else "warning"
     for worse, trouble in sorted(state.troubles.values()):
         shown = trouble[:1].upper() + trouble[1:]
         sentence = f"{shown}. {sentence}" if worse == "bad" else f"{sentence}. {shown}"
         level = worse if level != "bad" else level
     return level, sentence
+
+
+def _without_path(state: StatusState, now: float) -> str:
+    """Say which nodes that train have no path to this one, and what to do; else empty."""
+    training = recently_heard(list(state.peers.values()), now)
+    reach = state.you.reach
+    apart = [
+        peer.peer for peer in training if peer.peer in reach.unreachable and not peer.connected
+    ]
+    if not apart:
+        return ""
+    others = f" and {len(apart) - 1} more" if len(apart) > 1 else ""
+    own = "Others cannot call this node" if reach.callable is False else "This node can be called"
+    return (
+        f"No path to {state.name_of(apart[0])}{others}: {own.lower()}, and no member relays between"
+        " the two, so that a round holds one of them at a time. Forward a port to this node, or let"
+        " a member that can be called relay (network.relay = true)"
+    )
 
 
 def _after(still: LeveledText | None, advice: LeveledText) -> LeveledText:

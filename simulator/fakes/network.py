@@ -10,6 +10,7 @@ from typing import Protocol
 import trio
 
 from daemon.network.limits.prefixes import prefix_of
+from daemon.network.peers.unreachable import UnreachablePeers
 from protocol.errors import Unreachable
 from protocol.identity import PeerId, short
 from protocol.ports.byte_stream import ByteStream, StreamHandler
@@ -99,6 +100,7 @@ class FakeNetwork:
         self._watchers: list[FakeLinkChanges] = []
         self._refusals: Counter[str] = Counter()
         self._kept: frozenset[PeerId] = frozenset()
+        self._unreachable = UnreachablePeers()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -166,9 +168,12 @@ class FakeNetwork:
         if is_cut(self._swarm.paths, self, target):
             await trio.sleep(DIAL_TIMEOUT_S)
         if is_cut(self._swarm.paths, self, target) or not self.alive:
+            self._unreachable.note(peer, trio.current_time())
             raise Unreachable(f"{short(peer)} did not answer for {DIAL_TIMEOUT_S:g} s")
         if not target.alive:
+            self._unreachable.note(peer, trio.current_time())
             raise Unreachable(f"{short(peer)} refused the connection")
+        self._unreachable.clear(peer)
         return target
 
     async def _open(self, connection: FakeConnection, protocol: str) -> ByteStream:
@@ -221,6 +226,9 @@ class FakeNetwork:
         await trio.sleep(LOOKUP_S)
         return self._swarm.providers(key, self.peer)
 
+    def unreachable(self) -> frozenset[PeerId]:
+        return self._unreachable.now(trio.current_time())
+
     def keep(self, peers: frozenset[PeerId]) -> None:
         self._kept = peers
 
@@ -265,6 +273,7 @@ class FakeNetwork:
 
     def link_made(self, connection: FakeConnection, peer: PeerId) -> None:
         self.connections[peer] = connection
+        self._unreachable.clear(peer)
         self._report(LinkChange(peer=peer, up=True, reason="connected"))
 
     def link_lost(self, connection: FakeConnection, peer: PeerId, reason: str) -> None:

@@ -223,6 +223,9 @@ class FaultyNetwork:
     def serve_bulk(self, protocol: str, handler: StreamHandler) -> None:
         self.inner.serve_bulk(protocol, handler)
 
+    def unreachable(self) -> frozenset[PeerId]:
+        return self.inner.unreachable()
+
     def admit(self, endpoint: Endpoint) -> None:
         self.inner.admit(endpoint)
 

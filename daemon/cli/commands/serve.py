@@ -96,11 +96,12 @@ def serve(
         from daemon.logs import set_up_logging  # noqa: PLC0415
         from daemon.node import stage_node  # noqa: PLC0415
         from daemon.node.app import run_trio  # noqa: PLC0415
+        from daemon.node.stage_setup import StageChoice  # noqa: PLC0415
 
         set_up_logging(
             verbose=invocation.verbose, quiet=invocation.quiet, file=config.home / LOG_FILE
         )
-        choice = stage_node.StageChoice(model=model, layers=layers, cache_tokens=cache_tokens or 0)
+        choice = StageChoice(model=model, layers=layers, cache_tokens=cache_tokens or 0)
         return run_trio(
             partial(stage_node.run, config, choice, signer, secret, lifeline, invocation.say)
         )

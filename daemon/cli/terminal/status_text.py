@@ -23,7 +23,8 @@ from protocol.status.figures import (
     size,
     tail,
 )
-from protocol.status.records import RunSummary
+from protocol.status.join_line import join_line
+from protocol.status.records import ReachSummary, RunSummary
 
 MARKS = {"good": "✓", "info": "i", "warning": "!", "bad": "✕"}
 OUTCOMES = {"counted": "✓", "observed": "●", "late": "◔", "lost": "✕", "idle": "–", "missed": "!"}
@@ -110,7 +111,7 @@ def how_others_join(status: Status) -> str:
     """Return what others type to take part, or who tells them."""
     run, you = status.run, status.you
     if run.admits != "invite":
-        return f"others join with: hypergpud start --join {you.addresses[0]}"
+        return join_line(you)
     whose = "a friend joins with the line of" if run.owner == you.peer else "the owner invites with"
     return f"{whose}: hypergpud invite"
 
@@ -186,14 +187,16 @@ def _network(status: Status, ink: Ink, width: int) -> list[str]:
         network.control_sent + network.bulk_sent,
         network.control_received + network.bulk_received,
     )
-    direct, streams, relayed = (
-        sum(peer.path == path for peer in status.peers) for path in ("direct", "libp2p", "relayed")
+    direct, punched, streams, relayed = (
+        sum(peer.path == path for peer in status.peers)
+        for path in ("direct", "punched", "libp2p", "relayed")
     )
+    through = f"{punched} through both routers, " if punched else ""
     without = f"{streams} without a direct path for gradients, " if streams else ""
     together = (
         f"{quantity(run.nodes, 'node')} training, {rate(run.samples_per_second)} samples/s together"
     )
-    links = f"{together}; {direct} direct, {without}{relayed} through a relay"
+    links = f"{together}; {direct} direct, {through}{without}{relayed} through a relay"
     # The plan of the last round stays here while this node is alone.
     plan = f"last plan: {run.plan}{_how_far_off(run.prediction_error)}" if run.plan else ""
     refused = ", ".join(
@@ -204,8 +207,22 @@ def _network(status: Status, ink: Ink, width: int) -> list[str]:
         plan,
         f"sent {size(sent)}, received {size(received)}",
         f"refused: {refused}" if refused else "",
+        _reach(status.you.reach),
     ]
     return _lines(ink, "Network", [wrapped(line, width, LABEL) for line in lines])
+
+
+def _reach(reach: ReachSummary) -> str:
+    """Say whether others can call this node, and what it relays; "" before that is known."""
+    if not reach.text or reach.callable is None:
+        return ""
+    relays = (
+        f" It relays {quantity(reach.relay_sessions, 'connection')} for others,"
+        f" {size(reach.relayed_bytes)} so far."
+        if reach.relayed_bytes
+        else ""
+    )
+    return f"{reach.text}{relays}"
 
 
 def votes_line(run: RunSummary) -> str:

@@ -108,7 +108,12 @@ class PathSelector:
         return peer in self._fallbacks or peer in self._incoming or peer in self._direct
 
     async def open(self, endpoint: Endpoint, protocol: str) -> ByteStream:
-        """A bulk stream over the best path. Raises `Unreachable`."""
+        """A bulk stream over the best path.
+
+        Raises:
+            NoPath: No kind of path leads to the peer.
+            Unreachable: A path does, but the peer refuses or shows the wrong identity.
+        """
         peer, failures, kinds = endpoint.peer, "", self._kinds_to(endpoint)
         transports = {transport.kind: transport for transport in self._transports}
         for kind in kinds[self._first_to_try(peer, kinds) : -1]:
@@ -123,17 +128,9 @@ class PathSelector:
         try:
             stream = await last.open(endpoint, protocol)
         except Unreachable as error:
-            raise Unreachable(f"{failures}over {last.kind}: {error}") from error
+            raise NoPath(f"{failures}over {last.kind}: {error}") from error
         self._remember(peer, kinds, last.kind, failures)
         return stream
-
-    def has_better(self, endpoint: Endpoint) -> bool:
-        """Whether another path should be tried now than the one that this node's streams take."""
-        fallback = self._fallbacks.get(endpoint.peer)
-        if fallback is None:
-            return False
-        kinds = self._kinds_to(endpoint)
-        return fallback.kind != kinds[0] and self._first_to_try(endpoint.peer, kinds) == 0
 
     def _kinds_to(self, endpoint: Endpoint) -> tuple[PathKind, ...]:
         if self._ways_to is None:

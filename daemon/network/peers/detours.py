@@ -9,6 +9,7 @@ import trio
 from daemon.network.libp2p.connection import MeasuredYamux
 from daemon.network.libp2p.host import Host
 from daemon.network.peers.live_connections import LiveConnections
+from daemon.network.peers.unreachable import UnreachablePeers
 from daemon.network.traversal.connector import Connector
 from protocol.errors import Unreachable
 from protocol.identity import PeerId
@@ -26,8 +27,19 @@ YIELD_S = 1.0
 class Detours:
     """Connects around routers: punched where both ends' routers allow it, else relayed."""
 
-    def __init__(self, host: Host, connector: Connector, connections: LiveConnections) -> None:
+    def __init__(
+        self,
+        host: Host,
+        connector: Connector,
+        connections: LiveConnections,
+        unreachable: UnreachablePeers,
+    ) -> None:
         self._host, self._connector, self._connections = host, connector, connections
+        self._unreachable = unreachable
+
+    def connected(self, peer: PeerId) -> None:
+        """Note that a connection to the peer is up."""
+        self._unreachable.clear(peer)
 
     async def connect(self, peer: PeerId) -> None:
         """Connect to `peer`, unless it connects first. Raises `Unreachable`."""
@@ -43,6 +55,7 @@ class Detours:
                 reasons.append(str(error))
             else:
                 return
+        self._unreachable.note(peer, trio.current_time())
         raise Unreachable("; ".join(reasons))
 
     async def _connect(self, peer: PeerId, way: Way) -> None:

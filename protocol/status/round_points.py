@@ -11,9 +11,9 @@ PHASES = ("train", "ready", "scatter", "reduce", "vote")
 class RoundPoint(msgspec.Struct, frozen=True, kw_only=True):
     """What the charts show of one certificate.
 
-    `took_s` is the time since the certificate before: at least 50 ms, or 0 where it is unknown. `phases` has the
-    seconds of each of `PHASES` on this node, or is empty where it took no part. `failed` counts the
-    tries without a certificate before this one.
+    `took_s` is the time since the certificate before: at least 50 ms, or 0 where it is unknown.
+    `phases` has the seconds of each of `PHASES` on this node, or is empty where it took no part.
+    `failed` counts the tries without a certificate before this one.
     """
 
     number: int

@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -21,9 +22,10 @@ KILLS = 20
 READERS = 4
 
 
-def page_of(observer: Daemon) -> str:
+def page_of(observer: Daemon, start: int = 0) -> str:
+    """Return the address of the page of start number `start`; empty before it is ready."""
     found = re.findall(r"Ready: the page is at (http\S+)", observer.log())
-    return str(found[-1]) if found else ""
+    return str(found[start]) if len(found) > start else ""
 
 
 def history(page: str) -> list[int]:
@@ -59,7 +61,7 @@ def test_observer_killed_twenty_times_under_load_has_a_complete_history(tmp_path
         for reader in readers:
             reader.start()
         try:
-            for _ in range(KILLS):
+            for start in range(1, KILLS + 1):
                 time.sleep(seed.uniform(0.5, 3.0))
                 swarm.daemons.remove(observer)
                 observer.kill_alone()
@@ -68,8 +70,8 @@ def test_observer_killed_twenty_times_under_load_has_a_complete_history(tmp_path
                     swarm._lifeline, {"observer": {"host": "127.0.0.1", "port": 0}}, arguments
                 )
                 swarm.daemons.append(observer)
-                swarm.until(lambda: page_of(observer), "the observer is back", 60)
-                page[0] = page_of(observer)
+                swarm.until(partial(page_of, observer, start), "the observer is back", 60)
+                page[0] = page_of(observer, start)
         finally:
             stop.set()
             for reader in readers:

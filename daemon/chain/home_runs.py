@@ -13,11 +13,15 @@ from daemon.disk.chain_file import ChainFile
 from daemon.swarm.chain_sync import unpack_record
 from protocol.certificates.certificate import OpenCertificate, open_certificate
 from protocol.digest import Digest
-from protocol.errors import UserError
+from protocol.errors import PeerFault, UserError
+from protocol.membership.owner_record import OwnerRecords
 from protocol.messages.base import UNREADABLE
 from protocol.run.manifest import MAX_MANIFEST_BYTES, Manifest, SignedManifest
+from protocol.settlement.history import CertifiedHistory
 
 MANIFEST_FILE = "manifest"
+RECORDS_FILE = "owner-records"
+MOST_RECORD_BYTES = 1 << 20
 # How often the certificates are read. A daemon in the middle of a write looks like damage once, and
 # not twice.
 LOOKS = 2
@@ -90,10 +94,11 @@ def settled_run(home: Path, named: str | None) -> HomeRun:
     )
 
 
-def certificates_of(
-    home: Path, run: HomeRun, report: Callable[[str], None]
-) -> list[OpenCertificate]:
-    """Read a run's certificates. Raises `UserError("NO_CERTIFICATES")` if there is none."""
+def certificates_of(home: Path, run: HomeRun, report: Callable[[str], None]) -> CertifiedHistory:
+    """Read a run's certificates and its owner's recoveries.
+
+    Raises `UserError("NO_CERTIFICATES")` if there is no certificate.
+    """
     opened = certificates_on_disk(home, run, report)
     if not opened:
         raise UserError(
@@ -101,7 +106,19 @@ def certificates_of(
             f"No round of the run {run.manifest.name!r} is certified yet.",
             why="there is nothing to add up",
         )
-    return opened
+    return CertifiedHistory(run.run, opened, owner_records_of(home, run).recoveries)
+
+
+def owner_records_of(home: Path, run: HomeRun) -> OwnerRecords:
+    """Return the owner's records that this home holds; a damaged file counts as none."""
+    records = OwnerRecords(run.run, run.manifest.owner)
+    try:
+        with (run_folder(home, run.run) / RECORDS_FILE).open("rb") as stream:
+            records.add_encoded(stream.read(MOST_RECORD_BYTES))
+    except (OSError, PeerFault):
+        # Other nodes have the records, and give them back.
+        return records
+    return records
 
 
 def certificates_on_disk(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ from daemon.chain.certified_totals import CertifiedTotals
 from daemon.chain.client_setup import account_turn, open_chain
 from daemon.chain.datasets import fetch_dataset, load_dataset, serve_datasets
 from daemon.chain.heartbeater import AgentIdentity, Heartbeater
-from daemon.chain.home_runs import HomeRun
+from daemon.chain.home_runs import HomeRun, owner_records_of
 from daemon.chain.registrar import Registrar
 from daemon.config.settings import ChainConfig, OracleConfig
 from daemon.disk.atomic import write_atomically
@@ -33,15 +33,18 @@ from protocol.chain.account_binding import check_binding
 from protocol.chain.errors import ChainError
 from protocol.chain.keccak import Address, account_bytes
 from protocol.chain.port import Chain, Proposal
+from protocol.digest import Digest
 from protocol.errors import PeerFault, UserError
 from protocol.identity import PeerId
 from protocol.journal import ChainReport, JournalEvent, Warned
 from protocol.messages.base import UNREADABLE
+from protocol.messages.membership import Recovery
 from protocol.messages.offer import Binding
 from protocol.ports.network import Network
 from protocol.ports.offload import Offload
 from protocol.rules.versions import RULES_4
 from protocol.run.manifest import SignedManifest
+from protocol.settlement.history import CertifiedHistory
 from protocol.settlement.paid_work import PaidWork
 from protocol.settlement.rules import Settlement
 
@@ -92,12 +95,18 @@ class Payee:
         self._chain: Chain | None = None
         checked = self._run.manifest.rules >= RULES_4
         self.figures = CertifiedTotals(
-            peer, PaidWork(signed.run, self._run.manifest) if checked else None
+            peer,
+            PaidWork(signed.run, self._run.manifest, self._recoveries()) if checked else None,
         )
         settlement = self._run.manifest.settlement
         self._registrar = (
             None if settlement is UNSET else Registrar(settlement, peer, record, time.time)
         )
+
+    def _recoveries(self) -> Mapping[Digest, Recovery]:
+        """Return the owner's recoveries that this home knows, by name."""
+        known = owner_records_of(self._home, self._run).recoveries
+        return CertifiedHistory(self._run.run, (), known).recoveries
 
     @property
     def wanted(self) -> bool:

@@ -28,8 +28,12 @@ from protocol.settlement.dataset import (
     make_dataset,
     work_of,
 )
+from protocol.settlement.history import last_in_lineage, taken_back
 from protocol.settlement.totals import SettlementTotals, settle
 from protocol.status.figures import tokens
+
+# A root that is active was settled before; a later recovery does not take it back.
+ACTIVE = "active"
 
 
 class SettlementDraft(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,9 +144,14 @@ def draft_settlement(
             fix="hypergpud settle --fund TOKENS, or name a smaller --pool",
         )
     fresh = tuple(one.term for one in not_settled(offences, earlier))
-    terms = EpochTerms(
-        epoch=epoch, pool=amount_bytes(hands_out), tip=certificates[-1].hash, offences=fresh
-    )
+    last = last_in_lineage(certificates)
+    if last is None:
+        raise UserError(
+            "NOTHING",
+            "There is nothing to propose.",
+            why="the run's owner took every certificate back",
+        )
+    terms = EpochTerms(epoch=epoch, pool=amount_bytes(hands_out), tip=last.hash, offences=fresh)
     known = _Known(
         chain=chain, status=status, run=run, manifest=manifest, certificates=certificates
     )
@@ -179,6 +188,8 @@ def check_root(
     computed = ""
     if dataset.run != run:
         reason = "its data set belongs to another run"
+    elif state != ACTIVE and taken_back(certificates, dataset.epochs[-1].tip):
+        reason = "it ends with a certificate that the run's owner took back"
     else:
         try:
             again, _ = make_dataset(run, manifest, dataset.epochs, certificates)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.chain.home_runs import run_folder
+from daemon.chain.home_runs import MOST_RECORD_BYTES, RECORDS_FILE, run_folder
 from daemon.disk.atomic import write_atomically
 from protocol.digest import Digest
 from protocol.errors import PeerFault, UserError
@@ -25,7 +25,6 @@ from protocol.run.manifest import Manifest, SignedManifest
 from protocol.text.printable import printable
 
 PROOF_FILE = "invitation"
-RECORDS_FILE = "owner-records"
 CERTIFICATES_FILE = "certificates"
 _MOST_BYTES = 1 << 20
 
@@ -134,7 +133,7 @@ def read_owner_records(home: Path, records: OwnerRecords, run: Digest) -> None:
     """Add what the file holds to `records`."""
     try:
         with (run_folder(home, run) / RECORDS_FILE).open("rb") as stream:
-            records.add_encoded(stream.read(_MOST_BYTES))
+            records.add_encoded(stream.read(MOST_RECORD_BYTES))
     except (OSError, PeerFault):
         # Other nodes have the records, and give them back.
         return

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import trio
 
-from daemon.chain.home_runs import run_folder
+from daemon.chain.home_runs import RECORDS_FILE, run_folder
 from daemon.home.invitations import (
     Entry,
     certificate_of,
@@ -19,7 +19,6 @@ from daemon.home.invitations import (
     usual_invitation,
 )
 from daemon.home.run_membership import (
-    RECORDS_FILE,
     read_owner_records,
     revoked_error,
     save_owner_records,

@@ -32,8 +32,8 @@ MAX_RANGE = 3.0
 assert KEPT_POINTS <= WIDTH
 
 Place = tuple[float, float]
-Placed = tuple[float, str]
-"""A horizontal place in the units of the axis, and the tooltip there."""
+Placed = tuple[float, str, float]
+"""A horizontal place in the units of the axis, the tooltip there, and its time (unix seconds)."""
 
 
 class Axis(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,8 +108,8 @@ def loss_chart(
         shown = max((place for one in series for place, _ in one.points), default=0.0)
         alone = tuple((at.seconds, at.loss) for at in reference.points if at.seconds <= shown)
         series.append(Series(kind="reference", name=reference.label, points=alone))
-    hovered = [(along(point), _training_told(point)) for point in points]
-    hovered += [(along(point), _held_out_told(point)) for point in held_out]
+    hovered = [(along(point), _training_told(point), point.at) for point in points]
+    hovered += [(along(point), _held_out_told(point), point.at) for point in held_out]
     told = _told(points, held_out)
     return _figure(caption, [one for one in series if one.points], sorted(hovered), told, of_time)
 
@@ -178,20 +178,19 @@ def _figure(
     )
     return f"""<figure class="chart">{caption}<ul class="curves">{legend}</ul>
 <div class="plot"><ol class="ticks" aria-hidden="true">{ticks}</ol>
-<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img"
+<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" tabindex="0"
 aria-labelledby="loss-title loss-told">
 <title id="loss-title">Loss curves</title><desc id="loss-told">{escape(told)}</desc>
 <path class="grid" d="{grid}"/>{lines}
-{_hover([((x - left) / span * WIDTH, words) for x, words in hovered])}</svg></div>
+{_hover([((x - left) / span * WIDTH, words, at) for x, words, at in hovered])}</svg></div>
 <ol class="along" aria-hidden="true">{labels}</ol><p class="told">{escape(told)}</p></figure>"""
 
 
 def _line(kind: str, places: Sequence[Place]) -> str:
     line = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
-    area = f"{line}L{places[-1][0]:.1f} {HEIGHT}L{places[0][0]:.1f} {HEIGHT}Z"
     dots = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in (places if len(places) <= 60 else places[-1:]))
-    filled = f'<path class="area" d="{area}"/>' if kind == "held-out" else ""
-    lines = f'{filled}<path class="line" d="{line}"/><path class="dots" d="{dots}"/>'
+    # No area below the line: the axis does not begin at zero, so an area would mean nothing.
+    lines = f'<path class="line" d="{line}"/><path class="dots" d="{dots}"/>'
     return f'<g class="{kind}">{lines}</g>'
 
 
@@ -201,7 +200,7 @@ def _hover(places: Sequence[Placed]) -> str:
     chosen = places[(len(places) - 1) % every :: every] if places else ()
     wide = WIDTH / max(1, len(chosen))
     return "".join(
-        f'<rect class="hit" x="{x - wide / 2:.1f}" y="0" width="{wide:.1f}" height="{HEIGHT}">'
-        f"<title>{escape(words)}</title></rect>"
-        for x, words in chosen
+        f'<rect class="hit" data-at="{at:.3f}" x="{x - wide / 2:.1f}" y="0" width="{wide:.1f}"'
+        f' height="{HEIGHT}"><title>{escape(words)}</title></rect>'
+        for x, words, at in chosen
     )

@@ -12,6 +12,7 @@ from html import escape
 
 from daemon.observer.chart import loss_chart
 from daemon.observer.page_lists import events_list, peers_table, refusals_line, rounds_strip, when
+from daemon.observer.time_charts import time_charts
 from protocol.status import Status
 from protocol.status.figures import (
     MISSING,
@@ -166,6 +167,38 @@ def _you_card(status: Status) -> str:
     )
 
 
+def join_line(status: Status) -> str:
+    """Return what a person types to take part; empty where no node can be named."""
+    if status.run.admits != "open":
+        return ""
+    for peer in status.peers:
+        if peer.role == "node" and peer.connected and peer.address:
+            named = "" if "/p2p/" in peer.address else f"/p2p/{peer.peer}"
+            return f"hypergpud start --join {peer.address}{named}"
+    own = status.you.addresses if status.you.role == "node" else ()
+    return f"hypergpud start --join {own[0]}" if own else ""
+
+
+def _join_card(status: Status) -> str:
+    """Say how a visitor takes part in the run."""
+    if not status.run.run:
+        return ""
+    line = join_line(status)
+    if line:
+        how = (
+            f'<p><code id="join-command">{escape(line)}</code> <button type="button"'
+            ' data-copies="join-command">Copy</button></p>'
+        )
+    elif status.run.admits == "open":
+        how = '<p class="dim">No node of the run is connected at the moment.</p>'
+    else:
+        how = (
+            "<p>This run admits invited peers. Its owner prints a line with"
+            " <code>hypergpud invite</code>; whoever gets the line types it.</p>"
+        )
+    return f'<section class="card join"><h2>Join this run</h2>{how}</section>'
+
+
 def page_html(status: Status) -> str:
     """Render the whole document."""
     glyph, meaning = LEVELS.get(status.level, LEVELS["info"])
@@ -198,15 +231,17 @@ data-level="good"><span>as of {when(status.as_of)} UTC</span></p></header>
 <section class="verdict {escape(status.level)}" aria-live="polite"><span class="mark"
 aria-hidden="true">{glyph}</span>
 <h1><span class="hidden">{meaning}: </span>{escape(status.verdict)}</h1></section>
+{_join_card(status)}
 <div class="cards">{_run_card(status)}{_swarm_card(status)}{_you_card(status)}</div>
 <div class="pair"><section class="card">{chart}</section>
 <section class="card events"><h2>Last events</h2>{events_list(status)}</section></div>
+<section class="card charts"><h2>Over time</h2>{time_charts(status.points)}</section>
 <section class="card"><h2>Last rounds</h2>{rounds_strip(status)}</section>
 <section class="card"><h2>Peers</h2>{peers_table(status)}</section>
 <p class="refusals">{refusals_line(status)}</p>
 </main>
 <footer><a href="/api/v1/status">status</a> <a href="/api/v1/peers">peers</a> <a
-href="/api/v1/rounds">rounds</a>
+href="/api/v1/rounds">rounds</a> <a href="/api/docs">API</a>
 <a href="/metrics">metrics</a> <span class="dim">{escape(status.you.version)}</span></footer>
 </body></html>
 """

@@ -22,6 +22,7 @@ from protocol.status.figures import (
 )
 from protocol.status.membership import membership_words
 from protocol.status.records import MembershipSummary
+from protocol.status.work_shares import WorkShare, work_shares
 
 # Rows of the table; /api/v1/peers has all peers.
 SHOWN_PEERS = 200
@@ -172,7 +173,18 @@ def _standing(peer: PeerSummary) -> str:
     return f"{escape(peer.standing)}: {escape(peer.standing_reason)}"
 
 
-def _peer_row(peer: PeerSummary, membership: MembershipSummary | None) -> str:
+def _share(work: WorkShare | None) -> str:
+    """Return a peer's part in the last rounds, with the counted and missed ones on hover."""
+    if work is None:
+        return MISSING
+    told = f"{quantity(work.counted, 'round')} counted, {work.missed} late or lost"
+    missed = f" ({work.missed} not counted)" if work.missed else ""
+    return f'<span title="{told}">{100 * work.share:.0f}%{missed}</span>'
+
+
+def _peer_row(
+    peer: PeerSummary, membership: MembershipSummary | None, work: WorkShare | None
+) -> str:
     votes = membership_words(membership, peer.peer) if membership and peer.role == "node" else ""
     role = (
         ""
@@ -193,6 +205,7 @@ def _peer_row(peer: PeerSummary, membership: MembershipSummary | None) -> str:
         ("Votes", escape(votes) or MISSING),
         ("Standing", _standing(peer)),
         ("Doing", escape(phase_words(peer.phase)) or MISSING),
+        ("Share", _share(work)),
         ("Round", count(peer.number) if peer.tip else MISSING),
         ("Loss", loss(peer.loss) if training else MISSING),
         ("Samples/s", rate(peer.samples_per_second) if training else MISSING),
@@ -222,13 +235,17 @@ def peers_table(status: Status) -> str:
             "Votes",
             "Standing",
             "Doing",
+            "Share",
             "Round",
             "Loss",
             "Samples/s",
             "Last seen",
         )
     )
-    rows = "".join(_peer_row(peer, status.membership) for peer in known[:SHOWN_PEERS])
+    work = work_shares(status.rounds)
+    rows = "".join(
+        _peer_row(peer, status.membership, work.get(peer.peer)) for peer in known[:SHOWN_PEERS]
+    )
     rest = len(known) - SHOWN_PEERS
     more = (
         f'<p class="dim">and {count(rest)} more in <a href="/api/v1/peers">/api/v1/peers</a></p>'

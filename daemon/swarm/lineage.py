@@ -84,6 +84,13 @@ class Lineage:
         """
         self._required = None if certificate == self.root.hash else certificate
 
+    @property
+    def missing_required(self) -> Digest | None:
+        """The required certificate, where certificates are known and none of them leads there."""
+        if self._required is None or not self._heads or self._with_required:
+            return None
+        return self._required
+
     def _is_permitted(self, head: Tip) -> bool:
         if self._required is not None and head.hash not in self._with_required:
             return False

@@ -22,6 +22,7 @@ from protocol.digest import Digest, digest
 from protocol.errors import PeerFault
 from protocol.messages.base import UNREADABLE, Hash
 from protocol.run.manifest import Manifest
+from protocol.settlement.history import recoveries_in
 from protocol.settlement.merkle_tree import SettlementTree
 from protocol.settlement.paid_work import pay_rule
 from protocol.settlement.receipts import by_epoch
@@ -126,13 +127,14 @@ def work_of(
     certificates: Iterable[OpenCertificate],
 ) -> list[EpochWork]:
     """Return the input of `settle`. Raises `UserError("CERTIFICATES_MISSING")`."""
-    terms = list(epochs)
+    terms, recoveries = list(epochs), recoveries_in(certificates)
     receipts = by_epoch(
         certificates,
         [one.tip for one in terms],
         run,
         lambda peer, offer: wallet_of_offer(manifest, peer, offer),
-        pay_rule(run, manifest),
+        pay_rule(run, manifest, recoveries),
+        recoveries,
     )
     return [
         EpochWork(

@@ -19,6 +19,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 
 import msgspec
 
@@ -37,7 +38,9 @@ from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.membership.facts import recorded_s
 from protocol.membership.record import MembershipRecord
+from protocol.membership.recovery import recovered_tip
 from protocol.membership.role import Role, role_of
+from protocol.messages.membership import Recovery
 from protocol.messages.round import PacedPlan, TrustVote
 from protocol.run.manifest import Manifest
 
@@ -84,8 +87,15 @@ class _Counted(msgspec.Struct, frozen=True, kw_only=True):
 class PaidWork:
     """Decides the pay of a lineage's certificates, each of which must follow its parents."""
 
-    def __init__(self, run: Digest, manifest: Manifest) -> None:
-        self._run, self._manifest = run, manifest
+    def __init__(
+        self,
+        run: Digest,
+        manifest: Manifest,
+        recoveries: Mapping[Digest, Recovery] = MappingProxyType({}),
+    ) -> None:
+        """`recoveries` are the owner's, by name."""
+        self._run, self._manifest, self._recoveries = run, manifest, recoveries
+        self._bases = {recovery.tip for recovery in recoveries.values()}
         self._tips: OrderedDict[Digest, Tip] = OrderedDict({run: genesis_of(run, manifest)})
         self._parents: dict[Digest, tuple[Digest, ...]] = {run: ()}
         self._samples: dict[Digest, tuple[int, int]] = {run: (0, 0)}
@@ -107,6 +117,8 @@ class PaidWork:
             epoch: the index of the epoch that holds it.
         """
         trust, parents = trust_rules(self._run, self._manifest), certificate.outcome.parents
+        for parent in parents:
+            self._recover(parent)
         before = [self._tips[parent] for parent in parents]
         number = certificate.outcome.number
         self._parents[certificate.hash] = parents
@@ -133,7 +145,7 @@ class PaidWork:
             self._bound(made, parents, sides)
         self._tips[made.hash] = made
         self._heads = (self._heads - {*parents}) | {made.hash}
-        old = [name for name in self._tips if name not in self._heads]
+        old = [name for name in self._tips if name not in self._heads | self._bases]
         for name in old[: max(0, len(self._tips) - TIPS_KEPT)]:
             del self._tips[name]
         self._last = max(self._last, number)
@@ -146,8 +158,19 @@ class PaidWork:
             elif self._is_member(record, peer):
                 self._accepted.setdefault(peer, []).append((number, epoch))
 
+    def _recover(self, name: Digest) -> None:
+        """Add the tip of the owner's recovery, where `name` is one and its certificate is known."""
+        recovery = self._recoveries.get(name)
+        if recovery is None or name in self._tips or recovery.tip not in self._tips:
+            return
+        self._tips[name] = recovered_tip(self._tips[recovery.tip], name, recovery)
+        self._parents[name] = (recovery.tip,)
+        self._samples[name] = (recovery.number, 0)
+
     def knows(self, parents: Iterable[Digest]) -> bool:
         """Whether a certificate with these parents may follow."""
+        for parent in parents:
+            self._recover(parent)
         return all(parent in self._tips for parent in parents)
 
     def _above(self, name: Digest) -> set[Digest]:
@@ -236,14 +259,21 @@ def paid_work(
     manifest: Manifest,
     certificates: Mapping[Digest, OpenCertificate],
     epoch_of: Mapping[Digest, int],
+    recoveries: Mapping[Digest, Recovery] = MappingProxyType({}),
 ) -> PaidWork:
     """Return the pay of a lineage. `epoch_of` has the epoch of each of its certificates."""
-    paid = PaidWork(run, manifest)
+    paid = PaidWork(run, manifest, recoveries)
     for name in sorted(epoch_of, key=lambda name: (certificates[name].outcome.number, name)):
         paid.follow(certificates[name], epoch_of[name])
     return paid
 
 
-def pay_rule(run: Digest, manifest: Manifest) -> PayRule | None:
+def pay_rule(
+    run: Digest,
+    manifest: Manifest,
+    recoveries: Mapping[Digest, Recovery] = MappingProxyType({}),
+) -> PayRule | None:
     """Return how a run pays; None where it pays all that a certificate lists."""
-    return partial(paid_work, run, manifest) if trust_rules(run, manifest) is not None else None
+    if trust_rules(run, manifest) is None:
+        return None
+    return partial(paid_work, run, manifest, recoveries=recoveries)

@@ -10,6 +10,7 @@ that merged it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 from msgspec.structs import replace
@@ -18,6 +19,7 @@ from protocol.certificates.certificate import OpenCertificate
 from protocol.digest import Digest
 from protocol.errors import UserError
 from protocol.identity import PeerId
+from protocol.messages.membership import Recovery
 from protocol.messages.offer import Ready
 from protocol.settlement.paid_work import PayRule
 
@@ -115,18 +117,23 @@ def by_epoch(
     root: Digest,
     account_of: Callable[[PeerId, Ready], Account | None],
     pay: PayRule | None = None,
+    recoveries: Mapping[Digest, Recovery] = MappingProxyType({}),
 ) -> list[tuple[Receipt, ...]]:
     """Return the receipts of each epoch, whose last certificates are `tips`, oldest epoch first.
 
     The order of `certificates` does not matter. `pay` says what is paid and in which epoch; None
-    pays everything in the epoch of its certificate.
+    pays everything in the epoch of its certificate. `recoveries` are the owner's, by name: the
+    certificates that one took back are in no later epoch.
     """
     known = {certificate.hash: certificate for certificate in certificates}
-    parents = {name: certificate.outcome.parents for name, certificate in known.items()}
+    parents: dict[Digest, Sequence[Digest]] = {
+        name: certificate.outcome.parents for name, certificate in known.items()
+    }
+    parents |= {name: (recovery.tip,) for name, recovery in recoveries.items()}
     epochs: list[list[Receipt]] = []
     epoch_of: dict[Digest, int] = {}
     for epoch, tip in enumerate(tips):
-        fresh = sorted(ancestry(tip, parents, root) - epoch_of.keys())
+        fresh = sorted(ancestry(tip, parents, root) - epoch_of.keys() - recoveries.keys())
         epoch_of |= dict.fromkeys(fresh, epoch)
         epochs.append([])
     paid = pay(known, epoch_of) if pay is not None else None

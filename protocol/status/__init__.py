@@ -6,6 +6,7 @@ records.py           the status record and its parts
 status_record.py     `status_at(state, now)`: the status at one instant
 verdict.py           the one sentence that answers "is it working?"
 totals.py            what was counted since the start
+round_points.py      the points of the charts over time
 work_shares.py       each peer's part in the last rounds
 standstill.py        the deadline of the next certificate, by the run's own rhythm
 state.py             what the fold keeps between events

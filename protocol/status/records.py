@@ -2,8 +2,8 @@
 
 Their field names are those of `/api/v1/status` and of `hypergpud status --json`.
 
-Of the project, this module imports `reference.py` and `totals.py` alone: `hypergpud status` reads
-these records and must answer at once, but `protocol.identity`, where `PeerId` lives, loads a
+Of the project, this module imports only what loads quickly: `hypergpud status` reads these records
+and must answer at once, but `protocol.identity`, where `PeerId` lives, loads a
 cryptography library.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import msgspec
 
 from protocol.status.reference import ReferenceCurve
+from protocol.status.round_points import RoundPoint
 from protocol.status.totals import Totals
 
 # The same as protocol.identity.PeerId.
@@ -366,3 +367,5 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     membership: MembershipSummary | None = None
     lost: tuple[PeerSummary, ...] = ()
     totals: Totals = Totals()
+    # The charts over time, the oldest first and evenly thinned.
+    points: tuple[RoundPoint, ...] = ()

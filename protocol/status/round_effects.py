@@ -13,6 +13,7 @@ from protocol.status.figures import clean, finite, natural, whole
 from protocol.status.held_out_scores import ScoredRound
 from protocol.status.membership import note_membership
 from protocol.status.records import LossPoint, RoundSummary
+from protocol.status.round_points import PHASES, RoundPoint
 from protocol.status.state import MAX_NAME_CHARS, MAX_TEXT_CHARS, StatusState
 from protocol.status.totals import WHOLE, with_times
 
@@ -63,6 +64,7 @@ def view_passed(state: StatusState, event: journal.ViewPassed) -> None:
         reason=clean(event.reason, MAX_TEXT_CHARS),
     )
     state.rounds.appendleft(missed)
+    state.failed_tries = whole(state.failed_tries + 1)
 
 
 def _ids(peers: tuple[str, ...]) -> tuple[str, ...]:
@@ -121,6 +123,20 @@ def round_certified(state: StatusState, event: journal.RoundCertified) -> None:
     state.totals = replace(
         totals, clipped=totals.clipped + clipped, degraded=totals.degraded + event.is_degraded
     )
+    seconds = state.newest.phase_seconds
+    state.points.add(
+        RoundPoint(
+            number=whole(event.number),
+            at=natural(event.at),
+            samples=samples,
+            members=whole(len(event.members)),
+            counted=whole(len(event.shares)),
+            took_s=took if took >= TOGETHER_S else 0.0,
+            phases=tuple(seconds.get(phase, 0.0) for phase in PHASES) if seconds else (),
+            failed=state.failed_tries,
+        )
+    )
+    state.failed_tries = 0
     run = state.run
     state.run = replace(
         run,

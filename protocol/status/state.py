@@ -27,6 +27,7 @@ from protocol.status.records import (
     RoundSummary,
     RunSummary,
 )
+from protocol.status.round_points import RoundPoint
 from protocol.status.totals import Totals
 
 KEPT_INTERVALS = 20
@@ -99,6 +100,9 @@ class StatusState:
         self.refusals: dict[str, int] = dict.fromkeys(REFUSALS, 0)
         self.refusal_shown_at: dict[str, float] = {}
         self.curve: ThinnedCurve[LossPoint] = ThinnedCurve()
+        self.points: ThinnedCurve[RoundPoint] = ThinnedCurve()
+        # Tries without a certificate since the last one.
+        self.failed_tries = 0
         self.held_out = HeldOutScores()
         self.membership: MembershipSummary | None = None
         # Lines as (serial, kind, line), the newest last.

@@ -54,6 +54,7 @@ def status_at(state: StatusState, now: float) -> Status:
         level=level,
         you=replace(state.you, disk_refusal=disk_refusal(state, now)),
         totals=state.totals,
+        points=state.points.points(),
         run=_run_now(state, now),
         rounds=tuple(state.rounds),
         peers=tuple(sorted(state.peers.values(), key=_order)),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import trio
+from msgspec.structs import replace
+
 from protocol.identity import PeerId, Signer
 from protocol.journal import InputRefused, RoundCertified, Trouble
 from protocol.membership.invitation import Grant, OwnInvitation, SignedGrant, make_proof, sign_grant
@@ -174,3 +177,24 @@ def test_an_expired_invitation_admits_nobody() -> None:
 
     played(world, story)
     assert members_of_rounds(world) == set()
+
+
+def test_a_friend_that_hears_only_other_histories_follows_none_and_says_so() -> None:
+    """Story trust-joiner-eclipsed: the certificate of the invitation is in no history here."""
+    world = world_of(3, 2, FRIEND, OTHER)
+    theirs = bytes([7]) * 32
+    friend = world.nodes[FRIEND]
+    friend.invitation = replace(friend.invitation, required=theirs)
+
+    async def story() -> None:
+        world.start(OWNER, OTHER)
+        await world.until(lambda: world.number(OWNER) >= 3, 120.0, "round 3")
+        world.start(FRIEND)
+        await trio.sleep(90.0)
+        assert world.number(FRIEND) == 0
+
+    played(world, story)
+    told = [event for event in world.events(Trouble, node=FRIEND) if isinstance(event, Trouble)]
+    others = [event.message for event in told if event.code == "OTHER_HISTORY"]
+    assert len(others) == 1
+    assert f"No peer that this node hears has certificate {theirs.hex()[:12]}" in others[0]

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import pytest
 import trio
 from msgspec.structs import replace
 
 from protocol.digest import Digest
+from protocol.errors import UserError
 from protocol.journal import RoundCertified, WorkDropped
 from protocol.messages.envelope import sign
 from protocol.messages.membership import Recovery
 from protocol.run.manifest import Manifest, RoundRules, seal
 from protocol.run.manifest_parts import Trust
+from protocol.settlement.dataset import EpochTerms, work_of
+from protocol.settlement.history import CertifiedHistory, last_in_lineage, taken_back
 from simulator.fakes.clock import run_virtual
 from simulator.world.simulated_node import SimulatedNode
 from simulator.world.world import World
@@ -133,3 +137,48 @@ def test_a_run_without_a_quorum_goes_on_with_the_voters_that_its_owner_names() -
 
     played(world, story)
     assert any(isinstance(one, RoundCertified) for one in world.events(RoundCertified))
+
+
+def test_settlement_pays_no_certificate_that_the_owner_took_back() -> None:
+    world = owned_world(4)
+    poisoned: list[Digest] = []
+
+    async def story() -> None:
+        world.start()
+        await trio.sleep(32.0)
+        number, tip = first_checkpoint(world)
+        before = world.nodes[0].state
+        assert before is not None
+        engine = world.nodes[0].engine
+        assert engine is not None
+        old = engine.peers.lineage.path(engine.peers.lineage.root, before.tip)
+        poisoned.extend(one.hash for one in old if one.outcome.number > number)
+        voters = tuple(sorted(node.peer for node in world.nodes))
+        recovery = Recovery(serial=1, tip=tip, number=number, voters=voters)
+        signed_by_owner(world, recovery)
+        await trio.sleep(30.0)
+        lineage, state = engine.peers.lineage, world.nodes[0].state
+        assert state is not None
+        run, manifest = world.manifest.run, world.manifest.open()
+        kept = lineage.path(lineage.root, state.tip)
+        history = CertifiedHistory(
+            run, [*old, *(one for one in kept if one not in old)], [recovery]
+        )
+        assert last_in_lineage(history) is history[-1]
+        assert not taken_back(history, tip)
+        assert all(taken_back(history, name) for name in poisoned)
+        # Before the first round after the recovery, the run ends with the certificate it names.
+        early = CertifiedHistory(run, old, [recovery])
+        last = last_in_lineage(early)
+        assert last is not None
+        assert last.hash == tip
+        terms = EpochTerms(epoch=0, pool=b"\x01", tip=state.tip.hash)
+        (work,) = work_of(run, manifest, [terms], history)
+        counted = {one for one in kept if one.hash not in poisoned}
+        assert len(work.receipts) == sum(len(one.inclusion.contributors) for one in counted)
+        assert all(receipt.paid for receipt in work.receipts)
+        with pytest.raises(UserError, match="not on this disk"):
+            work_of(run, manifest, [terms], list(history))
+
+    played(world, story)
+    assert poisoned

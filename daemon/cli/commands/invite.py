@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from daemon.cli.arguments import RUN
+from daemon.cli.commands.run_choices import disk_full
 from daemon.cli.invocation import Invocation, global_options, invocation_of
 from protocol.errors import UserError
 
@@ -86,21 +87,25 @@ def invite(
     # The protocol's modules take a while; a mistake in the options does not wait for them.
     from daemon.home import invitations  # noqa: PLC0415
     from daemon.home.owned_run import owned_run  # noqa: PLC0415
+    from protocol.ports.disk import DiskFull  # noqa: PLC0415
 
     owned = owned_run(invocation.home, run, "invites others")
     entry = _entry(invocation, owned.signed.run)
     now_s = time.time()
-    if uses is voters is expires is None:
-        made = invitations.usual_invitation(
-            invocation.home, owned.signed, owned.signer, entry, now_s
-        )
-    else:
-        terms = invitations.Terms(
-            uses=uses or 1, voters=voters or 1, lasts_s=expires or invitations.LASTS_S
-        )
-        made = invitations.make_invitation(
-            invocation.home, owned.signed, owned.signer, entry, terms, now_s
-        )
+    try:
+        if uses is voters is expires is None:
+            made = invitations.usual_invitation(
+                invocation.home, owned.signed, owned.signer, entry, now_s
+            )
+        else:
+            terms = invitations.Terms(
+                uses=uses or 1, voters=voters or 1, lasts_s=expires or invitations.LASTS_S
+            )
+            made = invitations.make_invitation(
+                invocation.home, owned.signed, owned.signer, entry, terms, now_s
+            )
+    except DiskFull as full:
+        raise disk_full(full) from None
     command = invitations.join_command(made.token)
     if invocation.as_json:
         result = InviteResult(

@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from daemon.cli.arguments import RUN
+from daemon.cli.commands.run_choices import disk_full
 from daemon.cli.invocation import Invocation, global_options, invocation_of
 from daemon.control.client import call
 from protocol.errors import PeerFault, UserError
@@ -55,6 +56,7 @@ def revoke(
     from daemon.home.run_membership import add_owner_record  # noqa: PLC0415
     from protocol.messages.envelope import sign  # noqa: PLC0415
     from protocol.messages.membership import Revocation  # noqa: PLC0415
+    from protocol.ports.disk import DiskFull  # noqa: PLC0415
 
     owned = owned_run(invocation.home, run, "revokes peers and invitations")
     if invitation is not None:
@@ -65,7 +67,10 @@ def revoke(
         if subject == owned.signer.peer:
             raise UserError("REVOKE", "An owner cannot revoke itself.", exit_code=2)
     record = sign(owned.signer, owned.signed.run, Revocation(subject=subject))
-    new = add_owner_record(invocation.home, owned.signed, record)
+    try:
+        new = add_owner_record(invocation.home, owned.signed, record)
+    except DiskFull as full:
+        raise disk_full(full) from None
     if invocation.as_json:
         result = RevokeResult(subject=subject, run=owned.signed.run.hex(), new=new)
         invocation.result(msgspec.json.encode(result).decode())

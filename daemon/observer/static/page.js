@@ -80,6 +80,7 @@ async function refresh() {
   if (!answer.ok) return;
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
   morph(document.getElementById("main"), fresh.getElementById("main"));
+  showCursor();
   document.title = fresh.title;
   etag = answer.headers.get("ETag");
   contactAt = Date.now();
@@ -117,6 +118,54 @@ async function showInvitation() {
   });
   document.getElementById("invitation").hidden = false;
 }
+
+// One cursor for all charts: each point has its time, and every chart shows its point nearest to it.
+let cursorAt = null;
+
+function nearest(svg, at) {
+  let best = null;
+  for (const hit of svg.querySelectorAll(".hit[data-at]")) {
+    if (!best || Math.abs(hit.dataset.at - at) < Math.abs(best.dataset.at - at)) best = hit;
+  }
+  return best;
+}
+
+function showCursor() {
+  for (const figure of document.querySelectorAll("figure.chart")) {
+    const svg = figure.querySelector("svg");
+    const told = figure.querySelector("p.told");
+    if (!svg || !told) continue;
+    for (const hit of svg.querySelectorAll(".hit.at")) hit.classList.remove("at");
+    const hit = cursorAt === null ? null : nearest(svg, cursorAt);
+    if (hit) hit.classList.add("at");
+    setText(told, hit ? hit.querySelector("title").textContent : svg.querySelector("desc").textContent);
+  }
+}
+
+document.addEventListener("pointerover", (event) => {
+  const hit = event.target.closest?.(".hit[data-at]");
+  if (!hit && cursorAt === null) return;
+  cursorAt = hit ? Number(hit.dataset.at) : null;
+  showCursor();
+});
+document.addEventListener("keydown", (event) => {
+  const svg = event.target.closest?.("figure.chart svg");
+  const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  if (!svg || (!step && event.key !== "Escape")) return;
+  const hits = [...svg.querySelectorAll(".hit[data-at]")];
+  const here = cursorAt === null ? hits.length : hits.indexOf(nearest(svg, cursorAt));
+  const next = hits[Math.min(Math.max(here + (step ?? 0), 0), hits.length - 1)];
+  cursorAt = step && next ? Number(next.dataset.at) : null;
+  showCursor();
+  event.preventDefault();
+});
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest?.("button[data-copies]");
+  if (!button) return;
+  await navigator.clipboard.writeText(document.getElementById(button.dataset.copies).textContent);
+  setText(button, "Copied");
+});
 
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden) contactAt = Date.now();

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from msgspec.structs import replace
 from daemon.chain.home_runs import keep_manifest
 from daemon.disk.file_disk import FileDisk
 from daemon.disk.initial_file import InitialFile
+from daemon.home.invitations import Entry, Terms, load_invitations, make_invitation
 from daemon.home.layout import ensure_home
 from daemon.home.node_key import load_or_make_key
 from daemon.home.recent_state import kept_manifest, save_recent_state
@@ -130,3 +133,32 @@ def test_run_follow_names_a_certificate_or_none(
     assert read_followed(home, owned.run) == "abcdef12"
     assert hypergpud("run", "follow", "--none").returncode == 0
     assert read_followed(home, owned.run) == ""
+
+
+@pytest.mark.parametrize(
+    "arguments", ["invite --uses 3", f"revoke {FRIEND.peer}"], ids=["invite", "revoke"]
+)
+def test_owner_command_on_a_full_disk_ends_in_one_sentence(
+    arguments: str, home: Path, owned: SignedManifest, environ: dict[str, str]
+) -> None:
+    """A limit on the size of files imitates a full disk."""
+    signer, _ = load_or_make_key(home)
+    address = f"/ip4/203.0.113.7/tcp/4001/p2p/{signer.peer}"
+    entry = Entry(addresses=(address,), certificate=owned.run)
+    make_invitation(home, owned, signer, entry, Terms(), 1_800_000_000.0)
+    kept = load_invitations(home, owned.run)
+    command = f"ulimit -f 0; exec {sys.executable} -m daemon.cli.main {arguments}"
+    done = subprocess.run(
+        ["sh", "-c", command],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "The home cannot be written." in done.stderr
+    assert "free some disk space, then try again" in done.stderr
+    assert load_invitations(home, owned.run) == kept
+    assert not load_owner_records(home, owned).revoked

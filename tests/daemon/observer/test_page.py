@@ -13,12 +13,14 @@ from msgspec.structs import replace
 from daemon.cli.terminal.peers_text import peers_text
 from daemon.observer.chart import loss_chart, nice_axis
 from daemon.observer.metrics import metrics_text
-from daemon.observer.page import page_html
+from daemon.observer.page import join_line, page_html
 from daemon.observer.page_lists import SHOWN_PEERS, when
+from daemon.observer.time_charts import time_charts
 from protocol import journal
 from protocol.journal import REFUSALS
 from protocol.status import HeldOutPoint, LossPoint, StatusState, fold, status_at
 from protocol.status.reference import ReferenceCurve, ReferencePoint
+from protocol.status.round_points import RoundPoint
 from tests.story import AT, HOSTILE, PEERS, certified, day, folded, report, scored, started
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -296,3 +298,57 @@ def test_metrics_have_prediction_error_and_standings() -> None:
     assert "quarantined: 4 of its last 5 rounds failed: left out for 300 s" in peers_text(
         status, color=False
     )
+
+
+POINTS = st.lists(
+    st.tuples(
+        st.integers(0, 64),
+        st.just(0.0) | st.floats(0.05, 1e4),
+        st.integers(0, 9),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=80,
+)
+
+
+@given(made=POINTS)
+def test_time_charts_draw_any_points(made: list[tuple[int, float, int, bool]]) -> None:
+    points = [
+        RoundPoint(
+            number=i,
+            at=AT + 10 * i,
+            samples=100 * members,
+            members=members,
+            counted=members // 2,
+            took_s=took,
+            phases=(took / 2, 0.0, took / 4, took / 8, 0.0) if has_phases else (),
+            failed=failed,
+        )
+        for i, (members, took, failed, has_phases) in enumerate(made)
+    ]
+    html = time_charts(points)
+    Markup(html)
+    assert html.count("<svg") == 3
+    assert "nan" not in html
+    assert "inf" not in html
+
+
+def test_page_draws_phases_failed_tries_joins_and_leaves_and_names_them() -> None:
+    events = [*day(), certified(7, at=AT, members=3), certified(8, at=AT + 14, members=5)]
+    page = page_html(status_at(folded(events), AT + 20))
+    assert page.count('class="failed-try"') == 1
+    assert page.count('class="leave"') == page.count('class="join"') == 1
+    for words in ("1 try failed", "1 join and 1 leave", "averaging", "between certificates"):
+        assert words in Markup(page).words
+    # Members have their part in the last rounds.
+    assert "8 rounds counted, 0 late or lost" in page
+
+
+def test_join_line_names_a_connected_node_only_in_an_open_run() -> None:
+    status = status_at(folded(day("observer")), AT)
+    assert join_line(status).startswith("hypergpud start --join /ip4/127.0.0.1/tcp/4002/p2p/")
+    closed = msgspec.structs.replace(status.run, admits="invite")
+    invited = msgspec.structs.replace(status, run=closed)
+    assert join_line(invited) == ""
+    assert "hypergpud invite" in Markup(page_html(invited)).words

@@ -12,10 +12,11 @@ import trio
 from daemon.observer.bridge import Bridge
 from daemon.observer.server import web_server
 from daemon.observer.settings import BoundAddress, ObserverSettings
+from protocol.journal import PeerDown
 from protocol.status import fold, status_at
 from protocol.status.reference import ReferenceCurve, ReferencePoint
 from tests.browser import Browser, chromium, chromium_path
-from tests.story import AT, certified, day, folded, report, scored
+from tests.story import AT, PEERS, certified, day, folded, report, scored
 
 pytestmark = [
     pytest.mark.real,
@@ -158,3 +159,81 @@ async def test_page_says_that_its_server_is_gone() -> None:
     ):
         nursery.start_soon(trio.to_thread.run_sync, watch, bound)
         await leave.wait()
+
+
+async def test_page_moves_one_cursor_over_four_charts_and_tells_each_figure() -> None:
+    bridge = Bridge()
+    bridge.publish(status_at(folded(day()), AT))
+    async with web_server(bridge, ObserverSettings(port=0)) as bound:
+
+        def story(browser: Browser) -> None:
+            for width, dark in ((390, True), (1280, False)):
+                browser.size(width, 900, dark=dark)
+                browser.open(bound.url)
+                assert browser.evaluate("document.documentElement.scrollWidth") <= width
+                assert browser.evaluate("document.querySelectorAll('figure.chart svg').length") == 4
+                browser.evaluate(
+                    "document.querySelectorAll('.charts .hit')[2].dispatchEvent("
+                    "new PointerEvent('pointerover', {bubbles: true}))"
+                )
+                assert browser.evaluate("document.querySelectorAll('.hit.at').length") == 4
+                told = browser.evaluate(
+                    "[...document.querySelectorAll('figure.chart p.told')].map(p => p.textContent)"
+                )
+                # The first round has no time, so the third point of the speed is that of round 4.
+                assert all("round 4" in text for text in told), told
+                press = (
+                    "document.querySelector('.charts svg').dispatchEvent("
+                    "new KeyboardEvent('keydown', {{key: '{key}', bubbles: true}}))"
+                )
+                browser.evaluate(press.format(key="ArrowLeft"))
+                assert "round 3" in browser.evaluate(
+                    "document.querySelector('.charts p.told').textContent"
+                )
+                browser.evaluate(press.format(key="Escape"))
+                assert browser.evaluate("document.querySelectorAll('.hit.at').length") == 0
+
+        await browse(story)
+
+
+async def test_page_asks_no_other_host_and_shows_how_to_join_without_javascript() -> None:
+    bridge = Bridge()
+    bridge.publish(status_at(folded(day("observer")), AT))
+    async with web_server(bridge, ObserverSettings(port=0)) as bound:
+
+        def story(browser: Browser) -> None:
+            browser.open(bound.url)
+            loaded = browser.evaluate(
+                "performance.getEntriesByType('resource').map(one => new URL(one.name).host)"
+            )
+            assert set(loaded) <= {f"{bound.host}:{bound.port}"}
+            browser.script(False)
+            browser.open(bound.url)
+            text = browser.evaluate("document.querySelector('section.join').innerText")
+            assert "hypergpud start --join /ip4/127.0.0.1/tcp/4002/p2p/" in text
+            assert browser.evaluate("document.querySelectorAll('figure.chart svg').length") == 4
+
+        await browse(story)
+
+
+async def test_page_shows_a_killed_node_within_five_seconds() -> None:
+    state = folded(day("observer"))
+    bridge = Bridge()
+    bridge.publish(status_at(state, AT))
+
+    def kill() -> None:
+        fold(state, PeerDown(at=AT + 1, peer=PEERS[1], reason="the connection was reset"))
+        bridge.publish(status_at(state, AT + 1))
+
+    async with web_server(bridge, ObserverSettings(port=0)) as bound:
+
+        def story(browser: Browser) -> None:
+            browser.open(bound.url)
+            assert browser.evaluate("document.querySelectorAll('tr.gone').length") == 0
+            trio.from_thread.run_sync(kill)
+            browser.wait_for("document.querySelector('tr.gone')", timeout_s=5)
+            assert "the connection was reset" in browser.evaluate(
+                "document.querySelector('tr.gone').innerText"
+            )
+
+        await browse(story)

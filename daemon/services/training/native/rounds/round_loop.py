@@ -16,6 +16,7 @@ from daemon.services.training.native.parts import ModelParts, PeerParts
 from daemon.services.training.native.rounds.action_dispatcher import ActionDispatcher
 from daemon.services.training.native.rounds.admission_watch import AdmissionWatch
 from daemon.services.training.native.rounds.event_queue import EventQueue
+from daemon.services.training.native.rounds.history_watch import HistoryWatch
 from daemon.services.training.native.rounds.quorum_log import QuorumLog
 from daemon.services.training.native.rounds.ready_builder import OfferStanding, ReadyBuilder
 from daemon.services.training.native.rounds.round_executor import RoundExecutor
@@ -110,6 +111,7 @@ class RoundLoop:
             proof=self._invitation,
             record=ports.record,
         )
+        self._history_watch = HistoryWatch(peers.lineage, ports.record)
         self._voters_watch = VotersWatch(
             context.me, peers.members, lambda: queue.put(e.VotersReturned())
         )
@@ -281,6 +283,7 @@ class RoundLoop:
         self._look_at_records()
         state, members = self._state, self._peers.members
         now = trio.current_time()
+        self._history_watch.look(now)
         if (patience := patience_of(state)) is not None and state.tip.record is not None:
             self._voters_watch.look(state.tip.record.voters, patience.grace_s, now)
         timeout_s = stranger_timeout_s(state.round_s, self._manifest.round.ready_s)

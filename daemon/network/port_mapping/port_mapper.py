@@ -28,6 +28,9 @@ CHECK_S = 20.0
 SEARCH_S = (2.0, 30.0)
 # Between two tries with a router that refuses, or whose address is of no use.
 REFUSED_S = 60.0
+# How long UPnP may take longer than NAT-PMP. A router with UPnP answers within 2 s; without one,
+# miniupnpc asks for several kinds of device in turn.
+PREFERRED_S = 3.0
 # To remove the mappings at the end. A silent router must not keep the node from stopping.
 REMOVE_S = 3.0
 
@@ -35,16 +38,18 @@ NO_ROUTER = "no router answers UPnP or NAT-PMP"
 
 
 async def find_gateway() -> Gateway | None:
-    """Look for a router by both protocols at once; UPnP comes first."""
+    """Look for a router by both protocols at once; UPnP comes first where it answers in time."""
     found: dict[str, Gateway | None] = {}
 
     async def look(name: str, find: FindGateway) -> None:
         found[name] = await find()
+        if name == "nat-pmp" and found[name] is not None:
+            nursery.cancel_scope.deadline = trio.current_time() + PREFERRED_S
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(look, "upnp", find_upnp)
         nursery.start_soon(look, "nat-pmp", find_nat_pmp)
-    return found["upnp"] or found["nat-pmp"]
+    return found.get("upnp") or found.get("nat-pmp")
 
 
 class PortMapper:

@@ -27,7 +27,8 @@ class ByteTokenizer:
         return list(text.encode("utf-8", "surrogatepass"))
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return bytes(tokens).decode("utf-8", "replace")
+        # A stranger's manifest may have tokens that are no bytes. 255 is in no text of UTF-8.
+        return bytes(min(token, 255) for token in tokens).decode("utf-8", "replace")
 
     def chat(self, messages: Sequence[ChatMessage]) -> str:
         raise ValueError(

@@ -315,7 +315,8 @@ class LibP2PNetwork:
         return tuple(map(str, known))
 
     def unreachable(self) -> frozenset[PeerId]:
-        return self._unreachable.now(trio.current_time())
+        # Where a connection is up, its streams can carry bulk bytes too.
+        return self._unreachable.now(trio.current_time()) - self._connections.peers()
 
     def keep(self, peers: frozenset[PeerId]) -> None:
         self._priority.keep(peers)

@@ -73,6 +73,14 @@ def run_observer(config: Config, join: tuple[str, ...], lifeline: int | None, sa
     return run_trio(partial(observer_node.run, config, join, lifeline, say))
 
 
+def run_own_page(config: Config, lifeline: int | None, say: Say) -> int:
+    """Serve the page of the node on a home. Returns the exit status."""
+    # A node does not import the web server.
+    from daemon.node import own_page  # noqa: PLC0415
+
+    return run_trio(partial(own_page.run, config, lifeline, say))
+
+
 def _log_events(events: EventLog) -> Callable[[JournalEvent], None]:
     """Return a listener that logs the sentence of each event, with its round and view in front.
 

@@ -9,7 +9,7 @@ import msgspec
 import trio
 
 from daemon.config.settings import Config
-from daemon.control.server import serve_control
+from daemon.control.server import Handler, serve_control
 from daemon.home.home_watcher import watch_home
 from daemon.home.layout import BULK_CERTIFICATE_FILE
 from daemon.home.serials import SERIALS_FILE, Serials
@@ -101,12 +101,21 @@ async def _serve(
             )
         )
 
+    async def status() -> bytes:
+        raise UserError(
+            "STAGE",
+            f"This home serves a model and is in no run: {service.status().detail or 'loading'}.",
+            why="only a node of a run has a status",
+            fix="hypergpud stop ends the stage",
+        )
+
     async def stop() -> bytes:
         shutdown.request("asked to stop by hypergpud stop")
         return b"{}"
 
     async with service.resources(), network.running(), trio.open_nursery() as nursery:
-        await nursery.start(serve_control, config.home, {"stage": report, "stop": stop})
+        handlers: dict[str, Handler] = {"stage": report, "status": status, "stop": stop}
+        await nursery.start(serve_control, config.home, handlers)
         await nursery.start(service.run)
         say(f"Ready: hypergpud generate PROMPT --join {network.addresses[0]}")
         await shutdown.wait()

@@ -9,5 +9,6 @@ messages.py           requests of a client to a stage, and the replies
 activations.py        how tokens and hidden states travel
 stage_generations.py  what a stage does with each request: leases, quotas, repeated steps
 replay_log.py         what a client keeps, so that any stage can be replaced
-recovery_events.py    what a generation reports about lost stages
+audit.py              whether two holders of the same layers computed the same
+recovery_events.py    what a generation reports about lost stages and audits
 """

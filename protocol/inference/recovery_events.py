@@ -1,4 +1,4 @@
-"""What a generation reports while it runs: lost hops, waits and replays."""
+"""What a generation reports: lost hops, waits, replays and audits."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from protocol.identity import PeerId
+from protocol.inference.audit import StageAudited
 from protocol.inference.layers import LayerRange
 
 LossKind = Literal[
@@ -51,4 +52,4 @@ class HopsReplayed(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-GenerationEvent = HopWasLost | WaitsForLayers | HopsReplayed
+GenerationEvent = HopWasLost | WaitsForLayers | HopsReplayed | StageAudited

@@ -48,6 +48,20 @@ class ReplayLog:
         """Count the tokens that passed a boundary."""
         return sum(chunk.tokens for chunk in self._chunks.get(boundary, ()))
 
+    def data(self, boundary: int, tokens: int) -> bytes:
+        """Return the first `tokens` tokens that passed a boundary."""
+        parts: list[bytes] = []
+        for chunk in self._chunks.get(boundary, ()):
+            if tokens <= 0:
+                break
+            parts.append(chunk.data)
+            tokens -= chunk.tokens
+        return b"".join(parts)
+
+    def last_digest(self) -> Digest:
+        """Return the digest of the last logits. The log has at least one."""
+        return self._chunks[self._layers][-1].digest
+
     def add(self, boundary: int, tokens: int, data: bytes) -> None:
         """Note the next chunk at a boundary."""
         self.add_digest(boundary, tokens, chunk_digest(data), data)

@@ -23,8 +23,8 @@ from protocol.ports.stage import (
 )
 
 KERNEL = "fake 1"
-# What a chunk's shape changes: a real decode differs by as much from a prefill (INFERENCE: 1e-6).
-SHAPE_NOISE = np.float32(1e-6)
+# What each further token of a chunk changes. A real decode differs from a prefill by about 1e-6.
+SHAPE_NOISE = np.float32(2e-7)
 
 FAKE_MODEL = ModelManifest(
     name="fake", architecture="fake", layers=6, width=8, vocabulary=256, context=4096

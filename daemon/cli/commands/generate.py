@@ -45,6 +45,7 @@ class _Wish(msgspec.Struct, frozen=True, kw_only=True):
     top_p: float
     seed: int
     recovery: Literal["exact", "fast"]
+    audit: bool
     wire: Literal["float32", "float16"]
 
 
@@ -94,6 +95,12 @@ class _Wish(msgspec.Struct, frozen=True, kw_only=True):
     " differ.",
 )
 @click.option(
+    "--audit",
+    is_flag=True,
+    help="Let other holders repeat every stage's work at the end. Without it, one answer in ten is"
+    " audited.",
+)
+@click.option(
     "--wire",
     type=click.Choice(["float32", "float16"]),
     default="float32",
@@ -112,6 +119,7 @@ def generate(
     top_p: float,
     seed: int,
     recovery: Literal["exact", "fast"],
+    audit: bool,
     wire: Literal["float32", "float16"],
 ) -> None:
     """Continue a prompt with the stages of a swarm.
@@ -128,6 +136,7 @@ def generate(
         top_p=top_p,
         seed=seed,
         recovery=recovery,
+        audit=audit,
         wire=wire,
     )
     # These imports take a second; a wrong setting is reported before them.
@@ -153,6 +162,7 @@ async def _generate(invocation: Invocation, joined: JoinedModel, wish: _Wish) ->
     )
     from protocol.generation.sampler import SamplingRules  # noqa: PLC0415
     from protocol.generation.text_pieces import TextPieces  # noqa: PLC0415
+    from protocol.inference.audit import AUDIT_SHARE  # noqa: PLC0415
 
     manifest, pieces = joined.manifest, TextPieces(joined.tokenizer.decode)
     prompt = joined.tokenizer.encode(wish.prompt) or [manifest.first_token]
@@ -162,7 +172,9 @@ async def _generate(invocation: Invocation, joined: JoinedModel, wish: _Wish) ->
         rules=SamplingRules(temperature=wish.temperature, top_p=wish.top_p, seed=wish.seed),
         end_tokens=frozenset(manifest.end_tokens),
     )
-    options = GenerationOptions(wire=wish.wire, recovery=wish.recovery)
+    options = GenerationOptions(
+        wire=wish.wire, recovery=wish.recovery, audit_share=1.0 if wish.audit else AUDIT_SHARE
+    )
     # A person sees the text as it is made; a program gets it whole.
     live = not invocation.as_json and is_terminal(sys.stdout)
     text = [wish.prompt]
@@ -181,6 +193,7 @@ async def _generate(invocation: Invocation, joined: JoinedModel, wish: _Wish) ->
         while (token := await generation.next_token()) is not None:
             text.append(pieces.add(token))
             show(text[-1])
+        await generation.audit()
         text.append(pieces.rest())
         show(text[-1] + "\n")
         _finish(invocation, joined, generation, "".join(text), live=live)

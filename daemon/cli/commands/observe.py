@@ -31,6 +31,7 @@ from protocol.status import Status
     help="Address of the page. Other machines see the page unless it is a loopback address.",
 )
 @click.option("--port", metavar="PORT", help="Port of the page; 0: a free port.")
+@click.option("--own", "of_own_node", is_flag=True, help="The page of the node on this home.")
 @click.option("--lifeline", type=LIFELINE, hidden=True, help="End when this inherited pipe closes.")
 @global_options(hidden=True)
 @click.pass_context
@@ -39,9 +40,14 @@ def observe(
     join: tuple[str, ...],
     host: str | None,
     port: str | None,
+    of_own_node: bool,
     lifeline: int | None,
 ) -> int:
-    """Serve the status page of a swarm, without training."""
+    """Serve the status page of a swarm, without training.
+
+    With --own, the page and the metrics are those of the node on this home, with its phases, its
+    device and its disk. The node runs beside it: hypergpud start.
+    """
     invocation = invocation_of(context)
     given = {"observer.host": host, "observer.port": port}
     # The daemon of this home uses the configured ports. An observer listens on free ones: no peer
@@ -51,7 +57,18 @@ def observe(
     if join:
         invitation = invitation_in(join)
         flags["network.join"] = join if invitation is None else invitation.addresses
+    if of_own_node and join:
+        raise UserError(
+            "USAGE",
+            "--own shows the node on this home, which has its own peers.",
+            fix="leave --join out, or leave --own out to observe from here",
+            exit_code=2,
+        )
     config, _ = load_config(invocation.home, invocation.config, flags, os.environ)
+    if of_own_node:
+        from daemon.node.app import run_own_page  # noqa: PLC0415
+
+        return run_own_page(config, lifeline, invocation.say)
     joins = config.network.join or _local_daemon(invocation)
     ensure_home(config.home)
     # These imports take a second; a wrong setting is reported before them.

@@ -19,6 +19,9 @@ _NATS = {
 }
 _ONLY_443 = {None: "not measured", True: "yes: no other port leads out", False: "no"}
 
+# What each state of the mapping says about a second router.
+_DOUBLE = {"mapped": "no", "double_nat": "yes"}
+
 
 def network_text(report: NetworkReport, names: Mapping[PeerId, str], color: bool) -> str:
     """One line for each measurement, and the remedy at the end. `names` are those of peers."""
@@ -34,7 +37,7 @@ def network_text(report: NetworkReport, names: Mapping[PeerId, str], color: bool
         _line("bulk port", _port(report.bulk) if report.bulk.port else "none"),
         _line("NAT", _NATS[report.nat]),
         _line("router", f"{mapping.state}{protocol}: {mapping.reason}{lease}"),
-        _line("double NAT", "yes" if mapping.state == "double_nat" else _double(mapping.state)),
+        _line("double NAT", _DOUBLE.get(mapping.state, f"not measured: {mapping.reason}")),
         _line("IPv4", _family(report.ipv4)),
         _line("IPv6", _family(report.ipv6)),
         _line("443 only", _ONLY_443[report.only_443]),
@@ -63,10 +66,6 @@ def _port(line: PortLine) -> str:
     members = f"{line.tried} member{'s' if line.tried > 1 else ''}"
     what = "open: a call arrived" if line.open else "closed: no call arrived"
     return f"{line.port}, {what} ({members} tried)"
-
-
-def _double(state: str) -> str:
-    return "no" if state == "mapped" else "not measured: no router answered"
 
 
 def _family(line: FamilyLine) -> str:

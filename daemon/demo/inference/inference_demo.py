@@ -17,7 +17,7 @@ import trio
 
 from daemon.cli.invocation import Invocation
 from daemon.config.loader import load_config
-from daemon.demo.inference.served_swarm import HOLDERS, ServedSwarm, ranges_of
+from daemon.demo.inference.served_swarm import ServedSwarm, ranges_of
 from daemon.demo.inference.text_client import TextClient
 from daemon.demo.inference.trained_model import TrainedModel, sample_of, train_model
 from daemon.demo.progress_output import PlainOutput, ProgressOutput
@@ -28,6 +28,7 @@ from protocol.errors import UserError
 
 SEED = 7
 TEMPERATURE, TOP_P = 0.8, 0.95
+HOLDERS = 2
 # The stage dies after this share of the answer's pieces.
 KILL_AFTER = 0.4
 
@@ -116,7 +117,9 @@ def _story(
             exit_code=2,
         )
     ranges = ranges_of(layers, wanted.stages)
-    with ServedSwarm(root, str(local.source), ranges, output) as swarm:
+    # The stages have homes of their own, without the run.
+    served = str(local.source) if trained else wanted.model
+    with ServedSwarm(root, served, ranges, output, holders=HOLDERS) as swarm:
         client = swarm.start(stop)
         if client is None:
             return None

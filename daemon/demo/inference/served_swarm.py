@@ -1,4 +1,4 @@
-"""The processes of the demo of serving: stages, each range of layers twice, and the API."""
+"""The processes of the demo of serving: the holders of each range of layers, and the API."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from protocol.inference.layers import LayerRange
 # busy cores, with four stages at once.
 UP_TIMEOUT_S = 300.0
 CONTROL_S = 2.0
-HOLDERS = 2
 _URL = re.compile(r"http://\S+/v1")
 
 
@@ -32,9 +31,19 @@ class ServedSwarm:
     """The stages of one model, and the API. Leaving the block ends every process."""
 
     def __init__(
-        self, root: Path, model: str, ranges: tuple[LayerRange, ...], output: ProgressOutput
+        self,
+        root: Path,
+        model: str,
+        ranges: tuple[LayerRange, ...],
+        output: ProgressOutput,
+        *,
+        holders: int,
     ) -> None:
-        """`root` gets the homes, and `model` is what `hypergpud serve` takes. Starts nothing."""
+        """Prepare `holders` stages for each range, without starting anything.
+
+        `root` is an existing folder for the homes, and `model` is what `hypergpud serve` takes.
+        """
+        self._holders = holders
         self._root, self._model, self._ranges = root, model, ranges
         self._output = output
         self._lifeline = Lifeline()
@@ -55,9 +64,9 @@ class ServedSwarm:
         Raises `UserError("DEMO")` where a process ends, or is not up in time.
         """
         join: tuple[str, ...] = ()
-        for number in range(HOLDERS):
+        for number in range(self._holders):
             for part, layers in enumerate(self._ranges):
-                name = f"stage-{part + 1}{'ab'[number]}"
+                name = f"stage-{part + 1}-{number + 1}"
                 process = DemoProcess(name, self._root / name)
                 self._stages.append((process, layers))
                 arguments = ["serve", self._model, "--layers", str(layers), "--port", "0"]

@@ -161,7 +161,8 @@ def _history(sources: Sources, _part: str, given: Mapping[str, str]) -> RoundsPa
     store = sources.store
     if store is None:
         raise Unavailable(
-            "This observer keeps no history.", "set observer.history_mb above 0 and restart it"
+            "No history is kept here.",
+            "/api/v1/rounds has the last rounds; an observer with observer.history_mb keeps all",
         )
     try:
         found = store.rounds(limit + 1, before)

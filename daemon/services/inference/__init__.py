@@ -6,6 +6,10 @@ stage_exchange.py   announcements: asks other nodes for the stages that they kno
 model_exchange.py   the model manifest and the tokenizer's file, for nodes without the model
 client.py           the client of one model: its directory, its connections, its generations
 generation.py       one generation: the hub through which each stage's input passes
-recovery.py         replaces a lost hop by exact replay
+chain.py            the stages of one generation: built, and repaired by exact replay
+hop_calls.py        the requests to one stage, with their deadlines
+stage_choice.py     the stages that a client knows, and the routes through them
+stage_audit.py      other holders repeat what the stages of an answer computed
+event_text.py       what happened to a generation, in words
 connections.py      one stream to each stage, for all generations of a client
 """

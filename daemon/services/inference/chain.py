@@ -85,6 +85,11 @@ class Chain:
         return next(opened for opened in self._hops if opened.hop.layers.first == boundary)
 
     @property
+    def hops(self) -> tuple[Hop, ...]:
+        """The hops of the chain now, in order."""
+        return tuple(opened.hop for opened in self._hops)
+
+    @property
     def peers(self) -> tuple[PeerId, ...]:
         return tuple(opened.hop.peer for opened in self._hops)
 
@@ -157,9 +162,8 @@ class Chain:
 
     async def aclose(self) -> None:
         """Free the caches of all hops, where they can be reached."""
-        hops, self._hops = self._hops, []
         async with trio.open_nursery() as nursery:
-            for opened in hops:
+            for opened in self._hops:
                 nursery.start_soon(self._calls.close, opened)
 
     # -------------------------------------------------------------------------------- the replay

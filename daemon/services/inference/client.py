@@ -11,9 +11,11 @@ from daemon.services.inference.connections import StageConnections
 from daemon.services.inference.generation import (
     Generation,
     GenerationOptions,
+    GenerationParts,
     GenerationRequest,
 )
 from daemon.services.inference.hop_calls import HopCalls
+from daemon.services.inference.stage_audit import StageAuditor
 from daemon.services.inference.stage_choice import StageChoice
 from daemon.services.inference.stage_exchange import StageExchange
 from daemon.system.trio_types import TaskStatus
@@ -76,7 +78,18 @@ class InferenceClient:
         Raises:
             UserError: "PROMPT" for a prompt that does not fit the model.
         """
-        return Generation(self._manifest, request, options, self._calls, self._chain, report)
+        parts = GenerationParts(
+            manifest=self._manifest,
+            make_calls=self._calls,
+            make_chain=self._chain,
+            make_auditor=self._auditor,
+        )
+        return Generation(parts, request, options, report)
+
+    def _auditor(
+        self, make_calls: Callable[[], HopCalls], log: ReplayLog, options: GenerationOptions
+    ) -> StageAuditor:
+        return StageAuditor(self._manifest, self._choice, make_calls, log, options.wire)
 
     def _calls(self, name: bytes, cache_tokens: int, wire: WireType) -> HopCalls:
         return HopCalls(self._connections, self._manifest, self._model, name, cache_tokens, wire)

@@ -18,6 +18,7 @@ import trio
 
 from daemon.services.inference.chain import Chain, Patience, Recovery
 from daemon.services.inference.hop_calls import HopCalls, HopLost
+from daemon.services.inference.stage_audit import StageAuditor
 from protocol.errors import UserError
 from protocol.generation.sampler import Logits, SamplingRules, choose_token
 from protocol.inference.activations import (
@@ -26,6 +27,7 @@ from protocol.inference.activations import (
     decode_activations,
     encode_tokens,
 )
+from protocol.inference.audit import AUDIT_SHARE, StageAudited, is_drawn
 from protocol.inference.layers import LayerRange
 from protocol.inference.model import ModelManifest
 from protocol.inference.recovery_events import GenerationEvent
@@ -46,6 +48,8 @@ class GenerationOptions(msgspec.Struct, frozen=True, kw_only=True):
     wire: WireType = "float32"
     recovery: Recovery = "exact"
     patience: Patience = Patience()
+    # The share of answers whose stages are audited at the end.
+    audit_share: float = AUDIT_SHARE
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +65,16 @@ ChainFactory = Callable[
     [HopCalls, ReplayLog, Callable[[GenerationEvent], None], GenerationOptions], Chain
 ]
 CallsFactory = Callable[[bytes, int, WireType], HopCalls]
+AuditorFactory = Callable[[Callable[[], HopCalls], ReplayLog, GenerationOptions], StageAuditor]
+
+
+class GenerationParts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client gives to each of its generations."""
+
+    manifest: ModelManifest
+    make_calls: CallsFactory
+    make_chain: ChainFactory
+    make_auditor: AuditorFactory
 
 
 class Generation:
@@ -68,24 +82,25 @@ class Generation:
 
     def __init__(
         self,
-        manifest: ModelManifest,
+        parts: GenerationParts,
         request: GenerationRequest,
         options: GenerationOptions,
-        make_calls: CallsFactory,
-        make_chain: ChainFactory,
         report: Callable[[GenerationEvent], None],
     ) -> None:
         """
         Raises:
             UserError: "PROMPT" for a prompt that does not fit the model.
         """
+        manifest = parts.manifest
         _check(manifest, request)
         self._manifest, self._request, self._options = manifest, request, options
         # The last token of an answer is never sent.
         room = min(manifest.context, len(request.prompt) + request.max_tokens - 1)
         self._log = ReplayLog(manifest.layers)
-        calls = make_calls(os.urandom(16), room, options.wire)
-        self._chain = make_chain(calls, self._log, report, options)
+        calls = parts.make_calls(os.urandom(16), room, options.wire)
+        self._chain = parts.make_chain(calls, self._log, report, options)
+        self._parts, self._report = parts, report
+        self._last_logits = np.zeros((1, 0), np.float32)
         self._calls = calls
         self._room = room
         self._position = 0
@@ -139,6 +154,27 @@ class Generation:
             self.finish = "length"
         return token
 
+    async def audit(self) -> tuple[StageAudited, ...]:
+        """Audit the stages of an answer, where its last result draws it. Reports each audit.
+
+        An answer with a replay is left out: its results come from several stages, and the replay
+        has compared them already. An answer that has not begun has nothing to audit.
+        """
+        if not self.tokens or self.replays:
+            return ()
+        if not is_drawn(self._log.last_digest(), self._options.audit_share):
+            return ()
+
+        def further() -> HopCalls:
+            return self._parts.make_calls(os.urandom(16), self._position, self._options.wire)
+
+        auditor = self._parts.make_auditor(further, self._log, self._options)
+        made: list[StageAudited] = []
+        for hop in self._chain.hops:
+            made.append(await auditor.audit(hop, self._position, self._last_logits))
+            self._report(made[-1])
+        return tuple(made)
+
     async def _next_logits(self) -> Logits:
         prompt = self._request.prompt
         if self.tokens:
@@ -177,7 +213,8 @@ class Generation:
         self._position += count
         if not wants_logits:
             return np.zeros(0, np.float32)
-        logits: Logits = decode_activations(data, "float32", self._manifest.vocabulary)[0]
+        self._last_logits = decode_activations(data, "float32", self._manifest.vocabulary)
+        logits: Logits = self._last_logits[0]
         return logits
 
     def _check_patience(self, lost: HopLost, began_s: float) -> None:

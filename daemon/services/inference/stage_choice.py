@@ -21,9 +21,14 @@ class StageChoice:
 
     def __init__(self, network: Network, directory: StageDirectory) -> None:
         self._network, self.directory = network, directory
+        self._distrusted: set[PeerId] = set()
+
+    def distrust(self, peer: PeerId) -> None:
+        """Use a stage no more: an audit found its results wrong."""
+        self._distrusted.add(peer)
 
     def holders(self) -> list[Holder]:
-        """Return the stages that are known and announce themselves."""
+        """Return the stages that are known, announce themselves and passed their audits."""
         rtts = {link.peer: link.rtt_s for link in self._network.links()}
         return [
             Holder(
@@ -35,6 +40,7 @@ class StageChoice:
                 cache_tokens_free=known.stage.cache_tokens_free,
             )
             for known in self.directory.stages(trio.current_time())
+            if known.peer not in self._distrusted
         ]
 
     def route(

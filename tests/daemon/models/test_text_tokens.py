@@ -9,7 +9,7 @@ import trio
 
 from daemon.device.process.local_model import open_local_model
 from daemon.device.settings import WorkerSettings
-from daemon.models.text_tokens import FileTokenizer
+from daemon.models.text_tokens import ByteTokenizer, FileTokenizer
 from protocol.digest import digest
 from protocol.ports.stage import ChatMessage
 from tests.daemon.device.stages.random_models import TEXT, random_model, small_tokenizer
@@ -56,3 +56,7 @@ def test_template_that_fails_or_reaches_for_python_is_refused(template: str) -> 
 def test_tokenizer_file_of_garbage_is_refused(content: bytes) -> None:
     with pytest.raises(ValueError, match="cannot be read"):
         FileTokenizer(content, "")
+
+
+def test_token_that_is_no_byte_is_no_text() -> None:
+    assert ByteTokenizer().decode([97, 300, 98]) == "a\N{REPLACEMENT CHARACTER}b"

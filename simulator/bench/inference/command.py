@@ -1,0 +1,62 @@
+"""`bench inference`: what it costs to split a model into stages."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from daemon.cli.invocation import global_options, invocation_of
+
+INTERRUPTED = 130
+
+
+@click.command()
+@click.option(
+    "--model",
+    default="smollm2",
+    show_default=True,
+    metavar="MODEL",
+    help="A model as for hypergpud serve.",
+)
+@click.option(
+    "--stages", type=click.IntRange(2, 16), default=3, show_default=True, help="Number of stages."
+)
+@click.option(
+    "--tokens",
+    type=click.IntRange(8, 4096),
+    default=40,
+    show_default=True,
+    help="Tokens of each answer.",
+)
+@click.option(
+    "--answers",
+    type=click.IntRange(1, 1000),
+    default=3,
+    show_default=True,
+    help="Answers of each kind.",
+)
+@global_options(hidden=True)
+@click.pass_context
+def inference(context: click.Context, model: str, stages: int, tokens: int, answers: int) -> int:
+    """Measure the time per token of a model in one stage and in several.
+
+    All stages are real processes on loopback. Fails where the texts differ, or where several stages
+    take more than 1.3 times the time of one.
+    """
+    invocation = invocation_of(context)
+    from simulator.bench.inference.token_times import measure_token_times  # noqa: PLC0415
+
+    found = measure_token_times(
+        invocation, model=model, stages=stages, tokens=tokens, answers=answers
+    )
+    if found is None:
+        return INTERRUPTED
+    if invocation.as_json:
+        invocation.result(msgspec.json.encode(found).decode())
+    else:
+        same = "the same text" if found.same_text else "NOT the same text"
+        invocation.result(
+            f"{found.model}, median time between two tokens: {found.one_stage_ms:.1f} ms in one"
+            f" stage, {found.stages_ms:.1f} ms in {found.stages} ({found.ratio:.2f} times), {same}"
+        )
+    return 0 if found.good else 1

@@ -90,6 +90,8 @@ def test_a_pair_goes_on_when_its_relay_is_killed_beside_another_one(tmp_path: Pa
             one, two = swarm.join("one", first, second), swarm.join("two", first, second)
             swarm.until(lambda: full_rounds(one, 4), "a certificate counts all four", 2 * FIRST_S)
             swarm.until(lambda: path(one, two) == "relayed", "the pair is relayed", FIRST_S)
+            # The pair votes only once certificates have made it members.
+            swarm.until_round(one.now().run.number + 5, one)
             first.kill()
             killed_at = one.now().run.number
             pair = {one.peer, two.peer}

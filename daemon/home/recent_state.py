@@ -32,12 +32,16 @@ MOST_ADDRESSES = 32
 MOST_BYTES = 1 << 20
 _ADDRESS = r"^/(ip4|ip6|dns|dns4|dns6)/[^/]+/tcp/[0-9]+/p2p/[0-9A-Za-z]+$"
 
+_NAME = r"^/dnsaddr/[A-Za-z0-9._-]+(/p2p/[0-9A-Za-z]+)?$"
+
 
 class RecentRun(msgspec.Struct, frozen=True, kw_only=True):
     """A run, and the addresses of members that were connected in it."""
 
     run: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
     members: tuple[Annotated[str, Meta(pattern=_ADDRESS)], ...] = ()
+    # The names in DNS with which this home joined the run.
+    names: tuple[Annotated[str, Meta(pattern=_NAME)], ...] = ()
 
 
 class RecentState(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,12 +82,15 @@ def save_recent_state(
     known = load_recent_state(home) or RecentState()
     name = signed.run.hex()
     before = next((visit for visit in known.runs if visit.run == name), RecentRun(run=name))
+    names = tuple(address for address in hoped if re.fullmatch(_NAME, address)) or before.names
     hoped = tuple(address for address in hoped if re.fullmatch(_ADDRESS, address))
     # Earlier members stay behind the present ones, which may all be gone at the next start.
     met = {_peer_of(address) for address in members}
     earlier = [address for address in before.members if _peer_of(address) not in met]
     kept = (*members, *earlier[: MOST_ADDRESSES // 2 if members else None])
-    visit = RecentRun(run=name, members=(kept or hoped)[:MOST_ADDRESSES])
+    visit = RecentRun(
+        run=name, members=(kept or hoped)[:MOST_ADDRESSES], names=names[:MOST_ADDRESSES]
+    )
     now = RecentState(
         port=port, runs=(visit, *(other for other in known.runs if other.run != name))[:MOST_RUNS]
     )
@@ -203,12 +210,20 @@ def same_but_rules(home: Path, under: Callable[[int], Manifest]) -> list[SignedM
     return [signed for run in alike if (signed := kept_manifest(home, run)) is not None]
 
 
-def run_among(home: Path, peers: set[PeerId]) -> SignedManifest | None:
-    """Return the home's last run, if one of these peers was a member; else None."""
+def run_among(home: Path, join: tuple[str, ...]) -> SignedManifest | None:
+    """Return the home's last run, if one of these addresses leads to it; else None.
+
+    They are addresses of its members, or the names in DNS with which this home joined it.
+    """
     known = load_recent_state(home)
-    if not known or not known.runs or not peers & set(map(_peer_of, known.runs[0].members)):
+    if not known or not known.runs:
         return None
-    return kept_manifest(home, bytes.fromhex(known.runs[0].run))
+    last = known.runs[0]
+    peers = {_peer_of(address) for address in join if "/p2p/" in address}
+    met = peers & set(map(_peer_of, last.members))
+    if not met and not set(join) & set(last.names):
+        return None
+    return kept_manifest(home, bytes.fromhex(last.run))
 
 
 def describe_other_runs(home: Path, run: Digest) -> str:

@@ -124,8 +124,7 @@ async def manifest_of_others(
     try:
         return await find_manifest(config, config.home, wanted)
     except UserError as error:
-        asked = {address.rpartition("/p2p/")[2] for address in config.network.join}
-        kept = run_among(config.home, asked) if error.code == "JOIN" else None
+        kept = run_among(config.home, config.network.join) if error.code == "JOIN" else None
         if kept is None or wanted not in (None, kept.run):
             raise
         check_rules(kept.open().rules, kept.run.hex()[:SHOWN_DIGITS])

@@ -103,7 +103,7 @@ class TrainingControl:
                 "Only the owner of the run starts and stops training on every node.",
                 "send the order to an observer on the owner's home, or send it signed",
             )
-        if not hmac.compare_digest(bearer.encode(), self._token.encode()):
+        if not hmac.compare_digest(bearer.encode(errors="replace"), self._token.encode()):
             raise OrderRefused(
                 401,
                 "TOKEN",

@@ -244,11 +244,22 @@ def test_the_error_for_an_unknown_run_id_names_the_known_runs(
 
 
 def test_run_among_returns_the_last_run_with_these_members(tmp_path: Path) -> None:
-    assert run_among(tmp_path, {OTHER}) is None
+    assert run_among(tmp_path, (ADDRESS,)) is None
     run = a_run("here")
     save_recent_state(tmp_path, run, 4001, (ADDRESS,))
-    assert run_among(tmp_path, {OTHER}) == run
-    assert run_among(tmp_path, {ME.peer}) is None
+    assert run_among(tmp_path, (ADDRESS.replace("4001", "4002"),)) == run
+    assert run_among(tmp_path, (ADDRESS.replace(OTHER, ME.peer),)) is None
+
+
+def test_a_home_knows_its_run_by_the_name_in_dns_that_led_there(tmp_path: Path) -> None:
+    """Else a restart while DNS is down could not continue the run."""
+    run, name = a_run("here"), "/dnsaddr/swarm.example"
+    save_recent_state(tmp_path, run, 4001, hoped=(name,))
+    save_recent_state(tmp_path, run, 4001, (ADDRESS,))
+    assert run_among(tmp_path, (name,)) == run
+    assert run_among(tmp_path, ("/dnsaddr/other.example",)) is None
+    save_recent_state(tmp_path, a_run("there"), 4001)
+    assert run_among(tmp_path, (name,)) is None, "only the last run"
 
 
 def test_the_recent_state_is_bounded_and_written_only_when_it_changes(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Carries out the owner's orders that arrive at an observer over HTTP.
 
-On the owner's home the observer signs them with the owner's key, for whoever knows the token in
+On the owner's home the observer signs them with the owner's key, for requests with the token in
 `<home>/api-token`. Everywhere else it only passes on what the owner has signed.
 """
 

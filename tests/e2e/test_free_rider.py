@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from daemon.chain.home_runs import certificates_on_disk, runs_of
+from daemon.home.layout import JOURNAL_FILE
+from daemon.journal_reader import JournalReader
+from protocol.journal import WorkAudited
 from protocol.settlement.paid_work import paid_work
 from protocol.status.records import AuditSummary
 from tests.e2e.swarm import Daemon, Machine, Swarm
@@ -54,6 +57,15 @@ def is_judged(auditor: Daemon, peer: str) -> bool:
     return audit is not None and audit.favours is not None
 
 
+def verdicts_of(auditor: Daemon) -> dict[str, WorkAudited]:
+    """Return the audit of each peer with which the auditor first came to a verdict."""
+    found: dict[str, WorkAudited] = {}
+    for event in JournalReader(auditor.home / JOURNAL_FILE):
+        if isinstance(event, WorkAudited) and event.favours is not None:
+            found.setdefault(event.peer, event)
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.alone
 def test_a_free_rider_is_named_and_paid_nothing_after_three_audits(tmp_path: Path) -> None:
@@ -70,16 +82,13 @@ def test_a_free_rider_is_named_and_paid_nothing_after_three_audits(tmp_path: Pat
             swarm.until(
                 lambda one=one: is_judged(founder, one.peer), f"{one.name} is judged", VERDICTS_S
             )
-        judged = audits_of(founder, rider.peer)
-        assert judged is not None
-        assert judged.favours is False
-        assert judged.audits <= 3
-        worked = audits_of(founder, worker.peer)
-        assert worked is not None
-        assert worked.favours is True
         at = founder.now().run.number
         swarm.until_round(at + 2, founder, worker, rider)
         swarm.stop(founder, worker, rider)
+        said = verdicts_of(founder)
+        assert said[rider.peer].favours is False
+        assert len(said[rider.peer].scores) <= 3
+        assert said[worker.peer].favours is True
         earned = dict.fromkeys(peers.values(), 0)
         counted = dict.fromkeys(peers.values(), 0)
         (run,) = runs_of(founder.home)
@@ -93,7 +102,7 @@ def test_a_free_rider_is_named_and_paid_nothing_after_three_audits(tmp_path: Pat
                 name = peers[certificate.plan.members[index]]
                 counted[name] += certificate.plan.offers[index].samples
                 earned[name] += paid.pay(certificate, index).samples
-        print({"counted": counted, "earned": earned, "rider": judged, "worker": worked})
+        print({"counted": counted, "earned": earned})
         assert counted["rider"] > 0
         assert earned["rider"] == 0
         # A newcomer beside one voter weighs little, and is paid for twice its usual weight.

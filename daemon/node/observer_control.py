@@ -1,6 +1,6 @@
 """Carries out the owner's orders that arrive at an observer over HTTP.
 
-On the owner's home the observer signs them with the owner's key, for whoever knows the token in
+On the owner's home the observer signs them with the owner's key, for requests with the token in
 `<home>/api-token`. Everywhere else it only passes on what the owner has signed.
 """
 
@@ -103,7 +103,7 @@ class TrainingControl:
                 "Only the owner of the run starts and stops training on every node.",
                 "send the order to an observer on the owner's home, or send it signed",
             )
-        if not hmac.compare_digest(bearer.encode(), self._token.encode()):
+        if not hmac.compare_digest(bearer.encode(errors="replace"), self._token.encode()):
             raise OrderRefused(
                 401,
                 "TOKEN",

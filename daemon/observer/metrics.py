@@ -8,22 +8,20 @@ choose them, and each would be a new time series.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from itertools import accumulate
+from collections.abc import Iterator
 
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
-    HistogramMetricFamily,
     InfoMetricFamily,
     Metric,
 )
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from daemon.observer.trust_metrics import labelled, phase_histogram, trust_metrics
 from protocol.network.peer_health import PROBATION, QUARANTINED, TRUSTED
 from protocol.status import Status
-from protocol.status.totals import BOUNDS_S, PhaseTimes
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PHASES = ("train", "ready", "scatter", "reduce", "vote")
@@ -33,62 +31,6 @@ PATHS = {"direct": "direct", "libp2p": "libp2p", "relayed": "relayed"}
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
-
-
-def _labelled(
-    family: CounterMetricFamily | GaugeMetricFamily, values: Mapping[str, float]
-) -> Metric:
-    for label, value in values.items():
-        family.add_metric([label], value)
-    return family
-
-
-def _phase_histogram(text: str, phases: Mapping[str, PhaseTimes]) -> Metric:
-    family = HistogramMetricFamily("hypergpu_phase_seconds", text, labels=["phase"])
-    for phase, times in phases.items():
-        bounds = [*(f"{bound:g}" for bound in BOUNDS_S), "+Inf"]
-        buckets = list(zip(bounds, accumulate(times.counts), strict=True))
-        family.add_metric([phase], buckets=buckets, sum_value=times.sum_s)
-    return family
-
-
-def _of_trust(status: Status) -> Iterator[Metric]:
-    totals = status.totals
-    yield CounterMetricFamily(
-        "hypergpu_clipped_contributions",
-        "Contributions that a cap or the clip bounded.",
-        totals.clipped,
-    )
-    yield CounterMetricFamily(
-        "hypergpu_degraded_certificates",
-        "Certificates that not more than half of the voters signed.",
-        totals.degraded,
-    )
-    audits = {
-        "for": float(totals.audits_for),
-        "against": float(totals.audits_against),
-        "open": float(totals.audits_open),
-    }
-    yield _labelled(
-        CounterMetricFamily(
-            "hypergpu_audits", "Audits by this node, by what it then said.", labels=["verdict"]
-        ),
-        audits,
-    )
-    quorum = status.run.quorum
-    voters = {
-        "all": float(quorum.voters) if quorum else 0.0,
-        "connected": float(quorum.connected) if quorum else 0.0,
-        "needed": float(quorum.needed) if quorum else 0.0,
-    }
-    yield _labelled(
-        GaugeMetricFamily(
-            "hypergpu_voters",
-            "Voters of the run, those connected, and those a full certificate needs.",
-            labels=["kind"],
-        ),
-        voters,
-    )
 
 
 def _of_rounds(status: Status) -> Iterator[Metric]:
@@ -104,7 +46,7 @@ def _of_rounds(status: Status) -> Iterator[Metric]:
         "missed": you.rounds_missed,
         "observed": run.rounds_certified if you.role == "observer" else 0,
     }
-    yield _labelled(
+    yield labelled(
         CounterMetricFamily(
             "hypergpu_rounds", "Rounds by the outcome of this node's work.", labels=["result"]
         ),
@@ -115,19 +57,19 @@ def _of_rounds(status: Status) -> Iterator[Metric]:
     )
     failures = {reason: results[reason] for reason in ("late", "lost", "missed")}
     text = "Rounds in which this node's work was not averaged."
-    yield _labelled(
+    yield labelled(
         CounterMetricFamily("hypergpu_averaging_failures", text, labels=["reason"]), failures
     )
     last = next((known for known in status.rounds if known.outcome != "missed"), None)
     seconds = {phase: last.phase_seconds.get(phase, 0.0) if last else 0.0 for phase in PHASES}
-    yield _labelled(
+    yield labelled(
         GaugeMetricFamily(
             "hypergpu_round_seconds", "Seconds of the last round by phase.", labels=["phase"]
         ),
         seconds,
     )
     text = "How long the phases of rounds took on this node; phase=round is between certificates."
-    yield _phase_histogram(text, status.totals.phases)
+    yield phase_histogram(text, status.totals.phases)
     interval = GaugeMetricFamily(
         "hypergpu_round_interval_seconds", "Seconds between the last two certificates."
     )
@@ -199,7 +141,7 @@ def _of_training(status: Status) -> Iterator[Metric]:
     yield from _of_held_out(status)
     text = "Restarts of the worker after it died."
     restarts = CounterMetricFamily("hypergpu_worker_restarts", text, labels=["reason"])
-    yield _labelled(restarts, {"died": you.worker_restarts})
+    yield labelled(restarts, {"died": you.worker_restarts})
 
 
 def _of_held_out(status: Status) -> Iterator[Metric]:
@@ -228,7 +170,7 @@ def _of_network(status: Status) -> Iterator[Metric]:
     peers = {"direct": 0.0, "libp2p": 0.0, "relayed": 0.0, "none": 0.0}
     for peer in status.peers:
         peers[PATHS.get(peer.path, "none")] += 1
-    yield _labelled(
+    yield labelled(
         GaugeMetricFamily("hypergpu_peers", "Known peers, by path.", labels=["path"]),
         peers,
     )
@@ -237,7 +179,7 @@ def _of_network(status: Status) -> Iterator[Metric]:
         for name in (TRUSTED, PROBATION, QUARANTINED)
     }
     text = "Known peers, by standing."
-    yield _labelled(
+    yield labelled(
         GaugeMetricFamily("hypergpu_peer_standings", text, labels=["standing"]), standings
     )
     yield GaugeMetricFamily(
@@ -255,7 +197,7 @@ def _of_network(status: Status) -> Iterator[Metric]:
     refused = CounterMetricFamily(
         "hypergpu_refusals", "Data from other peers that was refused.", labels=["reason"]
     )
-    yield _labelled(refused, {reason: float(count) for reason, count in status.refusals.items()})
+    yield labelled(refused, {reason: float(count) for reason, count in status.refusals.items()})
 
 
 def _of_node(status: Status) -> Iterator[Metric]:
@@ -269,7 +211,7 @@ def _of_node(status: Status) -> Iterator[Metric]:
     }
     yield InfoMetricFamily("hypergpu_node", "What this node is.", value=facts)
     levels = {level: float(level == status.level) for level in LEVELS}
-    yield _labelled(
+    yield labelled(
         GaugeMetricFamily(
             "hypergpu_verdict",
             "1 for the level of the verdict, 0 for the others.",
@@ -308,7 +250,7 @@ class StatusCollector(Collector):
         self._status = status
 
     def collect(self) -> Iterator[Metric]:
-        for part in (_of_node, _of_rounds, _of_training, _of_trust, _of_network, _of_disk):
+        for part in (_of_node, _of_rounds, _of_training, trust_metrics, _of_network, _of_disk):
             yield from part(self._status)
 
 

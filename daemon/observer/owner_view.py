@@ -53,7 +53,7 @@ def invitation_answer(view: OwnerView | None, key: str, remote: str) -> HttpAnsw
     if (
         view is None
         or not is_loopback(remote)
-        or not hmac.compare_digest(view.key.encode(), key.encode())
+        or not hmac.compare_digest(view.key.encode(), key.encode(errors="replace"))
     ):
         return refuse(
             Refusal(

@@ -194,7 +194,7 @@ def _join_card(status: Status) -> str:
     else:
         how = (
             "<p>This run admits invited peers. Its owner prints a line with"
-            " <code>hypergpud invite</code>; whoever gets the line types it.</p>"
+            " <code>hypergpud invite</code>; a friend types that line.</p>"
         )
     return f'<section class="card join"><h2>Join this run</h2>{how}</section>'
 

@@ -44,11 +44,11 @@ async def open_served_model(config: Config, model: str, say: Say) -> ModelOnDisk
     if await in_thread(path.exists):
         return await open_local_model(path, path.stem, settings)
     run, _, certificate = model.partition("@")
-    name, file = await in_thread(lambda: _file_of_run(config.home, run, certificate or None, say))
+    name, file = await in_thread(lambda: file_of_run(config.home, run, certificate or None, say))
     return await open_local_model(file, name, settings)
 
 
-def _file_of_run(home: Path, run: str, certificate: str | None, say: Say) -> tuple[str, Path]:
+def file_of_run(home: Path, run: str, certificate: str | None, say: Say) -> tuple[str, Path]:
     """Write a run's model to the home, unless it is there. Returns its name and the file."""
     signed = chosen_run(home, run)
     manifest, shown = signed.open(), signed.run.hex()[:SHOWN_DIGITS]
@@ -65,5 +65,6 @@ def _file_of_run(home: Path, run: str, certificate: str | None, say: Say) -> tup
     file = folder / f"{shown}-{found.number}-{found.tip.hex()[:SHOWN_DIGITS]}.safetensors"
     if not file.exists():
         folder.mkdir(mode=0o700, exist_ok=True)
-        export_safetensors(found, file, force=False)
+        # Without `force`, a crash could leave an empty file under the name.
+        export_safetensors(found, file, force=True)
     return f"{manifest.name} at {found.number}", file

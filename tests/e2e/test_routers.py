@@ -66,3 +66,76 @@ def test_two_homes_and_one_public_node_certify_together(
             )
             assert (path(one, two), path(two, one)) == (expected, expected)
             assert (path(one, public), path(public, one)) == ("direct", "direct")
+
+
+def counted_after(daemon: Daemon, number: int, members: set[str]) -> bool:
+    """Whether a certificate after `number` counts at least these peers."""
+    status = daemon.status()
+    rounds = certified(status) if status is not None else {}
+    return any(one > number and members <= set(known.contributors) for one, known in rounds.items())
+
+
+# A lost round and the next one.
+AGAIN_S = 15.0
+
+
+def test_a_pair_goes_on_when_its_relay_is_killed_beside_another_one(tmp_path: Path) -> None:
+    routers = [Router(kind="symmetric"), Router(kind="symmetric", lan="192.168.2")]
+    with router_lab(2, *routers) as lab:
+        places = [lab.public(0), lab.public(1), lab.home(0), lab.home(1)]
+        machines = [Machine("0.0.0.0", place.prefix) for place in places]
+        with Swarm(tmp_path, round_s=3.0, machines=machines) as swarm:
+            first = swarm.begin("first")
+            second = swarm.join("second", first)
+            one, two = swarm.join("one", first, second), swarm.join("two", first, second)
+            swarm.until(lambda: full_rounds(one, 4), "a certificate counts all four", 2 * FIRST_S)
+            swarm.until(lambda: path(one, two) == "relayed", "the pair is relayed", FIRST_S)
+            # The pair votes only once certificates have made it members.
+            swarm.until_round(one.now().run.number + 5, one)
+            first.kill()
+            killed_at = one.now().run.number
+            pair = {one.peer, two.peer}
+            swarm.until(
+                lambda: counted_after(second, killed_at + 1, pair), "the pair counts again", AGAIN_S
+            )
+
+
+def test_a_punched_pair_goes_on_without_the_node_that_introduced_it(tmp_path: Path) -> None:
+    with router_lab(1, Router(), Router(lan="192.168.2")) as lab:
+        places = [lab.public(0), lab.home(0), lab.home(1)]
+        machines = [Machine("0.0.0.0", place.prefix) for place in places]
+        with Swarm(tmp_path, round_s=3.0, machines=machines) as swarm:
+            public = swarm.begin("public")
+            one, two = swarm.join("one", public), swarm.join("two", public)
+            swarm.until(lambda: full_rounds(one, 3), "a certificate counts all three", FIRST_S)
+            swarm.until(lambda: path(one, two) == "punched", "the pair is punched", FIRST_S)
+            # Both homes vote only once certificates have made them members.
+            swarm.until_round(one.now().run.number + 5, one)
+            public.kill()
+            killed_at = one.now().run.number
+            pair = {one.peer, two.peer}
+            swarm.until(
+                lambda: counted_after(one, killed_at + 1, pair), "the pair certifies alone", AGAIN_S
+            )
+
+
+def test_a_pair_without_any_path_costs_the_others_little_and_reads_why(tmp_path: Path) -> None:
+    routers = [Router(kind="symmetric"), Router(kind="symmetric", lan="192.168.2")]
+    with router_lab(1, *routers) as lab:
+        places = [lab.public(0), lab.home(0), lab.home(1)]
+        machines = [Machine("0.0.0.0", place.prefix) for place in places]
+        with Swarm(tmp_path, round_s=3.0, machines=machines) as swarm:
+            public = swarm.begin("public", network={"listen_host": "0.0.0.0", "relay": False})
+            one, two = swarm.join("one", public), swarm.join("two", public)
+
+            def reads_why() -> bool:
+                return any(
+                    "No path to" in known.verdict
+                    for daemon in (one, two)
+                    if (known := daemon.status()) is not None
+                )
+
+            swarm.until(reads_why, "the one that is left out reads why", 2 * FIRST_S)
+            # Ten rounds of at most 3 s each, and a fifth more.
+            number = public.now().run.number
+            swarm.until_round(number + 10, public, limit_s=36.0)

@@ -1,4 +1,4 @@
-"""Runs the property suite of `ports.Stage` on real processes, with models of two families."""
+"""Runs the property suite of `ports.Stage` on real processes, with a byte GPT."""
 
 from __future__ import annotations
 
@@ -50,5 +50,8 @@ def make_stage(model: ModelOnDisk) -> StageFactory:
     return RealStages(model)
 
 
+# A process for each test takes two seconds of CPU. The quick tests of the same rules are in
+# tests/daemon/device/stages.
+@pytest.mark.slow
 class TestStageWorker(StageSuite):
-    """The suite calls `describe` first where it needs a stage that is up."""
+    """Each test starts processes of its own."""

@@ -89,11 +89,11 @@ class StageWorker:
     # --------------------------------------------------------------------------------- the port
 
     async def describe(self) -> StageInfo:
-        while self._process is None or self._process.ready is None:
+        while (process := self._up()) is None or process.ready is None:
             if self._unable is not None:
                 raise self._unable
             await self._changed.wait()
-        ready = self._process.ready
+        ready = process.ready
         return StageInfo(
             layers=self._begin.layers,
             kernel=ready.kernel,
@@ -223,13 +223,18 @@ class StageWorker:
 
         Raises `StageLost`, and `UserError` for weights that cannot be loaded.
         """
-        while self._process is None:
+        while (process := self._up()) is None:
             if self._unable is not None:
                 raise self._unable
-            if self._lost:
-                raise StageLost(f"the stage's process is down: {self._lost}")
+            if self._lost or self._process is not None:
+                raise StageLost(f"the stage's process is down: {self._lost or 'it has ended'}")
             await self._changed.wait()
-        return self._process
+        return process
+
+    def _up(self) -> StageProcess | None:
+        """Return the process that answers. The last lines of one that ended may still be read."""
+        process = self._process
+        return None if process is None or process.child.reaped else process
 
     async def _answered(self, process: StageProcess) -> None:
         with trio.move_on_after(ANSWER_S):

@@ -56,7 +56,7 @@ Rewards = Callable[[str, float], RewardsBody]
 
 
 class Sources(msgspec.Struct, frozen=True, kw_only=True):
-    """What resources are computed from. `status` is the newest one published."""
+    """The sources of all resources. `status` is the newest one published."""
 
     status: Status
     feed: EventFeed

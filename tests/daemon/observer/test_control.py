@@ -51,7 +51,7 @@ async def post(bound: BoundAddress, action: str, body: object = None, token: str
 async def test_control_signs_an_order_once_and_for_the_token_alone(tmp_path: Path) -> None:
     with controlled(tmp_path, owner=True) as (bridge, records):
         async with web_server(bridge, ObserverSettings(port=0)) as bound:
-            for token in ("", "wrong", TOKEN[:-1]):
+            for token in ("", "wrong", TOKEN[:-1], "\xff\xfe"):
                 refused = await post(bound, "pause", token=token)
                 assert (refused.status, refused.json()["error"]["code"]) == (401, "TOKEN")
                 assert refused.headers["www-authenticate"] == "Bearer"

@@ -302,6 +302,7 @@ async def test_only_the_key_of_the_owners_link_shows_the_invitation() -> None:
             {},
             {"X_HyperGPU_Owner": ""},
             {"X_HyperGPU_Owner": "cd" * 16},
+            {"X_HyperGPU_Owner": "\xff"},
             {"X_HyperGPU_Owner": VIEW.key, "Host": "evil.example"},
             {"X_HyperGPU_Owner": VIEW.key, "Origin": "http://evil.example"},
         ):

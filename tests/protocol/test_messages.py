@@ -33,7 +33,7 @@ from protocol.messages.envelope import (
     sign,
     signature_is_valid,
 )
-from protocol.messages.membership import Leave, Recovery, Revocation, Statement
+from protocol.messages.membership import Leave, Recovery, Revocation, Statement, TrainingOrder
 from protocol.messages.offer import (
     Binding,
     BoundReady,
@@ -127,6 +127,7 @@ EXAMPLES: dict[str, Message] = {
     "leave": Leave(tip=named("tip"), serial=3),
     "revocation": Revocation(subject=EVE.peer),
     "recovery": Recovery(serial=2, tip=named("tip"), number=7, voters=(BOB.peer,)),
+    "training order": TrainingOrder(serial=4, action="pause"),
     "announce": Announce(certificate=MADE.raw()),
 }
 EACH = pytest.mark.parametrize("message", EXAMPLES.values(), ids=EXAMPLES)

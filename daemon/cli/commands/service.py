@@ -13,7 +13,7 @@ import msgspec
 
 from daemon.cli.command_group import CommandGroup
 from daemon.cli.invocation import Invocation, global_options, invocation_of
-from daemon.home.layout import ensure_home
+from daemon.home.layout import ensure_home, user_path
 from daemon.home.service_unit import MARK, NAME, Unit, system_unit, user_unit
 from protocol.errors import UserError
 
@@ -101,8 +101,9 @@ def uninstall(context: click.Context, of_system: bool) -> None:
 
 
 def _unit(invocation: Invocation, of_system: bool, user: str | None) -> Unit:
-    program = Path(sys.argv[0]).absolute()
-    if program.name != "hypergpud":
+    program = Path(sys.argv[0])
+    # A relative path needs a current directory, which may be gone.
+    if program.name != "hypergpud" or not program.is_absolute():
         program = Path(sys.executable).parent / "hypergpud"
     if of_system:
         return system_unit(program, invocation.home, user or getpass.getuser())
@@ -111,7 +112,7 @@ def _unit(invocation: Invocation, of_system: bool, user: str | None) -> Unit:
             "USAGE", "--user needs --system.", fix="leave --user out, or add --system", exit_code=2
         )
     base = os.environ.get("XDG_CONFIG_HOME", "")
-    folder = Path(base) if base.startswith("/") else Path.home() / ".config"
+    folder = Path(base) if base.startswith("/") else user_path("~/.config", "HOME")
     return user_unit(program, invocation.home, folder / "systemd" / "user")
 
 

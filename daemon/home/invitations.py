@@ -202,5 +202,5 @@ def terms_of(made: MadeInvitation) -> str:
     until = datetime.fromtimestamp(made.expires_s, UTC)
     return (
         f"Invitation {made.serial}: for {peers}{votes}, until {until:%Y-%m-%d %H:%M} UTC. "
-        "Whoever has the line can use it. More: hypergpud invite"
+        "Anyone who has the line can use it. More: hypergpud invite"
     )

@@ -35,7 +35,7 @@ PUBLIC = "203.0.113.7"
     ],
 )
 def test_decode_observation_refuses_what_is_no_address(answer: bytes) -> None:
-    with pytest.raises(ValueError, match="is no address|decode"):
+    with pytest.raises(ValueError, match=r"is no address|decode"):
         decode_observation(answer)
 
 

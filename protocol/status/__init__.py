@@ -5,6 +5,8 @@ The command line, the page, the JSON and /metrics all render this record. Its fi
 records.py           the status record and its parts
 status_record.py     `status_at(state, now)`: the status at one instant
 verdict.py           the one sentence that answers "is it working?"
+round_verdict.py     its part about this node's last rounds
+run_verdict.py       its part about the run, for an observer
 totals.py            what was counted since the start
 round_points.py      the points of the charts over time
 work_shares.py       each peer's part in the last rounds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from protocol.status.figures import count, duration, loss, quantity
-from protocol.status.records import PeerSummary
+from protocol.status.peer_records import PeerSummary
 from protocol.status.state import StatusState
 from protocol.status.text_parts import LeveledText
 

@@ -24,7 +24,7 @@ from protocol.status.figures import count, phase_words, quantity
 from protocol.status.held_out_scores import overfitting, rising
 from protocol.status.join_line import join_line
 from protocol.status.membership import membership_trouble
-from protocol.status.records import PeerSummary
+from protocol.status.peer_records import PeerSummary
 from protocol.status.round_verdict import averaged_rounds, own_rounds
 from protocol.status.run_verdict import run_seen
 from protocol.status.standstill import recently_heard, standstill

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from daemon.api.answer_queue import AnswerFailed, AnswerQueue
 from daemon.api.answers import Answers
+from daemon.api.api_connection import ApiConnection
 from daemon.api.api_replies import (
     AnswerEnd,
     AnswerHead,
@@ -50,8 +51,11 @@ class ApiHandlers:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
+        connection = request.protocol
         try:
             self._check_access(request)
+            if isinstance(connection, ApiConnection):
+                connection.busy()
             if request.path == MODELS or request.path.startswith(f"{MODELS}/"):
                 return self._models(request)
             if request.path not in READERS:
@@ -61,6 +65,9 @@ class ApiHandlers:
             return await self._text(request)
         except BadRequest as refused:
             return _refusal(refused)
+        finally:
+            if isinstance(connection, ApiConnection) and connection.idle_since is None:
+                connection.idle()
 
     def _check_access(self, request: web.BaseRequest) -> None:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
@@ -166,11 +173,3 @@ def _refusal(refused: BadRequest) -> web.Response:
     body = error_body(refused.status, refused.message, param=refused.param, code=refused.code)
     headers = {"Retry-After": RETRY_S} if refused.status in (429, 503) else {}
     return web.Response(body=body, status=refused.status, content_type=JSON, headers=headers)
-
-
-def make_server(handlers: ApiHandlers) -> web.Server:
-    """Return aiohttp's low-level server for one event loop; call it in that loop.
-
-    A handler is cancelled when its client goes, which frees the caches of the answer.
-    """
-    return web.Server(handlers.handle, handler_cancellation=True, access_log=None)

@@ -15,8 +15,8 @@ from aiohttp import web
 
 # The head of a request is a few packets, and clients open a new connection where one was closed.
 IDLE_S = 30.0
-# Five for each answer that may be made at once.
-MAX_CONNECTIONS = 256
+# Connections beside those of the answers that are being made.
+SPARE_CONNECTIONS = 256
 # A connection that has been idle for less keeps its place.
 SLOW_S = 2.0
 
@@ -51,6 +51,11 @@ class ApiConnection(web.RequestHandler):
         """Since when this connection waits for its client; None while the client waits."""
         return self._idle_since
 
+    def log_exception(self, *args: Any, **named: Any) -> None:
+        # A stranger must not fill the log with bodies that are not what their headers say.
+        if not isinstance(named.get("exc_info"), web.RequestPayloadError):
+            super().log_exception(*args, **named)
+
     def connection_lost(self, exc: BaseException | None) -> None:
         self.busy()
         super().connection_lost(exc)
@@ -66,12 +71,16 @@ class RejectedConnection(asyncio.Protocol):
 class ApiServer(web.Server):
     """aiohttp's low-level server with our connections and a limit on their number."""
 
-    def __init__(self, handle: Handle) -> None:
-        """A handler is cancelled when its client goes, which frees the caches of the answer."""
+    def __init__(self, handle: Handle, max_open: int) -> None:
+        """`max_open` answers are made at once.
+
+        A handler is cancelled when its client goes, which frees the caches of the answer.
+        """
         super().__init__(handle, handler_cancellation=True)
+        self._most = max_open + SPARE_CONNECTIONS
 
     def __call__(self) -> Any:
-        if len(self.connections) >= MAX_CONNECTIONS and not self._made_room():
+        if len(self.connections) >= self._most and not self._made_room():
             return RejectedConnection()
         return ApiConnection(
             self,

@@ -102,7 +102,7 @@ class _WebThread:
         if self._asked_to_stop:
             # `stop` was called before this loop existed.
             return
-        server = ApiServer(self._handlers.handle)
+        server = ApiServer(self._handlers.handle, self._handlers.max_open)
         listening = await self._loop.create_server(server, sock=self._listener)
         token.run_sync_soon(started.set)
         try:

@@ -46,6 +46,7 @@ class ApiHandlers:
     def __init__(self, answers: Answers, key: str) -> None:
         """`key` is what clients send as a bearer token."""
         self._answers, self._key = answers, key.encode()
+        self.max_open = answers.max_open
         self._started = int(time.time())
         self._fingerprint = model_name(answers.model).hex()[:SHOWN_DIGITS]
 
@@ -100,6 +101,8 @@ class ApiHandlers:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge as error:
             raise BadRequest(f"The body is too large: {error.text}.", status=413) from None
+        except web.RequestPayloadError:
+            raise BadRequest("The body is not what its headers say.") from None
         seed = int.from_bytes(os.urandom(8), "little") >> 1
         read = READERS[request.path]
         wanted = read(body, self._answers.model, self._answers.tokenizer, seed)

@@ -9,7 +9,7 @@ import trio
 
 from protocol.inference.layers import LayerRange
 from simulator.fakes.stage import FAKE_MODEL, FakeStage
-from tests.daemon.api.local_generations import LocalGenerations, calling, client, served
+from tests.daemon.api.local_generations import KEY, LocalGenerations, calling, client, served
 
 pytestmark = pytest.mark.real
 
@@ -51,9 +51,9 @@ async def test_connection_that_sends_no_whole_request_is_closed(
 async def test_server_without_a_free_place_drops_the_connection_that_is_idle_for_longest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(f"{LIMITS}.MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(f"{LIMITS}.SPARE_CONNECTIONS", 2)
     monkeypatch.setattr(f"{LIMITS}.SLOW_S", 0.0)
-    async with served(generations(), FAKE_MODEL) as url:
+    async with served(generations(), FAKE_MODEL, max_open=1) as url:
         with trio.fail_after(20):
             strangers = [await connect(url) for _ in range(3)]
             listed = await calling(lambda: list(client(url).models.list()))
@@ -66,9 +66,9 @@ async def test_server_without_a_free_place_drops_the_connection_that_is_idle_for
 async def test_server_whose_connections_are_all_new_rejects_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(f"{LIMITS}.MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(f"{LIMITS}.SPARE_CONNECTIONS", 0)
     monkeypatch.setattr(f"{LIMITS}.SLOW_S", 600.0)
-    async with served(generations(), FAKE_MODEL) as url:
+    async with served(generations(), FAKE_MODEL, max_open=1) as url:
         with trio.fail_after(20):
             async with await connect(url, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") as first:
                 # An answer shows that the server has taken the connection.
@@ -92,3 +92,18 @@ async def test_answer_may_take_longer_than_a_connection_may_be_idle(
     async with served(slow, FAKE_MODEL) as url:
         with trio.fail_after(30):
             assert await ask() == "length"
+
+
+@pytest.mark.parametrize(("key", "status"), [(KEY, b"400"), ("other", b"401")])
+async def test_body_in_another_encoding_than_it_says_is_refused_and_not_logged(
+    key: str, status: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
+    body = "Content-Encoding: gzip\r\nContent-Length: 7\r\n\r\nno gzip"
+    async with served(generations(), FAKE_MODEL) as url:
+        with trio.fail_after(20):
+            async with await connect(url, (head + body).encode()) as stream:
+                assert await stream.receive_some(12) == b"HTTP/1.1 " + status
+                while not await is_closed(stream):
+                    pass
+    assert not caplog.records

@@ -185,9 +185,17 @@ class StageServer:
         return Opened(number=request.number, position=0, lease_s=LEASE_S)
 
     async def _reserve(self, decision: Reserve, request: OpenGeneration) -> None:
-        if decision.replaced:
-            await self._stage.close(decision.replaced)
-        await self._stage.open(decision.cache, request.layers, request.cache_tokens)
+        # Shielded: the table has changed already, and the stage must follow it although the
+        # client's stream breaks. Else a cache that the table does not know would stay for good.
+        with trio.CancelScope(shield=True):
+            if decision.replaced:
+                await self._stage.close(decision.replaced)
+            await self._stage.open(decision.cache, request.layers, request.cache_tokens)
+
+    async def _free(self, cache: bytes) -> None:
+        """Close a cache that the table has forgotten. Shielded as `_reserve`."""
+        with trio.CancelScope(shield=True):
+            await self._stage.close(cache)
 
     async def _step(
         self, generations: StageGenerations, client: PeerId, request: StepGeneration
@@ -205,7 +213,7 @@ class StageServer:
                 chunks = self._chunks(decision, request)
             except PeerFault as fault:
                 generations.failed(decision.cache)
-                await self._stage.close(decision.cache)
+                await self._free(decision.cache)
                 self._refuse(fault.reason, client, str(fault))
                 return _refused(request, Refusal(reason="malformed", detail=str(fault)))
             if self._nursery is None:
@@ -267,7 +275,7 @@ class StageServer:
     ) -> StageReply:
         cache = generations.close(client, request)
         if cache:
-            await self._stage.close(cache)
+            await self._free(cache)
         return Closed(number=request.number)
 
 

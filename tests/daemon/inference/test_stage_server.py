@@ -15,6 +15,7 @@ from protocol.errors import Unreachable, UserError
 from protocol.inference.activations import encode_tokens
 from protocol.inference.layers import LayerRange
 from protocol.inference.messages import (
+    CloseGeneration,
     Opened,
     OpenGeneration,
     Refused,
@@ -25,6 +26,7 @@ from protocol.inference.messages import (
     decode_reply,
     encode,
 )
+from protocol.inference.stage_generations import LEASE_S
 from simulator.fakes.network import FakeNetwork
 from tests.daemon.inference.inference_world import (
     CLIENT,
@@ -42,8 +44,8 @@ WHOLE = LayerRange(first=0, stop=6)
 
 
 def opening(**more: object) -> OpenGeneration:
-    fields = {"model": MODEL, "layers": WHOLE, "cache_tokens": 64, **more}
-    return OpenGeneration(number=1, generation=NAME, attempt=1, wire="float32", **fields)
+    fields = {"model": MODEL, "layers": WHOLE, "cache_tokens": 64, "attempt": 1, **more}
+    return OpenGeneration(number=1, generation=NAME, wire="float32", **fields)
 
 
 def stepping(position: int, tokens: int = 1, data: bytes | None = None) -> StepGeneration:
@@ -63,6 +65,10 @@ class Stranger:
 
     def __init__(self, network: FakeNetwork, node: Node) -> None:
         self._network, self._node = network, node
+
+    @property
+    def peer(self) -> str:
+        return self._network.peer
 
     async def send(self, *requests: StageRequest | bytes) -> list[StageReply]:
         """Send messages over one stream, and wait for a reply to each."""
@@ -166,3 +172,40 @@ async def test_fifty_generations_run_at_once_and_others_are_refused() -> None:
             assert made == [await expected_tokens(wanted)] * 50
         await trio.sleep(2)
         assert not any(node.stage.open_generations for node in nodes)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        opening(attempt=2),
+        stepping(0, 1, b"abc"),
+        CloseGeneration(number=2, generation=NAME, attempt=1),
+    ],
+    ids=["replaced", "malformed", "closed"],
+)
+async def test_stage_frees_a_cache_although_the_stream_breaks(
+    last: StageRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with inference_world() as world, trio.open_nursery() as nursery:
+        node = world.add(0, 6)
+        other = await stranger(world, node, nursery)
+        await other.send(opening())
+        close = node.stage.close
+
+        async def close_later(generation: bytes) -> None:
+            # Others' steps have their turn first.
+            await trio.sleep(10)
+            await close(generation)
+
+        monkeypatch.setattr(node.stage, "close", close_later)
+
+        async def ask() -> None:
+            with pytest.raises(Unreachable):
+                await other.send(last)
+
+        nursery.start_soon(ask)
+        await trio.sleep(1)
+        world.swarm.kill(other.peer)
+        await trio.sleep(2 * LEASE_S)
+        assert node.stage.open_generations == 0
+        nursery.cancel_scope.cancel()

@@ -16,8 +16,8 @@ Steps come in order. For a generation that holds `position` tokens:
     open, the same attempt             as it is
     open, a higher attempt             a new, empty cache; the old one is closed
 
-So a client that lost an answer repeats the request, and nothing is computed twice. The answers that
-wait to be repeated take at most as much memory as the caches.
+So a client that lost an answer repeats the request, and nothing is computed twice. The answer that
+waits to be repeated has at most `max_message_bytes`.
 
 The time is an argument, and nothing here computes or sends.
 """

@@ -36,7 +36,7 @@ from protocol.inference.messages import (
     decode_request,
     encode,
     max_logit_rows,
-    max_message_bytes,
+    max_request_bytes,
 )
 from protocol.inference.model import ModelManifest
 from protocol.inference.stage_generations import (
@@ -60,6 +60,10 @@ UNANSWERED_REQUESTS = 64
 """The most requests of one stream that wait for an answer; more are not read. A client with 50
 generations has as many steps under way."""
 
+UNREAD_S = 120.0
+"""How long a client may leave an answer unread. No client waits longer for one (`hop_calls.py`), and
+the answers of a client that reads nothing must not wait for good."""
+
 # Between two looks for leases that ended.
 EXPIRE_S = 1.0
 CACHE_NAME_BYTES = 16
@@ -80,7 +84,7 @@ class StageServer:
         self._generations: StageGenerations | None = None
         self._nursery: trio.Nursery | None = None
         self._finished = trio.lowlevel.ParkingLot()
-        self._max_bytes = max_message_bytes(manifest.width, manifest.vocabulary)
+        self._max_bytes = max_request_bytes(manifest.width)
         self.tokens_computed = 0
         network.serve(STEPS_PROTOCOL, self._serve)
 
@@ -131,7 +135,11 @@ class StageServer:
             try:
                 reply = await self._answer(stream.peer, request)
                 async with sending:
-                    await stream.send_all(frame(encode(reply)))
+                    with trio.move_on_after(UNREAD_S) as sent:
+                        await stream.send_all(frame(encode(reply)))
+                    if sent.cancelled_caught:
+                        # Nothing can follow a part of a frame.
+                        nursery.cancel_scope.cancel()
             except Unreachable:
                 # The reader notices the broken stream too.
                 pass

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import trio
+from msgspec.structs import replace
 
 from daemon.services.inference.chain import Patience
 from daemon.services.inference.client import InferenceClient
 from daemon.services.inference.generation import GenerationOptions
-from daemon.services.inference.stage_server import STEPS_PROTOCOL
+from daemon.services.inference.stage_server import STEPS_PROTOCOL, UNREAD_S
 from daemon.swarm.frames import FrameReader, frame
 from protocol.errors import Unreachable, UserError
 from protocol.inference.activations import encode_tokens
@@ -27,6 +28,7 @@ from protocol.inference.messages import (
     encode,
 )
 from protocol.inference.stage_generations import LEASE_S
+from protocol.ports.byte_stream import ByteStream
 from simulator.fakes.network import FakeNetwork
 from tests.daemon.inference.inference_world import (
     CLIENT,
@@ -70,9 +72,12 @@ class Stranger:
     def peer(self) -> str:
         return self._network.peer
 
+    async def open(self) -> ByteStream:
+        return await self._network.open_stream(self._node.peer, STEPS_PROTOCOL)
+
     async def send(self, *requests: StageRequest | bytes) -> list[StageReply]:
         """Send messages over one stream, and wait for a reply to each."""
-        stream = await self._network.open_stream(self._node.peer, STEPS_PROTOCOL)
+        stream = await self.open()
         reader, replies = FrameReader(stream), list[StageReply]()
         try:
             for one in requests:
@@ -208,4 +213,24 @@ async def test_stage_frees_a_cache_although_the_stream_breaks(
         world.swarm.kill(other.peer)
         await trio.sleep(2 * LEASE_S)
         assert node.stage.open_generations == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_stage_ends_the_stream_of_a_client_that_reads_no_answer() -> None:
+    async with inference_world() as world, trio.open_nursery() as nursery:
+        node = world.add(0, 6)
+        other = await stranger(world, node, nursery)
+        stream = await other.open()
+        await stream.send_all(frame(encode(opening(cache_tokens=4096))))
+        # Each answer is 256 rows of logits, 262 kB; the window of a stream has as much.
+        for place in range(8):
+            ids = encode_tokens(np.zeros(256, np.int32))
+            step = stepping(256 * place, 256, ids)
+            await stream.send_all(frame(encode(replace(step, shapes=(1,) * 256))))
+            await trio.sleep(0.5)
+        await trio.sleep(UNREAD_S)
+        reader = FrameReader(stream)
+        with trio.fail_after(10), pytest.raises(Unreachable):
+            while True:
+                await reader.expect_frame(1 << 20)
         nursery.cancel_scope.cancel()

@@ -61,8 +61,7 @@ UNANSWERED_REQUESTS = 64
 generations has as many steps under way."""
 
 UNREAD_S = 120.0
-"""How long a client may leave an answer unread. No client waits longer for one (`hop_calls.py`), and
-the answers of a client that reads nothing must not wait for good."""
+"""How long a client may leave an answer unread. No client waits longer for one (`hop_calls.py`)."""
 
 # Between two looks for leases that ended.
 EXPIRE_S = 1.0

@@ -230,7 +230,11 @@ async def test_stage_ends_the_stream_of_a_client_that_reads_no_answer() -> None:
             await trio.sleep(0.5)
         await trio.sleep(UNREAD_S)
         reader = FrameReader(stream)
-        with trio.fail_after(10), pytest.raises(Unreachable):
+
+        async def read_all() -> None:
             while True:
                 await reader.expect_frame(1 << 20)
+
+        with trio.fail_after(10), pytest.raises(Unreachable):
+            await read_all()
         nursery.cancel_scope.cancel()

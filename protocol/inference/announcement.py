@@ -26,6 +26,12 @@ through a few nodes that ask each other as often."""
 MAX_STAGES = 256
 """The most stages of one model that a node remembers. The oldest announcement goes first."""
 
+LEAST_LAYER_TOKENS_PER_S = 1e-3
+"""The slowest stage that counts: it takes a quarter of an hour for one token in one layer.
+
+A route adds up the times of stages, and a speed near 0 would make them infinite.
+"""
+
 MAX_ANNOUNCEMENT_BYTES = 1024
 _DOMAIN = b"hypergpu/stage/1\0"
 
@@ -42,7 +48,7 @@ class StageAnnouncement(
     layers: LayerRange
     kernel: KernelId
     # Tokens x layers in a second, one token at a time.
-    layer_tokens_per_s: Annotated[float, Meta(gt=0, le=1e15)]
+    layer_tokens_per_s: Annotated[float, Meta(ge=LEAST_LAYER_TOKENS_PER_S, le=1e15)]
     cache_tokens_free: Natural
 
 

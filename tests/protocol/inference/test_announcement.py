@@ -88,3 +88,11 @@ def test_directory_keeps_a_bounded_number_of_stages() -> None:
         signer = Signer(number.to_bytes(32, "big"))
         directory.hear(heard(1, signer), number / 1000)
     assert len(directory.stages(1)) == MAX_STAGES
+
+
+@pytest.mark.parametrize("speed", [0.0, 5e-324, 1e-300, float("nan"), float("inf"), 1e16])
+def test_speed_that_makes_times_infinite_is_refused(speed: float) -> None:
+    directory = StageDirectory(MODEL)
+    with pytest.raises(PeerFault, match="announcement"):
+        directory.hear(heard(1, layer_tokens_per_s=speed), 0)
+    assert not directory.stages(0)

@@ -22,15 +22,8 @@ from daemon.swarm.forks import Forks
 from daemon.swarm.orphans import Orphan, Orphans
 from protocol.certificates.certificate import OpenCertificate, open_certificate
 from protocol.certificates.decoded_plans import DecodedPlans
-from protocol.certificates.tip import (
-    MergeSides,
-    Tip,
-    extend,
-    genesis_of,
-    merge,
-    prefer,
-    trust_rules,
-)
+from protocol.certificates.next_tip import MergeSides, extend, merge, trust_rules
+from protocol.certificates.tip import Tip, genesis_of, prefer
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.membership.branch_merge import MergeShare, merge_share

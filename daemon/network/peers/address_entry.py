@@ -6,7 +6,7 @@ from daemon.network.addresses import PeerAddress
 from daemon.network.peers.peer_record import SignedPeerRecord
 from protocol.identity import PeerId
 
-# How long after its connection ended a member is still handed on to others.
+# A peer that is not connected is handed on to others for this long after it was connected.
 FRESH_S = 600.0
 
 NEVER = float("-inf")

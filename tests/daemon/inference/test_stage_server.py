@@ -9,7 +9,9 @@ from msgspec.structs import replace
 
 from daemon.services.inference.chain import Patience
 from daemon.services.inference.client import InferenceClient
+from daemon.services.inference.connections import StageConnections
 from daemon.services.inference.generation import GenerationOptions
+from daemon.services.inference.hop_calls import HopCalls
 from daemon.services.inference.stage_server import STEPS_PROTOCOL, UNREAD_S
 from daemon.swarm.frames import FrameReader, frame
 from protocol.errors import Unreachable, UserError
@@ -27,9 +29,11 @@ from protocol.inference.messages import (
     decode_reply,
     encode,
 )
+from protocol.inference.routing import Hop
 from protocol.inference.stage_generations import LEASE_S
 from protocol.ports.byte_stream import ByteStream
 from simulator.fakes.network import FakeNetwork
+from simulator.fakes.stage import FAKE_MODEL
 from tests.daemon.inference.inference_world import (
     CLIENT,
     MODEL,
@@ -238,3 +242,28 @@ async def test_stage_ends_the_stream_of_a_client_that_reads_no_answer() -> None:
         with trio.fail_after(10), pytest.raises(Unreachable):
             await read_all()
         nursery.cancel_scope.cancel()
+
+
+class LiarConnections(StageConnections):
+    """Gets the same answer to every request, whatever was asked."""
+
+    async def ask(self, peer: str, request: StageRequest) -> StageReply:
+        await trio.lowlevel.checkpoint()
+        return Opened(number=1, position=0, lease_s=30.0)
+
+
+async def test_wrong_answer_to_the_close_of_a_generation_ends_no_client() -> None:
+    async with inference_world() as world:
+        connections = LiarConnections(world.swarm.network(CLIENT), 1 << 20)
+        calls = HopCalls(connections, FAKE_MODEL, MODEL, NAME, 64, "float32")
+        hop = Hop(peer="liar", layers=WHOLE, kernel="k", token_s=0.0)
+        await calls.close(await calls.open(hop))
+
+
+async def test_token_that_the_model_does_not_have_is_the_prompt_s_error() -> None:
+    async with inference_world() as world:
+        world.add(0, 6)
+        async with world.client() as client:
+            with pytest.raises(UserError, match="256 tokens") as caught:
+                client.generation(request(prompt=[3, 256]))
+            assert caught.value.code == "PROMPT"

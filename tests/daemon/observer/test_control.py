@@ -129,6 +129,23 @@ async def test_control_refuses_bad_bodies_methods_and_origins(tmp_path: Path) ->
             assert records.order is None
 
 
+async def test_control_refuses_a_body_in_another_encoding_than_it_says(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with controlled(tmp_path, owner=True) as (bridge, _):
+        async with web_server(bridge, ObserverSettings(port=0)) as bound:
+            refused = await aask(
+                bound,
+                "/api/training/pause",
+                "POST",
+                body=b"no gzip",
+                **{"Content-Encoding": "gzip"},
+            )
+    assert (refused.status, refused.json()["error"]["code"]) == (400, "BAD_REQUEST")
+    # A stranger must not fill the log.
+    assert not caplog.records
+
+
 async def test_control_without_an_owner_is_forbidden() -> None:
     async with web_server(Bridge(), ObserverSettings(port=0)) as bound:
         assert (await post(bound, "start")).status == 403

@@ -96,3 +96,14 @@ def test_speed_that_makes_times_infinite_is_refused(speed: float) -> None:
     with pytest.raises(PeerFault, match="announcement"):
         directory.hear(heard(1, layer_tokens_per_s=speed), 0)
     assert not directory.stages(0)
+
+
+def test_peer_that_invents_stages_pushes_out_its_own() -> None:
+    directory = StageDirectory(MODEL)
+    directory.hear(heard(1, age_s=10.0), 0, ONE.peer)
+    for number in range(MAX_STAGES + 5):
+        invented = Signer(number.to_bytes(32, "big"))
+        assert directory.hear(heard(1, invented), 0, "liar")
+    known = directory.stages(0)
+    assert len(known) == MAX_STAGES
+    assert ONE.peer in {one.peer for one in known}

@@ -29,7 +29,7 @@ from protocol.identity import PeerId
 from protocol.inference.recovery_events import GenerationEvent
 
 AUDIT_S = 30.0
-"""The longest time that an answer's end waits for its audit, which a holder that hangs may delay."""
+"""The longest time that an answer's end waits for its audit: a holder may hang."""
 
 _log = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@
     answers.py        generations for the requests, on trio's side
     answer_queue.py   carries one answer from trio to the web thread
     handlers.py       paths, access, events on a stream
+    api_connection.py limits on connections
     api_server.py     the web thread
     access_key.py     the bearer token of a home
 

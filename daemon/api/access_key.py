@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from pathlib import Path
 
+from daemon.disk.atomic import write_atomically
 from protocol.errors import UserError
+from protocol.ports.disk import DiskFull
 
 KEY_FILE = "api.key"
 _PREFIX = "hgpu-"
@@ -22,19 +25,12 @@ def load_or_make_key(home: Path) -> str:
     """
     file = home / KEY_FILE
     try:
-        try:
-            fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except FileExistsError:
-            with file.open("rb") as stream:
-                key = stream.read(MAX_KEY_BYTES).decode("ascii", "backslashreplace").strip()
-        else:
-            key = _PREFIX + secrets.token_hex(_RANDOM_BYTES)
-            with os.fdopen(fd, "w", encoding="ascii") as written:
-                written.write(f"{key}\n")
+        with file.open("rb") as stream:
+            key = stream.read(MAX_KEY_BYTES).decode("ascii", "backslashreplace").strip()
+    except FileNotFoundError:
+        key = _make_key(file)
     except OSError as error:
-        raise UserError(
-            "API_KEY", f"Cannot use the key file {file}.", why=error.strerror or str(error)
-        ) from None
+        raise _unusable(file, error.strerror or str(error)) from None
     if not key.replace("-", "").isalnum():
         raise UserError(
             "API_KEY",
@@ -43,3 +39,19 @@ def load_or_make_key(home: Path) -> str:
             fix="remove the file; the next start writes a new key",
         )
     return key
+
+
+def _make_key(file: Path) -> str:
+    """Write a new key, whole or not at all: a full disk leaves no file without a key."""
+    key = _PREFIX + secrets.token_hex(_RANDOM_BYTES)
+    if not file.parent.is_dir():
+        raise _unusable(file, os.strerror(errno.ENOENT))
+    try:
+        write_atomically(file, [memoryview(f"{key}\n".encode("ascii"))])
+    except DiskFull as full:
+        raise _unusable(file, str(full)) from None
+    return key
+
+
+def _unusable(file: Path, why: str) -> UserError:
+    return UserError("API_KEY", f"Cannot use the key file {file}.", why=why)

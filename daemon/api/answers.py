@@ -53,7 +53,7 @@ class Answers:
         max_open: int = MAX_OPEN,
     ) -> None:
         """`generate` returns a generation; it may raise `UserError`, at once or later."""
-        self._generate, self._max_open = generate, max_open
+        self._generate, self.max_open = generate, max_open
         self.model, self.tokenizer = model, tokenizer
         self._trio_token = trio.lowlevel.current_trio_token()
         self._send, self._receive = trio.open_memory_channel[AnswerQueue](math.inf)
@@ -66,7 +66,7 @@ class Answers:
         Raises `BadRequest` with status 429 while `max_open` answers are being made, and 503 while
         this process ends.
         """
-        if self._open >= self._max_open:
+        if self._open >= self.max_open:
             raise BadRequest(
                 f"{self._open} answers are being made, and no more are made at once. Try again"
                 " later.",

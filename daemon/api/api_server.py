@@ -17,7 +17,8 @@ import msgspec
 import trio
 
 from daemon.api.answers import Answers
-from daemon.api.handlers import ApiHandlers, make_server
+from daemon.api.api_connection import ApiServer
+from daemon.api.handlers import ApiHandlers
 from protocol.errors import UserError
 
 # Time for answers that are being sent when the server stops.
@@ -101,7 +102,7 @@ class _WebThread:
         if self._asked_to_stop:
             # `stop` was called before this loop existed.
             return
-        server = make_server(self._handlers)
+        server = ApiServer(self._handlers.handle, self._handlers.max_open)
         listening = await self._loop.create_server(server, sock=self._listener)
         token.run_sync_soon(started.set)
         try:

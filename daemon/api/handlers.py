@@ -11,6 +11,7 @@ from aiohttp import web
 
 from daemon.api.answer_queue import AnswerFailed, AnswerQueue
 from daemon.api.answers import Answers
+from daemon.api.api_connection import ApiConnection
 from daemon.api.api_replies import (
     AnswerEnd,
     AnswerHead,
@@ -45,13 +46,17 @@ class ApiHandlers:
     def __init__(self, answers: Answers, key: str) -> None:
         """`key` is what clients send as a bearer token."""
         self._answers, self._key = answers, key.encode()
+        self.max_open = answers.max_open
         self._started = int(time.time())
         self._fingerprint = model_name(answers.model).hex()[:SHOWN_DIGITS]
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
+        connection = request.protocol
         try:
             self._check_access(request)
+            if isinstance(connection, ApiConnection):
+                connection.busy()
             if request.path == MODELS or request.path.startswith(f"{MODELS}/"):
                 return self._models(request)
             if request.path not in READERS:
@@ -61,6 +66,9 @@ class ApiHandlers:
             return await self._text(request)
         except BadRequest as refused:
             return _refusal(refused)
+        finally:
+            if isinstance(connection, ApiConnection) and connection.idle_since is None:
+                connection.idle()
 
     def _check_access(self, request: web.BaseRequest) -> None:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
@@ -93,6 +101,8 @@ class ApiHandlers:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge as error:
             raise BadRequest(f"The body is too large: {error.text}.", status=413) from None
+        except web.RequestPayloadError:
+            raise BadRequest("The body is not what its headers say.") from None
         seed = int.from_bytes(os.urandom(8), "little") >> 1
         read = READERS[request.path]
         wanted = read(body, self._answers.model, self._answers.tokenizer, seed)
@@ -166,11 +176,3 @@ def _refusal(refused: BadRequest) -> web.Response:
     body = error_body(refused.status, refused.message, param=refused.param, code=refused.code)
     headers = {"Retry-After": RETRY_S} if refused.status in (429, 503) else {}
     return web.Response(body=body, status=refused.status, content_type=JSON, headers=headers)
-
-
-def make_server(handlers: ApiHandlers) -> web.Server:
-    """Return aiohttp's low-level server for one event loop; call it in that loop.
-
-    A handler is cancelled when its client goes, which frees the caches of the answer.
-    """
-    return web.Server(handlers.handle, handler_cancellation=True, access_log=None)

@@ -69,7 +69,18 @@ class FileTokenizer:
             return environment.from_string(self._template).render(
                 messages=given, add_generation_prompt=True
             )
-        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+        # The template is a stranger's program: it may also call itself without end, or ask for more
+        # memory than there is.
+        except (
+            TemplateError,
+            TypeError,
+            ValueError,
+            ArithmeticError,
+            LookupError,
+            AttributeError,
+            RecursionError,
+            MemoryError,
+        ) as error:
             raise ValueError(f"the model's chat template refuses the messages: {error}") from None
 
 

@@ -1,7 +1,10 @@
 """The real `Network` port: py-libp2p for control, gossip and discovery, TLS 1.3 for bulk bytes.
 
-- `network`: `LibP2PNetwork`, which composes the parts below; `settings` configures it,
-  `running_parts` holds what exists only while it runs.
+- `network`: `LibP2PNetwork`, which hands each call to one of the parts below; `settings`
+  configures it.
+- `permanent_parts`, `running_parts`: the parts that always exist, and those of one run.
+- `network_run`: one run: starts the parts in order, and stops them.
+- `control_plane`: streams over libp2p connections, and who answers those of others.
 - `paths/`: how bulk bytes reach a peer, one file per transport, and the selector.
 - `tls/`: the sessions of direct bulk streams.
 - `libp2p/`: the host, its connections and streams, gossip and the DHT.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from contextlib import suppress
 
 import trio
 
@@ -35,7 +36,9 @@ def disable_nagle(stream: trio.SocketStream) -> None:
 
     Buffer sizes are left to the kernel: setting a size would switch its own tuning off.
     """
-    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # Some systems refuse where the other side has reset the connection. The first read reports it.
+    with suppress(OSError):
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def remote_host(stream: trio.SocketStream) -> str:

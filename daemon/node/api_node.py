@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import msgspec
 import trio
@@ -17,11 +18,18 @@ from daemon.config.settings import Config
 from daemon.node.model_client import JoinedModel, joined_model
 from daemon.node.shutdown import ForcedExit, Shutdown, watch_lifeline, watch_signals
 from daemon.services.inference.event_text import describe_event
-from daemon.services.inference.generation import Generation, GenerationRequest
+from daemon.services.inference.generation import (
+    Generation,
+    GenerationOptions,
+    GenerationRequest,
+)
 from daemon.system.allocator import trim_memory
 from protocol.digest import SHOWN_DIGITS
 from protocol.identity import PeerId
 from protocol.inference.recovery_events import GenerationEvent
+
+AUDIT_S = 30.0
+"""The longest time that an answer's end waits for its audit: a holder may hang."""
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +42,8 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     port: int
     max_open: int
+    # Whether the stages of every answer are audited at its end.
+    audit: bool
 
 
 async def run(
@@ -59,7 +69,10 @@ async def _answer(config: Config, settings: ApiSettings, say: Callable[[str], No
     say("Asking the stages which model they serve.")
     async with joined_model(config, settings.model, _refuse) as joined:
         answers = Answers(
-            _Generations(joined, say).begin, joined.manifest, joined.tokenizer, settings.max_open
+            Generations(joined, say, audit=settings.audit).begin,
+            joined.manifest,
+            joined.tokenizer,
+            settings.max_open,
         )
         async with api_server(answers, key, host=settings.host, port=settings.port) as bound:
             shown = joined.model.hex()[:SHOWN_DIGITS]
@@ -73,21 +86,28 @@ async def _answer(config: Config, settings: ApiSettings, say: Callable[[str], No
             await trio.sleep_forever()
 
 
-class _Generations:
+class Generations:
     """Makes the generations of requests, and tells what happens to them."""
 
-    def __init__(self, joined: JoinedModel, say: Callable[[str], None]) -> None:
-        self._joined, self._say = joined, say
+    def __init__(self, joined: JoinedModel, say: Callable[[str], None], *, audit: bool) -> None:
+        self._joined, self._say, self._audit = joined, say, audit
 
-    def begin(self, request: TextRequest) -> Generation:
-        """Return a generation that has not begun. Raises `UserError`."""
+    @asynccontextmanager
+    async def begin(self, request: TextRequest) -> AsyncIterator[Generation]:
+        """Yield a generation that has not begun; audit it at the end. Raises `UserError`."""
         wanted = GenerationRequest(
             prompt=request.prompt,
             max_tokens=request.max_tokens,
             rules=request.rules,
             end_tokens=frozenset(self._joined.manifest.end_tokens),
         )
-        return self._joined.client.generation(wanted, report=self._report)
+        options = GenerationOptions(audit_share=1.0 if self._audit else 0.0)
+        async with self._joined.client.generation(wanted, options, self._report) as generation:
+            yield generation
+            with trio.move_on_after(AUDIT_S) as audited:
+                await generation.audit()
+            if audited.cancelled_caught:
+                self._say(f"An audit was given up after {AUDIT_S:.0f} s. No stage was judged.")
 
     def _report(self, event: GenerationEvent) -> None:
         self._say(describe_event(event))

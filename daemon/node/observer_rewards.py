@@ -27,6 +27,10 @@ KEPT_S = 30.0
 
 KEPT_ADDRESSES = 1024
 
+MAX_WAITING = 3
+"""Lookups at once, the running one included. Each waits in one of the threads, of which there are
+five at least, that carry out the owner's orders and read the history, too."""
+
 
 class RewardsLookup:
     """Looks accounts up on the run's chain, one at a time, and keeps the answers for a while."""
@@ -34,6 +38,9 @@ class RewardsLookup:
     def __init__(self, settings: ChainConfig, signed: SignedManifest, home: Path) -> None:
         self._settings, self._home = settings, home
         self._run = HomeRun(run=signed.run, manifest=signed.open())
+        self._asking = threading.Lock()
+        self._places = threading.Semaphore(MAX_WAITING)
+        # Guards `_known`, and is held for moments.
         self._lock = threading.Lock()
         self._known: OrderedDict[str, tuple[float, RewardsBody]] = OrderedDict()
 
@@ -42,7 +49,8 @@ class RewardsLookup:
 
         Raises:
             BadQuery: for text that is no address.
-            Unavailable: where the chain does not answer, or no endpoint of it is known.
+            Unavailable: where the chain does not answer, or no endpoint of it is known, or others
+                are being looked up.
         """
         try:
             account = checked_address(address)
@@ -50,14 +58,31 @@ class RewardsLookup:
             raise BadQuery(f"This is no address: {error}") from None
         if self._run.manifest.settlement is UNSET:
             return RewardsBody(as_of=as_of, address=account, pays=False, note=NO_REWARDS)
+        return replace(self._kept(account) or self._looked_up(account, as_of))
+
+    def _looked_up(self, account: str, as_of: float) -> RewardsBody:
+        if not self._places.acquire(blocking=False):
+            raise Unavailable(
+                f"{MAX_WAITING} other accounts are being looked up.", "try again in a few seconds"
+            )
+        try:
+            with self._asking:
+                # Another request may have asked for the same account meanwhile.
+                return self._kept(account) or self._keep(account, self._ask(account, as_of))
+        finally:
+            self._places.release()
+
+    def _kept(self, account: str) -> RewardsBody | None:
         with self._lock:
-            kept = self._known.get(account)
-            if kept is None or time.monotonic() - kept[0] > KEPT_S:
-                kept = time.monotonic(), self._ask(account, as_of)
-                self._known[account] = kept
-                if len(self._known) > KEPT_ADDRESSES:
-                    self._known.popitem(last=False)
-        return replace(kept[1])
+            at, body = self._known.get(account, (0.0, None))
+        return body if time.monotonic() - at <= KEPT_S else None
+
+    def _keep(self, account: str, body: RewardsBody) -> RewardsBody:
+        with self._lock:
+            self._known[account] = time.monotonic(), body
+            if len(self._known) > KEPT_ADDRESSES:
+                self._known.popitem(last=False)
+        return body
 
     def _ask(self, account: str, as_of: float) -> RewardsBody:
         notes: list[str] = []

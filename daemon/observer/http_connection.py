@@ -78,9 +78,10 @@ class HttpConnection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer in our one form: a request that is not HTTP, or a defect of ours."""
-        if status < 500:
+        if status < 500 or isinstance(exc, web.RequestPayloadError):
+            # A body that is not what its headers say is the client's fault, too.
             refusal = Refusal(
-                status=status,
+                status=status if status < 500 else 400,
                 code="BAD_REQUEST",
                 what="This is not a valid HTTP request, or it is too large.",
             )

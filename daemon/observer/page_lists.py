@@ -21,7 +21,7 @@ from protocol.status.figures import (
     tail,
 )
 from protocol.status.membership import membership_words
-from protocol.status.records import MembershipSummary
+from protocol.status.peer_records import MembershipSummary
 from protocol.status.work_shares import WorkShare, work_shares
 
 # Rows of the table; /api/v1/peers has all peers.

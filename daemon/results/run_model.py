@@ -18,7 +18,8 @@ from daemon.disk.tensors import DamagedFile
 from protocol.averaging.encoded_mean import EncodedMean, MeanPieces, pieces_of
 from protocol.averaging.replay import is_merge, replay
 from protocol.certificates.certificate import OpenCertificate
-from protocol.certificates.tip import Tip, decode_tip, extend
+from protocol.certificates.next_tip import extend
+from protocol.certificates.tip import Tip, decode_tip
 from protocol.codec import codec_named
 from protocol.digest import SHOWN_DIGITS, Digest, merkle_root
 from protocol.errors import PeerFault, UserError

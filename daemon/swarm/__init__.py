@@ -3,6 +3,8 @@
 - `follower`, `news_limits`: beacons and certificates by gossip, and how many a node looks at.
 - `certificate_fetcher`, `ask_order`: certificates that gossip missed, and whom to ask for them.
 - `lineage`, `ancestry`, `orphans`, `certificate_shares`: the verified certificates.
+- `forks`, `branch_order`: branches of the lineage, and which of them comes first.
+- `recoveries`, `required_certificate`: what the run's owner and an invitation demand of a history.
 - `members`, `member_record`, `live_nodes`, `peer_report`: the other peers.
 - `beacon_schedule`: how often the peers are heard.
 - `link_estimates`, `link_estimate`: what is measured of the links to them.

@@ -13,15 +13,18 @@ import msgspec
 from daemon.swarm.ancestry import Ancestry, LineageEntry
 from protocol.averaging.replay import is_merge
 from protocol.certificates.certificate import OpenCertificate
+from protocol.certificates.next_tip import MergeSides
 from protocol.certificates.tip import Tip, prefer
 from protocol.digest import Digest
 from protocol.identity import PeerId
+from protocol.membership.branch_merge import MergeShare, merge_share
 from protocol.membership.certificate_check import is_full_certificate, quorum_in
 from protocol.membership.facts import recorded_s
-from protocol.membership.standing import Branch, BranchStep, rank
+from protocol.membership.standing import Branch, BranchStep, rank, standing
 from protocol.messages.envelope import payload_of, signature_is_valid
 from protocol.messages.membership import Votes
 from protocol.messages.round import TrustPlan, TrustVote
+from protocol.rules.registry import rules_of
 from protocol.run.manifest import Manifest
 
 
@@ -55,10 +58,11 @@ class Forks:
         manifest: Manifest,
         ancestry: Ancestry,
         tip_of: Callable[[Digest], Tip | None],
+        root: Tip,
     ) -> None:
-        """`tip_of` returns the tip with a name, also genesis; None where it is not kept."""
+        """`tip_of` returns the tip with a name, also `root`; None where none is kept."""
         self._run, self._manifest = run, manifest
-        self._ancestry, self._tip_of = ancestry, tip_of
+        self._ancestry, self._tip_of, self._root = ancestry, tip_of, root
 
     def of(self, first: Tip, second: Tip) -> Fork | None:
         """Return the fork of two tips; None where their common ancestor is not kept.
@@ -91,6 +95,30 @@ class Forks:
             return prefer(first, second)
         one, two = rank(fork.first, fork.voters), rank(fork.second, fork.voters)
         return first if one >= two else second
+
+    def sides(self, first: Tip, second: Tip) -> MergeSides:
+        """Which of two branches absorbs the other in a merge of rules 4."""
+        fork = self.of(first, second)
+        if fork is None:
+            return MergeSides(ancestor=self._root, preferred=prefer(first, second))
+        ours, theirs = (standing(branch, fork.voters) for branch in (fork.first, fork.second))
+        preferred = self.prefer(first, second)
+        stood = min(ours, theirs, key=len) if len(ours) != len(theirs) else frozenset()
+        return MergeSides(ancestor=fork.ancestor, preferred=preferred, stood=tuple(sorted(stood)))
+
+    def has_absorbed(self, other: Tip, tip: Tip) -> bool:
+        """Whether the branch of `other` merged a part of the branch of `tip`."""
+        main = set(self._ancestry.main_line(other))
+        own = {name for name in self._ancestry.main_line(tip) if name not in main}
+        return not own.isdisjoint(self._ancestry.of(other))
+
+    def merge_share(self, preferred: Tip, other: Tip) -> MergeShare:
+        """How far the merge of `other` into `preferred` moves the state, under rules 4."""
+        fork = self.of(preferred, other)
+        if fork is None:
+            return MergeShare(sigma=0.0, limit=0.0, compared=0)
+        outer = rules_of(self._manifest).outer_at(self._manifest, preferred.samples)
+        return merge_share(fork.first, fork.second, fork.voters, outer)
 
     def signers(self, path: Iterable[OpenCertificate]) -> list[Signers]:
         """Return who signed each certificate of a path.

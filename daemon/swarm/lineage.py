@@ -13,33 +13,23 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import cmp_to_key
 
 from daemon.swarm import certificate_shares
 from daemon.swarm.ancestry import Ancestry, LineageEntry
+from daemon.swarm.branch_order import BranchOrder
 from daemon.swarm.certificate_shares import CertificateShares
 from daemon.swarm.forks import Forks
 from daemon.swarm.orphans import Orphan, Orphans
+from daemon.swarm.recoveries import Recoveries
+from daemon.swarm.required_certificate import RequiredCertificate
 from protocol.certificates.certificate import OpenCertificate, open_certificate
 from protocol.certificates.decoded_plans import DecodedPlans
-from protocol.certificates.tip import (
-    MergeSides,
-    Tip,
-    extend,
-    genesis_of,
-    merge,
-    prefer,
-    trust_rules,
-)
+from protocol.certificates.next_tip import extend, merge, trust_rules
+from protocol.certificates.tip import Tip, genesis_of
 from protocol.digest import Digest
 from protocol.errors import PeerFault
-from protocol.membership.branch_merge import MergeShare, merge_share
-from protocol.membership.recovery import recovered_tip, recovery_name
-from protocol.membership.standing import standing
 from protocol.messages.membership import Recovery
 from protocol.messages.offer import task_of
-from protocol.rules.registry import rules_of
-from protocol.rules.versions import RULES_4
 from protocol.run.manifest import Manifest
 
 OTHER_TASK = "other_task"
@@ -63,38 +53,33 @@ class Lineage:
         # None when the front must be computed anew.
         self._front: Tip | None = None
         self._ancestry = Ancestry(self.root.hash)
-        self.forks = Forks(run, manifest, self._ancestry, self.tip)
+        self.forks = Forks(run, manifest, self._ancestry, self.tip, self.root)
+        self.recoveries = Recoveries(run, self._ancestry, self.tip)
+        self._order = BranchOrder(manifest.rules, self._ancestry, self.forks, self.recoveries)
         self._own: OrderedDict[Digest, None] = OrderedDict()
         self._shares = CertificateShares(self._forget)
         self._orphans = Orphans()
         self._heads: dict[Digest, Tip] = {}
-        # The certificate that the history must contain, until this node follows one with it.
-        self._required: Digest | None = None
+        self._required = RequiredCertificate()
         # The beginning of the hash of the certificate that this node's owner follows, in hex.
         self.followed = ""
-        # The owner's recoveries, by name.
-        self._recoveries: dict[Digest, Recovery] = {}
-        self._recovered: dict[Digest, Tip] = {}
-        self._with_required: set[Digest] = set()
 
     def require(self, certificate: Digest | None) -> None:
         """Follow no history without this certificate. Call this before any certificate is added.
 
         None, and the run's genesis, require nothing.
         """
-        self._required = None if certificate == self.root.hash else certificate
+        self._required.require(None if certificate == self.root.hash else certificate)
 
     @property
     def missing_required(self) -> Digest | None:
         """The required certificate, where certificates are known and none of them leads there."""
-        if self._required is None or not self._heads or self._with_required:
-            return None
-        return self._required
+        return self._required.missing if self._heads else None
 
     def _is_permitted(self, head: Tip) -> bool:
-        if self._required is not None and head.hash not in self._with_required:
+        if not self._required.leads_to(head):
             return False
-        recovered = self.recovered
+        recovered = self.recoveries.newest
         return recovered is None or self.descends(head, recovered)
 
     def tip(self, name: Digest) -> Tip | None:
@@ -104,35 +89,15 @@ class Lineage:
         if self._adopted is not None and name == self._adopted.hash:
             return self._adopted
         entry = self._ancestry.entry(name)
-        return entry.tip if entry else self._recovered_tip(name)
-
-    def _recovered_tip(self, name: Digest) -> Tip | None:
-        if name in self._recovered:
-            return self._recovered[name]
-        recovery = self._recoveries.get(name)
-        before = self.tip(recovery.tip) if recovery is not None else None
-        if recovery is None or before is None:
-            return None
-        self._recovered[name] = recovered_tip(before, name, recovery)
-        return self._recovered[name]
+        return entry.tip if entry else self.recoveries.tip(name)
 
     def recover(self, recovery: Recovery) -> None:
         """Go on from where the run's owner says. Of several recoveries the highest serial counts.
 
         Earlier ones stay known: certificates after them name them as parents.
         """
-        name = recovery_name(self._run, recovery)
-        if name in self._recoveries:
-            return
-        self._recoveries[name] = recovery
-        self._ancestry.recover(name, recovery.tip)
-        self._front = None
-
-    @property
-    def recovered(self) -> Tip | None:
-        """The tip of the recovery that counts, where its certificate is known."""
-        newest = max(self._recoveries.items(), key=lambda item: item[1].serial, default=None)
-        return self._recovered_tip(newest[0]) if newest is not None else None
+        if self.recoveries.add(recovery):
+            self._front = None
 
     def follows(self, tip: Tip) -> bool:
         """Whether `tip` is on the branch that this node's owner follows."""
@@ -140,11 +105,6 @@ class Lineage:
             return False
         names = {tip.hash, *self._ancestry.of(tip)}
         return any(name.hex().startswith(self.followed) for name in names)
-
-    def recovery_base(self, name: Digest) -> Tip | None:
-        """The tip of the certificate that a recovery goes on from."""
-        recovery = self._recoveries.get(name)
-        return self.tip(recovery.tip) if recovery is not None else None
 
     def entry(self, name: Digest) -> LineageEntry | None:
         return self._ancestry.entry(name)
@@ -167,8 +127,7 @@ class Lineage:
         self._adopted, self._front = tip, None
         if tip.number:
             # Later heads descend from a history that was permitted, or that this node made.
-            self._required = None
-            self._with_required.clear()
+            self._required.require(None)
         for name, _ in sorted(self._ancestry.of(tip).items(), key=lambda item: item[1].tip.number):
             if name not in self._own:
                 self._own[name] = None
@@ -250,7 +209,7 @@ class Lineage:
         ]
         preferred: Digest | None = None
         if len(parents) == 2:
-            sides = self.sides(parents[0], parents[1]) if self._trust else None
+            sides = self.forks.sides(parents[0], parents[1]) if self._trust else None
             preferred = sides.preferred.hash if sides is not None else None
             made = merge(
                 parents[0],
@@ -264,11 +223,7 @@ class Lineage:
         else:
             made = extend(parents[0], certificate, trusted=trusted, trust=self._trust)
         entry = LineageEntry(certificate=certificate, tip=made, preferred=preferred)
-        if self._required is not None and (
-            made.hash == self._required
-            or any(parent.hash in self._with_required for parent in parents)
-        ):
-            self._with_required.add(made.hash)
+        self._required.note(made, parents)
         self._ancestry.add(entry)
         for parent in parents:
             self._heads.pop(parent.hash, None)
@@ -277,21 +232,21 @@ class Lineage:
         self.best = (
             made
             if any(parent.hash == self.best.hash for parent in parents)
-            else self.prefer(self.best, made)
+            else self._order.prefer(self.best, made)
         )
         self._shares.charge(made.hash, source, asked)
         return entry
 
     def _forget(self, name: Digest) -> None:
         self._front = None
-        self._with_required.discard(name)
+        self._required.forget(name)
         self._ancestry.forget(name, self._adopted)
         self._heads.pop(name, None)
         self._own.pop(name, None)
         self._shares.discard(name)
         if name == self.best.hash:
             self.best = (
-                next(iter(self._ordered(list(self._heads.values()))), None)
+                next(iter(self._order.sorted(list(self._heads.values()))), None)
                 or self._adopted
                 or self.root
             )
@@ -306,30 +261,6 @@ class Lineage:
         """The samples certified on each of two branches since they parted."""
         return self._ancestry.weights(first, second)
 
-    def sides(self, first: Tip, second: Tip) -> MergeSides:
-        """Which of two branches absorbs the other in a merge of rules 4."""
-        fork = self.forks.of(first, second)
-        if fork is None:
-            return MergeSides(ancestor=self.root, preferred=prefer(first, second))
-        ours, theirs = (standing(branch, fork.voters) for branch in (fork.first, fork.second))
-        preferred = self.forks.prefer(first, second)
-        stood = min(ours, theirs, key=len) if len(ours) != len(theirs) else frozenset()
-        return MergeSides(ancestor=fork.ancestor, preferred=preferred, stood=tuple(sorted(stood)))
-
-    def has_absorbed(self, other: Tip, tip: Tip) -> bool:
-        """Whether the branch of `other` merged a part of the branch of `tip`."""
-        main = set(self._ancestry.main_line(other))
-        own = {name for name in self._ancestry.main_line(tip) if name not in main}
-        return not own.isdisjoint(self._ancestry.of(other))
-
-    def merge_share(self, preferred: Tip, other: Tip) -> MergeShare:
-        """How far the merge of `other` into `preferred` moves the state, under rules 4."""
-        fork = self.forks.of(preferred, other)
-        if fork is None:
-            return MergeShare(sigma=0.0, limit=0.0, compared=0)
-        outer = rules_of(self._manifest).outer_at(self._manifest, preferred.samples)
-        return merge_share(fork.first, fork.second, fork.voters, outer)
-
     def descends(self, new: Tip, old: Tip) -> bool:
         """Whether `old` is `new` or in its ancestry."""
         return self._ancestry.descends(new, old)
@@ -343,7 +274,7 @@ class Lineage:
         return [head for head in self._descendants(tip) if self._is_permitted(head)]
 
     def _descendants(self, tip: Tip) -> list[Tip]:
-        return self._ordered(
+        return self._order.sorted(
             [
                 head
                 for head in self._heads.values()
@@ -364,22 +295,4 @@ class Lineage:
             and not self.descends(h, tip)
             and not self.descends(tip, h)
         ]
-        return self._ordered(others)
-
-    def prefer(self, first: Tip, second: Tip) -> Tip:
-        """The preferred one of two tips on different branches.
-
-        A branch that follows the owner's recovery comes before one that does not.
-        """
-        recovered = self.recovered
-        if recovered is not None:
-            one, two = self.descends(first, recovered), self.descends(second, recovered)
-            if one != two:
-                return first if one else second
-        return (prefer if self._manifest.rules < RULES_4 else self.forks.prefer)(first, second)
-
-    def _ordered(self, tips: list[Tip]) -> list[Tip]:
-        def compare(first: Tip, second: Tip) -> int:
-            return 0 if first is second else -1 if self.prefer(first, second) is first else 1
-
-        return sorted(tips, key=cmp_to_key(compare))
+        return self._order.sorted(others)

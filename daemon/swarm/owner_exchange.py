@@ -32,6 +32,8 @@ ANSWER_S = 20.0
 # All records of a run (`MAX_RECORDS`) take 300 KB.
 MAX_REPLY_BYTES = 1 << 20
 SERVED_AT_ONCE, SERVED_TO_PEER = 16, 1
+# Neighbours that are asked at once.
+ASKED_AT_ONCE = 16
 # Neighbours whose last answer is remembered.
 MOST_ASKED = 1024
 
@@ -54,11 +56,14 @@ class OwnerExchange:
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Exchange records until cancelled."""
         self._published = {signed.signature for signed in self._records.signed()}
-        task_status.started()
-        while True:
-            await self._publish_new()
-            await self._ask_neighbours()
-            await trio.sleep(LOOK_S)
+        places = trio.CapacityLimiter(ASKED_AT_ONCE)
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            while True:
+                await self._publish_new()
+                for peer in self._due():
+                    nursery.start_soon(self._ask_neighbour, peer, places)
+                await trio.sleep(LOOK_S)
 
     def _accept(self, peer: PeerId, data: bytes) -> bool:
         """Keep a record that came by gossip; False drops it."""
@@ -80,8 +85,9 @@ class OwnerExchange:
             self._published.add(signed.signature)
             await self._network.publish(self._topic, encode_signed(signed))
 
-    async def _ask_neighbours(self) -> None:
-        now = trio.current_time()
+    def _due(self) -> list[PeerId]:
+        """The neighbours to ask now."""
+        now, due = trio.current_time(), list[PeerId]()
         for link in self._network.links():
             if now - self._asked.get(link.peer, -ASK_AGAIN_S) < ASK_AGAIN_S:
                 continue
@@ -89,15 +95,22 @@ class OwnerExchange:
             self._asked[link.peer] = now
             if len(self._asked) > MOST_ASKED:
                 self._asked.popitem(last=False)
-            try:
-                data = await self._ask(link.peer)
-                for record in self._records.add_encoded(data):
-                    # The peer that gave it has published it, or heard it.
-                    self._published.add(record.signed.signature)
-            except Unreachable:
-                continue
-            except PeerFault as fault:
-                self._refuse(fault.reason, link.peer, str(fault))
+            due.append(link.peer)
+        return due
+
+    async def _ask_neighbour(self, peer: PeerId, places: trio.CapacityLimiter) -> None:
+        """Ask in a task of its own: a silent neighbour must not delay what others hear."""
+        try:
+            async with places:
+                data = await self._ask(peer)
+            for record in self._records.add_encoded(data):
+                # The peer that gave it has published it, or heard it.
+                self._published.add(record.signed.signature)
+        except Unreachable:
+            # It is asked again later, and gossip brings new records.
+            return
+        except PeerFault as fault:
+            self._refuse(fault.reason, peer, str(fault))
 
     async def _ask(self, peer: PeerId) -> bytes:
         with trio.move_on_after(ANSWER_S):

@@ -7,6 +7,7 @@ announcement grows old.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated
 
@@ -24,7 +25,17 @@ ANNOUNCEMENT_LIFE_S = 20.0
 through a few nodes that ask each other as often."""
 
 MAX_STAGES = 256
-"""The most stages of one model that a node remembers. The oldest announcement goes first."""
+"""The most stages of one model that a node remembers.
+
+Beyond them, the peer that brought most announcements loses the oldest of these. A peer can make any
+number of keys, and must not push out the stages that others bring.
+"""
+
+LEAST_LAYER_TOKENS_PER_S = 1e-3
+"""The slowest stage that counts: it takes a quarter of an hour for one token in one layer.
+
+A route adds up the times of stages, and a speed near 0 would make them infinite.
+"""
 
 MAX_ANNOUNCEMENT_BYTES = 1024
 _DOMAIN = b"hypergpu/stage/1\0"
@@ -42,7 +53,7 @@ class StageAnnouncement(
     layers: LayerRange
     kernel: KernelId
     # Tokens x layers in a second, one token at a time.
-    layer_tokens_per_s: Annotated[float, Meta(gt=0, le=1e15)]
+    layer_tokens_per_s: Annotated[float, Meta(ge=LEAST_LAYER_TOKENS_PER_S, le=1e15)]
     cache_tokens_free: Natural
 
 
@@ -85,6 +96,8 @@ class KnownStage(msgspec.Struct, frozen=True, kw_only=True):
     stage: StageAnnouncement
     signed: SignedAnnouncement
     made_s: float
+    # Who brought the announcement; "" where that is not known.
+    bringer: PeerId = ""
 
 
 def announce_stage(stage: StageAnnouncement, signer: Signer) -> SignedAnnouncement:
@@ -104,8 +117,8 @@ class StageDirectory:
         # The last serial of a stage that broke; only a greater one brings the stage back.
         self._lost: dict[PeerId, int] = {}
 
-    def hear(self, heard: HeardStage, now_s: float) -> bool:
-        """Take an announcement in. Returns whether it is news.
+    def hear(self, heard: HeardStage, now_s: float, bringer: PeerId = "") -> bool:
+        """Take an announcement in that `bringer` has sent. Returns whether it is news.
 
         Raises:
             PeerFault: it is not signed by its stage, is malformed, or is of another model.
@@ -123,10 +136,18 @@ class StageDirectory:
             return False
         self._lost.pop(heard.signed.peer, None)
         self._stages[heard.signed.peer] = KnownStage(
-            peer=heard.signed.peer, stage=stage, signed=heard.signed, made_s=now_s - heard.age_s
+            peer=heard.signed.peer,
+            stage=stage,
+            signed=heard.signed,
+            made_s=now_s - heard.age_s,
+            bringer=bringer,
         )
         if len(self._stages) > MAX_STAGES:
-            del self._stages[min(self._stages, key=lambda peer: self._stages[peer].made_s)]
+            brought = Counter(known.bringer for known in self._stages.values())
+            oldest = min(
+                self._stages.values(), key=lambda known: (-brought[known.bringer], known.made_s)
+            )
+            del self._stages[oldest.peer]
         return True
 
     def lose(self, peer: PeerId) -> None:

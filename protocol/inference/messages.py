@@ -167,6 +167,15 @@ def max_message_bytes(width: int, vocabulary: int) -> int:
     return HEADER_BYTES + 4 * max(MAX_STEP_TOKENS * width, max_logit_rows(vocabulary) * vocabulary)
 
 
+def max_request_bytes(width: int) -> int:
+    """Return the most bytes of a client's message: a step with rows of hidden states."""
+    return HEADER_BYTES + 4 * MAX_STEP_TOKENS * width
+
+
 def max_logit_rows(vocabulary: int) -> int:
-    """Return the most rows of logits that one step may return: 8 MiB, and at least one row."""
-    return max(1, min(MAX_STEP_TOKENS, (8 << 20) // (4 * vocabulary)))
+    """Return the most rows of logits that one step may return: 1 MiB, and at least one row.
+
+    A client needs one row. The stage keeps each generation's last answer, so more rows would let
+    small caches fill its memory.
+    """
+    return max(1, min(MAX_STEP_TOKENS, (1 << 20) // (4 * vocabulary)))

@@ -3,7 +3,7 @@
 Theory of operation. A generation belongs to the peer that opened it. Its cache is reserved at the
 beginning, for all the tokens that it may have, so that no generation fails half-way because others
 grew. Each request renews the lease, and a generation whose lease ends is closed: a client that
-vanished costs its cache for `LEASE_S`.
+vanished costs its cache for `LEASE_S`. Without a new step, no request renews it beyond `IDLE_S`.
 
 Steps come in order. For a generation that holds `position` tokens:
 
@@ -16,8 +16,8 @@ Steps come in order. For a generation that holds `position` tokens:
     open, the same attempt             as it is
     open, a higher attempt             a new, empty cache; the old one is closed
 
-So a client that lost an answer repeats the request, and nothing is computed twice. The answers that
-wait to be repeated take at most as much memory as the caches.
+So a client that lost an answer repeats the request, and nothing is computed twice. The answer that
+waits to be repeated has at most `max_message_bytes`.
 
 The time is an argument, and nothing here computes or sends.
 """
@@ -42,6 +42,12 @@ from protocol.inference.messages import (
 LEASE_S = 30.0
 """A client sends a step every few milliseconds, or renews its lease every ten seconds while it
 waits. Three of these may be lost."""
+
+IDLE_S = 300.0
+"""The longest time without a new step. A client waits 60 s for layers that nobody serves.
+
+Without a limit, a peer could hold every cache of a stage for good by a message every 30 s.
+"""
 
 MAX_GENERATIONS = 1024
 """The most generations of a stage, however small their caches are."""
@@ -96,12 +102,18 @@ class _Generation(msgspec.Struct, kw_only=True):
     cache_tokens: int
     wire: WireType
     lease_end_s: float
+    # When it was opened, or when its last step was computed.
+    advanced_s: float
     position: int = 0
     # The step under way: its position and tokens.
     under_way: tuple[int, int] | None = None
     # The last step, and its answer.
     last: tuple[int, int] | None = None
     answer: Any = None
+
+    def renew(self, now_s: float) -> None:
+        """Renew the lease, as far as `IDLE_S` permits."""
+        self.lease_end_s = min(now_s + LEASE_S, self.advanced_s + IDLE_S)
 
 
 class StageGenerations:
@@ -137,7 +149,7 @@ class StageGenerations:
         if known is not None and request.attempt < known.attempt:
             return _superseded(known)
         if known is not None and request.attempt == known.attempt:
-            known.lease_end_s = now_s + LEASE_S
+            known.renew(now_s)
             return Held(position=known.position)
         if not self._layers.contains(request.layers):
             return Refusal(
@@ -157,6 +169,7 @@ class StageGenerations:
             cache_tokens=request.cache_tokens,
             wire=request.wire,
             lease_end_s=now_s + LEASE_S,
+            advanced_s=now_s,
         )
         self._open[client, request.generation] = made
         return Reserve(cache=made.cache, replaced=known.cache if known else b"")
@@ -170,7 +183,7 @@ class StageGenerations:
             return Refusal(reason="unknown", detail="the stage holds no such generation")
         if request.attempt < known.attempt:
             return _superseded(known)
-        known.lease_end_s = now_s + LEASE_S
+        known.renew(now_s)
         step = (request.position, sum(request.shapes))
         if known.under_way is not None:
             if step == known.under_way:
@@ -192,8 +205,8 @@ class StageGenerations:
             if known.cache == cache and known.under_way is not None:
                 known.last, known.answer = known.under_way, answer
                 known.position += known.under_way[1]
-                known.under_way = None
-                known.lease_end_s = now_s + LEASE_S
+                known.under_way, known.advanced_s = None, now_s
+                known.renew(now_s)
 
     def failed(self, cache: bytes) -> None:
         """Forget a generation whose cache is lost or in doubt."""

@@ -25,15 +25,8 @@ import msgspec
 
 from protocol.averaging.weights import median_samples, usual_weight
 from protocol.certificates.certificate import OpenCertificate
-from protocol.certificates.tip import (
-    MergeSides,
-    Tip,
-    extend,
-    genesis_of,
-    merge,
-    prefer,
-    trust_rules,
-)
+from protocol.certificates.next_tip import MergeSides, extend, merge, trust_rules
+from protocol.certificates.tip import Tip, genesis_of, prefer
 from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.membership.facts import recorded_s

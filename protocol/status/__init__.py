@@ -2,9 +2,14 @@
 
 The command line, the page, the JSON and /metrics all render this record. Its fields are a contract.
 
-records.py           the status record and its parts
+records.py           the status record; its parts are in the next three
+node_records.py      this node, and whether others can call it
+run_records.py       the run, its rounds and the points of its loss curves
+peer_records.py      other peers, voters and newcomers
 status_record.py     `status_at(state, now)`: the status at one instant
 verdict.py           the one sentence that answers "is it working?"
+round_verdict.py     its part about this node's last rounds
+run_verdict.py       its part about the run, for an observer
 totals.py            what was counted since the start
 round_points.py      the points of the charts over time
 work_shares.py       each peer's part in the last rounds
@@ -25,20 +30,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from protocol.status.records import (
-    KEPT_EVENTS,
-    KEPT_PEERS,
+from protocol.status.node_records import NodeSummary
+from protocol.status.peer_records import KEPT_PEERS, PeerSummary
+from protocol.status.records import KEPT_EVENTS, EventLine, NetworkFigures, Status
+from protocol.status.run_records import (
     KEPT_POINTS,
     KEPT_ROUNDS,
-    EventLine,
     HeldOutPoint,
     LossPoint,
-    NetworkFigures,
-    NodeSummary,
-    PeerSummary,
     RoundSummary,
     RunSummary,
-    Status,
 )
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-from protocol.status.records import KEPT_POINTS
+from protocol.status.run_records import KEPT_POINTS
 
 P = TypeVar("P")
 

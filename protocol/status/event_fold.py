@@ -21,6 +21,7 @@ from protocol.status.event_text import describe
 from protocol.status.figures import clean, natural, whole
 from protocol.status.held_out_effects import anchor_scored, peer_scored
 from protocol.status.membership import work_audited
+from protocol.status.node_records import ReachSummary
 from protocol.status.peer_effects import (
     peer_down,
     peer_forgotten,
@@ -28,7 +29,7 @@ from protocol.status.peer_effects import (
     peer_report,
     peer_up,
 )
-from protocol.status.records import EventLine, QuorumSummary, ReachSummary
+from protocol.status.records import EventLine
 from protocol.status.round_effects import (
     is_known,
     planned,
@@ -36,6 +37,7 @@ from protocol.status.round_effects import (
     round_certified,
     view_passed,
 )
+from protocol.status.run_records import QuorumSummary
 from protocol.status.state import MAX_NAME_CHARS, MAX_TEXT_CHARS, StatusState
 from protocol.status.training_effects import (
     batch_skipped,

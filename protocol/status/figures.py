@@ -19,13 +19,24 @@ DECIMALS = 18
 
 def clean(text: str, limit: int) -> str:
     """Return `text` on one line of at most `limit` printable characters."""
-    cut = text[: limit + 1]
-    if not cut.isprintable():
-        cut = "".join(
-            letter if letter.isprintable() else (" " if letter.isspace() else "\ufffd")
-            for letter in cut
-        )
+    cut = _printable(text[: limit + 1], "")
     return cut if len(cut) <= limit else cut[: limit - 1] + "…"
+
+
+def clean_lines(text: str) -> str:
+    """Return `text` with printable characters, newlines and tabs alone."""
+    return _printable(text, "\n\t")
+
+
+def _printable(text: str, kept: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        letter
+        if letter.isprintable() or letter in kept
+        else (" " if letter.isspace() else "\ufffd")
+        for letter in text
+    )
 
 
 def finite(value: float | None) -> float | None:

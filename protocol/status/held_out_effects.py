@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from protocol import journal
 from protocol.identity import PeerId
-from protocol.status.records import HeldOutPoint, RoundSummary, RunSummary
+from protocol.status.run_records import HeldOutPoint, RoundSummary, RunSummary
 from protocol.status.state import StatusState
 
 

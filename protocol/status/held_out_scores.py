@@ -19,7 +19,7 @@ import msgspec
 from protocol.identity import PeerId
 from protocol.status.curve import ThinnedCurve
 from protocol.status.figures import finite, loss, whole
-from protocol.status.records import KEPT_ROUNDS, HeldOutPoint
+from protocol.status.run_records import KEPT_ROUNDS, HeldOutPoint
 
 MAX_LOSS = 1e12
 """A claimed loss beyond this counts as this, so that sums and drawings stay finite."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from protocol.status.records import NodeSummary
+from protocol.status.node_records import NodeSummary
 
 
 def join_line(you: NodeSummary) -> str:

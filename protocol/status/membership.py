@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from protocol import journal
 from protocol.identity import PeerId
 from protocol.status.figures import clean, natural, quantity, whole
-from protocol.status.records import AuditSummary, MembershipSummary, NewcomerSummary
+from protocol.status.peer_records import AuditSummary, MembershipSummary, NewcomerSummary
 from protocol.status.state import MAX_NAME_CHARS, MAX_TEXT_CHARS, StatusState
 from protocol.status.totals import with_audit
 

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from protocol import journal
 from protocol.status.figures import clean, duration, finite, natural, whole
-from protocol.status.records import KEPT_LOST, KEPT_PEERS, LOST_KEPT_S, PeerSummary
+from protocol.status.peer_records import KEPT_LOST, KEPT_PEERS, LOST_KEPT_S, PeerSummary
 from protocol.status.state import MAX_NAME_CHARS, MAX_TEXT_CHARS, StatusState
 
 

@@ -12,8 +12,8 @@ from protocol import journal
 from protocol.status.figures import clean, finite, natural, whole
 from protocol.status.held_out_scores import ScoredRound
 from protocol.status.membership import note_membership
-from protocol.status.records import LossPoint, RoundSummary
 from protocol.status.round_points import PHASES, RoundPoint
+from protocol.status.run_records import LossPoint, RoundSummary
 from protocol.status.state import MAX_NAME_CHARS, MAX_TEXT_CHARS, StatusState
 from protocol.status.totals import WHOLE, with_times
 

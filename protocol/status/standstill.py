@@ -8,7 +8,7 @@ from __future__ import annotations
 from statistics import median
 
 from protocol.status.figures import duration
-from protocol.status.records import PeerSummary
+from protocol.status.peer_records import PeerSummary
 from protocol.status.state import StatusState
 from protocol.status.text_parts import LeveledText, because
 

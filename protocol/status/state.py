@@ -15,19 +15,11 @@ from protocol.journal import REFUSALS, Planned
 from protocol.status.curve import ThinnedCurve
 from protocol.status.figures import clean, tail
 from protocol.status.held_out_scores import HeldOutScores
-from protocol.status.records import (
-    KEPT_EVENTS,
-    KEPT_ROUNDS,
-    EventLine,
-    LossPoint,
-    MembershipSummary,
-    NetworkFigures,
-    NodeSummary,
-    PeerSummary,
-    RoundSummary,
-    RunSummary,
-)
+from protocol.status.node_records import NodeSummary
+from protocol.status.peer_records import MembershipSummary, PeerSummary
+from protocol.status.records import KEPT_EVENTS, EventLine, NetworkFigures
 from protocol.status.round_points import RoundPoint
+from protocol.status.run_records import KEPT_ROUNDS, LossPoint, RoundSummary, RunSummary
 from protocol.status.totals import Totals
 
 KEPT_INTERVALS = 20

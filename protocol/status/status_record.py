@@ -5,7 +5,9 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from protocol.identity import PeerId
-from protocol.status.records import LOST_KEPT_S, PeerSummary, RunSummary, Status
+from protocol.status.peer_records import LOST_KEPT_S, PeerSummary
+from protocol.status.records import Status
+from protocol.status.run_records import RunSummary
 from protocol.status.standstill import recently_heard, standstill, usual_round_s
 from protocol.status.state import StatusState
 from protocol.status.verdict import disk_refusal, verdict_of

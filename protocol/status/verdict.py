@@ -19,14 +19,14 @@ An observer takes no part in rounds: its verdict is about the run.
 
 from __future__ import annotations
 
-from collections import Counter
-
 from protocol.journal import NOT_OFFERED
-from protocol.status.figures import count, duration, loss, phase_words, quantity
+from protocol.status.figures import count, phase_words, quantity
 from protocol.status.held_out_scores import overfitting, rising
 from protocol.status.join_line import join_line
 from protocol.status.membership import membership_trouble
-from protocol.status.records import PeerSummary
+from protocol.status.peer_records import PeerSummary
+from protocol.status.round_verdict import averaged_rounds, own_rounds
+from protocol.status.run_verdict import run_seen
 from protocol.status.standstill import recently_heard, standstill
 from protocol.status.state import StatusState
 from protocol.status.text_parts import LeveledText, because
@@ -36,9 +36,6 @@ DISK_SILENT_S, DISK_SILENT_ROUNDS = 30.0, 3.0
 
 An offer is tried again every 10 s, a checkpoint every round.
 """
-
-UNCERTIFIED = ("averaged", "partial", "apart", "failed")
-"""The outcomes of rounds without certificates."""
 
 
 def disk_refusal(state: StatusState, now: float) -> str:
@@ -101,113 +98,6 @@ def _quorum(state: StatusState) -> LeveledText | None:
         f" the others are gone for good, {who} hypergpud run recover, and anyone may go on in a new"
         " run: hypergpud run fork NAME",
     )
-
-
-def _own_rounds(state: StatusState) -> LeveledText | None:
-    """Say how many of the last rounds counted, and what became of the others."""
-    outcomes = Counter(known.outcome for known in state.rounds)
-    own = [outcomes[word] for word in ("counted", "late", "lost", "idle")]
-    counted, late, lost, idle = own
-    total = sum(own)
-    if not total:
-        return None
-    if total == 1:
-        sentence = "Your first round counted" if counted else "Your first round did not count"
-    elif counted == total:
-        sentence = f"All of your last {count(total)} rounds counted"
-    else:
-        sentence = f"{counted} of your last {count(total)} rounds counted"
-    why = []
-    if late:
-        why.append(f"{late} late")
-    if lost:
-        why.append(f"{lost} lost")
-    if idle:
-        why.append(f"{idle} with nothing to offer")
-    if outcomes["missed"]:
-        why.append(
-            quantity(
-                outcomes["missed"],
-                "try failed",
-                "tries failed",
-            )
-        )
-    sentence += f"; {', '.join(why)}" if why else ""
-    offered = total - idle
-    if offered and counted * 10 >= offered * 9:
-        return _clipped(state) or ("good", sentence)
-    return (
-        "bad" if offered >= 5 and counted * 2 < offered else "warning" if offered else "info"
-    ), sentence
-
-
-def _clipped(state: StatusState) -> LeveledText | None:
-    """Say that the last round clipped the work of more than a third of its contributors."""
-    last = state.newest
-    if last is None or 3 * len(last.clipped) <= len(last.contributors):
-        return None
-    return (
-        "warning",
-        f"Round {last.number} clipped the work of {len(last.clipped)} of "
-        f"{quantity(len(last.contributors), 'contributor')}: it was much longer than the voters' "
-        f"work. To see whose: hypergpud round {last.number}",
-    )
-
-
-def _averaged_rounds(state: StatusState) -> LeveledText | None:
-    """Say how the last rounds of an engine without certificates went."""
-    outcomes = Counter(known.outcome for known in state.rounds if known.outcome in UNCERTIFIED)
-    total = outcomes.total()
-    if not total:
-        return None
-    averaged = outcomes["averaged"]
-    last = (
-        "Your last round was"
-        if total == 1
-        else f"{averaged} of your last {count(total)} rounds were"
-    )
-    sentence = f"{last} averaged" if total > 1 or averaged else "Your first round was not averaged"
-    troubles = {"partial": "only in part", "apart": "spent catching up", "failed": "failed"}
-    why = [
-        f"{outcomes[outcome]} {words}" for outcome, words in troubles.items() if outcomes[outcome]
-    ]
-    sentence += (
-        f" ({', '.join(why)})" if why else ""
-    ) + "; hivemind's rounds carry no certificates and earn nothing"
-    return ("info" if averaged * 10 >= total * 9 else "warning"), sentence
-
-
-def _run_seen(state: StatusState, training: list[PeerSummary]) -> LeveledText:
-    """Say how the run goes, for an observer."""
-    run = state.run
-    last = state.newest
-    if last is None:
-        if not training:
-            return "warning", "No node is training yet; waiting for the nodes of this run"
-        if run.engine == "hivemind":
-            furthest = max(peer.number for peer in training)
-            nodes = quantity(len(training), "node is", "nodes are")
-            return (
-                "info",
-                f"{nodes} training, at round {count(furthest)} (self-reported); "
-                "the engine hivemind has no certificates",
-            )
-        nodes = quantity(len(training), "node is", "nodes are")
-        return "info", f"{nodes} training; no round is certified yet"
-    part = f"the last with {len(last.contributors)} of {quantity(len(last.members), 'member')}"
-    sentence = f"{quantity(run.rounds_certified, 'round')} certified, {part}"
-    if run.held_out is not None:
-        sentence += f"; loss {loss(run.held_out_first)} → {loss(run.held_out)} (held out)"
-    if run.loss_first is not None and run.loss is not None:
-        sentence += f"; claimed loss {loss(run.loss_first)} → {loss(run.loss)}"
-    if run.round_seconds is not None:
-        sentence += f"; a round every {duration(run.round_seconds)}"
-    missed = sum(known.outcome == "missed" for known in state.rounds)
-    if missed:
-        sentence += f"; {quantity(missed, 'try', 'tries')} failed"
-    if not training:
-        return "warning", f"{sentence}; no node is training now"
-    return "good", sentence
 
 
 def _ordered(state: StatusState) -> LeveledText:
@@ -297,7 +187,7 @@ def _verdict_of(state: StatusState, now: float) -> LeveledText:
     if you.role == "observer":
         if state.run.order:
             return _ordered(state)
-        return still or _run_seen(state, training)
+        return still or run_seen(state, training)
     if you.failure and (state.trainer_down or state.trainer_up):
         return "bad", you.failure
     if state.trainer_down:
@@ -316,7 +206,7 @@ def _verdict_of(state: StatusState, now: float) -> LeveledText:
         return _after(still, _alone(state, training))
     if still:
         return still
-    own = _averaged_rounds(state) or _own_rounds(state)
+    own = averaged_rounds(state) or own_rounds(state)
     if own:
         return own
     if not you.peer:

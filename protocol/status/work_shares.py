@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from protocol.status.records import PeerId, RoundSummary
+from protocol.status.peer_records import PeerId
+from protocol.status.run_records import RoundSummary
 
 CERTIFIED = frozenset({"counted", "observed", "late", "lost", "idle"})
 """The outcomes of rounds with a certificate."""

@@ -202,8 +202,8 @@ class Invariants:
     ) -> tuple[int, int] | Absorption:
         if self._manifest.rules < RULES_4:
             return store.lineage.weights(first, second)
-        leads = store.lineage.sides(first, second).preferred.hash == first.hash
-        share = store.lineage.merge_share(*((first, second) if leads else (second, first)))
+        leads = store.lineage.forks.sides(first, second).preferred.hash == first.hash
+        share = store.lineage.forks.merge_share(*((first, second) if leads else (second, first)))
         return Absorption(share=share, first_absorbs=leads)
 
     def _votes(self, node: SimulatedNode, store: StateStore, now: float) -> None:

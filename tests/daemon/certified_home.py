@@ -15,7 +15,8 @@ from daemon.swarm.chain_sync import pack_record
 from protocol.averaging.outer_step import state_digest
 from protocol.averaging.vector_layout import CHUNK_ELEMENTS, Vector
 from protocol.certificates.certificate import open_certificate
-from protocol.certificates.tip import Tip, encode_tip, extend, genesis
+from protocol.certificates.next_tip import extend
+from protocol.certificates.tip import Tip, encode_tip, genesis
 from protocol.ports.disk_records import Checkpoint, LedgerRecord, ViewRecord
 from protocol.ports.offload import inline
 from protocol.run.manifest import SignedManifest, seal

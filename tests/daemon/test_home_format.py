@@ -16,7 +16,8 @@ from daemon.home.recent_state import last_port, last_run, load_recent_state
 from daemon.home.serials import Serials
 from daemon.journal_reader import JournalReader
 from daemon.round_story import RoundStories
-from protocol.certificates.tip import decode_tip, extend, genesis
+from protocol.certificates.next_tip import extend
+from protocol.certificates.tip import decode_tip, genesis
 from protocol.ports.offload import inline
 from tests.daemon.earlier_home import RUN as EARLIER_RUN
 from tests.daemon.earlier_home import TIP, earlier_file

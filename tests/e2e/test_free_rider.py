@@ -11,7 +11,7 @@ from daemon.home.layout import JOURNAL_FILE
 from daemon.journal_reader import JournalReader
 from protocol.journal import WorkAudited
 from protocol.settlement.paid_work import paid_work
-from protocol.status.records import AuditSummary
+from protocol.status.peer_records import AuditSummary
 from tests.e2e.swarm import Daemon, Machine, Swarm
 
 OPEN_RUN = """

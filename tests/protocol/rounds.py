@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from protocol.certificates.certificate import assemble, open_certificate
 from protocol.certificates.leader_order import leader_of, leader_order, voter_order
-from protocol.certificates.tip import Tip, extend, genesis, genesis_of
+from protocol.certificates.next_tip import extend
+from protocol.certificates.tip import Tip, genesis, genesis_of
 from protocol.digest import Digest, digest
 from protocol.identity import PeerId, Signer
 from protocol.messages.base import Message, Signed

@@ -18,7 +18,8 @@ from protocol.certificates.certificate import (
     certificate_hash,
     open_certificate,
 )
-from protocol.certificates.tip import extend, genesis, genesis_of, trust_rules
+from protocol.certificates.next_tip import extend, trust_rules
+from protocol.certificates.tip import genesis, genesis_of
 from protocol.digest import Digest
 from protocol.errors import PeerFault
 from protocol.identity import PeerId

@@ -40,6 +40,11 @@ MOST_OPEN = 10_000
     show_default=True,
     help="The most answers at once; more get status 429.",
 )
+@click.option(
+    "--audit",
+    is_flag=True,
+    help="Let other holders repeat every stage's work at the end of each answer.",
+)
 @click.option("--lifeline", type=LIFELINE, hidden=True, help="End when this inherited pipe closes.")
 @global_options(hidden=True)
 @click.pass_context
@@ -50,6 +55,7 @@ def api(
     host: str,
     port: int,
     max_open: int,
+    audit: bool,
     lifeline: int | None,
 ) -> int:
     """Answer programs that speak OpenAI's protocol, over HTTP.
@@ -65,5 +71,7 @@ def api(
     from daemon.node.app import run_trio  # noqa: PLC0415
 
     set_up_logging(verbose=invocation.verbose, quiet=invocation.quiet)
-    settings = api_node.ApiSettings(model=model, host=host, port=port, max_open=max_open)
+    settings = api_node.ApiSettings(
+        model=model, host=host, port=port, max_open=max_open, audit=audit
+    )
     return run_trio(partial(api_node.run, config, settings, lifeline, invocation.say))

@@ -11,6 +11,7 @@ import msgspec
 from daemon.cli.arguments import FiniteRange
 from daemon.cli.invocation import Invocation, global_options, invocation_of, is_terminal
 from daemon.cli.joined_stage import joined_config
+from protocol.status.figures import clean_lines
 
 if TYPE_CHECKING:
     from daemon.node.model_client import JoinedModel
@@ -181,7 +182,8 @@ async def _generate(invocation: Invocation, joined: JoinedModel, wish: _Wish) ->
 
     def show(piece: str) -> None:
         if live:
-            print(piece, end="", flush=True)
+            # The text may have been made by a stranger: no escapes for the terminal.
+            print(clean_lines(piece), end="", flush=True)
 
     def report(event: GenerationEvent) -> None:
         if live:

@@ -24,7 +24,8 @@ from protocol.status.figures import (
     tail,
 )
 from protocol.status.join_line import join_line
-from protocol.status.records import ReachSummary, RunSummary
+from protocol.status.node_records import ReachSummary
+from protocol.status.run_records import RunSummary
 
 MARKS = {"good": "✓", "info": "i", "warning": "!", "bad": "✕"}
 OUTCOMES = {"counted": "✓", "observed": "●", "late": "◔", "lost": "✕", "idle": "–", "missed": "!"}

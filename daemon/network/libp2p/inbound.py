@@ -102,13 +102,13 @@ class InboundGate:
         try:
             with scope:
                 muxed, preamble = await self._greet(stream, tcp)
+                if preamble is not None:
+                    # It keeps its place meanwhile, so that a flood of preambles is bounded too.
+                    await self._serve_preamble(preamble, stream)
         finally:
             self._handshakes.end(pending)
             if muxed is None and preamble is None:
                 await tcp.cut()
-        if preamble is not None:
-            await self._serve_preamble(preamble, stream)
-            return
         if muxed is None:
             return
         peer: PeerId = muxed.peer_id.to_base58()

@@ -97,11 +97,12 @@ class DirectServer:
                     greeted = await self._greet(session, transport, heard, kind)
                     if greeted is None and session.refused:
                         await session.linger()
+                    if isinstance(greeted, Preamble):
+                        # It keeps its place meanwhile, so that a flood of preambles is bounded too.
+                        await self._context.serve_preamble(greeted, transport)
             finally:
                 self._handshakes.end(pending)
-            if isinstance(greeted, Preamble):
-                await self._context.serve_preamble(greeted, transport)
-            elif greeted is not None:
+            if greeted is not None and not isinstance(greeted, Preamble):
                 stream, handler = greeted
                 await self._make_room()
                 self._serving[session] = stream.peer

@@ -4,7 +4,7 @@
 - `entry_points`: looks up the names in DNS at which to join.
 - `lan_discovery`: members on the same LAN, by multicast DNS; the one importer of zeroconf.
 - `exchange`: trades signed records of members with neighbours (`peer_record`, `own_record`).
-- `address_book`: what is known of each peer.
+- `address_book`: all known peers; `address_entry`: what is known of one peer.
 - `dial_policy`, `dial_targets`: which addresses may be called, and how often.
 - `live_connections`: the connections that are up, and a feed of changes.
 """

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from daemon.network.addresses import PeerAddress
+from daemon.network.peers.address_entry import NEVER, AddressEntry
 from daemon.network.peers.peer_record import (
     MAX_ADDRESSES,
     SignedPeerRecord,
@@ -28,7 +29,6 @@ MAX_OF_SOURCE = 32
 # Addresses of one peer that the next start of this node remembers. They are called again and
 # again, so a peer must not be able to name many.
 REMEMBERED_ADDRESSES = 2
-FRESH_S = 600.0
 # The pause after the first failed dial, and the longest pause. It doubles with each failure.
 BACKOFF_S = (1.0, 60.0)
 # Join addresses are how a node comes back that lost every peer, so their pause stays short.
@@ -38,33 +38,6 @@ FORGET_AFTER_FAILURES = 6
 # When two peers learn of each other at once, the one with the greater id waits this long for the
 # other one's call.
 YIELD_S = 0.5
-
-NEVER = float("-inf")
-
-
-class AddressEntry:
-    """What is known of one peer. Times are on the network's monotonic clock."""
-
-    def __init__(self, peer: PeerId, source: PeerId = "") -> None:
-        """`source` is the peer that named this one first; empty for the user."""
-        self.peer = peer
-        self.source = source
-        # Addresses that the user gave.
-        self.named: frozenset[PeerAddress] = frozenset()
-        # Hosts at which the peer proved its key, the latest first.
-        self.proven: list[str] = []
-        self.addresses: list[PeerAddress] = []
-        self.keys: frozenset[bytes] = frozenset()
-        self.signed: SignedPeerRecord | None = None
-        self.seq = -1
-        self.join = False
-        self.connected_at = NEVER
-        self.failures = 0
-        self.not_before = NEVER
-
-    def is_recent(self, connected: set[PeerId], now: float) -> bool:
-        """Whether the peer is connected, or was within `FRESH_S`."""
-        return self.peer in connected or now - self.connected_at < FRESH_S
 
 
 class AddressBook:
@@ -242,7 +215,7 @@ class AddressBook:
         ]
         ready.sort(
             key=lambda entry: (
-                not _may_provide(entry, keys),
+                not entry.may_provide(keys),
                 entry.failures,
                 -entry.connected_at,
             )
@@ -265,7 +238,7 @@ class AddressBook:
 
     def members(self, keys: frozenset[bytes]) -> int:
         """How many peers of our run are known."""
-        return sum(_may_provide(entry, keys) for entry in self._entries.values())
+        return sum(entry.may_provide(keys) for entry in self._entries.values())
 
     def addresses_of_members(
         self, connected: set[PeerId], keys: frozenset[bytes], now: float
@@ -297,8 +270,3 @@ class AddressBook:
         ]
         recent.sort(key=lambda entry: (entry.peer not in connected, -entry.connected_at))
         return [entry.signed for entry in recent if entry.signed]
-
-
-def _may_provide(entry: AddressEntry, keys: frozenset[bytes]) -> bool:
-    """Whether a peer may be in one of our runs, as far as is known."""
-    return not (keys and entry.keys and not keys & entry.keys)

@@ -58,6 +58,11 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
+def is_node_port(port: int) -> bool:
+    """Whether a node calls this port for others: none of the system's services but HTTPS."""
+    return port >= MIN_PORT or port == HTTPS_PORT
+
+
 def lan_of(address: Address) -> Network:
     """The network around an address: a /24, for IPv6 a /64."""
     return ipaddress.ip_network((address, _LAN_BITS[address.version]), strict=False)
@@ -97,7 +102,7 @@ class DialPolicy:
         address = parse_ip(host)
         if address is None:
             return f"{host} is a name, and only names that the user gave are resolved"
-        if port < MIN_PORT and port != HTTPS_PORT:
+        if not is_node_port(port):
             return f"port {port} of {host} belongs to the system"
         if address.is_loopback:
             return "" if self._only_loopback else f"{host} is this machine itself"

@@ -7,10 +7,12 @@ introduces them: it relays, or it tells each end where the other one will call f
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import IPv4Address
 
 import msgspec
 import trio
 
+from daemon.network.addresses import parse_ip
 from daemon.network.tcp import disable_nagle
 from daemon.network.traversal.context import OwnPorts, TraversalContext
 from daemon.network.traversal.messages import (
@@ -196,7 +198,15 @@ def check_outer(outer: OuterAddress, observed: str) -> None:
         raise Unreachable("the peer has not said yet where members see it")
     if outer.host != observed:
         raise Unreachable(f"a member named {outer.host}, the peer itself {observed}")
-    if is_private(outer.host) or outer.port < 1024:
+    address = parse_ip(outer.host)
+    # A name would be looked up, and 0.0.0.0 is this machine. Punching is of IPv4 alone.
+    is_usable = (
+        isinstance(address, IPv4Address)
+        and not address.is_unspecified
+        and not address.is_multicast
+        and not is_private(outer.host)
+    )
+    if not is_usable or outer.port < 1024:
         raise Unreachable(f"{outer.host} port {outer.port} is not called for others")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import trio
 
+from daemon.network.peers.dial_policy import is_node_port
 from daemon.network.traversal.context import OwnPorts, TraversalContext
 from daemon.network.traversal.messages import DialBack, DialedBack
 from daemon.network.traversal.preamble import TOKEN_BYTES, encode_preamble, receive_exactly
@@ -44,7 +45,8 @@ class DialBackService:
             answered[port] = await answers(host, port, request.token)
 
         async with trio.open_nursery() as nursery:
-            for port in {request.control, request.bulk} - {0}:
+            # Others behind the asker's address must not get calls to the services of a system.
+            for port in filter(is_node_port, {request.control, request.bulk}):
                 nursery.start_soon(probe, port)
         return DialedBack(
             host=host,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import trio
 
-from daemon.network.addresses import plain_host
+from daemon.network.addresses import parse_ip, plain_host
 from daemon.network.traversal.preamble import encode_preamble
 from protocol.errors import Unreachable
 
@@ -66,12 +66,23 @@ async def observe(target: Address, local_port: int = 0) -> tuple[int, Address]:
                 if not piece:
                     break
                 answer += piece
-        host, _, port = answer.decode("ascii").strip().partition(" ")
-        return local, Address(host, int(port))
+        return local, decode_observation(answer)
     except (trio.TooSlowError, OSError, ValueError) as error:
         raise Unreachable(f"no answer from {target.host} port {target.port}: {error}") from error
     finally:
         sock.close()
+
+
+def decode_observation(answer: bytes) -> Address:
+    """The address in an answer, which any stranger may have written.
+
+    Raises:
+        ValueError: When it is no IP address and port. They travel on in our own messages.
+    """
+    host, _, port = answer.decode("ascii").strip().partition(" ")
+    if parse_ip(host) is None or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise ValueError(f"{answer!r} is no address")
+    return Address(host, int(port))
 
 
 async def answer_observation(stream: trio.SocketStream) -> None:

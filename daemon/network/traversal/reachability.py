@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import trio
 
-from daemon.network.addresses import primary_hosts
+from daemon.network.addresses import parse_ip, primary_hosts
 from daemon.network.traversal.context import OwnPorts, TraversalContext
 from daemon.network.traversal.messages import (
     TRAVERSAL_PROTOCOL,
@@ -133,6 +133,8 @@ class ReachabilityMonitor:
                 bulk=answer.bulk if self._ports.bulk else None,
             )
             for peer, answer in answers.items()
+            # This node signs the address and shows it to people.
+            if parse_ip(answer.host) is not None
         )
         if results:
             self.results = results

@@ -7,10 +7,12 @@ members see it. So no request makes a node call a third party.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import trio
 
+from daemon.network.peers.dial_policy import is_node_port
 from daemon.network.traversal.connector import call_with_token, check_outer
 from daemon.network.traversal.context import OwnPorts, TraversalContext
 from daemon.network.traversal.dial_back import DialBackService
@@ -50,6 +52,9 @@ _log = logging.getLogger(__name__)
 REQUESTS_PER_S, REQUESTS_AT_ONCE = 5.0, 128.0
 # Calls of this node on behalf of others that have no answer yet.
 CALLS_AT_ONCE = 64
+# Those of one peer. A relay may bring many ends at once, and an asker whose port stays silent must
+# leave room for others.
+CALLS_OF_PEER = 48
 REQUEST_S = 10.0
 
 
@@ -68,7 +73,8 @@ class Signalling:
         self._dial_back = DialBackService(context, ports)
         self._requests = RateLimiters(per_s=REQUESTS_PER_S, burst=REQUESTS_AT_ONCE)
         self._nursery: trio.Nursery | None = None
-        self._calls = 0
+        # Unanswered calls by the peer that asked.
+        self._calls: Counter[PeerId] = Counter()
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve connections that were made for others, until cancelled."""
@@ -104,8 +110,8 @@ class Signalling:
                 host = self._context.connections.host_of(peer)
                 if not host:
                     raise Unreachable("this node knows no address at which it met you")
-                target = Address(host, request.port)
-                self._start(self._call, target, request.token, "call", "bulk", "direct")
+                target = _checked(host, request.port)
+                self._start(peer, self._call, target, request.token, "call", "bulk", "direct")
                 return Done()
             case AskRelay():
                 return self._relay.state(peer, request.to, self._monitor.reach)
@@ -142,29 +148,37 @@ class Signalling:
         if not host:
             raise Unreachable("this node knows no address at which it met you")
         if wanted.outer is None:
-            target = Address(host, wanted.port)
-            self._start(self._call, target, wanted.token, "leg", wanted.purpose, "relayed")
+            target = _checked(host, wanted.port)
+            self._start(broker, self._call, target, wanted.token, "leg", wanted.purpose, "relayed")
             return Done()
         if self._monitor.reach.nat == "symmetric":
             raise Unreachable("the router of this node changes ports")
         check_outer(wanted.outer, self._context.reach_of(wanted.peer).observed)
         wanted_at = wanted.outer.host, wanted.outer.port
-        local, outer = await observe(Address(host, wanted.port))
-        self._start(self._punch, local, Address(*wanted_at), wanted.purpose)
+        local, outer = await observe(_checked(host, wanted.port))
+        self._start(broker, self._punch, local, Address(*wanted_at), wanted.purpose)
         return Introduced(outer=OuterAddress(host=outer.host, port=outer.port))
 
     # ---------------------------------------------------------------------------------- calls
 
-    def _start(self, call: Callable[..., Awaitable[None]], *args: object) -> None:
+    def _start(self, asker: PeerId, call: Callable[..., Awaitable[None]], *args: object) -> None:
         if self._nursery is None:
             raise Unreachable("this node is stopping")
-        if self._calls >= CALLS_AT_ONCE:
+        if self._calls.total() >= CALLS_AT_ONCE:
             raise Unreachable(f"this node makes {CALLS_AT_ONCE} calls for others now")
-        self._calls += 1
-        self._nursery.start_soon(call, *args)
+        if self._calls[asker] >= CALLS_OF_PEER:
+            raise Unreachable(f"this node makes {CALLS_OF_PEER} calls for you now")
+        self._calls[asker] += 1
+        self._nursery.start_soon(call, asker, *args)
+
+    def _answered(self, asker: PeerId) -> None:
+        self._calls[asker] -= 1
+        if not self._calls[asker]:
+            del self._calls[asker]
 
     async def _call(
         self,
+        asker: PeerId,
         target: Address,
         token: bytes,
         kind: PreambleKind,
@@ -177,17 +191,19 @@ class Signalling:
             _log.debug("a call for %s: %s", purpose, error)
             return
         finally:
-            self._calls -= 1
+            self._answered(asker)
         await self._serve(stream, purpose, path)
 
-    async def _punch(self, local_port: int, target: Address, purpose: Purpose) -> None:
+    async def _punch(
+        self, asker: PeerId, local_port: int, target: Address, purpose: Purpose
+    ) -> None:
         try:
             stream = await punch(local_port, target)
         except Unreachable as error:
             _log.debug("%s", error)
             return
         finally:
-            self._calls -= 1
+            self._answered(asker)
         await self._serve(stream, purpose, "punched")
 
     async def _serve(self, stream: trio.SocketStream, purpose: Purpose, path: PathKind) -> None:
@@ -195,3 +211,10 @@ class Signalling:
             await self._context.accept(purpose, stream, path)
         finally:
             await trio.aclose_forcefully(stream)
+
+
+def _checked(host: str, port: int) -> Address:
+    """The address of a call for another peer. Raises `Unreachable` for a port of the system."""
+    if not is_node_port(port):
+        raise Unreachable(f"port {port} of {host} belongs to the system")
+    return Address(host, port)

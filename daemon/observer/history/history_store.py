@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterable
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -47,6 +47,8 @@ CREATE TABLE IF NOT EXISTS rounds
 CREATE INDEX IF NOT EXISTS rounds_by_number ON rounds (number, certificate);
 CREATE TABLE IF NOT EXISTS events (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
 """
+
+T = TypeVar("T")
 
 Entry = FeedEvent | RoundSummary
 """A `RoundSummary` replaces the stored one of its certificate, and keeps its date."""
@@ -127,21 +129,21 @@ class HistoryStore:
             f"SELECT body FROM rounds {where} ORDER BY number {order}, certificate {order} LIMIT ?",
             (*(before or ()), limit),
         )
-        return [_rounds.decode(body) for (body,) in rows]
+        return self._decoded(_rounds, rows)
 
     def events_before(self, before: int, limit: int) -> list[FeedEvent]:
         """Return up to `limit` events with ids below `before`, the newest first."""
         rows = self._read(
             "SELECT body FROM events WHERE id < ? ORDER BY id DESC LIMIT ?", (before, limit)
         )
-        return [_events.decode(body) for (body,) in rows]
+        return self._decoded(_events, rows)
 
     def events_after(self, last_id: int, limit: int) -> list[FeedEvent]:
         """Return up to `limit` events with ids above `last_id`, the oldest first."""
         rows = self._read(
             "SELECT body FROM events WHERE id > ? ORDER BY id LIMIT ?", (last_id, limit)
         )
-        return [_events.decode(body) for (body,) in rows]
+        return self._decoded(_events, rows)
 
     def _read(self, query: str, values: Iterable[object] = ()) -> list[tuple[Any, ...]]:
         """Run a query. Raises `HistoryUnavailable`."""
@@ -152,6 +154,15 @@ class HistoryStore:
                 return connection.execute(query, tuple(values)).fetchall()
         except sqlite3.Error as error:
             raise HistoryUnavailable(_why(self._path, error)) from None
+
+    def _decoded(self, decoder: msgspec.json.Decoder[T], rows: list[tuple[Any, ...]]) -> list[T]:
+        """Decode bodies. Raises `HistoryUnavailable` for one that another program wrote."""
+        try:
+            return [decoder.decode(body) for (body,) in rows]
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise HistoryUnavailable(
+                f"the history {self._path} holds an entry that cannot be read: {error}"
+            ) from None
 
     # ---------------------------------------------------------------------------------- writing
 

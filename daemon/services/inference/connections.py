@@ -38,6 +38,7 @@ class _Connection:
         self._max_bytes = max_bytes
         self._sending = trio.Lock()
         self._waiters: dict[int, _Waiter] = {}
+        self._reading = trio.CancelScope()
 
     async def ask(self, request: StageRequest) -> StageReply:
         """Send a request and wait for its reply.
@@ -68,26 +69,31 @@ class _Connection:
     async def read(self) -> None:
         """Give each reply to its request, until the stream ends."""
         try:
-            while not self.broken:
-                data = await self._reader.next_frame(self._max_bytes)
-                if data is None:
-                    self.fail("the stage closed the stream")
-                    return
-                reply = decode_reply(data)
-                waiter = self._waiters.get(reply.number)
-                # A reply whose request was given up is late, not wrong.
-                if waiter is not None:
-                    waiter.reply = reply
-                    waiter.done.set()
+            with self._reading:
+                await self._read()
         except (Unreachable, PeerFault) as error:
             self.fail(str(error))
         finally:
             self.fail("the client is closing")
             await self.stream.aclose()
 
+    async def _read(self) -> None:
+        while not self.broken:
+            data = await self._reader.next_frame(self._max_bytes)
+            if data is None:
+                self.fail("the stage closed the stream")
+                return
+            reply = decode_reply(data)
+            waiter = self._waiters.get(reply.number)
+            # A reply whose request was given up is late, not wrong.
+            if waiter is not None:
+                waiter.reply = reply
+                waiter.done.set()
+
     def fail(self, why: str) -> None:
-        """Break the connection for all requests. The first reason counts."""
+        """Break the connection for all requests, and end `read`. The first reason counts."""
         self.broken = self.broken or why
+        self._reading.cancel()
         for waiter in self._waiters.values():
             waiter.done.set()
 

@@ -239,7 +239,15 @@ def _check(manifest: ModelManifest, request: GenerationRequest) -> None:
             fix="shorten the prompt" if tokens else "give a prompt",
             exit_code=2,
         )
-    if request.max_tokens < 1 or not all(
-        0 <= token < manifest.vocabulary for token in request.prompt
-    ):
-        raise ValueError("max_tokens below 1, or a token outside the vocabulary")
+    if (largest := max(request.prompt)) >= manifest.vocabulary:
+        # The tokenizer's file comes from a stage, and may have more tokens than the model.
+        raise UserError(
+            "PROMPT",
+            f"The prompt has the token {largest}, and the model {manifest.name} has"
+            f" {manifest.vocabulary} tokens.",
+            why="the model's tokenizer does not fit the model",
+            fix="change the prompt, or use another model",
+            exit_code=2,
+        )
+    if request.max_tokens < 1 or min(request.prompt) < 0:
+        raise ValueError("max_tokens below 1, or a token below 0")

@@ -162,7 +162,7 @@ class StageExchange:
                 continue
             # A refused announcement is its bringer's fault, and the others still count.
             try:
-                news += self._directory.hear(one, trio.current_time())
+                news += self._directory.hear(one, trio.current_time(), peer)
             except PeerFault as fault:
                 self._refuse(fault.reason, peer, str(fault))
         if news:

@@ -36,7 +36,7 @@ from protocol.inference.messages import (
     decode_request,
     encode,
     max_logit_rows,
-    max_message_bytes,
+    max_request_bytes,
 )
 from protocol.inference.model import ModelManifest
 from protocol.inference.stage_generations import (
@@ -60,6 +60,9 @@ UNANSWERED_REQUESTS = 64
 """The most requests of one stream that wait for an answer; more are not read. A client with 50
 generations has as many steps under way."""
 
+UNREAD_S = 120.0
+"""How long a client may leave an answer unread. No client waits longer for one (`hop_calls.py`)."""
+
 # Between two looks for leases that ended.
 EXPIRE_S = 1.0
 CACHE_NAME_BYTES = 16
@@ -80,7 +83,7 @@ class StageServer:
         self._generations: StageGenerations | None = None
         self._nursery: trio.Nursery | None = None
         self._finished = trio.lowlevel.ParkingLot()
-        self._max_bytes = max_message_bytes(manifest.width, manifest.vocabulary)
+        self._max_bytes = max_request_bytes(manifest.width)
         self.tokens_computed = 0
         network.serve(STEPS_PROTOCOL, self._serve)
 
@@ -131,7 +134,11 @@ class StageServer:
             try:
                 reply = await self._answer(stream.peer, request)
                 async with sending:
-                    await stream.send_all(frame(encode(reply)))
+                    with trio.move_on_after(UNREAD_S) as sent:
+                        await stream.send_all(frame(encode(reply)))
+                    if sent.cancelled_caught:
+                        # Nothing can follow a part of a frame.
+                        nursery.cancel_scope.cancel()
             except Unreachable:
                 # The reader notices the broken stream too.
                 pass
@@ -185,9 +192,17 @@ class StageServer:
         return Opened(number=request.number, position=0, lease_s=LEASE_S)
 
     async def _reserve(self, decision: Reserve, request: OpenGeneration) -> None:
-        if decision.replaced:
-            await self._stage.close(decision.replaced)
-        await self._stage.open(decision.cache, request.layers, request.cache_tokens)
+        # Shielded: the table has changed already, and the stage must follow it although the
+        # client's stream breaks. Else a cache that the table does not know would stay for good.
+        with trio.CancelScope(shield=True):
+            if decision.replaced:
+                await self._stage.close(decision.replaced)
+            await self._stage.open(decision.cache, request.layers, request.cache_tokens)
+
+    async def _free(self, cache: bytes) -> None:
+        """Close a cache that the table has forgotten. Shielded as `_reserve`."""
+        with trio.CancelScope(shield=True):
+            await self._stage.close(cache)
 
     async def _step(
         self, generations: StageGenerations, client: PeerId, request: StepGeneration
@@ -205,7 +220,7 @@ class StageServer:
                 chunks = self._chunks(decision, request)
             except PeerFault as fault:
                 generations.failed(decision.cache)
-                await self._stage.close(decision.cache)
+                await self._free(decision.cache)
                 self._refuse(fault.reason, client, str(fault))
                 return _refused(request, Refusal(reason="malformed", detail=str(fault)))
             if self._nursery is None:
@@ -267,7 +282,7 @@ class StageServer:
     ) -> StageReply:
         cache = generations.close(client, request)
         if cache:
-            await self._stage.close(cache)
+            await self._free(cache)
         return Closed(number=request.number)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -27,3 +29,17 @@ def test_key_file_without_a_key_is_not_used(content: bytes, tmp_path: Path) -> N
 def test_key_needs_a_home(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Cannot use the key file"):
         load_or_make_key(tmp_path / "absent")
+
+
+def test_key_file_without_a_key_is_not_left_by_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_handle: int, _data: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr("os.write", refuse)
+        with pytest.raises(UserError, match="Cannot use the key file"):
+            load_or_make_key(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert load_or_make_key(tmp_path)

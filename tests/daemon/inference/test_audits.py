@@ -7,11 +7,17 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from daemon.api.api_requests import TextRequest
+from daemon.models.text_tokens import ByteTokenizer
+from daemon.node.api_node import Generations
+from daemon.node.model_client import JoinedModel
 from daemon.services.inference.generation import GenerationOptions
+from protocol.generation.sampler import SamplingRules
 from protocol.inference.audit import StageAudited, difference, is_drawn, judge
 from protocol.ports.stage import Activations
-from simulator.fakes.stage import FakeStage
+from simulator.fakes.stage import FAKE_MODEL, FakeStage
 from tests.daemon.inference.inference_world import (
+    MODEL,
     InferenceWorld,
     inference_world,
     request,
@@ -120,3 +126,32 @@ def test_one_answer_in_ten_is_drawn() -> None:
     assert 850 < drawn < 1150
     assert is_drawn(b"\xff" * 32, 1.0)
     assert not is_drawn(bytes(32), 0.0)
+
+
+@pytest.mark.parametrize("audit", [True, False])
+async def test_api_audits_every_answer_where_it_is_asked_to(audit: bool) -> None:
+    lines: list[str] = []
+    async with inference_world() as world:
+        liar = world.add(0, 6)
+        for _ in range(2):
+            world.add(0, 6, layer_s=0.01)
+        skips_a_layer(liar.stage)
+        async with world.client() as client:
+            joined = JoinedModel(
+                model=MODEL, manifest=FAKE_MODEL, tokenizer=ByteTokenizer(), client=client
+            )
+            wanted = TextRequest(
+                prompt=(1, 2, 3),
+                max_tokens=6,
+                rules=SamplingRules(),
+                stops=(),
+                is_chat=False,
+                is_stream=False,
+                include_usage=False,
+            )
+            async with Generations(joined, lines.append, audit=audit).begin(wanted) as generation:
+                while await generation.next_token() is not None:
+                    pass
+        assert not any(node.stage.open_generations for node in world.nodes)
+    assert [line for line in lines if "finds" in line and "wrong" in line] == lines
+    assert len(lines) == (1 if audit else 0)

@@ -17,6 +17,7 @@ from protocol.inference.recovery_events import (
     HopWasLost,
     WaitsForLayers,
 )
+from simulator.fakes.stream import FakeStream
 from tests.daemon.inference.inference_world import (
     CLIENT,
     InferenceWorld,
@@ -267,12 +268,17 @@ async def test_broken_connection_costs_no_replay() -> None:
         world.add(0, 3)
         only = world.add(3, 6)
         async with world.client() as client:
+            broken = []
 
             def cut(count: int, generation: Generation) -> None:
                 if count == 9:
-                    client._connections._open[only.peer].fail("cut by the test")
+                    broken.append(client._connections._open[only.peer])
+                    broken[0].fail("cut by the test")
 
             made = await generate(client, wanted, at=cut)
+            stream = broken[0].stream
+            assert isinstance(stream, FakeStream)
+            assert stream.closed, "a broken connection holds no stream of the stage"
         assert made.tokens == await expected_tokens(wanted)
         assert made.replays == 0
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import trio
+from msgspec.structs import replace
 
 from daemon.services.inference.chain import Patience
 from daemon.services.inference.client import InferenceClient
+from daemon.services.inference.connections import StageConnections
 from daemon.services.inference.generation import GenerationOptions
-from daemon.services.inference.stage_server import STEPS_PROTOCOL
+from daemon.services.inference.hop_calls import HopCalls
+from daemon.services.inference.stage_server import STEPS_PROTOCOL, UNREAD_S
 from daemon.swarm.frames import FrameReader, frame
 from protocol.errors import Unreachable, UserError
 from protocol.inference.activations import encode_tokens
 from protocol.inference.layers import LayerRange
 from protocol.inference.messages import (
+    CloseGeneration,
     Opened,
     OpenGeneration,
     Refused,
@@ -25,7 +29,11 @@ from protocol.inference.messages import (
     decode_reply,
     encode,
 )
+from protocol.inference.routing import Hop
+from protocol.inference.stage_generations import LEASE_S
+from protocol.ports.byte_stream import ByteStream
 from simulator.fakes.network import FakeNetwork
+from simulator.fakes.stage import FAKE_MODEL
 from tests.daemon.inference.inference_world import (
     CLIENT,
     MODEL,
@@ -42,8 +50,8 @@ WHOLE = LayerRange(first=0, stop=6)
 
 
 def opening(**more: object) -> OpenGeneration:
-    fields = {"model": MODEL, "layers": WHOLE, "cache_tokens": 64, **more}
-    return OpenGeneration(number=1, generation=NAME, attempt=1, wire="float32", **fields)
+    fields = {"model": MODEL, "layers": WHOLE, "cache_tokens": 64, "attempt": 1, **more}
+    return OpenGeneration(number=1, generation=NAME, wire="float32", **fields)
 
 
 def stepping(position: int, tokens: int = 1, data: bytes | None = None) -> StepGeneration:
@@ -64,9 +72,16 @@ class Stranger:
     def __init__(self, network: FakeNetwork, node: Node) -> None:
         self._network, self._node = network, node
 
+    @property
+    def peer(self) -> str:
+        return self._network.peer
+
+    async def open(self) -> ByteStream:
+        return await self._network.open_stream(self._node.peer, STEPS_PROTOCOL)
+
     async def send(self, *requests: StageRequest | bytes) -> list[StageReply]:
         """Send messages over one stream, and wait for a reply to each."""
-        stream = await self._network.open_stream(self._node.peer, STEPS_PROTOCOL)
+        stream = await self.open()
         reader, replies = FrameReader(stream), list[StageReply]()
         try:
             for one in requests:
@@ -166,3 +181,89 @@ async def test_fifty_generations_run_at_once_and_others_are_refused() -> None:
             assert made == [await expected_tokens(wanted)] * 50
         await trio.sleep(2)
         assert not any(node.stage.open_generations for node in nodes)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        opening(attempt=2),
+        stepping(0, 1, b"abc"),
+        CloseGeneration(number=2, generation=NAME, attempt=1),
+    ],
+    ids=["replaced", "malformed", "closed"],
+)
+async def test_stage_frees_a_cache_although_the_stream_breaks(
+    last: StageRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with inference_world() as world, trio.open_nursery() as nursery:
+        node = world.add(0, 6)
+        other = await stranger(world, node, nursery)
+        await other.send(opening())
+        close = node.stage.close
+
+        async def close_later(generation: bytes) -> None:
+            # Others' steps have their turn first.
+            await trio.sleep(10)
+            await close(generation)
+
+        monkeypatch.setattr(node.stage, "close", close_later)
+
+        async def ask() -> None:
+            with pytest.raises(Unreachable):
+                await other.send(last)
+
+        nursery.start_soon(ask)
+        await trio.sleep(1)
+        world.swarm.kill(other.peer)
+        await trio.sleep(2 * LEASE_S)
+        assert node.stage.open_generations == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_stage_ends_the_stream_of_a_client_that_reads_no_answer() -> None:
+    async with inference_world() as world, trio.open_nursery() as nursery:
+        node = world.add(0, 6)
+        other = await stranger(world, node, nursery)
+        stream = await other.open()
+        await stream.send_all(frame(encode(opening(cache_tokens=4096))))
+        # Each answer is 256 rows of logits, 262 kB; the window of a stream has as much.
+        for place in range(8):
+            ids = encode_tokens(np.zeros(256, np.int32))
+            step = stepping(256 * place, 256, ids)
+            await stream.send_all(frame(encode(replace(step, shapes=(1,) * 256))))
+            await trio.sleep(0.5)
+        await trio.sleep(UNREAD_S)
+        reader = FrameReader(stream)
+
+        async def read_all() -> None:
+            while True:
+                await reader.expect_frame(1 << 20)
+
+        with trio.fail_after(10), pytest.raises(Unreachable):
+            await read_all()
+        nursery.cancel_scope.cancel()
+
+
+class LiarConnections(StageConnections):
+    """Gets the same answer to every request, whatever was asked."""
+
+    async def ask(self, peer: str, request: StageRequest) -> StageReply:
+        await trio.lowlevel.checkpoint()
+        return Opened(number=1, position=0, lease_s=30.0)
+
+
+async def test_wrong_answer_to_the_close_of_a_generation_ends_no_client() -> None:
+    async with inference_world() as world:
+        connections = LiarConnections(world.swarm.network(CLIENT), 1 << 20)
+        calls = HopCalls(connections, FAKE_MODEL, MODEL, NAME, 64, "float32")
+        hop = Hop(peer="liar", layers=WHOLE, kernel="k", token_s=0.0)
+        await calls.close(await calls.open(hop))
+
+
+async def test_token_that_the_model_does_not_have_is_the_prompt_s_error() -> None:
+    async with inference_world() as world:
+        world.add(0, 6)
+        async with world.client() as client:
+            with pytest.raises(UserError, match="256 tokens") as caught:
+                client.generation(request(prompt=[3, 256]))
+            assert caught.value.code == "PROMPT"

@@ -45,6 +45,8 @@ def file_of(template: str) -> FileTokenizer:
         "{{ 1 // 0 }}",
         "{% for i in range(10000000) %}x{% endfor %}",
         "{{ missing('x') }}",
+        "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
+        "{{ 'x' * 10 ** 17 }}",
     ],
 )
 def test_template_that_fails_or_reaches_for_python_is_refused(template: str) -> None:

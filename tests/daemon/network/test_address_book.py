@@ -13,11 +13,11 @@ from daemon.network.addresses import PeerAddress, parse_peer_address
 from daemon.network.peers.address_book import (
     BACKOFF_S,
     FORGET_AFTER_FAILURES,
-    FRESH_S,
     MAX_ENTRIES,
     REMEMBERED_ADDRESSES,
     AddressBook,
 )
+from daemon.network.peers.address_entry import FRESH_S
 from daemon.network.peers.peer_record import (
     MAX_ADDRESSES,
     MAX_EXCHANGE_BYTES,

@@ -221,3 +221,21 @@ def test_fold_of_a_stored_round_has_the_samples_of_each_contributor() -> None:
     one = state.rounds[0]
     assert one.contributed == (100, 100, 100, 100)
     assert len(one.contributed) == len(one.contributors)
+
+
+def test_history_with_an_entry_that_cannot_be_read_is_unavailable(tmp_path: Path) -> None:
+    path = tmp_path / "h.sqlite"
+    with opened(path) as store:
+        store.add(an_event(1))
+        until(lambda: store.last_id() == 1)
+        with sqlite3.connect(path) as other:
+            other.execute("UPDATE events SET body = ?", (b'{"id": "one"}',))
+            other.execute("UPDATE rounds SET body = ?", (b"\xff",))
+        other.close()
+        for read in (
+            lambda: store.events_after(0, 10),
+            lambda: store.events_before(10, 10),
+            lambda: store.rounds(10),
+        ):
+            with pytest.raises(HistoryUnavailable, match="cannot be read"):
+                read()

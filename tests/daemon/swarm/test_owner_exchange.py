@@ -123,3 +123,26 @@ def test_a_stranger_spreads_nothing() -> None:
 
     nodes.play(story)
     assert {reason for reason, _ in nodes.refused} == {"not_owner", "malformed"}
+
+
+def test_silent_neighbours_delay_no_record() -> None:
+    silent = 5
+    nodes = Nodes(2 + silent)
+    nodes.serve(0, 1)
+
+    async def say_nothing(_stream: ByteStream) -> None:
+        await trio.sleep_forever()
+
+    for network in nodes.networks[2:]:
+        network.serve(PROTOCOL, say_nothing)
+
+    async def story() -> None:
+        for network in nodes.networks[2:]:
+            await network.open_stream(nodes.networks[0].peer, PROTOCOL)
+        await trio.sleep(2.0)
+        await nodes.networks[1].open_stream(nodes.networks[0].peer, PROTOCOL)
+        nodes.records[0].add(REVOKED)
+        await trio.sleep(5.0)
+        assert nodes.records[1].revoked == {FRIEND.peer}
+
+    nodes.play(story)

@@ -32,6 +32,7 @@ class FakeForks:
 
     def __init__(self, ours: int, theirs: int) -> None:
         self.signed: list[Signers] = []
+        self.absorbed = False
         self._fork = Fork(
             ancestor=ROOT,
             first=_branch(OURS, VOTERS[:ours]),
@@ -44,6 +45,9 @@ class FakeForks:
     def signers(self, path: list[Any]) -> list[Signers]:
         return self.signed
 
+    def has_absorbed(self, other: Tip, tip: Tip) -> bool:
+        return self.absorbed
+
 
 class FakeLineage:
     """The parts of a lineage that the policy asks."""
@@ -51,7 +55,6 @@ class FakeLineage:
     def __init__(self, ours: int, theirs: int) -> None:
         self.forks = FakeForks(ours, theirs)
         self.followed = ""
-        self.absorbed = False
         self.own: list[Any] = []
 
     def path(self, old: Tip, new: Tip) -> list[Any]:
@@ -62,9 +65,6 @@ class FakeLineage:
 
     def follows(self, tip: Tip) -> bool:
         return bool(self.followed) and tip.hash.hex().startswith(self.followed)
-
-    def has_absorbed(self, other: Tip, tip: Tip) -> bool:
-        return self.absorbed
 
 
 def _branch(tip: Tip, voters: tuple[str, ...]) -> Branch:
@@ -117,7 +117,7 @@ def test_branch_policy_follows_a_preferred_branch_without_a_merge_after_a_while(
 
 def test_branch_policy_follows_at_once_what_merged_a_part_of_its_own_branch() -> None:
     made, lineage, _ = policy(2, 4)
-    lineage.absorbed = True
+    lineage.forks.absorbed = True
     assert made.course(OURS, THEIRS, patience(), 1.0) is Course.FOLLOW
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from daemon.services.training.native.rounds.voters_watch import AWAY_GRACES, VotersWatch
+from daemon.services.training.native.rounds.voters_watch import (
+    AWAY_GRACES,
+    MOST_RETURNS,
+    VotersWatch,
+)
 from daemon.swarm.members import Members
 from protocol.messages.beacon import Beacon
 
@@ -57,3 +61,23 @@ def test_voters_watch_ignores_a_connection_that_breaks_for_seconds() -> None:
     hear(members, "other", 2)
     seen.look(("me", "other"), GRACE_S, AWAY_S / 2)
     assert not returned
+
+
+def test_voter_that_comes_and_goes_delays_a_node_a_few_times_only() -> None:
+    seen, members, returned = watch()
+    now, serial = 0.0, 0
+
+    def return_once() -> None:
+        nonlocal now, serial
+        members.link_down("other", "reset")
+        seen.look(("me", "other"), GRACE_S, now)
+        now, serial = now + AWAY_S, serial + 1
+        hear(members, "other", serial)
+        seen.look(("me", "other"), GRACE_S, now)
+
+    for _ in range(MOST_RETURNS + 2):
+        return_once()
+    assert len(returned) == MOST_RETURNS
+    seen.certified()
+    return_once()
+    assert len(returned) == MOST_RETURNS + 1

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from protocol.certificates.certificate import open_certificate
-from protocol.certificates.tip import Tip, decode_tip, encode_tip, extend, genesis
+from protocol.certificates.next_tip import extend
+from protocol.certificates.tip import Tip, decode_tip, encode_tip, genesis
 from protocol.contribution.lane_reserve import FIRST_RESERVE, next_reserve
 from protocol.messages.offer import Trajectory
 from protocol.run.data_order import lane_positions

@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from protocol.certificates.certificate import OpenCertificate, open_certificate
 from protocol.certificates.merge import merge_parents, merge_round, merge_vectors
-from protocol.certificates.tip import Tip, extend, genesis, merge, prefer
+from protocol.certificates.next_tip import extend, merge
+from protocol.certificates.tip import Tip, genesis, prefer
 from protocol.errors import PeerFault
 from tests.protocol.rounds import CHUNKS, MANIFEST, RUN, Made, chain, named, people
 

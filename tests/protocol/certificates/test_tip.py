@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from protocol.certificates.certificate import OpenCertificate, open_certificate
-from protocol.certificates.tip import NEWCOMER_LANES, Tip, extend, genesis, prefer
+from protocol.certificates.next_tip import extend
+from protocol.certificates.tip import NEWCOMER_LANES, Tip, genesis, prefer
 from protocol.errors import PeerFault
 from protocol.messages.offer import Trajectory
 from protocol.planning.round_length import MOST_CHANGE, first_round_s

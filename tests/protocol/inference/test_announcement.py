@@ -88,3 +88,22 @@ def test_directory_keeps_a_bounded_number_of_stages() -> None:
         signer = Signer(number.to_bytes(32, "big"))
         directory.hear(heard(1, signer), number / 1000)
     assert len(directory.stages(1)) == MAX_STAGES
+
+
+@pytest.mark.parametrize("speed", [0.0, 5e-324, 1e-300, float("nan"), float("inf"), 1e16])
+def test_speed_that_makes_times_infinite_is_refused(speed: float) -> None:
+    directory = StageDirectory(MODEL)
+    with pytest.raises(PeerFault, match="announcement"):
+        directory.hear(heard(1, layer_tokens_per_s=speed), 0)
+    assert not directory.stages(0)
+
+
+def test_peer_that_invents_stages_pushes_out_its_own() -> None:
+    directory = StageDirectory(MODEL)
+    directory.hear(heard(1, age_s=10.0), 0, ONE.peer)
+    for number in range(MAX_STAGES + 5):
+        invented = Signer(number.to_bytes(32, "big"))
+        assert directory.hear(heard(1, invented), 0, "liar")
+    known = directory.stages(0)
+    assert len(known) == MAX_STAGES
+    assert ONE.peer in {one.peer for one in known}

@@ -9,6 +9,7 @@ import pytest
 from protocol.inference.layers import LayerRange
 from protocol.inference.messages import CloseGeneration, OpenGeneration, StepGeneration
 from protocol.inference.stage_generations import (
+    IDLE_S,
     LEASE_S,
     Compute,
     Held,
@@ -158,3 +159,24 @@ def test_failed_cache_is_forgotten(table: StageGenerations) -> None:
     refused = table.step("a", stepping(5), 0)
     assert isinstance(refused, Refusal)
     assert refused.reason == "unknown"
+
+
+def test_lease_is_not_renewed_for_ever_without_a_new_step(table: StageGenerations) -> None:
+    cache = open_at(table, 5)
+    now = 0.0
+    while now + LEASE_S < IDLE_S:
+        now += LEASE_S / 2
+        # Neither a renewal nor the last step again makes a generation advance.
+        assert table.open("a", opening(), now) == Held(position=5)
+        assert isinstance(table.step("a", stepping(0, 5), now), Repeat)
+    assert table.expire(IDLE_S - 1) == []
+    table.open("a", opening(), IDLE_S - 1)
+    assert table.expire(IDLE_S) == [cache]
+
+
+def test_new_step_gives_a_generation_its_whole_time_again(table: StageGenerations) -> None:
+    cache = open_at(table, 5)
+    table.step("a", stepping(5), LEASE_S - 1)
+    table.computed(cache, b"", IDLE_S)
+    table.open("a", opening(), IDLE_S + LEASE_S - 1)
+    assert table.expire(IDLE_S + LEASE_S) == []

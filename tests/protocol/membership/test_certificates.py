@@ -10,7 +10,8 @@ import pytest
 from msgspec.structs import replace
 
 from protocol.certificates.certificate import OpenCertificate, open_certificate
-from protocol.certificates.tip import Tip, extend, genesis_of, trust_rules
+from protocol.certificates.next_tip import extend, trust_rules
+from protocol.certificates.tip import Tip, genesis_of
 from protocol.errors import PeerFault
 from protocol.identity import Signer
 from protocol.membership.certificate_check import is_full_certificate

@@ -10,7 +10,8 @@ from msgspec.structs import replace
 from daemon.wallet.binding import bind
 from daemon.wallet.keystore import UnlockedWallet, wallet_of
 from protocol.certificates.certificate import OpenCertificate, open_certificate
-from protocol.certificates.tip import Tip, extend
+from protocol.certificates.next_tip import extend
+from protocol.certificates.tip import Tip
 from protocol.chain.account_binding import with_binding
 from protocol.digest import digest
 from protocol.identity import PeerId

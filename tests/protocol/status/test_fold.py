@@ -23,7 +23,7 @@ from protocol.status import (
     status_at,
 )
 from protocol.status.event_fold import REFUSAL_SILENCE_S
-from protocol.status.records import KEPT_LOST
+from protocol.status.peer_records import KEPT_LOST
 from tests.story import (
     AT,
     HOSTILE,

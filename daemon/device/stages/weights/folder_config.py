@@ -27,8 +27,8 @@ def read_architecture(folder: Path) -> Architecture:
             given = msgspec.json.decode(stream.read(MAX_CONFIG_BYTES), type=dict[str, Any])
     except (OSError, msgspec.DecodeError) as error:
         raise unusable(folder, f"{CONFIG_FILE} cannot be read: {error}") from None
-    names = given.get("architectures") or ["(none)"]
-    kind = str(names[0])
+    names = given.get("architectures")
+    kind = str(names[0]) if isinstance(names, list) and names else "(none)"
     if kind not in _READERS:
         raise unusable(
             folder,
@@ -40,7 +40,7 @@ def read_architecture(folder: Path) -> Architecture:
         return msgspec.convert(fields, Architecture)
     except KeyError as missing:
         raise unusable(folder, f"{CONFIG_FILE} lacks {missing}") from None
-    except (TypeError, ValueError, ZeroDivisionError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise unusable(folder, f"{CONFIG_FILE}: {error}") from None
 
 

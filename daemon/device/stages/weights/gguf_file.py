@@ -68,15 +68,15 @@ class GgufFile:
 
     def decoded(self, shard: int, name: str, raw: RawTensor) -> torch.Tensor:
         kind = GGMLQuantizationType[raw.dtype]
+        made, turned = self.architecture, ("self_attn.q_proj", "self_attn.k_proj")
         try:
             values = _dequantized(raw.data, kind, raw.shape)
+            if self._kind == "llama" and name.startswith(turned):
+                values = _unpermuted(values, made.heads if ".q_" in name else made.kv_heads)
         except (NotImplementedError, ValueError) as error:
             raise unusable(
                 self._path, f"the tensor {name} of kind {raw.dtype} cannot be read: {error}"
             ) from None
-        if self._kind == "llama" and name.startswith(("self_attn.q_proj", "self_attn.k_proj")):
-            made = self.architecture
-            values = _unpermuted(values, made.heads if ".q_" in name else made.kv_heads)
         # A copy: the file is mapped read-only.
         return torch.from_numpy(np.array(values))
 
@@ -119,7 +119,7 @@ class GgufFile:
             )
         except KeyError as missing:
             raise unusable(self._path, f"its header lacks {missing}") from None
-        except (TypeError, ValueError, ZeroDivisionError) as error:
+        except (TypeError, ValueError, ArithmeticError, IndexError) as error:
             raise unusable(self._path, f"its header is wrong: {error}") from None
 
     def _value(self, key: str, default: Any = None) -> Any:

@@ -68,6 +68,8 @@ class RunFile:
             )
         except (SafetensorError, RuntimeError) as error:
             raise unusable(self._path, f"its tensor {name} cannot be read: {error}") from None
+        if tensor.dtype != torch.float32:
+            raise unusable(self._path, f"its tensor {name} holds {tensor.dtype}, not float32")
         data = tensor.contiguous().view(-1).view(torch.uint8).numpy()
         return RawTensor(dtype=_DTYPE, shape=tuple(tensor.shape), data=data)
 

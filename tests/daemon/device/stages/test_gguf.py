@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from daemon.device.stages.stage_model import StageModel
 from daemon.device.stages.weights.open_source import open_source
 from daemon.models.known_models import GGUF_FILE, KNOWN, folder_of, models_directory
+from protocol.errors import UserError
 from protocol.inference.layers import LayerRange
 from tests.daemon.device.stages.random_models import VOCABULARY, random_model
 
@@ -51,8 +53,15 @@ def permuted(weights: np.ndarray, heads: int) -> np.ndarray:
     return paired.swapaxes(1, 2).reshape(weights.shape)
 
 
-def write_gguf(model: Any, kind: str, file: Path, *, half: bool) -> None:
-    """Write a model of transformers as llama.cpp's converter does."""
+def write_gguf(
+    model: Any,
+    kind: str,
+    file: Path,
+    *,
+    half: bool,
+    change: Callable[[str, np.ndarray], np.ndarray] = lambda _name, values: values,
+) -> None:
+    """Write a model of transformers as llama.cpp's converter does; `change` alters its tensors."""
     config, writer = model.config, gguf.GGUFWriter(file, kind)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_embedding_length(config.hidden_size)
@@ -72,6 +81,7 @@ def write_gguf(model: Any, kind: str, file: Path, *, half: bool) -> None:
             values = permuted(values, config.num_key_value_heads)
         # llama.cpp keeps vectors in float32.
         kept = values.astype(np.float16) if half and values.ndim == 2 else values
+        kept = change(gguf_name(name), kept)
         writer.add_tensor(gguf_name(name), np.ascontiguousarray(kept))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -105,6 +115,23 @@ def test_gguf_file_computes_the_logits_of_the_folder(
         assert np.abs(found - expected).max() <= 1e-2 * np.abs(expected).max()
     else:
         assert found.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize(
+    "tensor", ["token_embd.weight", "blk.0.attn_q.weight", "output_norm.weight"]
+)
+@pytest.mark.parametrize("cut", [lambda values: values.reshape(-1), lambda values: values[:-1]])
+def test_gguf_file_with_a_tensor_of_another_shape_is_refused(
+    tensor: str, cut: Callable[[np.ndarray], np.ndarray], tmp_path: Path
+) -> None:
+    model = random_model("llama, biases", tmp_path / "folder")
+
+    def change(name: str, values: np.ndarray) -> np.ndarray:
+        return cut(values)[:-1] if name == tensor else values
+
+    write_gguf(model, "llama", tmp_path / "model.gguf", half=False, change=change)
+    with pytest.raises(UserError, match="cannot be served"):
+        StageModel(open_source(tmp_path / "model.gguf"), LayerRange(first=0, stop=5), CPU)
 
 
 @pytest.mark.slow

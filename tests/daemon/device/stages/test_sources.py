@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from daemon.device.stages.stage_model import StageModel
 from daemon.device.stages.weights.open_source import open_source
@@ -126,6 +128,26 @@ def test_source_refuses_a_file_that_ends_early(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(UserError, match="cannot be read"):
         open_source(file)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.int8])
+def test_run_file_of_other_numbers_is_refused(dtype: torch.dtype, tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    write_byte_gpt(file)
+    with safe_open(file, framework="pt") as opened:
+        tensors = {name: opened.get_tensor(name).to(dtype) for name in opened.keys()}  # noqa: SIM118
+        save_file(tensors, file, opened.metadata())
+    with pytest.raises(UserError, match="not float32"):
+        StageModel(open_source(file), layers(0, 1), CPU)
+
+
+@pytest.mark.parametrize("names", [{"a": 1}, 7, "", [], None, [[]]])
+def test_configuration_with_no_list_of_architectures_is_refused(
+    names: object, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({**LLAMA, "architectures": names}))
+    with pytest.raises(UserError, match="its architecture is"):
+        open_source(tmp_path)
 
 
 def test_source_refuses_what_does_not_exist(tmp_path: Path) -> None:

@@ -62,6 +62,27 @@ async def test_a_preamble_that_nobody_expects_gets_no_answer_and_harms_nothing(
             await observe(Address("127.0.0.1", ports(node)[1]))
 
 
+@pytest.mark.parametrize("port", [0, 1])
+async def test_callers_that_ask_for_their_address_and_stay_make_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: int
+) -> None:
+    monkeypatch.setattr("daemon.network.paths.direct_server.MAX_HANDSHAKES", 4)
+    monkeypatch.setattr("daemon.network.libp2p.inbound.MAX_HANDSHAKES", 4)
+    # Longer than the test, so that only the limit ends a connection.
+    monkeypatch.setattr("daemon.network.traversal.observation.OBSERVE_S", 600.0)
+    node = make_node(tmp_path, 1)
+    async with node.running():
+        with trio.fail_after(30):
+            callers = list[trio.SocketStream]()
+            for _ in range(5):
+                callers.append(await trio.open_tcp_stream("127.0.0.1", ports(node)[port]))
+                await callers[-1].send_all(encode_preamble("observe"))
+                assert (await callers[-1].receive_some(60)).startswith(b"127.0.0.1 ")
+            assert await callers[0].receive_some(1) == b""
+            for caller in callers:
+                await caller.aclose()
+
+
 async def test_an_expected_connection_arrives_once_and_never_after_its_block() -> None:
     one, two = await _pair()
     expected = ExpectedConnections()

@@ -133,7 +133,9 @@ class RoundExecutor:
         parent = merge_round(merge_parents(ours.hash, other.hash))
         number = max(ours.number, other.number) + 1
         ready = self._ready_builder.ready(parent, number, NOTHING, None)
-        preferred = None if ours.record is None else self._lineage.sides(ours, other).preferred
+        preferred = (
+            None if ours.record is None else self._lineage.forks.sides(ours, other).preferred
+        )
         self._emit(e.MergePrepared(other=other, state=state, ready=ready, preferred=preferred))
 
     async def recover(self, tip: Tip) -> None:
@@ -141,7 +143,7 @@ class RoundExecutor:
 
         Where neither the disk nor a member has it, emit `RecoveryFailed`.
         """
-        base = self._lineage.recovery_base(tip.hash)
+        base = self._lineage.recoveries.base(tip.hash)
         state = await self._state_store.state_at(base) if base is not None else None
         entry = self._lineage.entry(base.hash) if base is not None else None
         why = "its certificate is not known here"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from daemon.swarm.ancestry import LineageEntry
-from protocol.certificates.tip import weights_of
+from protocol.certificates.next_tip import weights_of
 from protocol.identity import PeerId
 from protocol.journal import Contributor, JournalEvent, Newcomer, PhaseEntered, RoundCertified
 from protocol.membership.patience import is_full

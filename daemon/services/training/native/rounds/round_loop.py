@@ -183,6 +183,8 @@ class RoundLoop:
         if isinstance(event, e.PeerLost):
             self._peers.data_plane.lost(event.peer)
         if isinstance(event, e.CertificateAdopted):
+            if event.full:
+                self._voters_watch.certified()
             if event.full and before.spare is not None:
                 self._model.return_trial.took_part()
             self._note_attendance(before.target)

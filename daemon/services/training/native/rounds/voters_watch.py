@@ -14,6 +14,12 @@ A connection that breaks comes back in seconds, and must not make the survivors 
 wait anew.
 """
 
+MOST_RETURNS = 3
+"""The returns that count without a full certificate between them.
+
+Without a limit, one voter that comes and goes every minute would let a node wait for good.
+"""
+
 
 class VotersWatch:
     """The voters that one node hears."""
@@ -23,6 +29,12 @@ class VotersWatch:
         self._me, self._members, self._returned = me, members, returned
         # Since when no voter is heard; None while one is.
         self._alone_since: float | None = None
+        # The returns since the last full certificate.
+        self._returns = 0
+
+    def certified(self) -> None:
+        """Note a full certificate: enough voters are here."""
+        self._returns = 0
 
     def look(self, voters: Collection[PeerId], grace_s: float, now: float) -> None:
         """Note who is alive at `now`, in monotonic seconds."""
@@ -32,5 +44,7 @@ class VotersWatch:
             self._alone_since = now if self._alone_since is None else self._alone_since
             return
         since, self._alone_since = self._alone_since, None
-        if since is not None and now - since >= AWAY_GRACES * grace_s:
+        away = since is not None and now - since >= AWAY_GRACES * grace_s
+        if away and self._returns < MOST_RETURNS:
+            self._returns += 1
             self._returned()

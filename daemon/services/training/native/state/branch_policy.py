@@ -117,7 +117,7 @@ class BranchPolicy:
             return Course.IGNORE
         # Once the other branch merged a part of this one, only the rounds since then are lost.
         waited = now >= self._first_seen(fork, now) + MERGE_WAIT_S
-        if not waited and not self._lineage.has_absorbed(other, tip):
+        if not waited and not self._lineage.forks.has_absorbed(other, tip):
             return Course.IGNORE
         return Course.FOLLOW if self.accepts(tip, other, patience, now) else Course.IGNORE
 

@@ -91,7 +91,7 @@ class ForkChoice:
         `computed` names the certificate of the state that this node computed: adopting it needs no
         download. `patience` is the node's, under rules 4.
         """
-        recovered = self._lineage.recovered
+        recovered = self._lineage.recoveries.newest
         if recovered is not None and not self._lineage.descends(tip, recovered):
             return self._recovery(recovered, now)
         ours = self._lineage.entry(computed) if computed is not None else None

@@ -119,9 +119,9 @@ class StateSync:
 
     async def _absorb(self, ours: Tip, other: Tip, download: Arrived) -> Digest:
         """Compute the merge of two branches by standing (rules 4), as `merge` does."""
-        preferred = self._lineage.sides(ours, other).preferred
+        preferred = self._lineage.forks.sides(ours, other).preferred
         leads = preferred.hash == ours.hash
-        share = self._lineage.merge_share(preferred, other if leads else ours)
+        share = self._lineage.forks.merge_share(preferred, other if leads else ours)
         anchor, number = self._state_store.anchor, max(ours.number, other.number) + 1
         digest = await anchor.absorb_spare(
             (download.value, download.momentum), share, ours_first=leads, offload=self._offload

@@ -17,12 +17,12 @@ RUN = """
 import resource
 _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-from daemon.node.app import _run_trio
+from daemon.node.app import run_trio
 
 async def main():
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
-print(_run_trio(main))
+print(run_trio(main))
 """
 
 

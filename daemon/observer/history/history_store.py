@@ -257,7 +257,7 @@ class HistoryStore:
 
     @staticmethod
     def _drop_oldest(connection: sqlite3.Connection) -> None:
-        """Drop the oldest tenth of the larger table: no flood of strangers' events drops a round."""
+        """Drop the oldest tenth of the larger table, so that no flood of events drops a round."""
         connection.execute("BEGIN IMMEDIATE")
         counts = {
             table: int(connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])

@@ -7,7 +7,11 @@ from pathlib import Path
 import msgspec
 
 from daemon.home.owned_run import OwnedRun
-from daemon.home.run_membership import add_owner_record, load_owner_records
+from daemon.home.run_membership import (
+    load_owner_records,
+    owner_records_turn,
+    write_owner_records,
+)
 from protocol.messages.base import Signed
 from protocol.messages.envelope import sign
 from protocol.messages.membership import OrderAction
@@ -30,11 +34,13 @@ def sign_order(home: Path, owned: OwnedRun, action: OrderAction) -> SignedOrder:
     Raises:
         DiskFull: where the home cannot be written.
     """
-    records = load_owner_records(home, owned.signed)
-    message = records.next_order(action)
-    if message is None:
-        serial = records.order.serial if records.order is not None else 0
-        return SignedOrder(action=action, serial=serial, signed=None)
-    signed = sign(owned.signer, owned.signed.run, message)
-    add_owner_record(home, owned.signed, signed)
+    with owner_records_turn(home, owned.signed.run):
+        records = load_owner_records(home, owned.signed)
+        message = records.next_order(action)
+        if message is None:
+            serial = records.order.serial if records.order is not None else 0
+            return SignedOrder(action=action, serial=serial, signed=None)
+        signed = sign(owned.signer, owned.signed.run, message)
+        records.add(signed)
+        write_owner_records(home, records, owned.signed.run)
     return SignedOrder(action=action, serial=message.serial, signed=signed)

@@ -2,18 +2,23 @@
 
     <home>/runs/<run>/invitation       the proof that the owner invited this node
     <home>/runs/<run>/owner-records    what the owner signed since the run began
+    <home>/runs/<run>/owner-records.lock   held while the file before is read and written
 
 With the proof, a second start needs no token.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from daemon.chain.home_runs import MOST_RECORD_BYTES, RECORDS_FILE, run_folder
-from daemon.disk.atomic import write_atomically
+from daemon.disk.atomic import disk_full, make_private_directory, write_atomically
 from protocol.digest import Digest
 from protocol.errors import PeerFault, UserError
 from protocol.identity import PeerId, short
@@ -25,6 +30,7 @@ from protocol.run.manifest import Manifest, SignedManifest
 from protocol.text.printable import printable
 
 PROOF_FILE = "invitation"
+RECORDS_LOCK = "owner-records.lock"
 CERTIFICATES_FILE = "certificates"
 _MOST_BYTES = 1 << 20
 
@@ -139,8 +145,39 @@ def read_owner_records(home: Path, records: OwnerRecords, run: Digest) -> None:
         return
 
 
+@contextmanager
+def owner_records_turn(home: Path, run: Digest) -> Iterator[None]:
+    """Exclude other processes of this home, and other threads, from the owner's records.
+
+    Two commands that read the file and then write it would lose what the other one signed, or sign
+    two orders with one serial. Blocks for moments. Raises `DiskFull` where the home cannot be
+    written.
+    """
+    folder = run_folder(home, run)
+    try:
+        make_private_directory(folder)
+        handle = os.open(folder / RECORDS_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise disk_full(folder / RECORDS_LOCK, 0, error) from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            raise disk_full(folder / RECORDS_LOCK, 0, error) from None
+        yield
+    finally:
+        os.close(handle)
+
+
 def save_owner_records(home: Path, records: OwnerRecords, run: Digest) -> None:
-    """Write the records down. Raises `DiskFull`."""
+    """Write the records down, and add to them what the file holds beside. Raises `DiskFull`."""
+    with owner_records_turn(home, run):
+        read_owner_records(home, records, run)
+        write_owner_records(home, records, run)
+
+
+def write_owner_records(home: Path, records: OwnerRecords, run: Digest) -> None:
+    """Write the records as they are, inside of `owner_records_turn`. Raises `DiskFull`."""
     write_atomically(run_folder(home, run) / RECORDS_FILE, [memoryview(records.encode())])
 
 
@@ -153,8 +190,9 @@ def add_owner_record(home: Path, signed: SignedManifest, record: Signed) -> bool
         PeerFault: where the owner of the run did not sign it.
         DiskFull: where it cannot be written.
     """
-    records = load_owner_records(home, signed)
-    if records.add(record) is None:
-        return False
-    save_owner_records(home, records, signed.run)
+    with owner_records_turn(home, signed.run):
+        records = load_owner_records(home, signed)
+        if records.add(record) is None:
+            return False
+        write_owner_records(home, records, signed.run)
     return True

@@ -53,12 +53,20 @@ def owned_by(home: Path, signed: SignedManifest) -> OwnedRun | None:
 
 
 def load_or_make_token(home: Path) -> str:
-    """Return the token of this home's API, made at the first call. Raises `DiskFull`."""
+    """Return the token of this home's API, made at the first call.
+
+    Raises:
+        UserError: "API_TOKEN" for a token that exists and cannot be read: programs have it.
+        DiskFull: where a new token cannot be written.
+    """
     path = home / TOKEN_FILE
     try:
         known = path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
+    except (FileNotFoundError, UnicodeDecodeError):
         known = ""
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise UserError("API_TOKEN", f"Cannot read {path}.", why=why) from None
     if len(known) >= TOKEN_BYTES:
         return known
     made = secrets.token_urlsafe(TOKEN_BYTES)

@@ -38,6 +38,7 @@ from daemon.observer.server import web_server
 from daemon.observer.settings import BoundAddress, ObserverSettings
 from daemon.system.allocator import trim_memory
 from daemon.system.offload import in_thread
+from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.journal import Warned
 from protocol.membership.owner_record import OwnerRecords
@@ -126,6 +127,10 @@ async def _take_orders(
             token = await in_thread(partial(load_or_make_token, home))
         except DiskFull as full:
             journal.record(Warned(code="DISK_FULL", message=f"No orders over HTTP: {full}"))
+            owned = None
+        except UserError as error:
+            message = f"No orders over HTTP: {error.what} {error.why}"
+            journal.record(Warned(code=error.code, message=message))
             owned = None
         nursery.start_soon(keep_owner_records, home, signed, records, journal)
     nursery.start_soon(watch_orders, records, journal, show)

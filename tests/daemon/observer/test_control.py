@@ -20,6 +20,7 @@ from daemon.node.run_choice import seal_run
 from daemon.observer.bridge import Bridge
 from daemon.observer.server import web_server
 from daemon.observer.settings import BoundAddress, ObserverSettings
+from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.membership.owner_record import OwnerRecords
 from protocol.messages.envelope import encode_signed, sign
@@ -156,6 +157,19 @@ def test_the_token_of_a_home_is_private_and_stays(tmp_path: Path) -> None:
     assert len(token) >= 43
     assert load_or_make_token(tmp_path) == token
     assert stat.S_IMODE((tmp_path / TOKEN_FILE).stat().st_mode) == 0o600
+
+
+def test_a_token_that_cannot_be_read_is_not_replaced(tmp_path: Path) -> None:
+    token = load_or_make_token(tmp_path)
+    # A loop of links cannot be opened, by root neither.
+    kept, path = tmp_path / "kept", tmp_path / TOKEN_FILE
+    path.rename(kept)
+    path.symlink_to(path)
+    with pytest.raises(UserError, match="Cannot read"):
+        load_or_make_token(tmp_path)
+    assert path.is_symlink()
+    kept.replace(path)
+    assert load_or_make_token(tmp_path) == token
 
 
 def test_only_the_owners_home_signs(tmp_path: Path) -> None:

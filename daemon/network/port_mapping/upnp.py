@@ -13,11 +13,16 @@ import miniupnpc
 
 from daemon.network.port_mapping.gateway import DESCRIPTION, GatewayLost, GatewayRefused
 from daemon.system.offload import in_abandonable_thread
+from protocol.text.printable import printable
 
 T = TypeVar("T")
 
 # Routers answer a multicast question within the second that it names; and one repetition.
 DISCOVER_MS = 2000
+# The longest text of an IP address.
+MAX_ADDRESS_CHARS = 45
+# UPnP's error descriptions are a few words.
+MAX_REASON_CHARS = 200
 # How the library's own errors begin: the router does not answer, or answers nonsense.
 _LIBRARY = ("Miniupnpc", "Invalid", "UnknownError")
 # miniupnpc raises plain exceptions; these texts are UPnP's own names of its error codes.
@@ -40,7 +45,8 @@ class UpnpGateway:
 
     async def wan_address(self) -> str:
         found = await self._ask(self._device.externalipaddress)
-        return str(found or "")
+        # A router, or who poses as one, writes this text, and people read it.
+        return printable(str(found or ""), MAX_ADDRESS_CHARS)
 
     async def holds(self, port: int) -> bool:
         found = await self._ask(partial(self._device.getspecificportmapping, port, "TCP"))
@@ -63,7 +69,7 @@ class UpnpGateway:
             return await in_abandonable_thread(call)
         except Exception as error:
             # The library's only exceptions are `Exception` itself with a text.
-            text = str(error)
+            text = printable(str(error), MAX_REASON_CHARS)
             if text.startswith(_LIBRARY):
                 raise GatewayLost(text) from error
             known = (why for name, why in _REFUSALS.items() if name in text)

@@ -50,6 +50,9 @@ CREATE TABLE IF NOT EXISTS events (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
 
 T = TypeVar("T")
 
+# The tables, and what orders each by age.
+_KEYS = {"events": "id", "rounds": "number"}
+
 Entry = FeedEvent | RoundSummary
 """A `RoundSummary` replaces the stored one of its certificate, and keeps its date."""
 
@@ -254,14 +257,18 @@ class HistoryStore:
 
     @staticmethod
     def _drop_oldest(connection: sqlite3.Connection) -> None:
-        """Drop the oldest entries: at least one of each table, so that it ends."""
+        """Drop the oldest tenth of the larger table, so that no flood of events drops a round."""
         connection.execute("BEGIN IMMEDIATE")
-        for table, key in (("rounds", "number"), ("events", "id")):
-            connection.execute(
-                f"DELETE FROM {table} WHERE {key} <="
-                f" (SELECT {key} FROM {table} ORDER BY {key} LIMIT 1"
-                f" OFFSET CAST((SELECT COUNT(*) FROM {table}) * {PRUNE_SHARE} AS INTEGER))"
-            )
+        counts = {
+            table: int(connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
+            for table in _KEYS
+        }
+        table = max(counts, key=lambda name: counts[name])
+        connection.execute(
+            f"DELETE FROM {table} WHERE {_KEYS[table]} <= (SELECT {_KEYS[table]} FROM {table}"
+            f" ORDER BY {_KEYS[table]} LIMIT 1 OFFSET ?)",
+            (int(counts[table] * PRUNE_SHARE),),
+        )
         connection.execute("COMMIT")
 
 

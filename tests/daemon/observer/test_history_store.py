@@ -110,6 +110,19 @@ def test_history_store_drops_the_oldest_when_it_is_full(tmp_path: Path) -> None:
         assert kept == list(range(1499, 1499 - len(kept), -1))
 
 
+def test_history_store_keeps_rounds_in_a_flood_of_other_events(tmp_path: Path) -> None:
+    with opened(tmp_path / "run.sqlite", 400_000) as store:
+        for number in range(1, 101):
+            store.add(an_event(number))
+        # Strangers that connect and leave, thousands of times.
+        for number in range(101, 6000):
+            store.add(an_event(number, "peer"))
+        until(lambda: store.last_id() == 5999)
+        until(lambda: len(store.events_after(0, 6000)) < 5000)
+        assert len(store.rounds(2000)) == 100
+        assert store.last_id() == 5999
+
+
 def test_history_store_waits_for_a_locked_file_and_reads_say_so(tmp_path: Path) -> None:
     path = tmp_path / "run.sqlite"
     with opened(path) as store:

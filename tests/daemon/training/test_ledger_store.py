@@ -158,3 +158,20 @@ async def test_ledger_store_drops_work_that_forgotten_certificates_may_count(
     assert [event.reason for event in node.recorded if isinstance(event, WorkDropped)] == [
         "a certificate that is no longer kept may count it"
     ]
+
+
+async def test_ledger_store_reports_work_that_is_left_behind_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state of the last certificate on disk is gone, and the node follows another branch."""
+    home = await CertifiedHome(tmp_path, 3).write()
+    node = await resumed(home)
+    store, last = node.state_store.ledger_store, node.lineage.path(home.tips[2], home.tips[3])
+    monkeypatch.setattr(store, "_ahead", list(last))
+    monkeypatch.setattr(node.lineage, "descends", lambda *_: False)
+    store.report_left(last, "no member served its state")
+    await store.move_to(home.tips[3], home.tips[3], [], [])
+    dropped = [event for event in node.recorded if isinstance(event, WorkDropped)]
+    assert [event.samples for event in dropped] == [
+        last[0].plan.offers[last[0].plan.index[FOUR[0].peer]].samples
+    ]

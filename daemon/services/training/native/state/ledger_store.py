@@ -281,7 +281,11 @@ class LedgerStore:
             self._report_dropped(dropped, self._reason(certificate, counted, known))
 
     def report_left(self, lost: list[OpenCertificate], why: str) -> None:
-        """Report this node's work that only certificates of a branch held which it leaves."""
+        """Report this node's work that only certificates of a branch held which it leaves.
+
+        A move past certificates on disk reports the same work no second time.
+        """
+        self._ahead = [each for each in self._ahead if each not in lost]
         samples = sum(
             one.plan.offers[one.plan.index[self._me]].samples
             for one in lost

@@ -66,12 +66,16 @@ class TrainerLink:
                 await self._keep_inner()
 
     async def release(self) -> None:
-        """Train again from the local parameters, where `hold` paused training."""
+        """Train again from the local parameters, where `hold` paused training.
+
+        Without overlap, training begins after the exchange that is under way: steps during it would
+        belong to the anchor that it replaces.
+        """
         session = self._session
         async with self.lock:
             if session.held:
                 session.held = False
-                if not session.is_training and not session.exchanging:
+                if not (session.is_training or session.exchanging or session.waiting):
                     await session.from_local()
 
     async def _pause_if_held(self) -> None:
@@ -97,7 +101,7 @@ class TrainerLink:
         """
         session = self._session
         async with self.lock:
-            exchanging, session.exchanging = session.exchanging, False
+            exchanging, session.exchanging, session.waiting = session.exchanging, False, False
             if exchanging and session.is_training:
                 # The exchange led to no certificate, and the next one may be far away.
                 await self._take_in(session.lanes.main())
@@ -132,7 +136,7 @@ class TrainerLink:
         session = self._session
         loss: float | None = None
         offer: Offer | None = None
-        session.exchanging = self.overlaps
+        session.exchanging, session.waiting = self.overlaps, not self.overlaps
         try:
             taken = await session.take(session.lanes.reserve() if self.overlaps else None)
             if taken is None:
@@ -190,7 +194,7 @@ class TrainerLink:
         Call with `lock` held.
         """
         session = self._session
-        session.exchanging = False
+        session.exchanging = session.waiting = False
         if self.overlaps and session.is_training and not session.diverged:
             await session.shift()
         else:

@@ -51,6 +51,8 @@ class TrainerSession:
         self.diverged = False
         # Whether an exchange follows the last hand-over, with overlap.
         self.exchanging = False
+        # Whether an exchange follows the last hand-over, without overlap: the trainer waits for it.
+        self.waiting = False
         self.lanes = DataLanes(state_store)
         self._trainer, self._state_store, self._record = trainer, state_store, record
         self._max_steps = rules.steps or None

@@ -48,7 +48,7 @@ def random_story(seed: int, nodes: int | None = None) -> Story:
     late = [i for i in range(2, count) if rng.random() < 0.15]
     joins = tuple(f.Start(node=i, at_s=_time(rng, seconds)) for i in late)
     min_peers = 2 if rng.random() < 0.8 else 3
-    return Story(
+    story = Story(
         name="fuzz",
         nodes=count,
         seed=seed,
@@ -67,6 +67,21 @@ def random_story(seed: int, nodes: int | None = None) -> Story:
             min_seconds=rng.choice((MIN_SECONDS, MIN_SECONDS, QUICK.seconds)),
         ),
     )
+    return replace(story, schedule=(*story.schedule, *_poison(seed, story)))
+
+
+def _poison(seed: int, story: Story) -> tuple[f.AnyFault, ...]:
+    """A poisoner in half of the stories that can have one.
+
+    Votes bound what it does, and a mark that is multiplied is no mark. Its own generator leaves the
+    rest of each story as it was before there were poisoners.
+    """
+    rng = random.Random(f"poison {seed}")
+    if story.rules < RULES_4 or story.marked or rng.random() > 0.5:
+        return ()
+    factor = rng.choice((-1.0, 0.0, 100.0))
+    node = rng.randrange(story.nodes)
+    return (f.Poison(node=node, factor=factor, at_s=_time(rng, story.seconds)),)
 
 
 def _rules(drawn: float) -> int:

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from protocol.averaging.outer_step import outer_step, state_digest
+from protocol.averaging.outer_step import state_digest
 from protocol.averaging.vector_layout import Vector
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.merge import merge_vectors
@@ -20,6 +20,7 @@ from protocol.contribution.offer import Offer
 from protocol.digest import Buffer, Digest
 from protocol.identity import PeerId, short
 from protocol.membership.branch_merge import MergeShare, merge_into
+from protocol.rules.registry import rules_of
 from protocol.run.manifest import Manifest, Outer
 from simulator.certified_mean import certified_mean
 
@@ -43,6 +44,7 @@ class Contents:
 
     def __init__(self, manifest: Manifest) -> None:
         self._codec = codec_named(manifest.codec)
+        self._outer_step = rules_of(manifest).outer_step
         self._offers: dict[tuple[PeerId, int], tuple[int, Buffer]] = {}
         self._states: dict[Digest, State] = {}
 
@@ -145,7 +147,7 @@ class Contents:
         It does not depend on where the vector is cut into slices.
         """
         out = np.empty_like(mean), np.empty_like(mean)
-        outer_step(*parent, mean, outer, *out, rounds=certificate.rounds)
+        self._outer_step(*parent, mean, outer, *out, rounds=certificate.rounds)
         if state_digest(*out) != certificate.outcome.state:
             return (
                 f"the state of certificate {certificate.outcome.number} does not follow from "

@@ -69,6 +69,7 @@ class Demo:
 
     def statuses_until_said(self, words: str) -> list[Status]:
         """Return the observer's statuses, polled until a line with `words`."""
+        self.until_said("The page of this swarm")
         page = next(
             line.split(": ", 1)[1].strip() for line in self.said if "The page of this swarm" in line
         )

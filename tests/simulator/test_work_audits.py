@@ -17,7 +17,7 @@ from simulator.world.world import World
 
 NODES = 4
 CHEAT = 3
-# With the default momentum of 0.9 the anchor overshoots the simulated task's minimum time and again.
+# With the default momentum of 0.9 the anchor overshoots the simulated task's minimum repeatedly.
 # A round then undoes the work of those before it, and honest work looks like its opposite.
 MANIFEST = Manifest(
     name="audited",

@@ -16,6 +16,9 @@ from protocol.generation.sampler import SamplingRules
 from protocol.inference.model import ModelManifest
 from protocol.ports.stage import ChatMessage, Tokenizer
 
+# Each level of nesting takes a part of the stack. Some libraries lift Python's limit so far that a
+# body of brackets alone overflowed the stack and ended the process.
+MAX_OPENINGS = 10_000
 # OpenAI's limits.
 MAX_STOPS, MAX_TEMPERATURE = 4, 2.0
 MAX_STOP_CHARS = 256
@@ -216,6 +219,8 @@ def _check_model(wanted: str, model: ModelManifest) -> None:
 
 
 def _decoded(body: bytes, kind: type[Any]) -> Any:
+    if body.count(b"[") + body.count(b"{") > MAX_OPENINGS:
+        raise BadRequest(f"The body has more than {MAX_OPENINGS:,} lists and objects.")
     try:
         fields = msgspec.json.decode(body)
         request = msgspec.convert(fields, kind)

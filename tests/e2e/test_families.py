@@ -20,7 +20,7 @@ pytestmark = [
 # Addresses that nobody calls private, as on the internet.
 SUBNET, SUBNET_6 = "45.67.90", "2a0e:97c0:7::"
 # 20 s on an idle machine; the two that cannot call each other find a relay in their first rounds.
-ALL_S = 90.0
+ALL_S = 40.0
 
 
 def _give_ipv6(net: Namespaces, member: int) -> None:

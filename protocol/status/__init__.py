@@ -17,6 +17,8 @@ standstill.py        the deadline of the next certificate, by the run's own rhyt
 state.py             what the fold keeps between events
 held_out_scores.py   the held-out loss of each certificate, from its members' scores
 event_fold.py        `fold(state, event)`: how each event changes the state (with *_effects.py)
+event_lines.py       the list of events that a status shows
+event_folding.py     equal events as one line: "Rounds 96-98 are certified"
 event_text.py        `describe(event)`: each event as a sentence (with *_text.py)
 figures.py           how numbers and names are written for people
 

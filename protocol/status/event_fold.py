@@ -304,9 +304,11 @@ def fold(state: StatusState, event: journal.JournalEvent) -> StatusState:
         level, text = describe(event, state.name_of)
         sentence = EventLine(at=natural(event.at), level=level, text=text)
         full = isinstance(event, journal.Warned) and event.code == journal.DISK_FULL
-        state.keep_line(
-            "disk" if full else _REPEATED.get(type(event), ""),
+        state.lines.keep(
+            event,
             sentence,
+            state.name_of,
+            kind="disk" if full else _REPEATED.get(type(event), ""),
             about_peers=isinstance(event, _ABOUT_PEERS),
         )
     EFFECTS[type(event)](state, event)

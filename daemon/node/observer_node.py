@@ -15,6 +15,7 @@ from functools import partial
 import msgspec
 import trio
 
+from daemon.chain.rewards_watch import watch_rewards
 from daemon.config.settings import Config
 from daemon.home.layout import BULK_CERTIFICATE_FILE, ensure_home, user_path
 from daemon.journal import Journal
@@ -37,7 +38,7 @@ from daemon.observer.reference_file import ReferenceFile
 from daemon.observer.server import web_server
 from daemon.observer.settings import BoundAddress, ObserverSettings
 from daemon.system.allocator import trim_memory
-from daemon.system.offload import in_thread
+from daemon.system.offload import in_abandonable_thread, in_thread
 from protocol.errors import UserError
 from protocol.identity import Signer
 from protocol.journal import Warned
@@ -94,7 +95,7 @@ async def _observe(config: Config, say: Callable[[str], None]) -> None:
             load_or_make(config.home / BULK_CERTIFICATE_FILE, name),
         )
         journal = Journal(None, time.time)
-        bridge.rewards = RewardsLookup(config.chain, signed, config.home)
+        bridge.rewards = rewards = RewardsLookup(config.chain, signed, config.home)
         path = history_file(config.home, signed.run)
         async with observer_history(bridge, journal, path, given.history_mb) as history:
             watcher = RunObserver(network, signer, signed, name, journal, history.recorder.date_of)
@@ -103,6 +104,10 @@ async def _observe(config: Config, say: Callable[[str], None]) -> None:
                 nursery.start_soon(watcher.run)
                 nursery.start_soon(report_network, network, journal)
                 nursery.start_soon(find_members, network, signed)
+                if rewards.asks_chain:
+                    nursery.start_soon(
+                        watch_rewards, rewards.pool, journal.record, in_abandonable_thread
+                    )
                 if watcher.owner_records is not None:
                     records = watcher.owner_records
                     bridge.control = await _take_orders(config, signed, records, journal, nursery)

@@ -19,6 +19,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from daemon.observer.reward_metrics import reward_metrics
 from daemon.observer.trust_metrics import labelled, phase_histogram, trust_metrics
 from protocol.network.peer_health import PROBATION, QUARANTINED, TRUSTED
 from protocol.status import Status
@@ -250,7 +251,15 @@ class StatusCollector(Collector):
         self._status = status
 
     def collect(self) -> Iterator[Metric]:
-        for part in (_of_node, _of_rounds, _of_training, trust_metrics, _of_network, _of_disk):
+        for part in (
+            _of_node,
+            _of_rounds,
+            _of_training,
+            trust_metrics,
+            _of_network,
+            _of_disk,
+            reward_metrics,
+        ):
             yield from part(self._status)
 
 

@@ -12,6 +12,7 @@ from html import escape
 
 from daemon.observer.chart import loss_chart
 from daemon.observer.page_lists import events_list, peers_table, refusals_line, rounds_strip, when
+from daemon.observer.rewards_card import rewards_card
 from daemon.observer.time_charts import time_charts
 from protocol.status import Status
 from protocol.status.figures import (
@@ -233,6 +234,7 @@ aria-hidden="true">{glyph}</span>
 <h1><span class="hidden">{meaning}: </span>{escape(status.verdict)}</h1></section>
 {_join_card(status)}
 <div class="cards">{_run_card(status)}{_swarm_card(status)}{_you_card(status)}</div>
+{rewards_card(status)}
 <div class="pair"><section class="card">{chart}</section>
 <section class="card events"><h2>Last events</h2>{events_list(status)}</section></div>
 <section class="card charts"><h2>Over time</h2>{time_charts(status.points)}</section>

@@ -20,7 +20,7 @@ from __future__ import annotations
 import msgspec
 
 from protocol.journal.base import JournalEvent
-from protocol.journal.chain import ChainReport, PeerRegistered
+from protocol.journal.chain import ChainReport, PeerRegistered, RewardsReport
 from protocol.journal.node import (
     DISK_FULL,
     NOT_OFFERED,
@@ -100,6 +100,7 @@ __all__ = [
     "Planned",
     "QuorumReport",
     "ReachReport",
+    "RewardsReport",
     "RoundAveraged",
     "RoundCertified",
     "Stuck",
@@ -154,6 +155,7 @@ AnyEvent = (
     | Warned
     | Trouble
     | ChainReport
+    | RewardsReport
     | PeerRegistered
     | NodeStopped
     | OwnerOrdered

@@ -6,6 +6,7 @@ records.py           the status record; its parts are in the next three
 node_records.py      this node, and whether others can call it
 run_records.py       the run, its rounds and the points of its loss curves
 peer_records.py      other peers, voters and newcomers
+reward_records.py    what the run's chain holds for its members
 status_record.py     `status_at(state, now)`: the status at one instant
 verdict.py           the one sentence that answers "is it working?"
 round_verdict.py     its part about this node's last rounds

@@ -30,6 +30,7 @@ from protocol.status.peer_effects import (
     peer_up,
 )
 from protocol.status.records import EventLine
+from protocol.status.reward_effects import chain_report, rewards_report
 from protocol.status.round_effects import (
     is_known,
     planned,
@@ -73,6 +74,7 @@ _QUIET = (
     journal.CheckpointWritten,
     journal.DiskReport,
     journal.QuorumReport,
+    journal.RewardsReport,
 )
 _ABOUT_PEERS = (
     journal.TaskDiffers,
@@ -107,9 +109,9 @@ def _node_started(state: StatusState, event: journal.NodeStarted) -> None:
         engine=clean(event.engine, MAX_NAME_CHARS),
         admits=clean(event.admits, MAX_NAME_CHARS),
         owner=clean(event.owner, MAX_NAME_CHARS),
+        chain=clean(event.chain, MAX_NAME_CHARS),
     )
     state.min_peers = event.min_peers
-    state.chain = clean(event.chain, MAX_NAME_CHARS)
     state.stopped = None
     state.held = False
     state.peers.pop(event.peer, None)
@@ -189,11 +191,6 @@ def _reach(state: StatusState, event: journal.ReachReport) -> None:
     state.you = replace(state.you, reach=reach)
 
 
-def _chain_report(state: StatusState, event: journal.ChainReport) -> None:
-    _, sentence = describe(event)
-    state.rewards = sentence
-
-
 def _stopped(state: StatusState, event: journal.NodeStopped) -> None:
     state.stopped = clean(event.reason, MAX_TEXT_CHARS)
     state.you = replace(
@@ -270,7 +267,8 @@ EFFECTS: dict[type[journal.JournalEvent], Callable[[StatusState, Any], None]] = 
     journal.DiskReport: _disk_report,
     journal.Warned: _warned,
     journal.Trouble: _trouble,
-    journal.ChainReport: _chain_report,
+    journal.ChainReport: chain_report,
+    journal.RewardsReport: rewards_report,
     journal.PeerRegistered: peer_registered,
     journal.NodeStopped: _stopped,
     journal.OwnerOrdered: _ordered,

@@ -30,6 +30,7 @@ WORDS: dict[type[journal.JournalEvent], Callable[[Any, NameOf], LeveledText]] = 
     journal.Warned: node_text.warned,
     journal.Trouble: node_text.trouble,
     journal.ChainReport: node_text.chain_report,
+    journal.RewardsReport: node_text.rewards_report,
     journal.CheckpointWritten: node_text.checkpoint_written,
     journal.DiskReport: node_text.disk_report,
     journal.TrainerReady: training_text.trainer_ready,

@@ -76,3 +76,15 @@ def chain_report(event: journal.ChainReport, name_of: NameOf) -> LeveledText:
     samples = f"{count(event.samples)} {'sample' if event.samples == 1 else 'samples'}"
     claimed = f"; {tokens(int(event.claimed))} tokens claimed" if event.claimed.isdecimal() else ""
     return "good", f"Paid on {event.profile}{paid}: {samples} reported to the chain{claimed}."
+
+
+def rewards_report(event: journal.RewardsReport, name_of: NameOf) -> LeveledText:
+    pool = f"The pool of {event.profile} holds {_tokens(event.pool)}"
+    if not event.account:
+        return "info", f"{pool}."
+    claimable, pending = _tokens(event.claimable), _tokens(event.pending)
+    return "info", f"{pool}; {claimable} claimable here, {pending} pending."
+
+
+def _tokens(amount: str) -> str:
+    return f"{tokens(int(amount)) if amount.isdecimal() else '?'} tokens"

@@ -18,6 +18,7 @@ from protocol.status.held_out_scores import HeldOutScores
 from protocol.status.node_records import NodeSummary
 from protocol.status.peer_records import MembershipSummary, PeerSummary
 from protocol.status.records import EventLine, NetworkFigures
+from protocol.status.reward_records import RewardsSummary
 from protocol.status.round_points import RoundPoint
 from protocol.status.run_records import KEPT_ROUNDS, LossPoint, RoundSummary, RunSummary
 from protocol.status.totals import Totals
@@ -114,10 +115,9 @@ class StatusState:
         # What could not be written, and when that last failed; empty once it was written.
         self.disk_full, self.disk_full_at = "", 0.0
         self.reputations = Reputations()
-        # The chain that the run pays on, or "none".
-        self.chain = "none"
-        # The sentence of the last chain report, or empty.
+        # The sentence of the last chain report, or empty, and what the chain holds.
         self.rewards = ""
+        self.money: RewardsSummary | None = None
         self.stopped: str | None = None
         # For each code, the level and what a person has to correct.
         self.troubles: dict[str, tuple[str, str]] = {}

@@ -14,6 +14,7 @@ from protocol.journal import REFUSALS, Planned
 from protocol.status.curve import ThinnedCurve
 from protocol.status.event_lines import EventLines
 from protocol.status.figures import clean, tail
+from protocol.status.group_records import KEPT_MOVES, GroupMap, MemberMove
 from protocol.status.held_out_scores import HeldOutScores
 from protocol.status.node_records import NodeSummary
 from protocol.status.peer_records import MembershipSummary, PeerSummary
@@ -91,6 +92,9 @@ class StatusState:
         self.refusal_shown_at: dict[str, float] = {}
         self.curve: ThinnedCurve[LossPoint] = ThinnedCurve()
         self.points: ThinnedCurve[RoundPoint] = ThinnedCurve()
+        # The groups of the last plan, and the members that came and went; the newest comes last.
+        self.groups: GroupMap | None = None
+        self.moves: deque[MemberMove] = deque(maxlen=KEPT_MOVES)
         # Tries without a certificate since the last one.
         self.failed_tries = 0
         self.held_out = HeldOutScores()

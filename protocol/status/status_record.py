@@ -62,6 +62,8 @@ def status_at(state: StatusState, now: float) -> Status:
         you=replace(state.you, disk_refusal=disk_refusal(state, now)),
         totals=state.totals,
         points=state.points.points(),
+        groups=state.groups,
+        moves=tuple(state.moves),
         run=_run_now(state, now),
         rounds=tuple(state.rounds),
         peers=tuple(sorted(state.peers.values(), key=_order)),

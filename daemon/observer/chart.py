@@ -133,8 +133,6 @@ def loss_chart(
         told,
         of_time,
         marked,
-            moves, lambda at: x(found) if (found := beside(at)) is not None else None, HEIGHT
-        ),
     )
 
 

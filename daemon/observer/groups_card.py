@@ -8,6 +8,7 @@ a list under the picture names the members.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -77,7 +78,7 @@ def _spread(members: Sequence[GroupMember]) -> str:
 def round_trip_ms(one: GroupMember, other: GroupMember) -> float:
     """Return the estimated round trip between two members (`network/coordinate.py`)."""
     between = (one.x_ms - other.x_ms, one.y_ms - other.y_ms, one.z_ms - other.z_ms)
-    return sum(part * part for part in between) ** 0.5 + one.height_ms + other.height_ms
+    return math.hypot(*between) + one.height_ms + other.height_ms
 
 
 def flat_places(members: Sequence[GroupMember]) -> list[Place]:

@@ -37,6 +37,7 @@ from daemon.observer.owner_view import may_show
 from daemon.observer.reference_file import ReferenceFile
 from daemon.observer.server import web_server
 from daemon.observer.settings import BoundAddress, ObserverSettings
+from daemon.services.inference.coverage_watch import CoverageWatch
 from daemon.system.allocator import trim_memory
 from daemon.system.offload import in_abandonable_thread, in_thread
 from protocol.errors import UserError
@@ -104,6 +105,7 @@ async def _observe(config: Config, say: Callable[[str], None]) -> None:
                 nursery.start_soon(watcher.run)
                 nursery.start_soon(report_network, network, journal)
                 nursery.start_soon(find_members, network, signed)
+                nursery.start_soon(CoverageWatch(network, journal.record, watcher.refuse).run)
                 if rewards.asks_chain:
                     nursery.start_soon(
                         watch_rewards, rewards.pool, journal.record, in_abandonable_thread

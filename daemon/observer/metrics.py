@@ -225,6 +225,22 @@ def _of_node(status: Status) -> Iterator[Metric]:
     )
 
 
+def _of_inference(status: Status) -> Iterator[Metric]:
+    layers = GaugeMetricFamily(
+        "hypergpu_inference_layers",
+        "Layers of the models that the swarm serves, by whether anybody serves them.",
+        labels=["state"],
+    )
+    missing = sum(one.missing for one in status.coverage)
+    served = sum(one.layers for one in status.coverage) - missing
+    yield labelled(layers, {"served": served, "missing": missing})
+    yield GaugeMetricFamily(
+        "hypergpu_inference_stages",
+        "Stages of models that announce themselves.",
+        sum(len(one.stages) for one in status.coverage),
+    )
+
+
 def _of_disk(status: Status) -> Iterator[Metric]:
     you = status.you
     yield CounterMetricFamily(
@@ -259,6 +275,7 @@ class StatusCollector(Collector):
             _of_network,
             _of_disk,
             reward_metrics,
+            _of_inference,
         ):
             yield from part(self._status)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from html import escape
 
 from daemon.observer.chart import loss_chart
+from daemon.observer.coverage_card import coverage_card
 from daemon.observer.groups_card import groups_card
 from daemon.observer.page_lists import (
     events_list,
@@ -249,7 +250,7 @@ aria-hidden="true">{glyph}</span>
 <section class="card charts"><h2>Over time</h2>
 {time_charts(status.points, status.moves, names)}</section>
 <section class="card"><h2>Last rounds</h2>{rounds_strip(status)}</section>
-{groups_card(status, names)}
+{groups_card(status, names)}{coverage_card(status)}
 <section class="card"><h2>Peers</h2>{peers_table(status)}</section>
 <p class="refusals">{refusals_line(status)}</p>
 </main>

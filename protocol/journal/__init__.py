@@ -8,6 +8,7 @@ node.py      start and end, warnings, lasting troubles
 training.py  the trainer, and work that was dropped
 rounds.py    plans, views, certificates, catching up, checkpoints
 peers.py     connections, beacons, refused input, traffic
+inference.py which layers of a model the swarm serves
 chain.py     this node's account, and its peers' registrations
 
 To add an event, define it in one of these modules and add it to `AnyEvent`. Tests then ask for its
@@ -21,6 +22,7 @@ import msgspec
 
 from protocol.journal.base import JournalEvent
 from protocol.journal.chain import ChainReport, PeerRegistered, RewardsReport
+from protocol.journal.inference import CoverageChanged, CoverageReport, ServedStage
 from protocol.journal.node import (
     DISK_FULL,
     NOT_OFFERED,
@@ -84,6 +86,8 @@ __all__ = [
     "ChainReport",
     "CheckpointWritten",
     "Contributor",
+    "CoverageChanged",
+    "CoverageReport",
     "DiskReport",
     "InputRefused",
     "JournalEvent",
@@ -105,6 +109,7 @@ __all__ = [
     "RewardsReport",
     "RoundAveraged",
     "RoundCertified",
+    "ServedStage",
     "Stuck",
     "TaskDiffers",
     "TrafficReport",
@@ -158,6 +163,8 @@ AnyEvent = (
     | Trouble
     | ChainReport
     | RewardsReport
+    | CoverageReport
+    | CoverageChanged
     | PeerRegistered
     | NodeStopped
     | OwnerOrdered

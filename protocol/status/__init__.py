@@ -8,6 +8,7 @@ run_records.py       the run, its rounds and the points of its loss curves
 peer_records.py      other peers, voters and newcomers
 reward_records.py    what the run's chain holds for its members
 group_records.py     the groups of the last plan, and members that came and went
+coverage_records.py  who serves which layers of a model
 status_record.py     `status_at(state, now)`: the status at one instant
 verdict.py           the one sentence that answers "is it working?"
 round_verdict.py     its part about this node's last rounds

@@ -17,6 +17,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from protocol import journal
+from protocol.status.coverage_effects import coverage_changed, coverage_report
 from protocol.status.event_text import describe
 from protocol.status.figures import clean, natural, whole
 from protocol.status.held_out_effects import anchor_scored, peer_scored
@@ -75,6 +76,7 @@ _QUIET = (
     journal.DiskReport,
     journal.QuorumReport,
     journal.RewardsReport,
+    journal.CoverageReport,
 )
 _ABOUT_PEERS = (
     journal.TaskDiffers,
@@ -269,6 +271,8 @@ EFFECTS: dict[type[journal.JournalEvent], Callable[[StatusState, Any], None]] = 
     journal.Trouble: _trouble,
     journal.ChainReport: chain_report,
     journal.RewardsReport: rewards_report,
+    journal.CoverageReport: coverage_report,
+    journal.CoverageChanged: coverage_changed,
     journal.PeerRegistered: peer_registered,
     journal.NodeStopped: _stopped,
     journal.OwnerOrdered: _ordered,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import msgspec
 
+from protocol.status.coverage_records import CoverageSummary
 from protocol.status.group_records import GroupMap, MemberMove
 from protocol.status.node_records import NodeSummary
 from protocol.status.peer_records import MembershipSummary, PeerSummary
@@ -73,6 +74,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     # What the run's chain holds; None where the run pays nothing, or the chain was not asked yet.
     money: RewardsSummary | None = None
     totals: Totals = Totals()
+    # Models that the swarm serves.
+    coverage: tuple[CoverageSummary, ...] = ()
     # The groups of the last plan; None before the first certificate.
     groups: GroupMap | None = None
     # Members that came and went, the oldest first.

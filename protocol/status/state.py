@@ -11,6 +11,7 @@ from collections import deque
 from protocol.chain.reputation import Reputations
 from protocol.identity import PeerId
 from protocol.journal import REFUSALS, Planned
+from protocol.status.coverage_records import CoverageSummary
 from protocol.status.curve import ThinnedCurve
 from protocol.status.event_lines import EventLines
 from protocol.status.figures import clean, tail
@@ -122,6 +123,8 @@ class StatusState:
         # The sentence of the last chain report, or empty, and what the chain holds.
         self.rewards = ""
         self.money: RewardsSummary | None = None
+        # Served models by id; the one reported last comes last.
+        self.coverage: dict[str, CoverageSummary] = {}
         self.stopped: str | None = None
         # For each code, the level and what a person has to correct.
         self.troubles: dict[str, tuple[str, str]] = {}

@@ -63,6 +63,7 @@ def status_at(state: StatusState, now: float) -> Status:
         totals=state.totals,
         points=state.points.points(),
         groups=state.groups,
+        coverage=tuple(sorted(state.coverage.values(), key=lambda one: one.name)),
         moves=tuple(state.moves),
         run=_run_now(state, now),
         rounds=tuple(state.rounds),

@@ -7,9 +7,13 @@ import random
 import trio
 
 from daemon.services.inference.coverage_watch import MAX_MODELS, CoverageWatch
-from daemon.services.inference.model_exchange import MODEL_PROTOCOL, fetch_model
+from daemon.services.inference.model_exchange import (
+    MODEL_PROTOCOL,
+    REQUEST_BYTES,
+    fetch_model,
+)
 from daemon.services.inference.service import LOOK_S
-from daemon.swarm.frames import frame
+from daemon.swarm.frames import FrameReader, frame
 from protocol.inference.announcement import ANNOUNCEMENT_LIFE_S
 from protocol.journal import CoverageChanged, CoverageReport, JournalEvent
 from protocol.ports.byte_stream import ByteStream
@@ -61,6 +65,7 @@ async def test_watch_refuses_what_is_no_model_and_goes_on() -> None:
     events: list[JournalEvent] = []
 
     async def lie(stream: ByteStream) -> None:
+        await FrameReader(stream).expect_frame(REQUEST_BYTES)
         await stream.send_all(frame(b"no model at all"))
         await stream.send_eof()
 

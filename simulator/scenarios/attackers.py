@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from protocol.membership.finality import FINAL_S
 from simulator.faults import fault as f
 from simulator.scenarios.branches import GRACE_S, trust_story
 from simulator.scenarios.story import QUICK, Make, VotesWanted, Wanted
@@ -80,6 +81,25 @@ ATTACKERS: dict[str, Make] = {
         (
             *(f.Kill(node=i, at_s=42.0) for i in LEAVERS),
             *_lie("old_keys", *LEAVERS, at_s=229.0),
+            f.Start(node=0, at_s=230.0),
+        ),
+        Wanted(
+            rounds=40,
+            votes=VotesWanted(lose=(1, 2, 3, 4, 5), degraded=(1, 20), branches=1, merges=0),
+        ),
+        settle_timeout_s=60.0,
+    ),
+    # The same from the last certificate that they signed, a day later: more voters stand there. The
+    # four have restarted since, and stay where they are.
+    "trust-keys-since-departure": trust_story(
+        "trust-keys-since-departure",
+        330.0,
+        10,
+        (
+            *(f.Kill(node=i, at_s=42.0) for i in LEAVERS),
+            *(f.SkewClock(node=i, by_s=FINAL_S, at_s=200.0) for i in range(6, 10)),
+            *(f.Kill(node=i, at_s=200.0, back_s=1.0) for i in range(6, 10)),
+            *_lie("keys_since_departure", *LEAVERS, at_s=229.0),
             f.Start(node=0, at_s=230.0),
         ),
         Wanted(

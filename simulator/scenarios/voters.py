@@ -55,8 +55,8 @@ VOTERS: dict[str, Make] = {
         evaluation_speed=60.0,
         settle_timeout_s=90.0,
     ),
-    # Six of eight die, and all who kept the results of some rounds are among them. Then the power of
-    # the other two fails: they wrote their full state when the keepers were gone.
+    # Six of eight die, and all who kept the results of some rounds are among them. Then the power
+    # of the other two fails: they wrote their full state when the keepers were gone.
     "trust-keepers-die": trust_story(
         "trust-keepers-die",
         140.0,

@@ -56,7 +56,9 @@ PRIVATE = 0o077
     metavar="PORT",
     help="TCP port to listen on; 0: the port of the last start, else a free one.",
 )
-@click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N, or several: cuda:0,cuda:1."
+)
 @click.option(
     "--allow-custom-task",
     is_flag=True,

@@ -30,7 +30,7 @@ FLOOD = 100
 BRANCH_LENGTH = 9
 
 
-# How many certificates ago the keys that left certify again.
+# How many certificates before they left the keys certify again.
 OLD_CERTIFICATES = 3
 
 
@@ -128,6 +128,8 @@ class OldKeys(PrivateBranch):
     """Forges a branch from certificates of before its node left, with the keys of all that left."""
 
     unnoticed = "the keys had votes then: standing and the day of a held certificate decide"
+    # How many certificates before the last one of all these keys the branch begins.
+    before_leaving: ClassVar[int] = OLD_CERTIFICATES
 
     def _branch(self, tip: Tip) -> list[bytes]:
         lineage = self.situation.lineage()
@@ -136,10 +138,19 @@ class OldKeys(PrivateBranch):
         peers = {one.peer for one in self.situation.accomplices()}
         path = lineage.path(lineage.root, tip)
         together = [one for one in path if peers <= {*one.plan.members}]
-        if len(together) <= OLD_CERTIFICATES:
+        if len(together) <= self.before_leaving:
             return []
-        before = lineage.tip(together[-1 - OLD_CERTIFICATES].hash)
+        before = lineage.tip(together[-1 - self.before_leaving].hash)
         return super()._branch(before) if before is not None else []
+
+
+class KeysSinceDeparture(OldKeys):
+    """The same, from the very certificate after which its node and the others left.
+
+    More voters stand on this branch than on the branch of those who stayed.
+    """
+
+    before_leaving = 0
 
 
 class Slander(TrustLiar):
@@ -189,6 +200,7 @@ TRUST_LIES: dict[str, type[Liar]] = {
     "flood_certificates": FloodCertificates,
     "private_branch": PrivateBranch,
     "old_keys": OldKeys,
+    "keys_since_departure": KeysSinceDeparture,
     "slander": Slander,
     "overclaimed_zeros": OverclaimedZeros,
     "noise": Noise,

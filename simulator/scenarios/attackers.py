@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from protocol.membership.finality import FINAL_S, HELD_EVERY_S
 from simulator.faults import fault as f
 from simulator.scenarios.branches import GRACE_S, trust_story
 from simulator.scenarios.story import QUICK, Make, VotesWanted, Wanted
@@ -9,10 +10,19 @@ from simulator.scenarios.story import QUICK, Make, VotesWanted, Wanted
 # No attack costs the others a view: a round of 5 s, and the exchange.
 USUAL_ROUND_S = QUICK.seconds + 1.5
 LEAVERS = range(6)
+STAYERS = range(6, 10)
 
 
 def _lie(kind: str, *nodes: int, at_s: float = 8.0) -> tuple[f.AnyFault, ...]:
     return tuple(f.ByzantineBehavior(node=node, kind=kind, at_s=at_s) for node in nodes)
+
+
+def _restarted_after(node: int, hours_s: float, at_s: float) -> tuple[f.AnyFault, ...]:
+    """Stop a node, and start it again as if so much more time had passed."""
+    return (
+        f.SkewClock(node=node, by_s=hours_s, at_s=at_s),
+        f.Kill(node=node, at_s=at_s, back_s=1.0),
+    )
 
 
 ATTACKERS: dict[str, Make] = {
@@ -80,6 +90,31 @@ ATTACKERS: dict[str, Make] = {
         (
             *(f.Kill(node=i, at_s=42.0) for i in LEAVERS),
             *_lie("old_keys", *LEAVERS, at_s=229.0),
+            f.Start(node=0, at_s=230.0),
+        ),
+        Wanted(
+            rounds=40,
+            votes=VotesWanted(lose=(1, 2, 3, 4, 5), degraded=(1, 20), branches=1, merges=0),
+        ),
+        settle_timeout_s=60.0,
+    ),
+    # The same from the last certificate that they signed, a day later: more voters stand there. The
+    # four have restarted since, and stay where they are.
+    "trust-keys-since-departure": trust_story(
+        "trust-keys-since-departure",
+        330.0,
+        10,
+        (
+            *(f.Kill(node=i, at_s=42.0) for i in LEAVERS),
+            *(
+                fault
+                for i in STAYERS
+                for fault in (
+                    *_restarted_after(i, HELD_EVERY_S, at_s=120.0 + i),
+                    *_restarted_after(i, FINAL_S, at_s=200.0),
+                )
+            ),
+            *_lie("keys_since_departure", *LEAVERS, at_s=229.0),
             f.Start(node=0, at_s=230.0),
         ),
         Wanted(

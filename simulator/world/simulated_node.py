@@ -226,6 +226,7 @@ class SimulatedNode:
                 disk=MemoryDisk(self.medium),
                 offload=inline,
                 record=partial(witness.happened, self),
+                wall_clock_s=lambda: self.wall_clock_ns() / NANOSECONDS,
             ),
             trainer=self.trainer,
             name=f"n{self.index}",

@@ -25,6 +25,7 @@ from tests.daemon.training.resumed_node import (
     resumed,
     start_error,
 )
+from tests.protocol.rounds import Made
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "emptied", "zeroed"])
@@ -160,18 +161,22 @@ async def test_ledger_store_drops_work_that_forgotten_certificates_may_count(
     ]
 
 
-async def test_ledger_store_reports_work_that_is_left_behind_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_ledger_store_reports_work_that_is_left_behind_once(tmp_path: Path) -> None:
     """The state of the last certificate on disk is gone, and the node follows another branch."""
     home = await CertifiedHome(tmp_path, 3).write()
+    home.checkpoints[-1].unlink()
     node = await resumed(home)
-    store, last = node.state_store.ledger_store, node.lineage.path(home.tips[2], home.tips[3])
-    monkeypatch.setattr(store, "_ahead", list(last))
-    monkeypatch.setattr(node.lineage, "descends", lambda *_: False)
-    store.report_left(last, "no member served its state")
-    await store.move_to(home.tips[3], home.tips[3], [], [])
+    assert node.state_store.tip == home.tips[2]
+    lost = node.lineage.path(home.tips[2], home.tips[3])[0]
+    assert node.state_store.returning is not None
+    for seq in (4, 5):
+        tip = node.state_store.tip
+        made = Made(FOUR, tip, seq=seq, run=home.run, manifest=home.manifest)
+        entry = node.lineage.add(made.raw(), source="a member", asked=True)[0]
+        assert not node.lineage.descends(entry.tip, home.tips[3])
+        await node.state_store.move_to(entry.tip, [entry.certificate], [])
+    assert node.state_store.returning is None
     dropped = [event for event in node.recorded if isinstance(event, WorkDropped)]
-    assert [event.samples for event in dropped] == [
-        last[0].plan.offers[last[0].plan.index[FOUR[0].peer]].samples
+    assert [event.samples for event in dropped if "no member served" in event.reason] == [
+        lost.plan.offers[lost.plan.index[FOUR[0].peer]].samples
     ]

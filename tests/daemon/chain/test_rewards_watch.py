@@ -27,7 +27,8 @@ def test_money_on_chain_follows_an_account_from_heartbeat_to_claim(
     def look() -> RewardsReport:
         return money_on_chain(reader, commands.homes[1], account)
 
-    commands.run(1, "settle", "--fund", "1000")
+    faucet = commands.world.faucet()
+    assert faucet.wait(faucet.fund(1000 * COIN), 10).done
     found = look()
     assert (found.pool, found.account, found.payout) == (str(1000 * COIN), account, account)
     assert found.heartbeat_at_s > 0

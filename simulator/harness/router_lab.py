@@ -111,8 +111,9 @@ class RouterLab(Namespaces):
         address that goes.
         """
         place = self.router(number)
-        place.run("ip", "address", "add", f"{SUBNET}.{last}/24", "dev", "eth0")
+        # In this order: with the first address of a network, the kernel removes all further ones.
         place.run("ip", "address", "del", f"{place.host}/24", "dev", "eth0")
+        place.run("ip", "address", "add", f"{SUBNET}.{last}/24", "dev", "eth0")
         place.run("ip", "route", "replace", "default", "dev", "eth0")
 
     def _give_ipv6(self) -> None:

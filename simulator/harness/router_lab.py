@@ -123,6 +123,7 @@ class RouterLab(Namespaces):
         for member in range(members):
             own = f"{OUTSIDE_6}{FIRST_HOME + member}/64"
             self.run(member, *f"ip -6 address add {own} dev eth0 nodad".split())
+            self.run(member, *["ip", "-6", "route", "add", "default", "dev", "eth0"])
             for router, network in inside.items():
                 if router != member:
                     via = f"{OUTSIDE_6}{FIRST_HOME + router}"

@@ -55,7 +55,8 @@ _READ = "mount -t sysfs none /sys && cat {0} {1}"
 _CAPTURE = """
 import socket, sys
 made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUFFORCE, 1 << 26)
+# SO_RCVBUFFORCE, see socket(7).
+made.setsockopt(socket.SOL_SOCKET, 33, 1 << 26)
 made.bind(("eth0", 0))
 print("in", flush=True)
 with open(sys.argv[1], "wb", 0) as file:
@@ -65,7 +66,7 @@ with open(sys.argv[1], "wb", 0) as file:
 _WITNESS = """
 import socket, sys
 made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-made.sendto(bytes.fromhex(sys.argv[1]), ("203.0.113.250", 9))
+made.sendto(bytes.fromhex(sys.argv[1]), (sys.argv[2], 9))
 """
 
 
@@ -134,7 +135,8 @@ def test_a_relay_captures_no_plaintext(tmp_path: Path) -> None:
             sent = one.send(two, CAPTURED_BYTES, KNOWN)
             assert (sent["error"], sent["path"]) == ("", "relayed")
             # A piece of it in the clear, so that a blind capture cannot pass.
-            lab.public(0).run(sys.executable, "-c", _WITNESS, KNOWN[:WITNESS_BYTES].hex())
+            piece = KNOWN[:WITNESS_BYTES].hex()
+            lab.public(0).run(sys.executable, "-c", _WITNESS, piece, lab.router(0).host)
             time.sleep(1.0)
         data = captured.read_bytes()
         assert len(data) > CAPTURED_BYTES
@@ -184,7 +186,7 @@ def test_homes_with_ipv6_behind_closed_routers_are_punched(tmp_path: Path) -> No
         public = nodes.start("public", lab.public(0), listen_host="::")
         for number in (0, 1):
             # IPv6 alone.
-            lab.home(number).run("ip", "address", "flush", "dev", "eth0", "scope", "global")
+            lab.home(number).run("ip", "-4", "address", "flush", "dev", "eth0")
         assert any("/ip6/" in address for address in public.addresses)
         homes = [nodes.start(f"home-{n}", lab.home(n), public, listen_host="::") for n in (0, 1)]
         for node, other in (homes, homes[::-1]):

@@ -37,6 +37,7 @@ def play(
     manifest: Manifest = MANIFEST,
     played_s: float = 150.0,
     seed: int = 3,
+    lie: str | None = None,
 ) -> World:
     played = World(
         seed=seed,
@@ -54,6 +55,7 @@ def play(
             trainer = played.nodes[CHEAT].trainer
             assert trainer is not None
             trainer.poison = poison
+            played.lie(CHEAT, lie)
             await trio.sleep(played_s)
 
     run_virtual(story, seed=seed)

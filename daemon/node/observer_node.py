@@ -24,7 +24,7 @@ from daemon.node.discovery import network_settings
 from daemon.node.manifest_search import find_manifest
 from daemon.node.membership import keep_owner_records
 from daemon.node.network_setup import node_started, report_network
-from daemon.node.observer_control import TrainingControl, load_or_make_token, owned_by
+from daemon.node.observer_control import TrainingControl, owned_by, training_control
 from daemon.node.observer_history import ObserverHistory, history_file, observer_history
 from daemon.node.observer_rewards import RewardsLookup
 from daemon.node.owner_orders import show, watch_orders
@@ -38,11 +38,8 @@ from daemon.observer.server import web_server
 from daemon.observer.settings import BoundAddress, ObserverSettings
 from daemon.system.allocator import trim_memory
 from daemon.system.offload import in_thread
-from protocol.errors import UserError
 from protocol.identity import Signer
-from protocol.journal import Warned
 from protocol.membership.owner_record import OwnerRecords
-from protocol.ports.disk import DiskFull
 from protocol.run.manifest import SignedManifest
 
 REPORTS_FILE = "reports.sqlite"
@@ -120,21 +117,12 @@ async def _take_orders(
     nursery: trio.Nursery,
 ) -> TrainingControl:
     """Show the owner's orders, and return what takes them over HTTP."""
-    home, token = config.home, ""
+    home = config.home
     owned = await in_thread(partial(owned_by, home, signed))
     if owned is not None:
-        try:
-            token = await in_thread(partial(load_or_make_token, home))
-        except DiskFull as full:
-            journal.record(Warned(code="DISK_FULL", message=f"No orders over HTTP: {full}"))
-            owned = None
-        except UserError as error:
-            message = f"No orders over HTTP: {error.what} {error.why}"
-            journal.record(Warned(code=error.code, message=message))
-            owned = None
         nursery.start_soon(keep_owner_records, home, signed, records, journal)
     nursery.start_soon(watch_orders, records, journal, show)
-    return TrainingControl(home, signed, records, owned, token)
+    return await training_control(home, signed, records, owned, journal)
 
 
 async def _show_invitation(

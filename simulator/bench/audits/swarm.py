@@ -223,7 +223,8 @@ class Swarm:
             return 0.0
         wire, mean = self._codec.result, np.empty_like(work)
         wire.decode(wire.encode(_mean(offers, weights)), mean)
-        mine = next((offers[i] for i in reversed(offers) if i != number), None)
+        others = [offer for i, offer in offers.items() if i != number]
+        mine = others[-1] if others else None
         fit, share = ReferenceFit(), weights[number] / sum(weights.values())
         fit.add(work[seen], mean[seen], None if mine is None else mine[seen])
         found = fit.nearest(share)

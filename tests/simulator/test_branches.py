@@ -26,11 +26,21 @@ LONG = (
     "trust-siblings-often",
     "trust-two-of-many-graced",
     "trust-old-keys",
+    "trust-private-branch-merges",
+    "trust-merge-poison",
+    "trust-joiner-eclipsed",
+    "trust-censoring-leaders",
+    "trust-copies-differ",
     "trust-keys-since-departure",
     "trust-sleeper",
     "trust-overclaimed-zeros",
     "trust-noise",
     "trust-negated",
+    "trust-stale-work",
+    "trust-foreign-work",
+    "trust-replayed-mean",
+    "trust-tenth-of-steps",
+    "trust-half-of-steps",
 )
 
 

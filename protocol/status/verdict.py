@@ -129,7 +129,8 @@ def verdict_of(state: StatusState, now: float) -> LeveledText:
     if state.stopped is not None:
         return level, sentence
     quorum = state.run.quorum
-    if quorum is not None and not quorum.full and not quorum.reason:
+    weak = membership_trouble(state)
+    if quorum is not None and not quorum.full and not quorum.reason and not weak:
         last = f"the last full one was number {count(quorum.last_full)}"
         sentence = f"{sentence}. The newest certificate has no quorum of its voters; {last}"
         level = level if level == "bad" else "warning"
@@ -137,7 +138,7 @@ def verdict_of(state: StatusState, now: float) -> LeveledText:
     if worse_model := overfitting(points) or rising(points):
         sentence = f"{sentence}. {worse_model}"
         level = level if level == "bad" else "warning"
-    if weak := membership_trouble(state):
+    if weak:
         sentence = f"{sentence}. {weak}"
         level = level if level == "bad" else "warning"
     if apart := _without_path(state, now) or _cut_off(state):

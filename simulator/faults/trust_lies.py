@@ -57,7 +57,9 @@ class StrangersCertify(TrustLiar):
     def _forged(self, tip: Tip) -> list[bytes]:
         made = []
         for count in FRESH_KEYS:
-            signers = [Signer(self.rng.randbytes(32)) for _ in range(count)]
+            # Fewer keys than a certificate needs would not even look like one.
+            enough = max(count, self.manifest.group.min_peers)
+            signers = [Signer(self.rng.randbytes(32)) for _ in range(enough)]
             for record in (None, own_record(self.run, self.manifest, signers)):
                 forgery = Forgery(state=self.rng.randbytes(32), samples=OVERCLAIM)
                 chunks = self.situation.chunks

@@ -77,7 +77,8 @@ def span_of(
         seconds=seconds,
         text="",
     )
-    return msgspec.structs.replace(span, text=clean(_text(span, event, name_of), MAX_SENTENCE_CHARS))
+    text = clean(_text(span, event, name_of), MAX_SENTENCE_CHARS)
+    return msgspec.structs.replace(span, text=text)
 
 
 def _text(span: RoundSpan, event: journal.JournalEvent, name_of: NameOf) -> str:

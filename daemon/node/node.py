@@ -22,7 +22,6 @@ from daemon.chain.client_setup import check_profile
 from daemon.chain.home_runs import keep_manifest
 from daemon.config.settings import Config
 from daemon.control.server import serve_control
-from daemon.disk.checkpoint_keeping import KeepRules
 from daemon.disk.file_disk import FileDisk
 from daemon.disk.task_file import load_task
 from daemon.home.home_watcher import watch_home
@@ -34,7 +33,9 @@ from daemon.network.network import LibP2PNetwork
 from daemon.node.chain_setup import NodeChain
 from daemon.node.control_commands import NodeControl
 from daemon.node.discovery import announce, save_members
+from daemon.node.disk_setup import node_disk
 from daemon.node.duplicate_key import DuplicateKeyDetector
+from daemon.node.limit_keeper import LimitKeeper
 from daemon.node.manifest_search import manifest_of_others, with_members
 from daemon.node.membership import (
     count_uses,
@@ -58,6 +59,7 @@ from daemon.services.service import Service, ServiceContext
 from daemon.services.training.engine import check_engine
 from daemon.services.training.service import TrainingService
 from daemon.system.allocator import trim_memory
+from daemon.system.machine_sensors import MachineSensors
 from daemon.system.offload import in_thread
 from daemon.system.service_manager import READY, STOPPING, notify
 from daemon.system.trio_types import TaskStatus
@@ -175,12 +177,7 @@ async def _work(
     check_engine(manifest.engine)
     check_profile(manifest)
     await in_thread(partial(keep_manifest, home, signed))
-    disk = FileDisk(
-        home,
-        in_thread,
-        KeepRules(limit_bytes=int(node.config.disk.keep_gb * 1_000_000_000)),
-        report=lambda words: journal.record(Warned(code="DAMAGED", message=words)),
-    )
+    disk = node_disk(node.config, journal)
     chain = NodeChain(node, signed, disk)
     records = await in_thread(partial(load_owner_records, home, signed))
     services = await _services(node, signed, disk, chain, records)
@@ -205,6 +202,12 @@ async def _work(
             background.start_soon(keep_owner_records, home, signed, records, journal)
             background.start_soon(count_uses, node, signed, records)
             background.start_soon(leave_when_revoked, node, manifest, records)
+            keeper = LimitKeeper(
+                node.config, MachineSensors(home, node.config.worker.device), journal.record
+            )
+            await keeper.look()
+            if keeper.pauses:
+                await control.hold_for_limits(services, True)
             async with trio.open_nursery() as working:
                 working.start_soon(_finish_on_request, node.shutdown, services)
                 working.start_soon(announce, network, signed)
@@ -214,6 +217,7 @@ async def _work(
                     await working.start(_run_service, service, running, working.cancel_scope)
                 begun.set()
                 control.serves(services, manifest.round.seconds, network)
+                working.start_soon(keeper.run, partial(control.hold_for_limits, services))
                 obey = node_obeys(node, control)
                 working.start_soon(watch_orders, records, journal, obey)
                 working.start_soon(chain.run, network)

@@ -37,7 +37,7 @@ async def open_served_model(config: Config, model: str, say: Say) -> ModelOnDisk
         UserError: "MODEL" and "EXTRA" as `open_local_model`; "NO_CHECKPOINT" and "CERTIFICATE" for
             a run whose model this home does not have.
     """
-    settings = worker_settings(config.worker)
+    settings = worker_settings(config)
     if model in KNOWN:
         return await open_local_model(fetched_folder(model), model, settings)
     path = user_path(model, "MODEL")

@@ -60,6 +60,7 @@ from protocol.journal.rounds import (
 from protocol.journal.training import (
     AnchorScored,
     BatchSkipped,
+    LimitsReport,
     TaskDiffers,
     Trained,
     TrainerReady,
@@ -86,6 +87,7 @@ __all__ = [
     "DiskReport",
     "InputRefused",
     "JournalEvent",
+    "LimitsReport",
     "Newcomer",
     "NodeStarted",
     "NodeStopped",
@@ -124,6 +126,7 @@ AnyEvent = (
     | AddressesChanged
     | TrainerReady
     | TrainerStopped
+    | LimitsReport
     | TrainingHeld
     | BatchSkipped
     | TaskDiffers

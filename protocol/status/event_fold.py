@@ -41,6 +41,7 @@ from protocol.status.run_records import QuorumSummary
 from protocol.status.state import MAX_NAME_CHARS, MAX_TEXT_CHARS, StatusState
 from protocol.status.training_effects import (
     batch_skipped,
+    limits_report,
     task_differs,
     trained,
     trainer_ready,
@@ -247,6 +248,7 @@ EFFECTS: dict[type[journal.JournalEvent], Callable[[StatusState, Any], None]] = 
     journal.Trained: trained,
     journal.TrainingProgress: training_progress,
     journal.TrainingHeld: training_held,
+    journal.LimitsReport: limits_report,
     journal.AnchorScored: anchor_scored,
     journal.WorkAudited: work_audited,
     journal.Planned: planned,

@@ -39,6 +39,7 @@ WORDS: dict[type[journal.JournalEvent], Callable[[Any, NameOf], LeveledText]] = 
     journal.Trained: training_text.trained,
     journal.TrainingProgress: training_text.training_progress,
     journal.TrainingHeld: training_text.training_held,
+    journal.LimitsReport: training_text.limits_report,
     journal.AnchorScored: training_text.anchor_scored,
     journal.WorkAudited: training_text.work_audited,
     journal.WorkDropped: training_text.work_dropped,

@@ -53,11 +53,11 @@ class TrainingService:
         self._binding, self._exclusion_reason = binding, exclusion_reason
         self._engine: Engine | None = None
         self._started = False
-        manifest, settings = context.manifest.open(), worker_settings(context.config.worker)
+        manifest, settings = context.manifest.open(), worker_settings(context.config)
         # What the memory of a step depends on, beside the device itself.
         depends_on = (
             *(manifest.task, sorted(manifest.task_options.items()), manifest.inner.batch_size),
-            *(settings.device, settings.precision, settings.compile),
+            *(settings.device, settings.precision, settings.compile, settings.memory_gb),
         )
         self._worker = WorkerTrainer(
             manifest,

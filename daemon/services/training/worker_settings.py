@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from daemon.config.settings import WorkerConfig
+from daemon.config.settings import Config
 from daemon.device.settings import WorkerSettings
 
 
-def worker_settings(worker: WorkerConfig) -> WorkerSettings:
-    """Return what `[worker]` of a node's configuration says."""
+def worker_settings(config: Config) -> WorkerSettings:
+    """Return what `[worker]` and `[limits]` of a node's configuration say."""
+    worker = config.worker
     return WorkerSettings(
         device=worker.device,
         threads=worker.threads,
@@ -18,4 +19,5 @@ def worker_settings(worker: WorkerConfig) -> WorkerSettings:
         allow_custom_task=worker.allow_custom_task,
         data_folders=worker.data_folders,
         load_timeout_s=worker.load_timeout_s,
+        memory_gb=config.limits.memory_gb,
     )

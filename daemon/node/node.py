@@ -46,6 +46,7 @@ from daemon.node.membership import (
 from daemon.node.network_setup import (
     address_lines,
     build_network,
+    clock_exchange,
     lost_port_text,
     node_started,
     report_network,
@@ -190,6 +191,7 @@ async def _work(
     for service in services:
         service.register(network)
     chain.register(network)
+    clocks = clock_exchange(network, journal)
     async with AsyncExitStack() as resources:
         for service in services:
             await resources.enter_async_context(service.resources())
@@ -198,6 +200,7 @@ async def _work(
         async with trio.open_nursery() as background:
             background.start_soon(report_network, network, journal)
             background.start_soon(detector.run, network)
+            background.start_soon(clocks.run)
             background.start_soon(save_members, home, signed, network, journal)
             background.start_soon(keep_owner_records, home, signed, records, journal)
             background.start_soon(count_uses, node, signed, records)

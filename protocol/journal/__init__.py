@@ -25,6 +25,7 @@ from protocol.journal.node import (
     DISK_FULL,
     NOT_OFFERED,
     AddressesChanged,
+    ClockReport,
     DiskReport,
     NodeStarted,
     NodeStopped,
@@ -83,6 +84,7 @@ __all__ = [
     "CaughtUp",
     "ChainReport",
     "CheckpointWritten",
+    "ClockReport",
     "Contributor",
     "DiskReport",
     "InputRefused",
@@ -153,6 +155,7 @@ AnyEvent = (
     | TrafficReport
     | WorkDropped
     | CheckpointWritten
+    | ClockReport
     | DiskReport
     | Warned
     | Trouble

@@ -31,6 +31,7 @@ WORDS: dict[type[journal.JournalEvent], Callable[[Any, NameOf], LeveledText]] = 
     journal.Trouble: node_text.trouble,
     journal.ChainReport: node_text.chain_report,
     journal.CheckpointWritten: node_text.checkpoint_written,
+    journal.ClockReport: node_text.clock_report,
     journal.DiskReport: node_text.disk_report,
     journal.TrainerReady: training_text.trainer_ready,
     journal.TrainerStopped: training_text.trainer_stopped,

@@ -46,6 +46,17 @@ class LimitsSummary(msgspec.Struct, frozen=True, kw_only=True):
         return f"Training is paused {', and '.join(said)}" if said else ""
 
 
+class ClockSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """This machine's clock beside those of `compared` peers.
+
+    It is `offset_s` ahead of most of them; `text` says so, and is empty where the clock is right.
+    """
+
+    compared: int = 0
+    offset_s: float = 0.0
+    text: str = ""
+
+
 class NodeSummary(msgspec.Struct, frozen=True, kw_only=True):
     """This node.
 
@@ -90,3 +101,4 @@ class NodeSummary(msgspec.Struct, frozen=True, kw_only=True):
     # Why the disk refuses to write now; empty while it does not.
     disk_refusal: str = ""
     limits: LimitsSummary = LimitsSummary()
+    clock: ClockSummary = ClockSummary()

@@ -1,7 +1,8 @@
 """Compares this machine's clock with those of its peers.
 
-A node asks each neighbour for its wall clock, at the first contact and from time to time. What it finds goes to the journal: a trouble where
-this machine's clock is wrong, and a warning for each peer whose clock is.
+A node asks each neighbour for its wall clock, at the first contact and from time to time. What it
+finds goes to the journal: a trouble where this machine's clock is wrong, and a warning for each
+peer whose clock is.
 """
 
 from __future__ import annotations

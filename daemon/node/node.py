@@ -56,6 +56,7 @@ from daemon.node.owner_orders import node_obeys, watch_orders
 from daemon.node.run_choice import enter_run
 from daemon.node.shutdown import SHUTDOWN_S, ForcedExit, Shutdown, watch_lifeline, watch_signals
 from daemon.node.stage_setup import configured_stage
+from daemon.node.verdict_log import log_verdict
 from daemon.services.service import Service, ServiceContext
 from daemon.services.training.engine import check_engine
 from daemon.services.training.service import TrainingService
@@ -115,6 +116,7 @@ async def run(
                 nursery.start_soon(watch_lifeline, shutdown, lifeline, leave_now)
             nursery.start_soon(trim_memory)
             nursery.start_soon(journal.run)
+            nursery.start_soon(log_verdict, journal)
             nursery.start_soon(serials.keep)
             nursery.start_soon(_leave_when_late, shutdown, begun, leave_now)
 
@@ -131,8 +133,9 @@ async def run(
                 node = replace(node, page_url=await nursery.start(page.run))
             if manifest is None:
                 say("Asking the node at --join for its run.")
-                wanted = invitation.run if invitation is not None else None
-                manifest = await manifest_of_others(config, say, wanted)
+                manifest = await manifest_of_others(
+                    config, say, invitation.run if invitation else None
+                )
                 await in_thread(partial(enter_run, config, manifest, signer.peer, invitation))
                 # The run is known only now, and with it the members that this home met before.
                 node = replace(node, config=with_members(config, manifest))

@@ -54,7 +54,13 @@ from daemon.node.network_setup import (
 from daemon.node.node_parts import NodeParts, Page
 from daemon.node.owner_orders import node_obeys, watch_orders
 from daemon.node.run_choice import enter_run
-from daemon.node.shutdown import SHUTDOWN_S, ForcedExit, Shutdown, watch_lifeline, watch_signals
+from daemon.node.shutdown import (
+    ForcedExit,
+    Shutdown,
+    leave_when_late,
+    watch_lifeline,
+    watch_signals,
+)
 from daemon.node.stage_setup import configured_stage
 from daemon.node.verdict_log import log_verdict
 from daemon.services.service import Service, ServiceContext
@@ -63,7 +69,7 @@ from daemon.services.training.service import TrainingService
 from daemon.system.allocator import trim_memory
 from daemon.system.machine_sensors import MachineSensors
 from daemon.system.offload import in_thread
-from daemon.system.service_manager import READY, STOPPING, notify
+from daemon.system.service_manager import READY, notify
 from daemon.system.trio_types import TaskStatus
 from daemon.wallet.password import Password
 from protocol.chain.reputation import HOUR_S, WINDOW_HOURS
@@ -118,7 +124,7 @@ async def run(
             nursery.start_soon(journal.run)
             nursery.start_soon(log_verdict, journal)
             nursery.start_soon(serials.keep)
-            nursery.start_soon(_leave_when_late, shutdown, begun, leave_now)
+            nursery.start_soon(leave_when_late, shutdown, begun, leave_now)
 
             def lose_home(lost: UserError) -> None:
                 shutdown.fail(lost)
@@ -151,20 +157,6 @@ async def run(
     await trio.to_thread.run_sync(journal.flush)
     say(f"Stopped: {reason}.")
     return shutdown.exit_code or status
-
-
-async def _leave_when_late(
-    shutdown: Shutdown, begun: trio.Event, leave_now: Callable[[], None]
-) -> None:
-    """Cancel the node when its services take longer than `SHUTDOWN_S` to end.
-
-    Before a service has begun, there is nothing to write down, and the node is cancelled at once.
-    """
-    await shutdown.wait()
-    notify(STOPPING)
-    if begun.is_set():
-        await trio.sleep(SHUTDOWN_S)
-    leave_now()
 
 
 async def _work(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from protocol import journal
+from protocol.limits.limits import LimitPause
 from protocol.status.event_text import describe
 from protocol.status.figures import clean, finite, natural, whole
 from protocol.status.node_records import LimitsSummary
-from protocol.status.state import MAX_TEXT_CHARS, StatusState
+from protocol.status.state import MAX_NAME_CHARS, MAX_TEXT_CHARS, StatusState
 
 MAX_TRACE_LINES, MAX_TRACE_COLUMNS = 40, 200
 """How much of a traceback is shown: two screens. The log has all of it."""
@@ -32,7 +33,14 @@ def training_held(state: StatusState, event: journal.TrainingHeld) -> None:
 
 def limits_report(state: StatusState, event: journal.LimitsReport) -> None:
     summary = LimitsSummary(
-        pauses=event.pauses[:MAX_LIMITS],
+        pauses=tuple(
+            LimitPause(
+                limit=clean(pause.limit, MAX_NAME_CHARS),
+                until=clean(pause.until, MAX_TEXT_CHARS),
+                reason=clean(pause.reason, MAX_TEXT_CHARS),
+            )
+            for pause in event.pauses[:MAX_LIMITS]
+        ),
         caps=tuple(clean(text, MAX_TEXT_CHARS) for text in event.caps[:MAX_LIMITS]),
         blind=tuple(clean(text, MAX_TEXT_CHARS) for text in event.blind[:MAX_LIMITS]),
     )

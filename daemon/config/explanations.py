@@ -22,7 +22,7 @@ EXPLAINED: Mapping[str, str] = {
     "network.min_connections": "connections to keep, where that many nodes exist",
     "network.relay": "whether this node passes bytes on between members that routers keep apart",
     "network.relay_mbps": "the most that this node relays, in Mbit/s; 0: no cap",
-    "worker.device": "auto, cpu, cuda, or one GPU: cuda:1",
+    "worker.device": "auto, cpu, cuda, one GPU: cuda:1, or several: cuda:0,cuda:1",
     "worker.threads": "CPU threads for training; 0: one less than the processors",
     "worker.compile": "compile the model with torch.compile: faster steps, minutes at the start",
     "worker.batch_part": "the most samples computed at once; 0 lets the node measure it",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import deque
 from pathlib import Path
@@ -58,9 +59,9 @@ class MachineSensors:
         return sum(known) / len(known) if known else None
 
     def _of(self, gpus: list[float]) -> float:
-        number = self._device.partition(":")[2]
-        chosen = int(number) if number else 0
-        return gpus[chosen] if chosen < len(gpus) else max(gpus)
+        """Return the power of the GPUs that the setting names; without numbers, of the first."""
+        named = [int(number) for number in re.findall(r"\d+", self._device)] or [0]
+        return sum(gpus[number] for number in named if number < len(gpus))
 
     def _cpu_watts(self, now: float) -> float | None:
         energy = cpu_energy_j()

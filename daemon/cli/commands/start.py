@@ -57,7 +57,9 @@ PRIVATE = 0o077
     help="TCP port to listen on; 0: the port of the last start, else a free one.",
 )
 @click.option("--no-page", is_flag=True, help="Serve no page of this node.")
-@click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N, or several: cuda:0,cuda:1."
+)
 @click.option(
     "--allow-custom-task",
     is_flag=True,

@@ -187,17 +187,15 @@ def test_worker_memory_limit_makes_large_allocations_fail() -> None:
         "import torch\n"
         "from daemon.device.processor import Device\n"
         "from daemon.device.settings import WorkerSettings\n"
-        "from daemon.device.model.author_code import memory_short\n"
         "device = Device(WorkerSettings(device='cpu', memory_gb=2.0))\n"
         "device.claim()\n"
         "torch.ones(50_000_000)\n"
         "try:\n"
         "    torch.ones(800_000_000)\n"
         "except RuntimeError as error:\n"
-        "    assert memory_short(error) is not None, error\n"
-        "    print('refused')\n"
+        '    print("can\'t allocate memory" in str(error))\n'
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
     )
-    assert done.stdout == "refused\n", done.stderr
+    assert done.stdout == "True\n", done.stderr

@@ -47,7 +47,7 @@ def test_service_runs_under_a_real_systemd_until_it_is_uninstalled(tmp_path: Pat
         assert began.returncode == 0, began.stderr
         # Type=notify: a start returns once the node said that it is ready.
         assert machine.show(NAME, "ActiveState") == "active"
-        assert "Alone" in hypergpud(machine, "status")
+        assert "round 1" in hypergpud(machine, "status")
         first = int(machine.show(NAME, "MainPID"))
 
         assert machine.run("kill", "-9", str(first)).returncode == 0

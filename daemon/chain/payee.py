@@ -23,7 +23,9 @@ from daemon.chain.client_setup import account_turn, open_chain
 from daemon.chain.datasets import fetch_dataset, load_dataset, serve_datasets
 from daemon.chain.heartbeater import AgentIdentity, Heartbeater
 from daemon.chain.home_runs import HomeRun, owner_records_of
+from daemon.chain.inference_recorder import InferenceRecorder
 from daemon.chain.registrar import Registrar
+from daemon.chain.served_work import ServedWork, reported_work
 from daemon.config.settings import ChainConfig, OracleConfig
 from daemon.disk.atomic import write_atomically
 from daemon.oracle.reporter import OracleEndpoint, OracleReporter, ReportSigner
@@ -93,6 +95,7 @@ class Payee:
         self._wallet: UnlockedWallet | None = None
         self._payout: Address | None = None
         self._chain: Chain | None = None
+        self._served = ServedWork(home, lambda words: record(Warned(code="DAMAGED", message=words)))
         checked = self._run.manifest.rules >= RULES_4
         self.figures = CertifiedTotals(
             peer,
@@ -225,6 +228,7 @@ class Payee:
                 nursery.start_soon(self._registrar.run, network, self._opened, offload)
             if self._wallet is not None:
                 nursery.start_soon(self._heartbeater().run)
+                nursery.start_soon(self._record_served)
 
     def _heartbeater(self) -> Heartbeater:
         return Heartbeater(
@@ -239,12 +243,23 @@ class Payee:
             turn=lambda: account_turn(self._home),
         )
 
+    async def _record_served(self) -> None:
+        """Record on the chain what this node's stages served, every hour."""
+        recorder = InferenceRecorder(
+            open_chain=self._opened,
+            folder=self._home / "runs" / self._run.run.hex(),
+            served=self._served.models,
+            record=self._record,
+            turn=lambda: account_turn(self._home),
+        )
+        await recorder.run(in_chain_thread)
+
     def _reporter(self, wallet: UnlockedWallet) -> OracleReporter:
         return OracleReporter(
             oracle=OracleEndpoint(url=self._oracle.url, legacy=self._oracle.legacy),
             signer=ReportSigner(wallet=wallet.address, sign=wallet.sign_text),
             folder=self._home / "runs" / self._run.run.hex(),
-            figures=lambda: self.figures.totals,
+            figures=lambda: reported_work(self.figures.totals, self._served.models()),
             record=self._record,
         )
 

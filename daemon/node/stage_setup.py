@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
 from daemon.config.settings import Config
 from daemon.node.node_parts import NodeParts
 from daemon.results.served_model import open_served_model
+from daemon.services.inference.receipt_desk import ReceiptDesk
+from daemon.services.inference.receipt_folder import ReceiptFolder, load_receipts
 from daemon.services.inference.service import InferenceService, StageSettings
 from daemon.services.inference.stage_server import Refuse
 from daemon.services.service import Service
+from daemon.system.offload import in_thread
 from protocol.errors import UserError
 from protocol.identity import PeerId, Signer
 from protocol.inference.layers import parse_layers
-from protocol.inference.model import ModelManifest
+from protocol.inference.model import ModelManifest, model_name
 from protocol.journal import InputRefused
 
 
@@ -46,7 +51,12 @@ async def stage_service(
     say(f"Reading {choice.model}.")
     local = await open_served_model(config, choice.model, say)
     settings = _settings(config, choice, local.manifest)
-    return InferenceService(local, settings, signer, next_serial, refuse, say)
+    held = await in_thread(partial(load_receipts, config.home, say))
+    folder = ReceiptFolder(config.home, in_thread)
+    desk = ReceiptDesk(model_name(local.manifest), signer, folder.keep, held)
+    return InferenceService(
+        local, settings, signer, next_serial, refuse, say, random.Random(), desk
+    )
 
 
 async def configured_stage(node: NodeParts) -> list[Service]:

@@ -11,6 +11,7 @@ import trio
 
 from daemon.services.inference.client import InferenceClient
 from daemon.services.inference.model_exchange import serve_model
+from daemon.services.inference.receipt_desk import ReceiptDesk
 from daemon.services.inference.stage_exchange import StageExchange
 from daemon.services.inference.stage_server import Refuse, StageServer
 from daemon.services.service import ServiceStatus
@@ -59,6 +60,7 @@ class InferenceService:
         refuse: Refuse,
         say: Callable[[str], None],
         rng: random.Random | None = None,
+        receipts: ReceiptDesk | None = None,
     ) -> None:
         """
         Args:
@@ -69,11 +71,13 @@ class InferenceService:
             refuse: counts a refusal by reason, peer and detail.
             say: shows a sentence to the person who started the node.
             rng: chooses which peers the node asks.
+            receipts: keeps the receipts of clients; None forgets them at the end.
         """
         self._local, self._settings, self._signer = local, settings, signer
         self._next_serial, self._refuse, self._say = next_serial, refuse, say
         self._rng = rng
         self.model = model_name(local.manifest)
+        self._receipts = receipts or ReceiptDesk(self.model, signer)
         self._directory = StageDirectory(self.model)
         self._network: Network | None = None
         self._server: StageServer | None = None
@@ -87,7 +91,9 @@ class InferenceService:
         """Register the protocols of a stage."""
         manifest = self._local.manifest
         self._network = network
-        self._server = StageServer(network, manifest, self.model, self._refuse)
+        self._server = StageServer(
+            network, manifest, self.model, self._refuse, self._signer, self._receipts
+        )
         self._exchange = StageExchange(
             network, self._directory, self._refuse, self._announcement, self._rng
         )

@@ -12,6 +12,7 @@ import trio
 
 from daemon.services.inference.client import USUAL, InferenceClient
 from daemon.services.inference.generation import Generation, GenerationOptions, GenerationRequest
+from daemon.services.inference.receipt_desk import ReceiptDesk
 from daemon.services.inference.service import InferenceService, StageSettings
 from daemon.services.inference.stage_exchange import StageExchange
 from protocol.generation.sampler import SamplingRules, choose_token
@@ -19,6 +20,7 @@ from protocol.identity import Signer
 from protocol.inference.announcement import StageDirectory
 from protocol.inference.layers import LayerRange
 from protocol.inference.model import ModelManifest, model_name
+from protocol.inference.receipt import ServiceReceipt, SignedReceipt
 from protocol.inference.recovery_events import GenerationEvent
 from protocol.ports.stage import Stage, Tokenizer
 from simulator.fakes.link import LinkModel, same_link
@@ -73,6 +75,8 @@ class InferenceWorld:
         self.swarm, self._nursery = swarm, nursery
         self.nodes: list[Node] = []
         self.refusals: list[tuple[str, str]] = []
+        # The last receipt that each stage kept.
+        self.receipts: dict[str, ServiceReceipt] = {}
         self._serials = itertools.count(1)
         self._keys = itertools.count(1)
 
@@ -90,12 +94,20 @@ class InferenceWorld:
             self.refuse,
             lambda _line: None,
             random.Random(1),
+            ReceiptDesk(MODEL, Signer(secret), self._keep),
         )
         service.register(network)
         node = Node(network, stage, service)
         self.nodes.append(node)
         self._nursery.start_soon(_live, network, service)
         return node
+
+    async def _keep(self, signed: SignedReceipt | None, session: str) -> None:
+        if signed is None:
+            del self.receipts[session]
+            return
+        receipt = signed.open_countersigned()
+        self.receipts[receipt.stage] = receipt
 
     def refuse(self, reason: str, _peer: str, detail: str) -> None:
         self.refusals.append((reason, detail))
@@ -111,7 +123,7 @@ class InferenceWorld:
         exchange = StageExchange(
             network, directory, self.refuse, rng=random.Random(2), answers=False
         )
-        client = InferenceClient(network, FAKE_MODEL, MODEL, directory, exchange)
+        client = InferenceClient(network, FAKE_MODEL, MODEL, directory, exchange, Signer(secret))
         async with trio.open_nursery() as nursery, network.running():
             await nursery.start(client.run)
             await nursery.start(exchange.run)

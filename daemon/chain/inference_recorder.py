@@ -89,22 +89,22 @@ class InferenceRecorder:
             model=served.model, inputs=served.prompts, outputs=served.answers, tokens=fresh
         )
         before = dict(self._recorded)
-        self._recorded[served.model.hex()] = served.tokens
+        self._keep({**before, served.model.hex(): served.tokens})
         try:
-            self._keep()
             sent = chain.record_inference(made)
-        except (ChainError, DiskFull):
+        except ChainError:
             # Nothing was signed.
-            self._recorded = before
+            self._keep(before)
             raise
         settled = chain.wait(sent, SETTLE_S)
         if not settled.done:
-            self._recorded = before
-            self._keep()
+            self._keep(before)
         return "" if settled.done else settled.reason or "the transaction was not included"
 
-    def _keep(self) -> None:
-        write_atomically(self._path, [memoryview(msgspec.json.encode(self._recorded))])
+    def _keep(self, recorded: dict[str, int]) -> None:
+        """Write down what the chain has. Raises `DiskFull`, and changes nothing then."""
+        write_atomically(self._path, [memoryview(msgspec.json.encode(recorded))])
+        self._recorded = recorded
 
     def _load(self) -> dict[str, int]:
         try:

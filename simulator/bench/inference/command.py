@@ -1,4 +1,4 @@
-"""`bench inference`: what it costs to split a model into stages."""
+"""`bench inference` and `bench stage-audits`: the cost of stages, and what their audits find."""
 
 from __future__ import annotations
 
@@ -60,3 +60,34 @@ def inference(context: click.Context, model: str, stages: int, tokens: int, answ
             f" stage, {found.stages_ms:.1f} ms in {found.stages} ({found.ratio:.2f} times), {same}"
         )
     return 0 if found.good else 1
+
+
+@click.command("stage-audits")
+@click.option(
+    "--model",
+    default="smollm2",
+    show_default=True,
+    metavar="MODEL",
+    help="A model of hypergpud model fetch, a folder or a file with weights.",
+)
+@click.option(
+    "--spans",
+    type=click.IntRange(1, 10_000_000),
+    default=1000,
+    show_default=True,
+    help="Honest spans to audit.",
+)
+@click.option("--seed", type=click.IntRange(0, 1 << 31), default=1, show_default=True)
+@global_options(hidden=True)
+@click.pass_context
+def stage_audits(context: click.Context, model: str, spans: int, seed: int) -> int:
+    """Audit spans of honest stages, and of stages that cheat, with a model's real weights.
+
+    Fails where an honest stage is named wrong, or a cheat is not named within 20 audited spans.
+    """
+    invocation = invocation_of(context)
+    from simulator.bench.inference.stage_audits import bench_stage_audits, table  # noqa: PLC0415
+
+    found = bench_stage_audits(model, spans, seed, invocation.say)
+    invocation.result(msgspec.json.encode(found).decode() if invocation.as_json else table(found))
+    return 0 if all(one.good for one in found) else 1

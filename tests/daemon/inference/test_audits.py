@@ -16,7 +16,7 @@ from protocol.generation.sampler import SamplingRules
 from protocol.inference.audit import StageAudited, difference, is_drawn, judge
 from protocol.ports.stage import Activations
 from simulator.fakes.stage import FAKE_MODEL, FakeStage
-from tests.daemon.inference.inference_world import (
+from simulator.inference.stage_world import (
     MODEL,
     InferenceWorld,
     inference_world,

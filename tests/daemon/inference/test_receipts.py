@@ -17,7 +17,7 @@ from protocol.inference.receipt import ServiceReceipt, countersign, encode_recei
 from protocol.inference.recovery_events import GenerationEvent, HopWasLost
 from protocol.inference.span import SpanDigests
 from protocol.ports.offload import inline
-from tests.daemon.inference.inference_world import (
+from simulator.inference.stage_world import (
     CLIENT,
     MODEL,
     PROMPT,

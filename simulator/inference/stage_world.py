@@ -1,4 +1,7 @@
-"""A swarm of fake stages in virtual time: services, faults, and a client that generates."""
+"""A swarm of fake stages in virtual time: services, faults, and a client that generates.
+
+The services and the client are the node's real code. Networks, stages and time are fakes.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,12 @@ import numpy as np
 import trio
 
 from daemon.services.inference.client import USUAL, InferenceClient
-from daemon.services.inference.generation import Generation, GenerationOptions, GenerationRequest
+from daemon.services.inference.generation import (
+    PREFILL_TOKENS,
+    Generation,
+    GenerationOptions,
+    GenerationRequest,
+)
 from daemon.services.inference.receipt_desk import ReceiptDesk
 from daemon.services.inference.service import InferenceService, StageSettings
 from daemon.services.inference.stage_exchange import StageExchange
@@ -62,6 +70,8 @@ class Node:
 
     def __init__(self, network: FakeNetwork, stage: FakeStage, service: InferenceService) -> None:
         self.network, self.stage, self.service = network, stage, service
+        # Neither killed nor paused.
+        self.alive = True
 
     @property
     def peer(self) -> str:
@@ -113,7 +123,13 @@ class InferenceWorld:
         self.refusals.append((reason, detail))
 
     def kill(self, node: Node) -> None:
+        node.alive = False
         self.swarm.kill(node.peer)
+
+    def pause(self, node: Node) -> None:
+        """Let a node answer nothing any more, as SIGSTOP does."""
+        node.alive = False
+        self.swarm.pause(node.peer)
 
     @asynccontextmanager
     async def client(self, secret: bytes = CLIENT) -> AsyncIterator[InferenceClient]:
@@ -162,6 +178,9 @@ async def expected_tokens(wanted: GenerationRequest) -> list[int]:
     await stage.open(b"alone", layers, 4096)
     made: list[int] = []
     position, chunk = 0, np.array(wanted.prompt, np.int32)
+    while len(chunk) > PREFILL_TOKENS:
+        await stage.step(b"alone", position, chunk[:PREFILL_TOKENS])
+        position, chunk = position + PREFILL_TOKENS, chunk[PREFILL_TOKENS:]
     while len(made) < wanted.max_tokens:
         logits = (await stage.step(b"alone", position, chunk))[0]
         position += len(chunk)

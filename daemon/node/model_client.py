@@ -42,7 +42,10 @@ class JoinedModel(msgspec.Struct, frozen=True, kw_only=True):
     model: Digest
     manifest: ModelManifest
     tokenizer: Tokenizer
+    # What `tokenizer` was made of; b"" where tokens are bytes.
+    tokenizer_file: bytes
     client: InferenceClient
+    network: Network
 
 
 @asynccontextmanager
@@ -76,7 +79,14 @@ async def joined_model(
         client = InferenceClient(network, manifest, model, directory, exchange, payer)
         await nursery.start(client.run)
         await nursery.start(exchange.run)
-        yield JoinedModel(model=model, manifest=manifest, tokenizer=tokenizer, client=client)
+        yield JoinedModel(
+            model=model,
+            manifest=manifest,
+            tokenizer=tokenizer,
+            tokenizer_file=content,
+            client=client,
+            network=network,
+        )
         nursery.cancel_scope.cancel()
 
 

@@ -9,6 +9,7 @@ from functools import partial
 import msgspec
 
 from daemon.config.settings import Config
+from daemon.node.model_fetch import fetch_served_model, shards_folder
 from daemon.node.node_parts import NodeParts
 from daemon.results.served_model import open_served_model
 from daemon.services.inference.receipt_desk import ReceiptDesk
@@ -32,6 +33,8 @@ class StageChoice(msgspec.Struct, frozen=True, kw_only=True):
     layers: str
     # 0: four generations of the model's context.
     cache_tokens: int
+    # Whether the joined stages give the model, and this machine does not have it.
+    fetch: bool = False
 
 
 async def stage_service(
@@ -48,8 +51,14 @@ async def stage_service(
         UserError: "LAYERS" for layers that the model does not have, and the errors of
             `open_served_model`.
     """
-    say(f"Reading {choice.model}.")
-    local = await open_served_model(config, choice.model, say)
+    if choice.fetch:
+        local, layers = await fetch_served_model(
+            config, choice.model, lambda manifest: _settings(config, choice, manifest), refuse, say
+        )
+        choice = msgspec.structs.replace(choice, layers=str(layers))
+    else:
+        say(f"Reading {choice.model}.")
+        local = await open_served_model(config, choice.model, say)
     settings = _settings(config, choice, local.manifest)
     held = await in_thread(partial(load_receipts, config.home, say))
     folder = ReceiptFolder(config.home, in_thread)
@@ -92,4 +101,5 @@ def _settings(config: Config, choice: StageChoice, manifest: ModelManifest) -> S
         layers=layers,
         count=count,
         cache_tokens=choice.cache_tokens or 4 * manifest.context,
+        shards=shards_folder(config.home, model_name(manifest)),
     )

@@ -9,6 +9,7 @@ import itertools
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 
 import numpy as np
 import trio
@@ -56,6 +57,9 @@ class FakeLocalModel:
 
     def tokenizer_file(self) -> bytes:
         return b""
+
+    async def export(self, names: Sequence[str], folder: Path) -> None:
+        raise NotImplementedError
 
     def stage(self, layers: LayerRange, cache_tokens: int) -> AbstractAsyncContextManager[Stage]:
         @asynccontextmanager

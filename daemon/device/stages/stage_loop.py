@@ -16,11 +16,13 @@ from daemon.children.messages import ChildMessage, CommandDone
 from daemon.device.processor import Device
 from daemon.device.stages.cache import GenerationCache
 from daemon.device.stages.describe import describe_model
+from daemon.device.stages.export_shards import export_shards
 from daemon.device.stages.kernel import kernel_id
 from daemon.device.stages.messages import (
     CloseCache,
     ComputeStep,
     DescribeModel,
+    ExportShards,
     LoadStage,
     ModelDescribed,
     OpenCache,
@@ -50,7 +52,7 @@ class _Refusal(Exception):
 
 
 class StageLoop:
-    """Describes one model, or computes one stage until the process ends."""
+    """Describes one model, exports its shards, or computes one stage until the process ends."""
 
     def __init__(
         self,
@@ -71,6 +73,9 @@ class StageLoop:
             match begin:
                 case DescribeModel():
                     self._send(ModelDescribed(manifest=describe_model(begin)))
+                case ExportShards():
+                    export_shards(begin)
+                    self._send(CommandDone(id=0))
                 case LoadStage():
                     self._serve(begin)
                 case _:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import msgspec
 import trio
@@ -14,7 +15,9 @@ from daemon.services.inference.model_exchange import serve_model
 from daemon.services.inference.receipt_desk import ReceiptDesk
 from daemon.services.inference.stage_exchange import StageExchange
 from daemon.services.inference.stage_server import Refuse, StageServer
+from daemon.services.inference.weight_server import WeightServer
 from daemon.services.service import ServiceStatus
+from daemon.system.offload import in_thread
 from daemon.system.trio_types import TaskStatus
 from protocol.digest import SHOWN_DIGITS, Digest
 from protocol.errors import OurFault
@@ -46,6 +49,8 @@ class StageSettings(msgspec.Struct, frozen=True, kw_only=True):
     count: int
     # The positions that all caches together may hold.
     cache_tokens: int
+    # Where shards lie that other members ask for; None gives them none.
+    shards: Path | None = None
 
 
 class InferenceService:
@@ -82,6 +87,7 @@ class InferenceService:
         self._network: Network | None = None
         self._server: StageServer | None = None
         self._exchange: StageExchange | None = None
+        self._weights: WeightServer | None = None
         self._info: StageInfo | None = None
         self._signed: SignedModel | None = None
         self._announced: tuple[float, SignedAnnouncement] | None = None
@@ -97,6 +103,10 @@ class InferenceService:
         self._exchange = StageExchange(
             network, self._directory, self._refuse, self._announcement, self._rng
         )
+        if self._settings.shards is not None:
+            self._weights = WeightServer(
+                network, manifest, self._settings.shards, self._local.export, in_thread
+            )
         serve_model(network, lambda: self._signed, self._local.tokenizer_file())
 
     @asynccontextmanager
@@ -117,6 +127,8 @@ class InferenceService:
                 self._signed = publish_model(self._local.manifest, info.kernel, self._signer)
                 self._info = info
                 self._say(_serving(self._local.manifest.name, self.model, info))
+                if self._weights is not None:
+                    nursery.start_soon(self._weights.run)
                 nursery.start_soon(network.provide, self.model)
                 task_status.started()
                 await self._finish.wait()

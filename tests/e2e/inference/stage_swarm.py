@@ -109,13 +109,13 @@ class StageSwarm:
         write_byte_gpt(self.model)
         self.stages: list[StageDaemon] = []
         self.addresses: list[str] = []
-        self._lifeline = lifeline
+        self.lifeline = lifeline
 
     def start(self, *layers: str) -> None:
         """Start a stage for each range, the first one before the others."""
         for index, one in enumerate(layers):
             home = self.root / f"stage-{len(self.stages)}"
-            stage = StageDaemon(home, str(self.model), one, self._lifeline)
+            stage = StageDaemon(home, str(self.model), one, self.lifeline)
             stage.start(*self.addresses[:1])
             self.stages.append(stage)
             if index == 0 and not self.addresses:

@@ -19,11 +19,13 @@ from daemon.services.inference.weight_fetch import WeightFetch
 from daemon.services.training.worker_settings import worker_settings
 from daemon.system.offload import in_thread
 from protocol.digest import SHOWN_DIGITS, Digest
+from protocol.errors import UserError
 from protocol.identity import PeerId
 from protocol.inference.coverage import choose_range, holders_by_layer
 from protocol.inference.layers import LayerRange
 from protocol.inference.model import ModelManifest, encode_model
 from protocol.inference.shard_transfer import shards_for
+from protocol.ports.disk import DiskFull
 
 FOLDER = "shards"
 
@@ -50,8 +52,7 @@ async def fetch_served_model(
         say: shows a sentence to the person who started the node.
 
     Raises:
-        UserError: as `joined_model` and `WeightFetch`.
-        DiskFull: the home has no room.
+        UserError: as `joined_model` and `WeightFetch`, and "DISK" where the home has no room.
     """
     say(f"Asking the joined stages for {wanted}.")
     async with joined_model(config, wanted, refuse) as joined:
@@ -65,9 +66,17 @@ async def fetch_served_model(
 
         fetch = WeightFetch(joined.network, holders, folder, in_thread, say)
         tied = msgspec.json.decode(joined.manifest.config, type=_Output).tied
-        await fetch.run(shards_for(joined.manifest, layers, tied=tied))
         body = encode_model(joined.manifest)
-        await in_thread(lambda: write_atomically(folder / SHARDS_MANIFEST, [memoryview(body)]))
+        try:
+            await fetch.run(shards_for(joined.manifest, layers, tied=tied))
+            await in_thread(lambda: write_atomically(folder / SHARDS_MANIFEST, [memoryview(body)]))
+        except DiskFull as full:
+            raise UserError(
+                "DISK",
+                "The model's weights do not fit on this disk.",
+                why=str(full),
+                fix="free some space there, or serve fewer --layers",
+            ) from None
         local = ModelOnDisk(
             folder, joined.manifest, joined.tokenizer_file, worker_settings(config.worker)
         )

@@ -63,6 +63,8 @@ class WeightServer:
         # Shards that could not be written; a stage with some layers has no others.
         self._absent: set[Digest] = set()
         self._wanted: set[Digest] = set()
+        # What is being written now.
+        self._under_way: set[Digest] = set()
         self._asked = trio.Event()
         self._leaves: dict[Digest, bytes] = {}
         self._limiter = ReplyLimiter(SERVED_TO_PEER, SERVED_AT_ONCE, network.source_of)
@@ -74,12 +76,14 @@ class WeightServer:
             await self._asked.wait()
             self._asked = trio.Event()
             wanted, self._wanted = self._wanted, set()
+            self._under_way = wanted
             names = [self._names[digest] for digest in sorted(wanted)]
             try:
                 await self._export(names, self._folder)
             except UserError as error:
                 _log.warning("Shards for a member were not written: %s %s", error.what, error.why)
                 self._absent |= {one for one in wanted if not (self._folder / one.hex()).is_file()}
+            self._under_way = set()
 
     async def _serve(self, stream: ByteStream) -> None:
         async with self._limiter.slot(stream.peer):
@@ -116,8 +120,9 @@ class WeightServer:
         missing = {one for one in request.shards if not (self._folder / one.hex()).is_file()}
         if not missing:
             return ShardsReply(state="ready")
-        self._wanted |= missing
-        self._asked.set()
+        if fresh := missing - self._under_way:
+            self._wanted |= fresh
+            self._asked.set()
         return ShardsReply(state="preparing")
 
     async def _part_of_tree(self, path: Path, request: AskLeaves) -> bytes:

@@ -113,9 +113,7 @@ class WeightFetch:
                 stream = await self._network.open_stream(peer, WEIGHTS_PROTOCOL)
             try:
                 holder = _Holder(stream)
-                await holder.prepare([shard.digest for shard in shards])
-                self._progress_s = trio.current_time()
-                for shard in shards:
+                for shard in await self._held(holder, shards):
                     await self._fetch(holder, shard)
             finally:
                 await stream.aclose()
@@ -126,6 +124,19 @@ class WeightFetch:
         except PeerFault as fault:
             self._refused[peer] = self._last = str(fault)
             self._say(f"Refused weights of {peer}: {fault}")
+
+    async def _held(self, holder: _Holder, shards: Sequence[Shard]) -> list[Shard]:
+        """Return the shards that a member has, once it has written them to files."""
+        try:
+            # A member with the whole model writes them all at once.
+            await holder.prepare([shard.digest for shard in shards])
+            held = list(shards)
+        except _NotHere:
+            held = [shard for shard in shards if await holder.has(shard)]
+        if not held:
+            raise _NotHere
+        self._progress_s = trio.current_time()
+        return held
 
     async def _fetch(self, holder: _Holder, shard: Shard) -> None:
         """Fetch the rest of one shard."""
@@ -161,6 +172,14 @@ class _Holder:
         with trio.fail_after(PREPARING_S):
             while (await self._reply(PrepareShards(shards=tuple(shards)))).state == "preparing":
                 await trio.sleep(AGAIN_S)
+
+    async def has(self, shard: Shard) -> bool:
+        """Whether the member has a shard."""
+        try:
+            await self.prepare([shard.digest])
+        except _NotHere:
+            return False
+        return True
 
     async def leaves(self, shard: Shard) -> bytes:
         """Return the leaves of a shard, unchecked. Raises `_NotHere`."""

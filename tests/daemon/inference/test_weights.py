@@ -130,10 +130,12 @@ async def test_newcomer_fetches_all_shards_and_the_holder_writes_them_once(tmp_p
 
 
 async def test_shards_of_two_holders_make_a_whole(tmp_path: Path) -> None:
-    """A member with some of the wanted shards gives none, and the other one all."""
+    """Neither has all of them, as members that fetched their own layers."""
     async with members(tmp_path) as world:
-        world.add("layer 0")
-        world.add()
+        world.add("layer 0", "embedding")
+        write_shards(tmp_path / "member-1", ["layer 0", "embedding"])
+        world.add("layer 1", "head")
+        write_shards(tmp_path / "member-2", ["layer 1", "head"])
         await trio.sleep(3)
         world.check(await world.fetch())
 

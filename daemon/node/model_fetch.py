@@ -16,7 +16,7 @@ from daemon.node.model_client import JoinedModel, joined_model
 from daemon.services.inference.service import LOOK_S, StageSettings
 from daemon.services.inference.stage_server import Refuse
 from daemon.services.inference.weight_fetch import WeightFetch
-from daemon.services.training.worker_settings import worker_settings
+from daemon.services.training.worker_settings import shared_worker_settings
 from daemon.system.offload import in_thread
 from protocol.digest import SHOWN_DIGITS, Digest
 from protocol.errors import UserError
@@ -78,7 +78,7 @@ async def fetch_served_model(
                 fix="free some space there, or serve fewer --layers",
             ) from None
         local = ModelOnDisk(
-            folder, joined.manifest, joined.tokenizer_file, worker_settings(config.worker)
+            folder, joined.manifest, joined.tokenizer_file, shared_worker_settings(config)
         )
     return local, layers
 

@@ -13,6 +13,7 @@ import torch
 
 from daemon.children import memory
 from daemon.children.messages import ChildMessage, CommandDone
+from daemon.device.device_turn import DeviceTurn
 from daemon.device.processor import Device
 from daemon.device.stages.cache import GenerationCache
 from daemon.device.stages.describe import describe_model
@@ -112,8 +113,10 @@ class StageLoop:
                 layer_tokens_per_s=_measured_speed(model),
             )
         )
+        turn = DeviceTurn(begin.settings.turn_file)
         while True:
             command = self._receive()
+            turn.note_stage()
             match command:
                 case OpenCache():
                     self._answer(command.id, partial(caches.open, command))
@@ -130,6 +133,7 @@ class StageLoop:
                     except _Refusal as refusal:
                         self._refuse(number, refusal)
                         continue
+                    turn.note_stage()
                     result[: computed.size] = computed.reshape(-1)
                     rows, columns = computed.shape
                     self._send(StepComputed(id=number, rows=rows, columns=columns))

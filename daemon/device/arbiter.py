@@ -1,7 +1,8 @@
 """Decides which work has the device between two steps. Worker process only.
 
 Commands of the node come first, then the stage of the same node, then training. The stage is a
-process of its own, and `device_turn.py` says when training waits for it. The commands of `CommandInbox.UrgentCommand` do not wait for the end of a step.
+process of its own, and `device_turn.py` says when training waits for it. The commands of
+`CommandInbox.UrgentCommand` do not wait for the end of a step.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Shares the device's time between the training and the stage of one node, which are two processes.
 
 The stage writes into a small file, mapped by both, when it computes. While an answer is being made,
-training waits between two of its steps. It never waits for more than `STAGE_SHARE` of the time, so a
-busy stage slows a node's training, and never ends it.
+training waits between two of its steps. It never waits for more than `STAGE_SHARE` of the time, so
+a busy stage slows a node's training, and never ends it.
 
 The device's memory is shared as the system divides it: a stage reserves its caches at its start.
 """
@@ -22,7 +22,7 @@ STAGE_SHARE = 0.75
 counts a node's samples, however many there are. With a quarter of them, its work still counts."""
 
 LINGER_S = 0.5
-"""How long after a step a stage counts as busy: until its next token comes back through the chain."""
+"""How long after a step a stage counts as busy: until its next token comes through the chain."""
 
 SLICE_S = 0.01
 """Training looks this often whether it may go on. A token takes longer."""

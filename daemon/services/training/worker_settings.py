@@ -25,6 +25,6 @@ def worker_settings(worker: WorkerConfig, turn_file: str = "") -> WorkerSettings
 
 
 def shared_worker_settings(config: Config) -> WorkerSettings:
-    """Return the settings of the processes of a node, which share the device where it also serves."""
+    """Return the settings of a node's processes, which share the device where it also serves."""
     serves = bool(config.inference.model)
     return worker_settings(config.worker, str(config.home / TURN_FILE) if serves else "")

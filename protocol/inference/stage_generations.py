@@ -114,6 +114,8 @@ class _Generation(msgspec.Struct, kw_only=True):
     last: tuple[int, int] | None = None
     answer: Any = None
     spans: SpanDigests = SpanDigests()
+    # Before the last step, whose answer the client may not have seen.
+    spans_before: SpanDigests = SpanDigests()
 
     def renew(self, now_s: float) -> None:
         """Renew the lease, as far as `IDLE_S` permits."""
@@ -214,7 +216,7 @@ class StageGenerations:
             if known.cache == cache and known.under_way is not None:
                 known.last, known.answer = known.under_way, answer
                 known.position += known.under_way[1]
-                known.spans = spans or known.spans
+                known.spans_before, known.spans = known.spans, spans or known.spans
                 known.under_way, known.advanced_s = None, now_s
                 known.renew(now_s)
 
@@ -234,10 +236,16 @@ class StageGenerations:
         del self._open[client, request.generation]
         return known.cache
 
-    def spans_of(self, client: PeerId, request: CloseGeneration) -> SpanDigests | None:
-        """Return the digests of a generation that is about to be closed; None without one."""
+    def spans_of(self, client: PeerId, request: CloseGeneration) -> tuple[SpanDigests, ...]:
+        """Return the digests that a client may have of a generation that is about to be closed.
+
+        A client that leaves in the middle of a step has those before it. Empty without a
+        generation.
+        """
         known = self._open.get((client, request.generation))
-        return None if known is None or known.attempt != request.attempt else known.spans
+        if known is None or known.attempt != request.attempt:
+            return ()
+        return known.spans, known.spans_before
 
     def expire(self, now_s: float) -> list[bytes]:
         """End the generations whose lease is over. Returns the caches to close.

@@ -8,7 +8,7 @@ number.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import trio
 
@@ -72,14 +72,15 @@ class ReceiptDesk:
             del self._work[next(iter(self._work))]
 
     async def accept(
-        self, session: PeerId, generation: bytes, spans: SpanDigests | None, data: bytes
+        self, session: PeerId, generation: bytes, spans: Sequence[SpanDigests], data: bytes
     ) -> None:
         """Check a client's receipt at the end of a generation, sign it and keep it.
 
         Args:
             session: the client.
             generation: the generation that ends.
-            spans: what the stage computed of it; None where the stage does not hold it any more.
+            spans: the digests that the client may have of it; none where the stage does not hold
+                the generation any more.
             data: the encoded receipt.
 
         Raises:
@@ -94,8 +95,9 @@ class ReceiptDesk:
             session=session,
             layer_tokens=self._work.get(session, 0),
         )
-        named = (receipt.generation, receipt.inputs, receipt.outputs)
-        if spans is None or named != (generation, spans.inputs, spans.outputs):
+        named = (receipt.inputs, receipt.outputs)
+        known_digests = {(one.inputs, one.outputs) for one in spans}
+        if receipt.generation != generation or named not in known_digests:
             raise PeerFault("bad_proof", "a receipt for other data than the stage computed")
         known = self._held.get(session)
         if known is not None and receipt.layer_tokens <= known.layer_tokens:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trio
 from msgspec.structs import replace
 
 from daemon.services.inference import receipt_desk, step_codec
@@ -123,12 +124,28 @@ async def test_stage_that_restarts_accepts_the_receipts_of_later_answers() -> No
         assert not [reason for reason, _ in world.refusals if reason != "malformed"]
 
 
+async def test_client_that_leaves_in_the_middle_of_a_step_gives_its_receipt() -> None:
+    async with inference_world() as world:
+        node = world.add(0, 6, layer_s=0.1)
+        async with world.client() as client:
+            async with client.generation(request(tokens=40)) as generation:
+                while len(generation.tokens) < 5:
+                    await generation.next_token()
+                # A token takes 0.6 s, and the answer never arrives.
+                with trio.move_on_after(0.3):
+                    await generation.next_token()
+            await trio.sleep(2)
+        # The step under way is not in the receipt.
+        assert world.receipts[node.peer].tokens == len(PROMPT) + 4
+        assert not world.refusals
+
+
 async def test_desk_refuses_what_was_not_computed() -> None:
     desk = ReceiptDesk(MODEL, STAGE)
     desk.note_work("client", 100)
     good = receipt("client", 100)
 
-    async def bring(wrong: ServiceReceipt, spans: SpanDigests | None = SPANS) -> None:
+    async def bring(wrong: ServiceReceipt, *spans: SpanDigests) -> None:
         await desk.accept("client", b"n" * 16, spans, encode_receipt(sign_receipt(wrong, PAYER)))
 
     for wrong in (
@@ -139,14 +156,14 @@ async def test_desk_refuses_what_was_not_computed() -> None:
         replace(good, payer=STAGE.peer),
     ):
         with pytest.raises(PeerFault):
-            await bring(wrong)
+            await bring(wrong, SPANS)
     with pytest.raises(PeerFault, match="other data"):
-        await bring(good, None)
+        await bring(good)
     with pytest.raises(PeerFault):
-        await desk.accept("client", b"n" * 16, SPANS, b"garbage")
+        await desk.accept("client", b"n" * 16, (SPANS,), b"garbage")
     assert desk.tokens == 0
-    await bring(good)
-    await bring(replace(good, layer_tokens=50, tokens=5))
+    await bring(good, SpanDigests(), SPANS)
+    await bring(replace(good, layer_tokens=50, tokens=5), SPANS)
     assert desk.tokens == 10
 
 
@@ -159,7 +176,7 @@ async def test_strangers_push_out_only_receipts_for_less_work(
         session, work = f"client{number}", 100 - number if number < 5 else 200
         desk.note_work(session, work)
         signed = sign_receipt(receipt(session, work), PAYER)
-        await desk.accept(session, b"n" * 16, SPANS, encode_receipt(signed))
+        await desk.accept(session, b"n" * 16, (SPANS,), encode_receipt(signed))
     held = [signed.open_countersigned().session for signed in load_receipts(tmp_path, print)]
     assert held == ["client0", "client1", "client5"]
 
@@ -180,7 +197,7 @@ async def test_receipts_outlive_the_process_and_damage_is_named(tmp_path: Path) 
     # The session goes on where it was.
     desk.note_work("client", 20)
     await desk.accept(
-        "client", b"n" * 16, SPANS, encode_receipt(sign_receipt(receipt("client", 120), PAYER))
+        "client", b"n" * 16, (SPANS,), encode_receipt(sign_receipt(receipt("client", 120), PAYER))
     )
     await folder.keep(None, "client")
     await folder.keep(None, "client")

@@ -25,6 +25,7 @@ from daemon.chain.home_runs import HomeRun, owner_records_of
 from daemon.chain.inference_recorder import InferenceRecorder
 from daemon.chain.own_binding import own_binding
 from daemon.chain.registrar import Registrar
+from daemon.chain.rewards_watch import money_on_chain, watch_rewards
 from daemon.chain.served_exchange import ServedExchange
 from daemon.chain.served_work import ServedWork, reported_work
 from daemon.config.settings import ChainConfig, OracleConfig
@@ -37,7 +38,7 @@ from protocol.chain.port import Chain, Proposal
 from protocol.digest import Digest
 from protocol.errors import UserError
 from protocol.identity import PeerId
-from protocol.journal import ChainReport, JournalEvent, Warned
+from protocol.journal import ChainReport, JournalEvent, RewardsReport, Warned
 from protocol.messages.membership import Recovery
 from protocol.messages.offer import Binding
 from protocol.ports.network import Network
@@ -89,14 +90,11 @@ class Payee:
         self._run = HomeRun(run=signed.run, manifest=signed.open())
         self._password, self._record = password, record
         self._wallet: UnlockedWallet | None = None
+        self._account: Address | None = None
         self._payout: Address | None = None
         self._chain: Chain | None = None
         self._served = ServedWork(home, lambda words: record(Warned(code="DAMAGED", message=words)))
-        checked = self._run.manifest.rules >= RULES_4
-        self.figures = CertifiedTotals(
-            peer,
-            PaidWork(signed.run, self._run.manifest, self._recoveries()) if checked else None,
-        )
+        self.figures = CertifiedTotals(peer, self._pay_rules)
         settlement = self._run.manifest.settlement
         # The account of this node's stage, once `prepare` has signed or found it.
         self._own_binding: Binding | None = None
@@ -115,6 +113,12 @@ class Payee:
         self._registrar = (
             None if settlement is UNSET else Registrar(settlement, peer, record, time.time)
         )
+
+    def _pay_rules(self) -> PaidWork | None:
+        """Return what decides about pay; None in runs where all that is listed is paid."""
+        if self._run.manifest.rules < RULES_4:
+            return None
+        return PaidWork(self._run.run, self._run.manifest, self._recoveries())
 
     def _recoveries(self) -> Mapping[Digest, Recovery]:
         """Return the owner's recoveries that this home knows, by name."""
@@ -146,7 +150,7 @@ class Payee:
                 )
                 return None
             info = files.wallet_info(self._home)
-            self._payout = info.payout
+            self._account, self._payout = info.address, info.payout
             if self._password is not None:
                 self._wallet = files.unlock(self._home, self._password)
             settlement = self._run.manifest.settlement
@@ -220,6 +224,7 @@ class Payee:
                 nursery.start_soon(self._served_exchange.run, network, offload)
             if self._registrar is not None:
                 nursery.start_soon(self._registrar.run, network, self._opened, offload)
+            nursery.start_soon(watch_rewards, self._look, self._record, in_chain_thread)
             if self._wallet is not None:
                 nursery.start_soon(self._heartbeater().run)
                 nursery.start_soon(self._record_served)
@@ -256,6 +261,9 @@ class Payee:
             figures=lambda: reported_work(self.figures.totals, self._served.models()),
             record=self._record,
         )
+
+    def _look(self) -> RewardsReport:
+        return money_on_chain(self._opened(), self._home, self._account)
 
     def _opened(self) -> Chain:
         if self._chain is None:

@@ -10,6 +10,8 @@ import re
 from urllib.parse import urlsplit
 
 _EXAMPLE_ADDRESS = "/ip4/203.0.113.7/tcp/4001/p2p/12D3KooW..."
+# The most GPUs in machines that one can rent. Each device has a worker process and its memory.
+MAX_DEVICES = 16
 _KINDS = "ip4|ip6|dns|dns4|dns6"
 _JOINED = re.compile(rf"/({_KINDS})/[^/\s]+/tcp/[0-9]{{1,5}}/p2p/[0-9A-Za-z]+")
 _DNSADDR = re.compile(r"/dnsaddr/[A-Za-z0-9._-]+(/p2p/[0-9A-Za-z]+)?")
@@ -77,9 +79,17 @@ def check_advertise(addresses: tuple[str, ...]) -> None:
 
 
 def check_device(device: str) -> None:
-    """Accept the names of processors."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", device):
-        raise ValueError(f"{device!r} is not one of auto, cpu, cuda, cuda:0, cuda:1, ...")
+    """Accept the names of processors, or several processors with commas between them."""
+    names = [name.strip() for name in device.split(",")]
+    if len(names) > MAX_DEVICES:
+        raise ValueError(f"{len(names)} devices are named, and a node takes at most {MAX_DEVICES}")
+    for name in names:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
+            raise ValueError(f"{name!r} is not one of auto, cpu, cuda, cuda:0, cuda:1, ...")
+        if len(names) > 1 and name in ("auto", "cuda"):
+            raise ValueError(f"{name!r} names no single device: write cuda:0,cuda:1 or cpu,cuda:0")
+        if name != "cpu" and names.count(name) > 1:
+            raise ValueError(f"{name!r} is named {names.count(name)} times: name each GPU once")
 
 
 def check_observer_host(host: str) -> None:

@@ -203,6 +203,8 @@ class DemoSupervisor:
         settings: Settings = {
             "node": {"name": name},
             "network": {"listen_host": LOOPBACK},
+            # The observer's page shows all of them.
+            "page": {"enabled": False},
             "worker": self._worker(),
         }
         if self._settlement:

@@ -13,5 +13,7 @@
             ├─────── messages.py, over a socket pair ──────┤
             └─────── shared_memory.py, the vectors ────────┘
 
+`group/` makes one trainer of several such pairs, one for each device of the machine.
+
 The right column imports torch, and only when it runs. Importing this package imports nothing.
 """

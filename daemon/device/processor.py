@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 import torch
 
-from daemon.device.settings import WorkerSettings, choose_threads
+from daemon.device.settings import WorkerSettings, choose_threads, devices_of
 from protocol.errors import UserError
 
 _HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -18,9 +18,12 @@ class Device:
     """The torch device: its copies, waits, precision and name."""
 
     def __init__(self, settings: WorkerSettings) -> None:
-        """Find the device. Raises `UserError("DEVICE")` for a device that does not exist."""
+        """Find the first device of the settings.
+
+        Raises `UserError("DEVICE")` for a device that does not exist.
+        """
         self.threads = choose_threads(settings.threads)
-        self.torch = _find(settings.device)
+        self.torch = _find(devices_of(settings.device)[0])
         self.cuda = self.torch.type == "cuda"
         self._precision = _HALVES.get(settings.precision)
         # Whether gradients need a scaled loss: float16 has no values below 6e-8.

@@ -21,7 +21,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     a model that is trained on private files carries them to the whole swarm.
     """
 
-    # "auto", "cpu", "cuda", or for example "cuda:1".
+    # "auto", "cpu", "cuda", "cuda:1", or several with commas between them.
     device: str = "auto"
     # 0 means one less than the processors that this process may use.
     threads: Annotated[int, Meta(ge=0, le=1024)] = 0
@@ -67,6 +67,11 @@ def job_of(manifest: Manifest, peer: PeerId, batch_part: int = 0) -> Job:
         holds_out=manifest.rules >= HELD_OUT_RULES,
         batch_part=batch_part,
     )
+
+
+def devices_of(device: str) -> tuple[str, ...]:
+    """Return the single devices of the setting `device`."""
+    return tuple(part.strip() for part in device.split(","))
 
 
 def choose_threads(wanted: int) -> int:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from daemon.config.settings import WorkerConfig
+from daemon.device.settings import devices_of
 from daemon.diagnosis.finding import Finding, Verdict
 from protocol.status.figures import duration, size
 
@@ -84,8 +85,9 @@ def clock_finding(now_s: float | None = None) -> Finding:
 
 def device_finding(settings: WorkerConfig) -> Finding:
     """Look at the GPU that the settings want, and at its driver."""
-    wants_gpu = settings.device.startswith("cuda")
-    if settings.device == "cpu":
+    devices = devices_of(settings.device)
+    wants_gpu = any(device.startswith("cuda") for device in devices)
+    if set(devices) == {"cpu"}:
         cores = len(os.sched_getaffinity(0))
         return Finding(what="device", verdict="ok", evidence=f"the CPU, as set ({cores} cores)")
     program = shutil.which("nvidia-smi")
@@ -110,8 +112,8 @@ def device_finding(settings: WorkerConfig) -> Finding:
     gpus = done.stdout.strip().splitlines()
     if done.returncode or not gpus:
         return _driver_fails(wants_gpu, (done.stderr or done.stdout).strip() or "it lists no GPU")
-    number = settings.device.partition(":")[2]
-    if number and int(number) >= len(gpus):
+    numbers = [int(number) for device in devices if (number := device.partition(":")[2])]
+    if max(numbers, default=0) >= len(gpus):
         fix = f"hypergpud config set worker.device cuda:{len(gpus) - 1}"
         seen = f"worker.device is {settings.device}, and there are {len(gpus)} GPUs"
         return Finding(what="device", verdict="blocked", evidence=seen, fix=fix)

@@ -34,7 +34,13 @@ from daemon.home.pinned_directory import PinnedDirectory
 from protocol.digest import Buffer, Digest
 from protocol.errors import UserError
 from protocol.ports.disk import DiskFull
-from protocol.ports.disk_records import Checkpoint, LedgerMark, LedgerRecord, ViewRecord
+from protocol.ports.disk_records import (
+    Checkpoint,
+    HeldCertificate,
+    LedgerMark,
+    LedgerRecord,
+    ViewRecord,
+)
 from protocol.ports.offload import Offload
 
 
@@ -137,6 +143,14 @@ class FileDisk:
     async def load_view_records(self, run: Digest) -> list[ViewRecord]:
         async with self._saving_slots:
             return await self._run(lambda: self._slots.load_views(run))
+
+    async def save_held(self, run: Digest, held: Sequence[HeldCertificate]) -> None:
+        body = msgspec.msgpack.encode(tuple(held))
+        await self._save_slot(run, lambda: self._slots.held(run), body)
+
+    async def load_held(self, run: Digest) -> list[HeldCertificate]:
+        async with self._saving_slots:
+            return await self._run(lambda: self._slots.load_held(run))
 
     async def _save_slot(
         self, run: Digest, open_slots: Callable[[], SlotsFile], body: bytes

@@ -6,6 +6,7 @@
     <home>/runs/<run>/ledger-mark                               the ledger's mark, in a `slots_file`
     <home>/runs/<run>/results/<number>-<state>.results          `result_files`
     <home>/runs/<run>/stands                                    view records, in a `slots_file`
+    <home>/runs/<run>/held                                      times of adoption, in a `slots_file`
     <home>/runs/<run>/certificates                              `chain_file`
     <home>/runs/<run>/proofs/                                   `proof_files`
 
@@ -24,6 +25,7 @@ LEDGER = "ledger.safetensors"
 LEDGER_MARK = "ledger-mark"
 RESULTS = "results"
 VIEW_RECORDS = "stands"
+HELD = "held"
 CERTIFICATES = "certificates"
 PROOFS = "proofs"
 # The checkpoints of every run with this tip, also on left branches. The name starts with a digit,
@@ -45,5 +47,6 @@ class RunFolder:
         self.ledger_mark = self.path / LEDGER_MARK
         self.results = self.path / RESULTS
         self.view_records = self.path / VIEW_RECORDS
+        self.held = self.path / HELD
         self.certificates = self.path / CERTIFICATES
         self.proofs = self.path / PROOFS

@@ -1,4 +1,5 @@
-"""Keeps the small records that a node replaces in every round: its views and its ledger's mark.
+"""Keeps the small records that a node replaces in every round: its views, its
+ledger's mark, and since when it has held certificates.
 
 Each run has a `slots_file` for each of them.
 """
@@ -12,10 +13,10 @@ import msgspec
 from daemon.disk.atomic import FaultHook
 from daemon.disk.damage_reports import DamageReports, unreadable_run
 from daemon.disk.run_folder import RunFolder
-from daemon.disk.slots_file import LOST_MARK, LOST_VIEWS, SlotsFile
+from daemon.disk.slots_file import LOST_HELD, LOST_MARK, LOST_VIEWS, SlotsFile
 from protocol.digest import Digest
 from protocol.messages.base import UNREADABLE
-from protocol.ports.disk_records import LedgerMark, ViewRecord
+from protocol.ports.disk_records import HeldCertificate, LedgerMark, ViewRecord
 
 
 class SlotRecords:
@@ -47,6 +48,19 @@ class SlotRecords:
             return msgspec.msgpack.decode(body, type=LedgerMark) if body else None
         except UNREADABLE:
             return None
+
+    def held(self, run: Digest) -> SlotsFile:
+        """Open the times of adoption of a run. Raises `UserError("DAMAGED")`."""
+        path = RunFolder(self._home, run).held
+        return self._open(run, path, "The times of adoption of this run cannot be read", LOST_HELD)
+
+    def load_held(self, run: Digest) -> list[HeldCertificate]:
+        """Load the times of adoption; none where they are absent, damaged or of another release."""
+        body = self.held(run).body
+        try:
+            return msgspec.msgpack.decode(body, type=list[HeldCertificate]) if body else []
+        except UNREADABLE:
+            return []
 
     def _open(self, run: Digest, path: Path, what: str, lost: str) -> SlotsFile:
         slots = self._files.get(path)

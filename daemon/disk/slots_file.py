@@ -31,6 +31,11 @@ LOST_MARK = (
     "The ledger's mark is damaged. Offers that this node made after the ledger on disk are unknown"
 )
 
+LOST_HELD = (
+    "The times since when this node has held its certificates are damaged. The day after which it"
+    " leaves no certificate by itself begins anew"
+)
+
 
 def _slot(serial: int, body: bytes) -> bytes:
     head = _HEAD.pack(len(body), serial, digest(_SIGNED.pack(len(body), serial), body))

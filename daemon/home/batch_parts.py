@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 
 import msgspec
 
@@ -20,6 +21,8 @@ BATCH_PARTS_FILE = "batch_parts.json"
 # The newest tasks; each line has 80 bytes.
 MOST_TASKS = 64
 MOST_BYTES = 1 << 16
+# The workers of a node's devices save at the same time.
+_saving = Lock()
 _DOMAIN = b"hypergpu/batch-part/1\0"
 
 
@@ -40,13 +43,14 @@ class BatchPartFile:
 
     def save(self, samples: int) -> None:
         """Keep the size. A full disk is no error: the size is found again after a restart."""
-        known = self._read()
-        if known.pop(self._key, 0) == samples:
-            return
-        known[self._key] = samples
-        newest = dict(list(known.items())[-MOST_TASKS:])
-        with suppress(DiskFull):
-            write_atomically(self._path, [memoryview(msgspec.json.encode(newest))])
+        with _saving:
+            known = self._read()
+            if known.pop(self._key, 0) == samples:
+                return
+            known[self._key] = samples
+            newest = dict(list(known.items())[-MOST_TASKS:])
+            with suppress(DiskFull):
+                write_atomically(self._path, [memoryview(msgspec.json.encode(newest))])
 
     def _read(self) -> dict[str, int]:
         try:

@@ -11,6 +11,7 @@ import trio
 from daemon.config.settings import Config
 from daemon.journal import Journal
 from daemon.node import node
+from daemon.node.node_parts import Page
 from daemon.node.shutdown import INTERRUPTED
 from daemon.system.open_files import allow_open_files
 from daemon.wallet.password import Password
@@ -49,6 +50,12 @@ def run_node(
     accepts only the run that the invitation names.
     """
     journal.add_listener(_log_events(EventLog()))
+    page: Page | None = None
+    if config.page.enabled:
+        # A node without a page does not import the web server.
+        from daemon.node.node_page import NodePage  # noqa: PLC0415
+
+        page = NodePage(config, journal)
     return run_trio(
         partial(
             node.run,
@@ -61,6 +68,7 @@ def run_node(
             say,
             password,
             invitation,
+            page,
         )
     )
 

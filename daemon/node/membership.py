@@ -104,14 +104,15 @@ async def leave_when_revoked(node: NodeParts, manifest: Manifest, records: Owner
 
 
 def ready_line(node: NodeParts, signed: SignedManifest, addresses: Sequence[str]) -> str:
-    """Return the line that says how others join."""
+    """Return the line that says how others join, and where this node's page is."""
     manifest, first = signed.open(), addresses[0]
+    ready = f"Ready (page: {node.page_url})" if node.page_url else "Ready"
     if manifest.rules < RULES_4 or manifest.admits == "open":
         local = is_local(first) and not is_loopback(first)
         others = "others in this network" if local else "others"
-        return f"Ready: {others} join with  hypergpud start --join {first}"
+        return f"{ready}: {others} join with  hypergpud start --join {first}"
     if manifest.owner != node.signer.peer:
-        return f"Ready at {first}. The run's owner invites others:  hypergpud invite"
+        return f"{ready} at {first}. The run's owner invites others:  hypergpud invite"
     entry = Entry(
         addresses=tuple(addresses),
         certificate=certificate_of(node.journal.status().run.tip, signed.run),
@@ -119,5 +120,5 @@ def ready_line(node: NodeParts, signed: SignedManifest, addresses: Sequence[str]
     try:
         made = usual_invitation(node.config.home, signed, node.signer, entry, time.time())
     except DiskFull as full:
-        return f"Ready at {first}. No invitation could be made: {full}"
-    return f"Ready: a friend joins with  {join_command(made.token)}\n{terms_of(made)}"
+        return f"{ready} at {first}. No invitation could be made: {full}"
+    return f"{ready}: a friend joins with  {join_command(made.token)}\n{terms_of(made)}"

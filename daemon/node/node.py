@@ -49,7 +49,7 @@ from daemon.node.network_setup import (
     node_started,
     report_network,
 )
-from daemon.node.node_parts import NodeParts
+from daemon.node.node_parts import NodeParts, Page
 from daemon.node.owner_orders import node_obeys, watch_orders
 from daemon.node.run_choice import enter_run
 from daemon.node.shutdown import SHUTDOWN_S, ForcedExit, Shutdown, watch_lifeline, watch_signals
@@ -86,6 +86,7 @@ async def run(
     say: Callable[[str], None],
     password: Password | None = None,
     invitation: Invitation | None = None,
+    page: Page | None = None,
 ) -> int:
     """Run a node until it is asked to stop. Returns the exit status.
 
@@ -103,6 +104,7 @@ async def run(
                 serials=serials,
                 journal=journal,
                 shutdown=shutdown,
+                page=page,
                 say=say,
             )
             await nursery.start(watch_signals, shutdown, leave_now)
@@ -122,6 +124,8 @@ async def run(
             control = NodeControl(journal, shutdown)
             nursery.start_soon(control.run)
             await nursery.start(serve_control, config.home, control.handlers())
+            if page is not None:
+                node = replace(node, page_url=await nursery.start(page.run))
             if manifest is None:
                 say("Asking the node at --join for its run.")
                 wanted = invitation.run if invitation is not None else None
@@ -213,6 +217,8 @@ async def _work(
                 obey = node_obeys(node, control)
                 working.start_soon(watch_orders, records, journal, obey)
                 working.start_soon(chain.run, network)
+                if node.page is not None:
+                    await node.page.show_run(signed, records)
                 for line in address_lines(node, network):
                     node.say(line)
                 node.say(await in_thread(partial(ready_line, node, signed, network.addresses)))

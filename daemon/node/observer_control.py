@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
+from functools import partial
 from pathlib import Path
 from threading import Lock
 
@@ -18,8 +19,11 @@ from daemon.home.layout import KEY_FILE
 from daemon.home.node_key import load_or_make_key
 from daemon.home.owned_run import OwnedRun
 from daemon.home.owner_order import sign_order
+from daemon.journal import Journal
 from daemon.observer.api.control import OrderBody, OrderRefused, OrderRequest
+from daemon.system.offload import in_thread
 from protocol.errors import PeerFault, UserError
+from protocol.journal import Warned
 from protocol.membership.owner_record import OwnerRecords, open_owner_record
 from protocol.messages.base import Signed
 from protocol.messages.envelope import decode_signed
@@ -72,6 +76,31 @@ def load_or_make_token(home: Path) -> str:
     made = secrets.token_urlsafe(TOKEN_BYTES)
     write_atomically(path, [memoryview(made.encode())])
     return made
+
+
+async def training_control(
+    home: Path,
+    signed: SignedManifest,
+    records: OwnerRecords,
+    owned: OwnedRun | None,
+    journal: Journal,
+) -> TrainingControl:
+    """Return what takes orders over HTTP. It signs them where `owned` is given.
+
+    A token that cannot be read or made is a warning: the page then signs no orders.
+    """
+    token = ""
+    if owned is not None:
+        try:
+            token = await in_thread(partial(load_or_make_token, home))
+        except DiskFull as full:
+            journal.record(Warned(code="DISK_FULL", message=f"No orders over HTTP: {full}"))
+            owned = None
+        except UserError as error:
+            message = f"No orders over HTTP: {error.what} {error.why}"
+            journal.record(Warned(code=error.code, message=message))
+            owned = None
+    return TrainingControl(home, signed, records, owned, token)
 
 
 class TrainingControl:

@@ -15,6 +15,7 @@ from functools import partial
 import msgspec
 import trio
 
+from daemon.chain.rewards_watch import watch_rewards
 from daemon.config.settings import Config
 from daemon.home.layout import BULK_CERTIFICATE_FILE, ensure_home, user_path
 from daemon.journal import Journal
@@ -24,7 +25,7 @@ from daemon.node.discovery import network_settings
 from daemon.node.manifest_search import find_manifest
 from daemon.node.membership import keep_owner_records
 from daemon.node.network_setup import node_started, report_network
-from daemon.node.observer_control import TrainingControl, load_or_make_token, owned_by
+from daemon.node.observer_control import TrainingControl, owned_by, training_control
 from daemon.node.observer_history import ObserverHistory, history_file, observer_history
 from daemon.node.observer_rewards import RewardsLookup
 from daemon.node.owner_orders import show, watch_orders
@@ -36,13 +37,11 @@ from daemon.observer.owner_view import may_show
 from daemon.observer.reference_file import ReferenceFile
 from daemon.observer.server import web_server
 from daemon.observer.settings import BoundAddress, ObserverSettings
+from daemon.services.inference.coverage_watch import CoverageWatch
 from daemon.system.allocator import trim_memory
-from daemon.system.offload import in_thread
-from protocol.errors import UserError
+from daemon.system.offload import in_abandonable_thread, in_thread
 from protocol.identity import Signer
-from protocol.journal import Warned
 from protocol.membership.owner_record import OwnerRecords
-from protocol.ports.disk import DiskFull
 from protocol.run.manifest import SignedManifest
 
 REPORTS_FILE = "reports.sqlite"
@@ -94,7 +93,7 @@ async def _observe(config: Config, say: Callable[[str], None]) -> None:
             load_or_make(config.home / BULK_CERTIFICATE_FILE, name),
         )
         journal = Journal(None, time.time)
-        bridge.rewards = RewardsLookup(config.chain, signed, config.home)
+        bridge.rewards = rewards = RewardsLookup(config.chain, signed, config.home)
         path = history_file(config.home, signed.run)
         async with observer_history(bridge, journal, path, given.history_mb) as history:
             watcher = RunObserver(network, signer, signed, name, journal, history.recorder.date_of)
@@ -103,6 +102,11 @@ async def _observe(config: Config, say: Callable[[str], None]) -> None:
                 nursery.start_soon(watcher.run)
                 nursery.start_soon(report_network, network, journal)
                 nursery.start_soon(find_members, network, signed)
+                nursery.start_soon(CoverageWatch(network, journal.record, watcher.refuse).run)
+                if rewards.asks_chain:
+                    nursery.start_soon(
+                        watch_rewards, rewards.pool, journal.record, in_abandonable_thread
+                    )
                 if watcher.owner_records is not None:
                     records = watcher.owner_records
                     bridge.control = await _take_orders(config, signed, records, journal, nursery)
@@ -120,21 +124,12 @@ async def _take_orders(
     nursery: trio.Nursery,
 ) -> TrainingControl:
     """Show the owner's orders, and return what takes them over HTTP."""
-    home, token = config.home, ""
+    home = config.home
     owned = await in_thread(partial(owned_by, home, signed))
     if owned is not None:
-        try:
-            token = await in_thread(partial(load_or_make_token, home))
-        except DiskFull as full:
-            journal.record(Warned(code="DISK_FULL", message=f"No orders over HTTP: {full}"))
-            owned = None
-        except UserError as error:
-            message = f"No orders over HTTP: {error.what} {error.why}"
-            journal.record(Warned(code=error.code, message=message))
-            owned = None
         nursery.start_soon(keep_owner_records, home, signed, records, journal)
     nursery.start_soon(watch_orders, records, journal, show)
-    return TrainingControl(home, signed, records, owned, token)
+    return await training_control(home, signed, records, owned, journal)
 
 
 async def _show_invitation(

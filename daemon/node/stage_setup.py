@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from functools import partial
 
@@ -22,7 +21,7 @@ from protocol.errors import UserError
 from protocol.identity import PeerId, Signer
 from protocol.inference.layers import parse_layers
 from protocol.inference.model import ModelManifest, model_name
-from protocol.journal import InputRefused
+from protocol.journal import InputRefused, JournalEvent
 
 
 class StageChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,8 +43,11 @@ async def stage_service(
     next_serial: Callable[[], int],
     refuse: Refuse,
     say: Callable[[str], None],
+    record: Callable[[JournalEvent], None] | None = None,
 ) -> InferenceService:
     """Read the model, and return its service, which has started nothing.
+
+    `record` receives who serves which layers.
 
     Raises:
         UserError: "LAYERS" for layers that the model does not have, and the errors of
@@ -63,9 +65,7 @@ async def stage_service(
     held = await in_thread(partial(load_receipts, config.home, say))
     folder = ReceiptFolder(config.home, in_thread)
     desk = ReceiptDesk(model_name(local.manifest), signer, folder.keep, held)
-    return InferenceService(
-        local, settings, signer, next_serial, refuse, say, random.Random(), desk
-    )
+    return InferenceService(local, settings, desk, next_serial, refuse, say, record=record)
 
 
 async def configured_stage(node: NodeParts) -> list[Service]:
@@ -79,7 +79,15 @@ async def configured_stage(node: NodeParts) -> list[Service]:
         node.journal.record(InputRefused(reason=reason, peer=peer, detail=detail))
 
     return [
-        await stage_service(node.config, choice, node.signer, node.serials.next, refuse, node.say)
+        await stage_service(
+            node.config,
+            choice,
+            node.signer,
+            node.serials.next,
+            refuse,
+            node.say,
+            node.journal.record,
+        )
     ]
 
 

@@ -14,6 +14,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+import msgspec
 import trio
 
 from daemon.observer.bridge import Bridge
@@ -26,6 +27,8 @@ from protocol.errors import UserError
 # Time for answers that are being sent when the server stops.
 GRACE_S = 0.5
 BACKLOG = 1024
+IN_USE = "PORT_IN_USE"
+MAX_PORT = 65535
 
 
 def _why(error: OSError, settings: ObserverSettings) -> UserError:
@@ -36,7 +39,7 @@ def _why(error: OSError, settings: ObserverSettings) -> UserError:
             "stop that program, or start with --port 0 to use a free port"
             " (or set port under [observer] in config.toml)"
         )
-        return UserError("PORT_IN_USE", what, why="another program uses this port", fix=fix)
+        return UserError(IN_USE, what, why="another program uses this port", fix=fix)
     if error.errno == errno.EACCES:
         return UserError(
             "PORT_DENIED",
@@ -51,7 +54,21 @@ def _why(error: OSError, settings: ObserverSettings) -> UserError:
 
 
 def bind(settings: ObserverSettings) -> socket.socket:
-    """Bind a listening socket. Raises `UserError` that says what to type."""
+    """Bind a listening socket. Raises `UserError` that says what to type.
+
+    Where programs use the port, it tries the `more_ports` above, and then any free one.
+    """
+    above = settings.port + settings.more_ports
+    for port in range(settings.port, min(above, MAX_PORT)):
+        try:
+            return _bind(msgspec.structs.replace(settings, port=port))
+        except UserError as error:
+            if error.code != IN_USE:
+                raise
+    return _bind(msgspec.structs.replace(settings, port=0) if settings.more_ports else settings)
+
+
+def _bind(settings: ObserverSettings) -> socket.socket:
     try:
         found = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

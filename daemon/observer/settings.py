@@ -22,6 +22,9 @@ class ObserverSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = DEFAULT_PORT
+    # How many ports above `port` to try where programs use it, before the system chooses one. 0
+    # tries `port` alone.
+    more_ports: int = 0
     hosts: tuple[str, ...] = ()
     # Origins such as https://example.org whose pages may read the API.
     origins: tuple[str, ...] = ()

@@ -18,10 +18,6 @@ import msgspec
 from protocol.digest import Digest
 from protocol.identity import PeerId
 
-# A certificate that a node held for so long is final: only its owner leaves it. Old keys of voters
-# that left for good could otherwise sign another history. A day lets people repair a split.
-FINAL_S = 86_400.0
-
 
 class BranchStep(msgspec.Struct, frozen=True, kw_only=True):
     """One certificate of a branch, as the choice between branches sees it."""
@@ -74,8 +70,3 @@ def preferred(branches: Sequence[Branch], ancestor_voters: frozenset[PeerId]) ->
     """The branch to follow; None where no voter stands on any."""
     held = [branch for branch in branches if standing(branch, ancestor_voters)]
     return max(held, key=lambda branch: rank(branch, ancestor_voters), default=None)
-
-
-def is_final(held_since: float, now: float) -> bool:
-    """Whether a certificate held since `held_since` is final at `now`, both in seconds."""
-    return now - held_since >= FINAL_S

@@ -7,7 +7,13 @@ from typing import Protocol
 
 from protocol.digest import Buffer, Digest
 from protocol.errors import UserError
-from protocol.ports.disk_records import Checkpoint, LedgerMark, LedgerRecord, ViewRecord
+from protocol.ports.disk_records import (
+    Checkpoint,
+    HeldCertificate,
+    LedgerMark,
+    LedgerRecord,
+    ViewRecord,
+)
 
 VIEW_RECORDS_KEPT = 16
 """The rounds whose views a node remembers.
@@ -141,6 +147,15 @@ class Disk(Protocol):
 
     async def load_view_records(self, run: Digest) -> list[ViewRecord]:
         """Load the view records in their order; none where they are absent or damaged."""
+
+    async def save_held(self, run: Digest, held: Sequence[HeldCertificate]) -> None:
+        """Replace the times since when this node has held certificates; durable on return.
+
+        A disk has room for `HELD_KEPT` of them.
+        """
+
+    async def load_held(self, run: Digest) -> list[HeldCertificate]:
+        """Load these times in their order; none where they are absent or damaged."""
 
     async def append_certificate(self, run: Digest, number: int, certificate: bytes) -> None:
         """Append to the run's chain of certificates.

@@ -103,6 +103,13 @@ class LedgerMark(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     sent: bool
 
 
+class HeldCertificate(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """A certificate that a node holds, and since when: seconds of the caller's clock."""
+
+    certificate: Digest
+    since_s: float
+
+
 class ViewRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """The first view of a round in which this node has not planned, scattered or voted."""
 

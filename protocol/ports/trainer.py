@@ -71,6 +71,19 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True):
             limit=self.limit - used if self.limit else 0,
         )
 
+    def part(self, number: int, count: int) -> Lane:
+        """Part `number` of `count` parts of this lane: every `count`-th sample, from `number` on.
+
+        The parts share no sample, unless the lane's limit is below `count`.
+        """
+        first = number % self.limit if self.limit else number
+        return Lane(
+            base=self.base + first * self.stride,
+            index=self.index,
+            stride=self.stride * count,
+            limit=len(range(first, self.limit, count)),
+        )
+
     def position(self, number: int) -> int:
         """The position of the lane's sample `number`, which counts from 0."""
         number = number % self.limit if self.limit else number

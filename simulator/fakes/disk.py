@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -11,7 +12,13 @@ import trio
 from protocol.digest import Buffer, Digest, digest
 from protocol.errors import UserError
 from protocol.ports.disk import PROOFS_BYTES, PROOFS_KEPT, DiskFull
-from protocol.ports.disk_records import Checkpoint, LedgerMark, LedgerRecord, ViewRecord
+from protocol.ports.disk_records import (
+    Checkpoint,
+    HeldCertificate,
+    LedgerMark,
+    LedgerRecord,
+    ViewRecord,
+)
 from simulator.fakes.medium import (
     STANDS_BYTES,
     MemoryMedium,
@@ -20,6 +27,7 @@ from simulator.fakes.medium import (
     ledger_bytes,
 )
 
+Kept = TypeVar("Kept")
 # As many as the real disk keeps.
 KEPT = 3
 # Of all left branches together. The real disk keeps by age and size.
@@ -100,20 +108,7 @@ class MemoryDisk:
 
     async def save_ledger(self, record: LedgerRecord) -> None:
         new = _copied_ledger(record)
-
-        def put() -> Callable[[], None]:
-            old = self._medium.ledgers.get(new.run)
-            self._medium.ledgers[new.run] = new
-
-            def take_back() -> None:
-                if old is None:
-                    del self._medium.ledgers[new.run]
-                else:
-                    self._medium.ledgers[new.run] = old
-
-            return take_back
-
-        await self._write("the ledger", ledger_bytes(new), put)
+        await self._replace("the ledger", self._medium.ledgers, new.run, new, ledger_bytes(new))
 
     async def load_ledger(self, run: Digest) -> LedgerRecord | None:
         await trio.lowlevel.checkpoint()
@@ -121,19 +116,7 @@ class MemoryDisk:
         return _copied_ledger(record) if record else None
 
     async def save_mark(self, run: Digest, mark: LedgerMark) -> None:
-        def put() -> Callable[[], None]:
-            old = self._medium.marks.get(run)
-            self._medium.marks[run] = mark
-
-            def take_back() -> None:
-                if old is None:
-                    del self._medium.marks[run]
-                else:
-                    self._medium.marks[run] = old
-
-            return take_back
-
-        await self._write("the ledger's mark", STANDS_BYTES, put)
+        await self._replace("the ledger's mark", self._medium.marks, run, mark, STANDS_BYTES)
 
     async def load_mark(self, run: Digest) -> LedgerMark | None:
         await trio.lowlevel.checkpoint()
@@ -171,23 +154,20 @@ class MemoryDisk:
         return self._written_bytes
 
     async def save_view_records(self, run: Digest, records: Sequence[ViewRecord]) -> None:
-        def put() -> Callable[[], None]:
-            old = self._medium.view_records.get(run)
-            self._medium.view_records[run] = list(records)
-
-            def take_back() -> None:
-                if old is None:
-                    del self._medium.view_records[run]
-                else:
-                    self._medium.view_records[run] = old
-
-            return take_back
-
-        await self._write("the view records", STANDS_BYTES, put)
+        kept = self._medium.view_records
+        await self._replace("the view records", kept, run, list(records), STANDS_BYTES)
 
     async def load_view_records(self, run: Digest) -> list[ViewRecord]:
         await trio.lowlevel.checkpoint()
         return list(self._medium.view_records.get(run, ()))
+
+    async def save_held(self, run: Digest, held: Sequence[HeldCertificate]) -> None:
+        kept = self._medium.held
+        await self._replace("the times of adoption", kept, run, tuple(held), STANDS_BYTES)
+
+    async def load_held(self, run: Digest) -> list[HeldCertificate]:
+        await trio.lowlevel.checkpoint()
+        return list(self._medium.held.get(run, ()))
 
     async def append_certificate(self, run: Digest, number: int, certificate: bytes) -> None:
         def put() -> Callable[[], None]:
@@ -251,6 +231,25 @@ class MemoryDisk:
             raise ValueError(f"no {size} bytes at {offset}")
         found = self._kept(tip)
         return _slice(found, offset, offset + size) if found is not None else None
+
+    async def _replace(
+        self, what: str, kept: dict[Digest, Kept], run: Digest, new: Kept, size: int
+    ) -> None:
+        """Replace the only record of a kind that a run has."""
+
+        def put() -> Callable[[], None]:
+            old = kept.get(run)
+            kept[run] = new
+
+            def take_back() -> None:
+                if old is None:
+                    del kept[run]
+                else:
+                    kept[run] = old
+
+            return take_back
+
+        await self._write(what, size, put)
 
     async def _write(self, what: str, size: int, put: Callable[[], Callable[[], None]]) -> None:
         """Write a record: `put` puts it in place and returns a function that takes it back."""

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from protocol.digest import Digest
-from protocol.ports.disk_records import Checkpoint, LedgerMark, LedgerRecord, ViewRecord
+from protocol.ports.disk_records import (
+    Checkpoint,
+    HeldCertificate,
+    LedgerMark,
+    LedgerRecord,
+    ViewRecord,
+)
 
 # The size of the real disk's slot.
 STANDS_BYTES = 4096
@@ -43,6 +49,7 @@ class MemoryMedium:
         # By run and state: the number and the bytes.
         self.results: dict[Digest, dict[Digest, tuple[int, bytes]]] = {}
         self.view_records: dict[Digest, list[ViewRecord]] = {}
+        self.held: dict[Digest, tuple[HeldCertificate, ...]] = {}
         self.chains: dict[Digest, list[tuple[int, bytes]]] = {}
         self.proofs: dict[Digest, list[bytes]] = {}
 
@@ -62,7 +69,7 @@ class MemoryMedium:
             for checkpoint in checkpoints
         )
         kept += sum(ledger_bytes(record) for record in self.ledgers.values())
-        kept += STANDS_BYTES * (len(self.view_records) + len(self.marks))
+        kept += STANDS_BYTES * (len(self.view_records) + len(self.marks) + len(self.held))
         kept += sum(len(body) for kept in self.results.values() for _, body in kept.values())
         kept += sum(len(proof) for proofs in self.proofs.values() for proof in proofs)
         return kept + sum(len(body) for chain in self.chains.values() for _, body in chain)

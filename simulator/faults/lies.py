@@ -21,7 +21,9 @@ from protocol.messages.round import Announce, HoldReport, Inclusion, Plan, Vote
 from protocol.run.manifest import Manifest
 from simulator.faults.data_lies import SplitSum, WrongBytes, WrongDigest, WrongSum
 from simulator.faults.liar import Liar
+from simulator.faults.round_lies import ROUND_LIES
 from simulator.faults.trust_lies import TRUST_LIES
+from simulator.faults.work_lies import WORK_LIES
 
 # The length prefix announces a gigabyte.
 TOO_LONG = (1 << 30).to_bytes(LENGTH_BYTES, "big") + b"\0" * 64
@@ -237,4 +239,6 @@ LIES: dict[str, type[Liar]] = {
     "bad_state": BadState,
     "false_height": FalseHeight,
     **TRUST_LIES,
+    **ROUND_LIES,
+    **WORK_LIES,
 }

@@ -28,9 +28,11 @@ FRESH_KEYS = (2, 3, 10)
 FLOOD = 100
 # The certificates of a private branch.
 BRANCH_LENGTH = 9
+# Those of a branch that mints weight: a minute of work for two keys.
+MINTED = 300
 
 
-# How many certificates ago the keys that left certify again.
+# How many certificates before they left the keys certify again.
 OLD_CERTIFICATES = 3
 
 
@@ -55,7 +57,9 @@ class StrangersCertify(TrustLiar):
     def _forged(self, tip: Tip) -> list[bytes]:
         made = []
         for count in FRESH_KEYS:
-            signers = [Signer(self.rng.randbytes(32)) for _ in range(count)]
+            # Fewer keys than a certificate needs would not even look like one.
+            enough = max(count, self.manifest.group.min_peers)
+            signers = [Signer(self.rng.randbytes(32)) for _ in range(enough)]
             for record in (None, own_record(self.run, self.manifest, signers)):
                 forgery = Forgery(state=self.rng.randbytes(32), samples=OVERCLAIM)
                 chunks = self.situation.chunks
@@ -77,6 +81,7 @@ class PrivateBranch(TrustLiar):
     """
 
     unnoticed = "a certificate of two voters is one: patience and standing decide about it"
+    length: ClassVar[int] = BRANCH_LENGTH
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)  # type: ignore[arg-type]
@@ -102,7 +107,7 @@ class PrivateBranch(TrustLiar):
         branch = Lineage(self.run, self.manifest, self.situation.chunks)
         for one in lineage.path(lineage.root, tip):
             branch.add(one.raw, trusted=True)
-        for _ in range(BRANCH_LENGTH):
+        for _ in range(self.length):
             forgery = Forgery(
                 state=digest(tip.hash), samples=OVERCLAIM, step_norm=1e6, parent_votes=votes
             )
@@ -124,10 +129,21 @@ class PrivateBranch(TrustLiar):
         return [encode_signed(sign(self.signer, self.run, claimed))]
 
 
+class MintedBranch(PrivateBranch):
+    """The same with hundreds of certificates, once."""
+
+    length = MINTED
+
+    def _branch(self, tip: Tip) -> list[bytes]:
+        return super()._branch(tip) if self._claimed is None else []
+
+
 class OldKeys(PrivateBranch):
     """Forges a branch from certificates of before its node left, with the keys of all that left."""
 
     unnoticed = "the keys had votes then: standing and the day of a held certificate decide"
+    # How many certificates before the last one of all these keys the branch begins.
+    before_leaving: ClassVar[int] = OLD_CERTIFICATES
 
     def _branch(self, tip: Tip) -> list[bytes]:
         lineage = self.situation.lineage()
@@ -136,10 +152,19 @@ class OldKeys(PrivateBranch):
         peers = {one.peer for one in self.situation.accomplices()}
         path = lineage.path(lineage.root, tip)
         together = [one for one in path if peers <= {*one.plan.members}]
-        if len(together) <= OLD_CERTIFICATES:
+        if len(together) <= self.before_leaving:
             return []
-        before = lineage.tip(together[-1 - OLD_CERTIFICATES].hash)
+        before = lineage.tip(together[-1 - self.before_leaving].hash)
         return super()._branch(before) if before is not None else []
+
+
+class KeysSinceDeparture(OldKeys):
+    """The same, from the very certificate after which its node and the others left.
+
+    More voters stand on this branch than on the branch of those who stayed.
+    """
+
+    before_leaving = 0
 
 
 class Slander(TrustLiar):
@@ -160,6 +185,15 @@ class OverclaimedZeros(TrustLiar):
 
     def work(self, work: Work) -> Work:
         work.delta[:] = 0
+        return replace(work, samples=OVERCLAIM) if work.samples else work
+
+
+class Overclaim(TrustLiar):
+    """Claims a million samples for its work."""
+
+    unnoticed = "weights are bounded by those of the others, of earlier rounds and of both branches"
+
+    def work(self, work: Work) -> Work:
         return replace(work, samples=OVERCLAIM) if work.samples else work
 
 
@@ -188,8 +222,11 @@ TRUST_LIES: dict[str, type[Liar]] = {
     "strangers_certify": StrangersCertify,
     "flood_certificates": FloodCertificates,
     "private_branch": PrivateBranch,
+    "minted_branch": MintedBranch,
     "old_keys": OldKeys,
+    "keys_since_departure": KeysSinceDeparture,
     "slander": Slander,
+    "overclaim": Overclaim,
     "overclaimed_zeros": OverclaimedZeros,
     "noise": Noise,
     "negated": Negated,

@@ -103,12 +103,11 @@ class InferenceWorld:
         service = InferenceService(
             FakeLocalModel(stage),
             StageSettings(name="stage", layers=layers, count=0, cache_tokens=cache_tokens),
-            Signer(secret),
+            ReceiptDesk(MODEL, Signer(secret), self._keep),
             lambda: next(self._serials),
             self.refuse,
             lambda _line: None,
             random.Random(1),
-            ReceiptDesk(MODEL, Signer(secret), self._keep),
         )
         service.register(network)
         node = Node(network, stage, service)

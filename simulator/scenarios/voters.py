@@ -55,6 +55,19 @@ VOTERS: dict[str, Make] = {
         evaluation_speed=60.0,
         settle_timeout_s=90.0,
     ),
+    # Six of eight die, and all who kept the results of some rounds are among them. Then the power
+    # of the other two fails: they wrote their full state when the keepers were gone.
+    "trust-keepers-die": trust_story(
+        "trust-keepers-die",
+        140.0,
+        8,
+        (
+            *(f.Kill(node=i, at_s=22.0) for i in range(2, 8)),
+            f.PowerCut(at_s=90.0, back_s=1.0, spread_s=0.0),
+        ),
+        Wanted(rounds=14, votes=VotesWanted(degraded=(8, 16))),
+        settle_timeout_s=45.0,
+    ),
     "trust-even-split-8": halves(8),
     # Both halves wait for the grace, and a node of each restarts in it, at other times.
     "trust-split-clocks": trust_story(

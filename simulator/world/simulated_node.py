@@ -226,10 +226,12 @@ class SimulatedNode:
                 disk=MemoryDisk(self.medium),
                 offload=inline,
                 record=partial(witness.happened, self),
+                wall_clock_s=lambda: self.wall_clock_ns() / NANOSECONDS,
             ),
             trainer=self.trainer,
             name=f"n{self.index}",
             serial=self.wall_clock_ns,
+            exclusion_reason=self._excludes,
             on_event=partial(self._watch, witness),
         )
         try:
@@ -247,6 +249,10 @@ class SimulatedNode:
         if self.owner_records is None:
             self.owner_records = OwnerRecords(manifest.run, manifest.open().owner)
         return self.owner_records
+
+    def _excludes(self, peer: PeerId) -> str:
+        liar = self.injector.liar
+        return liar.excludes(peer) if liar is not None else ""
 
     def _watch(self, witness: NodeListener, event: Event) -> None:
         if isinstance(event, OfferMade):

@@ -227,6 +227,7 @@ class Swarm:
         usual: dict[str, Mapping[str, object]] = {
             "node": {"name": name},
             "network": {"listen_host": machine.host},
+            "page": {"enabled": False},
             "worker": {"threads": 1, "nice": self._nice, "device": "cpu"},
         }
         daemon.start(self._lifeline, usual | settings, arguments)

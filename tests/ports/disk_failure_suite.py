@@ -39,6 +39,7 @@ class DiskFailureSuite:
             (("certificate", 1, 0), ("certificate", 2, 0)),
             (("certificate", 1, 0), ("certificate", 1, 1)),
             (("mark", 1, 0), ("mark", 2, 0)),
+            (("held", 1, 0), ("held", 2, 0)),
             (("results", 1, 0), ("results", 2, 0)),
             (("results", 1, 0), ("results", 1, 1)),
             (("results", 1, 0), ("results", 1, 0)),
@@ -71,6 +72,7 @@ class DiskFailureSuite:
             ("proof", 1, 0),
             ("certificate", 1, 0),
             ("mark", 1, 0),
+            ("held", 1, 0),
             ("results", 1, 0),
         ):
             for step in range(MOST_STEPS):
@@ -94,6 +96,7 @@ class DiskFailureSuite:
             ("proof", 1, 0),
             ("certificate", 1, 0),
             ("mark", 1, 0),
+            ("held", 1, 0),
             ("results", 1, 0),
         ):
             await perform(disk, operation)
@@ -106,6 +109,7 @@ class DiskFailureSuite:
             ("proof", 2, 0),
             ("certificate", 2, 0),
             ("mark", 2, 0),
+            ("held", 2, 0),
             ("results", 2, 0),
             ("certificate", 1, 1),
         ):
@@ -121,6 +125,7 @@ class DiskFailureSuite:
             ("proof", 2, 0),
             ("certificate", 2, 0),
             ("mark", 2, 0),
+            ("held", 2, 0),
             ("results", 2, 0),
         ):
             await perform(disk, operation)

@@ -7,9 +7,11 @@ from typing import Protocol
 
 import numpy as np
 
+from protocol.membership.finality import HELD_KEPT
 from protocol.ports.disk import VIEW_RECORDS_KEPT, Disk
 from protocol.ports.disk_records import (
     Checkpoint,
+    HeldCertificate,
     LedgerMark,
     LedgerRecord,
     SentOffer,
@@ -125,6 +127,14 @@ def mark(next_seq: int) -> LedgerMark:
         drawn=next_seq * 8,
         sent=next_seq % 2 == 1,
     )
+
+
+def held(number: int) -> list[HeldCertificate]:
+    """Times of adoption: for a large number as many as are kept at most."""
+    return [
+        HeldCertificate(certificate=tip_of(number - i), since_s=1.75e9 + number * (i + 0.1))
+        for i in range(min(number, HELD_KEPT))
+    ]
 
 
 def results(number: int, branch: int = 0) -> list[bytes]:

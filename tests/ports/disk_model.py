@@ -5,13 +5,20 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from protocol.ports.disk import Disk, DiskFull
-from protocol.ports.disk_records import Checkpoint, LedgerMark, LedgerRecord, ViewRecord
+from protocol.ports.disk_records import (
+    Checkpoint,
+    HeldCertificate,
+    LedgerMark,
+    LedgerRecord,
+    ViewRecord,
+)
 from simulator.fakes.medium import PowerCut
 from tests.ports.disk_kit import (
     RUN,
     Medium,
     checkpoint,
     content,
+    held,
     ledger,
     mark,
     proof,
@@ -32,6 +39,7 @@ operations = st.lists(
         st.tuples(st.just("stands"), st.integers(1, 20), st.just(0)),
         st.tuples(st.just("proof"), st.integers(1, 6), st.just(0)),
         st.tuples(st.just("mark"), st.integers(1, 20), st.just(0)),
+        st.tuples(st.just("held"), st.integers(1, 20), st.just(0)),
         st.tuples(st.just("results"), st.integers(1, 6), st.integers(0, 1)),
         st.tuples(st.just("drop"), st.integers(0, 6), st.just(0)),
         st.tuples(st.just("cut power"), st.integers(0, 12), st.just(0)),
@@ -53,6 +61,7 @@ class Model:
         self.view_records: list[ViewRecord] = []
         self.proofs: list[bytes] = []
         self.mark: LedgerMark | None = None
+        self.held: list[HeldCertificate] = []
         # (number, branch)
         self.results: set[tuple[int, int]] = set()
 
@@ -66,6 +75,7 @@ class Model:
             self.view_records,
         )
         new.proofs, new.mark, new.results = list(self.proofs), self.mark, set(self.results)
+        new.held = self.held
         if what == "checkpoint":
             added = checkpoint(number, branch=branch)
             others = [old for old in self.checkpoints if old.tip != added.tip]
@@ -81,6 +91,8 @@ class Model:
             new.proofs.append(proof(number))
         elif what == "mark":
             new.mark = mark(number)
+        elif what == "held":
+            new.held = held(number)
         elif what == "results":
             new.results.add((number, branch))
         elif what == "drop":
@@ -100,6 +112,7 @@ class Model:
             and await disk.certificates(RUN, 0, 100) == [body for _, body in self.chain]
             and [await disk.load_proof(RUN, name) for name in await disk.proofs(RUN)] == self.proofs
             and await disk.load_mark(RUN) == self.mark
+            and await disk.load_held(RUN) == self.held
             and await _results_on(disk) == {kept: b"".join(results(*kept)) for kept in self.results}
         )
 
@@ -128,6 +141,8 @@ async def perform(disk: Disk, operation: Operation) -> None:
         await disk.save_proof(RUN, proof(number))
     elif what == "mark":
         await disk.save_mark(RUN, mark(number))
+    elif what == "held":
+        await disk.save_held(RUN, held(number))
     elif what == "results":
         await save_results(disk, number, branch)
     elif what == "drop":

@@ -12,6 +12,7 @@ from tests.ports.disk_kit import (
     RUN,
     MediumFactory,
     content,
+    held,
     ledger,
     mark,
     proof,
@@ -62,6 +63,19 @@ class DiskRecordSuite:
         await disk.save_view_records(RUN, stands(2))
         assert await medium.open().load_mark(RUN) == mark(5)
         assert await disk.load_mark(OTHER_RUN) is None
+
+    async def test_times_of_adoption_come_back(self, make_medium: MediumFactory) -> None:
+        """They come back after any number of changes, also as many as are kept at most."""
+        medium = make_medium()
+        disk = medium.open()
+        assert await disk.load_held(RUN) == []
+        for number in (1, 2, 200, 3):
+            await disk.save_held(RUN, held(number))
+            for opened in (disk, medium.open()):
+                assert await opened.load_held(RUN) == held(number)
+        await disk.save_view_records(RUN, stands(2))
+        assert await medium.open().load_held(RUN) == held(3)
+        assert await disk.load_held(OTHER_RUN) == []
 
     async def test_results_come_back_whole_and_in_any_range(
         self, make_medium: MediumFactory

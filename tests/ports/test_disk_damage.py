@@ -18,6 +18,7 @@ from tests.ports.disk_kit import (
     RUN,
     checkpoint,
     content,
+    held,
     ledger,
     mark,
     proof,
@@ -132,6 +133,7 @@ READS: dict[str, Callable[[FileDisk], Awaitable[object]]] = {
     "ledger.safetensors": lambda disk: disk.load_ledger(RUN),
     "stands": lambda disk: disk.load_view_records(RUN),
     "ledger-mark": lambda disk: disk.load_mark(RUN),
+    "held": lambda disk: disk.load_held(RUN),
     "checkpoints": lambda disk: disk.load_checkpoint(RUN),
     f"checkpoints/0000000001-{tip_of(1).hex()}.safetensors": lambda disk: disk.load_checkpoint(RUN),
 }
@@ -154,6 +156,7 @@ async def filled(root: Path) -> FileDisk:
     await disk.save_view_records(RUN, stands(1))
     await disk.append_certificate(RUN, 1, b"one")
     await disk.save_mark(RUN, mark(1))
+    await disk.save_held(RUN, held(1))
     return disk
 
 

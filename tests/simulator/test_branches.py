@@ -6,9 +6,11 @@ import pytest
 from msgspec.structs import replace
 
 from protocol.averaging.step_norm import MOST_USUAL, usual_norm
-from protocol.journal import RoundCertified
+from protocol.journal import RoundCertified, Warned
 from protocol.messages.round import TrustVote
+from simulator.faults.fault import SkewClock
 from simulator.playback.player import play
+from simulator.scenarios.attackers import STAYERS
 from simulator.scenarios.catalog import TRUST, scenario
 
 # Each of them takes about three seconds or more.
@@ -24,10 +26,21 @@ LONG = (
     "trust-siblings-often",
     "trust-two-of-many-graced",
     "trust-old-keys",
+    "trust-private-branch-merges",
+    "trust-merge-poison",
+    "trust-joiner-eclipsed",
+    "trust-censoring-leaders",
+    "trust-copies-differ",
+    "trust-keys-since-departure",
     "trust-sleeper",
     "trust-overclaimed-zeros",
     "trust-noise",
     "trust-negated",
+    "trust-stale-work",
+    "trust-foreign-work",
+    "trust-replayed-mean",
+    "trust-tenth-of-steps",
+    "trust-half-of-steps",
 )
 
 
@@ -57,6 +70,27 @@ def test_merge_right_after_a_certificate_finds_its_leader_in_the_first_view() ->
         if isinstance(event, RoundCertified) and not event.shares and event.state_digest
     ]
     assert [merge.view for merge in merges] == [0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("a_day_later", [True, False])
+def test_nodes_that_held_a_branch_for_a_day_name_the_command_that_leaves_it(
+    a_day_later: bool,
+) -> None:
+    """The day began in an earlier life of each node. Without that day there is nothing to say."""
+    story = scenario("trust-keys-since-departure", None, 1)
+    if not a_day_later:
+        days = tuple(each for each in story.schedule if not isinstance(each, SkewClock))
+        story = replace(story, schedule=days)
+    played = play(story)
+    warned = {
+        node.index: event.message
+        for node in played.world.nodes
+        for event in played.world.events(Warned, node=node.index)
+        if isinstance(event, Warned) and event.code == "FINAL"
+    }
+    assert set(warned) == ({*STAYERS} if a_day_later else set())
+    assert all("hypergpud run follow" in message for message in warned.values())
 
 
 def test_first_mean_after_lone_training_is_scaled_to_three_usual_steps() -> None:

@@ -56,7 +56,10 @@ PRIVATE = 0o077
     metavar="PORT",
     help="TCP port to listen on; 0: the port of the last start, else a free one.",
 )
-@click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")
+@click.option("--no-page", is_flag=True, help="Serve no page of this node.")
+@click.option(
+    "--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N, or several: cuda:0,cuda:1."
+)
 @click.option(
     "--allow-custom-task",
     is_flag=True,
@@ -78,6 +81,7 @@ def start(
     join: tuple[str, ...],
     name: str | None,
     port: str | None,
+    no_page: bool,
     device: str | None,
     allow_custom_task: bool,
     password_file: Path | None,
@@ -102,6 +106,8 @@ def start(
         flags |= {key: value for key, value in given.items() if value is not None}
         if allow_custom_task:
             flags["worker.allow_custom_task"] = "true"
+        if no_page:
+            flags["page.enabled"] = "false"
         config, origins = load_config(home, invocation.config, flags, os.environ)
         signer, secret = load_or_make_key(home)
         if not config.node.name:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from daemon.device.loops.exported_form import as_exported
 from daemon.device.loops.scorer import evaluating, same_random_numbers
 from daemon.device.messages import ExportModel, SampleModel
 from daemon.device.model.author_code import AuthorFault, MemoryShort, SampleFault, author_code
@@ -59,7 +60,7 @@ class ModelResults:
 
         `parameters` has shape (parameters,). Raises `ResultFault`.
         """
-        with self._model_with(parameters) as model:
+        with self._model_with(parameters) as model, as_exported(self._task, model):
             if isinstance(self._task, LanguageTask):
                 task = self._task
                 return tuple(

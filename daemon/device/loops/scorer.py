@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from daemon.device.loops.batches import checked_batch
+from daemon.device.loops.exported_form import as_exported
 from daemon.device.model.author_code import (
     AuthorFault,
     MemoryShort,
@@ -64,7 +65,10 @@ class HeldOutScorer:
                 f" {self._split.held_out} of {self._split.total:,} samples are held out"
             )
         self._task.held_out_indices = indices
-        with self._scoring(parameters, "evaluate()"):
+        with (
+            self._scoring(parameters, "evaluate()"),
+            as_exported(self._task, self._net.model),
+        ):
             figures = self._checked(self._task.evaluate(self._net.model))
         loss = figures.pop("loss")
         return Evaluation(

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from protocol.errors import UserError
@@ -69,6 +71,27 @@ def merged(model: nn.Module) -> nn.Module:
     """Return a copy of the base model with the adapter added to its weights."""
     plain: nn.Module = copy.deepcopy(model).merge_and_unload()  # type: ignore[operator]
     return plain
+
+
+@contextmanager
+def computing_merged(model: nn.Module) -> Iterator[None]:
+    """Let the model compute with the weights of `merged` inside the block.
+
+    Afterwards every tensor is the same as before. To subtract the adapter from its weights again
+    would round them.
+    """
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    weights = [layer.get_base_layer().weight for layer in layers]
+    kept = [weight.data for weight in weights]
+    try:
+        for weight, data in zip(weights, kept, strict=True):
+            weight.data = data.clone()
+        model.merge_adapter()  # type: ignore[operator]
+        yield
+    finally:
+        for layer, weight, data in zip(layers, weights, kept, strict=True):
+            weight.data = data
+            layer.merged_adapters.clear()
 
 
 def save_adapter(model: nn.Module, folder: Path) -> None:

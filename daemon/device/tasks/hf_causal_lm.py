@@ -8,6 +8,7 @@ base model. With LoRA, only the adapter is the run's vector.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,7 +19,13 @@ import torch.nn.functional as F
 from msgspec import Meta
 from torch import Tensor, nn
 
-from daemon.device.pretrained.adapters import add_adapter, is_adapted, merged, save_adapter
+from daemon.device.pretrained.adapters import (
+    add_adapter,
+    computing_merged,
+    is_adapted,
+    merged,
+    save_adapter,
+)
 from daemon.device.pretrained.causal_models import (
     context_limit,
     load_model,
@@ -163,6 +170,10 @@ class HfCausalLm(LanguageTask):
 
     def end_tokens(self) -> frozenset[int]:
         return frozenset({self._tokenizer.end})
+
+    def as_exported(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Let the model compute with its adapter merged, as `save_pretrained` writes it."""
+        return computing_merged(model) if is_adapted(model) else nullcontext()
 
     def save_pretrained(self, model: nn.Module, folder: Path, *, adapter: bool) -> None:
         """Write the model for `from_pretrained`: merged with its adapter, or the adapter alone."""

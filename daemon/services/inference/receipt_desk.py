@@ -46,7 +46,8 @@ class ReceiptDesk:
         held: Iterable[SignedReceipt] = (),
     ) -> None:
         """`held` are the receipts of this home, of any model and checked when they came."""
-        self._model, self._signer, self._keep = model, signer, keep
+        self._model, self._keep = model, keep
+        self.signer = signer
         self._held: dict[PeerId, ServiceReceipt] = {}
         # Tokens x layers that this process computed for each session, beyond its last receipt.
         self._work: dict[PeerId, int] = {}
@@ -91,7 +92,7 @@ class ReceiptDesk:
         check_receipt(
             receipt,
             model=self._model,
-            stage=self._signer.peer,
+            stage=self.signer.peer,
             session=session,
             layer_tokens=self._work.get(session, 0),
         )
@@ -113,4 +114,4 @@ class ReceiptDesk:
         async with self._writing:
             # A later receipt may have come while others were written.
             if self._held.get(session) is receipt:
-                await self._keep(countersign(signed, self._signer), session)
+                await self._keep(countersign(signed, self.signer), session)

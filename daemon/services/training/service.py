@@ -8,7 +8,9 @@ from functools import partial
 
 import trio
 
+from daemon.device.group.worker_group import WorkerGroup
 from daemon.device.process.trainer import WorkerTrainer
+from daemon.device.settings import devices_of
 from daemon.disk.initial_file import InitialFile
 from daemon.disk.task_file import save_task
 from daemon.home.batch_parts import BatchPartFile
@@ -54,18 +56,34 @@ class TrainingService:
         self._engine: Engine | None = None
         self._started = False
         manifest, settings = context.manifest.open(), shared_worker_settings(context.config)
-        # What the memory of a step depends on, beside the device itself.
-        depends_on = (
-            *(manifest.task, sorted(manifest.task_options.items()), manifest.inner.batch_size),
-            *(settings.device, settings.precision, settings.compile),
-        )
-        self._worker = WorkerTrainer(
-            manifest,
-            context.signer.peer,
-            settings,
-            context.record,
-            previous_task=previous_task,
-            parts=BatchPartFile(context.config.home, depends_on),
+
+        def batch_part(device: str) -> BatchPartFile:
+            # What the memory of a step depends on, beside the device itself.
+            depends_on = (
+                *(manifest.task, sorted(manifest.task_options.items()), manifest.inner.batch_size),
+                *(device, settings.precision, settings.compile),
+            )
+            return BatchPartFile(context.config.home, depends_on)
+
+        self._worker: WorkerTrainer | WorkerGroup = (
+            WorkerTrainer(
+                manifest,
+                context.signer.peer,
+                settings,
+                context.record,
+                previous_task=previous_task,
+                parts=batch_part(settings.device),
+            )
+            if len(devices_of(settings.device)) == 1
+            else WorkerGroup(
+                manifest,
+                context.signer.peer,
+                settings,
+                context.record,
+                offload=context.offload,
+                previous_task=previous_task,
+                parts=batch_part,
+            )
         )
 
     def register(self, network: Network) -> None:

@@ -8,7 +8,13 @@ import trio
 
 from protocol.digest import Buffer, Digest
 from protocol.errors import UserError
-from protocol.ports.disk_records import Checkpoint, LedgerMark, LedgerRecord, ViewRecord
+from protocol.ports.disk_records import (
+    Checkpoint,
+    HeldCertificate,
+    LedgerMark,
+    LedgerRecord,
+    ViewRecord,
+)
 
 
 class NullDisk:
@@ -50,6 +56,13 @@ class NullDisk:
     async def load_mark(self, run: Digest) -> LedgerMark | None:
         await trio.lowlevel.checkpoint()
         return None
+
+    async def save_held(self, run: Digest, held: Sequence[HeldCertificate]) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def load_held(self, run: Digest) -> list[HeldCertificate]:
+        await trio.lowlevel.checkpoint()
+        return []
 
     async def save_results(
         self, run: Digest, number: int, state: Digest, parts: Sequence[Buffer]

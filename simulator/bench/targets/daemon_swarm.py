@@ -90,6 +90,7 @@ class DaemonSwarm:
             {
                 "node": {"name": daemon.name},
                 "network": {"listen_host": LOOPBACK},
+                "page": {"enabled": False},
                 "worker": {"threads": 1, "device": "cpu"},
             },
             arguments,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from daemon.device.loops.exported_form import as_exported
 from daemon.device.model.flat_model import FlatModel
 from daemon.device.settings import WorkerSettings
 from daemon.device.tasks.catalog import load_task
@@ -189,8 +191,14 @@ def test_the_export_loads_in_transformers_with_equal_logits(
     shared.scored[:] = shared.anchor - shared.delta
     (window,) = task.batch(np.arange(4))
     net = loop._net
-    with net.computing_with(torch.from_numpy(shared.scored.copy())), torch.no_grad():
+    before = [tensor.clone() for tensor in net.model.state_dict().values()]
+    # The adapter's export computes as training does, the whole model's as evaluation does.
+    form = nullcontext() if adapter else as_exported(task, net.model)
+    with net.computing_with(torch.from_numpy(shared.scored.copy())), form, torch.no_grad():
         wanted = net.model(input_ids=window).logits
+    loop._guard.check_hand_over()
+    after = list(net.model.state_dict().values())
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     loop.export(ExportModel(id=0, folder=str(tmp_path), form="hf", adapter=adapter))
     if adapter:
         base = transformers.AutoModelForCausalLM.from_pretrained(folder / "tiny")
@@ -199,7 +207,7 @@ def test_the_export_loads_in_transformers_with_equal_logits(
         model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
     with torch.no_grad():
         found = model(input_ids=window).logits
-    assert torch.allclose(found, wanted, atol=1e-5)
+    assert torch.equal(found, wanted)
     start = transformers.AutoModelForCausalLM.from_pretrained(folder / "tiny")
     assert not torch.allclose(start(input_ids=window).logits, wanted, atol=1e-3)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import pytest
+import trio
 from msgspec.structs import replace
 
 from daemon.services.training.native.state.branch_policy import (
@@ -12,13 +13,17 @@ from daemon.services.training.native.state.branch_policy import (
     BranchPolicy,
     Course,
 )
+from daemon.services.training.native.state.held_store import HeldStore
 from daemon.swarm.forks import Fork, Signers
 from daemon.swarm.lineage import Lineage
 from protocol.certificates.tip import Tip, genesis
 from protocol.digest import Digest, digest
+from protocol.membership.finality import FINAL_S
 from protocol.membership.patience import Patience
 from protocol.membership.record import MembershipRecord, MergedBranch
-from protocol.membership.standing import FINAL_S, Branch, BranchStep
+from protocol.membership.standing import Branch, BranchStep
+from simulator.fakes.disk import MemoryDisk
+from simulator.fakes.medium import MemoryMedium
 
 VOTERS = tuple(f"v{i}" for i in range(6))
 RECORD = MembershipRecord(voters=VOTERS, tips=(digest(b"run"),))
@@ -56,12 +61,16 @@ class FakeLineage:
         self.forks = FakeForks(ours, theirs)
         self.followed = ""
         self.own: list[Any] = []
+        self.known: dict[Digest, Tip] = {}
 
     def path(self, old: Tip, new: Tip) -> list[Any]:
         return self.own
 
     def tip(self, name: Digest) -> Tip | None:
-        return None
+        return self.known.get(name)
+
+    def descends(self, new: Tip, old: Tip) -> bool:
+        return new.hash == old.hash
 
     def follows(self, tip: Tip) -> bool:
         return bool(self.followed) and tip.hash.hex().startswith(self.followed)
@@ -81,9 +90,21 @@ class Certified:
 def policy(ours: int, theirs: int) -> tuple[BranchPolicy, FakeLineage, list[str]]:
     lineage, warned = FakeLineage(ours, theirs), []
     made = BranchPolicy(
-        cast(Lineage, lineage), lambda code, message: warned.append(f"{code} {message}")
+        cast(Lineage, lineage),
+        held_store(lineage, MemoryMedium()),
+        lambda code, message: warned.append(f"{code} {message}"),
     )
     return made, lineage, warned
+
+
+def held_store(lineage: FakeLineage, medium: MemoryMedium, wall_clock_s: float = 0.0) -> HeldStore:
+    return HeldStore(
+        run=ROOT.hash,
+        disk=MemoryDisk(medium),
+        lineage=cast(Lineage, lineage),
+        wall_clock_s=lambda: wall_clock_s,
+        warn=lambda code, message: None,
+    )
 
 
 def patience(since: float = 0.0) -> Patience:
@@ -131,7 +152,7 @@ def test_branch_policy_absorbs_a_voter_once_in_a_while() -> None:
 def test_branch_policy_stays_on_a_branch_held_for_a_day_and_names_the_way_out() -> None:
     made, lineage, warned = policy(2, 4)
     lineage.own = [Certified()]
-    made.adopted(OURS.hash, 0.0)
+    made.adopted(OURS, 0.0)
     made.course(OURS, THEIRS, patience(), FINAL_S - MERGE_WAIT_S - 1.0)
     assert made.course(OURS, THEIRS, patience(), FINAL_S - 1.0) is Course.FOLLOW
     for _ in range(2):
@@ -147,3 +168,52 @@ def test_branch_policy_stays_where_the_nodes_owner_wants_it() -> None:
     lineage.followed = OURS.hash.hex()[:12]
     assert made.course(OURS, THEIRS, patience(), 1.0 + MERGE_WAIT_S) is Course.IGNORE
     assert made.course(OURS, THEIRS, patience(), 1e9) is Course.IGNORE
+
+
+async def test_branch_policy_stays_on_a_branch_held_for_a_day_over_a_restart() -> None:
+    """The hours between two lives count, and so do those of every life."""
+    lineage, medium, warned = FakeLineage(2, 4), MemoryMedium(), []
+    lineage.own = [Certified()]
+    lives = [(1e9, FINAL_S / 2), (1e9 + FINAL_S / 2, 0.0), (1e9 + FINAL_S, 0.0)]
+    courses = []
+    for wall_clock_s, later in lives:
+        held = held_store(lineage, medium, wall_clock_s)
+        await held.resume(OURS)
+        await held.write()
+        made = BranchPolicy(cast(Lineage, lineage), held, lambda code, message: warned.append(code))
+        now = trio.current_time()
+        made.course(OURS, THEIRS, patience(now - 1000.0), now - MERGE_WAIT_S)
+        courses.append(made.course(OURS, THEIRS, patience(now - 1000.0), now + later / 2))
+    assert courses == [Course.FOLLOW, Course.FOLLOW, Course.IGNORE]
+    assert warned == ["FINAL"]
+
+
+async def test_held_store_forgets_the_times_of_a_branch_that_the_node_left() -> None:
+    lineage, medium = FakeLineage(2, 4), MemoryMedium()
+    held = held_store(lineage, medium, 1e9)
+    await held.resume(OURS)
+    lineage.known = {OURS.hash: OURS}
+    held.adopted(THEIRS, trio.current_time())
+    assert not held.has_final([OURS.hash], trio.current_time() + 2 * FINAL_S)
+    assert held.has_final([THEIRS.hash], trio.current_time() + FINAL_S)
+    await held.write()
+    assert [one.certificate for one in medium.held[ROOT.hash]] == [THEIRS.hash]
+
+
+async def test_held_store_reports_a_full_disk_and_writes_later() -> None:
+    warned: list[str] = []
+    medium = MemoryMedium(capacity_bytes=0.0)
+    held = HeldStore(
+        run=ROOT.hash,
+        disk=MemoryDisk(medium),
+        lineage=cast(Lineage, FakeLineage(2, 4)),
+        wall_clock_s=lambda: 1e9,
+        warn=lambda code, message: warned.append(f"{code} {message}"),
+    )
+    await held.resume(OURS)
+    await held.write()
+    assert len(warned) == 1
+    assert warned[0].startswith("DISK_FULL the times of adoption were not written")
+    medium.capacity_bytes = float("inf")
+    await held.write()
+    assert medium.held[ROOT.hash][0].since_s == pytest.approx(1e9)

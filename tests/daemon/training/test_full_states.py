@@ -51,3 +51,20 @@ def test_full_state_ignores_the_limit_where_a_restart_could_not_do_without_it() 
     assert states.is_due(1 + MOST_CERTIFICATES, GB, 1.0)
     states.needed = True
     assert states.is_due(2, GB, 1.0)
+
+
+def test_full_state_is_due_once_all_who_keep_the_results_of_a_round_are_gone() -> None:
+    states, disk, _ = _full_states(hourly_bytes=1)
+    alive = {"a", "b", "c", "d"}
+    states.lives = alive.__contains__
+    states.is_due(1, GB, 0.0)
+    disk.written_bytes = GB
+    states.written(1, 0.0)
+    states.kept_elsewhere(2, frozenset("abc"))
+    states.kept_elsewhere(3, frozenset("bcd"))
+    alive -= {"b", "c"}
+    assert not states.is_due(3, GB, 1.0)
+    alive -= {"a"}
+    assert states.is_due(3, GB, 1.0)
+    states.written(2, 2.0)
+    assert not states.is_due(3, GB, 3.0), "the full state has what certificate 2 led to"

@@ -11,7 +11,9 @@ from daemon.disk.file_disk import FileDisk
 from daemon.home.run_repair import repair
 from daemon.swarm import certificate_shares
 from daemon.swarm.chain_sync import pack_record
+from protocol.errors import UserError
 from protocol.journal import WorkDropped
+from protocol.ports.disk_records import HeldCertificate
 from protocol.ports.offload import inline
 from tests.daemon.certified_home import (
     FOUR,
@@ -25,6 +27,7 @@ from tests.daemon.training.resumed_node import (
     resumed,
     start_error,
 )
+from tests.protocol.rounds import Made
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "emptied", "zeroed"])
@@ -50,6 +53,19 @@ async def test_an_unreadable_ledger_or_view_file_stops_the_node(tmp_path: Path, 
     assert "Is a directory" in error.what
     assert len(repair(home.folder, home.signed)) == 1
     assert (await resumed(home)).state_store.tip == home.tips[-1]
+
+
+async def test_unreadable_times_of_adoption_stop_the_node_until_they_are_set_aside(
+    tmp_path: Path,
+) -> None:
+    home = await CertifiedHome(tmp_path, 2).write()
+    held = [HeldCertificate(certificate=home.tips[-1].hash, since_s=1e9)]
+    await FileDisk(home.root, inline).save_held(home.run, held)
+    replace_by_folder(home.folder / "held", 0.0)
+    with pytest.raises(UserError, match="times of adoption of this run cannot be read"):
+        await FileDisk(home.root, inline).load_held(home.run)
+    assert len(repair(home.folder, home.signed)) == 1
+    assert await FileDisk(home.root, inline).load_held(home.run) == []
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "emptied", "zeroed"])
@@ -160,18 +176,22 @@ async def test_ledger_store_drops_work_that_forgotten_certificates_may_count(
     ]
 
 
-async def test_ledger_store_reports_work_that_is_left_behind_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_ledger_store_reports_work_that_is_left_behind_once(tmp_path: Path) -> None:
     """The state of the last certificate on disk is gone, and the node follows another branch."""
     home = await CertifiedHome(tmp_path, 3).write()
+    home.checkpoints[-1].unlink()
     node = await resumed(home)
-    store, last = node.state_store.ledger_store, node.lineage.path(home.tips[2], home.tips[3])
-    monkeypatch.setattr(store, "_ahead", list(last))
-    monkeypatch.setattr(node.lineage, "descends", lambda *_: False)
-    store.report_left(last, "no member served its state")
-    await store.move_to(home.tips[3], home.tips[3], [], [])
+    assert node.state_store.tip == home.tips[2]
+    lost = node.lineage.path(home.tips[2], home.tips[3])[0]
+    assert node.state_store.returning is not None
+    for seq in (4, 5):
+        tip = node.state_store.tip
+        made = Made(FOUR, tip, seq=seq, run=home.run, manifest=home.manifest)
+        entry = node.lineage.add(made.raw(), source="a member", asked=True)[0]
+        assert not node.lineage.descends(entry.tip, home.tips[3])
+        await node.state_store.move_to(entry.tip, [entry.certificate], [])
+    assert node.state_store.returning is None
     dropped = [event for event in node.recorded if isinstance(event, WorkDropped)]
-    assert [event.samples for event in dropped] == [
-        last[0].plan.offers[last[0].plan.index[FOUR[0].peer]].samples
+    assert [event.samples for event in dropped if "no member served" in event.reason] == [
+        lost.plan.offers[lost.plan.index[FOUR[0].peer]].samples
     ]

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from itertools import permutations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.membership.standing import (
-    FINAL_S,
     Branch,
     BranchStep,
-    is_final,
     preferred,
     rank,
     standing,
@@ -58,11 +55,6 @@ def test_preferred_goes_by_weight_and_then_by_hash_between_equals() -> None:
 
 def test_preferred_is_none_where_no_voter_stands() -> None:
     assert preferred([branch(1, (10, "40 41")), branch(2)], VOTERS) is None
-
-
-@pytest.mark.parametrize(("held_s", "final"), [(FINAL_S - 1, False), (FINAL_S, True)])
-def test_is_final_after_a_day(held_s: float, final: bool) -> None:
-    assert is_final(1000.0, 1000.0 + held_s) is final
 
 
 STEPS = st.lists(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -102,6 +103,8 @@ class NodePorts(msgspec.Struct, frozen=True, kw_only=True):
     disk: Disk
     offload: Offload
     record: Callable[[JournalEvent], None]
+    # The time of day, in seconds.
+    wall_clock_s: Callable[[], float] = time.time
 
     def refuse(self, reason: str, peer: PeerId, detail: str) -> None:
         """Record that a peer's input was refused."""

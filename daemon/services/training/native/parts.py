@@ -18,6 +18,7 @@ from daemon.services.training.native.rounds.round_log import RoundLog
 from daemon.services.training.native.state.branch_policy import BranchPolicy
 from daemon.services.training.native.state.downloads import Downloads
 from daemon.services.training.native.state.fork_choice import ForkChoice
+from daemon.services.training.native.state.held_store import HeldStore
 from daemon.services.training.native.state.return_trial import ReturnTrial
 from daemon.services.training.native.state.state_store import StateStore
 from daemon.services.training.native.state.state_sync import StateSync
@@ -30,6 +31,7 @@ from daemon.swarm.members import Members
 from daemon.swarm.messenger import Messenger
 from daemon.swarm.state_transfer import StateServer
 from protocol.averaging.vector_layout import Vector
+from protocol.certificates.tip import Tip
 from protocol.errors import OurFault
 from protocol.journal import Warned
 from protocol.membership.owner_record import OwnerRecords
@@ -104,6 +106,7 @@ async def resume_model(
         genesis=lambda: _genesis(context, ports, info, trainer),
     )
     state_store.anchor.is_read = peers.state_server.is_read
+    state_store.full_states.lives = peers.members.lives
     origin = await state_store.resume()
     await peers.fraud_proofs.resume()
     downloads = Downloads(
@@ -117,9 +120,9 @@ async def resume_model(
         refuse=ports.refuse,
     )
     trainer_link = TrainerLink(trainer, state_store, context.manifest.round, ports.record)
-    fork_choice = ForkChoice(
-        peers.lineage, peers.members, downloads, _policy(context, ports, peers.lineage)
-    )
+    held = await _held(context, ports, peers.lineage, state_store.tip)
+    policy = BranchPolicy(peers.lineage, held, _warner(ports)) if held is not None else None
+    fork_choice = ForkChoice(peers.lineage, peers.members, downloads, policy)
     parts = ModelParts(
         state_store=state_store,
         downloads=downloads,
@@ -161,18 +164,31 @@ async def resume_model(
             offload=ports.offload,
             round_log=round_log,
             record=ports.record,
+            held=held,
         ),
     )
     return parts, origin
 
 
-def _policy(context: EngineContext, ports: NodePorts, lineage: Lineage) -> BranchPolicy | None:
-    """Return the rules on branches of a run of rules 4; None before."""
+async def _held(
+    context: EngineContext, ports: NodePorts, lineage: Lineage, tip: Tip
+) -> HeldStore | None:
+    """Return since when this node has held its certificates; None before rules 4."""
     if context.manifest.rules < RULES_4:
         return None
-    return BranchPolicy(
-        lineage, lambda code, message: ports.record(Warned(code=code, message=message))
+    held = HeldStore(
+        run=context.run,
+        disk=ports.disk,
+        lineage=lineage,
+        wall_clock_s=ports.wall_clock_s,
+        warn=_warner(ports),
     )
+    await held.resume(tip)
+    return held
+
+
+def _warner(ports: NodePorts) -> Callable[[str, str], None]:
+    return lambda code, message: ports.record(Warned(code=code, message=message))
 
 
 async def _genesis(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 
+from daemon.services.training.native.state.held_store import HeldStore
 from daemon.swarm.forks import Fork
 from daemon.swarm.lineage import Lineage
 from protocol.averaging.replay import is_merge
@@ -18,13 +19,11 @@ from protocol.digest import Digest
 from protocol.identity import PeerId
 from protocol.membership.branch_merge import exhausted_voters
 from protocol.membership.patience import Patience
-from protocol.membership.standing import is_final, rank, standing
+from protocol.membership.standing import rank, standing
 
 # A branch of less standing waits so long for the other one's merge: a download of the state, and a
 # few tries of the merge's round.
 MERGE_WAIT_S = 120.0
-# The own certificates whose time of adoption is remembered: a day of rounds of half a minute.
-HELD_KEPT = 4096
 # The branches whose first sight is remembered.
 SEEN_KEPT = 64
 
@@ -44,11 +43,9 @@ class Course(Enum):
 class BranchPolicy:
     """The rules on branches of one node. Times are seconds of one monotonic clock."""
 
-    def __init__(self, lineage: Lineage, warn: Callable[[str, str], None]) -> None:
+    def __init__(self, lineage: Lineage, held: HeldStore, warn: Callable[[str, str], None]) -> None:
         """`warn` reports (code, message) what the node's owner should know."""
-        self._lineage, self._warn = lineage, warn
-        # When this node adopted each of its certificates, the oldest first.
-        self._held: dict[Digest, float] = {}
+        self._lineage, self._held, self._warn = lineage, held, warn
         # By tip of another branch: when this node first saw that it is preferred.
         self._seen: dict[Digest, float] = {}
         self._warned: set[Digest] = set()
@@ -64,11 +61,9 @@ class BranchPolicy:
         trusted = self._lineage.tip(self._trusted) if self._trusted is not None else None
         return trusted is not None and self._lineage.descends(trusted, tip)
 
-    def adopted(self, tip: Digest, now: float) -> None:
+    def adopted(self, tip: Tip, now: float) -> None:
         """Note that the node holds the certificate of `tip` from now on."""
-        self._held.setdefault(tip, now)
-        while len(self._held) > HELD_KEPT:
-            del self._held[next(iter(self._held))]
+        self._held.adopted(tip, now)
 
     def accepts(self, tip: Tip, target: Tip, patience: Patience | None, now: float) -> bool:
         """Return whether a node at `tip` may follow the certificates that lead to `target`.
@@ -136,8 +131,7 @@ class BranchPolicy:
     def _is_final(self, tip: Tip, fork: Fork, now: float) -> bool:
         """Return whether this node has held a certificate after the common ancestor for a day."""
         own = self._lineage.path(fork.ancestor, tip)
-        held = [self._held[one.hash] for one in own if one.hash in self._held]
-        return bool(held) and is_final(min(held), now)
+        return self._held.has_final((one.hash for one in own), now)
 
     def _warn_final(self, fork: Fork, ours: frozenset[PeerId], theirs: frozenset[PeerId]) -> None:
         name = fork.ancestor.hash

@@ -273,6 +273,6 @@ class ForkChoice:
         """React to the node's move to another certificate, by a downloaded or a computed state."""
         self._merges_failed = 0
         if self._policy is not None and tip is not None:
-            self._policy.adopted(tip.hash, now)
+            self._policy.adopted(tip, now)
         if downloaded:
             self._wary_until = 0.0

@@ -3,6 +3,10 @@
 Certificates and the results of rounds are durable by themselves (`result_store.py`), so a full
 state only shortens the way of a restart. It is written every few minutes. A limit on the bytes
 written in an hour makes it rarer, and never loses anything certified.
+
+Three members keep the results of a round. Where all of them are gone, nobody could come from an
+older full state to the tip any more, and a power cut would take the rest of the run back to that
+state. A full state is then due at once.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 
 from daemon.services.training.native.engine_context import ALONE_STATE_S, DiskRules
+from protocol.identity import PeerId
 from protocol.journal import JournalEvent, Warned
 
 HOUR_S = 3600.0
@@ -33,6 +38,10 @@ class FullStates:
         self.number: int | None = None
         # Whether a restart could not come from the last full state to this node's tip.
         self.needed = False
+        # Whether a peer is heard now.
+        self.lives: Callable[[PeerId], bool] = lambda _: True
+        # By number: who else keeps the results of a certificate since the last full state.
+        self._kept_by: dict[int, frozenset[PeerId]] = {}
         self._written_at: float | None = None
         self._warned_at = -HOUR_S
         # (time, bytes written since the start) about once a minute of the last hour.
@@ -45,6 +54,15 @@ class FullStates:
     def written(self, number: int, now: float) -> None:
         """Note that a full state is durable."""
         self.number, self._written_at, self.needed = number, now, False
+        self._kept_by = {each: kept for each, kept in self._kept_by.items() if each > number}
+
+    def kept_elsewhere(self, number: int, keepers: frozenset[PeerId]) -> None:
+        """Note that only these peers made the results of certificate `number` durable."""
+        self._kept_by[number] = keepers
+
+    def _is_out_of_reach(self) -> bool:
+        """Return whether all who keep the results of one certificate are gone."""
+        return any(not any(map(self.lives, keepers)) for keepers in self._kept_by.values())
 
     def hourly_bytes(self, now: float) -> int:
         """Return what the disk wrote in the last hour."""
@@ -67,6 +85,8 @@ class FullStates:
             # The first certified model can be exported at once.
             return True
         if tip_number - self.number >= MOST_CERTIFICATES:
+            return True
+        if self._is_out_of_reach():
             return True
         spacing_s = self._rules.full_state_s
         if now - self._written_at < (min(spacing_s, ALONE_STATE_S) if alone else spacing_s):

@@ -227,7 +227,11 @@ class LedgerStore:
             await self._offload(work)
 
     def _leave_behind(self, tip: Tip) -> None:
-        """Report the work of certificates on disk that `tip` does not lead to any more."""
+        """Report the work of certificates on disk that `tip` does not lead to any more.
+
+        They were on disk at the start, and nobody served their states. What the ledger on disk
+        held of their work is no loss: it waits in the ledger.
+        """
         ahead = [(each, self._lineage.tip(each.hash)) for each in self._ahead]
         self._ahead = [
             each
@@ -239,7 +243,7 @@ class LedgerStore:
             for each, made in ahead
             if each not in self._ahead and (made is None or not self._lineage.descends(tip, made))
         ]
-        self.report_left(left, "no peer served its state")
+        self.report_left(left, "no member served its state")
 
     async def recover(self, tip: Tip) -> None:
         """Go on at the owner's recovery: what was trained on the branch of before is dropped."""
@@ -251,6 +255,7 @@ class LedgerStore:
                 self.ledger.drop(next_seq),
                 f"the run's owner took the run back to certificate {tip.number}",
             )
+            self._leave_behind(tip)
             self.tip = tip.hash
 
         async with self._lock:
@@ -281,11 +286,7 @@ class LedgerStore:
             self._report_dropped(dropped, self._reason(certificate, counted, known))
 
     def report_left(self, lost: list[OpenCertificate], why: str) -> None:
-        """Report this node's work that only certificates of a branch held which it leaves.
-
-        A move past certificates on disk reports the same work no second time.
-        """
-        self._ahead = [each for each in self._ahead if each not in lost]
+        """Report this node's work that only certificates of a branch held which it leaves."""
         samples = sum(
             one.plan.offers[one.plan.index[self._me]].samples
             for one in lost

@@ -235,24 +235,11 @@ class StateStore:
         before = self.tip
         self.anchor.adopt(tip.hash)
         self.tip = tip
+        returning = self.returning
+        held = self.lineage.tip(returning.certificate) if returning is not None else None
+        if held is not None and not self.lineage.descends(held, tip):
+            self.returning = None
         await self.ledger_store.move_to(before, tip, path, losses)
-
-    def left_behind(self, tip: Tip) -> list[OpenCertificate]:
-        """Return the certificates with this node's work that a move to `tip` leaves behind.
-
-        They were on disk at the start, and no member served their states. The ledger has settled
-        their work. Returns them once.
-        """
-        held = self.lineage.tip(self.returning.certificate) if self.returning is not None else None
-        if held is None or self.lineage.descends(held, tip):
-            return []
-        self.returning = None
-        settled = self.ledger.settled
-        return [
-            one
-            for one in self.lineage.path(tip, held)
-            if 0 < one.listed.get(self._me, 0) <= settled
-        ]
 
     async def state_at(self, tip: Tip) -> State | None:
         """Return copies of the state of a tip, from memory or from any branch on disk.

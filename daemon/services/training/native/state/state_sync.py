@@ -15,6 +15,7 @@ from daemon.services.training.native.engine_context import ALONE_STATE_S
 from daemon.services.training.native.exchange.result_buffer import OwnSums
 from daemon.services.training.native.rounds.round_log import RoundLog
 from daemon.services.training.native.state.downloads import Arrived
+from daemon.services.training.native.state.held_store import HeldStore
 from daemon.services.training.native.state.state_store import StateStore
 from daemon.services.training.native.training.trainer_link import TrainerLink
 from daemon.swarm.ancestry import LineageEntry
@@ -24,7 +25,7 @@ from daemon.swarm.lineage import Lineage
 from protocol.averaging.replay import State, is_merge
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.merge import merge_parents
-from protocol.certificates.result_keepers import keeper_voted
+from protocol.certificates.result_keepers import keeper_voted, keepers
 from protocol.certificates.tip import Tip
 from protocol.digest import Digest, merkle_root
 from protocol.journal import JournalEvent, Warned
@@ -47,7 +48,9 @@ class StateSync:
         offload: Offload,
         round_log: RoundLog,
         record: Callable[[JournalEvent], None],
+        held: HeldStore | None,
     ) -> None:
+        """`held` has the times of adoption of a run of rules 4; None before."""
         self.adopted_at = trio.current_time()
         # The records of the lineage that are not on disk yet, as (number, record).
         self.unwritten: list[tuple[int, bytes]] = []
@@ -56,7 +59,7 @@ class StateSync:
         self._trainer_link = trainer_link
         self._offload = offload
         self._round_log = round_log
-        self._record = record
+        self._record, self._held = record, held
         # Certificates whose results no voter made durable.
         self._unkept: list[OpenCertificate] = []
         self._writing = trio.Lock()
@@ -151,23 +154,12 @@ class StateSync:
             if self._state_store.manifest.rules >= RULES_4:
                 lost = self._lineage.path(tip, state_store.tip)
                 state_store.ledger_store.report_left(lost, "more voters stand on the other branch")
-        elif behind := state_store.left_behind(tip):
-            state_store.ledger_store.report_left(behind, "no member served its state")
         joining = state_store.ledger_store.joins(state_store.tip, path)
         await self._trainer_link.end_trajectory(joining=joining)
         had_offer = state_store.ledger.pending > 0
         await state_store.move_to(tip, path, sums.losses)
         self.unwritten.extend(_records(path, above))
-        self._unkept.extend(
-            certificate
-            for certificate in path
-            if not keeper_voted(
-                certificate.voters,
-                certificate.outcome,
-                certificate.plan,
-                certificate.inclusion,
-            )
-        )
+        self._note_keepers(path)
         state_store.full_states.needed |= any(is_merge(certificate) for certificate in path)
         self.adopted_at = since if overlaps else trio.current_time() - age_s
         steps = [
@@ -188,6 +180,19 @@ class StateSync:
             age_s = trio.current_time() - since
         votes = path[-1].votes if path else ()
         return CertificateAdopted(tip=tip, age_s=age_s, full=self._is_any_full(path), votes=votes)
+
+    def _note_keepers(self, path: list[OpenCertificate]) -> None:
+        """Note who keeps the results of each certificate of `path`."""
+        for one in path:
+            if is_merge(one):
+                # Every member made a merged state durable before it voted.
+                continue
+            if not keeper_voted(one.voters, one.outcome, one.plan, one.inclusion):
+                self._unkept.append(one)
+                continue
+            kept_by = frozenset(keepers(one.outcome, one.plan, one.inclusion))
+            if self._state_store.me not in kept_by:
+                self._state_store.full_states.kept_elsewhere(one.outcome.number, kept_by)
 
     def _is_any_full(self, path: list[OpenCertificate]) -> bool:
         """Return whether a quorum of its parent's voters signed one of these certificates."""
@@ -231,6 +236,8 @@ class StateSync:
             self.unwritten[:0] = await self._state_store.write(
                 records, trio.current_time, full=full
             )
+            if self._held is not None:
+                await self._held.write()
 
     async def write_if_due(self) -> None:
         """Write the full state of a node whose rounds end without a certificate, if it is due."""

@@ -229,6 +229,7 @@ def _trouble(state: StatusState, event: journal.Trouble) -> None:
 def _ordered(state: StatusState, event: journal.OwnerOrdered) -> None:
     order = event.action if event.action in ("pause", "stop") else ""
     state.run = replace(state.run, order=order)
+    state.ordered_at = natural(event.at)
 
 
 def _nothing(state: StatusState, event: journal.JournalEvent) -> None:

@@ -13,7 +13,7 @@ EXPLAINED: Mapping[str, str] = {
     "network.bulk_port": "TCP port of gradients; 0: the system chooses one",
     "network.one_port": "take gradients at listen_port too, so that one open port is enough",
     "network.mdns": "find members of the run on the same LAN, and be found by them",
-    "network.upnp": "ask the home router by UPnP or NAT-PMP to send both ports here",
+    "network.upnp": "ask the home router by UPnP, NAT-PMP or PCP to let others call both ports",
     "network.hivemind_port": "TCP port of hivemind, in runs with that engine; 0: the system"
     " chooses one",
     "network.join": "multiaddrs of nodes already in the swarm, or /dnsaddr/NAME for those in DNS",

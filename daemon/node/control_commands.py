@@ -11,6 +11,8 @@ from daemon.control.server import Handler
 from daemon.journal import Journal
 from daemon.network.network import LibP2PNetwork
 from daemon.node.shutdown import Shutdown
+from daemon.node.stage_report import report_stage
+from daemon.services.inference.service import InferenceService
 from daemon.services.service import Service
 from protocol.errors import Unreachable, UserError
 from protocol.journal import JournalEvent, RoundAveraged, RoundCertified, Trouble, Warned
@@ -48,6 +50,7 @@ class NodeControl:
             "resume": self._resume,
             "finish": self._finish_round,
             "network": self._diagnose,
+            "stage": self._stage,
         }
 
     async def run(self) -> None:
@@ -138,6 +141,18 @@ class NodeControl:
             return msgspec.json.encode(await self._network.diagnose())
         except Unreachable as error:
             raise UserError("STOPPING", "The node is stopping.", why=str(error)) from None
+
+    async def _stage(self) -> bytes:
+        """Report the stage that this node serves beside training."""
+        for service in self._working():
+            if isinstance(service, InferenceService) and self._network is not None:
+                return report_stage(service, self._network)
+        raise UserError(
+            "STAGE",
+            "This home's node serves no model.",
+            why="the setting inference.model is empty",
+            fix="hypergpud config set inference.model MODEL, then start again",
+        )
 
     def _working(self) -> Sequence[Service]:
         """The services. Raises `UserError` for a node that has none yet."""

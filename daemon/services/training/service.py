@@ -21,7 +21,7 @@ from daemon.services.training.hivemind.engine import HivemindEngine
 from daemon.services.training.hivemind.settings import peer_settings
 from daemon.services.training.native.engine import NativeEngine
 from daemon.services.training.native.engine_context import DiskRules, NodePorts, engine_context
-from daemon.services.training.worker_settings import worker_settings
+from daemon.services.training.worker_settings import shared_worker_settings
 from daemon.system.trio_types import TaskStatus
 from protocol.errors import OurFault
 from protocol.identity import PeerId
@@ -55,7 +55,7 @@ class TrainingService:
         self._binding, self._exclusion_reason = binding, exclusion_reason
         self._engine: Engine | None = None
         self._started = False
-        manifest, settings = context.manifest.open(), worker_settings(context.config)
+        manifest, settings = context.manifest.open(), shared_worker_settings(context.config)
 
         def batch_part(device: str) -> BatchPartFile:
             # What the memory of a step depends on, beside the device itself.

@@ -181,6 +181,7 @@ class NativeEngine:
             nursery.start_soon(model.trainer_link.attend)
             await nursery.start(peers.follower.run)
             nursery.start_soon(rounds.watch_steps, self._trainer)
+            nursery.start_soon(rounds.watch_sleep)
             # Certificates may have come while the trainer was starting.
             rounds.lineage_changed()
             task_status.started()

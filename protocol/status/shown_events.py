@@ -19,6 +19,7 @@ _QUIET = (
     journal.ReachReport,
     journal.TrafficReport,
     journal.CheckpointWritten,
+    journal.ClockReport,
     journal.DiskReport,
     journal.QuorumReport,
     journal.RewardsReport,

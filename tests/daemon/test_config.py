@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.config.loader import load_config, write_default_config
 from daemon.config.explanations import EXPLAINED
+from daemon.config.loader import load_config, write_default_config
 from daemon.config.settings import Config, default_toml, keys, variable
 from protocol.errors import UserError
 

@@ -48,7 +48,7 @@ def test_a_shipped_task_passes_every_part() -> None:
     ("name", "words"),
     [
         ("Raises", "checked_tasks.py"),
-        ("NotANumber", "The loss is nan"),
+        ("NotANumber", "checked_tasks.py:37 loss()), with sample"),
         ("BadEvaluation", 'not a dict with a "loss"'),
         ("Nowhere", "defines no Nowhere"),
     ],

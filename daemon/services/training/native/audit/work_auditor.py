@@ -7,12 +7,13 @@ voter's statements, which travel in its next offers. Nothing in a round waits fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
 import trio
 
+from daemon.services.training.native.audit.audit_points import audit_points
 from daemon.services.training.native.audit.contributions import Contributions
 from daemon.services.training.native.engine_context import EngineContext, NodePorts
 from daemon.services.training.native.state.state_store import StateStore
@@ -29,7 +30,8 @@ from protocol.audit.samples import (
     named_total,
 )
 from protocol.audit.score import NO_WORK, score_of
-from protocol.averaging.vector_layout import Vector, element_range
+from protocol.averaging.encoded_mean import EncodedMean
+from protocol.averaging.vector_layout import Vector
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.tip import Tip
 from protocol.codec import codec_named
@@ -232,22 +234,22 @@ class WorkAuditor:
         if mean is None:
             return
         try:
-            moved, reference, is_zero = await self._offload(
-                partial(self._moved, anchor, mean, runs, parts)
+            points = await self._offload(
+                partial(audit_points, anchor, mean, self._codec, runs, parts)
             )
         except PeerFault as fault:
             self._refuse(fault.reason, peer, str(fault))
             self._score(certificate, peer, 0.0, "its contribution does not decode")
             return
         size_bytes = sum(len(part) for part in parts)
-        if is_zero:
+        if points is None:
             self._budget = self._budget.audited(seconds=0.0, size_bytes=size_bytes)
             self._score(certificate, peer, 0.0, "its contribution is zero")
             return
         positions = np.concatenate([groups.own, groups.others])
         try:
-            with_mean = await self._trainer.group_losses(reference, positions)
-            with_work = await self._trainer.group_losses(moved, positions)
+            with_mean = await self._trainer.group_losses(points.at_the_mean(), positions)
+            with_work = await self._trainer.group_losses(points.at_the_work(), positions)
         except TrainerLost:
             return
         except EvaluationFailed:
@@ -263,33 +265,15 @@ class WorkAuditor:
         half = len(groups.own)
         self._score(certificate, peer, score_of(advantages[:half], advantages[half:]), "")
 
-    async def _mean(self, certificate: OpenCertificate) -> Vector | None:
+    async def _mean(self, certificate: OpenCertificate) -> EncodedMean | None:
         """Return the certificate's mean, once this node has adopted it; None if it does not."""
         store = self._state_store
         for _ in range(MEAN_POLLS):
             mean = await store.results.mean_of(certificate)
             if mean is not None:
-                out = np.empty(self._info.parameters, np.float32)
-                return await self._offload(partial(mean.decode, 0, out))
+                return mean
             await trio.sleep(MEAN_POLL_S)
         return None
-
-    def _moved(
-        self, anchor: Vector, mean: Vector, runs: Sequence[tuple[int, int]], parts: Sequence[bytes]
-    ) -> tuple[Vector, Vector, bool]:
-        """Return the anchor less the contribution, and less the mean, in the fetched chunks.
-
-        The third value says whether the contribution is zero there.
-        """
-        moved, reference, is_zero = anchor.copy(), anchor.copy(), True
-        for (first, stop), part in zip(runs, parts, strict=True):
-            begin, end = element_range(first, stop, anchor.size)
-            values = np.empty(end - begin, np.float32)
-            self._codec.decode(part, values)
-            is_zero = is_zero and not values.any()
-            moved[begin:end] -= values
-            reference[begin:end] -= mean[begin:end]
-        return moved, reference, is_zero
 
     def _score(self, certificate: OpenCertificate, peer: PeerId, score: float, reason: str) -> None:
         said = self.history.add(peer, score)

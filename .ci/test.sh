@@ -9,6 +9,14 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 failed=()
 
+# Tests start hundreds of processes. Without files of bytecode, each of them compiles our sources
+# again: half a second of a daemon's start, and nine seconds of each collection of the tests.
+unset PYTHONDONTWRITEBYTECODE
+
+# pytest imports every file that it collects, for 20 seconds of processor time, so the second half
+# names its files. tests/conftest.py refuses a test that has the mark elsewhere.
+mapfile -t alone < <(grep -rl 'mark\.alone' tests --include='test_*.py')
+
 # Runs one half: a name, then pytest's arguments.
 half() {
     local name=$1
@@ -21,7 +29,7 @@ half() {
 
 half "tests that run two at a time" -n "$jobs" --dist worksteal -m "not slow and not alone"
 # These measure a time or fill the machine with daemons, so each runs by itself.
-half "tests that run alone" -m "alone and not slow"
+half "tests that run alone" -m "alone and not slow" "${alone[@]}"
 
 echo
 echo "== Skipped, and why:"

@@ -2,8 +2,11 @@
 
 Figures of money and reputation are computed from them. A node appends each certificate that it
 adopts to its chain on disk, and the record of a merge contains the other branch's certificates.
-Record numbers only grow. So a reader that continues after the last number misses nothing and reads
+Record numbers grow, so a reader that continues after the last number misses nothing and reads
 nothing twice, across restarts and merges.
+
+A node that leaves its branch, for another one or for the owner's recovery, writes from an earlier
+number on. The last record that the reader read is then gone. The reader begins anew.
 """
 
 from __future__ import annotations
@@ -41,6 +44,8 @@ class _Read(msgspec.Struct, frozen=True, kw_only=True):
 
     certificates: tuple[OpenCertificate, ...]
     unreadable: str = ""
+    # The record of the last certificate; None without any.
+    last: bytes | None = None
 
 
 class CertifiedFeed:
@@ -56,7 +61,9 @@ class CertifiedFeed:
         offload: Offload,
         record: Callable[[JournalEvent], None],
         handlers: Sequence[CertificateHandler],
+        begin_anew: Callable[[], None] = lambda: None,
     ) -> None:
+        """`begin_anew` is called before all certificates come once more: the branch was left."""
         self._disk, self._run, self._manifest, self._offload = (
             disk,
             signed.run,
@@ -64,7 +71,10 @@ class CertifiedFeed:
             offload,
         )
         self._record, self._handlers = record, tuple(handlers)
+        self._begin_anew = begin_anew
         self._next = 1
+        # The last record that was read; it has the number before `_next`.
+        self._last: bytes | None = None
         # Set while the disk cannot be read.
         self._waiting = False
         self.caught_up = trio.Event()
@@ -106,10 +116,16 @@ class CertifiedFeed:
 
     async def _read(self) -> bool:
         """Pass on new certificates. Returns whether more may come later."""
+        if self._last is not None and self._last not in await self._disk.certificates(
+            self._run, self._next - 1, 1
+        ):
+            self._next, self._last = 1, None
+            self._begin_anew()
         while records := await self._disk.certificates(self._run, self._next, READ_AT_ONCE):
             found = await self._offload(partial(self._open, tuple(records)))
             if found.certificates:
                 self._next = max(self._next, found.certificates[-1].outcome.number + 1)
+                self._last = found.last
                 for handle in self._handlers:
                     handle(found.certificates)
             if found.unreadable:
@@ -121,9 +137,11 @@ class CertifiedFeed:
 
     def _open(self, records: Sequence[bytes]) -> _Read:
         certificates: list[OpenCertificate] = []
+        last: bytes | None = None
         for record in records:
             try:
                 certificates += opened_record(record, self._run, self._manifest)
             except PeerFault as fault:
-                return _Read(certificates=tuple(certificates), unreadable=str(fault))
-        return _Read(certificates=tuple(certificates))
+                return _Read(certificates=tuple(certificates), unreadable=str(fault), last=last)
+            last = record
+        return _Read(certificates=tuple(certificates), last=last)

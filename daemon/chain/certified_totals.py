@@ -8,7 +8,7 @@ Each pair of peer and sequence number counts once, as settlement pays it once
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -28,9 +28,17 @@ class HeartbeatFigures(msgspec.Struct, frozen=True, kw_only=True):
 class CertifiedTotals:
     """Adds up one node's certified samples."""
 
-    def __init__(self, me: PeerId, paid: PaidWork | None = None) -> None:
-        """`paid` decides what counts in a run of rules 4; None counts all that is listed."""
-        self._me, self._paid = me, paid
+    def __init__(self, me: PeerId, pay_rules: Callable[[], PaidWork | None] = lambda: None) -> None:
+        """`pay_rules` makes what decides about pay in a run of rules 4; None counts all listed."""
+        self._me, self._pay_rules = me, pay_rules
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forget all certificates: they come once more, without those of a branch that was left.
+
+        The pay rules are made again, with the owner's recoveries that the home knows now.
+        """
+        self._paid = self._pay_rules()
         # Own certificates whose pay is not certain yet, by the number of the certificate.
         self._waiting: dict[int, OpenCertificate] = {}
         # The sequence numbers of this node's offers that a certificate lists.

@@ -93,15 +93,17 @@ class Payee:
         self._wallet: UnlockedWallet | None = None
         self._payout: Address | None = None
         self._chain: Chain | None = None
-        checked = self._run.manifest.rules >= RULES_4
-        self.figures = CertifiedTotals(
-            peer,
-            PaidWork(signed.run, self._run.manifest, self._recoveries()) if checked else None,
-        )
+        self.figures = CertifiedTotals(peer, self._pay_rules)
         settlement = self._run.manifest.settlement
         self._registrar = (
             None if settlement is UNSET else Registrar(settlement, peer, record, time.time)
         )
+
+    def _pay_rules(self) -> PaidWork | None:
+        """Return what decides about pay; None in runs where all that is listed is paid."""
+        if self._run.manifest.rules < RULES_4:
+            return None
+        return PaidWork(self._run.run, self._run.manifest, self._recoveries())
 
     def _recoveries(self) -> Mapping[Digest, Recovery]:
         """Return the owner's recoveries that this home knows, by name."""

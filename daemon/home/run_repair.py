@@ -15,7 +15,14 @@ from daemon.disk.atomic import no_fault, set_aside
 from daemon.disk.chain_file import ChainFile, write_chain
 from daemon.disk.checkpoint_file import checkpoints_in, read_checkpoint
 from daemon.disk.ledger_file import read_ledger
-from daemon.disk.run_folder import CERTIFICATES, CHECKPOINTS, LEDGER, LEDGER_MARK, VIEW_RECORDS
+from daemon.disk.run_folder import (
+    CERTIFICATES,
+    CHECKPOINTS,
+    HELD,
+    LEDGER,
+    LEDGER_MARK,
+    VIEW_RECORDS,
+)
 from daemon.disk.slots_file import SlotsFile
 from daemon.disk.tensors import DamagedFile
 from daemon.swarm.chain_sync import unpack_record
@@ -40,6 +47,7 @@ def repair(folder: Path, signed: SignedManifest) -> list[str]:
     _ledger(folder / LEDGER, run, states if certified else None, sentences)
     _slots(folder / VIEW_RECORDS, "view records", sentences)
     _slots(folder / LEDGER_MARK, "figures of the ledger's mark", sentences)
+    _slots(folder / HELD, "times of adoption", sentences)
     return sentences
 
 

@@ -20,6 +20,7 @@ from protocol.network.network_report import (
     mapping_line,
     port_line,
     remedy_for,
+    remedy_for_misnamed,
 )
 from protocol.ports.network import Link
 
@@ -66,7 +67,8 @@ async def diagnose(
     bulk = port_line(listeners.bulk_port, [one.bulk for one in results if one.bulk is not None])
     local = primary_hosts()
     ipv4, ipv6 = (family_line(version, local, results) for version in (4, 6))
-    verdict, mapping = judge(len(links), results), parts.own.mapping
+    advertised, mapping = monitor.misnamed, parts.own.mapping
+    verdict = judge(len(links), results, advertised)
     return NetworkReport(
         verdict=verdict,
         sentence=SENTENCES[verdict],
@@ -87,7 +89,11 @@ async def diagnose(
             for link in links
         ),
         relayed_for_others_bytes=parts.traversal.relay.figures().relayed_bytes,
-        remedy=remedy_for(verdict, control, bulk, mapping, ipv4, only_443=only_443),
+        remedy=(
+            remedy_for_misnamed(advertised, monitor.reach.observed, control.port)
+            if verdict == "misnamed"
+            else remedy_for(verdict, control, bulk, mapping, ipv4, only_443=only_443)
+        ),
         took_s=trio.current_time() - began,
     )
 

@@ -20,10 +20,10 @@ from daemon.network.traversal.relay import RelayFigures
 from protocol.identity import PeerId
 from protocol.network.network_report import NetworkReport
 from protocol.network.port_mapping import PortMapping
-from protocol.network.reachability import Reachability
+from protocol.network.reachability import Reachability, reachability_text
 from protocol.ports.byte_stream import ByteStream, StreamHandler
 from protocol.ports.endpoint import Endpoint
-from protocol.ports.network import Link, LinkChange, Source, Traffic
+from protocol.ports.network import Link, LinkChange, RelayUse, Source, Traffic
 
 
 class LibP2PNetwork:
@@ -106,6 +106,11 @@ class LibP2PNetwork:
         """Whether others can call this node, as far as its members' calls have shown."""
         return self._running.reach
 
+    @property
+    def reach_text(self) -> str:
+        """One sentence for a person: what others can do with this node's address."""
+        return reachability_text(self.reach, self._running.misnamed)
+
     def members(self) -> tuple[str, ...]:
         """Multiaddrs of other members of what this node provides, connected now or a while ago.
 
@@ -119,6 +124,10 @@ class LibP2PNetwork:
     def unreachable(self) -> frozenset[PeerId]:
         # Where a connection is up, its streams can carry bulk bytes too.
         return self._unreachable.now(trio.current_time()) - self._connections.peers()
+
+    def relays(self) -> Mapping[PeerId, RelayUse]:
+        used = self._running.relays().items()
+        return {peer: use for peer, use in used if self.path_to(peer).kind == "relayed"}
 
     def keep(self, peers: frozenset[PeerId]) -> None:
         self._priority.keep(peers)

@@ -134,12 +134,13 @@ def _traversal(permanent: PermanentParts, host: Host, listeners: Listeners) -> T
         reach_of=permanent.admitted.reach_of,
     )
     ports = OwnPorts(control=listeners.port, bulk=listeners.bulk_port)
-    advertised = tuple(address.host for address in listeners.addresses)
+    hosts = tuple(address.host for address in listeners.addresses)
 
     def own_hosts() -> tuple[str, ...]:
-        return (*primary_hosts(), *advertised)
+        return (*primary_hosts(), *hosts)
 
-    return TraversalServices(context, ports, own_hosts, permanent.settings.relay)
+    advertised = listeners.addresses if permanent.settings.advertise else ()
+    return TraversalServices(context, ports, own_hosts, permanent.settings.relay, advertised)
 
 
 def _lan(permanent: PermanentParts, listeners: Listeners) -> LanDiscovery:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 import trio
 from libp2p.network.stream.net_stream import NetStream
@@ -18,6 +20,7 @@ from protocol.identity import PeerId
 from protocol.network.port_mapping import PortMapping
 from protocol.network.reachability import UNKNOWN_REACHABILITY, Reachability, Way
 from protocol.ports.endpoint import Endpoint
+from protocol.ports.network import RelayUse
 
 
 class RunningParts(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +91,15 @@ class WhileRunning:
     def reach(self) -> Reachability:
         """Whether others can call this node, as far as is known."""
         return self.parts.traversal.monitor.reach if self.parts else UNKNOWN_REACHABILITY
+
+    @property
+    def misnamed(self) -> str:
+        """What the user advertises, where members see this node elsewhere; else empty."""
+        return self.parts.traversal.monitor.misnamed if self.parts else ""
+
+    def relays(self) -> Mapping[PeerId, RelayUse]:
+        """The relay of the last relayed bulk connection to each peer."""
+        return self.parts.traversal.connector.relays if self.parts else {}
 
     def relay_figures(self) -> RelayFigures:
         """What this node relays for others."""

@@ -39,6 +39,7 @@ class NodeChain:
             in_thread,
             node.journal.record,
             (self._payee.figures.add, node.journal.certified),
+            self._payee.figures.begin_anew,
         )
 
     async def prepare(self) -> Binding | None:

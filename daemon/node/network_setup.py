@@ -24,7 +24,6 @@ from protocol.journal import (
     ReachReport,
     TrafficReport,
 )
-from protocol.network.reachability import reachability_text
 from protocol.ports.network import Network
 from protocol.rules.versions import RULES_4
 from protocol.run.manifest import SignedManifest
@@ -110,7 +109,7 @@ def _reach_report(network: LibP2PNetwork) -> ReachReport:
         callable=reach.callable,
         nat=reach.nat,
         observed=reach.observed,
-        text=reachability_text(reach),
+        text=network.reach_text,
         unreachable=tuple(sorted(network.unreachable())),
         relay_sessions=relay.sessions,
         relayed_bytes=relay.relayed_bytes,

@@ -26,6 +26,7 @@ from protocol.status.figures import (
     size,
     tail,
 )
+from protocol.status.quorum_text import last_full_words, patience_words
 
 LEVELS = {
     "good": ("✓", "Good"),
@@ -93,6 +94,11 @@ def _vote_rows(status: Status) -> list[Row]:
         return []
     full = "the last certificate is degraded" if summary.is_degraded else "certified in full"
     rows: list[Row] = [("Voters", count(len(summary.voters)), full)]
+    if last_full := last_full_words(summary, status.run.quorum, status.as_of):
+        rows.append(("Last full certificate", last_full, ""))
+    patience, why = patience_words(status.run.quorum)
+    if patience:
+        rows.append(("Patience", patience, why))
     if summary.newcomers:
         rows.append(("Newcomers", count(len(summary.newcomers)), summary.newcomers[0].reason))
     if summary.clipped:

@@ -32,6 +32,10 @@ MAX_STRETCHES = 4
 MAX_UNREACHABLE = 16
 """The peers that an offer names as unreachable, of 10 bytes each: a quarter of a large group."""
 
+MAX_RELAYED = 32
+"""The relayed paths that an offer names, of 25 bytes each: a group in which all others have none
+but relayed paths."""
+
 ShortName = Annotated[bytes, Meta(min_length=NAME_BYTES, max_length=NAME_BYTES)]
 
 
@@ -71,6 +75,17 @@ class DataStretch(
     # place in the reserve on are of the reserve alone, which begins again there.
     first: Natural
     count: Annotated[int, Meta(ge=1, le=MAX_DRAWN)]
+
+
+class RelayedPath(
+    msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
+):
+    """A path that a third node passes on, as the end that asked for the relay knows it."""
+
+    to: ShortName
+    relay: ShortName
+    # The most that the relay's owner lets it pass on, bits a second; 0: no cap.
+    cap_bps: Natural = 0
 
 
 class FirstReady(
@@ -170,6 +185,8 @@ class TrustReady(
     data: Annotated[tuple[DataStretch, ...], Meta(max_length=MAX_STRETCHES)] = ()
     # The short names of peers to which every path failed (`protocol/planning/paths.py`).
     unreachable: Annotated[tuple[ShortName, ...], Meta(max_length=MAX_UNREACHABLE)] = ()
+    # The sender's paths through relays (`protocol/planning/relay_load.py`).
+    relayed: Annotated[tuple[RelayedPath, ...], Meta(max_length=MAX_RELAYED)] = ()
 
 
 def task_of(offer: Ready) -> bytes:

@@ -14,9 +14,10 @@ from protocol.identity import PeerId
 from protocol.network.port_mapping import PortMapping
 from protocol.network.reachability import DialBackResult, Nat, PathKind
 
-Verdict = Literal["callable", "only_by_relay", "nobody_answers", "not_measured"]
+Verdict = Literal["callable", "misnamed", "only_by_relay", "nobody_answers", "not_measured"]
 SENTENCES: dict[Verdict, str] = {
     "callable": "Others can call you.",
+    "misnamed": "Others cannot call you: network.advertise leads elsewhere.",
     "only_by_relay": "Others reach you only through other members, or where you call them.",
     "nobody_answers": "Nobody answers: this node is connected to no other.",
     "not_measured": "No member has called this node back yet.",
@@ -123,12 +124,17 @@ def mapping_line(mapping: PortMapping, now: float) -> MappingLine:
     )
 
 
-def judge(connected: int, results: Sequence[DialBackResult]) -> Verdict:
-    """The verdict, from the number of connected peers and the members' calls."""
+def judge(connected: int, results: Sequence[DialBackResult], advertised: str) -> Verdict:
+    """The verdict, from the number of connected peers and the members' calls.
+
+    `advertised` is what the user advertises, where it does not lead here; else empty.
+    """
     if not connected:
         return "nobody_answers"
     if not results:
         return "not_measured"
+    if advertised:
+        return "misnamed"
     arrived = any(one.control and one.bulk is not False for one in results)
     return "callable" if arrived else "only_by_relay"
 
@@ -172,4 +178,13 @@ def remedy_for(
         f"Turn on UPnP at your router, or forward its TCP ports {named} to {here}, let them in at"
         f" the firewall, and set under [network]: {settings}, advertise ="
         f' ["/ip4/{ipv4.observed or "YOUR ADDRESS"}/tcp/{control.port}"].'
+    )
+
+
+def remedy_for_misnamed(advertised: str, observed: str, port: int) -> str:
+    """What to do where `advertised` does not lead to the node that members see at `observed`."""
+    right = f"/ip{6 if ':' in observed else 4}/{observed}/tcp/{port}"
+    return (
+        f"network.advertise names {advertised}, and members see this node at {observed}: set"
+        f' advertise = ["{right}"] under [network], or remove the setting.'
     )

@@ -28,6 +28,7 @@ from protocol.network.coordinate import (
 )
 from protocol.network.flows import Flows, flows_of
 from protocol.network.peer_observation import PeerObservation, short_name
+from protocol.network.relayed_pairs import RelayedPair, relayed_pairs
 from protocol.network.samples import median
 
 UNKNOWN = 0
@@ -77,6 +78,8 @@ class NetworkSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     failure_rate: float
     measured: bool
     longest_us: int = FAR_US
+    # What members send each other through relays.
+    relayed: tuple[RelayedPair, ...] = ()
 
 
 def snapshot_of(offers: Sequence[tuple[PeerId, Ready]]) -> NetworkSnapshot:
@@ -117,6 +120,7 @@ def snapshot_of(offers: Sequence[tuple[PeerId, Ready]]) -> NetworkSnapshot:
             (observation.rtt_us for views in seen for _, observation in views), default=FAR_US
         ),
         measured=located > 0 and located >= ENOUGH * len(offers),
+        relayed=relayed_pairs(offers, ups, downs),
     )
 
 

@@ -127,6 +127,27 @@ def conclude(
     return Reachability(callable=arrived, nat=nat, observed=observed)
 
 
+def misnamed(results: Iterable[DialBackResult], advertised: Sequence[str]) -> str:
+    """Where members see this node, if it is at none of the addresses that the user advertises.
+
+    Only members of an advertised family that see the node at a public address count.
+
+    Args:
+        results: what came of the members' calls, which went to where they see the node.
+        advertised: IP addresses that lead to another machine or to the router before this one.
+
+    Returns:
+        The address that members see; empty where it is advertised, or where nothing is known.
+    """
+    families = {":" in host for host in advertised}
+    seen = [
+        result.observed
+        for result in results
+        if (":" in result.observed) in families and not is_private(result.observed)
+    ]
+    return seen[-1] if seen and not set(seen) & set(advertised) else ""
+
+
 def ways_to(own: Reachability, peer: Reachability, *, seen_elsewhere: bool) -> tuple[Way, ...]:
     """The ways to try from this node to a peer, best first.
 
@@ -172,8 +193,17 @@ def order_relays(offers: Iterable[RelayOffer]) -> list[PeerId]:
     return [offer.relay for offer in sorted(offers, key=cost) if offer.sessions < offer.most]
 
 
-def reachability_text(reach: Reachability) -> str:
-    """One sentence for a person: what others can do with this node's address."""
+def reachability_text(reach: Reachability, advertised: str = "") -> str:
+    """One sentence for a person: what others can do with this node's address.
+
+    Args:
+        advertised: what the user advertises, where it does not lead here (`misnamed`).
+    """
+    if advertised:
+        return (
+            f"Others cannot call this node: network.advertise names {advertised}, and members see"
+            f" this node at {reach.observed}. Correct the setting, or remove it."
+        )
     at = f" at {reach.observed}" if reach.observed else ""
     if reach.callable is None:
         return "No other member has tried to call this node yet."

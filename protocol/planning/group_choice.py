@@ -32,8 +32,9 @@ from protocol.planning.group_proposals import (
     nearest_count,
 )
 from protocol.planning.group_size_history import FEW_ROUNDS, MORE_ROUNDS, GroupSizeHistory
-from protocol.planning.time_model import TimeEstimate, TimeModel, VectorSizes
+from protocol.planning.time_model import TimeEstimate, TimeModel
 from protocol.planning.unmeasured_choice import choose_unmeasured, without_prediction
+from protocol.planning.vector_sizes import VectorSizes
 
 LARGE_GAIN, SMALL_GAIN = 0.15, 0.03
 """Gains that justify another size, as shares of the time with the last size.

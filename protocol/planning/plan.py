@@ -45,8 +45,10 @@ from protocol.planning.group_size_history import GroupSizeHistory
 from protocol.planning.paced_plan import check_length, paced
 from protocol.planning.paths import without_path
 from protocol.planning.places import RANKS, choose_among_members, placed
+from protocol.planning.relay_load import relay_text
 from protocol.planning.round_length import round_length
-from protocol.planning.time_model import TimeModel, VectorSizes
+from protocol.planning.time_model import TimeModel
+from protocol.planning.vector_sizes import VectorSizes
 from protocol.rules.registry import rule_set, rules_of
 from protocol.rules.versions import CURRENT_RULES, RULES_4
 from protocol.run.admission import check_admission
@@ -159,6 +161,7 @@ def make_plan(
         # Newcomers reduce nothing. Their false sums would own a slice until the audits find them.
         in_time, choice = choose_among_members(in_time, members, bounds, choose)
     reason = choice.reason
+    reason += relay_text(_snapshot(in_time).relayed, choice.groups)
     if len(drawn) > len(chosen):
         reason += (
             f"; {len(drawn)} nodes were ready, but a plan holds {MAX_GROUP_LIMIT}: "

@@ -10,7 +10,8 @@
 
 Each step takes as long as its slowest member: what its uplink or downlink must move, or what its
 longest path carries of one slice, whichever is more. To this come half a round trip for the last
-byte, and the work that each message makes.
+byte, and the work that each message makes. What relays carry is added: it shares their links with
+their own slices.
 
 Then the expected cost of losses is added: the cost of a lost member times the probability of losing
 one. Petals and PCCL measure that cost; the form is that of `T(M) = ... + [1 - (1 - p)^M] x repair`.
@@ -26,6 +27,8 @@ from protocol.network.coordinate import Coordinate, estimate_us
 from protocol.network.network_snapshot import UNKNOWN, NetworkSnapshot
 from protocol.network.samples import median
 from protocol.planning.group_proposals import Groups
+from protocol.planning.relay_load import relay_s
+from protocol.planning.vector_sizes import VectorSizes
 
 MESSAGE_S = 0.005
 """Seconds for one message at one end.
@@ -41,14 +44,6 @@ SECOND_US = 1_000_000
 
 EXTREMES = 3
 """Members of a group from which distances are measured: the longest path ends near one of them."""
-
-
-class VectorSizes(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes of the whole vector as an offer, as partial sums, and as a result."""
-
-    offer: int
-    partial: int
-    result: int
 
 
 class TimeEstimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +78,7 @@ class TimeModel:
         self._up = [float(member.uplink_bps or uplink) for member in snapshot.members]
         self._down = [float(member.downlink_bps or downlink) for member in snapshot.members]
         self._at = [member.at for member in snapshot.members]
+        self._relayed, self._usual_bps = snapshot.relayed, float(min(uplink, downlink))
 
     def weakest(self, groups: Groups) -> tuple[list[int], list[int]]:
         """Return the weakest uplink and downlink of each position, by which slices are sized."""
@@ -157,6 +153,7 @@ class TimeModel:
                 distance += (self._bits.offer * away + self._bits.result * gathered) * reach
         close = 2 * max(max(reaches) for reaches in (*group_reach, everywhere)) / 2 / SECOND_US
         total = scatter + close + reduce + rest
+        total += relay_s(self._relayed, groups, shares, self._bits, self._usual_bps)
         return TimeEstimate(
             seconds=total + self._loss_s(groups, largest), distance=distance / SECOND_US
         )

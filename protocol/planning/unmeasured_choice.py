@@ -22,7 +22,8 @@ from protocol.planning.group_proposals import (
     nearest_count,
 )
 from protocol.planning.group_size_history import GroupSizeHistory
-from protocol.planning.time_model import TimeModel, VectorSizes
+from protocol.planning.time_model import TimeModel
+from protocol.planning.vector_sizes import VectorSizes
 
 UNMEASURED_GROUP = 32
 """So many members average well enough in one group on any network, until something is measured."""

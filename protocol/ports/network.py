@@ -45,6 +45,14 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     matters: bool
 
 
+class RelayUse(msgspec.Struct, frozen=True, kw_only=True):
+    """A relay that passes this node's bulk bytes to one peer on."""
+
+    relay: PeerId
+    # The most that the relay's owner allows, bits a second; 0: no cap.
+    cap_bps: float = 0.0
+
+
 class LinkChange(msgspec.Struct, frozen=True, kw_only=True):
     """A peer became reachable (`up`) or was lost; `reason` is one sentence."""
 
@@ -171,6 +179,9 @@ class Network(Protocol):
 
         A peer that is gone is among them too, and one that nobody tried to reach is not.
         """
+
+    def relays(self) -> Mapping[PeerId, RelayUse]:
+        """The peers to which bulk bytes go through a relay now, and that relay."""
 
     def keep(self, peers: frozenset[PeerId]) -> None:
         """Prefer exactly these peers to strangers wherever something is scarce.

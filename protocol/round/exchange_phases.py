@@ -10,6 +10,7 @@ from protocol.messages.round import HoldReport
 from protocol.round import actions as a
 from protocol.round import events as e
 from protocol.round import fetch_phase, leader_inclusion, offer_phase, vote_phase
+from protocol.round.awaited_work import awaited
 from protocol.round.phase import Phase
 from protocol.round.quorum import majority_lost
 from protocol.round.state import RoundState
@@ -81,14 +82,14 @@ def _reduce_without(state: RoundState, now: float, peer: PeerId, how: str) -> Tr
 def _report_held(state: RoundState) -> Transition:
     """Report to the leader what this node holds.
 
-    The first report follows when the node holds all that living members of its group offered. From
-    then on it reports every change.
+    The first report follows when the node holds all that living members of its group offered,
+    newcomers aside. From then on it reports every change.
     """
     plan = state.plan
     assert plan is not None
     group = plan.layout.group_members(plan.index[state.context.me])
     absent = state.absent
-    wanted = {i for i in group if plan.offers[i].samples and plan.members[i] not in absent}
+    wanted = {i for i in awaited(state, plan) & set(group) if plan.members[i] not in absent}
     if not (state.hold_reported or wanted <= state.held_contributors):
         return state, []
     report = HoldReport(plan=plan.digest, contributors=tuple(sorted(state.held_contributors)))

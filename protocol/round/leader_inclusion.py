@@ -9,6 +9,7 @@ from protocol.messages.base import MAX_REASON_CHARS
 from protocol.messages.round import Inclusion
 from protocol.planning.plan import OpenPlan
 from protocol.round import actions as a
+from protocol.round.awaited_work import awaited, newcomers_s, offering
 from protocol.round.inclusion_reasons import MAX_INCLUSIONS, failure, inclusion_reason
 from protocol.round.leader_plan import self_last
 from protocol.round.phase import Phase
@@ -48,7 +49,7 @@ def _slow(plan: OpenPlan, state: RoundState, now: float) -> frozenset[PeerId]:
         others = held.keys() - late
         unheld = {
             j
-            for j in _offering(plan) & alive & set(group)
+            for j in offering(plan) & alive & set(group)
             if sum(j in held[i] for i in others - {j}) < ENOUGH * len(others - {j})
         }
         slow |= late | unheld
@@ -63,14 +64,10 @@ def _reducers(plan: OpenPlan) -> tuple[int, ...]:
     return tuple(i for i in range(len(plan.members)) if plan.layout.sums(i))
 
 
-def _offering(plan: OpenPlan) -> frozenset[int]:
-    """The members with anything to offer."""
-    return frozenset(i for i, offer in enumerate(plan.offers) if offer.samples)
-
-
 def try_include(state: RoundState, now: float, *, final: bool) -> Transition:
     """Send the first inclusion once every live reducer holds all that its group's members offered.
 
+    Where only work of newcomers is missing, the deadline comes soon (`newcomers_s`).
     With `final`, include what they all hold now. Every live owner of a group holds an included
     contribution whole, so one set of contributors holds for the whole vector.
     """
@@ -87,8 +84,10 @@ def try_include(state: RoundState, now: float, *, final: bool) -> Transition:
     reports, lost = state.leader_state.hold_reports, _lost(state)
     alive = [i for i, peer in enumerate(plan.members) if peer not in lost]
     reducers = [i for i in _reducers(plan) if i in alive]
-    wanted = _offering(plan) & frozenset(alive)
+    wanted = offering(plan) & frozenset(alive)
     contributors: set[int] = set()
+    # Whether the work of all members has arrived, and whether everybody's has.
+    members_in = complete = True
     for g, group in enumerate(plan.layout.groups):
         offered = wanted.intersection(group)
         holdings = [
@@ -96,9 +95,12 @@ def try_include(state: RoundState, now: float, *, final: bool) -> Transition:
             for i in reducers
             if plan.layout.group_of[i] == g
         ]
-        if not final and any(not offered <= holding for holding in holdings):
-            return state, []
+        complete &= all(offered <= holding for holding in holdings)
+        members_in &= all(offered & awaited(state, plan) <= holding for holding in holdings)
         contributors |= offered.intersection(*holdings) if holdings else frozenset()
+    if not final and not complete:
+        soon = now + newcomers_s(state, plan) if members_in else state.deadline
+        return replace(state, deadline=min(state.deadline, soon)), []
     return _send_inclusion(state, now, 1, alive, frozenset(contributors), wanted - contributors)
 
 

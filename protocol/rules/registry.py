@@ -36,7 +36,7 @@ from protocol.planning.group_choice import choose, choose_2
 from protocol.planning.group_proposals import GroupBounds
 from protocol.planning.group_size_history import GroupSizeHistory
 from protocol.planning.round_length import next_round_s
-from protocol.planning.time_model import VectorSizes
+from protocol.planning.vector_sizes import VectorSizes
 from protocol.rules.versions import FIRST_RULES, RULES_2, RULES_4, refusal
 from protocol.run.manifest import Manifest, Outer, RoundRules
 from protocol.run.manifest_versions import RULES_3

@@ -34,6 +34,7 @@ def note_membership(state: StatusState, event: journal.RoundCertified) -> None:
         contributors=whole(len(event.shares)),
         is_degraded=event.is_degraded,
         last_full_at=known.last_full_at if event.is_degraded else natural(event.at),
+        last_full=known.last_full if event.is_degraded else whole(event.number),
     )
 
 
@@ -79,8 +80,9 @@ def membership_trouble(state: StatusState) -> str:
         return ""
     if summary.is_degraded:
         return (
-            "The last certificate is degraded: not more than half of the voters signed it. Start"
-            " the nodes that vote, or, as the owner: hypergpud run recover"
+            "The last certificate is degraded: not more than half of the voters signed it"
+            + (f"; the last full one was number {summary.last_full}" if summary.last_full else "")
+            + ". Start the nodes that vote, or, as the owner: hypergpud run recover"
         )
     if summary.clipped * 3 > summary.contributors:
         return (

@@ -93,7 +93,8 @@ class MembershipSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     Of the last round's `contributors`, `clipped` weighed less than their samples. `is_degraded`
     says that not more than half of the voters signed the last certificate, `last_full_at` when the
-    last one was signed by more. `audits` are this node's own, the newest first.
+    last one was signed by more, and `last_full` its number. `audits` are this node's own, the
+    newest first.
     """
 
     voters: tuple[PeerId, ...] = ()
@@ -102,4 +103,5 @@ class MembershipSummary(msgspec.Struct, frozen=True, kw_only=True):
     contributors: int = 0
     is_degraded: bool = False
     last_full_at: float | None = None
+    last_full: int | None = None
     audits: tuple[AuditSummary, ...] = ()

@@ -129,7 +129,8 @@ def verdict_of(state: StatusState, now: float) -> LeveledText:
     if state.stopped is not None:
         return level, sentence
     quorum = state.run.quorum
-    if quorum is not None and not quorum.full and not quorum.reason:
+    weak = membership_trouble(state)
+    if quorum is not None and not quorum.full and not quorum.reason and not weak:
         last = f"the last full one was number {count(quorum.last_full)}"
         sentence = f"{sentence}. The newest certificate has no quorum of its voters; {last}"
         level = level if level == "bad" else "warning"
@@ -137,10 +138,10 @@ def verdict_of(state: StatusState, now: float) -> LeveledText:
     if worse_model := overfitting(points) or rising(points):
         sentence = f"{sentence}. {worse_model}"
         level = level if level == "bad" else "warning"
-    if weak := membership_trouble(state):
+    if weak:
         sentence = f"{sentence}. {weak}"
         level = level if level == "bad" else "warning"
-    if apart := _without_path(state, now):
+    if apart := _without_path(state, now) or _cut_off(state):
         sentence = f"{sentence}. {apart}"
         level = level if level == "bad" else "warning"
     for worse, trouble in sorted(state.troubles.values()):
@@ -165,6 +166,21 @@ def _without_path(state: StatusState, now: float) -> str:
         f"No path to {state.name_of(apart[0])}{others}: {own.lower()}, and no member relays between"
         " the two, so that a round holds one of them at a time. Forward a port to this node, or let"
         " a member that can be called relay (network.relay = true)"
+    )
+
+
+def _cut_off(state: StatusState) -> str:
+    """Say that nobody is left through whom other nodes reach this one; else empty."""
+    known = [peer for peer in state.peers.values() if peer.role == "node"]
+    if state.you.reach.callable is not False or not known:
+        return ""
+    if any(peer.connected for peer in known):
+        return ""
+    others = quantity(len(known), "other node is", "other nodes are")
+    return (
+        f"{others} out of reach: others cannot call this node, and no node"
+        " that can be called is connected. This node goes on when one comes back, or with a port"
+        " forwarded to it (hypergpud doctor --network)"
     )
 
 

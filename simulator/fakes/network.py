@@ -15,13 +15,7 @@ from protocol.errors import Unreachable
 from protocol.identity import PeerId, short
 from protocol.ports.byte_stream import ByteStream, StreamHandler
 from protocol.ports.endpoint import Endpoint
-from protocol.ports.network import (
-    MAX_GOSSIP_BYTES,
-    Link,
-    LinkChange,
-    Source,
-    Traffic,
-)
+from protocol.ports.network import MAX_GOSSIP_BYTES, Link, LinkChange, RelayUse, Source, Traffic
 from simulator.fakes.connection import HEADER_BYTES, FakeConnection, TrafficCounter, is_cut
 from simulator.fakes.gossip import FakeGossip, FakeSubscription, GossipMessage
 from simulator.fakes.link_changes import FakeLinkChanges
@@ -228,6 +222,10 @@ class FakeNetwork:
 
     def unreachable(self) -> frozenset[PeerId]:
         return self._unreachable.now(trio.current_time())
+
+    def relays(self) -> Mapping[PeerId, RelayUse]:
+        """None: no node of a fake swarm is behind a router."""
+        return {}
 
     def keep(self, peers: frozenset[PeerId]) -> None:
         self._kept = peers

@@ -219,11 +219,13 @@ class FillDisk(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag
 class ByzantineBehavior(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
     """The node lies; `kind` is a name of `simulator.faults.lies.LIES`.
 
-    It lies to the end where `for_s` is None.
+    It lies to the end where `for_s` is None. With `in_turn`, `node` counts the founders in the
+    order in which they lead: neighbours lead one after the other.
     """
 
     node: Node
     kind: str
+    in_turn: bool = False
     for_s: Seconds | None = None
 
 

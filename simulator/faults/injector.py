@@ -18,7 +18,7 @@ from daemon.swarm.frames import LENGTH_BYTES
 from protocol.identity import PeerId
 from protocol.ports.byte_stream import ByteStream, StreamHandler
 from protocol.ports.endpoint import Endpoint
-from protocol.ports.network import Link, LinkChange, Source, Subscription, Traffic
+from protocol.ports.network import Link, LinkChange, RelayUse, Source, Subscription, Traffic
 from simulator.fakes.network import FakeNetwork
 from simulator.faults.liar import Liar
 
@@ -225,6 +225,9 @@ class FaultyNetwork:
 
     def unreachable(self) -> frozenset[PeerId]:
         return self.inner.unreachable()
+
+    def relays(self) -> Mapping[PeerId, RelayUse]:
+        return self.inner.relays()
 
     def admit(self, endpoint: Endpoint) -> None:
         self.inner.admit(endpoint)

@@ -104,6 +104,10 @@ class Liar:
         """The work that the trainer hands over instead of its own."""
         return work
 
+    def excludes(self, peer: PeerId) -> str:
+        """Why the node leaves a peer out of the plans that it leads; "" where it does not."""
+        return ""
+
     def opinions(self) -> Mapping[PeerId, bool] | None:
         """For or against whom the node speaks; None where it says what it found."""
         return None

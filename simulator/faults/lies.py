@@ -21,6 +21,7 @@ from protocol.messages.round import Announce, HoldReport, Inclusion, Plan, Vote
 from protocol.run.manifest import Manifest
 from simulator.faults.data_lies import SplitSum, WrongBytes, WrongDigest, WrongSum
 from simulator.faults.liar import Liar
+from simulator.faults.round_lies import ROUND_LIES
 from simulator.faults.trust_lies import TRUST_LIES
 
 # The length prefix announces a gigabyte.
@@ -237,4 +238,5 @@ LIES: dict[str, type[Liar]] = {
     "bad_state": BadState,
     "false_height": FalseHeight,
     **TRUST_LIES,
+    **ROUND_LIES,
 }

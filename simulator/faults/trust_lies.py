@@ -28,6 +28,8 @@ FRESH_KEYS = (2, 3, 10)
 FLOOD = 100
 # The certificates of a private branch.
 BRANCH_LENGTH = 9
+# Those of a branch that mints weight: a minute of work for two keys.
+MINTED = 300
 
 
 # How many certificates before they left the keys certify again.
@@ -55,7 +57,9 @@ class StrangersCertify(TrustLiar):
     def _forged(self, tip: Tip) -> list[bytes]:
         made = []
         for count in FRESH_KEYS:
-            signers = [Signer(self.rng.randbytes(32)) for _ in range(count)]
+            # Fewer keys than a certificate needs would not even look like one.
+            enough = max(count, self.manifest.group.min_peers)
+            signers = [Signer(self.rng.randbytes(32)) for _ in range(enough)]
             for record in (None, own_record(self.run, self.manifest, signers)):
                 forgery = Forgery(state=self.rng.randbytes(32), samples=OVERCLAIM)
                 chunks = self.situation.chunks
@@ -77,6 +81,7 @@ class PrivateBranch(TrustLiar):
     """
 
     unnoticed = "a certificate of two voters is one: patience and standing decide about it"
+    length: ClassVar[int] = BRANCH_LENGTH
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)  # type: ignore[arg-type]
@@ -102,7 +107,7 @@ class PrivateBranch(TrustLiar):
         branch = Lineage(self.run, self.manifest, self.situation.chunks)
         for one in lineage.path(lineage.root, tip):
             branch.add(one.raw, trusted=True)
-        for _ in range(BRANCH_LENGTH):
+        for _ in range(self.length):
             forgery = Forgery(
                 state=digest(tip.hash), samples=OVERCLAIM, step_norm=1e6, parent_votes=votes
             )
@@ -122,6 +127,15 @@ class PrivateBranch(TrustLiar):
         beacon = open_as(Beacon, decode_signed(data), self.run, trusted=True)
         claimed = replace(beacon, number=self._claimed.number, tip=self._claimed.hash)
         return [encode_signed(sign(self.signer, self.run, claimed))]
+
+
+class MintedBranch(PrivateBranch):
+    """The same with hundreds of certificates, once."""
+
+    length = MINTED
+
+    def _branch(self, tip: Tip) -> list[bytes]:
+        return super()._branch(tip) if self._claimed is None else []
 
 
 class OldKeys(PrivateBranch):
@@ -174,6 +188,15 @@ class OverclaimedZeros(TrustLiar):
         return replace(work, samples=OVERCLAIM) if work.samples else work
 
 
+class Overclaim(TrustLiar):
+    """Claims a million samples for its work."""
+
+    unnoticed = "weights are bounded by those of the others, of earlier rounds and of both branches"
+
+    def work(self, work: Work) -> Work:
+        return replace(work, samples=OVERCLAIM) if work.samples else work
+
+
 class Noise(TrustLiar):
     """Hands over noise of a norm of a million."""
 
@@ -199,9 +222,11 @@ TRUST_LIES: dict[str, type[Liar]] = {
     "strangers_certify": StrangersCertify,
     "flood_certificates": FloodCertificates,
     "private_branch": PrivateBranch,
+    "minted_branch": MintedBranch,
     "old_keys": OldKeys,
     "keys_since_departure": KeysSinceDeparture,
     "slander": Slander,
+    "overclaim": Overclaim,
     "overclaimed_zeros": OverclaimedZeros,
     "noise": Noise,
     "negated": Negated,

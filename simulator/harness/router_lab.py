@@ -21,6 +21,9 @@ from protocol.errors import UserError
 from simulator.harness.netns import COMMAND_S, Namespaces, missing_for_namespaces
 
 SUBNET = "203.0.113"
+# Addresses that nobody calls private. Router n has the network <PREFIX_6><n + 1>::/64 inside.
+OUTSIDE_6 = "2a0e:97c0:7:ff::"
+PREFIX_6 = "2a0e:97c0:7:"
 FIRST_HOME = 10
 RouterKind = Literal["cone", "symmetric"]
 _MASQUERADE: dict[RouterKind, str] = {
@@ -37,12 +40,17 @@ def missing_for_routers() -> str:
 
 
 class Router(NamedTuple):
-    """One router and its homes. `only_port` lets homes call nothing but this TCP port outside."""
+    """One router and its homes.
+
+    `only_port` lets homes call nothing but this TCP port outside. With `ipv6`, homes have IPv6
+    addresses of their own, and the router drops calls to them from outside.
+    """
 
     kind: RouterKind = "cone"
     homes: int = 1
     lan: str = "192.168.1"
     only_port: int = 0
+    ipv6: bool = False
 
 
 class Place(NamedTuple):
@@ -81,6 +89,8 @@ class RouterLab(Namespaces):
             self.run(member, "ip", "route", "add", "default", "dev", "eth0")
         for number, router in enumerate(self._routers):
             self._make_router(number, router)
+        if any(router.ipv6 for router in self._routers):
+            self._give_ipv6()
 
     def public(self, number: int) -> Place:
         """A host that everybody can call."""
@@ -93,6 +103,37 @@ class RouterLab(Namespaces):
     def home(self, router: int, number: int = 0) -> Place:
         """A host behind a router."""
         return self._homes[router, number]
+
+    def change_wan(self, number: int, last: int) -> None:
+        """Give a router another address outside, and forget its connections, as a provider does.
+
+        `last` is the last part of the new address. The kernel drops what was translated with the
+        address that goes.
+        """
+        place = self.router(number)
+        place.run("ip", "address", "add", f"{SUBNET}.{last}/24", "dev", "eth0")
+        place.run("ip", "address", "del", f"{place.host}/24", "dev", "eth0")
+        place.run("ip", "route", "replace", "default", "dev", "eth0")
+
+    def _give_ipv6(self) -> None:
+        """Give every machine IPv6 addresses and routes."""
+        members = self._publics + len(self._routers)
+        inside = {self._publics + n: f"{PREFIX_6}{n + 1}::" for n in range(len(self._routers))}
+        for member in range(members):
+            own = f"{OUTSIDE_6}{FIRST_HOME + member}/64"
+            self.run(member, *f"ip -6 address add {own} dev eth0 nodad".split())
+            for router, network in inside.items():
+                if router != member:
+                    via = f"{OUTSIDE_6}{FIRST_HOME + router}"
+                    self.run(member, *f"ip -6 route add {network}/64 via {via}".split())
+        for member, network in inside.items():
+            self.run(member, "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
+            self.run(member, *f"ip -6 address add {network}1/64 dev lan nodad".split())
+        for (router, number), home in self._homes.items():
+            network = inside[self._publics + router]
+            own = f"{network}{FIRST_HOME + number}/64"
+            home.run(*f"ip -6 address add {own} dev eth0 nodad".split())
+            home.run(*f"ip -6 route add default via {network}1".split())
 
     def _make_router(self, number: int, router: Router) -> None:
         place = self.router(number)
@@ -146,7 +187,7 @@ table ip nat {{
     }; }}
   chain pre {{ type nat hook prerouting priority dstnat; }}
 }}
-table ip filter {{
+table inet filter {{
   chain forwarded {{
     type filter hook forward priority filter; policy drop;
     ct state established,related accept
@@ -156,6 +197,7 @@ table ip filter {{
   chain own {{
     type filter hook input priority filter; policy drop;
     ct state established,related accept
+    icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
     iifname != "eth0" accept
   }}
 }}

@@ -16,7 +16,7 @@ from protocol.network.network_snapshot import snapshot_of
 from protocol.planning.chosen_groups import GroupChoice
 from protocol.planning.group_choice import choose, fixed, group_size
 from protocol.planning.group_proposals import GroupBounds
-from protocol.planning.time_model import VectorSizes
+from protocol.planning.vector_sizes import VectorSizes
 from simulator.network.links import VECTOR_BYTES, NetworkLinks, links_of
 from simulator.network.measurements import CoordinateFit, NodeMeasurements
 from simulator.network.transfer import TransferResult, transfer

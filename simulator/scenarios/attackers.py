@@ -13,8 +13,12 @@ LEAVERS = range(6)
 STAYERS = range(6, 10)
 
 
-def _lie(kind: str, *nodes: int, at_s: float = 8.0) -> tuple[f.AnyFault, ...]:
-    return tuple(f.ByzantineBehavior(node=node, kind=kind, at_s=at_s) for node in nodes)
+def _lie(
+    kind: str, *nodes: int, at_s: float = 8.0, in_turn: bool = False
+) -> tuple[f.AnyFault, ...]:
+    return tuple(
+        f.ByzantineBehavior(node=node, kind=kind, at_s=at_s, in_turn=in_turn) for node in nodes
+    )
 
 
 def _restarted_after(node: int, hours_s: float, at_s: float) -> tuple[f.AnyFault, ...]:
@@ -63,6 +67,104 @@ ATTACKERS: dict[str, Make] = {
             votes=VotesWanted(voters=12, branches=1, merges=0),
         ),
     ),
+    # Two of twelve certify 300 rounds of a million samples at once, to be merged with that weight.
+    "trust-private-branch-mints": trust_story(
+        "trust-private-branch-mints",
+        60.0,
+        12,
+        _lie("minted_branch", 4, 9),
+        Wanted(
+            rounds=9,
+            longest_round_s=USUAL_ROUND_S,
+            votes=VotesWanted(voters=12, branches=1, merges=0),
+        ),
+    ),
+    # The two certify on their own side of a partition, with claims of a million samples. The ten
+    # absorb that branch, and lose nothing of their own to its weight.
+    "trust-private-branch-merges": trust_story(
+        "trust-private-branch-merges",
+        200.0,
+        12,
+        (
+            f.Partition(groups=(tuple(range(10)), (10, 11)), at_s=17.0, for_s=100.0),
+            *_lie("overclaim", 10, 11, at_s=20.0),
+        ),
+        Wanted(
+            rounds=34,
+            longest_round_s=25.0,
+            votes=VotesWanted(voters=12, degraded=(1, 30), merges=1),
+        ),
+    ),
+    # Five of twelve are on their own, with work a million times as long as honest work.
+    "trust-merge-poison": trust_story(
+        "trust-merge-poison",
+        245.0,
+        12,
+        (
+            f.Partition(groups=(tuple(range(7)), tuple(range(7, 12))), at_s=27.0, for_s=90.0),
+            *(f.Poison(node=node, factor=1e6, at_s=30.0) for node in range(7, 12)),
+            *(f.Poison(node=node, factor=1.0, at_s=116.0) for node in range(7, 12)),
+        ),
+        Wanted(
+            rounds=30,
+            longest_round_s=25.0,
+            learns=True,
+            votes=VotesWanted(voters=12, degraded=(1, 30), merges=1),
+        ),
+        marked=False,
+    ),
+    # Eight of 32 voters lead one after the other, and plan with as few others as make a quorum.
+    "trust-censoring-leaders": trust_story(
+        "trust-censoring-leaders",
+        190.0,
+        32,
+        _lie("censor_voters", *range(8), in_turn=True),
+        Wanted(rounds=30, longest_round_s=USUAL_ROUND_S + 1.0, votes=VotesWanted(voters=32)),
+    ),
+    # Four of twelve spread each certificate with another quorum of its votes.
+    "trust-copies-differ": trust_story(
+        "trust-copies-differ",
+        540.0,
+        12,
+        _lie("different_copies", 1, 4, 7, 10),
+        Wanted(
+            rounds=100,
+            longest_round_s=USUAL_ROUND_S,
+            votes=VotesWanted(voters=12, branches=1, merges=0),
+        ),
+    ),
+    # All that a joiner hears at first are two of twelve voters, on a branch of their own. It leaves
+    # that branch once it hears the others.
+    "trust-joiner-eclipsed": trust_story(
+        "trust-joiner-eclipsed",
+        230.0,
+        13,
+        (
+            f.Partition(groups=(tuple(range(10)), (10, 11, 12)), at_s=17.0, for_s=130.0),
+            f.Start(node=12, at_s=40.0),
+        ),
+        Wanted(rounds=40, votes=VotesWanted(voters=12, degraded=(1, 40), merges=1)),
+        starts=tuple(range(12)),
+        founders=12,
+    ),
+    # Newcomers own no slice, whatever they would do with one.
+    **{
+        f"trust-newcomer-{name}": trust_story(
+            f"trust-newcomer-{name}",
+            60.0,
+            7,
+            _lie(kind, 4, 5, 6, at_s=0.0),
+            Wanted(
+                rounds=8, longest_round_s=USUAL_ROUND_S + QUICK.ready_s, votes=VotesWanted(voters=4)
+            ),
+            founders=4,
+        )
+        for name, kind in (
+            ("sums-wrong", "wrong_sum"),
+            ("sums-nothing", "false_hold_report"),
+            ("falls-silent", "silent_after_offer"),
+        )
+    },
     # The ten are silent for longer than the grace. Nobody follows the two on waking.
     "trust-two-of-many-graced": trust_story(
         "trust-two-of-many-graced",

@@ -34,6 +34,19 @@ FUZZED_LIES = tuple(
     if lie.least_rules < RULES_4
     and (not lie.unnoticed or name in ("false_hold_report", "false_height"))
 )
+SLEEPER = "sleeper"
+# Attackers of runs of rules 4: strangers that certify, leaders that censor, words, work and
+# silence. Two voters that certify alone need an accomplice, and keys of before a day.
+ATTACKS = (
+    "strangers_certify",
+    "flood_certificates",
+    "censor_voters",
+    "different_copies",
+    "silent_after_offer",
+    "slander",
+    "overclaim",
+    SLEEPER,
+)
 FAULTED_STEPS = ("ready", "scatter", "reduce", "vote", "adopt", "offer", "fetch", "merge")
 # The most runs that shrinking may use.
 SHRINKS = 40
@@ -67,7 +80,8 @@ def random_story(seed: int, nodes: int | None = None) -> Story:
             min_seconds=rng.choice((MIN_SECONDS, MIN_SECONDS, QUICK.seconds)),
         ),
     )
-    return replace(story, schedule=(*story.schedule, *_poison(seed, story)))
+    story = replace(story, schedule=(*story.schedule, *_poison(seed, story)))
+    return _attacked(seed, story)
 
 
 def _poison(seed: int, story: Story) -> tuple[f.AnyFault, ...]:
@@ -82,6 +96,28 @@ def _poison(seed: int, story: Story) -> tuple[f.AnyFault, ...]:
     factor = rng.choice((-1.0, 0.0, 100.0))
     node = rng.randrange(story.nodes)
     return (f.Poison(node=node, factor=factor, at_s=_time(rng, story.seconds)),)
+
+
+def _attacked(seed: int, story: Story) -> Story:
+    """An attacker of rules 4 in half of the stories of those rules that have no other liar.
+
+    Its own generator leaves the rest of each story as it was before there were such attackers.
+    """
+    rng = random.Random(f"attack {seed}")
+    liars = any(isinstance(fault, f.ByzantineBehavior) for fault in story.schedule)
+    if story.rules < RULES_4 or story.nodes < 4 or liars or rng.random() > 0.5:
+        return story
+    kind = rng.choice(ATTACKS)
+    node, at_s = rng.randrange(story.nodes), _time(rng, story.seconds)
+    if kind != SLEEPER:
+        attack = f.ByzantineBehavior(
+            node=node, kind=kind, at_s=at_s, for_s=round(rng.uniform(5, 30), 3)
+        )
+        return replace(story, schedule=(*story.schedule, attack))
+    # A sleeper works four times as fast as the others, before it hands over something else.
+    paces = tuple(4.0 if i == node else 1.0 for i in range(story.nodes))
+    poison = f.Poison(node=node, factor=-1.0, at_s=round(0.6 * story.seconds, 3))
+    return replace(story, marked=False, paces=paces, schedule=(*story.schedule, poison))
 
 
 def _rules(drawn: float) -> int:

@@ -89,6 +89,8 @@ class FaultScheduler:
     def _strike(self, fault: f.AnyFault, at_step: int) -> None:
         node = getattr(fault, "node", f.NODE_AT_STEP)
         node = at_step if node == f.NODE_AT_STEP else node
+        if isinstance(fault, f.ByzantineBehavior) and fault.in_turn:
+            node = self._world.in_turn()[node]
         if hasattr(fault, "node") and not 0 <= node < len(self._world.nodes):
             # The schedule is for a larger world, or no node reached that step.
             return

@@ -231,6 +231,7 @@ class SimulatedNode:
             trainer=self.trainer,
             name=f"n{self.index}",
             serial=self.wall_clock_ns,
+            exclusion_reason=self._excludes,
             on_event=partial(self._watch, witness),
         )
         try:
@@ -248,6 +249,10 @@ class SimulatedNode:
         if self.owner_records is None:
             self.owner_records = OwnerRecords(manifest.run, manifest.open().owner)
         return self.owner_records
+
+    def _excludes(self, peer: PeerId) -> str:
+        liar = self.injector.liar
+        return liar.excludes(peer) if liar is not None else ""
 
     def _watch(self, witness: NodeListener, event: Event) -> None:
         if isinstance(event, OfferMade):

@@ -16,6 +16,7 @@ import trio
 from msgspec.structs import replace
 
 from protocol.averaging.vector_layout import chunk_count
+from protocol.certificates.leader_order import voter_order
 from protocol.contribution.offer import Offer
 from protocol.journal import (
     JournalEvent,
@@ -239,6 +240,12 @@ class World(NodeListener):
     def awake(self) -> list[SimulatedNode]:
         """The live nodes that are not paused."""
         return [node for node in self.nodes if node.alive and not node.paused]
+
+    def in_turn(self) -> list[int]:
+        """The founders in the order in which they lead."""
+        places = {node.peer: node.index for node in self.nodes}
+        founders = self.manifest.open().founders
+        return [places[peer] for peer in voter_order(self.manifest.run, founders, 0)]
 
     async def until(self, condition: Callable[[], bool], within_s: float, what: str) -> None:
         """Wait in virtual time for a condition.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
 import trio
 from msgspec.structs import replace
 
 from protocol.evaluation.budget import EVALUATION_SHARE
-from protocol.journal import AnchorScored, PeerScored, RoundCertified
+from protocol.journal import AnchorScored, PeerScored, RoundCertified, Warned
 from protocol.run.manifest import Group, Manifest, RoundRules
 from protocol.status import Status, StatusState, fold, status_at
 from simulator.fakes.clock import run_virtual
@@ -104,3 +107,25 @@ def test_members_of_rules_2_score_no_anchor() -> None:
     assert played.number(0) > 10
     assert not played.events(AnchorScored)
     assert not played.events(PeerScored)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_model_that_cannot_be_scored_any_more_ends_no_node_and_is_named() -> None:
+    """Its values are finite, and the squares in its loss are not. Beacons have finite losses."""
+    played = world()
+
+    async def story() -> None:
+        async with played.running():
+            played.start(*range(NODES))
+            # The anchor of the round that ends next is scored.
+            await trio.sleep(7.5)
+            for node in played.nodes:
+                assert node.trainer is not None
+                node.trainer.poison = 1e22
+            await trio.sleep(20.0)
+
+    run_virtual(story, seed=3)
+    assert not played.invariants.broken, played.invariants.broken
+    warned = [event for event in played.events(Warned) if isinstance(event, Warned)]
+    assert any("is not a number: the model has diverged" in event.message for event in warned)
+    assert all(math.isfinite(score.loss) for score in scores(played, 0))

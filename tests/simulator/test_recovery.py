@@ -8,16 +8,21 @@ import pytest
 import trio
 from msgspec.structs import replace
 
+from daemon.chain.certified_feed import CertifiedFeed
+from daemon.chain.certified_totals import CertifiedTotals
 from protocol.digest import Digest
 from protocol.errors import UserError
-from protocol.journal import RoundCertified, WorkDropped
+from protocol.journal import JournalEvent, RoundCertified, WorkDropped
 from protocol.messages.envelope import sign
 from protocol.messages.membership import Recovery
+from protocol.ports.offload import inline
 from protocol.run.manifest import Manifest, RoundRules, seal
 from protocol.run.manifest_parts import Trust
 from protocol.settlement.dataset import EpochTerms, work_of
 from protocol.settlement.history import CertifiedHistory, last_in_lineage, taken_back
+from protocol.settlement.paid_work import PaidWork
 from simulator.fakes.clock import run_virtual
+from simulator.fakes.disk import MemoryDisk
 from simulator.world.simulated_node import SimulatedNode
 from simulator.world.world import World
 
@@ -182,3 +187,49 @@ def test_settlement_pays_no_certificate_that_the_owner_took_back() -> None:
 
     played(world, story)
     assert poisoned
+
+
+def test_heartbeats_count_the_run_that_the_owner_went_back_to() -> None:
+    """The feed of a node that lives through a rollback has the figures of one that starts later."""
+    world = owned_world(4)
+    node, run, manifest = world.nodes[1], world.manifest.run, world.manifest.open()
+    known: list[Recovery] = []
+
+    def pay_rules() -> PaidWork:
+        return PaidWork(run, manifest, CertifiedHistory(run, (), known).recoveries)
+
+    def feed_of(totals: CertifiedTotals, warned: list[JournalEvent]) -> CertifiedFeed:
+        disk = MemoryDisk(node.medium)
+        begin = totals.begin_anew
+        return CertifiedFeed(disk, world.manifest, inline, warned.append, (totals.add,), begin)
+
+    live, later = CertifiedTotals(node.peer, pay_rules), CertifiedTotals(node.peer, pay_rules)
+    warned: list[JournalEvent] = []
+
+    async def story() -> None:
+        world.start()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(feed_of(live, warned).run)
+            await trio.sleep(32.0)
+            before = live.totals
+            assert before[1] >= 5
+            number, tip = first_checkpoint(world)
+            voters = tuple(sorted(each.peer for each in world.nodes))
+            known.append(Recovery(serial=1, tip=tip, number=number, voters=voters))
+            signed_by_owner(world, known[0])
+            await trio.sleep(12.0)
+            assert live.totals[1] < before[1], "what the owner took back counts no more"
+            await trio.sleep(30.0)
+            feed = feed_of(later, warned)
+            nursery.start_soon(feed.run)
+            await feed.caught_up.wait()
+            assert live.totals == later.totals
+            assert live.totals[0] > 0
+            assert live.now == later.now
+            assert node.state is not None
+            assert live.now is not None
+            assert live.now.certificate in ancestry(node)
+            nursery.cancel_scope.cancel()
+
+    played(world, story)
+    assert warned == []

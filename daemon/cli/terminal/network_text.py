@@ -10,7 +10,12 @@ from protocol.network.network_report import FamilyLine, NetworkReport, PortLine
 from protocol.status.figures import clean, duration, size, tail
 
 LABEL = 14
-_STYLES = {"callable": "green", "only_by_relay": "yellow", "nobody_answers": "red"}
+_STYLES = {
+    "callable": "green",
+    "misnamed": "red",
+    "only_by_relay": "yellow",
+    "nobody_answers": "red",
+}
 _NATS = {
     "unknown": "not measured",
     "none": "none: members see this node at an address of its own",

@@ -25,6 +25,7 @@ from protocol.status.figures import (
 )
 from protocol.status.join_line import join_line
 from protocol.status.node_records import ReachSummary
+from protocol.status.quorum_text import last_full_words, patience_words
 from protocol.status.run_records import RunSummary
 
 MARKS = {"good": "✓", "info": "i", "warning": "!", "bad": "✕"}
@@ -160,9 +161,11 @@ def _votes(status: Status, ink: Ink, width: int) -> list[str]:
         more = len(summary.voters) - SHOWN_VOTERS
         rest = f" and {more} more" if more > 0 else ""
         lines.append(f"{quantity(len(summary.voters), 'voter')}: {voters}{rest}")
-    if summary.is_degraded:
-        since = ago(summary.last_full_at, status.as_of) if summary.last_full_at else "never"
-        lines.append(f"the last full certificate: {since}")
+    if full := last_full_words(summary, status.run.quorum, status.as_of):
+        lines.append(f"the last full certificate: {full}")
+    patience, why = patience_words(status.run.quorum)
+    if patience:
+        lines.append(f"patience: {patience} ({why})")
     lines += [
         f"newcomer {name_of(newcomer.peer)}: {newcomer.reason}"
         for newcomer in summary.newcomers[:SHOWN_VOTERS]

@@ -8,6 +8,7 @@ import trio
 
 from daemon.network.libp2p.connection import MeasuredYamux
 from daemon.network.libp2p.host import Host
+from daemon.network.peers.direct_calls import DirectCalls
 from daemon.network.peers.live_connections import LiveConnections
 from daemon.network.peers.unreachable import UnreachablePeers
 from daemon.network.traversal.connector import Connector
@@ -17,7 +18,7 @@ from protocol.network.reachability import KIND_OF, Way
 
 _log = logging.getLogger(__name__)
 
-# How often relayed connections are looked at, and when a failed punch is tried again.
+# How often relayed connections are looked at, and when a better way that failed is tried again.
 LOOK_S, RETRY_S = 2.0, 120.0
 # Both ends of a pair find out at the same time that they have no connection. The one with the
 # greater id waits this long for the other one's.
@@ -31,11 +32,12 @@ class Detours:
         self,
         host: Host,
         connector: Connector,
+        calls: DirectCalls,
         connections: LiveConnections,
         unreachable: UnreachablePeers,
     ) -> None:
         self._host, self._connector, self._connections = host, connector, connections
-        self._unreachable = unreachable
+        self._calls, self._unreachable = calls, unreachable
 
     def connected(self, peer: PeerId) -> None:
         """Note that a connection to the peer is up."""
@@ -63,9 +65,10 @@ class Detours:
         await self._host.upgrade(stream, peer, KIND_OF[way])
 
     async def run(self) -> None:
-        """Replace relayed connections by punched ones where that can work, until cancelled.
+        """Replace relayed connections by better ones where that can work, until cancelled.
 
-        A pair connects over a relay before its ends know what their routers do.
+        A pair connects over a relay before its ends know what their routers do, and an end that was
+        too busy to answer looked as if nobody could call it.
         """
         tried_at: dict[PeerId, float] = {}
         while True:
@@ -75,18 +78,28 @@ class Detours:
                 peer: at for peer, at in tried_at.items() if peer in relayed and now - at < RETRY_S
             }
             for peer in relayed.keys() - tried_at.keys():
-                # One of the two ends tries, and both notice.
-                if self._host.id.to_base58() < peer and "punch" in self._connector.ways_around(
-                    peer
-                ):
+                if way := self._better_way(peer):
                     tried_at[peer] = now
-                    await self._replace(peer, relayed[peer])
+                    await self._replace(peer, relayed[peer], way)
 
-    async def _replace(self, peer: PeerId, relayed: list[MeasuredYamux]) -> None:
+    def _better_way(self, peer: PeerId) -> Way | None:
+        """The way for this end to try, and None where the other end tries, or nothing can work."""
+        if self._connector.answers(peer):
+            return "call"
+        # Of two ends that can punch one tries, and both notice.
+        is_first = self._host.id.to_base58() < peer
+        return "punch" if is_first and "punch" in self._connector.ways_around(peer) else None
+
+    async def _replace(self, peer: PeerId, relayed: list[MeasuredYamux], way: Way) -> None:
         try:
-            await self._connect(peer, "punch")
+            if way == "call":
+                called = await self._calls.connect(peer)
+                if not called.connected:
+                    raise Unreachable("; ".join(called.reasons))
+            else:
+                await self._connect(peer, way)
         except Unreachable as error:
             _log.debug("%s stays relayed: %s", peer, error)
             return
         for connection in relayed:
-            await connection.cut("a punched connection replaced it")
+            await connection.cut(f"a {KIND_OF[way]} connection replaced it")

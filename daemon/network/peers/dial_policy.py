@@ -63,6 +63,11 @@ def is_node_port(port: int) -> bool:
     return port >= MIN_PORT or port == HTTPS_PORT
 
 
+def carries_ipv4(address: Address) -> bool:
+    """Whether an IPv6 address holds an IPv4 one, which would pass the rules for IPv6."""
+    return any(address in network for network in _CARRIERS)
+
+
 def lan_of(address: Address) -> Network:
     """The network around an address: a /24, for IPv6 a /64."""
     return ipaddress.ip_network((address, _LAN_BITS[address.version]), strict=False)
@@ -111,7 +116,7 @@ class DialPolicy:
             or address.is_multicast
             or address.is_unspecified
             or address.is_reserved
-            or any(address in network for network in _CARRIERS)
+            or carries_ipv4(address)
         ):
             return f"{host} is not an address that a peer can have"
         if address.is_global or self._is_near(address):

@@ -97,6 +97,11 @@ class LiveConnections(INotifee):
         connected = self._peers.get(peer)
         return connected.best().rtt_s if connected is not None else None
 
+    def since_s(self, peer: PeerId) -> float | None:
+        """Since when a peer is connected, on the network's clock; None where it is not."""
+        connected = self._peers.get(peer)
+        return connected.since_s if connected is not None else None
+
     def relayed(self) -> dict[PeerId, list[MeasuredYamux]]:
         """The connections over relays, of the peers that have no other."""
         only = {

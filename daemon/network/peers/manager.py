@@ -20,13 +20,11 @@ import trio
 from multiaddr import Multiaddr
 
 from daemon.network.addresses import PeerAddress
-from daemon.network.connect_race import ConnectRace, Target
 from daemon.network.libp2p.dht import Dht
-from daemon.network.libp2p.host import Host
 from daemon.network.peers.address_book import AddressBook
 from daemon.network.peers.change_signal import ChangeSignal
 from daemon.network.peers.detours import Detours
-from daemon.network.peers.dial_targets import DialTargets
+from daemon.network.peers.direct_calls import DirectCalls
 from daemon.network.peers.exchange import RecordExchange
 from daemon.network.peers.live_connections import LiveConnections
 from protocol.errors import Unreachable
@@ -43,8 +41,6 @@ SEARCH_S = 30.0
 ENTRY_S = 60.0
 # An address that the dial policy held back is looked at again after this time.
 POSTPONED_S = 10.0
-# For TCP alone: the kernel repeats a lost SYN after 1 s, 3 s and 7 s.
-CONNECT_TIMEOUT_S = 8.0
 # The source of what the DHT says: its answers name none.
 DHT_SOURCE = "dht"
 
@@ -54,11 +50,10 @@ class PeerManager:
 
     def __init__(
         self,
-        host: Host,
         dht: Dht,
         connections: LiveConnections,
         book: AddressBook,
-        targets: DialTargets,
+        calls: DirectCalls,
         exchange: RecordExchange,
         detours: Detours,
         changed: ChangeSignal,
@@ -66,11 +61,10 @@ class PeerManager:
         min_connections: int,
     ) -> None:
         """`changed` wakes the dialing loop when peers or connections changed."""
-        self._host = host
         self._dht = dht
         self._connections = connections
         self._book = book
-        self._targets = targets
+        self._calls = calls
         self._exchange = exchange
         self._detours = detours
         self._changed = changed
@@ -106,42 +100,21 @@ class PeerManager:
         if not self._book.addresses_of(peer):
             raise Unreachable(f"no address of {peer} is known")
         done = self._dialing[peer] = trio.Event()
-        reasons: list[str] = []
-        race = ConnectRace(
-            (
-                Target.of_address((address, source), address)
-                for address, source in self._targets.to_dial(peer, reasons)
-            ),
-            CONNECT_TIMEOUT_S,
-        )
         try:
-            self._host.check_room(peer)
-            while (found := await race.next_stream()) is not None:
-                target, stream = found
-                # The peer may have called this node meanwhile.
-                if peer in self._connections:
-                    await trio.aclose_forcefully(stream)
-                    return
-                try:
-                    await self._host.upgrade(stream, peer)
-                except Unreachable as error:
-                    reasons.append(str(error))
-                else:
-                    self._targets.proved(*target.key)
-                    return
-            if peer in self._connections:
+            called = await self._calls.connect(peer)
+            if called.connected or peer in self._connections:
                 return
             try:
                 await self._detours.connect(peer)
             except Unreachable as error:
-                reasons.append(str(error))
+                reasons = (*called.reasons, str(error))
             else:
                 return
-            if race.tried:
+            if called.tried:
                 self._book.failed(peer, trio.current_time())
             else:
                 self._book.postpone(peer, trio.current_time() + POSTPONED_S)
-            raise Unreachable("; ".join([*reasons, *race.reasons]))
+            raise Unreachable("; ".join(reasons))
         finally:
             if self._dialing.get(peer) is done:
                 del self._dialing[peer]

@@ -12,6 +12,7 @@ from daemon.network.peers.address_book import AddressBook
 from daemon.network.peers.change_signal import ChangeSignal
 from daemon.network.peers.detours import Detours
 from daemon.network.peers.dial_targets import DialTargets
+from daemon.network.peers.direct_calls import DirectCalls
 from daemon.network.peers.exchange import RecordExchange
 from daemon.network.peers.live_connections import LiveConnections
 from daemon.network.peers.manager import PeerManager
@@ -42,14 +43,14 @@ class PeerServices:
         self.changed = changed = ChangeSignal()
         self.targets = DialTargets(book, connections, own.addresses)
         self.exchange = RecordExchange(book, connections, dht, own, refusals, open_stream, changed)
+        calls = DirectCalls(host, connections, self.targets)
         self.manager = PeerManager(
-            host,
             dht,
             connections,
             book,
-            self.targets,
+            calls,
             self.exchange,
-            Detours(host, connector, connections, unreachable),
+            Detours(host, connector, calls, connections, unreachable),
             changed,
             min_connections=min_connections,
         )

@@ -7,12 +7,12 @@ introduces them: it relays, or it tells each end where the other one will call f
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import IPv4Address
 
 import msgspec
 import trio
 
 from daemon.network.addresses import parse_ip
+from daemon.network.peers.dial_policy import carries_ipv4
 from daemon.network.tcp import disable_nagle
 from daemon.network.traversal.context import OwnPorts, TraversalContext
 from daemon.network.traversal.messages import (
@@ -40,6 +40,7 @@ from protocol.network.reachability import (
     order_relays,
     ways_to,
 )
+from protocol.ports.network import RelayUse
 
 # The peer calls at once: two round trips of 500 ms, and a busy peer.
 CALL_BACK_S = 4.0
@@ -49,6 +50,8 @@ ASKED_AT_ONCE = 8
 ASK_S = 3.0
 # Introductions tried for one connection.
 INTRODUCTIONS = 3
+# Peers whose relay is remembered: as many as a plan has members, four times.
+MAX_RELAYED = 256
 
 
 class Broker(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +77,8 @@ class Connector:
         self, context: TraversalContext, ports: OwnPorts, own_reach: Callable[[], Reachability]
     ) -> None:
         self._context, self._ports, self._own_reach = context, ports, own_reach
+        # The relay of the last bulk connection to each peer; the oldest first.
+        self.relays: dict[PeerId, RelayUse] = {}
 
     def ways_around(self, peer: PeerId) -> tuple[Way, ...]:
         """The ways to try where no address of a peer leads to it."""
@@ -81,6 +86,10 @@ class Connector:
         ways = ways_to(own, theirs, seen_elsewhere=False)
         # Without the peer's signed address no call may go there, so that punching cannot work.
         return tuple(way for way in ways if way == "relay" or (way == "punch" and theirs.observed))
+
+    def answers(self, peer: PeerId) -> bool:
+        """Whether the peer says that members' calls to it arrive."""
+        return self._context.reach_of(peer).callable is True
 
     async def connect(self, peer: PeerId, purpose: Purpose, way: Way) -> trio.SocketStream:
         """A TCP connection whose other end is, as far as is known, `peer`. TLS or Noise proves it.
@@ -127,10 +136,20 @@ class Connector:
             try:
                 introduced = await self._introduce(relay, Introduce(to=peer, purpose=purpose))
                 address = Address(by_peer[relay].host, introduced.port)
-                return await call_with_token(address, "leg", introduced.token)
+                stream = await call_with_token(address, "leg", introduced.token)
             except Unreachable as error:
                 reasons.append(str(error))
+            else:
+                if purpose == "bulk":
+                    self._remember(peer, by_peer[relay])
+                return stream
         raise Unreachable("; ".join(reasons) or f"no connected member relays to {peer}")
+
+    def _remember(self, peer: PeerId, relay: Broker) -> None:
+        self.relays.pop(peer, None)
+        self.relays[peer] = RelayUse(relay=relay.peer, cap_bps=relay.state.cap_bps)
+        if len(self.relays) > MAX_RELAYED:
+            del self.relays[next(iter(self.relays))]
 
     async def _introduce(self, broker: PeerId, wanted: Introduce) -> Introduced:
         stream = await self._context.open_stream(broker, TRAVERSAL_PROTOCOL)
@@ -199,12 +218,13 @@ def check_outer(outer: OuterAddress, observed: str) -> None:
     if outer.host != observed:
         raise Unreachable(f"a member named {outer.host}, the peer itself {observed}")
     address = parse_ip(outer.host)
-    # A name would be looked up, and 0.0.0.0 is this machine. Punching is of IPv4 alone.
+    # A name would be looked up, and 0.0.0.0 is this machine.
     is_usable = (
-        isinstance(address, IPv4Address)
+        address is not None
         and not address.is_unspecified
         and not address.is_multicast
         and not is_private(outer.host)
+        and (address.version == 4 or (address.is_global and not carries_ipv4(address)))
     )
     if not is_usable or outer.port < 1024:
         raise Unreachable(f"{outer.host} port {outer.port} is not called for others")

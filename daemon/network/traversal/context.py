@@ -27,6 +27,9 @@ class Connections(Protocol):
     def rtt_of(self, peer: PeerId) -> float | None:
         """The round-trip time of a peer's best connection in seconds."""
 
+    def since_s(self, peer: PeerId) -> float | None:
+        """Since when a peer is connected, on the network's clock; None where it is not."""
+
 
 class OwnPorts(msgspec.Struct, frozen=True, kw_only=True):
     """The ports on which this node listens. `bulk` is 0 for an observer."""

@@ -85,6 +85,8 @@ class RelayState(_Message, frozen=True, kw_only=True, array_like=True, tag=True)
     most: Annotated[int, Meta(ge=0)]
     # Where a caller can see its outer address.
     observe_at: Port
+    # The most that its owner lets it relay, bits a second; 0: no cap.
+    cap_bps: Annotated[float, Meta(ge=0)] = 0.0
 
 
 class Introduce(_Message, frozen=True, kw_only=True, array_like=True, tag=True):

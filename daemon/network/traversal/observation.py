@@ -28,13 +28,14 @@ class Address(NamedTuple):
     port: int
 
 
-def shared_socket(local_port: int = 0) -> trio.socket.SocketType:
-    """A TCP socket whose local port other sockets of this process may use too."""
-    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+def shared_socket(target: Address, local_port: int = 0) -> trio.socket.SocketType:
+    """A TCP socket for a call to `target`, whose local port others of this process may use too."""
+    is_ipv6 = ":" in target.host
+    made = socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET, socket.SOCK_STREAM)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        made.bind(("0.0.0.0", local_port))
+        made.bind(("::" if is_ipv6 else "0.0.0.0", local_port))
     except OSError as error:
         made.close()
         raise Unreachable(f"no local port: {error}") from error
@@ -54,7 +55,7 @@ async def observe(target: Address, local_port: int = 0) -> tuple[int, Address]:
     Raises:
         Unreachable: No answer within `OBSERVE_S`.
     """
-    sock = shared_socket(local_port)
+    sock = shared_socket(target, local_port)
     try:
         with trio.fail_after(OBSERVE_S):
             await sock.connect(target)

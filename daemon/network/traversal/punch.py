@@ -3,7 +3,8 @@
 Each router lets packets in from where its own node has just sent one. So each SYN opens a router
 for the other one, and the two calls become one connection (simultaneous open, RFC 9293, 3.5). The
 ports are those that a common member saw a moment before. It works where both routers show one
-outer port to every destination: 5 of 5 tries in 3 to 10 ms; else 0 of 5.
+outer port to every destination: 5 of 5 tries in 3 to 10 ms; else 0 of 5. A router that drops calls
+from outside and changes no address, as with IPv6, is of the first kind.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ async def punch(local_port: int, target: Address) -> trio.SocketStream:
     reason = "no answer"
     with trio.move_on_after(PUNCH_S):
         while True:
-            sock = shared_socket(local_port)
+            sock = shared_socket(target, local_port)
             try:
                 with trio.move_on_after(TRY_S):
                     await sock.connect(target)

@@ -3,7 +3,9 @@
 A few connected members are asked to call back. Where they see this node at an address that is not
 its own, one fresh socket asks two of them for its outer port: two different ports mean a router
 that maps each destination anew. The result is renewed every `RENEW_S`, and soon after connections
-come or this machine's addresses change.
+come or this machine's addresses change. A lost connection that comes back may mean that the
+router's own address changed. While no call arrives, members are asked more often: a busy machine
+answers too late, and would be called through relays for minutes.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 import trio
+from msgspec.structs import replace
 
-from daemon.network.addresses import parse_ip, primary_hosts
+from daemon.network.addresses import PeerAddress, parse_ip, primary_hosts
+from daemon.network.own_hosts import elsewhere
 from daemon.network.traversal.context import OwnPorts, TraversalContext
 from daemon.network.traversal.messages import (
     TRAVERSAL_PROTOCOL,
@@ -33,6 +37,7 @@ from protocol.network.reachability import (
     DialBackResult,
     Reachability,
     conclude,
+    misnamed,
 )
 
 _log = logging.getLogger(__name__)
@@ -41,6 +46,8 @@ _log = logging.getLogger(__name__)
 ASKED_AT_ONCE = 3
 # Between two checks where nothing changes. A router may drop a forwarded port unnoticed.
 RENEW_S = 300.0
+# The first pause while no call arrives. It doubles up to `RENEW_S`.
+RETRY_S = 30.0
 # Between a change and the check: several connections come at once.
 SETTLE_S = 1.0
 # Between two checks in any case.
@@ -55,16 +62,28 @@ class ReachabilityMonitor:
     """Keeps `reach` up to date."""
 
     def __init__(
-        self, context: TraversalContext, ports: OwnPorts, own_hosts: Callable[[], tuple[str, ...]]
+        self,
+        context: TraversalContext,
+        ports: OwnPorts,
+        own_hosts: Callable[[], tuple[str, ...]],
+        advertised: tuple[PeerAddress, ...] = (),
     ) -> None:
-        """`own_hosts` gives the hosts of this machine and those that the user configured."""
+        """
+        Args:
+            own_hosts: Gives the hosts of this machine and those that the user configured.
+            advertised: What the user configured.
+        """
         self.reach: Reachability = UNKNOWN_REACHABILITY
         # Answers of the last check, for a person who asks.
         self.results: tuple[DialBackResult, ...] = ()
+        # What the user advertises, where members see this node elsewhere.
+        self.misnamed = ""
         self._context, self._ports, self._own_hosts = context, ports, own_hosts
+        self._advertised = advertised
         # Tokens under which calls may arrive; the oldest first.
         self._tokens: OrderedDict[bytes, None] = OrderedDict()
         self._asked_to = False
+        self._pause_s = RETRY_S
 
     def renew(self) -> None:
         """Check again soon: the router sends other ports here than before."""
@@ -81,21 +100,29 @@ class ReachabilityMonitor:
         while True:
             await trio.sleep(LOOK_S)
             peers = frozenset(self._askable())
-            now_hosts = primary_hosts()
+            now_hosts, age_s = primary_hosts(), trio.current_time() - checked_at
             # A member that has not been asked may know better, as long as few have.
             changed = (
                 self._asked_to
                 or now_hosts != hosts
                 or (bool(peers - asked) and len(asked) < ASKED_AT_ONCE)
+                or not peers & asked
+                or self._came_back(peers & asked, checked_at)
             )
-            renewed = changed or not peers & asked or trio.current_time() - checked_at > RENEW_S
-            if not peers or not renewed:
-                continue
-            if trio.current_time() - checked_at < LEAST_PAUSE_S:
+            if not peers or age_s < LEAST_PAUSE_S or not (changed or age_s > self._pause_s):
                 continue
             await trio.sleep(SETTLE_S)
             checked_at, hosts, self._asked_to = trio.current_time(), now_hosts, False
             asked = await self.check()
+            if self.reach.callable:
+                self._pause_s = RENEW_S
+            else:
+                self._pause_s = RETRY_S if changed else min(2 * self._pause_s, RENEW_S)
+
+    def _came_back(self, peers: frozenset[PeerId], checked_at: float) -> bool:
+        """Whether a connection to a peer that was asked has come back since."""
+        since_s = self._context.connections.since_s
+        return any((since_s(peer) or checked_at) > checked_at for peer in peers)
 
     def _askable(self) -> list[PeerId]:
         connections = self._context.connections
@@ -142,6 +169,11 @@ class ReachabilityMonitor:
             routed = any(result.observed not in hosts for result in results)
             differ = await self._mappings_differ(answers) if routed else None
             self.reach = conclude(results, hosts, differ)
+            named = await elsewhere(self._advertised)
+            self.misnamed = ""
+            if named and (seen := misnamed(results, named)):
+                self.misnamed = ", ".join(named)
+                self.reach = replace(self.reach, callable=False, observed=seen)
         return frozenset(asked)
 
     async def _mappings_differ(self, answers: dict[PeerId, DialedBack]) -> bool | None:

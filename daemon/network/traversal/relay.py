@@ -99,6 +99,7 @@ class RelayService:
             sessions=self._limits.sessions,
             most=MAX_SESSIONS if able else 0,
             observe_at=self._ports.bulk,
+            cap_bps=self._settings.cap_bps,
         )
 
     def _why_not(self, asker: PeerId, own: Reachability) -> str:

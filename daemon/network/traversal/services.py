@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import trio
 
+from daemon.network.addresses import PeerAddress
 from daemon.network.traversal.connector import Connector
 from daemon.network.traversal.context import OwnPorts, TraversalContext
 from daemon.network.traversal.observation import answer_observation
@@ -27,9 +28,14 @@ class TraversalServices:
         ports: OwnPorts,
         own_hosts: Callable[[], tuple[str, ...]],
         settings: RelaySettings,
+        advertised: tuple[PeerAddress, ...],
     ) -> None:
-        """`own_hosts` gives the hosts of this machine and those that the user configured."""
-        self.monitor = monitor = ReachabilityMonitor(context, ports, own_hosts)
+        """
+        Args:
+            own_hosts: Gives the hosts of this machine and those that the user configured.
+            advertised: What the user configured.
+        """
+        self.monitor = monitor = ReachabilityMonitor(context, ports, own_hosts, advertised)
         self.connector = Connector(context, ports, lambda: monitor.reach)
         self.relay = RelayService(context, settings, ports)
         self._signalling = Signalling(context, ports, self.relay, self.monitor)

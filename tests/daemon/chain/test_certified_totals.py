@@ -183,6 +183,36 @@ def test_reputations_come_from_certificates_that_the_journal_dates(tmp_path: Pat
     assert later._state.reputations._peers[ME].samples == 600
 
 
+async def test_figures_after_the_branch_was_left_are_equal_live_and_from_disk(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """The node goes back to certificate 3: what came after it counts no more."""
+    ours, _ = parted(6)
+    disk, live = FileDisk(tmp_path, inline), CertifiedTotals(ME)
+    feed = CertifiedFeed(disk, SIGNED, inline, lambda _: None, (live.add,), live.begin_anew)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feed.run)
+        for one in ours:
+            await append(disk, one.outcome.number, [one])
+        await trio.sleep(2 * LOOK_S)
+        assert live.totals == (600, 6)
+        later, tip = certificate(tip_of(ours[2]), {0: 7}, seq=9)
+        await append(disk, 4, [later])
+        await trio.sleep(2 * LOOK_S)
+        assert live.totals == (307, 4)
+        assert live.now == HeartbeatFigures(samples=307, certificate=later.hash)
+        # As many certificates as before, so that the numbers say nothing.
+        for seq in (10, 11):
+            one, tip = certificate(tip, {0: 7}, seq=seq)
+            await append(disk, one.outcome.number, [one])
+        await trio.sleep(2 * LOOK_S)
+        nursery.cancel_scope.cancel()
+    again = CertifiedTotals(ME)
+    await _caught_up(CertifiedFeed(disk, SIGNED, inline, lambda _: None, (again.add,)))
+    assert live.totals == again.totals == (321, 6)
+    assert live.now == again.now
+
+
 def tip_of(certificate: OpenCertificate) -> Tip:
     """Return the tip after `certificate`, as far as the next round needs it."""
     parent = genesis(PAID_RUN)

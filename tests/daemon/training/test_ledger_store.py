@@ -11,7 +11,9 @@ from daemon.disk.file_disk import FileDisk
 from daemon.home.run_repair import repair
 from daemon.swarm import certificate_shares
 from daemon.swarm.chain_sync import pack_record
+from protocol.errors import UserError
 from protocol.journal import WorkDropped
+from protocol.ports.disk_records import HeldCertificate
 from protocol.ports.offload import inline
 from tests.daemon.certified_home import (
     FOUR,
@@ -51,6 +53,19 @@ async def test_an_unreadable_ledger_or_view_file_stops_the_node(tmp_path: Path, 
     assert "Is a directory" in error.what
     assert len(repair(home.folder, home.signed)) == 1
     assert (await resumed(home)).state_store.tip == home.tips[-1]
+
+
+async def test_unreadable_times_of_adoption_stop_the_node_until_they_are_set_aside(
+    tmp_path: Path,
+) -> None:
+    home = await CertifiedHome(tmp_path, 2).write()
+    held = [HeldCertificate(certificate=home.tips[-1].hash, since_s=1e9)]
+    await FileDisk(home.root, inline).save_held(home.run, held)
+    replace_by_folder(home.folder / "held", 0.0)
+    with pytest.raises(UserError, match="times of adoption of this run cannot be read"):
+        await FileDisk(home.root, inline).load_held(home.run)
+    assert len(repair(home.folder, home.signed)) == 1
+    assert await FileDisk(home.root, inline).load_held(home.run) == []
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "emptied", "zeroed"])

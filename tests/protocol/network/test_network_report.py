@@ -15,6 +15,7 @@ from protocol.network.network_report import (
     mapping_line,
     port_line,
     remedy_for,
+    remedy_for_misnamed,
 )
 from protocol.network.port_mapping import MappingState, PortMapping
 from protocol.network.reachability import DialBackResult
@@ -27,11 +28,19 @@ def call(observed: str = WAN, *, control: bool = True, bulk: bool | None = True)
 
 
 def test_both_ports_must_be_open_for_others_to_call() -> None:
-    assert judge(0, []) == "nobody_answers"
-    assert judge(3, []) == "not_measured"
-    assert judge(3, [call(bulk=False), call(control=False)]) == "only_by_relay"
-    assert judge(3, [call(bulk=False), call()]) == "callable"
-    assert judge(3, [call(bulk=None)]) == "callable", "an observer has no bulk port"
+    assert judge(0, [], "") == "nobody_answers"
+    assert judge(3, [], "") == "not_measured"
+    assert judge(3, [call(bulk=False), call(control=False)], "") == "only_by_relay"
+    assert judge(3, [call(bulk=False), call()], "") == "callable"
+    assert judge(3, [call(bulk=None)], "") == "callable", "an observer has no bulk port"
+
+
+def test_an_advertised_address_that_leads_elsewhere_is_judged_and_corrected() -> None:
+    assert judge(3, [call()], "45.67.89.7") == "misnamed"
+    assert judge(0, [], "45.67.89.7") == "nobody_answers"
+    said = remedy_for_misnamed("45.67.89.7", WAN, 4001)
+    assert f'advertise = ["/ip4/{WAN}/tcp/4001"]' in said
+    assert f"/ip6/{SIX}/tcp/4001" in remedy_for_misnamed("2a01::7", SIX, 4001)
 
 
 def test_each_family_is_judged_by_calls_over_it_alone() -> None:

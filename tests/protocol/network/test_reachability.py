@@ -14,6 +14,7 @@ from protocol.network.reachability import (
     RelayOffer,
     conclude,
     is_private,
+    misnamed,
     order_relays,
     reachability_text,
     ways_to,
@@ -40,6 +41,31 @@ def test_conclude_counts_members_outside_before_those_of_the_same_network() -> N
     assert found == CONE
     near = conclude([result("192.168.1.10", True)], ["192.168.1.10"], None)
     assert near == Reachability(callable=True, nat="none", observed="192.168.1.10")
+
+
+@pytest.mark.parametrize(
+    ("seen", "advertised", "elsewhere"),
+    [
+        (("203.0.113.10",), ("203.0.113.99",), "203.0.113.10"),
+        (("203.0.113.10",), ("203.0.113.99", "203.0.113.10"), ""),
+        (("203.0.113.9", "203.0.113.10"), ("203.0.113.9",), ""),
+        # Nothing is known of the advertised family, or from inside the same network.
+        (("203.0.113.10",), ("2a01::9",), ""),
+        (("192.168.1.10",), ("203.0.113.99",), ""),
+        ((), ("203.0.113.99",), ""),
+        (("203.0.113.10",), (), ""),
+    ],
+)
+def test_misnamed_where_no_member_sees_an_advertised_address(
+    seen: tuple[str, ...], advertised: tuple[str, ...], elsewhere: str
+) -> None:
+    assert misnamed([result(host, True) for host in seen], advertised) == elsewhere
+
+
+def test_the_text_of_a_misnamed_node_names_both_addresses() -> None:
+    text = reachability_text(CONE, "203.0.113.99")
+    assert "203.0.113.99" in text
+    assert CONE.observed in text
 
 
 def test_conclude_needs_both_ports() -> None:

@@ -18,7 +18,8 @@ from protocol.planning.chosen_groups import GroupChoice
 from protocol.planning.group_choice import PAIR_RISK, choose, choose_2, fixed, group_size
 from protocol.planning.group_proposals import GroupBounds, GroupProposer
 from protocol.planning.group_size_history import GroupSizeHistory
-from protocol.planning.time_model import TimeModel, VectorSizes
+from protocol.planning.time_model import TimeModel
+from protocol.planning.vector_sizes import VectorSizes
 
 SIZES = VectorSizes(offer=40_000_000, partial=40_000_000, result=40_000_000)
 CORNERS = ((0, 0, 0), (150_000, 0, 0), (0, 160_000, 0), (80_000, 70_000, 120_000))

@@ -393,6 +393,16 @@ def test_a_peer_that_is_gone_is_no_pair_without_a_path() -> None:
     assert "No path" not in sentence
 
 
+def test_a_node_that_lost_everybody_who_can_be_called_reads_what_is_missing() -> None:
+    lost = journal.PeerDown(at=AT, peer=PEERS[1], reason="the connection was closed")
+    events = (started(), trainer_ready(), report(1, path=""), lost)
+    level, sentence = verdict(*events, reach(False))
+    assert level == "warning"
+    assert "no node that can be called is connected" in sentence
+    assert "out of reach" not in verdict(*events, reach(True))[1]
+    assert "out of reach" not in verdict(started(), trainer_ready(), reach(False))[1]
+
+
 def test_verdict_of_a_run_that_its_owner_paused_is_no_standstill() -> None:
     paused = journal.OwnerOrdered(at=AT, serial=1, action="pause")
     level, sentence = verdict(*rhythm("observer"), paused, now=AT + 900)

@@ -17,7 +17,7 @@ from protocol.errors import Unreachable
 from protocol.identity import PeerId
 from protocol.network.reachability import UNKNOWN_REACHABILITY
 
-PUBLIC = "203.0.113.7"
+PUBLIC, PUBLIC_6 = "203.0.113.7", "2a0e:97c0:7::7"
 
 
 @pytest.mark.parametrize(
@@ -70,11 +70,19 @@ async def test_observe_is_unreachable_where_the_answer_is_no_address() -> None:
         "224.0.0.1",
         "::1",
         "::ffff:127.0.0.1",
+        "::ffff:203.0.113.7",
         "2001:db8::1",
+        "2002:7f00:1::1",
+        "64:ff9b::127.0.0.1",
+        "fe80::1",
+        "fe80::1%eth0",
+        "fd00::1",
+        "ff02::1",
+        "::",
         "",
     ],
 )
-def test_check_outer_refuses_what_leads_to_no_public_ipv4_address(host: str) -> None:
+def test_check_outer_refuses_what_leads_to_no_public_address(host: str) -> None:
     with pytest.raises(Unreachable):
         # The hostile peer has signed this host itself.
         check_outer(OuterAddress(host=host, port=4001), host)
@@ -82,8 +90,10 @@ def test_check_outer_refuses_what_leads_to_no_public_ipv4_address(host: str) -> 
 
 def test_check_outer_allows_the_public_address_that_the_peer_signed() -> None:
     check_outer(OuterAddress(host=PUBLIC, port=4001), PUBLIC)
-    with pytest.raises(Unreachable):
-        check_outer(OuterAddress(host=PUBLIC, port=22), PUBLIC)
+    check_outer(OuterAddress(host=PUBLIC_6, port=4001), PUBLIC_6)
+    for host in (PUBLIC, PUBLIC_6):
+        with pytest.raises(Unreachable):
+            check_outer(OuterAddress(host=host, port=22), host)
 
 
 class OneMember:

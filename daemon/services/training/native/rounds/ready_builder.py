@@ -14,10 +14,12 @@ from protocol.contribution.offer import Offer
 from protocol.digest import Digest
 from protocol.messages.membership import Statement
 from protocol.messages.offer import (
+    MAX_RELAYED,
     MAX_UNREACHABLE,
     Binding,
     DataStretch,
     Ready,
+    RelayedPath,
     TaskReady,
     TrustReady,
 )
@@ -80,6 +82,7 @@ class ReadyBuilder:
                 invitation=standing.invitation,
                 data=standing.data if offer.seq else (),
                 unreachable=self._unreachable(parent),
+                relayed=self._relayed(parent),
             )
         return ready if self._binding is None else with_binding(ready, self._binding)
 
@@ -87,3 +90,14 @@ class ReadyBuilder:
         """The names of nodes at the same tip to which no path leads."""
         missing = self._network.unreachable() & self._members.live_at(parent)
         return tuple(sorted(map(short_name, missing))[:MAX_UNREACHABLE])
+
+    def _relayed(self, parent: Digest) -> tuple[RelayedPath, ...]:
+        """The relays on the paths to nodes at the same tip."""
+        live = self._members.live_at(parent)
+        used = [(peer, use) for peer, use in self._network.relays().items() if peer in live]
+        return tuple(
+            RelayedPath(
+                to=short_name(peer), relay=short_name(use.relay), cap_bps=round(use.cap_bps)
+            )
+            for peer, use in sorted(used)[:MAX_RELAYED]
+        )

@@ -7,6 +7,7 @@ travels in the node's beacons.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import trio
@@ -103,6 +104,16 @@ class Evaluator:
             self._record(Warned(code="EVALUATION", message=f"No held-out loss: {failed}"))
             return
         self._budget = self._budget.scored(evaluation)
+        if not math.isfinite(evaluation.loss):
+            # The model is beyond what float32 can score. Members read finite losses only.
+            self._record(
+                Warned(
+                    code="EVALUATION",
+                    message=f"The held-out loss of certificate {tip.number} is not a number:"
+                    " the model has diverged.",
+                )
+            )
+            return
         self.score = HeldOutScore(
             number=tip.number,
             certificate=tip.hash,

@@ -129,6 +129,12 @@ class Browser:
             features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
         )
 
+    def press(self, key: str) -> None:
+        """Press and release a key, such as "Tab", where the focus is."""
+        code = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowRight": 39}[key]
+        for kind in ("keyDown", "keyUp"):
+            self._call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code)
+
     def screenshot(self, path: Path) -> None:
         """Write the whole page as PNG."""
         answer = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=True)

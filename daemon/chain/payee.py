@@ -24,6 +24,7 @@ from daemon.chain.datasets import fetch_dataset, load_dataset, serve_datasets
 from daemon.chain.heartbeater import AgentIdentity, Heartbeater
 from daemon.chain.home_runs import HomeRun, owner_records_of
 from daemon.chain.registrar import Registrar
+from daemon.chain.rewards_watch import money_on_chain, watch_rewards
 from daemon.config.settings import ChainConfig, OracleConfig
 from daemon.disk.atomic import write_atomically
 from daemon.oracle.reporter import OracleEndpoint, OracleReporter, ReportSigner
@@ -36,7 +37,7 @@ from protocol.chain.port import Chain, Proposal
 from protocol.digest import Digest
 from protocol.errors import PeerFault, UserError
 from protocol.identity import PeerId
-from protocol.journal import ChainReport, JournalEvent, Warned
+from protocol.journal import ChainReport, JournalEvent, RewardsReport, Warned
 from protocol.messages.base import UNREADABLE
 from protocol.messages.membership import Recovery
 from protocol.messages.offer import Binding
@@ -91,6 +92,7 @@ class Payee:
         self._run = HomeRun(run=signed.run, manifest=signed.open())
         self._password, self._record = password, record
         self._wallet: UnlockedWallet | None = None
+        self._account: Address | None = None
         self._payout: Address | None = None
         self._chain: Chain | None = None
         self.figures = CertifiedTotals(peer, self._pay_rules)
@@ -135,7 +137,7 @@ class Payee:
                 )
                 return None
             info = files.wallet_info(self._home)
-            self._payout = info.payout
+            self._account, self._payout = info.address, info.payout
             if self._password is not None:
                 self._wallet = files.unlock(self._home, self._password)
             settlement = self._run.manifest.settlement
@@ -225,6 +227,7 @@ class Payee:
                 nursery.start_soon(self._follow_settlements, network, offload)
             if self._registrar is not None:
                 nursery.start_soon(self._registrar.run, network, self._opened, offload)
+            nursery.start_soon(watch_rewards, self._look, self._record, in_chain_thread)
             if self._wallet is not None:
                 nursery.start_soon(self._heartbeater().run)
 
@@ -249,6 +252,9 @@ class Payee:
             figures=lambda: self.figures.totals,
             record=self._record,
         )
+
+    def _look(self) -> RewardsReport:
+        return money_on_chain(self._opened(), self._home, self._account)
 
     def _opened(self) -> Chain:
         if self._chain is None:

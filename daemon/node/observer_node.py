@@ -15,6 +15,7 @@ from functools import partial
 import msgspec
 import trio
 
+from daemon.chain.rewards_watch import watch_rewards
 from daemon.config.settings import Config
 from daemon.home.layout import BULK_CERTIFICATE_FILE, ensure_home, user_path
 from daemon.journal import Journal
@@ -36,8 +37,9 @@ from daemon.observer.owner_view import may_show
 from daemon.observer.reference_file import ReferenceFile
 from daemon.observer.server import web_server
 from daemon.observer.settings import BoundAddress, ObserverSettings
+from daemon.services.inference.coverage_watch import CoverageWatch
 from daemon.system.allocator import trim_memory
-from daemon.system.offload import in_thread
+from daemon.system.offload import in_abandonable_thread, in_thread
 from protocol.identity import Signer
 from protocol.membership.owner_record import OwnerRecords
 from protocol.run.manifest import SignedManifest
@@ -91,7 +93,7 @@ async def _observe(config: Config, say: Callable[[str], None]) -> None:
             load_or_make(config.home / BULK_CERTIFICATE_FILE, name),
         )
         journal = Journal(None, time.time)
-        bridge.rewards = RewardsLookup(config.chain, signed, config.home)
+        bridge.rewards = rewards = RewardsLookup(config.chain, signed, config.home)
         path = history_file(config.home, signed.run)
         async with observer_history(bridge, journal, path, given.history_mb) as history:
             watcher = RunObserver(network, signer, signed, name, journal, history.recorder.date_of)
@@ -100,6 +102,11 @@ async def _observe(config: Config, say: Callable[[str], None]) -> None:
                 nursery.start_soon(watcher.run)
                 nursery.start_soon(report_network, network, journal)
                 nursery.start_soon(find_members, network, signed)
+                nursery.start_soon(CoverageWatch(network, journal.record, watcher.refuse).run)
+                if rewards.asks_chain:
+                    nursery.start_soon(
+                        watch_rewards, rewards.pool, journal.record, in_abandonable_thread
+                    )
                 if watcher.owner_records is not None:
                     records = watcher.owner_records
                     bridge.control = await _take_orders(config, signed, records, journal, nursery)

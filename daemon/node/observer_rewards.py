@@ -7,19 +7,22 @@ import time
 from collections import OrderedDict
 from pathlib import Path
 
-from msgspec import UNSET
 from msgspec.structs import replace
 
 from daemon.chain.client_setup import open_chain
 from daemon.chain.home_runs import HomeRun
 from daemon.chain.rewards import rewards_of
+from daemon.chain.rewards_watch import money_on_chain
 from daemon.config.settings import ChainConfig
 from daemon.observer.api.query import BadQuery
 from daemon.observer.api.resources import RewardsBody, Unavailable
 from protocol.chain.errors import ChainError
 from protocol.chain.keccak import checked_address
+from protocol.chain.port import Chain
 from protocol.errors import UserError
+from protocol.journal import RewardsReport
 from protocol.run.manifest import SignedManifest
+from protocol.status.reward_records import NO_CHAIN
 from protocol.status.status_record import NO_REWARDS
 
 KEPT_S = 30.0
@@ -38,6 +41,8 @@ class RewardsLookup:
     def __init__(self, settings: ChainConfig, signed: SignedManifest, home: Path) -> None:
         self._settings, self._home = settings, home
         self._run = HomeRun(run=signed.run, manifest=signed.open())
+        # Opened with the first question for the pool, which one task asks.
+        self._pool_chain: Chain | None = None
         self._asking = threading.Lock()
         self._places = threading.Semaphore(MAX_WAITING)
         # Guards `_known`, and is held for moments.
@@ -56,9 +61,22 @@ class RewardsLookup:
             account = checked_address(address)
         except (UserError, ValueError) as error:
             raise BadQuery(f"This is no address: {error}") from None
-        if self._run.manifest.settlement is UNSET:
+        manifest = self._run.manifest
+        if manifest.chain == NO_CHAIN:
             return RewardsBody(as_of=as_of, address=account, pays=False, note=NO_REWARDS)
         return replace(self._kept(account) or self._looked_up(account, as_of))
+
+    @property
+    def asks_chain(self) -> bool:
+        """Whether the run pays, and an endpoint of its chain is known here."""
+        return self._run.manifest.chain != NO_CHAIN and bool(self._settings.rpc)
+
+    def pool(self) -> RewardsReport:
+        """Return what the run's chain holds in all. Blocks. Raises `ChainError` or `UserError`."""
+        if self._pool_chain is None:
+            manifest = self._run.manifest
+            self._pool_chain = open_chain(self._settings, manifest, self._home, None)
+        return money_on_chain(self._pool_chain, self._home, None)
 
     def _looked_up(self, account: str, as_of: float) -> RewardsBody:
         if not self._places.acquire(blocking=False):

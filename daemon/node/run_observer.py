@@ -47,14 +47,14 @@ class RunObserver:
         self._manifest = signed.open()
         self.lineage = Lineage(signed.run, self._manifest)
         self.members = Members(signer.peer, journal.record, lambda _endpoint: None)
-        self._messenger = Messenger(network, signed.run, self._deliver, self._refuse)
+        self._messenger = Messenger(network, signed.run, self._deliver, self.refuse)
         self._follower = Follower(
             network=network,
             run=signed.run,
             signer=signer,
             lineage=self.lineage,
             members=self.members,
-            refuse=self._refuse,
+            refuse=self.refuse,
             hooks=FollowerHooks(
                 on_entries=self._certified,
                 on_members=lambda: None,
@@ -74,7 +74,7 @@ class RunObserver:
             else None
         )
         self._owner_exchange = (
-            OwnerExchange(network, signed.run, self.owner_records, self._refuse)
+            OwnerExchange(network, signed.run, self.owner_records, self.refuse)
             if self.owner_records is not None
             else None
         )
@@ -97,12 +97,13 @@ class RunObserver:
             self._journal.record(event, at=self._date_of(event))
         self._journal.certified(made.certificate for made in steps)
 
-    def _refuse(self, reason: str, peer: PeerId, detail: str) -> None:
+    def refuse(self, reason: str, peer: PeerId, detail: str) -> None:
+        """Record that a peer's data was refused."""
         self._journal.record(InputRefused(reason=reason, peer=peer, detail=detail))
 
     async def _deliver(self, signed: Signed, message: AnyMessage) -> None:
         if not self._follower.receive(signed, message):
-            self._refuse("not_member", signed.peer, f"a {type(message).__name__} to an observer")
+            self.refuse("not_member", signed.peer, f"a {type(message).__name__} to an observer")
 
     def _beacon(self) -> Beacon:
         best = self.lineage.best

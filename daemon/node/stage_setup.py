@@ -16,7 +16,7 @@ from protocol.errors import UserError
 from protocol.identity import PeerId, Signer
 from protocol.inference.layers import parse_layers
 from protocol.inference.model import ModelManifest
-from protocol.journal import InputRefused
+from protocol.journal import InputRefused, JournalEvent
 
 
 class StageChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,8 +36,11 @@ async def stage_service(
     next_serial: Callable[[], int],
     refuse: Refuse,
     say: Callable[[str], None],
+    record: Callable[[JournalEvent], None] | None = None,
 ) -> InferenceService:
     """Read the model, and return its service, which has started nothing.
+
+    `record` receives who serves which layers.
 
     Raises:
         UserError: "LAYERS" for layers that the model does not have, and the errors of
@@ -46,7 +49,7 @@ async def stage_service(
     say(f"Reading {choice.model}.")
     local = await open_served_model(config, choice.model, say)
     settings = _settings(config, choice, local.manifest)
-    return InferenceService(local, settings, signer, next_serial, refuse, say)
+    return InferenceService(local, settings, signer, next_serial, refuse, say, record=record)
 
 
 async def configured_stage(node: NodeParts) -> list[Service]:
@@ -60,7 +63,15 @@ async def configured_stage(node: NodeParts) -> list[Service]:
         node.journal.record(InputRefused(reason=reason, peer=peer, detail=detail))
 
     return [
-        await stage_service(node.config, choice, node.signer, node.serials.next, refuse, node.say)
+        await stage_service(
+            node.config,
+            choice,
+            node.signer,
+            node.serials.next,
+            refuse,
+            node.say,
+            node.journal.record,
+        )
     ]
 
 

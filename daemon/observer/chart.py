@@ -12,13 +12,16 @@ axis is the time, else the samples certified.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from html import escape
 
 import msgspec
 
+from daemon.observer.member_marks import marks
 from protocol.status import KEPT_POINTS, HeldOutPoint, LossPoint
 from protocol.status.figures import compact, duration, loss, quantity
+from protocol.status.group_records import MemberMove
 from protocol.status.reference import ReferenceCurve
 
 # Size of the view box; it has at least as many columns as the status has points.
@@ -77,8 +80,9 @@ def loss_chart(
     points: Sequence[LossPoint],
     held_out: Sequence[HeldOutPoint] = (),
     reference: ReferenceCurve | None = None,
+    moves: Sequence[MemberMove] = (),
 ) -> str:
-    """Return the curves with their caption, as HTML."""
+    """Return the curves with their caption, as HTML. Joins and leaves (`moves`) are marked."""
     of_time = reference is not None
     what = "against time" if of_time else "against samples certified"
     caption = f'<figcaption>Loss <span class="dim">{what}</span></figcaption>'
@@ -111,7 +115,25 @@ def loss_chart(
     hovered = [(along(point), _training_told(point), point.at) for point in points]
     hovered += [(along(point), _held_out_told(point), point.at) for point in held_out]
     told = _told(points, held_out)
-    return _figure(caption, [one for one in series if one.points], sorted(hovered), told, of_time)
+    placed = sorted((at, x) for x, _, at in hovered)
+
+    def marked(column: Callable[[float], float]) -> str:
+        """Mark each move at the first point that is not older."""
+
+        def beside(at: float) -> float | None:
+            after = bisect_left(placed, (at, -math.inf))
+            return column(placed[after][1]) if 0 < after < len(placed) else None
+
+        return marks(moves, beside, HEIGHT)
+
+    return _figure(
+        caption,
+        [one for one in series if one.points],
+        sorted(hovered),
+        told,
+        of_time,
+        marked,
+    )
 
 
 def _training_told(point: LossPoint) -> str:
@@ -152,7 +174,12 @@ def _vertical(series: Sequence[Series]) -> Axis:
 
 
 def _figure(
-    caption: str, series: Sequence[Series], hovered: Sequence[Placed], told: str, of_time: bool
+    caption: str,
+    series: Sequence[Series],
+    hovered: Sequence[Placed],
+    told: str,
+    of_time: bool,
+    marked: Callable[[Callable[[float], float]], str],
 ) -> str:
     vertical = _vertical(series)
     least = min(one.points[0][0] for one in series)
@@ -165,6 +192,7 @@ def _figure(
         up = (point[1] - vertical.low) / (vertical.high - vertical.low)
         return (point[0] - left) / span * WIDTH, HEIGHT * (1 - min(max(up, 0.0), 1.0))
 
+    moved = marked(lambda x: (x - left) / span * WIDTH)
     grid = "".join(
         f"M0 {HEIGHT * i / vertical.steps:.1f}H{WIDTH}" for i in range(vertical.steps + 1)
     )
@@ -181,7 +209,7 @@ def _figure(
 <svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" tabindex="0"
 aria-labelledby="loss-title loss-told">
 <title id="loss-title">Loss curves</title><desc id="loss-told">{escape(told)}</desc>
-<path class="grid" d="{grid}"/>{lines}
+<path class="grid" d="{grid}"/>{moved}{lines}
 {_hover([((x - left) / span * WIDTH, words, at) for x, words, at in hovered])}</svg></div>
 <ol class="along" aria-hidden="true">{labels}</ol><p class="told">{escape(told)}</p></figure>"""
 

@@ -19,6 +19,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from daemon.observer.reward_metrics import reward_metrics
 from daemon.observer.trust_metrics import labelled, phase_histogram, trust_metrics
 from protocol.network.peer_health import PROBATION, QUARANTINED, TRUSTED
 from protocol.status import Status
@@ -224,6 +225,22 @@ def _of_node(status: Status) -> Iterator[Metric]:
     )
 
 
+def _of_inference(status: Status) -> Iterator[Metric]:
+    layers = GaugeMetricFamily(
+        "hypergpu_inference_layers",
+        "Layers of the models that the swarm serves, by whether anybody serves them.",
+        labels=["state"],
+    )
+    missing = sum(one.missing for one in status.coverage)
+    served = sum(one.layers for one in status.coverage) - missing
+    yield labelled(layers, {"served": served, "missing": missing})
+    yield GaugeMetricFamily(
+        "hypergpu_inference_stages",
+        "Stages of models that announce themselves.",
+        sum(len(one.stages) for one in status.coverage),
+    )
+
+
 def _of_disk(status: Status) -> Iterator[Metric]:
     you = status.you
     yield CounterMetricFamily(
@@ -250,7 +267,16 @@ class StatusCollector(Collector):
         self._status = status
 
     def collect(self) -> Iterator[Metric]:
-        for part in (_of_node, _of_rounds, _of_training, trust_metrics, _of_network, _of_disk):
+        for part in (
+            _of_node,
+            _of_rounds,
+            _of_training,
+            trust_metrics,
+            _of_network,
+            _of_disk,
+            reward_metrics,
+            _of_inference,
+        ):
             yield from part(self._status)
 
 

@@ -11,7 +11,17 @@ from collections.abc import Iterable
 from html import escape
 
 from daemon.observer.chart import loss_chart
-from daemon.observer.page_lists import events_list, peers_table, refusals_line, rounds_strip, when
+from daemon.observer.coverage_card import coverage_card
+from daemon.observer.groups_card import groups_card
+from daemon.observer.page_lists import (
+    events_list,
+    names_of,
+    peers_table,
+    refusals_line,
+    rounds_strip,
+    when,
+)
+from daemon.observer.rewards_card import rewards_card
 from daemon.observer.time_charts import time_charts
 from protocol.status import Status
 from protocol.status.figures import (
@@ -210,7 +220,8 @@ def page_html(status: Status) -> str:
     glyph, meaning = LEVELS.get(status.level, LEVELS["info"])
     name = status.run.name or "HyperGPU"
     title = f"{name} · round {status.run.number}" if status.run.rounds_certified else name
-    chart = loss_chart(status.curve, status.held_out, status.reference)
+    chart = loss_chart(status.curve, status.held_out, status.reference, status.moves)
+    names = names_of(status)
     run_id = (
         f'<span class="dim mono" title="run id'
         f' {escape(status.run.run)}">{escape(status.run.run[:8])}</span>'
@@ -239,10 +250,13 @@ aria-hidden="true">{glyph}</span>
 <h1><span class="hidden">{meaning}: </span>{escape(status.verdict)}</h1></section>
 {_join_card(status)}
 <div class="cards">{_run_card(status)}{_swarm_card(status)}{_you_card(status)}</div>
+{rewards_card(status)}
 <div class="pair"><section class="card">{chart}</section>
 <section class="card events"><h2>Last events</h2>{events_list(status)}</section></div>
-<section class="card charts"><h2>Over time</h2>{time_charts(status.points)}</section>
+<section class="card charts"><h2>Over time</h2>
+{time_charts(status.points, status.moves, names)}</section>
 <section class="card"><h2>Last rounds</h2>{rounds_strip(status)}</section>
+{groups_card(status, names)}{coverage_card(status)}
 <section class="card"><h2>Peers</h2>{peers_table(status)}</section>
 <p class="refusals">{refusals_line(status)}</p>
 </main>

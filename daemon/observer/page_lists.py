@@ -58,8 +58,9 @@ def when(at: float) -> str:
     return f'<time datetime="{iso}" title="{moment:%Y-%m-%d %H:%M:%S} UTC">{moment:%H:%M:%S}</time>'
 
 
-def _names(status: Status) -> dict[str, str]:
-    names = {peer.peer: peer.name for peer in status.peers}
+def names_of(status: Status) -> dict[str, str]:
+    """Return the names of all known peers; the own one is marked."""
+    names = {peer.peer: peer.name for peer in (*status.lost, *status.peers)}
     return names | {status.you.peer: f"{status.you.name} (you)" if status.you.name else "you"}
 
 
@@ -92,7 +93,7 @@ def rounds_strip(status: Status) -> str:
     """Return the last rounds, oldest first; each outcome has a shape, a colour and a sentence."""
     if not status.rounds:
         return '<p class="empty">No round has been certified yet.</p>'
-    names = _names(status)
+    names = names_of(status)
     cells = []
     for known in reversed(status.rounds):
         glyph, _ = OUTCOMES.get(known.outcome, ("?", ""))

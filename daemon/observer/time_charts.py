@@ -7,18 +7,20 @@ marks its points with their time (`data-at`), so that the script can move one cu
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from itertools import pairwise
+from types import MappingProxyType
 
 from daemon.observer.chart import HEIGHT, MAX_HOVERED, WIDTH, nice_axis
+from daemon.observer.member_marks import marks, moved_words
 from protocol.status.figures import compact, duration, quantity, rate
+from protocol.status.group_records import MemberMove
 from protocol.status.round_points import PHASES, RoundPoint
 
 PHASE_WORDS = ("training", "waiting", "sending", "averaging", "voting")
 WHOLE_WORDS = "between certificates"
 MAX_MARKS = 60
-"""Marks of failed tries and of joins and leaves in one chart: more would hide the lines."""
+"""Marks of failed tries in one chart: more would hide the lines."""
 
 Place = tuple[float, float]
 
@@ -41,15 +43,28 @@ class TimeScale:
         return "".join(f"<li>{escape(age)}</li>" for age in ages)
 
 
-def time_charts(points: Sequence[RoundPoint]) -> str:
-    """Return the three charts as HTML; a sentence where no round is certified."""
+def time_charts(
+    points: Sequence[RoundPoint],
+    moves: Sequence[MemberMove] = (),
+    names: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """Return the three charts as HTML; a sentence where no round is certified.
+
+    `moves` are marked in every chart; `names` has the names of peers.
+    """
     if not points:
         return '<p class="empty">The charts begin with the first certified round.</p>'
     scale = TimeScale(points)
-    return _speed(points, scale) + _members(points, scale) + _round_times(points, scale)
+    shown = [move for move in moves if scale.first <= move.at <= scale.last]
+    marked = marks(shown, scale.x, HEIGHT)
+    return (
+        _speed(points, scale, marked)
+        + _members(points, scale, shown, names)
+        + _round_times(points, scale, marked)
+    )
 
 
-def _speed(points: Sequence[RoundPoint], scale: TimeScale) -> str:
+def _speed(points: Sequence[RoundPoint], scale: TimeScale, marked: str) -> str:
     known = [(one, one.samples_per_second) for one in points]
     values = [(one, value) for one, value in known if value is not None]
     told = (
@@ -62,40 +77,44 @@ def _speed(points: Sequence[RoundPoint], scale: TimeScale) -> str:
         (one, f"round {one.number}: {rate(value)} samples/s" if value is not None else "")
         for one, value in known
     ]
-    lines = _line("held-out", places)
+    lines = marked + _line("held-out", places)
     return _figure("Speed", "samples/s, certified", told, axis.high, lines, words, scale)
 
 
-def _members(points: Sequence[RoundPoint], scale: TimeScale) -> str:
+def _members(
+    points: Sequence[RoundPoint],
+    scale: TimeScale,
+    moves: Sequence[MemberMove],
+    names: Mapping[str, str],
+) -> str:
     axis = nice_axis(0.0, float(max(one.members for one in points)) or 1.0)
     members = [(scale.x(one.at), _y(one.members, axis.high)) for one in points]
     counted = [(scale.x(one.at), _y(one.counted, axis.high)) for one in points]
-    moves = [
-        (scale.x(after.at), after.members > before.members)
-        for before, after in pairwise(points)
-        if after.members != before.members
-    ][-MAX_MARKS:]
-    marks = "".join(
-        f'<path class="{"join" if joined else "leave"}" d="M{x:.1f} 0v{HEIGHT}"/>'
-        for x, joined in moves
-    )
-    joins = sum(joined for _, joined in moves)
+    joins = sum(bool(move.joined) for move in moves)
+    leaves = sum(bool(move.left) for move in moves)
     told = (
         f"{quantity(points[-1].members, 'member')} in the last round, {points[-1].counted} counted;"
-        f" {quantity(joins, 'join')} and {quantity(len(moves) - joins, 'leave')} in view"
+        f" {quantity(joins, 'join')} and {quantity(leaves, 'leave')} in view"
     )
-    lines = marks + _line("training", _steps(members)) + _line("held-out", _steps(counted))
-    words = [
-        (one, f"round {one.number}: {one.counted} of {quantity(one.members, 'member')} counted")
-        for one in points
-    ]
+    lines = (
+        marks(moves, scale.x, HEIGHT)
+        + _line("training", _steps(members))
+        + _line("held-out", _steps(counted))
+    )
+    words = []
+    before = scale.first
+    for one in points:
+        text = f"round {one.number}: {one.counted} of {quantity(one.members, 'member')} counted"
+        moved = moved_words([move for move in moves if before < move.at <= one.at], names)
+        words.append((one, f"{text}; {moved}" if moved else text))
+        before = one.at
     legend = _legend((("training", "members"), ("held-out", "counted")))
     return _figure(
         "Members", "dashed: joins, dotted: leaves", told, axis.high, lines, words, scale, legend
     )
 
 
-def _round_times(points: Sequence[RoundPoint], scale: TimeScale) -> str:
+def _round_times(points: Sequence[RoundPoint], scale: TimeScale, marked: str) -> str:
     has_phases = any(one.phases for one in points)
     tops = [max(sum(one.phases), one.took_s) for one in points]
     axis = nice_axis(0.0, max(tops) or 1.0)
@@ -116,7 +135,7 @@ def _round_times(points: Sequence[RoundPoint], scale: TimeScale) -> str:
     took = [(scale.x(one.at), _y(one.took_s, axis.high)) for one in points if one.took_s]
     lines += _line("training", took)
     failed = [one for one in points if one.failed][-MAX_MARKS:]
-    lines += "".join(
+    lines += marked + "".join(
         f'<path class="failed-try" d="M{scale.x(one.at):.1f} {HEIGHT}v-12"/>' for one in failed
     )
     tries = sum(one.failed for one in points)

@@ -8,6 +8,7 @@ node.py      start and end, warnings, lasting troubles
 training.py  the trainer, and work that was dropped
 rounds.py    plans, views, certificates, catching up, checkpoints
 peers.py     connections, beacons, refused input, traffic
+inference.py which layers of a model the swarm serves
 chain.py     this node's account, and its peers' registrations
 
 To add an event, define it in one of these modules and add it to `AnyEvent`. Tests then ask for its
@@ -20,7 +21,8 @@ from __future__ import annotations
 import msgspec
 
 from protocol.journal.base import JournalEvent
-from protocol.journal.chain import ChainReport, PeerRegistered
+from protocol.journal.chain import ChainReport, PeerRegistered, RewardsReport
+from protocol.journal.inference import CoverageChanged, CoverageReport, ServedStage
 from protocol.journal.node import (
     DISK_FULL,
     NOT_OFFERED,
@@ -48,6 +50,7 @@ from protocol.journal.rounds import (
     CaughtUp,
     CheckpointWritten,
     Contributor,
+    MemberPlace,
     Newcomer,
     PhaseEntered,
     Planned,
@@ -83,9 +86,12 @@ __all__ = [
     "ChainReport",
     "CheckpointWritten",
     "Contributor",
+    "CoverageChanged",
+    "CoverageReport",
     "DiskReport",
     "InputRefused",
     "JournalEvent",
+    "MemberPlace",
     "Newcomer",
     "NodeStarted",
     "NodeStopped",
@@ -100,8 +106,10 @@ __all__ = [
     "Planned",
     "QuorumReport",
     "ReachReport",
+    "RewardsReport",
     "RoundAveraged",
     "RoundCertified",
+    "ServedStage",
     "Stuck",
     "TaskDiffers",
     "TrafficReport",
@@ -154,6 +162,9 @@ AnyEvent = (
     | Warned
     | Trouble
     | ChainReport
+    | RewardsReport
+    | CoverageReport
+    | CoverageChanged
     | PeerRegistered
     | NodeStopped
     | OwnerOrdered

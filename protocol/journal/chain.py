@@ -33,6 +33,36 @@ class ChainReport(JournalEvent, frozen=True, kw_only=True, tag=True):
     reason: str = ""
 
 
+class RewardsReport(JournalEvent, frozen=True, kw_only=True, tag=True):
+    """What the run's chain holds: its pool, and this node's account where it has one.
+
+    Amounts are base units as text, because they exceed the integers that JSON readers keep exact.
+    Times are the chain's, in unix seconds; 0 for none.
+    """
+
+    profile: str
+    # What the pool can still pay, and the epoch whose work is being collected.
+    pool: str = ""
+    epoch: int = 0
+    epoch_ends_at_s: int = 0
+    paused: bool = False
+    # When the root that waits for objections becomes claimable.
+    pending_at_s: int = 0
+    # Empty on a node without a wallet, and on an observer.
+    account: str = ""
+    payout: str = ""
+    earned: str = ""
+    claimed: str = ""
+    claimable: str = ""
+    # What the waiting root adds for the account.
+    pending: str = ""
+    # When the chain last heard from the account.
+    heartbeat_at_s: int = 0
+    # What is missing; empty where nothing is.
+    note: str = ""
+    durable: ClassVar[bool] = False
+
+
 class PeerRegistered(JournalEvent, frozen=True, kw_only=True, tag=True):
     """A peer's registration changed.
 

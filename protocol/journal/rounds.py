@@ -42,6 +42,21 @@ class Newcomer(msgspec.Struct, frozen=True, kw_only=True):
     voters: int
 
 
+class MemberPlace(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Where a plan put a member: its group, and its place in the network as the plan's offers say.
+
+    The place is a network coordinate in microseconds (`protocol/network/coordinate.py`).
+    `is_measured` is False where nobody knows it.
+    """
+
+    group: int
+    is_measured: bool = False
+    x_us: int = 0
+    y_us: int = 0
+    z_us: int = 0
+    height_us: int = 0
+
+
 class PhaseEntered(JournalEvent, frozen=True, kw_only=True, tag=True):
     """This node entered a phase of a round. `reason` is a sentence with the numbers in it."""
 
@@ -101,6 +116,8 @@ class RoundCertified(JournalEvent, frozen=True, kw_only=True, tag=True):
     plan: str = ""
     # Members of each group of the plan.
     group_sizes: tuple[int, ...] = ()
+    # Where the plan put each of `members`; empty in journals of older versions.
+    places: tuple[MemberPlace, ...] = ()
     # What the plan predicted for scatter and reduce together.
     predicted_s: float | None = None
     # Members whose votes the certificate carries; empty in journals of older versions.

@@ -6,6 +6,9 @@ records.py           the status record; its parts are in the next three
 node_records.py      this node, and whether others can call it
 run_records.py       the run, its rounds and the points of its loss curves
 peer_records.py      other peers, voters and newcomers
+reward_records.py    what the run's chain holds for its members
+group_records.py     the groups of the last plan, and members that came and went
+coverage_records.py  who serves which layers of a model
 status_record.py     `status_at(state, now)`: the status at one instant
 verdict.py           the one sentence that answers "is it working?"
 round_verdict.py     its part about this node's last rounds
@@ -17,6 +20,8 @@ standstill.py        the deadline of the next certificate, by the run's own rhyt
 state.py             what the fold keeps between events
 held_out_scores.py   the held-out loss of each certificate, from its members' scores
 event_fold.py        `fold(state, event)`: how each event changes the state (with *_effects.py)
+event_lines.py       the list of events that a status shows
+event_folding.py     equal events as one line: "Rounds 96-98 are certified"
 event_text.py        `describe(event)`: each event as a sentence (with *_text.py)
 figures.py           how numbers and names are written for people
 

@@ -17,6 +17,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from protocol import journal
+from protocol.status.coverage_effects import coverage_changed, coverage_report
 from protocol.status.event_text import describe
 from protocol.status.figures import clean, natural, whole
 from protocol.status.held_out_effects import anchor_scored, peer_scored
@@ -30,6 +31,7 @@ from protocol.status.peer_effects import (
     peer_up,
 )
 from protocol.status.records import EventLine
+from protocol.status.reward_effects import chain_report, rewards_report
 from protocol.status.round_effects import (
     is_known,
     planned,
@@ -73,6 +75,8 @@ _QUIET = (
     journal.CheckpointWritten,
     journal.DiskReport,
     journal.QuorumReport,
+    journal.RewardsReport,
+    journal.CoverageReport,
 )
 _ABOUT_PEERS = (
     journal.TaskDiffers,
@@ -107,9 +111,9 @@ def _node_started(state: StatusState, event: journal.NodeStarted) -> None:
         engine=clean(event.engine, MAX_NAME_CHARS),
         admits=clean(event.admits, MAX_NAME_CHARS),
         owner=clean(event.owner, MAX_NAME_CHARS),
+        chain=clean(event.chain, MAX_NAME_CHARS),
     )
     state.min_peers = event.min_peers
-    state.chain = clean(event.chain, MAX_NAME_CHARS)
     state.stopped = None
     state.held = False
     state.peers.pop(event.peer, None)
@@ -189,11 +193,6 @@ def _reach(state: StatusState, event: journal.ReachReport) -> None:
     state.you = replace(state.you, reach=reach)
 
 
-def _chain_report(state: StatusState, event: journal.ChainReport) -> None:
-    _, sentence = describe(event)
-    state.rewards = sentence
-
-
 def _stopped(state: StatusState, event: journal.NodeStopped) -> None:
     state.stopped = clean(event.reason, MAX_TEXT_CHARS)
     state.you = replace(
@@ -270,7 +269,10 @@ EFFECTS: dict[type[journal.JournalEvent], Callable[[StatusState, Any], None]] = 
     journal.DiskReport: _disk_report,
     journal.Warned: _warned,
     journal.Trouble: _trouble,
-    journal.ChainReport: _chain_report,
+    journal.ChainReport: chain_report,
+    journal.RewardsReport: rewards_report,
+    journal.CoverageReport: coverage_report,
+    journal.CoverageChanged: coverage_changed,
     journal.PeerRegistered: peer_registered,
     journal.NodeStopped: _stopped,
     journal.OwnerOrdered: _ordered,
@@ -304,9 +306,11 @@ def fold(state: StatusState, event: journal.JournalEvent) -> StatusState:
         level, text = describe(event, state.name_of)
         sentence = EventLine(at=natural(event.at), level=level, text=text)
         full = isinstance(event, journal.Warned) and event.code == journal.DISK_FULL
-        state.keep_line(
-            "disk" if full else _REPEATED.get(type(event), ""),
+        state.lines.keep(
+            event,
             sentence,
+            state.name_of,
+            kind="disk" if full else _REPEATED.get(type(event), ""),
             about_peers=isinstance(event, _ABOUT_PEERS),
         )
     EFFECTS[type(event)](state, event)

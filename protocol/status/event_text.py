@@ -6,7 +6,7 @@ that. It passes on reasons that their author already put into words: plans, view
 training_text.py  the trainer and its work
 round_text.py     rounds, plans, certificates
 peer_text.py      connections, beacons, refused input
-node_text.py      the node, the disk and the chain
+node_text.py      the node, the disk, the chain, served models
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ WORDS: dict[type[journal.JournalEvent], Callable[[Any, NameOf], LeveledText]] = 
     journal.Warned: node_text.warned,
     journal.Trouble: node_text.trouble,
     journal.ChainReport: node_text.chain_report,
+    journal.RewardsReport: node_text.rewards_report,
+    journal.CoverageReport: node_text.coverage_report,
+    journal.CoverageChanged: node_text.coverage_changed,
     journal.CheckpointWritten: node_text.checkpoint_written,
     journal.DiskReport: node_text.disk_report,
     journal.TrainerReady: training_text.trainer_ready,

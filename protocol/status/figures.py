@@ -71,6 +71,11 @@ def quantity(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def round_numbers(first: int, last: int) -> str:
+    """Write the numbers of consecutive rounds: round 96, rounds 96-98."""
+    return f"round {first}" if first == last else f"rounds {first}-{last}"
+
+
 def compact(number: float) -> str:
     """Write a number with at most four figures, for narrow columns: 940, 12.3 k, 4.56 M."""
     for scale, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from protocol import journal
-from protocol.status.figures import count, duration, size, tail, tokens
+from protocol.status.figures import count, duration, quantity, size, tail, tokens
 from protocol.status.text_parts import LeveledText, NameOf, because
 
 _CHAIN = {
@@ -76,3 +76,27 @@ def chain_report(event: journal.ChainReport, name_of: NameOf) -> LeveledText:
     samples = f"{count(event.samples)} {'sample' if event.samples == 1 else 'samples'}"
     claimed = f"; {tokens(int(event.claimed))} tokens claimed" if event.claimed.isdecimal() else ""
     return "good", f"Paid on {event.profile}{paid}: {samples} reported to the chain{claimed}."
+
+
+def rewards_report(event: journal.RewardsReport, name_of: NameOf) -> LeveledText:
+    pool = f"The pool of {event.profile} holds {_tokens(event.pool)}"
+    if not event.account:
+        return "info", f"{pool}."
+    claimable, pending = _tokens(event.claimable), _tokens(event.pending)
+    return "info", f"{pool}; {claimable} claimable here, {pending} pending."
+
+
+def _tokens(amount: str) -> str:
+    return f"{tokens(int(amount)) if amount.isdecimal() else '?'} tokens"
+
+
+def coverage_report(event: journal.CoverageReport, name_of: NameOf) -> LeveledText:
+    return "info", f"{quantity(len(event.stages), 'stage')} of {event.name} known."
+
+
+def coverage_changed(event: journal.CoverageChanged, name_of: NameOf) -> LeveledText:
+    if event.missing:
+        return "warning", f"Nobody serves {event.missing} of {event.name}."
+    after = f" again, after {duration(event.gap_s)}" if event.gap_s > 0 else ""
+    stages = quantity(event.stages, "stage")
+    return "good", f"All layers of {event.name} are served{after}, by {stages}."

@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import msgspec
 
+from protocol.status.coverage_records import CoverageSummary
+from protocol.status.group_records import GroupMap, MemberMove
 from protocol.status.node_records import NodeSummary
 from protocol.status.peer_records import MembershipSummary, PeerSummary
 from protocol.status.reference import ReferenceCurve
+from protocol.status.reward_records import RewardsSummary
 from protocol.status.round_points import RoundPoint
 from protocol.status.run_records import HeldOutPoint, LossPoint, RoundSummary, RunSummary
 from protocol.status.totals import Totals
@@ -68,6 +71,14 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     # None in runs of rules 2 and 3, whose certificates name no voters.
     membership: MembershipSummary | None = None
     lost: tuple[PeerSummary, ...] = ()
+    # What the run's chain holds; None where the run pays nothing, or the chain was not asked yet.
+    money: RewardsSummary | None = None
     totals: Totals = Totals()
+    # Models that the swarm serves.
+    coverage: tuple[CoverageSummary, ...] = ()
+    # The groups of the last plan; None before the first certificate.
+    groups: GroupMap | None = None
+    # Members that came and went, the oldest first.
+    moves: tuple[MemberMove, ...] = ()
     # The charts over time, the oldest first and evenly thinned.
     points: tuple[RoundPoint, ...] = ()

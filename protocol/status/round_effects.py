@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from protocol import journal
 from protocol.status.figures import clean, finite, natural, whole
+from protocol.status.group_effects import note_groups
 from protocol.status.held_out_scores import ScoredRound
 from protocol.status.membership import note_membership
 from protocol.status.round_points import PHASES, RoundPoint
@@ -114,6 +115,7 @@ def round_certified(state: StatusState, event: journal.RoundCertified) -> None:
         )
     )
     state.newest = state.rounds[0]
+    note_groups(state, event, before)
     times = dict(state.newest.phase_seconds)
     if took >= TOGETHER_S:
         state.intervals.append(took)

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from protocol import journal
-from protocol.status.figures import count, duration, loss, phase_words, quantity, size
+from protocol.status.figures import (
+    count,
+    duration,
+    loss,
+    phase_words,
+    quantity,
+    round_numbers,
+    size,
+)
 from protocol.status.text_parts import LeveledText, NameOf, because
 
 _OUTCOMES = {
@@ -25,10 +33,18 @@ def phase_entered(event: journal.PhaseEntered, name_of: NameOf) -> LeveledText:
 
 
 def planned(event: journal.Planned, name_of: NameOf) -> LeveledText:
+    return "info", planned_text(event, name_of, (event.number, event.number))
+
+
+def planned_text(event: journal.Planned, name_of: NameOf, rounds: tuple[int, int]) -> str:
+    """Return the sentence for the plans of consecutive rounds, of which `event` is the last."""
     leader, members = name_of(event.leader), quantity(len(event.members), "member")
     reason = f"; {event.reason.strip().rstrip('.')}" if event.reason.strip() else ""
-    plan = "Planned" if leader == "you" else f"Plan of {leader} for"
-    return "info", f"{plan} round {event.number}: {members}{reason}."
+    if rounds[0] != rounds[1]:
+        plan = "Planned"
+    else:
+        plan = "Planned" if leader == "you" else f"Plan of {leader} for"
+    return f"{plan} {round_numbers(*rounds)}: {members}{reason}."
 
 
 def view_passed(event: journal.ViewPassed, name_of: NameOf) -> LeveledText:
@@ -37,22 +53,34 @@ def view_passed(event: journal.ViewPassed, name_of: NameOf) -> LeveledText:
 
 
 def round_certified(event: journal.RoundCertified, name_of: NameOf) -> LeveledText:
+    level, _ = certified_words(event, name_of)
+    return level, certified_text(event, name_of, (event.number, event.number), event.samples)
+
+
+def certified_text(
+    event: journal.RoundCertified, name_of: NameOf, rounds: tuple[int, int], samples: int
+) -> str:
+    """Return the sentence for consecutive certificates, of which `event` is the last."""
     part = f"{len(event.shares)} of {quantity(len(event.members), 'member')} counted"
     claimed = f", claimed loss {loss(event.loss)}" if event.loss is not None else ""
-    text = (
-        f"Round {event.number} is certified: {part}, {quantity(event.samples, 'sample')}{claimed}."
-    )
+    first, last = rounds
+    what = f"Round {last} is" if first == last else f"Rounds {first}-{last} are"
+    head = f"{what} certified: {part}, {quantity(samples, 'sample')}{claimed}."
+    _, words = certified_words(event, name_of)
+    return f"{head} {words}" if words else head
+
+
+def certified_words(event: journal.RoundCertified, name_of: NameOf) -> LeveledText:
+    """Return the level of a certificate, and what it says beside its counts."""
     if event.outcome == "counted":
         less = next((bounded(share) for share in event.shares if name_of(share.peer) == "you"), "")
-        return "good", f"{text} Your work counted{because(less)}" if less else (
-            f"{text} Your work counted."
-        )
+        return "good", f"Your work counted{because(less)}" if less else "Your work counted."
     if event.outcome == "observed":
         # Where all members counted, the leader's reason says nothing new.
         explains = event.reason and len(event.shares) < len(event.members)
-        return "info", f"{text} {event.reason}" if explains else text
+        return "info", event.reason if explains else ""
     level, yours = _OUTCOMES.get(event.outcome, ("info", event.outcome))
-    return level, f"{text} {yours}{because(event.reason)}" if yours else text
+    return level, f"{yours}{because(event.reason)}" if yours else ""
 
 
 def bounded(share: journal.Contributor) -> str:

@@ -1,8 +1,7 @@
 """What the fold keeps between events. Everything is bounded, whatever the events say.
 
 The parts are the frozen records of the status themselves. A change replaces a record, so
-`status_at` copies only references. Sentences are kept in two lists: what strangers can cause
-(connections, refusals) never pushes out what this node did.
+`status_at` copies only references.
 """
 
 from __future__ import annotations
@@ -12,21 +11,22 @@ from collections import deque
 from protocol.chain.reputation import Reputations
 from protocol.identity import PeerId
 from protocol.journal import REFUSALS, Planned
+from protocol.status.coverage_records import CoverageSummary
 from protocol.status.curve import ThinnedCurve
+from protocol.status.event_lines import EventLines
 from protocol.status.figures import clean, tail
+from protocol.status.group_records import KEPT_MOVES, GroupMap, MemberMove
 from protocol.status.held_out_scores import HeldOutScores
 from protocol.status.node_records import NodeSummary
 from protocol.status.peer_records import MembershipSummary, PeerSummary
-from protocol.status.records import KEPT_EVENTS, EventLine, NetworkFigures
+from protocol.status.records import EventLine, NetworkFigures
+from protocol.status.reward_records import RewardsSummary
 from protocol.status.round_points import RoundPoint
 from protocol.status.run_records import KEPT_ROUNDS, LossPoint, RoundSummary, RunSummary
 from protocol.status.totals import Totals
 
 KEPT_INTERVALS = 20
 """Times between certificates whose median is the usual one. It follows a changed rhythm soon."""
-
-KEPT_ABOUT_PEERS = 15
-"""How many of the KEPT_EVENTS sentences may be about peers that come, go or are refused."""
 
 # As in a beacon.
 MAX_NAME_CHARS = 64
@@ -93,14 +93,14 @@ class StatusState:
         self.refusal_shown_at: dict[str, float] = {}
         self.curve: ThinnedCurve[LossPoint] = ThinnedCurve()
         self.points: ThinnedCurve[RoundPoint] = ThinnedCurve()
+        # The groups of the last plan, and the members that came and went; the newest comes last.
+        self.groups: GroupMap | None = None
+        self.moves: deque[MemberMove] = deque(maxlen=KEPT_MOVES)
         # Tries without a certificate since the last one.
         self.failed_tries = 0
         self.held_out = HeldOutScores()
         self.membership: MembershipSummary | None = None
-        # Lines as (serial, kind, line), the newest last.
-        self.lines: deque[tuple[int, str, EventLine]] = deque(maxlen=KEPT_EVENTS - KEPT_ABOUT_PEERS)
-        self.lines_about_peers: deque[tuple[int, str, EventLine]] = deque(maxlen=KEPT_ABOUT_PEERS)
-        self.serial = 0
+        self.lines = EventLines()
         self.min_peers = 2
         # The number of the current round.
         self.working_on = 0
@@ -120,10 +120,11 @@ class StatusState:
         # What could not be written, and when that last failed; empty once it was written.
         self.disk_full, self.disk_full_at = "", 0.0
         self.reputations = Reputations()
-        # The chain that the run pays on, or "none".
-        self.chain = "none"
-        # The sentence of the last chain report, or empty.
+        # The sentence of the last chain report, or empty, and what the chain holds.
         self.rewards = ""
+        self.money: RewardsSummary | None = None
+        # Served models by id; the one reported last comes last.
+        self.coverage: dict[str, CoverageSummary] = {}
         self.stopped: str | None = None
         # For each code, the level and what a person has to correct.
         self.troubles: dict[str, tuple[str, str]] = {}
@@ -141,15 +142,6 @@ class StatusState:
             else clean(tail(peer), MAX_NAME_CHARS)
         )
 
-    def keep_line(self, kind: str, line: EventLine, *, about_peers: bool = False) -> None:
-        """Keep a line. It replaces the newest line of its list if both have the same kind."""
-        kept = self.lines_about_peers if about_peers else self.lines
-        if kind and kept and kept[-1][1] == kind:
-            kept.pop()
-        self.serial += 1
-        kept.append((self.serial, kind, line))
-
     def newest_lines(self) -> tuple[EventLine, ...]:
         """Return the kept lines, the newest first."""
-        both = sorted([*self.lines, *self.lines_about_peers], key=lambda kept: -kept[0])
-        return tuple(line for _, _, line in both)
+        return self.lines.newest()

@@ -7,12 +7,14 @@ from msgspec.structs import replace
 from protocol.identity import PeerId
 from protocol.status.peer_records import LOST_KEPT_S, PeerSummary
 from protocol.status.records import Status
+from protocol.status.reward_records import NO_CHAIN
 from protocol.status.run_records import RunSummary
 from protocol.status.standstill import recently_heard, standstill, usual_round_s
 from protocol.status.state import StatusState
 from protocol.status.verdict import disk_refusal, verdict_of
 
 NO_REWARDS = "this run pays nothing: it has no chain"
+NOT_KNOWN = "not known before the run is found"
 NOT_CERTIFIED = "nothing: rounds of the engine hivemind carry no certificates and earn nothing"
 
 
@@ -37,11 +39,14 @@ def _run_now(state: StatusState, now: float) -> RunSummary:
 
 
 def _rewards(state: StatusState) -> str:
+    chain = state.run.chain
     if state.run.engine == "hivemind":
         return NOT_CERTIFIED
-    if state.rewards or state.chain == "none":
-        return state.rewards or NO_REWARDS
-    return f"this run pays on {state.chain}"
+    if state.rewards:
+        return state.rewards
+    if not chain:
+        return NOT_KNOWN
+    return NO_REWARDS if chain == NO_CHAIN else f"this run pays on {chain}"
 
 
 def status_at(state: StatusState, now: float) -> Status:
@@ -57,12 +62,16 @@ def status_at(state: StatusState, now: float) -> Status:
         you=replace(state.you, disk_refusal=disk_refusal(state, now)),
         totals=state.totals,
         points=state.points.points(),
+        groups=state.groups,
+        coverage=tuple(sorted(state.coverage.values(), key=lambda one: one.name)),
+        moves=tuple(state.moves),
         run=_run_now(state, now),
         rounds=tuple(state.rounds),
         peers=tuple(sorted(state.peers.values(), key=_order)),
         network=state.network,
         refusals=dict(state.refusals),
         rewards=_rewards(state),
+        money=state.money,
         events=state.newest_lines(),
         curve=state.curve.points(),
         membership=state.membership,

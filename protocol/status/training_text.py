@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from protocol import journal
-from protocol.status.figures import count, duration, loss, quantity, rate, whole
+from protocol.status.figures import count, duration, loss, quantity, rate, round_numbers, whole
 from protocol.status.text_parts import LeveledText, NameOf, because
 
 
@@ -53,12 +53,18 @@ def task_differs(event: journal.TaskDiffers, name_of: NameOf) -> LeveledText:
 def trained(event: journal.Trained, name_of: NameOf) -> LeveledText:
     if not event.samples:
         return "info", f"Nothing was trained for round {event.number}."
-    speed = (
-        f" ({rate(whole(event.samples) / event.seconds)} samples/s)" if event.seconds > 0 else ""
-    )
-    took, at_loss = duration(event.seconds), _at_loss(event.loss)
-    samples = quantity(event.samples, "sample")
-    return "info", f"Trained {samples} in {took}{speed} for round {event.number}{at_loss}."
+    rounds = (event.number, event.number)
+    return "info", trained_text(event, rounds, event.samples, event.seconds)
+
+
+def trained_text(
+    event: journal.Trained, rounds: tuple[int, int], samples: int, seconds: float
+) -> str:
+    """Return the sentence for the work of consecutive rounds, of which `event` is the last."""
+    speed = f" ({rate(whole(samples) / seconds)} samples/s)" if seconds > 0 else ""
+    took, at_loss = duration(seconds), _at_loss(event.loss)
+    done = f"Trained {quantity(samples, 'sample')} in {took}{speed}"
+    return f"{done} for {round_numbers(*rounds)}{at_loss}."
 
 
 def training_progress(event: journal.TrainingProgress, name_of: NameOf) -> LeveledText:

@@ -12,7 +12,7 @@ import msgspec
 
 from daemon.observer.history.feed_event import FeedEvent
 from protocol.status import PeerSummary, Status
-from protocol.status.status_record import NO_REWARDS
+from protocol.status.reward_records import pays
 from protocol.status.work_shares import WorkShare, work_shares
 
 _encode = msgspec.json.Encoder().encode
@@ -210,7 +210,7 @@ def session_body(status: Status) -> SessionBody:
         run=run.run,
         name=run.name,
         owner=run.owner,
-        pays=status.rewards != NO_REWARDS and run.engine != "hivemind",
+        pays=pays(run),
         note=status.rewards,
     )
 

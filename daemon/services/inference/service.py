@@ -10,6 +10,7 @@ import msgspec
 import trio
 
 from daemon.services.inference.client import InferenceClient
+from daemon.services.inference.coverage_report import CoverageReporter
 from daemon.services.inference.model_exchange import serve_model
 from daemon.services.inference.stage_exchange import StageExchange
 from daemon.services.inference.stage_server import Refuse, StageServer
@@ -19,6 +20,7 @@ from protocol.digest import SHOWN_DIGITS, Digest
 from protocol.errors import OurFault
 from protocol.identity import Signer
 from protocol.inference.announcement import (
+    KnownStage,
     SignedAnnouncement,
     StageAnnouncement,
     StageDirectory,
@@ -27,6 +29,7 @@ from protocol.inference.announcement import (
 from protocol.inference.coverage import choose_range, holders_by_layer
 from protocol.inference.layers import LayerRange
 from protocol.inference.model import ModelManifest, SignedModel, model_name, publish_model
+from protocol.journal import JournalEvent
 from protocol.ports.network import Network
 from protocol.ports.stage import LocalModel, StageInfo
 
@@ -59,6 +62,7 @@ class InferenceService:
         refuse: Refuse,
         say: Callable[[str], None],
         rng: random.Random | None = None,
+        record: Callable[[JournalEvent], None] | None = None,
     ) -> None:
         """
         Args:
@@ -69,10 +73,11 @@ class InferenceService:
             refuse: counts a refusal by reason, peer and detail.
             say: shows a sentence to the person who started the node.
             rng: chooses which peers the node asks.
+            record: receives who serves which layers; None where nobody asks.
         """
         self._local, self._settings, self._signer = local, settings, signer
         self._next_serial, self._refuse, self._say = next_serial, refuse, say
-        self._rng = rng
+        self._rng, self._record = rng, record
         self.model = model_name(local.manifest)
         self._directory = StageDirectory(self.model)
         self._network: Network | None = None
@@ -113,6 +118,8 @@ class InferenceService:
                 self._say(_serving(self._local.manifest.name, self.model, info))
                 nursery.start_soon(network.provide, self.model)
                 task_status.started()
+                if self._record is not None:
+                    nursery.start_soon(self._report, self._record)
                 await self._finish.wait()
             nursery.cancel_scope.cancel()
 
@@ -159,6 +166,23 @@ class InferenceService:
         known = self._directory.stages(trio.current_time())
         held = holders_by_layer((one.stage.layers for one in known), manifest.layers)
         return choose_range(held, min(self._settings.count, manifest.layers))
+
+    async def _report(self, record: Callable[[JournalEvent], None]) -> None:
+        """Report who serves which layers, this node included, until cancelled."""
+        reporter = CoverageReporter(self.model, self._local.manifest, record, trio.current_time)
+        while True:
+            stages = self._directory.stages(trio.current_time())
+            signed = self._announcement()
+            if signed is not None:
+                own = KnownStage(
+                    peer=signed.peer,
+                    stage=signed.open(),
+                    signed=signed,
+                    made_s=trio.current_time(),
+                )
+                stages = [own, *stages]
+            reporter.report(stages)
+            await trio.sleep(LOOK_S)
 
     def _announcement(self) -> SignedAnnouncement | None:
         info, server = self._info, self._server

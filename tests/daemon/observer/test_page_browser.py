@@ -12,8 +12,15 @@ import trio
 from daemon.observer.bridge import Bridge
 from daemon.observer.server import web_server
 from daemon.observer.settings import BoundAddress, ObserverSettings
-from protocol.journal import PeerDown
-from protocol.status import fold, status_at
+from protocol.journal import (
+    CoverageChanged,
+    CoverageReport,
+    MemberPlace,
+    PeerDown,
+    RewardsReport,
+    ServedStage,
+)
+from protocol.status import Status, fold, status_at
 from protocol.status.reference import ReferenceCurve, ReferencePoint
 from tests.browser import Browser, chromium, chromium_path
 from tests.story import AT, PEERS, certified, day, folded, report, scored
@@ -237,3 +244,166 @@ async def test_page_shows_a_killed_node_within_five_seconds() -> None:
             )
 
         await browse(story)
+
+
+def rich_status(at: float) -> Status:
+    """A run that pays, trains in two groups, and serves a model with a gap."""
+    first, *others = day()
+    places = (
+        MemberPlace(group=0, is_measured=True, x_us=0, height_us=900),
+        MemberPlace(group=0, is_measured=True, x_us=2_000, height_us=900),
+        MemberPlace(group=1, is_measured=True, x_us=80_000, y_us=9_000, height_us=5_000),
+        MemberPlace(group=1, is_measured=True, x_us=84_000, height_us=900),
+    )
+    stage = ServedStage(
+        peer=PEERS[1],
+        name="kitchen",
+        first=0,
+        stop=8,
+        layer_tokens_per_s=90.0,
+        cache_tokens_free=4096,
+    )
+    events = [
+        msgspec.structs.replace(first, chain="hypergpu"),
+        *others,
+        certified(7, at=at - 14, members=3),
+        msgspec.structs.replace(
+            certified(8, at=at), places=places, plan="2 groups of 2, about 1.2 s"
+        ),
+        CoverageReport(at=at, model="ab" * 32, name="tiny", layers=12, stages=(stage,)),
+        CoverageChanged(at=at, model="ab" * 32, name="tiny", missing="layers 8 to 11", stages=1),
+        RewardsReport(
+            at=at,
+            profile="hypergpu",
+            pool=str(10**21),
+            epoch=3,
+            epoch_ends_at_s=int(at) + 7200,
+            account="0x" + "ab" * 20,
+            payout="0x" + "ab" * 20,
+            earned=str(10**19),
+            claimed="0",
+            claimable=str(10**19),
+            pending="0",
+        ),
+    ]
+    return status_at(folded(events), at)
+
+
+CONTRAST = """(selector => {
+    const luminance = text => {
+        const [r, g, b] = text.match(/[0-9.]+/g).slice(0, 3).map(part => {
+            const share = part / 255;
+            return share <= 0.03928 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+        });
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const node = document.querySelector(selector);
+    const ink = luminance(getComputedStyle(node).color);
+    let ground = node;
+    while (/rgba\\(0, 0, 0, 0\\)/.test(getComputedStyle(ground).backgroundColor)) {
+        ground = ground.parentElement;
+    }
+    const paper = luminance(getComputedStyle(ground).backgroundColor);
+    return (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
+})"""
+
+
+@pytest.mark.parametrize(
+    ("width", "dark"), [(1280, False), (1280, True), (390, False), (390, True)]
+)
+async def test_page_with_groups_rewards_and_inference_fits_and_is_readable(
+    width: int, dark: bool
+) -> None:
+    bridge = Bridge()
+    bridge.publish(rich_status(AT))
+    async with web_server(bridge, ObserverSettings(port=0)) as bound:
+
+        def story(browser: Browser) -> None:
+            browser.size(width, 900, dark=dark)
+            browser.open(bound.url)
+            assert browser.evaluate("document.documentElement.scrollWidth") <= width
+            for selector, words in (
+                (".groups", "2 groups of 2, about 1.2 s."),
+                (".rewards", "type hypergpud rewards claim"),
+                (".coverage", "Nobody serves layers 8 to 11"),
+                (".events", "Nobody serves layers 8 to 11 of tiny."),
+            ):
+                text = browser.evaluate(f"document.querySelector('{selector}').innerText")
+                assert words in text.replace("\n", " ")
+                inside = browser.evaluate(
+                    f"document.querySelector('{selector}').getBoundingClientRect().right"
+                )
+                assert inside <= width
+            for selector in (".groups p", ".rewards dd", ".coverage p", ".rewards dt"):
+                assert browser.evaluate(f"{CONTRAST}('{selector}')") >= 4.5, selector
+            assert browser.evaluate("document.querySelectorAll('.map .member').length") == 4
+            assert browser.evaluate("document.querySelectorAll('figure.chart .leave').length") == 4
+
+        await browse(story)
+
+
+async def test_page_can_be_read_with_the_keyboard_alone() -> None:
+    bridge = Bridge()
+    bridge.publish(rich_status(AT))
+    async with web_server(bridge, ObserverSettings(port=0)) as bound:
+
+        def story(browser: Browser) -> None:
+            browser.size(1280, 900)
+            browser.open(bound.url)
+            reached: list[str] = []
+            for _ in range(80):
+                browser.press("Tab")
+                reached.append(
+                    browser.evaluate(
+                        "document.activeElement.closest('figure.chart') ? 'chart' :"
+                        " document.activeElement.closest('.strip') ? 'strip' :"
+                        " document.activeElement.closest('.events') ? 'events' :"
+                        " document.activeElement.closest('.join') ? 'join' :"
+                        " document.activeElement.nodeName"
+                    )
+                )
+            assert reached.count("chart") >= 4
+            assert {"strip", "events", "join", "SUMMARY", "A"} <= set(reached)
+
+        await browse(story)
+
+
+async def test_page_goes_on_by_itself_when_its_observer_restarts() -> None:
+    bridge = Bridge()
+    bridge.publish(status_at(folded(day("observer")), AT))
+    first_ended, back = trio.Event(), trio.Event()
+    bound: list[BoundAddress] = []
+
+    async def serve() -> None:
+        async with web_server(bridge, ObserverSettings(port=0)) as first:
+            bound.append(first)
+            await first_ended.wait()
+        again = Bridge()
+        # The restarted observer knows only what it has verified again.
+        again.publish(status_at(folded(day("observer", rounds=2)), AT))
+        async with web_server(again, ObserverSettings(port=bound[0].port)):
+            back.set()
+            await trio.sleep(0.5)
+            state = folded([*day("observer"), certified(7, "observed", at=AT)])
+            again.publish(status_at(state, AT))
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        while not bound:
+            await trio.sleep(0.01)
+
+        def story() -> None:
+            with chromium() as browser:
+                browser.open(bound[0].url)
+                browser.wait_for("document.title.includes('round 6')")
+                browser.evaluate("window.never_reloaded = true")
+                trio.from_thread.run_sync(first_ended.set)
+                browser.wait_for("document.title.includes('round 7')", timeout_s=20)
+                browser.wait_for("document.getElementById('contact').textContent === 'live'")
+                assert browser.evaluate("window.never_reloaded") is True
+                assert all("ERR_" in problem for problem in browser.problems)
+
+        await trio.to_thread.run_sync(story)
+        assert back.is_set()
+        nursery.cancel_scope.cancel()

@@ -70,6 +70,30 @@ def _values(kind: object) -> st.SearchStrategy[typing.Any]:
             ),
             max_size=4,
         ).map(tuple),
+        tuple[journal.MemberPlace, ...]: st.lists(
+            st.builds(
+                journal.MemberPlace,
+                group=st.integers(),
+                is_measured=st.booleans(),
+                x_us=st.integers(),
+                y_us=st.integers(),
+                z_us=st.integers(),
+                height_us=st.integers(),
+            ),
+            max_size=4,
+        ).map(tuple),
+        tuple[journal.ServedStage, ...]: st.lists(
+            st.builds(
+                journal.ServedStage,
+                peer=_PEER,
+                name=_TEXT,
+                first=st.integers(),
+                stop=st.integers(),
+                layer_tokens_per_s=st.floats(),
+                cache_tokens_free=st.integers(),
+            ),
+            max_size=4,
+        ).map(tuple),
         dict[str, float]: st.dictionaries(_TEXT, st.floats(), max_size=30),
     }
     if kind in simple:

@@ -8,11 +8,20 @@ from typing import Any
 from daemon.swarm.ancestry import LineageEntry
 from protocol.certificates.next_tip import weights_of
 from protocol.identity import PeerId
-from protocol.journal import Contributor, JournalEvent, Newcomer, PhaseEntered, RoundCertified
+from protocol.journal import (
+    Contributor,
+    JournalEvent,
+    MemberPlace,
+    Newcomer,
+    PhaseEntered,
+    RoundCertified,
+)
 from protocol.membership.patience import is_full
 from protocol.membership.role import Role, role_of
 from protocol.messages.round import round_s_of
+from protocol.network.network_snapshot import snapshot_of
 from protocol.planning.paced_plan import length_reason_in
+from protocol.planning.plan import OpenPlan
 from protocol.round.state import RoundState
 from protocol.run.manifest import Manifest
 
@@ -58,11 +67,31 @@ def certified(
         reason=certificate.inclusion.reason,
         plan=plan.plan.reason,
         group_sizes=tuple(len(group) for group in plan.plan.groups),
+        places=_places(plan),
         predicted_s=plan.plan.predicted_s,
         voters=certificate.voters,
         next_round_s=round_s_of(plan.plan),
         next_round_reason=length_reason_in(plan.plan),
         **_of_members(made, manifest),
+    )
+
+
+def _places(plan: OpenPlan) -> tuple[MemberPlace, ...]:
+    """Return the group and the measured place of each member, as the plan's leader saw them."""
+    group_of = {i: group for group, members in enumerate(plan.plan.groups) for i in members}
+    snapshot = snapshot_of(list(zip(plan.members, plan.offers, strict=True)))
+    return tuple(
+        MemberPlace(group=group_of[i])
+        if link.at is None
+        else MemberPlace(
+            group=group_of[i],
+            is_measured=True,
+            x_us=link.at.x_us,
+            y_us=link.at.y_us,
+            z_us=link.at.z_us,
+            height_us=link.at.height_us,
+        )
+        for i, link in enumerate(snapshot.members)
     )
 
 

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
+from protocol.certificates.tip import Tip
+from protocol.identity import PeerId
+from protocol.messages.offer import DataStretch
 from protocol.ports.trainer import Lane
 from protocol.run.data_order import Indices, lane_positions, sample_indices
 
@@ -25,6 +28,12 @@ The loss of one sample says little; the mean of 32 separates honest work from no
 
 MIN_NAMED = 16
 """The fewest distinct samples that an audit can judge: two groups of 8."""
+
+NAMED_SHARE = 2
+"""An offer names at least one of so many of its samples, or it scores as no work.
+
+Of an honest one after a restart, or with more than four stretches, the rest is missing.
+"""
 
 COUNTED_POSITIONS = 1 << 18
 """The most positions of which an audit lists the samples, to leave them out of the other groups.
@@ -59,6 +68,18 @@ class AuditGroups(msgspec.Struct, frozen=True, kw_only=True):
 
     own: Indices
     others: Indices
+
+
+def drawn_stretch(tip: Tip, peer: PeerId, named: DataStretch) -> DrawnStretch:
+    """Return what an offer of `peer` names of the samples after `tip`.
+
+    A name counts the samples of the reserve first, then those of the lane.
+    """
+    if named.first < tip.reserve:
+        lane = tip.reserve_lane(peer).after(named.first)
+        return DrawnStretch(lane=lane, first=0, count=named.count)
+    lane = tip.lane(peer)
+    return DrawnStretch(lane=lane, first=named.first - tip.reserve, count=named.count)
 
 
 def named_total(stretches: Sequence[DrawnStretch]) -> int:

@@ -1,10 +1,10 @@
 """The score of one audit, and the verdict over the last ones.
 
-The advantage of a group is loss(anchor - mean) - loss(anchor - contribution), the mean over the
-group's samples. The mean of the round was trained on everybody's samples: it lowers the loss of
-every group as a contribution does in general, so the difference shows what the contribution knows
-of its own samples. The score compares the groups that the contributor names with groups that nobody
-drew. Honest work scores 0.83 to 0.95, and everything else about 0.5 or less.
+The advantage of a group is loss(anchor - reference) - loss(anchor - contribution), the mean over
+the group's samples. The reference (`reference.py`) lowers the loss of every group as a contribution
+does in general, so the difference shows what the contribution knows of its own samples. The score
+compares the groups that the contributor names with groups that nobody drew. Everything but work on
+the named samples scores about 0.5 or less.
 
 TRUST 16 compares with loss(anchor) instead. How much training lowers a loss differs so much from
 group to group that honest work of a young or a small model then scores 0.64, and a replayed mean

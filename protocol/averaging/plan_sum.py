@@ -44,6 +44,12 @@ def contributor_weights(plan: OpenPlan, contributors: Sequence[int]) -> tuple[in
     return weights_in(terms.weights, terms.newcomers, contributors, plan.policy)
 
 
+def share_of(plan: OpenPlan, contributors: Sequence[int], index: int) -> float:
+    """Return the share of contributor `index` in the weight of the mean, from 0 to 1."""
+    weights = dict(zip(contributors, contributor_weights(plan, contributors), strict=True))
+    return weights[index] / max(1, sum(weights.values()))
+
+
 def codec_of(plan: OpenPlan, codec: Codec) -> Codec:
     """Return the run's codec as a plan uses it: its means may travel with more bits.
 

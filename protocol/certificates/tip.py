@@ -68,10 +68,11 @@ class Tip(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def behind_reserve(self) -> int:
         """The position behind everything that is reserved for the exchange."""
-        return self.lane_base + self.reserve * self._stride
+        return self.lane_base + self.reserve * self.stride
 
     @property
-    def _stride(self) -> int:
+    def stride(self) -> int:
+        """The distance between two samples of a lane, in positions."""
         return len(self.members) + NEWCOMER_LANES
 
     def _whole_lane(self, peer: PeerId) -> Lane:
@@ -82,7 +83,7 @@ class Tip(msgspec.Struct, frozen=True, kw_only=True):
             index = (
                 count + int.from_bytes(digest(self.hash, peer.encode())[:4], "big") % NEWCOMER_LANES
             )
-        return Lane(base=self.lane_base, index=index, stride=self._stride)
+        return Lane(base=self.lane_base, index=index, stride=self.stride)
 
 
 def encode_tip(tip: Tip) -> bytes:

@@ -296,7 +296,7 @@ def poisoning(
 @click.option(
     "--works",
     type=NAMES,
-    default="honest,half,tenth,zeros,noise,negated,stale,foreign,mean",
+    default="honest,half,tenth,zeros,noise,negated,stale,foreign,mean,hidden",
     show_default=True,
     metavar="NAMES",
     help="What is audited: honest work, and cheats.",
@@ -316,15 +316,17 @@ def audits(
     """Audit honest work and cheats on the shipped tasks, and count the verdicts."""
     import msgspec  # noqa: PLC0415
 
-    from simulator.bench import audits as measurement  # noqa: PLC0415
+    from simulator.bench.audits import benchmark as measurement  # noqa: PLC0415
+    from simulator.bench.audits.cases import shipped_cases  # noqa: PLC0415
+    from simulator.bench.audits.works import KINDS  # noqa: PLC0415
 
     call = invocation_of(context)
-    unknown = [work for work in works if work not in measurement.KINDS]
+    unknown = [work for work in works if work not in KINDS]
     if unknown:
         raise click.BadParameter(
-            f"{unknown[0]!r} is none of {', '.join(measurement.KINDS)}", param_hint="--works"
+            f"{unknown[0]!r} is none of {', '.join(KINDS)}", param_hint="--works"
         )
-    rows = measurement.measure(measurement.shipped_cases(codecs, rounds), works, call.say)
+    rows = measurement.measure(shipped_cases(codecs, rounds), works, call.say)
     call.result(msgspec.json.encode(rows).decode() if call.as_json else measurement.table(rows))
 
 

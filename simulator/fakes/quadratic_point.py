@@ -1,8 +1,7 @@
 """The parameters of a simulated trainer: a point that moves towards a target.
 
-The loss is |x - target|^2 / parameters. The target is a point that all peers share, plus a small
-offset of each peer. The gradient's noise follows from the sample's position alone. The inner state
-is momentum, as in a real trainer.
+The loss is |x - target|^2 / parameters, plus what the samples add (`sample_noise.py`). All peers
+share one target and one data set. The inner state is momentum, as in a real trainer.
 
 A marked point moves by a constant that names peer and stretch (`mark_of`), so that a test can
 recognize whose work is in a mean.
@@ -18,14 +17,10 @@ import numpy as np
 from protocol.averaging.vector_layout import Vector
 from protocol.identity import PeerId
 from protocol.ports.trainer import Positions
+from simulator.fakes.sample_noise import SampleNoise
 
 LEARNING_RATE = np.float32(0.05)
 MOMENTUM = np.float32(0.5)
-# The spread of the peers' own targets around the shared one, which lies within [-1, 1].
-PEER_SPREAD = np.float32(0.05)
-NOISE = np.float32(0.05)
-# Positions share this many rows of noise: cheap, and still different from step to step.
-NOISE_ROWS = 64
 # Marks are multiples of this unit, up to 2^12 in value: exact in float32.
 MARK_UNIT = 2.0**-12
 
@@ -37,21 +32,9 @@ def mark_of(peer: PeerId, stretch: int) -> float:
 
 @lru_cache(maxsize=4)
 def _target(seed: int, parameters: int) -> Vector:
-    """The point that all peers of a run share, made once for all trainers of a world."""
+    """The point that all peers of a run share, within [-1, 1], made once for all of a world."""
     shared = np.random.Generator(np.random.PCG64(seed))
     return (shared.random(parameters, dtype=np.float32) - np.float32(0.5)) * np.float32(2.0)
-
-
-@lru_cache(maxsize=4)
-def _noise(seed: int, parameters: int) -> Vector:
-    """The rows of noise, shape (NOISE_ROWS, parameters), as large as 64 models.
-
-    A marked world does not need them.
-    """
-    shared = np.random.Generator(np.random.PCG64(seed))
-    # Skip the target's numbers.
-    shared.random(parameters, dtype=np.float32)
-    return shared.standard_normal((NOISE_ROWS, parameters), dtype=np.float32) * NOISE
 
 
 class QuadraticPoint:
@@ -62,12 +45,9 @@ class QuadraticPoint:
     """
 
     def __init__(self, *, seed: int, peer: PeerId, parameters: int, marked: bool) -> None:
-        self._seed, self._peer, self._marked = seed, peer, marked
-        own = np.random.Generator(np.random.PCG64([seed, zlib.crc32(peer.encode())]))
-        self._target = (
-            _target(seed, parameters)
-            + own.standard_normal(parameters, dtype=np.float32) * PEER_SPREAD
-        )
+        self._peer, self._marked = peer, marked
+        self._target = _target(seed, parameters)
+        self._noise = SampleNoise(seed=seed, parameters=parameters)
         self.start = np.zeros(parameters, np.float32)
         self.now = np.zeros(parameters, np.float32)
         self.velocity = np.zeros(parameters, np.float32)
@@ -95,13 +75,13 @@ class QuadraticPoint:
         else:
             self._move(ahead)
 
-    def step(self, position: int) -> None:
-        """Make one step. Its noise follows from the position of its first sample."""
+    def step(self, positions: Positions) -> None:
+        """Make one step on the batch at `positions`, shape (samples,)."""
         self.losses += self.loss()
         self.steps += 1
         if not self._marked:
-            noise = _noise(self._seed, self.now.size)
-            gradient = self.now - self._target + noise[position % NOISE_ROWS]
+            gradient = self.now - self._target
+            self._noise.pull(gradient, positions)
             self.velocity *= MOMENTUM
             self.velocity += gradient
             self.now -= LEARNING_RATE * self.velocity
@@ -137,20 +117,16 @@ class QuadraticPoint:
 
     def score(self, parameters: Vector) -> float:
         """The loss at any parameters, on samples that every peer shares."""
-        gap = parameters - _target(self._seed, self.now.size)
-        return float(np.dot(gap, gap)) / gap.size
+        return self._loss_at(parameters)
 
     def group_losses(self, parameters: Vector, positions: Positions) -> tuple[float, ...]:
-        """The mean loss of each group of samples, whose noise follows from their positions.
+        """The mean loss of each group of samples.
 
         Positions have shape (groups, samples). A marked point learns nothing from its samples.
         """
         if self._marked:
             return (self.score(parameters),) * len(positions)
-        gap = parameters - _target(self._seed, self.now.size)
-        noise = _noise(self._seed, self.now.size)
-        losses = np.square(gap + noise).mean(axis=1, dtype=np.float64)
-        return tuple(losses[positions % NOISE_ROWS].mean(axis=1).tolist())
+        return self._noise.losses(parameters - self._target, positions)
 
     def _loss_at(self, parameters: Vector) -> float:
         gap = parameters - self._target

@@ -26,6 +26,7 @@ from protocol.ports.trainer import (
     TrainerLost,
     Work,
 )
+from protocol.run.data_order import lane_positions
 from protocol.run.task_digest import SourcePart, TaskDigest, TensorPart
 from simulator.fakes.quadratic_point import QuadraticPoint, mark_of
 from simulator.fakes.step_clock import StepClock
@@ -292,7 +293,7 @@ class QuadraticTrainer:
         while self._clock.computed < steps:
             self._clock.computed += 1
             lane, first = self._draw()
-            self.point.step(lane.position(first))
+            self.point.step(lane_positions(lane, first, self._batch_size))
             self.position += self._batch_size
 
     def _draw(self) -> tuple[Lane, int]:

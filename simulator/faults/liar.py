@@ -24,6 +24,7 @@ from daemon.services.training.native.exchange.bulk_headers import (
 )
 from daemon.swarm.frames import LENGTH_BYTES, frame
 from daemon.swarm.lineage import Lineage
+from protocol.averaging.vector_layout import Vector
 from protocol.certificates.tip import Tip
 from protocol.codec import chunk_bytes, codec_named
 from protocol.digest import Digest, leaves_of, merkle_root
@@ -51,11 +52,19 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     lineage: Callable[[], Lineage | None]
     # The keys of all nodes that tell the same lie, by index.
     accomplices: Callable[[], tuple[Signer, ...]]
+    # What the other nodes offered last, decoded.
+    offers: Callable[[], tuple[Vector, ...]]
     # Of the run's model.
     chunks: int
 
 
-NOWHERE = Situation(tip=lambda: None, lineage=lambda: None, accomplices=lambda: (), chunks=1)
+NOWHERE = Situation(
+    tip=lambda: None,
+    lineage=lambda: None,
+    accomplices=lambda: (),
+    offers=lambda: (),
+    chunks=1,
+)
 """The situation of a liar that nobody has told anything."""
 
 

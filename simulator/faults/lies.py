@@ -23,6 +23,7 @@ from simulator.faults.data_lies import SplitSum, WrongBytes, WrongDigest, WrongS
 from simulator.faults.liar import Liar
 from simulator.faults.round_lies import ROUND_LIES
 from simulator.faults.trust_lies import TRUST_LIES
+from simulator.faults.work_lies import WORK_LIES
 
 # The length prefix announces a gigabyte.
 TOO_LONG = (1 << 30).to_bytes(LENGTH_BYTES, "big") + b"\0" * 64
@@ -239,4 +240,5 @@ LIES: dict[str, type[Liar]] = {
     "false_height": FalseHeight,
     **TRUST_LIES,
     **ROUND_LIES,
+    **WORK_LIES,
 }

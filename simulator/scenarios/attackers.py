@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from protocol.membership.finality import FINAL_S, HELD_EVERY_S
 from simulator.faults import fault as f
+from simulator.faults.work_lies import WORK_LIES
 from simulator.scenarios.branches import GRACE_S, trust_story
 from simulator.scenarios.story import QUICK, Make, VotesWanted, Wanted
 
@@ -263,15 +264,15 @@ ATTACKERS: dict[str, Make] = {
                 rounds=40,
                 longest_round_s=USUAL_ROUND_S,
                 learns=True,
-                # On a quadratic of 64 rows, an audit cannot tell noise from work.
-                votes=VotesWanted(lose=() if kind == "noise" else (3,)),
+                # Half of the steps are work.
+                votes=VotesWanted(lose=() if kind == "half_of_steps" else (3,)),
             ),
             marked=False,
             parameters=4096,
             samples_per_second=200.0,
             evaluation_speed=60.0,
         )
-        for kind in ("overclaimed_zeros", "noise", "negated")
+        for kind in ("overclaimed_zeros", "noise", "negated", *WORK_LIES)
     },
 }
 """Every story must keep the invariants, too."""

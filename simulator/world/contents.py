@@ -63,6 +63,19 @@ class Contents:
             else f"{short(peer)} made two different offers under seq {offer.seq}"
         )
 
+    def last_offers(self, but: PeerId, parameters: int) -> tuple[Vector, ...]:
+        """The last offer of each peer but one, decoded, in the order of the peers' names."""
+        last: dict[PeerId, int] = {}
+        for peer, seq in self._offers:
+            if peer != but:
+                last[peer] = max(seq, last.get(peer, 0))
+        found = []
+        for peer, seq in sorted(last.items()):
+            out = np.empty(parameters, np.float32)
+            self._codec.decode(self._offers[peer, seq][1], out)
+            found.append(out)
+        return tuple(found)
+
     def knows(self, tip: Digest) -> bool:
         return tip in self._states
 

@@ -84,7 +84,7 @@ class Invariants:
         # nobody can detect.
         self.unnoticed = 0
         self._manifest = manifest
-        self._contents = Contents(manifest)
+        self.contents = Contents(manifest)
         self._min_peers = manifest.group.min_peers
         self._states: dict[Digest, Digest] = {}
         # By tip: the digest of its membership record.
@@ -116,7 +116,7 @@ class Invariants:
 
     def offered(self, node: SimulatedNode, offer: Offer) -> None:
         """The mark of an offer became durable."""
-        wrong = self._contents.offered(node.peer, offer)
+        wrong = self.contents.offered(node.peer, offer)
         if wrong:
             self.fail("nothing twice", 0.0, wrong)
 
@@ -175,7 +175,7 @@ class Invariants:
                 now,
                 f"node {node.index} and others hold different anchors of certificate {tip.number}",
             )
-        if self._contents.knows(tip.hash):
+        if self.contents.knows(tip.hash):
             return
         step = store.lineage.entry(tip.hash)
         if step is None:
@@ -189,9 +189,7 @@ class Invariants:
         if len(parents) == 2:
             weights = self._merge_weights(store, parents[0], parents[1])
         outer = outer_at(self._manifest, tip.samples - step.certificate.samples)
-        wrong = self._contents.check(
-            step.certificate, outer, weights, anchor.value, anchor.momentum
-        )
+        wrong = self.contents.check(step.certificate, outer, weights, anchor.value, anchor.momentum)
         if wrong and self._lying_reducer():
             self.unnoticed += 1
         elif wrong:
@@ -268,8 +266,8 @@ class Invariants:
         """Start the accounts of a life from its disk: the ledger, and what was certified since."""
         key = (node.index, node.life)
         root = store.lineage.root
-        if not self._contents.knows(store.tip.hash) and store.tip.hash == root.hash:
-            self._contents.keep(root.hash, store.anchor.value, store.anchor.momentum)
+        if not self.contents.knows(store.tip.hash) and store.tip.hash == root.hash:
+            self.contents.keep(root.hash, store.anchor.value, store.anchor.momentum)
         path = store.lineage.path(root, store.tip)
         accounted = accounted_for(node.peer, store, self._dropped.get(key, 0))
         collected = node.trainer.collected if node.trainer else 0

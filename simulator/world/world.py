@@ -176,6 +176,7 @@ class World(NodeListener):
                 for other, lie in sorted(self.invariants.liars.items())
                 if lie == kind
             ),
+            offers=lambda: self.invariants.contents.last_offers(node.peer, self._parameters),
             chunks=chunk_count(self._parameters),
         )
         if node.engine is not None and (opinions := liar.opinions()) is not None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from protocol.run.manifest import Inner
-from simulator.bench.audits import AuditCase, measure, table
+from simulator.bench.audits.benchmark import measure, table
+from simulator.bench.audits.cases import AuditCase
 
 
 def test_bench_audits_tells_honest_work_from_zeros_and_negated_work() -> None:

@@ -36,6 +36,11 @@ LONG = (
     "trust-overclaimed-zeros",
     "trust-noise",
     "trust-negated",
+    "trust-stale-work",
+    "trust-foreign-work",
+    "trust-replayed-mean",
+    "trust-tenth-of-steps",
+    "trust-half-of-steps",
 )
 
 

@@ -76,6 +76,11 @@ class Contributions:
             while len(self._kept) > OFFERS_KEPT:
                 self._kept.popitem(last=False)
 
+    def own(self, plan: Digest) -> bytes | None:
+        """Return the offer that this node sent in the round of `plan`, encoded."""
+        kept = self._kept.get(plan)
+        return kept.encoded if kept is not None else None
+
     async def _serve(self, stream: ByteStream) -> None:
         with trio.move_on_after(RUN_S):
             request = decode_as(WorkRequest, await FrameReader(stream).expect_frame(REQUEST_BYTES))

@@ -13,24 +13,27 @@ from functools import partial
 import numpy as np
 import trio
 
-from daemon.services.training.native.audit.audit_points import audit_points
 from daemon.services.training.native.audit.contributions import Contributions
 from daemon.services.training.native.engine_context import EngineContext, NodePorts
 from daemon.services.training.native.state.state_store import StateStore
 from daemon.swarm.lineage import Lineage
 from protocol.audit.budget import AuditBudget
+from protocol.audit.comparison import Piece, compare
 from protocol.audit.draw import audit_seed, draw_chunks, draw_contributors
 from protocol.audit.history import AuditHistory
 from protocol.audit.samples import (
     GROUP_SAMPLES,
     GROUPS,
+    NAMED_SHARE,
     AuditGroups,
     DrawnStretch,
     audit_groups,
+    drawn_stretch,
     named_total,
 )
+from protocol.audit.scope import audits_work
 from protocol.audit.score import NO_WORK, score_of
-from protocol.averaging.encoded_mean import EncodedMean
+from protocol.averaging.plan_sum import share_of
 from protocol.averaging.vector_layout import Vector
 from protocol.certificates.certificate import OpenCertificate
 from protocol.certificates.tip import Tip
@@ -42,12 +45,8 @@ from protocol.journal import WorkAudited
 from protocol.membership.role import Role, is_trusted, role_of
 from protocol.messages.offer import Ready, TrustReady, task_of
 from protocol.ports.trainer import EvaluationFailed, TaskInfo, Trainer, TrainerLost
-from protocol.rules.versions import RULES_4
 
-# An offer names at least one of so many of its samples, or it scores as no work. Of an honest one
-# after a restart, or with more than four stretches, the rest is missing.
-NAMED_SHARE = 2
-# The own and the other groups, scored with the mean and with the contribution.
+# The own and the other groups, scored with the reference and with the contribution.
 AUDIT_SAMPLES = 2 * 2 * GROUPS * GROUP_SAMPLES
 # The wait for the state of a certificate, whose mean the audit needs.
 MEAN_POLL_S, MEAN_POLLS = 0.5, 20
@@ -79,7 +78,7 @@ class WorkAuditor:
         # The restarts of the worker in which the task could not score.
         self._failed_at = -1
         # Whether the run audits work.
-        self.audits = context.manifest.rules >= RULES_4 and context.manifest.trust.audit == "loss"
+        self.audits = audits_work(context.manifest)
 
     def opinions(self) -> Mapping[PeerId, bool]:
         """Return whether this node is for or against each peer that it has judged.
@@ -200,11 +199,7 @@ class WorkAuditor:
             tip = self._lineage.tip(stretch.tip)
             if tip is None:
                 return None
-            if stretch.first < tip.reserve:
-                lane, first = tip.reserve_lane(peer).after(stretch.first), 0
-            else:
-                lane, first = tip.lane(peer), stretch.first - tip.reserve
-            found.append(DrawnStretch(lane=lane, first=first, count=stretch.count))
+            found.append(drawn_stretch(tip, peer, stretch))
         return found
 
     async def _measure(
@@ -233,45 +228,53 @@ class WorkAuditor:
         mean = await self._mean(certificate)
         if mean is None:
             return
+        pieces = [
+            Piece(first=first, stop=stop, data=part)
+            for (first, stop), part in zip(runs, parts, strict=True)
+        ]
+        mine = self._contributions.own(plan.digest)
+        share = share_of(plan, certificate.contributors, plan.index[peer])
         try:
-            points = await self._offload(
-                partial(audit_points, anchor, mean, self._codec, runs, parts)
+            compared = await self._offload(
+                partial(compare, pieces, self._codec, anchor, mean, mine, share)
             )
         except PeerFault as fault:
             self._refuse(fault.reason, peer, str(fault))
             self._score(certificate, peer, 0.0, "its contribution does not decode")
             return
         size_bytes = sum(len(part) for part in parts)
-        if points is None:
+        if compared.is_zero or compared.reference is None:
             self._budget = self._budget.audited(seconds=0.0, size_bytes=size_bytes)
-            self._score(certificate, peer, 0.0, "its contribution is zero")
+            if compared.is_zero:
+                self._score(certificate, peer, 0.0, "its contribution is zero")
             return
         positions = np.concatenate([groups.own, groups.others])
         try:
-            with_mean = await self._trainer.group_losses(points.at_the_mean(), positions)
-            with_work = await self._trainer.group_losses(points.at_the_work(), positions)
+            by_reference = await self._trainer.group_losses(compared.reference, positions)
+            by_work = await self._trainer.group_losses(compared.work, positions)
         except TrainerLost:
             return
         except EvaluationFailed:
             self._failed_at = self._trainer.restarts
             return
         self._budget = self._budget.audited(
-            seconds=with_mean.seconds + with_work.seconds, size_bytes=size_bytes
+            seconds=by_reference.seconds + by_work.seconds, size_bytes=size_bytes
         )
         advantages = [
-            mean_loss - loss
-            for mean_loss, loss in zip(with_mean.losses, with_work.losses, strict=True)
+            without - loss
+            for without, loss in zip(by_reference.losses, by_work.losses, strict=True)
         ]
         half = len(groups.own)
         self._score(certificate, peer, score_of(advantages[:half], advantages[half:]), "")
 
-    async def _mean(self, certificate: OpenCertificate) -> EncodedMean | None:
+    async def _mean(self, certificate: OpenCertificate) -> Vector | None:
         """Return the certificate's mean, once this node has adopted it; None if it does not."""
         store = self._state_store
         for _ in range(MEAN_POLLS):
             mean = await store.results.mean_of(certificate)
             if mean is not None:
-                return mean
+                out = np.empty(self._info.parameters, np.float32)
+                return await self._offload(partial(mean.decode, 0, out))
             await trio.sleep(MEAN_POLL_S)
         return None
 

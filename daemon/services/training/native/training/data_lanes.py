@@ -24,6 +24,8 @@ class LanePart(msgspec.Struct, frozen=True, kw_only=True):
     # The tip whose lane it is, and the place of the lane's first sample in the whole lane.
     tip: Digest = b""
     before: int = 0
+    # The samples of a reserve, which begins again behind its last one; 0 of a lane that does not.
+    repeats_after: int = 0
 
 
 class DataLanes:
@@ -55,7 +57,13 @@ class DataLanes:
         tip, used = self._reserve_used
         used = used if tip == store.tip.hash else 0
         lane = store.tip.reserve_lane(store.me).after(used)
-        return LanePart(lane=lane, used=used, is_reserve=True, tip=store.tip.hash)
+        return LanePart(
+            lane=lane,
+            used=used,
+            is_reserve=True,
+            tip=store.tip.hash,
+            repeats_after=store.tip.reserve,
+        )
 
     def stretch(self, drawn: int) -> DataStretch | None:
         """Name the samples that the trainer used since the last call; None without any.
@@ -68,11 +76,13 @@ class DataLanes:
         self._named = (self.present, drawn)
         if drawn <= before or not self.present.tip:
             return None
-        return DataStretch(
-            tip=self.present.tip,
-            first=self.present.before + self.present.used + before,
-            count=min(drawn - before, MAX_DRAWN),
-        )
+        first, count = self.present.before + self.present.used + before, drawn - before
+        if self.present.repeats_after:
+            # What repeats is named already, and a number behind the reserve means the lane.
+            count = min(count, self.present.repeats_after - first)
+        if count <= 0:
+            return None
+        return DataStretch(tip=self.present.tip, first=first, count=min(count, MAX_DRAWN))
 
     def count(self, drawn: int) -> int:
         """Count what the trainer used of the present part.

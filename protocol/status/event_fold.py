@@ -19,10 +19,10 @@ from msgspec.structs import replace
 from protocol import journal
 from protocol.status.coverage_effects import coverage_changed, coverage_report
 from protocol.status.event_text import describe
-from protocol.status.figures import clean, natural, whole
+from protocol.status.figures import clean, finite, natural, whole
 from protocol.status.held_out_effects import anchor_scored, peer_scored
 from protocol.status.membership import work_audited
-from protocol.status.node_records import ReachSummary
+from protocol.status.node_records import ClockSummary, ReachSummary
 from protocol.status.peer_effects import (
     peer_down,
     peer_forgotten,
@@ -43,6 +43,7 @@ from protocol.status.run_records import QuorumSummary
 from protocol.status.state import MAX_NAME_CHARS, MAX_TEXT_CHARS, StatusState
 from protocol.status.training_effects import (
     batch_skipped,
+    limits_report,
     task_differs,
     trained,
     trainer_ready,
@@ -73,6 +74,7 @@ _QUIET = (
     journal.ReachReport,
     journal.TrafficReport,
     journal.CheckpointWritten,
+    journal.ClockReport,
     journal.DiskReport,
     journal.QuorumReport,
     journal.RewardsReport,
@@ -212,6 +214,15 @@ def _disk_report(state: StatusState, event: journal.DiskReport) -> None:
     )
 
 
+def _clock_report(state: StatusState, event: journal.ClockReport) -> None:
+    clock = ClockSummary(
+        compared=whole(event.compared),
+        offset_s=finite(event.offset_s) or 0.0,
+        text=clean(event.text, MAX_TEXT_CHARS),
+    )
+    state.you = replace(state.you, clock=clock)
+
+
 def _warned(state: StatusState, event: journal.Warned) -> None:
     if event.code == journal.DISK_FULL:
         state.disk_full = clean(event.message, MAX_TEXT_CHARS)
@@ -229,6 +240,7 @@ def _trouble(state: StatusState, event: journal.Trouble) -> None:
 def _ordered(state: StatusState, event: journal.OwnerOrdered) -> None:
     order = event.action if event.action in ("pause", "stop") else ""
     state.run = replace(state.run, order=order)
+    state.ordered_at = natural(event.at)
 
 
 def _nothing(state: StatusState, event: journal.JournalEvent) -> None:
@@ -246,6 +258,7 @@ EFFECTS: dict[type[journal.JournalEvent], Callable[[StatusState, Any], None]] = 
     journal.Trained: trained,
     journal.TrainingProgress: training_progress,
     journal.TrainingHeld: training_held,
+    journal.LimitsReport: limits_report,
     journal.AnchorScored: anchor_scored,
     journal.WorkAudited: work_audited,
     journal.Planned: planned,
@@ -266,6 +279,7 @@ EFFECTS: dict[type[journal.JournalEvent], Callable[[StatusState, Any], None]] = 
     journal.TrafficReport: _traffic,
     journal.WorkDropped: work_dropped,
     journal.CheckpointWritten: _checkpoint_written,
+    journal.ClockReport: _clock_report,
     journal.DiskReport: _disk_report,
     journal.Warned: _warned,
     journal.Trouble: _trouble,

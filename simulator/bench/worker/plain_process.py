@@ -88,6 +88,8 @@ def main(argument: str) -> None:
     os.dup2(2, 1)
     torch.set_num_threads(settings.threads)
     torch.set_num_interop_threads(1)
+    # As in the worker: numpy measures these once, and would warn later.
+    np.finfo(np.float32), np.finfo(np.float64)
     # As in the worker: Adam's averages of zero gradients decay into denormals.
     torch.set_flush_denormal(True)
     loop = PlainLoop(

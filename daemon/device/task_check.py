@@ -34,6 +34,7 @@ from protocol.errors import UserError
 from protocol.generation.sampler import SamplingRules
 from protocol.ports.trainer import HeldOutShare, Lane
 from protocol.run.initial_parameters import initial_parameters
+from protocol.status.figures import quantity
 
 STEPS = 2
 # The samples that are scored: enough to run every line of evaluate().
@@ -119,7 +120,7 @@ def _check(request: CheckRequest, device: Device, report: Report) -> None:
         report(
             Finding(
                 part="gradient",
-                text=f"{len(still)} parameters got no gradient: {names}",
+                text=f"{quantity(len(still), 'parameter')} got no gradient: {names}",
                 kind="note",
                 fix="check that loss() uses them, or set requires_grad = False",
             )

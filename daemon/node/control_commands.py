@@ -15,7 +15,7 @@ from daemon.node.stage_report import report_stage
 from daemon.services.inference.service import InferenceService
 from daemon.services.service import Service
 from protocol.errors import Unreachable, UserError
-from protocol.journal import JournalEvent, RoundAveraged, RoundCertified, Warned
+from protocol.journal import JournalEvent, RoundAveraged, RoundCertified, Trouble, Warned
 from protocol.messages.membership import OrderAction
 
 FINISH_ROUNDS, FINISH_S = 3.0, 60.0
@@ -33,8 +33,8 @@ class NodeControl:
         self._services: Sequence[Service] = ()
         self._finish, self._certified = trio.Event(), trio.Event()
         self._round_s = 0.0
-        # Training is held while either of both wants that.
-        self._held_here = self._held_by_owner = False
+        # Training is held while any of them wants that.
+        self._held_here = self._held_by_owner = self._held_by_limits = False
         self._network: LibP2PNetwork | None = None
 
     def serves(self, services: Sequence[Service], round_s: float, network: LibP2PNetwork) -> None:
@@ -103,11 +103,36 @@ class NodeControl:
                 why="this node's own pause is over, and the owner's is not",
                 fix="wait for the owner, who types  hypergpud run resume",
             )
+        if limited := self._journal.status().you.limits.sentence:
+            raise UserError(
+                "LIMITED",
+                f"{limited}.",
+                why="this node's own pause is over, and the limits in its settings hold",
+                fix="hypergpud config show lists [limits]; a change counts from the next start on",
+            )
         return b"{}"
 
+    async def hold_for_limits(self, services: Sequence[Service], held: bool) -> None:
+        """Pause training of a node, or let it go on, because of what its volunteer allows."""
+        self._held_by_limits = held
+        try:
+            await self._hold_all(services)
+        except UserError as error:
+            self._journal.record(
+                Trouble(
+                    code="LIMITS",
+                    level="warning",
+                    message=f"The limits have no effect. {error.what} {error.why}",
+                )
+            )
+
     async def _hold(self) -> None:
-        for service in self._services:
-            await service.hold(self._held_here or self._held_by_owner)
+        await self._hold_all(self._services)
+
+    async def _hold_all(self, services: Sequence[Service]) -> None:
+        held = self._held_here or self._held_by_owner or self._held_by_limits
+        for service in services:
+            await service.hold(held)
 
     async def _diagnose(self) -> bytes:
         self._working()

@@ -126,7 +126,16 @@ def _paused(state: StatusState, now: float) -> LeveledText:
         return _ordered(state, now)
     waiting = quantity(state.you.samples_pending, "sample waits", "samples wait")
     pending = f"; {waiting} for the next round" if state.you.samples_pending else ""
+    if limited := state.you.limits.sentence:
+        return (
+            "info",
+            f"{limited}{pending}. To change it: hypergpud config set limits.{_limit(state)}",
+        )
     return "info", f"Training is paused{pending}. To train again: hypergpud resume"
+
+
+def _limit(state: StatusState) -> str:
+    return state.you.limits.pauses[0].limit
 
 
 def verdict_of(state: StatusState, now: float) -> LeveledText:

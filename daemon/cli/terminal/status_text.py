@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from daemon.cli.terminal.columns import wrapped
 from daemon.cli.terminal.ink import Ink, ago
+from daemon.cli.terminal.limits_text import limit_lines
 from daemon.cli.terminal.rewards_text import coverage_lines, rewards_lines
 from protocol.status import Status
 from protocol.status.figures import (
@@ -106,6 +107,10 @@ def _you(status: Status, ink: Ink, width: int) -> list[str]:
     name = f"{you.name or MISSING} ({tail(you.peer)})"
     prose = [wrapped(line, width, LABEL) for line in (name, doing, ", ".join(figures), device)]
     return _lines(ink, "You", [*prose, *where])
+
+
+def _limits(status: Status, ink: Ink, width: int) -> list[str]:
+    return _lines(ink, "Limits", [wrapped(line, width, LABEL) for line in limit_lines(status)])
 
 
 def how_others_join(status: Status) -> str:
@@ -292,7 +297,8 @@ def status_text(status: Status, color: bool, width: int | None = None) -> str:
     Prose takes at most `width` columns.
     """
     ink, room = Ink(color), min(width or WIDTH, WIDTH)
-    parts = [part(status, ink, room) for part in (_failure, _you, _run, _votes, _network, _rounds)]
+    shown = (_failure, _you, _limits, _run, _votes, _network, _rounds)
+    parts = [part(status, ink, room) for part in shown]
     for label, found in (("Rewards", rewards_lines), ("Inference", coverage_lines)):
         parts.append(_lines(ink, label, [wrapped(line, room, LABEL) for line in found(status)]))
     blocks = [[verdict_line(status, color)], *parts, _events(status, ink, room)]

@@ -61,7 +61,7 @@ class TrainingService:
             # What the memory of a step depends on, beside the device itself.
             depends_on = (
                 *(manifest.task, sorted(manifest.task_options.items()), manifest.inner.batch_size),
-                *(device, settings.precision, settings.compile),
+                *(device, settings.precision, settings.compile, settings.memory_gb),
             )
             return BatchPartFile(context.config.home, depends_on)
 

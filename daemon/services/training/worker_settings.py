@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from daemon.config.settings import Config, WorkerConfig
+from daemon.config.settings import Config
 from daemon.device.settings import WorkerSettings
 
 TURN_FILE = "device-turn"
 
 
-def worker_settings(worker: WorkerConfig, turn_file: str = "") -> WorkerSettings:
-    """Return what `[worker]` of a node's configuration says."""
+def worker_settings(config: Config, turn_file: str = "") -> WorkerSettings:
+    """Return what `[worker]` and `[limits]` of a node's configuration say."""
+    worker = config.worker
     return WorkerSettings(
         device=worker.device,
         threads=worker.threads,
@@ -20,6 +21,7 @@ def worker_settings(worker: WorkerConfig, turn_file: str = "") -> WorkerSettings
         allow_custom_task=worker.allow_custom_task,
         data_folders=worker.data_folders,
         load_timeout_s=worker.load_timeout_s,
+        memory_gb=config.limits.memory_gb,
         turn_file=turn_file,
     )
 
@@ -27,4 +29,4 @@ def worker_settings(worker: WorkerConfig, turn_file: str = "") -> WorkerSettings
 def shared_worker_settings(config: Config) -> WorkerSettings:
     """Return the settings of a node's processes, which share the device where it also serves."""
     serves = bool(config.inference.model)
-    return worker_settings(config.worker, str(config.home / TURN_FILE) if serves else "")
+    return worker_settings(config, str(config.home / TURN_FILE) if serves else "")

@@ -15,7 +15,7 @@ from daemon.cli.invocation import global_options, invocation_of
     "--run",
     "file",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="The run's file. Default: the byte GPT that comes with HyperGPU.",
+    help="The run's file, with AdamW. Default: the byte GPT that comes with HyperGPU.",
 )
 @click.option(
     "--turns", type=click.IntRange(1, 1000), default=5, show_default=True, help="Pairs of turns."
@@ -48,14 +48,18 @@ def worker(
     import msgspec  # noqa: PLC0415
 
     from daemon.device.settings import WorkerSettings  # noqa: PLC0415
+    from protocol.run.manifest import Inner  # noqa: PLC0415
     from protocol.run.manifest_file import load_manifest  # noqa: PLC0415
     from simulator.bench.training.plan import DEFAULT_RUN  # noqa: PLC0415
     from simulator.bench.worker.benchmark import measure  # noqa: PLC0415
 
     call = invocation_of(context)
     settings = WorkerSettings(threads=threads, allow_custom_task=allow_custom_task)
-    found = measure(
-        load_manifest(file or DEFAULT_RUN), settings, turns=turns, seconds=seconds, say=call.say
-    )
+    manifest = load_manifest(file or DEFAULT_RUN)
+    if file is None:
+        # The loop of plain torch has AdamW.
+        inner = Inner(batch_size=manifest.inner.batch_size)
+        manifest = msgspec.structs.replace(manifest, inner=inner)
+    found = measure(manifest, settings, turns=turns, seconds=seconds, say=call.say)
     call.result(msgspec.json.encode(found).decode() if call.as_json else found.sentence())
     return 0 if found.good else 1

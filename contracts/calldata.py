@@ -1,5 +1,6 @@
 """Calldata of the contracts at the precompile addresses: 32-byte words without a selector.
 
+    0x20 inference   model hash, digest of token ids in, of token ids out, agent, tokens
     0x21 register    name, model hash, number of capabilities, capabilities ... [, agent]
     0x22 heartbeat   nothing, or the agent
     0x23 claim       nothing, or the account
@@ -15,9 +16,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from protocol.chain.keccak import Address, account_bytes
-from protocol.chain.port import Hash
+from protocol.chain.port import Hash, InferenceRecord
 
 WORD_BYTES = 32
+# String[96] in the contracts.
+MAX_REASON_BYTES = 96
 
 
 def name_word(name: str) -> bytes:
@@ -42,6 +45,19 @@ def hash_word(digest: Hash) -> bytes:
     if len(digest) != WORD_BYTES:
         raise ValueError(f"a hash has {WORD_BYTES} bytes, not {len(digest)}")
     return bytes(digest)
+
+
+def inference_calldata(record: InferenceRecord, agent: Address) -> bytes:
+    """Encode a call of 0x20."""
+    return b"".join(
+        (
+            hash_word(record.model),
+            hash_word(record.inputs),
+            hash_word(record.outputs),
+            account_word(agent),
+            number_word(record.tokens),
+        )
+    )
 
 
 def register_calldata(
@@ -75,3 +91,8 @@ def claim_calldata(account: Address | None = None) -> bytes:
 def claim_proof_calldata(account: Address, total: int, proof: Sequence[Hash]) -> bytes:
     """Encode a call of 0x23 with the account's total and its proof."""
     return account_word(account) + number_word(total) + b"".join(hash_word(each) for each in proof)
+
+
+def shortened(reason: str) -> str:
+    """Shorten a reason to what the contracts accept, between two characters."""
+    return reason.encode()[:MAX_REASON_BYTES].decode("utf-8", "ignore")

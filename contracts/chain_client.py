@@ -16,6 +16,7 @@ from contracts.artifacts import (
     AGENT_REGISTRY,
     CLAIM_PRECOMPILE,
     HEARTBEAT_PRECOMPILE,
+    INFERENCE_PRECOMPILE,
     REGISTER_PRECOMPILE,
     REWARD_POOL,
     SESSIONS,
@@ -31,10 +32,14 @@ from contracts.transaction_tracker import TransactionTracker
 from contracts.verification import check_chain, effect_of
 from protocol.chain.errors import ChainRefused
 from protocol.chain.keccak import ZERO_ADDRESS, Address, checked_address
-from protocol.chain.port import NO_HASH, Hash, Proposal, SentTransaction, SettledTransaction
-
-# String[96] in the contracts.
-MAX_REASON_BYTES = 96
+from protocol.chain.port import (
+    NO_HASH,
+    Hash,
+    InferenceRecord,
+    Proposal,
+    SentTransaction,
+    SettledTransaction,
+)
 
 
 class ChainClient(ChainReader):
@@ -125,6 +130,15 @@ class ChainClient(ChainReader):
             "Heartbeat(address,address,uint256,bytes32)",
         )
 
+    def record_inference(self, record: InferenceRecord) -> SentTransaction:
+        return self._send(
+            "record_inference",
+            f"{self.account} {record.subject}",
+            INFERENCE_PRECOMPILE,
+            calldata.inference_calldata(record, self.account),
+            "InferenceVerified(address,bytes32,bytes32,bytes32,uint256)",
+        )
+
     # ---------------------------------------------------------------- the pool
 
     def propose(self, proposal: Proposal) -> SentTransaction:
@@ -150,7 +164,7 @@ class ChainClient(ChainReader):
         data = call_data(
             "dispute(uint256,bytes32,uint256,bytes32,string,bytes32)",
             *named,
-            _shortened(reason),
+            calldata.shortened(reason),
             evidence,
         )
         return self._send(
@@ -253,15 +267,13 @@ class ChainClient(ChainReader):
         return self._session(
             "cancel_run",
             run,
-            call_data("cancel(bytes32,string)", run, _shortened(reason)),
+            call_data("cancel(bytes32,string)", run, calldata.shortened(reason)),
             "Cancelled(bytes32,address,string)",
         )
 
     def _session(self, kind: str, run: Hash, data: bytes, event: str) -> SentTransaction:
         self._require_contracts("runs")
         return self._send(kind, run.hex(), SESSIONS, data, event)
-
-    # ---------------------------------------------------------------- what is in flight
 
     def pending(self) -> tuple[SentTransaction, ...]:
         return self._tracker.pending()
@@ -272,8 +284,6 @@ class ChainClient(ChainReader):
     def wait(self, sent: SentTransaction, timeout_s: float) -> SettledTransaction:
         """Raises `ChainUnreachable`, too, if the last look before the timeout got no answer."""
         return self._tracker.wait(sent, timeout_s)
-
-    # ---------------------------------------------------------------- inside
 
     def _send(
         self, kind: str, subject: str, to: Address, data: bytes, event: str, *, value: int = 0
@@ -287,8 +297,3 @@ class ChainClient(ChainReader):
 
     def _effect(self, each: PendingTransaction, receipt: TransactionReceipt) -> str:
         return effect_of(self.profile, self._node, each, receipt)
-
-
-def _shortened(text: str) -> str:
-    """Shorten a reason to what the contracts accept, between two characters."""
-    return text.encode()[:MAX_REASON_BYTES].decode("utf-8", "ignore")

@@ -19,6 +19,9 @@ from protocol.chain.errors import ChainUnreachable, WrongChain
 from protocol.chain.keccak import Address, checked_address
 from protocol.chain.port import AgentStatus
 
+TRANSACTION_GAS, INFERENCE_GAS = 21_000, 50_000
+"""What every transaction costs, and what Plumise's precompile 0x20 costs."""
+
 
 class PlumiseStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The answer to `agent_getStatus`. Numbers are JSON numbers or text, decimal or hex."""
@@ -45,7 +48,7 @@ def check_chain(profile: str, chain_id: int, account: Address, transport: RpcTra
         except RpcError as error:
             raise WrongChain(
                 f"chain {found} has no agents (agent_isAgentAccount: {error.message}): "
-                "its addresses 0x21 to 0x23 do nothing"
+                "its addresses 0x20 to 0x23 do nothing"
             ) from None
         if not isinstance(known, bool):
             raise WrongChain(
@@ -84,9 +87,15 @@ def _plumise_effect(node: NodeRpc, each: PendingTransaction, receipt: Transactio
             if left == 0 and plumise_agent(node, each.subject).registered
             else "the receipt has status 1, but the reward is still pending"
         )
-    agent = plumise_agent(node, each.subject)
+    agent = plumise_agent(node, each.subject.partition(" ")[0])
     if not agent.registered:
         return "the receipt has status 1, but the account is not registered: nothing happened"
+    if each.kind == "record_inference":
+        # The precompile keeps no state that can be read back, but an address without code would
+        # have cost the transaction itself alone.
+        used = number_of(receipt.gas_used, "gasUsed")
+        spent = used >= TRANSACTION_GAS + INFERENCE_GAS
+        return "" if spent else f"the receipt has status 1, but {used} gas is too little for 0x20"
     at = number_of(node.block(receipt.block_number).timestamp, "timestamp")
     if each.kind == "heartbeat" and agent.last_heartbeat_s < at:
         return "the receipt has status 1, but the last heartbeat is older: nothing happened"

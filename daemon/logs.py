@@ -7,23 +7,28 @@ logging when LIBP2P_DEBUG is set.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from contextlib import suppress
+from copy import copy
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Literal, TextIO
 
 import msgspec
 
+from daemon.log_budget import ROUTINE, LogBudget
 from protocol.status.figures import clean
 
 # The last one has the worker's lines, and the output of tasks.
 OURS = ("daemon", "protocol", "contracts", "simulator", "hypergpu")
 # The terminal shows this much of a line. The file has the whole line.
 MAX_LINE_CHARS = 4000
-# About a day of a busy node. One older file is kept, so the log stays below 8 MiB.
+# Four days at least, or an hour with -v. One older file is kept, so the log stays below 8 MiB.
 LOG_FILE_BYTES = 4 << 20
+# What a line takes beside its message: date, level, logger and JSON.
+LINE_BYTES = 100
 
 
 class LogLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -75,12 +80,20 @@ class PlainFormatter(JsonFormatter):
 class _Forgiving(RotatingFileHandler):
     """Reports once that the disk refuses lines, instead of with a traceback for each line.
 
-    stderr gets the same lines.
+    stderr gets the same lines. `budget` bounds what is written; None writes everything.
     """
 
     _failing = False
+    budget: LogBudget | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
+        if self.budget is not None:
+            size, is_error = len(record.getMessage()) + LINE_BYTES, record.levelno >= logging.ERROR
+            if not self.budget.allows(size, is_error=is_error, now=time.monotonic()):
+                return
+            if note := self.budget.note():
+                record = copy(record)
+                record.msg, record.args = f"{note}{record.getMessage()}", ()
         self._failed = False
         super().emit(record)
         self._failing = self._failed
@@ -101,6 +114,11 @@ class _Forgiving(RotatingFileHandler):
                 )
 
 
+def is_remarkable(record: logging.LogRecord) -> bool:
+    """Whether a record tells more than that a round went as it should."""
+    return not getattr(record, ROUTINE, False)
+
+
 def set_up_logging(
     *,
     verbose: bool = False,
@@ -111,7 +129,8 @@ def set_up_logging(
     """Send log records to stderr and, as JSON, to `file`. Replaces any earlier setup.
 
     The level is INFO for HyperGPU (`verbose`: DEBUG), and WARNING for libraries. With `quiet`,
-    stderr gets only errors.
+    stderr gets only errors. Without `verbose`, the file leaves out rounds that go as they should
+    and stays within a `LogBudget`. So does systemd's journal, which is a file too.
     """
 
     plain = logging.StreamHandler(stream or sys.stderr)
@@ -123,6 +142,11 @@ def set_up_logging(
             file, maxBytes=LOG_FILE_BYTES, backupCount=1, encoding="utf-8", delay=True
         )
         machine.setFormatter(JsonFormatter())
+        if not verbose:
+            machine.budget = LogBudget(time.monotonic())
+            machine.addFilter(is_remarkable)
+            if os.environ.get("JOURNAL_STREAM"):
+                plain.addFilter(is_remarkable)
         handlers.append(machine)
     logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
     level = logging.DEBUG if verbose else logging.INFO

@@ -67,6 +67,11 @@ PROFILES = ("good", "average", "poor", "unstable", "regions")
     metavar="POLICY",
     help="For `simulate network`: adaptive, or fixed:G. Default: adaptive and all fixed sizes.",
 )
+@click.option(
+    "--inference",
+    is_flag=True,
+    help="Play stories of serving: NAME, all of them, or --fuzz N answers with random faults.",
+)
 @click.option("--list", "listing", is_flag=True, help="List the scenarios.")
 @global_options(hidden=True)
 @click.pass_context
@@ -82,6 +87,7 @@ def simulate(
     jobs: int | None,
     profile: str,
     policy: str | None,
+    inference: bool,
     listing: bool,
 ) -> int:
     """Play scenarios in a simulated world and check every invariant.
@@ -91,6 +97,16 @@ def simulate(
 
     `simulate network` plays only the bytes of plans, on stated links, and compares group sizes.
     """
+    if inference:
+        from simulator.inference import output as serving  # noqa: PLC0415
+
+        if listing:
+            click.echo("\n".join(serving.names()))
+            return 0
+        for option, given in (("--schedule", schedule), ("--save", save), ("--plot", picture)):
+            if given is not None:
+                raise click.UsageError(f"{option} does not go with --inference.")
+        return serving.play(invocation_of(context), name, fuzz, seed)
     if picture is not None:
         check_matplotlib()
     if name == NETWORK and fuzz is None and schedule is None and not listing:

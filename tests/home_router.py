@@ -22,6 +22,8 @@ from simulator.harness.netns import missing_for_namespaces
 
 OUTSIDE, WAN = "45.67.89.10", "45.67.89.101"
 LAN, HOME = "192.168.1.1", "192.168.1.10"
+OUTSIDE_6, WAN_6 = "2a0e:97c0:7:ff::10", "2a0e:97c0:7:ff::101"
+LAN_6, HOME_6 = "2a0e:97c0:7:1::1", "2a0e:97c0:7:1::10"
 MINIUPNPD = "/usr/sbin/miniupnpd"
 # The shortest lease of miniupnpd's own checks.
 COMMAND_S = 10.0
@@ -37,6 +39,7 @@ table inet filter {
   chain input {
     type filter hook input priority filter; policy drop;
     ct state established,related accept
+    icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
     iifname != "wan" accept
   }
   chain miniupnpd { }
@@ -90,6 +93,23 @@ class HomeRouter:
     def mappings(self) -> str:
         """What the router maps now, in the words of nftables."""
         return self.run("router", "nft", "list", "chain", "inet", "filter", "prerouting_miniupnpd")
+
+    def pinholes(self) -> str:
+        """What the router lets in now, in the words of nftables."""
+        return self.run("router", "nft", "list", "chain", "inet", "filter", "miniupnpd")
+
+    def give_ipv6(self) -> None:
+        """Give every machine an IPv6 address. The router's firewall drops calls from outside."""
+        for where, device, address in (
+            ("outside", "eth0", f"{OUTSIDE_6}/64"),
+            ("router", "wan", f"{WAN_6}/64"),
+            ("router", "lan", f"{LAN_6}/64"),
+            ("home", "eth0", f"{HOME_6}/64"),
+        ):
+            self.run(where, *f"ip -6 address add {address} dev {device} nodad".split())
+        self.run("router", "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
+        self.run("home", *f"ip -6 route add default via {LAN_6}".split())
+        self.run("outside", *f"ip -6 route add default via {WAN_6}".split())
 
     def start(self, *options: str) -> None:
         """Start the router's service."""

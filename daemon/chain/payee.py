@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 import trio
 from msgspec import UNSET
 
@@ -23,22 +22,23 @@ from daemon.chain.client_setup import account_turn, open_chain
 from daemon.chain.datasets import fetch_dataset, load_dataset, serve_datasets
 from daemon.chain.heartbeater import AgentIdentity, Heartbeater
 from daemon.chain.home_runs import HomeRun, owner_records_of
+from daemon.chain.inference_recorder import InferenceRecorder
+from daemon.chain.own_binding import own_binding
 from daemon.chain.registrar import Registrar
 from daemon.chain.rewards_watch import money_on_chain, watch_rewards
+from daemon.chain.served_exchange import ServedExchange
+from daemon.chain.served_work import ServedWork, reported_work
 from daemon.config.settings import ChainConfig, OracleConfig
-from daemon.disk.atomic import write_atomically
 from daemon.oracle.reporter import OracleEndpoint, OracleReporter, ReportSigner
 from daemon.system.offload import in_abandonable_thread
 from daemon.wallet.password import Password
-from protocol.chain.account_binding import check_binding
 from protocol.chain.errors import ChainError
 from protocol.chain.keccak import Address, account_bytes
 from protocol.chain.port import Chain, Proposal
 from protocol.digest import Digest
-from protocol.errors import PeerFault, UserError
+from protocol.errors import UserError
 from protocol.identity import PeerId
 from protocol.journal import ChainReport, JournalEvent, RewardsReport, Warned
-from protocol.messages.base import UNREADABLE
 from protocol.messages.membership import Recovery
 from protocol.messages.offer import Binding
 from protocol.ports.network import Network
@@ -47,12 +47,10 @@ from protocol.rules.versions import RULES_4
 from protocol.run.manifest import SignedManifest
 from protocol.settlement.history import CertifiedHistory
 from protocol.settlement.paid_work import PaidWork
-from protocol.settlement.rules import Settlement
 
 if TYPE_CHECKING:
     from daemon.wallet.keystore import UnlockedWallet
 
-BINDINGS_FOLDER = "bindings"
 # The interval between looks for a settlement's data set. A root's delay is longer.
 LOOK_S = 60.0
 LOCKED = "start with --password-file PATH, or HYPERGPU_PASSWORD_FILE=PATH"
@@ -95,8 +93,23 @@ class Payee:
         self._account: Address | None = None
         self._payout: Address | None = None
         self._chain: Chain | None = None
+        self._served = ServedWork(home, lambda words: record(Warned(code="DAMAGED", message=words)))
         self.figures = CertifiedTotals(peer, self._pay_rules)
         settlement = self._run.manifest.settlement
+        # The account of this node's stage, once `prepare` has signed or found it.
+        self._own_binding: Binding | None = None
+        paid = settlement is not UNSET and settlement.serving is not UNSET
+        self._served_exchange = (
+            ServedExchange(
+                home,
+                signed.run,
+                self._run.manifest,
+                lambda: self._own_binding,
+                lambda words: record(Warned(code="DAMAGED", message=words)),
+            )
+            if paid
+            else None
+        )
         self._registrar = (
             None if settlement is UNSET else Registrar(settlement, peer, record, time.time)
         )
@@ -144,7 +157,9 @@ class Payee:
             binding = (
                 None
                 if settlement is UNSET
-                else self._binding(settlement, account_bytes(info.payout))
+                else own_binding(
+                    self._home, self._wallet, self._peer, settlement, account_bytes(info.payout)
+                )
             )
         except UserError as error:
             self._report(
@@ -168,35 +183,15 @@ class Payee:
                 "waiting",
                 "not registered with the chain yet; this happens when training begins",
             )
+        self._own_binding = binding
         return binding
-
-    def _binding(self, settlement: Settlement, payout: bytes) -> Binding | None:
-        """Sign a binding, or load a valid earlier one if the wallet is locked."""
-        path = (
-            self._home
-            / BINDINGS_FOLDER
-            / f"{settlement.chain_id}-{settlement.contract_bytes.hex()}"
-        )
-        if self._wallet is not None:
-            # Late for the same reason as above.
-            from daemon.wallet.binding import bind  # noqa: PLC0415
-
-            made = bind(
-                self._wallet, self._peer, payout, settlement.chain_id, settlement.contract_bytes
-            )
-            write_atomically(path, [memoryview(msgspec.msgpack.encode(made))])
-            return made
-        try:
-            kept = msgspec.msgpack.decode(path.read_bytes(), type=Binding)
-            check_binding(kept, self._peer, settlement.chain_id, settlement.contract_bytes)
-        except (OSError, PeerFault, *UNREADABLE):
-            return None
-        return kept if kept.payout == payout else None
 
     def serve(self, network: Network, offload: Offload) -> None:
         """Serve data sets and answer challenges. Must be called before the network starts."""
         if self.wanted:
             serve_datasets(network, self._home, offload)
+        if self._served_exchange is not None:
+            self._served_exchange.serve(network, offload)
         if self._registrar is not None:
             self._registrar.serve(network, lambda: self._wallet)
 
@@ -225,11 +220,14 @@ class Payee:
                 return
             if self._run.manifest.settlement is not UNSET:
                 nursery.start_soon(self._follow_settlements, network, offload)
+            if self._served_exchange is not None:
+                nursery.start_soon(self._served_exchange.run, network, offload)
             if self._registrar is not None:
                 nursery.start_soon(self._registrar.run, network, self._opened, offload)
             nursery.start_soon(watch_rewards, self._look, self._record, in_chain_thread)
             if self._wallet is not None:
                 nursery.start_soon(self._heartbeater().run)
+                nursery.start_soon(self._record_served)
 
     def _heartbeater(self) -> Heartbeater:
         return Heartbeater(
@@ -244,12 +242,23 @@ class Payee:
             turn=lambda: account_turn(self._home),
         )
 
+    async def _record_served(self) -> None:
+        """Record on the chain what this node's stages served, every hour."""
+        recorder = InferenceRecorder(
+            open_chain=self._opened,
+            folder=self._home / "runs" / self._run.run.hex(),
+            served=self._served.models,
+            record=self._record,
+            turn=lambda: account_turn(self._home),
+        )
+        await recorder.run(in_chain_thread)
+
     def _reporter(self, wallet: UnlockedWallet) -> OracleReporter:
         return OracleReporter(
             oracle=OracleEndpoint(url=self._oracle.url, legacy=self._oracle.legacy),
             signer=ReportSigner(wallet=wallet.address, sign=wallet.sign_text),
             folder=self._home / "runs" / self._run.run.hex(),
-            figures=lambda: self.figures.totals,
+            figures=lambda: reported_work(self.figures.totals, self._served.models()),
             record=self._record,
         )
 

@@ -14,6 +14,7 @@ import msgspec
 from daemon.chain.datasets import load_dataset
 from daemon.chain.home_runs import HomeRun, certificates_of
 from daemon.chain.offences import SanctionSummary, sanctions_of
+from daemon.chain.served_work import ServedWork
 from daemon.chain.settlement import RootCheck, check_root
 from protocol.chain.account_binding import wallet_of_offer
 from protocol.chain.errors import ChainPending, ChainRefused
@@ -36,7 +37,8 @@ class Rewards(msgspec.Struct, frozen=True, kw_only=True):
 
     Amounts are base units as text. `earned` is the total in the active root, and `pending` is what
     the pending root adds. `certified` counts the samples that no settlement contains yet.
-    `sanctions` are those of all accounts in the run.
+    `sanctions` are those of all accounts in the run. `served_tokens` and `served_answers` are what
+    this home's stages served, by receipts that clients signed.
     """
 
     account: str
@@ -52,6 +54,8 @@ class Rewards(msgspec.Struct, frozen=True, kw_only=True):
     locked: str
     certified: int
     sanctions: tuple[SanctionSummary, ...]
+    served_tokens: int
+    served_answers: int
     note: str
 
 
@@ -83,6 +87,7 @@ def rewards_of(
     earned, proof = proof_for(active, account) if active else (0, ())
     claimable = chain.claimable(account, earned, proof) if earned else 0
     coming = max(0, (proof_for(pending, account)[0] if pending else earned) - earned)
+    served = ServedWork(home, tell).models()
     agent = chain.agent(account)
     locked, certified, sanctions = _beyond(home, run, pending or active, account, tell)
     missing = [
@@ -104,6 +109,8 @@ def rewards_of(
         locked=str(locked),
         certified=certified,
         sanctions=sanctions,
+        served_tokens=sum(model.tokens for model in served),
+        served_answers=sum(model.requests for model in served),
         note=_note(pool, missing, agent.registered),
     )
 

@@ -8,11 +8,12 @@ totals and roots by computing them again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
 from daemon.chain.offences import FiledOffence, not_settled
+from daemon.chain.silent_accounts import SettlementInputs, silent_by_chain, wrong_silence
 from protocol.certificates.certificate import OpenCertificate
 from protocol.chain.keccak import address_of
 from protocol.chain.port import Chain, PoolStatus, Proposal
@@ -29,6 +30,7 @@ from protocol.settlement.dataset import (
     work_of,
 )
 from protocol.settlement.history import last_in_lineage, taken_back
+from protocol.settlement.served import ServedReceipt, fresh_served
 from protocol.settlement.totals import SettlementTotals, settle
 from protocol.status.figures import tokens
 
@@ -43,16 +45,6 @@ class SettlementDraft(msgspec.Struct, frozen=True, kw_only=True):
     dataset: Dataset
     settled: SettlementTotals
     pool: int
-
-
-class _Known(msgspec.Struct, frozen=True, kw_only=True):
-    """The inputs of one settlement: a run's certificates, and the chain it is settled on."""
-
-    chain: Chain
-    status: PoolStatus
-    run: Digest
-    manifest: Manifest
-    certificates: Sequence[OpenCertificate]
 
 
 class RootCheck(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,11 +97,6 @@ def epoch_to_settle(pool: PoolStatus, wanted: int | None = None) -> int:
     return epoch
 
 
-def epoch_began_s(pool: PoolStatus, epoch: int) -> int:
-    """Return when an epoch began, in unix seconds of the chain's clock."""
-    return pool.epoch_ends_at_s - pool.epoch_s * (pool.epoch - epoch + 1)
-
-
 def draft_settlement(
     chain: Chain,
     run: Digest,
@@ -120,12 +107,14 @@ def draft_settlement(
     epoch: int,
     pool: int | None,
     offences: Sequence[FiledOffence] = (),
+    served: Sequence[ServedReceipt] = (),
 ) -> SettlementDraft:
     """Draft the settlement of `epoch`.
 
     Args:
         before: the active settlement's data set; None for the first settlement.
         pool: what the epoch hands out; None hands out everything that is not allocated yet.
+        served: receipts of serving that this home has; only new ones are paid.
         offences: filed offences; those that an earlier settlement carries are left out.
 
     Raises `UserError` or `ChainError`.
@@ -151,11 +140,17 @@ def draft_settlement(
             "There is nothing to propose.",
             why="the run's owner took every certificate back",
         )
-    terms = EpochTerms(epoch=epoch, pool=amount_bytes(hands_out), tip=last.hash, offences=fresh)
-    known = _Known(
+    terms = EpochTerms(
+        epoch=epoch,
+        pool=amount_bytes(hands_out),
+        tip=last.hash,
+        offences=fresh,
+        served=fresh_served(manifest, (one.served for one in earlier), served),
+    )
+    known = SettlementInputs(
         chain=chain, status=status, run=run, manifest=manifest, certificates=certificates
     )
-    *_, silent = _silent_by_chain(known, (*earlier, terms))
+    *_, silent = silent_by_chain(known, (*earlier, terms))
     try:
         dataset, settled = make_dataset(
             run, manifest, (*earlier, msgspec.structs.replace(terms, silent=silent)), certificates
@@ -197,10 +192,10 @@ def check_root(
             reason = f"it pays, but by the certificates {error}"
         else:
             computed = again.root.hex()
-            known = _Known(
+            known = SettlementInputs(
                 chain=chain, status=pool, run=run, manifest=manifest, certificates=certificates
             )
-            reason = _difference(proposal, dataset, again) or _wrong_silence(known, dataset.epochs)
+            reason = _difference(proposal, dataset, again) or wrong_silence(known, dataset.epochs)
     return RootCheck(
         state=state,
         epoch=proposal.epoch,
@@ -252,48 +247,3 @@ def _allocated(
         return 0
     settled = settle(work_of(run, manifest, epochs, certificates), manifest.settlement.rules)
     return settled.total + sum(settled.locked.values())
-
-
-def _silent_by_chain(known: _Known, epochs: Sequence[EpochTerms]) -> Iterator[tuple[bytes, ...]]:
-    """Yield each epoch's silent accounts: those with work that the chain did not hear from.
-
-    Work counts in its epoch and while it may still be held. The chain's events count from the last
-    settled epoch's end (or the pool's start) to the end of this epoch. The answer is therefore the
-    same for every caller at any time. Raises `ChainError`.
-    """
-    settlement = known.manifest.settlement
-    held = 0 if isinstance(settlement, msgspec.UnsetType) else settlement.rules.held_epochs
-    work = work_of(known.run, known.manifest, epochs, known.certificates)
-    worked = [
-        {receipt.account for receipt in one.receipts if receipt.account is not None} for one in work
-    ]
-    since = 0
-    for index, terms in enumerate(epochs):
-        asked = {
-            account: address_of(account)
-            for some in worked[max(0, index - held) : index + 1]
-            for account in some
-        }
-        between = epoch_began_s(known.status, since), epoch_began_s(known.status, terms.epoch + 1)
-        heard = known.chain.heard(list(asked.values()), *between)
-        yield tuple(sorted(account for account, address in asked.items() if address not in heard))
-        since = terms.epoch + 1
-
-
-def _wrong_silence(known: _Known, epochs: Sequence[EpochTerms]) -> str:
-    """Say where a data set's silent accounts differ from the chain's; "" if they agree."""
-    numbers = [terms.epoch for terms in epochs]
-    if numbers != sorted(set(numbers)):
-        return f"its epochs are not in order: {numbers}"
-    for terms, silent in zip(epochs, _silent_by_chain(known, epochs), strict=True):
-        if heard := set(terms.silent) - set(silent):
-            return (
-                f"epoch {terms.epoch}: {address_of(min(heard))} is listed as silent, but the chain "
-                "heard from it, or it did no work"
-            )
-        if missed := set(silent) - set(terms.silent):
-            return (
-                f"epoch {terms.epoch}: {address_of(min(missed))} is paid, but the chain did not "
-                "hear from it"
-            )
-    return ""

@@ -9,6 +9,13 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
+from protocol.limits.hours import parse_hours
+
+# One megabyte in 80 s, as slow as the slowest links that people have.
+LEAST_MBPS = 0.1
+# Idle processors have 30 to 50 C. Below, training would never begin.
+LEAST_CELSIUS = 50.0
+
 _EXAMPLE_ADDRESS = "/ip4/203.0.113.7/tcp/4001/p2p/12D3KooW..."
 # The most GPUs in machines that one can rent. Each device has a worker process and its memory.
 MAX_DEVICES = 16
@@ -42,6 +49,23 @@ def check_layers(layers: str) -> None:
     """Accept a range of layers, or a number of them."""
     if layers and not re.fullmatch(r"\d{1,6}(:\d{1,6})?", layers):
         raise ValueError(f"{layers!r} is neither a range A:B nor a number of layers")
+
+
+def check_hours(text: str) -> None:
+    """Accept the empty text and hours of the week."""
+    parse_hours(text)
+
+
+def check_rate(mbps: float) -> None:
+    """Accept 0, and rates at which a round of a small model ends."""
+    if 0 < mbps < LEAST_MBPS:
+        raise ValueError(f"the least rate is {LEAST_MBPS:g}; 0 means no limit")
+
+
+def check_temperature(celsius: float) -> None:
+    """Accept 0, and temperatures that an idle processor stays below."""
+    if 0 < celsius < LEAST_CELSIUS:
+        raise ValueError(f"the least temperature is {LEAST_CELSIUS:g}; 0 means no limit")
 
 
 def check_join(addresses: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ EXPLAINED: Mapping[str, str] = {
     "network.bulk_port": "TCP port of gradients; 0: the system chooses one",
     "network.one_port": "take gradients at listen_port too, so that one open port is enough",
     "network.mdns": "find members of the run on the same LAN, and be found by them",
-    "network.upnp": "ask the home router by UPnP or NAT-PMP to send both ports here",
+    "network.upnp": "ask the home router by UPnP, NAT-PMP or PCP to let others call both ports",
     "network.hivemind_port": "TCP port of hivemind, in runs with that engine; 0: the system"
     " chooses one",
     "network.join": "multiaddrs of nodes already in the swarm, or /dnsaddr/NAME for those in DNS",
@@ -34,6 +34,18 @@ EXPLAINED: Mapping[str, str] = {
     "worker.data_folders": "folders that a run's task may read; empty: it reads no files of yours",
     "worker.load_timeout_s": "seconds a task may take to load; then its worker is restarted, a few"
     " times",
+    "limits.hours": "hours in which to train, in local time: 22:00-07:00, or mon-fri 18:00-08:00,"
+    " sat, sun; empty: any",
+    "limits.idle_minutes": "train only when nobody used keyboard or mouse for this long; 0: always",
+    "limits.on_battery": "train on battery too",
+    "limits.temperature_c": "pause above this temperature of the warmest processor, in C; 0: never",
+    "limits.power_w": "pause while the device draws more in the mean of a minute, in W; 0: never",
+    "limits.upload_mbps": "the most of the uplink for gradients and models, in Mbit/s; 0: all",
+    "limits.download_mbps": "the same for the downlink, in Mbit/s; 0: all",
+    "limits.disk_gb": "pause while the home holds more, in GB; older checkpoints get half of it; 0:"
+    " no limit",
+    "limits.memory_gb": "the most memory of the worker, on the GPU where it uses one, in GB; 0: no"
+    " limit",
     "disk.full_state_s": "seconds between full states on disk; results of rounds bridge the time"
     " between them",
     "disk.gb_per_hour": "GB to write in an hour; above that, full states become rarer; 0: no limit",

@@ -15,13 +15,16 @@ from msgspec import Meta
 from daemon.config.checks import (
     check_advertise,
     check_device,
+    check_hours,
     check_join,
     check_layers,
     check_listen_host,
     check_name,
     check_observer_host,
     check_origins,
+    check_rate,
     check_rpc,
+    check_temperature,
     check_url,
 )
 from daemon.config.explanations import EXPLAINED
@@ -113,6 +116,28 @@ class WorkerConfig(Section, frozen=True, kw_only=True):
     checks: ClassVar[Mapping[str, Check]] = {"device": check_device}
 
 
+class LimitsConfig(Section, frozen=True, kw_only=True):
+    """When this machine trains, and what training may cost it. 0 means no limit."""
+
+    # Empty: at any hour.
+    hours: Annotated[str, Meta(max_length=512)] = ""
+    idle_minutes: Annotated[float, Meta(ge=0, le=1440)] = 0.0
+    on_battery: bool = False
+    temperature_c: Annotated[float, Meta(ge=0, le=120)] = 0.0
+    power_w: Annotated[float, Meta(ge=0, le=100_000)] = 0.0
+    upload_mbps: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
+    download_mbps: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
+    disk_gb: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
+    memory_gb: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
+
+    checks: ClassVar[Mapping[str, Check]] = {
+        "hours": check_hours,
+        "upload_mbps": check_rate,
+        "download_mbps": check_rate,
+        "temperature_c": check_temperature,
+    }
+
+
 class DiskConfig(Section, frozen=True, kw_only=True):
     """How much this node writes to its disk."""
 
@@ -197,6 +222,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     node: NodeConfig = NodeConfig()
     network: NetworkConfig = NetworkConfig()
     worker: WorkerConfig = WorkerConfig()
+    limits: LimitsConfig = LimitsConfig()
     disk: DiskConfig = DiskConfig()
     observer: ObserverConfig = ObserverConfig()
     page: PageConfig = PageConfig()
@@ -209,6 +235,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "node": NodeConfig,
     "network": NetworkConfig,
     "worker": WorkerConfig,
+    "limits": LimitsConfig,
     "disk": DiskConfig,
     "observer": ObserverConfig,
     "page": PageConfig,

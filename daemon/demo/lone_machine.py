@@ -116,7 +116,7 @@ def main() -> None:
             nursery.start_soon(
                 train_alone,
                 load_or_bundled_manifest(given.run_file),
-                worker_settings(config.worker),
+                worker_settings(config),
                 given.members,
                 given.home / CURVE_FILE,
             )

@@ -3,7 +3,8 @@
     node process (trio, numpy)                     worker process (torch)
     process/trainer.py         the port `Trainer`  main.py       entry; ends with its parent
     process/supervisor.py      starts, watches,    arbiter.py    commands, then training
-                               restarts a process  loops/        steps, deltas
+                               restarts a process  device_turn.py  waits for the node's stage
+                                                   loops/        steps, deltas
                                                    optimizers/   AdamW, SGD, Muon
     process/worker_process.py  one process         model/        flat model, checks of the model
             │                                      processor.py  CPU or CUDA

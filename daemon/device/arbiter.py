@@ -1,7 +1,8 @@
 """Decides which work has the device between two steps. Worker process only.
 
-Commands of the node come first, then training. A further loop, such as inference, would take its
-turn in `_run`. The commands of `CommandInbox.UrgentCommand` do not wait for the end of a step.
+Commands of the node come first, then the stage of the same node, then training. The stage is a
+process of its own, and `device_turn.py` says when training waits for it. The commands of
+`CommandInbox.UrgentCommand` do not wait for the end of a step.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import NoReturn
 from daemon.children.messages import ChildMessage, CommandDone
 from daemon.device import shared_memory
 from daemon.device.command_inbox import CommandInbox, UrgentCommand, WakeUp
+from daemon.device.device_turn import DeviceTurn
 from daemon.device.loops.results import ResultFault
 from daemon.device.loops.scorer import ScoringFault
 from daemon.device.loops.training import TrainingLoop
@@ -121,10 +123,14 @@ class DeviceArbiter:
         raise SystemExit(1)
 
     def _run(self, begin: LoadTask) -> None:
-        loop = self._load(begin)
+        loop, turn = self._load(begin), DeviceTurn(begin.settings.turn_file)
         while True:
             if loop.training and self._inbox.empty():
+                if turn.wait_for_stage():
+                    continue
+                began = monotonic()
                 self._step(loop)
+                turn.note_training(monotonic() - began)
                 self._report(loop)
             else:
                 self._obey(loop, self._inbox.get())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -37,6 +38,7 @@ class Device:
                 exit_code=2,
             )
         self._compiles = settings.compile
+        self._memory_bytes = int(1e9 * settings.memory_gb)
         self._step_done: torch.cuda.Event | None = None
 
     def claim(self) -> None:
@@ -46,9 +48,25 @@ class Device:
         # numpy measures these once. Later it would warn, because denormals are then flushed.
         np.finfo(np.float32), np.finfo(np.float64)
         self.enter_thread()
+        if self._memory_bytes:
+            self._limit_memory()
         if self.cuda:
             # Use TF32: the gradient noise of any batch is larger than its rounding.
             torch.set_float32_matmul_precision("high")
+
+    def _limit_memory(self) -> None:
+        """Let allocations above the owner's limit fail, so that steps are computed in parts.
+
+        On a CPU, the kernel counts this process's own writable memory (RLIMIT_DATA, setrlimit(2)),
+        which leaves out the vectors that it shares with the node.
+        """
+        if self.cuda:
+            total = torch.cuda.get_device_properties(self.torch).total_memory
+            share = min(1.0, self._memory_bytes / total)
+            torch.cuda.set_per_process_memory_fraction(share, self.torch)
+        else:
+            _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+            resource.setrlimit(resource.RLIMIT_DATA, (self._memory_bytes, hard))
 
     def enter_thread(self) -> None:
         """Set up the calling thread, so that it computes as the others do."""

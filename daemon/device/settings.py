@@ -38,6 +38,10 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     # For the import of torch from a cold disk, and for the task's data: an index over a large data
     # set takes minutes.
     load_timeout_s: Annotated[float, Meta(ge=1, le=86400)] = 600.0
+    # The most memory of the worker, on the GPU where it uses one. 0 means no limit.
+    memory_gb: Annotated[float, Meta(ge=0)] = 0.0
+    # The file by which training and a stage of one node share the device's time; "": alone.
+    turn_file: str = ""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,6 +20,8 @@ from protocol.errors import UserError
 from protocol.identity import short
 from protocol.run.manifest import SignedManifest
 from protocol.status import Status
+from protocol.status.figures import quantity
+from protocol.status.node_records import ClockSummary
 from protocol.text.printable import printable
 
 _VERDICTS: dict[str, Verdict] = {"bad": "blocked", "warning": "warning"}
@@ -79,18 +81,32 @@ def run_finding(home: Path, config: Config) -> tuple[Finding, SignedManifest | N
     return Finding(what="run", verdict="ok", evidence=f"{name}, task {manifest.task}"), signed
 
 
-def daemon_finding(home: Path) -> Finding:
-    """Look at whether a node runs here, and at its own verdict."""
+def daemon_findings(home: Path) -> list[Finding]:
+    """Look at whether a node runs here, at its own verdict, and at its clock beside its peers'."""
     held = find_holder(home) if home.is_dir() else None
     if held is None:
-        return Finding(what="node", verdict="ok", evidence="it does not run: hypergpud start")
+        return [Finding(what="node", verdict="ok", evidence="it does not run: hypergpud start")]
     try:
         status = msgspec.json.decode(call(home, "status"), type=Status)
     except UserError as error:
-        return of_error("node", error)
+        return [of_error("node", error)]
     verdict = _VERDICTS.get(status.level, "ok")
     fix = "hypergpud status, then hypergpud round --last 5" if verdict != "ok" else ""
-    return Finding(what="node", verdict=verdict, evidence=status.verdict, fix=fix)
+    node = Finding(what="node", verdict=verdict, evidence=status.verdict, fix=fix)
+    return [node, peer_clock_finding(status.you.clock)]
+
+
+def peer_clock_finding(clock: ClockSummary) -> Finding:
+    """Look at this machine's clock beside those of the peers that the node asked."""
+    what = "clock of peers"
+    if not clock.compared:
+        seen = "no peer has told its time yet"
+        return Finding(what=what, verdict="unknown", evidence=seen)
+    if clock.text:
+        seen, _, fix = clock.text.partition(". ")
+        return Finding(what=what, verdict="warning", evidence=seen, fix=fix)
+    peers = quantity(clock.compared, "peer")
+    return Finding(what=what, verdict="ok", evidence=f"this clock agrees with those of {peers}")
 
 
 def ports_finding(config: Config, home: Path) -> Finding:

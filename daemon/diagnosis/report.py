@@ -10,7 +10,7 @@ from daemon.config.settings import Config
 from daemon.diagnosis.chain_finding import chain_finding
 from daemon.diagnosis.finding import Diagnosis, Finding
 from daemon.diagnosis.home_findings import (
-    daemon_finding,
+    daemon_findings,
     home_finding,
     key_finding,
     of_error,
@@ -43,5 +43,5 @@ def diagnose(home: Path, config_file: Path | None, environ: Mapping[str, str]) -
         findings += [key_finding(home), of_run, ports_finding(config, home)]
         chain = chain_finding(home, config, signed)
         findings += [chain] if chain is not None else []
-        findings.append(daemon_finding(home))
+        findings += daemon_findings(home)
     return Diagnosis(findings=tuple(findings))

@@ -21,6 +21,9 @@ MODELS = "HYPERGPU_MODELS"
 GGUF_FILE = "model.gguf"
 CONVERTED = "converted"
 # A folder of `save_pretrained` holds it.
+SHARDS_MANIFEST = "shards.msgpack"
+"""The manifest of a model whose shards came from other members, in the folder of the shards."""
+
 CONFIG_FILE = "config.json"
 
 

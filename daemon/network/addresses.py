@@ -158,7 +158,9 @@ def primary_hosts() -> tuple[str, ...]:
                 host: str = probe.getsockname()[0]
         except OSError:
             continue
-        if not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+        address = ipaddress.ip_address(host.partition("%")[0])
+        # A link-local address means nothing without the name of this machine's device.
+        if not (address.is_loopback or address.is_link_local):
             found.append(host)
     return tuple(found)
 

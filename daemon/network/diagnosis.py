@@ -76,6 +76,7 @@ async def diagnose(
         control=control,
         bulk=bulk,
         mapping=mapping_line(mapping, trio.current_time()),
+        pinholes=mapping_line(parts.own.pinholes, trio.current_time()),
         ipv4=ipv4,
         ipv6=ipv6,
         only_443=only_443,

@@ -90,6 +90,10 @@ class LibP2PNetwork:
         """What the home router maps now."""
         return self._running.port_mapping()
 
+    def pinholes(self) -> PortMapping:
+        """Whether the home router lets calls over IPv6 in."""
+        return self._running.pinholes()
+
     @property
     def endpoint(self) -> Endpoint:
         hosts, port = self._listeners.bulk_address if self._listeners else ((), 0)

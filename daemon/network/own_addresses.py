@@ -5,10 +5,13 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable
 
-from daemon.network.addresses import kind_of
+import trio
+
+from daemon.network.addresses import kind_of, primary_hosts
 from daemon.network.libp2p.host import Host
 from daemon.network.listeners import Listeners
 from daemon.network.peers.services import PeerServices
+from daemon.network.port_mapping.pinholes import Pinholes
 from daemon.network.port_mapping.port_mapper import PortMapper
 from daemon.network.settings import NetworkSettings
 from protocol.network.port_mapping import PortMapping
@@ -32,6 +35,7 @@ class OwnAddresses:
         self._listeners, self._host, self._peers = listeners, host, peers
         self._renew = renew
         self._mapper = PortMapper(listeners.ports, self._changed)
+        self._pinholes = Pinholes(listeners.ports, _global_ipv6, renew)
 
     @property
     def mapping(self) -> PortMapping:
@@ -39,6 +43,21 @@ class OwnAddresses:
         if why := self.why_not_mapped():
             return PortMapping(state="off", reason=why)
         return self._mapper.now
+
+    @property
+    def pinholes(self) -> PortMapping:
+        """Whether the router lets calls over IPv6 in."""
+        if why := self.why_no_pinholes():
+            return PortMapping(state="off", reason=why)
+        return self._pinholes.now
+
+    def why_no_pinholes(self) -> str:
+        """Why no router is asked for pinholes; empty where one is."""
+        if not self._settings.upnp:
+            return "network.upnp is false"
+        host = self._settings.listen_host
+        listens = host == "::" or (kind_of(host) == "ip6" and ipaddress.IPv6Address(host).is_global)
+        return "" if listens else f"this node listens on {host}, which is no IPv6 address"
 
     def why_not_mapped(self) -> str:
         """Why no router is asked; empty where one is."""
@@ -52,8 +71,11 @@ class OwnAddresses:
 
     async def run(self) -> None:
         """Keep the ports mapped until cancelled."""
-        if not self.why_not_mapped():
-            await self._mapper.run()
+        async with trio.open_nursery() as nursery:
+            if not self.why_not_mapped():
+                nursery.start_soon(self._mapper.run)
+            if not self.why_no_pinholes():
+                nursery.start_soon(self._pinholes.run)
 
     def _changed(self, mapping: PortMapping) -> None:
         if mapping.advertised == self._listeners.mapped_host:
@@ -73,3 +95,9 @@ def _is_behind_router(host: str) -> bool:
         return False
     address = ipaddress.IPv4Address(host)
     return not address.is_global and not address.is_loopback
+
+
+def _global_ipv6() -> str:
+    """The IPv6 address from which this machine calls the internet; empty without one."""
+    found = (host for host in primary_hosts() if kind_of(host) == "ip6")
+    return next((host for host in found if ipaddress.IPv6Address(host).is_global), "")

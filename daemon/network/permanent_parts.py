@@ -74,7 +74,7 @@ class PermanentParts:
         self.admitted = AdmittedPeers(matters)
         made = make_transports(self._transport_context())
         self.bulk_server = made.server
-        self.paths = PathSelector(made.all, self._ways_to)
+        self.paths = PathSelector(made.all, self._ways_to, settings.bandwidth)
         self.expected = ExpectedConnections()
         self.unreachable = UnreachablePeers()
 

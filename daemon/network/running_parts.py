@@ -48,6 +48,10 @@ class WhileRunning:
         """What the home router maps now."""
         return self.parts.own.mapping if self.parts is not None else NOT_RUNNING
 
+    def pinholes(self) -> PortMapping:
+        """Whether the home router lets calls over IPv6 in."""
+        return self.parts.own.pinholes if self.parts is not None else NOT_RUNNING
+
     def peers_changed(self) -> None:
         """Look again at which peers to call."""
         if self.parts is not None:

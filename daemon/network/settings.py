@@ -9,6 +9,7 @@ import msgspec
 
 from daemon.network.addresses import KINDS
 from daemon.network.dns_addresses import ReadTexts, read_texts
+from daemon.network.paths.paced_stream import Bandwidth
 from daemon.network.peers.own_record import KeyObservation
 from daemon.network.traversal.relay import RelaySettings
 
@@ -44,6 +45,8 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     bulk: bool = True
     # What this node relays for others. 0 bits a second: no cap.
     relay: RelaySettings = RelaySettings()
+    # What bulk streams may use, all together.
+    bandwidth: Bandwidth = Bandwidth()
     # Numbers that grow within a run of the daemon and from one run to the next.
     serials: Callable[[], int] = time.time_ns
     # Called with each record of this node's key that this process did not sign.

@@ -10,6 +10,7 @@ import trio
 
 from daemon.config.settings import Config
 from daemon.journal import Journal
+from daemon.log_budget import ROUTINE
 from daemon.node import node
 from daemon.node.node_parts import Page
 from daemon.node.shutdown import INTERRUPTED
@@ -17,7 +18,16 @@ from daemon.system.open_files import allow_open_files
 from daemon.wallet.password import Password
 from protocol.errors import UserError
 from protocol.identity import Signer
-from protocol.journal import JournalEvent, PhaseEntered
+from protocol.journal import (
+    AnchorScored,
+    JournalEvent,
+    PhaseEntered,
+    Planned,
+    RoundAveraged,
+    RoundCertified,
+    Trained,
+    WorkAudited,
+)
 from protocol.membership.invitation_token import Invitation
 from protocol.ports.disk import DiskFull
 from protocol.run.manifest import SignedManifest
@@ -25,6 +35,9 @@ from protocol.status import EventLog
 
 Say = Callable[[str], None]
 _log = logging.getLogger(__name__)
+# What every round has, and the outcomes in which it lost nothing.
+_EACH_ROUND = (PhaseEntered, Trained, Planned, AnchorScored, WorkAudited)
+_AS_IT_SHOULD = frozenset({"counted", "observed", "idle", "averaged"})
 _LEVELS = {
     "info": logging.INFO,
     "good": logging.INFO,
@@ -49,7 +62,7 @@ def run_node(
     Without a manifest, the node asks the peers that it joins for theirs. With an invitation, it
     accepts only the run that the invitation names.
     """
-    journal.add_listener(_log_events(EventLog()))
+    journal.add_listener(log_events(EventLog()))
     page: Page | None = None
     if config.page.enabled:
         # A node without a page does not import the web server.
@@ -89,7 +102,7 @@ def run_own_page(config: Config, lifeline: int | None, say: Say) -> int:
     return run_trio(partial(own_page.run, config, lifeline, say))
 
 
-def _log_events(events: EventLog) -> Callable[[JournalEvent], None]:
+def log_events(events: EventLog) -> Callable[[JournalEvent], None]:
     """Return a listener that logs the sentence of each event, with its round and view in front.
 
     The same words "round N view V" are in the logs of all members of a round.
@@ -99,9 +112,17 @@ def _log_events(events: EventLog) -> Callable[[JournalEvent], None]:
         if event.durable and (line := events.describe(event)) is not None:
             level, sentence = line
             number = logging.DEBUG if isinstance(event, PhaseEntered) else _LEVELS.get(level)
-            _log.log(number or logging.INFO, "%s%s", round_label(event), sentence)
+            routine = {ROUTINE: is_routine(event)}
+            _log.log(number or logging.INFO, "%s%s", round_label(event), sentence, extra=routine)
 
     return log
+
+
+def is_routine(event: JournalEvent) -> bool:
+    """Whether an event tells only that a round goes as it should."""
+    if isinstance(event, RoundCertified | RoundAveraged):
+        return event.outcome in _AS_IT_SHOULD
+    return isinstance(event, _EACH_ROUND)
 
 
 def round_label(event: JournalEvent) -> str:

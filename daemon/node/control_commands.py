@@ -11,9 +11,11 @@ from daemon.control.server import Handler
 from daemon.journal import Journal
 from daemon.network.network import LibP2PNetwork
 from daemon.node.shutdown import Shutdown
+from daemon.node.stage_report import report_stage
+from daemon.services.inference.service import InferenceService
 from daemon.services.service import Service
 from protocol.errors import Unreachable, UserError
-from protocol.journal import JournalEvent, RoundAveraged, RoundCertified, Warned
+from protocol.journal import JournalEvent, RoundAveraged, RoundCertified, Trouble, Warned
 from protocol.messages.membership import OrderAction
 
 FINISH_ROUNDS, FINISH_S = 3.0, 60.0
@@ -31,8 +33,8 @@ class NodeControl:
         self._services: Sequence[Service] = ()
         self._finish, self._certified = trio.Event(), trio.Event()
         self._round_s = 0.0
-        # Training is held while either of both wants that.
-        self._held_here = self._held_by_owner = False
+        # Training is held while any of them wants that.
+        self._held_here = self._held_by_owner = self._held_by_limits = False
         self._network: LibP2PNetwork | None = None
 
     def serves(self, services: Sequence[Service], round_s: float, network: LibP2PNetwork) -> None:
@@ -48,6 +50,7 @@ class NodeControl:
             "resume": self._resume,
             "finish": self._finish_round,
             "network": self._diagnose,
+            "stage": self._stage,
         }
 
     async def run(self) -> None:
@@ -100,11 +103,36 @@ class NodeControl:
                 why="this node's own pause is over, and the owner's is not",
                 fix="wait for the owner, who types  hypergpud run resume",
             )
+        if limited := self._journal.status().you.limits.sentence:
+            raise UserError(
+                "LIMITED",
+                f"{limited}.",
+                why="this node's own pause is over, and the limits in its settings hold",
+                fix="hypergpud config show lists [limits]; a change counts from the next start on",
+            )
         return b"{}"
 
+    async def hold_for_limits(self, services: Sequence[Service], held: bool) -> None:
+        """Pause training of a node, or let it go on, because of what its volunteer allows."""
+        self._held_by_limits = held
+        try:
+            await self._hold_all(services)
+        except UserError as error:
+            self._journal.record(
+                Trouble(
+                    code="LIMITS",
+                    level="warning",
+                    message=f"The limits have no effect. {error.what} {error.why}",
+                )
+            )
+
     async def _hold(self) -> None:
-        for service in self._services:
-            await service.hold(self._held_here or self._held_by_owner)
+        await self._hold_all(self._services)
+
+    async def _hold_all(self, services: Sequence[Service]) -> None:
+        held = self._held_here or self._held_by_owner or self._held_by_limits
+        for service in services:
+            await service.hold(held)
 
     async def _diagnose(self) -> bytes:
         self._working()
@@ -113,6 +141,18 @@ class NodeControl:
             return msgspec.json.encode(await self._network.diagnose())
         except Unreachable as error:
             raise UserError("STOPPING", "The node is stopping.", why=str(error)) from None
+
+    async def _stage(self) -> bytes:
+        """Report the stage that this node serves beside training."""
+        for service in self._working():
+            if isinstance(service, InferenceService) and self._network is not None:
+                return report_stage(service, self._network)
+        raise UserError(
+            "STAGE",
+            "This home's node serves no model.",
+            why="the setting inference.model is empty",
+            fix="hypergpud config set inference.model MODEL, then start again",
+        )
 
     def _working(self) -> Sequence[Service]:
         """The services. Raises `UserError` for a node that has none yet."""

@@ -12,6 +12,7 @@ from daemon.config.settings import Config
 from daemon.home.recent_state import last_port, save_recent_state
 from daemon.journal import Journal
 from daemon.network.network import LibP2PNetwork
+from daemon.network.paths.paced_stream import Bandwidth
 from daemon.network.settings import NetworkSettings
 from daemon.network.traversal.relay import RelaySettings
 from daemon.system.offload import in_thread
@@ -42,9 +43,19 @@ def network_settings(config: Config, *, bulk: bool = True) -> NetworkSettings:
         # The hosts, because control and bulk connections use the same ones.
         advertise=tuple("/".join(address.split("/")[:3]) for address in given.advertise),
         min_connections=given.min_connections,
-        relay=RelaySettings(enabled=given.relay, cap_bps=1e6 * given.relay_mbps),
+        relay=RelaySettings(enabled=given.relay, cap_bps=1e6 * _relay_mbps(config)),
+        bandwidth=Bandwidth(
+            up_bps=1e6 * config.limits.upload_mbps, down_bps=1e6 * config.limits.download_mbps
+        ),
         bulk=bulk,
     )
+
+
+def _relay_mbps(config: Config) -> float:
+    """Return what this node relays at most: each byte comes down and goes up again. 0: no cap."""
+    limits = config.limits
+    caps = (config.network.relay_mbps, limits.upload_mbps, limits.download_mbps)
+    return min((cap for cap in caps if cap), default=0.0)
 
 
 async def announce(network: Network, signed: SignedManifest) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import msgspec
 import trio
 
 from daemon.config.settings import Config
 from daemon.home.layout import BULK_CERTIFICATE_FILE
+from daemon.home.node_key import load_or_make_key
 from daemon.models.text_tokens import tokenizer_of
 from daemon.network.network import LibP2PNetwork
 from daemon.network.tls.certificate import load_or_make
@@ -40,7 +42,10 @@ class JoinedModel(msgspec.Struct, frozen=True, kw_only=True):
     model: Digest
     manifest: ModelManifest
     tokenizer: Tokenizer
+    # What `tokenizer` was made of; b"" where tokens are bytes.
+    tokenizer_file: bytes
     client: InferenceClient
+    network: Network
 
 
 @asynccontextmanager
@@ -62,6 +67,8 @@ async def joined_model(
     settings = msgspec.structs.replace(network_settings(config, bulk=False), listen_port=0)
     certificate = load_or_make(config.home / BULK_CERTIFICATE_FILE, "client")
     network = LibP2PNetwork(settings, os.urandom(32), certificate)
+    # Only receipts are signed with the home's key: a stage of this home may run beside.
+    payer, _secret = await in_thread(partial(load_or_make_key, config.home))
     async with network.running(), trio.open_nursery() as nursery:
         manifest, holder = await _Search(network, wanted).run()
         content = await _tokenizer_file(network, holder, manifest)
@@ -69,10 +76,17 @@ async def joined_model(
         model = model_name(manifest)
         directory = StageDirectory(model)
         exchange = StageExchange(network, directory, refuse, answers=False)
-        client = InferenceClient(network, manifest, model, directory, exchange)
+        client = InferenceClient(network, manifest, model, directory, exchange, payer)
         await nursery.start(client.run)
         await nursery.start(exchange.run)
-        yield JoinedModel(model=model, manifest=manifest, tokenizer=tokenizer, client=client)
+        yield JoinedModel(
+            model=model,
+            manifest=manifest,
+            tokenizer=tokenizer,
+            tokenizer_file=content,
+            client=client,
+            network=network,
+        )
         nursery.cancel_scope.cancel()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import msgspec
@@ -16,7 +17,9 @@ from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import network_settings
 from daemon.node.duplicate_key import DuplicateKeyDetector
 from daemon.node.node_parts import NodeParts
+from daemon.swarm.clock_exchange import ClockExchange
 from daemon.version import version
+from protocol.identity import PeerId
 from protocol.journal import (
     AddressesChanged,
     InputRefused,
@@ -140,3 +143,12 @@ def address_lines(node: NodeParts, network: LibP2PNetwork) -> Iterator[str]:
         )
     if network.lost_port:
         yield f"Attention: {lost_port_text(network)}."
+
+
+def clock_exchange(network: LibP2PNetwork, journal: Journal) -> ClockExchange:
+    """Return what compares this machine's clock with those of peers. The network has not begun."""
+
+    def refuse(reason: str, peer: PeerId, detail: str) -> None:
+        journal.record(InputRefused(reason=reason, peer=peer, detail=detail))
+
+    return ClockExchange(network, time.time_ns, journal.record, journal.name_of, refuse)

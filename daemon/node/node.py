@@ -22,7 +22,6 @@ from daemon.chain.client_setup import check_profile
 from daemon.chain.home_runs import keep_manifest
 from daemon.config.settings import Config
 from daemon.control.server import serve_control
-from daemon.disk.checkpoint_keeping import KeepRules
 from daemon.disk.file_disk import FileDisk
 from daemon.disk.task_file import load_task
 from daemon.home.home_watcher import watch_home
@@ -34,7 +33,9 @@ from daemon.network.network import LibP2PNetwork
 from daemon.node.chain_setup import NodeChain
 from daemon.node.control_commands import NodeControl
 from daemon.node.discovery import announce, save_members
+from daemon.node.disk_setup import node_disk
 from daemon.node.duplicate_key import DuplicateKeyDetector
+from daemon.node.limit_keeper import LimitKeeper
 from daemon.node.manifest_search import manifest_of_others, with_members
 from daemon.node.membership import (
     count_uses,
@@ -45,6 +46,7 @@ from daemon.node.membership import (
 from daemon.node.network_setup import (
     address_lines,
     build_network,
+    clock_exchange,
     lost_port_text,
     node_started,
     report_network,
@@ -52,14 +54,22 @@ from daemon.node.network_setup import (
 from daemon.node.node_parts import NodeParts, Page
 from daemon.node.owner_orders import node_obeys, watch_orders
 from daemon.node.run_choice import enter_run
-from daemon.node.shutdown import SHUTDOWN_S, ForcedExit, Shutdown, watch_lifeline, watch_signals
+from daemon.node.shutdown import (
+    ForcedExit,
+    Shutdown,
+    leave_when_late,
+    watch_lifeline,
+    watch_signals,
+)
 from daemon.node.stage_setup import configured_stage
+from daemon.node.verdict_log import log_verdict
 from daemon.services.service import Service, ServiceContext
 from daemon.services.training.engine import check_engine
 from daemon.services.training.service import TrainingService
 from daemon.system.allocator import trim_memory
+from daemon.system.machine_sensors import MachineSensors
 from daemon.system.offload import in_thread
-from daemon.system.service_manager import READY, STOPPING, notify
+from daemon.system.service_manager import READY, notify
 from daemon.system.trio_types import TaskStatus
 from daemon.wallet.password import Password
 from protocol.chain.reputation import HOUR_S, WINDOW_HOURS
@@ -112,8 +122,9 @@ async def run(
                 nursery.start_soon(watch_lifeline, shutdown, lifeline, leave_now)
             nursery.start_soon(trim_memory)
             nursery.start_soon(journal.run)
+            nursery.start_soon(log_verdict, journal)
             nursery.start_soon(serials.keep)
-            nursery.start_soon(_leave_when_late, shutdown, begun, leave_now)
+            nursery.start_soon(leave_when_late, shutdown, begun, leave_now)
 
             def lose_home(lost: UserError) -> None:
                 shutdown.fail(lost)
@@ -128,8 +139,9 @@ async def run(
                 node = replace(node, page_url=await nursery.start(page.run))
             if manifest is None:
                 say("Asking the node at --join for its run.")
-                wanted = invitation.run if invitation is not None else None
-                manifest = await manifest_of_others(config, say, wanted)
+                manifest = await manifest_of_others(
+                    config, say, invitation.run if invitation else None
+                )
                 await in_thread(partial(enter_run, config, manifest, signer.peer, invitation))
                 # The run is known only now, and with it the members that this home met before.
                 node = replace(node, config=with_members(config, manifest))
@@ -147,20 +159,6 @@ async def run(
     return shutdown.exit_code or status
 
 
-async def _leave_when_late(
-    shutdown: Shutdown, begun: trio.Event, leave_now: Callable[[], None]
-) -> None:
-    """Cancel the node when its services take longer than `SHUTDOWN_S` to end.
-
-    Before a service has begun, there is nothing to write down, and the node is cancelled at once.
-    """
-    await shutdown.wait()
-    notify(STOPPING)
-    if begun.is_set():
-        await trio.sleep(SHUTDOWN_S)
-    leave_now()
-
-
 async def _work(
     node: NodeParts, signed: SignedManifest, begun: trio.Event, control: NodeControl
 ) -> int:
@@ -175,12 +173,7 @@ async def _work(
     check_engine(manifest.engine)
     check_profile(manifest)
     await in_thread(partial(keep_manifest, home, signed))
-    disk = FileDisk(
-        home,
-        in_thread,
-        KeepRules(limit_bytes=int(node.config.disk.keep_gb * 1_000_000_000)),
-        report=lambda words: journal.record(Warned(code="DAMAGED", message=words)),
-    )
+    disk = node_disk(node.config, journal)
     chain = NodeChain(node, signed, disk)
     records = await in_thread(partial(load_owner_records, home, signed))
     services = await _services(node, signed, disk, chain, records)
@@ -193,6 +186,7 @@ async def _work(
     for service in services:
         service.register(network)
     chain.register(network)
+    clocks = clock_exchange(network, journal)
     async with AsyncExitStack() as resources:
         for service in services:
             await resources.enter_async_context(service.resources())
@@ -201,10 +195,17 @@ async def _work(
         async with trio.open_nursery() as background:
             background.start_soon(report_network, network, journal)
             background.start_soon(detector.run, network)
+            background.start_soon(clocks.run)
             background.start_soon(save_members, home, signed, network, journal)
             background.start_soon(keep_owner_records, home, signed, records, journal)
             background.start_soon(count_uses, node, signed, records)
             background.start_soon(leave_when_revoked, node, manifest, records)
+            keeper = LimitKeeper(
+                node.config, MachineSensors(home, node.config.worker.device), journal.record
+            )
+            await keeper.look()
+            if keeper.pauses:
+                await control.hold_for_limits(services, True)
             async with trio.open_nursery() as working:
                 working.start_soon(_finish_on_request, node.shutdown, services)
                 working.start_soon(announce, network, signed)
@@ -214,6 +215,7 @@ async def _work(
                     await working.start(_run_service, service, running, working.cancel_scope)
                 begun.set()
                 control.serves(services, manifest.round.seconds, network)
+                working.start_soon(keeper.run, partial(control.hold_for_limits, services))
                 obey = node_obeys(node, control)
                 working.start_soon(watch_orders, records, journal, obey)
                 working.start_soon(chain.run, network)

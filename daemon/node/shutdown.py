@@ -14,6 +14,7 @@ from contextlib import suppress
 
 import trio
 
+from daemon.system.service_manager import STOPPING, notify
 from daemon.system.trio_types import TaskStatus
 from protocol.errors import UserError
 
@@ -140,4 +141,18 @@ async def watch_lifeline(shutdown: Shutdown, handle: int, leave_now: Callable[[]
         while await pipe.receive_some(64):
             pass
     shutdown.request("the process that started this node has ended")
+    leave_now()
+
+
+async def leave_when_late(
+    shutdown: Shutdown, begun: trio.Event, leave_now: Callable[[], None]
+) -> None:
+    """Cancel the node when its services take longer than `SHUTDOWN_S` to end.
+
+    Before a service has begun, there is nothing to write down, and the node is cancelled at once.
+    """
+    await shutdown.wait()
+    notify(STOPPING)
+    if begun.is_set():
+        await trio.sleep(SHUTDOWN_S)
     leave_now()

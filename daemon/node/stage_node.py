@@ -17,22 +17,13 @@ from daemon.network.network import LibP2PNetwork
 from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import network_settings
 from daemon.node.shutdown import ForcedExit, Shutdown, watch_lifeline, watch_signals
+from daemon.node.stage_report import report_stage
 from daemon.node.stage_setup import StageChoice, stage_service
 from daemon.system.allocator import trim_memory
 from protocol.errors import UserError
 from protocol.identity import PeerId, Signer
 
 _log = logging.getLogger(__name__)
-
-
-class StageReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a running stage answers to `hypergpud generate` of the same home."""
-
-    model: str
-    name: str
-    addresses: tuple[str, ...]
-    generations: int
-    detail: str
 
 
 async def run(
@@ -91,15 +82,7 @@ async def _serve(
     service.register(network)
 
     async def report() -> bytes:
-        return msgspec.json.encode(
-            StageReport(
-                model=service.model.hex(),
-                name=service.manifest.name,
-                addresses=network.addresses,
-                generations=service.open_generations,
-                detail=service.status().detail,
-            )
-        )
+        return report_stage(service, network)
 
     async def status() -> bytes:
         raise UserError(

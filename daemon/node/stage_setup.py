@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
 from daemon.config.settings import Config
+from daemon.node.model_fetch import fetch_served_model, shards_folder
 from daemon.node.node_parts import NodeParts
 from daemon.results.served_model import open_served_model
+from daemon.services.inference.receipt_desk import ReceiptDesk
+from daemon.services.inference.receipt_folder import ReceiptFolder, load_receipts
 from daemon.services.inference.service import InferenceService, StageSettings
 from daemon.services.inference.stage_server import Refuse
 from daemon.services.service import Service
+from daemon.system.offload import in_thread
 from protocol.errors import UserError
 from protocol.identity import PeerId, Signer
 from protocol.inference.layers import parse_layers
-from protocol.inference.model import ModelManifest
+from protocol.inference.model import ModelManifest, model_name
 from protocol.journal import InputRefused, JournalEvent
 
 
@@ -27,6 +32,8 @@ class StageChoice(msgspec.Struct, frozen=True, kw_only=True):
     layers: str
     # 0: four generations of the model's context.
     cache_tokens: int
+    # Whether the joined stages give the model, and this machine does not have it.
+    fetch: bool = False
 
 
 async def stage_service(
@@ -46,10 +53,19 @@ async def stage_service(
         UserError: "LAYERS" for layers that the model does not have, and the errors of
             `open_served_model`.
     """
-    say(f"Reading {choice.model}.")
-    local = await open_served_model(config, choice.model, say)
+    if choice.fetch:
+        local, layers = await fetch_served_model(
+            config, choice.model, lambda manifest: _settings(config, choice, manifest), refuse, say
+        )
+        choice = msgspec.structs.replace(choice, layers=str(layers))
+    else:
+        say(f"Reading {choice.model}.")
+        local = await open_served_model(config, choice.model, say)
     settings = _settings(config, choice, local.manifest)
-    return InferenceService(local, settings, signer, next_serial, refuse, say, record=record)
+    held = await in_thread(partial(load_receipts, config.home, say))
+    folder = ReceiptFolder(config.home, in_thread)
+    desk = ReceiptDesk(model_name(local.manifest), signer, folder.keep, held)
+    return InferenceService(local, settings, desk, next_serial, refuse, say, record=record)
 
 
 async def configured_stage(node: NodeParts) -> list[Service]:
@@ -93,4 +109,5 @@ def _settings(config: Config, choice: StageChoice, manifest: ModelManifest) -> S
         layers=layers,
         count=count,
         cache_tokens=choice.cache_tokens or 4 * manifest.context,
+        shards=shards_folder(config.home, model_name(manifest)),
     )

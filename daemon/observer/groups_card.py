@@ -153,7 +153,7 @@ def _dot(at: Place, one: GroupMember, scale: float, told: str) -> str:
         f'<g class="member group-{one.group % COLOURS}"><title>{escape(told)}</title>'
         f'<circle class="access" cx="{x:.1f}" cy="{y:.1f}" r="{max(DOT, ring):.1f}"/>'
         f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="{DOT}"/>'
-        f'<text x="{x:.1f}" y="{y + 4:.1f}">{one.group}</text></g>'
+        f'<text x="{x:.1f}" y="{y:.1f}">{one.group}</text></g>'
     )
 
 

@@ -1,7 +1,8 @@
 """Reports to an oracle: certified work waits on disk until the oracle accepted it.
 
-What is certified and not reported yet is the difference between two cumulative figures: what the
-certificates say and what the oracle accepted. The second figure is written to disk after each
+Work is certified samples, and tokens of receipts that a client and this node's stage signed. What
+is not reported yet is the difference between two cumulative figures: what certificates and receipts
+say, and what the oracle accepted. The second figure is written to disk after each
 success, so a failed request, a restart and a lost answer drop nothing. After a lost answer the same
 work is reported once more under a later timestamp, since the API cannot be asked what it accepted.
 """
@@ -59,11 +60,20 @@ class ReportSigner(msgspec.Struct, frozen=True, kw_only=True):
     sign: Callable[[str], bytes]
 
 
-class ReportedTotals(msgspec.Struct, frozen=True, kw_only=True):
-    """What the oracle accepted: cumulative samples and rounds, and the last report's timestamp."""
+class ReportedWork(msgspec.Struct, frozen=True, kw_only=True):
+    """Cumulative figures: certified samples and rounds, and what receipts say of serving."""
 
     samples: int = 0
     rounds: int = 0
+    tokens: int = 0
+    requests: int = 0
+    # The time for which clients waited for this node's stage.
+    busy_ms: int = 0
+
+
+class ReportedTotals(ReportedWork, frozen=True, kw_only=True):
+    """What the oracle accepted, and the last report's timestamp."""
+
     timestamp: int = 0
 
 
@@ -86,15 +96,15 @@ class OracleReporter:
         oracle: OracleEndpoint,
         signer: ReportSigner,
         folder: Path,
-        figures: Callable[[], tuple[int, int]],
+        figures: Callable[[], ReportedWork],
         record: Callable[[JournalEvent], None],
         now: Callable[[], float] = time.time,
         send: Post = post_json,
     ) -> None:
         """Make a reporter and read from `folder` what was reported before.
 
-        `figures` returns cumulative certified samples and rounds, from the certificates of the
-        node's lineage (`daemon.chain.certified_totals`).
+        `figures` returns what certificates (`daemon.chain.certified_totals`) and receipts
+        (`daemon.chain.served_work`) say.
         """
         self._oracle, self._signer, self._figures = oracle, signer, figures
         self._record, self._now, self._send = record, now, send
@@ -111,15 +121,19 @@ class OracleReporter:
 
     def report(self) -> bool:
         """Report the work that waits. Returns whether nothing is left to report."""
-        samples, rounds = self._figures()
-        if samples <= self.reported.samples:
+        now = self._beyond_reported()
+        samples = now.samples - self.reported.samples
+        tokens = now.tokens - self.reported.tokens
+        if samples + tokens <= 0:
             return True
         # The oracle wants timestamps that rise, even if the clock was set back.
         timestamp = max(int(self._now()), self.reported.timestamp + 1)
+        busy_ms = now.busy_ms - self.reported.busy_ms
         usage = Usage(
-            tokens=samples - self.reported.samples,
-            requests=max(rounds - self.reported.rounds, 0),
-            latency_ms=0.0,
+            tokens=samples + tokens,
+            requests=now.rounds - self.reported.rounds + now.requests - self.reported.requests,
+            # Samples have no latency.
+            latency_ms=round(busy_ms / tokens, 3) if tokens else 0.0,
             uptime_s=max(int(self._now() - self._began_s), 0),
         )
         try:
@@ -129,12 +143,26 @@ class OracleReporter:
         if not 200 <= status < 300:
             return self._failed(f"the oracle refused with {status}")
         self._failing = ""
-        self.reported = ReportedTotals(samples=samples, rounds=rounds, timestamp=timestamp)
+        self.reported = ReportedTotals(**msgspec.structs.asdict(now), timestamp=timestamp)
         try:
             write_atomically(self._path, [memoryview(msgspec.json.encode(self.reported))])
         except DiskFull as full:
             self._warn(f"cannot write what the oracle accepted: {full}")
         return True
+
+    def _beyond_reported(self) -> ReportedWork:
+        """Return the figures, none of them below what was reported.
+
+        A disk that lost certificates or receipts makes figures that are lower for a while.
+        """
+        now, before = self._figures(), self.reported
+        return ReportedWork(
+            samples=max(now.samples, before.samples),
+            rounds=max(now.rounds, before.rounds),
+            tokens=max(now.tokens, before.tokens),
+            requests=max(now.requests, before.requests),
+            busy_ms=max(now.busy_ms, before.busy_ms),
+        )
 
     def _body(self, usage: Usage, timestamp: int) -> bytes:
         wallet, sign = self._signer.wallet, self._signer.sign

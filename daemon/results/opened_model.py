@@ -100,7 +100,7 @@ async def worker_for(
     trainer = WorkerTrainer(
         signed.open(),
         NO_PEER,
-        worker_settings(config.worker),
+        worker_settings(config),
         note,
         timeouts=WorkerTimeouts(first_step_s=ANSWER_S),
     )

@@ -12,7 +12,7 @@ from daemon.home.recent_state import chosen_run
 from daemon.models.known_models import KNOWN, fetched_folder
 from daemon.results.export import export_safetensors
 from daemon.results.run_model import model_of_home
-from daemon.services.training.worker_settings import worker_settings
+from daemon.services.training.worker_settings import shared_worker_settings
 from daemon.system.offload import in_thread
 from protocol.digest import SHOWN_DIGITS
 from protocol.errors import UserError
@@ -37,7 +37,7 @@ async def open_served_model(config: Config, model: str, say: Say) -> ModelOnDisk
         UserError: "MODEL" and "EXTRA" as `open_local_model`; "NO_CHECKPOINT" and "CERTIFICATE" for
             a run whose model this home does not have.
     """
-    settings = worker_settings(config.worker)
+    settings = shared_worker_settings(config)
     if model in KNOWN:
         return await open_local_model(fetched_folder(model), model, settings)
     path = user_path(model, "MODEL")

@@ -105,6 +105,20 @@ class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
     certificate: Hash = NO_HASH
 
 
+class InferenceRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What an agent served of one model: digests of the token ids in and out, and how many."""
+
+    model: Hash
+    inputs: Hash
+    outputs: Hash
+    tokens: int
+
+    @property
+    def subject(self) -> str:
+        """All fields as text."""
+        return f"{self.model.hex()} {self.inputs.hex()} {self.outputs.hex()} {self.tokens}"
+
+
 class SentTransaction(msgspec.Struct, frozen=True, kw_only=True):
     """A transaction that is signed and recorded, and so completed even by a later process.
 
@@ -212,6 +226,12 @@ class Chain(Protocol):
         """Report that the agent is alive, with its cumulative samples and last certificate.
 
         `samples` never decrease. On plumise the heartbeat carries neither.
+        """
+
+    def record_inference(self, record: InferenceRecord) -> SentTransaction:
+        """Record what this account served. The chain refuses the same record twice.
+
+        The record is the account's own word, and earns nothing by itself.
         """
 
     def propose(self, proposal: Proposal) -> SentTransaction:

@@ -68,6 +68,17 @@ def split_chunks(values: Chunk, shapes: tuple[int, ...]) -> list[Chunk]:
     return [values[stop - size : stop] for size, stop in zip(shapes, stops, strict=True)]
 
 
+def split_data(data: bytes, shapes: tuple[int, ...]) -> list[bytes]:
+    """Split the bytes of tokens or rows, which have one size, into those of chunks."""
+    row_bytes = len(data) // sum(shapes)
+    parts: list[bytes] = []
+    offset = 0
+    for size in shapes:
+        parts.append(data[offset : offset + size * row_bytes])
+        offset += size * row_bytes
+    return parts
+
+
 def chunk_digest(data: bytes) -> Digest:
     """Return the name of a chunk as it travels."""
     return digest(b"hypergpu/chunk/1\0", data)

@@ -14,6 +14,8 @@ from msgspec import Meta
 from protocol.errors import PeerFault
 from protocol.inference.activations import WireType
 from protocol.inference.layers import LayerRange
+from protocol.inference.receipt import MAX_RECEIPT_BYTES
+from protocol.inference.span import MAX_COMMITMENT_BYTES
 from protocol.messages.base import MAX_REASON_CHARS, UNREADABLE, Hash, Natural
 from protocol.ports.stage import MAX_CHUNK_TOKENS
 
@@ -89,6 +91,9 @@ class StepGeneration(_Request, frozen=True, kw_only=True, array_like=True, tag=T
 class CloseGeneration(_Request, frozen=True, kw_only=True, array_like=True, tag=True):
     """Free the cache."""
 
+    # A signed receipt (`receipt.py`); empty where the client gives none.
+    receipt: Annotated[bytes, Meta(max_length=2 * MAX_RECEIPT_BYTES)] = b""
+
 
 class _Reply(
     msgspec.Struct,
@@ -113,6 +118,8 @@ class Stepped(_Reply, frozen=True, kw_only=True, array_like=True, tag=True):
     """The result of a step: hidden states, logits of each chunk's last token, or digests."""
 
     data: bytes
+    # The stage's commitment (`span.py`), where a span ended in this step.
+    commitment: Annotated[bytes, Meta(max_length=MAX_COMMITMENT_BYTES)] = b""
 
 
 class Closed(_Reply, frozen=True, kw_only=True, array_like=True, tag=True):

@@ -20,6 +20,9 @@ from protocol.inference.layers import MAX_LAYERS
 MAX_MODEL_MANIFEST_BYTES = 1 << 20
 """A model of 100 layers has about 1,000 tensors in at most 300 files, whose entries take 60 KB."""
 
+SHARD_CHUNK_BYTES = 1 << 18
+"""A chunk of a shard: 0.02 s at 100 Mbit/s. A shard's digest is the root of a tree over them."""
+
 MAX_SHARDS = 4096
 MAX_CONFIG_CHARS = 64 << 10
 MAX_KERNEL_CHARS = 256

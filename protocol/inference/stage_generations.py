@@ -38,6 +38,7 @@ from protocol.inference.messages import (
     RefusalReason,
     StepGeneration,
 )
+from protocol.inference.span import SpanDigests
 
 LEASE_S = 30.0
 """A client sends a step every few milliseconds, or renews its lease every ten seconds while it
@@ -83,6 +84,8 @@ class Compute(msgspec.Struct, frozen=True, kw_only=True):
     cache: bytes
     layers: LayerRange
     wire: WireType
+    # The digests of what was computed before.
+    spans: SpanDigests = SpanDigests()
 
 
 class Wait(msgspec.Struct, frozen=True):
@@ -110,6 +113,9 @@ class _Generation(msgspec.Struct, kw_only=True):
     # The last step, and its answer.
     last: tuple[int, int] | None = None
     answer: Any = None
+    spans: SpanDigests = SpanDigests()
+    # Before the last step, whose answer the client may not have seen.
+    spans_before: SpanDigests = SpanDigests()
 
     def renew(self, now_s: float) -> None:
         """Renew the lease, as far as `IDLE_S` permits."""
@@ -197,14 +203,20 @@ class StageGenerations:
             detail = f"{known.position} + {step[1]} tokens in a cache of {known.cache_tokens}"
             return Refusal(reason="malformed", detail=detail)
         known.under_way = step
-        return Compute(cache=known.cache, layers=known.layers, wire=known.wire)
+        return Compute(cache=known.cache, layers=known.layers, wire=known.wire, spans=known.spans)
 
-    def computed(self, cache: bytes, answer: Any, now_s: float) -> None:
-        """Take in the answer of the step under way. A cache that was closed meanwhile is none."""
+    def computed(
+        self, cache: bytes, answer: Any, now_s: float, spans: SpanDigests | None = None
+    ) -> None:
+        """Take in the answer of the step under way. A cache that was closed meanwhile is none.
+
+        `spans` has the digests up to this step.
+        """
         for known in self._open.values():
             if known.cache == cache and known.under_way is not None:
                 known.last, known.answer = known.under_way, answer
                 known.position += known.under_way[1]
+                known.spans_before, known.spans = known.spans, spans or known.spans
                 known.under_way, known.advanced_s = None, now_s
                 known.renew(now_s)
 
@@ -223,6 +235,17 @@ class StageGenerations:
             return b""
         del self._open[client, request.generation]
         return known.cache
+
+    def spans_of(self, client: PeerId, request: CloseGeneration) -> tuple[SpanDigests, ...]:
+        """Return the digests that a client may have of a generation that is about to be closed.
+
+        A client that leaves in the middle of a step has those before it. Empty without a
+        generation.
+        """
+        known = self._open.get((client, request.generation))
+        if known is None or known.attempt != request.attempt:
+            return ()
+        return known.spans, known.spans_before
 
     def expire(self, now_s: float) -> list[bytes]:
         """End the generations whose lease is over. Returns the caches to close.

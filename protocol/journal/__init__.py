@@ -27,6 +27,7 @@ from protocol.journal.node import (
     DISK_FULL,
     NOT_OFFERED,
     AddressesChanged,
+    ClockReport,
     DiskReport,
     NodeStarted,
     NodeStopped,
@@ -63,6 +64,7 @@ from protocol.journal.rounds import (
 from protocol.journal.training import (
     AnchorScored,
     BatchSkipped,
+    LimitsReport,
     TaskDiffers,
     Trained,
     TrainerReady,
@@ -85,12 +87,14 @@ __all__ = [
     "CaughtUp",
     "ChainReport",
     "CheckpointWritten",
+    "ClockReport",
     "Contributor",
     "CoverageChanged",
     "CoverageReport",
     "DiskReport",
     "InputRefused",
     "JournalEvent",
+    "LimitsReport",
     "MemberPlace",
     "Newcomer",
     "NodeStarted",
@@ -132,6 +136,7 @@ AnyEvent = (
     | AddressesChanged
     | TrainerReady
     | TrainerStopped
+    | LimitsReport
     | TrainingHeld
     | BatchSkipped
     | TaskDiffers
@@ -158,6 +163,7 @@ AnyEvent = (
     | TrafficReport
     | WorkDropped
     | CheckpointWritten
+    | ClockReport
     | DiskReport
     | Warned
     | Trouble

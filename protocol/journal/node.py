@@ -63,6 +63,19 @@ class Trouble(JournalEvent, frozen=True, kw_only=True, tag=True):
     message: str
 
 
+class ClockReport(JournalEvent, frozen=True, kw_only=True, tag=True):
+    """How this machine's clock compares with those of peers.
+
+    It is `offset_s` ahead of most of `compared` clocks, 0 where it agrees with most. `text` says
+    so; it is empty where the clock is right.
+    """
+
+    compared: int
+    offset_s: float
+    text: str
+    durable: ClassVar[bool] = False
+
+
 # The tag stays "Stopped": journals on disk carry that word.
 class DiskReport(JournalEvent, frozen=True, kw_only=True, tag=True):
     """What this node wrote to its disk: since its start, and in the last hour."""

@@ -8,6 +8,7 @@ import msgspec
 
 from protocol.identity import PeerId
 from protocol.journal.base import JournalEvent
+from protocol.limits.limits import LimitPause
 
 
 class TrainerReady(JournalEvent, frozen=True, kw_only=True, tag=True):
@@ -22,6 +23,18 @@ class TrainingHeld(JournalEvent, frozen=True, kw_only=True, tag=True):
     """A person paused training (`held`), or resumed it."""
 
     held: bool
+
+
+class LimitsReport(JournalEvent, frozen=True, kw_only=True, tag=True):
+    """Which limits of the volunteer pause training now, and which others hold.
+
+    Without `pauses`, no limit pauses training. `caps` are sentences about what training may use;
+    `blind` names the limits that this machine cannot keep.
+    """
+
+    pauses: tuple[LimitPause, ...]
+    caps: tuple[str, ...] = ()
+    blind: tuple[str, ...] = ()
 
 
 class TrainerStopped(JournalEvent, frozen=True, kw_only=True, tag=True):

@@ -73,6 +73,8 @@ class NetworkReport(msgspec.Struct, frozen=True, kw_only=True):
     control: PortLine
     bulk: PortLine
     mapping: MappingLine
+    # What the router lets in over IPv6.
+    pinholes: MappingLine
     ipv4: FamilyLine
     ipv6: FamilyLine
     # Whether nothing but port 443 leads out. None where that was not measured.

@@ -12,7 +12,7 @@ Only integers and the median are used, which give the same result on every machi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -85,13 +85,7 @@ class NetworkSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 def snapshot_of(offers: Sequence[tuple[PeerId, Ready]]) -> NetworkSnapshot:
     """Combine the members' Readies."""
     index = {short_name(peer): i for i, (peer, _) in enumerate(offers)}
-    seen: list[list[tuple[int, PeerObservation]]] = [[] for _ in offers]
-    for by, (_, ready) in enumerate(offers):
-        # Each member has one observation of another, however often it is repeated.
-        for who in {observation.who: observation for observation in ready.observations}.values():
-            of = index.get(who.who)
-            if of is not None and of != by:
-                seen[of].append((by, who))
+    seen = _seen(offers, index)
     ups = _believed(
         [ready.uplink_bps for _, ready in offers], [_links(views, "uplink_bps") for views in seen]
     )
@@ -122,6 +116,26 @@ def snapshot_of(offers: Sequence[tuple[PeerId, Ready]]) -> NetworkSnapshot:
         measured=located > 0 and located >= ENOUGH * len(offers),
         relayed=relayed_pairs(offers, ups, downs),
     )
+
+
+def places_of(offers: Sequence[tuple[PeerId, Ready]]) -> list[Coordinate | None]:
+    """Return where the members of a plan are, as `snapshot_of` has it, at a tenth of its cost."""
+    index = {short_name(peer): i for i, (peer, _) in enumerate(offers)}
+    return _places([ready.coordinate for _, ready in offers], _seen(offers, index))
+
+
+def _seen(
+    offers: Sequence[tuple[PeerId, Ready]], index: Mapping[bytes, int]
+) -> list[list[tuple[int, PeerObservation]]]:
+    """Return who observed each member, and what; shape (members,)."""
+    seen: list[list[tuple[int, PeerObservation]]] = [[] for _ in offers]
+    for by, (_, ready) in enumerate(offers):
+        # Each member has one observation of another, however often it is repeated.
+        for who in {observation.who: observation for observation in ready.observations}.values():
+            of = index.get(who.who)
+            if of is not None and of != by:
+                seen[of].append((by, who))
+    return seen
 
 
 def _links(views: Sequence[tuple[int, PeerObservation]], name: str) -> tuple[list[int], list[int]]:

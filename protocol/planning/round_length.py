@@ -16,8 +16,8 @@ import math
 
 from protocol.run.manifest import RoundRules
 
-OVERLAP_SHARE, PAUSE_SHARE = 0.10, 0.05
-"""The largest share of a round that its exchange takes, while members train on and while they wait.
+PAUSE_SHARE = 0.5
+"""The part of `round.exchange_share` that remains where members wait for the exchange.
 
 Where they train on, the exchange costs no steps, but its gradients are late. Where they wait, each
 part of the share is lost.
@@ -115,7 +115,7 @@ def length_bounds(rules: RoundRules) -> str:
 
 
 def _share(rules: RoundRules) -> float:
-    return OVERLAP_SHARE if rules.overlap else PAUSE_SHARE
+    return rules.exchange_share * (1.0 if rules.overlap else PAUSE_SHARE)
 
 
 def _wanted_s(predicted_s: float, rules: RoundRules) -> float:

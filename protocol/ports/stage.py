@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -136,6 +137,13 @@ class LocalModel(Protocol):
         """Return the tokenizer's file, which `tokenizer_digest` names; b"" where tokens are bytes.
 
         Clients without the model's files ask a stage for it.
+        """
+
+    async def export(self, names: Sequence[str], folder: Path) -> None:
+        """Write shards, by their names in the manifest, into a folder under their digests.
+
+        Raises:
+            UserError: for shards that this machine does not have, and for a full disk.
         """
 
     def stage(self, layers: LayerRange, cache_tokens: int) -> AbstractAsyncContextManager[Stage]:

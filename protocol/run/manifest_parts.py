@@ -110,8 +110,8 @@ class RoundRules(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=
     """When a round ends, and how long each of its steps may take.
 
     A round takes between `min_seconds` and `seconds`. The certificates choose its length by how
-    long the exchange takes (`protocol/planning/round_length.py`). With `overlap`, members train on
-    during the exchange.
+    long the exchange takes (`protocol/planning/round_length.py`): as short as keeps the exchange
+    below `exchange_share` of it. With `overlap`, members train on during the exchange.
 
     `steps` above 0 ends local training after that many steps instead of after `seconds`
     (synchronous, for comparisons). The deadlines are the cost of a crash that breaks no connection;
@@ -125,6 +125,7 @@ class RoundRules(ManifestPart, frozen=True, kw_only=True, forbid_unknown_fields=
     gather_s: Positive = 20.0
     vote_s: Positive = 5.0
     overlap: bool = True
+    exchange_share: Annotated[float, Meta(gt=0, lt=1)] = 0.1
     min_seconds: Annotated[float, Meta(gt=0, le=MAX_ROUND_SECONDS)] = MIN_SECONDS
 
     def __post_init__(self) -> None:

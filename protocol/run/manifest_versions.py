@@ -30,6 +30,7 @@ _ADDED: Mapping[int, Mapping[str, tuple[str, ...]]] = {
         "trust": (),
         "initial": (),
         "inner": ("optimizer", "momentum", "nesterov", "accumulate"),
+        "round": ("exchange_share",),
     },
 }
 """The fields that each version added."""

@@ -5,6 +5,7 @@ Everyone who holds the certificates computes the same totals.
 history.py      a run's certificates and its owner's recoveries
 paid_work.py    how much of counted work is paid, in runs of rules 4
 receipts.py     which offers a certificate counted, and in which epoch they are paid
+served.py       what receipts of serving earn
 sanctions.py    what follows from offences
 totals.py       what each account has earned
 shares.py       how a pool is divided in whole units

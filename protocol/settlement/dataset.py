@@ -27,12 +27,15 @@ from protocol.settlement.merkle_tree import SettlementTree
 from protocol.settlement.paid_work import pay_rule
 from protocol.settlement.receipts import by_epoch
 from protocol.settlement.sanctions import Offence
+from protocol.settlement.served import ServedReceipt, served_work
 from protocol.settlement.totals import EpochWork, SettlementTotals, settle
 
 MAX_DATASET_BYTES = 16 << 20
 """1,000 accounts are 60 KB, and each epoch adds 100 bytes: enough for a century of daily epochs."""
 
 _DOMAIN = b"hypergpu/settlement/1\0"
+# The place of `epochs` in the record.
+_EPOCHS = 3
 
 Account = Annotated[bytes, Meta(min_length=20, max_length=20)]
 Amount = Annotated[bytes, Meta(max_length=32)]
@@ -45,7 +48,8 @@ class EpochTerms(
     """One epoch of a settlement, with what certificates do not say of it.
 
     `epoch` is its number on the chain, `tip` its last certificate. `silent` are the accounts that
-    sent no heartbeat. An offence is (account, evidence, reason, samples).
+    sent no heartbeat. An offence is (account, evidence, reason, samples). `served` are receipts of
+    serving that are new or have grown.
     """
 
     epoch: Annotated[int, Meta(ge=0)]
@@ -55,6 +59,7 @@ class EpochTerms(
     offences: tuple[
         tuple[Account, Hash, Annotated[str, Meta(max_length=256)], Annotated[int, Meta(ge=0)]], ...
     ] = ()
+    served: tuple[ServedReceipt, ...] = ()
 
 
 class Dataset(
@@ -95,7 +100,15 @@ def amount_bytes(amount: int) -> bytes:
 
 
 def encode_dataset(dataset: Dataset) -> bytes:
-    return msgspec.msgpack.encode(dataset)
+    """Return the canonical bytes.
+
+    An epoch without receipts of serving has the bytes of earlier versions, which do not know them.
+    """
+    whole = msgspec.to_builtins(dataset, builtin_types=(bytes,))
+    for terms in whole[_EPOCHS]:
+        if not terms[-1]:
+            terms.pop()
+    return msgspec.msgpack.encode(whole)
 
 
 def dataset_name(raw: bytes) -> Digest:
@@ -136,17 +149,18 @@ def work_of(
         pay_rule(run, manifest, recoveries),
         recoveries,
     )
+    serving = served_work(manifest, (one.served for one in terms))
     return [
         EpochWork(
             pool=int.from_bytes(one.pool, "big"),
-            receipts=counted,
+            receipts=(*counted, *served),
             silent=frozenset(one.silent),
             offences=tuple(
                 Offence(epoch=0, account=account, evidence=evidence, reason=reason, samples=samples)
                 for account, evidence, reason, samples in one.offences
             ),
         )
-        for one, counted in zip(terms, receipts, strict=True)
+        for one, counted, served in zip(terms, receipts, serving, strict=True)
     ]
 
 

@@ -16,10 +16,12 @@ run_verdict.py       its part about the run, for an observer
 totals.py            what was counted since the start
 round_points.py      the points of the charts over time
 work_shares.py       each peer's part in the last rounds
+order_progress.py    which nodes follow the owner's order
 standstill.py        the deadline of the next certificate, by the run's own rhythm
 state.py             what the fold keeps between events
 held_out_scores.py   the held-out loss of each certificate, from its members' scores
 event_fold.py        `fold(state, event)`: how each event changes the state (with *_effects.py)
+shown_events.py      which events get a sentence
 event_lines.py       the list of events that a status shows
 event_folding.py     equal events as one line: "Rounds 96-98 are certified"
 event_text.py        `describe(event)`: each event as a sentence (with *_text.py)

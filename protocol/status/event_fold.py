@@ -19,10 +19,10 @@ from msgspec.structs import replace
 from protocol import journal
 from protocol.status.coverage_effects import coverage_changed, coverage_report
 from protocol.status.event_text import describe
-from protocol.status.figures import clean, natural, whole
+from protocol.status.figures import clean, finite, natural, whole
 from protocol.status.held_out_effects import anchor_scored, peer_scored
 from protocol.status.membership import work_audited
-from protocol.status.node_records import ReachSummary
+from protocol.status.node_records import ClockSummary, ReachSummary
 from protocol.status.peer_effects import (
     peer_down,
     peer_forgotten,
@@ -33,16 +33,17 @@ from protocol.status.peer_effects import (
 from protocol.status.records import EventLine
 from protocol.status.reward_effects import chain_report, rewards_report
 from protocol.status.round_effects import (
-    is_known,
     planned,
     round_averaged,
     round_certified,
     view_passed,
 )
 from protocol.status.run_records import QuorumSummary
+from protocol.status.shown_events import ABOUT_PEERS, has_sentence
 from protocol.status.state import MAX_NAME_CHARS, MAX_TEXT_CHARS, StatusState
 from protocol.status.training_effects import (
     batch_skipped,
+    limits_report,
     task_differs,
     trained,
     trainer_ready,
@@ -51,9 +52,6 @@ from protocol.status.training_effects import (
     training_progress,
     work_dropped,
 )
-
-REFUSAL_SILENCE_S = 60.0
-"""Refusals are counted. Each reason gets one sentence in this many seconds."""
 
 MAX_TROUBLES = 8
 MAX_TROUBLE_CHARS = 512
@@ -64,28 +62,6 @@ MAX_ADDRESSES = 32
 MAX_UNREACHABLE = 64
 """Peers without a path: as many as a plan has members."""
 
-_QUIET = (
-    journal.PhaseEntered,
-    journal.TrainingProgress,
-    journal.AnchorScored,
-    journal.PeerReport,
-    journal.PeerScored,
-    journal.ReachReport,
-    journal.TrafficReport,
-    journal.CheckpointWritten,
-    journal.DiskReport,
-    journal.QuorumReport,
-    journal.RewardsReport,
-    journal.CoverageReport,
-)
-_ABOUT_PEERS = (
-    journal.TaskDiffers,
-    journal.PeerRegistered,
-    journal.PeerUp,
-    journal.PeerDown,
-    journal.PeerForgotten,
-    journal.InputRefused,
-)
 # Events that repeat: a newer one replaces the sentence of the one before.
 _REPEATED = {journal.Alone: "alone", journal.Stuck: "stuck", journal.ChainReport: "chain"}
 
@@ -212,6 +188,15 @@ def _disk_report(state: StatusState, event: journal.DiskReport) -> None:
     )
 
 
+def _clock_report(state: StatusState, event: journal.ClockReport) -> None:
+    clock = ClockSummary(
+        compared=whole(event.compared),
+        offset_s=finite(event.offset_s) or 0.0,
+        text=clean(event.text, MAX_TEXT_CHARS),
+    )
+    state.you = replace(state.you, clock=clock)
+
+
 def _warned(state: StatusState, event: journal.Warned) -> None:
     if event.code == journal.DISK_FULL:
         state.disk_full = clean(event.message, MAX_TEXT_CHARS)
@@ -229,6 +214,7 @@ def _trouble(state: StatusState, event: journal.Trouble) -> None:
 def _ordered(state: StatusState, event: journal.OwnerOrdered) -> None:
     order = event.action if event.action in ("pause", "stop") else ""
     state.run = replace(state.run, order=order)
+    state.ordered_at = natural(event.at)
 
 
 def _nothing(state: StatusState, event: journal.JournalEvent) -> None:
@@ -246,6 +232,7 @@ EFFECTS: dict[type[journal.JournalEvent], Callable[[StatusState, Any], None]] = 
     journal.Trained: trained,
     journal.TrainingProgress: training_progress,
     journal.TrainingHeld: training_held,
+    journal.LimitsReport: limits_report,
     journal.AnchorScored: anchor_scored,
     journal.WorkAudited: work_audited,
     journal.Planned: planned,
@@ -266,6 +253,7 @@ EFFECTS: dict[type[journal.JournalEvent], Callable[[StatusState, Any], None]] = 
     journal.TrafficReport: _traffic,
     journal.WorkDropped: work_dropped,
     journal.CheckpointWritten: _checkpoint_written,
+    journal.ClockReport: _clock_report,
     journal.DiskReport: _disk_report,
     journal.Warned: _warned,
     journal.Trouble: _trouble,
@@ -279,30 +267,12 @@ EFFECTS: dict[type[journal.JournalEvent], Callable[[StatusState, Any], None]] = 
 }
 
 
-def _has_sentence(state: StatusState, event: journal.JournalEvent) -> bool:
-    """Return whether the event gets a sentence among the last events."""
-    if isinstance(event, _QUIET):
-        return False
-    if isinstance(event, journal.InputRefused):
-        since = natural(event.at) - state.refusal_shown_at.get(event.reason, -REFUSAL_SILENCE_S)
-        if 0 <= since < REFUSAL_SILENCE_S:
-            return False
-        if event.reason in state.refusals:
-            state.refusal_shown_at[event.reason] = natural(event.at)
-    if isinstance(event, journal.RoundCertified):
-        return not is_known(state, event)
-    # One sentence until the node is no longer alone, not one per round.
-    if isinstance(event, journal.Alone):
-        return not state.alone
-    return True
-
-
 def fold(state: StatusState, event: journal.JournalEvent) -> StatusState:
     """Fold one event into `state`, and return the state.
 
     Never raises, and never grows the state past its bounds. Takes about 5 microseconds.
     """
-    if _has_sentence(state, event):
+    if has_sentence(state, event):
         level, text = describe(event, state.name_of)
         sentence = EventLine(at=natural(event.at), level=level, text=text)
         full = isinstance(event, journal.Warned) and event.code == journal.DISK_FULL
@@ -311,7 +281,7 @@ def fold(state: StatusState, event: journal.JournalEvent) -> StatusState:
             sentence,
             state.name_of,
             kind="disk" if full else _REPEATED.get(type(event), ""),
-            about_peers=isinstance(event, _ABOUT_PEERS),
+            about_peers=isinstance(event, ABOUT_PEERS),
         )
     EFFECTS[type(event)](state, event)
     return state

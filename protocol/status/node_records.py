@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from protocol.limits.limits import LimitPause
 from protocol.status.peer_records import PeerId
 
 
@@ -25,6 +26,35 @@ class ReachSummary(msgspec.Struct, frozen=True, kw_only=True):
     unreachable: tuple[PeerId, ...] = ()
     relay_sessions: int = 0
     relayed_bytes: int = 0
+
+
+class LimitsSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """The limits that the volunteer set.
+
+    `pauses` are those that pause training now. `caps` say what training may use, and `blind` which
+    limits this machine cannot keep.
+    """
+
+    pauses: tuple[LimitPause, ...] = ()
+    caps: tuple[str, ...] = ()
+    blind: tuple[str, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """Why training is paused and until when, without a full stop; empty while it is not."""
+        said = [f"until {pause.until}: {pause.reason}" for pause in self.pauses]
+        return f"Training is paused {', and '.join(said)}" if said else ""
+
+
+class ClockSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """This machine's clock beside those of `compared` peers.
+
+    It is `offset_s` ahead of most of them; `text` says so, and is empty where the clock is right.
+    """
+
+    compared: int = 0
+    offset_s: float = 0.0
+    text: str = ""
 
 
 class NodeSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,3 +100,5 @@ class NodeSummary(msgspec.Struct, frozen=True, kw_only=True):
     reach: ReachSummary = ReachSummary()
     # Why the disk refuses to write now; empty while it does not.
     disk_refusal: str = ""
+    limits: LimitsSummary = LimitsSummary()
+    clock: ClockSummary = ClockSummary()

@@ -67,6 +67,13 @@ def disk_report(event: journal.DiskReport, name_of: NameOf) -> LeveledText:
     return "info", f"Wrote {size(event.written_bytes)} to disk, {hourly} in the last hour."
 
 
+def clock_report(event: journal.ClockReport, name_of: NameOf) -> LeveledText:
+    if event.text:
+        return "warning", f"{event.text}."
+    peers = "1 peer" if event.compared == 1 else f"{count(event.compared)} peers"
+    return "info", f"This machine's clock agrees with those of {peers}."
+
+
 def chain_report(event: journal.ChainReport, name_of: NameOf) -> LeveledText:
     if event.state != "live":
         level, what = _CHAIN.get(event.state, ("info", event.state))

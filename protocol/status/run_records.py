@@ -84,6 +84,9 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     usual_round_s: float | None = None
     # What the run's owner ordered: "pause", "stop", or empty while training goes on.
     order: str = ""
+    # How far that order got: "complete", "partial", "failed", or empty; and who still trains.
+    order_outcome: str = ""
+    order_training: tuple[PeerId, ...] = ()
     # The chain that the run pays on: "none" where it pays nothing, empty before the run is known.
     chain: str = ""
     # Why the run counts as standing still; empty while certificates come as usual.

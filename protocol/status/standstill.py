@@ -5,6 +5,7 @@ The deadline follows the run's own rhythm, so that it fits rounds of a second an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import median
 
 from protocol.status.figures import duration
@@ -66,7 +67,7 @@ def standstill(state: StatusState, now: float) -> LeveledText | None:
     gone = [peer for peer in members if peer != state.you.peer and _is_gone(state, peer, now)]
     if gone:
         left = f"{len(members) - len(gone)} of {len(members)} members left"
-        return level, f"{head}: {_names(state, gone)} stopped answering, {left}"
+        return level, f"{head}: {names_in_words(state, gone)} stopped answering, {left}"
     tried = next((one.reason for one in state.rounds if one.outcome == "missed"), "")
     newest = f"the last one was round {last.number}"
     return level, f"{head}; {newest}" + (f". Last try{because(tried)}" if tried else "")
@@ -80,7 +81,8 @@ def _is_gone(state: StatusState, peer: str, now: float) -> bool:
     return not known.connected and (known.lost_at > 0 or now - known.last_seen > HEARD_S)
 
 
-def _names(state: StatusState, peers: list[str]) -> str:
+def names_in_words(state: StatusState, peers: Sequence[str]) -> str:
+    """Name some peers, and count the others: "a, b and 3 more"."""
     named = [state.name_of(peer) for peer in peers[:SHOWN_NAMES]]
     more = len(peers) - len(named)
     if more:

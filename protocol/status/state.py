@@ -108,6 +108,8 @@ class StatusState:
         # The last certified round, which many failed tries may have pushed out of `rounds`.
         self.newest: RoundSummary | None = None
         self.alone = False
+        # When the run's owner gave the last order.
+        self.ordered_at = 0.0
         # Whether a person has paused training.
         self.held = False
         self.trainer_up = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from protocol.identity import PeerId
+from protocol.status.order_progress import order_progress
 from protocol.status.peer_records import LOST_KEPT_S, PeerSummary
 from protocol.status.records import Status
 from protocol.status.reward_records import NO_CHAIN
@@ -12,6 +13,9 @@ from protocol.status.run_records import RunSummary
 from protocol.status.standstill import recently_heard, standstill, usual_round_s
 from protocol.status.state import StatusState
 from protocol.status.verdict import disk_refusal, verdict_of
+
+KEPT_NAMES = 64
+"""Nodes that a status names as not following an order: as many as a plan has members."""
 
 NO_REWARDS = "this run pays nothing: it has no chain"
 NOT_KNOWN = "not known before the run is found"
@@ -28,12 +32,14 @@ def _run_now(state: StatusState, now: float) -> RunSummary:
     speed = sum(peer.samples_per_second for peer in training) + (
         state.you.samples_per_second if is_node else 0.0
     )
-    still = standstill(state, now)
+    still, ordered = standstill(state, now), order_progress(state, now)
     return replace(
         state.run,
         nodes=len(training) + is_node,
         samples_per_second=speed,
         usual_round_s=usual_round_s(state),
+        order_outcome=ordered.outcome if ordered is not None else "",
+        order_training=ordered.training[:KEPT_NAMES] if ordered is not None else (),
         standstill=still[1] if still is not None and state.stopped is None else "",
     )
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from protocol import journal
+from protocol.limits.limits import LimitPause
 from protocol.status.event_text import describe
 from protocol.status.figures import clean, finite, natural, whole
-from protocol.status.state import MAX_TEXT_CHARS, StatusState
+from protocol.status.node_records import LimitsSummary
+from protocol.status.state import MAX_NAME_CHARS, MAX_TEXT_CHARS, StatusState
 
 MAX_TRACE_LINES, MAX_TRACE_COLUMNS = 40, 200
 """How much of a traceback is shown: two screens. The log has all of it."""
+
+MAX_LIMITS = 16
+"""Limits that are shown: more than there are settings of them."""
 
 KEPT_OTHER_TASKS = 64
 """Peers that are known to train another task: as many as a full group has members."""
@@ -24,6 +29,22 @@ def trainer_ready(state: StatusState, event: journal.TrainerReady) -> None:
 
 def training_held(state: StatusState, event: journal.TrainingHeld) -> None:
     state.held = event.held
+
+
+def limits_report(state: StatusState, event: journal.LimitsReport) -> None:
+    summary = LimitsSummary(
+        pauses=tuple(
+            LimitPause(
+                limit=clean(pause.limit, MAX_NAME_CHARS),
+                until=clean(pause.until, MAX_TEXT_CHARS),
+                reason=clean(pause.reason, MAX_TEXT_CHARS),
+            )
+            for pause in event.pauses[:MAX_LIMITS]
+        ),
+        caps=tuple(clean(text, MAX_TEXT_CHARS) for text in event.caps[:MAX_LIMITS]),
+        blind=tuple(clean(text, MAX_TEXT_CHARS) for text in event.blind[:MAX_LIMITS]),
+    )
+    state.you = replace(state.you, limits=summary)
 
 
 def trainer_stopped(state: StatusState, event: journal.TrainerStopped) -> None:

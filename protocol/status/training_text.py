@@ -33,6 +33,15 @@ def training_held(event: journal.TrainingHeld, name_of: NameOf) -> LeveledText:
     return "info", "Training is paused." if event.held else "Training goes on."
 
 
+def limits_report(event: journal.LimitsReport, name_of: NameOf) -> LeveledText:
+    if event.pauses:
+        said = [f"until {pause.until}: {pause.reason}" for pause in event.pauses]
+        return "info", f"Your limits pause training {', and '.join(said)}."
+    if event.blind:
+        return "warning", f"{'; '.join(event.blind)}."
+    return "info", "Your limits let this machine train."
+
+
 def _hint(fix: str) -> str:
     return f" To fix it: {fix.rstrip('.')}." if fix else ""
 

@@ -24,10 +24,11 @@ from protocol.status.figures import count, phase_words, quantity
 from protocol.status.held_out_scores import overfitting, rising
 from protocol.status.join_line import join_line
 from protocol.status.membership import membership_trouble
+from protocol.status.order_progress import order_progress
 from protocol.status.peer_records import PeerSummary
 from protocol.status.round_verdict import averaged_rounds, own_rounds
 from protocol.status.run_verdict import run_seen
-from protocol.status.standstill import recently_heard, standstill
+from protocol.status.standstill import names_in_words, recently_heard, standstill
 from protocol.status.state import StatusState
 from protocol.status.text_parts import LeveledText, because
 
@@ -100,23 +101,41 @@ def _quorum(state: StatusState) -> LeveledText | None:
     )
 
 
-def _ordered(state: StatusState) -> LeveledText:
-    """Say that the run's owner paused or stopped training, and how it goes on."""
+def _ordered(state: StatusState, now: float) -> LeveledText:
+    """Say that the run's owner paused or stopped training, who follows, and how it goes on."""
     did = "stopped" if state.run.order == "stop" else "paused"
     after = f" after round {count(state.run.number)}" if state.newest is not None else ""
     mine = state.run.owner and state.run.owner == state.you.peer
     who = "you type" if mine else "the owner types"
     how = f"To go on, {who} hypergpud run resume"
-    return "info", f"The run's owner {did} training on every node{after}. {how}"
+    progress = order_progress(state, now)
+    if progress is None or progress.outcome == "complete":
+        return "info", f"The run's owner {did} training on every node{after}. {how}"
+    left = names_in_words(state, progress.training)
+    verb = "trains" if len(progress.training) == 1 else "train"
+    level = "warning" if progress.is_late else "info"
+    follow = progress.heard - len(progress.training)
+    follows = "follows" if follow == 1 else "follow"
+    counts = f"{follow} of {quantity(progress.heard, 'node')} {follows}"
+    return level, f"The run's owner {did} training{after}: {counts}, {left} still {verb}. {how}"
 
 
-def _paused(state: StatusState) -> LeveledText:
+def _paused(state: StatusState, now: float) -> LeveledText:
     """Say that a person paused training, and how it goes on."""
     if state.run.order:
-        return _ordered(state)
+        return _ordered(state, now)
     waiting = quantity(state.you.samples_pending, "sample waits", "samples wait")
     pending = f"; {waiting} for the next round" if state.you.samples_pending else ""
+    if limited := state.you.limits.sentence:
+        return (
+            "info",
+            f"{limited}{pending}. To change it: hypergpud config set limits.{_limit(state)}",
+        )
     return "info", f"Training is paused{pending}. To train again: hypergpud resume"
+
+
+def _limit(state: StatusState) -> str:
+    return state.you.limits.pauses[0].limit
 
 
 def verdict_of(state: StatusState, now: float) -> LeveledText:
@@ -202,7 +221,7 @@ def _verdict_of(state: StatusState, now: float) -> LeveledText:
     still = standstill(state, now)
     if you.role == "observer":
         if state.run.order:
-            return _ordered(state)
+            return _ordered(state, now)
         return still or run_seen(state, training)
     if you.failure and (state.trainer_down or state.trainer_up):
         return "bad", you.failure
@@ -215,7 +234,7 @@ def _verdict_of(state: StatusState, now: float) -> LeveledText:
     if full := _disk_full(state, now):
         return full
     if state.held:
-        return _paused(state)
+        return _paused(state, now)
     if quorum := _quorum(state):
         return _after(still, quorum)
     if state.alone:

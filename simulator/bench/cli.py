@@ -7,7 +7,7 @@ import click
 from daemon.cli.arguments import NAMES, FiniteRange
 from daemon.cli.command_group import CommandGroup
 from daemon.cli.invocation import global_options, invocation_of
-from simulator.bench.inference.command import inference
+from simulator.bench.inference.command import inference, stage_audits
 from simulator.bench.training.command import training
 from simulator.harness.steps import KINDS, STEPS
 
@@ -19,6 +19,7 @@ def bench() -> None:
 
 bench.add_command(training)
 bench.add_command(inference)
+bench.add_command(stage_audits)
 
 
 @bench.command()

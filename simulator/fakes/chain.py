@@ -18,6 +18,7 @@ from protocol.chain.port import (
     AgentStatus,
     ChainHead,
     Hash,
+    InferenceRecord,
     PoolStatus,
     Proposal,
     RunStatus,
@@ -27,6 +28,7 @@ from protocol.chain.port import (
 from simulator.fakes.chain_rules import (
     apply_claim,
     apply_proposal,
+    apply_record,
     check,
     check_covered,
     proves,
@@ -167,6 +169,12 @@ class FakeChain:
 
         return self._send("heartbeat", who, change)
 
+    def record_inference(self, record: InferenceRecord) -> SentTransaction:
+        def change(state: FakeChainState, _: int) -> None:
+            apply_record(state, self.account, record, MOST_SAMPLES)
+
+        return self._send("record_inference", f"{self.account} {record.subject}", change)
+
     # ---------------------------------------------------------------- the pool
 
     def propose(self, proposal: Proposal) -> SentTransaction:
@@ -277,8 +285,6 @@ class FakeChain:
             )
 
         return self._send(kind, run.hex(), change)
-
-    # ---------------------------------------------------------------- what is in flight
 
     def pending(self) -> tuple[SentTransaction, ...]:
         return self._transactions.pending()

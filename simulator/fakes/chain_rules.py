@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from protocol.chain.errors import ChainRefused
 from protocol.chain.keccak import Address
-from protocol.chain.port import NO_HASH, Hash, Proposal
+from protocol.chain.port import NO_HASH, Hash, InferenceRecord, Proposal
 from protocol.settlement.merkle_tree import leads_to, leaf_of
 from simulator.fakes.ledger import FakeChainState, FakeLedger
 
@@ -69,3 +69,15 @@ def apply_claim(
     state.claimed[address] = total
     state.pool -= amount
     state.balances[payout] = state.balances.get(payout, 0) + amount
+
+
+def apply_record(
+    state: FakeChainState, account: Address, record: InferenceRecord, most_tokens: int
+) -> None:
+    """Record what an account served. Raises `ChainRefused` as the contract reverts."""
+    check(record.tokens != 0, "inference: no tokens")
+    check(record.tokens <= most_tokens, "inference: too many tokens")
+    check(account in state.agents, "inference: not registered")
+    name = f"{account} {record.subject}"
+    check(name not in state.served, "inference: recorded already")
+    state.served.add(name)

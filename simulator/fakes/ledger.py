@@ -49,6 +49,8 @@ class FakeChainState(msgspec.Struct, kw_only=True):
     # Settlers that cannot dispute again before the next root is active.
     disputed: set[Address] = set()
     paused: bool = False
+    # What agents recorded at 0x20, by account and content.
+    served: set[str] = set()
 
     def ready_at_s(self, at_s: int) -> int:
         """When the pending root can be activated, as of `at_s`."""

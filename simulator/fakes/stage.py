@@ -77,6 +77,14 @@ class FakeStage:
         self.steps = 0
 
     @property
+    def layers(self) -> LayerRange:
+        return self._info.layers
+
+    def change_results(self, fault: Callable[[Activations], Activations]) -> None:
+        """Change what each chunk returns from now on."""
+        self._fault = fault
+
+    @property
     def open_generations(self) -> int:
         return len(self._caches)
 

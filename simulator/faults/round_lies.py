@@ -7,7 +7,7 @@ import msgspec
 from daemon.swarm.frames import LENGTH_BYTES
 from protocol.certificates.certificate import Certificate
 from protocol.identity import PeerId
-from protocol.messages.envelope import decode_signed, open_signed
+from protocol.messages.envelope import decode_signed, decode_vote, open_signed, sign
 from protocol.messages.offer import Ready
 from simulator.faults.liar import Liar
 from simulator.faults.trust_lies import TrustLiar
@@ -30,7 +30,7 @@ class CensorVoters(TrustLiar):
 
 
 class DifferentCopies(TrustLiar):
-    """Spreads each certificate with another quorum of its votes."""
+    """Spreads each certificate with another quorum of its votes, and of its accomplices' votes."""
 
     unnoticed = "each copy is a valid certificate: the outcome's digest names all of them"
 
@@ -41,10 +41,16 @@ class DifferentCopies(TrustLiar):
         tip = self.situation.tip()
         voters = tip.record.voters if tip is not None and tip.record is not None else ()
         quorum = max(self.manifest.group.min_peers, len(voters) // 2 + 1)
-        votes = list(certificate.votes)
-        if len(votes) <= quorum or not all(peer in voters for peer, _ in votes):
+        votes = dict(certificate.votes)
+        if not all(peer in voters for peer in votes):
             return [data]
-        kept = tuple(sorted(self.rng.sample(votes, quorum)))
+        vote = decode_vote(certificate.outcome)
+        for one in self.situation.accomplices():
+            if one.peer in voters:
+                votes[one.peer] = sign(one, self.run, vote).signature
+        if len(votes) <= quorum:
+            return [data]
+        kept = tuple(sorted(self.rng.sample(sorted(votes.items()), quorum)))
         return [msgspec.msgpack.encode(msgspec.structs.replace(certificate, votes=kept))]
 
 

@@ -111,8 +111,9 @@ class RouterLab(Namespaces):
         address that goes.
         """
         place = self.router(number)
-        place.run("ip", "address", "add", f"{SUBNET}.{last}/24", "dev", "eth0")
+        # In this order: with the first address of a network, the kernel removes all further ones.
         place.run("ip", "address", "del", f"{place.host}/24", "dev", "eth0")
+        place.run("ip", "address", "add", f"{SUBNET}.{last}/24", "dev", "eth0")
         place.run("ip", "route", "replace", "default", "dev", "eth0")
 
     def _give_ipv6(self) -> None:
@@ -122,6 +123,7 @@ class RouterLab(Namespaces):
         for member in range(members):
             own = f"{OUTSIDE_6}{FIRST_HOME + member}/64"
             self.run(member, *f"ip -6 address add {own} dev eth0 nodad".split())
+            self.run(member, *["ip", "-6", "route", "add", "default", "dev", "eth0"])
             for router, network in inside.items():
                 if router != member:
                     via = f"{OUTSIDE_6}{FIRST_HOME + router}"

@@ -9,9 +9,11 @@ from contracts.calldata import (
     claim_proof_calldata,
     heartbeat_calldata,
     heartbeat_figures_calldata,
+    inference_calldata,
     name_word,
     register_calldata,
 )
+from protocol.chain.port import InferenceRecord
 
 AGENT = "0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf"
 PADDED = "000000000000000000000000" + "7e5f4552091a69125d5dfcb7b8c2659029395bdf"
@@ -26,6 +28,15 @@ def test_register_is_name_model_count_capabilities_and_the_agent_last() -> None:
     )
     assert register_calldata("node-1", model, [one, two], AGENT).hex() == plain.hex() + PADDED
     assert register_calldata("", model, []).hex() == "00" * 32 + "11" * 32 + "00" * 32
+
+
+def test_inference_is_model_inputs_outputs_agent_and_tokens() -> None:
+    record = InferenceRecord(
+        model=b"\x11" * 32, inputs=b"\x22" * 32, outputs=b"\x33" * 32, tokens=258
+    )
+    made = inference_calldata(record, AGENT)
+    assert len(made) == 160
+    assert made.hex() == "11" * 32 + "22" * 32 + "33" * 32 + PADDED + "00" * 30 + "0102"
 
 
 def test_heartbeat_and_claim_are_empty_or_one_left_padded_address() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from protocol.chain.keccak import address_of
-from protocol.chain.port import NO_HASH
+from protocol.chain.port import NO_HASH, InferenceRecord
 from protocol.settlement.merkle_tree import SettlementTree
 from tests.contracts.roots import activate_root
 from tests.contracts.testnet_controls import ControlledTestnet
@@ -32,6 +32,8 @@ def test_gas_is_what_the_snapshot_says(testnet: ControlledTestnet) -> None:
     testnet.advance(3)
     plain = testnet.client(ANNA, profile="plumise")
     gas["heartbeat without figures"] = done(plain, plain.heartbeat(0, NO_HASH)).gas
+    record = InferenceRecord(model=b"m" * 32, inputs=b"i" * 32, outputs=b"o" * 32, tokens=40)
+    gas["record of served tokens"] = done(anna, anna.record_inference(record)).gas
     fund(testnet, 10**9)
     accounts = [
         (address_of(bytes([7]) * 18 + number.to_bytes(2, "big")), 500) for number in range(998)

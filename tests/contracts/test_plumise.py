@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from contracts.calldata import account_word
+from contracts.calldata import account_word, inference_calldata
 from contracts.chain_client import ChainClient
 from contracts.chain_settings import ChainSettings
 from contracts.client import connect
@@ -15,7 +15,7 @@ from contracts.devnet.genesis import dev_key
 from contracts.endpoints import RpcError
 from contracts.signers import signer_of
 from protocol.chain.errors import ChainRefused, ChainUnreachable, WrongChain
-from protocol.chain.port import NO_HASH, Proposal
+from protocol.chain.port import NO_HASH, InferenceRecord, Proposal
 from tests.contracts.testnets import EvmTestnet
 from tests.ports.chain_kit import ANNA, BERT, done, fund, settle
 
@@ -70,6 +70,12 @@ def test_the_client_sends_exactly_the_precompiles_bytes() -> None:
         "node-1",
         0,
     )
+    record = InferenceRecord(model=b"m" * 32, inputs=b"i" * 32, outputs=b"o" * 32, tokens=7)
+    served = done(anna, anna.record_inference(record))
+    assert calldata(testnet, served.hash) == (
+        "0x0000000000000000000000000000000000000020",
+        "0x" + inference_calldata(record, anna.account).hex(),
+    )
     fund(testnet, 1000)
     tree = settle(testnet, {ANNA: 300, BERT: 700})
     done(bert, bert.prove(anna.account, 300, tree.proof(anna.account)))
@@ -89,7 +95,7 @@ def test_a_chain_without_agents_is_refused_before_anything_is_sent() -> None:
             raise RpcError(-32601, "the method does not exist")
         return answer
 
-    with pytest.raises(WrongChain, match="its addresses 0x21 to 0x23 do nothing"):
+    with pytest.raises(WrongChain, match="its addresses 0x20 to 0x23 do nothing"):
         plumise(EvmTestnet(), plain).heartbeat(1, NO_HASH)
     with pytest.raises(WrongChain, match="neither true nor false"):
         plumise(
@@ -121,6 +127,26 @@ def test_a_successful_receipt_with_an_unchanged_state_is_a_failure(
     ended = anna.wait(anna.heartbeat(1, NO_HASH), 0)
     assert not ended.done
     assert why in ended.reason
+
+
+@pytest.mark.parametrize(("gas", "is_done"), [(23_560, False), (73_560, True)])
+def test_a_record_of_served_tokens_is_done_where_the_precompile_took_its_gas(
+    gas: int, is_done: bool
+) -> None:
+    testnet = EvmTestnet()
+    first = plumise(testnet)
+    done(first, first.register("anna"))
+
+    def change(method: str, answer: Any) -> Any:
+        if method == "eth_getTransactionReceipt" and answer:
+            return answer | {"logs": [], "gasUsed": hex(gas)}
+        return answer
+
+    anna = plumise(testnet, change)
+    record = InferenceRecord(model=b"m" * 32, inputs=b"i" * 32, outputs=b"o" * 32, tokens=7)
+    ended = anna.wait(anna.record_inference(record), 0)
+    assert ended.done is is_done
+    assert is_done or "23560 gas is too little for 0x20" in ended.reason
 
 
 def test_functions_that_plumise_lacks_are_reported() -> None:

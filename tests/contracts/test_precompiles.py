@@ -9,14 +9,15 @@ from contracts.artifacts import (
     AGENT_REGISTRY,
     CLAIM_PRECOMPILE,
     HEARTBEAT_PRECOMPILE,
+    INFERENCE_PRECOMPILE,
     REGISTER_PRECOMPILE,
 )
-from contracts.calldata import number_word, register_calldata
+from contracts.calldata import inference_calldata, number_word, register_calldata
 from contracts.chain_client import ChainClient
 from contracts.devnet.genesis import dev_account
 from protocol.chain.errors import ChainRefused
 from protocol.chain.keccak import Address
-from protocol.chain.port import NO_HASH
+from protocol.chain.port import NO_HASH, InferenceRecord
 from tests.contracts.testnet_controls import ControlledTestnet, call_raw
 from tests.ports.chain_kit import ANNA, BERT, CERTIFICATE, done
 
@@ -53,6 +54,12 @@ WORD = bytes(32)
         (HEARTBEAT_PRECOMPILE, WORD * 2, "heartbeat: 0, 1 or 3 words"),
         (HEARTBEAT_PRECOMPILE, b"\x01" + WORD[1:], "heartbeat: not an address"),
         (HEARTBEAT_PRECOMPILE, b"", "registry: not registered"),
+        (INFERENCE_PRECOMPILE, WORD * 4, "inference: 5 words"),
+        (INFERENCE_PRECOMPILE, WORD * 6, "inference: 5 words"),
+        (INFERENCE_PRECOMPILE, WORD * 3 + b"\x01" + WORD[1:] + WORD, "inference: not an address"),
+        (INFERENCE_PRECOMPILE, WORD * 5, "inference: no tokens"),
+        (INFERENCE_PRECOMPILE, WORD * 4 + number_word(1 << 53), "inference: too many tokens"),
+        (INFERENCE_PRECOMPILE, WORD * 4 + number_word(1), "inference: not registered"),
         (CLAIM_PRECOMPILE, WORD[:31], "claim: not whole words"),
         (CLAIM_PRECOMPILE, WORD * 67, "claim: too long"),
         (CLAIM_PRECOMPILE, b"\x01" + WORD[1:], "claim: not an address"),
@@ -111,6 +118,18 @@ def test_an_approved_sponsor_acts_for_an_agent_until_revoked(
     done(anna, anna.approve_sponsor("0x" + "0" * 40))
     with pytest.raises(ChainRefused, match="registry: not a sponsor"):
         bert.heartbeat(10, CERTIFICATE, agent=anna.account)
+
+
+def test_only_an_agent_and_its_sponsor_record_what_it_served(testnet: ControlledTestnet) -> None:
+    anna, bert = testnet.chain(ANNA), testnet.chain(BERT)
+    assert isinstance(anna, ChainClient)
+    done(anna, anna.register("anna"))
+    record = InferenceRecord(model=b"m" * 32, inputs=b"i" * 32, outputs=b"o" * 32, tokens=7)
+    data = inference_calldata(record, anna.account)
+    with pytest.raises(ChainRefused, match="inference: not a sponsor"):
+        call_raw(testnet, INFERENCE_PRECOMPILE, data, sender=BERT)
+    done(anna, anna.approve_sponsor(bert.account))
+    call_raw(testnet, INFERENCE_PRECOMPILE, data, sender=BERT)
 
 
 def test_a_plain_heartbeat_keeps_the_last_figures(testnet: ControlledTestnet) -> None:

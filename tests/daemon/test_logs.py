@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from daemon.log_budget import BURST_BYTES, LogBudget
 from daemon.logs import set_up_logging
+from daemon.node.app import is_routine, log_events
+from protocol.journal import PeerDown, Warned
+from protocol.status import EventLog
+from tests.story import AT, certified
+
+DAY_S, ROUND_S = 86_400, 5
 
 
 @pytest.fixture(autouse=True)
@@ -43,3 +50,67 @@ def test_the_text_of_a_peer_cannot_control_the_terminal() -> None:
     set_up_logging(stream=stream)
     logging.getLogger("daemon.test").warning("a run named %s", "\x1b[31m\u202eevil\r\x07")
     assert all(line.isprintable() for line in stream.getvalue().splitlines())
+
+
+class _Clock:
+    """A clock that a test moves."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def day_of_log(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *, verbose: bool, step_s: int, storm: bool
+) -> str:
+    """Write the log of a day of rounds, where `storm` adds a warning to each. Returns the file."""
+    clock, file = _Clock(), folder / "log"
+    monkeypatch.setattr("daemon.logs.time.monotonic", clock.monotonic)
+    monkeypatch.setattr("daemon.logs.LOG_FILE_BYTES", 1 << 30)
+    set_up_logging(verbose=verbose, quiet=True, file=file, stream=io.StringIO())
+    hear = log_events(EventLog())
+    for at in range(0, DAY_S, step_s):
+        clock.now = float(at)
+        hear(certified(at // step_s + 1, at=AT + at))
+        if storm:
+            hear(Warned(at=AT + at, code="TRY", message="No certificate for this try. " * 4))
+    # The file begins with its first line.
+    return file.read_text(encoding="utf-8") if file.exists() else ""
+
+
+def test_log_of_a_day_of_rounds_has_no_line_for_each_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert day_of_log(tmp_path, monkeypatch, verbose=False, step_s=ROUND_S, storm=False) == ""
+
+
+def test_log_of_a_day_of_trouble_stays_below_a_megabyte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = day_of_log(tmp_path, monkeypatch, verbose=False, step_s=2 * ROUND_S, storm=True)
+    assert 500_000 < len(log) < 1_000_000
+    assert "lines before this one left out; hypergpud -v start logs all] No certificate" in log
+
+
+def test_verbose_log_has_every_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = day_of_log(tmp_path, monkeypatch, verbose=True, step_s=600, storm=True)
+    assert len(log.splitlines()) == 2 * DAY_S // 600
+    assert "left out" not in log
+
+
+def test_log_budget_writes_errors_always_and_counts_them() -> None:
+    budget = LogBudget(0.0)
+    assert budget.allows(BURST_BYTES, is_error=False, now=0.0)
+    assert not budget.allows(100, is_error=False, now=0.0)
+    assert budget.allows(10_000, is_error=True, now=0.0)
+    assert not budget.allows(100, is_error=False, now=600.0)
+    assert budget.note().startswith("[2 lines before")
+    assert budget.note() == ""
+
+
+def test_only_events_without_trouble_are_routine() -> None:
+    assert is_routine(certified(1, "counted"))
+    assert not is_routine(certified(1, "late"))
+    assert not is_routine(Warned(code="X", message="x"))
+    assert not is_routine(PeerDown(peer="p", reason="gone"))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from protocol.chain.errors import ChainRefused
-from protocol.chain.port import NO_HASH
+from protocol.chain.port import NO_HASH, InferenceRecord
 from tests.ports.chain_kit import (
     ANNA,
     BERT,
@@ -97,3 +98,17 @@ class ChainRegistrySuite:
         done(anna, anna.register("anna"))
         with pytest.raises(ChainRefused, match="registry: not a sponsor"):
             bert.heartbeat(1, CERTIFICATE, agent=anna.account)
+
+    def test_an_agent_records_what_it_served_once(self, testnet: LocalTestnet) -> None:
+        anna = testnet.chain(ANNA)
+        record = InferenceRecord(model=b"m" * 32, inputs=b"i" * 32, outputs=b"o" * 32, tokens=40)
+        with pytest.raises(ChainRefused, match="inference: not registered"):
+            anna.record_inference(record)
+        done(anna, anna.register("anna"))
+        done(anna, anna.record_inference(record))
+        with pytest.raises(ChainRefused, match="inference: recorded already"):
+            anna.record_inference(record)
+        for tokens, reason in ((0, "no tokens"), (1 << 53, "too many tokens")):
+            with pytest.raises(ChainRefused, match=f"inference: {reason}"):
+                anna.record_inference(msgspec.structs.replace(record, tokens=tokens))
+        done(anna, anna.record_inference(msgspec.structs.replace(record, tokens=41)))

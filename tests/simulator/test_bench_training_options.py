@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from protocol.errors import UserError
+from protocol.identity import Signer
 from simulator.bench.allreduce.peer_hosts import parse_link_rate
 from simulator.bench.training.model_size import SIZES
 from simulator.bench.training.peer_settings import ARMS
@@ -32,7 +33,9 @@ def test_options_of_the_command_set_and_sweep_settings() -> None:
         "round.seconds": "5.0",
     }
     plan = plan_of()
-    manifest = native_manifest(plan, swept[1], 7, Path("/steps")).open()
+    founders = [Signer(bytes([index] * 32)).peer for index in range(2)]
+    manifest = native_manifest(plan, swept[1], 7, Path("/steps"), founders).open()
+    assert set(manifest.founders) == set(founders)
     assert (manifest.codec, manifest.outer.momentum, manifest.round.seconds) == ("int8", 0.0, 5.0)
     assert (manifest.seed, manifest.inner.batch_size) == (7, plan.batch_size)
     assert manifest.task_options["records"] == "/steps"

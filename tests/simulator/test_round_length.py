@@ -13,7 +13,6 @@ from protocol.messages.round import PacedPlan, Plan
 from protocol.planning.round_length import (
     CONTROL_S,
     MOST_CHANGE,
-    OVERLAP_SHARE,
     first_round_s,
     guessed_exchange_s,
 )
@@ -112,7 +111,7 @@ def test_rounds_follow_fast_links_and_are_equal_for_every_member() -> None:
     assert found[-1] == found[-2], "the length settles"
     (predicted_s,) = {plan.predicted_s for plan in plans(world)[-2:]}
     assert predicted_s is not None
-    assert found[-1] == pytest.approx((predicted_s + CONTROL_S) / OVERLAP_SHARE)
+    assert found[-1] == pytest.approx((predicted_s + CONTROL_S) / RoundRules().exchange_share)
 
 
 def test_rounds_become_long_on_slow_links_and_recover_when_the_links_do() -> None:
@@ -141,7 +140,7 @@ def test_rounds_are_shortest_where_the_exchange_is_too_quick_to_measure() -> Non
     check_steps(found)
     assert {plan.predicted_s for plan in plans(world)} == {None}
     assert found[-1] == pytest.approx(
-        (guessed_exchange_s(4 * 4 * CHUNK_ELEMENTS, 4) + CONTROL_S) / OVERLAP_SHARE
+        (guessed_exchange_s(4 * 4 * CHUNK_ELEMENTS, 4) + CONTROL_S) / RoundRules().exchange_share
     )
 
 

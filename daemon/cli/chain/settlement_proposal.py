@@ -12,6 +12,7 @@ from daemon.chain.datasets import keep_dataset, load_dataset
 from daemon.chain.home_runs import certificates_of, run_folder
 from daemon.chain.offences import filed_offences
 from daemon.chain.rewards import WAIT_S, missing_dataset
+from daemon.chain.served_exchange import load_served
 from daemon.cli.chain.access import RunAccess
 from daemon.cli.invocation import Invocation
 from protocol.chain.errors import ChainRefused
@@ -121,6 +122,7 @@ def _draft(
         epoch=epoch,
         pool=pool,
         offences=filed_offences(run_folder(invocation.home, run)),
+        served=load_served(invocation.home, manifest),
     )
 
 

@@ -20,7 +20,8 @@ MOST_OPEN = 10_000
     "--join",
     multiple=True,
     metavar="MULTIADDR",
-    help="Address of a stage (repeat). Default: the stage that runs on this home.",
+    help="Address of a stage (repeat). Default: the stage that runs on this home, else the"
+    " members of its last run.",
 )
 @click.option("--model", default="", metavar="NAME|ID", help="Where several models are served.")
 @click.option(

@@ -56,7 +56,8 @@ class _Wish(msgspec.Struct, frozen=True, kw_only=True):
     "--join",
     multiple=True,
     metavar="MULTIADDR",
-    help="Address of a stage (repeat). Default: the stage that runs on this home.",
+    help="Address of a stage (repeat). Default: the stage that runs on this home, else the"
+    " members of its last run.",
 )
 @click.option("--model", default="", metavar="NAME|ID", help="Where several models are served.")
 @click.option(

@@ -131,6 +131,11 @@ def _rewards_text(found: money.Rewards) -> str:
         lines.append(f"locked     {tokens(int(found.locked))}")
     if found.certified:
         lines.append(f"certified  {count(found.certified)} samples that wait for a settlement")
+    if found.served_tokens:
+        lines.append(
+            f"served     {count(found.served_tokens)} tokens of {count(found.served_answers)}"
+            " answers, by this home's stages and with their clients' receipts"
+        )
     for one in sorted(found.sanctions, key=lambda each: each.account != found.account):
         whose = "yours" if one.account == found.account else one.account
         lines.append(

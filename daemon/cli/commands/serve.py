@@ -41,6 +41,11 @@ MAX_CACHE_TOKENS = 1 << 30
     " model's context.",
 )
 @click.option(
+    "--fetch",
+    is_flag=True,
+    help="Fetch the weights of these layers from the stages of --join, which serve MODEL.",
+)
+@click.option(
     "--join",
     multiple=True,
     metavar="MULTIADDR",
@@ -57,6 +62,7 @@ def serve(
     model: str,
     layers: str,
     cache_tokens: int | None,
+    fetch: bool,
     join: tuple[str, ...],
     name: str | None,
     port: str | None,
@@ -66,8 +72,9 @@ def serve(
     """Serve layers of a model to others, as one stage of a pipeline.
 
     MODEL is a model of hypergpud model fetch, a folder or file with weights, or the beginning of a
-    run's id of this home (RUN@N: the model of certificate N). Ctrl-C stops the stage; generations
-    go on at other stages with the same layers.
+    run's id of this home (RUN@N: the model of certificate N). With --fetch, MODEL is the name of a
+    model that the joined stages serve, or the beginning of its id. Ctrl-C stops the stage;
+    generations go on at other stages with the same layers.
     """
     invocation = invocation_of(context)
     os.umask(PRIVATE)
@@ -78,6 +85,14 @@ def serve(
             f"{layers!r} is no range of layers.",
             why="--layers takes a range A:B, or a number of layers",
             fix=f"hypergpud serve {model} --layers 0:4",
+            exit_code=2,
+        )
+    if fetch and not join:
+        raise UserError(
+            "JOIN",
+            "--fetch needs a stage that has the model.",
+            why="--join is missing",
+            fix=f"hypergpud serve {model} --fetch --join MULTIADDR (a stage prints its address)",
             exit_code=2,
         )
     with home_lock(invocation.home, invocation.say):
@@ -101,7 +116,9 @@ def serve(
         set_up_logging(
             verbose=invocation.verbose, quiet=invocation.quiet, file=config.home / LOG_FILE
         )
-        choice = StageChoice(model=model, layers=layers, cache_tokens=cache_tokens or 0)
+        choice = StageChoice(
+            model=model, layers=layers, cache_tokens=cache_tokens or 0, fetch=fetch
+        )
         return run_trio(
             partial(stage_node.run, config, choice, signer, secret, lifeline, invocation.say)
         )

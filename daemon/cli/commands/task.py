@@ -75,7 +75,7 @@ def check(
     from daemon.device.settings import job_of  # noqa: PLC0415
     from daemon.services.training.worker_settings import worker_settings  # noqa: PLC0415
 
-    settings = msgspec.structs.replace(worker_settings(config.worker), allow_custom_task=True)
+    settings = msgspec.structs.replace(worker_settings(config), allow_custom_task=True)
     request = msgspec.json.encode({"job": job_of(manifest, ""), "settings": settings})
     invocation.say(f"Checking the task {manifest.task}.")
     return _report(invocation, request)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from daemon.cli.terminal.ink import Ink
 from protocol.identity import PeerId
-from protocol.network.network_report import FamilyLine, NetworkReport, PortLine
+from protocol.network.network_report import FamilyLine, MappingLine, NetworkReport, PortLine
 from protocol.status.figures import clean, duration, size, tail
 
 LABEL = 14
@@ -32,16 +32,13 @@ def network_text(report: NetworkReport, names: Mapping[PeerId, str], color: bool
     """One line for each measurement, and the remedy at the end. `names` are those of peers."""
     ink = Ink(color)
     mapping = report.mapping
-    lease = (
-        "" if mapping.lease_left_s is None else f", lease ends in {duration(mapping.lease_left_s)}"
-    )
-    protocol = f" ({mapping.protocol})" if mapping.protocol else ""
     lines = [
         ink(_STYLES.get(report.verdict, ""), report.sentence),
         _line("control port", _port(report.control)),
         _line("bulk port", _port(report.bulk) if report.bulk.port else "none"),
         _line("NAT", _NATS[report.nat]),
-        _line("router", f"{mapping.state}{protocol}: {mapping.reason}{lease}"),
+        _line("router", _mapping(mapping)),
+        _line("IPv6 router", _mapping(report.pinholes)),
         _line("double NAT", _DOUBLE.get(mapping.state, f"not measured: {mapping.reason}")),
         _line("IPv4", _family(report.ipv4)),
         _line("IPv6", _family(report.ipv6)),
@@ -59,6 +56,14 @@ def network_text(report: NetworkReport, names: Mapping[PeerId, str], color: bool
     if report.remedy:
         lines.append(_line("to do", report.remedy))
     return "\n".join(lines)
+
+
+def _mapping(mapping: MappingLine) -> str:
+    lease = (
+        "" if mapping.lease_left_s is None else f", lease ends in {duration(mapping.lease_left_s)}"
+    )
+    protocol = f" ({mapping.protocol})" if mapping.protocol else ""
+    return f"{mapping.state}{protocol}: {mapping.reason}{lease}"
 
 
 def _line(label: str, text: str) -> str:

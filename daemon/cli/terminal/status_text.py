@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from daemon.cli.terminal.columns import wrapped
 from daemon.cli.terminal.ink import Ink, ago
+from daemon.cli.terminal.limits_text import limit_lines
+from daemon.cli.terminal.rewards_text import coverage_lines, rewards_lines
 from protocol.status import Status
 from protocol.status.figures import (
     MISSING,
@@ -30,7 +32,6 @@ from protocol.status.run_records import RunSummary
 
 MARKS = {"good": "✓", "info": "i", "warning": "!", "bad": "✕"}
 OUTCOMES = {"counted": "✓", "observed": "●", "late": "◔", "lost": "✕", "idle": "–", "missed": "!"}
-# Outcomes of an engine without certificates.
 OUTCOMES |= {"averaged": "≈", "partial": "!", "apart": "!", "failed": "✕"}
 MEANINGS = {
     "counted": "counted",
@@ -39,17 +40,16 @@ MEANINGS = {
     "lost": "lost",
     "idle": "idle",
     "missed": "no certificate",
+    # Outcomes of an engine without certificates.
     "averaged": "averaged, not certified",
     "partial": "averaged in part, not applied",
     "apart": "diverged from the majority",
     "failed": "not averaged",
 }
-# The voters, newcomers and audits that are named.
-SHOWN_VOTERS = 8
-SHOWN_EVENTS = 8
+# The voters, newcomers and audits that are named, and the events.
+SHOWN_VOTERS, SHOWN_EVENTS = 8, 8
 # All of these are in terminal columns: an event's age and mark, and the labels on the left.
-MARGIN = 13
-LABEL = 10
+MARGIN, LABEL = 13, 10
 # Prose is wrapped here, or at the terminal's width if that is less.
 WIDTH = 110
 
@@ -107,6 +107,10 @@ def _you(status: Status, ink: Ink, width: int) -> list[str]:
     name = f"{you.name or MISSING} ({tail(you.peer)})"
     prose = [wrapped(line, width, LABEL) for line in (name, doing, ", ".join(figures), device)]
     return _lines(ink, "You", [*prose, *where])
+
+
+def _limits(status: Status, ink: Ink, width: int) -> list[str]:
+    return _lines(ink, "Limits", [wrapped(line, width, LABEL) for line in limit_lines(status)])
 
 
 def how_others_join(status: Status) -> str:
@@ -293,7 +297,9 @@ def status_text(status: Status, color: bool, width: int | None = None) -> str:
     Prose takes at most `width` columns.
     """
     ink, room = Ink(color), min(width or WIDTH, WIDTH)
-    parts = [part(status, ink, room) for part in (_failure, _you, _run, _votes, _network, _rounds)]
-    rewards = _lines(ink, "Rewards", [wrapped(status.rewards, room, LABEL)])
-    blocks = [[verdict_line(status, color)], *parts, rewards, _events(status, ink, room)]
+    shown = (_failure, _you, _limits, _run, _votes, _network, _rounds)
+    parts = [part(status, ink, room) for part in shown]
+    for label, found in (("Rewards", rewards_lines), ("Inference", coverage_lines)):
+        parts.append(_lines(ink, label, [wrapped(line, room, LABEL) for line in found(status)]))
+    blocks = [[verdict_line(status, color)], *parts, _events(status, ink, room)]
     return "\n".join("\n".join(block) for block in blocks if block)

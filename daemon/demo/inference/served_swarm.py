@@ -16,7 +16,7 @@ from daemon.demo.process import OUTPUT_FILE, DemoProcess, Lifeline
 from daemon.demo.progress_output import ProgressOutput
 from daemon.demo.stop_request import StopRequest
 from daemon.demo.supervisor import LOOK_S, LOOPBACK, STOP_TIMEOUT_S
-from daemon.node.stage_node import StageReport
+from daemon.node.stage_report import StageReport
 from protocol.errors import HyperGPUError, UserError
 from protocol.inference.layers import LayerRange
 

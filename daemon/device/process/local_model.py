@@ -7,14 +7,15 @@ gigabyte, and the time to import torch.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
+from daemon.children.messages import CommandDone
 from daemon.device.process.stage_process import StageProcess
 from daemon.device.process.stage_worker import StageWorker
 from daemon.device.settings import WorkerSettings
-from daemon.device.stages.messages import DescribeModel, LoadStage, ModelDescribed
+from daemon.device.stages.messages import DescribeModel, ExportShards, LoadStage, ModelDescribed
 from daemon.models.text_tokens import tokenizer_of
 from daemon.system.offload import in_thread
 from protocol.errors import UserError
@@ -61,6 +62,15 @@ class ModelOnDisk:
     async def _running(self, stage: StageWorker) -> AsyncIterator[Stage]:
         async with stage.running():
             yield stage
+
+    async def export(self, names: Sequence[str], folder: Path) -> None:
+        begin = ExportShards(source=str(self._source), names=tuple(names), folder=str(folder))
+        process = StageProcess(self._settings)
+        await process.run(begin, self._settings.load_timeout_s)
+        if process.unable is not None:
+            raise process.unable
+        if not isinstance(process.answer, CommandDone):
+            raise UserError("WORKER", "The model's shards were not written.", why=process.why())
 
     def stage(self, layers: LayerRange, cache_tokens: int) -> AbstractAsyncContextManager[Stage]:
         begin = LoadStage(

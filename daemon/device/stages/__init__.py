@@ -2,6 +2,7 @@
 
     architecture.py   the figures of a model: family, layers, widths, kinds of norms
     weights/          where tensors come from, and the digests of their shards
+    export_shards.py  shards as files, for members that do not have the model
     attention.py      attention over a key-value cache
     blocks/           the layers of each family
     cache.py          the key-value caches of the open generations, and their quota

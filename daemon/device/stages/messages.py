@@ -1,9 +1,9 @@
 """Defines the messages between a node and the process of a stage: small records, never a tensor.
 
 The node sends one command at a time, and the process answers each once. The first command is
-`DescribeModel`, after whose answer the process ends, or `LoadStage`. Hidden states and logits
-travel in two shared float32 vectors (`vector_sizes`): the node writes the first one before
-`ComputeStep`, and the process writes the second one before `StepComputed`.
+`DescribeModel` or `ExportShards`, after whose answer the process ends, or `LoadStage`. Hidden
+states and logits travel in two shared float32 vectors (`vector_sizes`): the node writes the first
+one before `ComputeStep`, and the process writes the second one before `StepComputed`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,14 @@ class DescribeModel(ChildMessage, frozen=True, kw_only=True, tag=True):
     source: str
     name: str
     tokenizer_file: str
+
+
+class ExportShards(ChildMessage, frozen=True, kw_only=True, tag=True):
+    """Write shards of a model into a folder, under their digests."""
+
+    source: str
+    names: tuple[str, ...]
+    folder: str
 
 
 class LoadStage(ChildMessage, frozen=True, kw_only=True, tag=True):
@@ -107,7 +115,7 @@ class StageRefused(ChildMessage, frozen=True, kw_only=True, tag=True):
     why: str
 
 
-StageCommand = DescribeModel | LoadStage | OpenCache | ComputeStep | CloseCache
+StageCommand = DescribeModel | ExportShards | LoadStage | OpenCache | ComputeStep | CloseCache
 StageReport = ModelDescribed | StageReady | StageUnable | StepComputed | StageRefused | CommandDone
 
 _commands: msgspec.msgpack.Decoder[StageCommand] = msgspec.msgpack.Decoder(StageCommand)

@@ -13,14 +13,17 @@ import torch
 
 from daemon.children import memory
 from daemon.children.messages import ChildMessage, CommandDone
+from daemon.device.device_turn import DeviceTurn
 from daemon.device.processor import Device
 from daemon.device.stages.cache import GenerationCache
 from daemon.device.stages.describe import describe_model
+from daemon.device.stages.export_shards import export_shards
 from daemon.device.stages.kernel import kernel_id
 from daemon.device.stages.messages import (
     CloseCache,
     ComputeStep,
     DescribeModel,
+    ExportShards,
     LoadStage,
     ModelDescribed,
     OpenCache,
@@ -50,7 +53,7 @@ class _Refusal(Exception):
 
 
 class StageLoop:
-    """Describes one model, or computes one stage until the process ends."""
+    """Describes one model, exports its shards, or computes one stage until the process ends."""
 
     def __init__(
         self,
@@ -71,6 +74,9 @@ class StageLoop:
             match begin:
                 case DescribeModel():
                     self._send(ModelDescribed(manifest=describe_model(begin)))
+                case ExportShards():
+                    export_shards(begin)
+                    self._send(CommandDone(id=0))
                 case LoadStage():
                     self._serve(begin)
                 case _:
@@ -107,8 +113,10 @@ class StageLoop:
                 layer_tokens_per_s=_measured_speed(model),
             )
         )
+        turn = DeviceTurn(begin.settings.turn_file)
         while True:
             command = self._receive()
+            turn.note_stage()
             match command:
                 case OpenCache():
                     self._answer(command.id, partial(caches.open, command))
@@ -125,6 +133,7 @@ class StageLoop:
                     except _Refusal as refusal:
                         self._refuse(number, refusal)
                         continue
+                    turn.note_stage()
                     result[: computed.size] = computed.reshape(-1)
                     rows, columns = computed.shape
                     self._send(StepComputed(id=number, rows=rows, columns=columns))

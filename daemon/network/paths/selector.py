@@ -18,6 +18,7 @@ from daemon.network.paths.direct import DirectTransport
 from daemon.network.paths.direct_server import DirectServer
 from daemon.network.paths.direct_stream import DirectStream
 from daemon.network.paths.libp2p import LibP2PTransport
+from daemon.network.paths.paced_stream import Bandwidth
 from daemon.network.paths.path import NoPath, Path, Transport, TransportContext
 from daemon.network.paths.tls_client import TlsClient
 from daemon.network.tcp import StreamListener
@@ -77,12 +78,15 @@ class PathSelector:
         self,
         transports: Sequence[Transport],
         ways_to: Callable[[Endpoint], tuple[Way, ...]] | None = None,
+        bandwidth: Bandwidth | None = None,
     ) -> None:
         """
         Args:
             transports: The kinds of path, the best first.
             ways_to: The ways that can work to an endpoint, best first; without it, all kinds.
+            bandwidth: What all streams together may use; without it, as much as they can.
         """
+        self._bandwidth = bandwidth or Bandwidth()
         self._transports = tuple(transports)
         self._kinds = [transport.kind for transport in transports]
         self._ways_to = ways_to
@@ -123,14 +127,14 @@ class PathSelector:
                 failures += f"{error}; "
             else:
                 self._remember(peer, kinds, kind, failures)
-                return stream
+                return self._bandwidth.paced(stream)
         last = transports[kinds[-1]]
         try:
             stream = await last.open(endpoint, protocol)
         except Unreachable as error:
             raise NoPath(f"{failures}over {last.kind}: {error}") from error
         self._remember(peer, kinds, last.kind, failures)
-        return stream
+        return self._bandwidth.paced(stream)
 
     def _kinds_to(self, endpoint: Endpoint) -> tuple[PathKind, ...]:
         if self._ways_to is None:
@@ -178,7 +182,7 @@ class PathSelector:
                 self._note_direct(stream.peer)
             elif len(self._incoming) < MAX_KNOWN:
                 self._incoming[stream.peer] = taken
-            await handler(stream)
+            await handler(self._bandwidth.paced(stream))
 
         return handle
 

@@ -44,7 +44,11 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     },
 }
 PATH_SCHEMAS: dict[str, dict[str, Any]] = {
-    "address": {"type": "string", "pattern": "^0[xX][0-9a-fA-F]{40}$"},
+    "address": {
+        "type": "string",
+        "pattern": "^0x([0-9a-f]{40}|[0-9A-F]{40})$",
+        "description": "An account in one case. Mixed case is taken with a right checksum.",
+    },
     "id": {"type": "string", "minLength": 1, "maxLength": 128},
 }
 ERRORS = {
@@ -53,6 +57,7 @@ ERRORS = {
     "403": "A page of another origin asks, or only the run's owner may do that.",
     "404": "There is no such thing.",
     "413": "The body is too large.",
+    "414": "The path and query are too long.",
     "421": "The host name is not one of this server's.",
     "429": "Too many requests of one client.",
     "503": "The answer is not available now.",
@@ -126,7 +131,7 @@ def _operations() -> Iterator[tuple[str, dict[str, Any]]]:
     socket = _operation("Messages as they happen, over a WebSocket.", JSON, None)
     socket["responses"] = {
         "101": {"description": "Messages of the schema Message follow."},
-        **_errors("400", "403", "421", "429"),
+        **_errors("400", "403", "414", "421", "429"),
     }
     yield "/ws", socket
     yield OPENAPI_PATH, _operation("This description.", JSON, None)
@@ -139,7 +144,7 @@ _PROBED = {"/healthz": "working", "/readyz": "ready: a run is found and does not
 def _of_resource(resource: Resource) -> dict[str, Any]:
     _, _, part = resource.path.rstrip("}").partition("{")
     told = _operation(resource.summary, JSON, resource.body, part)
-    told["parameters"] += [PARAMETERS[name] for name in resource.parameters]
+    told["parameters"] += [_parameter(name, resource) for name in resource.parameters]
     if resource.path == "/api/v1/events":
         told["parameters"].append(
             {
@@ -151,6 +156,14 @@ def _of_resource(resource: Resource) -> dict[str, Any]:
         )
         told["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     return told
+
+
+def _parameter(name: str, resource: Resource) -> dict[str, Any]:
+    """Return the description of a parameter; a cursor looks different in each list."""
+    known = PARAMETERS[name]
+    if name != "cursor" or not resource.cursor_pattern:
+        return known
+    return known | {"schema": known["schema"] | {"pattern": resource.cursor_pattern}}
 
 
 def _operation(
@@ -167,7 +180,7 @@ def _operation(
         "responses": {
             "200": _answer(summary, content_type, body),
             "304": {"description": "The client has the answer already (If-None-Match)."},
-            **_errors("400", "403", "404", "421", "429", "503"),
+            **_errors("400", "403", "404", "414", "421", "429", "503"),
         },
     }
 

@@ -110,6 +110,8 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
     body: type[msgspec.Struct]
     answer: Callable[[Sources, str, Mapping[str, str]], msgspec.Struct]
     parameters: tuple[str, ...] = ()
+    # What a cursor of this list looks like; empty for any text.
+    cursor_pattern: str = ""
     blocks: bool = False
 
     def matches(self, path: str) -> str | None:
@@ -234,6 +236,7 @@ RESOURCES: tuple[Resource, ...] = (
         body=RoundsPage,
         answer=_history,
         parameters=PAGED,
+        cursor_pattern=r"^[0-9]{1,18}\.[0-9a-f]{0,64}$",
         blocks=True,
     ),
     Resource(
@@ -242,6 +245,7 @@ RESOURCES: tuple[Resource, ...] = (
         body=EventsPage,
         answer=_events,
         parameters=PAGED,
+        cursor_pattern="^[0-9]{1,18}$",
         blocks=True,
     ),
     Resource(

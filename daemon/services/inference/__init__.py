@@ -2,8 +2,14 @@
 
 service.py          the service of a node that holds a stage
 stage_server.py     answers the requests of clients, and computes their steps
+step_codec.py       the bytes of a step, and the commitment in its answer
+receipt_desk.py     the receipts that a stage holds: checked, countersigned, kept
+receipt_folder.py   these receipts on disk
+receipt_book.py     what a client owes to stages, and the receipts that it signs
 stage_exchange.py   announcements: asks other nodes for the stages that they know
 model_exchange.py   the model manifest and the tokenizer's file, for nodes without the model
+weight_server.py    gives shards of the model to members that do not have it
+weight_fetch.py     fetches them, in checked chunks
 client.py           the client of one model: its directory, its connections, its generations
 generation.py       one generation: the hub through which each stage's input passes
 chain.py            the stages of one generation: built, and repaired by exact replay

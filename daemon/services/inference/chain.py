@@ -14,6 +14,7 @@ import msgspec
 import trio
 
 from daemon.services.inference.hop_calls import HopCalls, HopLost, OpenHop
+from daemon.services.inference.receipt_book import GenerationTokens
 from daemon.services.inference.stage_choice import StageChoice
 from protocol.digest import DIGEST_BYTES, Digest
 from protocol.errors import UserError
@@ -160,11 +161,15 @@ class Chain:
                     ) from None
                 await trio.sleep(RETRY_S)
 
-    async def aclose(self) -> None:
-        """Free the caches of all hops, where they can be reached."""
+    async def aclose(self, tokens: GenerationTokens) -> None:
+        """Free the caches of all hops, where they can be reached, and give them their receipts.
+
+        A stage whose results an audit found wrong gets none.
+        """
         async with trio.open_nursery() as nursery:
             for opened in self._hops:
-                nursery.start_soon(self._calls.close, opened)
+                trusted = not self._choice.is_distrusted(opened.hop.peer)
+                nursery.start_soon(self._calls.close, opened, tokens if trusted else None)
 
     # -------------------------------------------------------------------------------- the replay
 

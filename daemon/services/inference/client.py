@@ -15,11 +15,13 @@ from daemon.services.inference.generation import (
     GenerationRequest,
 )
 from daemon.services.inference.hop_calls import HopCalls
+from daemon.services.inference.receipt_book import ReceiptBook
 from daemon.services.inference.stage_audit import StageAuditor
 from daemon.services.inference.stage_choice import StageChoice
 from daemon.services.inference.stage_exchange import StageExchange
 from daemon.system.trio_types import TaskStatus
 from protocol.digest import Digest
+from protocol.identity import Signer
 from protocol.inference.activations import WireType
 from protocol.inference.announcement import StageDirectory
 from protocol.inference.messages import max_message_bytes
@@ -46,8 +48,11 @@ class InferenceClient:
         model: Digest,
         directory: StageDirectory,
         exchange: StageExchange,
+        payer: Signer | None = None,
     ) -> None:
+        """`payer` signs receipts for the stages; without it they get none."""
         self._manifest, self._model = manifest, model
+        self._book = None if payer is None else ReceiptBook(model, network.peer, payer)
         self._exchange = exchange
         self._choice = StageChoice(network, directory)
         self._connections = StageConnections(
@@ -92,7 +97,15 @@ class InferenceClient:
         return StageAuditor(self._manifest, self._choice, make_calls, log, options.wire)
 
     def _calls(self, name: bytes, cache_tokens: int, wire: WireType) -> HopCalls:
-        return HopCalls(self._connections, self._manifest, self._model, name, cache_tokens, wire)
+        return HopCalls(
+            self._connections,
+            self._manifest,
+            self._model,
+            name,
+            cache_tokens,
+            wire,
+            self._book,
+        )
 
     def _chain(
         self,

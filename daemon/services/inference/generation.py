@@ -18,6 +18,7 @@ import trio
 
 from daemon.services.inference.chain import Chain, Patience, Recovery
 from daemon.services.inference.hop_calls import HopCalls, HopLost
+from daemon.services.inference.receipt_book import GenerationTokens
 from daemon.services.inference.stage_audit import StageAuditor
 from protocol.errors import UserError
 from protocol.generation.sampler import Logits, SamplingRules, choose_token
@@ -128,7 +129,9 @@ class Generation:
     async def __aexit__(self, *_: object) -> None:
         with trio.move_on_after(CLOSE_S) as scope:
             scope.shield = True
-            await self._chain.aclose()
+            await self._chain.aclose(
+                GenerationTokens(prompt=self._request.prompt, answer=self.tokens)
+            )
 
     async def next_token(self) -> int | None:
         """Make the next token; None at the end, which `finish` explains.

@@ -6,9 +6,15 @@ import msgspec
 import trio
 
 from daemon.services.inference.connections import StageConnections
+from daemon.services.inference.receipt_book import GenerationTokens, HopWork, ReceiptBook
 from protocol.digest import DIGEST_BYTES, Digest
 from protocol.errors import PeerFault, Unreachable
-from protocol.inference.activations import WireType, decode_activations
+from protocol.inference.activations import (
+    WireType,
+    chunk_digest,
+    decode_activations,
+    split_data,
+)
 from protocol.inference.messages import (
     CloseGeneration,
     Opened,
@@ -22,6 +28,7 @@ from protocol.inference.messages import (
 from protocol.inference.model import ModelManifest
 from protocol.inference.recovery_events import LossKind
 from protocol.inference.routing import Hop
+from protocol.inference.span import check_commitment
 
 DETECTION_S = 2.0
 """How long a stage may be silent beyond its predicted time: ten round trips around the world."""
@@ -71,10 +78,15 @@ class HopCalls:
         name: bytes,
         cache_tokens: int,
         wire: WireType,
+        book: ReceiptBook | None = None,
     ) -> None:
+        """`book` counts what each stage does; without it, no receipts are signed."""
         self._connections, self._manifest, self._model = connections, manifest, model
         self._name, self.cache_tokens, self._wire = name, cache_tokens, wire
+        self._book = book
         self._attempts = 0
+        # What passed each attempt, which its stage must commit to.
+        self._work: dict[int, HopWork] = {}
         # The missed deadlines of each stage, each of which doubles the next one.
         self.missed: dict[str, int] = {}
 
@@ -123,26 +135,41 @@ class HopCalls:
         )
         began_s = trio.current_time()
         reply = await self._ask(hop, request, self._deadline_s(hop, sum(shapes)))
-        self._connections.note_time(hop.peer, trio.current_time() - began_s)
+        took_s = trio.current_time() - began_s
+        self._connections.note_time(hop.peer, took_s)
         if not isinstance(reply, Stepped):
             raise HopLost(hop, "refused", f"it answered {type(reply).__name__}")
         try:
             self._check(hop, reply.data, shapes, digests_only)
+            self._follow(opened, shapes, data, reply, digests_only=digests_only, took_s=took_s)
         except PeerFault as fault:
             raise HopLost(hop, "refused", str(fault)) from None
         self.missed.pop(hop.peer, None)
         return reply.data
 
-    async def close(self, opened: OpenHop) -> None:
-        """Free a cache, if its stage can be reached soon. Else its lease ends."""
-        request = CloseGeneration(number=0, generation=self._name, attempt=opened.attempt)
+    async def close(self, opened: OpenHop, tokens: GenerationTokens | None = None) -> None:
+        """Free a cache, if its stage can be reached soon. Else its lease ends.
+
+        `tokens` are those of the whole generation, where the stage gets a receipt.
+        """
+        peer, work, receipt = opened.hop.peer, self._work.pop(opened.attempt, None), b""
+        if tokens is not None and self._book is not None and work is not None:
+            receipt = self._book.receipt(peer, self._name, work, tokens)
+        request = CloseGeneration(
+            number=0, generation=self._name, attempt=opened.attempt, receipt=receipt
+        )
+        closed = False
         try:
             with trio.move_on_after(CLOSE_S):
                 # Whatever a stage answers, the generation is over for this client.
-                await self._connections.ask(opened.hop.peer, request)
+                await self._connections.ask(peer, request)
+                closed = True
         except Unreachable:
             # The stage is gone, and the cache with it.
             return
+        finally:
+            if receipt and not closed and self._book is not None and work is not None:
+                self._book.take_back(peer, work)
 
     def _deadline_s(self, hop: Hop, tokens: int) -> float:
         usual_s = max(tokens * hop.token_s, self._connections.typical_s(hop.peer))
@@ -171,9 +198,40 @@ class HopCalls:
             raise HopLost(hop, "slow", f"it did not answer for {deadline_s:.1f} s")
         raise HopLost(hop, "broken", broken)
 
+    def _follow(
+        self,
+        opened: OpenHop,
+        shapes: tuple[int, ...],
+        data: bytes,
+        reply: Stepped,
+        *,
+        digests_only: bool,
+        took_s: float,
+    ) -> None:
+        """Add a step to the digests of what passed a stage, and check what the stage committed to.
+
+        Raises `PeerFault` where a span ended and its commitment is missing or wrong.
+        """
+        hop = opened.hop
+        before = self._work.get(opened.attempt) or HopWork(layers=len(hop.layers))
+        spans = before.spans
+        rows = (1,) * len(shapes) if self._is_last(hop) or digests_only else shapes
+        results = split_data(reply.data, rows)
+        for tokens, given, result in zip(shapes, split_data(data, shapes), results, strict=True):
+            made = result if digests_only else chunk_digest(result)
+            spans = spans.add(tokens, chunk_digest(given), made)
+        if spans.ends_span(before.spans):
+            check_commitment(reply.commitment, hop.peer, self._name, hop.layers, spans)
+        self._work[opened.attempt] = msgspec.structs.replace(
+            before, spans=spans, seconds=before.seconds + took_s
+        )
+
+    def _is_last(self, hop: Hop) -> bool:
+        return hop.layers.stop == self._manifest.layers
+
     def _check(self, hop: Hop, data: bytes, shapes: tuple[int, ...], digests_only: bool) -> None:
         """Raise `PeerFault` for a result of another form."""
-        last = hop.layers.stop == self._manifest.layers
+        last = self._is_last(hop)
         if digests_only:
             rows, got = len(shapes), len(data) / DIGEST_BYTES
         elif last:

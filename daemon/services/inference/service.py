@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import msgspec
 import trio
@@ -12,13 +13,15 @@ import trio
 from daemon.services.inference.client import InferenceClient
 from daemon.services.inference.coverage_report import CoverageReporter
 from daemon.services.inference.model_exchange import serve_model
+from daemon.services.inference.receipt_desk import ReceiptDesk
 from daemon.services.inference.stage_exchange import StageExchange
 from daemon.services.inference.stage_server import Refuse, StageServer
+from daemon.services.inference.weight_server import WeightServer
 from daemon.services.service import ServiceStatus
+from daemon.system.offload import in_thread
 from daemon.system.trio_types import TaskStatus
 from protocol.digest import SHOWN_DIGITS, Digest
 from protocol.errors import OurFault
-from protocol.identity import Signer
 from protocol.inference.announcement import (
     KnownStage,
     SignedAnnouncement,
@@ -48,6 +51,8 @@ class StageSettings(msgspec.Struct, frozen=True, kw_only=True):
     count: int
     # The positions that all caches together may hold.
     cache_tokens: int
+    # Where shards lie that other members ask for; None gives them none.
+    shards: Path | None = None
 
 
 class InferenceService:
@@ -57,7 +62,7 @@ class InferenceService:
         self,
         local: LocalModel,
         settings: StageSettings,
-        signer: Signer,
+        receipts: ReceiptDesk,
         next_serial: Callable[[], int],
         refuse: Refuse,
         say: Callable[[str], None],
@@ -68,14 +73,14 @@ class InferenceService:
         Args:
             local: the model on this machine.
             settings: what to serve of it.
-            signer: this node's key.
+            receipts: keeps the receipts of clients. Its key is this node's.
             next_serial: returns a number greater than every earlier one, across restarts.
             refuse: counts a refusal by reason, peer and detail.
             say: shows a sentence to the person who started the node.
             rng: chooses which peers the node asks.
             record: receives who serves which layers; None where nobody asks.
         """
-        self._local, self._settings, self._signer = local, settings, signer
+        self._local, self._settings, self._receipts = local, settings, receipts
         self._next_serial, self._refuse, self._say = next_serial, refuse, say
         self._rng, self._record = rng, record
         self.model = model_name(local.manifest)
@@ -83,6 +88,7 @@ class InferenceService:
         self._network: Network | None = None
         self._server: StageServer | None = None
         self._exchange: StageExchange | None = None
+        self._weights: WeightServer | None = None
         self._info: StageInfo | None = None
         self._signed: SignedModel | None = None
         self._announced: tuple[float, SignedAnnouncement] | None = None
@@ -92,10 +98,16 @@ class InferenceService:
         """Register the protocols of a stage."""
         manifest = self._local.manifest
         self._network = network
-        self._server = StageServer(network, manifest, self.model, self._refuse)
+        self._server = StageServer(
+            network, manifest, self.model, self._refuse, self._receipts.signer, self._receipts
+        )
         self._exchange = StageExchange(
             network, self._directory, self._refuse, self._announcement, self._rng
         )
+        if self._settings.shards is not None:
+            self._weights = WeightServer(
+                network, manifest, self._settings.shards, self._local.export, in_thread
+            )
         serve_model(network, lambda: self._signed, self._local.tokenizer_file())
 
     @asynccontextmanager
@@ -113,9 +125,12 @@ class InferenceService:
             async with self._local.stage(layers, self._settings.cache_tokens) as stage:
                 info = await stage.describe()
                 await nursery.start(server.run, stage, info)
-                self._signed = publish_model(self._local.manifest, info.kernel, self._signer)
+                signer = self._receipts.signer
+                self._signed = publish_model(self._local.manifest, info.kernel, signer)
                 self._info = info
                 self._say(_serving(self._local.manifest.name, self.model, info))
+                if self._weights is not None:
+                    nursery.start_soon(self._weights.run)
                 nursery.start_soon(network.provide, self.model)
                 task_status.started()
                 if self._record is not None:
@@ -199,7 +214,7 @@ class InferenceService:
                 layer_tokens_per_s=info.layer_tokens_per_s,
                 cache_tokens_free=server.cache_tokens_free,
             )
-            self._announced = (now_s, announce_stage(stage, self._signer))
+            self._announced = (now_s, announce_stage(stage, self._receipts.signer))
         return self._announced[1]
 
     def _registered(self) -> tuple[Network, StageServer, StageExchange]:

@@ -27,6 +27,10 @@ class StageChoice:
         """Use a stage no more: an audit found its results wrong."""
         self._distrusted.add(peer)
 
+    def is_distrusted(self, peer: PeerId) -> bool:
+        """Whether an audit found a stage's results wrong."""
+        return peer in self._distrusted
+
     def holders(self) -> list[Holder]:
         """Return the stages that are known, announce themselves and passed their audits."""
         rtts = {link.peer: link.rtt_s for link in self._network.links()}

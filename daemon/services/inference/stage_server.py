@@ -9,20 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+import msgspec
 import trio
 
+from daemon.services.inference.receipt_desk import ReceiptDesk
+from daemon.services.inference.step_codec import StepCodec
 from daemon.swarm.frames import FrameReader, frame
 from daemon.system.trio_types import TaskStatus
 from protocol.digest import Digest
 from protocol.errors import OurFault, PeerFault, Unreachable
-from protocol.identity import PeerId
-from protocol.inference.activations import (
-    chunk_digest,
-    decode_activations,
-    decode_tokens,
-    encode_activations,
-    split_chunks,
-)
+from protocol.identity import PeerId, Signer
 from protocol.inference.messages import (
     Closed,
     CloseGeneration,
@@ -35,7 +31,6 @@ from protocol.inference.messages import (
     Stepped,
     decode_request,
     encode,
-    max_logit_rows,
     max_request_bytes,
 )
 from protocol.inference.model import ModelManifest
@@ -52,7 +47,7 @@ from protocol.inference.stage_generations import (
 from protocol.messages.base import MAX_REASON_CHARS
 from protocol.ports.byte_stream import ByteStream
 from protocol.ports.network import Network
-from protocol.ports.stage import CacheFull, Chunk, Stage, StageInfo, StageLost
+from protocol.ports.stage import Activations, CacheFull, Chunk, Stage, StageInfo, StageLost
 
 STEPS_PROTOCOL = "/hypergpu/inference/steps/1"
 
@@ -75,10 +70,17 @@ class StageServer:
     """Answers the requests of all clients of one stage."""
 
     def __init__(
-        self, network: Network, manifest: ModelManifest, model: Digest, refuse: Refuse
+        self,
+        network: Network,
+        manifest: ModelManifest,
+        model: Digest,
+        refuse: Refuse,
+        signer: Signer,
+        receipts: ReceiptDesk,
     ) -> None:
         """Register the protocol on a network that has not started."""
         self._manifest, self._model, self._refuse = manifest, model, refuse
+        self._codec, self._receipts = StepCodec(manifest, signer), receipts
         self._running: Stage | None = None
         self._generations: StageGenerations | None = None
         self._nursery: trio.Nursery | None = None
@@ -212,12 +214,13 @@ class StageServer:
             if isinstance(decision, Refusal):
                 return _refused(request, decision)
             if isinstance(decision, Repeat):
-                return Stepped(number=request.number, data=decision.answer)
+                answer: Stepped = decision.answer
+                return msgspec.structs.replace(answer, number=request.number)
             if isinstance(decision, Wait):
                 await self._finished.park()
                 continue
             try:
-                chunks = self._chunks(decision, request)
+                chunks = self._codec.chunks(decision, request)
             except PeerFault as fault:
                 generations.failed(decision.cache)
                 await self._free(decision.cache)
@@ -226,51 +229,29 @@ class StageServer:
             if self._nursery is None:
                 return _refused(request, Refusal(reason="range", detail="the stage is stopping"))
             # The job outlives this request, whose stream may break.
-            self._nursery.start_soon(self._compute, generations, decision, request, chunks)
+            self._nursery.start_soon(self._compute, generations, decision, client, request, chunks)
             await self._finished.park()
-
-    def _chunks(self, decision: Compute, request: StepGeneration) -> list[Chunk]:
-        """Decode the chunks of a step.
-
-        Raises:
-            PeerFault: "malformed" for data that the stage cannot compute.
-        """
-        values: Chunk
-        if decision.layers.first == 0:
-            values = decode_tokens(request.data)
-            if values.size and not 0 <= values.min() <= values.max() < self._manifest.vocabulary:
-                raise PeerFault("malformed", "a token is outside the vocabulary")
-        else:
-            values = decode_activations(request.data, decision.wire, self._manifest.width)
-        if len(values) != sum(request.shapes):
-            raise PeerFault(
-                "malformed", f"{len(values)} tokens where {sum(request.shapes)} are named"
-            )
-        logits = decision.layers.stop == self._manifest.layers and not request.digests_only
-        if logits and len(request.shapes) > max_logit_rows(self._manifest.vocabulary):
-            raise PeerFault("malformed", f"{len(request.shapes)} rows of logits in one step")
-        return split_chunks(values, request.shapes)
 
     async def _compute(
         self,
         generations: StageGenerations,
         decision: Compute,
+        client: PeerId,
         request: StepGeneration,
         chunks: list[Chunk],
     ) -> None:
         """Compute a step and store its answer. Then everyone who waits for an answer looks."""
-        last = decision.layers.stop == self._manifest.layers
-        parts: list[bytes] = []
+        results: list[Activations] = []
         position = request.position
         try:
             for chunk in chunks:
-                result = await self._stage.step(decision.cache, position, chunk)
-                # Logits decide tokens, and always travel whole.
-                data = encode_activations(result, "float32" if last else decision.wire)
-                parts.append(chunk_digest(data) if request.digests_only else data)
+                results.append(await self._stage.step(decision.cache, position, chunk))
                 position += len(chunk)
-            self.tokens_computed += position - request.position
-            generations.computed(decision.cache, b"".join(parts), trio.current_time())
+            tokens = position - request.position
+            self.tokens_computed += tokens
+            self._receipts.note_work(client, tokens * len(decision.layers))
+            answer, spans = self._codec.answer(decision, request, results)
+            generations.computed(decision.cache, answer, trio.current_time(), spans)
         except StageLost:
             # The process that held this cache held all of them.
             generations.failed(decision.cache)
@@ -280,9 +261,15 @@ class StageServer:
     async def _close(
         self, generations: StageGenerations, client: PeerId, request: CloseGeneration
     ) -> StageReply:
+        spans = generations.spans_of(client, request)
         cache = generations.close(client, request)
         if cache:
             await self._free(cache)
+        if request.receipt:
+            try:
+                await self._receipts.accept(client, request.generation, spans, request.receipt)
+            except PeerFault as fault:
+                self._refuse(fault.reason, client, str(fault))
         return Closed(number=request.number)
 
 

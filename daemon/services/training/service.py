@@ -21,7 +21,7 @@ from daemon.services.training.hivemind.engine import HivemindEngine
 from daemon.services.training.hivemind.settings import peer_settings
 from daemon.services.training.native.engine import NativeEngine
 from daemon.services.training.native.engine_context import DiskRules, NodePorts, engine_context
-from daemon.services.training.worker_settings import worker_settings
+from daemon.services.training.worker_settings import shared_worker_settings
 from daemon.system.trio_types import TaskStatus
 from protocol.errors import OurFault
 from protocol.identity import PeerId
@@ -55,13 +55,13 @@ class TrainingService:
         self._binding, self._exclusion_reason = binding, exclusion_reason
         self._engine: Engine | None = None
         self._started = False
-        manifest, settings = context.manifest.open(), worker_settings(context.config.worker)
+        manifest, settings = context.manifest.open(), shared_worker_settings(context.config)
 
         def batch_part(device: str) -> BatchPartFile:
             # What the memory of a step depends on, beside the device itself.
             depends_on = (
                 *(manifest.task, sorted(manifest.task_options.items()), manifest.inner.batch_size),
-                *(device, settings.precision, settings.compile),
+                *(device, settings.precision, settings.compile, settings.memory_gb),
             )
             return BatchPartFile(context.config.home, depends_on)
 

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from daemon.home.node_key import load_or_make_key
 from protocol.errors import Unreachable
+from protocol.identity import PeerId
 from simulator.bench.allreduce.peer_hosts import PeerHosts, parse_link_rate, peer_hosts
 from simulator.bench.processes import BenchProcesses
 from simulator.bench.training.peer_settings import (
@@ -28,6 +30,7 @@ from simulator.bench.training.peer_settings import (
     TrainingPeer,
     decode_said,
     encode,
+    home_of,
 )
 from simulator.bench.training.plan import (
     TrainingPlan,
@@ -81,11 +84,15 @@ class Conductor:
         folder.mkdir()
         peers = 1 if variant.arm == "alone" else plan.peers
         where = self._links if variant.arm in NETWORKED else self._free
+        manifest = b""
+        if variant.arm == "native":
+            signed = native_manifest(plan, variant, seed, folder, _founders(folder, peers))
+            manifest = msgspec.msgpack.encode(signed)
         with BenchProcesses(variant.arm) as processes:
             join = ""
             for index in range(peers):
                 settings = self._settings(variant, seed, index, peers, where, folder)
-                settings = msgspec.structs.replace(settings, join=join)
+                settings = msgspec.structs.replace(settings, join=join, manifest=manifest)
                 argument = msgspec.json.encode(settings).decode()
                 processes.start(MODULE, argument, where.prefixes[index])
                 if index == 0:
@@ -120,9 +127,6 @@ class Conductor:
             if native
             else optimizer_rules(plan, variant),
             hivemind=None if native else hivemind_rules(plan, variant),
-            manifest=msgspec.msgpack.encode(native_manifest(plan, variant, seed, folder))
-            if native
-            else b"",
             folder=str(folder),
             spacing_s=plan.seconds / SCORES,
             host=where.hosts[index],
@@ -231,6 +235,16 @@ def measure(
                     f" steps late, {record.compute_share:.0%} of the time computing"
                 )
     return with_targets(records, target)
+
+
+def _founders(folder: Path, peers: int) -> list[PeerId]:
+    """Make the native peers' homes and keys."""
+    founders = []
+    for index in range(peers):
+        home = home_of(folder, index)
+        home.mkdir(mode=0o700)
+        founders.append(load_or_make_key(home)[0].peer)
+    return founders
 
 
 @contextmanager

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from functools import partial
 
 import hivemind
-import torch
 from hivemind.optim.grad_averager import GradientAverager
 
 from daemon.services.training.hivemind.averager import CODECS
@@ -30,7 +28,8 @@ from simulator.bench.training.peer_settings import (
     PeerReady,
     TrainingPeer,
 )
-from simulator.bench.training.plain_training import PlainTrainer, adamw
+from simulator.bench.training.plain_optimizer import inner_optimizer
+from simulator.bench.training.plain_training import PlainTrainer
 
 MEET_S, MEET_PAUSE_S = 30.0, 0.5
 
@@ -64,9 +63,6 @@ def run(pipe: PeerPipe, settings: TrainingPeer) -> None:
 def _optimizer(
     settings: TrainingPeer, rules: HivemindRules, trainer: PlainTrainer, dht: hivemind.DHT
 ) -> hivemind.Optimizer:
-    make: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer] = partial(
-        adamw, rules=settings.optimizer
-    )
     codec = CODECS[rules.compression]
     local = settings.arm == "hivemind-b"
     delayed = rules.delayed and not local
@@ -76,7 +72,7 @@ def _optimizer(
         target_batch_size=rules.target_batch_size,
         batch_size_per_step=settings.batch_size,
         params=trainer.parameters,
-        optimizer=make,
+        optimizer=inner_optimizer(trainer.model, settings.optimizer),
         use_local_updates=local,
         matchmaking_time=rules.matchmaking_time,
         averaging_timeout=rules.averaging_timeout,

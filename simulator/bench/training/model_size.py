@@ -46,13 +46,13 @@ SIZES = {
         batch_size=8,
         step_s=0.2,
         tuning={
-            "alone": ArmTuning(learning_rate=1e-3),
-            "gloo": ArmTuning(learning_rate=1e-3),
+            "alone": ArmTuning(learning_rate=4e-3),
+            "gloo": ArmTuning(learning_rate=4e-3),
             "hivemind-a": ArmTuning(
-                learning_rate=2e-3, hivemind=HivemindRules(target_batch_size=256)
+                learning_rate=4e-3, hivemind=HivemindRules(target_batch_size=256)
             ),
             "hivemind-b": ArmTuning(
-                learning_rate=2e-3, hivemind=HivemindRules(target_batch_size=640)
+                learning_rate=8e-3, hivemind=HivemindRules(target_batch_size=640)
             ),
         },
     ),

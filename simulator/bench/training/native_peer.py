@@ -38,6 +38,7 @@ from simulator.bench.training.peer_settings import (
     PeerPipe,
     PeerReady,
     TrainingPeer,
+    home_of,
 )
 from simulator.bench.training.snapshots import SnapshotWriter
 
@@ -85,8 +86,7 @@ class AnchorRecorder:
 
 async def live(pipe: PeerPipe, settings: TrainingPeer) -> None:
     """Run the node until the conductor is gone."""
-    home = Path(settings.folder) / f"home-{settings.index}"
-    home.mkdir(mode=0o700)
+    home = home_of(Path(settings.folder), settings.index)
     set_up_logging(file=home / "node.log")
     signed = msgspec.msgpack.decode(settings.manifest, type=SignedManifest)
     signer, secret = load_or_make_key(home)

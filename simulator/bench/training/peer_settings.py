@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -15,9 +16,12 @@ Arm = Literal["native", "hivemind-a", "hivemind-b", "gloo", "alone"]
 
 
 class OptimizerRules(msgspec.Struct, frozen=True, kw_only=True):
-    """AdamW with clipping, as the native engine's `[inner]`."""
+    """AdamW with clipping, or Muon with it, as the native engine's `[inner]`."""
 
     learning_rate: float
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    # Muon's own.
+    momentum: float = 0.95
     beta1: float = 0.9
     beta2: float = 0.99
     weight_decay: float = 0.0
@@ -57,6 +61,11 @@ class TrainingPeer(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     # What the first peer said when it listened; empty for the first peer.
     join: str = ""
+
+
+def home_of(folder: Path, index: int) -> Path:
+    """The home of a native peer in the folder of its run."""
+    return folder / f"home-{index}"
 
 
 class PeerLine(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):

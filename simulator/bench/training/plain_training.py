@@ -14,7 +14,7 @@ from protocol.ports.trainer import Lane
 from protocol.run.data_order import lane_positions, sample_indices
 from protocol.run.initial_parameters import initial_parameters
 from simulator.bench.training.paced_gpt import PacedByteGpt
-from simulator.bench.training.peer_settings import OptimizerRules, TrainingPeer
+from simulator.bench.training.peer_settings import TrainingPeer
 from simulator.bench.training.snapshots import SnapshotWriter
 
 NAME = "simulator.bench.training.paced_gpt:PacedByteGpt"
@@ -52,16 +52,6 @@ def vector_of(model: torch.nn.Module) -> Vector:
     parts = [one.detach().reshape(-1) for one in model.parameters()]
     vector: Vector = torch.cat(parts).numpy().copy()
     return vector
-
-
-def adamw(parameters: list[torch.nn.Parameter], rules: OptimizerRules) -> torch.optim.Optimizer:
-    """torch's AdamW with the rules of the native engine's inner optimizer."""
-    return torch.optim.AdamW(
-        parameters,
-        lr=rules.learning_rate,
-        betas=(rules.beta1, rules.beta2),
-        weight_decay=rules.weight_decay,
-    )
 
 
 class PlainTrainer:

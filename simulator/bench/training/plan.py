@@ -15,7 +15,9 @@ from typing import get_args
 import msgspec
 
 from protocol.errors import UserError
-from protocol.rules.versions import CURRENT_RULES
+from protocol.identity import PeerId
+from protocol.rules.versions import FILE_RULES
+from protocol.run.founders import with_founders
 from protocol.run.manifest import Manifest, SignedManifest, seal
 from protocol.run.manifest_file import load_manifest
 from protocol.text.toml_document import read_toml
@@ -118,15 +120,18 @@ def task_options(plan: TrainingPlan, records: Path) -> Values:
 
 
 def native_manifest(
-    plan: TrainingPlan, variant: Variant, seed: int, records: Path
+    plan: TrainingPlan, variant: Variant, seed: int, records: Path, founders: Sequence[PeerId] = ()
 ) -> SignedManifest:
     """The run of the native arm: the shipped run file, with the benchmark's task and settings.
+
+    Its peers are its founders, so all of them vote, as in a run that has gone on for a while.
 
     Raises:
         UserError: With code MANIFEST, for a setting that a run file cannot have.
     """
     rules = variant.settings.get("rules", "")
-    shipped = load_manifest(plan.run_file, rules=int(rules) if rules.isdecimal() else CURRENT_RULES)
+    shipped = load_manifest(plan.run_file, rules=int(rules) if rules.isdecimal() else FILE_RULES)
+    shipped = with_founders(shipped, founders)
     learning_rate = (
         shipped.inner.learning_rate
         if plan.size == "0.4m"
@@ -169,6 +174,8 @@ def optimizer_rules(plan: TrainingPlan, variant: Variant) -> OptimizerRules:
     inner = load_manifest(plan.run_file).inner
     return OptimizerRules(
         learning_rate=float(variant.settings.get("learning_rate", tuned)),
+        optimizer="muon" if inner.optimizer == "muon" else "adamw",
+        momentum=inner.effective_momentum,
         beta1=inner.beta1,
         beta2=inner.beta2,
     )

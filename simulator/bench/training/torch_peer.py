@@ -17,12 +17,13 @@ from simulator.bench.training.peer_settings import (
     PeerReady,
     TrainingPeer,
 )
-from simulator.bench.training.plain_training import PlainTrainer, adamw
+from simulator.bench.training.plain_optimizer import inner_optimizer
+from simulator.bench.training.plain_training import PlainTrainer
 
 
 def run(pipe: PeerPipe, settings: TrainingPeer) -> None:
     trainer = PlainTrainer(settings)
-    optimizer = adamw(trainer.parameters, settings.optimizer)
+    optimizer = inner_optimizer(trainer.model, settings.optimizer)(trainer.parameters)
     address = settings.join or f"{settings.host} {free_port(settings.host)}"
     pipe.say(PeerListens(info=address))
     if settings.peers > 1:

@@ -10,6 +10,7 @@ from trio.testing import MockClock
 
 from daemon.chain.certified_feed import LOOK_S, READ_AT_ONCE, CertifiedFeed
 from daemon.chain.certified_totals import CertifiedTotals, HeartbeatFigures
+from daemon.chain.served_work import reported_work
 from daemon.disk.file_disk import FileDisk
 from daemon.journal import Journal, dates_of_certificates
 from daemon.oracle.reporter import OracleEndpoint, OracleReporter, ReportSigner
@@ -93,7 +94,7 @@ async def test_an_oracle_report_after_a_merge_counts_work_once(
         oracle=OracleEndpoint(url="http://oracle"),
         signer=ReportSigner(wallet=wallet(0).address, sign=wallet(0).sign_text),
         folder=tmp_path,
-        figures=lambda: figures.totals,
+        figures=lambda: reported_work(figures.totals, ()),
         record=lambda _: None,
         now=lambda: 1.0,
         send=send,

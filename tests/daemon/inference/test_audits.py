@@ -16,7 +16,7 @@ from protocol.generation.sampler import SamplingRules
 from protocol.inference.audit import StageAudited, difference, is_drawn, judge
 from protocol.ports.stage import Activations
 from simulator.fakes.stage import FAKE_MODEL, FakeStage
-from tests.daemon.inference.inference_world import (
+from simulator.inference.stage_world import (
     MODEL,
     InferenceWorld,
     inference_world,
@@ -138,7 +138,12 @@ async def test_api_audits_every_answer_where_it_is_asked_to(audit: bool) -> None
         skips_a_layer(liar.stage)
         async with world.client() as client:
             joined = JoinedModel(
-                model=MODEL, manifest=FAKE_MODEL, tokenizer=ByteTokenizer(), client=client
+                model=MODEL,
+                manifest=FAKE_MODEL,
+                tokenizer=ByteTokenizer(),
+                tokenizer_file=b"",
+                client=client,
+                network=world.swarm.network(b"unused" + bytes(26)),
             )
             wanted = TextRequest(
                 prompt=(1, 2, 3),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import trio
+from tests.daemon.inference.inference_world import CLIENT, MODEL, InferenceWorld, inference_world
 
 from daemon.services.inference.coverage_watch import MAX_MODELS, CoverageWatch
 from daemon.services.inference.model_exchange import (
@@ -18,7 +19,6 @@ from protocol.inference.announcement import ANNOUNCEMENT_LIFE_S
 from protocol.journal import CoverageChanged, CoverageReport, JournalEvent
 from protocol.ports.byte_stream import ByteStream
 from simulator.fakes.network import FakeNetwork
-from tests.daemon.inference.inference_world import CLIENT, MODEL, InferenceWorld, inference_world
 
 
 async def watch(world: InferenceWorld, network: FakeNetwork, events: list[JournalEvent]) -> None:

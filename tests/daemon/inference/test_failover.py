@@ -18,7 +18,7 @@ from protocol.inference.recovery_events import (
     WaitsForLayers,
 )
 from simulator.fakes.stream import FakeStream
-from tests.daemon.inference.inference_world import (
+from simulator.inference.stage_world import (
     CLIENT,
     InferenceWorld,
     Node,

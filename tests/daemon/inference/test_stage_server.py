@@ -34,7 +34,7 @@ from protocol.inference.stage_generations import LEASE_S
 from protocol.ports.byte_stream import ByteStream
 from simulator.fakes.network import FakeNetwork
 from simulator.fakes.stage import FAKE_MODEL
-from tests.daemon.inference.inference_world import (
+from simulator.inference.stage_world import (
     CLIENT,
     MODEL,
     InferenceWorld,

@@ -27,10 +27,10 @@ pytestmark = [
     ),
 ]
 ROOT = Path(__file__).parents[3]
-# Requests for each operation and phase; about ten thousand in all.
+# Requests for each operation that takes a parameter or a body. Raw garbage is in test_api_garbage.
 EXAMPLES, WARM_UP_EXAMPLES = 250, 10
-RUN_S = 900.0
-LEAST_REQUESTS = 10_000
+RUN_S = 600.0
+LEAST_REQUESTS = 2_000
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
@@ -95,7 +95,7 @@ def fuzz(url: str, examples: int, report: Path, seed: int = 19) -> tuple[int, st
 
 
 @pytest.mark.timeout(1200)
-def test_ten_thousand_requests_made_from_the_document_meet_it(tmp_path: Path) -> None:
+def test_requests_made_from_the_document_get_what_it_says(tmp_path: Path) -> None:
     with full_process(tmp_path) as (url, process):
         fuzz(url, WARM_UP_EXAMPLES, tmp_path / "warm.ndjson")
         before = resident_bytes(process.pid)

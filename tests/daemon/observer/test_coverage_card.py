@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from daemon.cli.terminal.status_text import status_text
 from daemon.observer.coverage_card import coverage_card
 from daemon.observer.metrics import metrics_text
 from daemon.observer.page import page_html
@@ -80,3 +81,10 @@ def test_card_escapes_names_and_bounds_hostile_reports() -> None:
     assert status.coverage[0].layers <= 1024
     many = shown(*(served(stage(1, 0, 12), model=f"{i:064x}") for i in range(KEPT_MODELS + 3)))
     assert len(many.coverage) == KEPT_MODELS
+
+
+def test_status_on_a_terminal_names_layers_that_nobody_serves() -> None:
+    gap = shown(served(stage(1, 0, 6), stage(2, 8, 12)))
+    assert "tiny: nobody serves layers 6 to 7 of 0 to 11; 2 stages" in status_text(gap, color=False)
+    whole = shown(served(stage(1, 0, 12)))
+    assert "tiny: all layers are served, by 1 stage" in status_text(whole, color=False)

@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from contracts.devnet.genesis import COIN
+from daemon.cli.terminal.status_text import status_text
 from daemon.observer.api.dashboard import session_body
 from daemon.observer.metrics import metrics_text
 from daemon.observer.page import page_html
@@ -108,3 +109,13 @@ def test_metrics_have_the_money_and_the_last_heartbeat() -> None:
     assert 'hypergpu_rewards_tokens{state="pending"} 0.5' in text
     assert "hypergpu_last_heartbeat_timestamp_seconds 1.69999991e+09" in text
     assert ACCOUNT not in text
+
+
+def test_status_on_a_terminal_says_what_is_claimable_and_when_more_comes() -> None:
+    text = status_text(paid("node", MONEY), color=False)
+    for words in (
+        "15 tokens claimable (hypergpud rewards claim), 0.5 tokens more in 10 min",
+        "pool: 1,000 tokens, next settlement in 2 h",
+    ):
+        assert words in text
+    assert "tokens" not in status_text(paid("observer"), color=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.oracle.reporter import OracleEndpoint, OracleReporter, ReportSigner
+from daemon.oracle.reporter import OracleEndpoint, OracleReporter, ReportedWork, ReportSigner
 from protocol.journal import JournalEvent
 from tests.daemon.oracle.signed_reports import ONE, Desk
 
@@ -30,7 +30,7 @@ class Oracle:
 
 class Worker:
     def __init__(self, folder: Path, oracle: Oracle, *, legacy: bool = False) -> None:
-        self.figures = (0, 0)
+        self.figures = ReportedWork()
         self.events: list[JournalEvent] = []
         self.reporter = OracleReporter(
             oracle=OracleEndpoint(url="http://oracle.example/", legacy=legacy),
@@ -43,7 +43,7 @@ class Worker:
         )
 
     def report(self, samples: int, rounds: int = 1) -> bool:
-        self.figures = (samples, rounds)
+        self.figures = ReportedWork(samples=samples, rounds=rounds)
         return self.reporter.report()
 
 

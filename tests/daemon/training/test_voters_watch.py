@@ -81,3 +81,19 @@ def test_voter_that_comes_and_goes_delays_a_node_a_few_times_only() -> None:
     seen.certified()
     return_once()
     assert len(returned) == MOST_RETURNS + 1
+
+
+def test_voters_watch_says_once_that_the_process_slept() -> None:
+    seen, _, _ = watch()
+    assert not seen.slept(GRACE_S, 1000.0), "the first look says nothing"
+    assert not seen.slept(GRACE_S, 1000.0 + 0.9 * AWAY_S)
+    assert seen.slept(GRACE_S, 1000.0 + 2 * AWAY_S)
+    assert not seen.slept(GRACE_S, 1001.0 + 2 * AWAY_S)
+
+
+def test_voters_watch_lets_no_number_of_sleeps_hold_up_a_node_for_good() -> None:
+    seen, _, _ = watch()
+    slept = [seen.slept(GRACE_S, place * AWAY_S) for place in range(10)]
+    assert sum(slept) == MOST_RETURNS
+    seen.certified()
+    assert seen.slept(GRACE_S, 10 * AWAY_S)

@@ -31,8 +31,9 @@ PROMPT = tuple(b"def main(")
 class StageDaemon:
     """One stage in a home of its own."""
 
-    def __init__(self, home: Path, model: str, layers: str, lifeline: Lifeline) -> None:
-        self.home, self.layers = home, layers
+    def __init__(self, home: Path, model: str, layers: str, lifeline: Lifeline, *more: str) -> None:
+        """`more` are further options of `hypergpud serve`."""
+        self.home, self.layers, self._more = home, layers, more
         self._model, self._lifeline = model, lifeline
         self._log = home.with_suffix(".log")
         self._process: subprocess.Popen[bytes] | None = None
@@ -43,7 +44,7 @@ class StageDaemon:
         options = [word for address in join for word in ("--join", address)]
         command = [sys.executable, "-m", "daemon.cli.main", "serve", self._model]
         command += ["--layers", self.layers, "--lifeline", str(self._lifeline.read_end), *options]
-        command += ["--port", str(self._port)]
+        command += ["--port", str(self._port), *self._more]
         kept = {name: value for name, value in os.environ.items() if "HYPERGPU" not in name}
         environ = kept | {
             "HYPERGPU_HOME": str(self.home),
@@ -108,13 +109,13 @@ class StageSwarm:
         write_byte_gpt(self.model)
         self.stages: list[StageDaemon] = []
         self.addresses: list[str] = []
-        self._lifeline = lifeline
+        self.lifeline = lifeline
 
     def start(self, *layers: str) -> None:
         """Start a stage for each range, the first one before the others."""
         for index, one in enumerate(layers):
             home = self.root / f"stage-{len(self.stages)}"
-            stage = StageDaemon(home, str(self.model), one, self._lifeline)
+            stage = StageDaemon(home, str(self.model), one, self.lifeline)
             stage.start(*self.addresses[:1])
             self.stages.append(stage)
             if index == 0 and not self.addresses:

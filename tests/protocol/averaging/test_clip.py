@@ -164,3 +164,15 @@ def test_evil_voters_alone_in_a_group_reach_eight_floors() -> None:
     evil = [np.full(CHUNK_ELEMENTS, 1e9, np.float32) for _ in range(5)]
     made = _mean(evil, norm=64.0)
     assert np.linalg.norm(made.astype(np.float64)) <= RATIO * MOST_FLOORS * 64.0 * (1 + 1e-6)
+
+
+def test_mean_of_a_group_of_evil_voters_is_bounded_again_among_the_groups() -> None:
+    """Story trust-two-levels, second half: each group's mean counts as a voter of the next sum."""
+    random = np.random.default_rng(8)
+    evil = _mean([np.full(CHUNK_ELEMENTS, 1e9, np.float32) for _ in range(5)], norm=64.0)
+    honest = [random.standard_normal(CHUNK_ELEMENTS, np.float32) for _ in range(3)]
+    without = _mean([*honest, np.zeros_like(evil)], norm=64.0)
+    moved = (_mean([*honest, evil], norm=64.0) - without).astype(np.float64)
+    assert np.linalg.norm(evil) > 10 * 64.0
+    # Honest means are about 64 long, and four groups share the sum.
+    assert np.linalg.norm(moved) <= RATIO * 1.05 * 64.0 / 4

@@ -106,6 +106,7 @@ def test_the_text_says_what_was_not_measured() -> None:
         control=port_line(4001, []),
         bulk=port_line(4002, []),
         mapping=mapping_line(mapping("none"), 0.0),
+        pinholes=mapping_line(mapping("off"), 0.0),
         ipv4=family_line(4, (HOME,), []),
         ipv6=family_line(6, (), []),
         only_443=None,

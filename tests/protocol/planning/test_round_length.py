@@ -10,8 +10,6 @@ from msgspec.structs import replace
 from protocol.planning.round_length import (
     CONTROL_S,
     MOST_CHANGE,
-    OVERLAP_SHARE,
-    PAUSE_SHARE,
     first_round_s,
     length_bounds,
     length_reason,
@@ -63,9 +61,12 @@ def test_a_longer_exchange_never_makes_a_shorter_round(
     assert next_round_s(None, quick, bounds) <= next_round_s(None, slow, bounds)
 
 
-@pytest.mark.parametrize(("overlap", "share"), [(True, OVERLAP_SHARE), (False, PAUSE_SHARE)])
-def test_an_exchange_takes_its_share_of_a_round(overlap: bool, share: float) -> None:
-    bounds = replace(RULES, overlap=overlap)
+@pytest.mark.parametrize(
+    ("overlap", "given", "share"),
+    [(True, 0.1, 0.1), (False, 0.1, 0.05), (True, 0.25, 0.25), (False, 0.25, 0.125)],
+)
+def test_an_exchange_takes_its_share_of_a_round(overlap: bool, given: float, share: float) -> None:
+    bounds = replace(RULES, overlap=overlap, exchange_share=given)
     assert settled(0.9, bounds) == pytest.approx((0.9 + CONTROL_S) / share)
     assert settled(0.0, bounds) == 2.0
     assert settled(30.0, bounds) == 60.0

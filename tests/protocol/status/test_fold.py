@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from protocol import journal
+from protocol.limits.limits import LimitPause
 from protocol.status import (
     KEPT_EVENTS,
     KEPT_PEERS,
@@ -22,8 +23,8 @@ from protocol.status import (
     fold,
     status_at,
 )
-from protocol.status.event_fold import REFUSAL_SILENCE_S
 from protocol.status.peer_records import KEPT_LOST
+from protocol.status.shown_events import REFUSAL_SILENCE_S
 from tests.story import (
     AT,
     HOSTILE,
@@ -58,6 +59,9 @@ def _values(kind: object) -> st.SearchStrategy[typing.Any]:
                 journal.Contributor, peer=_PEER, samples=st.integers(), loss=st.none() | st.floats()
             ),
             max_size=4,
+        ).map(tuple),
+        tuple[LimitPause, ...]: st.lists(
+            st.builds(LimitPause, limit=_TEXT, until=_TEXT, reason=_TEXT), max_size=20
         ).map(tuple),
         tuple[float, ...]: st.lists(st.floats(), max_size=5).map(tuple),
         tuple[journal.Newcomer, ...]: st.lists(

@@ -8,7 +8,7 @@ import sys
 import msgspec
 
 from protocol import journal
-from protocol.status import status_at
+from protocol.status import Status, status_at
 from tests.story import (
     AT,
     ME,
@@ -420,3 +420,27 @@ def test_verdict_of_a_run_that_its_owner_paused_is_no_standstill() -> None:
     )
     again = journal.OwnerOrdered(serial=3, action="start")
     assert verdict(*rhythm("observer"), paused, again, now=AT + 900)[0] == "bad"
+
+
+def test_verdict_says_which_nodes_do_not_follow_the_owners_order() -> None:
+    paused = journal.OwnerOrdered(at=AT, serial=1, action="pause")
+    events = [*day("observer"), paused]
+
+    def shown(*more: journal.JournalEvent, now: float) -> Status:
+        return status_at(folded([*events, *more]), now)
+
+    def beat(i: int, speed: float) -> journal.JournalEvent:
+        return msgspec.structs.replace(report(i, at=AT + 90), samples_per_second=speed)
+
+    soon = shown(now=AT + 2)
+    assert (soon.level, soon.run.order_outcome) == ("info", "failed")
+    partial = shown(beat(1, 0.0), beat(2, 9.0), beat(3, 0.0), beat(4, 0.0), now=AT + 91)
+    assert (partial.level, partial.run.order_outcome) == ("warning", "partial")
+    assert partial.run.order_training == (PEERS[2],)
+    assert "paused training after round 6: 3 of 4 nodes follow, basement-4090" in partial.verdict
+    assert "still trains. To go on" in partial.verdict
+    complete = shown(*(beat(i, 0.0) for i in (1, 2, 3, 4)), now=AT + 91)
+    assert (complete.level, complete.run.order_outcome) == ("info", "complete")
+    assert "on every node" in complete.verdict
+    again = journal.OwnerOrdered(at=AT + 92, serial=2, action="start")
+    assert shown(again, now=AT + 93).run.order_outcome == ""

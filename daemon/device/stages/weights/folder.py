@@ -11,10 +11,9 @@ from safetensors import SafetensorError, safe_open
 
 from daemon.device.stages.architecture import Architecture
 from daemon.device.stages.weights.folder_config import read_architecture
+from daemon.device.stages.weights.shards import DTYPES
 from daemon.device.stages.weights.source import RawTensor, unusable
 
-# The kinds of numbers that become float32 without a table of scales.
-_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _FILES = "*.safetensors"
 
 
@@ -45,10 +44,10 @@ class SafetensorsFolder:
             raise unusable(self._folder, f"it lacks the tensor {full}")
         opened = self._files[found]
         dtype = str(opened.get_slice(found).get_dtype())
-        if dtype not in _DTYPES:
+        if dtype not in DTYPES:
             raise unusable(
                 self._folder,
-                f"the tensor {found} holds {dtype}, and stages read {', '.join(_DTYPES)}",
+                f"the tensor {found} holds {dtype}, and stages read {', '.join(DTYPES)}",
             )
         try:
             tensor: torch.Tensor = opened.get_tensor(found)
@@ -58,7 +57,7 @@ class SafetensorsFolder:
         return RawTensor(dtype=dtype, shape=tuple(tensor.shape), data=data)
 
     def decoded(self, shard: int, name: str, raw: RawTensor) -> torch.Tensor:
-        return torch.from_numpy(raw.data).view(_DTYPES[raw.dtype]).view(raw.shape)
+        return torch.from_numpy(raw.data).view(DTYPES[raw.dtype]).view(raw.shape)
 
 
 def _llama_name(architecture: Architecture, shard: int, name: str) -> str:

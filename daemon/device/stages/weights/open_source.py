@@ -7,8 +7,9 @@ from pathlib import Path
 
 from daemon.device.stages.weights.folder import SafetensorsFolder
 from daemon.device.stages.weights.run_file import RunFile
+from daemon.device.stages.weights.shard_folder import ShardFolder
 from daemon.device.stages.weights.source import WeightSource, unusable
-from daemon.models.known_models import CONFIG_FILE
+from daemon.models.known_models import CONFIG_FILE, SHARDS_MANIFEST
 from protocol.errors import UserError
 
 _GGUF = "*.gguf"
@@ -17,9 +18,12 @@ _GGUF = "*.gguf"
 def open_source(place: Path) -> WeightSource:
     """Return the model at a path.
 
-    It is a folder of `save_pretrained`, a GGUF file, a folder with one GGUF file, or a file of
-    `hypergpud export`. Raises `UserError("MODEL")`, and "EXTRA" where GGUF's library is missing.
+    It is a folder of `save_pretrained`, a GGUF file, a folder with one GGUF file, a file of
+    `hypergpud export`, or a folder of shards from other members. Raises `UserError("MODEL")`, and
+    "EXTRA" where GGUF's library is missing.
     """
+    if (place / SHARDS_MANIFEST).is_file():
+        return ShardFolder(place)
     if (place / CONFIG_FILE).is_file():
         return SafetensorsFolder(place)
     files = [place] if place.is_file() else sorted(place.glob(_GGUF))

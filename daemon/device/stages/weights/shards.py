@@ -7,7 +7,10 @@ checked alone. The tensors that a stage computes with are made from the bytes th
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -24,11 +27,15 @@ from daemon.device.stages.weights.source import (
 )
 from protocol.digest import Digest, leaf_digest, merkle_root
 from protocol.errors import UserError
-from protocol.inference.model import Shard
+from protocol.inference.model import SHARD_CHUNK_BYTES, Shard
 
-# A chunk of a transfer: 0.02 s at 100 Mbit/s, and a proof of 10 digests for a shard of 256 MB.
-CHUNK_BYTES = 1 << 18
 _LENGTH_BYTES = 8
+DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""The kinds of numbers that become float32 without a table of scales."""
+
+MAX_DIMENSIONS = 8
+MAX_HEADER_BYTES = 1 << 20
+"""A header names some dozens of tensors, each in 60 bytes."""
 
 Tensors = dict[str, torch.Tensor]
 
@@ -100,15 +107,60 @@ def _raw_tensors(source: WeightSource, shard: int) -> dict[str, RawTensor]:
 
 
 def _described(raw: dict[str, RawTensor]) -> _Described:
-    header = msgspec.msgpack.encode([(name, one.dtype, one.shape) for name, one in raw.items()])
-    parts = [
-        np.frombuffer(len(header).to_bytes(_LENGTH_BYTES, "little") + header, np.uint8),
-        *(one.data for one in raw.values()),
-    ]
+    parts = _parts(raw)
     return _Described(
         digest=merkle_root([leaf_digest(chunk) for chunk in _chunks(parts)]),
         size_bytes=sum(len(part) for part in parts),
     )
+
+
+def write_shard(source: WeightSource, shard: int, folder: Path) -> None:
+    """Write a shard's bytes to a file that its digest names. An existing file stays.
+
+    Raises `UserError("MODEL")` for a source without the shard, and `OSError`.
+    """
+    raw = _raw_tensors(source, shard)
+    place = folder / _described(raw).digest.hex()
+    if place.is_file():
+        return
+    draft = place.with_name(f"{place.name}.draft")
+    with draft.open("wb") as stream:
+        for part in _parts(raw):
+            stream.write(part.data.cast("B"))
+        stream.flush()
+        os.fsync(stream.fileno())
+    draft.rename(place)
+
+
+def read_shard(path: Path) -> dict[str, RawTensor]:
+    """Read the tensors of a shard's file by name. The file is mapped, not read.
+
+    Raises `ValueError` for a file of another form, and `OSError`.
+    """
+    whole = np.memmap(path, np.uint8, "r")
+    begin = _LENGTH_BYTES + int.from_bytes(whole[:_LENGTH_BYTES].tobytes(), "little")
+    if begin > min(len(whole), _LENGTH_BYTES + MAX_HEADER_BYTES):
+        raise ValueError(f"its header has {begin} bytes")
+    header = whole[_LENGTH_BYTES:begin].tobytes()
+    entries = msgspec.msgpack.decode(header, type=list[tuple[str, str, tuple[int, ...]]])
+    sizes = []
+    for _name, dtype, shape in entries:
+        if dtype not in DTYPES or len(shape) > MAX_DIMENSIONS or any(side < 0 for side in shape):
+            raise ValueError(f"it holds {dtype} of shape {shape}")
+        sizes.append(DTYPES[dtype].itemsize * math.prod(shape))
+    if begin + sum(sizes) != len(whole):
+        raise ValueError(f"it has {len(whole)} bytes, and its header names {begin + sum(sizes)}")
+    tensors: dict[str, RawTensor] = {}
+    for (name, dtype, shape), size in zip(entries, sizes, strict=True):
+        tensors[name] = RawTensor(dtype=dtype, shape=shape, data=whole[begin : begin + size])
+        begin += size
+    return tensors
+
+
+def _parts(raw: dict[str, RawTensor]) -> list[npt.NDArray[np.uint8]]:
+    header = msgspec.msgpack.encode([(name, one.dtype, one.shape) for name, one in raw.items()])
+    head = np.frombuffer(len(header).to_bytes(_LENGTH_BYTES, "little") + header, np.uint8)
+    return [head, *(one.data for one in raw.values())]
 
 
 def _chunks(parts: Sequence[npt.NDArray[np.uint8]]) -> Iterator[bytes]:
@@ -117,10 +169,10 @@ def _chunks(parts: Sequence[npt.NDArray[np.uint8]]) -> Iterator[bytes]:
     for part in parts:
         view = part.data.cast("B")
         while len(view):
-            taken = min(len(view), CHUNK_BYTES - len(waiting))
+            taken = min(len(view), SHARD_CHUNK_BYTES - len(waiting))
             waiting += view[:taken]
             view = view[taken:]
-            if len(waiting) == CHUNK_BYTES:
+            if len(waiting) == SHARD_CHUNK_BYTES:
                 yield bytes(waiting)
                 waiting.clear()
     if waiting:

@@ -175,11 +175,13 @@ class NativeEngine:
             self._round_log.began(rounds.state, origin, trio.current_time())
             self._model = model
             if self._held:
+                model.evaluator.held = model.work_auditor.held = True
                 await model.trainer_link.hold()
             await model.trainer_link.begin()
             nursery.start_soon(model.trainer_link.attend)
             await nursery.start(peers.follower.run)
             nursery.start_soon(rounds.watch_steps, self._trainer)
+            nursery.start_soon(rounds.watch_sleep)
             # Certificates may have come while the trainer was starting.
             rounds.lineage_changed()
             task_status.started()
@@ -210,6 +212,7 @@ class NativeEngine:
             self._ports.record(TrainingHeld(held=held))
         if self._model is None:
             return
+        self._model.evaluator.held = self._model.work_auditor.held = held
         if held:
             await self._model.trainer_link.hold()
             await self._model.state_sync.write(full=True)

@@ -38,6 +38,7 @@ async def main() -> None:
                         "reason": mapping.reason,
                         "wan": mapping.wan,
                         "protocol": mapping.protocol,
+                        "pinholes": node.pinholes().state,
                         "addresses": node.addresses,
                         "hosts": node.endpoint.hosts,
                         "links": len(node.links()),

@@ -20,7 +20,7 @@ import pytest
 from daemon.cli.terminal.network_text import network_text
 from daemon.network.port_mapping.port_mapper import LEASE_S
 from protocol.network.network_report import NetworkReport
-from tests.home_router import HOME, WAN, HomeRouter, home_router, missing_for_router
+from tests.home_router import HOME, HOME_6, WAN, HomeRouter, home_router, missing_for_router
 
 _MISSING = missing_for_router()
 pytestmark = [
@@ -95,9 +95,10 @@ def report_of(node: Node) -> NetworkReport:
     return msgspec.convert(said["report"], NetworkReport)
 
 
-def can_call(router: HomeRouter, port: int) -> bool:
-    """Whether a TCP connection from outside to the router's port comes about."""
-    program = f"import socket; socket.create_connection(('{router.wan}', {port}), 1.0)"
+def can_call(router: HomeRouter, port: int, host: str = "") -> bool:
+    """Whether a TCP connection from outside to a port of the router, or of `host`, comes about."""
+    target = host or router.wan
+    program = f"import socket; socket.create_connection(('{target}', {port}), 1.0)"
     done = subprocess.run(
         [*router.prefix("outside"), sys.executable, "-c", program],
         capture_output=True,
@@ -179,6 +180,21 @@ def test_the_doctor_names_the_router_and_the_ports(tmp_path: Path) -> None:
             assert report.mapping.lease_left_s is not None
             assert 0 < report.mapping.lease_left_s <= LEASE_S
             assert "Others can call you." in network_text(report, {}, color=False)
+
+
+def test_a_node_with_ipv6_is_called_through_pinholes_until_it_stops(tmp_path: Path) -> None:
+    with home_router(tmp_path) as router:
+        router.give_ipv6()
+        router.start()
+        with a_node(router, tmp_path) as node:
+            assert not can_call(router, CONTROL, HOME_6)
+            node.until(lambda said: said["pinholes"] == "mapped", SAID_S)
+            assert can_call(router, CONTROL, HOME_6)
+            assert can_call(router, BULK, HOME_6)
+            assert not can_call(router, 4003, HOME_6), "nothing but the two ports is open"
+            node.process.terminate()
+            assert node.process.wait(STOP_S) == 0
+        assert HOME_6 not in router.pinholes(), "removed on stop"
 
 
 @pytest.mark.slow

@@ -23,12 +23,14 @@ from daemon.network.traversal.relay import CAP_BURST_S, RelayService, RelaySetti
 from daemon.network.traversal.relay_limits import HALF_OPEN_OF_PEER
 from protocol.errors import Unreachable
 from protocol.network.reachability import Way
+from protocol.ports.byte_stream import ByteStream
 from protocol.ports.endpoint import Endpoint
 from tests.ports.network_kit import ECHO, ask, echo
 
 pytestmark = pytest.mark.real
 
 LIMIT_S = 40.0
+COLLECT = "/hypergpu/test/collect/1"
 KEY = bytes(range(32))
 CAP_BPS = 8e6
 
@@ -39,12 +41,16 @@ class Trio:
     def __init__(self, home: Path, relay: RelaySettings) -> None:
         self.relay = make(home, 1, relay=relay)
         self._home = home
+        # Called with each of the two nodes before it runs.
+        self.prepare: Callable[[LibP2PNetwork], None] = lambda _node: None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         async with self.relay.running():
             join = self.relay.addresses[-1:]
             self.one, self.two = make(self._home, 2, join), make(self._home, 3, join)
+            for node in (self.one, self.two):
+                self.prepare(node)
             async with self.one.running(), self.two.running():
                 everybody = (self.relay, self.one, self.two)
                 for node in everybody:
@@ -111,6 +117,11 @@ def watched(service: RelayService, look: Callable[[bytes], bytes]) -> None:
     service._pump = pump  # type: ignore[method-assign, assignment]
 
 
+async def send_for_ever(stream: ByteStream, data: bytes) -> None:
+    while True:
+        await stream.send_all(data)
+
+
 async def test_a_relay_sees_no_plaintext_and_the_path_is_named(tmp_path: Path) -> None:
     seen: list[bytes] = []
 
@@ -148,6 +159,35 @@ async def test_a_byte_that_a_relay_changes_breaks_the_stream(tmp_path: Path) -> 
             with pytest.raises(ExceptionGroup) as broken:
                 await nodes.exchange(bytes(1 << 20))
             assert broken.group_contains(Unreachable)
+
+
+async def test_nothing_behind_a_byte_that_a_relay_changes_is_received(tmp_path: Path) -> None:
+    sent, received, passed = os.urandom(1 << 20), bytearray(), 0
+    over = trio.Event()
+
+    def flip(data: bytes) -> bytes:
+        nonlocal passed
+        passed += len(data)
+        return bytes((data[0] ^ 1,)) + data[1:] if passed > 300_000 else data
+
+    async def collect(stream: ByteStream) -> None:
+        try:
+            while piece := await stream.receive_some(1 << 16):
+                received.extend(piece)
+        finally:
+            over.set()
+
+    nodes = Trio(tmp_path, RelaySettings())
+    nodes.prepare = lambda node: node.serve_bulk(COLLECT, collect)
+    with trio.fail_after(LIMIT_S):
+        async with nodes.running():
+            watched(service_of(nodes.relay), flip)
+            stream = await nodes.one.open_bulk(nodes.two.endpoint, COLLECT)
+            with pytest.raises(Unreachable):
+                await send_for_ever(stream, sent)
+            await over.wait()
+    assert 0 < len(received) < len(sent)
+    assert sent.startswith(received)
 
 
 async def test_a_relay_that_is_switched_off_says_so(tmp_path: Path) -> None:

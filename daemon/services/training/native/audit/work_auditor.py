@@ -75,6 +75,8 @@ class WorkAuditor:
         self._codec = codec_named(context.manifest.codec)
         self._budget = AuditBudget(began_s=trio.current_time())
         self._busy = False
+        # Whether training is paused: the device is left to other programs.
+        self.held = False
         # The restarts of the worker in which the task could not score.
         self._failed_at = -1
         # Whether the run audits work.
@@ -100,7 +102,7 @@ class WorkAuditor:
     def wants(self, certificate: OpenCertificate) -> bool:
         """Whether this node audits a contributor of the certificate of its own round."""
         tip = self._state_store.tip
-        if not self.audits or self._busy or self._failed_at == self._trainer.restarts:
+        if self.held or not self.audits or self._busy or self._failed_at == self._trainer.restarts:
             return False
         if tip.record is None or self._signer.peer not in tip.record.voters:
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from daemon.swarm.ancestry import LineageEntry
@@ -19,11 +20,14 @@ from protocol.journal import (
 from protocol.membership.patience import is_full
 from protocol.membership.role import Role, role_of
 from protocol.messages.round import round_s_of
-from protocol.network.network_snapshot import snapshot_of
+from protocol.network.network_snapshot import places_of
 from protocol.planning.paced_plan import length_reason_in
 from protocol.planning.plan import OpenPlan
 from protocol.round.state import RoundState
 from protocol.run.manifest import Manifest
+
+KEPT_PLANS = 8
+"""Plans whose places are kept: a simulated swarm works on one or two at once."""
 
 
 def certified(
@@ -67,7 +71,7 @@ def certified(
         reason=certificate.inclusion.reason,
         plan=plan.plan.reason,
         group_sizes=tuple(len(group) for group in plan.plan.groups),
-        places=_places(plan),
+        places=_places(_NamedPlan(plan)),
         predicted_s=plan.plan.predicted_s,
         voters=certificate.voters,
         next_round_s=round_s_of(plan.plan),
@@ -76,22 +80,40 @@ def certified(
     )
 
 
-def _places(plan: OpenPlan) -> tuple[MemberPlace, ...]:
+class _NamedPlan:
+    """A plan that equals another one with the same digest.
+
+    The members of a simulated swarm share one process, and so the places of one plan.
+    """
+
+    def __init__(self, plan: OpenPlan) -> None:
+        self.plan = plan
+
+    def __hash__(self) -> int:
+        return hash(self.plan.digest)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _NamedPlan) and other.plan.digest == self.plan.digest
+
+
+@lru_cache(maxsize=KEPT_PLANS)
+def _places(named: _NamedPlan) -> tuple[MemberPlace, ...]:
     """Return the group and the measured place of each member, as the plan's leader saw them."""
+    plan = named.plan
     group_of = {i: group for group, members in enumerate(plan.plan.groups) for i in members}
-    snapshot = snapshot_of(list(zip(plan.members, plan.offers, strict=True)))
+    places = places_of(list(zip(plan.members, plan.offers, strict=True)))
     return tuple(
         MemberPlace(group=group_of[i])
-        if link.at is None
+        if at is None
         else MemberPlace(
             group=group_of[i],
             is_measured=True,
-            x_us=link.at.x_us,
-            y_us=link.at.y_us,
-            z_us=link.at.z_us,
-            height_us=link.at.height_us,
+            x_us=at.x_us,
+            y_us=at.y_us,
+            z_us=at.z_us,
+            height_us=at.height_us,
         )
-        for i, link in enumerate(snapshot.members)
+        for i, at in enumerate(places)
     )
 
 

@@ -21,7 +21,11 @@ from daemon.services.training.native.rounds.quorum_log import QuorumLog
 from daemon.services.training.native.rounds.ready_builder import OfferStanding, ReadyBuilder
 from daemon.services.training.native.rounds.round_executor import RoundExecutor
 from daemon.services.training.native.rounds.round_log import RoundLog
-from daemon.services.training.native.rounds.voters_watch import VotersWatch
+from daemon.services.training.native.rounds.voters_watch import (
+    AWAY_GRACES,
+    LOOKS_PER_ABSENCE,
+    VotersWatch,
+)
 from daemon.swarm.beacon_schedule import stranger_timeout_s
 from daemon.swarm.lineage import Lineage
 from protocol.averaging.vector_layout import chunk_count
@@ -166,7 +170,20 @@ class RoundLoop:
         self._peers.data_plane.abandon()
         await self._executor.leave()
 
+    async def watch_sleep(self) -> None:
+        """Notice after a sleep of this process that no grace has passed, in runs of rules 4."""
+        while (patience := patience_of(self._state)) is not None:
+            self._notice_sleep()
+            await trio.sleep(AWAY_GRACES * patience.grace_s / LOOKS_PER_ABSENCE)
+
+    def _notice_sleep(self) -> None:
+        """Let the grace count anew if this process slept, before anything is decided."""
+        patience, now = patience_of(self._state), trio.current_time()
+        if patience is not None and self._voters_watch.slept(patience.grace_s, now):
+            self._state, _ = step(self._state, e.VotersReturned(), now)
+
     async def _step(self, event: e.Event) -> None:
+        self._notice_sleep()
         before = self._state
         now = trio.current_time()
         if isinstance(event, e.DeadlinePassed) and before.phase is Phase.READY:
@@ -240,6 +257,7 @@ class RoundLoop:
 
     def lineage_changed(self) -> None:
         """Follow the lineage to the certificate that it prefers now."""
+        self._notice_sleep()
         state, now = self._state, trio.current_time()
         # The certificate that would name the state which this node computed.
         computed = certificate_hash(self._run, payload_of(state.spare)) if state.spare else None

@@ -42,6 +42,8 @@ class Evaluator:
         """Score `held_out` samples, in at most the share `limit` of the time."""
         # The newest score, for the beacons.
         self.score: HeldOutScore | None = None
+        # Whether training is paused: the device is left to other programs.
+        self.held = False
         self._trainer, self._state_store = trainer, state_store
         self._held_out = held_out
         self._offload, self._record = offload, record
@@ -65,7 +67,7 @@ class Evaluator:
         self._round_s = (
             took if self._round_s is None else self._round_s + NEWEST * (took - self._round_s)
         )
-        if self._busy or not self._budget.affords(now) or not tip.number:
+        if self.held or self._busy or not self._budget.affords(now) or not tip.number:
             return
         if self._failed_at == self._trainer.restarts or not self._held_out:
             return

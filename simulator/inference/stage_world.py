@@ -1,4 +1,7 @@
-"""A swarm of fake stages in virtual time: services, faults, and a client that generates."""
+"""A swarm of fake stages in virtual time: services, faults, and a client that generates.
+
+The services and the client are the node's real code. Networks, stages and time are fakes.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,19 @@ import itertools
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 
 import numpy as np
 import trio
 
 from daemon.services.inference.client import USUAL, InferenceClient
-from daemon.services.inference.generation import Generation, GenerationOptions, GenerationRequest
+from daemon.services.inference.generation import (
+    PREFILL_TOKENS,
+    Generation,
+    GenerationOptions,
+    GenerationRequest,
+)
+from daemon.services.inference.receipt_desk import ReceiptDesk
 from daemon.services.inference.service import InferenceService, StageSettings
 from daemon.services.inference.stage_exchange import StageExchange
 from protocol.generation.sampler import SamplingRules, choose_token
@@ -19,6 +29,7 @@ from protocol.identity import Signer
 from protocol.inference.announcement import StageDirectory
 from protocol.inference.layers import LayerRange
 from protocol.inference.model import ModelManifest, model_name
+from protocol.inference.receipt import ServiceReceipt, SignedReceipt
 from protocol.inference.recovery_events import GenerationEvent
 from protocol.ports.stage import Stage, Tokenizer
 from simulator.fakes.link import LinkModel, same_link
@@ -47,6 +58,9 @@ class FakeLocalModel:
     def tokenizer_file(self) -> bytes:
         return b""
 
+    async def export(self, names: Sequence[str], folder: Path) -> None:
+        raise NotImplementedError
+
     def stage(self, layers: LayerRange, cache_tokens: int) -> AbstractAsyncContextManager[Stage]:
         @asynccontextmanager
         async def running() -> AsyncIterator[Stage]:
@@ -60,6 +74,8 @@ class Node:
 
     def __init__(self, network: FakeNetwork, stage: FakeStage, service: InferenceService) -> None:
         self.network, self.stage, self.service = network, stage, service
+        # Neither killed nor paused.
+        self.alive = True
 
     @property
     def peer(self) -> str:
@@ -73,6 +89,8 @@ class InferenceWorld:
         self.swarm, self._nursery = swarm, nursery
         self.nodes: list[Node] = []
         self.refusals: list[tuple[str, str]] = []
+        # The last receipt that each stage kept.
+        self.receipts: dict[str, ServiceReceipt] = {}
         self._serials = itertools.count(1)
         self._keys = itertools.count(1)
 
@@ -85,7 +103,7 @@ class InferenceWorld:
         service = InferenceService(
             FakeLocalModel(stage),
             StageSettings(name="stage", layers=layers, count=0, cache_tokens=cache_tokens),
-            Signer(secret),
+            ReceiptDesk(MODEL, Signer(secret), self._keep),
             lambda: next(self._serials),
             self.refuse,
             lambda _line: None,
@@ -97,11 +115,24 @@ class InferenceWorld:
         self._nursery.start_soon(_live, network, service)
         return node
 
+    async def _keep(self, signed: SignedReceipt | None, session: str) -> None:
+        if signed is None:
+            del self.receipts[session]
+            return
+        receipt = signed.open_countersigned()
+        self.receipts[receipt.stage] = receipt
+
     def refuse(self, reason: str, _peer: str, detail: str) -> None:
         self.refusals.append((reason, detail))
 
     def kill(self, node: Node) -> None:
+        node.alive = False
         self.swarm.kill(node.peer)
+
+    def pause(self, node: Node) -> None:
+        """Let a node answer nothing any more, as SIGSTOP does."""
+        node.alive = False
+        self.swarm.pause(node.peer)
 
     @asynccontextmanager
     async def client(self, secret: bytes = CLIENT) -> AsyncIterator[InferenceClient]:
@@ -111,7 +142,7 @@ class InferenceWorld:
         exchange = StageExchange(
             network, directory, self.refuse, rng=random.Random(2), answers=False
         )
-        client = InferenceClient(network, FAKE_MODEL, MODEL, directory, exchange)
+        client = InferenceClient(network, FAKE_MODEL, MODEL, directory, exchange, Signer(secret))
         async with trio.open_nursery() as nursery, network.running():
             await nursery.start(client.run)
             await nursery.start(exchange.run)
@@ -150,6 +181,9 @@ async def expected_tokens(wanted: GenerationRequest) -> list[int]:
     await stage.open(b"alone", layers, 4096)
     made: list[int] = []
     position, chunk = 0, np.array(wanted.prompt, np.int32)
+    while len(chunk) > PREFILL_TOKENS:
+        await stage.step(b"alone", position, chunk[:PREFILL_TOKENS])
+        position, chunk = position + PREFILL_TOKENS, chunk[PREFILL_TOKENS:]
     while len(made) < wanted.max_tokens:
         logits = (await stage.step(b"alone", position, chunk))[0]
         position += len(chunk)

@@ -33,9 +33,9 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
 
 def poison(own: Vector, others: Sequence[Vector]) -> Vector:
     """Return the opposite of the others' mean, as long as the clip lets it be."""
-    turned: Vector = -np.mean(np.stack(others), axis=0, dtype=np.float32)
-    length = float(np.linalg.norm(turned)) or 1.0
-    return turned * np.float32(CLIP * float(np.linalg.norm(own)) / length)
+    mean: Vector = np.asarray(np.mean(np.stack(others), axis=0), np.float32)
+    length = float(np.linalg.norm(mean)) or 1.0
+    return mean * np.float32(-CLIP * float(np.linalg.norm(own)) / length)
 
 
 Work = Callable[[Situation], Vector]

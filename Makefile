@@ -35,8 +35,8 @@ run: $(VENV)/.installed $(RUN_NEEDS)
 
 setup: $(VENV)/.installed
 
-# Run most tests two at a time, then alone those that measure a time or fill the machine. Both halves
-# run even if one fails. The last lines list the skipped tests and the reasons.
+# Run most tests two at a time, then swarms of processes in the same way, then alone those that
+# measure a time. All parts run even if one fails. The last lines list skipped tests and reasons.
 test: $(VENV)/.installed-test anvil
 	.ci/test.sh $(BIN)/python $(JOBS)
 

@@ -21,6 +21,7 @@ standstill.py        the deadline of the next certificate, by the run's own rhyt
 state.py             what the fold keeps between events
 held_out_scores.py   the held-out loss of each certificate, from its members' scores
 event_fold.py        `fold(state, event)`: how each event changes the state (with *_effects.py)
+shown_events.py      which events get a sentence
 event_lines.py       the list of events that a status shows
 event_folding.py     equal events as one line: "Rounds 96-98 are certified"
 event_text.py        `describe(event)`: each event as a sentence (with *_text.py)

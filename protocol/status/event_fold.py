@@ -33,13 +33,13 @@ from protocol.status.peer_effects import (
 from protocol.status.records import EventLine
 from protocol.status.reward_effects import chain_report, rewards_report
 from protocol.status.round_effects import (
-    is_known,
     planned,
     round_averaged,
     round_certified,
     view_passed,
 )
 from protocol.status.run_records import QuorumSummary
+from protocol.status.shown_events import ABOUT_PEERS, has_sentence
 from protocol.status.state import MAX_NAME_CHARS, MAX_TEXT_CHARS, StatusState
 from protocol.status.training_effects import (
     batch_skipped,
@@ -53,9 +53,6 @@ from protocol.status.training_effects import (
     work_dropped,
 )
 
-REFUSAL_SILENCE_S = 60.0
-"""Refusals are counted. Each reason gets one sentence in this many seconds."""
-
 MAX_TROUBLES = 8
 MAX_TROUBLE_CHARS = 512
 
@@ -65,29 +62,6 @@ MAX_ADDRESSES = 32
 MAX_UNREACHABLE = 64
 """Peers without a path: as many as a plan has members."""
 
-_QUIET = (
-    journal.PhaseEntered,
-    journal.TrainingProgress,
-    journal.AnchorScored,
-    journal.PeerReport,
-    journal.PeerScored,
-    journal.ReachReport,
-    journal.TrafficReport,
-    journal.CheckpointWritten,
-    journal.ClockReport,
-    journal.DiskReport,
-    journal.QuorumReport,
-    journal.RewardsReport,
-    journal.CoverageReport,
-)
-_ABOUT_PEERS = (
-    journal.TaskDiffers,
-    journal.PeerRegistered,
-    journal.PeerUp,
-    journal.PeerDown,
-    journal.PeerForgotten,
-    journal.InputRefused,
-)
 # Events that repeat: a newer one replaces the sentence of the one before.
 _REPEATED = {journal.Alone: "alone", journal.Stuck: "stuck", journal.ChainReport: "chain"}
 
@@ -293,30 +267,12 @@ EFFECTS: dict[type[journal.JournalEvent], Callable[[StatusState, Any], None]] = 
 }
 
 
-def _has_sentence(state: StatusState, event: journal.JournalEvent) -> bool:
-    """Return whether the event gets a sentence among the last events."""
-    if isinstance(event, _QUIET):
-        return False
-    if isinstance(event, journal.InputRefused):
-        since = natural(event.at) - state.refusal_shown_at.get(event.reason, -REFUSAL_SILENCE_S)
-        if 0 <= since < REFUSAL_SILENCE_S:
-            return False
-        if event.reason in state.refusals:
-            state.refusal_shown_at[event.reason] = natural(event.at)
-    if isinstance(event, journal.RoundCertified):
-        return not is_known(state, event)
-    # One sentence until the node is no longer alone, not one per round.
-    if isinstance(event, journal.Alone):
-        return not state.alone
-    return True
-
-
 def fold(state: StatusState, event: journal.JournalEvent) -> StatusState:
     """Fold one event into `state`, and return the state.
 
     Never raises, and never grows the state past its bounds. Takes about 5 microseconds.
     """
-    if _has_sentence(state, event):
+    if has_sentence(state, event):
         level, text = describe(event, state.name_of)
         sentence = EventLine(at=natural(event.at), level=level, text=text)
         full = isinstance(event, journal.Warned) and event.code == journal.DISK_FULL
@@ -325,7 +281,7 @@ def fold(state: StatusState, event: journal.JournalEvent) -> StatusState:
             sentence,
             state.name_of,
             kind="disk" if full else _REPEATED.get(type(event), ""),
-            about_peers=isinstance(event, _ABOUT_PEERS),
+            about_peers=isinstance(event, ABOUT_PEERS),
         )
     EFFECTS[type(event)](state, event)
     return state

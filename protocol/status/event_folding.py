@@ -10,13 +10,11 @@ from __future__ import annotations
 import msgspec
 
 from protocol import journal
+from protocol.status.event_text import MAX_SENTENCE_CHARS
 from protocol.status.figures import clean, natural, whole
 from protocol.status.round_text import certified_text, certified_words, planned_text
 from protocol.status.text_parts import NameOf
 from protocol.status.training_text import trained_text
-
-MAX_SPAN_CHARS = 400
-"""As `event_text.MAX_SENTENCE_CHARS`."""
 
 CALM_LEVELS = frozenset({"info", "good"})
 """Lines that a fold may reach over. A warning ends it, so that the order of trouble stays."""
@@ -79,7 +77,8 @@ def span_of(
         seconds=seconds,
         text="",
     )
-    return msgspec.structs.replace(span, text=clean(_text(span, event, name_of), MAX_SPAN_CHARS))
+    text = clean(_text(span, event, name_of), MAX_SENTENCE_CHARS)
+    return msgspec.structs.replace(span, text=text)
 
 
 def _text(span: RoundSpan, event: journal.JournalEvent, name_of: NameOf) -> str:

@@ -23,8 +23,8 @@ from protocol.status import (
     fold,
     status_at,
 )
-from protocol.status.event_fold import REFUSAL_SILENCE_S
 from protocol.status.peer_records import KEPT_LOST
+from protocol.status.shown_events import REFUSAL_SILENCE_S
 from tests.story import (
     AT,
     HOSTILE,

@@ -29,7 +29,7 @@ part() {
     if [ "$code" -ne 0 ]; then failed+=("$name (exit code $code)"); fi
 }
 
-part "tests that run two at a time" -n "$jobs" --dist worksteal \
+part "tests that run $jobs at a time" -n "$jobs" --dist worksteal \
     -m "not slow and not alone and not swarm"
 # These start several daemons each, and mostly wait for them. A group shares one swarm.
 part "swarms that run two at a time" -n $((jobs < 2 ? jobs : 2)) --dist loadgroup \

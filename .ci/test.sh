@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run both halves of the tests, also when the first one fails, and end with what was skipped and why.
+# Run the three parts of the tests, even if one fails, and end with what was skipped and why.
 # Usage: .ci/test.sh PYTHON JOBS
 set -uo pipefail
 
@@ -13,12 +13,14 @@ failed=()
 # again: half a second of a daemon's start, and nine seconds of each collection of the tests.
 unset PYTHONDONTWRITEBYTECODE
 
-# pytest imports every file that it collects, for 20 seconds of processor time, so the second half
-# names its files. tests/conftest.py refuses a test that has the mark elsewhere.
-mapfile -t alone < <(grep -rl 'mark\.alone' tests --include='test_*.py')
+# pytest imports every file that it collects, for 20 seconds of processor time, so the later parts
+# name their files. tests/conftest.py refuses a test that has one of these marks elsewhere.
+files_with() { grep -rl "mark\.$1" tests --include='test_*.py'; }
+mapfile -t swarm < <(files_with swarm)
+mapfile -t alone < <(files_with alone)
 
-# Runs one half: a name, then pytest's arguments.
-half() {
+# Runs one part: a name, then pytest's arguments.
+part() {
     local name=$1
     shift
     echo "== $name"
@@ -27,9 +29,13 @@ half() {
     if [ "$code" -ne 0 ]; then failed+=("$name (exit code $code)"); fi
 }
 
-half "tests that run two at a time" -n "$jobs" --dist worksteal -m "not slow and not alone"
-# These measure a time or fill the machine with daemons, so each runs by itself.
-half "tests that run alone" -m "alone and not slow" "${alone[@]}"
+part "tests that run $jobs at a time" -n "$jobs" --dist worksteal \
+    -m "not slow and not alone and not swarm"
+# These start several daemons each, and mostly wait for them. A group shares one swarm.
+part "swarms that run two at a time" -n $((jobs < 2 ? jobs : 2)) --dist loadgroup \
+    -m "swarm and not slow" "${swarm[@]}"
+# These measure a time, so each runs by itself.
+part "tests that run alone" -m "alone and not slow" "${alone[@]}"
 
 echo
 echo "== Skipped, and why:"

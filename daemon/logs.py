@@ -114,6 +114,17 @@ class _Forgiving(RotatingFileHandler):
                 )
 
 
+class _Terminal(logging.StreamHandler[TextIO]):
+    """Drops lines that a closed terminal or a full disk refuses, instead of a traceback for each.
+
+    The file gets the same lines.
+    """
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
 def is_remarkable(record: logging.LogRecord) -> bool:
     """Whether a record tells more than that a round went as it should."""
     return not getattr(record, ROUTINE, False)
@@ -133,7 +144,7 @@ def set_up_logging(
     and stays within a `LogBudget`. So does systemd's journal, which is a file too.
     """
 
-    plain = logging.StreamHandler(stream or sys.stderr)
+    plain = _Terminal(stream or sys.stderr)
     plain.setFormatter(PlainFormatter())
     plain.setLevel(logging.ERROR if quiet else logging.NOTSET)
     handlers: list[logging.Handler] = [plain]

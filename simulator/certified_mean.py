@@ -34,9 +34,9 @@ def certified_mean(
         codec: the codec of the contributions.
         parameters: the size of the vector.
     """
-    mean, tally = np.empty(parameters, np.float32), ClipTally()
+    mean, tally, groups = np.empty(parameters, np.float32), ClipTally(), ClipTally()
     sums = PlanSum(certificate.plan, certificate.contributors, parameters)
-    sums.mean_by_plan(parts, codec, mean, tally)
+    sums.mean_by_plan(parts, codec, mean, tally, groups)
     results = codec_of(certificate.plan, codec).result
     results.decode(results.encode(mean), mean)
     terms = step_terms(certificate.plan, certificate.contributors)
@@ -45,7 +45,7 @@ def certified_mean(
         mean *= np.float32(factor)
     plain = (
         factor == 1.0
-        and all(share == 1.0 for share in tally.shares().values())
+        and all(share == 1.0 for each in (tally, groups) for share in each.shares().values())
         and all(weight == certificate.plan.offers[i].samples for i, weight in sums.weights.items())
     )
     return CertifiedMean(value=mean, plain=plain)

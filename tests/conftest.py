@@ -14,7 +14,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Refuse a mark `alone` that `.ci/test.sh` cannot see: it looks in the files."""
-    for path in {item.path for item in items if item.get_closest_marker("alone")}:
-        if "mark.alone" not in path.read_text(encoding="utf-8"):
-            raise pytest.UsageError(f"{path}: write `pytest.mark.alone` in the file of the test.")
+    """Refuse a mark that `.ci/test.sh` cannot see: it looks for the marks in the files of tests."""
+    for mark in ("alone", "swarm"):
+        for path in {item.path for item in items if item.get_closest_marker(mark)}:
+            if f"mark.{mark}" not in path.read_text(encoding="utf-8"):
+                raise pytest.UsageError(f"{path}: write `pytest.mark.{mark}` in this file.")

@@ -9,7 +9,7 @@ import time
 
 from aiohttp import web
 
-from daemon.api.answer_queue import AnswerFailed, AnswerQueue
+from daemon.api.answer_queue import AnswerEvent, AnswerFailed, AnswerQueue
 from daemon.api.answers import Answers
 from daemon.api.api_connection import ApiConnection
 from daemon.api.api_replies import (
@@ -146,7 +146,23 @@ async def _stream(
         raise BadRequest(event.message, status=event.status, code=event.code)
     response = web.StreamResponse(headers={"Cache-Control": "no-store"})
     response.content_type = EVENTS
-    await response.prepare(request)
+    try:
+        await response.prepare(request)
+        await _write_events(response, wanted, head, answer, event)
+    except ConnectionResetError:
+        # The client has gone, and its answer is cancelled: nobody reads an error.
+        return response
+    return response
+
+
+async def _write_events(
+    response: web.StreamResponse,
+    wanted: TextRequest,
+    head: AnswerHead,
+    answer: AnswerQueue,
+    event: AnswerEvent | None,
+) -> None:
+    """Write the events of an answer to its end. Raises `ConnectionResetError` without a reader."""
     if (first := first_part(wanted, head)) is not None:
         await response.write(_event(first))
     while True:
@@ -165,7 +181,6 @@ async def _stream(
                 break
         event = await answer.next_event(HEARTBEAT_S)
     await response.write_eof()
-    return response
 
 
 def _event(body: bytes) -> bytes:

@@ -6,7 +6,9 @@ The template runs in a sandbox, which reaches no attribute of Python and no file
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, NoReturn
 
@@ -18,6 +20,9 @@ from protocol.inference.model import ModelManifest
 from protocol.ports.stage import ChatMessage, Tokenizer
 
 BYTES = "bytes"
+# Python's own limit. Some libraries lift the limit of their process to 10,000 calls. A template
+# that calls itself then overflows the stack, which ends the process instead of the call.
+TEMPLATE_DEPTH = 1000
 
 
 class ByteTokenizer:
@@ -66,9 +71,10 @@ class FileTokenizer:
         environment.globals["raise_exception"] = _refuse
         given = [{"role": one.role, "content": one.content} for one in messages]
         try:
-            return environment.from_string(self._template).render(
-                messages=given, add_generation_prompt=True
-            )
+            with _limited_depth():
+                return environment.from_string(self._template).render(
+                    messages=given, add_generation_prompt=True
+                )
         # The template is a stranger's program: it may also call itself without end, or ask for more
         # memory than there is.
         except (
@@ -82,6 +88,17 @@ class FileTokenizer:
             MemoryError,
         ) as error:
             raise ValueError(f"the model's chat template refuses the messages: {error}") from None
+
+
+@contextmanager
+def _limited_depth() -> Iterator[None]:
+    """Limit nested calls to TEMPLATE_DEPTH, also where a library has lifted Python's limit."""
+    usual = sys.getrecursionlimit()
+    sys.setrecursionlimit(min(usual, TEMPLATE_DEPTH))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(usual)
 
 
 def tokenizer_of(manifest: ModelManifest, content: bytes) -> Tokenizer:

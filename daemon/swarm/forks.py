@@ -72,7 +72,9 @@ class Forks:
         after a merge, the absorbed branch may go on from its own tip, where only its own voters
         vote. They must not lead the others away. No plan lists the votes for the only
         certificate of a branch. Such a certificate counts with the votes of this node's copy, and
-        with all voters where they are a quorum: copies of it carry different majorities.
+        with all voters where they are a quorum: copies of it carry different majorities. Beside a
+        longer branch with a quorum it counts as many as stand there, and no more: whoever voted
+        for both has gone on, and would otherwise leave a long branch for a sibling of its start.
         """
         ours = set(self._ancestry.main_line(first))
         common = (name for name in self._ancestry.main_line(second) if name in ours)
@@ -150,7 +152,11 @@ class Forks:
         own.sort(key=lambda entry: (entry.tip.number, entry.tip.hash))
         listed = self._listed(own)
         if len(own) == 1:
-            listed = {own[0].tip.hash: self._sole_votes(own[0].certificate, ancestor)}
+            beside = self._listed(entry for name, entry in others.items() if name not in entries)
+            votes = self._sole_votes(
+                own[0].certificate, ancestor, frozenset().union(*beside.values())
+            )
+            listed = {own[0].tip.hash: votes}
         steps = tuple(
             BranchStep(
                 weight=_weight_of(entry),
@@ -161,13 +167,17 @@ class Forks:
         )
         return Branch(tip=tip.hash, steps=steps)
 
-    def _sole_votes(self, certificate: OpenCertificate, ancestor: Tip) -> frozenset[PeerId]:
-        """Return who stands on a branch of one certificate."""
+    def _sole_votes(
+        self, certificate: OpenCertificate, ancestor: Tip, beside: frozenset[PeerId]
+    ) -> frozenset[PeerId]:
+        """Return who stands on a branch of one certificate, where `beside` stand on the other."""
         votes, record = frozenset(certificate.voters), ancestor.record
         if record is None:
             return votes
         if is_merge(certificate) or is_full_certificate(certificate, record, self._manifest):
-            return frozenset(record.voters)
+            beside &= {*record.voters}
+            quorum = 2 * len(beside) > len(record.voters)
+            return beside if quorum else frozenset(record.voters)
         return votes
 
     def _listed(self, entries: Iterable[LineageEntry]) -> dict[Digest, frozenset[PeerId]]:

@@ -142,13 +142,16 @@ class PlanSum:
         ]
         return self._clipped(clipped, [member for member, _ in given], codec, out, tally)
 
-    def mean_of_groups(self, means: Sequence[tuple[int, Buffer]], out: Vector) -> int:
+    def mean_of_groups(
+        self, means: Sequence[tuple[int, Buffer]], out: Vector, tally: ClipTally | None = None
+    ) -> int:
         """Compute the mean over all groups.
 
         Args:
             means: (group, its mean as little-endian float32) of each group that includes anyone, in
                 the order of the groups.
             out: receives the mean.
+            tally: notes what the clip left of the groups' means, by group.
 
         Returns:
             The included weight.
@@ -169,7 +172,8 @@ class PlanSum:
             )
             for weight, (_, data) in zip(weights, means, strict=True)
         ]
-        return self._clipped(clipped, (), codec, out, None)
+        groups = [group for group, _ in means] if tally is not None else ()
+        return self._clipped(clipped, groups, codec, out, tally)
 
     def mean_by_plan(
         self,
@@ -177,6 +181,7 @@ class PlanSum:
         codec: Codec,
         out: Vector,
         tally: ClipTally | None = None,
+        groups_tally: ClipTally | None = None,
     ) -> int:
         """Compute what all reducers of the plan compute together, to check them.
 
@@ -185,6 +190,7 @@ class PlanSum:
             codec: the codec of the parts.
             out: receives the mean.
             tally: notes what the clip left of the contributions within their groups.
+            groups_tally: notes what it left of the groups' means.
 
         Returns:
             The included weight.
@@ -197,7 +203,7 @@ class PlanSum:
             members = [i for i in sorted(parts) if self._layout.group_of[i] == group]
             self.mean([(i, parts[i]) for i in members], codec, mean, tally)
             means.append((group, mean.astype("<f4").tobytes()))
-        return self.mean_of_groups(means, out)
+        return self.mean_of_groups(means, out, groups_tally)
 
     def loss_weight(self, total: int, claimed: int, member: int) -> int:
         """Return by what a reducer multiplies what encoding the mean lost, for its own ledger.

@@ -114,3 +114,19 @@ def test_only_events_without_trouble_are_routine() -> None:
     assert not is_routine(certified(1, "late"))
     assert not is_routine(Warned(code="X", message="x"))
     assert not is_routine(PeerDown(peer="p", reason="gone"))
+
+
+class _Refusing(io.StringIO):
+    """A terminal that was closed, or a full disk."""
+
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def test_stderr_that_refuses_lines_gets_no_tracebacks(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    set_up_logging(file=tmp_path / "log", stream=_Refusing())
+    logging.getLogger("daemon.test").warning("warned")
+    assert capfd.readouterr() == ("", "")
+    assert "warned" in (tmp_path / "log").read_text(encoding="utf-8")

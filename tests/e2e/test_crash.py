@@ -18,7 +18,7 @@ EXCHANGING = ("scatter", "reduce", "vote")
 # Fifteen rounds, in one of which an exchange of 20 to 100 ms is seen; a status takes 1 ms.
 CAUGHT_S = 30.0
 
-pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.swarm, pytest.mark.timeout(300)]
 
 
 def in_the_middle_of_a_round(daemon: Daemon) -> str:

@@ -25,7 +25,7 @@ from tests.e2e.swarm import RUN, UP_S
 END_TIMEOUT_S = 10.0
 INTERRUPTED = 130
 
-pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.real, pytest.mark.swarm, pytest.mark.timeout(180)]
 
 
 class Demo:

@@ -10,7 +10,7 @@ import pytest
 from daemon.home.layout import SOCKET_FILE
 from tests.e2e.swarm import Daemon, Machine, Swarm
 
-pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.real, pytest.mark.swarm, pytest.mark.timeout(240)]
 
 SHIM = Path(__file__).with_name("shifted_clock")
 HOUR_S = 3600

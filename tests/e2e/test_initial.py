@@ -16,7 +16,7 @@ from daemon.disk.initial_file import INITIAL_FILE, InitialFile
 from daemon.home.recent_state import last_run
 from tests.e2e.swarm import RUN, Swarm
 
-pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.real, pytest.mark.swarm, pytest.mark.timeout(240)]
 OPEN = '\n[admission]\npolicy = "open"\n'
 
 

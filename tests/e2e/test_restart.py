@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.swarm import UP_S, Daemon, Swarm
 
-pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.swarm, pytest.mark.timeout(300)]
 
 
 def furthest(*daemons: Daemon) -> int:

@@ -34,7 +34,7 @@ from protocol.status import Status
 from tests.e2e.stranger import Stranger, stranger_at
 from tests.e2e.swarm import LOOPBACK, Daemon, Swarm
 
-pytestmark = [pytest.mark.real, pytest.mark.alone]
+pytestmark = [pytest.mark.real, pytest.mark.swarm]
 
 ATTACK_S = 8.0
 # Rounds that must be certified meanwhile; nine on an idle machine.

@@ -31,7 +31,7 @@ REPOSITORY = Path(__file__).parents[2]
 ELEMENTS = 50_000
 SIGNED = seal(Manifest(name="harness", task="content", seed=9, round=RoundRules(seconds=0.7)))
 
-pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.real, pytest.mark.swarm, pytest.mark.timeout(150)]
 
 
 @asynccontextmanager

@@ -25,7 +25,7 @@ ROUND_S = 0.3
 SPREAD_S = 0.8
 SIGNED = seal(Manifest(name="kills", task="content", seed=5, round=RoundRules(seconds=ROUND_S)))
 
-pytestmark = [pytest.mark.real, pytest.mark.alone]
+pytestmark = [pytest.mark.real, pytest.mark.swarm]
 
 
 async def _killed_at_random_instants(root: Path, instants: int, seed: int) -> None:

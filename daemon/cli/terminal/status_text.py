@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from daemon.cli.terminal.columns import wrapped
 from daemon.cli.terminal.ink import Ink, ago
 from daemon.cli.terminal.limits_text import limit_lines
+from daemon.cli.terminal.network_lines import reach_line, votes_line
 from daemon.cli.terminal.rewards_text import coverage_lines, rewards_lines
 from protocol.status import Status
 from protocol.status.figures import (
@@ -26,9 +27,7 @@ from protocol.status.figures import (
     tail,
 )
 from protocol.status.join_line import join_line
-from protocol.status.node_records import ReachSummary
 from protocol.status.quorum_text import last_full_words, patience_words
-from protocol.status.run_records import RunSummary
 
 MARKS = {"good": "✓", "info": "i", "warning": "!", "bad": "✕"}
 OUTCOMES = {"counted": "✓", "observed": "●", "late": "◔", "lost": "✕", "idle": "–", "missed": "!"}
@@ -52,6 +51,8 @@ SHOWN_VOTERS, SHOWN_EVENTS = 8, 8
 MARGIN, LABEL = 13, 10
 # Prose is wrapped here, or at the terminal's width if that is less.
 WIDTH = 110
+# The verdict goes on under its text, beside the mark.
+INDENT = 2
 
 _OUTCOME_STYLES = {
     "counted": "good",
@@ -215,37 +216,9 @@ def _network(status: Status, ink: Ink, width: int) -> list[str]:
         plan,
         f"sent {size(sent)}, received {size(received)}",
         f"refused: {refused}" if refused else "",
-        _reach(status.you.reach),
+        reach_line(status.you.reach),
     ]
     return _lines(ink, "Network", [wrapped(line, width, LABEL) for line in lines])
-
-
-def _reach(reach: ReachSummary) -> str:
-    """Say whether others can call this node, and what it relays; "" before that is known."""
-    if not reach.text or reach.callable is None:
-        return ""
-    relays = (
-        f" It relays {quantity(reach.relay_sessions, 'connection')} for others,"
-        f" {size(reach.relayed_bytes)} so far."
-        if reach.relayed_bytes
-        else ""
-    )
-    return f"{reach.text}{relays}"
-
-
-def votes_line(run: RunSummary) -> str:
-    """Return what is known of the votes of a run of rules 4; "" for other runs."""
-    quorum = run.quorum
-    if quorum is None:
-        return ""
-    line = (
-        f"{quantity(quorum.voters, 'voter')}, {count(quorum.connected)} connected; a full"
-        f" certificate needs {count(quorum.needed)}; the last full one was number"
-        f" {count(quorum.last_full)}"
-    )
-    return (
-        f"{line}; this node goes on with fewer voters" if quorum.patient and quorum.reason else line
-    )
 
 
 def _how_far_off(error: float | None) -> str:
@@ -286,9 +259,10 @@ def _failure(status: Status, ink: Ink, width: int) -> list[str]:
     return _lines(ink, "Failure", status.you.failure_trace)
 
 
-def verdict_line(status: Status, color: bool) -> str:
-    """Return the verdict with its mark."""
-    return Ink(color)(status.level, f"{MARKS.get(status.level, 'i')} {status.verdict}")
+def verdict_line(status: Status, color: bool, width: int | None = None) -> str:
+    """Return the verdict with its mark, in lines of at most `width` columns; None: in one line."""
+    text = f"{MARKS.get(status.level, 'i')} {status.verdict}"
+    return Ink(color)(status.level, wrapped(text, width, INDENT) if width else text)
 
 
 def status_text(status: Status, color: bool, width: int | None = None) -> str:
@@ -301,5 +275,9 @@ def status_text(status: Status, color: bool, width: int | None = None) -> str:
     parts = [part(status, ink, room) for part in shown]
     for label, found in (("Rewards", rewards_lines), ("Inference", coverage_lines)):
         parts.append(_lines(ink, label, [wrapped(line, room, LABEL) for line in found(status)]))
-    blocks = [[verdict_line(status, color)], *parts, _events(status, ink, room)]
+    blocks = [
+        [verdict_line(status, color, min(width, WIDTH) if width else None)],
+        *parts,
+        _events(status, ink, room),
+    ]
     return "\n".join("\n".join(block) for block in blocks if block)

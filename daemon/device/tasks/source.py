@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import sys
 import sysconfig
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
@@ -73,6 +74,13 @@ def source_digest(path: Path) -> Digest:
         source = path.read_bytes()
     except OSError:
         return digest(_DOMAIN, b"unreadable")
+    return _digest_of(source)
+
+
+# A large folder takes seconds, and a node asks for the description more than once. With room for
+# two folders, another author's module does not push all files of the first one out.
+@lru_cache(maxsize=2 * MAX_MODULES)
+def _digest_of(source: bytes) -> Digest:
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):

@@ -14,7 +14,7 @@ from daemon.network.paths.direct_stream import (
     encode_protocol,
 )
 from daemon.network.paths.path import NoPath, TransportContext
-from daemon.network.tcp import disable_nagle, remote_host
+from daemon.network.tcp import disable_nagle, notice_loss, remote_host
 from daemon.network.tcp_info import SegmentCounts
 from daemon.network.tls.handshake import HandshakeFailed, TlsContext
 from daemon.network.tls.record_socket import ScratchBuffers
@@ -44,6 +44,7 @@ class TlsClient:
             Unreachable: When the peer does not serve the protocol or is not who we expect.
         """
         disable_nagle(transport)
+        notice_loss(transport)
         session = TlsSession(transport, self._tls, endpoint.certificate.__eq__, self._scratch)
         self._sessions.add(session)
         opened = shaken = False

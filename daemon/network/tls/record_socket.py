@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import socket
 import sys
 import termios
@@ -24,6 +25,11 @@ from daemon.network.tls.records import PIECE_RECORDS, RecordBuffer
 LINGER_S = 1.0
 # What a peer may have sent before it reads our alert: a socket's buffer.
 LINGER_BYTES = 1 << 20
+
+
+# What the system says of a connection that the other side ended (poll(2)). Not every system has the
+# first one; there the next read shows the end.
+ENDED = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
 
 class ScratchBuffers:
@@ -79,6 +85,18 @@ class RecordSocket:
                     data = data[os.write(sock.fileno(), data) :]
                 except BlockingIOError:
                     continue
+
+    def ended(self) -> bool:
+        """Whether the other side has closed or reset the connection.
+
+        A first write would still succeed, and its bytes would be lost.
+        """
+        file = self._stream.socket.fileno()
+        if file < 0:
+            return True
+        poll = select.poll()
+        poll.register(file, ENDED)
+        return bool(poll.poll(0))
 
     def write_now(self, record: bytes) -> bool:
         """Send one small record without waiting. False when the socket has no room or is gone."""

@@ -166,6 +166,8 @@ class TlsSession:
             await self._sending.acquire()
         try:
             self._check()
+            if content is not None and self._socket.ended():
+                raise self._break("the other side closed the connection")
             sealer, opener = self._sealer, self._opener
             if sealer is None or opener is None:
                 raise Unreachable("there was no handshake")

@@ -18,7 +18,7 @@ from contextlib import suppress
 import msgspec
 import trio
 
-from daemon.network.tcp import disable_nagle
+from daemon.network.tcp import disable_nagle, notice_loss
 from daemon.network.traversal.context import OwnPorts, TraversalContext
 from daemon.network.traversal.messages import (
     TRAVERSAL_PROTOCOL,
@@ -170,6 +170,7 @@ class RelayService:
             # An end that is gone already shows in the first read.
             with suppress(OSError):
                 disable_nagle(end)
+                notice_loss(end)
                 _keep_alive(end)
         async with trio.open_nursery() as nursery:
 

@@ -135,7 +135,7 @@ def native_manifest(
     learning_rate = (
         shipped.inner.learning_rate
         if plan.size == "0.4m"
-        else plan.model.tuning["alone"].learning_rate
+        else plan.model.tuning["gloo"].learning_rate
     )
     tables = msgspec.to_builtins(shipped)
     tables |= {"name": "bench", "task": NATIVE_TASK, "seed": seed}

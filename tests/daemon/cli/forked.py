@@ -7,6 +7,7 @@ the end of the interpreter; `test_streams.py` tests those with a few real proces
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -30,11 +31,18 @@ def load_everything() -> None:
     from daemon.cli import failure  # noqa: F401, PLC0415
     from daemon.cli.chain import devnet_server  # noqa: F401, PLC0415
     from daemon.demo import runner  # noqa: F401, PLC0415
+    from daemon.diagnosis import bug_report, report  # noqa: F401, PLC0415
+    from daemon.home import owner_order, run_branches  # noqa: F401, PLC0415
+    from daemon.node import api_node, app, stage_node  # noqa: F401, PLC0415
+    from daemon.results import evaluate, export, run_fork  # noqa: F401, PLC0415
     from simulator.playback import output  # noqa: F401, PLC0415
 
     context = click.Context(cli)
     for name in cli.list_commands(context):
         cli.get_command(context, name)
+    # A collection in a fork would copy every page of the modules.
+    gc.collect()
+    gc.freeze()
 
 
 def set_up(case: dict[str, Any], standard: dict[int, int]) -> None:

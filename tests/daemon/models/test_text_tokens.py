@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,19 @@ def file_of(template: str) -> FileTokenizer:
 def test_template_that_fails_or_reaches_for_python_is_refused(template: str) -> None:
     with pytest.raises(ValueError, match="template"):
         file_of(template).chat([ChatMessage(role="user", content="hello")])
+
+
+def test_template_that_calls_itself_is_refused_where_a_library_lifted_the_limit() -> None:
+    usual = sys.getrecursionlimit()
+    sys.setrecursionlimit(10_000)
+    try:
+        with pytest.raises(ValueError, match="template"):
+            file_of("{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}").chat(
+                [ChatMessage(role="user", content="hello")]
+            )
+        assert sys.getrecursionlimit() == 10_000
+    finally:
+        sys.setrecursionlimit(usual)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff\xfe", b'{"model": 3}'])

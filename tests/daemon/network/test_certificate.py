@@ -10,6 +10,7 @@ import pytest
 from cryptography import x509
 
 from daemon.network.tls.certificate import BulkCertificate, load_or_make
+from daemon.network.tls.handshake import TlsContext
 from protocol.errors import UserError
 
 
@@ -27,6 +28,29 @@ def test_the_certificate_is_valid_by_every_clock(tmp_path: Path) -> None:
     certificate = x509.load_der_x509_certificate(load_or_make(tmp_path / "bulk.pem", "x" * 500).der)
     assert certificate.not_valid_before_utc < datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
     assert certificate.not_valid_after_utc > datetime.datetime(2500, 1, 1, tzinfo=datetime.UTC)
+
+
+@pytest.mark.parametrize("years", [(1951, 1999), (2400, 2500)])
+def test_a_handshake_asks_for_no_date(
+    years: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a clock says, a peer's certificate counts byte for byte."""
+    first, last = (datetime.datetime(year, 1, 1, tzinfo=datetime.UTC) for year in years)
+    monkeypatch.setattr("daemon.network.tls.certificate.VALID_FROM", first)
+    monkeypatch.setattr("daemon.network.tls.certificate.VALID_TO", last)
+    made = load_or_make(tmp_path / "bulk.pem", "node")
+    sides = [
+        TlsContext(made.path, server_side=is_server).begin(lambda der: der == made.der)
+        for is_server in (False, True)
+    ]
+    done = [False, False]
+    # TLS 1.3 takes three flights.
+    for turn in range(6):
+        one, other = sides[turn % 2], sides[1 - turn % 2]
+        done[turn % 2] = done[turn % 2] or one.step()
+        if sent := one.unsent():
+            other.feed(sent)
+    assert done == [True, True]
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,12 @@ READ_MEGABYTES = 16
 # Limit for a daemon under a flood of 100 MB: a few buffers of 1 MB, and allocator overhead.
 GROWTH_BYTES = 12 << 20
 
-pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(180)]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.swarm,
+    pytest.mark.xdist_group("pair"),
+    pytest.mark.timeout(180),
+]
 
 
 async def random_frame(stranger: Stranger) -> None:

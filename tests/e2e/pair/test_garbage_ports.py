@@ -20,7 +20,12 @@ from tests.e2e.swarm import LOOPBACK, ROUND_S
 # Limit for a peer that waits for the rest of a request.
 READ_TIMEOUT_S = 1.0
 
-pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(180)]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.swarm,
+    pytest.mark.xdist_group("pair"),
+    pytest.mark.timeout(180),
+]
 
 GARBAGE = {
     "random bytes": random.Random(1).randbytes(4096),

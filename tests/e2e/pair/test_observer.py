@@ -16,7 +16,12 @@ from tests.e2e.pair.conftest import Pair
 from tests.e2e.processes import until
 from tests.e2e.swarm import ROUND_S, certified
 
-pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(180)]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.swarm,
+    pytest.mark.xdist_group("pair"),
+    pytest.mark.timeout(180),
+]
 
 
 def get(url: str, **headers: str) -> bytes:

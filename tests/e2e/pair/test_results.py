@@ -13,7 +13,12 @@ from safetensors.numpy import load_file
 
 from tests.e2e.pair.conftest import Pair
 
-pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(180)]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.swarm,
+    pytest.mark.xdist_group("pair"),
+    pytest.mark.timeout(180),
+]
 
 
 def hypergpud(home: Path, *words: str) -> subprocess.CompletedProcess[str]:

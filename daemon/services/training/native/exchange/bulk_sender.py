@@ -1,7 +1,8 @@
 """Sends parcels over the bulk protocol: one long-lived stream to each member of a plan.
 
 The sender reopens a stream that breaks, and sends every parcel of the current view once more. The
-receiver knows which parcels it has already.
+receiver knows which parcels it has already. A peer whose address changed takes bytes for minutes in
+silence, so a stream of which the peer acknowledges nothing counts as broken.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ from protocol.ports.network import Network
 RECONNECT_S = (0.1, 0.3, 1.0, 2.0, 4.0)
 # A socket's buffer of 4 MB leaves in this time at 6 Mbit/s.
 DRAIN_S = 5.0
+# Without an acknowledgement for this time a stream is broken: lost packets are repeated after 1 s
+# and 3 s, and the deadlines of a round leave room for a new stream.
+STALL_S = 4.0
 # The time between checks of what the socket has not sent.
 POLL_S = 0.02
 
@@ -174,14 +178,14 @@ class BulkSender:
         failures = 0
         try:
             while True:
-                if outbox.sent >= len(outbox.parcels):
-                    await self._rest(peer, outbox, stream)
-                    continue
-                if not outbox.busy:
-                    outbox.busy, outbox.busy_since_s = True, trio.current_time()
-                    self.meter.begin()
-                item = outbox.parcels[outbox.sent]
                 try:
+                    if outbox.sent >= len(outbox.parcels):
+                        await self._rest(peer, outbox, stream)
+                        continue
+                    if not outbox.busy:
+                        outbox.busy, outbox.busy_since_s = True, trio.current_time()
+                        self.meter.begin()
+                    item = outbox.parcels[outbox.sent]
                     if stream is None:
                         stream = await self._open(peer, outbox)
                     form = outbox.form_of(item)
@@ -231,13 +235,21 @@ class BulkSender:
             self._refuse(fault.reason, stream.peer, str(fault))
 
     async def _rest(self, peer: PeerId, outbox: _Outbox, stream: ByteStream | None) -> None:
-        """Wait until there is something to send."""
+        """Wait until there is something to send.
+
+        Raises `Unreachable` where the peer acknowledges nothing for `STALL_S`.
+        """
         outbox.news = trio.Event()
-        if stream is not None and outbox.busy and stream.unsent():
+        if stream is not None and outbox.busy and (unsent := stream.unsent()):
             # A socket's buffer may hold all the bytes. The transfer ends when the peer has
             # acknowledged them, as far as the stream can tell.
+            acknowledged_at = trio.current_time()
             with trio.move_on_after(DRAIN_S):
-                while stream.unsent() and not outbox.news.is_set():
+                while (left := stream.unsent()) and not outbox.news.is_set():
+                    if left < unsent:
+                        unsent, acknowledged_at = left, trio.current_time()
+                    elif trio.current_time() - acknowledged_at > STALL_S:
+                        raise Unreachable(f"{peer} acknowledged nothing for {STALL_S:g} s")
                     await trio.sleep(POLL_S)
         if not outbox.news.is_set():
             self._report(peer, outbox)

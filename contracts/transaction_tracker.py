@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from threading import Lock
 
 from contracts.transaction_sender import TransactionSender
 from protocol.chain.errors import ChainPending, ChainRefused, ChainUnreachable
@@ -15,8 +16,8 @@ from protocol.chain.port import SentTransaction, SettledTransaction
 
 # Between two looks of a caller that waits; blocks come every 2 to 3 s.
 POLL_S = 1.0
-# Ends that are kept: what a process sends in hours.
-MAX_ENDED = 64
+# Ends that are kept: twice the commands that may wait at once, which all can end in one block.
+MAX_ENDED = 256
 
 
 class TransactionTracker:
@@ -30,6 +31,9 @@ class TransactionTracker:
     ) -> None:
         self._sender = sender
         self._now, self._sleep = now, sleep
+        # One look at a time: between a look's answer and its record, a transaction is neither in
+        # flight nor ended, and another thread that waits would take it for forgotten.
+        self._looking = Lock()
         # Ends that a `wait` may still ask for.
         self._ended: deque[SettledTransaction] = deque(maxlen=MAX_ENDED)
         # Ends that a `wait` found and that `reconcile` has not returned yet.
@@ -41,9 +45,10 @@ class TransactionTracker:
 
     def reconcile(self) -> tuple[SettledTransaction, ...]:
         """Look at everything in flight, and return each end once. Raises `ChainUnreachable`."""
-        ended = self._look()
-        reported = (*self._unreported, *ended)
-        self._unreported.clear()
+        with self._looking:
+            ended = self._look()
+            reported = (*self._unreported, *ended)
+            self._unreported.clear()
         return reported
 
     def wait(self, sent: SentTransaction, timeout_s: float) -> SettledTransaction:
@@ -57,14 +62,16 @@ class TransactionTracker:
         deadline = self._now() + timeout_s
         while True:
             problem: ChainUnreachable | None = None
-            try:
-                self._unreported.extend(self._look())
-            except ChainUnreachable as error:
-                problem = error
-            for each in self._ended:
-                if each.sent == sent:
-                    return each
-            if problem is None and sent not in self.pending():
+            with self._looking:
+                try:
+                    self._unreported.extend(self._look())
+                except ChainUnreachable as error:
+                    problem = error
+                ended = next((each for each in self._ended if each.sent == sent), None)
+                is_lost = ended is None and problem is None and sent not in self.pending()
+            if ended is not None:
+                return ended
+            if is_lost:
                 raise ChainRefused(
                     f"client: {sent.kind} ({sent.hash}) is not in flight, and its end is forgotten"
                 )
@@ -73,6 +80,7 @@ class TransactionTracker:
             self._sleep(POLL_S)
 
     def _look(self) -> tuple[SettledTransaction, ...]:
+        """Find the transactions that ended. The caller holds `_looking`."""
         if self._sender is None:
             return ()
         ended = self._sender.reconcile()

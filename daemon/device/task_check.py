@@ -24,7 +24,7 @@ from daemon.device.loops.results import TORCH_FILE, ResultFault
 from daemon.device.loops.scorer import ScoringFault
 from daemon.device.loops.training import TrainingLoop
 from daemon.device.messages import ExportModel, SampleModel
-from daemon.device.model.author_code import AuthorFault, MemoryShort, place_of
+from daemon.device.model.author_code import AuthorFault, MemoryShort, SampleFault, place_of
 from daemon.device.processor import Device
 from daemon.device.settings import Job, WorkerSettings
 from daemon.device.tasks.catalog import load_task
@@ -34,6 +34,7 @@ from protocol.errors import UserError
 from protocol.generation.sampler import SamplingRules
 from protocol.ports.trainer import HeldOutShare, Lane
 from protocol.run.initial_parameters import initial_parameters
+from protocol.status.figures import quantity
 
 STEPS = 2
 # The samples that are scored: enough to run every line of evaluate().
@@ -70,8 +71,7 @@ def check_task(request: CheckRequest, device: Device, report: Report) -> bool:
     try:
         _check(request, device, report)
     except UserError as error:
-        text = f"{error.what} {error.why}".strip()
-        report(Finding(part="fault", text=text, kind="fault", fix=error.fix))
+        report(_refused(error))
     except (AuthorFault, MemoryShort, ScoringFault, ResultFault) as fault:
         fix = getattr(fault, "fix", "")
         report(
@@ -98,10 +98,13 @@ def _check(request: CheckRequest, device: Device, report: Report) -> None:
     loop.train(Lane(base=0, index=0, stride=1), None)
     for number in range(1, STEPS + 1):
         began_s = monotonic()
-        loop.step()
+        try:
+            loop.step()
+        except SampleFault as fault:
+            raise _step_fault(task, loop, fault) from fault
         loss = loop.progress().loss
         if loss is None or not math.isfinite(loss):
-            raise ResultFault(f"The loss of step {number} is {loss}")
+            raise ResultFault(f"The loss of step {number} is {loss} ({place_of(task.loss)})")
         took = monotonic() - began_s
         report(
             Finding(
@@ -117,7 +120,7 @@ def _check(request: CheckRequest, device: Device, report: Report) -> None:
         report(
             Finding(
                 part="gradient",
-                text=f"{len(still)} parameters got no gradient: {names}",
+                text=f"{quantity(len(still), 'parameter')} got no gradient: {names}",
                 kind="note",
                 fix="check that loss() uses them, or set requires_grad = False",
             )
@@ -126,6 +129,20 @@ def _check(request: CheckRequest, device: Device, report: Report) -> None:
     buffers.scored[:] = buffers.anchor - buffers.delta
     _evaluate(task, loop, report)
     _use(task, loop, report)
+
+
+def _refused(error: UserError) -> Finding:
+    """Return the finding for a task that is refused before its first step."""
+    text = f"{error.what.rstrip('.')}: {error.why}" if error.why else error.what
+    return Finding(part="fault", text=text, kind="fault", fix=error.fix)
+
+
+def _step_fault(task: Task, loop: TrainingLoop, fault: SampleFault) -> SampleFault:
+    """Return the fault of a step with its place and its samples."""
+    # An exception of the task has its place already.
+    place = "" if fault.trace else f" ({place_of(task.loss)})"
+    where = f", with {loop.bad.last.where}" if loop.bad.last is not None else ""
+    return SampleFault(f"{fault.what}{place}{where}", fix=fault.fix, trace=fault.trace)
 
 
 def _moved(parameter: torch.nn.Parameter) -> bool:
@@ -153,10 +170,10 @@ def _describe(task: Task, loop: TrainingLoop, report: Report) -> None:
         report(
             Finding(
                 part="data",
-                text="batch() gives other tensors at each call, so members cannot compare their"
-                " data",
+                text="batch() gives other tensors at each call, or values that are not numbers, so"
+                " members cannot compare their data",
                 kind="note",
-                fix="make batch() give the same tensors for the same indices",
+                fix="make batch() give the same finite tensors for the same indices",
             )
         )
     report(Finding(part="digest", text=f"members compare it as {digest.name.hex()[:16]}"))
@@ -215,7 +232,7 @@ def main() -> None:
     try:
         device = Device(request.settings)
     except UserError as error:
-        report(Finding(part="fault", text=f"{error.what} {error.why}", kind="fault", fix=error.fix))
+        report(_refused(error))
         code = 1
     else:
         device.claim()

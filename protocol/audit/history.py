@@ -18,6 +18,26 @@ class AuditHistory:
     def __init__(self) -> None:
         self._scores: OrderedDict[PeerId, tuple[float, ...]] = OrderedDict()
         self._verdicts: dict[PeerId, bool] = {}
+        self._missed: OrderedDict[PeerId, None] = OrderedDict()
+
+    def misses(self, peer: PeerId) -> bool:
+        """Note that no stream to a peer opened for an audit.
+
+        A peer that dies after a round is not judged for that. One that was out of reach before,
+        and has contributed since, refuses to be audited.
+
+        Returns:
+            Whether the audit before this one missed the peer, too.
+        """
+        before = peer in self._missed
+        self._missed[peer] = None
+        while len(self._missed) > KEPT_PEERS:
+            self._missed.popitem(last=False)
+        return before
+
+    def reaches(self, peer: PeerId) -> None:
+        """Note that a peer answered."""
+        self._missed.pop(peer, None)
 
     def add(self, peer: PeerId, score: float) -> bool | None:
         """Note a score. Returns the verdict that stands now; None before the first one."""

@@ -9,6 +9,7 @@ from daemon.cli.command_group import CommandGroup
 from daemon.cli.invocation import global_options, invocation_of
 from simulator.bench.inference.command import inference, stage_audits
 from simulator.bench.training.command import training
+from simulator.bench.worker.command import worker
 from simulator.harness.steps import KINDS, STEPS
 
 
@@ -19,6 +20,7 @@ def bench() -> None:
 
 bench.add_command(training)
 bench.add_command(inference)
+bench.add_command(worker)
 bench.add_command(stage_audits)
 
 

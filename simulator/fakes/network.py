@@ -113,6 +113,10 @@ class FakeNetwork:
     def serve(self, protocol: str, handler: StreamHandler) -> None:
         self._server.register(protocol, handler, is_link=True)
 
+    def refuse_protocol(self, protocol: str) -> None:
+        """Refuse the streams of a protocol from now on."""
+        self._server.unregister(protocol, is_link=True)
+
     def serve_bulk(self, protocol: str, handler: StreamHandler) -> None:
         self._server.register(protocol, handler, is_link=False)
 

@@ -33,6 +33,10 @@ class FakeStreamServer:
             raise ValueError(f"{protocol} must be registered once, before the network starts")
         self._handlers[is_link][protocol] = handler
 
+    def unregister(self, protocol: str, *, is_link: bool) -> None:
+        """Refuse a protocol from now on, as a node does that does not know it."""
+        del self._handlers[is_link][protocol]
+
     def accept(self, opener: FakeStream) -> None:
         """Serve the stream that a peer opened, or refuse it."""
         connection, side = opener.connection, 1 - opener.side

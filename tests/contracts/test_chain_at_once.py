@@ -15,7 +15,7 @@ from contracts.signers import signer_of
 from protocol.chain.errors import ChainRefused
 from protocol.chain.port import Chain
 
-pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(600)]
 CHAIN_ID, WAIT_S = 4195600, 120.0
 REGISTRATIONS, SESSIONS, THREADS = 100, 50, 16
 NAMES = tuple(f"member {i}" for i in range(REGISTRATIONS))

@@ -6,6 +6,8 @@ import pytest
 import trio
 from msgspec.structs import replace
 
+from daemon.services.training.native.audit.contributions import PROTOCOL
+from protocol.audit.score import AUDITS, NO_WORK
 from protocol.journal import WorkAudited
 from protocol.membership.role import Role, role_of
 from protocol.run.manifest import Group, Manifest, RoundRules
@@ -38,6 +40,7 @@ def play(
     played_s: float = 150.0,
     seed: int = 3,
     lie: str | None = None,
+    refuses_audits: bool = False,
 ) -> World:
     played = World(
         seed=seed,
@@ -56,6 +59,9 @@ def play(
             assert trainer is not None
             trainer.poison = poison
             played.lie(CHEAT, lie)
+            if refuses_audits:
+                assert played.nodes[CHEAT].network is not None
+                played.nodes[CHEAT].network.refuse_protocol(PROTOCOL)
             await trio.sleep(played_s)
 
     run_virtual(story, seed=seed)
@@ -110,6 +116,42 @@ def test_audits_speak_against_a_cheat_and_never_against_honest_members(
         record = honest.engine.state.tip.record
         assert record is not None
         assert record.speaks_against(cheat) == CHEAT
+
+
+FOUND = ("noise", "stale_work", "foreign_work", "replayed_mean", "tenth_of_steps")
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        "replayed_mean",
+        *(pytest.param(lie, marks=pytest.mark.slow) for lie in FOUND if lie != "replayed_mean"),
+    ],
+)
+def test_audits_find_work_that_was_not_trained_on_its_samples_within_five(lie: str) -> None:
+    """Story 38."""
+    audits = audits_of(play(lie=lie, played_s=90.0), CHEAT)
+    first = next(audit for audit in audits if audit.favours is not None)
+    assert first.favours is False
+    assert len(first.scores) <= AUDITS
+    assert not any(audit.favours for audit in audits)
+
+
+def test_audits_speak_against_a_member_that_refuses_them() -> None:
+    audits = audits_of(play(refuses_audits=True, played_s=60.0), CHEAT)
+    assert {audit.score for audit in audits} == {NO_WORK}
+    assert all(audit.reason for audit in audits)
+    first = next(audit for audit in audits if audit.favours is not None)
+    assert first.favours is False
+    assert len(first.scores) <= AUDITS
+
+
+@pytest.mark.slow
+def test_audits_do_not_condemn_half_of_the_steps() -> None:
+    """Story 38: half of the steps are work, and rule 12 bounds what is claimed for them."""
+    audits = audits_of(play(lie="half_of_steps", played_s=90.0), CHEAT)
+    assert len(audits) >= 12
+    assert not any(audit.favours is False for audit in audits)
 
 
 def test_audits_make_a_working_stranger_a_member_and_leave_a_free_rider_unpaid() -> None:

@@ -17,6 +17,9 @@ from daemon.config.loader import load_config
 from protocol.errors import UserError
 from protocol.run.manifest import Manifest
 
+# The part that a check tries last.
+LAST_PART = "export"
+
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """A line of the check's process; `daemon.device.task_check` defines it."""
@@ -99,8 +102,12 @@ def _report(invocation: Invocation, request: bytes) -> int:
             if not invocation.as_json:
                 invocation.result(_line(finding))
     faults = [finding for finding in found if finding.kind == "fault"]
-    if process.returncode and not faults:
-        ended = f"The check's process ended with status {process.returncode}."
+    # A task that ends its process, as by os._exit(0), leaves the last part out.
+    if not faults and (process.returncode or not found or found[-1].part != LAST_PART):
+        ended = (
+            f"The check's process ended with status {process.returncode} before it had tried the"
+            " whole task."
+        )
         faults.append(Finding(part="fault", text=ended, kind="fault", fix="", trace=""))
         found += faults
         if not invocation.as_json:

@@ -6,6 +6,7 @@ a hand-over at the same time is not disturbed.
 
 from __future__ import annotations
 
+import gc
 import math
 import random
 from collections.abc import Iterator, Mapping
@@ -55,7 +56,8 @@ class HeldOutScorer:
     def score(self, parameters: torch.Tensor, share: HeldOutShare) -> Evaluation:
         """Score the vector `parameters`, shape (parameters,), on the CPU.
 
-        Every node and every call draws the same random numbers. Raises `ScoringFault`.
+        Every node and every call draws the same random numbers. Where memory is short, fewer
+        samples are scored at a time. Raises `ScoringFault`.
         """
         began_s = monotonic()
         indices = self._split.share(share)
@@ -65,11 +67,17 @@ class HeldOutScorer:
                 f" {self._split.held_out} of {self._split.total:,} samples are held out"
             )
         self._task.held_out_indices = indices
-        with (
-            self._scoring(parameters, "evaluate()"),
-            as_exported(self._task, self._net.model),
-        ):
-            figures = self._checked(self._task.evaluate(self._net.model))
+        while True:
+            try:
+                figures = self._figures(parameters)
+                break
+            except ScoringFault as fault:
+                if not isinstance(fault.__cause__, MemoryShort) or self._task.scored_at_once == 1:
+                    raise
+            # The error's frames held tensors until here.
+            self._task.scored_at_once = max(1, self._task.scored_at_once // 2)
+            gc.collect()
+            self._device.free_memory()
         loss = figures.pop("loss")
         return Evaluation(
             loss=loss,
@@ -77,6 +85,14 @@ class HeldOutScorer:
             samples=len(indices),
             seconds=monotonic() - began_s,
         )
+
+    def _figures(self, parameters: torch.Tensor) -> dict[str, float]:
+        """Return the task's figures of the held-out samples. Raises `ScoringFault`."""
+        with (
+            self._scoring(parameters, "evaluate()"),
+            as_exported(self._task, self._net.model),
+        ):
+            return self._checked(self._task.evaluate(self._net.model))
 
     def group_losses(self, parameters: torch.Tensor, groups: Groups) -> GroupLosses:
         """Measure the mean loss of each group of samples at the vector `parameters`.

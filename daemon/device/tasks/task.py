@@ -88,6 +88,9 @@ class Task(ABC):
 
     Options: ClassVar[type[TaskOptions]] = TaskOptions
     version: ClassVar[int] = 1
+    # How many samples `held_out_batches` gives at a time. The worker halves it when memory is
+    # short.
+    scored_at_once: int = SCORED_AT_ONCE
 
     def __init__(self, options: TaskOptions, data_folders: Sequence[str] = ()) -> None:
         """Load data here or later.
@@ -152,8 +155,8 @@ class Task(ABC):
     def held_out_batches(self, model: torch.nn.Module) -> Iterator[tuple[Batch, int]]:
         """Yield the held-out samples to score now, on the model's device, with their number."""
         device = next(model.parameters()).device
-        for at in range(0, len(self.held_out_indices), SCORED_AT_ONCE):
-            indices = self.held_out_indices[at : at + SCORED_AT_ONCE]
+        for at in range(0, len(self.held_out_indices), self.scored_at_once):
+            indices = self.held_out_indices[at : at + self.scored_at_once]
             yield [tensor.to(device) for tensor in self.batch(indices.copy())], len(indices)
 
     def evaluate(self, model: torch.nn.Module) -> dict[str, float]:

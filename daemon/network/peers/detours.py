@@ -70,16 +70,21 @@ class Detours:
         A pair connects over a relay before its ends know what their routers do, and an end that was
         too busy to answer looked as if nobody could call it.
         """
-        tried_at: dict[PeerId, float] = {}
+        # When a better way was tried, and what both ends knew of their reach then.
+        tried: dict[PeerId, tuple[float, object]] = {}
         while True:
             await trio.sleep(LOOK_S)
             relayed, now = self._connections.relayed(), trio.current_time()
-            tried_at = {
-                peer: at for peer, at in tried_at.items() if peer in relayed and now - at < RETRY_S
+            tried = {
+                peer: (at, reaches)
+                for peer, (at, reaches) in tried.items()
+                if peer in relayed
+                and now - at < RETRY_S
+                and reaches == self._connector.reaches(peer)
             }
-            for peer in relayed.keys() - tried_at.keys():
+            for peer in relayed.keys() - tried.keys():
                 if way := self._better_way(peer):
-                    tried_at[peer] = now
+                    tried[peer] = now, self._connector.reaches(peer)
                     await self._replace(peer, relayed[peer], way)
 
     def _better_way(self, peer: PeerId) -> Way | None:

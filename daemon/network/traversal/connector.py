@@ -87,6 +87,10 @@ class Connector:
         # Without the peer's signed address no call may go there, so that punching cannot work.
         return tuple(way for way in ways if way == "relay" or (way == "punch" and theirs.observed))
 
+    def reaches(self, peer: PeerId) -> tuple[Reachability, Reachability]:
+        """What this node and a peer know of how others reach them."""
+        return self._own_reach(), self._context.reach_of(peer)
+
     def answers(self, peer: PeerId) -> bool:
         """Whether the peer says that members' calls to it arrive."""
         return self._context.reach_of(peer).callable is True

@@ -13,7 +13,7 @@ from protocol.audit.score import AUDITS
 from simulator.bench.audits.cases import AuditCase
 from simulator.bench.audits.members import SETTINGS
 from simulator.bench.audits.swarm import Audit, Swarm
-from simulator.bench.audits.works import HONEST
+from simulator.bench.audits.works import HONEST, POISON
 
 
 class AuditRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +48,7 @@ def measure(
         say(f"{case.name}: {case.rounds} rounds of {len(case.speeds)} members")
         swarm = Swarm(case)
         found = [audit for _ in range(case.rounds) for audit in swarm.round(kinds)]
-        for kind in kinds:
+        for kind in (*kinds, POISON):
             audits = [audit for audit in found if audit.kind == kind]
             if audits:
                 rows.append(_row(case.name, kind, audits))

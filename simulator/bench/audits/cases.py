@@ -16,7 +16,8 @@ class AuditCase(msgspec.Struct, frozen=True, kw_only=True):
     `fetched` is the share of each contribution that the auditor sees. Each member makes `steps`
     steps in a round, times its factor in `speeds`, and `exchange_steps` more while the round is
     exchanged. It misses a certificate with probability `misses`, and its node restarts with
-    probability `restarts`.
+    probability `restarts`. The last `poisoners` members turn the others' work round, as long as the
+    clip allows.
     """
 
     name: str
@@ -31,6 +32,7 @@ class AuditCase(msgspec.Struct, frozen=True, kw_only=True):
     policy: str = "open"
     misses: float = 0.08
     restarts: float = 0.02
+    poisoners: int = 0
     rounds: int = 12
     fetched: float = 1.0
 
@@ -66,6 +68,14 @@ def shipped_cases(codecs: Sequence[str], rounds: int) -> list[AuditCase]:
             gpt,
             replace(gpt, name=f"{gpt.name}, quarter", fetched=0.25),
             replace(gpt, name=f"{gpt.name}, uneven", speeds=(0.25, 0.5, 1.0, 2.0), steps=48),
+            replace(
+                gpt,
+                name=f"{gpt.name}, 3 poisoners",
+                speeds=(1.0,) * 8,
+                poisoners=3,
+                steps=24,
+                rounds=max(1, rounds // 2),
+            ),
             AuditCase(
                 name=f"simple_cnn {codec}",
                 task="simple_cnn",

@@ -33,7 +33,7 @@ from protocol.digest import digest
 from protocol.run.initial_parameters import initial_parameters
 from simulator.bench.audits.cases import AuditCase
 from simulator.bench.audits.members import SEED, Member
-from simulator.bench.audits.works import HONEST, WORKS, Situation
+from simulator.bench.audits.works import HONEST, POISON, WORKS, Situation, poison
 
 # Elements of a contribution that are fetched or left out together, where only a part is fetched.
 # A chunk has more; a shipped model for this measurement has few chunks.
@@ -86,7 +86,7 @@ class Swarm:
         listed = listed if len(listed) > 1 else [*range(len(self.members))]
         sent = {i: self._sent(i) for i in range(len(self.members))}
         named = {i: self._named(i) for i in listed}
-        offers = {i: sent[i] for i in listed}
+        offers = self._poisoned({i: sent[i] for i in listed})
         weights = self._weights(listed)
         audits: list[Audit] = []
         for i in listed:
@@ -101,6 +101,17 @@ class Swarm:
             self._before[i] = [*self._before.get(i, []), offers[i]][-KEPT_OFFERS:]
         self._mean = mean
         return audits
+
+    def _poisoned(self, offers: dict[int, Vector]) -> dict[int, Vector]:
+        """Return the offers with those of poisoners, who see the others' work first."""
+        honest = [offer for i, offer in offers.items() if not self._poisons(i)]
+        return {
+            i: poison(offer, honest) if honest and self._poisons(i) else offer
+            for i, offer in offers.items()
+        }
+
+    def _poisons(self, number: int) -> bool:
+        return number >= len(self.members) - self._case.poisoners
 
     def _sent(self, number: int) -> Vector:
         """Return a member's offer as it arrives: encoded and decoded."""
@@ -171,14 +182,15 @@ class Swarm:
     ) -> list[Audit]:
         """Audit one contribution as each kind of work that member `number` may have offered."""
         own, samples = named[number], self.members[number].ledger.offer.weight
+        true = POISON if self._poisons(number) else HONEST
         if named_total(own) * NAMED_SHARE < samples:
-            return [self._judged(HONEST, number, NO_WORK)]
+            return [self._judged(true, number, NO_WORK)]
         others = [stretch for i, each in named.items() if i != number for stretch in each]
         groups = audit_groups(own, others, seed=SEED, trained=self._trained, rng=self._rng)
         if groups is None:
             return []
-        works: dict[str, Vector] = {HONEST: offers[number]} if HONEST in kinds else {}
-        if self._mean is not None and number in self._before:
+        works = {true: offers[number]} if HONEST in kinds else {}
+        if self._mean is not None and number in self._before and true == HONEST:
             rest = [offer for i, offer in offers.items() if i != number]
             known = Situation(
                 own=offers[number],
@@ -223,8 +235,8 @@ class Swarm:
             return 0.0
         wire, mean = self._codec.result, np.empty_like(work)
         wire.decode(wire.encode(_mean(offers, weights)), mean)
-        others = [offer for i, offer in offers.items() if i != number]
-        mine = others[-1] if others else None
+        voters = [i for i in offers if i != number and not self._poisons(i)]
+        mine = offers[voters[-1]] if voters else None
         fit, share = ReferenceFit(), weights[number] / sum(weights.values())
         fit.add(work[seen], mean[seen], None if mine is None else mine[seen])
         found = fit.nearest(share)

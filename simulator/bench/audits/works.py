@@ -10,6 +10,9 @@ import numpy as np
 from protocol.averaging.vector_layout import Vector
 
 HONEST = "honest"
+POISON = "poison"
+CLIP = 1.5
+"""How much longer than the others' a contribution may be (`protocol/averaging/clip.py`)."""
 
 
 class Situation(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +29,13 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     mean: Vector
     partial: Callable[[float], Vector]
     rng: np.random.Generator
+
+
+def poison(own: Vector, others: Sequence[Vector]) -> Vector:
+    """Return the opposite of the others' mean, as long as the clip lets it be."""
+    mean: Vector = np.asarray(np.mean(np.stack(others), axis=0), np.float32)
+    length = float(np.linalg.norm(mean)) or 1.0
+    return mean * np.float32(-CLIP * float(np.linalg.norm(own)) / length)
 
 
 Work = Callable[[Situation], Vector]

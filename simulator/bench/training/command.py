@@ -21,7 +21,7 @@ from daemon.cli.invocation import global_options, invocation_of
 )
 @click.option(
     "--size",
-    type=click.Choice(("0.4m", "5m")),
+    type=click.Choice(("0.4m", "5m", "20m")),
     default="0.4m",
     show_default=True,
     help="Parameters of the byte GPT.",

@@ -1,4 +1,4 @@
-"""The peak memory of processes, from /proc."""
+"""The memory of processes, from /proc."""
 
 from __future__ import annotations
 
@@ -16,6 +16,22 @@ def peak_bytes(pid: int) -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) << 10
     return 0
+
+
+def private_bytes(pid: int) -> int:
+    """Return the resident memory of a process without what it shares by `memfd`.
+
+    0 for a process that is gone.
+    """
+    try:
+        text = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0
+    return sum(
+        int(line.split()[1]) << 10
+        for line in text.splitlines()
+        if line.startswith(("RssAnon:", "RssFile:"))
+    )
 
 
 def descendants(pid: int) -> list[int]:

@@ -79,4 +79,24 @@ SIZES = {
             ),
         },
     ),
+    # 19,595,520 parameters, to measure memory: nothing was tuned for it. A step computes for 0.4 s
+    # on one core.
+    "20m": ModelSize(
+        layers=11,
+        width=384,
+        heads=8,
+        context=32,
+        batch_size=1,
+        step_s=1.5,
+        tuning={
+            "alone": ArmTuning(learning_rate=5e-4),
+            "gloo": ArmTuning(learning_rate=5e-4),
+            "hivemind-a": ArmTuning(
+                learning_rate=5e-4, hivemind=HivemindRules(target_batch_size=32)
+            ),
+            "hivemind-b": ArmTuning(
+                learning_rate=5e-4, hivemind=HivemindRules(target_batch_size=40)
+            ),
+        },
+    ),
 }

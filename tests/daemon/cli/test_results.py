@@ -160,6 +160,8 @@ def test_task_check_prints_findings_and_its_exit_code(hypergpud: Hypergpud, home
     good = hypergpud("task", "check", "simple_cnn", "--option", "width=4")
     assert good.returncode == 0, good.stderr
     assert "The task can be trained in a swarm." in good.stdout
+    gone = hypergpud("task", "check", "tests.daemon.device.checked_tasks:Leaves")
+    assert (gone.returncode, "before it had tried the whole task" in gone.stdout) == (1, True)
     bad = hypergpud("task", "check", "torch_module", "--option", "model=os:getcwd", "--json")
     assert bad.returncode == 1
     (finding,) = json.loads(bad.stdout)

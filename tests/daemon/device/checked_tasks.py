@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -66,3 +68,17 @@ class Unused(Good):
         self.calls = getattr(self, "calls", 0) + 1
         x, y = super().batch(indices)
         return x + self.calls * 1e-3, y
+
+
+class Leaves(Good):
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        os._exit(0)
+
+
+class ScoresFew(Good):
+    """Has memory for a training batch, and for four samples at a time in evaluation."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        if not torch.is_grad_enabled() and len(batch[0]) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().loss(model, batch)

@@ -48,7 +48,7 @@ def test_a_shipped_task_passes_every_part() -> None:
     ("name", "words"),
     [
         ("Raises", "checked_tasks.py"),
-        ("NotANumber", "The loss is nan"),
+        ("NotANumber", "loss()), with sample"),
         ("BadEvaluation", 'not a dict with a "loss"'),
         ("Nowhere", "defines no Nowhere"),
     ],
@@ -66,3 +66,13 @@ def test_parameters_without_a_gradient_and_random_data_are_noted() -> None:
     notes = [finding.text for finding in found if finding.kind == "note"]
     assert any("spare.weight" in text for text in notes)
     assert any("other tensors at each call" in text for text in notes)
+
+
+def test_an_evaluation_that_runs_out_of_memory_scores_fewer_samples_at_a_time() -> None:
+    good, found = check(f"{MODULE}:ScoresFew")
+    assert good, found[-1]
+    (scored,) = [finding.text for finding in found if finding.part == "evaluate"]
+    (plain,) = [
+        finding.text for finding in check(f"{MODULE}:Good")[1] if finding.part == "evaluate"
+    ]
+    assert scored.split(" (")[0] == plain.split(" (")[0]

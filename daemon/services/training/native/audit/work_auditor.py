@@ -218,12 +218,15 @@ class WorkAuditor:
         root = plan.offers[plan.index[peer]].contribution
         try:
             parts = await self._contributions.fetch(peer, plan.digest, root, runs, total)
-        except Unreachable:
+        except Unreachable as error:
+            if self.history.misses(peer):
+                self._score(certificate, peer, NO_WORK, f"it is out of reach again: {error}")
             return
         except PeerFault as fault:
             self._refuse(fault.reason, peer, str(fault))
             self._score(certificate, peer, NO_WORK, str(fault))
             return
+        self.history.reaches(peer)
         if parts is None:
             self._score(certificate, peer, NO_WORK, "it does not serve its contribution")
             return

@@ -24,7 +24,7 @@ from daemon.network.tls.certificate import load_or_make
 from daemon.node.discovery import network_settings
 from daemon.node.manifest_search import find_manifest
 from daemon.node.membership import keep_owner_records
-from daemon.node.network_setup import node_started, report_network
+from daemon.node.network_setup import clock_exchange, node_started, report_network
 from daemon.node.observer_control import TrainingControl, owned_by, training_control
 from daemon.node.observer_history import ObserverHistory, history_file, observer_history
 from daemon.node.observer_rewards import RewardsLookup
@@ -97,6 +97,8 @@ async def _observe(config: Config, say: Callable[[str], None]) -> None:
         path = history_file(config.home, signed.run)
         async with observer_history(bridge, journal, path, given.history_mb) as history:
             watcher = RunObserver(network, signer, signed, name, journal, history.recorder.date_of)
+            # Nodes ask every neighbour for its clock. The observer only answers.
+            clock_exchange(network, journal)
             async with network.running(), trio.open_nursery() as nursery:
                 journal.record(node_started(signed, network, name=name, role="observer"))
                 nursery.start_soon(watcher.run)

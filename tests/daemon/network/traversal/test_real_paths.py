@@ -228,7 +228,9 @@ def test_both_ends_know_an_address_that_changed_and_lose_one_try_at_most(tmp_pat
         print(f"lost {lost}; the others knew the new address after {known_at:.1f} s")
         assert known_at
         assert max(lost.values()) <= 1
-        one.until(lambda said: said["links"] == paths, SETTLED_S)
+        # A pair whose punch failed meanwhile stays on its relay for up to two minutes.
+        paths_now = one.ask("state")["links"]
+        assert paths_now in (paths, paths | {two.peer: "relayed"})
 
 
 def test_homes_with_ipv6_behind_closed_routers_are_punched(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ MODULES = sorted(
     for path in (REPOSITORY / folder).glob("*.py")
 )
 # Events that these modules write. They read none.
-WRITTEN = {"JournalEvent", "Warned", "ChainReport", "PeerRegistered"}
+WRITTEN = {"JournalEvent", "Warned", "ChainReport", "PeerRegistered", "RewardsReport"}
 READING = {"add_listener", "decode_event", "fold", "StatusState", "status_at"}
 
 

@@ -51,6 +51,6 @@ def test_bench_worker_compares_both_processes(tmp_path: Path) -> None:
 
 
 def test_bench_worker_refuses_an_optimizer_that_its_plain_loop_lacks() -> None:
-    manifest = Manifest(name="m", task="byte_gpt", inner=Inner(optimizer="sgd"))
+    manifest = Manifest(name="m", task="byte_gpt", rules=4, inner=Inner(optimizer="sgd"))
     with pytest.raises(UserError, match="optimizer is 'sgd'"):
         measure(manifest, WorkerSettings(), turns=1, seconds=1.0, say=lambda line: None)

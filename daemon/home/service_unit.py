@@ -41,13 +41,17 @@ _HARDENED = """User={user}
 NoNewPrivileges=yes
 ProtectSystem=strict
 ProtectHome=read-only
-ReadWritePaths={home}
-PrivateTmp=yes
+ReadWritePaths={writable}
+PrivateTmp={private}
 ProtectKernelTunables=yes
 ProtectControlGroups=yes
 RestrictSUIDSGID=yes
 # Not MemoryDenyWriteExecute or PrivateDevices: CUDA and compiled models need both off.
 """
+
+
+SHARED_FOLDERS = (Path("/tmp"), Path("/var/tmp"))
+"""The folders that `PrivateTmp` replaces. A unit with it finds no program or home below them."""
 
 
 class Unit(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +83,16 @@ def user_unit(program: Path, home: Path, user_folder: Path) -> Unit:
 
 def system_unit(program: Path, home: Path, user: str) -> Unit:
     """Return the unit for the system's manager, which runs the node as `user`."""
-    more = _HARDENED.format(user=user, home=quoted(home))
+    inside = any(
+        path.is_relative_to(shared) for path in (program, home) for shared in SHARED_FOLDERS
+    )
+    # A folder with "-" may be missing.
+    shared = [f"-{folder}" for folder in SHARED_FOLDERS] if inside else []
+    more = _HARDENED.format(
+        user=user,
+        writable=" ".join([quoted(home), *shared]),
+        private="no" if inside else "yes",
+    )
     text = _UNIT.format(
         mark=MARK,
         program=quoted(program),

@@ -126,7 +126,7 @@ def test_a_plain_chain_is_refused_before_anything_is_sent(testnet: EvmTestnet) -
     tries: list[tuple[Callable[[str, Any], Any], str]] = [
         (
             lambda method, answer: "0x" if method == "eth_getCode" else answer,
-            "no code at 0x0000000000000000000000000000000000000021",
+            "no code at 0x0000000000000000000000000000000000000020",
         ),
         (
             lambda method, answer: "0x1" if method == "eth_chainId" else answer,

@@ -157,6 +157,23 @@ def test_service_is_installed_and_removed_and_leaves_foreign_units(tmp_path: Pat
     assert unit.read_text() == "[Service]\nExecStart=/bin/true\n"
 
 
+@pytest.mark.parametrize(
+    ("program", "home", "private"),
+    [
+        ("/opt/env/bin/hypergpud", "/home/anna/.hypergpu", "yes"),
+        ("/tmp/clone/.venv/bin/hypergpud", "/home/anna/.hypergpu", "no"),
+        ("/opt/env/bin/hypergpud", "/var/tmp/node", "no"),
+        ("/opt/env/bin/hypergpud", "/tmporary/node", "yes"),
+    ],
+)
+def test_a_unit_keeps_sight_of_a_program_or_home_in_a_shared_folder(
+    program: str, home: str, private: str
+) -> None:
+    text = system_unit(Path(program), Path(home), "anna").text
+    assert f"PrivateTmp={private}" in text
+    assert ("-/tmp -/var/tmp" in text) == (private == "no")
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 @pytest.mark.parametrize("of_system", [False, True])
 def test_systemd_accepts_the_units(tmp_path: Path, of_system: bool) -> None:

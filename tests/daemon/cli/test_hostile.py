@@ -89,6 +89,8 @@ ROWS: dict[str, tuple[tuple[str, ...], int]] = {
     "config set": (("node.name", "x"), 0),
     "config unset": (("node.name",), 0),
     "bench audits": (("--nonsense",), 2),
+    "bench stage-audits": (("--nonsense",), 2),
+    "bench worker": (("--nonsense",), 2),
     "bench poisoning": (("--nonsense",), 2),
     "simulate": (("--list",), 0),
 }
@@ -103,6 +105,8 @@ NEEDS_NO_HOME = {
     "bench targets",
     "bench audits",
     "bench poisoning",
+    "bench stage-audits",
+    "bench worker",
     "completion",
     "task check",
     "model list",

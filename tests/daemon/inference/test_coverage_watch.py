@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 
 import trio
-from tests.daemon.inference.inference_world import CLIENT, MODEL, InferenceWorld, inference_world
 
 from daemon.services.inference.coverage_watch import MAX_MODELS, CoverageWatch
 from daemon.services.inference.model_exchange import (
@@ -19,6 +18,7 @@ from protocol.inference.announcement import ANNOUNCEMENT_LIFE_S
 from protocol.journal import CoverageChanged, CoverageReport, JournalEvent
 from protocol.ports.byte_stream import ByteStream
 from simulator.fakes.network import FakeNetwork
+from simulator.inference.stage_world import CLIENT, MODEL, InferenceWorld, inference_world
 
 
 async def watch(world: InferenceWorld, network: FakeNetwork, events: list[JournalEvent]) -> None:

@@ -86,8 +86,11 @@ class PieceDownload(ABC):
 
     @property
     def begun(self) -> bool:
-        """Whether verified bytes arrived."""
-        return self.leaves is not None
+        """Whether verified bytes arrived, and more may come: a peer gave a piece or is asked for one.
+
+        A peer that has moved on may still give the digests of pieces that nobody holds any more.
+        """
+        return self.leaves is not None and bool(self.given or self._sources)
 
     def eta_s(self) -> float:
         """Seconds until the download is complete, at its speed so far."""

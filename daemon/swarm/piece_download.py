@@ -86,7 +86,7 @@ class PieceDownload(ABC):
 
     @property
     def begun(self) -> bool:
-        """Whether verified bytes arrived, and more may come: a peer gave a piece or is asked for one.
+        """Whether verified bytes arrived, and more may come from a peer that gave or is asked.
 
         A peer that has moved on may still give the digests of pieces that nobody holds any more.
         """
